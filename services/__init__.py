@@ -1,0 +1,1 @@
+"""What every process shares: settings, errors, wire contracts, vectors and query tables, OpenSearch, the queue."""

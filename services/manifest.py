@@ -1,0 +1,109 @@
+"""The manifest of a model directory: what the files are, that they are unchanged, and the encoder's fingerprint."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.errors import ConfigurationError
+
+MANIFEST = "manifest.json"
+WEIGHTS_ROOT = Path(__file__).resolve().parent.parent / "models" / "weights"
+
+
+class FileRecord(BaseModel):
+    """Checksum and size of one file of a model directory."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class WindowSettings(BaseModel):
+    """How long texts are cut: pieces of a window without the special ones, and pieces that neighbours share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pieces: int = Field(ge=16, le=8192)
+    overlap: int = Field(ge=0)
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.overlap * 2 > self.pieces:
+            raise ValueError("overlap may be at most half of pieces")
+
+
+class Manifest(BaseModel):
+    """manifest.json of a model directory, format `sparsewell-encoder/1`. Unknown members are kept for the reader."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: Literal["sparsewell-encoder/1"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    architecture: str
+    vocabulary: int = Field(ge=1, le=65536)
+    max_pieces: int = Field(ge=16)
+    window: WindowSettings
+    top_k: int = Field(ge=1)
+    licence: str
+    files: dict[str, FileRecord]
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{16}$")
+
+
+def fingerprint(files: dict[str, FileRecord]) -> str:
+    """First 16 hex digits of the sha256 over the lines `name:sha256`, sorted by name.
+
+    Two directories with the same fingerprint give the same vectors and read queries with the same table.
+    """
+    lines = "".join(f"{name}:{files[name].sha256}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def record(path: Path) -> FileRecord:
+    """Reads a file once and describes it."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(sha256=digest, bytes=path.stat().st_size)
+
+
+def resolve(name_or_path: str) -> Path:
+    """The directory of shipped weights of that name, or the path as given. Raises ConfigurationError."""
+    shipped = WEIGHTS_ROOT / name_or_path
+    for directory in (shipped, Path(name_or_path).expanduser()):
+        if (directory / MANIFEST).is_file():
+            return directory
+    names = sorted(path.parent.name for path in WEIGHTS_ROOT.glob(f"*/{MANIFEST}"))
+    raise ConfigurationError(
+        "unknown_encoder",
+        f"There is no encoder {name_or_path!r}: it is neither a directory with a {MANIFEST} "
+        f"nor one of the shipped ones ({', '.join(names) or 'none'}).",
+    )
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Reads manifest.json and checks it against its own fingerprint. Raises ConfigurationError."""
+    path = directory / MANIFEST
+    try:
+        manifest = Manifest.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError, ValidationError) as error:
+        raise ConfigurationError("bad_manifest", f"{path} cannot be used: {error}") from None
+    if fingerprint(manifest.files) != manifest.fingerprint:
+        raise ConfigurationError(
+            "bad_manifest", f"{path}: the fingerprint does not belong to the listed files; export the encoder again."
+        )
+    return manifest
+
+
+def verified(directory: Path, manifest: Manifest, name: str) -> Path:
+    """The path of a listed file, after its checksum was compared. Raises ConfigurationError."""
+    path = directory / name
+    wanted = manifest.files.get(name)
+    if wanted is None:
+        raise ConfigurationError("bad_manifest", f"{directory / MANIFEST} does not list the file {name}.")
+    if not path.is_file():
+        raise ConfigurationError("missing_model_file", f"{path} is missing; fetch or export the encoder again.")
+    if record(path).sha256 != wanted.sha256:
+        raise ConfigurationError(
+            "corrupt_model_file", f"{path} is not the file that its manifest lists; fetch or export the encoder again."
+        )
+    return path

@@ -1,0 +1,70 @@
+"""Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.errors import ConfigurationError
+
+
+def _plain(name: str) -> AliasChoices:
+    """The prefixed variable first, then the name that other tools use."""
+    return AliasChoices(f"SPARSEWELL_{name}", name)
+
+
+class Settings(BaseSettings):
+    """Every knob with its default. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="SPARSEWELL_", extra="ignore", frozen=True, populate_by_name=True)
+
+    opensearch_url: str = Field("http://127.0.0.1:19200", validation_alias=_plain("OPENSEARCH_URL"))
+    redis_url: str = Field("redis://127.0.0.1:16379/0", validation_alias=_plain("REDIS_URL"))
+    index_prefix: str = Field("sparsewell", pattern=r"^[a-z][a-z0-9]{0,31}$")
+    opensearch_pool: int = Field(32, ge=1)
+    opensearch_timeout: float = Field(30.0, gt=0)
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8010, ge=0, le=65535)
+    search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
+
+    encoder: str = Field("bootstrap-minilm-l6", description="name of shipped weights, or path of a model directory")
+    shards: int = Field(1, ge=1)
+    replicas: int = Field(0, ge=0)
+    refresh_interval: str = "1s"
+
+    # Limits. A refusal names the limit, so that the reader knows which of these to raise.
+    max_body_bytes: int = Field(32 * 1024**2, gt=0, description="a JSON array of documents, buffered")
+    max_stream_bytes: int = Field(1024**3, gt=0, description="an NDJSON stream, never buffered whole")
+    max_document_bytes: int = Field(1024**2, gt=0, description="one document as JSON")
+    max_query_characters: int = Field(4096, gt=0)
+    # Lucene's default of 1,024 clauses holds for the lexical query too, and it counts repeated words.
+    max_query_pieces: int = Field(1000, gt=0, le=1024)
+    max_size: int = Field(100, gt=0)
+    max_candidates: int = Field(1000, gt=0)
+
+    journal_bytes: int = Field(4 * 1024**2, gt=0, description="raw documents per bulk request")
+    message_documents: int = Field(64, gt=0, description="document ids per queue message")
+    lease_seconds: float = Field(120.0, gt=0, description="a pending document is enqueued again after this long")
+    max_attempts: int = Field(3, ge=1)
+    sweep_interval: float = Field(10.0, gt=0)
+    tombstone_seconds: float = Field(7 * 86400.0, gt=0)
+
+    worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
+    worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
+    batch_pieces: int = Field(4096, gt=0, description="padded pieces per ONNX batch")
+
+    cache_dir: Path | None = None
+    state_dir: Path | None = None
+
+    @classmethod
+    def read(cls) -> "Settings":
+        """Reads the environment; a bad value is a ConfigurationError that names the variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("SPARSEWELL_")
+            raise ConfigurationError(
+                "bad_setting", f"The environment variable SPARSEWELL_{name} is not usable: {first['msg']}."
+            ) from None
