@@ -92,9 +92,10 @@ class SparseVector:
 
     def dot(self, query: Mapping[int, float]) -> float:
         """The score of this document for query weights by id, in double precision."""
-        return sum(
-            query[i] * w for i, w in zip(self.ids.tolist(), self.weights.tolist(), strict=True) if i in query
-        )
+        score = 0.0
+        for i, weight in zip(self.ids.tolist(), self.weights.tolist(), strict=True):
+            score += query.get(i, 0.0) * weight
+        return score
 
 
 EMPTY = SparseVector(np.empty(0, np.int32), np.empty(0, np.float32))

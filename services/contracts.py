@@ -1,0 +1,57 @@
+"""Messages on the bulk queue: task names, bodies and their JSON schema. The version is part of the name.
+
+Both are Celery tasks (message protocol 2, JSON) on Redis lists, so a producer is any Celery client or anything that
+can write such a message; docs/queue.md shows both.
+"""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ENCODE_TASK: Final = "sparsewell.encode.v1"
+INGEST_TASK: Final = "sparsewell.ingest.v1"
+INGEST_QUEUE: Final = "sparsewell.ingest"
+MAX_MESSAGE_DOCUMENTS: Final = 1000
+
+
+def encode_queue(encoder: str) -> str:
+    """The queue of the workers that hold this encoder; encoders do not wait behind each other."""
+    return f"sparsewell.encode.{encoder}"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncodeMessage(_Message):
+    """Documents that are in the journal and wait for their vectors. Sent by the API, the ingest task, the sweeper."""
+
+    contract: Literal["sparsewell.encode.v1"] = ENCODE_TASK
+    index: str = Field(description="name of the index, as in the REST paths")
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_MESSAGE_DOCUMENTS)
+
+
+class IngestMessage(_Message):
+    """Raw documents from a producer. They are durable once a worker has written them to the journal, not before.
+
+    What is refused is recorded in the job, each document with its reason.
+    """
+
+    contract: Literal["sparsewell.ingest.v1"] = INGEST_TASK
+    index: str = Field(description="name of an index that exists")
+    job: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="job that the documents count for; several messages may share one. None: a job per message",
+    )
+    documents: tuple[dict[str, Any], ...] = Field(
+        min_length=1, max_length=MAX_MESSAGE_DOCUMENTS, description="as in POST /v1/indexes/{index}/documents"
+    )
+
+
+CONTRACTS: Final[dict[str, type[BaseModel]]] = {ENCODE_TASK: EncodeMessage, INGEST_TASK: IngestMessage}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """JSON schema of each message by task name, as committed under docs/contracts/."""
+    return {name: model.model_json_schema() for name, model in CONTRACTS.items()}

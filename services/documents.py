@@ -1,0 +1,158 @@
+"""One document as a client sends it: checked field by field, with a code for each way to be wrong."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from services.errors import InvalidInput, TooLarge
+from services.index_spec import FieldType, IndexSpec
+from services.versions import LARGEST_CLIENT_VERSION
+
+MAX_ID_BYTES = 512  # OpenSearch's own limit on _id
+MAX_KEYWORD_BYTES = 8191  # far below Lucene's 32,766 bytes a term, above which the whole document is refused
+MAX_VALUES = 1000
+_MEMBERS = frozenset({"id", "title", "text", "metadata", "version"})
+# What OpenSearch's strict_date_optional_time takes, and datetime.fromisoformat checks the calendar of.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A checked raw document. `version` is the client's, None when it leaves ordering to the server's clock."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    version: int | None = None
+
+
+def joined_text(title: str, text: str) -> str:
+    """What is encoded and what window offsets count in: the title, a line break, the text."""
+    return f"{title}\n{text}" if title else text
+
+
+def checked_id(value: Any) -> str:
+    """A document id that OpenSearch takes and that fits a URL."""
+    if value is None:
+        raise InvalidInput("missing_id", "A document needs an `id` (a string), so that sending it again replaces it.")
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
+        raise InvalidInput("bad_id", "`id` must be a string of at least one character, without control characters.")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidInput("bad_id", f"`id` may have {MAX_ID_BYTES} bytes at most.")
+    return value
+
+
+def parse_document(value: Any, spec: IndexSpec) -> Document:
+    """Checks one decoded JSON value against the index. Raises InvalidInput; nothing is converted or dropped silently.
+
+    A metadata value of null counts as absent.
+    """
+    if not isinstance(value, dict):
+        raise InvalidInput("not_an_object", "A document is a JSON object with `id` and `text`.")
+    document_id = checked_id(value.get("id"))
+    if unknown := value.keys() - _MEMBERS:
+        raise InvalidInput(
+            "unknown_field",
+            f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version; "
+            "put your own fields under `metadata` and declare them on the index.",
+        )
+    text = value.get("text")
+    if text is None:
+        raise InvalidInput("missing_text", "A document needs a `text`.")
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInput("bad_text", "`text` must be a string with something in it.")
+    title = value.get("title")
+    if title is not None and not isinstance(title, str):
+        raise InvalidInput("bad_title", "`title` must be a string.")
+    return Document(
+        document_id, text, title or "", _metadata(value.get("metadata"), spec.fields), _version(value.get("version"))
+    )
+
+
+def parse_document_bytes(raw: bytes, spec: IndexSpec, max_bytes: int) -> Document:
+    """Parses one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
+    if len(raw) > max_bytes:
+        raise TooLarge("document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {len(raw):,}.")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
+    return parse_document(value, spec)
+
+
+def _version(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_CLIENT_VERSION:
+        raise InvalidInput("bad_version", f"`version` must be a whole number from 0 to {LARGEST_CLIENT_VERSION}.")
+    return value
+
+
+def _metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput("bad_metadata", "`metadata` must be an object.")
+    checked = {}
+    for name, content in value.items():
+        kind = fields.get(name)
+        if kind is None:
+            known = ", ".join(sorted(fields)) or "none"
+            raise InvalidInput(
+                "undeclared_metadata", f"The index declares no metadata field {name[:80]!r} (declared: {known})."
+            )
+        if content is None:
+            continue
+        items = content if isinstance(content, list) else [content]
+        if len(items) > MAX_VALUES:
+            raise InvalidInput("bad_metadata", f"`metadata.{name}` may have {MAX_VALUES} values at most.")
+        for item in items:
+            if not _fits(kind, item):
+                raise InvalidInput(
+                    "bad_metadata", f"`metadata.{name}` is declared as {kind}; {_shown(item)} is none.", field=name
+                )
+        checked[name] = content
+    return checked
+
+
+def _fits(kind: FieldType, value: Any) -> bool:
+    match kind:
+        case "keyword":
+            return isinstance(value, str) and len(value.encode()) <= MAX_KEYWORD_BYTES
+        case "text":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
+        case "date":
+            return isinstance(value, str) and _is_date(value)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def _is_date(value: str) -> bool:
+    if not _DATE.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

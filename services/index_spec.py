@@ -1,0 +1,91 @@
+"""What a user declares about an index, and what each generation of it records about itself."""
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from services.errors import InvalidInput
+from services.manifest import WindowSettings
+
+FieldType = Literal["keyword", "text", "number", "date", "boolean"]
+
+# OpenSearch wants lower case, no leading - _ +, none of \ / * ? " < > | space , # : and at most 255 bytes; the dot
+# is ours, it separates the generation.
+_INDEX_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,99}$")
+_FIELD_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
+MAX_FIELDS = 100
+
+
+def checked_index_name(name: str) -> str:
+    """The name itself, or InvalidInput (`invalid_index_name`)."""
+    if not _INDEX_NAME.fullmatch(name):
+        raise InvalidInput(
+            "invalid_index_name",
+            "An index name has 1 to 100 lower-case letters, digits, hyphens and underscores "
+            "and begins with a letter or a digit.",
+        )
+    return name
+
+
+class IndexSpec(BaseModel):
+    """The body of PUT /v1/indexes/{index}; every member has a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fields: dict[str, FieldType] = Field(default_factory=dict, max_length=MAX_FIELDS)
+    encoder: str | None = Field(None, description="name of an encoder that the API knows; none: the configured one")
+    window: WindowSettings | None = Field(None, description="none: what the encoder's manifest recommends")
+    document_top_k: int = Field(512, ge=1, le=8192, description="heaviest pieces of a document that are indexed")
+    language: Literal["english", "standard"] = Field("english", description="analyser of keyword search")
+
+    @field_validator("fields")
+    @classmethod
+    def _names(cls, fields: dict[str, FieldType]) -> dict[str, FieldType]:
+        for name in fields:
+            if not _FIELD_NAME.fullmatch(name):
+                raise ValueError(
+                    f"the field name {name[:80]!r} is not usable: 1 to 64 letters, digits and underscores, letter first"
+                )
+        return fields
+
+
+class EncoderIdentity(BaseModel):
+    """Which encoder made the vectors of a generation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    fingerprint: str
+
+
+class Generation(BaseModel):
+    """One physical index behind an alias, as its mapping's `_meta` records it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: str = Field(description="the user's name")
+    number: int = Field(ge=1)
+    physical: str = Field(description="OpenSearch's name")
+    spec: IndexSpec
+    encoder: EncoderIdentity
+    window: WindowSettings
+    created_at: str
+
+
+class Names:
+    """OpenSearch names under a prefix. `-` and `_` differ, so a user's index never meets one of ours."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.jobs = f"{prefix}_jobs"
+        self.every_alias = f"{prefix}-*"
+
+    def alias(self, index: str) -> str:
+        return f"{self.prefix}-{checked_index_name(index)}"
+
+    def physical(self, index: str, number: int) -> str:
+        return f"{self.alias(index)}.g{number:06d}"
+
+    def every_generation(self, index: str) -> str:
+        return f"{self.alias(index)}.g*"

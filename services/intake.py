@@ -1,0 +1,83 @@
+"""From what a client sent to what is journalled: each document is judged on its own, for every door alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from services.documents import Document
+from services.errors import InvalidInput
+from services.index_spec import Generation
+from services.opensearch.bulk import Outcome, Verdict, Write
+from services.opensearch.jobs import Rejection
+from services.opensearch.journal import raw_write
+from services.versions import Clock
+
+_REASONS = {
+    Outcome.SUPERSEDED: ("stale_version", "A newer version of this document is stored already; it was kept."),
+    Outcome.REFUSED: ("refused_by_opensearch", "OpenSearch refused the document ({reason})."),
+    Outcome.NOT_STORED: ("not_stored", "The document could not be stored in time ({reason}); send it again."),
+}
+
+
+@dataclass
+class Intake:
+    """One ingestion: documents come in by position, leave as writes, and end accepted or rejected.
+
+    The same id twice in one ingestion is refused the second time, because which of them wins would be a matter of
+    chance; the first one is kept.
+    """
+
+    generation: Generation
+    job: str
+    clock: Clock
+    lease_seconds: float
+    accepted: list[str] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    received: int = 0
+    _seen: set[str] = field(default_factory=set)
+    _ready: list[tuple[int, Document]] = field(default_factory=list)
+
+    def receive(self, parse: Callable[[], Document]) -> None:
+        """Takes the next document; `parse` returns it or raises InvalidInput with the reason to refuse it."""
+        self.received += 1
+        document_id = None
+        try:
+            document = parse()
+            document_id = document.id
+            if document_id in self._seen:
+                raise InvalidInput("duplicate_id", "The same id came earlier in this request; the first one was kept.")
+        except InvalidInput as error:
+            self.rejections.append(Rejection(self.received, document_id, error.code, error.detail))
+            return
+        self._seen.add(document_id)
+        self._ready.append((self.received, document))
+
+    @property
+    def waiting(self) -> int:
+        """Documents received and not yet taken as writes."""
+        return len(self._ready)
+
+    def writes(self) -> list[Write]:
+        """The raw writes of what was received since `settle`; ask once, then settle."""
+        return [
+            raw_write(
+                self.generation,
+                document,
+                self.job,
+                self.clock.next() if document.version is None else document.version,
+                self.lease_seconds,
+            )
+            for _, document in self._ready
+        ]
+
+    def settle(self, verdicts: Sequence[Verdict]) -> list[str]:
+        """Takes the verdicts on the last `writes`; returns the ids that were accepted by them."""
+        stored = []
+        for (position, document), verdict in zip(self._ready, verdicts, strict=True):
+            if verdict.outcome is Outcome.STORED:
+                stored.append(document.id)
+                continue
+            code, reason = _REASONS[verdict.outcome]
+            self.rejections.append(Rejection(position, document.id, code, reason.format(reason=verdict.reason)))
+        self._ready.clear()
+        self.accepted += stored
+        return stored

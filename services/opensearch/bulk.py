@@ -1,0 +1,170 @@
+"""Bulk writes with external versions: requests sized by bytes, each item judged on its own, retries that can succeed.
+
+The state machine does no I/O: `BulkRun` hands out requests and is told the answers, two loops of a few lines carry
+them.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from services.errors import BackendUnavailable, Overloaded, SparsewellError
+from services.opensearch.client import AsyncSearch, Call, SyncSearch
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put `source` under `id` in a physical index when the stored external version is lower than `version`."""
+
+    index: str
+    id: str
+    version: int
+    source: dict[str, Any]
+
+    def lines(self) -> bytes:
+        action = {"index": {"_index": self.index, "_id": self.id, "version": self.version, "version_type": "external"}}
+        return orjson.dumps(action) + b"\n" + orjson.dumps(self.source) + b"\n"
+
+
+class Outcome(Enum):
+    """What became of one write."""
+
+    STORED = "stored"
+    SUPERSEDED = "superseded"  # a newer version is stored already: for an encoding that is success
+    REFUSED = "refused"  # OpenSearch will never take this document
+    NOT_STORED = "not_stored"  # it was not reached, or not in time
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Outcome of one write; `reason` is OpenSearch's error type and never holds the document."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+def judge(status: int, error: Any) -> Verdict | None:
+    """The verdict on one item of a bulk answer; None means: send it again."""
+    if 200 <= status < 300:
+        return Verdict(Outcome.STORED)
+    if status == 409:
+        return Verdict(Outcome.SUPERSEDED)
+    if status in (429, 500, 502, 503, 504):
+        return None
+    kind = error.get("type", "unknown") if isinstance(error, dict) else "unknown"
+    return Verdict(Outcome.REFUSED, str(kind)[:200])
+
+
+@dataclass
+class BulkRun:
+    """Writes on their way. `verdicts[i]` belongs to the i-th write once `done`."""
+
+    writes: Sequence[Write]
+    max_bytes: int
+    verdicts: list[Verdict | None] = field(init=False)
+    _waiting: deque[tuple[int, bytes]] = field(init=False)
+    _flying: list[tuple[int, bytes]] = field(init=False, default_factory=list)
+    _failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.verdicts = [None] * len(self.writes)
+        self._waiting = deque((i, write.lines()) for i, write in enumerate(self.writes))
+
+    @property
+    def done(self) -> bool:
+        return not self._waiting and not self._flying
+
+    def next_call(self) -> Call:
+        """The next request: at least one write, at most `max_bytes` unless a single one is larger."""
+        size = 0
+        while self._waiting and (not self._flying or size + len(self._waiting[0][1]) <= self.max_bytes):
+            self._flying.append(self._waiting.popleft())
+            size += len(self._flying[-1][1])
+        body = b"".join(lines for _, lines in self._flying)
+        return Call("POST", "/_bulk", body, {"filter_path": "items.*.status,items.*.error.type"}, ndjson=True)
+
+    def answered(self, answer: Any) -> float:
+        """Takes the answer to the last request; returns seconds to wait before the next."""
+        again = []
+        for (i, lines), item in zip(self._flying, answer["items"], strict=True):
+            result = next(iter(item.values()))
+            verdict = judge(result["status"], result.get("error"))
+            if verdict is None:
+                again.append((i, lines))
+            self.verdicts[i] = verdict
+        self._flying.clear()
+        self._waiting.extendleft(reversed(again))
+        return self._delay() if again else self._fresh()
+
+    def failed(self) -> float:
+        """The whole request failed in a way that may pass; returns seconds to wait before sending it again."""
+        self._waiting.extendleft(reversed(self._flying))
+        self._flying.clear()
+        return self._delay()
+
+    def give_up(self, reason: str) -> list[Verdict]:
+        """The verdicts at the deadline: what is still on its way counts as not stored."""
+        return [verdict or Verdict(Outcome.NOT_STORED, reason) for verdict in self.verdicts]
+
+    def _fresh(self) -> float:
+        self._failures = 0
+        return 0.0
+
+    def _delay(self) -> float:
+        # Full jitter, so that writers that were refused together do not return together.
+        self._failures += 1
+        return random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures))  # noqa: S311 (not a secret)
+
+
+def _may_pass(error: SparsewellError) -> bool:
+    return isinstance(error, BackendUnavailable | Overloaded)
+
+
+def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
+    """Carries writes until each has a verdict or `seconds` have passed; order of verdicts is order of writes.
+
+    Raises only for errors that cannot pass (a missing index, a refused login).
+    """
+    run = BulkRun(list(writes), max_bytes)
+    end = time.monotonic() + seconds
+    reason = ""
+    while not run.done:
+        try:
+            delay = run.answered(client.send(run.next_call()))
+        except SparsewellError as error:
+            if not _may_pass(error):
+                raise
+            delay, reason = run.failed(), error.code
+        if delay and time.monotonic() + delay > end:
+            break
+        time.sleep(delay)
+    return run.give_up(reason)
+
+
+async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
+    """As `write`, for event loops."""
+    run = BulkRun(list(writes), max_bytes)
+    end = time.monotonic() + seconds
+    reason = ""
+    while not run.done:
+        try:
+            delay = run.answered(await client.send(run.next_call()))
+        except SparsewellError as error:
+            if not _may_pass(error):
+                raise
+            delay, reason = run.failed(), error.code
+        if delay and time.monotonic() + delay > end:
+            break
+        if delay:
+            await asyncio.sleep(delay)
+    return run.give_up(reason)

@@ -1,0 +1,120 @@
+"""Two thin clients, one for event loops and one for workers, that carry the same `Call` values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
+from opensearchpy.exceptions import (
+    ConflictError,
+    ConnectionError,  # noqa: A004 (the library's name)
+    ConnectionTimeout,
+    NotFoundError,
+    OpenSearchException,
+    RequestError,
+    SerializationError,
+    TransportError,
+)
+
+from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, Overloaded, SparsewellError
+from services.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request to OpenSearch. `body` is JSON already; `timeout` in seconds, None: the client's own."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    ndjson: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        params = dict(self.params)
+        if self.timeout is not None:
+            params["request_timeout"] = self.timeout
+        headers = {"content-type": "application/x-ndjson"} if self.ndjson else None
+        return {"params": params, "body": self.body, "headers": headers}
+
+
+class _Orjson(JSONSerializer):
+    """Answers are parsed by orjson: 4 to 10 times faster on a page of hits, and bodies are bytes already."""
+
+    def loads(self, s: str) -> Any:
+        try:
+            return orjson.loads(s)
+        except orjson.JSONDecodeError as error:
+            raise SerializationError(s[:200], error) from error
+
+    def dumps(self, data: Any) -> Any:
+        return data if isinstance(data, str | bytes) else orjson.dumps(data)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "hosts": [settings.opensearch_url],
+        "timeout": settings.opensearch_timeout,
+        # The pool of the synchronous client is one connection unless told otherwise.
+        "pool_maxsize": settings.opensearch_pool,
+        # One retry heals a connection that a restarted node closed; every call here is safe to send twice.
+        "max_retries": 1,
+        "retry_on_timeout": False,
+        "serializer": _Orjson(),
+        "http_compress": False,
+    }
+
+
+class AsyncSearch:
+    """For event loops. Errors of the library come out as ours."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = AsyncOpenSearch(**_options(settings))
+
+    async def send(self, call: Call) -> Any:
+        try:
+            return await self._client.transport.perform_request(call.method, call.path, **call.arguments())
+        except OpenSearchException as error:
+            raise translated(error) from error
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class SyncSearch:
+    """For workers and tools. Errors of the library come out as ours."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = OpenSearch(**_options(settings))
+
+    def send(self, call: Call) -> Any:
+        try:
+            return self._client.transport.perform_request(call.method, call.path, **call.arguments())
+        except OpenSearchException as error:
+            raise translated(error) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def translated(error: OpenSearchException) -> SparsewellError:
+    """Our error for one of the library's, without the bodies of requests or answers."""
+    if isinstance(error, ConnectionTimeout):
+        return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
+    if isinstance(error, ConnectionError):
+        return BackendUnavailable("opensearch_unavailable", "OpenSearch cannot be reached.")
+    if not isinstance(error, TransportError):
+        return BackendUnavailable("opensearch_unavailable", "OpenSearch's answer could not be read.")
+    kind = str(error.error)[:200]
+    if isinstance(error, NotFoundError):
+        code = "index_not_found" if kind == "index_not_found_exception" else "not_found"
+        return NotFound(code, "OpenSearch knows no such index, alias or document.")
+    if isinstance(error, ConflictError):
+        return Conflict("conflict", f"OpenSearch refused a conflicting change ({kind}).")
+    if error.status_code == 429:
+        return Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
+    if isinstance(error, RequestError):
+        return InvalidInput("opensearch_refused", f"OpenSearch refused the request ({kind}).")
+    return BackendUnavailable("opensearch_error", f"OpenSearch failed with status {error.status_code} ({kind}).")

@@ -1,0 +1,104 @@
+"""Lifecycle of generations as calls and readers: create, resolve, list, count, delete."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from services.errors import NotFound
+from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names
+from services.manifest import Manifest
+from services.opensearch.client import Call
+from services.opensearch.mapping import creation_body, jobs_body
+from services.settings import Settings
+
+STATES = ("pending", "encoded", "dead", "deleted")
+
+
+def new_generation(names: Names, index: str, number: int, spec: IndexSpec, manifest: Manifest) -> Generation:
+    """A generation that does not exist yet; the window is the spec's or else what the encoder recommends."""
+    return Generation(
+        index=index,
+        number=number,
+        physical=names.physical(index, number),
+        spec=spec,
+        encoder=EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint),
+        window=spec.window or manifest.window,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def create_call(generation: Generation, settings: Settings, aliases: list[str]) -> Call:
+    """Creates the physical index; the alias comes with it, so that there is no moment with only one of them."""
+    return Call("PUT", f"/{generation.physical}", orjson.dumps(creation_body(generation, settings, aliases)))
+
+
+def create_jobs_call(names: Names, settings: Settings) -> Call:
+    """Creates the index of jobs; answered with an error when it exists."""
+    return Call("PUT", f"/{names.jobs}", orjson.dumps(jobs_body(settings)))
+
+
+def resolve_call(names: Names, index: str) -> Call:
+    """Asks which generation an index's alias points to."""
+    return Call("GET", f"/{names.alias(index)}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
+
+
+def list_call(names: Names) -> Call:
+    """Asks for all generations that an alias points to."""
+    return Call(
+        "GET",
+        f"/{names.every_alias}/_mapping",
+        params={"filter_path": "*.mappings._meta.sparsewell", "allow_no_indices": "true"},
+    )
+
+
+def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
+    """The generations in an answer to `resolve_call` or `list_call`, by index and number."""
+    found = [
+        Generation.model_validate(content["mappings"]["_meta"]["sparsewell"]) for content in (answer or {}).values()
+    ]
+    return sorted(found, key=lambda generation: (generation.index, generation.number))
+
+
+def read_generation(answer: Mapping[str, Any], index: str) -> Generation:
+    """The one generation that an alias points to. Raises NotFound (`index_not_found`)."""
+    found = read_generations(answer)
+    if not found:
+        raise index_not_found(index)
+    return found[-1]
+
+
+def index_not_found(index: str) -> NotFound:
+    """The error for a name that no alias has."""
+    return NotFound("index_not_found", f"There is no index {index!r}; create it with PUT /v1/indexes/{index}.")
+
+
+def delete_call(names: Names, index: str) -> Call:
+    """Deletes every generation of an index, and the alias with them."""
+    return Call("DELETE", f"/{names.every_generation(index)}", params={"allow_no_indices": "true"})
+
+
+def refresh_call(physical: str) -> Call:
+    """Makes everything written so far visible to searches and counts."""
+    return Call("POST", f"/{physical}/_refresh")
+
+
+def count_call(physical: str, job: str | None = None) -> Call:
+    """Counts documents by state, of a whole generation or of one job."""
+    query: dict[str, Any] = {"match_all": {}} if job is None else {"term": {"job": job}}
+    states = {"terms": {"field": "state", "size": len(STATES)}}
+    return Call(
+        "POST",
+        f"/{physical}/_search",
+        orjson.dumps({"size": 0, "query": query, "aggs": {"states": states}}),
+        {"allow_partial_search_results": "false"},
+    )
+
+
+def read_counts(answer: Mapping[str, Any]) -> dict[str, int]:
+    """Documents by state; every state is named."""
+    counts = dict.fromkeys(STATES, 0)
+    for bucket in answer["aggregations"]["states"]["buckets"]:
+        counts[bucket["key"]] = bucket["doc_count"]
+    return counts

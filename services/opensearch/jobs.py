@@ -1,0 +1,113 @@
+"""Jobs: one record per ingestion, and counts that are taken from the documents themselves.
+
+A document names the job that wrote it last. So the states of a job need no counters that could drift: they are
+counted, and accepted documents that name another job by now were superseded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from services.index_spec import Names
+from services.opensearch.client import Call
+from services.opensearch.journal import now_ms
+
+KEPT_REJECTIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One document that was not accepted: its place in the request (from 1), its id if it had one, and why."""
+
+    position: int
+    id: str | None
+    code: str
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"position": self.position, "id": self.id, "code": self.code, "reason": self.reason}
+
+
+@dataclass
+class JobRecord:
+    """What is stored of a job. `rejections` keeps the first 1,000; `rejected` counts all."""
+
+    id: str
+    index: str
+    created_at: int = field(default_factory=now_ms)
+    accepted: int = 0
+    rejected: int = 0
+    complete: bool = False
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def save_call(self, names: Names) -> Call:
+        source = {
+            "index": self.index,
+            "created_at": self.created_at,
+            "accepted": self.accepted,
+            "rejected": self.rejected,
+            "complete": self.complete,
+            "rejections": [rejection.as_json() for rejection in self.rejections[:KEPT_REJECTIONS]],
+        }
+        return Call("PUT", _path(names, self.id), orjson.dumps(source))
+
+
+def add_call(names: Names, job: JobRecord) -> Call:
+    """Adds this record's counts to what is stored of the job, and makes the job when it is new.
+
+    For producers of which several messages share a job: the script adds, so that concurrent workers lose nothing.
+    """
+    rejections = [rejection.as_json() for rejection in job.rejections]
+    script = (
+        "ctx._source.accepted += params.accepted; ctx._source.rejected += params.rejected;"
+        "for (r in params.rejections) {"
+        " if (ctx._source.rejections.size() < params.kept) ctx._source.rejections.add(r) }"
+    )
+    params = {
+        "accepted": job.accepted, "rejected": job.rejected, "rejections": rejections, "kept": KEPT_REJECTIONS,
+    }  # fmt: skip
+    upsert = {
+        "index": job.index, "created_at": job.created_at, "accepted": job.accepted, "rejected": job.rejected,
+        "complete": True, "rejections": rejections[:KEPT_REJECTIONS],
+    }  # fmt: skip
+    body = {"script": {"source": script, "params": params}, "upsert": upsert}
+    return Call(
+        "POST",
+        f"/{names.jobs}/_update/{quote(job.id, safe='')}",
+        orjson.dumps(body),
+        {"retry_on_conflict": "10"},
+    )
+
+
+def load_call(names: Names, job_id: str) -> Call:
+    """Reads a job in real time."""
+    return Call("GET", _path(names, job_id))
+
+
+def summary(job_id: str, record: Mapping[str, Any], counts: Mapping[str, int] | None) -> dict[str, Any]:
+    """What GET /v1/jobs/{id} answers; `counts` None means that the index is gone."""
+    by_state = {state: (counts or {}).get(state, 0) for state in ("pending", "encoded", "dead")}
+    by_state["superseded"] = max(0, record["accepted"] - sum(by_state.values()))
+    return {
+        "id": job_id,
+        "index": record["index"],
+        "created_at": datetime.fromtimestamp(record["created_at"] / 1000, UTC).isoformat(timespec="milliseconds"),
+        "accepted": record["accepted"],
+        "rejected": record["rejected"],
+        "states": by_state,
+        "finished": bool(record["complete"]) and by_state["pending"] == 0,
+        "rejections": record["rejections"],
+    }
+
+
+def unseen(record: Mapping[str, Any], counts: Mapping[str, int]) -> int:
+    """Accepted documents that the counts do not show: superseded, or not visible before the next refresh."""
+    return max(0, int(record["accepted"]) - sum(counts[state] for state in ("pending", "encoded", "dead")))
+
+
+def _path(names: Names, job_id: str) -> str:
+    return f"/{names.jobs}/_doc/{quote(job_id, safe='')}"

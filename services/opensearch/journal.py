@@ -1,0 +1,151 @@
+"""What is stored of a document in each state of its life, and how it is read back by id.
+
+The index is its own journal: the raw document is written before anything is acknowledged, keeps its text through
+every state, and is searched by keyword from the next refresh.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from services import versions
+from services.documents import Document
+from services.index_spec import Generation
+from services.opensearch.bulk import Write
+from services.opensearch.client import Call
+from services.vectors import SparseVector, merge_max
+
+PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, the unit of all stored moments."""
+    return time.time_ns() // 1_000_000
+
+
+def raw_write(generation: Generation, document: Document, job: str, version: int, lease_seconds: float) -> Write:
+    """The first write of a document: everything that the client sent, to be encoded."""
+    now = now_ms()
+    source: dict[str, Any] = {
+        "text": document.text,
+        "state": PENDING,
+        "job": job,
+        "version": version,
+        "attempts": 0,
+        "ingested_at": now,
+        "due_at": now + int(lease_seconds * 1000),
+    }
+    if document.title:
+        source["title"] = document.title
+    if document.metadata:
+        source["metadata"] = document.metadata
+    return Write(generation.physical, document.id, versions.raw(version), source)
+
+
+def tombstone(generation: Generation, document_id: str, version: int) -> Write:
+    """A delete: OpenSearch forgets the version of a deleted document after a minute, a tombstone does not."""
+    source = {"state": DELETED, "version": version, "deleted_at": now_ms()}
+    return Write(generation.physical, document_id, versions.raw(version), source)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as OpenSearch holds it: `external` is its version there, `source` its `_source`."""
+
+    id: str
+    external: int
+    source: dict[str, Any]
+
+    @property
+    def state(self) -> str:
+        return str(self.source["state"])
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWindow:
+    """A window of `joined_text` (character offsets, end exclusive) with its vector."""
+
+    start: int
+    end: int
+    vector: SparseVector
+
+
+def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVector:
+    """The vector that is indexed: max over windows, the `top_k` heaviest pieces."""
+    return merge_max(window.vector for window in windows).top(top_k)
+
+
+def encoded_write(generation: Generation, stored: Stored, windows: Sequence[EncodedWindow]) -> Write:
+    """The same raw document with its vectors. A newer raw write beats it, whatever arrives first."""
+    kept = {k: v for k, v in stored.source.items() if k not in ("due_at", "error")}
+    source = kept | {
+        "state": ENCODED,
+        "encoder": generation.encoder.fingerprint,
+        "encoded_at": now_ms(),
+        "windows": [{"start": w.start, "end": w.end, "vector": w.vector.pack()} for w in windows],
+        "sparse": document_vector(windows, generation.spec.document_top_k).features(),
+    }
+    return Write(generation.physical, stored.id, versions.encoded(versions.client(stored.external)), source)
+
+
+def retried_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
+    """A transition: one more attempt, with a new lease. Of two that race, one is superseded."""
+    attempts = int(stored.source.get("attempts", 0)) + 1
+    source = stored.source | {
+        "state": PENDING,
+        "attempts": attempts,
+        "due_at": now_ms() + int(lease_seconds * 1000),
+    }
+    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+
+
+def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -> Write:
+    """A transition: no more attempts, with the reason. The document stays searchable by keyword."""
+    source = {k: v for k, v in stored.source.items() if k != "due_at"} | {
+        "state": DEAD,
+        "error": {"code": code, "reason": reason[:2000]},
+    }
+    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+
+
+def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:
+    """The windows of a stored document; empty until it is encoded."""
+    return [
+        EncodedWindow(window["start"], window["end"], SparseVector.unpack(window["vector"]))
+        for window in source.get("windows", ())
+    ]
+
+
+def get_call(physical: str, document_id: str) -> Call:
+    """Reads one document in real time, vectors left out."""
+    return Call("GET", f"/{physical}/_doc/{quote(document_id, safe='')}", params={"_source_excludes": "windows"})
+
+
+def read_many_call(physical: str, ids: Sequence[str]) -> Call:
+    """Reads documents in real time: what was acknowledged is seen before any refresh."""
+    return Call("POST", f"/{physical}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": "windows"})
+
+
+def read_many(answer: Mapping[str, Any]) -> list[Stored]:
+    """The documents that exist among those asked for."""
+    return [Stored(d["_id"], d["_version"], d["_source"]) for d in answer["docs"] if d.get("found")]
+
+
+def overdue_call(physical: str, limit: int) -> Call:
+    """Pending documents whose lease has run out, the oldest first, with their external versions."""
+    query = {"bool": {"filter": [{"term": {"state": PENDING}}, {"range": {"due_at": {"lt": now_ms()}}}]}}
+    return Call(
+        "POST",
+        f"/{physical}/_search",
+        orjson.dumps({"size": limit, "query": query, "sort": [{"due_at": "asc"}], "version": True}),
+        {"allow_partial_search_results": "false"},
+    )
+
+
+def read_hits(answer: Mapping[str, Any]) -> list[Stored]:
+    """The documents of a search answer that asked for versions."""
+    return [Stored(hit["_id"], hit["_version"], hit["_source"]) for hit in answer["hits"]["hits"]]

@@ -1,0 +1,76 @@
+"""The body that creates a generation: its fields, its analyser, and what it records about itself."""
+
+from typing import Any
+
+from services.index_spec import FieldType, Generation
+from services.settings import Settings
+
+_TYPES: dict[FieldType, dict[str, Any]] = {
+    "keyword": {"type": "keyword"},
+    "text": {"type": "text"},
+    "number": {"type": "double"},
+    "date": {"type": "date", "format": "strict_date_optional_time"},
+    "boolean": {"type": "boolean"},
+}
+_LABEL = {"type": "keyword"}
+_MOMENT = {"type": "date", "format": "epoch_millis"}
+
+
+def properties(generation: Generation) -> dict[str, Any]:
+    """The mapping's fields.
+
+    `lexical` is the one field of keyword search (title and text together, so that BM25 sees one length). The vector
+    is kept twice: in `sparse`, which is searched and cannot be read back, and packed by window in `windows`, from
+    which explanations, best passages and new generations are made.
+    """
+    spec = generation.spec
+    shown = {"type": "text", "index": False, "copy_to": "lexical"}
+    return {
+        "title": shown,
+        "text": shown,
+        "lexical": {"type": "text", "analyzer": spec.language},
+        "sparse": {"type": "rank_features"},
+        "windows": {"type": "object", "enabled": False},
+        "metadata": {"dynamic": "strict", "properties": {name: _TYPES[kind] for name, kind in spec.fields.items()}},
+        "state": _LABEL,
+        "job": _LABEL,
+        "encoder": _LABEL,
+        "version": {"type": "long", "index": False},
+        "attempts": {"type": "integer", "index": False},
+        "due_at": _MOMENT,
+        "ingested_at": _MOMENT,
+        "encoded_at": _MOMENT,
+        "deleted_at": _MOMENT,
+        "error": {"properties": {"code": _LABEL, "reason": {"type": "text", "index": False}}},
+    }
+
+
+def creation_body(generation: Generation, settings: Settings, aliases: list[str]) -> dict[str, Any]:
+    """Body of PUT /{physical index}."""
+    return {
+        "settings": {
+            "number_of_shards": settings.shards,
+            "number_of_replicas": settings.replicas,
+            "refresh_interval": settings.refresh_interval,
+            # a 202 means that the raw document is on disk
+            "translog.durability": "request",
+        },
+        "mappings": {
+            "dynamic": "strict",
+            "_meta": {"sparsewell": generation.model_dump(mode="json")},
+            "_source": {"excludes": ["sparse", "sparse.*"]},
+            "properties": properties(generation),
+        },
+        "aliases": {alias: {} for alias in aliases},
+    }
+
+
+def jobs_body(settings: Settings) -> dict[str, Any]:
+    """Body of PUT /{prefix}_jobs: read by id and listed by age."""
+    return {
+        "settings": {"number_of_shards": 1, "number_of_replicas": settings.replicas},
+        "mappings": {
+            "dynamic": False,
+            "properties": {"index": _LABEL, "created_at": _MOMENT},
+        },
+    }

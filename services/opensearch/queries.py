@@ -1,0 +1,69 @@
+"""Search bodies as values: the sparse sum, keyword search, and what both return."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from services.opensearch.client import Call
+from services.query_table import QueryVector
+
+# `_source` members that a hit needs for its title, its best passage and its explanation.
+SHOWN = ("title", "text", "metadata", "state", "windows")
+
+
+def sparse_query(query: QueryVector) -> dict[str, Any]:
+    """Sum over the query's pieces of query weight x document weight.
+
+    `"linear": {}` makes each clause Lucene's FeatureField.newLinearQuery; without it the saturation function is used
+    and no error is raised. It is the query that neural_sparse builds from `query_tokens`. An empty query matches
+    nothing.
+    """
+    if not query.ids:
+        return {"match_none": {}}
+    clauses = [
+        {"rank_feature": {"field": f"sparse.{piece}", "boost": weight, "linear": {}}}
+        for piece, weight in zip(query.ids, query.weights, strict=True)
+    ]
+    return {"bool": {"should": clauses}}
+
+
+def lexical_query(text: str) -> dict[str, Any]:
+    """BM25 (k1 1.2, b 0.75, Lucene's defaults) over title and text together."""
+    return {"match": {"lexical": {"query": text}}}
+
+
+def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout: float) -> dict[str, Any]:
+    """One search. Hits are not counted: counting disables the skipping of documents that cannot win."""
+    return {
+        "query": query,
+        "size": size,
+        "_source": source if isinstance(source, bool) else {"includes": list(source)},
+        "track_total_hits": False,
+        "timeout": f"{max(1, int(timeout * 1000))}ms",
+    }
+
+
+def search_call(index: str, search: dict[str, Any], timeout: float) -> Call:
+    """One list. Partial results are an error of the engine's, never an answer."""
+    return Call(
+        "POST", f"/{index}/_search", orjson.dumps(search), {"allow_partial_search_results": "false"}, timeout=timeout
+    )
+
+
+def msearch_call(index: str, searches: Iterable[dict[str, Any]], timeout: float) -> Call:
+    """Several lists in one request."""
+    header = orjson.dumps({"index": index, "allow_partial_search_results": False})
+    lines = [part for search in searches for part in (header, orjson.dumps(search))]
+    return Call("POST", "/_msearch", b"\n".join(lines) + b"\n", timeout=timeout, ndjson=True)
+
+
+def fetch_call(index: str, ids: Sequence[str], source: Sequence[str], timeout: float) -> Call:
+    """The documents of a fused list, as the searches saw them (not real time)."""
+    return Call(
+        "POST",
+        f"/{index}/_mget",
+        orjson.dumps({"ids": list(ids)}),
+        {"realtime": "false", "_source_includes": ",".join(source)},
+        timeout=timeout,
+    )

@@ -1,0 +1,91 @@
+"""Publishes task messages on Redis without importing Celery: message protocol 2 through kombu."""
+
+import threading
+import uuid
+from contextlib import suppress
+from typing import Any
+
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
+
+from services.contracts import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage, IngestMessage, encode_queue
+from services.errors import BackendUnavailable
+
+# Redis is not on the durability path: waiting for it longer than this would only make the caller late.
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+
+
+class Publisher:
+    """Sends messages over one connection, from any thread, one at a time."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._url = redis_url
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def encode(self, encoder: str, message: EncodeMessage) -> None:
+        """Asks the workers that hold `encoder` to encode journalled documents. Raises BackendUnavailable."""
+        self._send(ENCODE_TASK, encode_queue(encoder), message.model_dump(mode="json"))
+
+    def ingest(self, message: IngestMessage) -> None:
+        """Hands raw documents to the workers. Raises BackendUnavailable."""
+        self._send(INGEST_TASK, INGEST_QUEUE, message.model_dump(mode="json"))
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in a queue. Raises BackendUnavailable."""
+        with self._lock:
+            try:
+                return int(self._open().default_channel.client.llen(queue))
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _send(self, task: str, queue: str, body: dict[str, Any]) -> None:
+        task_id = str(uuid.uuid4())
+        headers = {
+            "lang": "py", "task": task, "id": task_id, "root_id": task_id, "parent_id": None, "group": None,
+            "retries": 0, "eta": None, "expires": None, "timelimit": [None, None],
+            # never the documents themselves: brokers' tools and worker logs print these two
+            "argsrepr": "()", "kwargsrepr": "{...}",
+        }  # fmt: skip
+        no_workflow = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+        with self._lock:
+            for attempt in (1, 2):  # a connection that Redis closed meanwhile deserves a second one
+                try:
+                    Producer(self._open()).publish(
+                        [[], body, no_workflow], exchange="", routing_key=queue, serializer="json",
+                        headers=headers, correlation_id=task_id, retry=False,
+                    )  # fmt: skip
+                except Exception as error:
+                    failure = self._failed(error)
+                    if attempt == 2:
+                        raise failure from error
+                else:
+                    return
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(
+                self._url,
+                transport_options={
+                    "socket_connect_timeout": CONNECT_SECONDS,
+                    "socket_timeout": ANSWER_SECONDS,
+                    "max_retries": 0,
+                },
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # it is broken already; nothing is lost with it
+                connection.release()
+
+    def _failed(self, error: Exception) -> BackendUnavailable:
+        self._drop()
+        reason = "no connection" if isinstance(error, OperationalError) else type(error).__name__
+        return BackendUnavailable("redis_unavailable", f"Redis did not take the message ({reason}).")
