@@ -1,0 +1,58 @@
+"""`sparsewell node`: a local OpenSearch without Docker."""
+
+import json
+import sys
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Start, stop and look at a local OpenSearch node.")
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@app.command()
+def start() -> None:
+    """Start the node and wait until it is green; fetches OpenSearch first when it is not here yet."""
+    from infra.opensearch import NodeConfig, start_node
+    from infra.settings import LocalSettings
+
+    settings = LocalSettings.read()
+    if settings.opensearch_url:
+        _say(f"OPENSEARCH_URL is set: {settings.opensearch_url} is used and nothing is started.")
+        return
+    node = start_node(NodeConfig.of(settings), _say)
+    typer.echo(node.url)
+
+
+@app.command()
+def stop() -> None:
+    """Stop the node that `start` (or `sparsewell up`) started; its data stays."""
+    from infra.opensearch import NodeConfig
+    from infra.opensearch.node import find_node
+    from infra.settings import LocalSettings
+
+    node = find_node(NodeConfig.of(LocalSettings.read()).root)
+    if node is None:
+        _say("No OpenSearch of ours is running.")
+        return
+    node.stop()
+    _say("OpenSearch is stopped; its data stays.")
+
+
+@app.command()
+def status() -> None:
+    """Print where the node is, as JSON; exit status 3 when none of ours runs."""
+    from infra.opensearch import NodeConfig
+    from infra.opensearch.node import find_node
+    from infra.settings import LocalSettings
+
+    config = NodeConfig.of(LocalSettings.read())
+    node = find_node(config.root)
+    if node is None:
+        _say("No OpenSearch of ours is running.")
+        raise typer.Exit(3)
+    facts = {"url": node.url, "version": node.version, "java": node.java, "pid": node.child.pid}
+    json.dump({**facts, "logs": str(config.root / "logs")}, sys.stdout, indent=1)
+    typer.echo()

@@ -1,0 +1,272 @@
+"""The node's process: prepared, started, waited for, found again and stopped."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from infra import processes
+from infra.accounts import Account, child_account
+from infra.directories import cache_dir, make_directory, state_dir, temporary_state
+from infra.locks import exclusive
+from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
+from infra.opensearch.distribution import Distribution, Home, locate, minimum_java
+from infra.opensearch.java import Java, find_java
+from infra.ports import free_port, require_free
+from infra.processes import Child
+from infra.settings import LocalSettings
+from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """One node: where it keeps its files (`root`), what it listens on and what runs it. Ports of 0: any free one."""
+
+    root: Path
+    cache: Path
+    distribution: Distribution
+    home: Path | None = None
+    java_home: Path | None = None
+    data: Path | None = None
+    http_port: int = 19200
+    transport_port: int = 0
+    heap: str = "1g"
+    cluster_name: str = "sparsewell"
+    run_as: str = "nobody"
+    start_timeout: float = 180.0
+    stop_timeout: float = 30.0
+    tied: bool = False
+
+    @classmethod
+    def of(cls, settings: LocalSettings) -> "NodeConfig":
+        """The node that the settings describe."""
+        return cls(
+            root=state_dir(settings) / "opensearch",
+            cache=cache_dir(settings),
+            distribution=Distribution(settings.opensearch_version),
+            home=settings.opensearch_home,
+            java_home=settings.java_home,
+            data=settings.opensearch_data_dir,
+            http_port=settings.opensearch_port,
+            transport_port=settings.opensearch_transport_port,
+            heap=settings.opensearch_heap,
+            cluster_name=settings.opensearch_cluster_name,
+            run_as=settings.run_as,
+            start_timeout=settings.start_timeout,
+            stop_timeout=settings.stop_timeout,
+        )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running node. As a context manager it is stopped at the end."""
+
+    url: str
+    version: str
+    java: str
+    child: Child
+    root: Path
+    stop_timeout: float = 30.0
+
+    def stop(self) -> bool:
+        """Stops the node and forgets its record; False when it was not running any more."""
+        stopped = processes.stop(self.child, self.stop_timeout)
+        _record(self.root).unlink(missing_ok=True)
+        return stopped
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def find_node(root: Path) -> Node | None:
+    """The node that was started in `root` and still runs."""
+    record = processes.load(_record(root))
+    if record is None or not record[0].alive():
+        return None
+    child, facts = record
+    return Node(str(facts["url"]), str(facts["version"]), str(facts["java"]), child, root)
+
+
+def start_node(config: NodeConfig, report: Report = lambda message: None) -> Node:
+    """Starts a node and returns once its health is green; the one that already runs in `root` is returned as it is.
+
+    Raises ConfigurationError or BackendUnavailable with a stable code: no_mvn, download_failed, no_java,
+    java_unusable, port_in_use, data_dir_locked, node_died (with its last log lines), node_not_ready. Nothing is left
+    running then.
+    """
+    account = child_account(config.run_as)
+    make_directory(config.root, account)
+    with exclusive(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
+        running = find_node(config.root)
+        if running is not None:
+            return replace(running, stop_timeout=config.stop_timeout)
+        if config.http_port:
+            require_free(config.http_port, "OpenSearch", "SPARSEWELL_OPENSEARCH_PORT")
+        if config.transport_port:
+            require_free(config.transport_port, "OpenSearch's transport layer", "SPARSEWELL_OPENSEARCH_TRANSPORT_PORT")
+        home = locate(config.distribution, given=config.home, cache=config.cache, account=account, report=report)
+        java = find_java(
+            minimum_java(home.version),
+            named=config.java_home,
+            bundled=home.path / "jdk",
+            cache=config.cache,
+            account=account,
+        )
+        return _launch(config, home, java, account, report)
+
+
+@contextmanager
+def temporary_node(settings: LocalSettings, report: Report = lambda message: None) -> Iterator[Node]:
+    """A node of its own on free ports, with a temporary data directory, gone at the end. For tests and tries.
+
+    The kernel ends it too when this process (more exactly: the calling thread) dies without stopping it.
+    """
+    with temporary_state(child_account(settings.run_as)) as directory:
+        config = replace(
+            NodeConfig.of(settings), root=directory / "opensearch", data=None, http_port=0, transport_port=0, tied=True
+        )
+        with start_node(config, report) as node:
+            yield node
+
+
+def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None, report: Report) -> Node:
+    layout = Layout(config.root)
+    data = make_directory(config.data or config.root / "data", account)
+    for directory in (layout.config, layout.logs, layout.tmp):
+        make_directory(directory, account)
+    port = config.http_port or free_port()
+    _write_configuration(config, layout, data, home, java, port)
+    console = layout.logs / "console.log"
+    console.unlink(missing_ok=True)
+    report(f"Starting OpenSearch {home.version} on Java {java.release}, port {port}, data in {data}.")
+    child = processes.start(
+        "opensearch",
+        [str(home.path / "bin" / "opensearch")],
+        console,
+        environment=_environment(layout, home, java),
+        directory=config.root,
+        account=account,
+        tied=config.tied,
+    )
+    node = Node(f"http://127.0.0.1:{port}", home.version, str(java.home), child, config.root, config.stop_timeout)
+    try:
+        processes.save(child, _record(config.root), url=node.url, version=node.version, java=node.java)
+        _wait_until_green(node, layout, config, java, report)
+    except BaseException:
+        node.stop()
+        raise
+    return node
+
+
+def _write_configuration(
+    config: NodeConfig, layout: Layout, data: Path, home: Home, java: Java, http_port: int
+) -> None:
+    settings = opensearch_yml(
+        cluster_name=config.cluster_name,
+        data=data,
+        logs=layout.logs,
+        http_port=http_port,
+        transport_port=config.transport_port or free_port(),
+        security_plugin=(home.path / "plugins" / "opensearch-security").is_dir(),
+    )
+    options = jvm_options(
+        (home.path / "config" / "jvm.options").read_text(),
+        heap=config.heap,
+        logs=layout.logs,
+        has_vector_module=java.has_vector_module,
+    )
+    (layout.config / "opensearch.yml").write_text(settings)
+    (layout.config / "jvm.options").write_text(options)
+    (layout.config / "log4j2.properties").write_text(LOG4J)
+
+
+def _environment(layout: Layout, home: Home, java: Java) -> dict[str, str]:
+    """A short environment: a stray JAVA_HOME, JAVA_OPTS or proxy of ours is none of the node's business."""
+    chosen = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "HOME": str(layout.root),
+        "TMPDIR": str(layout.tmp),
+        "OPENSEARCH_HOME": str(home.path),
+        "OPENSEARCH_JAVA_HOME": str(java.home),
+        "OPENSEARCH_PATH_CONF": str(layout.config),
+        "OPENSEARCH_TMPDIR": str(layout.tmp),
+    }
+    if options := os.environ.get("OPENSEARCH_JAVA_OPTS"):
+        chosen["OPENSEARCH_JAVA_OPTS"] = options
+    return chosen
+
+
+def _wait_until_green(node: Node, layout: Layout, config: NodeConfig, java: Java, report: Report) -> None:
+    began = time.monotonic()
+    told = began
+    status = "does not answer yet"
+    with httpx.Client(base_url=node.url, timeout=5, trust_env=False) as client:
+        while (now := time.monotonic()) - began < config.start_timeout:
+            if not node.child.alive():
+                raise _why_it_died(layout)
+            try:
+                health = client.get("/_cluster/health").json()
+                status = f"is {health['status']}"
+                if health["status"] == "green" and health["cluster_name"] == config.cluster_name:
+                    template = index_template(has_thai=java.has_thai)
+                    client.put("/_index_template/sparsewell-local-node", json=template).raise_for_status()
+                    report(f"OpenSearch is green after {now - began:.0f} s: {node.url}")
+                    return
+            except (httpx.HTTPError, ValueError, KeyError):
+                pass
+            if now - told >= 10:
+                told = now
+                report(f"Waiting for OpenSearch, {now - began:.0f} s so far; it {status}.")
+            time.sleep(0.2)
+    raise BackendUnavailable(
+        "node_not_ready",
+        f"OpenSearch {status} after {config.start_timeout:.0f} s and was stopped. Raise SPARSEWELL_START_TIMEOUT on a "
+        f"slow machine. Its last log lines ({layout.logs}):\n{_log_end(layout)}",
+    )
+
+
+def _why_it_died(layout: Layout) -> SparsewellError:
+    end = _log_end(layout)
+    if "failed to obtain node locks" in end:
+        return ConfigurationError(
+            "data_dir_locked",
+            "Another OpenSearch uses this data directory. Stop that node (sparsewell node stop), or choose another "
+            f"directory with SPARSEWELL_OPENSEARCH_DATA_DIR. The node said:\n{_relevant(end, 'failed to obtain')}",
+        )
+    if "Address already in use" in end:
+        return ConfigurationError(
+            "port_in_use",
+            "One of OpenSearch's ports was taken while it started. Start again, or choose others with "
+            "SPARSEWELL_OPENSEARCH_PORT and SPARSEWELL_OPENSEARCH_TRANSPORT_PORT. The node said:\n"
+            + _relevant(end, "Address already in use"),
+        )
+    return BackendUnavailable(
+        "node_died", f"OpenSearch ended while it started. Its last log lines ({layout.logs}):\n{end}"
+    )
+
+
+def _relevant(text: str, part: str) -> str:
+    return next((line for line in text.splitlines() if part in line), "")
+
+
+def _log_end(layout: Layout) -> str:
+    parts = (processes.last_lines(layout.logs / name, 20) for name in ("opensearch.log", "console.log"))
+    return "\n".join(part for part in parts if part)
+
+
+def _record(root: Path) -> Path:
+    return root / "node.json"

@@ -1,0 +1,156 @@
+"""Background children: started with a log, recorded by pid and start time, stopped only while really ours."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from infra.accounts import Account
+
+# A record's start time and psutil's reading of it can differ by the clock's own correction since.
+CLOCK_SLACK = 2.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started process: its pid, when it was started (epoch seconds, from the kernel) and where its output goes."""
+
+    name: str
+    pid: int
+    started: float
+    log: str
+
+    def process(self) -> psutil.Process | None:
+        """The living process, or None when it is gone, a zombie, or when another one has its pid now."""
+        try:
+            process = psutil.Process(self.pid)
+            ours = abs(process.create_time() - self.started) <= CLOCK_SLACK
+            return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process() is not None
+
+
+def start(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str],
+    directory: Path,
+    account: Account | None = None,
+    tied: bool = False,
+) -> Child:
+    """Starts `command` in the background with exactly `environment`, as `account`, output to the end of `log`.
+
+    The child leads its own session, so that Ctrl-C reaches only us and we stop it in order. A `tied` child gets
+    SIGTERM from the kernel when we die without having stopped it (Linux with setpriv; elsewhere it would stay).
+    """
+    arguments = list(command)
+    setpriv = shutil.which("setpriv") if tied else None
+    if setpriv:
+        arguments = [setpriv, "--pdeathsig", "TERM", "--", *arguments]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        popen = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            env=dict(environment),
+            start_new_session=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    try:
+        started = psutil.Process(popen.pid).create_time()
+    except psutil.Error:
+        started = time.time()
+    # We follow the process by its record, as a later command does; Popen would only warn when it is collected.
+    popen.returncode = 0
+    return Child(name, popen.pid, started, str(log))
+
+
+def stop(child: Child, timeout: float) -> bool:
+    """Ends the child and what it started: SIGTERM, and SIGKILL after `timeout` seconds. False when it was not running.
+
+    A process that merely has the recorded pid is left alone.
+    """
+    process = child.process()
+    if process is None:
+        _reap(child.pid)
+        return False
+    family = [process, *_descendants(process)]
+    _signal([process], signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while child.alive() and time.monotonic() < deadline:
+        _reap(child.pid)
+        time.sleep(0.05)
+    # Children of the child that outlived it, and the child itself if it did not listen.
+    _signal([member for member in family if member.is_running()], signal.SIGKILL)
+    psutil.wait_procs(family, timeout=5)
+    _reap(child.pid)
+    return True
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.Error:
+            continue
+
+
+def _reap(pid: int) -> None:
+    """Collects the exit status when the process was our own child, so that no zombie stays."""
+    try:
+        psutil.Process(pid).wait(timeout=0)
+    except psutil.Error:
+        return
+
+
+def save(child: Child, path: Path, **facts: object) -> None:
+    """Writes the record of a running child, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps({**asdict(child), "facts": facts}, indent=1) + "\n")
+    scratch.replace(path)
+
+
+def load(path: Path) -> tuple[Child, dict[str, object]] | None:
+    """The recorded child and the facts beside it; None when there is no readable record."""
+    try:
+        record = json.loads(path.read_text())
+        facts = record.pop("facts")
+        return Child(**record), facts
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def last_lines(log: Path, count: int = 20) -> str:
+    """The end of a log, for an error message; empty when there is none."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(0, 2)
+            handle.seek(max(0, handle.tell() - 64 * 1024))
+            return "\n".join(handle.read().decode(errors="replace").splitlines()[-count:])
+    except OSError:
+        return ""
