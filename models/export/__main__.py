@@ -1,0 +1,81 @@
+"""`python -m models.export CHECKPOINT OUT_DIR`: a model directory from a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from models.export.checkpoint import load_checkpoint
+from models.export.graph import Int8, build_graph
+from models.export.package import (
+    copy_query_weights,
+    copy_tokenizer,
+    excluded_pieces,
+    read_vocabulary,
+    write_manifest,
+)
+
+FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
+log = logging.getLogger("models.export")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
+    parser.add_argument(
+        "checkpoint", type=Path, help="config.json, model.safetensors, tokenizer.json, query_weights.json"
+    )
+    parser.add_argument("out", type=Path, help="the model directory to write; its name becomes the encoder's")
+    parser.add_argument("--record", type=Path, help="JSON with `licence`, `training` and more for the manifest")
+    parser.add_argument("--top-k", type=int, default=256)
+    parser.add_argument("--bits", type=int, choices=(7, 8), default=8, help="bits of a quantised weight")
+    parser.add_argument("--window-pieces", type=int, default=254)
+    parser.add_argument("--window-overlap", type=int, default=32)
+    parser.add_argument(
+        "--parity", type=Path, action="append", default=[], help="a BEIR-layout collection to measure on"
+    )
+    parser.add_argument("--report", type=Path, help="where the parity report goes")
+    return parser.parse_args()
+
+
+def export(arguments: argparse.Namespace) -> str:
+    """Writes the files and the manifest, without measuring. Returns the fingerprint."""
+    source, out = arguments.checkpoint, arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    vocabulary = read_vocabulary(source / "tokenizer.json")
+    excluded = excluded_pieces(vocabulary)
+    checkpoint = load_checkpoint(source)
+    model = build_graph(checkpoint, int8=Int8(arguments.bits), top_k=arguments.top_k, excluded=excluded)
+    onnx.checker.check_model(model)
+    (out / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    copy_tokenizer(source / "tokenizer.json", out / "tokenizer.json")
+    dropped = copy_query_weights(source / "query_weights.json", out / "query_weights.json", vocabulary, excluded)
+    extra: dict[str, Any] = json.loads(arguments.record.read_bytes()) if arguments.record else {"licence": "unstated"}
+    description = {
+        "name": out.resolve().name,
+        "architecture": checkpoint.architecture,
+        "vocabulary": checkpoint.vocabulary,
+        "max_pieces": checkpoint.max_pieces,
+        "window": {"pieces": arguments.window_pieces, "overlap": arguments.window_overlap},
+        "top_k": min(arguments.top_k, checkpoint.vocabulary),
+        "activation": "log1p_relu",
+        "pooling": "max",
+        "precision": "int8" if arguments.bits == 8 else f"int{arguments.bits}",
+        "query_pieces_left_out": dropped,
+        **extra,
+    }
+    return write_manifest(out, description, FILES)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = _arguments()
+    log.info("%s has the fingerprint %s", arguments.out, export(arguments))
+
+
+if __name__ == "__main__":
+    main()

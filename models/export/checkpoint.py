@@ -1,0 +1,185 @@
+"""Reads a BertForMaskedLM or DistilBertForMaskedLM checkpoint (safetensors only) into plain numpy arrays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from services.errors import ConfigurationError
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer block. Weights are [in, out], ready for `x @ weight`; biases and norms are [out]."""
+
+    qkv: FloatArray
+    qkv_bias: FloatArray
+    attention_out: FloatArray
+    attention_out_bias: FloatArray
+    attention_norm: tuple[FloatArray, FloatArray]
+    inner: FloatArray
+    inner_bias: FloatArray
+    outer: FloatArray
+    outer_bias: FloatArray
+    outer_norm: tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of an encoder with a masked-language head whose output matrix is the word embedding (tied).
+
+    `words` is [vocabulary, width]; `positions` is [max_pieces, width] and already holds the embedding of token
+    type 0, which every position gets.
+    """
+
+    architecture: str
+    heads: int
+    epsilon: float
+    words: FloatArray
+    positions: FloatArray
+    embedding_norm: tuple[FloatArray, FloatArray]
+    layers: tuple[Layer, ...]
+    transform: FloatArray
+    transform_bias: FloatArray
+    transform_norm: tuple[FloatArray, FloatArray]
+    head_bias: FloatArray
+
+    @property
+    def width(self) -> int:
+        return int(self.words.shape[1])
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.words.shape[0])
+
+    @property
+    def max_pieces(self) -> int:
+        return int(self.positions.shape[0])
+
+
+# Names of the same tensor in the two families, block prefix included.
+_BERT_BLOCK = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "inner": "intermediate.dense",
+    "outer": "output.dense",
+    "outer_norm": "output.LayerNorm",
+}
+_DISTILBERT_BLOCK = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_out": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "inner": "ffn.lin1",
+    "outer": "ffn.lin2",
+    "outer_norm": "output_layer_norm",
+}
+
+
+def _require(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
+    if config.get(key, wanted[0]) not in wanted:
+        allowed = " or ".join(str(value) for value in wanted)
+        raise ConfigurationError(
+            "checkpoint_unsupported", f"config.json says {key} = {config[key]!r}; the exporter supports only {allowed}."
+        )
+
+
+class _Tensors:
+    """The tensors of the file as float32, asked for by name; linear weights come out transposed to [in, out]."""
+
+    def __init__(self, path: Path) -> None:
+        self._tensors = load_file(path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def get(self, name: str) -> FloatArray:
+        if name not in self._tensors:
+            raise ConfigurationError("checkpoint_unsupported", f"model.safetensors has no tensor named {name!r}.")
+        return np.ascontiguousarray(self._tensors[name], dtype=np.float32)
+
+    def linear(self, name: str) -> tuple[FloatArray, FloatArray]:
+        return np.ascontiguousarray(self.get(f"{name}.weight").T), self.get(f"{name}.bias")
+
+    def norm(self, name: str) -> tuple[FloatArray, FloatArray]:
+        return self.get(f"{name}.weight"), self.get(f"{name}.bias")
+
+
+def _layer(tensors: _Tensors, prefix: str, names: dict[str, str]) -> Layer:
+    parts = [tensors.linear(f"{prefix}.{names[part]}") for part in ("query", "key", "value")]
+    attention_out, attention_out_bias = tensors.linear(f"{prefix}.{names['attention_out']}")
+    inner, inner_bias = tensors.linear(f"{prefix}.{names['inner']}")
+    outer, outer_bias = tensors.linear(f"{prefix}.{names['outer']}")
+    return Layer(
+        qkv=np.concatenate([weight for weight, _ in parts], axis=1),
+        qkv_bias=np.concatenate([bias for _, bias in parts]),
+        attention_out=attention_out,
+        attention_out_bias=attention_out_bias,
+        attention_norm=tensors.norm(f"{prefix}.{names['attention_norm']}"),
+        inner=inner,
+        inner_bias=inner_bias,
+        outer=outer,
+        outer_bias=outer_bias,
+        outer_norm=tensors.norm(f"{prefix}.{names['outer_norm']}"),
+    )
+
+
+def load_checkpoint(directory: Path) -> Checkpoint:
+    """Read `config.json` and `model.safetensors` of `directory`.
+
+    Raises ConfigurationError (`checkpoint_unsupported`) for another family, an activation other than the exact gelu, an
+    untied head or a missing tensor: exporting those would give wrong weights without a sign.
+    """
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    tensors = _Tensors(directory / "model.safetensors")
+    _require(config, "tie_word_embeddings", (True,))
+    _require(config, "model_type", ("bert", "distilbert"))
+    if config["model_type"] == "bert":
+        _require(config, "hidden_act", ("gelu",))
+        _require(config, "position_embedding_type", ("absolute",))
+        positions = tensors.get("bert.embeddings.position_embeddings.weight")
+        return Checkpoint(
+            architecture="BertForMaskedLM",
+            heads=config["num_attention_heads"],
+            epsilon=config.get("layer_norm_eps", 1e-12),
+            words=tensors.get("bert.embeddings.word_embeddings.weight"),
+            positions=positions + tensors.get("bert.embeddings.token_type_embeddings.weight")[0],
+            embedding_norm=tensors.norm("bert.embeddings.LayerNorm"),
+            layers=tuple(
+                _layer(tensors, f"bert.encoder.layer.{index}", _BERT_BLOCK)
+                for index in range(config["num_hidden_layers"])
+            ),
+            transform=tensors.linear("cls.predictions.transform.dense")[0],
+            transform_bias=tensors.linear("cls.predictions.transform.dense")[1],
+            transform_norm=tensors.norm("cls.predictions.transform.LayerNorm"),
+            head_bias=tensors.get("cls.predictions.bias"),
+        )
+    _require(config, "activation", ("gelu",))
+    return Checkpoint(
+        architecture="DistilBertForMaskedLM",
+        heads=config["n_heads"],
+        epsilon=1e-12,
+        words=tensors.get("distilbert.embeddings.word_embeddings.weight"),
+        positions=tensors.get("distilbert.embeddings.position_embeddings.weight"),
+        embedding_norm=tensors.norm("distilbert.embeddings.LayerNorm"),
+        layers=tuple(
+            _layer(tensors, f"distilbert.transformer.layer.{index}", _DISTILBERT_BLOCK)
+            for index in range(config["n_layers"])
+        ),
+        transform=tensors.linear("vocab_transform")[0],
+        transform_bias=tensors.linear("vocab_transform")[1],
+        transform_norm=tensors.norm("vocab_layer_norm"),
+        head_bias=tensors.get("vocab_projector.bias"),
+    )

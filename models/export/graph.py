@@ -1,0 +1,204 @@
+"""Builds the encoder's ONNX graph, in float32 or int8: transformer, masked-language head, pooling, log1p and top-k.
+
+Written node by node instead of traced, because the three things that make it fast and reproducible are choices about
+the graph itself:
+
+- The maximum over positions is taken before bias, relu and log1p (all monotone), in int8 form on the integer
+  accumulators: the [batch, length, vocabulary] tensor is written once and read once. Padding is kept out of the
+  maximum by giving padded positions the first position's hidden state, not by masking that tensor.
+- Activations are quantised for each position (each document in the head), not for each batch as `DynamicQuantizeLinear`
+  does: a document then has the same vector whatever it is batched with.
+- The tied word embedding is stored once, as int8 rows; the head reads it through a transposition that the runtime
+  folds at load.
+
+The fused operators are ONNX Runtime's own (`com.microsoft`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from models.export.checkpoint import Checkpoint, FloatArray, Layer
+
+CONTRIB = "com.microsoft"
+# Far below any logit: relu turns it into an exact zero.
+NEVER = -1e30
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How linear weights are quantised: symmetric, one scale an output column, `bits` of 8 (7 keeps the dot products
+    of CPUs without VNNI from saturating, at the price of precision)."""
+
+    bits: int = 8
+
+
+def quantise(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
+    """Symmetric int8 form of `weight` [in, out] and its scales [out]: weight is about int8 * scale."""
+    top = 2 ** (bits - 1) - 1
+    scale = np.abs(weight).max(axis=0) / top
+    scale[scale == 0] = 1.0
+    return np.clip(np.rint(weight / scale), -top, top).astype(np.int8), scale.astype(np.float32)
+
+
+class _Graph:
+    """Nodes and initializers under construction. `op` returns the name of the node's output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def const(self, name: str, value: Any) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.const("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
+
+    def op(self, kind: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
+        return self.ops(kind, *inputs, domain=domain, outputs=[output] if output else 1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int | list[str], domain: str = "", **attributes: Any) -> list[str]:
+        name = f"{kind}_{len(self.nodes)}"
+        names = outputs if isinstance(outputs, list) else [f"{name}_{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes))
+        return names
+
+
+class _Builder:
+    def __init__(self, checkpoint: Checkpoint, int8: Int8 | None) -> None:
+        self.c = checkpoint
+        self.int8 = int8
+        self.g = _Graph()
+
+    def norm(self, x: str, pair: tuple[FloatArray, FloatArray], name: str) -> str:
+        g = self.g
+        scale, bias = g.const(f"{name}.scale", pair[0]), g.const(f"{name}.bias", pair[1])
+        return g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.c.epsilon)
+
+    def to_uint8(self, x: str, axes: list[int]) -> tuple[str, str]:
+        """`x` / scale as uint8 around 128, and the scale: one for each slice along the other axes."""
+        g = self.g
+        largest = g.op("ReduceMax", g.op("Abs", x), g.ints(*axes), keepdims=1)
+        # The floor keeps an all-zero slice from dividing by zero.
+        scale = g.op(
+            "Mul", g.op("Max", largest, g.const("tiny", np.float32(1e-12))), g.const("step", np.float32(1 / 127))
+        )
+        quantised = g.op("QuantizeLinear", g.op("Div", x, scale), g.const("unit", np.float32(1)), self.zero())
+        return quantised, scale
+
+    def zero(self) -> str:
+        return self.g.const("zero_point", np.uint8(128))
+
+    def linear(self, x: str, weight: FloatArray, bias: FloatArray, name: str) -> str:
+        g = self.g
+        bias_name = g.const(f"{name}.bias", bias)
+        if self.int8 is None:
+            return g.op("Add", g.op("MatMul", x, g.const(f"{name}.weight", weight)), bias_name)
+        values, scales = quantise(weight, self.int8.bits)
+        rows, row_scale = self.to_uint8(x, [-1])
+        product = g.op(
+            "MatMulIntegerToFloat",
+            rows,
+            g.const(f"{name}.weight", values),
+            g.const("unit", np.float32(1)),
+            g.const(f"{name}.scale", scales),
+            self.zero(),
+            domain=CONTRIB,
+        )
+        return g.op("Add", g.op("Mul", product, row_scale), bias_name)
+
+    def embeddings(self) -> str:
+        g, c = self.g, self.c
+        if self.int8 is None:
+            words = g.op("Gather", g.const("words", c.words), "input_ids")
+        else:
+            values, scales = quantise(np.ascontiguousarray(c.words.T), self.int8.bits)
+            rows = g.op("Gather", g.const("words", values.T), "input_ids")
+            row_scales = g.op("Gather", g.const("words.scale", scales), "input_ids")
+            words = g.op("Mul", g.op("Cast", rows, to=TensorProto.FLOAT), g.op("Unsqueeze", row_scales, g.ints(-1)))
+        length = g.op("Shape", "input_ids", start=1, end=2)
+        positions = g.op("Slice", g.const("positions", c.positions), g.ints(0), length, g.ints(0))
+        return self.norm(g.op("Add", words, positions), c.embedding_norm, "embedding_norm")
+
+    def block(self, x: str, layer: Layer, name: str) -> str:
+        g = self.g
+        qkv = self.linear(x, layer.qkv, layer.qkv_bias, f"{name}.qkv")
+        query, key, value = g.ops("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        mixed = g.op(
+            "MultiHeadAttention", query, key, value, "", "attention_mask", domain=CONTRIB, num_heads=self.c.heads
+        )
+        mixed = self.linear(mixed, layer.attention_out, layer.attention_out_bias, f"{name}.attention_out")
+        x = self.norm(g.op("Add", x, mixed), layer.attention_norm, f"{name}.attention_norm")
+        inner = g.op("Gelu", self.linear(x, layer.inner, layer.inner_bias, f"{name}.inner"))
+        outer = self.linear(inner, layer.outer, layer.outer_bias, f"{name}.outer")
+        return self.norm(g.op("Add", x, outer), layer.outer_norm, f"{name}.outer_norm")
+
+    def pooled_logits(self, x: str, excluded: Collection[int]) -> str:
+        """[batch, vocabulary]: for each piece the largest logit of any position that is not padding."""
+        g, c = self.g, self.c
+        y = self.linear(x, c.transform, c.transform_bias, "transform")
+        y = self.norm(g.op("Gelu", y), c.transform_norm, "transform_norm")
+        first = g.op("Slice", y, g.ints(0), g.ints(1), g.ints(1))
+        real = g.op("Unsqueeze", g.op("Cast", "attention_mask", to=TensorProto.BOOL), g.ints(-1))
+        y = g.op("Where", real, y, first)
+        words = g.op("Transpose", "words", perm=[1, 0])
+        if self.int8 is None:
+            largest = g.op("ReduceMax", g.op("MatMul", y, words), g.ints(1), keepdims=0)
+        else:
+            values, scale = self.to_uint8(y, [1, 2])
+            accumulated = g.op("MatMulInteger", values, words, self.zero())
+            largest = g.op("Cast", g.op("ReduceMax", accumulated, g.ints(1), keepdims=0), to=TensorProto.FLOAT)
+            scales = g.op("Mul", g.op("Squeeze", scale, g.ints(-1)), "words.scale")
+            largest = g.op("Mul", largest, scales)
+        bias = c.head_bias.copy()
+        bias[sorted(excluded)] = NEVER
+        return g.op("Add", largest, g.const("head_bias", bias))
+
+    def build(self, top_k: int, excluded: Collection[int]) -> onnx.ModelProto:
+        g = self.g
+        x = self.embeddings()
+        for index, layer in enumerate(self.c.layers):
+            x = self.block(x, layer, f"layer{index}")
+        positive = g.op("Relu", self.pooled_logits(x, excluded))
+        weights = g.op("Log", g.op("Add", positive, g.const("unit", np.float32(1))))
+        _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
+        g.op("Cast", ids, to=TensorProto.INT32, output="ids")
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            g.nodes,
+            "sparse_encoder",
+            [
+                value("input_ids", TensorProto.INT32, ["batch", "length"]),
+                value("attention_mask", TensorProto.INT32, ["batch", "length"]),
+            ],
+            [
+                value("ids", TensorProto.INT32, ["batch", top_k]),
+                value("weights", TensorProto.FLOAT, ["batch", top_k]),
+            ],
+            list(g.initializers.values()),
+        )
+        return helper.make_model(
+            graph,
+            producer_name="sparsewell",
+            opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(CONTRIB, 1)],
+            ir_version=10,
+        )
+
+
+def build_graph(checkpoint: Checkpoint, *, int8: Int8 | None, top_k: int, excluded: Collection[int]) -> onnx.ModelProto:
+    """The encoder as one ONNX model.
+
+    Inputs `input_ids` and `attention_mask`, int32 [batch, length], length at most `checkpoint.max_pieces`. Outputs
+    `ids` int32 and `weights` float32, both [batch, top_k], by descending weight; places beyond the positive weights
+    hold weight zero. Pieces in `excluded` always weigh zero. The same arguments give the same bytes.
+    """
+    return _Builder(checkpoint, int8).build(min(top_k, checkpoint.vocabulary), excluded)

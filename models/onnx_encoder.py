@@ -1,0 +1,112 @@
+"""Document encoder on ONNX Runtime: head, pooling, log1p and top-k are in the graph, only top-k pairs come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from models.batching import length_batches
+from models.tokenising import Pieces
+from models.windows import Window
+from services.errors import ConfigurationError, InvalidInput
+from services.manifest import Manifest, verified
+from services.vectors import EMPTY, SparseVector
+
+MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"
+# Padded pieces computed at once. The widest tensor takes 4 bytes x 30,522 for each: 120 MB at this size; more was no
+# faster (benchmarks/results/encoding-*.json).
+BATCH_PIECES = 1024
+
+
+class OnnxSparseEncoder:
+    """Encoder of a model directory, see `models.encoder.Encoder`. One per process; `encode` may be called by threads.
+
+    `threads` is the number of threads of one call (0: as many as the machine has cores), `batch_pieces` the budget of
+    padded pieces of one run of the model.
+    """
+
+    def __init__(
+        self, directory: Path, manifest: Manifest, *, threads: int = 0, batch_pieces: int = BATCH_PIECES
+    ) -> None:
+        """Raises ConfigurationError for missing, changed or unusable files (codes of `services.manifest`,
+        `bad_model`, `bad_tokenizer`)."""
+        self.manifest = manifest
+        self.batch_pieces = batch_pieces
+        self._pieces = Pieces.load(verified(directory, manifest, TOKENIZER))
+        self._first, self._last = self._pieces.id_of("[CLS]"), self._pieces.id_of("[SEP]")
+        path = verified(directory, manifest, MODEL)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), session_options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors share no base but Exception
+            raise ConfigurationError("bad_model", f"{path} cannot be loaded by ONNX Runtime: {error}") from None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    def piece(self, piece_id: int) -> str:
+        return self._pieces.piece(piece_id)
+
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+        settings = self.manifest.window
+        size = settings.pieces if pieces is None else pieces
+        room = self.manifest.max_pieces - 2
+        if size > room:
+            raise InvalidInput(
+                "bad_window", f"The encoder {self.manifest.name} takes windows of at most {room} pieces, not {size}."
+            )
+        return self._pieces.windows(text, size, settings.overlap if overlap is None else overlap)
+
+    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+        vectors = [EMPTY] * len(windows)
+        filled = [position for position, window in enumerate(windows) if window.piece_ids]
+        # Two more for the pieces that open and close every window.
+        lengths = [len(windows[position].piece_ids) + 2 for position in filled]
+        for batch in length_batches(lengths, self.batch_pieces):
+            rows = [filled[row] for row in batch]
+            ids, weights = self.run([windows[position].piece_ids for position in rows])
+            for row, position in enumerate(rows):
+                vectors[position] = self._vector(ids[row], weights[row], position, windows[position])
+        return vectors
+
+    def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """One run of the model on rows of piece ids, special ones left out: ids int32 and weights float32, [rows, k]."""
+        length = max(len(row) for row in rows) + 2
+        input_ids = np.zeros((len(rows), length), dtype=np.int32)
+        mask = np.zeros((len(rows), length), dtype=np.int32)
+        for index, row in enumerate(rows):
+            end = len(row) + 1
+            input_ids[index, 0] = self._first
+            input_ids[index, 1:end] = row
+            input_ids[index, end] = self._last
+            mask[index, : end + 1] = 1
+        ids, weights = self._session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
+        return ids, weights
+
+    def _vector(self, ids: np.ndarray, weights: np.ndarray, position: int, window: Window) -> SparseVector:
+        if not np.isfinite(weights).all():
+            raise InvalidInput(
+                "not_finite_weights",
+                f"The encoder {self.manifest.name} gave NaN or infinite weights for window {position} (characters "
+                f"{window.start} to {window.end}); the text or the weights of the model are at fault.",
+                window=position,
+            )
+        return SparseVector.of(ids, weights)
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """The options that were fastest without taking the machine from its other processes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Warnings and information of the runtime go nowhere useful; errors are raised.
+    options.log_severity_level = 3
+    return options
