@@ -32,13 +32,14 @@ class Intake:
     lease_seconds: float
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
-    received: int = 0
     _seen: set[str] = field(default_factory=set)
     _ready: list[tuple[int, Document]] = field(default_factory=list)
 
-    def receive(self, parse: Callable[[], Document]) -> None:
-        """Takes the next document; `parse` returns it or raises InvalidInput with the reason to refuse it."""
-        self.received += 1
+    def receive(self, position: int, parse: Callable[[], Document]) -> None:
+        """Takes the document at `position` (item or line, from 1).
+
+        `parse` returns it or raises InvalidInput with the reason to refuse it.
+        """
         document_id = None
         try:
             document = parse()
@@ -46,10 +47,10 @@ class Intake:
             if document_id in self._seen:
                 raise InvalidInput("duplicate_id", "The same id came earlier in this request; the first one was kept.")
         except InvalidInput as error:
-            self.rejections.append(Rejection(self.received, document_id, error.code, error.detail))
+            self.rejections.append(Rejection(position, document_id, error.code, error.detail))
             return
         self._seen.add(document_id)
-        self._ready.append((self.received, document))
+        self._ready.append((position, document))
 
     @property
     def waiting(self) -> int:

@@ -115,6 +115,8 @@ def translated(error: OpenSearchException) -> SparsewellError:
         return Conflict("conflict", f"OpenSearch refused a conflicting change ({kind}).")
     if error.status_code == 429:
         return Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
+    if kind == "resource_already_exists_exception":
+        return Conflict("already_exists", "OpenSearch has an index of that name already.")
     if isinstance(error, RequestError):
         return InvalidInput("opensearch_refused", f"OpenSearch refused the request ({kind}).")
     return BackendUnavailable("opensearch_error", f"OpenSearch failed with status {error.status_code} ({kind}).")

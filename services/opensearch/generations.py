@@ -1,6 +1,6 @@
 """Lifecycle of generations as calls and readers: create, resolve, list, count, delete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,17 +48,22 @@ def list_call(names: Names) -> Call:
     """Asks for all generations that an alias points to."""
     return Call(
         "GET",
-        f"/{names.every_alias}/_mapping",
-        params={"filter_path": "*.mappings._meta.sparsewell", "allow_no_indices": "true"},
+        f"/{names.every_alias}",
+        params={"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"},
     )
 
 
 def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
-    """The generations in an answer to `resolve_call` or `list_call`, by index and number."""
+    """The generations in an answer, by index and number."""
     found = [
         Generation.model_validate(content["mappings"]["_meta"]["sparsewell"]) for content in (answer or {}).values()
     ]
     return sorted(found, key=lambda generation: (generation.index, generation.number))
+
+
+def read_active(answer: Mapping[str, Any]) -> list[Generation]:
+    """The generations in an answer to `list_call` that an alias points to, by index."""
+    return read_generations({name: content for name, content in (answer or {}).items() if content.get("aliases")})
 
 
 def read_generation(answer: Mapping[str, Any], index: str) -> Generation:
@@ -74,9 +79,18 @@ def index_not_found(index: str) -> NotFound:
     return NotFound("index_not_found", f"There is no index {index!r}; create it with PUT /v1/indexes/{index}.")
 
 
-def delete_call(names: Names, index: str) -> Call:
-    """Deletes every generation of an index, and the alias with them."""
-    return Call("DELETE", f"/{names.every_generation(index)}", params={"allow_no_indices": "true"})
+def every_generation_call(names: Names, index: str) -> Call:
+    """Asks for all generations of one index, whether the alias points to them or not."""
+    return Call(
+        "GET",
+        f"/{names.every_generation(index)}/_mapping",
+        params={"filter_path": "*.mappings._meta.sparsewell", "allow_no_indices": "true"},
+    )
+
+
+def delete_call(generations: Sequence[Generation]) -> Call:
+    """Deletes generations by name, and their aliases with them; wildcards may be forbidden on a company's cluster."""
+    return Call("DELETE", "/" + ",".join(generation.physical for generation in generations))
 
 
 def refresh_call(physical: str) -> Call:

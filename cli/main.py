@@ -1,0 +1,75 @@
+"""The `sparsewell` command. Each command imports what it needs when it runs, so that `--help` is quick."""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from services.errors import SparsewellError
+
+app = typer.Typer(
+    name="sparsewell",
+    help="Learned sparse search on OpenSearch with no model on the query side.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
+) -> None:
+    """Serve the REST API and the search page."""
+    from cli.serve import serve
+
+    serve(host, port)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="the words to search for")],
+    index: Annotated[str, typer.Option("--index", "-i", help="index to search")],
+    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
+    size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
+    explain: Annotated[bool, typer.Option("--explain", help="show which pieces matched")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+) -> None:
+    """Search an index and show the best passages."""
+    from cli.search import run
+
+    run(query, index, mode, size, explain, json, api_url)
+
+
+# Commands of other modules: those modules are light, what they need is imported when a command runs.
+_COMMANDS = (
+    ("up", "cli.stack", "up"),
+    ("down", "cli.stack", "down"),
+    ("status", "cli.stack", "status"),
+    ("worker", "cli.worker", "worker"),
+    ("sweeper", "cli.worker", "sweeper"),
+    ("load", "cli.load", "load"),
+    ("eval", "cli.evaluate", "evaluate"),
+    ("demo", "cli.demo", "demo"),
+)
+for _name, _module, _function in _COMMANDS:
+    try:
+        app.command(_name)(getattr(importlib.import_module(_module), _function))
+    except (ModuleNotFoundError, AttributeError):
+        continue
+app.add_typer(importlib.import_module("cli.node").app, name="node")
+
+
+def main() -> None:
+    """Entry point: our errors become one line on standard error and exit status 1."""
+    try:
+        app(standalone_mode=True)
+    except SparsewellError as error:
+        print(f"sparsewell: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

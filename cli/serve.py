@@ -1,0 +1,39 @@
+"""Runs the API under uvicorn."""
+
+import errno
+import logging
+import socket
+
+import uvicorn
+
+from query_api.app import create_app
+from services.errors import ConfigurationError
+from services.settings import Settings
+
+
+def serve(host: str | None, port: int | None) -> None:
+    """Listens until it is told to stop. Raises ConfigurationError (`port_in_use`) before anything else is done."""
+    settings = Settings.read()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # the library logs each request with its address and, at debug level, its body
+    logging.getLogger("opensearch").setLevel(logging.ERROR)
+    listener = _listen(settings.api_host if host is None else host, settings.api_port if port is None else port)
+    app = create_app(settings)
+    with listener:
+        # The port as chosen, also when 0 was asked for: tools that start us read this line.
+        bound = listener.getsockname()
+        print(f"listening on http://{bound[0]}:{bound[1]}", flush=True)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                "port_in_use",
+                f"Port {port} on {host} is taken: stop what listens there, or choose SPARSEWELL_API_PORT.",
+            ) from None
+        raise ConfigurationError("cannot_listen", f"Cannot listen on {host}:{port}: {error.strerror}.") from None

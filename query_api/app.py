@@ -1,0 +1,44 @@
+"""The application factory."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from query_api.body_limit import BodyLimit
+from query_api.page.routes import mount_page
+from query_api.parts import Parts
+from query_api.problems import add_handlers
+from query_api.routes import documents, health, indexes, search
+from services.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The REST service and the search page. Reads the query table; connects to nothing before the first request.
+
+    Raises ConfigurationError when the encoder's files are missing or changed.
+    """
+    parts = Parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.parts = parts
+        yield
+        await parts.close()
+
+    app = FastAPI(
+        title="sparsewell",
+        version=version("sparsewell"),
+        summary="Learned sparse search on OpenSearch with no model on the query side",
+        lifespan=lifespan,
+        # their pages load scripts from another host; /openapi.json stays
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(BodyLimit)
+    add_handlers(app)
+    for module in (search, documents, indexes, health):
+        app.include_router(module.router)
+    mount_page(app)
+    return app

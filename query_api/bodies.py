@@ -1,0 +1,111 @@
+"""Reads documents from a request body: a JSON array that is buffered, or NDJSON line by line that never is."""
+
+from collections.abc import AsyncIterator
+from typing import Literal
+
+import orjson
+from fastapi import Request
+
+from services.errors import InvalidInput, TooLarge, UnsupportedMediaType
+
+_ARRAY = frozenset({"application/json"})
+_LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
+
+Form = Literal["array", "lines"]
+
+
+def form(request: Request) -> Form:
+    """Which of the two a request sends. Raises UnsupportedMediaType."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType("unsupported_encoding", f"Send the body uncompressed, not as {coding[:40]!r}.")
+    if kind in _ARRAY:
+        return "array"
+    if kind in _LINES:
+        return "lines"
+    raise UnsupportedMediaType(
+        "unsupported_media_type",
+        f"Send a JSON array as application/json or one document a line as application/x-ndjson, not {kind[:80]!r}.",
+    )
+
+
+def _too_large(limit: int, advice: str) -> TooLarge:
+    return TooLarge("body_too_large", f"The body may have {limit:,} bytes{advice}.", limit=limit)
+
+
+async def whole(request: Request, limit: int, advice: str = "") -> bytes:
+    """The body, refused as soon as it is known to be too large. Raises TooLarge (`body_too_large`)."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit, advice)
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > limit:
+            raise _too_large(limit, advice)
+    return bytes(received)
+
+
+async def array(request: Request, limit: int) -> list[object]:
+    """The items of a JSON array. Raises InvalidInput (`invalid_json`, `not_an_array`) or TooLarge."""
+    body = await whole(request, limit, "; send more in several requests or as application/x-ndjson")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {error}.") from None
+    if not isinstance(value, list):
+        raise InvalidInput("not_an_array", "The body must be a JSON array of documents.")
+    return value
+
+
+class Lines:
+    """Cuts a stream of bytes into lines, holding at most one. A line over the limit is reported, not kept."""
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._limit = max_line_bytes
+        self._rest = bytearray()
+        self._skipping = False
+        self._number = 0
+
+    def feed(self, chunk: bytes) -> list[tuple[int, bytes | None]]:
+        """Whole lines of the stream so far as (number from 1, line), None for one that is too long."""
+        found: list[tuple[int, bytes | None]] = []
+        *ends, rest = chunk.split(b"\n")
+        for part in ends:
+            self._take(part)
+            found.append(self._line())
+        self._take(rest)
+        return [(number, line) for number, line in found if line is None or line.strip()]
+
+    def finish(self) -> list[tuple[int, bytes | None]]:
+        """The last line, when the stream does not end with a line break."""
+        if not self._rest.strip() and not self._skipping:
+            return []
+        return [self._line()]
+
+    def _take(self, part: bytes) -> None:
+        if self._skipping:
+            return
+        self._rest += part
+        if len(self._rest) > self._limit:
+            self._skipping = True
+            self._rest.clear()
+
+    def _line(self) -> tuple[int, bytes | None]:
+        self._number += 1
+        line = None if self._skipping else bytes(self._rest)
+        self._rest.clear()
+        self._skipping = False
+        return self._number, line
+
+
+async def lines(request: Request, limit: int, max_line_bytes: int) -> AsyncIterator[list[tuple[int, bytes | None]]]:
+    """Chunks of lines as they arrive. Raises TooLarge past `limit`, after what came before was handed out."""
+    cutter, received = Lines(max_line_bytes), 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise _too_large(limit, " in one stream; send the rest in another")
+        yield cutter.feed(chunk)
+    yield cutter.finish()

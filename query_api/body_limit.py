@@ -1,0 +1,36 @@
+"""Refuses large bodies where none is expected, before a framework buffers them."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from query_api.problems import problem_of
+from services.errors import TooLarge
+
+SMALL_BODY = 1024**2
+
+
+class BodyLimit:
+    """ASGI middleware: paths that read documents limit themselves, all others take 1 MiB."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or "/documents" in scope["path"]:
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > SMALL_BODY:
+                raise TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)
+            return message
+
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > SMALL_BODY:
+            error = TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)
+            await problem_of(error)(scope, receive, send)
+            return
+        await self._app(scope, limited, send)

@@ -1,0 +1,185 @@
+"""Bodies of requests and answers, as the OpenAPI document shows them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["sparse", "lexical", "hybrid"]
+ReturnedField = Literal["title", "text", "metadata"]
+
+
+class FusionWeights(BaseModel):
+    """Shares of the two lists in hybrid search; only their ratio matters."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    sparse: float = Field(0.7, ge=0, le=1e6)
+    lexical: float = Field(0.3, ge=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _some(self) -> "FusionWeights":
+        if self.sparse + self.lexical <= 0:
+            raise ValueError("at least one weight must be greater than zero")
+        return self
+
+
+class SearchRequest(BaseModel):
+    """What to search for and what to return."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="the words of the user, as they are", examples=["make a temporary folder"])
+    mode: Mode = Field("hybrid", description="meaning (sparse), keywords (lexical), or both fused (hybrid)")
+    size: int = Field(10, ge=1, description="hits to return")
+    weights: FusionWeights = Field(default_factory=FusionWeights, description="hybrid only")
+    candidates: int = Field(100, ge=1, description="hybrid only: length of each list before they are fused")
+    passage: bool = Field(True, description="name the best passage of each hit")
+    explain: bool = Field(False, description="say which pieces matched and what each contributed")
+    fields: list[ReturnedField] = Field(default=["title", "metadata"], description="stored fields to return")
+
+
+class Passage(BaseModel):
+    """The best window; offsets count characters of `text`."""
+
+    text: str
+    start: int
+    end: int
+    window: int
+    windows: int = Field(description="windows of the document; 0 while it waits for its vectors")
+    score: float | None
+
+
+class Why(BaseModel):
+    """One contribution to a list's score; the weights are given for sparse matches."""
+
+    list: Literal["sparse", "lexical"]
+    piece: str
+    contribution: float
+    expansion: bool
+    id: int | None = None
+    query_weight: float | None = None
+    document_weight: float | None = None
+
+
+class Hit(BaseModel):
+    """One document."""
+
+    id: str
+    score: float
+    scores: dict[str, float] = Field(description="the document's own score in each list that named it")
+    state: str
+    title: str | None = None
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+    passage: Passage | None = None
+    why: list[Why] | None = None
+
+
+class QueryPiece(BaseModel):
+    """A piece that the query was turned into."""
+
+    piece: str
+    id: int
+    weight: float
+
+
+class Timings(BaseModel):
+    """Milliseconds by stage. `engine` is what OpenSearch itself reports, a part of `opensearch`."""
+
+    encode: float
+    opensearch: float
+    engine: float
+    fuse: float
+    shape: float
+    total: float
+
+
+class SearchAnswer(BaseModel):
+    """Hits, best first."""
+
+    index: str
+    mode: Mode
+    query: str
+    encoder: str = Field(description="fingerprint of the encoder whose vectors were searched")
+    hits: list[Hit]
+    timings_ms: Timings
+    pieces: list[QueryPiece] | None = None
+
+
+class JobReference(BaseModel):
+    id: str
+    index: str
+
+
+class RejectionModel(BaseModel):
+    """A document that was not accepted: its place in the request, counted from 1 (NDJSON: its line)."""
+
+    position: int
+    id: str | None
+    code: str
+    reason: str
+
+
+class IngestAnswer(BaseModel):
+    """What was accepted is durable. `queued` false: the queue was not reached and the sweeper will enqueue it."""
+
+    job: JobReference
+    accepted: list[str]
+    rejected: list[RejectionModel]
+    queued: bool
+
+
+class JobAnswer(BaseModel):
+    """Documents by state, as searches see them."""
+
+    id: str
+    index: str
+    created_at: str
+    accepted: int
+    rejected: int
+    states: dict[str, int]
+    finished: bool
+    rejections: list[RejectionModel]
+
+
+class DocumentAnswer(BaseModel):
+    """A document and how far it is."""
+
+    id: str
+    title: str | None = None
+    text: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    version: int
+    state: str
+    job: str | None = None
+    encoder: str | None = None
+    attempts: int = 0
+    error: dict[str, str] | None = None
+
+
+class IndexAnswer(BaseModel):
+    """An index as it stands. `documents` counts by state."""
+
+    name: str
+    generation: int
+    fields: dict[str, str]
+    encoder: dict[str, str]
+    window: dict[str, int]
+    language: str
+    document_top_k: int
+    created_at: str
+    documents: dict[str, int] | None = None
+
+
+class IndexList(BaseModel):
+    indexes: list[IndexAnswer]
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is stable; `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str

@@ -1,0 +1,62 @@
+"""What lives as long as the process: clients, tables, and what is remembered of the indexes for a moment."""
+
+import time
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from query_api.encoders import QueryTables
+from services.errors import NotFound
+from services.index_spec import Generation, Names
+from services.opensearch.client import AsyncSearch
+from services.opensearch.generations import index_not_found, read_generation, resolve_call
+from services.queue import Publisher
+from services.settings import Settings
+from services.versions import Clock
+
+# A swapped alias is noticed after this long; until then the old generation answers whole and with its own table.
+REMEMBERED_SECONDS = 2.0
+
+
+class Parts:
+    """Made by `create_app`, closed with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.names = Names(settings.index_prefix)
+        self.tables = QueryTables(settings.encoder)
+        self.search = AsyncSearch(settings)
+        self.publisher = Publisher(settings.redis_url)
+        self.clock = Clock()
+        self._generations: dict[str, tuple[float, Generation]] = {}
+
+    async def generation(self, index: str) -> Generation:
+        """The generation that an index's alias points to. Raises NotFound (`index_not_found`)."""
+        remembered = self._generations.get(index)
+        now = time.monotonic()
+        if remembered is not None and now - remembered[0] < REMEMBERED_SECONDS:
+            return remembered[1]
+        call = resolve_call(self.names, index)
+        try:
+            generation = read_generation(await self.search.send(call), index)
+        except NotFound:
+            self.forget(index)
+            raise index_not_found(index) from None
+        self._generations[index] = (now, generation)
+        return generation
+
+    def forget(self, index: str) -> None:
+        """The next request asks OpenSearch again."""
+        self._generations.pop(index, None)
+
+    async def close(self) -> None:
+        await self.search.close()
+        self.publisher.close()
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+WithParts = Annotated[Parts, Depends(_parts)]

@@ -1,0 +1,164 @@
+"""Documents and jobs."""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from query_api import bodies
+from query_api.ingestion import ingest_one, ingest_request
+from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
+from query_api.parts import Parts, WithParts
+from query_api.routes.answers import documented, json_answer
+from services.documents import checked_id
+from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
+from services.opensearch.bulk import Outcome, write_async
+from services.opensearch.generations import count_call, read_counts, refresh_call
+from services.opensearch.jobs import load_call, summary, unseen
+from services.opensearch.journal import DELETED, Stored, get_call, tombstone
+from services.versions import LARGEST_CLIENT_VERSION
+
+router = APIRouter(prefix="/v1", tags=["documents"])
+
+_DOCUMENT = {
+    "type": "object",
+    "required": ["id", "text"],
+    "additionalProperties": False,
+    "properties": {
+        "id": {"type": "string", "minLength": 1, "maxLength": 512},
+        "title": {"type": "string"},
+        "text": {"type": "string", "minLength": 1},
+        "metadata": {"type": "object", "description": "declared fields only; a value or a list of values"},
+        "version": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": LARGEST_CLIENT_VERSION,
+            "description": "the highest wins, in whatever order they arrive; none: the server's clock in microseconds",
+        },
+    },
+}
+_MANY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "array", "items": _DOCUMENT}},
+            "application/x-ndjson": {"schema": {"type": "string", "description": "one document a line"}},
+        },
+    }
+}
+_ONE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _DOCUMENT | {"required": ["text"], "description": "`id` is the path's"}}
+        },
+    }
+}
+
+
+@router.post(
+    "/indexes/{index}/documents",
+    status_code=202,
+    responses=documented(202, IngestAnswer, 404, 413, 415, 422, 503),
+    openapi_extra=_MANY,
+    operation_id="ingest",
+    summary="Add or replace documents",
+)
+async def post_documents(index: str, request: Request, parts: WithParts) -> Response:
+    return json_answer(await ingest_request(parts, index, request), 202)
+
+
+@router.put(
+    "/indexes/{index}/documents/{document_id:path}",
+    status_code=202,
+    responses=documented(202, IngestAnswer, 404, 413, 415, 422, 503),
+    openapi_extra=_ONE,
+    operation_id="put_document",
+    summary="Add or replace one document",
+)
+async def put_document(index: str, document_id: str, request: Request, parts: WithParts) -> Response:
+    if bodies.form(request) != "array":
+        raise InvalidInput("not_an_object", "PUT takes one document as application/json.")
+    raw = await bodies.whole(request, parts.settings.max_document_bytes)
+    try:
+        item = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {error}.") from None
+    if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
+        raise InvalidInput("id_mismatch", "The body's `id` is not the path's.")
+    return json_answer(await ingest_one(parts, index, item), 202)
+
+
+@router.get(
+    "/indexes/{index}/documents/{document_id:path}",
+    responses=documented(200, DocumentAnswer, 404, 503),
+    operation_id="get_document",
+    summary="Read one document and its state",
+)
+async def get_document(index: str, document_id: str, parts: WithParts) -> Response:
+    stored = await _stored(parts, index, document_id)
+    shown = ("title", "text", "metadata", "version", "state", "job", "encoder", "attempts", "error")
+    return json_answer({"id": stored.id} | {name: stored.source[name] for name in shown if name in stored.source})
+
+
+@router.delete(
+    "/indexes/{index}/documents/{document_id:path}",
+    status_code=204,
+    responses=documented(204, None, 404, 409, 503),
+    operation_id="delete_document",
+    summary="Delete one document",
+)
+async def delete_document(
+    index: str,
+    document_id: str,
+    parts: WithParts,
+    version: int | None = Query(None, ge=0, le=LARGEST_CLIENT_VERSION, description="as a document's version"),
+) -> Response:
+    generation = await parts.generation(index)
+    if version is None:
+        # Without a version a delete is about a document that is there; with one it may come before the document.
+        await _stored(parts, index, document_id)
+    write = tombstone(generation, checked_id(document_id), parts.clock.next() if version is None else version)
+    settings = parts.settings
+    (verdict,) = await write_async(parts.search, [write], settings.journal_bytes, settings.opensearch_timeout)
+    if verdict.outcome is Outcome.SUPERSEDED:
+        raise Conflict("stale_version", "A newer version of this document is stored; it was kept.")
+    if verdict.outcome is not Outcome.STORED:
+        raise BackendUnavailable("not_stored", f"The delete could not be stored ({verdict.reason}); send it again.")
+    return Response(status_code=204)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    responses=documented(200, JobAnswer, 404, 503),
+    operation_id="get_job",
+    summary="Follow an ingestion",
+)
+async def get_job(job_id: str, parts: WithParts) -> Response:
+    try:
+        record = (await parts.search.send(load_call(parts.names, job_id)))["_source"]
+    except NotFound:
+        raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
+    try:
+        generation = await parts.generation(record["index"])
+        counts = read_counts(await parts.search.send(count_call(generation.physical, job_id)))
+        if unseen(record, counts):
+            await parts.search.send(refresh_call(generation.physical))
+            counts = read_counts(await parts.search.send(count_call(generation.physical, job_id)))
+    except NotFound:
+        return json_answer(summary(job_id, record, None))
+    return json_answer(summary(job_id, record, counts))
+
+
+async def _stored(parts: Parts, index: str, document_id: str) -> Stored:
+    generation = await parts.generation(index)
+    try:
+        found = await parts.search.send(get_call(generation.physical, checked_id(document_id)))
+    except NotFound as error:
+        if error.code == "index_not_found":
+            parts.forget(index)
+        found = {}
+    if not found.get("found") or found["_source"]["state"] == DELETED:
+        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
+    return Stored(found["_id"], found["_version"], found["_source"])

@@ -1,0 +1,120 @@
+"""Create, list, inspect and delete indexes."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from query_api.models import IndexAnswer, IndexList
+from query_api.parts import Parts, WithParts
+from query_api.routes.answers import documented, json_answer
+from services.errors import Conflict, NotFound
+from services.index_spec import Generation, IndexSpec, checked_index_name
+from services.opensearch.generations import (
+    count_call,
+    create_call,
+    create_jobs_call,
+    delete_call,
+    every_generation_call,
+    index_not_found,
+    list_call,
+    new_generation,
+    read_active,
+    read_counts,
+    read_generations,
+)
+
+router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
+
+
+def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict[str, Any]:
+    spec = generation.spec
+    answer: dict[str, Any] = {
+        "name": generation.index,
+        "generation": generation.number,
+        "fields": spec.fields,
+        "encoder": generation.encoder.model_dump(),
+        "window": generation.window.model_dump(),
+        "language": spec.language,
+        "document_top_k": spec.document_top_k,
+        "created_at": generation.created_at,
+    }
+    return answer if counts is None else answer | {"documents": counts}
+
+
+@router.get("", responses=documented(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes")
+async def list_indexes(parts: WithParts) -> Response:
+    found = read_active(await parts.search.send(list_call(parts.names)))
+    return json_answer({"indexes": [_shown(generation) for generation in found]})
+
+
+@router.put(
+    "/{index}",
+    status_code=201,
+    responses=documented(201, IndexAnswer, 409, 422, 503),
+    operation_id="create_index",
+    summary="Create an index",
+)
+async def create_index(index: str, parts: WithParts, spec: IndexSpec | None = None) -> Response:
+    """Answers 201 for a new index, 200 when it exists with the same declaration, 409 when it differs."""
+    wanted = spec or IndexSpec.model_validate({})
+    generation = new_generation(
+        parts.names, checked_index_name(index), 1, wanted, parts.tables.manifest(wanted.encoder)
+    )
+    existing = await _existing(parts, index)
+    if existing is None:
+        await _ensure_jobs(parts)
+        try:
+            await parts.search.send(create_call(generation, parts.settings, [parts.names.alias(index)]))
+        except Conflict:  # somebody else was faster
+            parts.forget(index)
+            existing = await _existing(parts, index)
+    if existing is None:
+        return json_answer(_shown(generation), 201)
+    if existing.spec != wanted:
+        raise Conflict(
+            "index_exists", f"The index {index!r} exists with another declaration.", existing=_shown(existing)
+        )
+    return json_answer(_shown(existing))
+
+
+@router.get(
+    "/{index}",
+    responses=documented(200, IndexAnswer, 404, 503),
+    operation_id="get_index",
+    summary="Inspect an index and count its documents by state",
+)
+async def get_index(index: str, parts: WithParts) -> Response:
+    generation = await parts.generation(index)
+    counts = read_counts(await parts.search.send(count_call(generation.physical)))
+    return json_answer(_shown(generation, counts))
+
+
+@router.delete(
+    "/{index}",
+    status_code=204,
+    responses=documented(204, None, 404, 503),
+    operation_id="delete_index",
+    summary="Delete an index and all its documents",
+)
+async def delete_index(index: str, parts: WithParts) -> Response:
+    found = read_generations(await parts.search.send(every_generation_call(parts.names, index)))
+    if not found:
+        raise index_not_found(index)
+    await parts.search.send(delete_call(found))
+    parts.forget(index)
+    return Response(status_code=204)
+
+
+async def _existing(parts: Parts, index: str) -> Generation | None:
+    try:
+        return await parts.generation(index)
+    except NotFound:
+        return None
+
+
+async def _ensure_jobs(parts: Parts) -> None:
+    try:
+        await parts.search.send(create_jobs_call(parts.names, parts.settings))
+    except Conflict:
+        return

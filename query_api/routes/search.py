@@ -1,0 +1,31 @@
+"""POST and GET /v1/indexes/{index}/search."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from query_api.models import Mode, SearchAnswer, SearchRequest
+from query_api.parts import WithParts
+from query_api.routes.answers import documented, json_answer
+from query_api.searching import search
+
+router = APIRouter(prefix="/v1/indexes/{index}/search", tags=["search"])
+_ANSWERS = documented(200, SearchAnswer, 404, 422, 503)
+
+
+@router.post("", responses=_ANSWERS, operation_id="search", summary="Search an index")
+async def post_search(index: str, request: SearchRequest, parts: WithParts) -> Response:
+    return json_answer(await search(parts, index, request))
+
+
+@router.get("", responses=_ANSWERS, operation_id="search_simply", summary="Search an index from the address bar")
+async def get_search(
+    index: str,
+    parts: WithParts,
+    q: Annotated[str, Query(description="the words of the user")],
+    mode: Mode = "hybrid",
+    size: Annotated[int, Query(ge=1)] = 10,
+    explain: bool = False,
+) -> Response:
+    return json_answer(await search(parts, index, SearchRequest(query=q, mode=mode, size=size, explain=explain)))
