@@ -145,6 +145,12 @@ def load(path: Path) -> tuple[Child, dict[str, object]] | None:
         return None
 
 
+def set_aside(log: Path) -> None:
+    """Keeps the log of the previous run as `NAME.previous`, so that a new one starts empty."""
+    if log.exists():
+        log.replace(log.with_name(log.name + ".previous"))
+
+
 def last_lines(log: Path, count: int = 20) -> str:
     """The end of a log, for an error message; empty when there is none."""
     try:

@@ -150,7 +150,7 @@ def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None,
     port = config.http_port or free_port()
     _write_configuration(config, layout, data, home, java, port)
     console = layout.logs / "console.log"
-    console.unlink(missing_ok=True)
+    processes.set_aside(console)
     report(f"Starting OpenSearch {home.version} on Java {java.release}, port {port}, data in {data}.")
     child = processes.start(
         "opensearch",

@@ -1,0 +1,86 @@
+"""The processes of the service: how each is started and how one sees that it is ready."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from infra import processes
+from infra.processes import Child
+from services.errors import BackendUnavailable
+from services.settings import Settings
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process of the service. `ready` looks once; it is asked again until it says yes."""
+
+    name: str
+    command: tuple[str, ...]
+    address: str
+    ready: Callable[[Child], bool]
+
+
+def service_parts(settings: Settings) -> tuple[Part, ...]:
+    """The service's own processes, in the order in which they are started."""
+    api = f"http://{settings.api_host}:{settings.api_port}"
+    return (
+        Part("worker", _command("worker"), "", lambda child: _worker_answers(settings)),
+        Part("sweeper", _command("sweeper"), "", _lives_on),
+        Part("api", _command("api"), api, lambda child: _api_is_ready(api)),
+    )
+
+
+def _command(name: str) -> tuple[str, ...]:
+    # The interpreter that runs us, so that the children have the same environment whatever the PATH says.
+    return (sys.executable, "-m", "cli.main", name)
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that make a child read the same settings; only what differs from the defaults."""
+    chosen = settings.model_dump(exclude_defaults=True)
+    return {f"SPARSEWELL_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}
+
+
+def wait_until_ready(part: Part, child: Child, timeout: float) -> None:
+    """Returns once the part is ready; `part_died` or `part_not_ready`, with the end of its log, otherwise."""
+    deadline = time.monotonic() + timeout
+    while not part.ready(child):
+        if not child.alive():
+            raise BackendUnavailable(
+                "part_died",
+                f"The {part.name} ended while it started. The end of its log ({child.log}):\n"
+                f"{processes.last_lines(Path(child.log))}",
+            )
+        if time.monotonic() > deadline:
+            raise BackendUnavailable(
+                "part_not_ready",
+                f"The {part.name} was not ready within {timeout:.0f} s. The end of its log ({child.log}):\n"
+                f"{processes.last_lines(Path(child.log))}",
+            )
+        time.sleep(0.2)
+
+
+def _api_is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _worker_answers(settings: Settings) -> bool:
+    from celery import Celery
+
+    with Celery(broker=settings.redis_url, set_as_current=False) as app:
+        try:
+            return bool(app.control.ping(timeout=0.5))
+        except OSError:
+            return False
+
+
+def _lives_on(child: Child) -> bool:
+    """The sweeper serves nobody whom one could ask: it is ready once it has lived through its imports."""
+    return child.alive() and time.time() - child.started > 1.5

@@ -1,0 +1,209 @@
+"""Real services for every test that asks: an OpenSearch node and a Redis of this run's own, a live API, a worker.
+
+Nothing is faked and nothing is skipped: where a server cannot be started, the tests that need it end in an error that
+says what is missing. OPENSEARCH_URL, when set, is used instead of a node of our own.
+"""
+
+import itertools
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from infra import processes
+from infra.opensearch.node import temporary_node
+from infra.ports import free_port
+from infra.processes import Child
+from infra.redis import temporary_redis
+from infra.settings import LocalSettings
+from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
+from services.settings import Settings
+
+# Celery's queues have fixed names, so tests that share a Redis get a database each.
+REDIS_DATABASES = 4096
+
+
+@pytest.fixture(scope="session")
+def local_settings() -> LocalSettings:
+    """Where the machine keeps the distribution, which Java it has: the environment's own settings."""
+    return LocalSettings.read()
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(local_settings: LocalSettings) -> Iterator[str]:
+    """A node that lives as long as the test run (or the one of OPENSEARCH_URL)."""
+    if local_settings.opensearch_url:
+        yield local_settings.opensearch_url
+        return
+    with temporary_node(local_settings) as node:
+        yield node.url
+
+
+@pytest.fixture(scope="session")
+def redis_server_url(local_settings: LocalSettings) -> Iterator[str]:
+    """A Redis that lives as long as the test run, without a database number."""
+    with temporary_redis(local_settings, databases=REDIS_DATABASES) as server:
+        yield server.url.rsplit("/", maxsplit=1)[0]
+
+
+@pytest.fixture(scope="session")
+def redis_database_numbers() -> Iterator[int]:
+    """The numbers of databases that no test has used."""
+    return itertools.count(1)
+
+
+@pytest.fixture
+def redis_url(redis_server_url: str, redis_database_numbers: Iterator[int]) -> Iterator[str]:
+    """An empty database of the run's Redis, this test's alone."""
+    url = f"{redis_server_url}/{next(redis_database_numbers)}"
+    yield url
+    with closing(redis.Redis.from_url(url)) as client:
+        client.flushdb()
+
+
+@pytest.fixture
+def index_prefix(opensearch_url: str) -> Iterator[str]:
+    """A prefix of this test's own; what was created under it is deleted at the end."""
+    prefix = f"t{secrets.token_hex(6)}"
+    yield prefix
+    delete_indexes(opensearch_url, prefix)
+
+
+def delete_indexes(opensearch_url: str, prefix: str) -> None:
+    """Deletes the indexes of a prefix by their full names, as a node that forbids wildcards demands."""
+    with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as client:
+        listed = client.get("/_cat/indices", params={"format": "json", "expand_wildcards": "all"}).raise_for_status()
+        for row in listed.json():
+            if row["index"].startswith(prefix):
+                client.delete(f"/{row['index']}").raise_for_status()
+
+
+@pytest.fixture
+def settings(opensearch_url: str, redis_url: str, index_prefix: str) -> Settings:
+    """Settings of a service of this test's own, with the small deterministic encoder.
+
+    A test that wants others uses `settings.model_copy(update={...})`, or overrides this fixture in its module.
+    """
+    return Settings(
+        opensearch_url=opensearch_url,
+        redis_url=redis_url,
+        index_prefix=index_prefix,
+        encoder="standin",
+        api_port=free_port(),
+        worker_concurrency=1,
+        sweep_interval=0.5,
+    )
+
+
+@pytest.fixture
+def api_url(settings: Settings) -> Iterator[str]:
+    """A live API in a thread of this process, so that its lines count as covered."""
+    import uvicorn
+
+    from query_api.app import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings), host=settings.api_host, port=settings.api_port, log_config=None, ws="none")
+    )
+    thread = threading.Thread(target=server.run, name="api")
+    thread.start()
+    try:
+        wait_for(lambda: server.started or not thread.is_alive(), 30, "the API starts")
+        assert thread.is_alive(), "the API ended while it started; its error is above"
+        yield f"http://{settings.api_host}:{settings.api_port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture
+def api(api_url: str) -> Iterator[httpx.Client]:
+    """A client of the live API."""
+    with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], Child]]:
+    """Starts a process of the service (worker, sweeper, api) and returns once it is ready; stopped at the end.
+
+    For tests that kill one: `processes.stop`, or a signal to `child.pid`.
+    """
+    parts = {part.name: part for part in service_parts(settings)}
+    started: list[Child] = []
+
+    def start(name: str) -> Child:
+        part: Part = parts[name]
+        child = processes.start(
+            name,
+            part.command,
+            tmp_path / f"{name}-{len(started)}.log",
+            environment=child_environment(settings),
+            directory=tmp_path,
+            tied=True,
+        )
+        started.append(child)
+        wait_until_ready(part, child, 60)
+        return child
+
+    yield start
+    for child in reversed(started):
+        processes.stop(child, 15)
+
+
+@pytest.fixture
+def worker(start_part: Callable[[str], Child]) -> Child:
+    """A real Celery worker, a process of its own, that takes this test's messages."""
+    return start_part("worker")
+
+
+@pytest.fixture
+def sweeper(start_part: Callable[[str], Child]) -> Child:
+    """A real sweeper, a process of its own."""
+    return start_part("sweeper")
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Our environment, with the variables that make a child read the same settings."""
+
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **settings_environment(settings)}
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Returns once the condition holds; fails, naming it, when it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {seconds:.0f} s still waiting until {what}")
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], object], float, str], None]:
+    """`eventually(condition, seconds, what)`: `wait_for`, for test modules."""
+    return wait_for
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """The run ends with an error when a test left a process behind."""
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if _is_a_server(child)]
+    assert not left, f"still running after the tests: {left}"
+
+
+def _is_a_server(process: psutil.Process) -> bool:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return any(part in line for part in ("opensearch", "redis-server", "cli.main"))
