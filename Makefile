@@ -1,0 +1,105 @@
+# sparsewell: `make demo` shows it, `make test` tests it, `make help` lists the rest.
+# Needed first (Debian): python3 python3-venv make git maven
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+KEEP ?=
+BIN := .venv/bin
+# Unbuffered, so that messages come when they are said, also through a pipe.
+export PYTHONUNBUFFERED := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-demo up down status demo test lint types pytest bench clean servers test-programs setup-demo
+
+help: ## List what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: .venv/.dev servers test-programs ## Install everything for work on the project
+	@echo "Set up. Next: make demo, make test, or make up."
+
+setup-demo: .venv/.demo servers
+
+demo: setup-demo ## Index Python's documentation and search it (KEEP=1 leaves it running)
+	@exec $(BIN)/sparsewell demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+
+up: setup-demo ## Start OpenSearch, Redis, a worker, the sweeper and the API
+	@$(BIN)/sparsewell up
+
+down: ## Stop what `make up` or `make demo KEEP=1` left running
+	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell down; else echo "Not set up, so nothing of ours runs."; fi
+
+status: ## Show what runs, where, and where its log is
+	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so nothing of ours runs."; fi
+
+test: setup lint types pytest ## Check style, types and contracts, run every test on real services
+
+lint: .venv/.dev ## Style, formatting, and which package may import which
+	@echo "Style:"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	echo "Import contracts:"
+	$(BIN)/lint-imports
+
+types: .venv/.dev ## Check the types
+	@echo "Types:"
+	$(BIN)/mypy
+
+pytest: .venv/.dev servers test-programs ## Run every test on real services, with coverage
+	@echo "Tests, on an OpenSearch and a Redis of their own:"
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
+
+bench: setup ## Measure what benchmarks/ measures
+	@$(BIN)/python -m benchmarks
+
+clean: down ## Stop our processes and remove what was made in this folder
+	@rm -rf .venv build dist ./*.egg-info .coverage .coverage.* coverage.xml htmlcov
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	echo "Clean. Data, logs and the fetched OpenSearch stay in SPARSEWELL_STATE_DIR and SPARSEWELL_CACHE_DIR"
+	echo "(root: /var/lib/sparsewell and /var/cache/sparsewell; others: ~/.local/state/sparsewell and ~/.cache/sparsewell)."
+
+# The stamps lie in the virtual environment, so they go when it goes.
+.venv/bin/python:
+	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	  echo "Python 3.11 or later is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2
+	  echo "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
+	  exit 1
+	fi
+	echo "Making .venv with $$($(PYTHON) --version)."
+	if ! $(PYTHON) -m venv .venv >.venv.log 2>&1; then
+	  cat .venv.log >&2; rm -rf .venv .venv.log
+	  echo "Python's venv does not work here. Debian: apt-get install python3-venv" >&2
+	  exit 1
+	fi
+	rm -f .venv.log
+
+.venv/.demo: requirements/demo.txt pyproject.toml | .venv/bin/python
+	@$(call install,requirements/demo.txt)
+	touch .venv/.demo
+
+.venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+	@$(call install,requirements/dev.txt)
+	touch .venv/.demo .venv/.dev
+
+# Every file is checked against its hash in the lock; of pip's output only the downloads are shown.
+define install
+echo "Installing the locked packages of $(1) into .venv."
+$(BIN)/python -m pip install --progress-bar off --require-hashes --only-binary :all: -r $(1) | sed -un 's/^ *Downloading /  &/p'
+$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endef
+
+servers:
+	@if [ -z "$${REDIS_URL:-}$${SPARSEWELL_REDIS_URL:-}" ]; then infra/install-missing redis-server redis-server; fi
+	# Without Maven all is not lost (a fetched OpenSearch may lie in the cache): the launcher has the last word.
+	if [ -z "$${OPENSEARCH_URL:-}$${OPENSEARCH_HOME:-}" ]; then infra/install-missing mvn maven || true; fi
+
+# The tests start a Redis of their own whatever REDIS_URL says, and drive a real browser.
+test-programs:
+	@infra/install-missing redis-server redis-server
+	infra/install-missing chromium chromium
