@@ -76,7 +76,7 @@ class OnnxSparseEncoder:
         return vectors
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """One run of the model on rows of piece ids, special ones left out: ids int32 and weights float32, [rows, k]."""
+        """One run of the model on piece ids, special ones left out: ids int32 and weights float32, both [rows, k]."""
         length = max(len(row) for row in rows) + 2
         input_ids = np.zeros((len(rows), length), dtype=np.int32)
         mask = np.zeros((len(rows), length), dtype=np.int32)

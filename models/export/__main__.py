@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 from models.export.checkpoint import load_checkpoint
+from models.export.collection import read_collection
 from models.export.graph import Int8, build_graph
 from models.export.package import (
     copy_query_weights,
@@ -19,6 +20,7 @@ from models.export.package import (
     read_vocabulary,
     write_manifest,
 )
+from services.manifest import MANIFEST, read_manifest
 
 FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
 log = logging.getLogger("models.export")
@@ -71,10 +73,40 @@ def export(arguments: argparse.Namespace) -> str:
     return write_manifest(out, description, FILES)
 
 
+def add_parity(arguments: argparse.Namespace) -> None:
+    """Measures, writes the report, and puts its key figures into the manifest (the fingerprint stays)."""
+    # Only here: writing the files needs no torch.
+    from models.export.parity import parity
+
+    out = arguments.out
+    vocabulary = read_vocabulary(arguments.checkpoint / "tokenizer.json")
+    report = parity(
+        arguments.checkpoint,
+        out,
+        load_checkpoint(arguments.checkpoint),
+        read_manifest(out),
+        excluded_pieces(vocabulary),
+        [read_collection(directory) for directory in arguments.parity],
+    )
+    if arguments.report:
+        arguments.report.write_text(json.dumps(report, indent=2) + "\n")
+    description = json.loads((out / MANIFEST).read_bytes())
+    description["parity"] = {
+        collection: {
+            label: {name: found[name]["ndcg_at_10"] for name in found if name != "rows"}
+            for label, found in cuts.items()
+        }
+        for collection, cuts in report["collections"].items()
+    }
+    write_manifest(out, description, FILES)
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = _arguments()
     log.info("%s has the fingerprint %s", arguments.out, export(arguments))
+    if arguments.parity:
+        add_parity(arguments)
 
 
 if __name__ == "__main__":

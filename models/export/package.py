@@ -56,7 +56,7 @@ def write_manifest(directory: Path, description: dict[str, Any], names: Collecti
     files = {name: record(directory / name) for name in sorted(names)}
     content = {
         "format": "sparsewell-encoder/1",
-        **description,
+        **{key: value for key, value in description.items() if key not in ("format", "files", "fingerprint")},
         "files": {name: found.model_dump() for name, found in files.items()},
         "fingerprint": fingerprint(files),
     }

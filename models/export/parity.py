@@ -1,0 +1,137 @@
+"""Compares PyTorch float32 with the exported graph in float32 and int8: weights, supports, NDCG@10."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.export.checkpoint import Checkpoint
+from models.export.collection import Collection, mean_ndcg
+from models.export.graph import Int8, build_graph
+from models.export.reference import TorchReference
+from models.export.rows import RowEncoder, RowVectors, encode_rows, graph_encoder
+from models.tokenising import Pieces
+from services.manifest import Manifest
+from services.query_table import QueryTable
+from services.vectors import SparseVector, merge_max
+
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A way to cut documents: `rows` of piece ids, `owners` the document of each."""
+
+    rows: list[tuple[int, ...]]
+    owners: list[int]
+
+
+def cut(collection: Collection, pieces: Pieces, size: int, overlap: int, *, first_only: bool) -> Cut:
+    """Windows of every document with [CLS] and [SEP] around; only the first of each when `first_only`."""
+    opening, closing = pieces.id_of("[CLS]"), pieces.id_of("[SEP]")
+    rows: list[tuple[int, ...]] = []
+    owners: list[int] = []
+    for owner, text in enumerate(collection.documents):
+        windows = pieces.windows(text, size, overlap)
+        for window in windows[:1] if first_only else windows:
+            rows.append((opening, *window.piece_ids, closing))
+            owners.append(owner)
+    return Cut(rows, owners)
+
+
+def document_vectors(documents: int, made: Cut, vectors: RowVectors) -> list[SparseVector]:
+    """One vector a document, as the indexer makes it: Lucene's precision, maximum over windows."""
+    parts: list[list[SparseVector]] = [[] for _ in range(documents)]
+    for owner, ids, weights in zip(made.owners, *vectors, strict=True):
+        parts[owner].append(SparseVector.of(ids, weights))
+    return [merge_max(several) for several in parts]
+
+
+def differences(reference: RowVectors, other: RowVectors, vocabulary: int) -> dict[str, float]:
+    """How far the weights of `other` are from `reference`, over the pieces that either of them weighs.
+
+    `support_overlap` is the mean share of pieces that both weigh among those that either weighs (Jaccard).
+    """
+    largest, absolute, count = 0.0, 0.0, 0
+    overlaps: list[float] = []
+    sizes: list[int] = []
+    for ids_a, weights_a, ids_b, weights_b in zip(*reference, *other, strict=True):
+        a, b = np.zeros(vocabulary, np.float32), np.zeros(vocabulary, np.float32)
+        a[ids_a], b[ids_b] = weights_a, weights_b
+        either = (a > 0) | (b > 0)
+        gap = np.abs(a - b)[either]
+        largest = max(largest, float(gap.max(initial=0.0)))
+        absolute += float(gap.sum())
+        count += int(either.sum())
+        overlaps.append(float(((a > 0) & (b > 0)).sum() / max(1, either.sum())))
+        sizes.append(int((b > 0).sum()))
+    return {
+        "max_abs": round(largest, 6),
+        "mean_abs": round(absolute / max(1, count), 6),
+        "support_overlap": round(float(np.mean(overlaps)), 4),
+        "weights_a_window": round(float(np.mean(sizes)), 1),
+    }
+
+
+def parity(
+    source: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    excluded: set[int],
+    collections: Sequence[Collection],
+) -> dict[str, Any]:
+    """The report: for each collection and way of cutting, each form of the encoder against PyTorch float32."""
+    top_k, pieces, table = manifest.top_k, Pieces.load(out / "tokenizer.json"), QueryTable.load(out)
+    encoders: dict[str, RowEncoder] = {
+        "torch-float32": TorchReference(source, top_k=top_k, excluded=excluded).encode,
+        "onnx-float32": graph_encoder(build_graph(checkpoint, int8=None, top_k=top_k, excluded=excluded)),
+        "onnx-int8": graph_encoder(build_graph(checkpoint, int8=Int8(8), top_k=top_k, excluded=excluded)),
+        "onnx-int7": graph_encoder(build_graph(checkpoint, int8=Int8(7), top_k=top_k, excluded=excluded)),
+    }
+    report: dict[str, Any] = {
+        "encoder": manifest.name,
+        "fingerprint": manifest.fingerprint,
+        "machine": {"cpu": cpu_name(), "system": platform.platform(terse=True), "python": platform.python_version()},
+        "versions": {package: version(package) for package in PACKAGES},
+        "collections": {},
+    }
+    for collection in collections:
+        window = manifest.window
+        room = manifest.max_pieces - 2
+        cuts = {
+            f"windows of {window.pieces} pieces, overlap {window.overlap}": cut(
+                collection, pieces, window.pieces, window.overlap, first_only=False
+            ),
+            f"first {room} pieces": cut(collection, pieces, room, 0, first_only=True),
+        }
+        found: dict[str, Any] = {}
+        for label, made in cuts.items():
+            reference: RowVectors | None = None
+            found[label] = {"rows": len(made.rows)}
+            for name, encoder in encoders.items():
+                vectors = encode_rows(encoder, made.rows)
+                reference = reference or vectors
+                documents = document_vectors(len(collection.documents), made, vectors)
+                found[label][name] = {
+                    "ndcg_at_10": round(mean_ndcg(collection, documents, table), 4),
+                    **differences(reference, vectors, manifest.vocabulary),
+                }
+        report["collections"][collection.name] = found
+    return report
+
+
+def cpu_name() -> str:
+    """The processor's model as the system names it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
