@@ -57,6 +57,25 @@ def parse_document(value: Any, spec: IndexSpec) -> Document:
     if not isinstance(value, dict):
         raise InvalidInput("not_an_object", "A document is a JSON object with `id` and `text`.")
     document_id = checked_id(value.get("id"))
+    try:
+        return _parse_members(document_id, value, spec)
+    except InvalidInput as error:
+        error.extra.setdefault("id", document_id)  # a list of refusals is of no use without the ids
+        raise
+
+
+def parse_document_bytes(raw: bytes, spec: IndexSpec, max_bytes: int) -> Document:
+    """Parses one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
+    if len(raw) > max_bytes:
+        raise TooLarge("document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {len(raw):,}.")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
+    return parse_document(value, spec)
+
+
+def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec) -> Document:
     if unknown := value.keys() - _MEMBERS:
         raise InvalidInput(
             "unknown_field",
@@ -74,17 +93,6 @@ def parse_document(value: Any, spec: IndexSpec) -> Document:
     return Document(
         document_id, text, title or "", _metadata(value.get("metadata"), spec.fields), _version(value.get("version"))
     )
-
-
-def parse_document_bytes(raw: bytes, spec: IndexSpec, max_bytes: int) -> Document:
-    """Parses one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
-    if len(raw) > max_bytes:
-        raise TooLarge("document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {len(raw):,}.")
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
-    return parse_document(value, spec)
 
 
 def _version(value: Any) -> int | None:

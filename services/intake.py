@@ -47,7 +47,7 @@ class Intake:
             if document_id in self._seen:
                 raise InvalidInput("duplicate_id", "The same id came earlier in this request; the first one was kept.")
         except InvalidInput as error:
-            self.rejections.append(Rejection(position, document_id, error.code, error.detail))
+            self.rejections.append(Rejection(position, document_id or error.extra.get("id"), error.code, error.detail))
             return
         self._seen.add(document_id)
         self._ready.append((position, document))

@@ -1,7 +1,5 @@
 """Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
 
-from pathlib import Path
-
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -53,9 +51,6 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
     batch_pieces: int = Field(4096, gt=0, description="padded pieces per ONNX batch")
-
-    cache_dir: Path | None = None
-    state_dir: Path | None = None
 
     @classmethod
     def read(cls) -> "Settings":
