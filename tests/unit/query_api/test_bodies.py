@@ -1,0 +1,36 @@
+"""Lines are cut the same however the stream is chunked."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from query_api.bodies import Lines
+
+
+def cut(chunks: list[bytes], limit: int = 50) -> list[tuple[int, bytes | None]]:
+    cutter = Lines(limit)
+    return [line for chunk in chunks for line in cutter.feed(chunk)] + cutter.finish()
+
+
+@given(st.binary(max_size=200).map(lambda raw: raw.replace(b"\x07", b"\n")), st.lists(st.integers(0, 200)))
+def test_chunking_changes_nothing(raw: bytes, places: list[int]) -> None:
+    marks = [0, *sorted(place for place in places if place <= len(raw)), len(raw)]
+    chunks = [raw[a:b] for a, b in pairwise(marks)]
+    assert cut(chunks) == cut([raw])
+
+
+def test_lines_are_numbered_with_the_empty_ones() -> None:
+    assert cut([b"a\n\n \nb\r\nc"]) == [(1, b"a"), (4, b"b\r"), (5, b"c")]
+
+
+def test_a_line_over_the_limit_is_reported_and_not_kept() -> None:
+    cutter = Lines(10)
+    for _ in range(1000):
+        assert cutter.feed(b"x" * 1000) == []
+        assert len(cutter._rest) == 0
+    assert cutter.feed(b"\nshort\n") == [(1, None), (2, b"short")]
+
+
+def test_a_last_line_over_the_limit_is_reported() -> None:
+    assert cut([b"x" * 51]) == [(1, None)]

@@ -1,0 +1,95 @@
+"""The bulk state machine: sizes, verdicts, retries, order."""
+
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.opensearch.bulk import BulkRun, Outcome, Write, judge
+
+
+def writes(count: int, size: int = 10) -> list[Write]:
+    return [Write("i", str(n), n + 1, {"text": "x" * size}) for n in range(count)]
+
+
+def sent_ids(body: bytes | None) -> list[str]:
+    assert body is not None
+    return [orjson.loads(line)["index"]["_id"] for line in body.splitlines()[::2]]
+
+
+def answer(statuses: list[int], kind: str = "boom") -> dict[str, Any]:
+    return {
+        "items": [
+            {"index": {"status": status} | ({"error": {"type": kind}} if status >= 300 else {})} for status in statuses
+        ]
+    }
+
+
+def test_requests_are_sized_by_bytes_and_hold_at_least_one_write() -> None:
+    run = BulkRun(writes(5, 100), max_bytes=450)
+    groups = []
+    while not run.done:
+        call = run.next_call()
+        groups.append(sent_ids(call.body))
+        run.answered(answer([201] * len(groups[-1])))
+    assert groups == [["0", "1"], ["2", "3"], ["4"]]
+    assert len(sent_ids(BulkRun(writes(2, 1000), 10).next_call().body)) == 1
+
+
+def test_each_item_is_judged_on_its_own() -> None:
+    run = BulkRun(writes(4), 10_000)
+    run.next_call()
+    wait = run.answered(answer([201, 409, 400, 429], "mapper_parsing_exception"))
+    assert wait >= 0
+    assert not run.done
+    assert sent_ids(run.next_call().body) == ["3"]
+    run.answered(answer([200]))
+    assert [verdict.outcome for verdict in run.give_up("")] == [
+        Outcome.STORED, Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.STORED,
+    ]  # fmt: skip
+    assert run.give_up("")[2].reason == "mapper_parsing_exception"
+
+
+def test_a_failed_request_is_sent_again_whole_and_in_order() -> None:
+    run = BulkRun(writes(3), 10_000)
+    first = run.next_call().body
+    run.failed()
+    assert run.next_call().body == first
+
+
+def test_what_is_on_its_way_at_the_deadline_counts_as_not_stored() -> None:
+    run = BulkRun(writes(2), 10_000)
+    run.next_call()
+    run.failed()
+    assert [(v.outcome, v.reason) for v in run.give_up("opensearch_unavailable")] == [
+        (Outcome.NOT_STORED, "opensearch_unavailable")
+    ] * 2
+
+
+def test_waiting_grows_and_is_bounded() -> None:
+    run = BulkRun(writes(1), 10_000)
+    waits = []
+    for _ in range(200):
+        run.next_call()
+        waits.append(run.failed())
+    assert max(waits) <= 5.0
+    assert max(waits[6:]) > 0.2
+
+
+def test_the_reason_never_holds_the_document() -> None:
+    verdict = judge(400, {"type": "mapper_parsing_exception", "reason": "failed to parse: SECRET"})
+    assert verdict is not None
+    assert "SECRET" not in verdict.reason
+
+
+@given(st.lists(st.sampled_from([200, 201, 409, 400, 429, 503]), max_size=30), st.integers(1, 2000))
+def test_every_write_ends_with_one_verdict(statuses: list[int], max_bytes: int) -> None:
+    run = BulkRun(writes(len(statuses)), max_bytes)
+    first_time: set[str] = set()
+    while not run.done:
+        ids = sent_ids(run.next_call().body)
+        run.answered(answer([statuses[int(i)] if i not in first_time else 201 for i in ids]))
+        first_time |= set(ids)
+    expected = {409: Outcome.SUPERSEDED, 400: Outcome.REFUSED}
+    assert [v.outcome for v in run.give_up("")] == [expected.get(status, Outcome.STORED) for status in statuses]

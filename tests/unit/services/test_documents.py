@@ -1,0 +1,125 @@
+"""Every way in which a document can be wrong has a code."""
+
+import math
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.documents import Document, checked_id, joined_text, parse_document, parse_document_bytes
+from services.errors import InvalidInput, TooLarge
+from services.index_spec import IndexSpec
+
+SPEC = IndexSpec.model_validate(
+    {"fields": {"year": "number", "tag": "keyword", "note": "text", "day": "date", "open": "boolean"}}
+)
+
+
+def refusal(value: object) -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
+        parse_document(value, SPEC)
+    return caught.value
+
+
+def with_metadata(name: str, value: object) -> dict[str, object]:
+    return {"id": "a", "text": "x", "metadata": {name: value}}
+
+
+def test_a_whole_document_is_taken_as_it_is() -> None:
+    value = {
+        "id": "a/b c", "title": "T", "text": "x", "version": 7,
+        "metadata": {"year": 1999.5, "tag": ["a", "b"], "note": "n", "day": "2024-02-29T10:00:00Z", "open": False},
+    }  # fmt: skip
+    assert parse_document(value, SPEC) == Document("a/b c", "x", "T", value["metadata"], 7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (None, "not_an_object"),
+        ([], "not_an_object"),
+        ({"text": "x"}, "missing_id"),
+        ({"id": 5, "text": "x"}, "bad_id"),
+        ({"id": "", "text": "x"}, "bad_id"),
+        ({"id": "a\x00", "text": "x"}, "bad_id"),
+        ({"id": "é" * 257, "text": "x"}, "bad_id"),
+        ({"id": "a"}, "missing_text"),
+        ({"id": "a", "text": None}, "missing_text"),
+        ({"id": "a", "text": 5}, "bad_text"),
+        ({"id": "a", "text": " \n"}, "bad_text"),
+        ({"id": "a", "text": "x", "title": 5}, "bad_title"),
+        ({"id": "a", "text": "x", "foo": 1}, "unknown_field"),
+        ({"id": "a", "text": "x", "version": -1}, "bad_version"),
+        ({"id": "a", "text": "x", "version": 2**53}, "bad_version"),
+        ({"id": "a", "text": "x", "version": True}, "bad_version"),
+        ({"id": "a", "text": "x", "version": 1.0}, "bad_version"),
+        ({"id": "a", "text": "x", "metadata": []}, "bad_metadata"),
+        (with_metadata("colour", "red"), "undeclared_metadata"),
+        (with_metadata("year", "1999"), "bad_metadata"),
+        (with_metadata("year", True), "bad_metadata"),
+        (with_metadata("year", math.nan), "bad_metadata"),
+        (with_metadata("year", 10**400), "bad_metadata"),
+        (with_metadata("year", {"a": 1}), "bad_metadata"),
+        (with_metadata("tag", 1), "bad_metadata"),
+        (with_metadata("tag", "é" * 4096), "bad_metadata"),
+        (with_metadata("tag", ["a"] * 1001), "bad_metadata"),
+        (with_metadata("tag", ["a", ["b"]]), "bad_metadata"),
+        (with_metadata("note", 1), "bad_metadata"),
+        (with_metadata("open", "true"), "bad_metadata"),
+        (with_metadata("day", "yesterday"), "bad_metadata"),
+        (with_metadata("day", "2023-02-29"), "bad_metadata"),
+        (with_metadata("day", "20240101"), "bad_metadata"),
+        (with_metadata("day", 1700000000), "bad_metadata"),
+    ],
+)
+def test_refusals(value: object, code: str) -> None:
+    assert refusal(value).code == code
+
+
+def test_a_refusal_names_the_id_when_there_is_one() -> None:
+    assert refusal({"id": "a"}).extra["id"] == "a"
+
+
+def test_null_metadata_counts_as_absent() -> None:
+    assert parse_document(with_metadata("tag", None), SPEC).metadata == {}
+
+
+@pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'{"id":"a","text":"\\ud800"}', b'{"id":"a","text":NaN}', b""])
+def test_what_is_not_json_in_utf8_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_document_bytes(raw, SPEC, 1000)
+    assert caught.value.code == "invalid_json"
+
+
+def test_a_document_over_the_limit_is_refused_with_the_limit() -> None:
+    raw = orjson.dumps({"id": "a", "text": "x" * 100})
+    with pytest.raises(TooLarge, match="50 bytes") as caught:
+        parse_document_bytes(raw, SPEC, 50)
+    assert caught.value.code == "document_too_large"
+
+
+MEMBER = st.sampled_from(["id", "text", "title", "metadata", "version", "tag", "x"])
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(MEMBER, inner),
+)
+
+
+@given(ANY_JSON)
+def test_any_value_is_taken_or_refused_with_a_code(value: object) -> None:
+    try:
+        document = parse_document(value, SPEC)
+    except InvalidInput as error:
+        assert error.code
+    else:
+        assert document.text.strip()
+
+
+def test_the_title_is_part_of_what_is_encoded() -> None:
+    assert joined_text("T", "x") == "T\nx"
+    assert joined_text("", "x") == "x"
+
+
+def test_an_id_may_hold_what_a_url_must_escape() -> None:
+    assert checked_id("a/b?c#d e%20") == "a/b?c#d e%20"

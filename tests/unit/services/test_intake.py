@@ -1,0 +1,47 @@
+"""Documents are judged one by one, and only what is stored is accepted."""
+
+from services.documents import Document
+from services.errors import InvalidInput
+from services.index_spec import EncoderIdentity, Generation, IndexSpec
+from services.intake import Intake
+from services.manifest import WindowSettings
+from services.opensearch.bulk import Outcome, Verdict
+from services.versions import Clock, client, raw
+
+GENERATION = Generation(
+    index="docs", number=1, physical="sparsewell-docs.g000001", spec=IndexSpec.model_validate({}),
+    encoder=EncoderIdentity(name="standin", fingerprint="0" * 16), window=WindowSettings(pieces=64, overlap=8),
+    created_at="2026-01-01T00:00:00+00:00",
+)  # fmt: skip
+
+
+def refuse() -> Document:
+    raise InvalidInput("missing_text", "no text", id="b")
+
+
+def test_accepted_refused_and_repeated() -> None:
+    intake = Intake(GENERATION, "job", Clock(), 120)
+    intake.receive(1, lambda: Document("a", "x", version=5))
+    intake.receive(2, refuse)
+    intake.receive(4, lambda: Document("a", "y"))
+    intake.receive(5, lambda: Document("c", "z"))
+    first, second = intake.writes()
+    assert (first.id, first.version) == ("a", raw(5))
+    assert client(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
+    assert intake.settle([Verdict(Outcome.STORED), Verdict(Outcome.SUPERSEDED)]) == ["a"]
+    assert intake.accepted == ["a"]
+    assert [(r.position, r.id, r.code) for r in intake.rejections] == [
+        (2, "b", "missing_text"), (4, "a", "duplicate_id"), (5, "c", "stale_version"),
+    ]  # fmt: skip
+    assert intake.waiting == 0
+
+
+def test_the_raw_write_holds_what_the_client_sent() -> None:
+    intake = Intake(GENERATION, "job", Clock(), 120)
+    intake.receive(1, lambda: Document("a", "x", "T", {"tag": "y"}, 3))
+    source = intake.writes()[0].source
+    assert {k: source[k] for k in ("text", "title", "metadata", "state", "job", "version", "attempts")} == {
+        "text": "x", "title": "T", "metadata": {"tag": "y"}, "state": "pending", "job": "job", "version": 3,
+        "attempts": 0,
+    }  # fmt: skip
+    assert source["due_at"] - source["ingested_at"] == 120_000
