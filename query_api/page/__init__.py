@@ -1,0 +1,1 @@
+"""The search page: a few static files, served by the API beside its own endpoints."""

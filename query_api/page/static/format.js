@@ -1,0 +1,28 @@
+// Numbers as people read them.
+
+const count = new Intl.NumberFormat("en-GB");
+
+/** 12345 -> "12,345". */
+export const whole = (number) => count.format(number);
+
+/** Counts with their noun: (1, "document") -> "1 document". */
+export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+/** Milliseconds, in microseconds below a tenth of one. */
+export function duration(ms) {
+  if (!Number.isFinite(ms)) return "–";
+  if (ms < 0.1) return `${Math.round(ms * 1000)} µs`;
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
+/** A weight or score with about three digits that matter. */
+export function weight(value) {
+  if (!Number.isFinite(value)) return "–";
+  return Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+/** Metadata values of any type as one line of text. */
+export function plain(value) {
+  if (Array.isArray(value)) return value.map(plain).join(", ");
+  return value !== null && typeof value === "object" ? JSON.stringify(value) : String(value);
+}

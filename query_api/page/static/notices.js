@@ -1,0 +1,82 @@
+// What stands in place of results: a welcome, an empty index, nothing found, an error.
+
+import { h } from "./dom.js";
+
+const EXAMPLES = new Map([
+  ["stdlib", ["make a temporary folder", "pause the program for a while", "pick a random element", "how many days between two dates"]],
+]);
+const EVERYDAY = ["how do I get started", "what happens when something fails", "keep a copy in a safe place"];
+
+const MODE_NOTES = [
+  ["Sparse", "matches what a text means: its encoder stored weights for words it never uses"],
+  ["Keyword", "matches the words themselves (BM25)"],
+  ["Hybrid", "weighs both"],
+];
+
+/** The first view: how to ask, examples to try and what the modes do. */
+export function welcome(name, onExample) {
+  const examples = EXAMPLES.get(name) ?? EVERYDAY;
+  return h(
+    "div",
+    { class: "notice welcome" },
+    h("h2", {}, "Ask as you would ask a colleague"),
+    h("p", {}, "The words need not be the ones in the text. Try one of these:"),
+    h(
+      "ul",
+      { class: "examples" },
+      examples.map((text) =>
+        h("li", {}, h("button", { type: "button", class: "example", on: { click: () => onExample(text) } }, text)),
+      ),
+    ),
+    h("dl", { class: "mode-notes" }, MODE_NOTES.map(([name, note]) => h("div", {}, h("dt", {}, name), h("dd", {}, note)))),
+  );
+}
+
+/** No index at all, or one without documents: how to load some. */
+export function howToLoad(name) {
+  const index = name || "notes";
+  const bulk = `curl -X POST ${window.location.origin}/v1/indexes/${index}/documents \\
+  -H 'content-type: application/json' \\
+  -d '[{"id": "1", "title": "A first note", "text": "Water the plants on Friday."}]'`;
+  const create = `curl -X PUT ${window.location.origin}/v1/indexes/${index} \\
+  -H 'content-type: application/json' -d '{"fields": {}}'`;
+  return h(
+    "div",
+    { class: "notice" },
+    h("h2", {}, name ? `“${name}” has no documents yet` : "There is no index yet"),
+    h("p", {}, "Load a file with one JSON document a line, each with an id, a text and perhaps a title:"),
+    h("pre", { tabindex: "0" }, `sparsewell load documents.jsonl --index ${index}`),
+    h("p", {}, "or send documents over HTTP:"),
+    h("pre", { tabindex: "0" }, name ? bulk : `${create}\n${bulk}`),
+    h("p", {}, "For something to look at right away, ", h("code", {}, "make demo KEEP=1"), " indexes the documentation of Python’s standard library."),
+  );
+}
+
+/** A search that found nothing. */
+export function nothingFound(query, mode, onMode) {
+  return h(
+    "div",
+    { class: "notice" },
+    h("h2", {}, "Nothing found"),
+    h("p", {}, "No document matches ", h("q", {}, query), mode === "keyword" ? " word for word." : "."),
+    mode === "keyword" &&
+      h("p", {}, h("button", { type: "button", class: "example", on: { click: () => onMode("sparse") } }, "Look for the meaning instead")),
+  );
+}
+
+/** The API's problem+json, as it says it. */
+export function problemNotice(problem, onRetry) {
+  return h(
+    "div",
+    { class: "problem" },
+    h("h2", {}, problem.title),
+    problem.detail && h("p", {}, problem.detail),
+    h(
+      "p",
+      { class: "problem-foot" },
+      h("code", {}, problem.code),
+      problem.status > 0 && h("span", {}, `HTTP ${problem.status}`),
+      onRetry && h("button", { type: "button", class: "toggle", on: { click: onRetry } }, "Try again"),
+    ),
+  );
+}
