@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from services.errors import ConfigurationError
+
 HARVEST = Path(__file__).with_name("harvest.py")
 
 # Metadata fields that an index for this corpus declares.
@@ -22,16 +24,12 @@ FIELDS = {"kind": "keyword", "module": "keyword"}
 WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
-class HarvestFailed(RuntimeError):
-    """The child process that reads the docstrings did not finish; its last words are in the message."""
-
-
 def documents(python: str = sys.executable, timeout: float = 120.0) -> list[dict[str, Any]]:
     """The documents in the shape of the REST API, sorted by id.
 
     ``python`` is the interpreter whose library is read. It runs isolated (no site-packages), without an environment
     and without standard input, so that nothing that imports can ask, print or show reaches the caller.
-    Raises HarvestFailed when it fails or takes longer than ``timeout`` seconds.
+    Raises ConfigurationError (`corpus_unreadable`) when it fails or takes longer than ``timeout`` seconds.
     """
     command = [python, "-I", "-S", str(HARVEST)]
     try:
@@ -39,10 +37,12 @@ def documents(python: str = sys.executable, timeout: float = 120.0) -> list[dict
             command, check=False, capture_output=True, stdin=subprocess.DEVNULL, env={}, timeout=timeout
         )
     except subprocess.TimeoutExpired as error:
-        raise HarvestFailed(f"reading the standard library took longer than {timeout:.0f} s") from error
+        raise ConfigurationError(
+            "corpus_unreadable", f"Reading the standard library of {python} took longer than {timeout:.0f} s."
+        ) from error
     if done.returncode != 0:
         last_words = done.stderr.decode(errors="replace").strip()[-500:]
-        raise HarvestFailed(f"reading the standard library of {python} failed: {last_words}")
+        raise ConfigurationError("corpus_unreadable", f"Reading the standard library of {python} failed: {last_words}")
     return [document(orjson.loads(line)) for line in done.stdout.splitlines()]
 
 

@@ -10,6 +10,7 @@ import pytest
 from examples.stdlib import corpus
 from examples.stdlib.questions import Question, questions
 from services.documents import parse_document
+from services.errors import ConfigurationError
 from services.index_spec import IndexSpec
 
 
@@ -128,7 +129,7 @@ def test_a_python_that_fails_is_reported_with_its_last_words(tmp_path: Path) -> 
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no such library >&2\nexit 3\n")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
-    with pytest.raises(corpus.HarvestFailed, match="no such library"):
+    with pytest.raises(ConfigurationError, match="no such library"):
         corpus.documents(python=str(broken))
 
 
@@ -136,7 +137,7 @@ def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
     hanging = tmp_path / "python"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(hanging.stat().st_mode | stat.S_IXUSR)
-    with pytest.raises(corpus.HarvestFailed, match="longer than"):
+    with pytest.raises(ConfigurationError, match="longer than"):
         corpus.documents(python=str(hanging), timeout=0.2)
 
 

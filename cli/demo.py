@@ -1,0 +1,233 @@
+"""`sparsewell demo`: the service from nothing to answers, on documents that every machine has."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from examples.stdlib.service import Progress, Service
+    from examples.stdlib.tally import Asked
+
+INDEX = "stdlib"
+LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
+SHOWN_PLACES = 3
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
+    port: Annotated[int | None, typer.Option(help="port of the API and the page")] = None,
+    json: Annotated[Path | None, typer.Option(help="write what was measured to this file")] = None,
+) -> None:
+    """Start everything, index Python's standard library, ask everyday questions, show who answers them.
+
+    Replaces the index `stdlib`. What runs already is used and goes on running; what this starts is stopped at the end.
+    """
+    from rich.console import Console
+
+    from infra.settings import LocalSettings
+    from infra.stack import running_stack
+    from services.settings import Settings
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    settings = Settings.read()
+    if port is not None:
+        settings = settings.model_copy(update={"api_port": port})
+
+    began = time.perf_counter()
+    _heading(console, "1. Start OpenSearch, Redis, a worker, the sweeper and the API")
+    with running_stack(LocalSettings.read(), settings, _reporter(console), keep=keep) as stack:
+        seconds = {"start": time.perf_counter() - began}
+        record = _show(console, stack.api_url, seconds)
+        seconds["total"] = time.perf_counter() - began
+        record["seconds"]["total"] = round(seconds["total"], 2)
+        if json is not None:
+            _write(json, record)
+        console.print(f"\nAll of it took {seconds['total']:.0f} seconds.")
+        if keep:
+            console.print(f"The search page, until `make down` (or `sparsewell down`):\n\n  {stack.api_url}/\n")
+        else:
+            console.print(
+                f"The search page is at {stack.api_url}/ while the service runs: "
+                "`make demo KEEP=1` leaves it running.\n"
+            )
+
+
+def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """Everything that happens on the running service; returns the record."""
+    import httpx
+
+    from examples.stdlib.corpus import FIELDS, documents
+    from examples.stdlib.questions import questions
+    from examples.stdlib.record import record
+    from examples.stdlib.service import Service, ask
+    from services.errors import BackendUnavailable
+
+    _heading(console, "2. Index the documentation of Python's standard library")
+    began = time.perf_counter()
+    corpus = documents()
+    seconds["read_corpus"] = time.perf_counter() - began
+    kinds = Counter(document["metadata"]["kind"] for document in corpus)
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    console.print(
+        f"{len(corpus):,} documents from Python {python}: "
+        + ", ".join(f"{count:,} {_plural(kind)}" for kind, count in kinds.most_common())
+        + f" (read in {seconds['read_corpus']:.1f} s)."
+    )
+    try:
+        # trust_env: a proxy that is set for the outside world must not come between us and this machine.
+        with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
+            service = Service(client, INDEX)
+            service.recreate(FIELDS)
+            _index(console, service, corpus, seconds)
+            _heading(console, "3. Ask everyday questions")
+            began = time.perf_counter()
+            asked = ask(service.search, questions())
+            seconds["ask"] = time.perf_counter() - began
+            encoder = client.get("/readyz").json()["encoder"]
+    except httpx.HTTPError as error:
+        raise BackendUnavailable(
+            "api_unavailable", f"The API at {api_url} stopped answering ({type(error).__name__}); see its log."
+        ) from None
+    _show_tally(console, asked)
+    _show_contrasts(console, asked)
+    described = {"python": python, "documents": len(corpus)} | {"kinds": dict(sorted(kinds.items()))}
+    described["documents_per_second"] = round(len(corpus) / seconds["encode"], 1)
+    return record(asked, described, seconds, encoder)
+
+
+def _index(console: "Console", service: "Service", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]) -> None:
+    """Sends the documents and follows the worker until it has encoded all of them."""
+    from examples.stdlib.service import follow
+
+    began = time.perf_counter()
+    job = service.send(corpus)
+    seconds["accept"] = time.perf_counter() - began
+    console.print(
+        f"Accepted in {seconds['accept']:.1f} s: every document is stored and found by keyword. "
+        "The worker encodes them now, which makes them found by meaning."
+    )
+    for _ in _shown(console, follow(lambda: service.job(job), began)):
+        pass
+    seconds["encode"] = time.perf_counter() - began
+    rate = len(corpus) / seconds["encode"]
+    console.print(f"Encoded in {seconds['encode']:.0f} s: {rate:,.0f} documents a second.")
+
+
+def _shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
+    """Passes the steps on and shows them: as a bar in a terminal, elsewhere as a line every five seconds."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        shown = 0.0
+        for step in steps:
+            if step.seconds - shown >= 5:
+                shown = step.seconds
+                console.print(
+                    f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
+                    f"{step.rate:,.0f} a second"
+                )
+            yield step
+        return
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:,.0f} a second")
+    columns = (TextColumn("  encoded"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, rate=0.0)
+        for step in steps:
+            bar.update(task, total=step.total, completed=step.encoded, rate=step.rate)
+            yield step
+
+
+def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
+    from examples.stdlib.tally import WITHIN, tally
+
+    console.print(
+        f"{len(asked)} questions in the words of somebody who does not know Python's names,\n"
+        "written before any search was run. How many have a name that does the job:\n"
+    )
+    console.print(f"  {'':10}{'first':>12}{f'in first {WITHIN}':>16}{'median':>12}{'9 of 10 within':>18}")
+    for row in tally(asked):
+        first, within = _share(row.first, row.questions), _share(row.within, row.questions)
+        times = f"{row.median_ms:9.1f} ms{row.p90_ms:15.1f} ms"
+        console.print(f"  {LABELS[row.mode]:10}{first:>12}{within:>16}{times}")
+
+
+def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
+    """The first question of each pattern of who answered: three names a mode, and a later one that answers it."""
+    from rich.text import Text
+
+    from examples.stdlib.tally import MODES, contrasts
+
+    console.print(
+        "\nSide by side: for each pattern of who answers within the first five, the first\n"
+        "such question of the file (an asterisk marks the names that answer it)."
+    )
+    width = max((min(console.width, 120) - 4) // len(MODES), 24)
+    for pattern, count, item in contrasts(asked):
+        who = [LABELS[mode] for mode, answered in zip(MODES, pattern, strict=True) if answered]
+        head = f"answered by {' and '.join(who)}" if who else "answered by none"
+        console.print(
+            Text.assemble(f"\n  {item.question.text}", (f"\n  {head}; so are {count} of {len(asked)} questions", "dim"))
+        )
+        console.print(Text("  " + "".join(f"{'     ' + LABELS[mode]:{width}}" for mode in MODES).rstrip(), "dim"))
+        for place in range(1, SHOWN_PLACES + 1):
+            console.print(_row(dict.fromkeys(MODES, place), item, width))
+        later = {mode: rank for mode in MODES if (rank := item.rank(mode) or 0) > SHOWN_PLACES}
+        if later:
+            console.print(_row(later, item, width))
+
+
+def _row(places: Mapping[str, int], item: "Asked", width: int) -> "Text":
+    """One line: for each mode the name at its place; nothing for a mode without one."""
+    from rich.text import Text
+
+    from examples.stdlib.tally import MODES
+
+    line = Text("  ")
+    for mode in MODES:
+        place = places.get(mode, 0)
+        ids = item.rankings[mode].ids[place - 1 : place] if place else ()
+        right = item.question.rank(list(ids)) is not None
+        cell = f"{place:>2} {'*' if right else ' '} {_fitting(ids[0], width - 6)}" if ids else ""
+        line.append(f"{cell:{width}}", "green" if right else "")
+    line.rstrip()
+    return line
+
+
+def _fitting(name: str, width: int) -> str:
+    """A dotted name cut to a width; its end says more than its beginning."""
+    return name if len(name) <= width else ".." + name[-(width - 2) :]
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count} ({count / of:.0%})"
+
+
+def _plural(kind: str) -> str:
+    return {"class": "classes", "property": "properties"}.get(kind, f"{kind}s")
+
+
+def _heading(console: "Console", text: str) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"\n{text}", "bold"))
+
+
+def _reporter(console: "Console") -> Callable[[str], None]:
+    return lambda message: console.print(message, markup=False)
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    """Writes the record for people and for version control: indented, one line break at the end."""
+    import orjson
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,74 @@
+"""What the demo prints, in a terminal and outside one."""
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from cli import demo
+from examples.stdlib.questions import Question
+from examples.stdlib.service import Progress
+from examples.stdlib.tally import Asked, Ranking
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def plain() -> Console:
+    return Console(file=io.StringIO(), width=80, highlight=False, soft_wrap=True)
+
+
+def example() -> list[Asked]:
+    question = Question("pause the [program]", ("time.sleep",))
+    rankings = {
+        "lexical": Ranking(("signal.pause", "a" * 60, "b", "time.sleep"), 1.0, 0.5),
+        "sparse": Ranking(("time.sleep", "c"), 1.0, 0.5),
+        "hybrid": Ranking((), 1.0, 0.5),
+    }
+    return [Asked(question, rankings)]
+
+
+def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> None:
+    demo._show_contrasts(plain, example())
+    lines = printed(plain).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    table = [line.split() for line in lines if line.startswith("   1") or line.startswith("   4")]
+    assert table == [["1", "signal.pause", "1", "*", "time.sleep"], ["4", "*", "time.sleep"]]
+    assert "pause the [program]" in printed(plain)  # brackets are the question's own, not markup
+    assert "answered by keyword and sparse; so are 1 of 1 questions" in printed(plain)
+
+
+def test_the_end_of_a_long_name_stays() -> None:
+    assert demo._fitting("concurrent.futures.ThreadPoolExecutor", 20) == "..ThreadPoolExecutor"
+    assert demo._fitting("time.sleep", 10) == "time.sleep"
+
+
+def test_tally_shows_counts_and_shares(plain: Console) -> None:
+    demo._show_tally(plain, example())
+    rows = {line.split()[0]: line for line in printed(plain).splitlines() if line.strip()}
+    assert "0 (0%)" in rows["keyword"] and "1 (100%)" in rows["keyword"]
+    assert rows["sparse"].count("1 (100%)") == 2
+    assert rows["hybrid"].count("0 (0%)") == 2
+
+
+def steps() -> Iterator[Progress]:
+    for seconds in range(0, 13):
+        yield Progress(100 * seconds, 1200, float(seconds))
+
+
+def test_progress_without_a_terminal_is_a_line_every_five_seconds(plain: Console) -> None:
+    assert len(list(demo._shown(plain, steps()))) == 13
+    assert printed(plain).splitlines() == [
+        "     500 of 1,200 encoded after   5 s, 100 a second",
+        "   1,000 of 1,200 encoded after  10 s, 100 a second",
+    ]
+
+
+def test_progress_in_a_terminal_is_a_bar() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    assert len(list(demo._shown(console, steps()))) == 13
+    assert "1200/1200" in printed(console)

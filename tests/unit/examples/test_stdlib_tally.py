@@ -1,0 +1,108 @@
+"""Counting answers, choosing the examples to show, and following a job: functions of values."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from examples.stdlib.questions import Question
+from examples.stdlib.service import Progress, follow
+from examples.stdlib.tally import Asked, Ranking, as_json, contrasts, tally
+from services.errors import BackendUnavailable
+
+
+def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float = 1.0) -> Asked:
+    """A question whose answer is "x"; each ranking is written as a word of one-letter ids."""
+    rankings = {"lexical": lexical, "sparse": sparse, "hybrid": hybrid}
+    return Asked(
+        Question(text, ("x",)), {mode: Ranking(tuple(ids), milliseconds, 0.5) for mode, ids in rankings.items()}
+    )
+
+
+def test_tally_counts_the_first_and_the_first_five() -> None:
+    rows = tally(
+        [
+            asked("a", lexical="xabcdef", sparse="abcdxef", hybrid="abcdefx", milliseconds=1),
+            asked("b", lexical="ax", sparse="", hybrid="x", milliseconds=3),
+            asked("c", lexical="abc", sparse="x", hybrid="bx", milliseconds=8),
+        ]
+    )
+    assert [(row.mode, row.questions, row.first, row.within) for row in rows] == [
+        ("lexical", 3, 1, 2),
+        ("sparse", 3, 1, 2),
+        ("hybrid", 3, 1, 2),
+    ]
+    assert {row.median_ms for row in rows} == {3.0}
+
+
+def test_tally_of_a_single_question_has_its_time() -> None:
+    assert {(row.median_ms, row.p90_ms) for row in tally([asked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
+
+
+def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first() -> None:
+    shown = contrasts(
+        [
+            asked("only sparse", "a", "x", "a"),
+            asked("all", "x", "x", "x"),
+            asked("all again", "x", "x", "x"),
+            asked("none", "abcdex", "a", ""),
+        ]
+    )
+    assert [(pattern, count, item.question.text) for pattern, count, item in shown] == [
+        ((True, True, True), 2, "all"),
+        ((False, True, False), 1, "only sparse"),
+        ((False, False, False), 1, "none"),
+    ]
+
+
+def test_record_keeps_the_failures() -> None:
+    value = as_json([asked("a", "xa", "ax", "b")])
+    assert value["ranks"] == [{"question": "a", "lexical": 1, "sparse": 2, "hybrid": None}]
+    assert value["modes"]["hybrid"] == {"first": 0, "within_5": 0, "client_ms": {"p50": 1.0, "p90": 1.0}}
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def job(encoded: int, accepted: int = 10, **states: int) -> dict[str, Any]:
+    counts = {"encoded": encoded, "pending": accepted - encoded - sum(states.values())} | states
+    return {"accepted": accepted, "states": counts, "finished": counts["pending"] == 0}
+
+
+def run_follow(jobs: Iterator[Mapping[str, Any]], patience: float = 5.0) -> list[Progress]:
+    clock = Clock()
+    steps = follow(lambda: next(jobs), 0.0, interval=1, patience=patience, now=clock.now, sleep=clock.sleep)
+    return list(steps)
+
+
+def test_follow_ends_when_the_job_is_finished() -> None:
+    steps = run_follow(iter([job(0), job(4), job(10)]))
+    assert steps == [Progress(0, 10, 0), Progress(4, 10, 1), Progress(10, 10, 2)]
+    assert [step.rate for step in steps] == [0, 4, 5]
+
+
+def test_follow_gives_up_when_nothing_moves() -> None:
+    with pytest.raises(BackendUnavailable) as raised:
+        run_follow(job(3) for _ in range(100))
+    assert raised.value.code == "encoding_stalled"
+    assert "3 of 10" in raised.value.detail
+
+
+def test_follow_is_patient_with_slow_progress() -> None:
+    assert run_follow((job(second // 4) for second in range(100)), patience=5)[-1].encoded == 10
+
+
+def test_follow_reports_dead_letters() -> None:
+    with pytest.raises(BackendUnavailable) as raised:
+        run_follow(iter([job(8), job(8, dead=2)]))
+    assert raised.value.code == "documents_dead"
