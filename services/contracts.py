@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.versions import LARGEST_CLIENT_VERSION
+
 ENCODE_TASK: Final = "sparsewell.encode.v1"
 INGEST_TASK: Final = "sparsewell.ingest.v1"
 INGEST_QUEUE: Final = "sparsewell.ingest"
@@ -29,6 +31,7 @@ class EncodeMessage(_Message):
     contract: Literal["sparsewell.encode.v1"] = ENCODE_TASK
     index: str = Field(description="name of the index, as in the REST paths")
     ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_MESSAGE_DOCUMENTS)
+    generation: int | None = Field(None, ge=1, description="generation of the index. None: the one that is searched")
 
 
 class IngestMessage(_Message):
@@ -43,6 +46,16 @@ class IngestMessage(_Message):
         None,
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
         description="job that the documents count for; several messages may share one. None: a job per message",
+    )
+    sent_at: int | None = Field(
+        None,
+        ge=0,
+        le=LARGEST_CLIENT_VERSION,
+        description="microseconds since 1970, from the producer's clock; the version of documents that bring none, so "
+        "that a message that is delivered twice stores the same thing twice. None: the time at which a worker took it",
+    )
+    offset: int = Field(
+        0, ge=0, description="documents of the job in earlier messages; refusals are reported by place in the job"
     )
     documents: tuple[dict[str, Any], ...] = Field(
         min_length=1, max_length=MAX_MESSAGE_DOCUMENTS, description="as in POST /v1/indexes/{index}/documents"

@@ -1,12 +1,14 @@
 """Publishes task messages on Redis without importing Celery: message protocol 2 through kombu."""
 
 import threading
+import time
 import uuid
 from contextlib import suppress
 from typing import Any
 
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
+from kombu.utils.json import loads
 
 from services.contracts import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage, IngestMessage, encode_queue
 from services.errors import BackendUnavailable
@@ -14,6 +16,8 @@ from services.errors import BackendUnavailable
 # Redis is not on the durability path: waiting for it longer than this would only make the caller late.
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+# Header of our messages: milliseconds since 1970 at which it was sent.
+SENT_AT = "sent_at"
 
 
 class Publisher:
@@ -40,6 +44,24 @@ class Publisher:
             except Exception as error:
                 raise self._failed(error) from error
 
+    def oldest(self, queue: str) -> int | None:
+        """When the message that is taken next was sent (milliseconds since 1970); None for an empty queue.
+
+        Queues are first in, first out: every message that was sent before has been taken, or is lost. A message of
+        another producer that says nothing of its time counts as sent in 1970. Raises BackendUnavailable.
+        """
+        with self._lock:
+            try:
+                raw = self._open().default_channel.client.lindex(queue, -1)
+            except Exception as error:
+                raise self._failed(error) from error
+        if raw is None:
+            return None
+        try:
+            return int(loads(raw)["headers"][SENT_AT])
+        except (ValueError, KeyError, TypeError):
+            return 0
+
     def close(self) -> None:
         with self._lock:
             self._drop()
@@ -51,6 +73,7 @@ class Publisher:
             "retries": 0, "eta": None, "expires": None, "timelimit": [None, None],
             # never the documents themselves: brokers' tools and worker logs print these two
             "argsrepr": "()", "kwargsrepr": "{...}",
+            SENT_AT: time.time_ns() // 1_000_000,
         }  # fmt: skip
         no_workflow = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         with self._lock:

@@ -17,6 +17,9 @@ from services.opensearch.client import Call
 from services.opensearch.journal import now_ms
 
 KEPT_REJECTIONS = 1000
+# Messages are delivered again soon after the first time or, after a worker's death, within hours: the job remembers
+# the latest ones that it counted.
+KEPT_MESSAGES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +59,36 @@ class JobRecord:
         return Call("PUT", _path(names, self.id), orjson.dumps(source))
 
 
-def add_call(names: Names, job: JobRecord) -> Call:
+def add_call(names: Names, job: JobRecord, message: str) -> Call:
     """Adds this record's counts to what is stored of the job, and makes the job when it is new.
 
-    For producers of which several messages share a job: the script adds, so that concurrent workers lose nothing.
+    For producers of which several messages share a job: the script adds, so that concurrent workers lose nothing, and
+    counts each `message` (its id) once, however often it is delivered.
     """
     rejections = [rejection.as_json() for rejection in job.rejections]
     script = (
-        "ctx._source.accepted += params.accepted; ctx._source.rejected += params.rejected;"
-        "for (r in params.rejections) {"
-        " if (ctx._source.rejections.size() < params.kept) ctx._source.rejections.add(r) }"
+        "if (ctx._source.messages == null) { ctx._source.messages = [] }"
+        "if (ctx._source.messages.contains(params.message)) { ctx.op = 'none' } else {"
+        " ctx._source.messages.add(params.message);"
+        " while (ctx._source.messages.size() > params.kept_messages) { ctx._source.messages.remove(0) }"
+        " ctx._source.accepted += params.accepted; ctx._source.rejected += params.rejected;"
+        " for (r in params.rejections) {"
+        "  if (ctx._source.rejections.size() < params.kept) { ctx._source.rejections.add(r) } } }"
     )
     params = {
         "accepted": job.accepted, "rejected": job.rejected, "rejections": rejections, "kept": KEPT_REJECTIONS,
+        "message": message, "kept_messages": KEPT_MESSAGES,
     }  # fmt: skip
     upsert = {
         "index": job.index, "created_at": job.created_at, "accepted": job.accepted, "rejected": job.rejected,
-        "complete": True, "rejections": rejections[:KEPT_REJECTIONS],
+        "complete": True, "rejections": rejections[:KEPT_REJECTIONS], "messages": [message],
     }  # fmt: skip
     body = {"script": {"source": script, "params": params}, "upsert": upsert}
     return Call(
         "POST",
         f"/{names.jobs}/_update/{quote(job.id, safe='')}",
         orjson.dumps(body),
-        {"retry_on_conflict": "10"},
+        {"retry_on_conflict": "20"},
     )
 
 

@@ -20,6 +20,7 @@ from services.opensearch.client import Call
 from services.vectors import SparseVector, merge_max
 
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
+MAX_REASON = 2000  # characters
 
 
 def now_ms() -> int:
@@ -64,6 +65,16 @@ class Stored:
     def state(self) -> str:
         return str(self.source["state"])
 
+    @property
+    def attempts(self) -> int:
+        """Encodings that were begun by workers that counted them; the first one of all is not counted."""
+        return int(self.source.get("attempts", 0))
+
+    @property
+    def transitions(self) -> int:
+        """How often it was written since the client's write, without having been encoded."""
+        return self.external % versions.STRIDE
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedWindow:
@@ -92,14 +103,23 @@ def encoded_write(generation: Generation, stored: Stored, windows: Sequence[Enco
     return Write(generation.physical, stored.id, versions.encoded(versions.client(stored.external)), source)
 
 
-def retried_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
-    """A transition: one more attempt, with a new lease. Of two that race, one is superseded."""
-    attempts = int(stored.source.get("attempts", 0)) + 1
-    source = stored.source | {
-        "state": PENDING,
-        "attempts": attempts,
-        "due_at": now_ms() + int(lease_seconds * 1000),
-    }
+def attempt_write(
+    generation: Generation, stored: Stored, attempts: int, lease_seconds: float, error: tuple[str, str] | None = None
+) -> Write:
+    """A transition: `attempts` workers have begun with it by now, and it has a new lease.
+
+    Written before a worker begins where an earlier one may have died, and after a failure that may pass (`error`:
+    code and reason). Of two that race, one is superseded.
+    """
+    source = stored.source | {"attempts": attempts, "due_at": now_ms() + int(lease_seconds * 1000)}
+    if error is not None:
+        source["error"] = {"code": error[0], "reason": error[1][:MAX_REASON]}
+    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+
+
+def requeued_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
+    """A transition: enqueued once more. Not an attempt: nobody need have taken the message before."""
+    source = stored.source | {"due_at": now_ms() + int(lease_seconds * 1000)}
     return Write(generation.physical, stored.id, versions.transition(stored.external), source)
 
 
@@ -107,7 +127,7 @@ def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -
     """A transition: no more attempts, with the reason. The document stays searchable by keyword."""
     source = {k: v for k, v in stored.source.items() if k != "due_at"} | {
         "state": DEAD,
-        "error": {"code": code, "reason": reason[:2000]},
+        "error": {"code": code, "reason": reason[:MAX_REASON]},
     }
     return Write(generation.physical, stored.id, versions.transition(stored.external), source)
 
@@ -135,15 +155,11 @@ def read_many(answer: Mapping[str, Any]) -> list[Stored]:
     return [Stored(d["_id"], d["_version"], d["_source"]) for d in answer["docs"] if d.get("found")]
 
 
-def overdue_call(physical: str, limit: int) -> Call:
-    """Pending documents whose lease has run out, the oldest first, with their external versions."""
-    query = {"bool": {"filter": [{"term": {"state": PENDING}}, {"range": {"due_at": {"lt": now_ms()}}}]}}
-    return Call(
-        "POST",
-        f"/{physical}/_search",
-        orjson.dumps({"size": limit, "query": query, "sort": [{"due_at": "asc"}], "version": True}),
-        {"allow_partial_search_results": "false"},
-    )
+def overdue_call(physical: str, before: int, limit: int) -> Call:
+    """Pending documents whose lease ran out before `before` (milliseconds since 1970), the oldest first."""
+    query = {"bool": {"filter": [{"term": {"state": PENDING}}, {"range": {"due_at": {"lt": before}}}]}}
+    body = {"size": limit, "query": query, "sort": [{"due_at": "asc"}], "version": True, "track_total_hits": False}
+    return Call("POST", f"/{physical}/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
 
 
 def read_hits(answer: Mapping[str, Any]) -> list[Stored]:
