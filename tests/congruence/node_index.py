@@ -1,0 +1,118 @@
+"""Vectors written to a real node and searched there, through the service's own calls only."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from services import versions
+from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names
+from services.manifest import WindowSettings
+from services.opensearch.bulk import Outcome, Verdict, write
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import create_call, delete_call, refresh_call
+from services.opensearch.journal import PENDING, EncodedWindow, Stored, encoded_write
+from services.opensearch.queries import body, msearch_call, sparse_query
+from services.query_table import QueryVector
+from services.settings import Settings
+from services.vectors import SparseVector
+
+Hits = list[tuple[str, float]]
+SECONDS = 60.0
+
+
+def query_vector(query: Mapping[int, float]) -> QueryVector:
+    """Query weights as the query table gives them."""
+    return QueryVector(tuple(query), tuple(query.values()), len(query))
+
+
+def vector(weights: Mapping[int, float]) -> SparseVector:
+    """Weights as the encoder gives them."""
+    return SparseVector.of(list(weights), list(weights.values()))
+
+
+@dataclass(frozen=True)
+class NodeIndex:
+    """One index of ours, with its generation."""
+
+    client: SyncSearch
+    generation: Generation
+
+    def put(self, documents: Mapping[str, Sequence[SparseVector]], version: int = 1) -> list[Verdict]:
+        """Writes documents as the indexer does: name to the vectors of its windows."""
+        writes = []
+        for name, vectors in documents.items():
+            source = {"text": name, "state": PENDING, "job": "congruence", "version": version}
+            windows = [EncodedWindow(0, len(name), part) for part in vectors]
+            writes.append(encoded_write(self.generation, Stored(name, versions.raw(version), source), windows))
+        verdicts = write(self.client, writes, 4 * 1024**2, SECONDS)
+        self.client.send(refresh_call(self.generation.physical))
+        return verdicts
+
+    def put_all(self, documents: Mapping[str, Mapping[int, float]], version: int = 1) -> None:
+        """Writes one vector a document and expects that each is stored."""
+        verdicts = self.put({name: [vector(weights)] for name, weights in documents.items()}, version)
+        refused = {v for v in verdicts if v.outcome is not Outcome.STORED}
+        assert not refused, f"OpenSearch refused vectors that SparseVector let through: {refused}"
+
+    def merge(self) -> None:
+        """One segment, as after a long quiet."""
+        physical = self.generation.physical
+        self.client.send(Call("POST", f"/{physical}/_forcemerge", params={"max_num_segments": "1"}, timeout=SECONDS))
+        self.client.send(refresh_call(physical))
+
+    def search(self, queries: Sequence[Mapping[int, float]], size: int) -> list[Hits]:
+        """The hits of each query, as the API asks for them."""
+        return self.ask([sparse_query(query_vector(query)) for query in queries], size)
+
+    def ask(self, queries: Sequence[dict[str, Any]], size: int) -> list[Hits]:
+        """The hits of each OpenSearch query."""
+        found: list[Hits] = []
+        for start in range(0, len(queries), 100):
+            searches = [body(query, size, False, SECONDS) for query in queries[start : start + 100]]
+            answer = self.client.send(msearch_call(self.generation.physical, searches, SECONDS))
+            for response in answer["responses"]:
+                assert response["status"] == 200, response
+                assert not response["timed_out"]
+                # printed with as many digits as a float32 needs, and infinity as a string
+                found.append([(hit["_id"], float(np.float32(hit["_score"]))) for hit in response["hits"]["hits"]])
+        return found
+
+
+@contextmanager
+def fresh_index(client: SyncSearch, document_top_k: int = 8192, shards: int = 1) -> Iterator[NodeIndex]:
+    """A new empty index, deleted at the end."""
+    names = Names(f"t{uuid.uuid4().hex[:12]}")
+    generation = Generation(
+        index="congruence",
+        number=1,
+        physical=names.physical("congruence", 1),
+        spec=IndexSpec(document_top_k=document_top_k),
+        encoder=EncoderIdentity(name="random", fingerprint="0" * 16),
+        window=WindowSettings(pieces=128, overlap=0),
+        created_at="2000-01-01T00:00:00+00:00",
+    )
+    client.send(create_call(generation, Settings(shards=shards, refresh_interval="-1"), []))
+    try:
+        yield NodeIndex(client, generation)
+    finally:
+        client.send(delete_call([generation]))
+
+
+def raw_feature(index: NodeIndex, feature: str) -> Hits:
+    """The hits of a single feature by its name, whatever it is."""
+    query = {"rank_feature": {"field": f"sparse.{feature}", "boost": 1.0, "linear": {}}}
+    return index.ask([query], 10)[0]
+
+
+def put_raw(index: NodeIndex, name: str, features: Mapping[str, float]) -> int:
+    """Writes features by name as they are; the HTTP status of the item."""
+    action = orjson.dumps({"index": {"_index": index.generation.physical, "_id": name}})
+    source = orjson.dumps({"text": name, "state": "encoded", "sparse": features})
+    answer = index.client.send(Call("POST", "/_bulk", action + b"\n" + source + b"\n", ndjson=True))
+    index.client.send(refresh_call(index.generation.physical))
+    return int(answer["items"][0]["index"]["status"])
