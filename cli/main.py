@@ -53,6 +53,7 @@ _COMMANDS = (
     ("load", "cli.load", "load"),
     ("eval", "cli.evaluate", "evaluate"),
     ("demo", "cli.demo", "demo"),
+    ("openapi", "cli.openapi", "openapi"),
 )
 for _name, _module, _function in _COMMANDS:
     try:

@@ -18,19 +18,26 @@ class BodyLimit:
         if scope["type"] != "http" or "/documents" in scope["path"]:
             await self._app(scope, receive, send)
             return
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > SMALL_BODY:
-                raise TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)
-            return message
-
+        error = TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)
         declared = dict(scope["headers"]).get(b"content-length", b"")
         if declared.isdigit() and int(declared) > SMALL_BODY:
-            error = TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)
             await problem_of(error)(scope, receive, send)
             return
-        await self._app(scope, limited, send)
+        # The body is read here, not by the framework: an error raised inside its reading would come out as its own.
+        messages: list[Message] = []
+        received = 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            received += len(message.get("body", b""))
+            if received > SMALL_BODY:
+                await problem_of(error)(scope, receive, send)
+                return
+            if not message.get("more_body", False):
+                break
+        replay = iter(messages)
+
+        async def replayed() -> Message:
+            return next(replay, None) or await receive()
+
+        await self._app(scope, replayed, send)

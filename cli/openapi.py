@@ -1,0 +1,11 @@
+"""Prints the OpenAPI document of the API."""
+
+import json
+
+from query_api.app import create_app
+from services.settings import Settings
+
+
+def openapi() -> None:
+    """Print the OpenAPI document as JSON."""
+    print(json.dumps(create_app(Settings.read()).openapi(), indent=1, ensure_ascii=False, sort_keys=True))

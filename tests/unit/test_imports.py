@@ -1,0 +1,35 @@
+"""The query side works where no model library is installed."""
+
+import subprocess
+import sys
+
+BLOCKED = ("torch", "transformers", "sentence_transformers", "onnxruntime", "celery", "models", "indexer")
+
+PROGRAM = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+try:
+    import onnxruntime
+except ModuleNotFoundError:
+    pass
+else:
+    raise SystemExit("the control failed: onnxruntime was importable")
+from query_api.app import create_app
+from services.settings import Settings
+from query_api.encoders import QueryTables
+
+create_app(Settings(encoder="standin"))
+loaded = [name for name in {BLOCKED!r} if name in sys.modules]
+raise SystemExit(f"loaded: {{loaded}}" if loaded else 0)
+"""
+
+
+def test_the_query_side_needs_no_model_library_and_no_celery() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
