@@ -75,6 +75,11 @@ class Stored:
         """How often it was written since the client's write, without having been encoded."""
         return self.external % versions.STRIDE
 
+    @property
+    def may_change(self) -> bool:
+        """Whether a transition is left beside the last one, which is for the dead."""
+        return self.transitions < versions.STRIDE - 3
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedWindow:

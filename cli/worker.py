@@ -1,0 +1,81 @@
+"""`sparsewell worker` and `sparsewell sweeper`: the processes that encode what was journalled."""
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from services.manifest import Manifest
+    from services.settings import Settings
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, help="worker processes; default: one a core")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="name of a shipped encoder, or path of a model directory")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
+) -> None:
+    """Encode documents and take bulk messages until told to stop (SIGTERM finishes what has begun)."""
+    from services.settings import Settings
+
+    settings = Settings.read()
+    chosen = {"worker_concurrency": concurrency, "encoder": encoder}
+    settings = settings.model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    configure_logging(log_level)
+    manifest = check_worker(settings)
+
+    from indexer.app import create_celery
+    from indexer.settings import WorkerSettings
+    from indexer.start import run_worker, wait_for_redis
+
+    times = WorkerSettings.read()
+    wait_for_redis(settings.redis_url, times.redis_wait)
+    raise typer.Exit(run_worker(create_celery(settings, times), settings, manifest, log_level))
+
+
+def sweeper(log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info") -> None:
+    """Enqueue again what stays pending, until told to stop. Several may run at once."""
+    from indexer.sweeper import run_sweeper
+    from services.settings import Settings
+
+    configure_logging(log_level)
+    run_sweeper(Settings.read())
+
+
+def check_worker(settings: "Settings") -> "Manifest":
+    """The encoder's manifest, after everything was checked that would stop a worker process later.
+
+    Raises ConfigurationError: `worker_not_installed`, `unknown_encoder`, `bad_manifest`, `corrupt_model_file`.
+    """
+    from services.errors import ConfigurationError
+    from services.manifest import read_manifest, resolve, verified
+
+    directory = resolve(settings.encoder)
+    manifest = read_manifest(directory)
+    needed = ["celery"] if manifest.architecture == "standin" else ["celery", "onnxruntime"]
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise ConfigurationError(
+            "worker_not_installed",
+            f"A worker needs {' and '.join(missing)}, which the base installation leaves out: "
+            "pip install 'sparsewell[worker]'.",
+        )
+    for name in manifest.files:
+        verified(directory, manifest, name)
+    return manifest
+
+
+def configure_logging(level: str) -> None:
+    """Lines on standard error; the library of OpenSearch logs bodies at debug level and is kept quiet."""
+    from services.errors import ConfigurationError
+
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ConfigurationError("bad_log_level", f"{level!r} is no log level: debug, info, warning or error.")
+    logging.basicConfig(level=number, format=_LOG_FORMAT)
+    for noisy in ("opensearch", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)

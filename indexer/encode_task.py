@@ -1,0 +1,165 @@
+"""The task `sparsewell.encode.v1`: reads journalled documents, encodes them, writes them back."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from indexer.encoding import Cut, Encoded, Failed, cut, encode, runs
+from indexer.patience import patiently
+from indexer.runtime import Runtime
+from indexer.triage import begun, triage
+from services.contracts import EncodeMessage
+from services.errors import BackendUnavailable, EncoderMismatch, NotFound, Overloaded
+from services.index_spec import Generation
+from services.opensearch.bulk import Outcome, Write, write
+from services.opensearch.journal import (
+    Stored,
+    attempt_write,
+    dead_write,
+    encoded_write,
+    read_many,
+    read_many_call,
+)
+
+log = logging.getLogger(__name__)
+
+EXHAUSTED = (
+    "attempts_exhausted",
+    "Its encoding was begun {attempts} times and never ended: it seems to need more memory or time than a worker has.",
+)
+
+
+@dataclass
+class EncodeRun:
+    """One message on its way. `counts` says what became of its documents."""
+
+    runtime: Runtime
+    generation: Generation
+    redelivered: bool
+    began: float = field(default_factory=time.monotonic)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def run(self, ids: Sequence[str]) -> list[str]:
+        """Encodes what is pending among the documents; returns the ids that the time did not suffice for."""
+        found = read_many(self._send_patiently(ids))
+        sorted_ = triage(found, redelivered=self.redelivered, max_attempts=self.runtime.settings.max_attempts)
+        self._bury(
+            [Failed(s, EXHAUSTED[0], EXHAUSTED[1].format(attempts=begun(s, self.redelivered)), final=True)
+             for s in sorted_.exhausted]
+        )  # fmt: skip
+        left = self._together(sorted_.fresh)
+        left += self._together(self._count_attempts(sorted_.suspected)) if self._in_time else sorted_.suspected
+        for at, stored in enumerate(sorted_.alone):
+            if not self._in_time:
+                left += sorted_.alone[at:]
+                break
+            left += self._together(self._count_attempts([stored]))
+        self.counts["skipped"] = len(ids) - sum(map(len, vars(sorted_).values()))
+        self.counts["left"] = len(left)
+        return [stored.id for stored in left]
+
+    @property
+    def _in_time(self) -> bool:
+        return time.monotonic() - self.began < self.runtime.worker.task_budget
+
+    def _send_patiently(self, ids: Sequence[str]) -> dict[str, object]:
+        call = read_many_call(self.generation.physical, ids)
+        answer: dict[str, object] = patiently(lambda: self.runtime.search.send(call), self.runtime.worker.patience)
+        return answer
+
+    def _count_attempts(self, documents: Sequence[Stored]) -> list[Stored]:
+        """Writes down that an attempt begins; the documents as they are stored now, without those that changed."""
+        lease = self.runtime.settings.lease_seconds
+        writes = [attempt_write(self.generation, s, begun(s, self.redelivered) + 1, lease) for s in documents]
+        return [
+            Stored(one.id, one.version, one.source)
+            for one, outcome in zip(writes, self._write(writes), strict=True)
+            if outcome is Outcome.STORED
+        ]
+
+    def _together(self, documents: Sequence[Stored]) -> list[Stored]:
+        """Encodes and writes documents, run by run; returns those that there was no time for."""
+        cuts: list[Cut] = []
+        failures: list[Failed] = []
+        for stored in documents:
+            one = cut(self.runtime.encoder, self.generation.window, stored)
+            if isinstance(one, Cut):
+                cuts.append(one)
+            else:
+                failures.append(one)
+        left: list[Stored] = []
+        for group in runs(cuts):
+            if not self._in_time:
+                left += [one.stored for one in group]
+                continue
+            outcomes = encode(self.runtime.encoder, group)
+            failures += [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+            self._store([outcome for outcome in outcomes if isinstance(outcome, Encoded)])
+        self._bury(failures)
+        return left
+
+    def _store(self, encoded: Sequence[Encoded]) -> None:
+        outcomes = self._write([encoded_write(self.generation, one.stored, one.windows) for one in encoded])
+        refused = []
+        for one, outcome in zip(encoded, outcomes, strict=True):
+            self.counts["encoded" if outcome is Outcome.STORED else outcome.value] += 1
+            if outcome is Outcome.REFUSED:
+                reason = "OpenSearch refused the encoded document; its log says why."
+                refused.append(Failed(one.stored, "refused_by_opensearch", reason, final=True))
+        self._bury(refused)
+
+    def _bury(self, failures: Sequence[Failed]) -> None:
+        """Marks documents dead with the reason, or counts the attempt when another one may go better."""
+        settings = self.runtime.settings
+        writes = []
+        for failed in failures:
+            stored = failed.stored
+            # A document that was suspected has had this attempt counted; a fresh one has not.
+            attempts = max(stored.attempts, begun(stored, self.redelivered), 1)
+            dead = failed.final or attempts >= settings.max_attempts or not stored.may_change
+            self.counts["dead" if dead else "failed"] += 1
+            log.warning("document %r of %s: %s", stored.id, self.generation.physical, failed.code)
+            if dead:
+                counted = replace(stored, source=stored.source | {"attempts": attempts})
+                writes.append(dead_write(self.generation, counted, failed.code, failed.reason))
+            else:
+                error = (failed.code, failed.reason)
+                writes.append(attempt_write(self.generation, stored, attempts, settings.lease_seconds, error))
+        self._write(writes)
+
+    def _write(self, writes: Sequence[Write]) -> list[Outcome]:
+        settings = self.runtime.settings
+        if not writes:
+            return []
+        verdicts = write(self.runtime.search, writes, settings.journal_bytes, self.runtime.worker.patience)
+        return [verdict.outcome for verdict in verdicts]
+
+
+def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> dict[str, int]:
+    """Handles one message; what cannot be done now stays pending, and the sweeper brings it again."""
+    try:
+        generation = patiently(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
+        runtime.check_encoder(generation)
+        run = EncodeRun(runtime, generation, redelivered)
+        left = run.run(message.ids)
+    except EncoderMismatch as error:
+        log.error("%s", error)
+        return {"mismatch": len(message.ids)}
+    except NotFound as error:
+        log.warning("%s", error)
+        return {"gone": len(message.ids)}
+    except (BackendUnavailable, Overloaded) as error:
+        log.warning("%d documents of %r stay pending: %s", len(message.ids), message.index, error)
+        return {"postponed": len(message.ids)}
+    if left:
+        _send_on(runtime, generation, message.model_copy(update={"ids": tuple(left)}))
+    return {name: count for name, count in run.counts.items() if count}
+
+
+def _send_on(runtime: Runtime, generation: Generation, rest: EncodeMessage) -> None:
+    try:
+        runtime.publisher.encode(generation.encoder.name, rest)
+    except BackendUnavailable as error:
+        log.warning("%d documents of %r stay pending: %s", len(rest.ids), rest.index, error)

@@ -1,0 +1,87 @@
+"""From stored documents to encoded ones: windows, one run of the encoder, failures kept to one document. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from models.encoder import Encoder
+from models.windows import Window
+from services.documents import joined_text
+from services.errors import SparsewellError
+from services.manifest import WindowSettings
+from services.opensearch.journal import EncodedWindow, Stored
+
+# Windows of one run. Enough for good batches, few enough that a run lasts seconds and its documents are written soon.
+RUN_WINDOWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document and its windows."""
+
+    stored: Stored
+    windows: list[Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document and the vectors of its windows."""
+
+    stored: Stored
+    windows: list[EncodedWindow]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A document that could not be encoded. `final`: the same would happen again, there is no use in trying."""
+
+    stored: Stored
+    code: str
+    reason: str
+    final: bool
+
+    @classmethod
+    def by(cls, stored: Stored, error: Exception) -> "Failed":
+        if isinstance(error, SparsewellError):
+            return cls(stored, error.code, error.detail, final=not error.retryable)
+        return cls(stored, "encoding_failed", f"{type(error).__name__}: {error}", final=False)
+
+
+def cut(encoder: Encoder, window: WindowSettings, stored: Stored) -> Cut | Failed:
+    """The windows of what is encoded of a document: its title and its text."""
+    text = joined_text(stored.source.get("title", ""), stored.source["text"])
+    try:
+        return Cut(stored, encoder.windows(text, window.pieces, window.overlap))
+    except Exception as error:
+        return Failed.by(stored, error)
+
+
+def runs(cuts: Iterable[Cut], most: int = RUN_WINDOWS) -> Iterator[list[Cut]]:
+    """Groups of at most `most` windows; a document with more is a group of its own."""
+    group: list[Cut] = []
+    size = 0
+    for one in cuts:
+        if group and size + len(one.windows) > most:
+            yield group
+            group, size = [], 0
+        group.append(one)
+        size += len(one.windows)
+    if group:
+        yield group
+
+
+def encode(encoder: Encoder, group: Sequence[Cut]) -> list[Encoded | Failed]:
+    """All windows of the group in one run, sorted by length inside the encoder.
+
+    When the run raises, each document is encoded by itself, so that only the one at fault fails.
+    """
+    try:
+        vectors = encoder.encode([window for one in group for window in one.windows])
+    except Exception as error:
+        if len(group) == 1:
+            return [Failed.by(group[0].stored, error)]
+        return [outcome for one in group for outcome in encode(encoder, [one])]
+    found = iter(vectors)
+    return [
+        Encoded(one.stored, [EncodedWindow(window.start, window.end, next(found)) for window in one.windows])
+        for one in group
+    ]

@@ -1,0 +1,146 @@
+"""The task `sparsewell.ingest.v1`: journals a producer's documents, records the job, enqueues what was accepted."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+from celery.exceptions import Reject
+from pydantic import ValidationError
+
+from indexer.patience import patiently
+from indexer.quiet import complaint
+from indexer.runtime import Runtime
+from services.contracts import EncodeMessage, IngestMessage
+from services.documents import Document, parse_document
+from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError, TooLarge
+from services.index_spec import Generation, IndexSpec, checked_index_name
+from services.intake import Intake
+from services.opensearch.bulk import Outcome, Verdict, Write, write
+from services.opensearch.jobs import JobRecord, Rejection, add_call
+from services.opensearch.journal import read_many, read_many_call
+
+log = logging.getLogger(__name__)
+
+
+def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, redelivered: bool) -> dict[str, int]:
+    """Handles one message. While OpenSearch is away the message goes back to its queue: it is the only copy.
+
+    What can never be accepted is recorded in the job and logged with its code.
+    """
+    try:
+        message = IngestMessage.model_validate(body)
+    except ValidationError as error:
+        return _invalid(runtime, body, message_id, complaint(error))
+    job = message.job or message_id
+    try:
+        try:
+            generation = patiently(lambda: runtime.generation(message.index), runtime.worker.patience)
+        except (NotFound, InvalidInput) as error:
+            return _refuse_all(runtime, job, message.index, message_id, error, len(message.documents), message.offset)
+        return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
+    except (BackendUnavailable, Overloaded) as error:
+        log.warning("a message of %d documents goes back to its queue: %s", len(message.documents), error)
+        raise Reject(error.code, requeue=True) from error
+
+
+def _ingest(
+    runtime: Runtime, generation: Generation, message: IngestMessage, job: str, message_id: str, *, redelivered: bool
+) -> dict[str, int]:
+    settings = runtime.settings
+    intake = Intake(generation, job, runtime.clock, settings.lease_seconds)
+    version = _version(message)
+    for position, item in enumerate(message.documents, message.offset + 1):
+        intake.receive(position, partial(parse_bounded, item, generation.spec, settings.max_document_bytes, version))
+    writes = intake.writes()
+    verdicts = write(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
+    if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
+        raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
+    if redelivered:
+        verdicts = patiently(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
+    accepted = intake.settle(verdicts)
+    record = JobRecord(job, message.index, accepted=len(accepted), rejected=len(intake.rejections))
+    record.rejections = intake.rejections
+    _save(runtime, record, message_id)
+    for at in range(0, len(accepted), settings.message_documents):
+        part = EncodeMessage(index=message.index, ids=tuple(accepted[at : at + settings.message_documents]))
+        try:
+            runtime.publisher.encode(generation.encoder.name, part)
+        except BackendUnavailable as error:
+            log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+            break
+    return {"accepted": len(accepted), "rejected": len(intake.rejections)}
+
+
+def parse_bounded(item: dict[str, Any], spec: IndexSpec, max_bytes: int, version: int | None) -> Document:
+    """One document of a message; `version` is for one that brings none. Raises InvalidInput."""
+    size = len(orjson.dumps(item))
+    if size > max_bytes:
+        raise TooLarge(
+            "document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {size:,}.",
+            id=str(item.get("id"))[:512],
+        )  # fmt: skip
+    document = parse_document(item, spec)
+    return replace(document, version=version) if document.version is None else document
+
+
+def _version(message: IngestMessage) -> int | None:
+    """The producer's moment, but never one to come: a clock ahead of ours would keep later documents out."""
+    return None if message.sent_at is None else min(message.sent_at, time.time_ns() // 1000)
+
+
+def _forgive(runtime: Runtime, generation: Generation, writes: list[Write], verdicts: list[Verdict]) -> list[Verdict]:
+    """A message that comes again finds its own documents stored: those count as stored, not as superseded."""
+    late = {
+        one.id: (one.source["version"], one.source["job"])
+        for one, verdict in zip(writes, verdicts, strict=True)
+        if verdict.outcome is Outcome.SUPERSEDED
+    }
+    if not late:
+        return verdicts
+    found = read_many(runtime.search.send(read_many_call(generation.physical, list(late))))
+    ours = {s.id for s in found if (s.source.get("version"), s.source.get("job")) == late[s.id]}
+    return [
+        Verdict(Outcome.STORED) if one.id in ours else verdict for one, verdict in zip(writes, verdicts, strict=True)
+    ]
+
+
+def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason: str) -> dict[str, int]:
+    """A message that breaks the contract: refused whole, in its job if it names an index."""
+    log.error("invalid_message: %s", reason)
+    error = InvalidInput("invalid_message", f"The message breaks the contract: {reason}.")
+    documents, index, job = body.get("documents"), body.get("index"), body.get("job")
+    count = len(documents) if isinstance(documents, list) else 0
+    try:
+        checked_index_name(index if isinstance(index, str) else "")
+    except InvalidInput:
+        return {"rejected": count}
+    named = job if isinstance(job, str) and job.replace("-", "").replace("_", "").isalnum() and len(job) <= 64 else None
+    try:
+        return _refuse_all(runtime, named or message_id, str(index), message_id, error, count, 0)
+    except (BackendUnavailable, Overloaded) as failure:
+        log.warning("the refusal could not be recorded: %s", failure)
+        return {"rejected": count}
+
+
+def _refuse_all(
+    runtime: Runtime, job: str, index: str, message_id: str, error: SparsewellError, count: int, offset: int
+) -> dict[str, int]:
+    log.error("%s", error)
+    record = JobRecord(job, index, rejected=count)
+    record.rejections = [Rejection(offset + i, None, error.code, error.detail) for i in range(1, count + 1)]
+    _save(runtime, record, message_id)
+    return {"rejected": count}
+
+
+def _save(runtime: Runtime, record: JobRecord, message_id: str) -> None:
+    """Raises BackendUnavailable or Overloaded; the documents are journalled by then and would be taken again."""
+
+    def save() -> None:
+        runtime.make_jobs_index()
+        runtime.search.send(add_call(runtime.names, record, message_id))
+
+    patiently(save, runtime.worker.patience)

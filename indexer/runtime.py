@@ -1,0 +1,91 @@
+"""What a worker process holds: one encoder, its clients, and what it remembers of the indexes for a moment."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+
+from indexer.settings import WorkerSettings
+from models.encoder import Encoder
+from services.errors import Conflict, EncoderMismatch, NotFound
+from services.index_spec import Generation, Names
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import create_jobs_call, index_not_found, read_generation, resolve_call
+from services.queue import Publisher
+from services.settings import Settings
+from services.versions import Clock
+
+# A swapped alias or a deleted index is noticed after this long.
+REMEMBERED_SECONDS = 2.0
+
+LoadEncoder = Callable[[Settings], Encoder]
+
+
+def load_configured(settings: Settings) -> Encoder:
+    """The encoder of the settings, with their threads and batches."""
+    from models.registry import load_encoder
+
+    return load_encoder(settings.encoder, threads=settings.worker_threads)
+
+
+class Runtime:
+    """Made in the parent, filled in each child when its first task asks: no client and no session crosses a fork."""
+
+    def __init__(self, settings: Settings, worker: WorkerSettings, load: LoadEncoder = load_configured) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.names = Names(settings.index_prefix)
+        self.clock = Clock()
+        self._load = load
+        self._jobs_made = False
+        self._generations: dict[tuple[str, int | None], tuple[float, Generation]] = {}
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return self._load(self.settings)
+
+    @cached_property
+    def search(self) -> SyncSearch:
+        return SyncSearch(self.settings)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        return Publisher(self.settings.redis_url)
+
+    def generation(self, index: str, number: int | None = None) -> Generation:
+        """The generation of that number, None: the one that the alias points to.
+
+        Raises NotFound (`index_not_found`) and InvalidInput (`invalid_index_name`).
+        """
+        remembered = self._generations.get((index, number))
+        now = time.monotonic()
+        if remembered is not None and now - remembered[0] < REMEMBERED_SECONDS:
+            return remembered[1]
+        call = resolve_call(self.names, index)
+        if number is not None:
+            call = Call(call.method, f"/{self.names.physical(index, number)}/_mapping", params=call.params)
+        try:
+            generation = read_generation(self.search.send(call), index)
+        except NotFound:
+            self._generations.pop((index, number), None)
+            raise index_not_found(index) from None
+        self._generations[index, number] = (now, generation)
+        return generation
+
+    def check_encoder(self, generation: Generation) -> None:
+        """Raises EncoderMismatch (`encoder_mismatch`) unless the generation wants this process's very encoder."""
+        if generation.encoder.fingerprint != self.encoder.fingerprint:
+            raise EncoderMismatch(
+                "encoder_mismatch",
+                f"The index {generation.index!r} wants vectors of {generation.encoder.name} "
+                f"({generation.encoder.fingerprint}), and this worker holds {self.encoder.manifest.name} "
+                f"({self.encoder.fingerprint}): start a worker with that model directory (SPARSEWELL_ENCODER).",
+            )
+
+    def make_jobs_index(self) -> None:
+        """Makes the index of jobs once, so that OpenSearch does not invent a mapping for it."""
+        if self._jobs_made:
+            return
+        with suppress(Conflict):
+            self.search.send(create_jobs_call(self.names, self.settings))
+        self._jobs_made = True

@@ -1,0 +1,41 @@
+"""Settings of workers alone; what they share with the other processes is in `services.settings`."""
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.errors import ConfigurationError
+
+
+class WorkerSettings(BaseSettings):
+    """Times of a worker, in seconds, read from the environment (prefix `SPARSEWELL_`) when a factory asks.
+
+    They build on each other: a task stops taking new documents at `task_budget`, its process is killed at `task_limit`,
+    and a message that nobody acknowledged is delivered again after `redelivery`, which must be far above the limit, or
+    a long task would run twice at once.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SPARSEWELL_", extra="ignore", frozen=True)
+
+    task_budget: float = Field(30.0, gt=0)
+    task_limit: float = Field(300.0, gt=0)
+    redelivery: float = Field(1200.0, gt=0)
+    patience: float = Field(
+        60.0, gt=0, description="how long a task waits for an OpenSearch that is down or overloaded"
+    )
+    soft_shutdown: float = Field(20.0, ge=0, description="time for running tasks after SIGQUIT; SIGTERM waits for them")
+    redis_wait: float = Field(30.0, ge=0, description="how long a starting worker waits for Redis before it gives up")
+
+    def model_post_init(self, _context: object) -> None:
+        if self.redelivery < 2 * self.task_limit:
+            raise ValueError("SPARSEWELL_REDELIVERY must be at least twice SPARSEWELL_TASK_LIMIT")
+
+    @classmethod
+    def read(cls) -> "WorkerSettings":
+        """Reads the environment; a bad value is a ConfigurationError that names the variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            subject = f"The environment variable SPARSEWELL_{name}" if name else "The worker's settings"
+            raise ConfigurationError("bad_setting", f"{subject}: {first['msg']}.") from None

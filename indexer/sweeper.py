@@ -1,0 +1,168 @@
+"""The sweeper: enqueues again what stays pending although its message was taken or lost.
+
+It may run twice: each re-enqueueing is a compare-and-swap on the document's version, and only the winner publishes.
+"""
+
+import logging
+import random
+import signal
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from indexer.overtaken import QueueHead
+from services.contracts import EncodeMessage, encode_queue
+from services.errors import NotFound, SparsewellError
+from services.index_spec import Generation, Names
+from services.opensearch.bulk import Outcome, write
+from services.opensearch.client import SyncSearch
+from services.opensearch.generations import list_call, read_generations, refresh_call
+from services.opensearch.journal import Stored, dead_write, now_ms, overdue_call, read_hits, requeued_write
+from services.queue import Publisher
+from services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Documents of one look at a generation.
+PAGE = 1000
+# What could not be written in this time is still overdue at the next pass; and SIGTERM does not wait longer.
+WRITE_SECONDS = 5.0
+# Doubled leases end here: a document that nobody can encode at present is tried once an hour.
+LONGEST_LEASE = 3600.0
+NEVER_ENDED = (
+    "attempts_exhausted",
+    "Its encoding was begun {attempts} times and never ended: it seems to need more memory or time than a worker has.",
+)
+TRANSITIONS_EXHAUSTED = ("given_up", "It was enqueued a thousand times and never encoded; the workers' logs say why.")
+
+
+def next_lease(stored: Stored, lease_seconds: float) -> float:
+    """Seconds until it is looked at again: the lease, doubled for each transition that it has been through."""
+    return min(max(lease_seconds, LONGEST_LEASE), lease_seconds * 2.0 ** min(stored.transitions, 16))
+
+
+def end_of(stored: Stored, max_attempts: int) -> tuple[str, str] | None:
+    """Code and reason when there is no use in another attempt, else None.
+
+    Only attempts that a worker began count; waiting and lost messages do not.
+    """
+    if stored.attempts >= max_attempts:
+        error = stored.source.get("error")
+        if error:
+            return str(error["code"]), str(error["reason"])
+        return NEVER_ENDED[0], NEVER_ENDED[1].format(attempts=stored.attempts)
+    return None if stored.may_change else TRANSITIONS_EXHAUSTED
+
+
+@dataclass
+class Sweeper:
+    """One pass at a time over all generations. Keeps what it saw of the queues between passes."""
+
+    settings: Settings
+    search: SyncSearch
+    publisher: Publisher
+    _heads: dict[str, QueueHead] = field(default_factory=dict)
+
+    def sweep(self) -> Counter[str]:
+        """One pass; counts what became of overdue documents. Raises BackendUnavailable or Overloaded."""
+        counts: Counter[str] = Counter()
+        found = read_generations(self.search.send(list_call(Names(self.settings.index_prefix))))
+        by_encoder: dict[str, list[Generation]] = defaultdict(list)
+        for generation in found:
+            by_encoder[generation.encoder.name].append(generation)
+        for encoder, generations in by_encoder.items():
+            head = self._heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
+            # Redis is asked before anything is written: while it is away nothing is touched.
+            head.saw(now_ms(), self.publisher.oldest(encode_queue(encoder)))
+            before = head.overdue_before(now_ms())
+            if before is None:
+                continue
+            for generation in generations:
+                try:
+                    counts += self._sweep(generation, before)
+                except NotFound:
+                    continue  # deleted meanwhile
+        return counts
+
+    def _sweep(self, generation: Generation, before: int) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        while True:
+            page = read_hits(self.search.send(overdue_call(generation.physical, before, PAGE)))
+            done = self._again(generation, page)
+            counts += done
+            if len(page) < PAGE or not (done["enqueued"] or done["dead"]):
+                return counts
+            # What was just written is still seen with its old lease until then.
+            self.search.send(refresh_call(generation.physical))
+
+    def _again(self, generation: Generation, overdue: Sequence[Stored]) -> Counter[str]:
+        settings = self.settings
+        ends = [end_of(stored, settings.max_attempts) for stored in overdue]
+        writes = [
+            requeued_write(generation, stored, next_lease(stored, settings.lease_seconds))
+            if end is None
+            else dead_write(generation, stored, *end)
+            for stored, end in zip(overdue, ends, strict=True)
+        ]
+        verdicts = write(self.search, writes, settings.journal_bytes, WRITE_SECONDS)
+        counts: Counter[str] = Counter()
+        won = []
+        for stored, end, verdict in zip(overdue, ends, verdicts, strict=True):
+            if verdict.outcome is not Outcome.STORED:
+                counts[verdict.outcome.value] += 1
+            elif end is None:
+                won.append(stored.id)
+            else:
+                counts["dead"] += 1
+                log.warning("document %r of %s: %s", stored.id, generation.physical, end[0])
+        for at in range(0, len(won), settings.message_documents):
+            ids = tuple(won[at : at + settings.message_documents])
+            message = EncodeMessage(index=generation.index, ids=ids, generation=generation.number)
+            self.publisher.encode(generation.encoder.name, message)
+            counts["enqueued"] += len(ids)
+        return counts
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweeps until `stop`. Backends that are away are reported once, and once when they are back."""
+        trouble: str | None = None
+        while not stop.is_set():
+            try:
+                counts = self.sweep()
+            except SparsewellError as error:
+                if error.code != trouble:
+                    log.warning("not sweeping: %s", error)
+                trouble = error.code
+            except Exception:
+                # Whatever it is, a sweeper that has ended helps nobody; the next pass begins afresh.
+                if trouble != "unexpected":
+                    log.exception("not sweeping: unexpected error")
+                trouble = "unexpected"
+            else:
+                if trouble is not None:
+                    log.info("sweeping again")
+                trouble = None
+                if counts:
+                    log.info("overdue documents: %s", ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+            # Several sweepers should not look at the same moment.
+            stop.wait(self.settings.sweep_interval * random.uniform(0.8, 1.2))  # noqa: S311 (not a secret)
+
+
+def run_sweeper(settings: Settings) -> None:
+    """Sweeps until SIGTERM or SIGINT."""
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    search, publisher = SyncSearch(settings), Publisher(settings.redis_url)
+    log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
+    try:
+        Sweeper(settings, search, publisher).run(stop)
+    finally:
+        search.close()
+        publisher.close()
+    log.info("stopped")
