@@ -1,0 +1,80 @@
+"""The stand-in encoder: deterministic, what its docstring says, served like any other."""
+
+import math
+
+import numpy as np
+import pytest
+
+from models.registry import load_encoder, shipped_encoders
+from models.standin import EXPANSION, StandInEncoder
+from services.errors import ConfigurationError, InvalidInput
+from services.manifest import WEIGHTS_ROOT
+from services.query_table import QueryTable
+from services.vectors import lucene_truncate
+
+
+@pytest.fixture(scope="module")
+def encoder() -> StandInEncoder:
+    found = load_encoder("standin")
+    assert isinstance(found, StandInEncoder)
+    return found
+
+
+def weights(encoder: StandInEncoder, text: str) -> dict[str, float]:
+    (vector,) = encoder.encode(encoder.windows(text))
+    return {encoder.piece(i): w for i, w in zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)}
+
+
+def test_a_piece_weighs_the_logarithm_of_its_count(encoder: StandInEncoder) -> None:
+    found = weights(encoder, "tree tree of")
+    assert found == {
+        "tree": lucene_truncate([math.log(3)])[0],
+        "of": lucene_truncate([math.log(2)])[0],
+        "trees": lucene_truncate([EXPANSION * math.log(3)])[0],
+    }
+
+
+def test_it_encodes_the_same_text_the_same_way(encoder: StandInEncoder) -> None:
+    windows = encoder.windows("The lazy dogs of three towns. " * 100)
+    assert len(windows) > 1
+    first, second = encoder.encode(windows), load_encoder("standin").encode(list(windows))
+    assert [v.pack() for v in first] == [v.pack() for v in second]
+
+
+def test_it_keeps_at_most_top_k(encoder: StandInEncoder) -> None:
+    text = " ".join(f"{a}{b}" for a in "abcdefghijklmnop" for b in ("cat", "dog", "tree", "house", "river"))
+    for vector in encoder.encode(encoder.windows(text, 510, 0)):
+        assert len(vector) <= encoder.manifest.top_k
+        assert np.isfinite(vector.weights).all()
+        assert (vector.weights > 0).all()
+
+
+def test_nothing_but_unknown_pieces_gives_the_empty_vector(encoder: StandInEncoder) -> None:
+    assert [len(v) for v in encoder.encode(encoder.windows("🙂 \x00 🙃"))] == [0]
+    assert encoder.encode(encoder.windows("")) == []
+
+
+def test_windows_have_to_fit_the_model(encoder: StandInEncoder) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        encoder.windows("text", 511)
+    assert caught.value.code == "bad_window"
+
+
+def test_its_directory_serves_queries(encoder: StandInEncoder) -> None:
+    table = QueryTable.load(WEIGHTS_ROOT / "standin")
+    assert table.fingerprint == encoder.fingerprint
+    query = table.encode("tree houses", 64)
+    matching = encoder.encode(encoder.windows("a house in a tree"))[0].dot(query.by_id())
+    assert matching > encoder.encode(encoder.windows("a boat on a lake"))[0].dot(query.by_id())
+
+
+def test_shipped_encoders_are_listed_by_name() -> None:
+    names = [manifest.name for manifest in shipped_encoders()]
+    assert "standin" in names
+    assert names == sorted(names)
+
+
+def test_an_unknown_name_says_what_there_is() -> None:
+    with pytest.raises(ConfigurationError, match="standin") as caught:
+        load_encoder("no-such-encoder")
+    assert caught.value.code == "unknown_encoder"
