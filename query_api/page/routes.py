@@ -35,7 +35,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "content-security-policy": CONTENT_SECURITY_POLICY,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        # Kept by the browser, but asked about each time: an upgrade of the API never meets the scripts of an older page.
+        # Kept, but asked about each time: an upgraded API never meets the scripts of an older page.
         "cache-control": "no-cache",
     }
 )

@@ -84,7 +84,7 @@ function showAnswers(answers) {
     const { element: body, alignment } = renderComparison(answers, { index: view.index });
     const [left, right] = alignment.only;
     put({
-      said: `${counted(alignment.both, "document")} in both lists, ${left} only by keyword, ${right} only by sparse.`,
+      said: `${alignment.both || "No"} document${alignment.both === 1 ? "" : "s"} in both lists, ${left} only by keyword, ${right} only by sparse`,
       body: [body, more(answers)],
       side: renderInsight([{ label: "Keyword", answer: answers[0] }, { label: "Sparse", answer: answers[1] }]),
     });

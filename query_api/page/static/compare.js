@@ -54,10 +54,10 @@ function relationOf(rank, other, label) {
       class: `relation ${climbed > 0 ? "up" : climbed < 0 ? "down" : "same"}`,
       data: { act: "counterpart" },
       title: "Go to the same document in the other list",
-      "aria-label": `${label} rank ${other}, ${words}. Go there.`,
     },
-    h("span", { class: "arrow" }, arrow, climbed === 0 ? "" : String(Math.abs(climbed))),
+    h("span", { class: "arrow", "aria-hidden": "true" }, arrow, climbed === 0 ? "" : String(Math.abs(climbed))),
     ` ${label} ${other}`,
+    h("span", { class: "quiet" }, `, ${words}`),
   );
 }
 

@@ -8,9 +8,10 @@ export const whole = (number) => count.format(number);
 /** Counts with their noun: (1, "document") -> "1 document". */
 export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Milliseconds, in microseconds below a tenth of one. */
+/** Milliseconds; in microseconds below a tenth of one, in seconds above a thousand. */
 export function duration(ms) {
   if (!Number.isFinite(ms)) return "–";
+  if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
   if (ms < 0.1) return `${Math.round(ms * 1000)} µs`;
   return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }

@@ -68,7 +68,7 @@ function chips(hit, title) {
   if (hit.state && hit.state !== "encoded") {
     list.push(h("li", { class: `chip state state-${hit.state}`, title: STATES[hit.state] }, hit.state));
   }
-  if (hit.id !== title) list.push(h("li", { class: "chip id" }, hit.id));
+  if (!title.startsWith(hit.id)) list.push(h("li", { class: "chip id" }, hit.id));
   for (const [field, value] of Object.entries(hit.metadata ?? {})) {
     if (value === null || value === "") continue;
     list.push(h("li", { class: "chip" }, h("span", { class: "field" }, field), " ", plain(value)));

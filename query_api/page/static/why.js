@@ -16,12 +16,12 @@ export function whyPanel(hit) {
     { class: "why" },
     LISTS.map(({ list, label, note }) => {
       const entries = hit.why.filter((entry) => entry.list === list).sort((a, b) => b.contribution - a.contribution);
-      return entries.length > 0 && contributions(entries, label, note);
+      return entries.length > 0 && contributions(entries, { list, label, note });
     }),
   );
 }
 
-function contributions(entries, label, note) {
+function contributions(entries, { list, label, note }) {
   const strongest = entries[0].contribution;
   const [shown, rest] = [entries.slice(0, SHOWN), entries.slice(SHOWN)];
   const bars = h("ol", { class: "bars" }, shown.map((entry) => bar(entry, strongest)));
@@ -37,8 +37,8 @@ function contributions(entries, label, note) {
   }
   const expansions = entries.filter((entry) => entry.expansion);
   return h(
-    "section",
-    { "aria-label": `${label} contributions` },
+    "div",
+    { class: "contributions", data: { list } },
     h("p", { class: "why-head" }, h("b", {}, `${label} ${weight(total(entries))}`), ` ${note}`),
     bars,
     more,
