@@ -1,0 +1,174 @@
+"""Reads collections in BEIR's layout: corpus.jsonl (or .gz), queries.jsonl, qrels.tsv."""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.errors import ConfigurationError, InvalidInput
+
+Judgements = dict[str, dict[str, int]]
+
+_HEADERS = ({"query-id", "corpus-id", "score"}, {"qid", "did", "rel"}, {"query_id", "corpus_id", "score"})
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusDocument:
+    """One line of the corpus. `text` is never empty unless the title is: a title alone is taken as the text."""
+
+    id: str
+    title: str
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        """The body of the documents endpoint."""
+        return {"id": self.id, "text": self.text} | ({"title": self.title} if self.title else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Judged queries, and where the documents are; those are read as a stream, because they may be many."""
+
+    name: str
+    corpus: Path
+    queries: dict[str, str]
+    judgements: Judgements
+
+    def documents(self) -> Iterator[CorpusDocument]:
+        """The documents in file order. Raises InvalidInput (`malformed_collection`) with file and line."""
+        seen: set[str] = set()
+        for line, record in _records(self.corpus):
+            document_id = _identifier(self.corpus, line, record)
+            if document_id in seen:
+                raise _malformed(self.corpus, line, f"the id {document_id[:80]!r} came before")
+            seen.add(document_id)
+            title, text = (_string(self.corpus, line, record, name) for name in ("title", "text"))
+            yield CorpusDocument(document_id, title, text) if text else CorpusDocument(document_id, "", title)
+
+    @property
+    def judged(self) -> dict[str, str]:
+        """The queries that have judgements, by id: those that are asked."""
+        return {query: self.queries[query] for query in self.judgements if query in self.queries}
+
+    def unknown_queries(self) -> list[str]:
+        """Judged queries without a text. They cannot be asked and count in no figure."""
+        return [query for query in self.judgements if query not in self.queries]
+
+    def unknown_documents(self, known: set[str]) -> list[tuple[str, str]]:
+        """Judgements (query, document) of documents that are not in the corpus."""
+        return [(query, d) for query, judged in self.judgements.items() for d in judged if d not in known]
+
+    def known_judgements(self) -> Judgements:
+        """The judgements of queries that can be asked. Absent documents stay: what cannot be found is not found."""
+        return {query: self.judgements[query] for query in self.judged}
+
+
+def open_collection(directory: Path, queries: Path | None = None, judgements: Path | None = None) -> Collection:
+    """Finds the files of a collection and reads queries and judgements.
+
+    Files that are not given are DIR/queries.jsonl and DIR/qrels.tsv, or else BEIR's own DIR/qrels/test.tsv. Raises
+    ConfigurationError (`collection_not_found`) for missing files, InvalidInput (`malformed_collection`) with file and
+    line for what cannot be read.
+    """
+    if not directory.is_dir():
+        raise ConfigurationError("collection_not_found", f"There is no directory {directory}.")
+    return Collection(
+        directory.resolve().name,
+        _first(directory, "corpus.jsonl", "corpus.jsonl.gz"),
+        read_queries(queries or _first(directory, "queries.jsonl", "queries.jsonl.gz")),
+        read_judgements(judgements or _first(directory, "qrels.tsv", "qrels/test.tsv")),
+    )
+
+
+def read_queries(path: Path) -> dict[str, str]:
+    """Texts by id."""
+    found: dict[str, str] = {}
+    for line, record in _records(path):
+        query_id = _identifier(path, line, record)
+        if query_id in found:
+            raise _malformed(path, line, f"the id {query_id[:80]!r} came before")
+        found[query_id] = _string(path, line, record, "text")
+    if not found:
+        raise InvalidInput("malformed_collection", f"{path} has no queries.")
+    return found
+
+
+def read_judgements(path: Path) -> Judgements:
+    """Grades by query and document: tab-separated query, document and grade, with or without a line of names."""
+    found: Judgements = {}
+    for line, text in _lines(path):
+        columns = text.split("\t")
+        if line == 1 and set(columns) in _HEADERS:
+            continue
+        if len(columns) != 3:
+            raise _malformed(path, line, f"expected query, document and grade separated by tabs, found {len(columns)}")
+        query, document, grade = columns
+        try:
+            judged = int(grade)
+        except ValueError:
+            raise _malformed(path, line, f"the grade {grade[:80]!r} is not a whole number") from None
+        if found.setdefault(query, {}).setdefault(document, judged) != judged:
+            raise _malformed(path, line, "the same pair came before with another grade")
+    if not found:
+        raise InvalidInput("malformed_collection", f"{path} has no judgements.")
+    return found
+
+
+def _first(directory: Path, *names: str) -> Path:
+    for name in names:
+        if (directory / name).is_file():
+            return directory / name
+    raise ConfigurationError(
+        "collection_not_found",
+        f"{directory} has no {' or '.join(names)}; a collection is corpus.jsonl (or .gz), queries.jsonl and qrels.tsv.",
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with something in them, and their numbers from 1."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                try:
+                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+                except UnicodeDecodeError:
+                    raise _malformed(path, number, "not UTF-8") from None
+                if text.strip():
+                    yield number, text
+    except FileNotFoundError:
+        raise ConfigurationError("collection_not_found", f"There is no file {path}.") from None
+    except (OSError, EOFError) as error:
+        raise InvalidInput("malformed_collection", f"{path} cannot be read: {error}") from None
+
+
+def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, text in _lines(path):
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise _malformed(path, number, f"not JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise _malformed(path, number, "not a JSON object")
+        yield number, record
+
+
+def _identifier(path: Path, line: int, record: Mapping[str, Any]) -> str:
+    value = record.get("_id")
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise _malformed(path, line, "no `_id` (a string)")
+    return str(value)
+
+
+def _string(path: Path, line: int, record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _malformed(path, line, f"`{name}` is not a string")
+    return value if value.strip() else ""
+
+
+def _malformed(path: Path, line: int, problem: str) -> InvalidInput:
+    return InvalidInput("malformed_collection", f"{path}, line {line}: {problem}.")
