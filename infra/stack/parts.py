@@ -10,7 +10,7 @@ import httpx
 
 from infra import processes
 from infra.processes import Child
-from services.errors import BackendUnavailable
+from services.errors import BackendUnavailable, EncoderMismatch
 from services.settings import Settings
 
 
@@ -66,9 +66,14 @@ def wait_until_ready(part: Part, child: Child, timeout: float) -> None:
 
 def _api_is_ready(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/readyz", timeout=2, trust_env=False).is_success
-    except httpx.HTTPError:
+        answer = httpx.get(f"{address}/readyz", timeout=2, trust_env=False)
+        problem = {} if answer.is_success else answer.json()
+    except (httpx.HTTPError, ValueError):
         return False
+    if problem.get("code") == "encoder_mismatch":
+        # Waiting does not help: an index here was encoded with something that this API has no query table for.
+        raise EncoderMismatch("encoder_mismatch", f"The API is up and refuses to search. {problem.get('detail', '')}")
+    return answer.is_success
 
 
 def _worker_answers(settings: Settings) -> bool:

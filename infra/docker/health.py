@@ -1,0 +1,100 @@
+"""The health check of a container: `python -m infra.docker.health api|worker|sweeper`, exit status 0 or 1 and a reason.
+
+It is run inside the container of the process that it asks about, and reads the same settings.
+"""
+
+import http.client
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from services.settings import Settings
+
+PROCESSES = Path("/proc")
+
+
+def api(settings: Settings) -> str | None:
+    """None when `/readyz` of this container's API says 200, else what is wrong. A search needs no Redis."""
+    # Not urllib: it would ask a proxy, which containers often have in their environment, for an address of our own.
+    connection = http.client.HTTPConnection("127.0.0.1", settings.api_port, timeout=4)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer on port {settings.api_port}: {error}"
+    finally:
+        connection.close()
+    return None if status == http.client.OK else f"/readyz answered {status}"
+
+
+def worker(settings: Settings) -> str | None:
+    """None when the Celery worker of this host answers a ping through Redis, else what is wrong."""
+    from celery import Celery
+    from kombu.exceptions import OperationalError
+
+    node = f"celery@{socket.gethostname()}"
+    with Celery(broker=settings.redis_url, set_as_current=False) as app:
+        for _ in range(2):  # a ping is published, not queued: one sent while a worker reconnects is lost
+            try:
+                # With a destination it is over as soon as that one has answered.
+                if app.control.ping(destination=[node], timeout=5, connect_timeout=3):
+                    return None
+            except (OperationalError, OSError) as error:
+                return f"Redis cannot be asked: {error}"
+    return f"{node} did not answer"
+
+
+def sweeper(settings: Settings) -> str | None:
+    """None when the sweeper woke up within a sweep's interval, else what is wrong.
+
+    It serves nobody whom one could ask, so the kernel is asked how often its threads ran: one that hangs in a call
+    or is stopped does not gain a single context switch.
+    """
+    before = _wakes("sweeper")
+    if before is None:
+        return "there is no sweeper process"
+    deadline = time.monotonic() + settings.sweep_interval + 5
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if (now := _wakes("sweeper")) != before:
+            return None if now is not None else "the sweeper ended"
+    return f"the sweeper did not run for {settings.sweep_interval + 5:.0f} s"
+
+
+def _wakes(command: str) -> int | None:
+    """Voluntary context switches of all threads of the process `sparsewell COMMAND`; None when there is none."""
+    for directory in PROCESSES.iterdir():
+        try:
+            words = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            # The init process of the container has the same words at its end, behind its own.
+            if not any(Path(word).name == "sparsewell" for word in words[:2]) or command not in words:
+                continue
+            return sum(_switches(thread / "status") for thread in (directory / "task").iterdir())
+        except OSError:  # not a process, or one that ended while it was read
+            continue
+    return None
+
+
+def _switches(status: Path) -> int:
+    name = "voluntary_ctxt_switches:"
+    lines = status.read_text().splitlines()
+    return next(int(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+CHECKS: dict[str, Callable[[Settings], str | None]] = {"api": api, "worker": worker, "sweeper": sweeper}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the check that the only argument names; the exit status for `sys.exit`."""
+    if len(arguments) != 1 or arguments[0] not in CHECKS:
+        print(f"Say which process to ask: {', '.join(CHECKS)}.", file=sys.stderr)
+        return 2
+    complaint = CHECKS[arguments[0]](Settings.read())
+    print(f"{arguments[0]}: {complaint or 'healthy'}")
+    return 0 if complaint is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""`sparsewell node` as a user types it, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.accounts import child_account
+from infra.directories import temporary_state
+from infra.ports import free_port
+from infra.settings import LocalSettings
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def state(local_settings: LocalSettings) -> Iterator[Path]:
+    with temporary_state(child_account(local_settings.run_as)) as directory:
+        yield directory
+
+
+@pytest.fixture
+def run(state: Path) -> Iterator[Run]:
+    """Runs `sparsewell ARGUMENTS` with a state directory of this test's own."""
+    variables = {
+        "SPARSEWELL_STATE_DIR": str(state),
+        "SPARSEWELL_OPENSEARCH_PORT": str(free_port()),
+        "SPARSEWELL_OPENSEARCH_HEAP": "512m",
+    }
+
+    def call(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            env={**os.environ, **variables, **more},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    yield call
+    call("node", "stop")
+
+
+def test_start_status_stop(run: Run) -> None:
+    assert run("node", "status").returncode == 3
+    started = run("node", "start")
+    assert started.returncode == 0, started.stderr
+    assert "green" in started.stderr
+    shown = json.loads(run("node", "status").stdout)
+    assert shown["url"] == started.stdout.strip()
+    assert "is stopped" in run("node", "stop").stderr
+    assert run("node", "status").returncode == 3
+    assert "No OpenSearch of ours" in run("node", "stop").stderr
+
+
+def test_somebodys_cluster_is_used_and_nothing_is_started(run: Run, state: Path) -> None:
+    answer = run("node", "start", OPENSEARCH_URL="http://127.0.0.1:9")
+    assert answer.returncode == 0
+    assert "http://127.0.0.1:9" in answer.stderr
+    assert not (state / "opensearch").exists()
+
+
+def test_an_error_is_one_sentence_with_its_code(run: Run) -> None:
+    answer = run("node", "start", SPARSEWELL_JAVA_HOME="/nowhere")
+    assert answer.returncode == 1
+    assert "[java_unusable]" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,150 @@
+"""Background children: real ones, small ones."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import processes
+from infra.locks import exclusive
+from infra.ports import free_port, is_taken, require_free
+from infra.processes import Child
+from services.errors import ConfigurationError
+
+PATH = {"PATH": os.environ["PATH"]}
+Eventually = Callable[[Callable[[], object], float, str], None]
+
+
+def sleeper(tmp_path: Path, code: str = "import time; time.sleep(60)", *, tied: bool = False) -> Child:
+    return processes.start(
+        "sleeper",
+        [sys.executable, "-c", code],
+        tmp_path / "logs" / "sleeper.log",
+        environment=PATH,
+        directory=tmp_path,
+        tied=tied,
+    )
+
+
+def test_a_child_is_stopped_once_and_collected(tmp_path: Path) -> None:
+    child = sleeper(tmp_path)
+    assert child.alive()
+    assert processes.stop(child, 5)
+    assert not child.alive()
+    assert not psutil.pid_exists(child.pid)
+    assert not processes.stop(child, 5)
+
+
+def test_a_process_that_has_a_recorded_pid_by_chance_is_left_alone(tmp_path: Path) -> None:
+    child = sleeper(tmp_path)
+    try:
+        stranger = replace(child, started=child.started - 3600)
+        assert not stranger.alive()
+        assert not processes.stop(stranger, 5)
+        assert child.alive()
+    finally:
+        processes.stop(child, 5)
+
+
+def test_one_that_does_not_listen_is_killed_with_its_own_children(tmp_path: Path, eventually: Eventually) -> None:
+    child = sleeper(
+        tmp_path,
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True);"
+        "time.sleep(60)",
+    )
+    log = Path(child.log)
+    eventually(lambda: log.read_text().endswith("\n"), 10, "the child has a child")
+    grandchild = int(log.read_text())
+    began = time.monotonic()
+    assert processes.stop(child, 0.3)
+    assert time.monotonic() - began < 10
+    eventually(lambda: not psutil.pid_exists(grandchild), 5, "the grandchild is gone")
+    assert not child.alive()
+
+
+def test_the_record_survives_and_a_broken_one_is_none(tmp_path: Path) -> None:
+    child = Child("x", 1, 2.0, "log")
+    path = tmp_path / "deep" / "x.json"
+    processes.save(child, path, url="http://there")
+    assert processes.load(path) == (child, {"url": "http://there"})
+    path.write_text("{")
+    assert processes.load(path) is None
+    assert processes.load(tmp_path / "none.json") is None
+
+
+def test_the_output_of_both_streams_is_logged_and_the_last_run_is_kept(tmp_path: Path, eventually: Eventually) -> None:
+    child = sleeper(tmp_path, "import sys; print('out'); print('err', file=sys.stderr)")
+    eventually(lambda: not child.alive(), 10, "the child ends")
+    log = Path(child.log)
+    assert sorted(processes.last_lines(log).split()) == ["err", "out"]
+    assert len(processes.last_lines(log, 1).splitlines()) == 1
+    processes.set_aside(log)
+    assert not log.exists()
+    assert processes.last_lines(log) == ""
+    assert log.with_name("sleeper.log.previous").exists()
+    processes.stop(child, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventually: Eventually) -> None:
+    code = (
+        "import json, sys, time; from pathlib import Path; from infra import processes\n"
+        "start = lambda name, tied: processes.start(name, ['sleep', '60'], Path(sys.argv[1]) / name,"
+        " environment={'PATH': '/usr/bin:/bin'}, directory=Path('/'), tied=tied)\n"
+        "for name, tied in (('tied', True), ('free', False)):\n"
+        "    processes.save(start(name, tied), Path(sys.argv[1]) / f'{name}.json')\n"
+        "print('started', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"started\n"
+        parent.send_signal(signal.SIGKILL)
+    records = [processes.load(tmp_path / f"{name}.json") for name in ("tied", "free")]
+    assert records[0] is not None
+    assert records[1] is not None
+    (tied, _), (free, _) = records
+    eventually(lambda: not tied.alive(), 5, "the tied child is gone")
+    assert free.alive()
+    processes.stop(free, 5)
+
+
+def test_a_taken_port_is_named_with_who_has_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ConfigurationError) as caught:
+            require_free(port, "the test", "SPARSEWELL_SOME_PORT")
+    assert caught.value.code == "port_in_use"
+    for part in (str(port), f"process {os.getpid()}", "SPARSEWELL_SOME_PORT"):
+        assert part in caught.value.detail
+
+
+def test_a_free_port_is_free() -> None:
+    port = free_port()
+    assert not is_taken(port)
+    require_free(port, "the test", "X")
+
+
+def test_the_second_holder_of_a_lock_is_told_and_waits(tmp_path: Path, eventually: Eventually) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with exclusive(tmp_path / "lock", lambda: order.append("told")):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with exclusive(tmp_path / "lock", lambda: order.append("never")):
+        thread.start()
+        eventually(lambda: order == ["told"], 5, "the second is told to wait")
+        order.append("first")
+    thread.join(5)
+    assert order == ["told", "first", "second"]
