@@ -1,0 +1,169 @@
+"""docker-compose.yml without an engine: it follows the specification, our rules, and the programs that it starts."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import dockerfile_text as dockerfile
+import jsonschema
+import pytest
+import yaml
+from typer.main import get_command
+
+from cli.main import app
+from infra.docker.health import CHECKS
+from services.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((Path(__file__).parent / "schema" / "compose-spec.json").read_text())
+STAGES = dockerfile.read(REPOSITORY / "infra" / "docker" / "Dockerfile")
+
+
+def interpolated(text: str) -> str:
+    """`${NAME:-default}` as compose fills it in when nothing is set. Without a default there is nothing to fill in."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+COMPOSE: dict[str, Any] = yaml.safe_load(interpolated((REPOSITORY / "docker-compose.yml").read_text()))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("api", "worker", "sweeper")
+
+each_service = pytest.mark.parametrize("name", SERVICES)
+each_of_ours = pytest.mark.parametrize("name", OURS)
+
+
+def test_it_follows_the_compose_specification() -> None:
+    jsonschema.Draft202012Validator(SCHEMA).validate(COMPOSE)
+
+
+def test_the_schema_refuses_what_is_wrong() -> None:
+    wrong = {"services": {"api": SERVICES["api"] | {"mem_limits": "1g"}}}
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(wrong)
+
+
+def test_it_has_the_parts_of_the_local_stack() -> None:
+    assert set(SERVICES) == {"opensearch", "redis", *OURS}
+
+
+def test_every_variable_has_a_default() -> None:
+    assert "${" not in interpolated((REPOSITORY / "docker-compose.yml").read_text())
+
+
+@each_service
+def test_a_service_is_pinned_checked_limited_and_comes_back(name: str) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+(-\w+)?", service["image"])
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert {"interval", "timeout", "retries", "start_period"} < set(service["healthcheck"])
+    assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+    assert service["restart"] == "unless-stopped"
+    assert service["logging"]["options"]["max-size"]
+
+
+@each_service
+def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    user, _, group = service["user"].partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices"} & set(service)
+
+
+@pytest.mark.parametrize("name", [*OURS, "redis"])
+def test_the_root_file_system_is_read_only_with_scratch_space(name: str) -> None:
+    assert SERVICES[name]["read_only"] is True
+    assert any(mount.startswith("/tmp:size=") for mount in SERVICES[name]["tmpfs"])  # noqa: S108
+
+
+@each_service
+def test_ports_are_published_on_loopback_only(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+
+
+def test_ports_are_those_of_the_local_stack() -> None:
+    published = {name: SERVICES[name]["ports"][0].split(":")[1] for name in ("opensearch", "redis", "api")}
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert f":{published['opensearch']}" in defaults["opensearch_url"]
+    assert f":{published['redis']}/" in defaults["redis_url"]
+    assert published["api"] == str(defaults["api_port"])
+
+
+@each_service
+def test_volumes_are_named_and_declared(name: str) -> None:
+    for volume in SERVICES[name].get("volumes", []):
+        assert volume.split(":")[0] in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", ["opensearch", "redis"])
+def test_a_store_keeps_its_data_in_a_volume(name: str) -> None:
+    assert SERVICES[name]["volumes"]
+
+
+@each_of_ours
+def test_a_process_of_ours_waits_for_healthy_stores(name: str) -> None:
+    assert SERVICES[name]["depends_on"] == {
+        store: {"condition": "service_healthy"} for store in ("opensearch", "redis")
+    }
+
+
+@each_of_ours
+def test_a_command_is_one_of_the_command_line(name: str) -> None:
+    command = SERVICES[name]["command"]
+    assert dockerfile.last(STAGES, SERVICES[name]["build"]["target"], "ENTRYPOINT").listed() == ["sparsewell"]
+    assert len(command) == 1
+    assert command[0] in get_command(app).commands  # type: ignore[attr-defined]
+
+
+@each_of_ours
+def test_the_environment_names_settings(name: str) -> None:
+    variables = SERVICES[name]["environment"]
+    known = {f"SPARSEWELL_{field.upper()}" for field in Settings.model_fields}
+    assert set(variables) <= known
+
+
+@each_of_ours
+def test_the_environment_is_accepted_by_the_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in SERVICES[name]["environment"].items():
+        monkeypatch.setenv(variable, value)
+    settings = Settings.read()
+    assert settings.opensearch_url == "http://opensearch:9200"
+    assert settings.redis_url == "redis://redis:6379/0"
+
+
+@each_of_ours
+def test_an_image_of_ours_is_built_from_a_stage_and_carries_our_version(name: str) -> None:
+    service = SERVICES[name]
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert (REPOSITORY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    assert service["build"]["target"] in STAGES
+    assert service["image"] == f"sparsewell-{service['build']['target']}:{version}"
+
+
+@each_of_ours
+def test_a_health_check_of_ours_asks_the_process_that_runs(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "infra.docker.health", name]
+    assert name in CHECKS
+
+
+def test_the_sweepers_check_has_the_time_that_it_takes() -> None:
+    seconds = int(SERVICES["sweeper"]["healthcheck"]["timeout"].removesuffix("s"))
+    assert seconds > Settings.model_fields["sweep_interval"].default + 5
+
+
+def test_redis_keeps_what_it_took() -> None:
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+
+
+def test_a_heap_fits_its_container() -> None:
+    heap = re.search(r"-Xmx(\d+)g", SERVICES["opensearch"]["environment"]["OPENSEARCH_JAVA_OPTS"])
+    limit = SERVICES["opensearch"]["deploy"]["resources"]["limits"]["memory"]
+    assert heap is not None
+    assert int(heap[1]) * 1024 * 2 <= int(limit.removesuffix("m"))

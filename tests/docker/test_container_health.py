@@ -1,0 +1,132 @@
+"""The health check of the containers, against real processes: it says healthy, and it notices what is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from infra.docker import health
+from infra.ports import free_port
+from infra.stack.parts import settings_environment
+from services.settings import Settings
+
+Started = tuple[Settings, subprocess.Popen[bytes]]
+
+# Named as the installed command is, so that /proc shows what it would show in the container.
+SWEEPER = "import time\nwhile True: time.sleep(0.05)\n"
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like the sweeper and wakes up twenty times a second."""
+    program = tmp_path / "sparsewell"
+    program.write_text(SWEEPER)
+    with subprocess.Popen([sys.executable, program, "sweeper"]) as process:
+        see_only(process, tmp_path, monkeypatch)
+        yield process
+        process.kill()
+
+
+def see_only(process: subprocess.Popen[bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container of its own: other sweepers of this machine are not in sight."""
+    (folder / "proc").mkdir()
+    (folder / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
+    monkeypatch.setattr(health, "PROCESSES", folder / "proc")
+
+
+class _Answer(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.parametrize(("status", "complaint"), [(200, None), (503, "/readyz answered 503")])
+def test_the_apis_check_asks_whether_it_is_ready(
+    status: int, complaint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A proxy in the environment is none of its business.
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(_Answer, "status", status)
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert health.api(Settings(api_port=server.server_port)) == complaint
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_apis_check_notices_that_nobody_listens() -> None:
+    assert "no answer" in str(health.api(Settings(api_port=free_port())))
+
+
+@pytest.fixture
+def running(settings: Settings) -> Iterator[Callable[[str], Started]]:
+    """Starts `sparsewell COMMAND` as a container would, with settings of this test's own; gives those settings and the process."""
+    settings = settings.model_copy(update={"encoder": "standin", "worker_concurrency": 1, "sweep_interval": 1.0})
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(command: str) -> Started:
+        program = Path(sys.executable).parent / "sparsewell"
+        started.append(subprocess.Popen([program, command], env=os.environ | settings_environment(settings)))
+        return settings, started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_the_workers_check_hears_the_worker_of_this_host(running: Callable[[str], Started]) -> None:
+    settings, _ = running("worker")
+    complaints = [health.worker(settings)]
+    while complaints[-1] and len(complaints) < 6:
+        complaints.append(health.worker(settings))
+    assert complaints[-1] is None
+
+
+def test_the_workers_check_notices_that_there_is_none(redis_url: str) -> None:
+    assert "did not answer" in str(health.worker(Settings(redis_url=redis_url)))
+
+
+def test_the_sweepers_check_sees_the_real_one(
+    running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, process = running("sweeper")
+    see_only(process, tmp_path, monkeypatch)
+    assert health.sweeper(settings) is None
+
+
+def test_the_workers_check_notices_that_redis_is_away() -> None:
+    assert "Redis cannot be asked" in str(health.worker(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0")))
+
+
+@pytest.mark.usefixtures("sleeper")
+def test_the_sweepers_check_sees_it_wake_up() -> None:
+    assert health.sweeper(Settings(sweep_interval=0.5)) is None
+
+
+def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[bytes]) -> None:
+    sleeper.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
+    try:
+        assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5)))
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+
+
+def test_an_unknown_process_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert health.main(["scheduler"]) == 2
+    assert "api, worker, sweeper" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""The Dockerfile and .dockerignore, read: lint, pins, what each image may hold."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import bare_image
+import dockerfile_text as dockerfile
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
+STAGES = dockerfile.read(DOCKERFILE)
+IMAGES = ("api", "worker")
+
+each_image = pytest.mark.parametrize("image", IMAGES)
+
+
+def hadolint(file: Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}")
+    assert program, "hadolint is not installed: pip install -r requirements/dev.txt"
+    return subprocess.run([program, "--no-color", str(file)], capture_output=True, text=True, check=False)
+
+
+def test_hadolint_finds_nothing() -> None:
+    done = hadolint(DOCKERFILE)
+    assert done.returncode == 0, done.stdout
+
+
+def test_hadolint_would_find_something(tmp_path: Path) -> None:
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM python\nRUN cd /tmp && pip install numpy\n")
+    assert "DL3006" in hadolint(file).stdout
+
+
+def test_the_base_is_pinned_to_a_full_version() -> None:
+    parents = {stage.parent for stage in STAGES.values()} - set(STAGES)
+    assert len(parents) == 1
+    assert re.fullmatch(r"python:3\.12\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", parents.pop())
+
+
+@each_image
+def test_an_image_runs_as_a_number_that_is_not_root(image: str) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", dockerfile.last(STAGES, image, "USER").rest)
+
+
+@each_image
+def test_an_image_checks_its_own_health(image: str) -> None:
+    assert dockerfile.last(STAGES, image, "HEALTHCHECK").rest.endswith(f'"infra.docker.health", "{image}"]')
+
+
+@each_image
+def test_labels_name_the_version_and_the_licence(image: str) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    labels = dict(
+        re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', dockerfile.last(STAGES, image, "LABEL").rest)
+    )
+    assert labels["version"] == project["version"]
+    assert labels["licenses"] == project["license"]
+    assert labels["title"] == f"sparsewell-{image}"
+    assert {"description", "revision"} <= set(labels)
+
+
+@each_image
+def test_an_image_takes_nothing_but_the_environment_of_its_build_stage(image: str) -> None:
+    """So nothing of the build context, pip's leftovers or an ONNX file of an earlier layer can be in it."""
+    copies = [each for stage in dockerfile.ancestry(STAGES, image) for each in stage.all("COPY")]
+    assert [dockerfile.copy_of(each) for each in copies] == [
+        dockerfile.Copy(("/opt/sparsewell",), "/opt/sparsewell", f"{image}-build")
+    ]
+
+
+@pytest.mark.parametrize(("image", "lock"), [("api", "requirements/base.txt"), ("worker", "requirements/worker.txt")])
+def test_dependencies_come_from_the_lock_file_with_hashes(image: str, lock: str) -> None:
+    installs = [each.rest for each in STAGES[f"{image}-build"].all("RUN") if " install " in each.rest]
+    assert len(installs) == 2
+    assert "--require-hashes" in installs[0]
+    assert installs[0].endswith(f"-r {lock}")
+    assert "--only-binary :all:" in installs[0]
+    assert "--no-deps --no-build-isolation ." in installs[1]
+
+
+def test_the_api_has_no_code_of_models_or_indexer() -> None:
+    sources = {source for each in STAGES["api-build"].all("COPY") for source in dockerfile.copy_of(each).sources}
+    assert {"services", "query_api", "cli"} <= sources
+    assert not {"indexer", "models", "requirements/worker.txt"} & sources
+
+
+@each_image
+def test_every_source_of_a_copy_reaches_the_engine(image: str) -> None:
+    sent = bare_image.context(REPOSITORY)
+    for each in STAGES[f"{image}-build"].all("COPY"):
+        for source in dockerfile.copy_of(each).sources:
+            assert any(path == source or path.startswith(f"{source}/") for path in sent), source
+
+
+def test_the_context_holds_no_more_than_the_images_need() -> None:
+    sent = bare_image.context(REPOSITORY)
+    assert not [path for path in sent if "__pycache__" in path or path.endswith((".pyc", ".pt", ".safetensors"))]
+    assert not [
+        path for path in sent if path.startswith(("tests", "docs", ".git", ".venv", "benchmarks", "models/export"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("README.md", True),
+        ("services/settings.py", True),
+        ("models/weights/standin/manifest.json", True),
+        ("models/export/graph.py", False),
+        ("services/__pycache__/settings.cpython-312.pyc", False),
+        ("requirements/dev.txt", False),
+        (".env", False),
+        ("tests/conftest.py", False),
+    ],
+)
+def test_dockerignore_decides(path: str, sent: bool) -> None:
+    patterns = bare_image.ignore_patterns(REPOSITORY / ".dockerignore")
+    assert bare_image.included(patterns, path) is sent

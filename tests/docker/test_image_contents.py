@@ -1,0 +1,109 @@
+"""The api image, laid out in a bare folder from the Dockerfile: it holds no model, and the base install suffices."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import bare_image
+import dockerfile_text as dockerfile
+import httpx
+import pytest
+
+from infra.ports import free_port
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
+    return bare_image.lay_out(REPOSITORY, DOCKERFILE, "api", tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def serving(image: bare_image.BareImage) -> Iterator[dict[str, str]]:
+    """The image's own command, without OpenSearch and Redis behind it; gives the environment that it runs in."""
+    closed = free_port()
+    environment = image.environment | {
+        "SPARSEWELL_API_HOST": "127.0.0.1",
+        "SPARSEWELL_API_PORT": str(free_port()),
+        "SPARSEWELL_OPENSEARCH_URL": f"http://127.0.0.1:{closed}",
+        "SPARSEWELL_REDIS_URL": f"redis://127.0.0.1:{closed}/0",
+    }
+    stages = dockerfile.read(DOCKERFILE)
+    entry, command = (dockerfile.last(stages, "api", word).listed() for word in ("ENTRYPOINT", "CMD"))
+    assert entry
+    assert command
+    program = image.root / "opt/sparsewell/bin" / entry[0]
+    with subprocess.Popen(
+        [program, *entry[1:], *command], env=environment, cwd=image.directory, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert "listening" in process.stdout.readline()
+        yield environment
+        process.terminate()
+        assert process.wait(timeout=20) in {0, -15}
+
+
+def python(image: bare_image.BareImage, code: str) -> str:
+    return image.run("python", "-c", code).stdout.strip()
+
+
+def test_the_command_and_the_application_load(image: bare_image.BareImage) -> None:
+    assert "Serve the REST API" in image.run("sparsewell", "api", "--help").stdout
+    assert python(image, "import query_api.app as app; print(app.__file__)").startswith(str(image.root))
+
+
+def test_the_environment_is_the_locked_one(image: bare_image.BareImage) -> None:
+    lock = (REPOSITORY / "requirements" / "base.txt").read_text()
+    code = "import importlib.metadata as m\nfor each in m.distributions(): print(f'{each.name}=={each.version}')"
+    installed = python(image, code).split()
+    locked = {line.split()[0].lower().replace("_", "-") for line in lock.splitlines() if "==" in line}
+    ours = {each for each in installed if each.startswith("sparsewell==")}
+    assert len(ours) == 1
+    assert {each.lower().replace("_", "-") for each in set(installed) - ours} <= locked
+
+
+@pytest.mark.parametrize(
+    "module", ["onnxruntime", "celery", "torch", "transformers", "indexer", "models.registry", "pip", "setuptools"]
+)
+def test_what_has_no_place_in_it_is_absent(image: bare_image.BareImage, module: str) -> None:
+    done = image.run("python", "-c", f"import {module}", check=False)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr
+
+
+def test_of_each_encoder_it_holds_the_query_side_only(image: bare_image.BareImage) -> None:
+    shipped = {path.parent.name for path in (REPOSITORY / "models" / "weights").glob("*/manifest.json")}
+    inside = {path.parent.name for path in image.root.rglob("models/weights/*/manifest.json")}
+    assert shipped == inside
+    names = {path.name for path in image.root.rglob("models/weights/*/*")}
+    assert names == {"manifest.json", "tokenizer.json", "query_weights.json"}
+    assert not [*image.root.rglob("*.onnx"), *image.root.rglob("*.safetensors")]
+
+
+def test_it_encodes_a_query(image: bare_image.BareImage) -> None:
+    code = """
+from services.manifest import resolve
+from services.query_table import QueryTable
+from services.settings import Settings
+print(len(QueryTable.load(resolve(Settings.read().encoder)).encode("make a temporary folder", 100).ids))
+"""
+    assert int(python(image, code)) > 2
+
+
+def test_it_serves_the_page_and_tells_its_health(image: bare_image.BareImage, serving: dict[str, str]) -> None:
+    address = f"http://127.0.0.1:{serving['SPARSEWELL_API_PORT']}"
+    with httpx.Client(base_url=address, trust_env=False) as client:
+        assert "<html" in client.get("/").text
+        assert client.get("/healthz").status_code == 200
+    started = time.monotonic()
+    check = dockerfile.last(dockerfile.read(DOCKERFILE), "api", "HEALTHCHECK").rest.partition("CMD ")[2]
+    asked = bare_image.BareImage(image.root, serving, image.directory).run(*json.loads(check), check=False)
+    # OpenSearch is away: alive, but not fit to answer searches.
+    assert (asked.returncode, asked.stdout.strip()) == (1, "api: /readyz answered 503")
+    assert time.monotonic() - started < 5
