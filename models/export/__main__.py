@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
 log = logging.getLogger("models.export")
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
     parser.add_argument(
         "checkpoint", type=Path, help="config.json, model.safetensors, tokenizer.json, query_weights.json"
@@ -41,7 +42,7 @@ def _arguments() -> argparse.Namespace:
         "--parity", type=Path, action="append", default=[], help="a BEIR-layout collection to measure on"
     )
     parser.add_argument("--report", type=Path, help="where the parity report goes")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def export(arguments: argparse.Namespace) -> str:
@@ -101,9 +102,10 @@ def add_parity(arguments: argparse.Namespace) -> None:
     write_manifest(out, description, FILES)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with the process's arguments, or with `argv`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = _arguments()
+    arguments = _arguments(argv)
     log.info("%s has the fingerprint %s", arguments.out, export(arguments))
     if arguments.parity:
         add_parity(arguments)

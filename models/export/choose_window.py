@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.export.collection import Collection, mean_ndcg, read_collection
-from models.export.parity import cpu_name
+from models.export.machine import cpu_name
 from models.onnx_encoder import OnnxSparseEncoder
 from models.windows import Window
 from services.manifest import read_manifest, resolve

@@ -14,6 +14,7 @@ import numpy as np
 from models.export.checkpoint import Checkpoint
 from models.export.collection import Collection, mean_ndcg
 from models.export.graph import Int8, build_graph
+from models.export.machine import cpu_name
 from models.export.reference import TorchReference
 from models.export.rows import RowEncoder, RowVectors, encode_rows, graph_encoder
 from models.tokenising import Pieces
@@ -125,13 +126,3 @@ def parity(
                 }
         report["collections"][collection.name] = found
     return report
-
-
-def cpu_name() -> str:
-    """The processor's model as the system names it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
