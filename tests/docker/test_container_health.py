@@ -35,6 +35,8 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
 
 def see_only(process: subprocess.Popen[bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container of its own: other sweepers of this machine are not in sight."""
+    while b"sweeper" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # empty for a moment after exec
+        assert process.poll() is None
     (folder / "proc").mkdir()
     (folder / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
     monkeypatch.setattr(health, "PROCESSES", folder / "proc")
@@ -74,7 +76,7 @@ def test_the_apis_check_notices_that_nobody_listens() -> None:
 
 @pytest.fixture
 def running(settings: Settings) -> Iterator[Callable[[str], Started]]:
-    """Starts `sparsewell COMMAND` as a container would, with settings of this test's own; gives those settings and the process."""
+    """Starts `sparsewell COMMAND` as a container would; gives the settings, this test's own, and the process."""
     settings = settings.model_copy(update={"encoder": "standin", "worker_concurrency": 1, "sweep_interval": 1.0})
     started: list[subprocess.Popen[bytes]] = []
 
