@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,8 +55,8 @@ def demo(
             console.print(f"The search page, until `make down` (or `sparsewell down`):\n\n  {stack.api_url}/\n")
         else:
             console.print(
-                f"The search page is at {stack.api_url}/ while the service runs: "
-                "`make demo KEEP=1` leaves it running.\n"
+                "What this started is stopped again now. `make demo KEEP=1` leaves it running,\n"
+                f"with the search page at\n\n  {stack.api_url}/\n"
             )
 
 
@@ -77,9 +77,9 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
     kinds = Counter(document["metadata"]["kind"] for document in corpus)
     python = ".".join(str(part) for part in sys.version_info[:3])
     console.print(
-        f"{len(corpus):,} documents from Python {python}: "
+        f"{len(corpus):,} documents from Python {python}, read in {seconds['read_corpus']:.1f} s:\n"
         + ", ".join(f"{count:,} {_plural(kind)}" for kind, count in kinds.most_common())
-        + f" (read in {seconds['read_corpus']:.1f} s)."
+        + "."
     )
     try:
         # trust_env: a proxy that is set for the outside world must not come between us and this machine.
@@ -111,7 +111,7 @@ def _index(console: "Console", service: "Service", corpus: Sequence[dict[str, An
     job = service.send(corpus)
     seconds["accept"] = time.perf_counter() - began
     console.print(
-        f"Accepted in {seconds['accept']:.1f} s: every document is stored and found by keyword. "
+        f"Accepted in {seconds['accept']:.1f} s: every document is stored, and found by keyword.\n"
         "The worker encodes them now, which makes them found by meaning."
     )
     for _ in _shown(console, follow(lambda: service.job(job), began)):
@@ -122,12 +122,13 @@ def _index(console: "Console", service: "Service", corpus: Sequence[dict[str, An
 
 
 def _shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
-    """Passes the steps on and shows them: as a bar in a terminal, elsewhere as a line every five seconds."""
+    """Passes the steps on and shows them: as a bar in a terminal, elsewhere as some twenty lines."""
     if not console.is_terminal or console.is_dumb_terminal:
-        shown = 0.0
+        seconds, share = 0.0, 0.0
         for step in steps:
-            if step.seconds - shown >= 5:
-                shown = step.seconds
+            waited, moved = step.seconds - seconds, step.encoded / max(step.total, 1) - share
+            if waited >= 30 or (waited >= 5 and moved >= 0.05):
+                seconds, share = step.seconds, share + moved
                 console.print(
                     f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
                     f"{step.rate:,.0f} a second"
@@ -161,7 +162,7 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
 
 
 def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
-    """The first question of each pattern of who answered: three names a mode, and a later one that answers it."""
+    """The first question of each pattern of who answered: the first three names of each mode."""
     from rich.text import Text
 
     from examples.stdlib.tally import MODES, contrasts
@@ -177,34 +178,38 @@ def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
         console.print(
             Text.assemble(f"\n  {item.question.text}", (f"\n  {head}; so are {count} of {len(asked)} questions", "dim"))
         )
-        console.print(Text("  " + "".join(f"{'     ' + LABELS[mode]:{width}}" for mode in MODES).rstrip(), "dim"))
-        for place in range(1, SHOWN_PLACES + 1):
-            console.print(_row(dict.fromkeys(MODES, place), item, width))
-        later = {mode: rank for mode in MODES if (rank := item.rank(mode) or 0) > SHOWN_PLACES}
-        if later:
-            console.print(_row(later, item, width))
+        console.print(Text("  " + "".join(f"{'  ' + LABELS[mode]:{width}}" for mode in MODES).rstrip(), "dim"))
+        for place in range(SHOWN_PLACES):
+            console.print(_row(item, place, width))
+        later = [(mode, item.rank(mode) or 0) for mode in MODES]
+        found = [f"{LABELS[mode]} at {rank}" for mode, rank in later if rank > SHOWN_PLACES]
+        if found:
+            console.print(Text(f"  Further down: {', '.join(found)}.", "dim"))
 
 
-def _row(places: Mapping[str, int], item: "Asked", width: int) -> "Text":
-    """One line: for each mode the name at its place; nothing for a mode without one."""
+def _row(item: "Asked", place: int, width: int) -> "Text":
+    """One line: for each mode the name at a place, counted from 0."""
     from rich.text import Text
 
     from examples.stdlib.tally import MODES
 
     line = Text("  ")
     for mode in MODES:
-        place = places.get(mode, 0)
-        ids = item.rankings[mode].ids[place - 1 : place] if place else ()
+        ids = item.rankings[mode].ids[place : place + 1]
         right = item.question.rank(list(ids)) is not None
-        cell = f"{place:>2} {'*' if right else ' '} {_fitting(ids[0], width - 6)}" if ids else ""
+        cell = f"{'*' if right else ' '} {_fitting(ids[0], width - 4)}" if ids else "  -"
         line.append(f"{cell:{width}}", "green" if right else "")
     line.rstrip()
     return line
 
 
 def _fitting(name: str, width: int) -> str:
-    """A dotted name cut to a width; its end says more than its beginning."""
-    return name if len(name) <= width else ".." + name[-(width - 2) :]
+    """A dotted name cut to a width, at a dot where possible; its end says more than its beginning."""
+    if len(name) <= width:
+        return name
+    tail = name[-(width - 2) :]
+    _, dot, rest = tail.partition(".")
+    return f"..{rest if dot else tail}"
 
 
 def _share(count: int, of: int) -> str:

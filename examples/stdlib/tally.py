@@ -60,12 +60,13 @@ def tally(asked: Sequence[Asked]) -> list[ModeTally]:
 def contrasts(asked: Sequence[Asked]) -> list[tuple[tuple[bool, ...], int, Asked]]:
     """One example for each pattern of which modes answered: (pattern in the order of MODES, how many like it, example).
 
-    The example is the first question of the file with that pattern, so nobody picks it; the commonest pattern first.
+    The example is the first question of the file with that pattern, so nobody picks it. Patterns that more modes
+    answer come first, then the commoner ones.
     """
     groups: dict[tuple[bool, ...], list[Asked]] = {}
     for item in asked:
         groups.setdefault(tuple(item.answered(mode) for mode in MODES), []).append(item)
-    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    ordered = sorted(groups.items(), key=lambda group: (-sum(group[0]), -len(group[1])))
     return [(pattern, len(items), items[0]) for pattern, items in ordered]
 
 
