@@ -45,7 +45,10 @@ export function wordStrength(why) {
 
 const largest = (entries) => Math.max(0, ...entries.map(({ contribution }) => contribution));
 
-/** The summed contribution of the pieces that spell `word`, 0 when it cannot be spelt: whole, or a start and what follows. */
+/**
+ * The summed contribution of the pieces that spell `word`: whole, a start and what follows, or a start and an ending
+ * that did not contribute, for half ("folders" may be `folder` and `##s`, or a piece of its own). 0 when none do.
+ */
 function piecesOf(word, first, inner) {
   if (first.has(word)) return first.get(word);
   for (let end = word.length - 1; end > 0; end -= 1) {
@@ -53,6 +56,7 @@ function piecesOf(word, first, inner) {
     if (start === undefined) continue;
     const rest = longestRun(word.slice(end), inner);
     if (rest > 0) return start + rest;
+    if (isFormOf(word, word.slice(0, end))) return start / 2;
   }
   return 0;
 }

@@ -1,0 +1,204 @@
+"""Keyword and sparse results side by side, the keyboard, narrow windows, colours, and documents on their way."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+COMPARE = "?index=notes&q=waiting+for+the+temporary+folder&mode=compare"
+
+
+def column(page: Page, side: int):
+    return page.locator(f".column[data-side='{side}']")
+
+
+def ids(page: Page, side: int) -> list[str]:
+    expect(column(page, side).locator(".hit").first).to_be_visible()
+    return [article.get_attribute("data-id") or "" for article in column(page, side).locator(".hit").all()]
+
+
+def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
+    page = visit.go(COMPARE)
+    lists = [ids(page, 0), ids(page, 1)]
+    for mode, shown in zip(("lexical", "sparse"), lists, strict=True):
+        parameters = {"q": "waiting for the temporary folder", "mode": mode}
+        answer = httpx.get(f"{visit.base}/v1/indexes/notes/search", params=parameters, trust_env=False).json()
+        assert shown == [entry["id"] for entry in answer["hits"]]
+    both = set(lists[0]) & set(lists[1])
+    # "waits" is a form of "waiting" to keyword search only; "the" is a word to the encoder only.
+    assert {"patience"} == set(lists[0]) - both
+    assert "kettle" in set(lists[1]) - both
+    for side in (0, 1):
+        for rank, document in enumerate(lists[side], 1):
+            relation = column(page, side).locator(".hit").nth(rank - 1).locator(".relation")
+            if document in both:
+                other = lists[1 - side].index(document) + 1
+                expect(relation).to_contain_text(f"{('sparse', 'keyword')[side]} {other}")
+            else:
+                expect(relation).to_have_text("only here")
+    expect(page.locator(".tie")).to_have_count(len(both))
+    expect(page.locator("#status")).to_contain_text(f"{len(both)} documents in both lists, 1 only by keyword")
+
+
+def test_ties_join_the_titles_and_follow_when_a_panel_opens(visit) -> None:
+    page = visit.go(COMPARE)
+    ids(page, 0)
+    measure = """() => [...document.querySelectorAll(".tie")].map((tie) => {
+        const box = tie.getBoundingClientRect();
+        const title = (side) => [...document.querySelectorAll(`.column[data-side="${side}"] .hit`)]
+            .find((hit) => hit.dataset.id === tie.dataset.id).querySelector("h3").getBoundingClientRect();
+        const middle = (rect) => rect.top + 13;
+        const wanted = [middle(title(0)), middle(title(1))].sort((a, b) => a - b);
+        return Math.max(Math.abs(box.top - wanted[0]), Math.abs(box.bottom - wanted[1]));
+    })"""
+    assert max(page.evaluate(measure)) < 3
+    column(page, 0).get_by_role("button", name="Why").first.click()
+    page.wait_for_timeout(100)
+    assert max(page.evaluate(measure)) < 3
+
+
+def test_the_keyboard_reaches_everything(visit) -> None:
+    page = visit.go(COMPARE)
+    left, right = ids(page, 0), ids(page, 1)
+    page.locator("body").click(position={"x": 5, "y": 5})
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    focused = page.locator(".hit:focus")
+    expect(focused).to_have_attribute("data-id", left[0])
+    page.keyboard.press("ArrowDown")
+    expect(focused).to_have_attribute("data-id", left[1])
+    shared = next(document for document in left if document in right)
+    column(page, 0).locator(".hit").nth(left.index(shared)).focus()
+    page.keyboard.press("ArrowRight")
+    expect(column(page, 1).locator(".hit:focus")).to_have_attribute("data-id", shared)
+    assert page.locator(".hit.lit").count() == 2
+    page.keyboard.press("Enter")
+    expect(focused.locator(".why")).to_be_visible()
+    page.keyboard.press("d")
+    expect(focused.locator(".whole")).to_be_visible()
+    page.keyboard.press("ArrowLeft")
+    expect(column(page, 0).locator(".hit:focus")).to_have_attribute("data-id", shared)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("a/b")  # in the box the slash is a slash
+    assert page.get_by_role("searchbox").input_value() == "a/b"
+
+
+def test_the_other_list_is_a_click_away(visit) -> None:
+    page = visit.go(COMPARE)
+    left, right = ids(page, 0), ids(page, 1)
+    shared = next(document for document in left if document in right)
+    column(page, 0).locator(".hit").nth(left.index(shared)).locator("[data-act=counterpart]").click()
+    expect(column(page, 1).locator(".hit:focus")).to_have_attribute("data-id", shared)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "view", ["?index=notes", "?index=notes&q=temporary+folder", COMPARE, "?index=notes&q=intruder"]
+)
+def test_on_a_phone_nothing_is_wider_than_the_phone(
+    seeded: str, open_page: Callable[..., object], view: str, scheme: str
+) -> None:
+    page = open_page(seeded, width=360, height=740, scheme=scheme).go(view)
+    expect(page.locator(".welcome, .hit").first).to_be_visible()
+    for button in page.locator("[data-act=why]").all()[:2]:
+        button.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    box = page.get_by_role("searchbox").bounding_box()
+    assert box is not None
+    assert box["width"] > 150
+
+
+CONTRAST = """() => {
+    const rgb = (name) => {
+        const probe = document.createElement("i");
+        probe.style.color = `var(--${name})`;
+        document.body.append(probe);
+        const parts = getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+        probe.remove();
+        return parts;
+    };
+    const light = (name) => {
+        const [r, g, b] = rgb(name).map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+    const pairs = {};
+    for (const ink of ["ink", "soft", "faint", "accent"])
+        for (const ground of ["paper", "raised", "tint-1"]) pairs[`${ink} on ${ground}`] = ratio(ink, ground);
+    for (const ground of ["tint-2", "tint-3"]) pairs[`ink on ${ground}`] = ratio("ink", ground);
+    pairs["accent-ink on accent"] = ratio("accent-ink", "accent");
+    return pairs;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_contrast(seeded: str, open_page: Callable[..., object], scheme: str) -> None:
+    pairs = open_page(seeded, scheme=scheme).go("?index=notes").evaluate(CONTRAST)
+    assert {pair: ratio for pair, ratio in pairs.items() if ratio < 4.5} == {}  # WCAG 2.2 AA
+
+
+def test_pending_documents_are_seen_and_followed(
+    api: httpx.Client, api_url: str, open_page: Callable[..., object], start_part: Callable[[str], object]
+) -> None:
+    api.put("/v1/indexes/post", json={}).raise_for_status()
+    api.post("/v1/indexes/post/documents", json=[{"id": "letter", "text": "A letter about geese."}]).raise_for_status()
+    page = open_page(api_url).go("?index=post&q=geese&mode=keyword")
+    expect(page.locator("#index-state")).to_have_text("1 document1 pending")
+    for _ in range(20):  # until the document is refreshed into keyword search
+        if page.locator(".hit").count():
+            break
+        page.wait_for_timeout(200)
+        page.get_by_role("button", name="Search").click()
+    expect(page.locator(".hit .chip.state")).to_have_text("pending")
+    start_part("worker")
+    expect(page.locator("#index-state")).to_have_text("1 document", timeout=30_000)
+    page.get_by_role("radio", name="Sparse").check()
+    expect(page.locator(".hit")).to_have_attribute("data-id", "letter")
+    expect(page.locator(".hit .chip.state")).to_have_count(0)
+
+
+MARKING = [
+    # (why, text, marked words)
+    ([["temp", 2], ["##file", 3]], "a tempfile and a temp, no temporary file", ["tempfile", "temp"]),
+    ([["folder", 1]], "Folders hold a folder, folderol", ["Folders", "folder"]),
+    ([["cafe", 1]], "Café, CAFE and cafeteria", ["Café", "CAFE"]),
+    ([["snow", 5], ["the", 0.1]], "the Snow", ["Snow"]),
+    ([["mk", 2], ["##dt", 1]], "mkdtemp mktime", ["mkdtemp"]),
+    ([["水", 1]], "水曜日", ["水"]),
+]
+
+
+@pytest.mark.parametrize(("pieces", "text", "marked"), MARKING)
+def test_words_are_marked_by_the_pieces_that_spell_them(
+    visit, pieces: list[tuple[str, float]], text: str, marked: list[str]
+) -> None:
+    page = visit.go("?index=blank")
+    why = [{"list": "sparse", "piece": piece, "contribution": share, "expansion": False} for piece, share in pieces]
+    runs = page.evaluate(
+        """async ([why, text]) => {
+            const marking = await import("/static/marking.js");
+            return marking.markRuns(text, marking.wordStrength(why));
+        }""",
+        [why, text],
+    )
+    assert "".join(run["text"] for run in runs) == text
+    assert [run["text"] for run in runs if run["level"]] == marked, json.dumps(runs)
+
+
+def test_an_excerpt_has_what_matched_wherever_it_stands(visit) -> None:
+    page = visit.go("?index=blank")
+    text = "Nothing here at all. " * 40 + "Then a goose crosses the road. " + "More of nothing. " * 40
+    cut = page.evaluate(
+        """async (text) => {
+            const { excerpt } = await import("/static/marking.js");
+            return excerpt(text, (word) => (word === "goose" ? 1 : 0), 120);
+        }""",
+        text,
+    )
+    assert "goose crosses the road" in cut["text"]
+    assert len(cut["text"]) <= 120
+    assert (cut["before"], cut["after"]) == (True, True)

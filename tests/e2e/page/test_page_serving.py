@@ -1,0 +1,111 @@
+"""The page's files over HTTP: headers, caching, and that nothing of them could run or load what is not ours."""
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from query_api.page.routes import STATIC_DIRECTORY, client_has, read_page_files
+
+
+@pytest.fixture
+def http(seeded: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=seeded, trust_env=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/static/app.js", "text/javascript; charset=utf-8"),
+        ("/static/style.css", "text/css; charset=utf-8"),
+        ("/static/favicon.svg", "image/svg+xml"),
+        ("/favicon.ico", "image/svg+xml"),
+    ],
+)
+def test_every_file_has_its_type_and_the_security_headers(http: httpx.Client, path: str, media_type: str) -> None:
+    response = http.get(path).raise_for_status()
+    assert response.headers["content-type"] == media_type
+    policy = [directive.strip() for directive in response.headers["content-security-policy"].split(";")]
+    assert policy[0] == "default-src 'self'"
+    assert "unsafe" not in response.headers["content-security-policy"]
+    assert {"frame-ancestors 'none'", "base-uri 'none'", "object-src 'none'", "form-action 'self'"} <= set(policy)
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cache-control"] == "no-cache"
+
+
+def test_a_browser_that_has_the_file_is_told_so(http: httpx.Client) -> None:
+    etag = http.get("/static/app.js").headers["etag"]
+    known = http.get("/static/app.js", headers={"if-none-match": etag})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", etag)
+    assert http.get("/static/app.js", headers={"if-none-match": '"another"'}).status_code == 200
+    assert http.get("/").headers["etag"] != etag
+
+
+def test_head_answers_without_a_body(http: httpx.Client) -> None:
+    response = http.head("/")
+    assert (response.status_code, response.content) == (200, b"")
+    assert int(response.headers["content-length"]) == len(http.get("/").content)
+
+
+@pytest.mark.parametrize("name", ["missing.js", "..%2froutes.py", "%2e%2e%2froutes.py", "..%5croutes.py"])
+def test_only_the_files_of_the_page_are_served(http: httpx.Client, name: str) -> None:
+    response = http.get(f"/static/{name}")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] in {"page_file_not_found", "no_such_path"}
+
+
+def test_the_page_is_no_part_of_the_api(http: httpx.Client) -> None:
+    assert [
+        path
+        for path in http.get("/openapi.json").json()["paths"]
+        if not path.startswith(("/v1", "/healthz", "/readyz"))
+    ] == []
+
+
+class Markup(HTMLParser):
+    """What would break the policy, or load from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inline: list[str] = []
+        self.links: list[str] = []
+        self._in: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in = tag
+        for name, value in attrs:
+            if name == "style" or name.startswith("on"):
+                self.inline.append(f"{tag} {name}")
+            if name in {"src", "href", "action"} and value:
+                self.links.append(value)
+
+    def handle_data(self, data: str) -> None:
+        if self._in in {"script", "style"} and data.strip():
+            self.inline.append(data)
+
+
+def test_the_markup_has_nothing_inline_and_names_only_files_that_exist() -> None:
+    markup = Markup()
+    markup.feed((STATIC_DIRECTORY / "index.html").read_text())
+    assert markup.inline == []
+    served = {f"static/{name}" for name in read_page_files()}
+    assert [link for link in markup.links if link not in served | {"./", "#results", "openapi.json"}] == []
+
+
+def test_no_script_makes_markup_of_strings() -> None:
+    for file in STATIC_DIRECTORY.glob("*.js"):
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
+            assert sink not in file.read_text(), f"{file.name} uses {sink}"
+
+
+@pytest.mark.parametrize(
+    ("header", "has"),
+    [(None, False), ("*", True), ('"a"', True), ('W/"a"', True), ('"b", "a"', True), ('"b"', False), ("a", False)],
+)
+def test_if_none_match(header: str | None, has: bool) -> None:
+    assert client_has(header, '"a"') is has
