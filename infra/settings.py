@@ -40,7 +40,7 @@ class LocalSettings(BaseSettings):
     redis_port: int = Field(16379, ge=0, le=65535, description="0: any free port")
     redis_data_dir: Path | None = None
 
-    start_timeout: float = Field(180.0, gt=0, description="until a started part must be ready")
+    start_timeout: float = Field(300.0, gt=0, description="until a started part must be ready")
     stop_timeout: float = Field(30.0, gt=0, description="until a part that does not stop by itself is killed")
 
     @classmethod

@@ -41,7 +41,7 @@ class NodeConfig:
     heap: str = "1g"
     cluster_name: str = "sparsewell"
     run_as: str = "nobody"
-    start_timeout: float = 180.0
+    start_timeout: float = 300.0
     stop_timeout: float = 30.0
     tied: bool = False
 

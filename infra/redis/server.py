@@ -33,7 +33,7 @@ class RedisConfig:
     port: int = 16379
     databases: int = 16
     run_as: str = "nobody"
-    start_timeout: float = 180.0
+    start_timeout: float = 300.0
     stop_timeout: float = 30.0
     tied: bool = False
 

@@ -22,8 +22,9 @@ from services.errors import BackendUnavailable, ConfigurationError, SparsewellEr
 
 
 @pytest.fixture
-def config(local_settings: LocalSettings) -> Iterator[NodeConfig]:
-    """A node of this test's own, small, on free ports."""
+def config(local_settings: LocalSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeConfig]:
+    """A node of this test's own, small, on free ports, compiled lightly because it does not live long."""
+    monkeypatch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
     with temporary_state(child_account(local_settings.run_as)) as directory:
         base = NodeConfig.of(local_settings)
         root = directory / "opensearch"
