@@ -1,0 +1,124 @@
+"""Passages of encyclopaedia and preprints with their titles, cut to the same length, and their vectors from a cache.
+
+The texts are not part of the project: the folder holds wikipedia_lead, wikipedia_body and arxiv_arxiver as .jsonl.gz,
+one {"query": title, "passage": text} a line.
+"""
+
+import gzip
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from services.errors import ConfigurationError
+from services.vectors import SparseVector
+
+if TYPE_CHECKING:
+    from models.encoder import Encoder
+    from models.windows import Window
+
+# Of each 100 passages; the first ones of each file.
+SHARES = {"wikipedia_lead": 20, "wikipedia_body": 45, "arxiv_arxiver": 35}
+# Vectors of one cache file: what an interrupted run loses at most.
+_SHARD = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage with its title and the file that it is from."""
+
+    title: str
+    text: str
+    source: str
+
+
+def passages(folder: Path, count: int, seed: int = 1) -> list[Passage]:
+    """`count` passages in a fixed order in which the sources are mixed, so that any first part is mixed alike.
+
+    Raises ConfigurationError (`benchmark_data_missing`) that names the file.
+    """
+    found: list[Passage] = []
+    for source, share in SHARES.items():
+        wanted = count * share // 100
+        some = list(islice(_read(folder / f"{source}.jsonl.gz", source), wanted))
+        if len(some) < wanted:
+            raise ConfigurationError(
+                "benchmark_data_missing", f"{source} has {len(some):,} passages and {wanted:,} are needed."
+            )
+        found += some
+    random.Random(seed).shuffle(found)
+    return found
+
+
+def _read(path: Path, source: str) -> Iterator[Passage]:
+    if not path.is_file():
+        raise ConfigurationError(
+            "benchmark_data_missing",
+            f"There is no {path}: this benchmark needs texts that are not part of the project. "
+            "Give the folder that holds them.",
+        )
+    seen: set[str] = set()
+    with gzip.open(path, "rb") as lines:
+        for line in lines:
+            pair = orjson.loads(line)
+            text = pair["passage"].strip()
+            if text and text not in seen:
+                seen.add(text)
+                yield Passage(pair["query"].strip(), text, source)
+
+
+def first_windows(encoder: "Encoder", found: list[Passage], pieces: int) -> "list[Window]":
+    """The first `pieces` pieces of each text, ending with a sentence where one ends near there."""
+    return [encoder.windows(passage.text, pieces, 0)[0] for passage in found]
+
+
+def cached_vectors(encoder: "Encoder", windows: "list[Window]", cache: Path | None) -> list[SparseVector]:
+    """A vector a window. Files in `cache` save the next run the work; they belong to encoder, texts and order."""
+    stamp = _stamp(encoder, windows)
+    vectors: list[SparseVector] = []
+    begun = time.perf_counter()
+    encoded = 0
+    for start in range(0, len(windows), _SHARD):
+        path = cache / f"{stamp}-{start:07d}.npz" if cache else None
+        if path and path.is_file():
+            vectors += _load(path)
+            continue
+        some = encoder.encode(windows[start : start + _SHARD])
+        if path:
+            _save(path, some)
+        vectors += some
+        encoded += len(some)
+        speed = encoded / (time.perf_counter() - begun)
+        print(f"  {len(vectors):,} of {len(windows):,} passages encoded, {speed:.0f} a second", flush=True)
+    return vectors
+
+
+def _stamp(encoder: "Encoder", windows: "list[Window]") -> str:
+    """Same encoder and same pieces, same files."""
+    checksum = hash(tuple(window.piece_ids for window in windows)) & 0xFFFFFFFF
+    return f"passages-{encoder.fingerprint}-{len(windows)}-{checksum:08x}"
+
+
+def _save(path: Path, vectors: list[SparseVector]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".part.npz")
+    np.savez(
+        scratch,
+        lengths=np.array([len(vector) for vector in vectors], dtype=np.int64),
+        ids=np.concatenate([vector.ids for vector in vectors]),
+        weights=np.concatenate([vector.weights for vector in vectors]),
+    )
+    scratch.replace(path)
+
+
+def _load(path: Path) -> list[SparseVector]:
+    with np.load(path, allow_pickle=False) as file:
+        ends = np.cumsum(file["lengths"])[:-1]
+        ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)
+    return [SparseVector(i, w) for i, w in zip(ids, weights, strict=True)]

@@ -1,0 +1,158 @@
+"""What does a sparse search cost beside a keyword search? `rank_feature` and `match` on the same index, in turn.
+
+    python -m benchmarks.sparse_vs_match FOLDER --cache CACHE --json benchmarks/results/sparse_vs_match.json
+
+FOLDER holds texts that are not part of the project (see benchmarks.passages). Passages are cut to their first pieces,
+encoded by the configured encoder and stored with the service's mapping; queries are titles of theirs. One client, one
+kept connection (benchmarks.loopback), ids and scores of ten hits, no sources.
+"""
+
+import argparse
+import random
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+
+from benchmarks.filled_index import Encoded, create, fill
+from benchmarks.loopback import KeptConnection
+from benchmarks.passages import Passage, cached_vectors, first_windows, passages
+from benchmarks.record import command_line, run
+from benchmarks.service import node_settings, opensearch_version
+from benchmarks.timing import ratios, spread, take_turns
+from models.registry import load_encoder
+from services.documents import Document
+from services.index_spec import Generation
+from services.manifest import resolve
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.journal import EncodedWindow
+from services.opensearch.queries import body, lexical_query, sparse_query
+from services.query_table import QueryTable
+from services.settings import Settings
+
+SIZE = 10
+
+
+def encoded_passages(settings: Settings, found: list[Passage], pieces: int, cache: Path | None) -> list[Encoded]:
+    """Documents of the passages' first pieces, with the vector of the same pieces."""
+    encoder = load_encoder(settings.encoder)
+    windows = first_windows(encoder, found, pieces)
+    vectors = cached_vectors(encoder, windows, cache)
+    return [
+        (
+            Document(f"p{number}", passage.text[window.start : window.end]),
+            [EncodedWindow(window.start, window.end, vector)],
+        )
+        for number, (passage, window, vector) in enumerate(zip(found, windows, vectors, strict=True))
+    ]
+
+
+def title_queries(found: Sequence[Passage], count: int, seed: int = 1) -> dict[str, list[str]]:
+    """Distinct titles, by kind: names of things (encyclopaedia) and whole phrases (preprints)."""
+    kinds = {
+        "short": sorted({one.title for one in found if one.source.startswith("wikipedia")}),
+        "long": sorted({one.title for one in found if one.source.startswith("arxiv")}),
+    }
+    return {kind: random.Random(seed).sample(titles, min(count, len(titles))) for kind, titles in kinds.items()}
+
+
+async def compare(
+    settings: Settings, generation: Generation, queries: dict[str, list[str]], rounds: int
+) -> dict[str, Any]:
+    """Both sides' milliseconds by kind of query, their ratio, and what the engine reports itself."""
+    table = QueryTable.load(resolve(settings.encoder))
+    path = f"/{generation.physical}/_search"
+    found: dict[str, Any] = {}
+    async with KeptConnection(settings.opensearch_url) as connection:
+        for kind, texts in queries.items():
+            bodies = {
+                "sparse": {text: _body(sparse_query(table.encode(text, 1000)), settings) for text in texts},
+                "match": {text: _body(lexical_query(text), settings) for text in texts},
+            }
+            engine: dict[str, list[int]] = {name: [] for name in bodies}
+
+            async def ask(side: str, text: str, bodies: Any = bodies, engine: Any = engine) -> None:
+                answer = await connection.send("POST", path, bodies[side][text])
+                engine[side].append(answer["took"])
+
+            took = await take_turns(
+                {"sparse": lambda text: ask("sparse", text), "match": lambda text: ask("match", text)}, texts, rounds
+            )
+            rows = {side: spread(values) for side, values in took.items()}
+            found[kind] = {
+                "queries": len(texts),
+                "words": round(sum(len(text.split()) for text in texts) / len(texts), 1),
+                "pieces": round(sum(len(table.encode(text, 1000).ids) for text in texts) / len(texts), 1),
+                "sparse_ms": rows["sparse"],
+                "match_ms": rows["match"],
+                "sparse_over_match": ratios(rows["sparse"], rows["match"]),
+                "engine_took_mean_ms": {side: round(sum(v) / len(v), 3) for side, v in engine.items()},
+            }
+    return found
+
+
+def _body(query: dict[str, Any], settings: Settings) -> bytes:
+    return orjson.dumps(body(query, SIZE, False, settings.search_timeout))
+
+
+def _segments(search: SyncSearch, generation: Generation) -> int:
+    answer = search.send(
+        Call("GET", f"/{generation.physical}/_stats/segments", params={"filter_path": "_all.primaries"})
+    )
+    return int(answer["_all"]["primaries"]["segments"]["count"])
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """The table by size of the index, as it was written and merged to one segment."""
+    sizes = [int(size) for size in given.sizes.split(",")]
+    found = passages(given.folder, max(sizes))
+    rows: dict[str, Any] = {}
+    with node_settings() as settings:
+        encoded = encoded_passages(settings, found, given.pieces, given.cache)
+        queries = title_queries(found[: min(sizes)], given.queries)
+        with closing(SyncSearch(settings)) as search:
+            for size in sizes:
+                generation = create(search, settings, f"passages{size}")
+                fill(search, settings, generation, encoded[:size])
+                for state in ("as written", "one segment"):
+                    if state == "one segment":
+                        merge = {"max_num_segments": 1}
+                        search.send(Call("POST", f"/{generation.physical}/_forcemerge", params=merge, timeout=600))
+                    row = uvloop.run(compare(settings, generation, queries, given.rounds))
+                    name = f"{size} documents, {state}"
+                    rows[name] = {"segments": _segments(search, generation)} | row
+                    for kind in row:
+                        _show(f"{name}, {kind}", row[kind])
+        version = opensearch_version(settings)
+    weights = [len(windows[0].vector) for _, windows in encoded]
+    return {
+        "opensearch": version,
+        "weights_a_document_mean": round(sum(weights) / len(weights), 1),
+        "hits": SIZE,
+        "cases": rows,
+    }
+
+
+def _show(name: str, row: dict[str, Any]) -> None:
+    sparse, match, ratio = row["sparse_ms"], row["match_ms"], row["sparse_over_match"]
+    each = ", ".join(f"{p} {sparse[p]:.2f} / {match[p]:.2f} = {ratio[p]:.2f}" for p in ("p50", "p90", "p99"))
+    print(f"{name:>40}: {each}; engine {row['engine_took_mean_ms']}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = command_line("sparse_vs_match", __doc__)
+    parser.add_argument("folder", type=Path, help="holds wikipedia_lead.jsonl.gz and the others")
+    parser.add_argument("--cache", type=Path, help="keeps the vectors there: encoding 60,000 takes ten minutes")
+    parser.add_argument("--sizes", default="5000,60000", help="documents of each index")
+    parser.add_argument("--pieces", type=int, default=64, help="of each passage")
+    parser.add_argument("--queries", type=int, default=200, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked of each side")
+    run("sparse_vs_match", parser, measure, arguments)
+
+
+if __name__ == "__main__":
+    main()
