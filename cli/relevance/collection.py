@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     yield number, text
     except FileNotFoundError:
         raise ConfigurationError("collection_not_found", f"There is no file {path}.") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput("malformed_collection", f"{path} cannot be read: {error}") from None
 
 

@@ -1,0 +1,72 @@
+"""Figures against values worked out by hand."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.relevance.live import percentiles
+from cli.relevance.metrics import measure, write_run
+
+
+def test_one_query_by_hand() -> None:
+    judgements = {"q": {"a": 2, "b": 1, "c": 0}}
+    found = measure(judgements, {"q": [("x", 9.0), ("b", 8.0), ("a", 7.0)]}).by_query["q"]
+    # trec_eval's NDCG: the grade itself is the gain
+    ideal = 2 / math.log2(2) + 1 / math.log2(3)
+    assert found["ndcg@10"] == pytest.approx((1 / math.log2(3) + 2 / math.log2(4)) / ideal)
+    assert found["mrr@10"] == 0.5
+    assert found["recall@100"] == 1.0
+
+
+def test_the_given_order_counts_whatever_the_scores_are() -> None:
+    judgements = {"q": {"a": 1}}
+    for ranking in ([("a", 1.0), ("z", 1.0)], [("a", 0.0), ("z", 5.0)]):
+        assert measure(judgements, {"q": ranking}).mean["mrr@10"] == 1.0
+    assert measure(judgements, {"q": [("z", 1.0), ("a", 1.0)]}).mean["mrr@10"] == 0.5
+
+
+def test_queries_without_an_answer_count_as_zero() -> None:
+    judgements = {"q": {"a": 1}, "refused": {"a": 1}, "empty": {"a": 1}, "nothing to find": {"a": 0}}
+    quality = measure(judgements, {"q": [("a", 1.0)], "empty": [], "not judged": [("a", 1.0)]})
+    assert quality.mean == {"ndcg@10": 0.25, "mrr@10": 0.25, "recall@100": 0.25}
+    assert set(quality.by_query) == set(judgements)
+
+
+def test_depths_are_kept() -> None:
+    ranking = [(f"x{n}", float(-n)) for n in range(99)] + [("a", -99.0), ("b", -100.0)]
+    found = measure({"q": {"a": 1, "b": 1}}, {"q": ranking}).mean
+    assert found == {"ndcg@10": 0.0, "mrr@10": 0.0, "recall@100": 0.5}
+
+
+def test_a_run_file_is_what_trec_eval_reads(tmp_path: Path) -> None:
+    import ir_measures
+
+    path = tmp_path / "runs" / "sparse.trec"
+    write_run(path, {"q 1": [("a b", 2.5), ("c", 1.25)], "q2": []}, "tag")
+    assert path.read_text() == "q_1 Q0 a_b 1 2.5 tag\nq_1 Q0 c 2 1.25 tag\n"
+    assert [(d.query_id, d.doc_id, d.score) for d in ir_measures.read_trec_run(str(path))] == [
+        ("q_1", "a_b", 2.5),
+        ("q_1", "c", 1.25),
+    ]
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    assert percentiles([float(n) for n in range(100, 0, -1)]) == {"p50": 50.0, "p90": 90.0, "p99": 99.0}
+    assert percentiles([7.0]) == {"p50": 7.0, "p90": 7.0, "p99": 7.0}
+    assert percentiles([]) == {}
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    """The base install has no ir_measures: reading a collection works there, measuring explains itself."""
+    program = (
+        "import sys; sys.modules['ir_measures'] = None\n"
+        "import cli.evaluate, cli.relevance.session\n"
+        "from cli.relevance.metrics import measure\n"
+        "measure({'q': {'a': 1}}, {})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "pip install 'sparsewell[eval]'" in done.stderr
+    assert "[missing_extra]" in done.stderr
