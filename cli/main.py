@@ -56,10 +56,7 @@ _COMMANDS = (
     ("openapi", "cli.openapi", "openapi"),
 )
 for _name, _module, _function in _COMMANDS:
-    try:
-        app.command(_name)(getattr(importlib.import_module(_module), _function))
-    except (ModuleNotFoundError, AttributeError):
-        continue
+    app.command(_name)(getattr(importlib.import_module(_module), _function))
 app.add_typer(importlib.import_module("cli.node").app, name="node")
 
 
