@@ -54,7 +54,8 @@ class Parts:
         self.publisher.close()
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:
+    # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
     parts: Parts = request.app.state.parts
     return parts
 
