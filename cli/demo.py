@@ -1,9 +1,10 @@
 """`sparsewell demo`: the service from nothing to answers, on documents that every machine has."""
 
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from examples.stdlib.tally import Asked
 
 INDEX = "stdlib"
+PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
 SHOWN_PLACES = 3
 
@@ -41,15 +43,15 @@ def demo(
     if port is not None:
         settings = settings.model_copy(update={"api_port": port})
 
-    began = time.perf_counter()
+    began, load_before = time.perf_counter(), os.getloadavg()
     _heading(console, "1. Start OpenSearch, Redis, a worker, the sweeper and the API")
     with running_stack(LocalSettings.read(), settings, _reporter(console), keep=keep) as stack:
         seconds = {"start": time.perf_counter() - began}
-        record = _show(console, stack.api_url, seconds)
+        figures = _show(console, stack.api_url, seconds)
         seconds["total"] = time.perf_counter() - began
-        record["seconds"]["total"] = round(seconds["total"], 2)
+        figures["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
         if json is not None:
-            _write(json, record)
+            _write(json, figures, load_before)
         console.print(f"\nAll of it took {seconds['total']:.0f} seconds.")
         if keep:
             console.print(f"The search page, until `make down` (or `sparsewell down`):\n\n  {stack.api_url}/\n")
@@ -61,13 +63,13 @@ def demo(
 
 
 def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
-    """Everything that happens on the running service; returns the record."""
+    """Everything that happens on the running service; returns the figures and fills in the seconds of each stage."""
     import httpx
 
     from examples.stdlib.corpus import FIELDS, documents
     from examples.stdlib.questions import questions
-    from examples.stdlib.record import record
     from examples.stdlib.service import Service, ask
+    from examples.stdlib.tally import as_json
     from services.errors import BackendUnavailable
 
     _heading(console, "2. Index the documentation of Python's standard library")
@@ -98,9 +100,14 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         ) from None
     _show_tally(console, asked)
     _show_contrasts(console, asked)
-    described = {"python": python, "documents": len(corpus)} | {"kinds": dict(sorted(kinds.items()))}
-    described["documents_per_second"] = round(len(corpus) / seconds["encode"], 1)
-    return record(asked, described, seconds, encoder)
+    rate = round(len(corpus) / seconds["encode"], 1)
+    return {
+        "encoder": encoder,
+        "documents": len(corpus),
+        "kinds": dict(sorted(kinds.items())),
+        "documents_per_second": rate,
+        "answers": as_json(asked),
+    }
 
 
 def _index(console: "Console", service: "Service", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]) -> None:
@@ -176,7 +183,7 @@ def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
         who = [LABELS[mode] for mode, answered in zip(MODES, pattern, strict=True) if answered]
         head = f"answered by {' and '.join(who)}" if who else "answered by none"
         console.print(
-            Text.assemble(f"\n  {item.question.text}", (f"\n  {head}; so are {count} of {len(asked)} questions", "dim"))
+            Text.assemble(f"\n  {item.question.text}", (f"\n  {head} ({count} of {len(asked)} questions)", "dim"))
         )
         console.print(Text("  " + "".join(f"{'  ' + LABELS[mode]:{width}}" for mode in MODES).rstrip(), "dim"))
         for place in range(SHOWN_PLACES):
@@ -230,9 +237,22 @@ def _reporter(console: "Console") -> Callable[[str], None]:
     return lambda message: console.print(message, markup=False)
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
-    """Writes the record for people and for version control: indented, one line break at the end."""
-    import orjson
+def _write(path: Path, figures: Mapping[str, Any], load_before: Sequence[float]) -> None:
+    """Writes what was measured in the shape of benchmarks/results.
 
+    The load averages tell whether the machine did something else meanwhile; then the times mean little.
+    """
+    import json
+
+    from cli.relevance.provenance import provenance
+
+    load = {"before": load_before, "after": os.getloadavg()}
+    result = {
+        "benchmark": "stdlib_demo",
+        "parameters": {"command": "sparsewell demo"},
+        "load_average": {when: [round(value, 2) for value in values] for when, values in load.items()},
+        **provenance(PACKAGES),
+        "figures": figures,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
 """What the demo prints, in a terminal and outside one."""
 
 import io
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -39,7 +41,7 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
     assert "    signal.pause           * time.sleep               -" in lines
     assert "  Further down: keyword at 4." in lines
     assert "pause the [program]" in printed(plain)  # brackets are the question's own, not markup
-    assert "answered by keyword and sparse; so are 1 of 1 questions" in printed(plain)
+    assert "answered by keyword and sparse (1 of 1 questions)" in printed(plain)
 
 
 def test_the_end_of_a_long_name_stays() -> None:
@@ -78,3 +80,12 @@ def test_progress_in_a_terminal_is_a_bar() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     assert len(list(demo._shown(console, steps()))) == 13
     assert "1200/1200" in printed(console)
+
+
+def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "result.json"
+    demo._write(target, {"documents": 3}, (0.5, 1.234, 2.0))
+    result = json.loads(target.read_text())
+    assert result["figures"] == {"documents": 3}
+    assert result["load_average"]["before"] == [0.5, 1.23, 2.0]
+    assert result["versions"]["python"] and result["machine"]["cores"]
