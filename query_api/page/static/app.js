@@ -38,7 +38,7 @@ async function show(next, { draft = false, push = true } = {}) {
   running = null;
   clearTimeout(typing);
   document.title = view.query ? `${view.query} · sparsewell` : "sparsewell";
-  if (index?.name !== view.index) inspect(view.index);
+  const counts = index?.name === view.index ? null : inspect(view.index);
   if (view.query.trim() === "" || !view.index) return showIdle();
 
   const mine = new AbortController();
@@ -48,6 +48,8 @@ async function show(next, { draft = false, push = true } = {}) {
   try {
     const asked = API_MODES[view.mode].map((mode) => search({ ...view, mode }, mine.signal));
     const answers = await Promise.all(asked);
+    // Only then it matters whether there is anything to find.
+    if (answers.every(({ hits }) => hits.length === 0)) await counts;
     if (running === mine) showAnswers(answers);
   } catch (error) {
     if (running === mine) showProblem(error);
