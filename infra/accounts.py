@@ -3,7 +3,7 @@
 import os
 import pwd
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.errors import ConfigurationError
@@ -11,11 +11,16 @@ from services.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Account:
-    """A user and its primary group."""
+    """A user and its primary group.
+
+    `enters_all` is the way out of a machine whose root directory itself is closed to others, as a root file system
+    laid out in a directory of mktemp is: its children keep the one capability to pass through closed directories.
+    """
 
     name: str
     uid: int
     gid: int
+    enters_all: bool = False
 
 
 def child_account(run_as: str, *, euid: int | None = None) -> Account | None:
@@ -34,12 +39,13 @@ def child_account(run_as: str, *, euid: int | None = None) -> Account | None:
             "root_refused",
             "OpenSearch refuses to run as root; set SPARSEWELL_RUN_AS to an unprivileged user, for example nobody.",
         )
-    return Account(run_as, entry.pw_uid, entry.pw_gid)
+    account = Account(run_as, entry.pw_uid, entry.pw_gid)
+    return account if can_reach(Path("/"), account) else replace(account, enters_all=True)
 
 
 def can_reach(path: Path, account: Account | None) -> bool:
     """Whether the account can enter the directory `path` through all of its parents (mode bits; no ACLs)."""
-    if account is None:
+    if account is None or account.enters_all:
         return os.access(path, os.R_OK | os.X_OK)
     resolved = path.resolve()
     return all(_may_enter(parent.stat(), account) for parent in (resolved, *resolved.parents))

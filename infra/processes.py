@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from infra.accounts import Account
+from services.errors import ConfigurationError
 
 # A record's start time and psutil's reading of it can differ by the clock's own correction since.
 CLOCK_SLACK = 2.0
@@ -55,10 +56,8 @@ def start(
     The child leads its own session, so that Ctrl-C reaches only us and we stop it in order. A `tied` child gets
     SIGTERM from the kernel when we die without having stopped it (Linux with setpriv; elsewhere it would stay).
     """
-    arguments = list(command)
-    setpriv = shutil.which("setpriv") if tied else None
-    if setpriv:
-        arguments = [setpriv, "--pdeathsig", "TERM", "--", *arguments]
+    arguments = [*_prefix(account, tied), *command]
+    changes_user = account is not None and not account.enters_all
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         popen = subprocess.Popen(
@@ -69,9 +68,9 @@ def start(
             cwd=directory,
             env=dict(environment),
             start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
+            user=account.uid if account and changes_user else None,
+            group=account.gid if account and changes_user else None,
+            extra_groups=[] if changes_user else None,
         )
     try:
         started = psutil.Process(popen.pid).create_time()
@@ -80,6 +79,25 @@ def start(
     # We follow the process by its record, as a later command does; Popen would only warn when it is collected.
     popen.returncode = 0
     return Child(name, popen.pid, started, str(log))
+
+
+def _prefix(account: Account | None, tied: bool) -> list[str]:
+    """What is put before the command to become the account (where Popen alone cannot) and to die with us."""
+    setpriv = shutil.which("setpriv")
+    prefix: list[str] = []
+    if account is not None and account.enters_all:
+        if setpriv is None:
+            raise ConfigurationError(
+                "root_directory_closed",
+                f"The directory / is closed to the user {account.name}, so it can run nothing. Open it (chmod 755 /) "
+                "or install setpriv (Debian: util-linux).",
+            )
+        prefix += [setpriv, f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
+        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"]
+    if tied and setpriv is not None:
+        # A call of its own and the last one: the kernel forgets the wish when the user changes.
+        prefix += [setpriv, "--pdeathsig", "TERM", "--"]
+    return prefix
 
 
 def stop(child: Child, timeout: float) -> bool:

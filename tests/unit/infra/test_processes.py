@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from infra import processes
+from infra.accounts import Account, child_account
 from infra.locks import exclusive
 from infra.ports import free_port, is_taken, require_free
 from infra.processes import Child
@@ -116,6 +117,40 @@ def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventual
     eventually(lambda: not tied.alive(), 5, "the tied child is gone")
     assert free.alive()
     processes.stop(free, 5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts children as somebody else")
+@pytest.mark.parametrize("enters_all", [False, True])
+def test_a_child_of_root_is_somebody_else(tmp_path: Path, eventually: Eventually, enters_all: bool) -> None:
+    # tmp_path is closed to others, as / is on a machine that needs `enters_all`.
+    (tmp_path / "file").write_text("read it")
+    tmp_path.chmod(0o700)
+    account = child_account("nobody")
+    assert account is not None
+    child = processes.start(
+        "reader",
+        ["sh", "-c", f"id -u; cat {tmp_path / 'file'}; touch {tmp_path / 'new'}"],
+        tmp_path / "log",
+        environment=PATH,
+        directory=Path("/"),
+        account=replace(account, enters_all=enters_all),
+        tied=True,
+    )
+    eventually(lambda: not child.alive(), 10, "the child ends")
+    processes.stop(child, 1)
+    said = (tmp_path / "log").read_text()
+    assert said.startswith(f"{account.uid}\n")
+    assert ("read it" in said) is enters_all
+    assert not (tmp_path / "new").exists(), "it reads, and writes nothing that is not its own"
+
+
+def test_a_closed_root_directory_without_a_way_around_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    locked_out = Account("nobody", 65534, 65534, enters_all=True)
+    with pytest.raises(ConfigurationError, match="chmod 755 /"):
+        processes.start("x", ["x"], tmp_path / "log", environment={}, directory=tmp_path, account=locked_out)
 
 
 def test_a_taken_port_is_named_with_who_has_it() -> None:
