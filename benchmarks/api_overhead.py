@@ -106,7 +106,7 @@ async def compare(
             "raw client": round(sum(raw_cpu) / len(raw_cpu), 3),
             "API process": round(api_cpu / len(raw_cpu), 3),
         },
-        "api_stages_p50_ms": {stage: spread(values)["p50"] for stage, values in stages.items()},
+        "api_stages_p50_ms": {stage: spread(values[len(queries) :])["p50"] for stage, values in stages.items()},
     }
 
 
