@@ -45,7 +45,7 @@ export function howToLoad(name) {
     { class: "notice" },
     h("h2", {}, name ? `“${name}” has no documents yet` : "There is no index yet"),
     h("p", {}, "Load a file with one JSON document a line, each with an id, a text and perhaps a title:"),
-    h("pre", { tabindex: "0" }, `sparsewell load documents.jsonl --index ${index}`),
+    h("pre", { tabindex: "0" }, `sparsewell load documents.jsonl --index ${index}${name ? "" : " --create"}`),
     h("p", {}, "or send documents over HTTP:"),
     h("pre", { tabindex: "0" }, name ? bulk : `${create}\n${bulk}`),
     h("p", {}, "For something to look at right away, ", h("code", {}, "make demo KEEP=1"), " indexes the documentation of Python’s standard library."),

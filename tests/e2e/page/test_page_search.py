@@ -201,6 +201,7 @@ def test_empty_states(visit, api_url: str, open_page: Callable[..., object]) -> 
 
     nothing = open_page(api_url).go()
     expect(nothing.get_by_role("heading", name="There is no index yet")).to_be_visible()
+    expect(nothing.locator("pre").first).to_have_text("sparsewell load documents.jsonl --index notes --create")
     httpx.put(f"{api_url}/v1/indexes/fresh", json={}, trust_env=False).raise_for_status()
     # The page notices by itself.
     expect(nothing.get_by_role("heading", name="“fresh” has no documents yet")).to_be_visible()
