@@ -1,0 +1,1 @@
+"""The parts of `sparsewell load`: reading lines, sending batches, remembering the place, showing progress."""
