@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from indexer.encoding import Cut, Encoded, Failed, cut, encode, runs
@@ -90,25 +91,32 @@ class EncodeRun:
             else:
                 failures.append(one)
         left: list[Stored] = []
-        for group in runs(cuts):
-            if not self._in_time:
-                left += [one.stored for one in group]
-                continue
-            outcomes = encode(self.runtime.encoder, group)
-            failures += [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-            self._store([outcome for outcome in outcomes if isinstance(outcome, Encoded)])
+        # The writer is idle most of the time; it lets the processor compute while OpenSearch writes.
+        writing: list[tuple[list[Encoded], Future[list[Outcome]]]] = []
+        with ThreadPoolExecutor(1, "writer") as writer:
+            for group in runs(cuts):
+                if not self._in_time:
+                    left += [one.stored for one in group]
+                    continue
+                outcomes = encode(self.runtime.encoder, group)
+                failures += [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+                encoded = [outcome for outcome in outcomes if isinstance(outcome, Encoded)]
+                writes = [encoded_write(self.generation, one.stored, one.windows) for one in encoded]
+                writing.append((encoded, writer.submit(self._write, writes)))
+        for encoded, written in writing:
+            failures += self._account(encoded, written.result())
         self._bury(failures)
         return left
 
-    def _store(self, encoded: Sequence[Encoded]) -> None:
-        outcomes = self._write([encoded_write(self.generation, one.stored, one.windows) for one in encoded])
+    def _account(self, encoded: Sequence[Encoded], outcomes: Sequence[Outcome]) -> list[Failed]:
+        """Counts what became of encoded documents; those that OpenSearch will never take come back as failed."""
         refused = []
         for one, outcome in zip(encoded, outcomes, strict=True):
             self.counts["encoded" if outcome is Outcome.STORED else outcome.value] += 1
             if outcome is Outcome.REFUSED:
                 reason = "OpenSearch refused the encoded document; its log says why."
                 refused.append(Failed(one.stored, "refused_by_opensearch", reason, final=True))
-        self._bury(refused)
+        return refused
 
     def _bury(self, failures: Sequence[Failed]) -> None:
         """Marks documents dead with the reason, or counts the attempt when another one may go better."""

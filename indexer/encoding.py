@@ -10,8 +10,9 @@ from services.errors import SparsewellError
 from services.manifest import WindowSettings
 from services.opensearch.journal import EncodedWindow, Stored
 
-# Windows of one run. Enough for good batches, few enough that a run lasts seconds and its documents are written soon.
-RUN_WINDOWS = 256
+# Windows of one run of the encoder: a few of its own batches. While a run computes, the one before is written; so the
+# last run of a message is the only one that waits for its write (docs/decisions/0062).
+RUN_WINDOWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,13 @@ def cut(encoder: Encoder, window: WindowSettings, stored: Stored) -> Cut | Faile
 
 
 def runs(cuts: Iterable[Cut], most: int = RUN_WINDOWS) -> Iterator[list[Cut]]:
-    """Groups of at most `most` windows; a document with more is a group of its own."""
+    """Groups of at most `most` windows, longest first; a document with more windows is a group of its own.
+
+    Sorted over all groups, so that cutting them small costs no padding.
+    """
     group: list[Cut] = []
     size = 0
-    for one in cuts:
+    for one in sorted(cuts, key=lambda cut: -max((len(window.piece_ids) for window in cut.windows), default=0)):
         if group and size + len(one.windows) > most:
             yield group
             group, size = [], 0

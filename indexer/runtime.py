@@ -25,7 +25,9 @@ def load_configured(settings: Settings) -> Encoder:
     """The encoder of the settings, with their threads and batches."""
     from models.registry import load_encoder
 
-    return load_encoder(settings.encoder, threads=settings.worker_threads)
+    # The encoder knows its best size; a size that was asked for is another matter.
+    asked = settings.batch_pieces if "batch_pieces" in settings.model_fields_set else None
+    return load_encoder(settings.encoder, threads=settings.worker_threads, batch_pieces=asked)
 
 
 class Runtime:
