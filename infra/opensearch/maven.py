@@ -1,15 +1,21 @@
 """Maven's ordinary client, asked to unpack one artifact. Its output goes to our stderr, so that a user can follow."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from infra.opensearch.truststore import PASSWORD, write_truststore
 from services.errors import ConfigurationError
 
 POM = Path(__file__).with_name("pom.xml")
+_SMALL_FILE = re.compile(rb"Download(ing|ed) from \S+ \S+\.(pom|jar|xml)\b")
+GOAL = "org.apache.maven.plugins:maven-dependency-plugin:unpack@distribution"
 
 
 def unpack(*, group: str, artifact: str, version: str, directory: Path) -> None:
@@ -25,12 +31,14 @@ def unpack(*, group: str, artifact: str, version: str, directory: Path) -> None:
             "apt-get install maven), or set OPENSEARCH_HOME to an unpacked OpenSearch, or OPENSEARCH_URL to a "
             "running one.",
         )
-    command = [mvn, "--strict-checksums", "-f", str(POM), "dependency:unpack@distribution"]
+    # --update-snapshots: a fetch that failed is tried again now, not when Maven's memory of the failure has expired.
+    command = [mvn, "--strict-checksums", "--update-snapshots", "-f", str(POM), GOAL]
     command += [f"-Dopensearch.group={group}", f"-Dopensearch.artifact={artifact}", f"-Dopensearch.version={version}"]
     command += [f"-Dunpack.directory={directory}"]
     # On a terminal Maven draws its own progress; elsewhere that would be thousands of lines.
     command += [] if sys.stderr.isatty() else ["--batch-mode"]
-    code, tail = _follow(command)
+    with TemporaryDirectory(prefix="sparsewell-") as scratch:
+        code, tail = _follow(command, {**os.environ, **_trust(os.environ, Path(scratch))})
     if code != 0:
         raise ConfigurationError(
             "download_failed",
@@ -39,16 +47,36 @@ def unpack(*, group: str, artifact: str, version: str, directory: Path) -> None:
         )
 
 
-def _follow(command: list[str]) -> tuple[int, str]:
-    """Runs the command, copies its output to stderr as it comes, and keeps the end of it."""
+def _trust(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """MAVEN_OPTS that make Java trust what SSL_CERT_FILE holds, unless a store is named there already."""
+    bundle = Path(environment.get("SSL_CERT_FILE", ""))
+    options = environment.get("MAVEN_OPTS", "")
+    if not bundle.is_file() or "javax.net.ssl.trustStore" in options:
+        return {}
+    store = scratch / "certificates.jks"
+    if write_truststore(bundle, store) == 0:
+        return {}
+    added = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={PASSWORD}"
+    return {"MAVEN_OPTS": f"{options} {added}".strip()}
+
+
+def _follow(command: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Runs the command, shows its output on stderr as it comes, and returns the exit status and the last lines.
+
+    On a terminal the bytes go through as they are, so that Maven's own progress line works. Elsewhere the lines about
+    the few hundred small files that Maven's plugin consists of are left out.
+    """
     kept: deque[bytes] = deque(maxlen=400)
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as mvn:
+    raw = "--batch-mode" not in command
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as mvn:
         assert mvn.stdout is not None  # noqa: S101 - asked for above
         descriptor = mvn.stdout.fileno()
-
-        while chunk := os.read(descriptor, 4096):
+        while chunk := os.read(descriptor, 4096) if raw else mvn.stdout.readline():
             kept.append(chunk)
-            sys.stderr.write(chunk.decode(errors="replace"))
-            sys.stderr.flush()
+            if raw or not _SMALL_FILE.search(chunk):
+                sys.stderr.write(chunk.decode(errors="replace"))
+                sys.stderr.flush()
     lines = b"".join(kept).decode(errors="replace").replace("\r", "\n").splitlines()
     return mvn.returncode, "\n".join(line for line in lines[-12:] if line.strip())
