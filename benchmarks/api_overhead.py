@@ -20,7 +20,7 @@ import uvloop
 from benchmarks.loopback import KeptConnection
 from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version, running
-from benchmarks.stdlib_index import everyday_questions, stdlib_index
+from benchmarks.stdlib_index import encoded_stdlib, everyday_questions, stdlib_index
 from benchmarks.timing import spread, take_turns
 from query_api.models import SearchRequest
 from query_api.searching import needed_source
@@ -115,7 +115,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     queries = everyday_questions()
     rows: dict[str, Any] = {}
     with node_settings() as settings:
-        generation = stdlib_index(settings, given.documents)
+        generation = stdlib_index(settings, encoded_stdlib(settings, given.documents))
         with running(settings, "api") as api:
             for name, case in CASES.items():
                 rows[name] = row = uvloop.run(compare(settings, generation, case, queries, given.rounds, api.pid))

@@ -7,14 +7,16 @@ Two lists of 100 candidates, 10 shown; the same client, each query to both sides
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import orjson
 import uvloop
 
+from benchmarks.filled_index import Encoded
 from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version
-from benchmarks.stdlib_index import everyday_questions, stdlib_index
+from benchmarks.stdlib_index import encoded_stdlib, everyday_questions, joined, stdlib_index
 from benchmarks.timing import ratios, spread, take_turns
 from query_api.models import SearchRequest
 from query_api.searching import needed_source
@@ -27,6 +29,8 @@ from services.query_table import QueryTable
 from services.settings import Settings
 
 SIZE, CANDIDATES = 10, 100
+# Documents of Python's documentation that make a long one.
+PARTS = 10
 
 
 async def compare(
@@ -78,19 +82,26 @@ async def compare(
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """The table, with and without the sources that passages need."""
+    """The table, with and without the sources that passages need, for short documents and for long ones."""
     rows: dict[str, Any] = {}
     with node_settings() as settings:
-        generation = stdlib_index(settings, given.documents)
-        for passage in (False, True):
-            name = f"{'with' if passage else 'without'} passage"
+        short = encoded_stdlib(settings, given.documents)
+        sizes = {"short": short, "long": joined(short, PARTS)}
+        for (size, encoded), passage in product(sizes.items(), (False, True)):
+            if not passage:
+                generation = stdlib_index(settings, encoded, size)
+            name = f"{size} documents, {'with' if passage else 'without'} passage"
             row = uvloop.run(compare(settings, generation, passage, everyday_questions(), given.rounds))
-            rows[name] = row
+            rows[name] = {"characters_mean": _characters(encoded)} | row
             for side in ("two requests", "one request"):
                 ms = row[side]["ms"]
-                print(f"{name:>16}, {side:>12}: p50 {ms['p50']:.2f} ms, p90 {ms['p90']:.2f} ms, p99 {ms['p99']:.2f} ms")
+                print(f"{name:>32}, {side:>12}: p50 {ms['p50']:.2f} ms, p90 {ms['p90']:.2f} ms, p99 {ms['p99']:.2f} ms")
         version = opensearch_version(settings)
     return {"opensearch": version, "size": SIZE, "candidates": CANDIDATES, "cases": rows}
+
+
+def _characters(encoded: Sequence[Encoded]) -> int:
+    return round(sum(len(document.text) for document, _ in encoded) / len(encoded))
 
 
 def main(arguments: list[str] | None = None) -> None:

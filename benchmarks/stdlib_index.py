@@ -1,14 +1,17 @@
 """Texts that every machine has, Python's documentation and the committed questions about it, and an index of them."""
 
 import random
+from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
-from benchmarks.filled_index import create, encode, fill
+from benchmarks.filled_index import Encoded, create, encode, fill
 from examples.stdlib.corpus import FIELDS, documents
 from examples.stdlib.questions import questions
-from services.documents import Document
+from services.documents import Document, joined_text
 from services.index_spec import Generation, IndexSpec
 from services.opensearch.client import SyncSearch
+from services.opensearch.journal import EncodedWindow
 from services.settings import Settings
 
 SPEC = IndexSpec.model_validate({"fields": FIELDS})
@@ -26,13 +29,30 @@ def everyday_questions() -> list[str]:
     return [question.text for question in questions()]
 
 
-def stdlib_index(settings: Settings, count: int) -> Generation:
-    """An index of `count` documents of Python's documentation, encoded by the configured encoder."""
+def encoded_stdlib(settings: Settings, count: int) -> list[Encoded]:
+    """`count` documents of Python's documentation with their vectors, by the configured encoder."""
     from models.registry import load_encoder
 
-    encoder = load_encoder(settings.encoder)
+    print(f"encoding {count:,} documents", flush=True)
+    return list(encode(load_encoder(settings.encoder), stdlib_documents(count)))
+
+
+def stdlib_index(settings: Settings, encoded: Iterable[Encoded], name: str = "stdlib") -> Generation:
+    """An index of those documents."""
     with closing(SyncSearch(settings)) as search:
-        generation = create(search, settings, "stdlib", SPEC)
-        print(f"encoding {count:,} documents", flush=True)
-        fill(search, settings, generation, encode(encoder, stdlib_documents(count)))
+        generation = create(search, settings, name, SPEC)
+        fill(search, settings, generation, encoded)
     return generation
+
+
+def joined(encoded: Sequence[Encoded], parts: int) -> list[Encoded]:
+    """As many long documents, each of `parts` neighbours with all their windows: long documents without encoding."""
+    found: list[Encoded] = []
+    for at, (first, _) in enumerate(encoded):
+        text = ""
+        windows: list[EncodedWindow] = []
+        for document, some in (encoded[(at + step) % len(encoded)] for step in range(parts)):
+            windows += [replace(one, start=one.start + len(text), end=one.end + len(text)) for one in some]
+            text += f"{joined_text(document.title, document.text)}\n"
+        found.append((Document(first.id, text, "", first.metadata), windows))
+    return found
