@@ -100,11 +100,16 @@ class OnnxSparseEncoder:
         return SparseVector.of(ids, weights)
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """The options that were fastest without taking the machine from its other processes."""
+def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:
+    """The options that were fastest without taking the machine from its other processes.
+
+    `spinning` threads wait for work by burning their core: on a busy machine that halved the documents a second
+    (docs/decisions/0022-threads-of-a-worker.md).
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Warnings and information of the runtime go nowhere useful; errors are raised.

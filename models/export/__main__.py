@@ -36,12 +36,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--record", type=Path, help="JSON with `licence`, `training` and more for the manifest")
     parser.add_argument("--top-k", type=int, default=256)
     parser.add_argument("--bits", type=int, choices=(7, 8), default=8, help="bits of a quantised weight")
-    parser.add_argument("--window-pieces", type=int, default=254)
-    parser.add_argument("--window-overlap", type=int, default=32)
+    parser.add_argument("--window-pieces", type=int, default=382)
+    parser.add_argument("--window-overlap", type=int, default=48)
     parser.add_argument(
         "--parity", type=Path, action="append", default=[], help="a BEIR-layout collection to measure on"
     )
-    parser.add_argument("--report", type=Path, help="where the parity report goes")
+    parser.add_argument("--report", type=Path, help="where the parity report goes; without --parity, read again")
     return parser.parse_args(argv)
 
 
@@ -74,24 +74,31 @@ def export(arguments: argparse.Namespace) -> str:
     return write_manifest(out, description, FILES)
 
 
-def add_parity(arguments: argparse.Namespace) -> None:
-    """Measures, writes the report, and puts its key figures into the manifest (the fingerprint stays)."""
+def measure_parity(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The parity report, measured now and written to `--report`."""
     # Only here: writing the files needs no torch.
     from models.export.parity import parity
 
-    out = arguments.out
     vocabulary = read_vocabulary(arguments.checkpoint / "tokenizer.json")
     report = parity(
         arguments.checkpoint,
-        out,
+        arguments.out,
         load_checkpoint(arguments.checkpoint),
-        read_manifest(out),
+        read_manifest(arguments.out),
         excluded_pieces(vocabulary),
         [read_collection(directory) for directory in arguments.parity],
     )
     if arguments.report:
         arguments.report.write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def add_parity(out: Path, report: dict[str, Any]) -> None:
+    """Puts the report's key figures into the manifest; the fingerprint stays. A report of other files is left out."""
     description = json.loads((out / MANIFEST).read_bytes())
+    if report["fingerprint"] != description["fingerprint"]:
+        log.warning("the report is about the fingerprint %s: measure again with --parity", report["fingerprint"])
+        return
     description["parity"] = {
         collection: {
             label: {name: found[name]["ndcg_at_10"] for name in found if name != "rows"}
@@ -108,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _arguments(argv)
     log.info("%s has the fingerprint %s", arguments.out, export(arguments))
     if arguments.parity:
-        add_parity(arguments)
+        add_parity(arguments.out, measure_parity(arguments))
+    elif arguments.report:
+        add_parity(arguments.out, json.loads(arguments.report.read_bytes()))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main() -> None:
         "architecture": "standin",
         "vocabulary": len(vocabulary),
         "max_pieces": 512,
-        "window": {"pieces": 254, "overlap": 32},
+        "window": {"pieces": 382, "overlap": 48},
         "top_k": 256,
         "activation": "log1p_count",
         "pooling": "count",

@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import os
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -43,8 +44,7 @@ def rows(vocabulary: int, pieces: int, count: int) -> list[np.ndarray]:
 
 def work(path: str, setting: Setting, pieces: int, seconds: float, gate: Any, results: Any) -> None:
     """One process: loads, warms up, waits for the others, encodes for `seconds`, reports documents a second."""
-    options = session_options(setting.threads)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if setting.spinning else "0")
+    options = session_options(setting.threads, spinning=setting.spinning)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     made = rows(20_000, pieces, 64)
     batches = [np.stack([made[p] for p in batch]) for batch in length_batches([pieces] * 64, setting.batch_pieces)]
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    load = round(os.getloadavg()[0], 1)
     directory = resolve(arguments.encoder)
     settings = [Setting(1, 2, budget, True) for budget in (256, 512, 1024, 2048, 4096)]
     settings += [Setting(1, 2, 1024, False), Setting(1, 1, 1024, False), Setting(2, 1, 1024, False)]
@@ -96,7 +97,12 @@ def main() -> None:
             log.info("%s: %.1f documents a second", setting, found[-1])
     report = {
         "encoder": directory.name,
-        "machine": {"cpu": cpu_name(), "cores": multiprocessing.cpu_count(), "onnxruntime": version("onnxruntime")},
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": multiprocessing.cpu_count(),
+            "load_average_before": load,
+            "onnxruntime": version("onnxruntime"),
+        },
         "pieces": arguments.pieces,
         "settings": [
             {**asdict(setting), "documents_a_second": round(max(found), 1), "rounds": [round(x, 1) for x in found]}
