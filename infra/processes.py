@@ -93,7 +93,9 @@ def _prefix(account: Account | None, tied: bool) -> list[str]:
                 "or install setpriv (Debian: util-linux).",
             )
         prefix += [setpriv, f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
-        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"]
+        # access(2), which Java asks, looks away from the capabilities of other users unless no_setuid_fixup is set.
+        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--securebits=+no_setuid_fixup"]
+        prefix += ["--"]
     if tied and setpriv is not None:
         # A call of its own and the last one: the kernel forgets the wish when the user changes.
         prefix += [setpriv, "--pdeathsig", "TERM", "--"]
