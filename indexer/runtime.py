@@ -17,6 +17,7 @@ from services.versions import Clock
 
 # A swapped alias or a deleted index is noticed after this long.
 REMEMBERED_SECONDS = 2.0
+REPEATED_SECONDS = 60.0
 
 LoadEncoder = Callable[[Settings], Encoder]
 
@@ -40,6 +41,7 @@ class Runtime:
         self.clock = Clock()
         self._load = load
         self._jobs_made = False
+        self._said: dict[str, float] = {}
         self._generations: dict[tuple[str, int | None], tuple[float, Generation]] = {}
 
     @cached_property
@@ -73,6 +75,14 @@ class Runtime:
             raise index_not_found(index) from None
         self._generations[index, number] = (now, generation)
         return generation
+
+    def new_trouble(self, trouble: str) -> bool:
+        """Whether this was not said in the last minute: a full queue does not fill the log with one sentence."""
+        now = time.monotonic()
+        if now - self._said.get(trouble, -REPEATED_SECONDS) < REPEATED_SECONDS:
+            return False
+        self._said[trouble] = now
+        return True
 
     def check_encoder(self, generation: Generation) -> None:
         """Raises EncoderMismatch (`encoder_mismatch`) unless the generation wants this process's very encoder."""

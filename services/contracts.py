@@ -4,6 +4,9 @@ Both are Celery tasks (message protocol 2, JSON) on Redis lists, so a producer i
 can write such a message; docs/queue.md shows both.
 """
 
+import json
+import sys
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,3 +71,13 @@ CONTRACTS: Final[dict[str, type[BaseModel]]] = {ENCODE_TASK: EncodeMessage, INGE
 def schemas() -> dict[str, dict[str, Any]]:
     """JSON schema of each message by task name, as committed under docs/contracts/."""
     return {name: model.model_json_schema() for name, model in CONTRACTS.items()}
+
+
+def publish(directory: Path) -> None:
+    """Writes the schemas, one file a message."""
+    for name, schema in schemas().items():
+        (directory / f"{name}.schema.json").write_text(json.dumps(schema, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]))

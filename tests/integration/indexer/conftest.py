@@ -1,0 +1,103 @@
+"""Documents in a journal, workers with an encoder that fails on demand, and looks at what became of them."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import redis
+from journalled import Journal, log_of
+
+from indexer.runtime import Runtime
+from indexer.settings import WorkerSettings
+from infra import processes
+from infra.processes import Child
+from infra.stack.parts import settings_environment
+from models.encoder import Encoder
+from models.registry import load_encoder
+from services.opensearch.client import SyncSearch
+from services.queue import Publisher
+from services.settings import Settings
+
+Eventually = Callable[[Callable[[], object], float, str], None]
+POISONED_WORKER = Path(__file__).with_name("poisoned_worker.py")
+
+
+@pytest.fixture
+def search(settings: Settings) -> Iterator[SyncSearch]:
+    """A client of the test's node."""
+    with closing(SyncSearch(settings)) as client:
+        yield client
+
+
+@pytest.fixture
+def publisher(settings: Settings) -> Iterator[Publisher]:
+    """A producer on the test's Redis."""
+    with closing(Publisher(settings.redis_url)) as one:
+        yield one
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator["redis.Redis"]:
+    """The test's Redis itself."""
+    with closing(redis.Redis.from_url(settings.redis_url)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def standin() -> Encoder:
+    """The small encoder that the tests' workers use."""
+    return load_encoder("standin")
+
+
+@pytest.fixture
+def runtime(settings: Settings, standin: Encoder) -> Runtime:
+    """What a worker process holds, here."""
+    return Runtime(settings, WorkerSettings(patience=2), lambda _: standin)
+
+
+@pytest.fixture
+def journal(settings: Settings, search: SyncSearch) -> Journal:
+    """An empty index."""
+    return Journal(settings, search)
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a Python program of ours with the test's settings; keyword arguments are more environment variables."""
+    started: list[Child] = []
+
+    def run(*arguments: str, **environment: object) -> Child:
+        child = processes.start(
+            arguments[-1],
+            [sys.executable, *arguments],
+            tmp_path / f"process-{len(started)}.log",
+            environment={
+                **{name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")},
+                "PYTHONUNBUFFERED": "1",
+                **settings_environment(settings),
+                **{name: str(value) for name, value in environment.items()},
+            },
+            directory=Path.cwd(),
+            tied=True,
+        )
+        started.append(child)
+        return child
+
+    yield run
+    for child in reversed(started):
+        processes.stop(child, 15)
+
+
+@pytest.fixture
+def poisoned_worker(start: Callable[..., Child], eventually: Eventually) -> Callable[..., Child]:
+    """A real worker whose encoder fails at certain words, see poisoned_worker.py."""
+
+    def run(**environment: object) -> Child:
+        child = start(str(POISONED_WORKER), **environment)
+        eventually(lambda: "ready." in log_of(child), 60, "the worker is ready")
+        return child
+
+    return run

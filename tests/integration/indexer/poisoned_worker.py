@@ -1,0 +1,85 @@
+"""A worker like any other, but its encoder has accidents: run by the tests as a process of its own.
+
+A document with one of these words, when it is encoded,
+    raisepoison   raises
+    killpoison    kills its process
+    slowpoison    sleeps for a second
+    stuckpoison   never ends
+and each time that the encoder begins, a line goes to the file ENCODER_LOG.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from indexer.app import create_celery
+from indexer.settings import WorkerSettings
+from indexer.start import run_worker
+from models.encoder import Encoder
+from models.registry import load_encoder
+from models.windows import Window
+from services.manifest import Manifest
+from services.settings import Settings
+from services.vectors import SparseVector
+
+WORDS = ("raisepoison", "killpoison", "slowpoison", "stuckpoison")
+
+
+class Accidents:
+    """The encoder of the settings, with accidents."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._marked: dict[tuple[int, ...], str] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._encoder.manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+        found = self._encoder.windows(text, pieces, overlap)
+        for word in WORDS:
+            if word in text:
+                self._marked.update({window.piece_ids: word for window in found})
+        return found
+
+    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+        if path := os.environ.get("ENCODER_LOG"):
+            with Path(path).open("a") as log:
+                log.write(f"{os.getpid()} {len(windows)}\n")
+        accidents = [self._marked[window.piece_ids] for window in windows if window.piece_ids in self._marked]
+        for accident in accidents:
+            match accident:
+                case "killpoison":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "raisepoison":
+                    raise RuntimeError("an accident")
+                case "slowpoison":
+                    time.sleep(1)
+                case "stuckpoison":
+                    time.sleep(1000)
+        return self._encoder.encode(windows)
+
+    def piece(self, piece_id: int) -> str:
+        return self._encoder.piece(piece_id)
+
+
+def main() -> int:
+    """Works until it is stopped."""
+    logging.basicConfig(level=logging.INFO)
+    settings = Settings.read()
+    encoder = load_encoder(settings.encoder)
+    app = create_celery(settings, WorkerSettings.read(), lambda _: Accidents(encoder))
+    return run_worker(app, settings, encoder.manifest, "info")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

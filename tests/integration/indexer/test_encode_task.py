@@ -1,0 +1,262 @@
+"""The encode task on a real node, called directly: what is written, when, and what is never lost."""
+
+import logging
+import time
+from dataclasses import replace
+
+import orjson
+import pytest
+import redis
+from journalled import Hooked, Journal
+
+from indexer.encode_task import run_encode
+from indexer.runtime import Runtime
+from indexer.settings import WorkerSettings
+from models.encoder import Encoder
+from services import versions
+from services.contracts import EncodeMessage, encode_queue
+from services.index_spec import EncoderIdentity, Names
+from services.opensearch.bulk import Outcome, Write, write
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import create_call, delete_call, new_generation
+from services.opensearch.journal import attempt_write, dead_write, read_windows, requeued_write, tombstone
+from services.opensearch.mapping import creation_body
+from services.settings import Settings
+from services.vectors import merge_max
+
+
+def put_through(search: SyncSearch, *writes: Write) -> list[Outcome]:
+    return [verdict.outcome for verdict in write(search, writes, 1024**2, 10)]
+
+
+def hooked(runtime: Runtime, encoder: Encoder) -> Runtime:
+    return Runtime(runtime.settings, runtime.worker, lambda _: encoder)
+
+
+def test_pending_documents_become_encoded(runtime: Runtime, journal: Journal, standin: Encoder) -> None:
+    journal.put({"a": "Pause the program", "b": "one two three four five " * 200})
+    assert run_encode(runtime, journal.message("a", "b", "missing"), redelivered=False) == {"encoded": 2, "skipped": 1}
+    for name in ("a", "b"):
+        stored = journal.stored(name)
+        assert stored.state == "encoded"
+        assert stored.source["encoder"] == standin.fingerprint
+        assert stored.source["attempts"] == 0
+        assert "due_at" not in stored.source
+        whole = journal.whole(name)
+        windows = read_windows(whole)
+        text = whole["text"]
+        assert [(w.start, w.end) for w in windows] == [(w.start, w.end) for w in standin.windows(text)]
+        assert merge_max(w.vector for w in windows).pack() == merge_max(standin.encode(standin.windows(text))).pack()
+    assert len(read_windows(journal.whole("b"))) > 2
+
+
+def test_a_second_delivery_encodes_nothing(runtime: Runtime, journal: Journal, standin: Encoder) -> None:
+    journal.put({"a": "Pause the program"})
+    run_encode(runtime, journal.message("a"), redelivered=False)
+    watched = Hooked(standin)
+    before = journal.stored("a")
+    assert run_encode(hooked(runtime, watched), journal.message("a"), redelivered=True) == {"skipped": 1}
+    assert watched.runs == []
+    assert journal.stored("a") == before
+
+
+def test_a_document_that_is_replaced_while_it_is_encoded_keeps_the_newer_text(
+    runtime: Runtime, journal: Journal, standin: Encoder
+) -> None:
+    journal.put({"a": "the old text", "b": "a neighbour"}, version=1)
+    once = iter([True])
+
+    def replace_it(_: object) -> None:
+        if next(once, False):
+            journal.put({"a": "the new text"}, version=2)
+
+    counts = run_encode(hooked(runtime, Hooked(standin, replace_it)), journal.message("a", "b"), redelivered=False)
+    assert counts == {"encoded": 1, "superseded": 1}
+    assert journal.states("a", "b") == ["pending", "encoded"]
+    assert journal.stored("a").source["text"] == "the new text"
+    run_encode(runtime, journal.message("a"), redelivered=False)
+    assert journal.stored("a").state == "encoded"
+    assert journal.stored("a").source["text"] == "the new text"
+
+
+def test_a_document_that_is_deleted_while_it_is_encoded_stays_deleted(
+    runtime: Runtime, journal: Journal, standin: Encoder, search: SyncSearch
+) -> None:
+    journal.put({"a": "text"}, version=1)
+
+    def delete_it(_: object) -> None:
+        put_through(search, tombstone(journal.generation, "a", 2))
+
+    run_encode(hooked(runtime, Hooked(standin, delete_it)), journal.message("a"), redelivered=False)
+    assert journal.stored("a").state == "deleted"
+
+
+def test_two_workers_with_the_same_message_end_in_the_same_state(
+    runtime: Runtime, journal: Journal, standin: Encoder
+) -> None:
+    journal.put({"a": "text"})
+
+    def the_other(_: object) -> None:
+        assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
+
+    second = hooked(runtime, Hooked(standin, the_other))
+    assert run_encode(second, journal.message("a"), redelivered=False) == {"superseded": 1}
+    assert journal.stored("a").external == versions.encoded(journal.stored("a").source["version"])
+
+
+def test_an_index_of_another_encoder_waits_and_says_why(
+    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = journal.generation.model_copy(
+        update={
+            "index": "other", "physical": Names(settings.index_prefix).physical("other", 1),
+            "encoder": EncoderIdentity(name="standin", fingerprint="0" * 16),
+        }
+    )  # fmt: skip
+    search.send(create_call(other, settings, [Names(settings.index_prefix).alias("other")]))
+    journal.generation = other
+    journal.put({"a": "text"})
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            message = EncodeMessage(index="other", ids=("a",))
+            assert run_encode(runtime, message, redelivered=False) == {"mismatch": 1}
+    assert journal.states("a") == ["pending"]
+    assert journal.stored("a").attempts == 0
+    assert caplog.text.count("encoder_mismatch") == 1  # a queue full of messages does not fill the log
+
+
+def test_messages_for_an_index_that_is_gone_are_dropped(
+    runtime: Runtime, journal: Journal, search: SyncSearch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_encode(runtime, EncodeMessage(index="nowhere", ids=("a",)), redelivered=False) == {"gone": 1}
+    search.send(delete_call([journal.generation]))
+    assert run_encode(runtime, journal.message("a"), redelivered=False) == {"gone": 1}
+    assert "index_not_found" in caplog.text
+
+
+def test_a_message_names_a_generation_that_is_not_searched(
+    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearch, standin: Encoder
+) -> None:
+    names = Names(settings.index_prefix)
+    second = new_generation(names, "papers", 2, journal.generation.spec, standin.manifest)
+    search.send(create_call(second, settings, []))
+    journal.put({"a": "in the first"})
+    journal.generation = second
+    journal.put({"a": "in the second"})
+    message = EncodeMessage(index="papers", ids=("a",), generation=2)
+    assert run_encode(runtime, message, redelivered=False) == {"encoded": 1}
+    assert journal.stored("a").state == "encoded"
+
+
+def test_what_was_enqueued_again_has_an_attempt_counted_before_it_is_encoded(
+    runtime: Runtime, journal: Journal, standin: Encoder, search: SyncSearch
+) -> None:
+    journal.put({"a": "one", "b": "two"})
+    assert put_through(
+        search, *(requeued_write(journal.generation, journal.stored(name), 60) for name in ("a", "b"))
+    ) == [Outcome.STORED, Outcome.STORED]
+    seen = []
+    watched = Hooked(standin, lambda _: seen.extend(journal.stored(name).attempts for name in ("a", "b")))
+    run_encode(hooked(runtime, watched), journal.message("a", "b"), redelivered=False)
+    assert (seen, watched.runs) == ([1, 1], [2])
+    assert journal.states("a", "b") == ["encoded", "encoded"]
+
+
+def test_what_comes_back_is_counted_and_encoded_one_by_one(
+    runtime: Runtime, journal: Journal, standin: Encoder
+) -> None:
+    journal.put({"a": "one", "b": "two"})
+    seen = []
+    watched = Hooked(standin, lambda _: seen.append((journal.stored("a").attempts, journal.stored("b").attempts)))
+    run_encode(hooked(runtime, watched), journal.message("a", "b"), redelivered=True)
+    assert (seen, watched.runs) == ([(2, 0), (2, 2)], [1, 1])
+    assert journal.states("a", "b") == ["encoded", "encoded"]
+
+
+def test_after_the_last_attempt_the_document_is_dead_with_the_reason(
+    runtime: Runtime, journal: Journal, search: SyncSearch, standin: Encoder
+) -> None:
+    journal.put({"a": "one", "b": "two"})
+    assert put_through(search, attempt_write(journal.generation, journal.stored("a"), 3, 60)) == [Outcome.STORED]
+    watched = Hooked(standin)
+    counts = run_encode(hooked(runtime, watched), journal.message("a", "b"), redelivered=True)
+    assert counts == {"dead": 1, "encoded": 1}
+    dead = journal.stored("a")
+    assert dead.state == "dead"
+    assert dead.source["error"]["code"] == "attempts_exhausted"
+    assert dead.source["text"] == "one"
+    assert watched.runs == [1]
+
+
+def test_a_document_that_raises_is_tried_thrice_and_its_neighbours_once(
+    runtime: Runtime, journal: Journal, standin: Encoder
+) -> None:
+    journal.put({"a": "good", "b": "bad", "c": "good as well"})
+    (bad,) = standin.windows("bad")
+
+    def fail(windows: object) -> None:
+        if bad in windows:  # type: ignore[operator]
+            raise RuntimeError("an accident")
+
+    failing = hooked(runtime, Hooked(standin, fail))
+    assert run_encode(failing, journal.message("a", "b", "c"), redelivered=False) == {"encoded": 2, "failed": 1}
+    assert journal.stored("b").attempts == 1
+    assert journal.stored("b").source["error"] == {"code": "encoding_failed", "reason": "RuntimeError: an accident"}
+    assert run_encode(failing, journal.message("b"), redelivered=False) == {"failed": 1}
+    assert run_encode(failing, journal.message("b"), redelivered=False) == {"dead": 1}
+    assert journal.stored("b").source["attempts"] == 3
+    assert journal.stored("b").source["error"]["code"] == "encoding_failed"
+    assert journal.states("a", "c") == ["encoded", "encoded"]
+
+
+def test_a_document_that_was_dead_and_is_sent_anew_is_encoded(
+    runtime: Runtime, journal: Journal, search: SyncSearch
+) -> None:
+    journal.put({"a": "old"}, version=1)
+    assert put_through(search, dead_write(journal.generation, journal.stored("a"), "x", "y")) == [Outcome.STORED]
+    assert run_encode(runtime, journal.message("a"), redelivered=False) == {"skipped": 1}
+    journal.put({"a": "new"}, version=2)
+    assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
+    assert "error" not in journal.stored("a").source
+
+
+def test_what_there_is_no_time_for_is_sent_on(
+    settings: Settings, journal: Journal, standin: Encoder, broker: "redis.Redis", runtime: Runtime
+) -> None:
+    names = [f"d{i}" for i in range(40)]
+    journal.put({name: f"words {name}" for name in names})
+    slow = Hooked(standin, lambda _: time.sleep(0.2))
+    short = Runtime(settings, WorkerSettings(task_budget=0.1), lambda _: slow)
+    counts = run_encode(short, journal.message(*names), redelivered=False)
+    assert counts["encoded"] + counts["left"] == 40
+    assert counts["left"] > 0
+    assert broker.llen(encode_queue("standin")) == 1
+    assert journal.states(*names).count("pending") == counts["left"]
+
+
+def test_without_opensearch_the_documents_stay_pending(settings: Settings, standin: Encoder) -> None:
+    away = settings.model_copy(update={"opensearch_url": "http://127.0.0.1:9"})
+    runtime = Runtime(away, WorkerSettings(patience=0.5), lambda _: standin)
+    begun = time.monotonic()
+    assert run_encode(runtime, EncodeMessage(index="papers", ids=("a",)), redelivered=False) == {"postponed": 1}
+    assert time.monotonic() - begun < 5
+
+
+def test_a_document_that_opensearch_refuses_encoded_is_dead(
+    runtime: Runtime, journal: Journal, search: SyncSearch, settings: Settings, standin: Encoder
+) -> None:
+    search.send(without_vectors(journal, settings))
+    journal.put({"a": "text"})
+    counts = run_encode(runtime, EncodeMessage(index="bare", ids=("a",)), redelivered=False)
+    assert counts["dead"] == 1
+    assert journal.stored("a").source["error"]["code"] == "refused_by_opensearch"
+
+
+def without_vectors(journal: Journal, settings: Settings) -> Call:
+    """Creates an index like the journal's, but without the field of the vectors; the journal moves there."""
+    names = Names(settings.index_prefix)
+    journal.generation = journal.generation.model_copy(update={"index": "bare", "physical": names.physical("bare", 1)})
+    body = creation_body(journal.generation, settings, [names.alias("bare")])
+    del body["mappings"]["properties"]["sparse"]
+    call = create_call(journal.generation, settings, [])
+    return replace(call, body=orjson.dumps(body))

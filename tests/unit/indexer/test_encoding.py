@@ -1,0 +1,120 @@
+"""Windows, runs and the isolation of a failure, with the stand-in encoder."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from indexer.encoding import Cut, Encoded, Failed, cut, encode, runs
+from models.encoder import Encoder
+from models.registry import load_encoder
+from models.windows import Window
+from services.errors import BackendUnavailable, InvalidInput
+from services.manifest import Manifest, WindowSettings
+from services.opensearch.journal import Stored
+from services.vectors import SparseVector
+
+WINDOW = WindowSettings(pieces=16, overlap=4)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("standin")
+
+
+class FailsAt:
+    """The encoder, but windows with a certain piece raise."""
+
+    def __init__(self, encoder: Encoder, word: str, error: Exception) -> None:
+        self._encoder, self._error = encoder, error
+        (window,) = encoder.windows(word)
+        (self._piece,) = window.piece_ids
+        self.runs = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._encoder.manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+        return self._encoder.windows(text, pieces, overlap)
+
+    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+        self.runs += 1
+        if any(self._piece in window.piece_ids for window in windows):
+            raise self._error
+        return self._encoder.encode(windows)
+
+    def piece(self, piece_id: int) -> str:
+        return self._encoder.piece(piece_id)
+
+
+def cuts(encoder: Encoder, *texts: str) -> list[Cut]:
+    found = [
+        cut(encoder, WINDOW, Stored(str(i), 0, {"text": text, "state": "pending"})) for i, text in enumerate(texts)
+    ]
+    assert all(isinstance(one, Cut) for one in found)
+    return [one for one in found if isinstance(one, Cut)]
+
+
+def test_each_document_gets_the_vectors_of_its_own_windows(encoder: Encoder) -> None:
+    long = "one two three four five six seven eight nine ten " * 5
+    group = cuts(encoder, "apple", long, "pear")
+    outcomes = encode(encoder, group)
+    for one, outcome in zip(group, outcomes, strict=True):
+        assert isinstance(outcome, Encoded)
+        assert outcome.stored is one.stored
+        assert [(w.start, w.end) for w in outcome.windows] == [(w.start, w.end) for w in one.windows]
+        alone = encoder.encode(one.windows)
+        assert [w.vector.pack() for w in outcome.windows] == [vector.pack() for vector in alone]
+    assert len(outcomes[1].windows) > 3  # type: ignore[union-attr]
+
+
+def test_the_title_is_encoded_before_the_text(encoder: Encoder) -> None:
+    stored = Stored("a", 0, {"title": "A title", "text": "and words", "state": "pending"})
+    found = cut(encoder, WINDOW, stored)
+    assert isinstance(found, Cut)
+    assert (found.windows[0].start, found.windows[0].end) == (0, len("A title\nand words"))
+
+
+def test_one_failure_does_not_touch_its_neighbours(encoder: Encoder) -> None:
+    failing = FailsAt(encoder, "poison", RuntimeError("broken"))
+    outcomes = encode(failing, cuts(encoder, "apple", "some poison here", "pear"))
+    assert [type(outcome) for outcome in outcomes] == [Encoded, Failed, Encoded]
+    assert failing.runs == 4  # together, then each alone
+    failed = outcomes[1]
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.reason, failed.final) == ("encoding_failed", "RuntimeError: broken", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (InvalidInput("not_finite_weights", "NaN"), True),
+        (BackendUnavailable("busy", "later"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_whether_another_attempt_makes_sense(encoder: Encoder, error: Exception, final: bool) -> None:
+    (failed,) = encode(FailsAt(encoder, "poison", error), cuts(encoder, "poison"))
+    assert isinstance(failed, Failed)
+    assert failed.final is final
+
+
+def test_windows_that_do_not_fit_the_model_are_the_documents_failure(encoder: Encoder) -> None:
+    found = cut(encoder, WindowSettings(pieces=8000, overlap=0), Stored("a", 0, {"text": "x", "state": "pending"}))
+    assert isinstance(found, Failed)
+    assert (found.code, found.final) == ("bad_window", True)
+
+
+def test_runs_are_bounded_and_longest_first(encoder: Encoder) -> None:
+    texts = ["word " * n for n in (1, 9, 3, 60, 5, 2)]
+    groups = list(runs(cuts(encoder, *texts), most=4))
+    assert [[one.stored.id for one in group] for group in groups] == [["3"], ["1", "4", "2", "5"], ["0"]]
+    assert len(groups[0][0].windows) > 4  # more than a run may have, so it is alone
+
+
+def test_no_documents_are_no_run() -> None:
+    assert list(runs([])) == []

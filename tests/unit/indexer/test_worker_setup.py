@@ -1,0 +1,80 @@
+"""What a worker is told before it starts."""
+
+import logging
+
+import pytest
+from celery.worker.consumer import consumer
+from pydantic import ValidationError
+
+from indexer.app import configuration, create_celery
+from indexer.quiet import complaint, install
+from indexer.settings import WorkerSettings
+from indexer.start import cores
+from services.contracts import ENCODE_TASK, INGEST_TASK, IngestMessage
+from services.errors import ConfigurationError
+from services.settings import Settings
+
+
+def test_a_message_comes_again_long_after_its_task_was_killed() -> None:
+    chosen = configuration(Settings(), WorkerSettings())
+    assert chosen["broker_transport_options"]["visibility_timeout"] >= 4 * chosen["task_time_limit"]
+    assert chosen["task_acks_late"]
+    assert chosen["task_reject_on_worker_lost"]
+    assert chosen["accept_content"] == ["json"]
+    assert chosen["result_backend"] is None
+
+
+def test_the_application_knows_both_tasks_and_asks_nobody() -> None:
+    app = create_celery(Settings(redis_url="redis://127.0.0.1:1/0", opensearch_url="http://127.0.0.1:1"))
+    assert {ENCODE_TASK, INGEST_TASK} <= set(app.tasks)
+    assert app.conf.result_backend is None
+    assert app.conf.broker_url == "redis://127.0.0.1:1/0"
+
+
+def test_times_that_would_run_a_task_twice_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEWELL_TASK_LIMIT", "300")
+    monkeypatch.setenv("SPARSEWELL_REDELIVERY", "301")
+    with pytest.raises(ConfigurationError, match="SPARSEWELL_REDELIVERY"):
+        WorkerSettings.read()
+    monkeypatch.setenv("SPARSEWELL_REDELIVERY", "soon")
+    with pytest.raises(ConfigurationError, match="SPARSEWELL_REDELIVERY"):
+        WorkerSettings.read()
+
+
+def test_a_containers_share_limits_the_processes() -> None:
+    everything = cores("max 100000")
+    assert everything >= 1
+    assert cores("100000 100000") == 1
+    assert cores("50000 100000") == 1
+    assert cores("6400000 100000") == everything
+    assert cores("") == everything
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments"),
+    [
+        (consumer.UNKNOWN_FORMAT, ("SECRET",)),
+        (consumer.UNKNOWN_TASK_ERROR, ("sparsewell.ingest.v9", "SECRET", {"kwargsrepr": "SECRET"}, {})),
+        (consumer.INVALID_TASK_ERROR, ("error", "SECRET")),
+        (consumer.MESSAGE_DECODE_ERROR, ("error", "type", "utf-8", "SECRET", "SECRET")),
+    ],
+)
+def test_unusable_messages_are_logged_without_their_body(
+    template: str, arguments: tuple[object, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    install()
+    install()
+    logger = logging.getLogger(consumer.__name__)
+    assert len([one for one in logger.filters if type(one).__name__ == "WithoutBodies"]) == 1
+    with caplog.at_level(logging.WARNING):
+        logger.error(template, *arguments)
+    assert "SECRET" not in caplog.text
+    assert "was deleted" in caplog.text
+    assert ("sparsewell.ingest.v9" in caplog.text) is (template == consumer.UNKNOWN_TASK_ERROR)
+
+
+def test_a_complaint_about_a_message_holds_nothing_of_it() -> None:
+    with pytest.raises(ValidationError) as caught:
+        IngestMessage.model_validate({"index": "a", "documents": "SECRET"})
+    assert complaint(caught.value).startswith("documents: ")
+    assert "SECRET" not in complaint(caught.value)
