@@ -41,6 +41,8 @@ def checked(request: SearchRequest, settings: Settings) -> None:
     """Holds a request against the limits that are settings. Raises InvalidInput."""
     if not request.query.strip():
         raise InvalidInput("empty_query", "The query is empty.")
+    if not request.query.isascii() and any("\ud800" <= character <= "\udfff" for character in request.query):
+        raise InvalidInput("bad_query", "The query holds half of a surrogate pair, which is no character.")
     if len(request.query) > settings.max_query_characters:
         raise InvalidInput(
             "query_too_long",

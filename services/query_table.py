@@ -50,6 +50,8 @@ class QueryTable:
         tokenizer = Tokenizer.from_file(str(verified(directory, manifest, TOKENIZER)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        # "[MASK]" in a query is five characters that somebody typed, as it is in a document.
+        tokenizer.encode_special_tokens = True
         table = json.loads(verified(directory, manifest, QUERY_WEIGHTS).read_bytes())
         weights = [0.0] * manifest.vocabulary
         vocabulary = tokenizer.get_vocab()

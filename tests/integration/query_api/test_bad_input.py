@@ -168,6 +168,11 @@ def test_searches_that_are_refused(api: httpx.Client, index: str) -> None:
         assert code_of(api.post(f"/v1/indexes/{index}/search", json=body), 422) == code, str(body)[:60]
 
 
+def test_half_a_surrogate_pair_is_refused(api: httpx.Client, index: str) -> None:
+    answer = api.post(f"/v1/indexes/{index}/search", content=b'{"query":"a \\ud800 b"}', headers=JSON)
+    assert code_of(answer, 422) == "bad_query"
+
+
 def test_a_search_body_that_is_not_json_or_too_large(api: httpx.Client, index: str) -> None:
     path = f"/v1/indexes/{index}/search"
     assert code_of(api.post(path, content=b'{"query":', headers=JSON), 422) == "invalid_json"
@@ -181,7 +186,18 @@ def test_a_search_body_that_is_not_json_or_too_large(api: httpx.Client, index: s
 
 
 def test_hostile_queries_are_words_and_nothing_else(api: httpx.Client, index: str) -> None:
-    for query in ('"', "field:value OR (x", "*", "\\", "日本語", "\U0001f600", "\x00", "a" * 4000, "..."):
+    for query in (
+        '"',
+        "field:value OR (x",
+        "*",
+        "\\",
+        "日本語",
+        "\U0001f600",
+        "\x00",
+        "a" * 4000,
+        "...",
+        "[MASK] [SEP]",
+    ):
         for mode in ("sparse", "lexical", "hybrid"):
             answer = api.post(f"/v1/indexes/{index}/search", json={"query": query, "mode": mode})
             assert answer.status_code == 200, answer.text

@@ -1,0 +1,100 @@
+"""Queries through the shipped tables."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from services.errors import ConfigurationError, InvalidInput
+from services.manifest import WEIGHTS_ROOT, fingerprint, read_manifest, record, resolve
+from services.query_table import QueryTable
+
+
+@pytest.fixture(scope="module")
+def table() -> QueryTable:
+    return QueryTable.load(resolve("bootstrap-minilm-l6"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A model directory of our own, with the files that the query side reads."""
+    for name in ("manifest.json", "tokenizer.json", "query_weights.json"):
+        shutil.copy(WEIGHTS_ROOT / "standin" / name, tmp_path / name)
+    return tmp_path
+
+
+def rewrite(directory: Path, table: dict[str, float]) -> None:
+    (directory / "query_weights.json").write_text(json.dumps(table))
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["files"]["query_weights.json"] = record(directory / "query_weights.json").model_dump()
+    files = {name: type(record(directory / "query_weights.json"))(**f) for name, f in manifest["files"].items()}
+    manifest["fingerprint"] = fingerprint(files)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_repeated_pieces_count_once_and_keep_their_weight(table: QueryTable) -> None:
+    once, thrice = table.encode("temporary folder", 100), table.encode("folder temporary temporary Folder", 100)
+    assert once.by_id() == thrice.by_id()
+    assert thrice.pieces == 4
+    assert [table.piece(i) for i in once.ids] == ["temporary", "folder"]
+    assert all(weight > 0 for weight in once.weights)
+
+
+def test_rare_words_weigh_more_than_common_ones(table: QueryTable) -> None:
+    weights = dict(zip([table.piece(i) for i in table.encode("the aerodynamics", 10).ids],
+                       table.encode("the aerodynamics", 10).weights, strict=True))  # fmt: skip
+    assert weights.pop("the") < min(weights.values())
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\U0001f600", "\x00\x01"])
+def test_a_query_without_known_pieces_is_empty(table: QueryTable, text: str) -> None:
+    assert table.encode(text, 10).ids == ()
+
+
+def test_what_looks_like_a_special_piece_is_text(table: QueryTable) -> None:
+    assert [table.piece(i) for i in table.encode("[MASK]", 10).ids] == ["[", "mask", "]"]
+
+
+def test_too_many_pieces_are_refused_even_when_they_repeat(table: QueryTable) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        table.encode("a " * 11, 10)
+    assert caught.value.code == "query_too_long"
+
+
+def test_a_changed_file_is_refused(copy: Path) -> None:
+    (copy / "query_weights.json").write_text('{"the": 1.0}')
+    with pytest.raises(ConfigurationError) as caught:
+        QueryTable.load(copy)
+    assert caught.value.code == "corrupt_model_file"
+
+
+def test_a_missing_file_is_refused(copy: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ConfigurationError) as caught:
+        QueryTable.load(copy)
+    assert caught.value.code == "missing_model_file"
+
+
+def test_a_manifest_that_does_not_belong_to_its_files_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"]["tokenizer.json"]["sha256"] = "0" * 64
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigurationError) as caught:
+        read_manifest(copy)
+    assert caught.value.code == "bad_manifest"
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
+def test_weights_that_are_no_boosts_are_refused(copy: Path, weight: float) -> None:
+    rewrite(copy, {"the": weight})
+    with pytest.raises(ConfigurationError) as caught:
+        QueryTable.load(copy)
+    assert caught.value.code == "bad_query_table"
+
+
+def test_an_unknown_piece_is_refused(copy: Path) -> None:
+    rewrite(copy, {"no such piece": 1.0})
+    with pytest.raises(ConfigurationError) as caught:
+        QueryTable.load(copy)
+    assert caught.value.code == "bad_query_table"
