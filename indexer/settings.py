@@ -1,20 +1,17 @@
 """Settings of workers alone; what they share with the other processes is in `services.settings`."""
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-from services.errors import ConfigurationError
+from services.environment import EnvironmentSettings
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(EnvironmentSettings):
     """Times of a worker, in seconds, read from the environment (prefix `SPARSEWELL_`) when a factory asks.
 
     They build on each other: a task stops taking new documents at `task_budget`, its process is killed at `task_limit`,
     and a message that nobody acknowledged is delivered again after `redelivery`, which must be far above the limit, or
     a long task would run twice at once.
     """
-
-    model_config = SettingsConfigDict(env_prefix="SPARSEWELL_", extra="ignore", frozen=True)
 
     task_budget: float = Field(30.0, gt=0)
     task_limit: float = Field(300.0, gt=0)
@@ -28,14 +25,3 @@ class WorkerSettings(BaseSettings):
     def model_post_init(self, _context: object) -> None:
         if self.redelivery < 2 * self.task_limit:
             raise ValueError("SPARSEWELL_REDELIVERY must be at least twice SPARSEWELL_TASK_LIMIT")
-
-    @classmethod
-    def read(cls) -> "WorkerSettings":
-        """Reads the environment; a bad value is a ConfigurationError that names the variable."""
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = "_".join(str(part) for part in first["loc"]).upper()
-            subject = f"The environment variable SPARSEWELL_{name}" if name else "The worker's settings"
-            raise ConfigurationError("bad_setting", f"{subject}: {first['msg']}.") from None

@@ -2,32 +2,24 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-from services.errors import ConfigurationError
-
-
-def _plain(name: str) -> AliasChoices:
-    """The prefixed variable first, then the name that other tools use."""
-    return AliasChoices(f"SPARSEWELL_{name}", name)
+from services.environment import EnvironmentSettings, also_plain
 
 
-class LocalSettings(BaseSettings):
+class LocalSettings(EnvironmentSettings):
     """Every knob of the local node, Redis and stack, read from the environment (prefix `SPARSEWELL_`).
 
     A given `opensearch_url` or `redis_url` is somebody's server: then nothing is started in its place. Times are in
     seconds; `opensearch_heap` is a JVM size such as `512m`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SPARSEWELL_", extra="ignore", frozen=True, populate_by_name=True)
-
     cache_dir: Path | None = Field(None, description="unpacked distributions and Java runtimes; may be deleted")
     state_dir: Path | None = Field(None, description="data, logs and records of running processes")
     run_as: str = Field("nobody", description="the user of OpenSearch and Redis when we are root")
 
-    opensearch_url: str | None = Field(None, validation_alias=_plain("OPENSEARCH_URL"))
-    opensearch_home: Path | None = Field(None, validation_alias=_plain("OPENSEARCH_HOME"))
+    opensearch_url: str | None = Field(None, validation_alias=also_plain("OPENSEARCH_URL"))
+    opensearch_home: Path | None = Field(None, validation_alias=also_plain("OPENSEARCH_HOME"))
     opensearch_version: str = Field("3.6.0", pattern=r"^\d+\.\d+\.\d+$")
     opensearch_port: int = Field(19200, ge=0, le=65535, description="0: any free port")
     opensearch_transport_port: int = Field(0, ge=0, le=65535, description="0: any free port")
@@ -36,21 +28,9 @@ class LocalSettings(BaseSettings):
     opensearch_cluster_name: str = Field("sparsewell", pattern=r"^[A-Za-z0-9_-]+$")
     java_home: Path | None = None
 
-    redis_url: str | None = Field(None, validation_alias=_plain("REDIS_URL"))
+    redis_url: str | None = Field(None, validation_alias=also_plain("REDIS_URL"))
     redis_port: int = Field(16379, ge=0, le=65535, description="0: any free port")
     redis_data_dir: Path | None = None
 
     start_timeout: float = Field(300.0, gt=0, description="until a started part must be ready")
     stop_timeout: float = Field(30.0, gt=0, description="until a part that does not stop by itself is killed")
-
-    @classmethod
-    def read(cls) -> "LocalSettings":
-        """Reads the environment; a bad value is a ConfigurationError that names the variable."""
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("SPARSEWELL_")
-            raise ConfigurationError(
-                "bad_setting", f"The environment variable SPARSEWELL_{name} is not usable: {first['msg']}."
-            ) from None

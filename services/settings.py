@@ -1,23 +1,15 @@
 """Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
 
-from pydantic import AliasChoices, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-from services.errors import ConfigurationError
-
-
-def _plain(name: str) -> AliasChoices:
-    """The prefixed variable first, then the name that other tools use."""
-    return AliasChoices(f"SPARSEWELL_{name}", name)
+from services.environment import EnvironmentSettings, also_plain
 
 
-class Settings(BaseSettings):
+class Settings(EnvironmentSettings):
     """Every knob with its default. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="SPARSEWELL_", extra="ignore", frozen=True, populate_by_name=True)
-
-    opensearch_url: str = Field("http://127.0.0.1:19200", validation_alias=_plain("OPENSEARCH_URL"))
-    redis_url: str = Field("redis://127.0.0.1:16379/0", validation_alias=_plain("REDIS_URL"))
+    opensearch_url: str = Field("http://127.0.0.1:19200", validation_alias=also_plain("OPENSEARCH_URL"))
+    redis_url: str = Field("redis://127.0.0.1:16379/0", validation_alias=also_plain("REDIS_URL"))
     index_prefix: str = Field("sparsewell", pattern=r"^[a-z][a-z0-9]{0,31}$")
     opensearch_pool: int = Field(32, ge=1)
     opensearch_timeout: float = Field(30.0, gt=0)
@@ -51,15 +43,3 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
     batch_pieces: int = Field(4096, gt=0, description="padded pieces per ONNX batch")
-
-    @classmethod
-    def read(cls) -> "Settings":
-        """Reads the environment; a bad value is a ConfigurationError that names the variable."""
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("SPARSEWELL_")
-            raise ConfigurationError(
-                "bad_setting", f"The environment variable SPARSEWELL_{name} is not usable: {first['msg']}."
-            ) from None
