@@ -27,8 +27,7 @@ def load_configured(settings: Settings) -> Encoder:
     from models.registry import load_encoder
 
     # The encoder knows its best size; a size that was asked for is another matter.
-    asked = settings.batch_pieces if "batch_pieces" in settings.model_fields_set else None
-    return load_encoder(settings.encoder, threads=settings.worker_threads, batch_pieces=asked)
+    return load_encoder(settings.encoder, threads=settings.worker_threads, batch_pieces=settings.batch_pieces)
 
 
 class Runtime:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
+from models.tokenising import Pieces
 from models.windows import Window
-from services.manifest import Manifest
+from services.errors import InvalidInput
+from services.manifest import Manifest, verified
 from services.vectors import SparseVector
 
 
@@ -36,3 +39,29 @@ class Encoder(Protocol):
     def piece(self, piece_id: int) -> str:
         """The piece of a vocabulary id."""
         ...
+
+
+class PieceEncoder:
+    """What encoders with a WordPiece tokeniser of their own share: everything but the weights."""
+
+    def __init__(self, directory: Path, manifest: Manifest) -> None:
+        """Raises ConfigurationError for a missing, changed or unusable tokeniser."""
+        self.manifest = manifest
+        self._pieces = Pieces.load(verified(directory, manifest, "tokenizer.json"))
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    def piece(self, piece_id: int) -> str:
+        return self._pieces.piece(piece_id)
+
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+        settings = self.manifest.window
+        size = settings.pieces if pieces is None else pieces
+        room = self.manifest.max_pieces - 2
+        if size > room:
+            raise InvalidInput(
+                "bad_window", f"The encoder {self.manifest.name} takes windows of at most {room} pieces, not {size}."
+            )
+        return self._pieces.windows(text, size, settings.overlap if overlap is None else overlap)

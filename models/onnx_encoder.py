@@ -9,20 +9,19 @@ import numpy as np
 import onnxruntime
 
 from models.batching import length_batches
-from models.tokenising import Pieces
+from models.encoder import PieceEncoder
 from models.windows import Window
 from services.errors import ConfigurationError, InvalidInput
 from services.manifest import Manifest, verified
 from services.vectors import EMPTY, SparseVector
 
 MODEL = "model.onnx"
-TOKENIZER = "tokenizer.json"
 # Padded pieces computed at once. The widest tensor takes 4 bytes x 30,522 for each: 120 MB at this size; more was no
 # faster (benchmarks/results/encoding-*.json).
 BATCH_PIECES = 1024
 
 
-class OnnxSparseEncoder:
+class OnnxSparseEncoder(PieceEncoder):
     """Encoder of a model directory, see `models.encoder.Encoder`. One per process; `encode` may be called by threads.
 
     `threads` is the number of threads of one call (0: as many as the machine has cores), `batch_pieces` the budget of
@@ -34,9 +33,8 @@ class OnnxSparseEncoder:
     ) -> None:
         """Raises ConfigurationError for missing, changed or unusable files (codes of `services.manifest`,
         `bad_model`, `bad_tokenizer`)."""
-        self.manifest = manifest
+        super().__init__(directory, manifest)
         self.batch_pieces = batch_pieces
-        self._pieces = Pieces.load(verified(directory, manifest, TOKENIZER))
         self._first, self._last = self._pieces.id_of("[CLS]"), self._pieces.id_of("[SEP]")
         path = verified(directory, manifest, MODEL)
         try:
@@ -45,23 +43,6 @@ class OnnxSparseEncoder:
             )
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ConfigurationError("bad_model", f"{path} cannot be loaded by ONNX Runtime: {error}") from None
-
-    @property
-    def fingerprint(self) -> str:
-        return self.manifest.fingerprint
-
-    def piece(self, piece_id: int) -> str:
-        return self._pieces.piece(piece_id)
-
-    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
-        settings = self.manifest.window
-        size = settings.pieces if pieces is None else pieces
-        room = self.manifest.max_pieces - 2
-        if size > room:
-            raise InvalidInput(
-                "bad_window", f"The encoder {self.manifest.name} takes windows of at most {room} pieces, not {size}."
-            )
-        return self._pieces.windows(text, size, settings.overlap if overlap is None else overlap)
 
     def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
         vectors = [EMPTY] * len(windows)

@@ -14,24 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from models.tokenising import Pieces
+from models.encoder import PieceEncoder
 from models.windows import Window
-from services.errors import InvalidInput
-from services.manifest import Manifest, verified
+from services.manifest import Manifest
 from services.vectors import EMPTY, SparseVector
 
-TOKENIZER = "tokenizer.json"
 # What a singular or plural gets of the weight of the word that is there.
 EXPANSION = 0.25
 
 
-class StandInEncoder:
+class StandInEncoder(PieceEncoder):
     """Encoder of a model directory with the architecture `standin`, see `models.encoder.Encoder`."""
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         """Raises ConfigurationError for missing or changed files."""
-        self.manifest = manifest
-        self._pieces = Pieces.load(verified(directory, manifest, TOKENIZER))
+        super().__init__(directory, manifest)
         vocabulary = self._pieces.vocabulary()
         self._special = frozenset(
             vocabulary[piece] for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if piece in vocabulary
@@ -42,23 +39,6 @@ class StandInEncoder:
             if plural is not None and len(piece) > 2 and piece.isalpha():
                 self._other_number[singular] = plural
                 self._other_number[plural] = singular
-
-    @property
-    def fingerprint(self) -> str:
-        return self.manifest.fingerprint
-
-    def piece(self, piece_id: int) -> str:
-        return self._pieces.piece(piece_id)
-
-    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
-        settings = self.manifest.window
-        size = settings.pieces if pieces is None else pieces
-        room = self.manifest.max_pieces - 2
-        if size > room:
-            raise InvalidInput(
-                "bad_window", f"The encoder {self.manifest.name} takes windows of at most {room} pieces, not {size}."
-            )
-        return self._pieces.windows(text, size, settings.overlap if overlap is None else overlap)
 
     def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
         return [self._vector(window) for window in windows]

@@ -42,4 +42,4 @@ class Settings(EnvironmentSettings):
 
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
-    batch_pieces: int = Field(4096, gt=0, description="padded pieces per ONNX batch")
+    batch_pieces: int = Field(1024, gt=0, description="padded pieces per ONNX batch")
