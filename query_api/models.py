@@ -13,8 +13,8 @@ class FusionWeights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    sparse: float = Field(0.7, ge=0, le=1e6)
-    lexical: float = Field(0.3, ge=0, le=1e6)
+    sparse: float = Field(0.5, ge=0, le=1e6)
+    lexical: float = Field(0.5, ge=0, le=1e6)
 
     @model_validator(mode="after")
     def _some(self) -> "FusionWeights":
