@@ -9,6 +9,7 @@ kept connection (benchmarks.loopback), ids and scores of ten hits, no sources.
 
 import argparse
 import random
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -36,9 +37,9 @@ from services.settings import Settings
 SIZE = 10
 
 
-def encoded_passages(settings: Settings, found: list[Passage], pieces: int, cache: Path | None) -> list[Encoded]:
+def encoded_passages(name: str, found: list[Passage], pieces: int, cache: Path | None) -> list[Encoded]:
     """Documents of the passages' first pieces, with the vector of the same pieces."""
-    encoder = load_encoder(settings.encoder)
+    encoder = load_encoder(name)
     windows = first_windows(encoder, found, pieces)
     vectors = cached_vectors(encoder, windows, cache)
     return [
@@ -107,18 +108,29 @@ def _segments(search: SyncSearch, generation: Generation) -> int:
     return int(answer["_all"]["primaries"]["segments"]["count"])
 
 
+def _settle(search: SyncSearch, generation: Generation) -> None:
+    """Returns once no merge runs on the index."""
+    call = Call("GET", f"/{generation.physical}/_stats/merge", params={"filter_path": "_all.total"})
+    while search.send(call)["_all"]["total"]["merges"]["current"]:
+        time.sleep(0.5)
+
+
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """The table by size of the index, as it was written and merged to one segment."""
     sizes = [int(size) for size in given.sizes.split(",")]
     found = passages(given.folder, max(sizes))
     rows: dict[str, Any] = {}
+    # before the node is started: a cold cache takes minutes
+    encoded = encoded_passages(Settings.read().encoder, found, given.pieces, given.cache)
     with node_settings() as settings:
-        encoded = encoded_passages(settings, found, given.pieces, given.cache)
         queries = title_queries(found[: min(sizes)], given.queries)
         with closing(SyncSearch(settings)) as search:
             for size in sizes:
                 generation = create(search, settings, f"passages{size}")
                 fill(search, settings, generation, encoded[:size])
+                _settle(search, generation)
+                # a Java process is fast only after thousands of the same request
+                uvloop.run(compare(settings, generation, queries, 3))
                 for state in ("as written", "one segment"):
                     if state == "one segment":
                         merge = {"max_num_segments": 1}
