@@ -26,12 +26,13 @@ class QueueHead:
     def overdue_before(self, now: int) -> int | None:
         """Documents whose lease ended before this are overdue; None while we have not watched for a whole lease.
 
-        A lease begins when its message is sent, so a message that was sent before the head of one lease ago belongs
-        to a lease that ended before that plus one lease. A clock that was set back makes us wait, never hurry.
+        A document whose lease began before the head of one lease ago was sent has been overtaken. Its own message was
+        sent a little after its lease began, and those of one batch one after the other: a quarter of a lease is
+        granted for that. A clock that was set back makes us wait, never hurry.
         """
         if not self._seen or now - self._seen[0][0] < self._lease:
             return None
-        return min(now, self._seen[0][1] + self._lease)
+        return min(now, self._seen[0][1] - self._lease // 4 + self._lease)
 
     @property
     def _lease(self) -> int:

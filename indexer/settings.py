@@ -23,5 +23,7 @@ class WorkerSettings(EnvironmentSettings):
     redis_wait: float = Field(30.0, ge=0, description="how long a starting worker waits for Redis before it gives up")
 
     def model_post_init(self, _context: object) -> None:
+        if self.task_limit < 2 * self.task_budget:
+            raise ValueError("SPARSEWELL_TASK_LIMIT must be at least twice SPARSEWELL_TASK_BUDGET")
         if self.redelivery < 2 * self.task_limit:
             raise ValueError("SPARSEWELL_REDELIVERY must be at least twice SPARSEWELL_TASK_LIMIT")

@@ -101,3 +101,15 @@ def poisoned_worker(start: Callable[..., Child], eventually: Eventually) -> Call
         return child
 
     return run
+
+
+@pytest.fixture
+def sweeper_soon(start: Callable[..., Child], eventually: Eventually) -> Callable[[], Child]:
+    """A real sweeper with a lease of a second; the leases in the journal are what the settings said."""
+
+    def run() -> Child:
+        child = start("-m", "cli.main", "sweeper", SPARSEWELL_LEASE_SECONDS=1, SPARSEWELL_SWEEP_INTERVAL=0.3)
+        eventually(lambda: "sweeping every" in log_of(child), 30, "the sweeper runs")
+        return child
+
+    return run

@@ -36,6 +36,9 @@ def test_times_that_would_run_a_task_twice_are_refused(monkeypatch: pytest.Monke
     monkeypatch.setenv("SPARSEWELL_REDELIVERY", "301")
     with pytest.raises(ConfigurationError, match="SPARSEWELL_REDELIVERY"):
         WorkerSettings.read()
+    monkeypatch.setenv("SPARSEWELL_TASK_BUDGET", "200")
+    with pytest.raises(ConfigurationError, match="SPARSEWELL_TASK_LIMIT must"):
+        WorkerSettings.read()
     monkeypatch.setenv("SPARSEWELL_REDELIVERY", "soon")
     with pytest.raises(ConfigurationError, match="SPARSEWELL_REDELIVERY"):
         WorkerSettings.read()

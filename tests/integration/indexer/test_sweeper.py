@@ -1,0 +1,187 @@
+"""Real sweepers: what was lost is brought back, what waits is left alone, and two of them are no more than one."""
+
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+from journalled import Journal, log_of
+
+from indexer.encode_task import run_encode
+from indexer.runtime import Runtime
+from indexer.sweeper import Sweeper
+from infra.ports import free_port
+from infra.processes import Child
+from infra.redis import RedisConfig, start_redis
+from infra.settings import LocalSettings
+from services.contracts import encode_queue
+from services.errors import BackendUnavailable
+from services.opensearch.bulk import write
+from services.opensearch.client import SyncSearch
+from services.opensearch.journal import attempt_write
+from services.queue import Publisher
+from services.settings import Settings
+
+Eventually = Callable[[Callable[[], object], float, str], None]
+Start = Callable[..., Child]
+QUEUE = encode_queue("standin")
+LEASE = 2.0
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"lease_seconds": LEASE, "sweep_interval": 0.2})
+
+
+@pytest.fixture
+def sweeper_here(journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher) -> Sweeper:
+    """A sweeper in this process, which has watched the queue for a lease."""
+    one = Sweeper(settings, search, publisher)
+    assert not sweep_for(1.5 * LEASE, one, journal)
+    return one
+
+
+def sweep_for(seconds: float, sweeper: Sweeper, journal: Journal) -> Counter[str]:
+    """Passes at intervals, as its process makes them; what became of overdue documents."""
+    counts: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        journal.refresh()
+        counts += sweeper.sweep()
+        time.sleep(0.2)
+    return counts
+
+
+def test_what_lost_its_message_is_enqueued_again_and_encoded(
+    journal: Journal, sweeper_here: Sweeper, runtime: Runtime, broker: "redis.Redis"
+) -> None:
+    journal.put({"a": "one", "b": "two"})
+    assert not sweep_for(0.5 * LEASE, sweeper_here, journal)  # their lease has only begun
+    assert broker.llen(QUEUE) == 0
+    assert sweep_for(1.5 * LEASE, sweeper_here, journal) == {"enqueued": 2}
+    assert broker.llen(QUEUE) == 1
+    assert journal.stored("a").attempts == 0
+    assert run_encode(runtime, journal.message("a", "b"), redelivered=False) == {"encoded": 2}
+    broker.delete(QUEUE)
+    assert not sweep_for(4 * LEASE, sweeper_here, journal)
+
+
+def test_of_two_sweepers_one_enqueues(
+    journal: Journal, sweeper_here: Sweeper, settings: Settings, search: SyncSearch, publisher: Publisher,
+    broker: "redis.Redis",
+) -> None:  # fmt: skip
+    journal.put({f"d{i}": "words" for i in range(10)})
+    others = [Sweeper(settings, search, publisher, sweeper_here._heads) for _ in range(2)]
+    end = time.monotonic() + 3 * LEASE
+    counts: Counter[str] = Counter()
+    while time.monotonic() < end:
+        journal.refresh()
+        with ThreadPoolExecutor(2) as pool:
+            for found in pool.map(Sweeper.sweep, others):
+                counts += found
+        time.sleep(0.1)
+    assert counts["enqueued"] == 10
+    assert broker.llen(QUEUE) == 1
+
+
+def test_a_long_backlog_is_left_alone_for_ever(
+    journal: Journal, sweeper_here: Sweeper, publisher: Publisher, broker: "redis.Redis"
+) -> None:
+    journal.put({"a": "one", "b": "two"})
+    publisher.encode("standin", journal.message("a"))
+    publisher.encode("standin", journal.message("b"))
+    assert not sweep_for(4 * LEASE, sweeper_here, journal)  # nobody works, for many leases
+    assert broker.llen(QUEUE) == 2
+    assert [journal.stored(name).transitions for name in ("a", "b")] == [0, 0]
+    # The control: once the messages are gone, the same documents are overdue.
+    broker.delete(QUEUE)
+    assert sweep_for(2 * LEASE, sweeper_here, journal) == {"enqueued": 2}
+
+
+def test_while_redis_is_away_nothing_is_touched(journal: Journal, settings: Settings, search: SyncSearch) -> None:
+    journal.put({"a": "one"})
+    time.sleep(LEASE + 0.1)
+    with closing(Publisher("redis://127.0.0.1:9/0")) as nowhere:
+        one = Sweeper(settings, search, nowhere)
+        for _ in range(3):
+            with pytest.raises(BackendUnavailable):
+                one.sweep()
+    assert journal.stored("a").transitions == 0
+
+
+def test_more_than_a_page_is_swept_in_one_pass(
+    journal: Journal, sweeper_here: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.sweeper.PAGE", 10)
+    journal.put({f"d{i}": "words" for i in range(35)})
+    assert sweep_for(2 * LEASE, sweeper_here, journal) == {"enqueued": 35}
+
+
+def test_documents_of_which_no_attempt_ended_are_dead(
+    journal: Journal, sweeper_here: Sweeper, search: SyncSearch
+) -> None:
+    journal.put({"a": "one"})
+    write(search, [attempt_write(journal.generation, journal.stored("a"), 3, 0)], 1024, 10)
+    assert sweep_for(2 * LEASE, sweeper_here, journal) == {"dead": 1}
+    assert journal.stored("a").source["error"]["code"] == "attempts_exhausted"
+
+
+@contextmanager
+def redis_at(port: int, local_settings: LocalSettings, root: Path) -> Iterator[None]:
+    config = replace(RedisConfig.of(local_settings), root=root, data=None, port=port, tied=True)
+    with start_redis(config):
+        yield
+
+
+def test_documents_that_came_while_redis_was_down_are_encoded_after_it_is_back(
+    local_settings: LocalSettings, settings: Settings, journal: Journal, start: Start, eventually: Eventually
+) -> None:
+    port = free_port()
+    environment = {"SPARSEWELL_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    with tempfile.TemporaryDirectory(prefix="sparsewell-test-") as root:
+        Path(root).chmod(0o755)
+        with redis_at(port, local_settings, Path(root) / "redis"):
+            worker = start("-m", "cli.main", "worker", **environment)
+            eventually(lambda: "ready." in log_of(worker), 60, "the worker is ready")
+            sweeper = start("-m", "cli.main", "sweeper", **environment)
+            eventually(lambda: "sweeping every" in log_of(sweeper), 30, "the sweeper runs")
+        journal.put({"a": "written while Redis was down"})
+        eventually(lambda: "redis_unavailable" in log_of(sweeper), 30, "the sweeper has noticed")
+        time.sleep(2)
+        assert journal.states("a") == ["pending"]
+        assert journal.stored("a").transitions == 0
+        with redis_at(port, local_settings, Path(root) / "redis"):
+            eventually(lambda: journal.states("a") == ["encoded"], 60, "the document is encoded")
+            assert "sweeping again" in log_of(sweeper)
+            # said once, although it failed at every pass
+            assert log_of(sweeper).count("redis_unavailable") == 1
+            assert worker.alive()
+            assert sweeper.alive()
+
+
+def test_without_a_sweeper_it_stays_pending(journal: Journal, worker: Child) -> None:
+    """The control of the test above: a worker alone does not find what has no message."""
+    journal.put({"a": "written while Redis was down"})
+    time.sleep(4 * LEASE)
+    assert journal.states("a") == ["pending"]
+
+
+def test_it_stops_promptly_even_when_everything_is_down(start: Start, eventually: Eventually) -> None:
+    sweeper = start(
+        "-m", "cli.main", "sweeper",
+        SPARSEWELL_OPENSEARCH_URL="http://127.0.0.1:9", SPARSEWELL_REDIS_URL="redis://127.0.0.1:9/0",
+        SPARSEWELL_SWEEP_INTERVAL=1000,
+    )  # fmt: skip
+    eventually(lambda: "not sweeping" in log_of(sweeper), 30, "it has noticed")
+    os.kill(sweeper.pid, signal.SIGTERM)
+    eventually(lambda: not sweeper.alive(), 3, "it has ended")
+    assert "stopped" in log_of(sweeper)
+    assert "Traceback" not in log_of(sweeper)
