@@ -20,10 +20,14 @@ def collection_vectors(
 ) -> dict[str, SparseVector]:
     """The vectors that a default index would hold. Prints how far it is; a file in `cache` saves the next run the work.
 
-    The file belongs to the encoder's fingerprint and to the corpus as it is now (size and time of change).
+    The file belongs to the encoder's fingerprint, to how texts are cut and pruned (which the fingerprint leaves out),
+    and to the corpus as it is now (size and time of change).
     """
+    window = encoder.manifest.window
+    top_k = IndexSpec.model_validate({}).document_top_k
     corpus = collection.corpus.stat()
-    stamp = f"{collection.name}-{encoder.fingerprint}-{corpus.st_size}-{corpus.st_mtime_ns}"
+    made_by = f"{encoder.fingerprint}-{window.pieces}-{window.overlap}-{top_k}"
+    stamp = f"{collection.name}-{made_by}-{corpus.st_size}-{corpus.st_mtime_ns}"
     path = cache / f"{stamp}.npz" if cache else None
     if path and path.is_file():
         return _read(path)
@@ -32,8 +36,7 @@ def collection_vectors(
     def report(count: int) -> None:
         print(f"\r{collection.name}: {count:,} documents encoded", end="", flush=True)
 
-    top_k = IndexSpec.model_validate({}).document_top_k
-    vectors = document_vectors(encoder, collection.documents(), encoder.manifest.window, top_k, report)
+    vectors = document_vectors(encoder, collection.documents(), window, top_k, report)
     print(f" in {time.perf_counter() - begun:.0f} s")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
