@@ -52,9 +52,11 @@ def make_directory(path: Path, owner: Account | None = None) -> Path:
 
 
 @contextmanager
-def temporary_state(owner: Account | None) -> Iterator[Path]:
+def temporary_state(owner: Account | None, within: Path | None = None) -> Iterator[Path]:
     """A directory that `owner` can reach, removed with all in it at the end. For servers that live shortly."""
-    path = Path(tempfile.mkdtemp(prefix="sparsewell-"))
+    if within is not None:
+        make_directory(within)
+    path = Path(tempfile.mkdtemp(prefix="sparsewell-", dir=within))
     try:
         # mkdtemp makes it 0700: the children that run as another user must be able to pass through.
         path.chmod(0o755)

@@ -1,6 +1,7 @@
 """The node's process: prepared, started, waited for, found again and stopped."""
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from infra.locks import exclusive
 from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
 from infra.opensearch.distribution import Distribution, Home, locate, minimum_java
 from infra.opensearch.java import Java, find_java
+from infra.opensearch.mounts import place_for_data
 from infra.ports import free_port, require_free
 from infra.processes import Child
 from infra.settings import LocalSettings
@@ -134,7 +136,9 @@ def temporary_node(settings: LocalSettings, report: Report = lambda message: Non
 
     The kernel ends it too when this process (more exactly: the calling thread) dies without stopping it.
     """
-    with temporary_state(child_account(settings.run_as)) as directory:
+    # (what is kept in memory would outlive the temporary directory, so that lies there too)
+    within = place_for_data(Path(tempfile.gettempdir()))
+    with temporary_state(child_account(settings.run_as), within) as directory:
         config = replace(
             NodeConfig.of(settings), root=directory / "opensearch", data=None, http_port=0, transport_port=0, tied=True
         )
@@ -144,7 +148,14 @@ def temporary_node(settings: LocalSettings, report: Report = lambda message: Non
 
 def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None, report: Report) -> Node:
     layout = Layout(config.root)
-    data = make_directory(config.data or config.root / "data", account)
+    wanted = config.data or config.root / "data"
+    data = place_for_data(wanted)
+    if data != wanted:
+        report(
+            f"This is a chroot whose root is no mount point, and Java cannot work on {wanted}: data is kept in memory, "
+            f"in {data}, until that is emptied."
+        )
+    make_directory(data, account)
     for directory in (layout.config, layout.logs, layout.tmp):
         make_directory(directory, account)
     port = config.http_port or free_port()

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 
 import httpx
 import psutil
@@ -16,6 +17,7 @@ from infra.accounts import Account, child_account
 from infra.directories import temporary_state
 from infra.opensearch.distribution import Distribution, locate
 from infra.opensearch.java import find_java
+from infra.opensearch.mounts import place_for_data
 from infra.opensearch.node import NodeConfig, find_node, start_node
 from infra.settings import LocalSettings
 from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
@@ -25,7 +27,7 @@ from services.errors import BackendUnavailable, ConfigurationError, SparsewellEr
 def config(local_settings: LocalSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeConfig]:
     """A node of this test's own, small, on free ports, compiled lightly because it does not live long."""
     monkeypatch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
-    with temporary_state(child_account(local_settings.run_as)) as directory:
+    with temporary_state(child_account(local_settings.run_as), place_for_data(Path(gettempdir()))) as directory:
         base = NodeConfig.of(local_settings)
         root = directory / "opensearch"
         config = replace(base, root=root, data=None, http_port=0, transport_port=0, heap="512m", tied=True)

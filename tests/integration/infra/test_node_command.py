@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
 from infra.accounts import child_account
 from infra.directories import temporary_state
+from infra.opensearch.mounts import place_for_data
 from infra.ports import free_port
 from infra.settings import LocalSettings
 
@@ -19,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def state(local_settings: LocalSettings) -> Iterator[Path]:
-    with temporary_state(child_account(local_settings.run_as)) as directory:
+    with temporary_state(child_account(local_settings.run_as), place_for_data(Path(gettempdir()))) as directory:
         yield directory
 
 

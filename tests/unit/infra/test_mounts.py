@@ -1,0 +1,42 @@
+"""Whether Java will find the file system of a directory in the mount table."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.opensearch.mounts import has_mount_entry, place_for_data
+
+MACHINE = "/dev/vda / ext4 rw 0 0\nproc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n"
+CHROOT = "proc /proc proc rw 0 0\ndevtmpfs /dev devtmpfs rw 0 0\n/dev/vda /with\\040space ext4 rw 0 0\n"
+
+
+def device(path: Path) -> int:
+    """A machine with three file systems."""
+    parts = path.parts[1:2]
+    return {"dev": 2, "with space": 3}.get(parts[0] if parts else "", 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "path", "found"),
+    [
+        (MACHINE, "/usr/bin", True),
+        (MACHINE, "/usr/not/there/yet", True),
+        (CHROOT, "/usr/bin", False),
+        (CHROOT, "/", False),
+        (CHROOT, "/dev/null", True),
+        (CHROOT, "/dev/not-there-yet/data", True),
+    ],
+)
+def test_the_mount_point_above_is_looked_up(table: str, path: str, found: bool) -> None:
+    assert has_mount_entry(Path(path), table, device) is found
+
+
+def test_names_with_spaces_are_escaped_in_the_table(tmp_path: Path) -> None:
+    top = tmp_path / "with space"
+    (top / "data").mkdir(parents=True)
+    table = f"/dev/vda {str(top).replace(' ', chr(92) + '040')} ext4 rw 0 0"
+    assert has_mount_entry(top / "data", table, lambda path: int(path.is_relative_to(top)))
+
+
+def test_an_ordinary_machine_keeps_data_where_it_was_asked_to(tmp_path: Path) -> None:
+    assert place_for_data(tmp_path) == tmp_path
