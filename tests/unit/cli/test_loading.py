@@ -1,0 +1,157 @@
+"""The parts of `sparsewell load` that need no service."""
+
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.load import parse_fields
+from cli.loading.api_door import read_answer
+from cli.loading.queue_door import contiguous, parsed
+from cli.loading.record import KEPT_REFUSALS, LoadRecord, Refusal, record_name
+from cli.loading.retrying import retrying
+from cli.loading.source import Batch, Place, read_batches
+from services.errors import BackendUnavailable, ConfigurationError, InvalidInput, NotFound, Overloaded
+
+CONTENT = b'{"id":"1"}\n\n  \n{bad\r\n{"id":"2"}\n"text"\n{"id":"3"}'
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_lines_keep_their_numbers_in_any_batches(tmp_path: Path, name: str, size: int) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(CONTENT) if name.endswith(".gz") else CONTENT)
+    batches = list(read_batches(path, Place(), size, 10**6))
+    lines = [line for batch in batches for line in batch.lines]
+    assert lines == [(1, b'{"id":"1"}'), (4, b"{bad"), (5, b'{"id":"2"}'), (6, b'"text"'), (7, b'{"id":"3"}')]
+    assert all(len(batch.lines) <= size for batch in batches)
+    assert batches[-1].end == Place(7, len(CONTENT))
+    for at, batch in enumerate(batches):  # from each place the rest is the rest
+        rest = [line for later in read_batches(path, batch.end, size, 10**6) for line in later.lines]
+        assert rest == [line for later in batches[at + 1 :] for line in later.lines]
+
+
+def test_batches_are_bounded_by_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([b"x" * 40] * 5 + [b"y" * 500] + [b"z" * 40]))
+    assert [len(batch.lines) for batch in read_batches(path, Place(), 100, 100)] == [2, 2, 1, 1, 1]
+
+
+def test_an_empty_file_is_one_batch_without_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.touch()
+    assert [batch.lines for batch in read_batches(path, Place(), 10, 10)] == [[]]
+
+
+@pytest.mark.parametrize(("name", "content"), [("missing.jsonl", None), ("a.gz", b"not gzip"), ("b.gz", b"cut")])
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes | None) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(gzip.compress(b'{"id":"1"}\n' * 1000)[:40] if content == b"cut" else content)
+    with pytest.raises(ConfigurationError) as caught:
+        list(read_batches(path, Place(), 10, 10**6))
+    assert caught.value.code == "unreadable_file"
+
+
+def test_what_is_no_document_never_reaches_the_queue() -> None:
+    batch = Batch([(1, b'{"id":"1"}'), (3, b"{bad"), (4, b"[1]"), (5, b'{"id":"2"}'), (6, b'{"id":"3"}')], Place())
+    documents, refusals = parsed(batch)
+    assert [number for number, _ in documents] == [1, 5, 6]
+    assert [(refusal.line, refusal.code) for refusal in refusals] == [(3, "invalid_json"), (4, "not_an_object")]
+    assert [[number for number, _ in group] for group in contiguous(documents)] == [[1], [5, 6]]
+
+
+@given(st.sets(st.integers(1, 60)))
+def test_contiguous_groups_are_whole_and_without_gaps(numbers: set[int]) -> None:
+    groups = list(contiguous([(number, {}) for number in sorted(numbers)]))
+    assert [number for group in groups for number, _ in group] == sorted(numbers)
+    for group in groups:
+        assert [number for number, _ in group] == list(range(group[0][0], group[0][0] + len(group)))
+    for before, after in pairwise(groups):
+        assert after[0][0] > before[-1][0] + 1
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    record = LoadRecord(tmp_path / "r.json", Place(7, 99), ["j1"], 7, 5)
+    record.refuse([Refusal(3, "x", "missing_text", "A document needs a `text`.")])
+    record.save()
+    assert LoadRecord.open(record.path) == record
+    record.forget()
+    assert not LoadRecord.open(record.path).resumed
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"place": 3}'])
+def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "r.json").write_text(content)
+    assert not LoadRecord.open(tmp_path / "r.json").resumed
+
+
+def test_refusals_are_all_counted_and_the_first_kept(tmp_path: Path) -> None:
+    record = LoadRecord(tmp_path / "r.json")
+    for _ in range(3):
+        record.refuse([Refusal(i, None, "x", "y") for i in range(600)])
+    assert (record.rejected, len(record.refusals)) == (1800, KEPT_REFUSALS)
+
+
+def test_another_content_index_or_door_is_another_load(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("1")
+    names = {record_name(path, "api x", "i"), record_name(path, "api y", "i"), record_name(path, "api x", "j")}
+    path.write_text("12")
+    assert len(names | {record_name(path, "api x", "i")}) == 4
+
+
+def test_what_may_pass_is_tried_again_and_said_once() -> None:
+    failures = iter([Overloaded("busy", "Busy.", retry_after=0.01), Overloaded("busy", "Busy.", retry_after=0.01)])
+    said: list[str] = []
+
+    def call() -> str:
+        for failure in failures:
+            raise failure
+        return "done"
+
+    assert retrying(call, 5, said.append) == "done"
+    assert len(said) == 1
+
+
+def test_patience_ends_with_the_last_error() -> None:
+    def call() -> None:
+        raise BackendUnavailable("away", "Away.")
+
+    with pytest.raises(BackendUnavailable):
+        retrying(call, 0.1, lambda message: None)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, {"code": "index_not_found", "detail": "No."}, NotFound),
+        (409, {"code": "already_exists", "detail": "No."}, InvalidInput),
+        (422, {"code": "no_document_accepted", "detail": "No.", "rejected": [1]}, InvalidInput),
+        (429, {"code": "overloaded", "detail": "Later."}, Overloaded),
+        (503, {"code": "opensearch_unavailable", "detail": "Later."}, BackendUnavailable),
+        (502, "a proxy's page", BackendUnavailable),
+        (200, "another server's page", BackendUnavailable),
+        (404, "another server's page", BackendUnavailable),
+    ],
+)
+def test_answers_come_out_as_our_errors(status: int, body: object, kind: type[Exception]) -> None:
+    content = body if isinstance(body, str) else json.dumps(body)
+    with pytest.raises(kind) as caught:
+        read_answer(httpx.Response(status, text=content, headers={"retry-after": "3"}))
+    assert type(caught.value) is kind
+    assert caught.value.extra["retry_after"] == 3  # type: ignore[attr-defined]
+
+
+def test_fields_are_declared_by_name_and_type() -> None:
+    assert parse_fields(["year=number", "tag=keyword"], create=True) == {"year": "number", "tag": "keyword"}
+    for wrong in ("year", "=number", "year=float"):
+        with pytest.raises(ConfigurationError, match="NAME=TYPE"):
+            parse_fields([wrong], create=True)
+    with pytest.raises(ConfigurationError, match="--create"):
+        parse_fields(["year=number"], create=False)
