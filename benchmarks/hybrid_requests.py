@@ -38,7 +38,8 @@ async def compare(
 ) -> dict[str, Any]:
     """Milliseconds until both lists are fused and the winners' sources are there, and bytes of the answers as JSON."""
     table = QueryTable.load(resolve(settings.encoder))
-    source = needed_source(SearchRequest(query="x", passage=passage))
+    request = SearchRequest(query="x", passage=passage)
+    source, weights = needed_source(request), request.weights.model_dump()
     physical, timeout = generation.physical, settings.search_timeout
     search = AsyncSearch(settings)
     received: dict[str, list[int]] = {"two requests": [], "one request": []}
@@ -52,7 +53,7 @@ async def compare(
             name: {hit["_id"]: hit["_score"] for hit in part["hits"]["hits"]}
             for name, part in zip(("sparse", "lexical"), answer["responses"], strict=True)
         }
-        return [document for document, _ in fuse(scores, {"sparse": 0.7, "lexical": 0.3})[:SIZE]], answer
+        return [document for document, _ in fuse(scores, weights)[:SIZE]], answer
 
     async def two(query: str) -> None:
         ids, answer = await lists(query, False)
