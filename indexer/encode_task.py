@@ -12,7 +12,7 @@ from indexer.patience import patiently
 from indexer.runtime import Runtime
 from indexer.triage import begun, triage
 from services.contracts import EncodeMessage
-from services.errors import BackendUnavailable, EncoderMismatch, NotFound, Overloaded
+from services.errors import BackendUnavailable, EncoderMismatch, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.journal import (
@@ -159,7 +159,7 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
         if runtime.new_trouble(str(error)):
             log.error("documents stay pending: %s", error)
         return {"mismatch": len(message.ids)}
-    except NotFound as error:
+    except (NotFound, InvalidInput) as error:
         log.warning("%s", error)
         return {"gone": len(message.ids)}
     except (BackendUnavailable, Overloaded) as error:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from indexer.quiet import complaint
 from indexer.runtime import Runtime
 from services.contracts import EncodeMessage, IngestMessage
 from services.documents import Document, parse_document
-from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError, TooLarge
+from services.errors import BackendUnavailable, InvalidInput, Overloaded, SparsewellError, TooLarge
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.intake import Intake
 from services.opensearch.bulk import Outcome, Verdict, Write, write
@@ -36,15 +37,31 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
     except ValidationError as error:
         return _invalid(runtime, body, message_id, complaint(error))
     job = message.job or message_id
+    refuse = partial(
+        _refuse_all, runtime, job, message.index, message_id, count=len(message.documents), offset=message.offset
+    )
     try:
-        try:
-            generation = patiently(lambda: runtime.generation(message.index), runtime.worker.patience)
-        except (NotFound, InvalidInput) as error:
-            return _refuse_all(runtime, job, message.index, message_id, error, len(message.documents), message.offset)
+        if redelivered and _deaths(runtime, message_id) >= runtime.settings.max_attempts:
+            return refuse(InvalidInput("attempts_exhausted", "Workers that took this message died, again and again."))
+        generation = patiently(lambda: runtime.generation(message.index), runtime.worker.patience)
         return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("a message of %d documents goes back to its queue: %s", len(message.documents), error)
         raise Reject(error.code, requeue=True) from error
+    except SparsewellError as error:
+        return refuse(error)
+    finally:
+        if redelivered:
+            with suppress(BackendUnavailable):
+                runtime.publisher.ended(message_id)
+
+
+def _deaths(runtime: Runtime, message_id: str) -> int:
+    """How often a worker began with this message and did not live to say how it went, as far as Redis knows."""
+    try:
+        return runtime.publisher.began(message_id)
+    except BackendUnavailable:
+        return 0
 
 
 def _ingest(
@@ -120,14 +137,14 @@ def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason:
         return {"rejected": count}
     named = job if isinstance(job, str) and job.replace("-", "").replace("_", "").isalnum() and len(job) <= 64 else None
     try:
-        return _refuse_all(runtime, named or message_id, str(index), message_id, error, count, 0)
+        return _refuse_all(runtime, named or message_id, str(index), message_id, error, count=count, offset=0)
     except (BackendUnavailable, Overloaded) as failure:
         log.warning("the refusal could not be recorded: %s", failure)
         return {"rejected": count}
 
 
 def _refuse_all(
-    runtime: Runtime, job: str, index: str, message_id: str, error: SparsewellError, count: int, offset: int
+    runtime: Runtime, job: str, index: str, message_id: str, error: SparsewellError, *, count: int, offset: int
 ) -> dict[str, int]:
     log.error("%s", error)
     record = JobRecord(job, index, rejected=count)

@@ -18,6 +18,9 @@ CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 # Header of our messages: milliseconds since 1970 at which it was sent.
 SENT_AT = "sent_at"
+# Keys that count how often a message's worker died. Longer than any redelivery.
+_BEGAN = "sparsewell:began:"
+_BEGAN_SECONDS = 7 * 86400
 
 
 class Publisher:
@@ -61,6 +64,28 @@ class Publisher:
             return int(loads(raw)["headers"][SENT_AT])
         except (ValueError, KeyError, TypeError):
             return 0
+
+    def began(self, message_id: str) -> int:
+        """Counts that a worker begins with a message that came back; how often that was so since `ended`.
+
+        Raises BackendUnavailable.
+        """
+        key = _BEGAN + message_id
+        with self._lock:
+            try:
+                with self._open().default_channel.client.pipeline() as pipe:
+                    count, _ = pipe.incr(key).expire(key, _BEGAN_SECONDS).execute()
+                    return int(count)
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def ended(self, message_id: str) -> None:
+        """The worker lives: the count begins anew. Raises BackendUnavailable."""
+        with self._lock:
+            try:
+                self._open().default_channel.client.delete(_BEGAN + message_id)
+            except Exception as error:
+                raise self._failed(error) from error
 
     def close(self) -> None:
         with self._lock:

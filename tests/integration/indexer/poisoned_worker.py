@@ -5,6 +5,7 @@ A document with one of these words, when it is encoded,
     killpoison    kills its process
     slowpoison    sleeps for a second
     stuckpoison   never ends
+one with the word killingest kills the process that journals it,
 and each time that the encoder begins, a line goes to the file ENCODER_LOG.
 """
 
@@ -15,13 +16,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from indexer import ingest_task
 from indexer.app import create_celery
+from indexer.ingest_task import parse_bounded
 from indexer.settings import WorkerSettings
 from indexer.start import run_worker
 from models.encoder import Encoder
 from models.registry import load_encoder
 from models.windows import Window
+from services.documents import Document
 from services.manifest import Manifest
 from services.settings import Settings
 from services.vectors import SparseVector
@@ -72,9 +77,17 @@ class Accidents:
         return self._encoder.piece(piece_id)
 
 
+def parse_or_die(item: dict[str, Any], *arguments: Any) -> Document:
+    """Takes the place of the ingest task's own reading of a document."""
+    if "killingest" in item["text"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return parse_bounded(item, *arguments)
+
+
 def main() -> int:
     """Works until it is stopped."""
     logging.basicConfig(level=logging.INFO)
+    ingest_task.parse_bounded = parse_or_die
     settings = Settings.read()
     encoder = load_encoder(settings.encoder)
     app = create_celery(settings, WorkerSettings.read(), lambda _: Accidents(encoder))

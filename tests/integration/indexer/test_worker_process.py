@@ -14,7 +14,12 @@ from journalled import Journal, log_of
 
 from infra.processes import Child
 from services.contracts import INGEST_QUEUE, IngestMessage, encode_queue
+from services.errors import NotFound
+from services.index_spec import Names
+from services.opensearch.client import SyncSearch
+from services.opensearch.jobs import load_call
 from services.queue import Publisher
+from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]
@@ -78,7 +83,7 @@ def test_a_document_that_kills_its_process_is_dead_and_its_neighbours_are_encode
     log = tmp_path / "encoder.log"
     worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
     publisher.encode("standin", journal.message(*texts))
-    eventually(lambda: journal.states("k") == ["dead"], 60, "the document that kills is dead")
+    eventually(lambda: journal.states("k") == ["dead"], 120, "the document that kills is dead")
     eventually(all_are(journal, [name for name in texts if name != "k"], "encoded"), 20, "its neighbours are encoded")
     dead = journal.stored("k").source
     assert dead["error"]["code"] == "attempts_exhausted"
@@ -95,13 +100,37 @@ def test_a_document_that_kills_its_process_is_dead_and_its_neighbours_are_encode
     assert worker.alive()
 
 
+def test_a_message_that_kills_whoever_journals_it_is_refused_in_its_job(
+    poisoned_worker: Start, publisher: Publisher, journal: Journal, search: SyncSearch, settings: Settings,
+    eventually: Eventually, broker: "redis.Redis",
+) -> None:  # fmt: skip
+    worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1)
+    publisher.ingest(IngestMessage(index="papers", job="bad", documents=({"id": "k", "text": "killingest"},)))
+    publisher.ingest(IngestMessage(index="papers", job="good", documents=({"id": "g", "text": "harmless"},)))
+    names = Names(settings.index_prefix)
+
+    def refused() -> bool:
+        try:
+            record = search.send(load_call(names, "bad"))["_source"]
+        except NotFound:
+            return False
+        return [r["code"] for r in record["rejections"]] == ["attempts_exhausted"]
+
+    # Celery waits for ten seconds before it calls a process lost.
+    eventually(refused, 120, "it was given up")
+    eventually(lambda: _found(journal, ["g"]), 20, "the other message is journalled")
+    eventually(lambda: broker.llen(INGEST_QUEUE) == broker.hlen("unacked") == 0, 10, "nothing goes round")
+    assert log_of(worker).count("exited with 'signal 9 (SIGKILL)'") == 3
+    assert not broker.keys("sparsewell:began:*")
+
+
 def test_a_document_that_never_ends_is_dead(
     poisoned_worker: Start, publisher: Publisher, journal: Journal, eventually: Eventually
 ) -> None:
     journal.put({"s": "stuckpoison", "d": "harmless"})
     poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1, SPARSEWELL_TASK_BUDGET=1, SPARSEWELL_TASK_LIMIT=3)
     publisher.encode("standin", journal.message("s", "d"))
-    eventually(lambda: journal.states("s", "d") == ["dead", "encoded"], 60, "it was killed thrice and given up")
+    eventually(lambda: journal.states("s", "d") == ["dead", "encoded"], 120, "it was killed thrice and given up")
 
 
 def test_a_document_that_raises_is_not_lost_and_does_not_disturb(
