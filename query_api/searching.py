@@ -194,8 +194,11 @@ def _hit(
     if request.passage:
         hit["passage"] = best_passage(title, text, windows, query.by_id(), request.query)
     if request.explain:
-        why = sparse_why(table, query, windows, generation.spec.document_top_k, joined_text(title, text))
-        if request.mode == "hybrid":
+        # Only lists that named the document: another one added nothing to its score, whatever its vector holds.
+        why = []
+        if "sparse" in hit["scores"]:
+            why += sparse_why(table, query, windows, generation.spec.document_top_k, joined_text(title, text))
+        if "lexical" in hit["scores"]:
             why += lexical_why(entry["explanation"])
-        hit["why"] = lexical_why(entry["explanation"]) if request.mode == "lexical" else why
+        hit["why"] = why
     return hit
