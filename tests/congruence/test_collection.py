@@ -83,6 +83,8 @@ def test_cranfield_live_is_cranfield_in_memory(
     assert live["sparse"].quality.mean["ndcg@10"] > 0.3
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_exact_search_agrees_with_the_oracle(vectors: Mapping[str, SparseVector], cranfield: Collection) -> None:
     """The in-memory figures stand on this search: every score of every query."""
     table = QueryTable.load(resolve(ENCODER))
