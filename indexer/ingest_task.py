@@ -23,6 +23,7 @@ from services.intake import Intake
 from services.opensearch.bulk import Outcome, Verdict, Write, write
 from services.opensearch.jobs import JobRecord, Rejection, add_call
 from services.opensearch.journal import read_many, read_many_call
+from services.opensearch.own_writes import doubtful, forgiven
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,7 @@ def _ingest(
     verdicts = write(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
     if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
-    if redelivered:
-        verdicts = patiently(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
+    verdicts = patiently(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
     accepted = intake.settle(verdicts)
     record = JobRecord(job, message.index, accepted=len(accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
@@ -94,7 +94,10 @@ def _ingest(
 
 def parse_bounded(item: dict[str, Any], spec: IndexSpec, max_bytes: int, version: int | None) -> Document:
     """One document of a message; `version` is for one that brings none. Raises InvalidInput."""
-    size = len(orjson.dumps(item))
+    try:
+        size = len(orjson.dumps(item))
+    except TypeError as error:  # half a surrogate pair, a number beyond 64 bits, nesting without end
+        raise InvalidInput("invalid_json", f"The document cannot be stored as JSON: {error}.") from None
     if size > max_bytes:
         raise TooLarge(
             "document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {size:,}.",
@@ -110,19 +113,12 @@ def _version(message: IngestMessage) -> int | None:
 
 
 def _forgive(runtime: Runtime, generation: Generation, writes: list[Write], verdicts: list[Verdict]) -> list[Verdict]:
-    """A message that comes again finds its own documents stored: those count as stored, not as superseded."""
-    late = {
-        one.id: (one.source["version"], one.source["job"])
-        for one, verdict in zip(writes, verdicts, strict=True)
-        if verdict.outcome is Outcome.SUPERSEDED
-    }
-    if not late:
+    """A message or a request that comes again finds its own documents stored: those are not superseded."""
+    doubts = doubtful(writes, verdicts)
+    if not doubts:
         return verdicts
-    found = read_many(runtime.search.send(read_many_call(generation.physical, list(late))))
-    ours = {s.id for s in found if (s.source.get("version"), s.source.get("job")) == late[s.id]}
-    return [
-        Verdict(Outcome.STORED) if one.id in ours else verdict for one, verdict in zip(writes, verdicts, strict=True)
-    ]
+    found = read_many(runtime.search.send(read_many_call(generation.physical, [one.id for one in doubts])))
+    return forgiven(writes, verdicts, found)
 
 
 def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason: str) -> dict[str, int]:

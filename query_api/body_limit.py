@@ -1,11 +1,14 @@
 """Refuses large bodies where none is expected, before a framework buffers them."""
 
+import re
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from query_api.problems import problem_of
 from services.errors import TooLarge
 
 SMALL_BODY = 1024**2
+_DOCUMENTS = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
 
 
 class BodyLimit:
@@ -15,7 +18,7 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or "/documents" in scope["path"]:
+        if scope["type"] != "http" or _DOCUMENTS.match(scope["path"]):
             await self._app(scope, receive, send)
             return
         error = TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)

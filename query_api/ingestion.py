@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from query_api import bodies
 from query_api.parts import Parts
@@ -15,12 +17,14 @@ from services.documents import Document, parse_document, parse_document_bytes
 from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError, TooLarge
 from services.index_spec import Generation
 from services.intake import Intake
-from services.opensearch.bulk import write_async
+from services.opensearch.bulk import Verdict, Write, write_async
 from services.opensearch.jobs import JobRecord
+from services.opensearch.journal import read_many, read_many_call
+from services.opensearch.own_writes import doubtful, forgiven
 
 log = logging.getLogger(__name__)
 
-# Documents per bulk request of the journal; bytes are limited as well, and whichever comes first decides.
+# Documents that are journalled together, unless their bytes reach the limit of a bulk request before.
 FLUSH_DOCUMENTS = 500
 
 
@@ -33,29 +37,34 @@ class Ingestion:
         self._job = JobRecord(uuid.uuid4().hex, generation.index)
         self._intake = Intake(generation, self._job.id, parts.clock, parts.settings.lease_seconds)
         self._queued = True
+        self._bytes = 0
 
-    async def take(self, position: int, parse: Callable[[], Document]) -> None:
-        """Receives one document; journals and enqueues when enough have come together."""
-        self._intake.receive(position, parse)
-        if self._intake.waiting >= FLUSH_DOCUMENTS:
-            await self._flush()
+    async def take_value(self, position: int, item: object) -> None:
+        """Receives one decoded document, held against the same limit as a line of its JSON."""
+        await self._take(position, len(orjson.dumps(item)), lambda: parse_document(item, self._generation.spec))
 
-    def value(self, item: object) -> Callable[[], Document]:
-        return lambda: parse_document(item, self._generation.spec)
+    async def take_line(self, position: int, raw: bytes | None) -> None:
+        """Receives one line; None stands for a line over the limit."""
+        limit = self._parts.settings.max_document_bytes
+        size = limit + 1 if raw is None else len(raw)
+        await self._take(position, size, lambda: parse_document_bytes(raw or b"", self._generation.spec, limit))
 
-    def line(self, raw: bytes | None) -> Callable[[], Document]:
+    async def _take(self, position: int, size: int, parse: Callable[[], Document]) -> None:
         limit = self._parts.settings.max_document_bytes
 
-        def parse() -> Document:
-            if raw is None:
+        def bounded() -> Document:
+            if size > limit:
                 raise TooLarge("document_too_large", f"A document may have {limit:,} bytes of JSON; this has more.")
-            return parse_document_bytes(raw, self._generation.spec, limit)
+            return parse()
 
-        return parse
+        self._intake.receive(position, bounded)
+        self._bytes += size if size <= limit else 0
+        if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._parts.settings.journal_bytes:
+            await self._flush()
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """The answer. Raises when no document was accepted: the failure, or InvalidInput with every reason."""
-        await self._flush()
+        await self._flush(streaming=False)
         intake = self._intake
         rejected = [rejection.as_json() for rejection in intake.rejections]
         if not intake.accepted:
@@ -84,17 +93,15 @@ class Ingestion:
         job.rejections, job.complete = intake.rejections, complete
         await self._parts.search.send(job.save_call(self._parts.names))
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, streaming: bool = True) -> None:
         if not self._intake.waiting:
             return
-        settings = self._parts.settings
-        first = not self._intake.accepted and self._intake.waiting >= FLUSH_DOCUMENTS
-        if first:  # a long stream has a job from its first batch on, even if its sender vanishes
+        self._bytes = 0
+        # A long stream has a job from its first batch on, even if its sender vanishes.
+        if streaming and not self._intake.accepted:
             await self._save(complete=False)
         try:
-            verdicts = await write_async(
-                self._parts.search, self._intake.writes(), settings.journal_bytes, settings.opensearch_timeout
-            )
+            verdicts = await raw_writes(self._parts, self._generation, self._intake.writes())
         except NotFound:
             self._parts.forget(self._generation.index)
             raise
@@ -114,6 +121,20 @@ class Ingestion:
                 self._queued = False
 
 
+async def raw_writes(parts: Parts, generation: Generation, writes: list[Write]) -> list[Verdict]:
+    """Carries raw writes and tombstones. One that was stored by a request whose answer got lost counts as stored.
+
+    Raises NotFound (`index_not_found`).
+    """
+    settings = parts.settings
+    verdicts = await write_async(parts.search, writes, settings.journal_bytes, settings.opensearch_timeout)
+    doubts = doubtful(writes, verdicts)
+    if not doubts:
+        return verdicts
+    call = read_many_call(generation.physical, [one.id for one in doubts])
+    return forgiven(writes, verdicts, read_many(await parts.search.send(call)))
+
+
 async def ingest_request(parts: Parts, index: str, request: Request) -> dict[str, Any]:
     """POST documents: a JSON array, or NDJSON that is journalled while it arrives."""
     form = bodies.form(request)
@@ -121,15 +142,18 @@ async def ingest_request(parts: Parts, index: str, request: Request) -> dict[str
     settings = parts.settings
     if form == "array":
         for position, item in enumerate(await bodies.array(request, settings.max_body_bytes), 1):
-            await ingestion.take(position, ingestion.value(item))
+            await ingestion.take_value(position, item)
         return await ingestion.finish()
     try:
         async for chunk in bodies.lines(request, settings.max_stream_bytes, settings.max_document_bytes):
             for number, raw in chunk:
-                await ingestion.take(number, ingestion.line(raw))
+                await ingestion.take_line(number, raw)
     except TooLarge as error:
         # Documents of the stream were journalled already: they are acknowledged, and the answer says where it ended.
         return await ingestion.finish(error)
+    except ClientDisconnect:
+        # Nobody reads the answer, but the job tells what was stored.
+        return await ingestion.finish(InvalidInput("client_disconnected", "The sender ended the stream half-way."))
     return await ingestion.finish()
 
 
@@ -137,6 +161,6 @@ async def ingest_one(parts: Parts, index: str, item: object) -> dict[str, Any]:
     """PUT of one document. Raises the reason itself when it is refused."""
     generation = await parts.generation(index)
     ingestion = Ingestion(parts, generation)
-    document = parse_document(item, generation.spec)
-    await ingestion.take(1, lambda: document)
+    parse_document(item, generation.spec)
+    await ingestion.take_value(1, item)
     return await ingestion.finish()

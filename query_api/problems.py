@@ -53,6 +53,8 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _routing(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class)
+    if error.status_code == 400:  # the framework's word for a body that is not UTF-8, or nested beyond its parser
+        return problem(422, "Invalid input", "invalid_json", "The body is not JSON in UTF-8.")
     code = _ROUTING.get(error.status_code, "http_error")
     answer = problem(
         error.status_code, str(error.detail), code, f"{error.detail}; the paths are listed in /openapi.json."

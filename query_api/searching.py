@@ -1,5 +1,6 @@
 """One search: plan, ask OpenSearch, fuse, shape. At most two requests, none to a model."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,18 +67,22 @@ async def search(parts: Parts, index: str, request: SearchRequest) -> dict[str, 
     """Answers a request. An index whose generation was swapped and removed meanwhile is looked up once more."""
     checked(request, parts.settings)
     try:
-        return await _search(parts, await parts.generation(index), request)
-    except NotFound as error:
-        if error.code != "index_not_found":
-            raise
-        parts.forget(index)
-        return await _search(parts, await parts.generation(index), request)
+        # One deadline over everything that is asked of OpenSearch, the look-up of the alias included.
+        async with asyncio.timeout(parts.settings.search_timeout):
+            try:
+                return await _search(parts, await parts.generation(index), request)
+            except NotFound as error:
+                if error.code != "index_not_found":
+                    raise
+                parts.forget(index)
+                return await _search(parts, await parts.generation(index), request)
+    except TimeoutError:
+        raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.") from None
 
 
 async def _search(parts: Parts, generation: Generation, request: SearchRequest) -> dict[str, Any]:
     watch = Stopwatch()
     table = parts.tables.of(generation)
-    # Keyword search needs no table, but its passages do, and the piece limit covers Lucene's clause limit for both.
     query = table.encode(request.query, parts.settings.max_query_pieces)
     watch.lap("encode")
     if request.mode == "hybrid":
@@ -98,6 +103,14 @@ async def _search(parts: Parts, generation: Generation, request: SearchRequest) 
     return answer | {"timings_ms": watch.finish()}
 
 
+def _too_many_words() -> InvalidInput:
+    """Lucene's limit of 1,024 clauses is the one thing that it can refuse in a search of ours.
+
+    A script without spaces has one word a character, which is one unknown piece for the encoder but many for BM25.
+    """
+    return InvalidInput("query_too_long", "The query has more words than OpenSearch takes (1,024): shorten it.")
+
+
 def _query(mode: str, request: SearchRequest, query: QueryVector) -> dict[str, Any]:
     return sparse_query(query) if mode == "sparse" else lexical_query(request.query)
 
@@ -107,10 +120,13 @@ def _whole(answer: Mapping[str, Any], watch: Stopwatch) -> list[dict[str, Any]]:
     if "error" in answer:
         if answer.get("status") == 404:
             raise NotFound("index_not_found", "The generation is gone.")
+        if answer.get("status") == 400:
+            raise _too_many_words()
         raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
     if answer["timed_out"] or answer["_shards"]["failed"]:
         raise BackendUnavailable("search_incomplete", "OpenSearch did not finish in time; a partial answer is none.")
-    watch.stages["engine"] += answer["took"]
+    # Two lists of one request are searched at the same time.
+    watch.stages["engine"] = max(watch.stages["engine"], answer["took"])
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits
 
@@ -122,7 +138,10 @@ async def _single(
     plan = body(_query(request.mode, request, query), request.size, needed_source(request), timeout)
     if request.explain and request.mode == "lexical":
         plan["explain"] = True
-    answer = await parts.search.send(search_call(generation.physical, plan, timeout))
+    try:
+        answer = await parts.search.send(search_call(generation.physical, plan, timeout))
+    except InvalidInput:
+        raise _too_many_words() from None
     watch.lap("opensearch")
     return [
         {

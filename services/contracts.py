@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.versions import LARGEST_CLIENT_VERSION
 
@@ -34,6 +34,13 @@ class EncodeMessage(_Message):
     contract: Literal["sparsewell.encode.v1"] = ENCODE_TASK
     index: str = Field(description="name of the index, as in the REST paths")
     ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_MESSAGE_DOCUMENTS)
+
+    @field_validator("ids")
+    @classmethod
+    def _are_text(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        "".join(ids).encode()  # half a surrogate pair raises a ValueError
+        return ids
+
     generation: int | None = Field(None, ge=1, description="generation of the index. None: the one that is searched")
 
 

@@ -14,9 +14,11 @@ def also_plain(name: str) -> AliasChoices:
 
 
 class EnvironmentSettings(BaseSettings):
-    """Base of all settings: prefix `SPARSEWELL_`, immutable, other variables ignored."""
+    """Base of all settings: prefix `SPARSEWELL_`, immutable, other variables ignored, an empty one is unset."""
 
-    model_config = SettingsConfigDict(env_prefix="SPARSEWELL_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SPARSEWELL_", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
 
     @classmethod
     def read(cls) -> Self:
@@ -27,4 +29,6 @@ class EnvironmentSettings(BaseSettings):
             first = error.errors()[0]
             name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("SPARSEWELL_")
             subject = f"The environment variable SPARSEWELL_{name} is not usable" if name else "The settings clash"
-            raise ConfigurationError("bad_setting", f"{subject}: {first['msg']}.") from None
+            raise ConfigurationError(
+                "bad_setting", f"{subject}: {first['msg'].removeprefix('Value error, ')}."
+            ) from None

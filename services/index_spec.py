@@ -73,6 +73,15 @@ class Generation(BaseModel):
     created_at: str
 
 
+def write_alias(physical: str) -> str:
+    """The alias that a generation is written through.
+
+    OpenSearch creates a missing index when it is written to, a missing alias it does not (`require_alias`): a late
+    write to a deleted generation fails instead of bringing back an index without a mapping.
+    """
+    return f"{physical}.w"
+
+
 class Names:
     """OpenSearch names under a prefix. `-` and `_` differ, so a user's index never meets one of ours."""
 

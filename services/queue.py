@@ -6,6 +6,7 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
+import redis.exceptions
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
@@ -16,6 +17,8 @@ from services.errors import BackendUnavailable
 # Redis is not on the durability path: waiting for it longer than this would only make the caller late.
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
+# After a failure nobody waits for it again for so long: writers queue behind one another here.
+AWAY_SECONDS = 2.0
 # Header of our messages: milliseconds since 1970 at which it was sent.
 SENT_AT = "sent_at"
 # Keys that count how often a message's worker died. Longer than any redelivery.
@@ -30,6 +33,7 @@ class Publisher:
         self._url = redis_url
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._away_until = 0.0
 
     def encode(self, encoder: str, message: EncodeMessage) -> None:
         """Asks the workers that hold `encoder` to encode journalled documents. Raises BackendUnavailable."""
@@ -102,6 +106,8 @@ class Publisher:
         }  # fmt: skip
         no_workflow = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         with self._lock:
+            if time.monotonic() < self._away_until:
+                raise BackendUnavailable("redis_unavailable", "Redis did not answer a moment ago.")
             for attempt in (1, 2):  # a connection that Redis closed meanwhile deserves a second one
                 try:
                     Producer(self._open()).publish(
@@ -110,7 +116,8 @@ class Publisher:
                     )  # fmt: skip
                 except Exception as error:
                     failure = self._failed(error)
-                    if attempt == 2:
+                    if attempt == 2 or _hangs(error):
+                        self._away_until = time.monotonic() + AWAY_SECONDS
                         raise failure from error
                 else:
                     return
@@ -137,3 +144,12 @@ class Publisher:
         self._drop()
         reason = "no connection" if isinstance(error, OperationalError) else type(error).__name__
         return BackendUnavailable("redis_unavailable", f"Redis did not take the message ({reason}).")
+
+
+def _hangs(error: BaseException | None) -> bool:
+    """Whether Redis took the connection and did not answer: waiting a second time would double the wait."""
+    while error is not None:
+        if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

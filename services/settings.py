@@ -1,15 +1,31 @@
 """Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
 
+from typing import Any
+
 from pydantic import Field
 
+from services.addresses import OpenSearchUrl, RedisUrl
 from services.environment import EnvironmentSettings, also_plain
+
+
+def _local_opensearch(given: dict[str, Any]) -> str:
+    return f"http://127.0.0.1:{given.get('opensearch_port')}"
+
+
+def _local_redis(given: dict[str, Any]) -> str:
+    return f"redis://127.0.0.1:{given.get('redis_port')}/0"
 
 
 class Settings(EnvironmentSettings):
     """Every knob with its default. Times are in seconds, sizes in bytes."""
 
-    opensearch_url: str = Field("http://127.0.0.1:19200", validation_alias=also_plain("OPENSEARCH_URL"))
-    redis_url: str = Field("redis://127.0.0.1:16379/0", validation_alias=also_plain("REDIS_URL"))
+    # Where no address is given, it is that of the local server: a port that is moved there is moved here.
+    opensearch_port: int = Field(19200, ge=0, le=65535)
+    redis_port: int = Field(16379, ge=0, le=65535)
+    opensearch_url: OpenSearchUrl = Field(
+        default_factory=_local_opensearch, validation_alias=also_plain("OPENSEARCH_URL")
+    )
+    redis_url: RedisUrl = Field(default_factory=_local_redis, validation_alias=also_plain("REDIS_URL"))
     index_prefix: str = Field("sparsewell", pattern=r"^[a-z][a-z0-9]{0,31}$")
     opensearch_pool: int = Field(32, ge=1)
     opensearch_timeout: float = Field(30.0, gt=0)
@@ -38,7 +54,6 @@ class Settings(EnvironmentSettings):
     lease_seconds: float = Field(120.0, gt=0, description="a pending document is enqueued again after this long")
     max_attempts: int = Field(3, ge=1)
     sweep_interval: float = Field(10.0, gt=0)
-    tombstone_seconds: float = Field(7 * 86400.0, gt=0)
 
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")

@@ -19,8 +19,8 @@ Ids = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
 
 _DROPPED_BITS = 15
-# The smallest weight with a frequency of at least one; below it FeatureField refuses the document.
-SMALLEST_WEIGHT = float(np.array([1 << _DROPPED_BITS], dtype=np.uint32).view(np.float32)[0])
+# FeatureField refuses a document for any weight below the smallest normal float32.
+SMALLEST_WEIGHT = float(np.finfo(np.float32).tiny)
 
 
 def lucene_truncate(weights: npt.ArrayLike) -> Weights:

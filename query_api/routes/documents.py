@@ -7,13 +7,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from query_api import bodies
-from query_api.ingestion import ingest_one, ingest_request
+from query_api.ingestion import ingest_one, ingest_request, raw_writes
 from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
 from query_api.parts import Parts, WithParts
 from query_api.routes.answers import documented, json_answer
 from services.documents import checked_id
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
-from services.opensearch.bulk import Outcome, write_async
+from services.opensearch.bulk import Outcome
 from services.opensearch.generations import count_call, read_counts, refresh_call
 from services.opensearch.jobs import load_call, summary, unseen
 from services.opensearch.journal import DELETED, Stored, get_call, tombstone
@@ -120,8 +120,7 @@ async def delete_document(
         # Without a version a delete is about a document that is there; with one it may come before the document.
         await _stored(parts, index, document_id)
     write = tombstone(generation, checked_id(document_id), parts.clock.next() if version is None else version)
-    settings = parts.settings
-    (verdict,) = await write_async(parts.search, [write], settings.journal_bytes, settings.opensearch_timeout)
+    (verdict,) = await raw_writes(parts, generation, [write])
     if verdict.outcome is Outcome.SUPERSEDED:
         raise Conflict("stale_version", "A newer version of this document is stored; it was kept.")
     if verdict.outcome is not Outcome.STORED:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from query_api.models import IndexAnswer, IndexList
 from query_api.parts import Parts, WithParts
 from query_api.routes.answers import documented, json_answer
-from services.errors import Conflict, NotFound
+from services.errors import Conflict, InvalidInput, NotFound
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.opensearch.generations import (
     count_call,
@@ -58,9 +58,11 @@ async def list_indexes(parts: WithParts) -> Response:
 async def create_index(index: str, parts: WithParts, spec: IndexSpec | None = None) -> Response:
     """Answers 201 for a new index, 200 when it exists with the same declaration, 409 when it differs."""
     wanted = spec or IndexSpec.model_validate({})
-    generation = new_generation(
-        parts.names, checked_index_name(index), 1, wanted, parts.tables.manifest(wanted.encoder)
-    )
+    manifest = parts.tables.manifest(wanted.encoder)
+    room = manifest.max_pieces - 2  # two for the pieces that open and close a window
+    if wanted.window is not None and wanted.window.pieces > room:
+        raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
+    generation = new_generation(parts.names, checked_index_name(index), 1, wanted, manifest)
     existing = await _existing(parts, index)
     if existing is None:
         await _ensure_jobs(parts)
@@ -69,8 +71,13 @@ async def create_index(index: str, parts: WithParts, spec: IndexSpec | None = No
         except Conflict:  # somebody else was faster
             parts.forget(index)
             existing = await _existing(parts, index)
+        else:
+            return json_answer(_shown(generation), 201)
     if existing is None:
-        return json_answer(_shown(generation), 201)
+        raise Conflict(
+            "already_exists",
+            f"OpenSearch has an index {generation.physical!r} that no alias of ours points to: remove it.",
+        )
     if existing.spec != wanted:
         raise Conflict(
             "index_exists", f"The index {index!r} exists with another declaration.", existing=_shown(existing)

@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from services.errors import BackendUnavailable, Overloaded, SparsewellError
+from services.errors import BackendUnavailable, NotFound, Overloaded, SparsewellError
+from services.index_spec import write_alias
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 
 FIRST_DELAY = 0.1
@@ -32,8 +33,14 @@ class Write:
     source: dict[str, Any]
 
     def lines(self) -> bytes:
-        action = {"index": {"_index": self.index, "_id": self.id, "version": self.version, "version_type": "external"}}
-        return orjson.dumps(action) + b"\n" + orjson.dumps(self.source) + b"\n"
+        action = {
+            "_index": write_alias(self.index),
+            "require_alias": True,
+            "_id": self.id,
+            "version": self.version,
+            "version_type": "external",
+        }
+        return orjson.dumps({"index": action}) + b"\n" + orjson.dumps(self.source) + b"\n"
 
 
 class Outcome(Enum):
@@ -54,7 +61,9 @@ class Verdict:
 
 
 def judge(status: int, error: Any) -> Verdict | None:
-    """The verdict on one item of a bulk answer; None means: send it again."""
+    """The verdict on one item of a bulk answer; None means: send it again. Raises NotFound (`index_not_found`)."""
+    if status == 404:
+        raise NotFound("index_not_found", "The index was deleted meanwhile.")
     if 200 <= status < 300:
         return Verdict(Outcome.STORED)
     if status == 409:

@@ -55,15 +55,16 @@ def list_call(names: Names) -> Call:
 
 def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
     """The generations in an answer, by index and number."""
-    found = [
-        Generation.model_validate(content["mappings"]["_meta"]["sparsewell"]) for content in (answer or {}).values()
-    ]
+    # An index of somebody else's may begin with our prefix; it says nothing of us.
+    meta = [content.get("mappings", {}).get("_meta", {}).get("sparsewell") for content in (answer or {}).values()]
+    found = [Generation.model_validate(recorded) for recorded in meta if recorded]
     return sorted(found, key=lambda generation: (generation.index, generation.number))
 
 
 def read_active(answer: Mapping[str, Any]) -> list[Generation]:
     """The generations in an answer to `list_call` that an alias points to, by index."""
-    return read_generations({name: content for name, content in (answer or {}).items() if content.get("aliases")})
+    generations = read_generations(answer)
+    return [one for one in generations if one.physical.partition(".")[0] in answer[one.physical].get("aliases", {})]
 
 
 def read_generation(answer: Mapping[str, Any], index: str) -> Generation:

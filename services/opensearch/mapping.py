@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.index_spec import FieldType, Generation
+from services.index_spec import FieldType, Generation, write_alias
 from services.settings import Settings
 
 _TYPES: dict[FieldType, dict[str, Any]] = {
@@ -61,7 +61,7 @@ def creation_body(generation: Generation, settings: Settings, aliases: list[str]
             "_source": {"excludes": ["sparse", "sparse.*"]},
             "properties": properties(generation),
         },
-        "aliases": {alias: {} for alias in aliases},
+        "aliases": {alias: {} for alias in (*aliases, write_alias(generation.physical))},
     }
 
 

@@ -8,9 +8,6 @@ import orjson
 from services.opensearch.client import Call
 from services.query_table import QueryVector
 
-# `_source` members that a hit needs for its title, its best passage and its explanation.
-SHOWN = ("title", "text", "metadata", "state", "windows")
-
 
 def sparse_query(query: QueryVector) -> dict[str, Any]:
     """Sum over the query's pieces of query weight x document weight.
