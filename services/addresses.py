@@ -1,0 +1,52 @@
+"""Addresses of servers: checked when they are read, and shown without the passwords that they may carry."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+
+def http_address(host: str, port: int) -> str:
+    """The address of an HTTP server; an IPv6 host gets its brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def redacted(url: str) -> str:
+    """The address without user, password and query, any of which may be a secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(an address that cannot be read)"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _checked(url: str, schemes: tuple[str, ...], example: str) -> str:
+    # The message never repeats the value: it may hold a password.
+    wanted = f"give an address such as {example}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        # (urllib's message about a port quotes it, and what it takes for a port may be part of a password)
+        what = "its port is no number from 1 to 65535" if "ort" in str(error) else "it cannot be read"
+        raise ValueError(f"{what}; {wanted}") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"it does not begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; {wanted}")
+    if not parts.hostname or any(character.isspace() for character in url):
+        raise ValueError(f"it names no host; {wanted}")
+    if port == 0:
+        raise ValueError(f"its port is no number from 1 to 65535; {wanted}")
+    return url
+
+
+def _opensearch(url: str) -> str:
+    return _checked(url, ("http", "https"), "http://127.0.0.1:19200")
+
+
+def _redis(url: str) -> str:
+    # Not unix://: kombu, which carries the messages, does not know it.
+    return _checked(url, ("redis", "rediss"), "redis://127.0.0.1:16379/0")
+
+
+OpenSearchUrl = Annotated[str, AfterValidator(_opensearch)]
+RedisUrl = Annotated[str, AfterValidator(_redis)]
