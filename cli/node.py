@@ -17,10 +17,11 @@ def start() -> None:
     """Start the node and wait until it is green; fetches OpenSearch first when it is not here yet."""
     from infra.opensearch import NodeConfig, start_node
     from infra.settings import LocalSettings
+    from services.addresses import redacted
 
     settings = LocalSettings.read()
     if settings.opensearch_url:
-        _say(f"OPENSEARCH_URL is set: {settings.opensearch_url} is used and nothing is started.")
+        _say(f"OPENSEARCH_URL is set: {redacted(settings.opensearch_url)} is used and nothing is started.")
         return
     node = start_node(NodeConfig.of(settings), _say)
     typer.echo(node.url)

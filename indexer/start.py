@@ -12,6 +12,7 @@ import redis
 from celery import Celery
 from celery.platforms import SecurityWarning
 
+from services.addresses import redacted
 from services.contracts import INGEST_QUEUE, encode_queue
 from services.errors import ConfigurationError
 from services.manifest import Manifest
@@ -55,11 +56,11 @@ def wait_for_redis(url: str, seconds: float) -> None:
                 if time.monotonic() > end:
                     raise ConfigurationError(
                         "redis_unavailable",
-                        f"No Redis answers at {_shown(client)} ({type(error).__name__}): start it (`sparsewell up`), "
+                        f"No Redis answers at {redacted(url)} ({type(error).__name__}): start it (`sparsewell up`), "
                         "or set REDIS_URL.",
                     ) from None
                 if not told:
-                    log.warning("waiting up to %.0f s for Redis at %s", seconds, _shown(client))
+                    log.warning("waiting up to %.0f s for Redis at %s", seconds, redacted(url))
                     told = True
                 time.sleep(min(0.5, seconds))
             else:
@@ -85,9 +86,3 @@ def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: s
     )
     worker.start()
     return int(worker.exitcode or 0)
-
-
-def _shown(client: "redis.Redis") -> str:
-    """The address without user and password."""
-    where = client.connection_pool.connection_kwargs
-    return str(where.get("path") or f"{where.get('host', 'localhost')}:{where.get('port', 6379)}")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from services.addresses import OpenSearchUrl, RedisUrl
 from services.environment import EnvironmentSettings, also_plain
 
 
@@ -18,7 +19,7 @@ class LocalSettings(EnvironmentSettings):
     state_dir: Path | None = Field(None, description="data, logs and records of running processes")
     run_as: str = Field("nobody", description="the user of OpenSearch and Redis when we are root")
 
-    opensearch_url: str | None = Field(None, validation_alias=also_plain("OPENSEARCH_URL"))
+    opensearch_url: OpenSearchUrl | None = Field(None, validation_alias=also_plain("OPENSEARCH_URL"))
     opensearch_home: Path | None = Field(None, validation_alias=also_plain("OPENSEARCH_HOME"))
     opensearch_version: str = Field("3.6.0", pattern=r"^\d+\.\d+\.\d+$")
     opensearch_port: int = Field(19200, ge=0, le=65535, description="0: any free port")
@@ -28,7 +29,7 @@ class LocalSettings(EnvironmentSettings):
     opensearch_cluster_name: str = Field("sparsewell", pattern=r"^[A-Za-z0-9_-]+$")
     java_home: Path | None = None
 
-    redis_url: str | None = Field(None, validation_alias=also_plain("REDIS_URL"))
+    redis_url: RedisUrl | None = Field(None, validation_alias=also_plain("REDIS_URL"))
     redis_port: int = Field(16379, ge=0, le=65535, description="0: any free port")
     redis_data_dir: Path | None = None
 

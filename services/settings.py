@@ -19,13 +19,16 @@ def _local_redis(given: dict[str, Any]) -> str:
 class Settings(EnvironmentSettings):
     """Every knob with its default. Times are in seconds, sizes in bytes."""
 
-    # Where no address is given, it is that of the local server: a port that is moved there is moved here.
+    # Where no address is given, it is that of the local server: a port that is moved there is moved here. (Of a port 0
+    # only the stack that started the server knows what became of it, so such an address is left for it to replace.)
     opensearch_port: int = Field(19200, ge=0, le=65535)
     redis_port: int = Field(16379, ge=0, le=65535)
     opensearch_url: OpenSearchUrl = Field(
-        default_factory=_local_opensearch, validation_alias=also_plain("OPENSEARCH_URL")
+        default_factory=_local_opensearch, validate_default=False, validation_alias=also_plain("OPENSEARCH_URL")
     )
-    redis_url: RedisUrl = Field(default_factory=_local_redis, validation_alias=also_plain("REDIS_URL"))
+    redis_url: RedisUrl = Field(
+        default_factory=_local_redis, validate_default=False, validation_alias=also_plain("REDIS_URL")
+    )
     index_prefix: str = Field("sparsewell", pattern=r"^[a-z][a-z0-9]{0,31}$")
     opensearch_pool: int = Field(32, ge=1)
     opensearch_timeout: float = Field(30.0, gt=0)

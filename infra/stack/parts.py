@@ -10,7 +10,9 @@ import httpx
 
 from infra import processes
 from infra.processes import Child
+from services.addresses import http_address
 from services.errors import BackendUnavailable, EncoderMismatch
+from services.manifest import MANIFEST, WEIGHTS_ROOT
 from services.settings import Settings
 
 
@@ -26,7 +28,7 @@ class Part:
 
 def service_parts(settings: Settings) -> tuple[Part, ...]:
     """The service's own processes, in the order in which they are started."""
-    api = f"http://{settings.api_host}:{settings.api_port}"
+    api = http_address(settings.api_host, settings.api_port)
     return (
         Part("worker", _command("worker"), "", lambda child: _worker_answers(settings)),
         Part("sweeper", _command("sweeper"), "", _lives_on),
@@ -40,8 +42,16 @@ def _command(name: str) -> tuple[str, ...]:
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that make a child read the same settings; only what differs from the defaults."""
+    """The environment variables that make a child read the same settings; only what differs from the defaults.
+
+    A child works in another directory, so a relative path of an encoder becomes an absolute one.
+    """
     chosen = settings.model_dump(exclude_defaults=True)
+    # (a name of shipped weights comes first, as in services.manifest.resolve; what is neither is left for its error)
+    if not (WEIGHTS_ROOT / settings.encoder / MANIFEST).is_file():
+        directory = Path(settings.encoder).expanduser()
+        if directory.is_dir():
+            chosen["encoder"] = directory.resolve()
     return {f"SPARSEWELL_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}
 
 
@@ -78,11 +88,12 @@ def _api_is_ready(address: str) -> bool:
 
 def _worker_answers(settings: Settings) -> bool:
     from celery import Celery
+    from kombu.exceptions import OperationalError
 
     with Celery(broker=settings.redis_url, set_as_current=False) as app:
         try:
             return bool(app.control.ping(timeout=0.5))
-        except OSError:
+        except (OperationalError, OSError):
             return False
 
 

@@ -17,6 +17,8 @@ from infra.processes import Child
 from infra.redis.server import RedisConfig, find_redis, start_redis
 from infra.settings import LocalSettings
 from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
+from services.addresses import http_address, redacted
+from services.errors import ConfigurationError
 from services.settings import Settings
 
 Report = Callable[[str], None]
@@ -40,8 +42,10 @@ class Stack:
     def __init__(self, local: LocalSettings, settings: Settings) -> None:
         self._local = local
         self._directory = state_dir(local) / "stack"
-        node_url = local.opensearch_url or f"http://127.0.0.1:{local.opensearch_port}"
-        redis_url = local.redis_url or f"redis://127.0.0.1:{local.redis_port}/0"
+        # What runs knows its own address: with port 0 nobody else does.
+        node, server = find_node(NodeConfig.of(local).root), find_redis(RedisConfig.of(local).root)
+        node_url = local.opensearch_url or (node.url if node else f"http://127.0.0.1:{local.opensearch_port}")
+        redis_url = local.redis_url or (server.url if server else f"redis://127.0.0.1:{local.redis_port}/0")
         self._settings = settings.model_copy(update={"opensearch_url": node_url, "redis_url": redis_url})
 
     @property
@@ -52,13 +56,17 @@ class Stack:
     @property
     def api_url(self) -> str:
         """Where the API and the page are."""
-        return f"http://{self._settings.api_host}:{self._settings.api_port}"
+        return http_address(self._settings.api_host, self._settings.api_port)
 
     def up(self, report: Report, *, wait: bool = True, tied: bool = False) -> list[str]:
         """Starts what does not run yet and returns its names; on an error stops exactly that again and raises.
 
         OpenSearch and Redis are always waited for, the other parts if `wait`. Tied parts die with this process.
         """
+        if self._settings.api_port == 0:
+            raise ConfigurationError(
+                "bad_setting", "SPARSEWELL_API_PORT=0 is for `sparsewell api` alone: here, name the port of the API."
+            )
         make_directory(self._directory)
         started: list[str] = []
         with self._lock(report), ExitStack() as undo:
@@ -92,27 +100,29 @@ class Stack:
 
     def _row(self, name: str, children: dict[str, Child], where: str, log: Path, external: bool) -> PartStatus:
         child = children.get(name)
-        return PartStatus(name, child is not None, child.pid if child else None, where, str(log), external)
+        return PartStatus(name, child is not None, child.pid if child else None, redacted(where), str(log), external)
 
     def _lock(self, report: Report) -> AbstractContextManager[None]:
         return exclusive(self._directory / ".lock", lambda: report("Another sparsewell command is at it; waiting."))
 
     def _start_redis(self, started: list[str], report: Report, tied: bool) -> None:
         if self._local.redis_url:
-            report(f"REDIS_URL is set: {self._local.redis_url} is used, none is started.")
+            report(f"REDIS_URL is set: {redacted(self._local.redis_url)} is used, none is started.")
             return
         config = RedisConfig.of(self._local)
         if find_redis(config.root) is None:
-            start_redis(replace(config, tied=tied), report)
+            server = start_redis(replace(config, tied=tied), report)
+            self._settings = self._settings.model_copy(update={"redis_url": server.url})
             started.append("redis")
 
     def _start_node(self, started: list[str], report: Report, tied: bool) -> None:
         if self._local.opensearch_url:
-            report(f"OPENSEARCH_URL is set: {self._local.opensearch_url} is used, none is started.")
+            report(f"OPENSEARCH_URL is set: {redacted(self._local.opensearch_url)} is used, none is started.")
             return
         config = NodeConfig.of(self._local)
         if find_node(config.root) is None:
-            start_node(replace(config, tied=tied), report)
+            node = start_node(replace(config, tied=tied), report)
+            self._settings = self._settings.model_copy(update={"opensearch_url": node.url})
             started.append("opensearch")
 
     def _start_part(self, part: Part, started: list[str], report: Report, tied: bool) -> None:
@@ -141,7 +151,7 @@ class Stack:
                 # It died between its start and now: the wait says so, with its log.
                 child = Child(part.name, 0, 0.0, str(self._log(part.name)))
             wait_until_ready(part, child, self._local.start_timeout)
-            report(f"The {part.name} is ready{f': {part.address}' if part.address else ''}.")
+            report(f"The {part.name} is ready{f': {part.address}' if part.address else '.'}")
 
     def _stop(self, only: Collection[str] | None, report: Report) -> list[str]:
         stopped = []

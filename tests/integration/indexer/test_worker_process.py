@@ -194,7 +194,7 @@ def _envelope(broker: "redis.Redis", publisher: Publisher) -> bytes:
     [
         ({"SPARSEWELL_REDIS_URL": "redis://user:hidden@127.0.0.1:9/0", "SPARSEWELL_REDIS_WAIT": "1"},
          "redis_unavailable", "127.0.0.1:9"),
-        ({"SPARSEWELL_REDIS_URL": "http://x"}, "bad_redis_url", "REDIS_URL"),
+        ({"SPARSEWELL_REDIS_URL": "http://x"}, "bad_setting", "REDIS_URL"),
         ({"SPARSEWELL_ENCODER": "no-such"}, "unknown_encoder", "standin"),
         ({"SPARSEWELL_REDELIVERY": "1"}, "bad_setting", "SPARSEWELL_REDELIVERY"),
     ],
