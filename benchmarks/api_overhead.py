@@ -121,7 +121,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
                 rows[name] = row = uvloop.run(compare(settings, generation, case, queries, given.rounds, api.pid))
                 print(
                     f"{name:>24}: raw p50 {row['raw_ms']['p50']:.2f} ms, API p50 {row['api_ms']['p50']:.2f} ms, "
-                    f"over raw {row['p50_over_raw_ms']:.2f} ms, p99 {row['raw_ms']['p99']:.1f} and "
+                    f"over raw {row['p50_over_raw_ms']:.2f} ms (call by call {row['pairwise_cost_ms']['p50']:.2f}), p99 {row['raw_ms']['p99']:.1f} and "
                     f"{row['api_ms']['p99']:.1f} ms"
                 )
         version = opensearch_version(settings)

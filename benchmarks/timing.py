@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (10, 50, 90, 99)
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """p50, p90, p99 and mean."""
+    """p10 (a call that nothing disturbed), p50, p90, p99 and mean."""
     found = {f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
     return {name: round(value, digits) for name, value in (found | {"mean": float(np.mean(values))}).items()}
 
