@@ -25,7 +25,7 @@ SHOWN_PLACES = 3
 
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
-    port: Annotated[int | None, typer.Option(help="port of the API and the page")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the page")] = None,
     json: Annotated[Path | None, typer.Option(help="write what was measured to this file")] = None,
 ) -> None:
     """Start everything, index Python's standard library, ask everyday questions, show who answers them.
@@ -34,12 +34,15 @@ def demo(
     """
     from rich.console import Console
 
+    from cli.result_files import require_writable
     from infra.settings import LocalSettings
     from infra.stack import running_stack
     from services.settings import Settings
 
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     settings = Settings.read()
+    if json is not None:
+        require_writable(json)
     if port is not None:
         settings = settings.model_copy(update={"api_port": port})
 

@@ -29,12 +29,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     keep: Annotated[bool, typer.Option("--keep", help="leave the index there at the end")] = False,
 ) -> None:
     """Load a judged collection through the API and measure NDCG@10, MRR@10, Recall@100 and latency."""
-    import httpx
     from rich.console import Console
 
+    from cli.api_answers import api_address, connect
     from cli.relevance.collection import open_collection
     from cli.relevance.live import LiveIndex
     from cli.relevance.session import Evaluation, ask, checked_modes, checked_weights, ingest, warnings
+    from cli.result_files import require_writable
     from services.settings import Settings
 
     # Whatever can be wrong is found out before the first document is sent.
@@ -42,9 +43,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     fusion = checked_weights(weights) if weights is not None else None
     collection = open_collection(directory, queries, qrels)
     _require_metrics()
-    address = api or _address(Settings.read())
+    if json is not None:
+        require_writable(json)
+    if run_dir is not None:
+        require_writable(run_dir / ".sparsewell")
+    address = api_address(Settings.read(), api)
     console = Console(stderr=True)
-    with httpx.Client(base_url=address, trust_env=False) as client, _progress(console) as progress:
+    with connect(address, timeout=30) as client, _progress(console) as progress:
         live = LiveIndex(client, index or _fresh_name(collection.name))
         created = live.create({})
         try:
@@ -70,10 +75,6 @@ def _require_metrics() -> None:
     from cli.relevance.metrics import measure
 
     measure({"query": {"document": 1}}, {"query": [("document", 1.0)]})
-
-
-def _address(settings: Any) -> str:
-    return f"http://{settings.api_host}:{settings.api_port}"
 
 
 def _fresh_name(collection: str) -> str:

@@ -45,24 +45,29 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     """
     from rich.console import Console
 
+    from cli.api_answers import api_address
     from cli.loading.api_door import ApiDoor
     from cli.loading.display import Display
     from cli.loading.queue_door import QueueDoor
     from cli.loading.record import LoadRecord
+    from cli.result_files import require_writable
     from services.settings import Settings
 
     settings = Settings.read()
+    # Whatever can be wrong is found out before anything is created.
     fields = parse_fields(field or [], create=create)
-    base = api or f"http://{settings.api_host}:{settings.api_port}"
-    record = LoadRecord.open(record_path(file, f"{via.value} {base}", index))
-    if restart:
-        record = LoadRecord(record.path)
+    base = api_address(settings, api)
+    record_path(file, "", "", "")
+    if rejected is not None:
+        require_writable(rejected)
     with Display(Console(stderr=True)) as show:
         rest = ApiDoor(base, index, patience, show.say)
         if create and rest.create(fields):
             show.say(f"Created the index {index}.")
-        elif via is Via.api or create:
-            rest.check_index()
+        created_at = rest.created_at() if via is Via.api or create else rest.created_at_if_known()
+        record = LoadRecord.open(record_path(file, f"{via.value} {base}", index, created_at))
+        if restart:
+            record = LoadRecord(record.path)
         door: ApiDoor | QueueDoor = rest
         if via is Via.queue:
             door = QueueDoor(settings.redis_url, index, next(iter(record.jobs), None), patience, show.say)
@@ -100,7 +105,7 @@ def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
     return fields
 
 
-def record_path(file: Path, door: str, index: str) -> Path:
+def record_path(file: Path, door: str, index: str, created_at: str) -> Path:
     """Where the progress of this load is kept. Raises ConfigurationError (`unreadable_file`)."""
     from cli.loading.record import record_name
     from infra.directories import make_directory, state_dir
@@ -108,7 +113,7 @@ def record_path(file: Path, door: str, index: str) -> Path:
     from services.errors import ConfigurationError
 
     try:
-        name = record_name(file, door, index)
+        name = record_name(file, door, index, created_at)
     except OSError as error:
         raise ConfigurationError("unreadable_file", f"{file} cannot be read: {error.strerror}.") from None
     return make_directory(state_dir(LocalSettings.read()) / "loads") / name

@@ -8,7 +8,7 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
-from services.errors import BackendUnavailable, ConfigurationError, InvalidInput, SparsewellError
+from cli.api_answers import api_address, away, connect, index_path, read_answer, utf8
 from services.settings import Settings
 
 _SHOWN_CHARACTERS = 320
@@ -25,24 +25,15 @@ def run(query: str, index: str, mode: str, size: int, explain: bool, json: bool,
 
 def ask(api_url: str | None, index: str, body: dict[str, Any]) -> dict[str, Any]:
     """One POST to the search endpoint."""
-    settings = Settings.read()
-    base = (api_url or f"http://{settings.api_host}:{settings.api_port}").rstrip("/")
-    try:
-        response = httpx.post(f"{base}/v1/indexes/{index}/search", json=body, timeout=30)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError("bad_address", f"{base} is not an address: {error}.") from None
-    except httpx.HTTPError:
-        raise BackendUnavailable(
-            "api_unavailable", f"No API answers at {base}: start it with `sparsewell up`, or name it with --api."
-        ) from None
-    try:
-        answer: dict[str, Any] = response.json()
-    except ValueError:
-        raise BackendUnavailable("api_unavailable", f"What answers at {base} is not sparsewell.") from None
-    if response.is_error:
-        kind: type[SparsewellError] = InvalidInput if response.status_code < 500 else BackendUnavailable
-        raise kind(answer.get("code", "error"), answer.get("detail", response.reason_phrase))
-    return answer
+    base = api_address(Settings.read(), api_url)
+    path = index_path(index)
+    for name in ("query", "mode"):
+        utf8(body[name], f"The {name}")
+    with connect(base, timeout=30) as client:
+        try:
+            return read_answer(client.post(f"{path}/search", json=body))
+        except httpx.HTTPError as error:
+            raise away(base, error) from None
 
 
 def show(answer: dict[str, Any], console: Console) -> None:

@@ -7,6 +7,7 @@ import socket
 import uvicorn
 
 from query_api.app import create_app
+from services.addresses import http_address
 from services.errors import ConfigurationError
 from services.settings import Settings
 
@@ -22,14 +23,21 @@ def serve(host: str | None, port: int | None) -> None:
     with listener:
         # The port as chosen, also when 0 was asked for: tools that start us read this line.
         bound = listener.getsockname()
-        print(f"listening on http://{bound[0]}:{bound[1]}", flush=True)
+        print(f"listening on {http_address(*bound[:2])}", flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
         uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigurationError("bad_port", f"{port} is no port: choose one from 1 to 65535, or 0 for any free one.")
+    # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+    except UnicodeError:
+        raise ConfigurationError("cannot_listen", f"{host!r} is no address to listen on.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigurationError(

@@ -81,8 +81,11 @@ class LoadRecord:
         self.path.unlink(missing_ok=True)
 
 
-def record_name(file: Path, door: str, index: str) -> str:
-    """A file name for the record of this very content on its way through this door into this index."""
+def record_name(file: Path, door: str, index: str, created_at: str) -> str:
+    """A file name for the record of this very content on its way through this door into this very index.
+
+    An index that was deleted and created again has another `created_at`: nothing of it is loaded yet.
+    """
     status = file.stat()
-    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, door, index)
+    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, door, index, created_at)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"

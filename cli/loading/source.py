@@ -1,6 +1,8 @@
 """A JSONL file, plain or gzip, as batches of lines that know their numbers."""
 
+import codecs
 import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +43,8 @@ def read_batches(path: Path, start: Place, max_documents: int, max_bytes: int) -
             lines: list[tuple[int, bytes]] = []
             size, number, offset = 0, start.line, start.offset
             for line in content:
-                text = line.strip()
+                # (what some editors put before the first line to say that it is UTF-8)
+                text = (line if offset else line.removeprefix(codecs.BOM_UTF8)).strip()
                 if lines and (len(lines) >= max_documents or size + len(text) > max_bytes):
                     yield Batch(lines, Place(number, offset), raw.tell())
                     lines, size = [], 0
@@ -51,5 +54,5 @@ def read_batches(path: Path, start: Place, max_documents: int, max_bytes: int) -
                     lines.append((number, text))
                     size += len(text)
             yield Batch(lines, Place(number, offset), path.stat().st_size)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigurationError("unreadable_file", f"{path} cannot be read: {error}.") from None

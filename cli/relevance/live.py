@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import orjson
 
+from cli.api_answers import away, bulk_answer, index_path, read_answer
+from cli.loading.retrying import retrying
 from cli.relevance.collection import CorpusDocument
-from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, SparsewellError
+from services.errors import BackendUnavailable, Conflict, InvalidInput
 
 # One request: small enough for a progress bar that moves and for any server's limit on a body.
 _REQUEST_BYTES = 2 * 1024**2
@@ -44,24 +46,22 @@ class LiveIndex:
 
     def __init__(self, client: httpx.Client, name: str) -> None:
         self._client = client
-        self._path = f"/v1/indexes/{name}"
+        self._path = index_path(name)
         self.name = name
 
     def create(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Creates the index. Raises Conflict (`index_exists`) when there is one of that name, whatever is in it."""
         answer = self._send("PUT", self._path, json=dict(spec))
-        if answer.status_code != 201:
+        if answer.status_code != httpx.codes.CREATED:
             raise Conflict(
                 "index_exists",
                 f"The index {self.name!r} exists already and eval wants a fresh one: choose another with --index.",
             )
-        created: dict[str, Any] = answer.json()
-        return created
+        return read_answer(answer)
 
     def inspect(self) -> dict[str, Any]:
         """The index as it stands, with documents by state."""
-        found: dict[str, Any] = self._send("GET", self._path).json()
-        return found
+        return read_answer(self._send("GET", self._path))
 
     def delete(self) -> None:
         """Deletes the index and its documents."""
@@ -139,45 +139,21 @@ class LiveIndex:
 
     def _patiently(self, method: str, path: str, body: bytes) -> Any:
         """Sends again while the service is overloaded or away; sending documents twice does no harm."""
-        end = time.monotonic() + _PATIENCE_SECONDS
-        delay = 0.5
-        while True:
-            try:
-                return self._send(method, path, content=body, headers={"content-type": "application/x-ndjson"}).json()
-            except BackendUnavailable:
-                if time.monotonic() + delay > end:
-                    raise
-            time.sleep(delay)
-            delay = min(8.0, delay * 2)
+        headers = {"content-type": "application/x-ndjson"}
+        return retrying(
+            lambda: bulk_answer(lambda: read_answer(self._send(method, path, content=body, headers=headers))),
+            _PATIENCE_SECONDS,
+            lambda message: None,
+        )
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             answer = self._client.request(method, path, timeout=_REQUEST_SECONDS, **content)
         except httpx.HTTPError as error:
-            raise BackendUnavailable(
-                "api_unreachable",
-                f"The API at {self._client.base_url} does not answer ({type(error).__name__}): start it with "
-                "`sparsewell up`, or name it with --api.",
-            ) from error
-        if answer.is_success:
-            return answer
-        raise _problem(answer)
-
-
-def _problem(answer: httpx.Response) -> SparsewellError:
-    """The API's error as one of ours, with its code and words."""
-    try:
-        body = answer.json()
-        code, detail = str(body["code"]), str(body["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail = "unexpected_answer", f"The API answered {answer.status_code} without a reason; is it sparsewell?"
-    if answer.status_code == 404:
-        return NotFound(code, detail)
-    if answer.status_code == 409:
-        return Conflict(code, detail)
-    if answer.status_code == 429 or answer.status_code >= 500:
-        return BackendUnavailable(code, detail)
-    return InvalidInput(code, detail)
+            raise away(str(self._client.base_url).rstrip("/"), error) from error
+        if not answer.is_success:
+            read_answer(answer)  # raises; a good answer is left unread, reading it is no part of the waiting
+        return answer
 
 
 def _requests(documents: Iterable[CorpusDocument]) -> Iterator[tuple[int, bytes]]:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.api_answers import read_answer
 from cli.load import parse_fields
-from cli.loading.api_door import read_answer
 from cli.loading.queue_door import contiguous, parsed
 from cli.loading.record import KEPT_REFUSALS, LoadRecord, Refusal, record_name
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch, Place, read_batches
-from services.errors import BackendUnavailable, ConfigurationError, InvalidInput, NotFound, Overloaded
+from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, Overloaded
 
 CONTENT = b'{"id":"1"}\n\n  \n{bad\r\n{"id":"2"}\n"text"\n{"id":"3"}'
 
@@ -42,17 +42,28 @@ def test_batches_are_bounded_by_bytes(tmp_path: Path) -> None:
     assert [len(batch.lines) for batch in read_batches(path, Place(), 100, 100)] == [2, 2, 1, 1, 1]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"id":"1"}\n\xef\xbb\xbf{"id":"2"}\n')
+    (batch,) = read_batches(path, Place(), 10, 100)
+    assert batch.lines == [(1, b'{"id":"1"}'), (2, b'\xef\xbb\xbf{"id":"2"}')]
+    assert batch.end.offset == path.stat().st_size
+
+
 def test_an_empty_file_is_one_batch_without_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.touch()
     assert [batch.lines for batch in read_batches(path, Place(), 10, 10)] == [[]]
 
 
-@pytest.mark.parametrize(("name", "content"), [("missing.jsonl", None), ("a.gz", b"not gzip"), ("b.gz", b"cut")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("missing.jsonl", None), ("a.gz", b"not gzip"), ("b.gz", b"cut"), ("c.gz", b"damaged")]
+)
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes | None) -> None:
     path = tmp_path / name
     if content is not None:
-        path.write_bytes(gzip.compress(b'{"id":"1"}\n' * 1000)[:40] if content == b"cut" else content)
+        good = gzip.compress(b'{"id":"1"}\n' * 1000)
+        path.write_bytes({b"cut": good[:40], b"damaged": good[:12] + b"\xff" * 20 + good[32:]}.get(content, content))
     with pytest.raises(ConfigurationError) as caught:
         list(read_batches(path, Place(), 10, 10**6))
     assert caught.value.code == "unreadable_file"
@@ -101,9 +112,10 @@ def test_refusals_are_all_counted_and_the_first_kept(tmp_path: Path) -> None:
 def test_another_content_index_or_door_is_another_load(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("1")
-    names = {record_name(path, "api x", "i"), record_name(path, "api y", "i"), record_name(path, "api x", "j")}
+    ways = [("api x", "i", "1"), ("api y", "i", "1"), ("api x", "j", "1"), ("api x", "i", "2")]
+    names = {record_name(path, *way) for way in ways}
     path.write_text("12")
-    assert len(names | {record_name(path, "api x", "i")}) == 4
+    assert len(names | {record_name(path, *ways[0])}) == 5
 
 
 def test_what_may_pass_is_tried_again_and_said_once() -> None:
@@ -131,7 +143,7 @@ def test_patience_ends_with_the_last_error() -> None:
     ("status", "body", "kind"),
     [
         (404, {"code": "index_not_found", "detail": "No."}, NotFound),
-        (409, {"code": "already_exists", "detail": "No."}, InvalidInput),
+        (409, {"code": "already_exists", "detail": "No."}, Conflict),
         (422, {"code": "no_document_accepted", "detail": "No.", "rejected": [1]}, InvalidInput),
         (429, {"code": "overloaded", "detail": "Later."}, Overloaded),
         (503, {"code": "opensearch_unavailable", "detail": "Later."}, BackendUnavailable),

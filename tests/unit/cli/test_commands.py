@@ -1,0 +1,125 @@
+"""Commands with arguments that cannot be: one line with a code, and nothing begun."""
+
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.api_answers import bulk_answer, connect, index_path
+from cli.result_files import require_writable
+from cli.serve import _listen
+from services.addresses import http_address
+from services.errors import ConfigurationError, InvalidInput
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(*arguments: str | bytes, **environment: str) -> "subprocess.CompletedProcess[str]":
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+class Recorder(http.server.BaseHTTPRequestHandler):
+    """Answers like an API that has no index, and keeps the paths that it was asked for."""
+
+    asked: list[str]
+
+    def do_POST(self) -> None:
+        self.asked.append(self.path)
+        body = b'{"code": "index_not_found", "detail": "There is none."}'
+        self.send_response(404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[str, list[str]]]:
+    """The address of a server, and the paths that it was asked for."""
+    paths: list[str] = []
+    handler = type("Handler", (Recorder,), {"asked": paths})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", paths
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["api", "--port", "70000"], "bad_port"),
+        (["search", b"\xff", "-i", "x"], "not_utf8"),
+        (["search", "words", "-i", b"\xff"], "not_utf8"),
+        (["search", "words", "-i", "x", "--api", "nonsense"], "bad_address"),
+        (["search", "words", "-i", "x", "--api", "http://h:99999"], "bad_address"),
+        (["load", str(ROOT / "README.md"), "-i", b"\xff"], "not_utf8"),
+        (["load", str(ROOT / "README.md"), "-i", "x", "--rejected", "/proc/no/file"], "unwritable_file"),
+    ],
+)
+def test_what_cannot_be_is_one_line_with_a_code(arguments: list[str | bytes], code: str, tmp_path: Path) -> None:
+    done = run(*arguments, SPARSEWELL_STATE_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert f"[{code}]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_search_quotes_the_index_and_takes_no_proxy(asked: tuple[str, list[str]]) -> None:
+    address, paths = asked
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+    done = run("search", "words", "-i", "a/../b?c", "--api", address, **proxy)
+    assert "[index_not_found]" in done.stderr
+    assert paths == ["/v1/indexes/a%2F..%2Fb%3Fc/search"]
+
+
+def test_a_client_looks_for_no_proxy() -> None:
+    with connect("http://127.0.0.1:1", 1) as client:
+        assert not client.trust_env
+        assert index_path("é/x") == "/v1/indexes/%C3%A9%2Fx"
+
+
+def test_a_batch_of_which_nothing_was_accepted_is_an_answer() -> None:
+    def send(code: str) -> dict[str, object]:
+        raise InvalidInput(code, "No.", rejected=[{"position": 1}])
+
+    assert bulk_answer(lambda: send("no_document_accepted")) == {"accepted": [], "rejected": [{"position": 1}]}
+    with pytest.raises(InvalidInput, match="other"):
+        bulk_answer(lambda: send("other"))
+
+
+def test_a_result_that_cannot_be_written_is_found_out_before_it_is_there(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new" / "result.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "old.json").write_text("{}")
+    require_writable(tmp_path / "old.json")
+    assert (tmp_path / "old.json").read_text() == "{}"
+    for wrong in (tmp_path, tmp_path / "old.json" / "below.json"):
+        with pytest.raises(ConfigurationError) as caught:
+            require_writable(wrong)
+        assert caught.value.code == "unwritable_file"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "::"])
+def test_the_api_listens_on_either_kind_of_address(host: str) -> None:
+    with _listen(host, 0) as listener:
+        bound = listener.getsockname()
+        assert (":" in host) == (":" in bound[0])
+        with connect(http_address(*bound[:2]), 1) as client:
+            assert client.base_url.port == bound[1]
+
+
+def test_a_name_that_is_no_address() -> None:
+    with pytest.raises(ConfigurationError, match="listen"):
+        _listen("x" * 70 + ".y", 0)
