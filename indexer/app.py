@@ -22,6 +22,7 @@ def configuration(settings: Settings, worker: WorkerSettings) -> dict[str, Any]:
     """Celery's settings; each is there for a reason, and docs/decisions/0060 has the measurements."""
     return {
         "broker_url": settings.redis_url,
+        "broker_transport": "indexer.transport:TolerantTransport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
