@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo up down status demo test lint types pytest bench clean servers test-programs setup-demo
+.PHONY: help setup setup-demo up down status demo test lint types pytest bench clean servers test-programs openapi
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -56,6 +56,10 @@ pytest: .venv/.dev servers test-programs ## Run every test on real services, wit
 
 bench: setup ## Measure what benchmarks/ measures
 	@$(BIN)/python -m benchmarks
+
+openapi: .venv/.dev ## Write docs/api/openapi.json anew
+	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
+	mv docs/api/openapi.json.new docs/api/openapi.json
 
 clean: down ## Stop our processes and remove what was made in this folder
 	@rm -rf .venv build dist ./*.egg-info .coverage .coverage.* coverage.xml htmlcov

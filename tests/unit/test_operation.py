@@ -1,0 +1,43 @@
+"""docs/operation.md against the settings that the processes read."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from indexer.settings import WorkerSettings
+from infra.settings import LocalSettings
+from services.settings import Settings
+
+TABLES = (Path(__file__).resolve().parents[2] / "docs" / "operation.md").read_text().partition("## Settings")[2]
+ROWS = [
+    line.split("|")[1:3] for line in TABLES.partition("## What to look at")[0].splitlines() if line.startswith("| `")
+]
+UNITS = {"MiB": 1024**2, "GiB": 1024**3}
+
+
+def listed() -> dict[str, str]:
+    """The documented default of each setting."""
+    found = {}
+    for names, defaults in ROWS:
+        variables = re.findall(r"`([A-Z_]+)`", names)
+        values = [value.strip(" `") for value in re.sub(r"\([^)]*\)", "", defaults).split(", ")]
+        found.update(dict(zip(variables, values if len(values) == len(variables) else [""] * 9, strict=False)))
+    return found
+
+
+@pytest.mark.parametrize("kind", [Settings, WorkerSettings, LocalSettings])
+def test_every_setting_is_listed_with_its_default(kind: type[BaseSettings]) -> None:
+    for name, field in kind.model_fields.items():
+        said = listed()[name.upper()]
+        if isinstance(field.default, str):
+            assert said == field.default, name
+        elif isinstance(field.default, int | float):
+            number, _, unit = said.partition(" ")
+            assert float(number) * UNITS.get(unit, 1) == field.default, name
+
+
+def test_nothing_else_is_listed() -> None:
+    known = {name.upper() for kind in (Settings, WorkerSettings, LocalSettings) for name in kind.model_fields}
+    assert listed().keys() == known
