@@ -53,17 +53,18 @@ def _found(journal: Journal, names: list[str]) -> bool:
 
 
 def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
-    poisoned_worker: Start, publisher: Publisher, journal: Journal, eventually: Eventually, broker: "redis.Redis"
-) -> None:
+    poisoned_worker: Start, publisher: Publisher, journal: Journal, eventually: Eventually, broker: "redis.Redis",
+    tmp_path: Path,
+) -> None:  # fmt: skip
     texts = {f"s{i}": f"slowpoison {i}" for i in range(5)} | {f"d{i}": f"harmless {i}" for i in range(40)}
     names = list(texts)
     journal.put(texts)
     # The message comes again 16 s after it was taken.
     times = {"SPARSEWELL_TASK_BUDGET": 4, "SPARSEWELL_TASK_LIMIT": 8, "SPARSEWELL_REDELIVERY": 16}
-    first = poisoned_worker(**times, SPARSEWELL_WORKER_CONCURRENCY=1)
+    log = tmp_path / "encoder.log"
+    first = poisoned_worker(**times, SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
     publisher.encode("standin", journal.message(*names))
-    eventually(lambda: broker.hlen("unacked") == 1, 10, "the worker has taken the message")
-    time.sleep(0.5)
+    eventually(log.exists, 30, "the worker has begun")
     for process in [*pool_of(first), psutil.Process(first.pid)]:
         process.kill()
     eventually(lambda: not first.alive(), 5, "it is dead")
@@ -146,13 +147,15 @@ def test_a_document_that_raises_is_not_lost_and_does_not_disturb(
 
 
 def test_sigterm_finishes_what_has_begun(
-    poisoned_worker: Start, publisher: Publisher, journal: Journal, eventually: Eventually, broker: "redis.Redis"
-) -> None:
+    poisoned_worker: Start, publisher: Publisher, journal: Journal, eventually: Eventually, broker: "redis.Redis",
+    tmp_path: Path,
+) -> None:  # fmt: skip
     texts = {f"s{i}": f"slowpoison {i}" for i in range(3)} | {f"d{i}": f"harmless {i}" for i in range(40)}
     journal.put(texts)
-    worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1)
+    log = tmp_path / "encoder.log"
+    worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
     publisher.encode("standin", journal.message(*texts))
-    eventually(lambda: broker.hlen("unacked") == 1, 10, "the worker has taken the message")
+    eventually(log.exists, 30, "the worker has begun")
     os.kill(worker.pid, signal.SIGTERM)
     eventually(lambda: not worker.alive(), 30, "it has ended")
     assert set(journal.states(*texts)) == {"encoded"}
