@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from infra.processes import Child
-from services.errors import BackendUnavailable, Conflict, InvalidInput
+from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput
 
 DOCUMENTS = {
     "lift": "The lift of a wing grows with the angle of attack until the flow separates.",
@@ -133,3 +133,23 @@ def test_without_a_worker_the_wait_ends_with_a_reason(directory: Path, api: http
     with pytest.raises(BackendUnavailable, match="4 of 4 documents still wait") as raised:
         ingest(live, open_collection(directory), lambda stage, done, total: None, stalled=1.5)
     assert raised.value.code == "encoding_stalled"
+
+
+def test_a_batch_that_is_refused_whole_is_counted_not_fatal(
+    directory: Path, api: httpx.Client, api_url: str, worker: Child, tmp_path: Path
+) -> None:
+    # Larger than a request of eval, so that it is sent alone; and larger than a document may be.
+    lines = [{"_id": "huge", "title": "", "text": "words " * 400_000}, {"_id": "lift", "title": "", "text": "a wing"}]
+    (directory / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out.json"
+    result = run(directory, "--api", api_url, "--modes", "lexical", "--json", out)
+    assert result.exit_code == 0, result.output
+    ingestion = json.loads(out.read_text())["ingestion"]
+    assert ingestion["accepted"] == 1
+    assert len(ingestion["rejected"]) == 1
+
+
+def test_a_result_that_cannot_be_written_is_refused_first(directory: Path, tmp_path: Path) -> None:
+    refused = run(directory, "--api", "http://127.0.0.1:9", "--json", tmp_path)
+    assert isinstance(refused.exception, ConfigurationError)
+    assert refused.exception.code == "unwritable_file"

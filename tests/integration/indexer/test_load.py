@@ -115,6 +115,27 @@ def test_a_load_that_was_killed_goes_on_where_it_was(
     assert versions[1] != versions[2]
 
 
+def test_an_index_that_was_created_again_is_loaded_from_the_beginning(
+    load: Command, environment: dict[str, str], api: httpx.Client, tmp_path: Path, eventually: Eventually
+) -> None:
+    path = write(tmp_path / "a.jsonl", 30)
+    api.put("/v1/indexes/papers", json={}).raise_for_status()
+    records = tmp_path / "state" / "loads"
+    command = [sys.executable, "-m", "cli.main", "load", str(path), "-i", "papers"]  # no worker runs: it waits
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as killed:
+        eventually(lambda: records.exists() and list(records.glob("*.json")), 60, "all is sent")
+        killed.kill()
+    before = api.get("/v1/indexes/papers").json()["created_at"]
+    api.delete("/v1/indexes/papers").raise_for_status()
+    time.sleep(1.1)  # created_at counts seconds
+    api.put("/v1/indexes/papers", json={}).raise_for_status()
+    assert api.get("/v1/indexes/papers").json()["created_at"] != before
+    done = load(path, "-i", "papers", "--no-wait")
+    assert "Going on" not in done.stderr
+    assert done.stdout.splitlines() == ["30 accepted, 0 rejected"], done.stderr
+    eventually(lambda: counts(api, "papers")["pending"] == 30, 10, "all are there")
+
+
 def test_an_interrupted_load_says_how_to_go_on(
     load: Command, environment: dict[str, str], api: httpx.Client, tmp_path: Path, eventually: Eventually
 ) -> None:
