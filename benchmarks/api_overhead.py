@@ -119,10 +119,12 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         with running(settings, "api") as api:
             for name, case in CASES.items():
                 rows[name] = row = uvloop.run(compare(settings, generation, case, queries, given.rounds, api.pid))
+                raw, api_side = row["raw_ms"], row["api_ms"]
                 print(
-                    f"{name:>24}: raw p50 {row['raw_ms']['p50']:.2f} ms, API p50 {row['api_ms']['p50']:.2f} ms, "
-                    f"over raw {row['p50_over_raw_ms']:.2f} ms (call by call {row['pairwise_cost_ms']['p50']:.2f}), p99 {row['raw_ms']['p99']:.1f} and "
-                    f"{row['api_ms']['p99']:.1f} ms"
+                    f"{name:>24}: raw p50 {raw['p50']:.2f} ms, API p50 {api_side['p50']:.2f} ms, over raw "
+                    f"{row['p50_over_raw_ms']:.2f} ms (call by call {row['pairwise_cost_ms']['p50']:.2f} ms), "
+                    f"p99 {raw['p99']:.1f} and {api_side['p99']:.1f} ms",
+                    flush=True,
                 )
         version = opensearch_version(settings)
     worst = max(row["p50_over_raw_ms"] for row in rows.values())
