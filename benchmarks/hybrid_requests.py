@@ -91,6 +91,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         for (size, encoded), passage in product(sizes.items(), (False, True)):
             if not passage:
                 generation = stdlib_index(settings, encoded, size)
+                # a Java process is fast only after thousands of the same request
+                uvloop.run(compare(settings, generation, passage, everyday_questions(), 2))
             name = f"{size} documents, {'with' if passage else 'without'} passage"
             row = uvloop.run(compare(settings, generation, passage, everyday_questions(), given.rounds))
             rows[name] = {"characters_mean": _characters(encoded)} | row
