@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.documents import joined_text
-from services.opensearch.journal import EncodedWindow
+from services.opensearch.journal import EncodedWindow, PackedWindow
 
 # A document without vectors yet is cut at line ends and sentence ends into pieces of about this many characters.
 _CHUNK = 400
@@ -14,7 +14,7 @@ _WORD = re.compile(r"\w+")
 
 
 def best_passage(
-    title: str, text: str, windows: Sequence[EncodedWindow], query: Mapping[int, float], words: str
+    title: str, text: str, windows: Sequence[EncodedWindow | PackedWindow], query: Mapping[int, float], words: str
 ) -> dict[str, Any]:
     """The window with the highest score of its own, the first of equals.
 

@@ -13,7 +13,7 @@ from services.documents import joined_text
 from services.errors import BackendUnavailable, InvalidInput, NotFound
 from services.fusion import fuse
 from services.index_spec import Generation
-from services.opensearch.journal import read_windows
+from services.opensearch.journal import read_packed_windows, read_windows
 from services.opensearch.queries import body, fetch_call, lexical_query, msearch_call, search_call, sparse_query
 from services.query_table import QueryTable, QueryVector
 from services.settings import Settings
@@ -209,10 +209,10 @@ def _hit(
     if not request.passage and not request.explain:
         return hit
     title, text = source.get("title", ""), source["text"]
-    windows = read_windows(source)
     if request.passage:
-        hit["passage"] = best_passage(title, text, windows, query.by_id(), request.query)
+        hit["passage"] = best_passage(title, text, read_packed_windows(source), query.by_id(), request.query)
     if request.explain:
+        windows = read_windows(source)
         # Only lists that named the document: another one added nothing to its score, whatever its vector holds.
         why = []
         if "sparse" in hit["scores"]:

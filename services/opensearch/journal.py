@@ -17,7 +17,7 @@ from services.documents import Document
 from services.index_spec import Generation
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
-from services.vectors import SparseVector, merge_max
+from services.vectors import PackedVector, SparseVector, merge_max
 
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON = 2000  # characters
@@ -90,6 +90,15 @@ class EncodedWindow:
     vector: SparseVector
 
 
+@dataclass(frozen=True, slots=True)
+class PackedWindow:
+    """A window as it is stored, for a search that only scores it."""
+
+    start: int
+    end: int
+    vector: PackedVector
+
+
 def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVector:
     """The vector that is indexed: max over windows, the `top_k` heaviest pieces."""
     return merge_max(window.vector for window in windows).top(top_k)
@@ -141,6 +150,14 @@ def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:
     """The windows of a stored document; empty until it is encoded."""
     return [
         EncodedWindow(window["start"], window["end"], SparseVector.unpack(window["vector"]))
+        for window in source.get("windows", ())
+    ]
+
+
+def read_packed_windows(source: Mapping[str, Any]) -> list[PackedWindow]:
+    """As `read_windows`, without unpacking them."""
+    return [
+        PackedWindow(window["start"], window["end"], PackedVector(window["vector"]))
         for window in source.get("windows", ())
     ]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InvalidInput
-from services.vectors import EMPTY, SMALLEST_WEIGHT, SparseVector, lucene_truncate, merge_max
+from services.vectors import EMPTY, SMALLEST_WEIGHT, PackedVector, SparseVector, lucene_truncate, merge_max
 
 WEIGHT = st.floats(min_value=2.0**-100, max_value=2.0**100, width=32)
 VECTOR = st.dictionaries(st.integers(0, 65535), WEIGHT, max_size=60).map(
@@ -43,6 +43,12 @@ def test_packing_loses_nothing(vector: SparseVector) -> None:
     assert again.weights.tolist() == vector.weights.tolist()
 
 
+@given(VECTOR, st.dictionaries(st.integers(0, 65535), st.floats(0, 100), max_size=20))
+def test_a_packed_vector_scores_as_the_unpacked_one_does(vector: SparseVector, query: dict[int, float]) -> None:
+    query |= dict.fromkeys(vector.ids[::2].tolist(), 0.5)
+    assert PackedVector(vector.pack()).dot(query) == vector.dot(query)
+
+
 @pytest.mark.parametrize("text", ["%%%", "AAA", "AAAAAAA=", "AAAAAAAA"])
 def test_unpacking_refuses_what_packing_never_wrote(text: str) -> None:
     if text == "AAAAAAAA":  # six bytes: a piece and a half
@@ -51,6 +57,8 @@ def test_unpacking_refuses_what_packing_never_wrote(text: str) -> None:
         return
     with pytest.raises(InvalidInput):
         SparseVector.unpack(text)
+    with pytest.raises(InvalidInput):
+        PackedVector(text).dot({1: 1.0})
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
