@@ -10,6 +10,7 @@ from query_api.body_limit import BodyLimit
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
 from query_api.problems import add_handlers
+from query_api.quick_search import QuickSearch
 from query_api.routes import documents, health, indexes, search
 from services.settings import Settings
 
@@ -37,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(BodyLimit)
+    app.add_middleware(QuickSearch)
     add_handlers(app)
     for module in (search, documents, indexes, health):
         app.include_router(module.router)

@@ -32,7 +32,8 @@ def problem_of(error: SparsewellError) -> Response:
     return problem(error.status, error.title, error.code, error.detail, error.extra, wait)
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
+async def answer_of(_request: Request, error: Exception) -> Response:
+    """The answer for one of our errors, which is logged when it is the service's fault."""
     assert isinstance(error, SparsewellError)  # noqa: S101 (registered for this class)
     if error.status >= 500:
         log.warning("%s: %s", error.code, error.detail)
@@ -71,7 +72,7 @@ async def _unforeseen(_request: Request, error: Exception) -> Response:
 
 def add_handlers(app: FastAPI) -> None:
     """Registers the mapping on an application."""
-    app.add_exception_handler(SparsewellError, _ours)
+    app.add_exception_handler(SparsewellError, answer_of)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _routing)
     app.add_exception_handler(Exception, _unforeseen)

@@ -1,0 +1,80 @@
+"""The short way of POST /search and the framework's way give the same answers and the same refusals."""
+
+import json
+
+import httpx
+import pytest
+
+QUICK = {"content-type": "application/json"}
+# The same body to the framework; the short way takes the plain type only.
+USUAL = {"content-type": "application/json; charset=utf-8"}
+
+
+@pytest.fixture
+def index(api: httpx.Client) -> str:
+    assert api.put("/v1/indexes/docs").status_code == 201
+    documents = [
+        {"id": "a", "title": "Folders", "text": "Make a temporary folder."},
+        {"id": "b", "text": "Pause the program for a while. Then go on."},
+    ]
+    job = api.post("/v1/indexes/docs/documents", json=documents).json()["job"]["id"]
+    assert api.get(f"/v1/jobs/{job}").json()["accepted"] == 2  # counting makes them visible
+    return "docs"
+
+
+def both(api: httpx.Client, index: str, body: bytes) -> list[httpx.Response]:
+    path = f"/v1/indexes/{index}/search"
+    return [api.post(path, content=body, headers=headers) for headers in (QUICK, USUAL)]
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"query": "temporary folders"},
+        {"query": "pause a program", "mode": "lexical", "explain": True, "size": 1},
+        {"query": "pause", "mode": "sparse", "passage": False},
+        {"query": "folder", "fields": ["text"], "weights": {"sparse": 1, "lexical": 2}, "candidates": 5},
+    ],
+)
+def test_the_same_hits(api: httpx.Client, index: str, request_body: dict[str, object]) -> None:
+    quick, usual = both(api, index, json.dumps(request_body).encode())
+    assert quick.status_code == usual.status_code == 200
+    assert quick.headers["content-type"] == usual.headers["content-type"]
+    answers = [response.json() for response in (quick, usual)]
+    for answer in answers:
+        assert answer.pop("timings_ms")["total"] > 0
+    assert answers[0] == answers[1]
+    assert answers[0]["hits"] or request_body.get("mode") == "sparse"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"query": "x", "mode": "none"}', 422, "invalid_request"),
+        (b'{"query": "x", "size": 0}', 422, "invalid_request"),
+        (b'{"query": "x", "more": 1}', 422, "invalid_request"),
+        (b'{"query": " "}', 422, "empty_query"),
+        (b'{"query": "x", "size": 100000}', 422, "size_too_large"),
+        (b'{"query"', 422, "invalid_json"),
+        (b'{"query": "\xff"}', 422, "invalid_json"),
+        (b"", 422, "invalid_request"),
+    ],
+)
+def test_the_same_refusals(api: httpx.Client, index: str, body: bytes, status: int, code: str) -> None:
+    quick, usual = both(api, index, body)
+    assert (quick.status_code, quick.json()["code"]) == (status, code)
+    assert quick.headers["content-type"] == "application/problem+json"
+    assert quick.json() == usual.json()
+
+
+def test_an_index_that_is_not_there(api: httpx.Client) -> None:
+    quick, usual = both(api, "nowhere", b'{"query": "x"}')
+    assert quick.status_code == 404
+    assert quick.json()["code"] == "index_not_found"
+    assert quick.json() == usual.json()
+
+
+def test_a_large_body_is_refused_both_ways(api: httpx.Client, index: str) -> None:
+    quick, usual = both(api, index, b'{"query": "' + b"x" * 2_000_000 + b'"}')
+    assert quick.status_code == usual.status_code == 413
+    assert quick.json() == usual.json()
