@@ -77,6 +77,7 @@ def test_an_image_takes_nothing_but_the_environment_of_its_build_stage(image: st
 def test_dependencies_come_from_the_lock_file_with_hashes(image: str, lock: str) -> None:
     installs = [each.rest for each in STAGES[f"{image}-build"].all("RUN") if " install " in each.rest]
     assert len(installs) == 2
+    assert "--no-deps" in installs[0]
     assert "--require-hashes" in installs[0]
     assert installs[0].endswith(f"-r {lock}")
     assert "--only-binary :all:" in installs[0]
