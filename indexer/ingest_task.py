@@ -117,7 +117,7 @@ def _forgive(runtime: Runtime, generation: Generation, writes: list[Write], verd
     doubts = doubtful(writes, verdicts)
     if not doubts:
         return verdicts
-    found = read_many(runtime.search.send(read_many_call(generation.physical, [one.id for one in doubts])))
+    found = read_many(runtime.search.send(read_many_call(generation.alias, [one.id for one in doubts])))
     return forgiven(writes, verdicts, found)
 
 

@@ -131,7 +131,7 @@ async def raw_writes(parts: Parts, generation: Generation, writes: list[Write]) 
     doubts = doubtful(writes, verdicts)
     if not doubts:
         return verdicts
-    call = read_many_call(generation.physical, [one.id for one in doubts])
+    call = read_many_call(generation.alias, [one.id for one in doubts])
     return forgiven(writes, verdicts, read_many(await parts.search.send(call)))
 
 

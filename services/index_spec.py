@@ -72,9 +72,14 @@ class Generation(BaseModel):
     window: WindowSettings
     created_at: str
 
+    @property
+    def alias(self) -> str:
+        """The alias of the index, which points to one generation at a time."""
+        return self.physical.rpartition(".")[0]
+
 
 def write_alias(physical: str) -> str:
-    """The alias that a generation is written through.
+    """The alias that a generation is written through by what belongs to it alone: vectors, attempts, a reindex.
 
     OpenSearch creates a missing index when it is written to, a missing alias it does not (`require_alias`): a late
     write to a deleted generation fails instead of bringing back an index without a mapping.

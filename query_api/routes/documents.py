@@ -153,7 +153,7 @@ async def get_job(job_id: str, parts: WithParts) -> Response:
 async def _stored(parts: Parts, index: str, document_id: str) -> Stored:
     generation = await parts.generation(index)
     try:
-        found = await parts.search.send(get_call(generation.physical, checked_id(document_id)))
+        found = await parts.search.send(get_call(generation.alias, checked_id(document_id)))
     except NotFound as error:
         if error.code == "index_not_found":
             parts.forget(index)

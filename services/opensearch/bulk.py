@@ -16,25 +16,29 @@ from typing import Any
 import orjson
 
 from services.errors import BackendUnavailable, NotFound, Overloaded, SparsewellError
-from services.index_spec import write_alias
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 
+BLOCKED = "cluster_block_exception"
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Put `source` under `id` in a physical index when the stored external version is lower than `version`."""
+    """Put `source` under `id` when the stored external version is lower than `version`.
 
-    index: str
+    It goes through an alias that must exist: the index's own for what a client sent, so that it reaches the generation
+    that is searched, a generation's write alias for what belongs to that generation.
+    """
+
+    alias: str
     id: str
     version: int
     source: dict[str, Any]
 
     def lines(self) -> bytes:
         action = {
-            "_index": write_alias(self.index),
+            "_index": self.alias,
             "require_alias": True,
             "_id": self.id,
             "version": self.version,
@@ -68,10 +72,16 @@ def judge(status: int, error: Any) -> Verdict | None:
         return Verdict(Outcome.STORED)
     if status == 409:
         return Verdict(Outcome.SUPERSEDED)
-    if status in (429, 500, 502, 503, 504):
+    kind = kind_of(error)
+    # A block says nothing of the document: a disk at flood stage, or a generation that is about to be replaced.
+    if status in (429, 500, 502, 503, 504) or kind == BLOCKED:
         return None
-    kind = error.get("type", "unknown") if isinstance(error, dict) else "unknown"
-    return Verdict(Outcome.REFUSED, str(kind)[:200])
+    return Verdict(Outcome.REFUSED, kind)
+
+
+def kind_of(error: Any) -> str:
+    """OpenSearch's type of an error, which never holds the document."""
+    return str(error.get("type", "unknown"))[:200] if isinstance(error, dict) else "unknown"
 
 
 @dataclass
@@ -84,6 +94,7 @@ class BulkRun:
     _waiting: deque[tuple[int, bytes]] = field(init=False)
     _flying: list[tuple[int, bytes]] = field(init=False, default_factory=list)
     _failures: int = 0
+    _reason: str = ""
 
     def __post_init__(self) -> None:
         self.verdicts = [None] * len(self.writes)
@@ -110,20 +121,22 @@ class BulkRun:
             verdict = judge(result["status"], result.get("error"))
             if verdict is None:
                 again.append((i, lines))
+                self._reason = kind_of(result.get("error"))
             self.verdicts[i] = verdict
         self._flying.clear()
         self._waiting.extendleft(reversed(again))
         return self._delay() if again else self._fresh()
 
-    def failed(self) -> float:
+    def failed(self, reason: str) -> float:
         """The whole request failed in a way that may pass; returns seconds to wait before sending it again."""
+        self._reason = reason
         self._waiting.extendleft(reversed(self._flying))
         self._flying.clear()
         return self._delay()
 
-    def give_up(self, reason: str) -> list[Verdict]:
-        """The verdicts at the deadline: what is still on its way counts as not stored."""
-        return [verdict or Verdict(Outcome.NOT_STORED, reason) for verdict in self.verdicts]
+    def give_up(self) -> list[Verdict]:
+        """The verdicts at the deadline: what is still on its way counts as not stored, for the last reason seen."""
+        return [verdict or Verdict(Outcome.NOT_STORED, self._reason) for verdict in self.verdicts]
 
     def _fresh(self) -> float:
         self._failures = 0
@@ -146,34 +159,32 @@ def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: 
     """
     run = BulkRun(list(writes), max_bytes)
     end = time.monotonic() + seconds
-    reason = ""
     while not run.done:
         try:
             delay = run.answered(client.send(run.next_call()))
         except SparsewellError as error:
             if not _may_pass(error):
                 raise
-            delay, reason = run.failed(), error.code
+            delay = run.failed(error.code)
         if delay and time.monotonic() + delay > end:
             break
         time.sleep(delay)
-    return run.give_up(reason)
+    return run.give_up()
 
 
 async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
     """As `write`, for event loops."""
     run = BulkRun(list(writes), max_bytes)
     end = time.monotonic() + seconds
-    reason = ""
     while not run.done:
         try:
             delay = run.answered(await client.send(run.next_call()))
         except SparsewellError as error:
             if not _may_pass(error):
                 raise
-            delay, reason = run.failed(), error.code
+            delay = run.failed(error.code)
         if delay and time.monotonic() + delay > end:
             break
         if delay:
             await asyncio.sleep(delay)
-    return run.give_up(reason)
+    return run.give_up()

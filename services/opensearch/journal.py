@@ -14,7 +14,7 @@ import orjson
 
 from services import versions
 from services.documents import Document
-from services.index_spec import Generation
+from services.index_spec import Generation, write_alias
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
 from services.vectors import PackedVector, SparseVector, merge_max
@@ -44,13 +44,13 @@ def raw_write(generation: Generation, document: Document, job: str, version: int
         source["title"] = document.title
     if document.metadata:
         source["metadata"] = document.metadata
-    return Write(generation.physical, document.id, versions.raw(version), source)
+    return Write(generation.alias, document.id, versions.raw(version), source)
 
 
 def tombstone(generation: Generation, document_id: str, version: int) -> Write:
     """A delete: OpenSearch forgets the version of a deleted document after a minute, a tombstone does not."""
     source = {"state": DELETED, "version": version, "deleted_at": now_ms()}
-    return Write(generation.physical, document_id, versions.raw(version), source)
+    return Write(generation.alias, document_id, versions.raw(version), source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,9 @@ def encoded_write(generation: Generation, stored: Stored, windows: Sequence[Enco
         "windows": [{"start": w.start, "end": w.end, "vector": w.vector.pack()} for w in windows],
         "sparse": document_vector(windows, generation.spec.document_top_k).features(),
     }
-    return Write(generation.physical, stored.id, versions.encoded(versions.client(stored.external)), source)
+    return Write(
+        write_alias(generation.physical), stored.id, versions.encoded(versions.client(stored.external)), source
+    )
 
 
 def attempt_write(
@@ -128,13 +130,13 @@ def attempt_write(
     source = stored.source | {"attempts": attempts, "due_at": now_ms() + int(lease_seconds * 1000)}
     if error is not None:
         source["error"] = {"code": error[0], "reason": error[1][:MAX_REASON]}
-    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
 
 
 def requeued_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
     """A transition: enqueued once more. Not an attempt: nobody need have taken the message before."""
     source = stored.source | {"due_at": now_ms() + int(lease_seconds * 1000)}
-    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
 
 
 def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -> Write:
@@ -143,7 +145,7 @@ def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -
         "state": DEAD,
         "error": {"code": code, "reason": reason[:MAX_REASON]},
     }
-    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
 
 
 def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:
@@ -162,14 +164,14 @@ def read_packed_windows(source: Mapping[str, Any]) -> list[PackedWindow]:
     ]
 
 
-def get_call(physical: str, document_id: str) -> Call:
+def get_call(alias: str, document_id: str) -> Call:
     """Reads one document in real time, vectors left out."""
-    return Call("GET", f"/{physical}/_doc/{quote(document_id, safe='')}", params={"_source_excludes": "windows"})
+    return Call("GET", f"/{alias}/_doc/{quote(document_id, safe='')}", params={"_source_excludes": "windows"})
 
 
-def read_many_call(physical: str, ids: Sequence[str]) -> Call:
+def read_many_call(index: str, ids: Sequence[str]) -> Call:
     """Reads documents in real time: what was acknowledged is seen before any refresh."""
-    return Call("POST", f"/{physical}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": "windows"})
+    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": "windows"})
 
 
 def read_many(answer: Mapping[str, Any]) -> list[Stored]:

@@ -29,12 +29,13 @@ def search(settings: Settings) -> Iterator[SyncSearch]:
     client.close()
 
 
+@pytest.mark.parametrize("through", ["", ".g000001.w"])  # a client's document, and what a worker makes of it
 def test_a_late_write_does_not_bring_a_deleted_index_back(
-    api: httpx.Client, settings: Settings, search: SyncSearch, opensearch_url: str
+    api: httpx.Client, settings: Settings, search: SyncSearch, opensearch_url: str, through: str
 ) -> None:
     physical = f"{settings.index_prefix}-docs.g000001"
     api.put("/v1/indexes/docs")
-    late = Write(physical, "a", 1024, {"text": "x", "state": "pending"})
+    late = Write(f"{settings.index_prefix}-docs{through}", "a", 1024, {"text": "x", "state": "pending"})
     assert write(search, [late], 10_000, 5)[0].outcome is Outcome.STORED
     api.delete("/v1/indexes/docs")
     with pytest.raises(NotFound):

@@ -45,26 +45,33 @@ def test_each_item_is_judged_on_its_own() -> None:
     assert not run.done
     assert sent_ids(run.next_call().body) == ["3"]
     run.answered(answer([200]))
-    assert [verdict.outcome for verdict in run.give_up("")] == [
+    assert [verdict.outcome for verdict in run.give_up()] == [
         Outcome.STORED, Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.STORED,
     ]  # fmt: skip
-    assert run.give_up("")[2].reason == "mapper_parsing_exception"
+    assert run.give_up()[2].reason == "mapper_parsing_exception"
+
+
+def test_a_block_says_nothing_of_the_document_and_is_sent_again() -> None:
+    run = BulkRun(writes(1), 10_000)
+    run.next_call()
+    run.answered(answer([403], "cluster_block_exception"))
+    assert not run.done
+    (verdict,) = run.give_up()
+    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_STORED, "cluster_block_exception")
 
 
 def test_a_failed_request_is_sent_again_whole_and_in_order() -> None:
     run = BulkRun(writes(3), 10_000)
     first = run.next_call().body
-    run.failed()
+    run.failed("opensearch_unavailable")
     assert run.next_call().body == first
 
 
 def test_what_is_on_its_way_at_the_deadline_counts_as_not_stored() -> None:
     run = BulkRun(writes(2), 10_000)
     run.next_call()
-    run.failed()
-    assert [(v.outcome, v.reason) for v in run.give_up("opensearch_unavailable")] == [
-        (Outcome.NOT_STORED, "opensearch_unavailable")
-    ] * 2
+    run.failed("opensearch_unavailable")
+    assert [(v.outcome, v.reason) for v in run.give_up()] == [(Outcome.NOT_STORED, "opensearch_unavailable")] * 2
 
 
 def test_waiting_grows_and_is_bounded() -> None:
@@ -72,7 +79,7 @@ def test_waiting_grows_and_is_bounded() -> None:
     waits = []
     for _ in range(200):
         run.next_call()
-        waits.append(run.failed())
+        waits.append(run.failed("opensearch_unavailable"))
     assert max(waits) <= 5.0
     assert max(waits[6:]) > 0.2
 
@@ -92,4 +99,4 @@ def test_every_write_ends_with_one_verdict(statuses: list[int], max_bytes: int) 
         run.answered(answer([statuses[int(i)] if i not in first_time else 201 for i in ids]))
         first_time |= set(ids)
     expected = {409: Outcome.SUPERSEDED, 400: Outcome.REFUSED}
-    assert [v.outcome for v in run.give_up("")] == [expected.get(status, Outcome.STORED) for status in statuses]
+    assert [v.outcome for v in run.give_up()] == [expected.get(status, Outcome.STORED) for status in statuses]
