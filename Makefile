@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo up down status demo test lint types pytest bench clean servers test-programs openapi
+.PHONY: help setup setup-demo up down status demo test test-faults lint types pytest bench clean servers test-programs openapi
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,6 +53,11 @@ types: .venv/.dev ## Check the types
 pytest: .venv/.dev servers test-programs ## Run every test on real services, with coverage
 	@echo "Tests, on an OpenSearch and a Redis of their own:"
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
+
+test-faults: .venv/.dev servers test-programs ## Break every part on purpose, and print what the protections are worth
+	@rm -f build/faults.json
+	echo "Faults, each beside its control; half an hour at most:"
+	FAULT_ROWS=build/faults.json $(BIN)/python -m pytest tests/faults -m "" --durations=15
 
 bench: setup ## Measure what benchmarks/ measures
 	@$(BIN)/python -m benchmarks

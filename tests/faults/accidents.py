@@ -1,0 +1,111 @@
+"""A worker like any other, but its encoder has accidents: run by the tests as a process of its own.
+
+A document with one of these words, when it is encoded,
+    raisepoison      raises
+    killpoison       kills its process
+    stuckpoison      never ends
+    slowpoison       takes SLOW_SECONDS (a second)
+    nanpoison        has a weight that is no number: the model's output, before the encoder's own checks
+    infpoison        has an infinite weight
+    negativepoison   has a negative weight
+    manypoison       has a weight for every piece of the vocabulary
+Each document that is encoded leaves a line in the file ENCODER_LOG: pid, a space, its text.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from indexer.app import create_celery
+from indexer.settings import WorkerSettings
+from indexer.start import run_worker
+from models.encoder import Encoder
+from models.registry import load_encoder
+from models.windows import Window
+from services.manifest import Manifest
+from services.settings import Settings
+from services.vectors import SparseVector
+
+WORDS = (
+    "raisepoison", "killpoison", "stuckpoison", "slowpoison", "nanpoison", "infpoison", "negativepoison", "manypoison",
+)  # fmt: skip
+PIECES = 30_522
+BAD_WEIGHTS = {"nanpoison": float("nan"), "infpoison": float("inf"), "negativepoison": -1.0}
+
+
+class Accidents:
+    """The encoder of the settings, with accidents."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._texts: dict[tuple[int, ...], str] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._encoder.manifest
+
+    @property
+    def fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+        found = self._encoder.windows(text, pieces, overlap)
+        self._texts.update({window.piece_ids: text for window in found})
+        return found
+
+    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+        texts = [self._texts[window.piece_ids] for window in windows]
+        if path := os.environ.get("ENCODER_LOG"):
+            with Path(path).open("a") as log:
+                log.writelines(f"{os.getpid()} {text}\n" for text in texts)
+        for text in texts:
+            for word in WORDS:
+                if word in text:
+                    _happen(word)
+        vectors = self._encoder.encode(windows)
+        return [_spoilt(text, vector) for text, vector in zip(texts, vectors, strict=True)]
+
+    def piece(self, piece_id: int) -> str:
+        return self._encoder.piece(piece_id)
+
+
+def _happen(word: str) -> None:
+    match word:
+        case "killpoison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raisepoison":
+            raise RuntimeError("an accident")
+        case "slowpoison":
+            time.sleep(float(os.environ.get("SLOW_SECONDS", "1")))
+        case "stuckpoison":
+            time.sleep(1000)
+
+
+def _spoilt(text: str, vector: SparseVector) -> SparseVector:
+    """What a model's faulty output for this text becomes on the way that every encoder's output goes."""
+    for word, weight in BAD_WEIGHTS.items():
+        if word in text:
+            return SparseVector.of(vector.ids, [weight, *vector.weights[1:]])
+    if "manypoison" in text:
+        return SparseVector.of(np.arange(PIECES), np.ones(PIECES))
+    return vector
+
+
+def work(change: Callable[[object], None] = lambda app: None) -> int:
+    """Works until it is stopped. `change` is done to the Celery application before."""
+    logging.basicConfig(level=logging.INFO)
+    settings = Settings.read()
+    encoder = load_encoder(settings.encoder)
+    app = create_celery(settings, WorkerSettings.read(), lambda _: Accidents(encoder))
+    change(app)
+    return run_worker(app, settings, encoder.manifest, "info")
+
+
+if __name__ == "__main__":
+    sys.exit(work())

@@ -1,0 +1,121 @@
+"""Stacks that can be broken, and the table of what broke."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.processes import OpenSearchProcess, RedisProcess
+from faults.rows import Row, save, table
+from faults.stack import Stack
+from infra.accounts import child_account
+from infra.directories import temporary_state
+from infra.opensearch.mounts import place_for_data
+from infra.settings import LocalSettings
+from services.settings import Settings
+
+ROWS = pytest.StashKey[list[Row]]()
+_PREFIXES = itertools.count()
+
+NewStack = Callable[..., Stack]
+
+
+@pytest.fixture
+def state_directory(local_settings: LocalSettings) -> Iterator[Path]:
+    """A directory that the servers' account can reach."""
+    within = place_for_data(Path("/tmp"))  # noqa: S108 (Java must be able to work on it)
+    with temporary_state(child_account(local_settings.run_as), within) as directory:
+        yield directory
+
+
+@pytest.fixture
+def new_redis(state_directory: Path, local_settings: LocalSettings) -> Iterator[Callable[..., RedisProcess]]:
+    """Starts a Redis of this test's own; keywords as for RedisProcess."""
+    with ExitStack() as started:
+
+        def start(**options: Any) -> RedisProcess:
+            directory = state_directory / f"redis-{next(_PREFIXES)}"
+            directory.mkdir()
+            directory.chmod(0o755)
+            one = RedisProcess(directory, local_settings, **options)
+            started.callback(one.close)
+            one.start()
+            return one
+
+        yield start
+
+
+@pytest.fixture
+def new_node(state_directory: Path, local_settings: LocalSettings) -> Iterator[Callable[..., OpenSearchProcess]]:
+    """Starts an OpenSearch of this test's own, for tests that kill or pause it."""
+    with ExitStack() as started:
+
+        def start(**options: Any) -> OpenSearchProcess:
+            directory = state_directory / f"node-{next(_PREFIXES)}"
+            directory.mkdir()
+            directory.chmod(0o755)
+            one = OpenSearchProcess(directory, local_settings, **options)
+            started.callback(one.close)
+            one.start()
+            return one
+
+        yield start
+
+
+@pytest.fixture
+def new_stack(opensearch_url: str, tmp_path: Path, new_redis: Callable[..., RedisProcess]) -> Iterator[NewStack]:
+    """Makes installations. `redis`: the Redis to share, else one of its own; other keywords are settings."""
+    with ExitStack() as made:
+
+        def make(*, redis: RedisProcess | None = None, **settings: Any) -> Stack:
+            prefix = f"f{os.getpid()}x{next(_PREFIXES)}"
+            redis = redis or new_redis()
+            chosen = {
+                "opensearch_url": opensearch_url,
+                "redis_url": redis.url,
+                "index_prefix": prefix,
+                "encoder": "standin",
+                "lease_seconds": 2.0,
+                "sweep_interval": 0.3,
+                "refresh_interval": "200ms",
+            }
+            directory = tmp_path / prefix
+            directory.mkdir()
+            stack = Stack(Settings(**(chosen | settings)), directory, redis)
+            if stack.settings.opensearch_url == opensearch_url:
+                made.callback(stack.delete_indexes)
+            made.callback(stack.stop)
+            return stack
+
+        yield make
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Hands in a row of the table, then holds it to what it says: a loss without the protection, none with it."""
+    began = time.monotonic()
+
+    def hand_in(**members: Any) -> None:
+        one = Row(**members, seconds=round(time.monotonic() - began, 1))
+        request.config.stash.setdefault(ROWS, []).append(one)
+        assert one.with_it == 0, f"{one.with_it} {one.counted} in spite of the protection"
+        assert one.without > 0, f"the control shows nothing: no {one.counted}"
+
+    return hand_in
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    rows, path = session.config.stash.get(ROWS, []), os.environ.get("FAULT_ROWS")
+    if rows and path:
+        save(rows, Path(path))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if rows := config.stash.get(ROWS, []):
+        terminalreporter.section("what the protections are worth")
+        terminalreporter.write_line(table(rows))

@@ -1,0 +1,129 @@
+"""What a client was told, and whether the index kept to it. Pure: `check` compares a history with a final state.
+
+A document's writes are ordered by `order`: the client's version, or, for a client that lets the server's clock decide,
+the order in which it sent them (one sender a document). Every write of a document has a text of its own, so the text
+that is found says which write it was; None stands for a delete.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Written:
+    """One write of a document. `text` None: a delete."""
+
+    id: str
+    order: int
+    text: str | None
+
+
+@dataclass
+class History:
+    """What became of writes from the sender's point of view. May be filled by several threads.
+
+    acknowledged   the service promised to keep it
+    unanswered     no answer came, or one that promises nothing (503): it may be stored or not, both are right
+    refused        the service said that it will not be stored
+    """
+
+    index: str
+    acknowledged: list[Written] = field(default_factory=list)
+    unanswered: list[Written] = field(default_factory=list)
+    refused: list[tuple[Written, str]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def acknowledge(self, *written: Written) -> None:
+        with self._lock:
+            self.acknowledged.extend(written)
+
+    def leave_unanswered(self, *written: Written) -> None:
+        with self._lock:
+            self.unanswered.extend(written)
+
+    def refuse(self, written: Written, code: str) -> None:
+        with self._lock:
+            self.refused.append((written, code))
+
+    @property
+    def ids(self) -> set[str]:
+        """Documents of which anything was acknowledged."""
+        return {written.id for written in self.acknowledged}
+
+
+@dataclass(frozen=True)
+class Final:
+    """A document as searches see it in the end.
+
+    `text` None: a tombstone. `state` as stored. `reason`: why it is dead. `vectors_fit`: the stored vectors are those
+    of this very text. `found`: a search for its own heaviest piece finds it.
+    """
+
+    state: str
+    text: str | None
+    reason: str = ""
+    vectors_fit: bool = True
+    found: bool = True
+
+
+@dataclass
+class Findings:
+    """Broken promises by kind, each a sentence that begins with the document's id.
+
+    lost          acknowledged, and neither searchable by meaning nor dead with a reason nor replaced
+    resurrected   deleted, acknowledged, and there again
+    wrong         an older write, or a refused one, or foreign vectors stand where a newer write was acknowledged
+    dead          not broken: documents that are dead with a reason
+    """
+
+    lost: list[str] = field(default_factory=list)
+    resurrected: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[str]:
+        return [*self.lost, *self.resurrected, *self.wrong]
+
+
+def check(history: History, final: Mapping[str, Final]) -> Findings:
+    """Compares each acknowledged document with what is there in the end (documents by id)."""
+    findings = Findings()
+    acknowledged, unanswered = _by_id(history.acknowledged), _by_id(history.unanswered)
+    for one, writes in sorted(acknowledged.items()):
+        newest = max(writes, key=lambda written: written.order)
+        perhaps = [written for written in unanswered.get(one, ()) if written.order > newest.order]
+        _judge(one, newest, perhaps, final.get(one), findings)
+    return findings
+
+
+def _judge(one: str, newest: Written, perhaps: list[Written], found: Final | None, findings: Findings) -> None:
+    """`perhaps`: newer writes that nobody answered; each of them may be what is there, rightly."""
+    there = None if found is None else found.text
+    if any(there == written.text for written in perhaps):
+        return
+    if newest.text is None:
+        if there is not None:
+            findings.resurrected.append(f"{one}: deleted at {newest.order}, and {there[:60]!r} is there")
+    elif found is None or there is None:
+        what = "nothing is there" if found is None else "a tombstone is there"
+        findings.lost.append(f"{one}: acknowledged at {newest.order}, and {what}")
+    elif there != newest.text:
+        findings.wrong.append(f"{one}: acknowledged at {newest.order}, and {there[:60]!r} is there")
+    elif found.state == "dead" and found.reason:
+        findings.dead.append(f"{one}: {found.reason}")
+    elif found.state != "encoded":
+        findings.lost.append(f"{one}: acknowledged at {newest.order}, and it is {found.state} for ever")
+    elif not found.vectors_fit:
+        findings.wrong.append(f"{one}: its vectors are not those of its text")
+    elif not found.found:
+        findings.lost.append(f"{one}: it says that it is encoded, and a search does not find it")
+
+
+def _by_id(writes: list[Written]) -> dict[str, list[Written]]:
+    grouped: dict[str, list[Written]] = defaultdict(list)
+    for written in writes:
+        grouped[written.id].append(written)
+    return grouped

@@ -1,0 +1,200 @@
+"""One installation: an API, workers and sweepers as processes, on a Redis of its own and a node that tests share."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import orjson
+
+from faults.history import Final
+from faults.processes import RedisProcess, Running, wait_for
+from infra.ports import free_port
+from infra.stack.parts import settings_environment
+from models.registry import load_encoder
+from services.contracts import INGEST_QUEUE, encode_queue
+from services.errors import BackendUnavailable, NotFound, Overloaded
+from services.index_spec import Names
+from services.manifest import WindowSettings
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import refresh_call
+from services.opensearch.journal import read_hits, read_windows
+from services.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+INDEX = "docs"
+
+# Times of workers, in seconds: a message that nobody acknowledged comes again after 8 s, and is looked for every second
+# or so. Leases and sweeps are in the settings of `conftest.py: new_stack`.
+TIMES = {"task_budget": 2, "task_limit": 4, "redelivery": 8, "patience": 20, "worker_concurrency": 1}
+
+
+class Stack:
+    """Starts processes with one set of settings; `stop` ends them all."""
+
+    def __init__(self, settings: Settings, directory: Path, redis: RedisProcess) -> None:
+        self.settings, self.redis = settings, redis
+        self.queue = encode_queue(settings.encoder)
+        self._directory = directory
+        self._started: list[Running] = []
+        self.search = SyncSearch(settings)
+        self.physical = Names(settings.index_prefix).physical(INDEX, 1)
+
+    # processes
+
+    def run(self, name: str, *arguments: str, ready: Callable[[Running], bool], **environment: object) -> Running:
+        """Starts a Python program of ours. `environment`: `task_limit=4` is the setting SPARSEWELL_TASK_LIMIT of this
+        process alone, a name in upper case is a variable as it is.
+        """
+        chosen = {key if key.isupper() else f"SPARSEWELL_{key.upper()}": str(v) for key, v in environment.items()}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("SPARSEWELL_")}
+        running = Running.start(
+            name,
+            [sys.executable, *arguments],
+            self._directory / f"{name}-{len(self._started)}.log",
+            inherited
+            | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+            | settings_environment(self.settings)
+            | chosen,
+        )
+        self._started.append(running)
+        wait_for(lambda: ready(running) or not running.alive, 90, f"{name} is ready")
+        assert running.alive, f"{name} ended while it started:\n{running.log[-3000:]}"
+        return running
+
+    def worker(self, *without: str, **environment: object) -> Running:
+        """A worker whose encoder has accidents at certain words (accidents.py), the product's in all else.
+
+        `without` names protections that are taken out of it (without/worker.py).
+        """
+        program = HERE / "without" / "worker.py" if without else HERE / "accidents.py"
+        return self.run(
+            "worker", str(program), *without, ready=lambda worker: "ready." in worker.log, **(TIMES | environment)
+        )
+
+    def sweeper(self, **environment: object) -> Running:
+        return self.run("sweeper", "-m", "cli.main", "sweeper", ready=_sweeps, **(TIMES | environment))
+
+    def api(self, *, port: int | None = None, **environment: object) -> tuple[Running, str]:
+        """The API and its address; with `port`, where it was before."""
+        port = port or free_port()
+        url = f"http://127.0.0.1:{port}"
+        running = self.run(
+            "api", "-m", "cli.main", "api", ready=lambda _: _answers(f"{url}/healthz"), api_port=port, **environment
+        )
+        return running, url
+
+    def stop(self) -> None:
+        """Ends all processes that it started; its Redis and its node belong to the test."""
+        for running in reversed(self._started):
+            running.close()
+
+    def delete_indexes(self) -> None:
+        """Leaves nothing of its own on a node that other tests use as well."""
+        names = self.search.send(Call("GET", f"/_cat/indices/{self.settings.index_prefix}*", params={"format": "json"}))
+        for one in names:
+            self.search.send(Call("DELETE", f"/{one['index']}"))
+        self.search.close()
+
+    # what is there
+
+    def owed(self) -> int:
+        """Messages that wait or were taken and not acknowledged; encode and ingest queue together."""
+        return self.redis.owed(self.queue, INGEST_QUEUE)
+
+    def states(self) -> dict[str, str]:
+        """Documents by id, as searches see them after a refresh."""
+        return {stored.id: stored.state for stored in read_hits(self._all(["state"]))}
+
+    def pending(self) -> int:
+        return sum(state == "pending" for state in self.states().values())
+
+    def settle(self, seconds: float = 60) -> int:
+        """Waits until nothing is pending, at most so long; how many are."""
+        deadline = monotonic() + seconds
+        while (left := self.pending()) and monotonic() < deadline:
+            sleep(0.2)
+        return left
+
+    def drain(self, seconds: float = 60) -> int:
+        """Waits until the queue owes nothing, for controls without a sweeper; how many are pending, for ever."""
+        wait_for(lambda: not self.owed(), seconds, "no message waits or is in work")
+        return self.pending()
+
+    def final(self) -> dict[str, Final]:
+        """Every document as searches see it, its vectors compared with those of its text.
+
+        That it is found is asked of the index of weights itself: by its own heaviest piece.
+        """
+        answer = self._all(["state", "text", "title", "error", "windows"])
+        found: dict[str, Final] = {}
+        asked: list[tuple[str, int]] = []
+        encoder = load_encoder(self.settings.encoder)
+        for stored in read_hits(answer):
+            text = stored.source.get("text")
+            fit = True
+            if stored.state == "encoded":
+                windows = read_windows(stored.source)
+                expected = encoder.encode(encoder.windows(text or "", *_sizes(encoder.manifest.window)))
+                fit = [w.vector.pack() for w in windows] == [vector.pack() for vector in expected]
+                vector = windows[0].vector
+                if len(vector):
+                    asked.append((stored.id, int(vector.ids[int(vector.weights.argmax())])))
+            reason = (stored.source.get("error") or {}).get("code", "")
+            found[stored.id] = Final(stored.state, None if stored.state == "deleted" else text, reason, fit)
+        for one, is_found in zip(asked, self._finds(asked), strict=True):
+            if not is_found:
+                found[one[0]] = Final(**(vars(found[one[0]]) | {"found": False}))
+        return found
+
+    def _all(self, fields: list[str]) -> Any:
+        body = {"size": 10_000, "query": {"match_all": {}}, "version": True, "_source": fields}
+
+        def read() -> Any:
+            self.search.send(refresh_call(self.physical))
+            return self.search.send(Call("POST", f"/{self.physical}/_search", orjson.dumps(body)))
+
+        return patient(read)
+
+    def _finds(self, asked: list[tuple[str, int]]) -> list[bool]:
+        lines = b"".join(
+            b"{}\n" + orjson.dumps({"size": 1, "_source": False, "query": {"bool": {
+                "filter": [{"ids": {"values": [one]}}],
+                "must": [{"rank_feature": {"field": f"sparse.{piece}", "linear": {}}}]}}}) + b"\n"
+            for one, piece in asked
+        )  # fmt: skip
+        if not asked:
+            return []
+        answer = patient(lambda: self.search.send(Call("POST", f"/{self.physical}/_msearch", lines, ndjson=True)))
+        return [bool(one["hits"]["hits"]) for one in answer["responses"]]
+
+
+def _sizes(window: WindowSettings) -> tuple[int, int]:
+    return window.pieces, window.overlap
+
+
+def patient(call: Callable[[], Any], seconds: float = 30) -> Any:
+    """Looks again while OpenSearch is away: a test's own look is no promise of the service."""
+    deadline = monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except (BackendUnavailable, Overloaded, NotFound):
+            if monotonic() > deadline:
+                raise
+            sleep(0.2)
+
+
+def _sweeps(sweeper: Running) -> bool:
+    return "sweeping every" in sweeper.log
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
