@@ -1,5 +1,6 @@
 """Addresses of servers: checked when they are read, and shown without the passwords that they may carry."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,8 +12,17 @@ def http_address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def redacted(url: str) -> str:
-    """The address without user, password and query, any of which may be a secret."""
+def each_address(urls: str) -> list[str]:
+    """The addresses of a list that is separated by commas. (A password may hold a comma, so a scheme must follow.)"""
+    return re.split(r"\s*,\s*(?=https?://)", urls.strip())
+
+
+def redacted(urls: str) -> str:
+    """The address, or several separated by commas, without users, passwords and queries: all may be secrets."""
+    return ",".join(_redacted(url) for url in each_address(urls))
+
+
+def _redacted(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -32,15 +42,16 @@ def _checked(url: str, schemes: tuple[str, ...], example: str) -> str:
         raise ValueError(f"{what}; {wanted}") from None
     if parts.scheme not in schemes:
         raise ValueError(f"it does not begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; {wanted}")
-    if not parts.hostname or any(character.isspace() for character in url):
+    if not parts.hostname or "," in parts.hostname or any(character.isspace() for character in url):
         raise ValueError(f"it names no host; {wanted}")
     if port == 0:
         raise ValueError(f"its port is no number from 1 to 65535; {wanted}")
     return url
 
 
-def _opensearch(url: str) -> str:
-    return _checked(url, ("http", "https"), "http://127.0.0.1:19200")
+def _opensearch(urls: str) -> str:
+    example = "http://127.0.0.1:19200, or several separated by commas"
+    return ",".join(_checked(url, ("http", "https"), example) for url in each_address(urls))
 
 
 def _redis(url: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +58,16 @@ class Layout:
 
 
 def opensearch_yml(
-    *, cluster_name: str, data: Path, logs: Path, http_port: int, transport_port: int, security_plugin: bool
+    *,
+    cluster_name: str,
+    data: Path,
+    logs: Path,
+    http_port: int,
+    transport_port: int,
+    security_plugin: bool,
+    further: Mapping[str, object],
 ) -> str:
-    """The node's settings: loopback only, alone, and content with a small or nearly full disk."""
+    """The node's settings: loopback only, alone, and content with a small or nearly full disk; `further` ones win."""
     settings: dict[str, object] = {
         "cluster.name": cluster_name,
         "node.name": f"{cluster_name}-1",
@@ -75,8 +83,8 @@ def opensearch_yml(
     if security_plugin:
         # A full distribution brings the plugin, which wants certificates; a node on loopback for one user does without.
         settings["plugins.security.disabled"] = True
-    # JSON scalars are YAML scalars, so quoting is right whatever the path holds.
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+    # JSON is YAML, so quoting is right whatever the path holds.
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in (settings | dict(further)).items())
 
 
 def jvm_options(original: str, *, heap: str, logs: Path, has_vector_module: bool) -> str:

@@ -3,9 +3,9 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,18 +19,22 @@ from infra.locks import exclusive
 from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
 from infra.opensearch.distribution import Distribution, Home, locate, minimum_java
 from infra.opensearch.java import Java, find_java
+from infra.opensearch.last_words import log_end, why_it_died
 from infra.opensearch.mounts import place_for_data
 from infra.ports import free_port, require_free
 from infra.processes import Child
 from infra.settings import LocalSettings
-from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
+from services.errors import BackendUnavailable
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One node: where it keeps its files (`root`), what it listens on and what runs it. Ports of 0: any free one."""
+    """One node: where it keeps its files (`root`), what it listens on and what runs it. Ports of 0: any free one.
+
+    `further` are lines of opensearch.yml that replace or complete ours.
+    """
 
     root: Path
     cache: Path
@@ -46,6 +50,7 @@ class NodeConfig:
     start_timeout: float = 300.0
     stop_timeout: float = 30.0
     tied: bool = False
+    further: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: LocalSettings) -> "NodeConfig":
@@ -102,6 +107,24 @@ def find_node(root: Path) -> Node | None:
     return Node(str(facts["url"]), str(facts["version"]), str(facts["java"]), child, root)
 
 
+@dataclass(frozen=True)
+class Starting:
+    """A node whose process runs and that need not answer yet."""
+
+    node: Node
+    config: NodeConfig
+    java: Java
+
+    def wait(self, report: Report = lambda message: None, *, nodes: int = 1) -> Node:
+        """Returns once the health of its cluster of `nodes` is green; stops it and raises when that fails."""
+        try:
+            _wait_until_green(self, nodes, report)
+        except BaseException:
+            self.node.stop()
+            raise
+        return self.node
+
+
 def start_node(config: NodeConfig, report: Report = lambda message: None) -> Node:
     """Starts a node and returns once its health is green; the one that already runs in `root` is returned as it is.
 
@@ -109,29 +132,37 @@ def start_node(config: NodeConfig, report: Report = lambda message: None) -> Nod
     java_unusable, port_in_use, data_dir_locked, node_died (with its last log lines), node_not_ready. Nothing is left
     running then.
     """
-    account = child_account(config.run_as)
-    make_directory(config.root, account)
+    make_directory(config.root, child_account(config.run_as))
     with exclusive(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
         running = find_node(config.root)
         if running is not None:
             return replace(running, stop_timeout=config.stop_timeout)
-        if config.http_port:
-            require_free(config.http_port, "OpenSearch", "SPARSEWELL_OPENSEARCH_PORT")
-        if config.transport_port:
-            require_free(config.transport_port, "OpenSearch's transport layer", "SPARSEWELL_OPENSEARCH_TRANSPORT_PORT")
-        home = locate(config.distribution, given=config.home, cache=config.cache, account=account, report=report)
-        java = find_java(
-            minimum_java(home.version),
-            named=config.java_home,
-            bundled=home.path / "jdk",
-            cache=config.cache,
-            account=account,
-        )
-        return _launch(config, home, java, account, report)
+        return launch_node(config, report).wait(report)
+
+
+def launch_node(config: NodeConfig, report: Report = lambda message: None) -> Starting:
+    """Starts a node that nobody else starts, without the wait: nodes of a cluster become ready together."""
+    account = child_account(config.run_as)
+    make_directory(config.root, account)
+    if config.http_port:
+        require_free(config.http_port, "OpenSearch", "SPARSEWELL_OPENSEARCH_PORT")
+    if config.transport_port:
+        require_free(config.transport_port, "OpenSearch's transport layer", "SPARSEWELL_OPENSEARCH_TRANSPORT_PORT")
+    home = locate(config.distribution, given=config.home, cache=config.cache, account=account, report=report)
+    java = find_java(
+        minimum_java(home.version),
+        named=config.java_home,
+        bundled=home.path / "jdk",
+        cache=config.cache,
+        account=account,
+    )
+    return Starting(_launch(config, home, java, account, report), config, java)
 
 
 @contextmanager
-def temporary_node(settings: LocalSettings, report: Report = lambda message: None) -> Iterator[Node]:
+def temporary_node(
+    settings: LocalSettings, report: Report = lambda message: None, further: Mapping[str, object] | None = None
+) -> Iterator[Node]:
     """A node of its own on free ports, with a temporary data directory, gone at the end. For tests and tries.
 
     The kernel ends it too when this process (more exactly: the calling thread) dies without stopping it.
@@ -140,7 +171,13 @@ def temporary_node(settings: LocalSettings, report: Report = lambda message: Non
     within = place_for_data(Path(tempfile.gettempdir()))
     with temporary_state(child_account(settings.run_as), within) as directory:
         config = replace(
-            NodeConfig.of(settings), root=directory / "opensearch", data=None, http_port=0, transport_port=0, tied=True
+            NodeConfig.of(settings),
+            root=directory / "opensearch",
+            data=None,
+            http_port=0,
+            transport_port=0,
+            tied=True,
+            further=further or {},
         )
         with start_node(config, report) as node:
             yield node
@@ -175,7 +212,6 @@ def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None,
     node = Node(f"http://127.0.0.1:{port}", home.version, str(java.home), child, config.root, config.stop_timeout)
     try:
         processes.save(child, _record(config.root), url=node.url, version=node.version, java=node.java)
-        _wait_until_green(node, layout, config, java, report)
     except BaseException:
         node.stop()
         raise
@@ -192,6 +228,7 @@ def _write_configuration(
         http_port=http_port,
         transport_port=config.transport_port or free_port(),
         security_plugin=(home.path / "plugins" / "opensearch-security").is_dir(),
+        further=config.further,
     )
     options = jvm_options(
         (home.path / "config" / "jvm.options").read_text(),
@@ -221,19 +258,21 @@ def _environment(layout: Layout, home: Home, java: Java) -> dict[str, str]:
     return chosen
 
 
-def _wait_until_green(node: Node, layout: Layout, config: NodeConfig, java: Java, report: Report) -> None:
+def _wait_until_green(starting: Starting, nodes: int, report: Report) -> None:
+    node, config, layout = starting.node, starting.config, Layout(starting.config.root)
     began = time.monotonic()
     told = began
     status = "does not answer yet"
     with httpx.Client(base_url=node.url, timeout=5, trust_env=False) as client:
         while (now := time.monotonic()) - began < config.start_timeout:
             if not node.child.alive():
-                raise _why_it_died(layout)
+                raise why_it_died(layout)
             try:
                 health = client.get("/_cluster/health").json()
                 status = f"is {health['status']}"
-                if health["status"] == "green" and health["cluster_name"] == config.cluster_name:
-                    template = index_template(has_thai=java.has_thai)
+                ours = health["cluster_name"] == config.cluster_name and health["number_of_nodes"] >= nodes
+                if health["status"] == "green" and ours:
+                    template = index_template(has_thai=starting.java.has_thai)
                     client.put("/_index_template/sparsewell-local-node", json=template).raise_for_status()
                     report(f"OpenSearch is green after {now - began:.0f} s: {node.url}")
                     return
@@ -246,37 +285,8 @@ def _wait_until_green(node: Node, layout: Layout, config: NodeConfig, java: Java
     raise BackendUnavailable(
         "node_not_ready",
         f"OpenSearch {status} after {config.start_timeout:.0f} s and was stopped. Raise SPARSEWELL_START_TIMEOUT on a "
-        f"slow machine. Its last log lines ({layout.logs}):\n{_log_end(layout)}",
+        f"slow machine. Its last log lines ({layout.logs}):\n{log_end(layout)}",
     )
-
-
-def _why_it_died(layout: Layout) -> SparsewellError:
-    end = _log_end(layout)
-    if "failed to obtain node locks" in end:
-        return ConfigurationError(
-            "data_dir_locked",
-            "Another OpenSearch uses this data directory. Stop that node (sparsewell node stop), or choose another "
-            f"directory with SPARSEWELL_OPENSEARCH_DATA_DIR. The node said:\n{_relevant(end, 'failed to obtain')}",
-        )
-    if "Address already in use" in end:
-        return ConfigurationError(
-            "port_in_use",
-            "One of OpenSearch's ports was taken while it started. Start again, or choose others with "
-            "SPARSEWELL_OPENSEARCH_PORT and SPARSEWELL_OPENSEARCH_TRANSPORT_PORT. The node said:\n"
-            + _relevant(end, "Address already in use"),
-        )
-    return BackendUnavailable(
-        "node_died", f"OpenSearch ended while it started. Its last log lines ({layout.logs}):\n{end}"
-    )
-
-
-def _relevant(text: str, part: str) -> str:
-    return next((line for line in text.splitlines() if part in line), "")
-
-
-def _log_end(layout: Layout) -> str:
-    parts = (processes.last_lines(layout.logs / name, 20) for name in ("opensearch.log", "console.log"))
-    return "\n".join(part for part in parts if part)
 
 
 def _record(root: Path) -> Path:

@@ -17,7 +17,9 @@ from opensearchpy.exceptions import (
     TransportError,
 )
 
+from services.addresses import each_address
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, Overloaded, SparsewellError
+from services.opensearch.nodes import AsyncNode, Nodes, SyncNode
 from services.settings import Settings
 
 
@@ -54,13 +56,16 @@ class _Orjson(JSONSerializer):
 
 
 def _options(settings: Settings) -> dict[str, Any]:
+    addresses = each_address(settings.opensearch_url)
     return {
-        "hosts": [settings.opensearch_url],
+        "hosts": addresses,
+        "connection_pool_class": Nodes,
         "timeout": settings.opensearch_timeout,
         # The pool of the synchronous client is one connection unless told otherwise.
         "pool_maxsize": settings.opensearch_pool,
-        # One retry heals a connection that a restarted node closed; every call here is safe to send twice.
-        "max_retries": 1,
+        # A retry heals a connection that a restarted node closed, and passes a node that is gone; with as many as
+        # there are addresses, the only one that lives is found. Every call here is safe to send twice.
+        "max_retries": len(addresses),
         "retry_on_timeout": False,
         "serializer": _Orjson(),
         "http_compress": False,
@@ -71,7 +76,7 @@ class AsyncSearch:
     """For event loops. Errors of the library come out as ours."""
 
     def __init__(self, settings: Settings) -> None:
-        self._client = AsyncOpenSearch(**_options(settings))
+        self._client = AsyncOpenSearch(connection_class=AsyncNode, **_options(settings))
 
     async def send(self, call: Call) -> Any:
         try:
@@ -80,14 +85,16 @@ class AsyncSearch:
             raise translated(error) from error
 
     async def close(self) -> None:
-        await self._client.close()
+        # (the library's own close passes over addresses that are left alone)
+        for node, _ in self._client.transport.connection_pool.connection_opts:
+            await node.close()
 
 
 class SyncSearch:
     """For workers and tools. Errors of the library come out as ours."""
 
     def __init__(self, settings: Settings) -> None:
-        self._client = OpenSearch(**_options(settings))
+        self._client = OpenSearch(connection_class=SyncNode, **_options(settings))
 
     def send(self, call: Call) -> Any:
         try:
@@ -96,7 +103,8 @@ class SyncSearch:
             raise translated(error) from error
 
     def close(self) -> None:
-        self._client.close()
+        for node, _ in self._client.transport.connection_pool.connection_opts:
+            node.close()
 
 
 def translated(error: OpenSearchException) -> SparsewellError:

@@ -59,7 +59,13 @@ def test_heap_and_files_are_ours_and_the_rest_is_kept() -> None:
 def test_the_node_listens_on_loopback_and_quotes_paths(data: str) -> None:
     written = yaml.safe_load(
         opensearch_yml(
-            cluster_name="c", data=Path(data), logs=Path("/l"), http_port=1, transport_port=2, security_plugin=False
+            cluster_name="c",
+            data=Path(data),
+            logs=Path("/l"),
+            http_port=1,
+            transport_port=2,
+            security_plugin=False,
+            further={},
         )
     )
     assert written["network.host"] == "127.0.0.1"
@@ -71,9 +77,19 @@ def test_the_node_listens_on_loopback_and_quotes_paths(data: str) -> None:
 
 def test_a_full_distribution_runs_without_its_certificates() -> None:
     text = opensearch_yml(
-        cluster_name="c", data=Path("/d"), logs=Path("/l"), http_port=1, transport_port=2, security_plugin=True
+        cluster_name="c",
+        data=Path("/d"),
+        logs=Path("/l"),
+        http_port=1,
+        transport_port=2,
+        security_plugin=True,
+        further={"node.name": "a", "discovery.seed_hosts": ["127.0.0.1:3"]},
     )
-    assert yaml.safe_load(text)["plugins.security.disabled"] is True
+    written = yaml.safe_load(text)
+    assert written["plugins.security.disabled"] is True
+    assert (written["node.name"], written["discovery.seed_hosts"]) == ("a", ["127.0.0.1:3"]), (
+        "what is said further wins"
+    )
 
 
 def test_indexes_of_a_single_node_have_no_replicas() -> None:

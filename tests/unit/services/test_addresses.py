@@ -3,7 +3,7 @@
 import pytest
 
 from infra.settings import LocalSettings
-from services.addresses import http_address, redacted
+from services.addresses import each_address, http_address, redacted
 from services.errors import ConfigurationError
 from services.settings import Settings
 
@@ -79,3 +79,16 @@ def test_without_addresses_the_ports_of_the_local_servers_count(monkeypatch: pyt
 
 def test_an_ipv6_host_has_brackets() -> None:
     assert (http_address("::1", 80), http_address("localhost", 80)) == ("http://[::1]:80", "http://localhost:80")
+
+
+def test_opensearch_may_have_several_addresses_redis_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENSEARCH_URL", " http://u:a,b@one:9200 , https://two/search ")
+    assert Settings.read().opensearch_url == "http://u:a,b@one:9200,https://two/search"
+    assert each_address(Settings.read().opensearch_url) == ["http://u:a,b@one:9200", "https://two/search"]
+    assert redacted(Settings.read().opensearch_url) == "http://one:9200,https://two/search"
+    for unusable in ("http://one,", "http://one,two", "http://one,http://u:s3cret@h:0", "http://one:9200,two:9200"):
+        monkeypatch.setenv("OPENSEARCH_URL", unusable)
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.read()
+        assert caught.value.code == "bad_setting"
+        assert "s3" not in caught.value.detail

@@ -1,0 +1,110 @@
+"""Several addresses of OpenSearch: one that is gone, in each way in which a machine can be, costs no request."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from infra.ports import free_port
+from services.errors import BackendUnavailable
+from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.opensearch.nodes import CONNECT_SECONDS
+from services.settings import Settings
+
+ASK = Call("GET", "/_cluster/health", timeout=10)
+
+
+@pytest.fixture
+def silent_to_packets() -> Iterator[int]:
+    """A port whose queue of connections is full: a packet to it is answered by nobody, like one to a dead machine."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def never_answers() -> Iterator[int]:
+    """A port that takes connections and requests and says nothing, like a node that is stopped."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield server.getsockname()[1]
+
+
+def beside(settings: Settings, *ports: int) -> Settings:
+    """The settings with dead addresses before the one that lives."""
+    dead = ",".join(f"http://127.0.0.1:{port}" for port in ports)
+    return settings.model_copy(update={"opensearch_url": f"{dead},{settings.opensearch_url}"})
+
+
+def test_an_address_that_refuses_costs_nothing(settings: Settings) -> None:
+    with closing(SyncSearch(beside(settings, free_port(), free_port()))) as search:
+        began = time.monotonic()
+        assert all(search.send(ASK)["status"] for _ in range(20))
+        assert time.monotonic() - began < CONNECT_SECONDS
+
+
+def test_an_address_that_is_silent_costs_a_moment_and_no_request(settings: Settings, silent_to_packets: int) -> None:
+    with closing(SyncSearch(beside(settings, silent_to_packets))) as search:
+        began = time.monotonic()
+        assert all(search.send(ASK)["status"] for _ in range(20))
+        assert time.monotonic() - began < 2 * CONNECT_SECONDS
+
+
+async def test_so_it_is_in_an_event_loop_for_requests_at_once(settings: Settings, silent_to_packets: int) -> None:
+    search = AsyncSearch(beside(settings, free_port(), silent_to_packets))
+    try:
+        for _ in range(3):
+            began = time.monotonic()
+            answers = await asyncio.gather(*(search.send(ASK) for _ in range(20)))
+            assert all(answer["status"] for answer in answers)
+        assert time.monotonic() - began < CONNECT_SECONDS, "in the end the dead ones are left alone"
+    finally:
+        await search.close()
+
+
+async def test_one_that_never_answers_is_left_alone_after_its_first_request(
+    settings: Settings, never_answers: int
+) -> None:
+    search = AsyncSearch(beside(settings, never_answers))
+    failed = 0
+    try:
+        for _ in range(20):
+            try:
+                async with asyncio.timeout(1.2):  # as a search has its deadline
+                    await search.send(ASK)
+            except TimeoutError:
+                failed += 1
+        assert failed <= 1
+    finally:
+        await search.close()
+
+
+def test_so_it_is_for_workers(settings: Settings, never_answers: int) -> None:
+    failed = 0
+    with closing(SyncSearch(beside(settings, never_answers))) as search:
+        for _ in range(20):
+            try:
+                search.send(Call("GET", "/_cluster/health", timeout=0.5))
+            except BackendUnavailable as error:
+                assert error.code == "opensearch_timeout"
+                failed += 1
+    assert failed <= 1
+
+
+def test_when_all_are_gone_it_says_so_soon_and_tries_again_at_once(settings: Settings) -> None:
+    gone = settings.model_copy(
+        update={"opensearch_url": f"http://127.0.0.1:{free_port()},http://127.0.0.1:{free_port()}"}
+    )
+    with closing(SyncSearch(gone)) as search:
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(BackendUnavailable) as caught:
+                search.send(ASK)
+            assert caught.value.code == "opensearch_unavailable"
+            assert time.monotonic() - began < CONNECT_SECONDS
