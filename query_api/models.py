@@ -142,6 +142,22 @@ class JobAnswer(BaseModel):
     rejections: list[RejectionModel]
 
 
+class Cause(BaseModel):
+    """Why a document died. `code` is stable; `reason` is for people."""
+
+    code: str
+    reason: str
+
+
+class Earlier(BaseModel):
+    """What happened to a document before it was last retried; gone once it is encoded."""
+
+    retries: int
+    attempts: int = Field(description="of all rounds before the last retry")
+    error: Cause | None
+    dead_at: str | None
+
+
 class DocumentAnswer(BaseModel):
     """A document and how far it is."""
 
@@ -155,6 +171,67 @@ class DocumentAnswer(BaseModel):
     encoder: str | None = None
     attempts: int = 0
     error: dict[str, str] | None = None
+    earlier: Earlier | None = None
+
+
+class DeadDocument(BaseModel):
+    """A document that could not be encoded."""
+
+    id: str
+    title: str | None
+    version: int = Field(description="the client's")
+    attempts: int
+    error: Cause
+    job: str | None
+    ingested_at: str | None
+    dead_at: str | None = Field(description="null when it died before this was recorded")
+    earlier: Earlier | None = Field(description="null unless it was retried")
+
+
+class DeadList(BaseModel):
+    """A page, the latest deaths first. `cursor` names the next page, null after the last one."""
+
+    index: str
+    total: int
+    dead: list[DeadDocument]
+    cursor: str | None
+
+
+class RetryRequest(BaseModel):
+    """Either `ids` or `all`. With `all`, `cursor` goes on where the answer before ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: list[str] | None = Field(None, min_length=1, max_length=1000)
+    all: bool = False
+    cursor: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "RetryRequest":
+        if (self.ids is None) != self.all:
+            raise ValueError("give either `ids` or `all`: true")
+        if self.cursor is not None and not self.all:
+            raise ValueError("a `cursor` goes with `all`")
+        "".join(self.ids or ()).encode()  # half a surrogate pair raises a ValueError
+        return self
+
+
+class NotRetried(BaseModel):
+    id: str
+    code: str
+    reason: str
+
+
+class RetryAnswer(BaseModel):
+    """`queued` false: the queue was not reached and the sweeper will enqueue them. `remaining` were not looked at."""
+
+    index: str
+    retried: list[str]
+    not_retried: list[NotRetried] = Field(description="the first 1,000")
+    failed: int = Field(description="all that were looked at and not retried")
+    queued: bool
+    remaining: int
+    cursor: str | None = Field(description="with which `all` goes on where this answer ended")
 
 
 class IndexAnswer(BaseModel):

@@ -14,6 +14,7 @@ from query_api.routes.answers import documented, json_answer
 from services.documents import checked_id
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.opensearch.bulk import Outcome
+from services.opensearch.dead_letters import shown_earlier
 from services.opensearch.generations import count_call, read_counts, refresh_call
 from services.opensearch.jobs import load_call, summary, unseen
 from services.opensearch.journal import DELETED, Stored, get_call, tombstone
@@ -99,7 +100,10 @@ async def put_document(index: str, document_id: str, request: Request, parts: Wi
 async def get_document(index: str, document_id: str, parts: WithParts) -> Response:
     stored = await _stored(parts, index, document_id)
     shown = ("title", "text", "metadata", "version", "state", "job", "encoder", "attempts", "error")
-    return json_answer({"id": stored.id} | {name: stored.source[name] for name in shown if name in stored.source})
+    answer = {"id": stored.id} | {name: stored.source[name] for name in shown if name in stored.source}
+    if "earlier" in stored.source:
+        answer["earlier"] = shown_earlier(stored.source["earlier"])
+    return json_answer(answer)
 
 
 @router.delete(

@@ -21,6 +21,8 @@ from services.vectors import PackedVector, SparseVector, merge_max
 
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON = 2000  # characters
+# A retry takes one transition, and what follows takes three for each attempt (enqueued, begun, failed) and one to die.
+RETRY_ROOM = 64
 
 
 def now_ms() -> int:
@@ -80,6 +82,11 @@ class Stored:
         """Whether a transition is left beside the last one, which is for the dead."""
         return self.transitions < versions.STRIDE - 3
 
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether the transitions that are left suffice for another round of attempts."""
+        return self.transitions < versions.STRIDE - 3 - RETRY_ROOM
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedWindow:
@@ -106,7 +113,7 @@ def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVecto
 
 def encoded_write(generation: Generation, stored: Stored, windows: Sequence[EncodedWindow]) -> Write:
     """The same raw document with its vectors. A newer raw write beats it, whatever arrives first."""
-    kept = {k: v for k, v in stored.source.items() if k not in ("due_at", "error")}
+    kept = {k: v for k, v in stored.source.items() if k not in ("due_at", "error", "earlier")}
     source = kept | {
         "state": ENCODED,
         "encoder": generation.encoder.fingerprint,
@@ -140,12 +147,42 @@ def requeued_write(generation: Generation, stored: Stored, lease_seconds: float)
 
 
 def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -> Write:
-    """A transition: no more attempts, with the reason. The document stays searchable by keyword."""
+    """A transition: no more attempts, with the reason. The document stays searchable by keyword.
+
+    `dead_id` is its id once more, where a list of the dead can be sorted by it: as `_id` it could be only by holding
+    the ids of the whole index in memory.
+    """
     source = {k: v for k, v in stored.source.items() if k != "due_at"} | {
         "state": DEAD,
+        "dead_at": now_ms(),
+        "dead_id": stored.id,
         "error": {"code": code, "reason": reason[:MAX_REASON]},
     }
     return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
+
+
+def retried_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
+    """A transition: a dead document is pending again and may be attempted as often as a new one.
+
+    What happened before is kept under `earlier` until it is encoded: retries, attempts of all earlier rounds, the last
+    error and when it died of it. Raises ValueError unless `may_be_retried`.
+    """
+    if not stored.may_be_retried:
+        raise ValueError("too few transitions are left for another round of attempts")
+    before = stored.source.get("earlier", {})
+    kept = {k: v for k, v in stored.source.items() if k not in ("dead_at", "dead_id", "error")}
+    source = kept | {
+        "state": PENDING,
+        "attempts": 0,
+        "due_at": now_ms() + int(lease_seconds * 1000),
+        "earlier": {
+            "retries": before.get("retries", 0) + 1,
+            "attempts": before.get("attempts", 0) + stored.attempts,
+            "error": stored.source.get("error"),
+            "dead_at": stored.source.get("dead_at"),
+        },
+    }
+    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
 
 
 def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:

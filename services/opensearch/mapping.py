@@ -14,6 +14,12 @@ _TYPES: dict[FieldType, dict[str, Any]] = {
 }
 _LABEL = {"type": "keyword"}
 _MOMENT = {"type": "date", "format": "epoch_millis"}
+# Fields that the first generations were made without; the sweeper adds them there (`indexer.expiry`).
+LATER: dict[str, Any] = {
+    "dead_at": _MOMENT,
+    "dead_id": {"type": "keyword", "index": False},
+    "earlier": {"type": "object", "enabled": False},
+}
 
 
 def properties(generation: Generation) -> dict[str, Any]:
@@ -42,6 +48,7 @@ def properties(generation: Generation) -> dict[str, Any]:
         "encoded_at": _MOMENT,
         "deleted_at": _MOMENT,
         "error": {"properties": {"code": _LABEL, "reason": {"type": "text", "index": False}}},
+        **LATER,
     }
 
 

@@ -1,0 +1,187 @@
+"""Lists dead documents and puts them back to pending: bounded work for each request, each document judged alone."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from query_api.models import RetryRequest
+from query_api.parts import Parts
+from services.contracts import EncodeMessage
+from services.documents import checked_id
+from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.index_spec import Generation
+from services.opensearch.bulk import Outcome, write_async
+from services.opensearch.dead_letters import Cursor, dead_call, read_cursor, read_dead, read_next, read_total
+from services.opensearch.generations import refresh_call
+from services.opensearch.journal import DEAD, DELETED, Stored, read_hits, read_many, read_many_call, retried_write
+
+log = logging.getLogger(__name__)
+
+# A request begins no further page after this long, and says what remains.
+RETRY_SECONDS = 10.0
+# Of the documents that "all" did not retry, this many are named; all are counted.
+MAX_NAMED = 1000
+
+_WHY = {
+    "document_not_found": "The index has no such document.",
+    "not_dead": "The document is not dead ({state}).",
+    "retries_exhausted": "It was retried as often as one write can be; send the document again.",
+    "superseded": "It was written, deleted or retried by somebody else meanwhile; that was kept.",
+    "not_stored": "OpenSearch did not store the change in time; ask again.",
+    "refused_by_opensearch": "OpenSearch refused the change.",
+    "not_reached": "The time of this request did not suffice; ask again.",
+}
+_CODES = {
+    Outcome.SUPERSEDED: "superseded",
+    Outcome.NOT_STORED: "not_stored",
+    Outcome.REFUSED: "refused_by_opensearch",
+}
+
+
+async def list_dead(parts: Parts, index: str, size: int, cursor: str | None) -> dict[str, Any]:
+    """One page of an index's dead documents. Raises NotFound and InvalidInput (`bad_cursor`)."""
+    after = None if cursor is None else read_cursor(cursor)
+    generation = await parts.generation(index)
+    answer = await _sent(parts, generation, size, after, whole=False)
+    following = read_next(answer, size)
+    return {
+        "index": index,
+        "total": read_total(answer),
+        "dead": read_dead(answer),
+        "cursor": None if following is None else str(following),
+    }
+
+
+@dataclass
+class Retry:
+    """One request that puts dead documents back to pending."""
+
+    parts: Parts
+    generation: Generation
+    began: float = field(default_factory=time.monotonic)
+    retried: list[str] = field(default_factory=list)
+    not_retried: list[dict[str, str]] = field(default_factory=list)
+    failed: int = 0
+    queued: bool = True
+
+    async def these(self, ids: Sequence[str]) -> dict[str, Any]:
+        """The documents of these ids, as they are stored at this moment."""
+        checked = [one for one in dict.fromkeys(ids) if self._is_id(one)]
+        step = self.parts.settings.message_documents
+        for at in range(0, len(checked), step):
+            page = checked[at : at + step]
+            if at and not self._in_time:
+                for document_id in checked[at:]:
+                    self._leave(document_id, "not_reached")
+                break
+            answer = await self.parts.search.send(read_many_call(self.generation.physical, page))
+            found = {stored.id: stored for stored in read_many(answer)}
+            await self._page([found[one] for one in page if self._is_dead(one, found.get(one))])
+        return await self._answer(0, None)
+
+    async def all(self, after: Cursor | None) -> dict[str, Any]:
+        """All that searches see as dead, from a place in the list on, until the time is over."""
+        step = self.parts.settings.message_documents
+        seen, total = 0, None
+        while True:
+            page = await _sent(self.parts, self.generation, step, after, whole=True)
+            found = read_hits(page)
+            total = read_total(page) if total is None else total
+            seen += len(found)
+            await self._page(found)
+            following = read_next(page, step)
+            if following is None:
+                return await self._answer(0, None)
+            after = following
+            if not self._in_time:
+                return await self._answer(max(1, total - seen), after)
+
+    @property
+    def _in_time(self) -> bool:
+        return time.monotonic() - self.began < RETRY_SECONDS
+
+    def _leave(self, document_id: str, code: str, **details: str) -> None:
+        self.failed += 1
+        if len(self.not_retried) < MAX_NAMED:
+            self.not_retried.append({"id": document_id, "code": code, "reason": _WHY[code].format(**details)})
+
+    def _is_id(self, document_id: str) -> bool:
+        try:
+            checked_id(document_id)
+        except InvalidInput:
+            self._leave(document_id, "document_not_found")
+            return False
+        return True
+
+    def _is_dead(self, document_id: str, stored: Stored | None) -> bool:
+        if stored is None or stored.state == DELETED:
+            self._leave(document_id, "document_not_found")
+            return False
+        if stored.state != DEAD:
+            self._leave(document_id, "not_dead", state=stored.state)
+            return False
+        return True
+
+    async def _page(self, dead: Sequence[Stored]) -> None:
+        settings = self.parts.settings
+        able = []
+        for stored in dead:
+            if stored.may_be_retried:
+                able.append(stored)
+            else:
+                self._leave(stored.id, "retries_exhausted")
+        writes = [retried_write(self.generation, stored, settings.lease_seconds) for stored in able]
+        verdicts = await write_async(self.parts.search, writes, settings.journal_bytes, RETRY_SECONDS)
+        won = []
+        for stored, verdict in zip(able, verdicts, strict=True):
+            if verdict.outcome is Outcome.STORED:
+                won.append(stored.id)
+            else:
+                self._leave(stored.id, _CODES[verdict.outcome])
+        self.retried += won
+        if won and self.queued:
+            await self._enqueue(won)
+
+    async def _enqueue(self, ids: list[str]) -> None:
+        """Redis may be away: the sweeper enqueues what is still pending when its lease is over."""
+        message = EncodeMessage(index=self.generation.index, ids=tuple(ids), generation=self.generation.number)
+        try:
+            await asyncio.to_thread(self.parts.publisher.encode, self.generation.encoder.name, message)
+        except BackendUnavailable as error:
+            log.warning("%s: the sweeper will enqueue what was retried", error.code)
+            self.queued = False
+
+    async def _answer(self, remaining: int, following: Cursor | None) -> dict[str, Any]:
+        if self.retried:  # the next look at the list shall not show them
+            await self.parts.search.send(refresh_call(self.generation.physical))
+        return {
+            "index": self.generation.index,
+            "retried": self.retried,
+            "not_retried": self.not_retried,
+            "failed": self.failed,
+            "queued": self.queued,
+            "remaining": remaining,
+            "cursor": None if following is None else str(following),
+        }
+
+
+async def retry_dead(parts: Parts, index: str, request: RetryRequest) -> dict[str, Any]:
+    """Puts some or all dead documents back to pending. Raises NotFound, InvalidInput and BackendUnavailable."""
+    after = None if request.cursor is None else read_cursor(request.cursor)
+    retry = Retry(parts, await parts.generation(index))
+    try:
+        return await (retry.all(after) if request.all else retry.these(request.ids or ()))
+    except NotFound:
+        parts.forget(index)
+        raise
+
+
+async def _sent(parts: Parts, generation: Generation, size: int, after: Cursor | None, *, whole: bool) -> Any:
+    try:
+        return await parts.search.send(dead_call(generation.physical, size, after, whole=whole))
+    except NotFound:
+        parts.forget(generation.index)
+        raise
