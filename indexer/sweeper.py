@@ -1,4 +1,4 @@
-"""The sweeper: enqueues again what stays pending although its message was taken or lost.
+"""The sweeper: enqueues again what stays pending although its message was taken or lost; its other duties beside it.
 
 It may run twice: each re-enqueueing is a compare-and-swap on the document's version, and only the winner publishes.
 """
@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from indexer.duty import Duty
+from indexer.expiry import Expiry
+from indexer.later_fields import LaterFields
 from indexer.overtaken import QueueHead
 from services.contracts import EncodeMessage, encode_queue
-from services.errors import NotFound, SparsewellError
+from services.errors import NotFound
 from services.index_spec import Generation, Names
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
@@ -124,29 +127,15 @@ class Sweeper:
             counts["enqueued"] += len(ids)
         return counts
 
-    def run(self, stop: threading.Event) -> None:
-        """Sweeps until `stop`. Backends that are away are reported once, and once when they are back."""
-        trouble: str | None = None
-        while not stop.is_set():
-            try:
-                counts = self.sweep()
-            except SparsewellError as error:
-                if error.code != trouble:
-                    log.warning("not sweeping: %s", error)
-                trouble = error.code
-            except Exception:
-                # Whatever it is, a sweeper that has ended helps nobody; the next pass begins afresh.
-                if trouble != "unexpected":
-                    log.exception("not sweeping: unexpected error")
-                trouble = "unexpected"
-            else:
-                if trouble is not None:
-                    log.info("sweeping again")
-                trouble = None
-                if counts:
-                    log.info("overdue documents: %s", ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
-            # Several sweepers should not look at the same moment.
-            stop.wait(self.settings.sweep_interval * random.uniform(0.8, 1.2))  # noqa: S311 (not a secret)
+
+def run_duties(duties: Sequence[Duty], interval: float, stop: threading.Event) -> None:
+    """Performs all duties, again and again, until `stop`."""
+    while not stop.is_set():
+        for duty in duties:
+            if not stop.is_set():
+                duty.perform()
+        # Several sweepers should not look at the same moment.
+        stop.wait(interval * random.uniform(0.8, 1.2))  # noqa: S311 (not a secret)
 
 
 def run_sweeper(settings: Settings) -> None:
@@ -161,7 +150,15 @@ def run_sweeper(settings: Settings) -> None:
     search, publisher = SyncSearch(settings), Publisher(settings.redis_url)
     log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
     try:
-        Sweeper(settings, search, publisher).run(stop)
+        run_duties(
+            [
+                Duty("adding fields", "given the later fields", LaterFields(settings, search).add),
+                Duty("sweeping", "overdue documents", Sweeper(settings, search, publisher).sweep),
+                Duty("removing what has expired", "expired", Expiry(settings, search).remove),
+            ],
+            settings.sweep_interval,
+            stop,
+        )
     finally:
         search.close()
         publisher.close()

@@ -57,6 +57,8 @@ class Settings(EnvironmentSettings):
     lease_seconds: float = Field(120.0, gt=0, description="a pending document is enqueued again after this long")
     max_attempts: int = Field(3, ge=1)
     sweep_interval: float = Field(10.0, gt=0)
+    tombstone_days: float = Field(7.0, gt=0, description="a delete holds against late writes for so long")
+    job_days: float = Field(30.0, gt=0, description="records of ingestions are kept for so long")
 
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")

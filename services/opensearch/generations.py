@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from services.errors import NotFound
-from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names
+from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names, write_alias
 from services.manifest import Manifest
 from services.opensearch.client import Call
 from services.opensearch.mapping import creation_body, jobs_body
@@ -65,6 +65,12 @@ def read_active(answer: Mapping[str, Any]) -> list[Generation]:
     """The generations in an answer to `list_call` that an alias points to, by index."""
     generations = read_generations(answer)
     return [one for one in generations if one.physical.partition(".")[0] in answer[one.physical].get("aliases", {})]
+
+
+def read_written(answer: Mapping[str, Any]) -> list[Generation]:
+    """The generations in an answer to `list_call` that are written to: a retired one has no write alias."""
+    found = read_generations(answer)
+    return [one for one in found if write_alias(one.physical) in answer[one.physical].get("aliases", {})]
 
 
 def read_generation(answer: Mapping[str, Any], index: str) -> Generation:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import orjson
+
 from services.index_spec import FieldType, Generation, write_alias
+from services.opensearch.client import Call
 from services.settings import Settings
 
 _TYPES: dict[FieldType, dict[str, Any]] = {
@@ -14,7 +17,7 @@ _TYPES: dict[FieldType, dict[str, Any]] = {
 }
 _LABEL = {"type": "keyword"}
 _MOMENT = {"type": "date", "format": "epoch_millis"}
-# Fields that the first generations were made without; the sweeper adds them there (`indexer.expiry`).
+# Fields that the first generations were made without; the sweeper adds them there (`indexer.later_fields`).
 LATER: dict[str, Any] = {
     "dead_at": _MOMENT,
     "dead_id": {"type": "keyword", "index": False},
@@ -70,6 +73,11 @@ def creation_body(generation: Generation, settings: Settings, aliases: list[str]
         },
         "aliases": {alias: {} for alias in (*aliases, write_alias(generation.physical))},
     }
+
+
+def add_later_fields_call(physical: str) -> Call:
+    """Adds the later fields to a generation; where they are, nothing changes."""
+    return Call("PUT", f"/{physical}/_mapping", orjson.dumps({"properties": LATER}))
 
 
 def jobs_body(settings: Settings) -> dict[str, Any]:
