@@ -1,18 +1,22 @@
-"""`sparsewell load`: a file of documents into an index, resumable, with counts by state at the end."""
+"""`sparsewell load`: files of documents into an index, resumable, with counts by state at the end."""
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.loading.formats import Format
+
 if TYPE_CHECKING:
     from cli.loading.api_door import ApiDoor
     from cli.loading.display import Display
-    from cli.loading.queue_door import QueueDoor
-    from cli.loading.record import LoadRecord, Refusal
+    from cli.loading.record import LoadRecord
+    from cli.loading.refusal import Refusal
+    from cli.loading.source import Source
 
 SHOWN_REFUSALS = 10
 
@@ -25,10 +29,25 @@ class Via(StrEnum):
 
 
 def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    file: Annotated[Path, typer.Argument(help="documents, one JSON object a line; .gz is read as it is")],
+    source: Annotated[
+        list[Path],
+        typer.Argument(
+            help="files of JSONL, CSV, TSV, Parquet, Markdown, HTML or text, or a directory of the last three; "
+            "also compressed (.gz, .bz2, .xz, .zst)"
+        ),
+    ],
     index: Annotated[str, typer.Option("--index", "-i", help="index to load into")],
     api: Annotated[str | None, typer.Option(help="address of the API")] = None,
     via: Annotated[Via, typer.Option(help="the API, or the bulk queue (then REDIS_URL says where)")] = Via.api,
+    format: Annotated[Format | None, typer.Option(help="of files whose names do not say it")] = None,  # noqa: A002
+    delimiter: Annotated[str | None, typer.Option(help="between the fields of a CSV file, one character")] = None,
+    map: Annotated[  # noqa: A002
+        list[str] | None,
+        typer.Option(help="TARGET=COLUMN[,COLUMN]: id, title, text, version or metadata.NAME; may be repeated"),
+    ] = None,
+    id_from: Annotated[
+        str | None, typer.Option(help="column that holds the id, or @content for a hash of the document")
+    ] = None,
     create: Annotated[bool, typer.Option("--create", help="create the index when it is missing")] = False,
     field: Annotated[
         list[str] | None, typer.Option(help="with --create: NAME=TYPE of a metadata field; may be repeated")
@@ -36,10 +55,10 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     batch: Annotated[int, typer.Option(min=1, max=1000, help="documents a request or message")] = 500,
     wait: Annotated[bool, typer.Option(help="wait until everything is encoded")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="begin anew instead of going on")] = False,
-    rejected: Annotated[Path | None, typer.Option(help="write refused lines with their reasons here (JSONL)")] = None,
+    rejected: Annotated[Path | None, typer.Option(help="write what is refused, with reasons, here (JSONL)")] = None,
     patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a service that is away")] = 300.0,
 ) -> None:
-    """Load a JSONL file; the same command goes on where an earlier one ended.
+    """Load documents; the same command goes on where an earlier one ended.
 
     Exit status 0: every document was accepted and, unless --no-wait, encoded. 1: some were not, or an error.
     """
@@ -48,40 +67,49 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from cli.api_answers import api_address
     from cli.loading.api_door import ApiDoor
     from cli.loading.display import Display
+    from cli.loading.field_map import Mapper, parse_map
+    from cli.loading.opening import open_sources
     from cli.loading.queue_door import QueueDoor
-    from cli.loading.record import LoadRecord
+    from cli.loading.sending import send_all
     from cli.result_files import require_writable
     from services.settings import Settings
 
     settings = Settings.read()
     # Whatever can be wrong is found out before anything is created.
     fields = parse_fields(field or [], create=create)
+    field_map = parse_map(map or [], id_from)
     base = api_address(settings, api)
-    record_path(file, "", "", "")
+    sources = open_sources(source, format, delimiter, field_map)
+    records = records_directory()
     if rejected is not None:
         require_writable(rejected)
     with Display(Console(stderr=True)) as show:
         rest = ApiDoor(base, index, patience, show.say)
-        if create and rest.create(fields):
+        if create and rest.create(dict.fromkeys(field_map.metadata, "keyword") | fields):
             show.say(f"Created the index {index}.")
-        created_at = rest.created_at() if via is Via.api or create else rest.created_at_if_known()
-        record = LoadRecord.open(record_path(file, f"{via.value} {base}", index, created_at))
-        if restart:
-            record = LoadRecord(record.path)
-        door: ApiDoor | QueueDoor = rest
-        if via is Via.queue:
-            door = QueueDoor(settings.redis_url, index, next(iter(record.jobs), None), patience, show.say)
+        typed = any(one.typed for one in sources)
+        needed = via is Via.api or create or typed
+        created_at = rest.created_at() if needed else rest.created_at_if_known()
+        make = Mapper(field_map, rest.fields() if typed else {})
+        way = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter)))
+        record = open_record(records, source, sources, way, restart=restart, say=show.say)
+        job = next(iter(record.jobs), None)
+        door = QueueDoor(settings.redis_url, index, job, patience, show.say) if via is Via.queue else rest
+        for note in (note for one in sources for note in one.notes()):
+            show.say(note)
         try:
             if record.resumed:
-                show.say(f"Going on after line {record.place.line:,} (--restart begins anew).")
-            _send_all(file, record, door, batch, show)
-            states = _wait(record, rest, via, show) if wait else None
+                show.say(f"Going on after {place(record, sources)} (--restart begins anew).")
+            send_all(sources, record, door, make, batch, show)
+            states = _wait(record, rest, via, sources, show) if wait else None
         except KeyboardInterrupt:
-            show.say(f"Stopped after line {record.place.line:,}; the same command goes on from there.")
+            show.say(f"Stopped after {place(record, sources)}; the same command goes on from there.")
             raise typer.Exit(130) from None
         finally:
             door.close()
             rest.close()
+        if make.unused:
+            show.say(f"Columns that are no part of a document were left out: {', '.join(make.unused)} (see --map).")
     record.forget()
     if rejected is not None:
         _write_refusals(rejected, record.refusals)
@@ -105,39 +133,51 @@ def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
     return fields
 
 
-def record_path(file: Path, door: str, index: str, created_at: str) -> Path:
-    """Where the progress of this load is kept. Raises ConfigurationError (`unreadable_file`)."""
-    from cli.loading.record import record_name
+def records_directory() -> Path:
+    """Where the progress of loads is kept."""
     from infra.directories import make_directory, state_dir
     from infra.settings import LocalSettings
+
+    return make_directory(state_dir(LocalSettings.read()) / "loads")
+
+
+def open_record(
+    directory: Path,
+    paths: list[Path],
+    sources: "Sequence[Source]",
+    way: tuple[str, ...],
+    *,
+    restart: bool,
+    say: Callable[[str], None],
+) -> "LoadRecord":
+    """The record of this load; a new one when it is wanted, or when the sources are no longer what they were."""
+    from cli.loading.record import LoadRecord, content_identity, record_name
     from services.errors import ConfigurationError
 
     try:
-        name = record_name(file, door, index, created_at)
+        content = content_identity(sources)
     except OSError as error:
-        raise ConfigurationError("unreadable_file", f"{file} cannot be read: {error.strerror}.") from None
-    return make_directory(state_dir(LocalSettings.read()) / "loads") / name
+        raise ConfigurationError("unreadable_file", f"{error.filename} cannot be read: {error.strerror}.") from None
+    record = LoadRecord.open(directory / record_name(paths, *way), content)
+    changed = record.content != content
+    if changed:
+        say("What is loaded has changed since the load that was interrupted: beginning anew.")
+    return LoadRecord(record.path, content) if restart or changed else record
 
 
-def _send_all(file: Path, record: "LoadRecord", door: "ApiDoor | QueueDoor", batch_size: int, show: "Display") -> None:
-    from cli.loading.source import read_batches
-
-    total = file.stat().st_size
-    show.begin("loading", total, first=record.sent)
-    for batch in read_batches(file, record.place, batch_size, max_bytes=4 * 1024**2):
-        if batch.lines:
-            sent = door.send(batch)
-            record.jobs += [job for job in sent.jobs if job not in record.jobs]
-            record.sent += len(batch.lines)
-            record.accepted += sent.accepted
-            record.refuse(sent.refusals)
-        record.place = batch.end
-        record.save()
-        show.step(batch.read, total, record.sent)
+def place(record: "LoadRecord", sources: "Sequence[Source]") -> str:
+    """Where a load is, for people."""
+    if record.place.part == len(sources):
+        return "the last line"
+    line = f"line {record.place.line:,}"
+    return line if len(sources) == 1 else f"{line} of {sources[record.place.part].name}"
 
 
-def _wait(record: "LoadRecord", rest: "ApiDoor", via: Via, show: "Display") -> Counter[str]:
-    from cli.loading.record import Refusal
+def _wait(
+    record: "LoadRecord", rest: "ApiDoor", via: Via, sources: "Sequence[Source]", show: "Display"
+) -> Counter[str]:
+    from cli.loading.refusal import Refusal
+    from cli.loading.sending import located
     from cli.loading.waiting import wait_for_jobs
 
     # What was handed to the queue is accepted or refused by a worker, later.
@@ -153,16 +193,16 @@ def _wait(record: "LoadRecord", rest: "ApiDoor", via: Via, show: "Display") -> C
         for job in jobs:
             refusals = [Refusal(r["position"], r["id"], r["code"], r["reason"]) for r in job["rejections"]]
             record.accepted = job["accepted"]
-            record.refuse(refusals)
+            record.refuse([located(refusal, record, sources) for refusal in refusals])
             record.rejected += job["rejected"] - len(refusals)
     return states
 
 
 def report(record: "LoadRecord", states: Counter[str] | None) -> int:
     """Prints what became of the documents; returns the exit status."""
-    for refusal in sorted(record.refusals, key=lambda one: one.line)[:SHOWN_REFUSALS]:
+    for refusal in sorted(record.refusals, key=lambda one: one.order)[:SHOWN_REFUSALS]:
         name = f" ({refusal.id})" if refusal.id else ""
-        typer.echo(f"line {refusal.line}{name}: {refusal.reason} [{refusal.code}]")
+        typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
     if record.rejected > SHOWN_REFUSALS:
         typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes the first 1,000.")
     typer.echo(f"{record.accepted:,} accepted, {record.rejected:,} rejected")
@@ -175,5 +215,5 @@ def report(record: "LoadRecord", states: Counter[str] | None) -> int:
 
 def _write_refusals(path: Path, refusals: "list[Refusal]") -> None:
     with path.open("w", encoding="utf-8") as out:
-        for refusal in sorted(refusals, key=lambda one: one.line):
+        for refusal in sorted(refusals, key=lambda one: one.order):
             out.write(json.dumps(refusal.as_json(), ensure_ascii=False) + "\n")

@@ -141,7 +141,7 @@ def _fits(kind: FieldType, value: Any) -> bool:
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
         case "date":
-            return isinstance(value, str) and _is_date(value)
+            return isinstance(value, str) and is_date(value)
 
 
 def _finite(value: float) -> bool:
@@ -151,7 +151,8 @@ def _finite(value: float) -> bool:
         return False
 
 
-def _is_date(value: str) -> bool:
+def is_date(value: str) -> bool:
+    """Whether OpenSearch takes it as a date and the calendar has it."""
     if not _DATE.fullmatch(value):
         return False
     try:

@@ -8,10 +8,11 @@ from urllib.parse import quote
 import httpx
 
 from cli.api_answers import away, bulk_answer, connect, index_path, read_answer
-from cli.loading.record import Refusal
+from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch
 from services.errors import BackendUnavailable, Conflict, NotFound
+from services.index_spec import FieldType
 
 
 @dataclass
@@ -45,6 +46,11 @@ class ApiDoor:
     def created_at(self) -> str:
         """When the index was created. Raises NotFound (`index_not_found`) before a file is read for nothing."""
         return str(self._ask("GET", self._path)["created_at"])
+
+    def fields(self) -> dict[str, FieldType]:
+        """The metadata fields that the index declares."""
+        found: dict[str, FieldType] = self._ask("GET", self._path)["fields"]
+        return found
 
     def created_at_if_known(self) -> str:
         """As `created_at`, for a load that can do without the API: asked once, empty for no answer."""

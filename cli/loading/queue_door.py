@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from cli.loading.api_door import Sent
-from cli.loading.record import Refusal
+from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch
 from services.contracts import INGEST_QUEUE, IngestMessage

@@ -3,26 +3,15 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from cli.loading.source import Place
+from cli.loading.refusal import Refusal
+from cli.loading.source import Place, Source
 
 KEPT_REFUSALS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A line that was not accepted."""
-
-    line: int
-    id: str | None
-    code: str
-    reason: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {"line": self.line, "id": self.id, "code": self.code, "reason": self.reason}
 
 
 @dataclass
@@ -31,7 +20,9 @@ class LoadRecord:
     harmless: the same document twice is the same document."""
 
     path: Path
+    content: str = ""  # identifies what the sources held when it was begun
     place: Place = field(default_factory=Place)
+    starts: list[int] = field(default_factory=lambda: [0])  # lines before each source up to the one of `place`
     jobs: list[str] = field(default_factory=list)
     sent: int = 0
     accepted: int = 0
@@ -40,16 +31,21 @@ class LoadRecord:
 
     @property
     def resumed(self) -> bool:
-        return self.place.line > 0
+        return self.place != Place()
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Reads the record, or begins one; a record that cannot be read counts as none."""
+    def open(cls, path: Path, content: str) -> Self:
+        """Reads the record, or begins one; a record that cannot be read counts as none.
+
+        A record of another `content` is handed out as it is: the caller sees that the sources changed.
+        """
         try:
             stored = json.loads(path.read_bytes())
             return cls(
                 path,
+                str(stored["content"]),
                 Place(**stored["place"]),
+                [int(start) for start in stored["starts"]],
                 list(stored["jobs"]),
                 int(stored["sent"]),
                 int(stored["accepted"]),
@@ -57,7 +53,7 @@ class LoadRecord:
                 [Refusal(**refusal) for refusal in stored["refusals"]],
             )
         except (OSError, ValueError, KeyError, TypeError):
-            return cls(path)
+            return cls(path, content)
 
     def refuse(self, refusals: list[Refusal]) -> None:
         self.rejected += len(refusals)
@@ -66,7 +62,9 @@ class LoadRecord:
     def save(self) -> None:
         """Writes the record, whole or not at all."""
         stored = {
-            "place": {"line": self.place.line, "offset": self.place.offset},
+            "content": self.content,
+            "place": asdict(self.place),
+            "starts": self.starts,
             "jobs": self.jobs,
             "sent": self.sent,
             "accepted": self.accepted,
@@ -81,11 +79,15 @@ class LoadRecord:
         self.path.unlink(missing_ok=True)
 
 
-def record_name(file: Path, door: str, index: str, created_at: str) -> str:
-    """A file name for the record of this very content on its way through this door into this very index.
+def content_identity(sources: Sequence[Source]) -> str:
+    """Changes when any source does. Raises OSError."""
+    return hashlib.sha256(repr([source.identity() for source in sources]).encode()).hexdigest()[:32]
 
-    An index that was deleted and created again has another `created_at`: nothing of it is loaded yet.
+
+def record_name(paths: Sequence[Path], *way: str) -> str:
+    """A file name for the record of these sources on this very way: door, index, when it was created, field map.
+
+    An index that was deleted and created again has another moment of creation: nothing of it is loaded yet.
     """
-    status = file.stat()
-    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, door, index, created_at)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + ".json"
+    parts = ([str(path.resolve()) for path in paths], way)
+    return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()[:32] + ".json"

@@ -1,58 +1,137 @@
-"""A JSONL file, plain or gzip, as batches of lines that know their numbers."""
+"""What a load reads from: rows that know their place, cut into batches, whatever the format."""
 
-import codecs
-import gzip
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, Protocol
 
-from services.errors import ConfigurationError
+from cli.loading.refusal import Refusal
+from services.errors import InvalidInput
+
+# No line, row or text file is held in memory beyond this. Eight times what the API takes of one document by default, so
+# what is refused here is refused there as well.
+MAX_RECORD_BYTES = 8 * 1024**2
+
+Record = Mapping[str, Any]
+
+
+class Make(Protocol):
+    """Makes documents from the columns of rows."""
+
+    def __call__(self, record: Record) -> bytes:
+        """The JSON of a document. Raises InvalidInput."""
+
+    def wants(self, column: str) -> bool:
+        """Whether a column goes anywhere, so that one that does not need not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Up to where a file is dealt with: lines, and bytes of the uncompressed content."""
+    """Up to where a load is: whole sources, then lines and bytes of uncompressed content of the next one."""
 
+    part: int = 0
     line: int = 0
     offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that a source holds: the JSON of a document, or why it is none, or None for what is blank.
+
+    `line` is where it begins, `end_line` and `end_offset` are how far the source is dealt with after it.
+    """
+
+    line: int
+    content: bytes | InvalidInput | None
+    end_line: int
+    end_offset: int
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Lines with their numbers (from 1), blank ones left out; `end` is where the next batch begins.
 
-    `read` counts the file's own bytes up to here, compressed ones where it is compressed; -1 when unknown.
+    `read` counts the file's own bytes up to here, compressed ones where it is compressed. `refusals` are rows that
+    never became a document. `files` names the file of each line, where lines are files.
     """
 
     lines: list[tuple[int, bytes]]
     end: Place
-    read: int = field(default=-1)
+    read: int = -1
+    refusals: list[Refusal] = field(default_factory=list)
+    files: dict[int, str] = field(default_factory=dict)
 
 
-def read_batches(path: Path, start: Place, max_documents: int, max_bytes: int) -> Iterator[Batch]:
+class Source(Protocol):
+    """One argument of the command (or several text files of it)."""
+
+    name: str
+    size: int  # bytes on disk, for the bar
+    typed: bool  # whether documents are made from columns, which takes the index's declared types
+
+    def identity(self) -> str:
+        """Changes when the content does."""
+
+    def notes(self) -> list[str]:
+        """What is to be said before it is read."""
+
+    def columns(self) -> list[str] | None:
+        """The columns that every row has; None where each row has its own. Raises InvalidInput, ConfigurationError."""
+
+    def rows(self, start: Place, make: Make) -> Iterator[Row]:
+        """Rows from a place on. Raises InvalidInput for a file that cannot be read on, ConfigurationError."""
+
+    def read(self) -> int:
+        """Bytes of `size` that were read so far."""
+
+
+def file_identity(path: Path) -> str:
+    """A file by its path, size and time of change. Raises OSError."""
+    status = path.stat()
+    return repr((str(path.resolve()), status.st_size, status.st_mtime_ns))
+
+
+def made(make: Make, record: Record) -> bytes | InvalidInput:
+    """The JSON of a document, or the reason why there is none."""
+    try:
+        return make(record)
+    except InvalidInput as error:
+        return error
+
+
+def read_batches(source: Source, start: Place, make: Make, max_documents: int, max_bytes: int) -> Iterator[Batch]:
     """Batches of at most `max_documents` lines and `max_bytes` (one line at least), from `start` on.
 
-    The last batch may have no lines. Raises ConfigurationError (`unreadable_file`).
+    The last batch may have no lines. A file that is damaged half-way ends with a refusal. Raises ConfigurationError
+    (`unreadable_file`).
     """
-    try:
-        with path.open("rb") as raw:
-            content = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-            content.seek(start.offset)
-            lines: list[tuple[int, bytes]] = []
-            size, number, offset = 0, start.line, start.offset
-            for line in content:
-                # (what some editors put before the first line to say that it is UTF-8)
-                text = (line if offset else line.removeprefix(codecs.BOM_UTF8)).strip()
-                if lines and (len(lines) >= max_documents or size + len(text) > max_bytes):
-                    yield Batch(lines, Place(number, offset), raw.tell())
-                    lines, size = [], 0
-                number += 1
-                offset += len(line)
-                if text:
-                    lines.append((number, text))
-                    size += len(text)
-            yield Batch(lines, Place(number, offset), path.stat().st_size)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ConfigurationError("unreadable_file", f"{path} cannot be read: {error}.") from None
+    batch, size, end = Batch([], start), 0, start
+    rows = source.rows(start, make)
+    while True:
+        try:
+            row = next(rows, None)
+        except InvalidInput as error:
+            row = None
+            batch.refusals.append(_refusal(end.line + 1, error))
+        if row is None:
+            yield replace(batch, end=end, read=source.size)
+            return
+        length = len(row.content) if isinstance(row.content, bytes) else 0
+        # (refusals are bounded too: a file of another kind may have nothing else)
+        held = len(batch.lines) + len(batch.refusals)
+        if held and (held >= max_documents or size + length > max_bytes):
+            yield replace(batch, end=end, read=source.read())
+            batch, size = Batch([], end), 0
+        end = Place(start.part, row.end_line, row.end_offset)
+        if isinstance(row.content, bytes):
+            batch.lines.append((row.line, row.content))
+            if row.file is not None:
+                batch.files[row.line] = row.file
+            size += length
+        elif row.content is not None:
+            batch.refusals.append(_refusal(row.line, row.content, row.file))
+
+
+def _refusal(line: int, error: InvalidInput, file: str | None = None) -> Refusal:
+    return Refusal(line if file is None else None, error.extra.get("id"), error.code, error.detail, file)

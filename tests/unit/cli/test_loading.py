@@ -1,6 +1,5 @@
 """The parts of `sparsewell load` that need no service."""
 
-import gzip
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -13,60 +12,11 @@ from hypothesis import strategies as st
 from cli.api_answers import read_answer
 from cli.load import parse_fields
 from cli.loading.queue_door import contiguous, parsed
-from cli.loading.record import KEPT_REFUSALS, LoadRecord, Refusal, record_name
+from cli.loading.record import KEPT_REFUSALS, LoadRecord, record_name
+from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
-from cli.loading.source import Batch, Place, read_batches
+from cli.loading.source import Batch, Place
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, Overloaded
-
-CONTENT = b'{"id":"1"}\n\n  \n{bad\r\n{"id":"2"}\n"text"\n{"id":"3"}'
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
-@pytest.mark.parametrize("size", [1, 2, 100])
-def test_lines_keep_their_numbers_in_any_batches(tmp_path: Path, name: str, size: int) -> None:
-    path = tmp_path / name
-    path.write_bytes(gzip.compress(CONTENT) if name.endswith(".gz") else CONTENT)
-    batches = list(read_batches(path, Place(), size, 10**6))
-    lines = [line for batch in batches for line in batch.lines]
-    assert lines == [(1, b'{"id":"1"}'), (4, b"{bad"), (5, b'{"id":"2"}'), (6, b'"text"'), (7, b'{"id":"3"}')]
-    assert all(len(batch.lines) <= size for batch in batches)
-    assert batches[-1].end == Place(7, len(CONTENT))
-    for at, batch in enumerate(batches):  # from each place the rest is the rest
-        rest = [line for later in read_batches(path, batch.end, size, 10**6) for line in later.lines]
-        assert rest == [line for later in batches[at + 1 :] for line in later.lines]
-
-
-def test_batches_are_bounded_by_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b"\n".join([b"x" * 40] * 5 + [b"y" * 500] + [b"z" * 40]))
-    assert [len(batch.lines) for batch in read_batches(path, Place(), 100, 100)] == [2, 2, 1, 1, 1]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"id":"1"}\n\xef\xbb\xbf{"id":"2"}\n')
-    (batch,) = read_batches(path, Place(), 10, 100)
-    assert batch.lines == [(1, b'{"id":"1"}'), (2, b'\xef\xbb\xbf{"id":"2"}')]
-    assert batch.end.offset == path.stat().st_size
-
-
-def test_an_empty_file_is_one_batch_without_lines(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.touch()
-    assert [batch.lines for batch in read_batches(path, Place(), 10, 10)] == [[]]
-
-
-@pytest.mark.parametrize(
-    ("name", "content"), [("missing.jsonl", None), ("a.gz", b"not gzip"), ("b.gz", b"cut"), ("c.gz", b"damaged")]
-)
-def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes | None) -> None:
-    path = tmp_path / name
-    if content is not None:
-        good = gzip.compress(b'{"id":"1"}\n' * 1000)
-        path.write_bytes({b"cut": good[:40], b"damaged": good[:12] + b"\xff" * 20 + good[32:]}.get(content, content))
-    with pytest.raises(ConfigurationError) as caught:
-        list(read_batches(path, Place(), 10, 10**6))
-    assert caught.value.code == "unreadable_file"
 
 
 def test_what_is_no_document_never_reaches_the_queue() -> None:
@@ -88,18 +38,18 @@ def test_contiguous_groups_are_whole_and_without_gaps(numbers: set[int]) -> None
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    record = LoadRecord(tmp_path / "r.json", Place(7, 99), ["j1"], 7, 5)
-    record.refuse([Refusal(3, "x", "missing_text", "A document needs a `text`.")])
+    record = LoadRecord(tmp_path / "r.json", "c", Place(1, 7, 99), [0, 40], ["j1"], 7, 5)
+    record.refuse([Refusal(3, "x", "missing_text", "A document needs a `text`.", "a.csv")])
     record.save()
-    assert LoadRecord.open(record.path) == record
+    assert LoadRecord.open(record.path, "other") == record  # the caller sees that the content is another
     record.forget()
-    assert not LoadRecord.open(record.path).resumed
+    assert not LoadRecord.open(record.path, "c").resumed
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"place": 3}'])
 def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content)
-    assert not LoadRecord.open(tmp_path / "r.json").resumed
+    assert not LoadRecord.open(tmp_path / "r.json", "c").resumed
 
 
 def test_refusals_are_all_counted_and_the_first_kept(tmp_path: Path) -> None:
@@ -109,13 +59,10 @@ def test_refusals_are_all_counted_and_the_first_kept(tmp_path: Path) -> None:
     assert (record.rejected, len(record.refusals)) == (1800, KEPT_REFUSALS)
 
 
-def test_another_content_index_or_door_is_another_load(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_text("1")
-    ways = [("api x", "i", "1"), ("api y", "i", "1"), ("api x", "j", "1"), ("api x", "i", "2")]
-    names = {record_name(path, *way) for way in ways}
-    path.write_text("12")
-    assert len(names | {record_name(path, *ways[0])}) == 5
+def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:
+    ways = [("api x", "i", "1", ""), ("api y", "i", "1", ""), ("api x", "j", "1", ""), ("api x", "i", "2", "m")]
+    assert len({record_name([tmp_path / "a"], *way) for way in ways}) == 4
+    assert record_name([tmp_path / "a"], *ways[0]) != record_name([tmp_path / "a", tmp_path / "b"], *ways[0])
 
 
 def test_what_may_pass_is_tried_again_and_said_once() -> None:

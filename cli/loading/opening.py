@@ -1,0 +1,88 @@
+"""From the arguments of the command to sources: which format, and whether it can be read at all."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from cli.loading.delimited import Delimited
+from cli.loading.field_map import FieldMap
+from cli.loading.formats import TEXTS, Format, format_of
+from cli.loading.jsonl import JsonLines
+from cli.loading.parquet import Parquet
+from cli.loading.source import Source
+from cli.loading.text_files import TextFiles
+from services.errors import ConfigurationError, InvalidInput
+
+
+def open_sources(
+    paths: Sequence[Path], given: Format | None, delimiter: str | None, field_map: FieldMap
+) -> list[Source]:
+    """The sources in the order of the arguments, their headers checked.
+
+    Raises ConfigurationError (`unreadable_file`, `unknown_format`, `unknown_column`, `bad_delimiter`), of a single
+    source InvalidInput too.
+    """
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
+        raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
+    found: list[Source] = []
+    # text files that follow each other are one source: a batch never holds lines of two
+    for directory, kind, group in _grouped(paths, given):
+        try:
+            found += _opened(directory, kind, group, given, delimiter, field_map)
+        except OSError as error:
+            name = error.filename or group[0]
+            raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
+    if sum(path.is_dir() for path in paths) > 1:
+        raise ConfigurationError("two_directories", "Load one directory at a time: ids are paths below it.")
+    _check_columns(found, field_map)
+    return found
+
+
+def _grouped(paths: Sequence[Path], given: Format | None) -> Iterator[tuple[bool, Format | None, list[Path]]]:
+    """Runs of arguments that are read alike: whether it is a directory, the format, the paths."""
+
+    def kind(path: Path) -> tuple[bool, Format | None]:
+        if path.is_dir():
+            return True, None
+        found = given or format_of(path)
+        return False, Format.text if found in TEXTS else found
+
+    for (directory, one), group in groupby(paths, kind):
+        yield directory, one, list(group)
+
+
+def _opened(
+    directory: bool,
+    kind: Format | None,
+    group: list[Path],
+    given: Format | None,
+    delimiter: str | None,
+    field_map: FieldMap,
+) -> list[Source]:
+    if directory:
+        return [TextFiles(path) for path in group]
+    for path in group:
+        path.open("rb").close()
+    match kind:
+        case Format.jsonl:
+            return [JsonLines(path, mapped=field_map.given) for path in group]
+        case Format.csv | Format.tsv:
+            between = delimiter or ("," if kind is Format.csv else "\t")
+            return [Delimited(path, between) for path in group]
+        case Format.parquet:
+            return [Parquet(path) for path in group]
+        case _:
+            return [TextFiles(None, group, given)]
+
+
+def _check_columns(sources: Sequence[Source], field_map: FieldMap) -> None:
+    # a bad one of several is refused by name when its turn comes
+    for source in sources:
+        try:
+            columns = source.columns()
+        except InvalidInput:
+            if len(sources) == 1:
+                raise
+            continue
+        if columns is not None:
+            field_map.require(columns, source.name)

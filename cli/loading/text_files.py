@@ -1,0 +1,106 @@
+"""Markdown, plain text and HTML: a file is a document, its name the id."""
+
+import codecs
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cli.loading.content import open_content
+from cli.loading.delimited import not_utf8
+from cli.loading.formats import Format, format_of
+from cli.loading.html import read_html
+from cli.loading.markdown import read_markdown
+from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, made
+from cli.loading.walking import Entry, shown, walk
+from services.errors import ConfigurationError, InvalidInput
+
+
+class TextFiles:
+    """A directory, or files that were named one by one. Lines count files.
+
+    The id of a file in a directory is its path below it, that of a named file the path that was given.
+    """
+
+    typed = True
+
+    def __init__(self, root: Path | None, files: Sequence[Path] = (), given: Format | None = None) -> None:
+        """Looks at every file's size and time of change. Raises OSError."""
+        self._root = root
+        self._files = files
+        self._format = given
+        self.name = str(root or files[0])
+        self._skipped: Counter[str] = Counter()
+        self._read = 0
+        content, self.size = hashlib.sha256(), 0
+        for entry in self._entries(self._skipped):
+            status = entry.path.lstat() if entry.fault else entry.path.stat()
+            content.update(repr((entry.name, status.st_size, status.st_mtime_ns)).encode())
+            self.size += status.st_size
+        self._identity = f"{(root or files[0]).resolve()} {content.hexdigest()}"
+
+    def identity(self) -> str:
+        return self._identity
+
+    def columns(self) -> None:
+        return None
+
+    def read(self) -> int:
+        return self._read
+
+    def notes(self) -> list[str]:
+        found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._skipped.items()))
+        return [f"Passed over in {self.name}: {found}."] if found else []
+
+    def rows(self, start: Place, make: Make) -> Iterator[Row]:
+        self._read = start.offset
+        for number, entry in enumerate(self._entries(Counter()), 1):
+            if number <= start.line:
+                continue
+            with suppress(OSError):  # what became of it is said by reading it
+                self._read += entry.path.stat().st_size
+            yield Row(number, entry.fault or self._document(entry, make), number, self._read, entry.name)
+
+    def _entries(self, skipped: Counter[str]) -> Iterator[Entry]:
+        if self._root is not None:
+            return walk(self._root, skipped)
+        return (Entry(shown(path.as_posix()), path) for path in self._files)
+
+    def _document(self, entry: Entry, make: Make) -> bytes | InvalidInput:
+        try:
+            text = _text(entry.path)
+            match self._format or format_of(entry.path):
+                case Format.markdown:
+                    record = read_markdown(text)
+                case Format.html:
+                    record = read_html(text)
+                case _:
+                    record = {"text": text}
+        except ConfigurationError as error:
+            if error.code == "missing_library":
+                raise
+            return InvalidInput(error.code, error.detail)
+        except InvalidInput as error:
+            return error
+        if not str(record["text"]).strip():
+            return InvalidInput("empty_file", "It has no text.")
+        return made(make, {**record, "id": entry.name})
+
+
+def _text(path: Path) -> str:
+    with open_content(path) as content:
+        data = content.stream.read(MAX_RECORD_BYTES + 1)
+    if len(data) > MAX_RECORD_BYTES:
+        raise InvalidInput("file_too_large", f"It has more than {MAX_RECORD_BYTES:,} bytes.")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        begin = data.rfind(b"\n", 0, error.start) + 1
+        end = data.find(b"\n", error.start)
+        line = data[begin : end if end >= 0 else None]
+        raise not_utf8(data.count(b"\n", 0, error.start) + 1, error.start - begin, line) from None
+    if "\0" in text:
+        raise InvalidInput("not_text", "It holds NUL bytes: not text, or not in UTF-8.")
+    return text

@@ -1,0 +1,161 @@
+"""`sparsewell load` of every kind of source, as a process, against a live API."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.processes import Child
+from infra.stack.parts import settings_environment
+from services.settings import Settings
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Eventually = Callable[[Callable[[], object], float, str], None]
+ROOT = Path(__file__).resolve().parents[3]
+BOOKS = (
+    "\ufeffISBN;name;description;notes;published;lent;shelf\r\n"
+    '9-1;Moby Dick;"A whale; a captain;\r\nand an obsession.";classic;1851-10-18;true;A\r\n'
+    "9-2;The Time Machine;A scientist travels far.;;1895-05-07;FALSE;B\r\n"
+    "9-3;Bad;lent to whom;;1900-01-01;perhaps;C\r\n"
+    "9-4;Ragged;row\r\n"
+)
+MAP = (
+    "--map", "id=ISBN", "--map", "title=name", "--map", "text=description,notes", "--map", "metadata.printed=published",
+    "--map", "metadata.lent=lent", "--map", "metadata.year=published",
+)  # fmt: skip
+
+
+@pytest.fixture
+def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
+    return {**inherited, **settings_environment(settings), "SPARSEWELL_STATE_DIR": str(tmp_path / "state")}
+
+
+@pytest.fixture
+def load(environment: dict[str, str]) -> Command:
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "cli.main", "load", *map(str, arguments)]
+        return subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return run
+
+
+def stored(api: httpx.Client, index: str, document_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = api.get(f"/v1/indexes/{index}/documents/{document_id}").raise_for_status().json()
+    return {name: found[name] for name in ("title", "text", "metadata") if name in found}
+
+
+@pytest.mark.parametrize("via", ["api", "queue"])
+def test_a_spreadsheet_is_loaded_through_a_map(
+    load: Command, api: httpx.Client, worker: Child, tmp_path: Path, via: str
+) -> None:
+    path = tmp_path / "books.csv.gz"
+    path.write_bytes(gzip.compress(BOOKS.encode()))
+    refused = tmp_path / "refused.jsonl"
+    done = load(
+        path, "-i", "books", "--create", "--field", "printed=date", "--field", "lent=boolean", "--delimiter", ";",
+        *MAP, "--via", via, "--rejected", refused,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-2:] == ["2 accepted, 2 rejected", "2 encoded"], done.stderr
+    assert "left out: shelf" in done.stderr
+    assert api.get("/v1/indexes/books").json()["fields"] == {"printed": "date", "lent": "boolean", "year": "keyword"}
+    assert stored(api, "books", "9-1") == {
+        "title": "Moby Dick",
+        "text": "A whale; a captain;\r\nand an obsession.\n\nclassic",
+        "metadata": {"printed": "1851-10-18", "lent": True, "year": "1851-10-18"},
+    }
+    assert stored(api, "books", "9-2")["text"] == "A scientist travels far."
+    found = [json.loads(line) for line in refused.read_text().splitlines()]
+    assert [(one["line"], one["id"], one["code"]) for one in found] == [
+        (5, "9-3", "bad_value"), (6, None, "ragged_row"),
+    ]  # fmt: skip
+
+
+def test_several_files_are_one_load_and_refusals_name_theirs(load: Command, api: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text,year\na1,one,1\na2,two,x\n")
+    (tmp_path / "b.tsv").write_text("id\ttext\tyear\nb1\tone\t3\n\t\t\n")
+    (tmp_path / "c.jsonl").write_text('{"id": "c1", "text": "one", "metadata": {"year": 2}}\n{"id": "c2"}\n')
+    (tmp_path / "d.csv.gz").write_bytes(b"no gzip at all")
+    names = [tmp_path / name for name in ("a.csv", "b.tsv", "c.jsonl", "d.csv.gz")]
+    done = load(*names, "-i", "papers", "--create", "--field", "year=number", "--no-wait")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"{names[0]} line 3 (a2): Column 'year': 'x' is not a number. [bad_value]",
+        f"{names[1]} line 3: A document needs an `id` (a string), so that sending it again replaces it. [missing_id]",
+        f"{names[2]} line 2 (c2): A document needs a `text`. [missing_text]",
+        f"{names[3]} line 1: {names[3]} is damaged: Not a gzipped file (b'no'). [damaged_file]",
+        "3 accepted, 4 rejected",
+    ], done.stderr
+    assert stored(api, "papers", "b1")["metadata"] == {"year": 3}
+
+
+def test_a_killed_load_of_several_files_goes_on_and_notices_a_change(
+    load: Command, environment: dict[str, str], api: httpx.Client, tmp_path: Path, eventually: Eventually
+) -> None:
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv.gz"]
+    rows = ["id,text\n", *(f"a{n},words\n" for n in range(300))]
+    paths[0].write_text("".join(rows))
+    paths[1].write_bytes(gzip.compress("".join(row.replace("a", "b") for row in rows).encode()))
+    api.put("/v1/indexes/papers", json={}).raise_for_status()
+    records = tmp_path / "state" / "loads"
+
+    def place() -> dict[str, int]:
+        found = [json.loads(one.read_text()) for one in records.glob("*.json")] if records.exists() else []
+        return found[0]["place"] if found else {"part": 0, "line": 0}
+
+    arguments = [*map(str, paths), "-i", "papers", "--no-wait", "--batch", "2"]
+    command = [sys.executable, "-m", "cli.main", "load", *arguments]
+
+    def kill_in_the_second_file() -> None:
+        with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as killed:
+            eventually(lambda: place()["part"] == 1 and place()["line"] > 10, 60, "it is in the second file")
+            killed.kill()
+
+    kill_in_the_second_file()
+    reached = place()
+    assert reached["part"] == 1
+    done = load(*arguments)
+    assert f"Going on after line {reached['line']:,} of {paths[1]}" in done.stderr
+    assert done.stdout.splitlines() == ["600 accepted, 0 rejected"]
+    api.post("/v1/indexes/papers/documents", json=[{"id": "x", "text": "refreshes nothing"}]).raise_for_status()
+    assert stored(api, "papers", "b299")["text"] == "words"
+
+    kill_in_the_second_file()
+    paths[0].write_text("".join(rows[:50]))
+    done = load(*arguments)
+    assert "has changed since" in done.stderr
+    assert done.stdout.splitlines() == ["349 accepted, 0 rejected"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "arguments", "code"),
+    [
+        ("a.csv", "a,b\n1,2\n", ("--map", "text=c"), "unknown_column"),
+        ("a.csv", "id,text,id\n", (), "duplicate_column"),
+        ("a.csv", "", (), "no_header"),
+        ("a.csv", "id,text\n", ("--map", "body=text"), "bad_map"),
+        ("a.csv", "id,text\n1,a\n", ("--map", "metadata.year=text"), "undeclared_metadata"),
+        ("a.dat", "id,text\n", (), "unknown_format"),
+        ("a.csv", "id,text\n", ("--delimiter", ";;"), "bad_delimiter"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(
+    load: Command, api: httpx.Client, tmp_path: Path, name: str, content: str, arguments: tuple[str, ...], code: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    if code == "undeclared_metadata":
+        api.put("/v1/indexes/papers", json={}).raise_for_status()
+    done = load(tmp_path / name, "-i", "papers", *arguments)
+    assert done.returncode == 1
+    assert f"[{code}]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
