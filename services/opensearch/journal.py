@@ -182,7 +182,7 @@ def retried_write(generation: Generation, stored: Stored, lease_seconds: float) 
             "dead_at": stored.source.get("dead_at"),
         },
     }
-    return Write(generation.physical, stored.id, versions.transition(stored.external), source)
+    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
 
 
 def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:
