@@ -52,12 +52,14 @@ _COMMANDS = (
     ("sweeper", "cli.worker", "sweeper"),
     ("load", "cli.load", "load"),
     ("eval", "cli.evaluate", "evaluate"),
+    ("reindex", "cli.reindex", "reindex"),
     ("demo", "cli.demo", "demo"),
     ("openapi", "cli.openapi", "openapi"),
 )
 for _name, _module, _function in _COMMANDS:
     app.command(_name)(getattr(importlib.import_module(_module), _function))
 app.add_typer(importlib.import_module("cli.node").app, name="node")
+app.add_typer(importlib.import_module("cli.generations").app, name="generations")
 
 
 def main() -> None:

@@ -16,12 +16,13 @@ from indexer.duty import Duty
 from indexer.expiry import Expiry
 from indexer.later_fields import LaterFields
 from indexer.overtaken import QueueHead
+from indexer.reindex.rescue import rescue
 from services.contracts import EncodeMessage, encode_queue
 from services.errors import NotFound
 from services.index_spec import Generation, Names
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
-from services.opensearch.generations import list_call, read_generations, refresh_call
+from services.opensearch.generations import list_call, read_written, refresh_call
 from services.opensearch.journal import Stored, dead_write, now_ms, overdue_call, read_hits, requeued_write
 from services.queue import Publisher
 from services.settings import Settings
@@ -71,7 +72,9 @@ class Sweeper:
     def sweep(self) -> Counter[str]:
         """One pass; counts what became of overdue documents. Raises BackendUnavailable or Overloaded."""
         counts: Counter[str] = Counter()
-        found = read_generations(self.search.send(list_call(Names(self.settings.index_prefix))))
+        if finished := rescue(self.search, self.publisher, self.settings):
+            counts["swaps finished"] = finished
+        found = read_written(self.search.send(list_call(Names(self.settings.index_prefix))))
         by_encoder: dict[str, list[Generation]] = defaultdict(list)
         for generation in found:
             by_encoder[generation.encoder.name].append(generation)

@@ -2,24 +2,24 @@
 
 from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
 from services.index_spec import Generation
-from services.manifest import MANIFEST, WEIGHTS_ROOT, Manifest, read_manifest, resolve
+from services.known_encoders import known_encoders
+from services.manifest import Manifest
 from services.query_table import QueryTable
+from services.settings import Settings
 
 
 class QueryTables:
-    """The configured encoder's table, and those of the other shipped encoders once an index asks for them."""
+    """The configured encoder's table, and those of the other known encoders once an index asks for them."""
 
-    def __init__(self, configured: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Reads every manifest and loads the configured table. Raises ConfigurationError."""
-        directory = resolve(configured)
-        self.default = read_manifest(directory)
-        self._directories = {self.default.fingerprint: directory}
-        self._names = {self.default.name: self.default}
-        for path in sorted(WEIGHTS_ROOT.glob(f"*/{MANIFEST}")):
-            manifest = read_manifest(path.parent)
-            self._directories.setdefault(manifest.fingerprint, path.parent)
-            self._names.setdefault(manifest.name, manifest)
-        self._tables = {self.default.fingerprint: QueryTable.load(directory)}
+        known = known_encoders(settings)
+        self.default = known[0].manifest
+        self.manifests = [one.manifest for one in known]
+        self._directories = {one.manifest.fingerprint: one.directory for one in known}
+        # of two with one name the one that comes first
+        self._names = {one.manifest.name: one.manifest for one in reversed(known)}
+        self._tables = {self.default.fingerprint: QueryTable.load(known[0].directory)}
 
     def of(self, generation: Generation) -> QueryTable:
         """The table that belongs to a generation's vectors. Raises EncoderMismatch (`encoder_mismatch`)."""
@@ -32,7 +32,8 @@ class QueryTables:
             raise EncoderMismatch(
                 "encoder_mismatch",
                 f"The index {generation.index!r} was encoded by {generation.encoder.name} ({fingerprint}), and this "
-                f"service holds {', '.join(sorted(self._directories))}: set SPARSEWELL_ENCODER to its model directory.",
+                f"service holds {', '.join(sorted(self._directories))}: name its model directory in "
+                "SPARSEWELL_MORE_ENCODERS.",
             )
         try:
             table = QueryTable.load(directory)

@@ -252,6 +252,19 @@ class IndexList(BaseModel):
     indexes: list[IndexAnswer]
 
 
+class EncoderAnswer(BaseModel):
+    """An encoder whose query table this service has."""
+
+    name: str
+    fingerprint: str
+    default: bool = Field(description="whether new indexes get it when they name none")
+    licence: str
+
+
+class EncoderList(BaseModel):
+    encoders: list[EncoderAnswer]
+
+
 class Problem(BaseModel):
     """RFC 9457. `code` is stable; `detail` is for people."""
 

@@ -24,7 +24,7 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.names = Names(settings.index_prefix)
-        self.tables = QueryTables(settings.encoder)
+        self.tables = QueryTables(settings)
         self.search = AsyncSearch(settings)
         self.publisher = Publisher(settings.redis_url)
         self.clock = Clock()

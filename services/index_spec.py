@@ -93,6 +93,7 @@ class Names:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.jobs = f"{prefix}_jobs"
+        self.reindexes = f"{prefix}_reindexes"
         self.every_alias = f"{prefix}-*"
 
     def alias(self, index: str) -> str:

@@ -38,6 +38,7 @@ class Settings(EnvironmentSettings):
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
 
     encoder: str = Field("bootstrap-minilm-l6", description="name of shipped weights, or path of a model directory")
+    more_encoders: str = Field("", description="further names or paths, separated by commas, that the API serves too")
     shards: int = Field(1, ge=1)
     replicas: int = Field(0, ge=0)
     refresh_interval: str = "1s"

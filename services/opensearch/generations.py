@@ -100,6 +100,38 @@ def delete_call(generations: Sequence[Generation]) -> Call:
     return Call("DELETE", "/" + ",".join(generation.physical for generation in generations))
 
 
+def swap_call(old: Generation, new: Generation) -> Call:
+    """Points the index's alias to `new` in one step, and retires `old`: it loses its write alias as well."""
+    actions = [
+        {"remove": {"index": old.physical, "alias": old.alias, "must_exist": False}},
+        {"remove": {"index": old.physical, "alias": write_alias(old.physical), "must_exist": False}},
+        {"add": {"index": new.physical, "alias": new.alias}},
+    ]
+    return Call("POST", "/_aliases", orjson.dumps({"actions": actions}))
+
+
+def retire_call(generation: Generation) -> Call:
+    """Takes a generation's write alias away."""
+    action = {"index": generation.physical, "alias": write_alias(generation.physical), "must_exist": False}
+    return Call("POST", "/_aliases", orjson.dumps({"actions": [{"remove": action}]}))
+
+
+def readmit_call(generation: Generation) -> Call:
+    """Gives a retired generation its write alias back."""
+    action = {"index": generation.physical, "alias": write_alias(generation.physical)}
+    return Call("POST", "/_aliases", orjson.dumps({"actions": [{"add": action}]}))
+
+
+def block_call(generation: Generation) -> Call:
+    """Makes a generation read-only. Answered when every write that had begun is done (OpenSearch's add-block API)."""
+    return Call("PUT", f"/{generation.physical}/_block/write")
+
+
+def unblock_call(generation: Generation) -> Call:
+    """Lets a generation be written again."""
+    return Call("PUT", f"/{generation.physical}/_settings", orjson.dumps({"index.blocks.write": None}))
+
+
 def refresh_call(physical: str) -> Call:
     """Makes everything written so far visible to searches and counts."""
     return Call("POST", f"/{physical}/_refresh")

@@ -223,6 +223,19 @@ def overdue_call(physical: str, before: int, limit: int) -> Call:
     return Call("POST", f"/{physical}/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
 
 
+def pending_call(physical: str, limit: int) -> Call:
+    """Ids of documents that wait for their vectors, the newest first."""
+    body = {
+        "size": limit,
+        "query": {"bool": {"filter": [{"term": {"state": PENDING}}]}},
+        "sort": [{"ingested_at": "desc"}],
+        "version": True,
+        "_source": ["state"],
+        "track_total_hits": False,
+    }
+    return Call("POST", f"/{physical}/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
+
+
 def read_hits(answer: Mapping[str, Any]) -> list[Stored]:
     """The documents of a search answer that asked for versions."""
     return [Stored(hit["_id"], hit["_version"], hit["_source"]) for hit in answer["hits"]["hits"]]

@@ -1,0 +1,106 @@
+"""`sparsewell generations`: look at the generations of an index, give one up, go back to one, remove one."""
+
+import json as jsonlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from indexer.reindex.run import Reindexing
+    from services.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The generations of an index: what `sparsewell reindex` builds and keeps.")
+
+Index = Annotated[str, typer.Argument(help="name of the index")]
+
+
+@contextmanager
+def _work(index: str) -> "Iterator[tuple[Settings, Reindexing]]":
+    from cli.worker import configure_logging
+    from indexer.reindex.run import Reindexing
+    from services.opensearch.client import SyncSearch
+    from services.settings import Settings
+
+    configure_logging("warning")
+    settings = Settings.read()
+    search = SyncSearch(settings)
+    try:
+        work = Reindexing(search, settings, index)
+        work.active()
+        work.load()
+        yield settings, work
+    finally:
+        search.close()
+
+
+@app.command()
+def show(index: Index, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the generations of an index, their documents by state, and how far a reindexing is."""
+    with _work(index) as (_, work):
+        active, record = work.active(), work.record
+        rows = [
+            {
+                "generation": one.number,
+                "searched": one.physical == active.physical,
+                "encoder": one.encoder.model_dump(),
+                "created_at": one.created_at,
+                "documents": work.counts(one),
+            }
+            for one in work.every_generation()
+        ]
+        step = None if record is None else {"step": record.step, "rollback": record.rollback, "carried": record.carried}
+        if as_json:
+            typer.echo(jsonlib.dumps({"index": index, "generations": rows, "reindex": step}, indent=1))
+            return
+        for one, row in zip(work.every_generation(), rows, strict=True):
+            documents = ", ".join(f"{count:,} {state}" for state, count in row["documents"].items() if count)  # type: ignore[attr-defined]
+            mark = "searched" if row["searched"] else "kept" if record and record.step == "swapped" else "building"
+            typer.echo(
+                f"{one.number:>4}  {mark:<9}{one.encoder.name} ({one.encoder.fingerprint})  {documents or 'empty'}"
+            )
+        if record is not None:
+            way = "rollback" if record.rollback else "reindexing"
+            typer.echo(f"{way}: {record.step}, {record.carried:,} documents carried")
+
+
+@app.command()
+def abort(index: Index) -> None:
+    """Give up a reindexing before the swap; the new generation is removed, the index is as it was."""
+    with _work(index) as (_, work):
+        work.abort()
+    typer.echo("Given up; the index is as it was.")
+
+
+@app.command()
+def drop(index: Index) -> None:
+    """Remove the generation that was kept for a rollback."""
+    with _work(index) as (_, work):
+        work.drop_old()
+    typer.echo("The kept generation is removed.")
+
+
+@app.command()
+def rollback(
+    index: Index,
+    encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
+    patience: Annotated[float, typer.Option(min=1, help="seconds without progress before it gives up")] = 300.0,
+    api: Annotated[str | None, typer.Option(help="address of the API that must have the query table")] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without asking an API")] = False,
+) -> None:
+    """Go back to the generation that was kept: what came since the swap is carried to it first."""
+    from rich.console import Console
+
+    from cli.loading.display import Display
+    from cli.reindexing.build import Build, known_with
+    from services.opensearch.journal import now_ms
+
+    with _work(index) as (settings, work), Display(Console(stderr=True)) as progress:
+        work.roll_back(now_ms() - int(settings.lease_seconds * 86_400_000))
+        build = Build(work, settings, known_with(settings, None), progress, patience, encode_here)
+        build.until_settled()
+        if not unchecked:
+            build.require_table(api)
+        build.swap()
+        typer.echo(f"{index}: generation {work.held.target.number} is searched again.")

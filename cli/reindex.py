@@ -1,0 +1,137 @@
+"""`sparsewell reindex`: a new generation of an index, built while the old one is searched and written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cli.reindexing.build import Gate
+    from indexer.reindex.plan import Changes
+    from indexer.reindex.run import Reindexing
+    from services.known_encoders import KnownEncoder
+    from services.settings import Settings
+
+
+def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
+    index: Annotated[str, typer.Argument(help="index to build a new generation of")],
+    encoder: Annotated[str | None, typer.Option(help="name of shipped weights, or path of a model directory")] = None,
+    window: Annotated[int | None, typer.Option(min=16, help="pieces of a window")] = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="pieces that neighbouring windows share")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="heaviest pieces of a document that are indexed")] = None,
+    language: Annotated[str | None, typer.Option(help="analyser of keyword search: english or standard")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; may be repeated")] = None,
+    judgements: Annotated[
+        Path | None, typer.Option(help="folder with queries.jsonl and qrels.tsv: swap only if quality holds")
+    ] = None,
+    max_loss: Annotated[float, typer.Option(min=0, max=1, help="NDCG@10 that may be lost")] = 0.0,
+    gate_modes: Annotated[str, typer.Option(help="modes that must not lose, separated by commas")] = "sparse,hybrid",
+    encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
+    swap: Annotated[bool, typer.Option(help="--no-swap stops when the new generation is complete")] = True,
+    patience: Annotated[float, typer.Option(min=1, help="seconds without progress before it gives up")] = 300.0,
+    api: Annotated[str | None, typer.Option(help="address of the API that must have the query table")] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without asking an API")] = False,
+) -> None:
+    """Build a new generation while the old one is searched and written, compare, swap.
+
+    Killed or stopped, the same command goes on where it was. The old generation is kept, see `sparsewell generations`.
+    """
+    from rich.console import Console
+
+    from cli.load import parse_fields
+    from cli.loading.display import Display
+    from cli.reindexing.build import Build, known_with
+    from cli.worker import configure_logging
+    from indexer.reindex.plan import Changes
+    from indexer.reindex.run import Reindexing
+    from services.opensearch.client import SyncSearch
+    from services.settings import Settings
+
+    configure_logging("warning")
+    settings = Settings.read()
+    # Whatever can be wrong is found out before the first document is copied.
+    gate = _gate(judgements, gate_modes, max_loss)
+    changes = Changes(encoder, window, overlap, top_k, language, parse_fields(field or [], create=True))
+    known = known_with(settings, encoder)
+    search = SyncSearch(settings)
+    try:
+        with Display(Console(stderr=True)) as show:
+            work = Reindexing(search, settings, index)
+            build = Build(work, settings, known, show, patience, encode_here)
+            if not _begin(work, settings, known, changes, show.say):
+                build.swap()
+                typer.echo(f"{index}: generation {work.held.target.number} is searched; the swap had begun before.")
+                return
+            progress = build.until_settled()
+            if gate is not None:
+                build.gate(gate)
+            new = ", ".join(f"{count:,} {state}" for state, count in progress.new.items() if count)
+            if not swap:
+                typer.echo(f"{index}: generation {work.held.target.number} is complete ({new}) and not searched yet.")
+                return
+            if not unchecked:
+                build.require_table(api)
+            build.swap()
+            typer.echo(f"{index}: generation {work.held.target.number} is searched ({new}).")
+    except KeyboardInterrupt:
+        typer.echo("Stopped; the same command goes on from here, `sparsewell generations abort` gives up.", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        search.close()
+
+
+def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
+    from cli.reindexing.build import Gate
+    from cli.reindexing.gate import MODES, Questions
+    from cli.relevance.metrics import measure
+    from services.errors import ConfigurationError
+
+    chosen = [mode.strip() for mode in modes.split(",") if mode.strip()]
+    if not chosen or not set(chosen) <= set(MODES):
+        raise ConfigurationError("bad_mode", f"--gate-modes {modes!r}: choose among {', '.join(MODES)}.")
+    if judgements is None:
+        return None
+    measure({"query": {"document": 1}}, {"query": [("document", 1.0)]})  # says now whether the package is there
+    return Gate(Questions.read(judgements), chosen, most)
+
+
+def _begin(  # type: ignore[no-untyped-def]
+    work: "Reindexing", settings: "Settings", known: "list[KnownEncoder]", changes: "Changes", say
+) -> bool:
+    """Plans a new generation, or goes on with one; False when a swap has begun that only needs to be finished."""
+    from cli.reindexing.build import by_fingerprint
+    from indexer.reindex.plan import described, planned
+    from services.errors import Conflict
+    from services.index_spec import Names
+    from services.manifest import read_manifest, resolve
+
+    source = work.active()
+    record = work.load()
+    if record is not None and record.step in ("swapping", "draining"):
+        return False
+    if record is not None and (record.step != "following" or record.rollback):
+        raise Conflict(
+            "generation_kept",
+            f"Another generation of {work.index!r} is there ({record.step}): look with `sparsewell generations show "
+            f"{work.index}`, then finish the rollback or drop it.",
+        )
+    if changes.encoder is not None:
+        manifest = read_manifest(resolve(changes.encoder))
+    else:
+        manifest = by_fingerprint(known, source if record is None else record.target).manifest
+    number = work.next_number() if record is None else record.target.number
+    target = planned(Names(settings.index_prefix), source, number, changes, manifest)
+    if record is None:
+        record = work.begin(source, target)
+        say(f"Building generation {number} of {work.index} beside generation {source.number}.")
+    elif changes.any and target.model_copy(update={"created_at": record.target.created_at}) != record.target:
+        raise Conflict(
+            "reindex_exists",
+            f"A reindexing of {work.index!r} with other changes has begun: finish it without options, or give it up "
+            f"with `sparsewell generations abort {work.index}`.",
+        )
+    else:
+        say(f"Going on with generation {number} of {work.index} ({record.carried:,} documents carried so far).")
+    for line in described(source, record.target):
+        say(f"  {line}")
+    return True

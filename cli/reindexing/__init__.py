@@ -1,0 +1,1 @@
+"""The parts of `sparsewell reindex` and `sparsewell generations`."""

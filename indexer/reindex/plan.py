@@ -1,0 +1,88 @@
+"""What a new generation is declared as: the old declaration with the changes that were asked for. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.errors import Conflict, InvalidInput
+from services.index_spec import Generation, IndexSpec, Names
+from services.manifest import Manifest
+from services.opensearch.carrying import same_vectors
+from services.opensearch.generations import new_generation
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs in the new generation; None and empty mean: as it is."""
+
+    encoder: str | None = None
+    window_pieces: int | None = None
+    window_overlap: int | None = None
+    document_top_k: int | None = None
+    language: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was asked for."""
+        return self != Changes()
+
+
+def planned(names: Names, source: Generation, number: int, changes: Changes, manifest: Manifest) -> Generation:
+    """The new generation; `manifest` is that of the encoder that it will have.
+
+    An encoder of its own window keeps it, unless the index declared one or the change names one. Raises InvalidInput
+    (`bad_change`, `bad_window`) and Conflict (`encoder_name_taken`).
+    """
+    if manifest.name == source.encoder.name and manifest.fingerprint != source.encoder.fingerprint:
+        raise Conflict(
+            "encoder_name_taken",
+            f"The index was encoded by another encoder named {manifest.name!r} ({source.encoder.fingerprint}), and "
+            "workers take their documents by that name: give the new one another `name` in its manifest.",
+        )
+    merged: dict[str, Any] = source.spec.model_dump()
+    if changes.encoder is not None:
+        merged["encoder"] = manifest.name
+    if changes.document_top_k is not None:
+        merged["document_top_k"] = changes.document_top_k
+    if changes.language is not None:
+        merged["language"] = changes.language
+    merged["fields"] = {**merged["fields"], **changes.fields}
+    if changes.window_pieces is not None or changes.window_overlap is not None:
+        base = source.spec.window or manifest.window
+        merged["window"] = {
+            "pieces": base.pieces if changes.window_pieces is None else changes.window_pieces,
+            "overlap": base.overlap if changes.window_overlap is None else changes.window_overlap,
+        }
+    try:
+        spec = IndexSpec.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InvalidInput("bad_change", f"{place}: {first['msg'].removeprefix('Value error, ')}.") from None
+    room = manifest.max_pieces - 2
+    if spec.window is not None and spec.window.pieces > room:
+        raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
+    return new_generation(names, source.index, number, spec, manifest)
+
+
+def described(source: Generation, target: Generation) -> list[str]:
+    """What changes, a line each, for people."""
+    lines = []
+    if source.encoder != target.encoder:
+        lines.append(
+            f"encoder: {source.encoder.name} ({source.encoder.fingerprint}) -> "
+            f"{target.encoder.name} ({target.encoder.fingerprint})"
+        )
+    for name, old, new in (
+        ("window", source.window.model_dump(), target.window.model_dump()),
+        ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
+        ("language", source.spec.language, target.spec.language),
+        ("fields", source.spec.fields, target.spec.fields),
+    ):
+        if old != new:
+            lines.append(f"{name}: {old} -> {new}")
+    lines.append("vectors: " + ("copied" if same_vectors(source, target) else "encoded again"))
+    return lines

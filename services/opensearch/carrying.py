@@ -1,0 +1,49 @@
+"""What becomes of a stored document in another generation: its vectors are copied where they stay valid. Pure."""
+
+from services import versions
+from services.index_spec import Generation, write_alias
+from services.opensearch.bulk import Write
+from services.opensearch.journal import (
+    DEAD,
+    DELETED,
+    ENCODED,
+    PENDING,
+    Stored,
+    document_vector,
+    now_ms,
+    read_windows,
+)
+
+# What the client sent and what is known of the sending; the rest belongs to one generation.
+_RAW = ("text", "title", "metadata", "version", "job", "ingested_at")
+
+
+def same_vectors(source: Generation, target: Generation) -> bool:
+    """Whether a window's vector in `source` is what `target`'s encoder would make of it."""
+    return source.encoder.fingerprint == target.encoder.fingerprint and source.window == target.window
+
+
+def carried(source: Generation, target: Generation, stored: Stored, lease_seconds: float) -> Write:
+    """The write of `stored` into `target`.
+
+    It keeps the client's version, so whatever is newer there wins, and carrying the same document twice changes
+    nothing. A tombstone stays one. Valid vectors are copied: pruning (`document_top_k`) is done anew from the windows.
+    Everything else is the raw document again, to be encoded; so is a dead one, whose new encoder may be luckier.
+    """
+    alias, external = write_alias(target.physical), stored.external
+    if stored.state == DELETED:
+        return Write(alias, stored.id, versions.raw(versions.client(external)), stored.source)
+    if same_vectors(source, target):
+        if stored.state == ENCODED:
+            vector = document_vector(read_windows(stored.source), target.spec.document_top_k)
+            return Write(alias, stored.id, external, stored.source | {"sparse": vector.features()})
+        if stored.state == DEAD:
+            return Write(alias, stored.id, external, stored.source)
+    raw = {name: stored.source[name] for name in _RAW if name in stored.source}
+    raw |= {"state": PENDING, "attempts": 0, "due_at": now_ms() + int(lease_seconds * 1000)}
+    return Write(alias, stored.id, versions.raw(versions.client(external)), raw)
+
+
+def waits(write: Write) -> bool:
+    """Whether the written document waits for an encoder."""
+    return bool(write.source["state"] == PENDING)

@@ -1,0 +1,297 @@
+"""`sparsewell reindex` and `sparsewell generations` against a live API, a real worker and a writer that never stops."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from reindexing import another_encoder, run_command
+
+from infra.processes import Child
+from services.settings import Settings
+
+Eventually = Callable[[Callable[[], object], float, str], None]
+Start = Callable[..., Child]
+DOCUMENTS = 120
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return another_encoder(tmp_path / "other")
+
+
+@pytest.fixture
+def settings(settings: Settings, other: Path) -> Settings:
+    return settings.model_copy(update={"more_encoders": str(other)})
+
+
+@pytest.fixture
+def command(settings: Settings, api_url: str) -> Callable[..., str]:
+    """Runs a command that must succeed; what it printed."""
+
+    def run(*arguments: str, status: int = 0) -> str:
+        code, output = run_command(settings, *arguments)
+        assert code == status, output
+        assert "Traceback" not in output
+        return output
+
+    return run
+
+
+@pytest.fixture
+def notes(api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
+    """An index of encoded documents."""
+    api.put("/v1/indexes/notes", json={"fields": {"year": "number"}}).raise_for_status()
+    documents = [
+        {
+            "id": f"d{i}",
+            "title": f"Note {i}",
+            "text": f"words about topic {i % 7} and number {i}",
+            "metadata": {"year": i},
+        }
+        for i in range(DOCUMENTS)
+    ]
+    api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
+    eventually(lambda: counts(api)["encoded"] == DOCUMENTS, 60, "all are encoded")
+    return api
+
+
+def counts(api: httpx.Client) -> dict[str, int]:
+    found: dict[str, int] = api.get("/v1/indexes/notes").raise_for_status().json()["documents"]
+    return found
+
+
+def generation(api: httpx.Client) -> int:
+    return int(api.get("/v1/indexes/notes").raise_for_status().json()["generation"])
+
+
+def search(api: httpx.Client, query: str, **more: Any) -> list[str]:
+    body = {"query": query, "mode": "sparse", "size": 10, **more}
+    answer = api.post("/v1/indexes/notes/search", json=body).raise_for_status().json()
+    return [hit["id"] for hit in answer["hits"]]
+
+
+class Writer:
+    """A client that replaces, adds and deletes documents until it is told to stop; keeps what was acknowledged."""
+
+    def __init__(self, url: str) -> None:
+        self.acknowledged: dict[str, str | None] = {}
+        self.refused: list[str] = []
+        self._url = url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Writer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+            number = 0
+            while not self._stop.is_set():
+                number += 1
+                name = f"d{number % DOCUMENTS}" if number % 3 else f"new{number}"
+                path = f"/v1/indexes/notes/documents/{name}"
+                if number % 5 == 0:
+                    answer = client.delete(path, params={"version": time.time_ns() // 1000})
+                    text = None
+                else:
+                    text = f"written while reindexing {number}"
+                    answer = client.put(path, json={"text": text})
+                if answer.status_code in (202, 204):
+                    self.acknowledged[name] = text
+                else:
+                    self.refused.append(f"{answer.status_code} {answer.text}")
+
+
+def missing(api: httpx.Client, acknowledged: dict[str, str | None]) -> list[str]:
+    """Documents that are not what was acknowledged last."""
+    wrong = []
+    for name, text in acknowledged.items():
+        answer = api.get(f"/v1/indexes/notes/documents/{name}")
+        found = answer.json()["text"] if answer.status_code == 200 else None
+        if found != text:
+            wrong.append(f"{name}: {found!r} instead of {text!r}")
+    return wrong
+
+
+def test_a_new_encoder_while_writes_go_on_loses_nothing_and_is_never_down(
+    notes: httpx.Client, api_url: str, settings: Settings, other: Path, start: Start, command: Callable[..., str],
+    eventually: Eventually,
+) -> None:  # fmt: skip
+    worker = start("-m", "cli.main", "worker", SPARSEWELL_ENCODER=str(other))
+    with Writer(api_url) as writer:
+        eventually(lambda: len(writer.acknowledged) > 20, 30, "writes go on")
+        said = command("reindex", "notes", "--encoder", str(other))
+        before = len(writer.acknowledged)
+        eventually(lambda: len(writer.acknowledged) > before + 20, 30, "writes go on afterwards")
+    assert "standin" in said and "other" in said and "generation 2 is searched" in said
+    assert writer.refused == []
+    assert generation(notes) == 2
+    assert missing(notes, writer.acknowledged) == []
+    eventually(lambda: counts(notes)["pending"] == 0, 60, "everything is encoded by the new encoder")
+    assert search(notes, "topic 3")
+    assert worker.alive()
+
+
+def test_pruning_copies_vectors_and_needs_no_encoder(
+    notes: httpx.Client, worker: Child, command: Callable[..., str]
+) -> None:
+    from infra import processes
+
+    processes.stop(worker, 15)
+    before = search(notes, "number 17")
+    said = command("reindex", "notes", "--top-k", "300", "--language", "standard")
+    assert "vectors: copied" in said
+    found = notes.get("/v1/indexes/notes").json()
+    assert (found["generation"], found["document_top_k"], found["language"]) == (2, 300, "standard")
+    assert counts(notes)["encoded"] == DOCUMENTS
+    time.sleep(2.1)  # an API remembers the old generation for two seconds
+    assert search(notes, "number 17") == before
+
+
+def test_another_window_is_encoded_again_in_this_process(
+    notes: httpx.Client, worker: Child, command: Callable[..., str]
+) -> None:
+    from infra import processes
+
+    processes.stop(worker, 15)
+    said = command("reindex", "notes", "--window", "16", "--overlap", "4", "--encode-here")
+    assert "vectors: encoded again" in said
+    found = notes.get("/v1/indexes/notes").json()
+    assert found["window"] == {"pieces": 16, "overlap": 4}
+    assert counts(notes)["encoded"] == DOCUMENTS
+
+
+def test_back_to_the_old_generation_with_what_came_since(
+    notes: httpx.Client, other: Path, command: Callable[..., str], eventually: Eventually
+) -> None:
+    command("reindex", "notes", "--encoder", str(other), "--encode-here")
+    notes.put("/v1/indexes/notes/documents/since", json={"text": "written since the swap"}).raise_for_status()
+    notes.delete("/v1/indexes/notes/documents/d1").raise_for_status()
+    # the worker at hand has the old encoder: what came since waits for it
+    shown = json.loads(command("generations", "show", "notes", "--json"))
+    assert [(one["generation"], one["searched"]) for one in shown["generations"]] == [(1, False), (2, True)]
+    assert "generation_kept" in command("reindex", "notes", "--top-k", "9", status=1)
+    said = command("generations", "rollback", "notes")
+    assert "generation 1 is searched again" in said
+    assert generation(notes) == 1
+    assert notes.get("/v1/indexes/notes/documents/since").json()["text"] == "written since the swap"
+    assert notes.get("/v1/indexes/notes/documents/d1").status_code == 404
+    eventually(lambda: counts(notes)["pending"] == 0, 30, "the old encoder's worker has done its part")
+    command("generations", "drop", "notes")
+    assert [
+        one["generation"] for one in json.loads(command("generations", "show", "notes", "--json"))["generations"]
+    ] == [1]
+
+
+def test_given_up_before_the_swap_nothing_has_changed(
+    notes: httpx.Client, other: Path, command: Callable[..., str]
+) -> None:
+    command("reindex", "notes", "--encoder", str(other), "--encode-here", "--no-swap")
+    assert generation(notes) == 1
+    assert "reindex_exists" in command("reindex", "notes", "--top-k", "9", status=1)
+    command("generations", "abort", "notes")
+    shown = json.loads(command("generations", "show", "notes", "--json"))
+    assert ([one["generation"] for one in shown["generations"]], shown["reindex"]) == ([1], None)
+    assert search(notes, "topic 3")
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Iterator[Path]:
+    """Questions about numbers, of which one document each is right."""
+    folder = tmp_path / "judged"
+    folder.mkdir()
+    numbers = range(10, 60)
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{n}", "text": f"words about number {n}"}) + "\n" for n in numbers)
+    )
+    (folder / "qrels.tsv").write_text("".join(f"q{n}\td{n}\t1\n" for n in numbers))
+    yield folder
+
+
+def test_a_worse_encoder_is_not_swapped_in(
+    notes: httpx.Client, tmp_path: Path, judged: Path, settings: Settings, command: Callable[..., str]
+) -> None:
+    spoilt = another_encoder(tmp_path / "spoilt", spoilt=True)
+    options = (
+        "reindex",
+        "notes",
+        "--encoder",
+        str(spoilt),
+        "--encode-here",
+        "--judgements",
+        str(judged),
+        "--unchecked",
+    )
+    said = command(*options, status=1)
+    assert "[quality_gate]" in said
+    assert generation(notes) == 1
+    # the control: without judgements the same encoder goes in
+    command("reindex", "notes", "--encoder", str(spoilt), "--encode-here", "--unchecked")
+    assert json.loads(command("generations", "show", "notes", "--json"))["generations"][1]["searched"]
+
+
+def test_a_good_encoder_passes_the_gate(
+    notes: httpx.Client, other: Path, judged: Path, command: Callable[..., str]
+) -> None:
+    said = command("reindex", "notes", "--encoder", str(other), "--encode-here", "--judgements", str(judged))
+    assert "NDCG@10 sparse" in said
+    assert generation(notes) == 2
+
+
+def test_an_api_without_the_query_table_keeps_the_old_generation(
+    notes: httpx.Client, tmp_path: Path, command: Callable[..., str]
+) -> None:
+    stranger = another_encoder(tmp_path / "stranger", spoilt=True)
+    said = command("reindex", "notes", "--encoder", str(stranger), "--encode-here", status=1)
+    assert "[encoder_not_served]" in said
+    assert generation(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("reindex", "nothing-there"), "index_not_found"),
+        (("reindex", "Bad Name"), "invalid_index_name"),
+        (("reindex", "notes", "--encoder", "no-such"), "unknown_encoder"),
+        (("reindex", "notes", "--window", "9999"), "bad_window"),
+        (("reindex", "notes", "--window", "20", "--overlap", "19"), "bad_change"),
+        (("reindex", "notes", "--language", "klingon"), "bad_change"),
+        (("reindex", "notes", "--field", "year=colour"), "bad_field"),
+        (("reindex", "notes", "--judgements", "/nowhere"), "collection_not_found"),
+        (("reindex", "notes", "--gate-modes", "dense"), "bad_mode"),
+        (("generations", "rollback", "notes"), "no_reindex"),
+        (("generations", "drop", "notes"), "no_reindex"),
+        (("generations", "abort", "notes"), "no_reindex"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    api: httpx.Client, command: Callable[..., str], arguments: tuple[str, ...], code: str
+) -> None:
+    api.put("/v1/indexes/notes", json={"fields": {"year": "number"}}).raise_for_status()
+    assert f"[{code}]" in command(*arguments, status=1)
+
+
+def test_documents_that_do_not_fit_the_new_fields_stop_the_swap(
+    api: httpx.Client, worker: Child, command: Callable[..., str], eventually: Eventually
+) -> None:
+    api.put("/v1/indexes/notes", json={"fields": {"year": "keyword"}}).raise_for_status()
+    documents = [
+        {"id": "a", "text": "x", "metadata": {"year": "1999"}},
+        {"id": "b", "text": "y", "metadata": {"year": "MM"}},
+    ]
+    api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
+    eventually(lambda: counts(api)["encoded"] == 2, 30, "both are encoded")
+    said = command("reindex", "notes", "--field", "year=number", status=1)
+    assert "[misfits]" in said and "b" in said
+    assert generation(api) == 1
+    command("generations", "abort", "notes")
