@@ -97,7 +97,7 @@ def rollback(
     from services.opensearch.journal import now_ms
 
     with _work(index) as (settings, work), Display(Console(stderr=True)) as progress:
-        work.roll_back(now_ms() - int(settings.lease_seconds * 86_400_000))
+        work.roll_back(now_ms() - int(settings.tombstone_days * 86_400_000))
         build = Build(work, settings, known_with(settings, None), progress, patience, encode_here)
         build.until_settled()
         if not unchecked:

@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
 
 @router.get(
     "",
-    responses=documented(200, EncoderList),
+    responses=documented(200, EncoderList, 503),
     operation_id="list_encoders",
     summary="List the encoders that can be served",
 )

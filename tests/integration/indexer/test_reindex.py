@@ -263,7 +263,7 @@ def test_an_api_without_the_query_table_keeps_the_old_generation(
         (("reindex", "nothing-there"), "index_not_found"),
         (("reindex", "Bad Name"), "invalid_index_name"),
         (("reindex", "notes", "--encoder", "no-such"), "unknown_encoder"),
-        (("reindex", "notes", "--window", "9999"), "bad_window"),
+        (("reindex", "notes", "--window", "600"), "bad_window"),
         (("reindex", "notes", "--window", "20", "--overlap", "19"), "bad_change"),
         (("reindex", "notes", "--language", "klingon"), "bad_change"),
         (("reindex", "notes", "--field", "year=colour"), "bad_field"),
