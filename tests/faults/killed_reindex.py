@@ -1,0 +1,73 @@
+"""`sparsewell reindex` that is killed at a certain step: `killed_reindex.py STEP ARGUMENT ...`
+
+planned      the plan is recorded, the new generation is not there
+made         the new generation is there, nothing is carried
+carrying     a page is carried, and the record does not know
+decided      the record says "swapping", the alias points to the old generation
+swapped      the alias points to the new one, the record does not know
+blocked      the old generation is read-only, its last writes are not carried
+drained      everything is carried, the record does not say that it is done
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from cli.main import app
+from indexer.reindex import follower, run, swap
+
+
+def die(*_: Any, **__: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(module: Any, name: str) -> None:
+    """Dies once the function has returned."""
+    whole = getattr(module, name)
+
+    def then_die(*arguments: Any, **named: Any) -> Any:
+        whole(*arguments, **named)
+        die()
+
+    setattr(module, name, then_die)
+
+
+def after_sending(builder: str) -> None:
+    """Dies once OpenSearch has answered the call that `swap.builder` builds."""
+    build = getattr(swap, builder)
+    sent: list[Any] = []
+
+    def remember(*arguments: Any) -> Any:
+        sent.append(build(*arguments))
+        return sent[-1]
+
+    setattr(swap, builder, remember)
+    finish = swap.finish
+
+    def finish_and_watch(one: follower.Follower) -> None:
+        send = one.search.send
+
+        def send_and_die(call: Any) -> Any:
+            answer = send(call)
+            return die() if call in sent else answer
+
+        one.search.send = send_and_die  # type: ignore[method-assign]
+        finish(one)
+
+    run.finish = finish_and_watch
+
+
+STEPS = {
+    "planned": lambda: setattr(run.Reindexing, "make_target", die),
+    "made": lambda: setattr(follower.Follower, "catch_up", die),
+    "carrying": lambda: after(follower.Follower, "_carry"),
+    "decided": lambda: setattr(run, "finish", die),
+    "swapped": lambda: after_sending("swap_call"),
+    "blocked": lambda: after_sending("block_call"),
+    "drained": lambda: after(follower.Follower, "drain"),
+}
+
+if __name__ == "__main__":
+    STEPS[sys.argv[1]]()
+    app(sys.argv[2:], standalone_mode=True)

@@ -1,0 +1,140 @@
+"""A reindexing that is killed at each of its steps while clients write and delete."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from faults.door import Door
+from faults.history import Findings, check
+from faults.processes import Running, wait_for
+from faults.stack import HERE, INDEX, Stack
+from faults.without.following import copy_and_swap
+from indexer.reindex.plan import Changes, planned
+from indexer.reindex.run import Reindexing
+from services.index_spec import Names
+from services.manifest import read_manifest, resolve
+from services.opensearch.generations import create_call
+
+NewStack = Callable[..., Stack]
+RowOf = Callable[..., None]
+
+BEFORE_THE_SWAP = ("planned", "made", "carrying")
+DECIDED = ("decided", "swapped", "blocked", "drained")
+# Another window: every document is encoded again.
+OPTIONS = ("reindex", INDEX, "--window", "16", "--overlap", "4", "--unchecked")
+
+
+@contextmanager
+def writing(door: Door) -> Iterator[None]:
+    """A client that replaces, adds and deletes without a pause, one document after the other."""
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            one = f"d{number % 60}" if number % 3 else f"new{number}"
+            if number % 7 == 0:
+                door.delete(one, version=None) if one in door.history.ids else None
+            else:
+                door.post({one: f"written while reindexing {number}"})
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+def grows(door: Door) -> Callable[[], bool]:
+    """Whether at least ten more writes were acknowledged since this was made."""
+    before = len(door.history.acknowledged)
+    return lambda: len(door.history.acknowledged) > before + 10
+
+
+def command(stack: Stack, *arguments: str) -> Running:
+    """A command, run to its end, however that comes."""
+    running = stack.run("reindex", *arguments, ready=lambda _: True)
+    wait_for(lambda: not running.alive, 90, f"the command has ended: {arguments}")
+    return running
+
+
+def killed_at(stack: Stack, step: str, *, again: bool) -> tuple[Findings, int]:
+    """Findings, and writes that were not acknowledged; `again`: the command is run once more, else nobody does."""
+    _, url = stack.api()
+    stack.worker()
+    stack.sweeper()
+    work = Reindexing(stack.search, stack.settings, INDEX)
+    with Door(url) as door:
+        door.create_index()
+        door.post({f"d{i}": f"the first text of {i}" for i in range(60)})
+        stack.settle()
+        with writing(door):
+            wait_for(grows(door), 30, "writes go on")
+            command(stack, str(HERE / "killed_reindex.py"), step, *OPTIONS)
+            wait_for(grows(door), 30, "writes go on after the kill")
+            if again:
+                done = command(stack, "-m", "cli.main", *OPTIONS)
+                assert "is searched" in done.log, done.log
+            else:
+                wait_for(lambda: (record := work.load()) and record.step == "swapped", 60, "the sweeper has finished")
+            wait_for(grows(door), 30, "writes go on after the swap")
+        assert work.active().number == 2
+        stack.physical = work.active().physical
+        stack.settle()
+        return check(door.history, stack.final()), len(door.history.unanswered)
+
+
+def copied_and_swapped(stack: Stack) -> Findings:
+    """The control: one copy, then the swap."""
+    _, url = stack.api()
+    stack.worker()
+    stack.sweeper()
+    work = Reindexing(stack.search, stack.settings, INDEX)
+    with Door(url) as door:
+        door.create_index()
+        door.post({f"d{i}": f"the first text of {i}" for i in range(60)})
+        stack.settle()
+        old = work.active()
+        manifest = read_manifest(resolve(stack.settings.encoder))
+        new = planned(Names(stack.settings.index_prefix), old, 2, Changes(window_pieces=16, window_overlap=4), manifest)
+        stack.search.send(create_call(new, stack.settings, []))
+        with writing(door):
+            wait_for(grows(door), 30, "writes go on")
+            copy_and_swap(stack.search, stack.settings, old, new)
+            wait_for(grows(door), 30, "writes go on after the swap")
+        stack.physical = new.physical
+        stack.settle()
+        return check(door.history, stack.final())
+
+
+@pytest.mark.faults_slow
+@pytest.mark.timeout(600)
+def test_killed_at_each_step_under_writes(new_stack: NewStack, row: RowOf) -> None:
+    broken: list[str] = []
+    unanswered = 0
+    for step in (*BEFORE_THE_SWAP, *DECIDED):
+        found, more = killed_at(new_stack(), step, again=True)
+        broken += [f"{step}: {one}" for one in found.broken]
+        unanswered += more
+    assert broken == []
+    assert unanswered == 0, "a client was left without an answer"
+    lost = copied_and_swapped(new_stack())
+    row(
+        fault="reindexing killed at each of its steps, under writes",
+        promise="P8",
+        protection="the old generation's operations are followed to the last one",
+        counted="documents lost or wrong",
+        without=len(lost.broken),
+        with_it=len(broken),
+    )
+
+
+@pytest.mark.faults_slow
+def test_a_decided_swap_whose_command_is_gone_is_finished_by_the_sweeper(new_stack: NewStack) -> None:
+    found, unanswered = killed_at(new_stack(), "swapped", again=False)
+    assert (found.broken, unanswered) == ([], 0)
