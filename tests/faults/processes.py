@@ -18,7 +18,7 @@ from infra import processes
 from infra.accounts import child_account
 from infra.directories import make_directory
 from infra.opensearch.node import Node, NodeConfig, start_node
-from infra.ports import free_port
+from infra.ports import free_port, is_taken
 from infra.processes import Child
 from infra.redis.server import command
 from infra.settings import LocalSettings
@@ -168,9 +168,14 @@ class RedisProcess:
 
 
 class OpenSearchProcess:
-    """A node of a test's own on one port with one data directory, through several lives."""
+    """A node of a test's own on one port with one data directory, through several lives.
 
-    def __init__(self, directory: Path, local: LocalSettings, heap: str = "512m") -> None:
+    `further`: lines of its opensearch.yml.
+    """
+
+    def __init__(
+        self, directory: Path, local: LocalSettings, heap: str = "512m", further: Mapping[str, object] | None = None
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = replace(
@@ -181,6 +186,7 @@ class OpenSearchProcess:
             transport_port=0,
             heap=heap,
             tied=True,
+            further=further or {},
         )
         self._node: Node | None = None
 
@@ -194,7 +200,9 @@ class OpenSearchProcess:
         return Running(self._node.child)
 
     def kill(self) -> None:
+        """kill -9. Its threads end one after the other, so its port may be held a little longer than its process."""
         self.process.kill()
+        wait_for(lambda: not is_taken(self.port), 10, "its port is free again")
 
     def close(self) -> None:
         if self._node is not None:

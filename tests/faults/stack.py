@@ -21,7 +21,7 @@ from services.index_spec import Names
 from services.manifest import WindowSettings
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import read_hits, read_windows
+from services.opensearch.journal import Stored, read_hits, read_windows
 from services.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,13 +79,15 @@ class Stack:
     def sweeper(self, **environment: object) -> Running:
         return self.run("sweeper", "-m", "cli.main", "sweeper", ready=_sweeps, **(TIMES | environment))
 
-    def api(self, *, port: int | None = None, **environment: object) -> tuple[Running, str]:
-        """The API and its address; with `port`, where it was before."""
+    def api(self, *without: str, port: int | None = None, **environment: object) -> tuple[Running, str]:
+        """The API and its address; with `port`, where it was before.
+
+        `without` names protections that are taken out of it (without/api.py).
+        """
         port = port or free_port()
         url = f"http://127.0.0.1:{port}"
-        running = self.run(
-            "api", "-m", "cli.main", "api", ready=lambda _: _answers(f"{url}/healthz"), api_port=port, **environment
-        )
+        program = [str(HERE / "without" / "api.py"), *without] if without else ["-m", "cli.main", "api"]
+        running = self.run("api", *program, ready=lambda _: _answers(f"{url}/healthz"), api_port=port, **environment)
         return running, url
 
     def stop(self) -> None:
@@ -108,7 +110,11 @@ class Stack:
 
     def states(self) -> dict[str, str]:
         """Documents by id, as searches see them after a refresh."""
-        return {stored.id: stored.state for stored in read_hits(self._all(["state"]))}
+        return {stored.id: stored.state for stored in self.documents("state")}
+
+    def documents(self, *fields: str) -> list[Stored]:
+        """All documents with these of their fields, as searches see them after a refresh."""
+        return read_hits(self._all(list(fields)))
 
     def pending(self) -> int:
         return sum(state == "pending" for state in self.states().values())

@@ -1,0 +1,72 @@
+"""A shard that does not finish in time: what the product asks OpenSearch, and what it makes of the answer."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from faults.door import Door
+from faults.stack import Stack
+from query_api.searching import Stopwatch, _whole
+from services.errors import BackendUnavailable
+from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.opensearch.queries import body, msearch_call, search_call
+
+NewStack = Callable[..., Stack]
+RowOf = Callable[..., None]
+SLOW = "double sum = 0; for (int i = 0; i < 200000; i++) { sum += Math.sin(i); } return 2 + Math.abs(sum);"
+# The clock is looked at once a segment at least, so there are several.
+SEGMENTS, DOCUMENTS = 8, 400
+
+
+def slow_query(ids: list[str]) -> dict[str, Any]:
+    """Every document, but to score these takes milliseconds each."""
+    slow = {"script_score": {"query": {"ids": {"values": ids}}, "script": {"source": SLOW}}}
+    return {"bool": {"should": [slow, {"match_all": {}}]}}
+
+
+def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: RowOf) -> None:
+    stack = new_stack(shards=2)
+    with Door(stack.api()[1]) as door:
+        door.create_index()
+        for at in range(0, DOCUMENTS, DOCUMENTS // SEGMENTS):
+            door.post({f"d{i}": f"harmless {i}" for i in range(at, at + DOCUMENTS // SEGMENTS)})
+            assert len(stack.documents("state")) == at + DOCUMENTS // SEGMENTS  # (which refreshes)
+    everything = {"size": 1000, "_source": False}
+    with closing(SyncSearch(stack.settings)) as search:
+        on_first = search.send(
+            Call("POST", f"/{stack.physical}/_search", orjson.dumps(everything), {"preference": "_shards:0"})
+        )
+        ids = [hit["_id"] for hit in on_first["hits"]["hits"]]
+        assert 0 < len(ids) < DOCUMENTS
+        plan = body(slow_query(ids), DOCUMENTS, False, 0.1)
+        asked = search_call(stack.physical, plan, 60)
+        naive = search.send(replace(asked, params={}))
+        assert naive["timed_out"], naive["took"]
+        with pytest.raises(BackendUnavailable):
+            _whole(search.send(asked), Stopwatch())
+    both = asyncio.run(_two_lists(stack, plan))
+    for answer in both:
+        with pytest.raises(BackendUnavailable):
+            _whole(answer, Stopwatch())
+    row(
+        fault="one of two shards does not finish in time",
+        promise="P5",
+        protection="a partial answer is an error",
+        counted="documents missing from an answer",
+        without=DOCUMENTS - len(naive["hits"]["hits"]),
+        with_it=0,
+    )
+
+
+async def _two_lists(stack: Stack, plan: dict[str, Any]) -> list[dict[str, Any]]:
+    search = AsyncSearch(stack.settings)
+    try:
+        answer = await search.send(msearch_call(stack.physical, [plan, plan], 60))
+        return list(answer["responses"])
+    finally:
+        await search.close()

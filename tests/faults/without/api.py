@@ -1,0 +1,81 @@
+"""An API with protections taken out: the controls of the fault tests. `api.py NAME ...`
+
+own_writes        a write that comes again and finds itself stored counts as superseded
+query_tables      every index is searched with the configured encoder's table, whoever encoded it
+blocks            a block of the whole index counts as a refusal of the document
+judged_alone      one document that cannot be read refuses its whole request
+streaming         a stream is read to its end before anything of it is journalled
+bounded_lines     a line is kept however long it is
+"""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from fastapi import Request
+
+import query_api.bodies
+import query_api.ingestion
+from cli.serve import serve
+from query_api.encoders import QueryTables
+from services.documents import Document
+from services.intake import Intake
+from services.opensearch import bulk
+
+
+def own_writes() -> None:
+    query_api.ingestion.forgiven = lambda writes, verdicts, found: list(verdicts)
+
+
+def query_tables() -> None:
+    QueryTables.of = lambda self, generation: self._tables[self.default.fingerprint]  # type: ignore[method-assign]
+    QueryTables.serves = lambda self, fingerprint: True  # type: ignore[method-assign]
+
+
+def blocks() -> None:
+    judge = bulk.judge
+
+    def judged(status: int, error: Any) -> bulk.Verdict | None:
+        if bulk.kind_of(error) == bulk.BLOCKED:
+            return bulk.Verdict(bulk.Outcome.REFUSED, bulk.BLOCKED)
+        return judge(status, error)
+
+    bulk.judge = judged
+
+
+def judged_alone() -> None:
+    def receive(self: Intake, position: int, parse: Callable[[], Document]) -> None:
+        self._ready.append((position, parse()))
+
+    Intake.receive = receive  # type: ignore[method-assign]
+
+
+def streaming() -> None:
+    in_pieces = query_api.bodies.lines
+
+    async def at_once(request: Request, limit: int, most: int) -> AsyncIterator[list[tuple[int, bytes | None]]]:
+        yield [line async for piece in in_pieces(request, limit, most) for line in piece]
+
+    query_api.bodies.lines = at_once
+
+
+def bounded_lines() -> None:
+    bounded = query_api.bodies.Lines.__init__
+
+    def unbounded(self: query_api.bodies.Lines, max_line_bytes: int) -> None:
+        bounded(self, max_line_bytes * 1000)
+
+    query_api.bodies.Lines.__init__ = unbounded  # type: ignore[method-assign]
+
+
+PROTECTIONS = {one.__name__: one for one in (own_writes, query_tables, blocks, judged_alone, streaming, bounded_lines)}
+
+
+def main(names: Sequence[str]) -> None:
+    for name in names:
+        PROTECTIONS[name]()
+    serve(None, None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
