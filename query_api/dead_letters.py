@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,15 +44,18 @@ _CODES = {
 async def list_dead(parts: Parts, index: str, size: int, cursor: str | None) -> dict[str, Any]:
     """One page of an index's dead documents. Raises NotFound and InvalidInput (`bad_cursor`)."""
     after = None if cursor is None else read_cursor(cursor)
-    generation = await parts.generation(index)
-    answer = await _sent(parts, generation, size, after, whole=False)
-    following = read_next(answer, size)
-    return {
-        "index": index,
-        "total": read_total(answer),
-        "dead": read_dead(answer),
-        "cursor": None if following is None else str(following),
-    }
+
+    async def listed(generation: Generation) -> dict[str, Any]:
+        answer = await parts.search.send(dead_call(generation.physical, size, after))
+        following = read_next(answer, size)
+        return {
+            "index": index,
+            "total": read_total(answer),
+            "dead": read_dead(answer),
+            "cursor": None if following is None else str(following),
+        }
+
+    return await _in_generation(parts, index, listed)
 
 
 @dataclass
@@ -87,7 +90,7 @@ class Retry:
         step = self.parts.settings.message_documents
         seen, total = 0, None
         while True:
-            page = await _sent(self.parts, self.generation, step, after, whole=True)
+            page = await self.parts.search.send(dead_call(self.generation.physical, step, after, whole=True))
             found = read_hits(page)
             total = read_total(page) if total is None else total
             seen += len(found)
@@ -171,17 +174,22 @@ class Retry:
 async def retry_dead(parts: Parts, index: str, request: RetryRequest) -> dict[str, Any]:
     """Puts some or all dead documents back to pending. Raises NotFound, InvalidInput and BackendUnavailable."""
     after = None if request.cursor is None else read_cursor(request.cursor)
-    retry = Retry(parts, await parts.generation(index))
-    try:
+
+    async def retried(generation: Generation) -> dict[str, Any]:
+        retry = Retry(parts, generation)
         return await (retry.all(after) if request.all else retry.these(request.ids or ()))
-    except NotFound:
-        parts.forget(index)
-        raise
+
+    return await _in_generation(parts, index, retried)
 
 
-async def _sent(parts: Parts, generation: Generation, size: int, after: Cursor | None, *, whole: bool) -> Any:
+async def _in_generation(
+    parts: Parts, index: str, act: Callable[[Generation], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Acts on the index's generation; one that was swapped and removed meanwhile is looked up once more."""
     try:
-        return await parts.search.send(dead_call(generation.physical, size, after, whole=whole))
-    except NotFound:
-        parts.forget(generation.index)
-        raise
+        return await act(await parts.generation(index))
+    except NotFound as error:
+        if error.code != "index_not_found":
+            raise
+        parts.forget(index)
+        return await act(await parts.generation(index))

@@ -1,0 +1,147 @@
+"""`sparsewell dead`: documents that could not be encoded, and another try for them."""
+
+import json as jsonlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, help="List documents that could not be encoded, and try them again.")
+
+_PAGE = 100  # documents the API lists in one answer
+_BATCH = 1000  # ids it takes in one request
+_NAMED = 20  # documents that are named, of those that were not retried
+
+Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
+Json = Annotated[bool, typer.Option("--json", help="print what the API answered")]
+
+
+@app.command("list")
+def list_(
+    index: Annotated[str, typer.Argument(help="index to look at")],
+    size: Annotated[int, typer.Option("--size", "-n", min=1, help="documents to show, the latest deaths first")] = 20,
+    json: Json = False,
+    api_url: Api = None,
+) -> None:
+    """Show what died, of what, and after how many attempts."""
+    ask = _asker(api_url, index)
+    answer = ask("GET", "", {"size": min(size, _PAGE)}, None)
+    while answer["cursor"] is not None and (missing := size - len(answer["dead"])) > 0:
+        more = ask("GET", "", {"size": min(missing, _PAGE), "cursor": answer["cursor"]}, None)
+        answer = more | {"dead": answer["dead"] + more["dead"]}
+    if json:
+        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    _show(answer, Console(highlight=False))
+
+
+@app.command()
+def retry(
+    index: Annotated[str, typer.Argument(help="index to look at")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="documents to try again")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all that are dead")] = False,
+    json: Json = False,
+    api_url: Api = None,
+) -> None:
+    """Put dead documents back to pending, with as many attempts as new ones; exit status 1 when some were not."""
+    from services.errors import InvalidInput
+
+    if bool(ids) == every:
+        raise InvalidInput("ids_or_all", "Name the documents to try again, or say --all.")
+    answers = list(_retried(_asker(api_url, index), ids or []))
+    answer = {
+        "index": index,
+        "retried": [one for answer in answers for one in answer["retried"]],
+        "not_retried": [one for answer in answers for one in answer["not_retried"]],
+        "failed": sum(answer["failed"] for answer in answers),
+        "queued": all(answer["queued"] for answer in answers),
+    }
+    if json:
+        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+    else:
+        _tell(answer)
+    if answer["failed"]:
+        raise typer.Exit(1)
+
+
+Ask = Callable[[str, str, dict[str, Any], dict[str, Any] | None], dict[str, Any]]
+
+
+def _asker(api_url: str | None, index: str) -> Ask:
+    """Asks the API about the dead documents of an index. Raises SparsewellError with the API's own code and words."""
+    import httpx
+
+    from cli.api_answers import api_address, away, connect, index_path, read_answer
+    from services.settings import Settings
+
+    base = api_address(Settings.read(), api_url)
+    path = f"{index_path(index)}/dead"
+
+    def ask(method: str, below: str, parameters: dict[str, Any], body: dict[str, Any] | None) -> dict[str, Any]:
+        with connect(base, timeout=60) as client:
+            try:
+                return read_answer(client.request(method, path + below, params=parameters, json=body))
+            except httpx.HTTPError as error:
+                raise away(base, error) from None
+
+    return ask
+
+
+def _retried(ask: Ask, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The answers to as many requests as it takes; no ids: all that are dead."""
+    from cli.api_answers import utf8
+
+    for at in range(0, len(ids), _BATCH):
+        yield ask("POST", "/retry", {}, {"ids": [utf8(one, "An id") for one in ids[at : at + _BATCH]]})
+    cursor: str | None = None
+    while not ids:
+        answer = ask("POST", "/retry", {}, {"all": True} | ({"cursor": cursor} if cursor else {}))
+        yield answer
+        cursor = answer["cursor"]
+        if cursor is None:
+            return
+
+
+def _show(answer: dict[str, Any], console: "Console") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not answer["dead"]:
+        console.print("No document is dead.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("died", "id", "title", "attempts", "reason"):
+        table.add_column(name, justify="right" if name == "attempts" else "left", overflow="fold")
+    for one in answer["dead"]:
+        earlier = one["earlier"]
+        attempts = str(one["attempts"]) + (f" + {earlier['attempts']}" if earlier else "")
+        reason = Text.assemble((one["error"]["code"], "bold"), f"  {_line(one['error']['reason'])}")
+        died = (one["dead_at"] or "before it was recorded")[:19].replace("T", " ")
+        # Text as it is: a title may hold what rich takes for markup.
+        table.add_row(*(Text(_line(cell)) for cell in (died, one["id"], one["title"] or "", attempts)), reason)
+    console.print(table)
+    if answer["total"] > len(answer["dead"]):
+        console.print(Text(f"{len(answer['dead']):,} of {answer['total']:,}; --size shows more.", "dim"))
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    retried, failed = len(answer["retried"]), answer["failed"]
+    print(f"{retried:,} document{'' if retried == 1 else 's'} pending again.")
+    if retried and not answer["queued"]:
+        print("The queue was not reached: the sweeper enqueues them when their lease is over.")
+    if failed:
+        print(f"{failed:,} not retried:")
+    for one in answer["not_retried"][:_NAMED]:
+        print(f"  {_line(one['id'])}: {one['reason']} [{one['code']}]")
+    if failed > _NAMED:
+        print("  … (--json names more)")
+
+
+def _line(text: str) -> str:
+    """On one line, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text)
