@@ -75,24 +75,21 @@ def test_every_character_and_every_piece_belongs_to_a_window(text: str, size: in
     windows = pieces.windows(text, size, overlap)
     check(text, windows, size, overlap)
     whole = [piece for window in pieces.windows(text, 10**9, 0) for piece in window.piece_ids]
-    assert _joined(windows, whole, overlap) == whole
+    assert len(whole) in _ends(windows, whole, overlap)
 
 
-def _joined(windows: list[Window], whole: list[int], overlap: int) -> list[int]:
-    """Puts the pieces together again, checking that neighbours share between half of `overlap` and `overlap`."""
-    if not windows:
-        return []
-    joined = list(windows[0].piece_ids)
-    for window in windows[1:]:
+def _ends(windows: list[Window], whole: list[int], overlap: int) -> set[int]:
+    """Where in the whole text's pieces the last window may end, if neighbours share half of `overlap` to `overlap`.
+
+    Several places, when pieces repeat: of ":::::" nobody can say which two are shared.
+    """
+    ends = {0}
+    for number, window in enumerate(windows):
         ids = list(window.piece_ids)
-        shared = [
-            n
-            for n in range((overlap + 1) // 2, overlap + 1)
-            if joined[len(joined) - n :] == ids[:n] and whole[len(joined) - n : len(joined) - n + len(ids)] == ids
-        ]
-        assert shared, "neighbours share too few or too many pieces"
-        joined = whole[: len(joined) - shared[0] + len(ids)]
-    return joined
+        shared = range((overlap + 1) // 2, overlap + 1) if number else [0]
+        ends = {end - n + len(ids) for end in ends for n in shared if whole[end - n : end - n + len(ids)] == ids}
+        assert ends, "neighbours share too few or too many pieces"
+    return ends
 
 
 @pytest.mark.parametrize("text", AWKWARD)
