@@ -16,6 +16,8 @@ from faults.history import check
 from faults.processes import Running, wait_for
 from faults.proxy import Proxy
 from faults.stack import INDEX, Stack
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.nodes import LEFT_ALONE_SECONDS
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -73,6 +75,19 @@ def test_the_connection_to_opensearch_is_cut_after_the_request(
         without=without,
         with_it=stale,
     )
+
+
+def test_an_address_that_comes_back_is_asked_again(new_stack: NewStack, proxy: Proxy) -> None:
+    stack = new_stack()
+    both = stack.settings.model_copy(update={"opensearch_url": f"{proxy.url},{stack.settings.opensearch_url}"})
+    ask = Call("GET", "/_cluster/health")
+    with closing(SyncSearch(both)) as search:
+        proxy.refuses = True
+        assert all(search.send(ask)["status"] for _ in range(5))
+        proxy.refuses = False
+        # (a request that it takes is cut, and answered by the other one)
+        proxy.cut_answers(b"GET /_cluster/health")
+        wait_for(lambda: search.send(ask)["status"] and proxy.cuts, LEFT_ALONE_SECONDS + 5, "it is asked again")
 
 
 HEAD = (

@@ -143,7 +143,7 @@ def test_its_write_queue_has_one_place(new_node: NewNode, new_stack: NewStack, r
 
         def post(number: int) -> None:
             with Door(url, history=door.history) as mine:
-                for at in range(10):
+                for at in range(5):
                     texts = {f"{number}-{at}-{i}": f"harmless {number} {at} {i} " + "x " * 2000 for i in range(20)}
                     # as Retry-After asks a client to
                     for _ in range(20):
@@ -158,7 +158,7 @@ def test_its_write_queue_has_one_place(new_node: NewNode, new_stack: NewStack, r
         for one in several:
             one.join()
         assert rejected(node.url) > 0, "the queue was full"
-        assert len(door.history.ids) == 8 * 10 * 20
+        assert len(door.history.ids) == 8 * 5 * 20
         assert stack.settle() == 0
         kept = check(door.history, stack.final())
     assert kept.dead == []
@@ -167,6 +167,6 @@ def test_its_write_queue_has_one_place(new_node: NewNode, new_stack: NewStack, r
         promise="P1",
         protection="each item of a bulk answer is judged, and sent again where that helps",
         counted="documents lost",
-        without=naive_writers(node.url, 8, 10),
+        without=naive_writers(node.url, 8, 5),
         with_it=len(kept.broken),
     )
