@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from cli.loading.api_door import ApiDoor
     from cli.loading.display import Display
     from cli.loading.record import LoadRecord
-    from cli.loading.refusal import Refusal
     from cli.loading.source import Source
 
 SHOWN_REFUSALS = 10
@@ -110,9 +110,8 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             rest.close()
         if make.unused:
             show.say(f"Columns that are no part of a document were left out: {', '.join(make.unused)} (see --map).")
-    record.forget()
     if rejected is not None:
-        _write_refusals(rejected, record.refusals)
+        _write_refusals(rejected, record)
     raise typer.Exit(report(record, states))
 
 
@@ -195,17 +194,19 @@ def _wait(
             record.accepted = job["accepted"]
             record.refuse([located(refusal, record, sources) for refusal in refusals])
             record.rejected += job["rejected"] - len(refusals)
+        record.save()
     return states
 
 
 def report(record: "LoadRecord", states: Counter[str] | None) -> int:
-    """Prints what became of the documents; returns the exit status."""
-    for refusal in sorted(record.refusals, key=lambda one: one.order)[:SHOWN_REFUSALS]:
+    """Prints what became of the documents, and forgets it; returns the exit status."""
+    for refusal in islice(record.refusals(), SHOWN_REFUSALS):
         name = f" ({refusal.id})" if refusal.id else ""
         typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
     if record.rejected > SHOWN_REFUSALS:
-        typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes the first 1,000.")
+        typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes them down.")
     typer.echo(f"{record.accepted:,} accepted, {record.rejected:,} rejected")
+    record.forget()
     if states is None:
         return 1 if record.rejected else 0
     names = ("encoded", "dead", "superseded")
@@ -213,7 +214,7 @@ def report(record: "LoadRecord", states: Counter[str] | None) -> int:
     return 1 if record.rejected or states["dead"] else 0
 
 
-def _write_refusals(path: Path, refusals: "list[Refusal]") -> None:
+def _write_refusals(path: Path, record: "LoadRecord") -> None:
     with path.open("w", encoding="utf-8") as out:
-        for refusal in sorted(refusals, key=lambda one: one.order):
+        for refusal in record.refusals():
             out.write(json.dumps(refusal.as_json(), ensure_ascii=False) + "\n")

@@ -51,6 +51,7 @@ _COMMANDS = (
     ("worker", "cli.worker", "worker"),
     ("sweeper", "cli.worker", "sweeper"),
     ("load", "cli.load", "load"),
+    ("export", "cli.export", "export"),
     ("eval", "cli.evaluate", "evaluate"),
     ("reindex", "cli.reindex", "reindex"),
     ("demo", "cli.demo", "demo"),

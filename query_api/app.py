@@ -11,7 +11,7 @@ from query_api.page.routes import mount_page
 from query_api.parts import Parts
 from query_api.problems import add_handlers
 from query_api.quick_search import QuickSearch
-from query_api.routes import dead, documents, encoders, health, indexes, search
+from query_api.routes import dead, documents, encoders, export, health, indexes, search
 from services.settings import Settings
 
 
@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(QuickSearch)
     add_handlers(app)
-    for module in (search, documents, dead, indexes, encoders, health):
+    for module in (search, documents, dead, export, indexes, encoders, health):
         app.include_router(module.router)
     mount_page(app)
     return app

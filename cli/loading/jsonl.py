@@ -12,7 +12,7 @@ from services.errors import InvalidInput
 from services.opensearch.generations import STATES
 
 # What `sparsewell export` writes beside the document itself.
-EXPORTED_MEMBERS = ("state", "encoder", "windows")
+EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
 
 
 class JsonLines:

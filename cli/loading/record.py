@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Self
+
+import orjson
 
 from cli.loading.refusal import Refusal
 from cli.loading.source import Place, Source
 
-KEPT_REFUSALS = 1000
+# Refusals are put in order when there are no more than this; of a file that is wrong throughout they come as they came.
+SORTED_REFUSALS = 10_000
 
 
 @dataclass
@@ -27,7 +31,8 @@ class LoadRecord:
     sent: int = 0
     accepted: int = 0
     rejected: int = 0
-    refusals: list[Refusal] = field(default_factory=list)
+    refused_bytes: int = 0
+    _refusals: list[bytes] = field(default_factory=list)  # lines that `save` adds to the file of refusals
 
     @property
     def resumed(self) -> bool:
@@ -50,17 +55,19 @@ class LoadRecord:
                 int(stored["sent"]),
                 int(stored["accepted"]),
                 int(stored["rejected"]),
-                [Refusal(**refusal) for refusal in stored["refusals"]],
+                int(stored["refused_bytes"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return cls(path, content)
 
     def refuse(self, refusals: list[Refusal]) -> None:
+        """Counts refusals; the next `save` keeps them."""
         self.rejected += len(refusals)
-        self.refusals += refusals[: max(0, KEPT_REFUSALS - len(self.refusals))]
+        self._refusals += [orjson.dumps(asdict(refusal)) + b"\n" for refusal in refusals]
 
     def save(self) -> None:
-        """Writes the record, whole or not at all."""
+        """Writes the record, whole or not at all, and before it what was refused since the last time."""
+        self._save_refusals()
         stored = {
             "content": self.content,
             "place": asdict(self.place),
@@ -69,14 +76,41 @@ class LoadRecord:
             "sent": self.sent,
             "accepted": self.accepted,
             "rejected": self.rejected,
-            "refusals": [refusal.as_json() for refusal in self.refusals],
+            "refused_bytes": self.refused_bytes,
         }
         scratch = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         scratch.write_text(json.dumps(stored))
         scratch.replace(self.path)
 
+    def _save_refusals(self) -> None:
+        if not self._refusals:
+            return
+        with self._refused.open("ab") as out:
+            # (what a load that died had added is not in its record, and comes again)
+            out.truncate(self.refused_bytes)
+            out.writelines(self._refusals)
+        self.refused_bytes += sum(map(len, self._refusals))
+        self._refusals = []
+
+    @property
+    def _refused(self) -> Path:
+        return self.path.with_suffix(".refused")
+
+    def refusals(self) -> Iterator[Refusal]:
+        """Everything that was refused and saved: by file and line, or if that is too much in order of appearance."""
+        if not self.refused_bytes:
+            return
+        with self._refused.open("rb") as lines:
+            found = (Refusal(**orjson.loads(line)) for line in lines)
+            first = list(islice(found, SORTED_REFUSALS + 1))
+            if len(first) <= SORTED_REFUSALS:
+                first.sort(key=lambda one: one.order)
+            yield from first
+            yield from found
+
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)
+        self._refused.unlink(missing_ok=True)
 
 
 def content_identity(sources: Sequence[Source]) -> str:

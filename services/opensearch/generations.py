@@ -44,6 +44,11 @@ def resolve_call(names: Names, index: str) -> Call:
     return Call("GET", f"/{names.alias(index)}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
 
 
+def generation_call(physical: str) -> Call:
+    """Asks for one generation by its own name."""
+    return Call("GET", f"/{physical}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
+
+
 def list_call(names: Names) -> Call:
     """Asks for all generations that an alias points to."""
     return Call(

@@ -1,7 +1,9 @@
 """`sparsewell load` of every kind of source, as a process, against a live API."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -10,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from backports import zstd
 
 from infra.processes import Child
 from infra.stack.parts import settings_environment
@@ -135,6 +140,86 @@ def test_a_killed_load_of_several_files_goes_on_and_notices_a_change(
     done = load(*arguments)
     assert "has changed since" in done.stderr
     assert done.stdout.splitlines() == ["349 accepted, 0 rejected"]
+
+
+def test_a_directory_is_loaded_with_its_paths_as_ids(
+    load: Command, api: httpx.Client, worker: Child, tmp_path: Path
+) -> None:
+    root = tmp_path / "handbook"
+    for name, content in {
+        "index.md": b"---\ntags: [start, help]\nauthor: me\n---\n# Welcome\n\nRead this first.\n",
+        "guide/page.html": b"<title>Guide</title><script>no()</script><p>How to <b>begin</b>.",
+        "guide/notes.txt.gz": gzip.compress(b"Plain notes."),
+        "guide/latin.txt": b"caf\xe9",
+        "guide/empty.md": b"",
+        ".git/config.txt": b"no",
+        "guide/data.bin": b"\0",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    (root / "guide" / "back").symlink_to(root)
+    refused = tmp_path / "refused.jsonl"
+    done = load(root, "-i", "handbook", "--create", "--field", "tags=keyword", "--rejected", refused)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "guide/empty.md: It has no text. [empty_file]",
+        "guide/latin.txt: Line 1, byte 4 is 0xe9, which is not UTF-8: "
+        "convert the file, for example with iconv. [not_utf8]",
+        "3 accepted, 2 rejected",
+        "3 encoded",
+    ], done.stderr
+    assert "1 hidden, 1 links to directories that are read anyway, 1 of other kinds" in done.stderr
+    assert "left out: author" in done.stderr
+    found = [json.loads(line) for line in refused.read_text().splitlines()]
+    assert [(one["file"], one["code"]) for one in found] == [
+        ("guide/empty.md", "empty_file"), ("guide/latin.txt", "not_utf8"),
+    ]  # fmt: skip
+    assert stored(api, "handbook", "index.md") == {
+        "title": "Welcome", "text": "Read this first.\n", "metadata": {"tags": ["start", "help"]},
+    }  # fmt: skip
+    assert stored(api, "handbook", "guide/page.html") == {"title": "Guide", "text": "How to begin."}
+    assert stored(api, "handbook", "guide/notes.txt.gz")["text"] == "Plain notes."
+
+
+def test_a_table_of_columns_is_loaded_by_row_groups(load: Command, api: httpx.Client, tmp_path: Path) -> None:
+    path = tmp_path / "books.parquet"
+    table = pa.table(
+        {
+            "isbn": pa.array(range(250), pa.int64()),
+            "body": [None if n == 77 else f"words {n}" for n in range(250)],
+            "info": [{"year": n, "tags": ["a", "b"]} for n in range(250)],
+            "vector": [[0.5] * 8] * 250,
+        }
+    )
+    pq.write_table(table, path, row_group_size=60)
+    done = load(
+        path, "-i", "books", "--create", "--field", "year=number", "--map", "id=isbn", "--map", "text=body",
+        "--map", "metadata.year=info.year", "--map", "metadata.tags=info.tags", "--batch", 40, "--no-wait",
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "line 78 (77): A document needs a `text`. [missing_text]", "249 accepted, 1 rejected",
+    ], done.stderr  # fmt: skip
+    assert "left out: vector" in done.stderr
+    assert stored(api, "books", "249") == {"text": "words 249", "metadata": {"year": 249, "tags": ["a", "b"]}}
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".xz", ".zst"])
+def test_other_compressions_are_loaded(load: Command, api: httpx.Client, tmp_path: Path, suffix: str) -> None:
+    pack = {".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd.compress}[suffix]
+    path = tmp_path / f"a.tsv{suffix}"
+    path.write_bytes(pack(b'id\ttext\n1\t"tab\there"\n'))
+    done = load(path, "-i", "papers", "--create", "--no-wait", "--id-from", "@content")
+    assert done.stdout.splitlines() == ["1 accepted, 0 rejected"], done.stderr
+
+
+def test_every_refusal_is_written_down(load: Command, api: httpx.Client, tmp_path: Path) -> None:
+    path, refused = tmp_path / "a.csv", tmp_path / "refused.jsonl"
+    path.write_text("id,text,year\n" + "".join(f"{n},a,MM\n" for n in range(1500)))
+    done = load(path, "-i", "papers", "--create", "--field", "year=number", "--rejected", refused)
+    assert done.returncode == 1
+    assert "... and 1,490 more" in done.stdout
+    assert "0 accepted, 1,500 rejected" in done.stdout
+    assert [json.loads(line)["line"] for line in refused.read_text().splitlines()] == list(range(2, 1502))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cli.api_answers import read_answer
 from cli.load import parse_fields
 from cli.loading.queue_door import contiguous, parsed
-from cli.loading.record import KEPT_REFUSALS, LoadRecord, record_name
+from cli.loading.record import LoadRecord, record_name
 from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch, Place
@@ -52,11 +52,35 @@ def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
     assert not LoadRecord.open(tmp_path / "r.json", "c").resumed
 
 
-def test_refusals_are_all_counted_and_the_first_kept(tmp_path: Path) -> None:
-    record = LoadRecord(tmp_path / "r.json")
+def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: Path) -> None:
+    record = LoadRecord(tmp_path / "r.json", "c")
     for _ in range(3):
-        record.refuse([Refusal(i, None, "x", "y") for i in range(600)])
-    assert (record.rejected, len(record.refusals)) == (1800, KEPT_REFUSALS)
+        record.refuse([Refusal(i, None, "x", "y") for i in range(600, 0, -1)])
+        record.save()
+    assert record.rejected == 1800
+    assert [one.line for one in record.refusals()] == sorted(list(range(1, 601)) * 3)
+    record.refuse([Refusal(1, None, "x", "died before this was recorded")])
+    record._save_refusals()
+    again = LoadRecord.open(record.path, "c")
+    again.refuse([Refusal(9, None, "x", "last", "z")])
+    again.save()
+    assert list(again.refusals())[-1].reason == "last"
+    assert len(list(again.refusals())) == 1801
+    LoadRecord(record.path, "c").refuse([])
+    anew = LoadRecord(record.path, "c")
+    anew.refuse([Refusal(2, None, "x", "y")])
+    anew.save()
+    assert len(list(anew.refusals())) == 1
+    anew.forget()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_very_many_refusals_come_as_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.loading.record.SORTED_REFUSALS", 5)
+    record = LoadRecord(tmp_path / "r.json", "c")
+    record.refuse([Refusal(i, None, "x", "y") for i in range(9, 0, -1)])
+    record.save()
+    assert [one.line for one in record.refusals()] == list(range(9, 0, -1))
 
 
 def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:

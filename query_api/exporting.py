@@ -1,0 +1,140 @@
+"""One page of an export as a stream of lines: documents, then one line that says where the next page begins.
+
+A page that lacks its last line was cut; it is asked for again with the same cursor. The snapshot is let go of by the
+page after the last document, which has no others: it can be asked for twice as well.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import orjson
+
+from query_api.parts import Parts
+from services.errors import InvalidInput, NotFound, SparsewellError
+from services.index_spec import Generation
+from services.opensearch.export import (
+    EXPORTED_STATES,
+    Place,
+    bad_cursor,
+    close_call,
+    count_call,
+    exported,
+    open_call,
+    page_call,
+    read_count,
+    read_page,
+)
+from services.opensearch.generations import generation_call, read_generation, refresh_call
+from services.query_table import QueryTable
+
+MAX_PAGE_DOCUMENTS = 10_000
+# A page ends when it has this many bytes; what is asked of OpenSearch at a time is sized for a quarter of it.
+PAGE_BYTES = 16 * 1024**2
+_FIRST, _MOST = 20, 500  # documents of one request to OpenSearch
+
+
+class Export:
+    """One request for a page."""
+
+    def __init__(self, parts: Parts, index: str, size: int) -> None:
+        self._parts = parts
+        self._index = index
+        self._size = size
+
+    async def stream(
+        self, states: Sequence[str] | None, vectors: bool | None, cursor: str | None
+    ) -> AsyncIterator[bytes]:
+        """The lines. Whatever goes wrong before the first document raises here, not in the stream.
+
+        Raises NotFound (`index_not_found`, `cursor_expired`), InvalidInput (`bad_cursor`), EncoderMismatch.
+        """
+        parts = self._parts
+        if cursor is None:
+            place = await self._begin(tuple(states or EXPORTED_STATES), bool(vectors))
+        else:
+            place = Place.read(cursor, parts.names.every_generation(self._index))
+            if (states and set(states) != set(place.states)) or vectors not in (None, place.vectors):
+                raise InvalidInput("bad_cursor", "A cursor keeps `state` and `vectors` of the first page.")
+        if place.ended:
+            return self._end(place, 0, last=True)
+        try:
+            table = parts.tables.of(await self._generation(place.physical)) if place.vectors else None
+            first = await self._documents(place, min(_FIRST, self._size), table)
+        except SparsewellError:
+            if cursor is None:
+                await self._close(place)
+            raise
+        return self._lines(first, table, alone=cursor is None)
+
+    async def _begin(self, states: tuple[str, ...], vectors: bool) -> Place:
+        send = self._parts.search.send
+        generation = await self._parts.generation(self._index)
+        try:
+            # what was acknowledged before the export began is in it
+            await send(refresh_call(generation.physical))
+            opened = await send(open_call(generation.physical))
+        except NotFound:
+            self._parts.forget(self._index)
+            raise
+        snapshot = opened["pit_id"]
+        total = read_count(await send(count_call(snapshot, states)))
+        return Place(generation.physical, snapshot, opened["_shards"]["total"], total, states, vectors)
+
+    async def _generation(self, physical: str) -> Generation:
+        """The one that the export began with, which may not be the one that is searched by now."""
+        active = await self._parts.generation(self._index)
+        if active.physical == physical:
+            return active
+        return read_generation(await self._parts.search.send(generation_call(physical)), self._index)
+
+    async def _documents(self, place: Place, size: int, table: QueryTable | None) -> tuple[list[bytes], Place]:
+        try:
+            answer = await self._parts.search.send(page_call(place, size))
+        except NotFound:
+            raise NotFound(
+                "cursor_expired", "The snapshot of this export is gone: begin again, without a cursor."
+            ) from None
+        except InvalidInput:
+            raise bad_cursor() from None
+        hits, after = read_page(place, size, answer)
+        return [orjson.dumps(exported(hit, table)) + b"\n" for hit in hits], after
+
+    async def _lines(
+        self, first: tuple[list[bytes], Place], table: QueryTable | None, *, alone: bool
+    ) -> AsyncIterator[bytes]:
+        lines, place = first
+        documents = length = 0
+        while True:
+            size = sum(map(len, lines))
+            documents, length = documents + len(lines), length + size
+            if lines:
+                yield b"".join(lines)
+            if place.ended or documents >= self._size or length >= PAGE_BYTES:
+                break
+            fitting = PAGE_BYTES // 4 * len(lines) // size if size else _FIRST
+            try:
+                wanted = min(max(1, fitting), _MOST, self._size - documents)
+                lines, place = await self._documents(place, wanted, table)
+            except SparsewellError:
+                # The page ends here, whole; what is wrong is the answer to the next one.
+                break
+        # a first page without documents is the only one; no other closes what its own cursor needs
+        async for line in self._end(place, documents, last=alone and place.ended and not documents):
+            yield line
+
+    async def _close(self, place: Place) -> None:
+        with suppress(SparsewellError):  # it ends by itself as well
+            await self._parts.search.send(close_call(place.snapshot))
+
+    async def _end(self, place: Place, documents: int, *, last: bool) -> AsyncIterator[bytes]:
+        """The line after the documents. There is no cursor in the very last one."""
+        if last:
+            await self._close(place)
+        told = {
+            "index": self._index,
+            "documents": documents,
+            "exported": place.exported,
+            "total": place.total,
+            "cursor": None if last else str(place),
+        }
+        yield orjson.dumps({"export": told}) + b"\n"

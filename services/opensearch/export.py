@@ -1,0 +1,158 @@
+"""All documents of a generation as they were at one moment: a snapshot, read shard by shard in the engine's own order.
+
+A point in time of OpenSearch (2.4 and later) stands still while writes go on. Within a shard the engine's document
+number orders its documents and costs nothing to sort by; over several shards it is not unique, and the tiebreaker that
+is (`_shard_doc`) came with 3.3 only. So each shard is read on its own, as the slice that is exactly this shard.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import orjson
+
+from services.errors import InvalidInput
+from services.opensearch.client import Call
+from services.opensearch.journal import DEAD, ENCODED, PENDING, read_windows
+from services.query_table import QueryTable
+
+EXPORTED_STATES = (PENDING, ENCODED, DEAD)
+KEPT = "5m"  # how long the snapshot waits for the next page
+_SHOWN = ("title", "text", "metadata", "version", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Up to where an export is: everything that the next page needs, so that any API process can give it."""
+
+    physical: str
+    snapshot: str
+    shards: int
+    total: int
+    states: tuple[str, ...]
+    vectors: bool
+    shard: int = 0
+    after: int | None = None
+    exported: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.shard >= self.shards
+
+    def __str__(self) -> str:
+        values = orjson.dumps([getattr(self, name) for name in self.__slots__])
+        return base64.urlsafe_b64encode(values).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, cursor: str, every_generation: str) -> Self:
+        """The place that `str` made a text of, in a generation of that name. Raises InvalidInput (`bad_cursor`)."""
+        try:
+            values = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+            place = cls(*values)
+        except (ValueError, TypeError, binascii.Error):
+            raise bad_cursor() from None
+        if not place._sound() or not place.physical.startswith(every_generation.removesuffix("*")):
+            raise bad_cursor()
+        return replace(place, states=tuple(place.states))
+
+    def _sound(self) -> bool:
+        whole = (self.shards, self.total, self.shard, self.exported, 0 if self.after is None else self.after)
+        return (
+            all(isinstance(text, str) for text in (self.physical, self.snapshot))
+            and all(isinstance(number, int) and 0 <= number < 2**31 for number in whole)
+            and isinstance(self.states, list)
+            and bool(self.states)
+            and all(state in EXPORTED_STATES for state in self.states)
+            and isinstance(self.vectors, bool)
+        )
+
+
+def bad_cursor() -> InvalidInput:
+    """The error for a cursor that no page gave."""
+    return InvalidInput("bad_cursor", "`cursor` is none that this export gave out; leave it away for the first page.")
+
+
+def open_call(physical: str) -> Call:
+    """Takes the snapshot."""
+    return Call("POST", f"/{physical}/_search/point_in_time", params={"keep_alive": KEPT})
+
+
+def close_call(snapshot: str) -> Call:
+    """Lets go of it."""
+    return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [snapshot]}))
+
+
+def count_call(snapshot: str, states: Sequence[str]) -> Call:
+    """Counts what will be exported."""
+    body = {"size": 0, "track_total_hits": True, "query": _query(states), "pit": _snapshot(snapshot)}
+    return _search(body)
+
+
+def read_count(answer: Mapping[str, Any]) -> int:
+    return int(answer["hits"]["total"]["value"])
+
+
+def page_call(place: Place, size: int) -> Call:
+    """The next documents of the shard that is read."""
+    names = (*_SHOWN, "error", *(("encoder", "windows") if place.vectors else ()))
+    body: dict[str, Any] = {
+        "size": size,
+        "query": _query(place.states),
+        "sort": [{"_doc": "asc"}],
+        "pit": _snapshot(place.snapshot),
+        "track_total_hits": False,
+        "_source": {"includes": list(names)},
+    }
+    if place.shards > 1:
+        body["slice"] = {"id": place.shard, "max": place.shards}
+    if place.after is not None:
+        body["search_after"] = [place.after]
+    return _search(body)
+
+
+def read_page(place: Place, size: int, answer: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Place]:
+    """The hits, and the place after them. Raises InvalidInput (`bad_cursor`) for those of another index."""
+    hits = answer["hits"]["hits"]
+    if any(hit["_index"] != place.physical for hit in hits):
+        raise bad_cursor()
+    place = replace(place, snapshot=answer.get("pit_id", place.snapshot), exported=place.exported + len(hits))
+    if len(hits) < size:
+        return hits, replace(place, shard=place.shard + 1, after=None)
+    return hits, replace(place, after=hits[-1]["sort"][0])
+
+
+def exported(hit: Mapping[str, Any], table: QueryTable | None) -> dict[str, Any]:
+    """A document as it was sent, with its version and state; with a table its vectors as well, window by window."""
+    source = hit["_source"]
+    document = {"id": hit["_id"]} | {name: source[name] for name in _SHOWN if name in source}
+    if source["state"] == DEAD and "error" in source:
+        document["error"] = source["error"]
+    if table is None or "windows" not in source:
+        return document
+    windows = []
+    for window in read_windows(source):
+        ids = window.vector.ids.tolist()
+        windows.append(
+            {
+                "start": window.start,
+                "end": window.end,
+                "ids": ids,
+                "pieces": [table.piece(i) for i in ids],
+                "weights": window.vector.weights.tolist(),
+            }
+        )
+    return document | {"encoder": source["encoder"], "windows": windows}
+
+
+def _query(states: Sequence[str]) -> dict[str, Any]:
+    return {"bool": {"filter": [{"terms": {"state": list(states)}}]}}
+
+
+def _snapshot(snapshot: str) -> dict[str, str]:
+    return {"id": snapshot, "keep_alive": KEPT}
+
+
+def _search(body: Mapping[str, Any]) -> Call:
+    return Call("POST", "/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
