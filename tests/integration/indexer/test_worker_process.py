@@ -117,7 +117,7 @@ def test_a_message_that_kills_whoever_journals_it_is_refused_in_its_job(
             return False
         return [r["code"] for r in record["rejections"]] == ["attempts_exhausted"]
 
-    # Celery waits for ten seconds before it calls a process lost.
+    # Each process that is lost takes some seconds: Celery waits before it calls it lost.
     eventually(refused, 120, "it was given up")
     eventually(lambda: _found(journal, ["g"]), 20, "the other message is journalled")
     eventually(lambda: broker.llen(INGEST_QUEUE) == broker.hlen("unacked") == 0, 10, "nothing goes round")
