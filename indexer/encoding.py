@@ -9,6 +9,7 @@ from services.documents import joined_text
 from services.errors import SparsewellError
 from services.manifest import WindowSettings
 from services.opensearch.journal import EncodedWindow, Stored
+from services.vectors import SparseVector
 
 # Windows of one run of the encoder: a few of its own batches. While a run computes, the one before is written; so the
 # last run of a message is the only one that waits for its write (docs/decisions/0062).
@@ -85,7 +86,17 @@ def encode(encoder: Encoder, group: Sequence[Cut]) -> list[Encoded | Failed]:
             return [Failed.by(group[0].stored, error)]
         return [outcome for one in group for outcome in encode(encoder, [one])]
     found = iter(vectors)
-    return [
-        Encoded(one.stored, [EncodedWindow(window.start, window.end, next(found)) for window in one.windows])
-        for one in group
-    ]
+    return [_bounded(encoder, one, [next(found) for _ in one.windows]) for one in group]
+
+
+def _bounded(encoder: Encoder, one: Cut, vectors: Sequence[SparseVector]) -> Encoded | Failed:
+    """The encoded document, unless a vector has more weights than its encoder ever gives.
+
+    Each weight is a posting and four stored bytes: an encoder out of its mind would give one for every piece there is.
+    """
+    most, limit = max(map(len, vectors), default=0), encoder.manifest.top_k
+    if most > limit:
+        reason = f"The encoder gave a window {most:,} weights; it gives {limit} at most."
+        return Failed(one.stored, "too_many_weights", reason, final=True)
+    spans = zip(one.windows, vectors, strict=True)
+    return Encoded(one.stored, [EncodedWindow(window.start, window.end, vector) for window, vector in spans])

@@ -118,3 +118,25 @@ def test_runs_are_bounded_and_longest_first(encoder: Encoder) -> None:
 
 def test_no_documents_are_no_run() -> None:
     assert list(runs([])) == []
+
+
+class GivesTooMuch(FailsAt):
+    """The encoder, but windows with a certain piece have a weight for every piece there is."""
+
+    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+        vectors = self._encoder.encode(windows)
+        everything = SparseVector.of(range(30_000), [1.0] * 30_000)
+        return [
+            everything if self._piece in window.piece_ids else vector
+            for window, vector in zip(windows, vectors, strict=True)
+        ]
+
+
+def test_a_vector_with_more_weights_than_its_encoder_ever_gives_fails_alone(encoder: Encoder) -> None:
+    group = cuts(encoder, "one two", "poison", "three")
+    outcomes = encode(GivesTooMuch(encoder, "poison", ValueError()), group)
+    assert [isinstance(one, Encoded) for one in outcomes] == [True, False, True]
+    failed = outcomes[1]
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.final) == ("too_many_weights", True)
+    assert "30,000" in failed.reason
