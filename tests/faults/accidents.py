@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from celery.worker import request
 
 from indexer.app import create_celery
 from indexer.settings import WorkerSettings
@@ -100,6 +101,9 @@ def _spoilt(text: str, vector: SparseVector) -> SparseVector:
 def work(change: Callable[[object], None] = lambda app: None) -> int:
     """Works until it is stopped. `change` is done to the Celery application before."""
     logging.basicConfig(level=logging.INFO)
+    # "Task accepted" is logged: from then on the parent knows which process has it.
+    logging.getLogger("celery.worker.request").setLevel(logging.DEBUG)
+    request.__optimize__()
     settings = Settings.read()
     encoder = load_encoder(settings.encoder)
     app = create_celery(settings, WorkerSettings.read(), lambda _: Accidents(encoder))

@@ -91,10 +91,10 @@ class Running:
         processes.stop(self.child, 0)
 
     def close(self) -> None:
-        """Whatever state it is in: it is gone afterwards."""
+        """Whatever state it is in: it is gone afterwards. Nobody needs its last words, so it is not asked to end."""
         if self.alive:
-            self.resume()
-        processes.stop(self.child, 10)
+            self.kill()
+        processes.stop(self.child, 0)
 
 
 class RedisProcess:
@@ -107,10 +107,14 @@ class RedisProcess:
     def __init__(self, directory: Path, local: LocalSettings, *, append_only: bool = True, max_memory: int = 0) -> None:
         self.append_only, self.max_memory = append_only, max_memory
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = self.database(0)
         self._account = child_account(local.run_as)
         self._directory = directory
         self._running: Running | None = None
+
+    def database(self, number: int) -> str:
+        """The address of one of its sixteen databases: installations that share a Redis must not share a queue."""
+        return f"redis://127.0.0.1:{self.port}/{number}"
 
     @property
     def data(self) -> Path:
@@ -145,11 +149,6 @@ class RedisProcess:
     def client(self) -> "redis.Redis":
         return redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=2)
 
-    def owed(self, *queues: str) -> int:
-        """Messages that wait in the queues or were taken and not acknowledged."""
-        with closing(self.client()) as client:
-            return sum(int(client.llen(queue)) for queue in queues) + int(client.hlen("unacked"))
-
     @property
     def process(self) -> Running:
         assert self._running is not None, "it was not started"
@@ -157,6 +156,11 @@ class RedisProcess:
 
     def kill(self) -> None:
         self.process.kill()
+
+    def limit(self, max_memory: int) -> None:
+        """From now on, without a restart. 1: it is full."""
+        with closing(self.client()) as client:
+            client.config_set("maxmemory", max_memory)
 
     def delete_data(self) -> None:
         """After a kill: what it had on disk is gone."""

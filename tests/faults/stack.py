@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
 import httpx
 import orjson
+from redis import Redis
 
 from faults.history import Final
 from faults.processes import RedisProcess, Running, wait_for
@@ -106,7 +108,12 @@ class Stack:
 
     def owed(self) -> int:
         """Messages that wait or were taken and not acknowledged; encode and ingest queue together."""
-        return self.redis.owed(self.queue, INGEST_QUEUE)
+        with closing(self.broker()) as client:
+            return int(client.hlen("unacked")) + sum(int(client.llen(one)) for one in (self.queue, INGEST_QUEUE))
+
+    def broker(self) -> "Redis":
+        """A client of its database of Redis."""
+        return Redis.from_url(self.settings.redis_url, socket_timeout=5, socket_connect_timeout=2)
 
     def states(self) -> dict[str, str]:
         """Documents by id, as searches see them after a refresh."""

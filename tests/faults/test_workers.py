@@ -1,5 +1,7 @@
-"""Workers that are killed."""
+"""Workers that are killed, paused and restarted."""
 
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,25 +9,30 @@ import pytest
 
 from faults.door import Door
 from faults.history import Findings, check
-from faults.processes import wait_for
+from faults.processes import Running, wait_for
 from faults.stack import Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 
+TEXTS = {f"s{i}": f"slowpoison {i}" for i in range(5)} | {f"d{i}": f"harmless {i}" for i in range(40)}
 
-def killed_in_the_middle(stack: Stack, log: Path, *without: str) -> Findings:
-    """Forty-five documents, five of them slow; the worker is killed while it encodes, another one takes its place."""
+
+def broken_off(stack: Stack, log: Path, end: Callable[[Running], object], *without: str) -> Findings:
+    """Forty-five documents, five of them slow; `end` is done to the worker while it encodes them.
+
+    Another worker takes its place if it is dead. There is a sweeper unless a protection is left out.
+    """
     _, url = stack.api()
-    worker = stack.worker(*without, ENCODER_LOG=log)
+    worker = stack.worker(*without, ENCODER_LOG=log, SLOW_SECONDS=0.5)
     with Door(url) as door:
         door.create_index()
-        texts = {f"s{i}": f"slowpoison {i}" for i in range(5)} | {f"d{i}": f"harmless {i}" for i in range(40)}
-        door.post(texts)
-        wait_for(log.exists, 30, "the worker has begun")
-        worker.kill()
+        door.post(TEXTS)
+        wait_for(lambda: log.exists() and "Task accepted" in worker.log, 30, "the worker has begun")
+        end(worker)
         assert stack.pending()
-        stack.worker(*without, SLOW_SECONDS=0.05)
+        if not worker.alive:
+            stack.worker(*without, SLOW_SECONDS=0.05)
         if without:
             stack.drain()
         else:
@@ -36,13 +43,200 @@ def killed_in_the_middle(stack: Stack, log: Path, *without: str) -> Findings:
 
 @pytest.mark.faults_slow
 def test_a_worker_that_is_killed_in_the_middle(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
-    kept = killed_in_the_middle(new_stack(), tmp_path / "with")
+    kept = broken_off(new_stack(), tmp_path / "with", Running.kill)
     assert kept.dead == []
-    lost = killed_in_the_middle(new_stack(), tmp_path / "without", "late_acks")
+    lost = broken_off(new_stack(), tmp_path / "without", Running.kill, "late_acks")
     row(
         fault="kill -9 of a worker in the middle of a message",
         promise="P1",
-        protection="late acknowledgement, sweeper",
+        protection="acknowledged late, sweeper",
+        counted="documents lost",
+        without=len(lost.lost),
+        with_it=len(kept.broken),
+    )
+
+
+@pytest.mark.faults_slow
+def test_a_process_of_the_pool_that_is_killed(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
+    def kill_one(worker: Running) -> None:
+        worker.children[0].kill()
+
+    kept = broken_off(new_stack(), tmp_path / "with", kill_one)
+    assert kept.dead == []
+    lost = broken_off(new_stack(), tmp_path / "without", kill_one, "requeue")
+    row(
+        fault="kill -9 of one process of a worker's pool",
+        promise="P1",
+        protection="requeued when a process is lost, sweeper",
+        counted="documents lost",
+        without=len(lost.lost),
+        with_it=len(kept.broken),
+    )
+
+
+@pytest.mark.faults_slow
+def test_a_document_that_always_kills_its_worker(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
+    texts = {f"d{i}": f"harmless {i}" for i in range(20)} | {"k": "killpoison"}
+
+    def poisoned(stack: Stack, log: Path, *without: str) -> Findings:
+        _, url = stack.api()
+        stack.worker(*without, ENCODER_LOG=log)
+        with Door(url) as door:
+            door.create_index()
+            door.post(texts)
+            if without:
+                # for ever: each of its processes dies, and so would the next
+                wait_for(lambda: log.exists() and log.read_text().count("killpoison") >= 6, 90, "six were killed")
+            else:
+                stack.sweeper()
+                stack.settle()
+            return check(door.history, stack.final())
+
+    kept = poisoned(new_stack(), tmp_path / "with")
+    assert kept.dead == ["k: attempts_exhausted"]
+    # one attempt that nobody counted, since nobody knew, and three that were
+    assert (tmp_path / "with").read_text().count("killpoison") <= 4
+    lost = poisoned(new_stack(), tmp_path / "without", "attempts")
+    row(
+        fault="a document that kills whatever encodes it",
+        promise="P4",
+        protection="attempts are counted and capped; what comes back is encoded alone",
+        counted="documents never encoded nor dead",
+        without=len(lost.lost),
+        with_it=len(kept.broken),
+    )
+
+
+@pytest.mark.faults_slow
+def test_a_worker_that_is_paused_beyond_the_visibility_timeout(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
+    def paused(stack: Stack, log: Path, *without: str) -> Findings:
+        """The paused worker holds encodings of ten documents, five of which are replaced meanwhile."""
+        _, url = stack.api()
+        # (its own limit would kill the paused task as soon as it goes on)
+        sleeper = stack.worker(*without, ENCODER_LOG=log, task_limit=60, redelivery=120, SLOW_SECONDS=0.2)
+        with Door(url) as door:
+            door.create_index()
+            door.post({f"d{i}": f"slowpoison old {i}" for i in range(10)})
+            wait_for(log.exists, 30, "it has begun")
+            sleeper.pause()
+            door.post({f"d{i}": f"new {i}" for i in range(5)})
+            stack.worker(SLOW_SECONDS=0.05)
+            wait_for(lambda: not stack.owed(), 60, "its message was delivered to the other worker")
+            assert set(stack.states().values()) == {"encoded"}
+            sleeper.resume()
+            wait_for(lambda: "succeeded in" in sleeper.log, 30, "it has written what it held")
+            return check(door.history, stack.final())
+
+    kept = paused(new_stack(), tmp_path / "with")
+    assert kept.dead == []
+    wrong = paused(new_stack(), tmp_path / "without", "versions")
+    row(
+        fault="a worker paused beyond the visibility timeout, then resumed",
+        promise="P2",
+        protection="encodings carry the version of the text that they were made of",
+        counted="wrong versions",
+        without=len(wrong.wrong),
+        with_it=len(kept.broken),
+    )
+
+
+@pytest.mark.faults_slow
+def test_a_task_longer_than_the_visibility_timeout(new_stack: NewStack, tmp_path: Path, row: RowOf) -> None:
+    def encoded_again(log: Path) -> int:
+        """How often a document was encoded that had been before."""
+        lines = log.read_text().splitlines() if log.exists() else []
+        return sum(count - 1 for count in Counter(line.partition(" ")[2] for line in lines).values())
+
+    def long_task(stack: Stack, log: Path, *without: str) -> Findings:
+        """Sixty-four documents of a message take 13 s; messages come again after 8 s (control: 2 s)."""
+        _, url = stack.api()
+        stack.worker(*without, ENCODER_LOG=log, SLOW_SECONDS=0.2, worker_concurrency=2, task_limit=4)
+        with Door(url) as door:
+            door.create_index()
+            door.post({f"d{i}": f"slowpoison {i}" for i in range(64)})
+            if without:
+                wait_for(lambda: encoded_again(log) >= 16, 60, "documents are encoded twice")
+            else:
+                stack.settle()
+            return check(door.history, stack.final())
+
+    kept = long_task(new_stack(), tmp_path / "with")
+    assert (kept.broken, kept.dead) == ([], [])
+    long_task(new_stack(), tmp_path / "without", "budget", "redelivery")
+    row(
+        fault="more work in a message than the visibility timeout allows",
+        promise="P2",
+        protection="a task's budget far below the timeout: it sends the rest on",
+        counted="documents encoded again",
+        without=encoded_again(tmp_path / "without"),
+        with_it=encoded_again(tmp_path / "with"),
+    )
+
+
+class Load:
+    """Posts five documents at a time, new ones and newer texts of old ones, until it is stopped."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.posts = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def goes_on(self) -> None:
+        """Returns after five more posts."""
+        reached = self.posts + 5
+        wait_for(lambda: self.posts >= reached, 60, "the load goes on")
+
+    def _run(self) -> None:
+        while not self._over.wait(0.05):
+            at = self.posts
+            self.door.post({f"d{(at * 5 + i) % 300}": f"slowpoison {at} {i}" for i in range(5)})
+            self.posts += 1
+
+
+@pytest.mark.faults_slow
+def test_a_rolling_restart_under_load(new_stack: NewStack, row: RowOf) -> None:
+    def rolled(stack: Stack, *without: str) -> tuple[Findings, int]:
+        """Two APIs and two workers are asked to end and started again, one after the other."""
+        apis = [stack.api(), stack.api()]
+        workers = [stack.worker(*without, SLOW_SECONDS=0.05) for _ in range(2)]
+        with Door(*(url for _, url in apis)) as door:
+            door.create_index()
+            if not without:
+                stack.sweeper()
+            with Load(door) as load:
+                for api, url in apis:
+                    load.goes_on()
+                    api.terminate()
+                    load.goes_on()
+                    stack.api(port=int(url.rpartition(":")[2]))
+                for worker in workers:
+                    load.goes_on()
+                    worker.terminate()
+                    load.goes_on()
+                    stack.worker(*without, SLOW_SECONDS=0.05)
+            if without:
+                stack.drain()
+            else:
+                stack.settle()
+            return check(door.history, stack.final()), len(door.history.acknowledged)
+
+    kept, acknowledged = rolled(new_stack())
+    assert acknowledged > 100
+    assert kept.dead == []
+    lost, _ = rolled(new_stack(), "late_acks", "graceful_end")
+    row(
+        fault="rolling restart (SIGTERM) of two APIs and two workers under load",
+        promise="P1",
+        protection="SIGTERM finishes what has begun; acknowledged late; sweeper",
         counted="documents lost",
         without=len(lost.lost),
         with_it=len(kept.broken),

@@ -11,12 +11,14 @@ graceful_end      SIGTERM ends the running task
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import orjson
+from celery.signals import worker_ready
 from faults.accidents import work
 
 import indexer.encode_task
@@ -49,21 +51,31 @@ def isolation(_: Any) -> None:
             return outcomes
         return [Failed(one.stored, failed[0].code, failed[0].reason, failed[0].final) for one in group]
 
+    careful = indexer.triage.triage
+
+    def never_alone(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.triage.Triage:
+        found = careful(documents, redelivered=redelivered, max_attempts=max_attempts)
+        found.suspected += found.alone
+        found.alone = []
+        return found
+
     indexer.encode_task.encode = all_or_nothing
+    indexer.encode_task.triage = never_alone
 
 
 def versions(_: Any) -> None:
-    @dataclass(frozen=True, slots=True)
     class Unversioned(bulk.Write):
         def lines(self) -> bytes:
-            action = {"_index": self.index, "_id": self.id}
-            return orjson.dumps({"index": action}) + b"\n" + orjson.dumps(self.source) + b"\n"
+            head, _, rest = bulk.Write.lines(self).partition(b"\n")
+            ((operation, action),) = orjson.loads(head).items()
+            kept = {name: value for name, value in action.items() if not name.startswith("version")}
+            return orjson.dumps({operation: kept}) + b"\n" + rest
 
     checked: Callable[..., Any] = indexer.encode_task.write
 
-    def write(client: Any, writes: Sequence[bulk.Write], max_bytes: int, seconds: float) -> Any:
-        naive = [Unversioned(one.index, one.id, one.version, one.source) for one in writes]
-        return checked(client, naive, max_bytes, seconds)
+    def write(client: Any, writes: Sequence[bulk.Write], *limits: Any) -> Any:
+        naive = [Unversioned(**{one.name: getattr(write, one.name) for one in fields(write)}) for write in writes]
+        return checked(client, naive, *limits)
 
     indexer.encode_task.write = write
 
@@ -80,15 +92,24 @@ def redelivery(app: Any) -> None:
     }
 
 
-def graceful_end(app: Any) -> None:
-    # read by Celery when it installs its signal handlers
-    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    app.conf.worker_soft_shutdown_timeout = 0
+def graceful_end(_: Any) -> None:
+    def at_once(**_: Any) -> None:
+        # (its pool is in its process group)
+        signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+
+    worker_ready.connect(at_once, weak=False)
 
 
-PROTECTIONS = {
-    one.__name__: one for one in (late_acks, requeue, attempts, isolation, versions, budget, redelivery, graceful_end)
-}
+def transport(app: Any) -> None:
+    app.conf.broker_transport = "redis"
+
+
+PROTECTIONS: dict[str, Callable[[Any], None]] = {
+    one.__name__: one
+    for one in (
+        late_acks, requeue, attempts, isolation, versions, budget, redelivery, transport, graceful_end,
+    )
+}  # fmt: skip
 
 
 def main(names: Sequence[str]) -> int:
