@@ -94,7 +94,9 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         way = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter)))
         record = open_record(records, source, sources, way, restart=restart, say=show.say)
         job = next(iter(record.jobs), None)
-        door = QueueDoor(settings.redis_url, index, job, patience, show.say) if via is Via.queue else rest
+        door = (
+            QueueDoor(settings.redis_url, index, job, patience, show.say) if via is Via.queue else rest.of(record.load)
+        )
         for note in (note for one in sources for note in one.notes()):
             show.say(note)
         try:
@@ -161,7 +163,10 @@ def open_record(
     changed = record.content != content
     if changed:
         say("What is loaded has changed since the load that was interrupted: beginning anew.")
-    return LoadRecord(record.path, content) if restart or changed else record
+    if restart or changed:
+        record = LoadRecord(record.path, content)
+    record.save()  # its name in the API must outlive us before the first batch is sent under it
+    return record
 
 
 def place(record: "LoadRecord", sources: "Sequence[Source]") -> str:

@@ -32,6 +32,8 @@ def configuration(settings: Settings, worker: WorkerSettings) -> dict[str, Any]:
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": 5.0,
+            # A Redis that vanished without closing its connections: without this an acknowledgement waits for ever.
+            "socket_timeout": 30.0,
             "socket_keepalive": True,
             "health_check_interval": 10,
         },

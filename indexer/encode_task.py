@@ -173,5 +173,5 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
 def _send_on(runtime: Runtime, generation: Generation, rest: EncodeMessage) -> None:
     try:
         runtime.publisher.encode(generation.encoder.name, rest)
-    except BackendUnavailable as error:
+    except (BackendUnavailable, Overloaded) as error:
         log.warning("%d documents of %r stay pending: %s", len(rest.ids), rest.index, error)

@@ -53,7 +53,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
         return refuse(error)
     finally:
         if redelivered:
-            with suppress(BackendUnavailable):
+            with suppress(BackendUnavailable, Overloaded):
                 runtime.publisher.ended(message_id)
 
 
@@ -61,7 +61,7 @@ def _deaths(runtime: Runtime, message_id: str) -> int:
     """How often a worker began with this message and did not live to say how it went, as far as Redis knows."""
     try:
         return runtime.publisher.began(message_id)
-    except BackendUnavailable:
+    except (BackendUnavailable, Overloaded):
         return 0
 
 
@@ -86,7 +86,7 @@ def _ingest(
         part = EncodeMessage(index=message.index, ids=tuple(accepted[at : at + settings.message_documents]))
         try:
             runtime.publisher.encode(generation.encoder.name, part)
-        except BackendUnavailable as error:
+        except (BackendUnavailable, Overloaded) as error:
             log.warning("%s: the sweeper will enqueue what stays pending", error.code)
             break
     return {"accepted": len(accepted), "rejected": len(intake.rejections)}

@@ -5,7 +5,9 @@ from typing import Literal
 
 import orjson
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
+from query_api.receiving import Receiving, disconnected
 from services.errors import InvalidInput, TooLarge, UnsupportedMediaType
 
 _ARRAY = frozenset({"application/json"})
@@ -34,29 +36,38 @@ def _too_large(limit: int, advice: str) -> TooLarge:
     return TooLarge("body_too_large", f"The body may have {limit:,} bytes{advice}.", limit=limit)
 
 
-async def whole(request: Request, limit: int, advice: str = "") -> bytes:
+async def whole(receiving: Receiving, limit: int, advice: str = "") -> bytes:
     """The body, refused as soon as it is known to be too large. Raises TooLarge (`body_too_large`)."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    declared = receiving.declared() or 0
+    if declared > limit:
         raise _too_large(limit, advice)
+    receiving.reserve(declared)
     received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > limit:
-            raise _too_large(limit, advice)
+    try:
+        async for chunk in receiving.stream():
+            received += chunk
+            if len(received) > limit:
+                raise _too_large(limit, advice)
+            receiving.reserve(len(received))
+    except ClientDisconnect:
+        raise disconnected() from None
     return bytes(received)
 
 
-async def array(request: Request, limit: int) -> list[object]:
-    """The items of a JSON array. Raises InvalidInput (`invalid_json`, `not_an_array`) or TooLarge."""
-    body = await whole(request, limit, "; send more in several requests or as application/x-ndjson")
+def value(body: bytes) -> object:
+    """The decoded JSON. Raises InvalidInput (`invalid_json`)."""
     try:
-        value = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {error}.") from None
-    if not isinstance(value, list):
+
+
+def array(body: bytes) -> list[object]:
+    """The items of a JSON array. Raises InvalidInput (`invalid_json`, `not_an_array`)."""
+    items = value(body)
+    if not isinstance(items, list):
         raise InvalidInput("not_an_array", "The body must be a JSON array of documents.")
-    return value
+    return items
 
 
 class Lines:
@@ -100,10 +111,16 @@ class Lines:
         return self._number, line
 
 
-async def lines(request: Request, limit: int, max_line_bytes: int) -> AsyncIterator[list[tuple[int, bytes | None]]]:
+def cut(body: bytes, max_line_bytes: int) -> list[tuple[int, bytes | None]]:
+    """The lines of a body that is all there."""
+    cutter = Lines(max_line_bytes)
+    return cutter.feed(body) + cutter.finish()
+
+
+async def lines(receiving: Receiving, limit: int, max_line_bytes: int) -> AsyncIterator[list[tuple[int, bytes | None]]]:
     """Chunks of lines as they arrive. Raises TooLarge past `limit`, after what came before was handed out."""
     cutter, received = Lines(max_line_bytes), 0
-    async for chunk in request.stream():
+    async for chunk in receiving.stream():
         received += len(chunk)
         if received > limit:
             raise _too_large(limit, " in one stream; send the rest in another")

@@ -11,7 +11,7 @@ from query_api.models import RetryRequest
 from query_api.parts import Parts
 from services.contracts import EncodeMessage
 from services.documents import checked_id
-from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Outcome, write_async
 from services.opensearch.dead_letters import Cursor, dead_call, read_cursor, read_dead, read_next, read_total
@@ -153,7 +153,7 @@ class Retry:
         message = EncodeMessage(index=self.generation.index, ids=tuple(ids), generation=self.generation.number)
         try:
             await asyncio.to_thread(self.parts.publisher.encode, self.generation.encoder.name, message)
-        except BackendUnavailable as error:
+        except (BackendUnavailable, Overloaded) as error:
             log.warning("%s: the sweeper will enqueue what was retried", error.code)
             self.queued = False
 

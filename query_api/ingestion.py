@@ -3,23 +3,30 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
-from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from query_api import bodies
 from query_api.parts import Parts
 from services.contracts import EncodeMessage
 from services.documents import Document, parse_document, parse_document_bytes
-from services.errors import BackendUnavailable, InvalidInput, NotFound, SparsewellError, TooLarge
+from services.errors import (
+    BackendUnavailable,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    SparsewellError,
+    TooLarge,
+)
 from services.index_spec import Generation
 from services.intake import Intake
-from services.opensearch.bulk import Verdict, Write, write_async
+from services.opensearch.bulk import OVERLOADED, Verdict, Write, write_async
 from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import read_many, read_many_call
+from services.opensearch.keys import KeyRecord
 from services.opensearch.own_writes import doubtful, forgiven
 
 log = logging.getLogger(__name__)
@@ -29,69 +36,95 @@ FLUSH_DOCUMENTS = 500
 
 
 class Ingestion:
-    """One request that brings documents."""
+    """One execution of a request that brings documents, in the form of `bodies.Form`.
 
-    def __init__(self, parts: Parts, generation: Generation) -> None:
+    With the record of an idempotency key it writes under that record's job and version, as every other execution of
+    the same request does.
+    """
+
+    def __init__(
+        self, parts: Parts, generation: Generation, form: bodies.Form, record: KeyRecord | None = None
+    ) -> None:
         self._parts = parts
         self._generation = generation
-        self._job = JobRecord(uuid.uuid4().hex, generation.index)
-        self._intake = Intake(generation, self._job.id, parts.clock, parts.settings.lease_seconds)
+        self._form = form
+        self.job = JobRecord(record.job if record else uuid.uuid4().hex, generation.index)
+        self._intake = Intake(
+            generation, self.job.id, parts.clock, parts.settings.lease_seconds, record.version if record else None
+        )
         self._queued = True
         self._bytes = 0
+        self._last = 0
 
-    async def take_value(self, position: int, item: object) -> None:
-        """Receives one decoded document, held against the same limit as a line of its JSON."""
-        await self._take(position, len(orjson.dumps(item)), lambda: parse_document(item, self._generation.spec))
+    @property
+    def final(self) -> bool:
+        """Whether the same request would end the same way: nothing was left out for a reason that may pass."""
+        return all(rejection.code != "not_stored" for rejection in self._intake.rejections)
 
-    async def take_line(self, position: int, raw: bytes | None) -> None:
-        """Receives one line; None stands for a line over the limit."""
-        limit = self._parts.settings.max_document_bytes
-        size = limit + 1 if raw is None else len(raw)
-        await self._take(position, size, lambda: parse_document_bytes(raw or b"", self._generation.spec, limit))
+    def acceptable(self, position: int, item: object) -> bool:
+        """Receives one item without journalling; whether there is anything to journal by now."""
+        self._receive(position, item)
+        return self._intake.waiting > 0
 
-    async def _take(self, position: int, size: int, parse: Callable[[], Document]) -> None:
-        limit = self._parts.settings.max_document_bytes
-
-        def bounded() -> Document:
-            if size > limit:
-                raise TooLarge("document_too_large", f"A document may have {limit:,} bytes of JSON; this has more.")
-            return parse()
-
-        self._intake.receive(position, bounded)
-        self._bytes += size if size <= limit else 0
+    async def take(self, position: int, item: object) -> None:
+        """Receives one item: a decoded value of an array, or a line, None standing for one over the limit."""
+        self._bytes += self._receive(position, item)
         if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._parts.settings.journal_bytes:
             await self._flush()
 
+    def _receive(self, position: int, item: object) -> int:
+        """Bytes that the item takes in memory. A value is held against the same limit as a line of its JSON."""
+        limit = self._parts.settings.max_document_bytes
+        raw = item if self._form == "lines" else orjson.dumps(item)
+        size = limit + 1 if raw is None else len(raw)  # type: ignore[arg-type]
+
+        def parse() -> Document:
+            if size > limit:
+                raise TooLarge("document_too_large", f"A document may have {limit:,} bytes of JSON; this has more.")
+            if self._form == "lines":
+                return parse_document_bytes(raw, self._generation.spec, limit)  # type: ignore[arg-type]
+            return parse_document(item, self._generation.spec)
+
+        self._intake.receive(position, parse)
+        self._last = position
+        return size if size <= limit else 0
+
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
-        """The answer. Raises when no document was accepted: the failure, or InvalidInput with every reason."""
+        """Journals what is left and saves the job; the answer. Raises as `answer` does."""
+        await self.journal()
+        answer = self.answer(failure)
+        await self._parts.search.send(self.job.save_call(self._parts.names))
+        return answer
+
+    async def journal(self) -> None:
+        """Journals what is left; the job's record is complete, and not saved."""
         await self._flush(streaming=False)
+        job, intake = self.job, self._intake
+        job.accepted, job.rejected = len(intake.accepted), len(intake.rejections)
+        job.rejections, job.complete = intake.rejections, True
+
+    def answer(self, failure: SparsewellError | None = None) -> dict[str, Any]:
+        """The answer. Raises when no document was accepted: the failure, or InvalidInput with every reason."""
         intake = self._intake
         rejected = [rejection.as_json() for rejection in intake.rejections]
         if not intake.accepted:
             if failure is not None:
                 raise failure
             if rejected and all(rejection.code == "not_stored" for rejection in intake.rejections):
-                raise BackendUnavailable(
-                    "opensearch_unavailable", "OpenSearch did not store the documents in time; send them again."
-                )
+                raise _nothing_stored(overloaded=intake.overloaded)
             detail = "No document was accepted; `rejected` says why." if rejected else "The body holds no document."
             raise InvalidInput("no_document_accepted", detail, rejected=rejected)
-        await self._save(complete=True)
         answer: dict[str, Any] = {
-            "job": {"id": self._job.id, "index": self._job.index},
+            "job": {"id": self.job.id, "index": self.job.index},
             "accepted": intake.accepted,
             "rejected": rejected,
             "queued": self._queued,
         }
         if failure is not None:
-            answer["stopped"] = {"code": failure.code, "detail": failure.detail}
+            answer["stopped"] = {"code": failure.code, "detail": failure.detail, "after": self._last}
+            if "retry_after" in failure.extra:
+                answer["stopped"]["retry_after"] = failure.extra["retry_after"]
         return answer
-
-    async def _save(self, *, complete: bool) -> None:
-        job, intake = self._job, self._intake
-        job.accepted, job.rejected = len(intake.accepted), len(intake.rejections)
-        job.rejections, job.complete = intake.rejections, complete
-        await self._parts.search.send(job.save_call(self._parts.names))
 
     async def _flush(self, *, streaming: bool = True) -> None:
         if not self._intake.waiting:
@@ -99,16 +132,19 @@ class Ingestion:
         self._bytes = 0
         # A long stream has a job from its first batch on, even if its sender vanishes.
         if streaming and not self._intake.accepted:
-            await self._save(complete=False)
+            with suppress(Conflict):
+                await self._parts.search.send(self.job.begin_call(self._parts.names))
         try:
             verdicts = await raw_writes(self._parts, self._generation, self._intake.writes())
         except NotFound:
             self._parts.forget(self._generation.index)
             raise
-        await self._enqueue(self._intake.settle(verdicts))
+        stored = self._intake.settle(verdicts)
+        self._parts.backlog.journalled(len(stored))
+        await self._enqueue(stored)
 
     async def _enqueue(self, ids: list[str]) -> None:
-        """Redis may be away: the documents are safe, and the sweeper enqueues what stays pending."""
+        """Redis may be away or full: the documents are safe, and the sweeper enqueues what stays pending."""
         step = self._parts.settings.message_documents
         for at in range(0, len(ids), step):
             if not self._queued:
@@ -116,9 +152,17 @@ class Ingestion:
             message = EncodeMessage(index=self._generation.index, ids=tuple(ids[at : at + step]))
             try:
                 await asyncio.to_thread(self._parts.publisher.encode, self._generation.encoder.name, message)
-            except BackendUnavailable as error:
+            except (BackendUnavailable, Overloaded) as error:
                 log.warning("%s: the sweeper will enqueue what stays pending", error.code)
                 self._queued = False
+
+
+def _nothing_stored(*, overloaded: bool) -> SparsewellError:
+    if overloaded:
+        return Overloaded(OVERLOADED, "OpenSearch is overloaded and stored no document; send them again.")
+    return BackendUnavailable(
+        "opensearch_unavailable", "OpenSearch did not store the documents in time; send them again."
+    )
 
 
 async def raw_writes(parts: Parts, generation: Generation, writes: list[Write]) -> list[Verdict]:
@@ -133,34 +177,3 @@ async def raw_writes(parts: Parts, generation: Generation, writes: list[Write]) 
         return verdicts
     call = read_many_call(generation.alias, [one.id for one in doubts])
     return forgiven(writes, verdicts, read_many(await parts.search.send(call)))
-
-
-async def ingest_request(parts: Parts, index: str, request: Request) -> dict[str, Any]:
-    """POST documents: a JSON array, or NDJSON that is journalled while it arrives."""
-    form = bodies.form(request)
-    ingestion = Ingestion(parts, await parts.generation(index))
-    settings = parts.settings
-    if form == "array":
-        for position, item in enumerate(await bodies.array(request, settings.max_body_bytes), 1):
-            await ingestion.take_value(position, item)
-        return await ingestion.finish()
-    try:
-        async for chunk in bodies.lines(request, settings.max_stream_bytes, settings.max_document_bytes):
-            for number, raw in chunk:
-                await ingestion.take_line(number, raw)
-    except TooLarge as error:
-        # Documents of the stream were journalled already: they are acknowledged, and the answer says where it ended.
-        return await ingestion.finish(error)
-    except ClientDisconnect:
-        # Nobody reads the answer, but the job tells what was stored.
-        return await ingestion.finish(InvalidInput("client_disconnected", "The sender ended the stream half-way."))
-    return await ingestion.finish()
-
-
-async def ingest_one(parts: Parts, index: str, item: object) -> dict[str, Any]:
-    """PUT of one document. Raises the reason itself when it is refused."""
-    generation = await parts.generation(index)
-    ingestion = Ingestion(parts, generation)
-    parse_document(item, generation.spec)
-    await ingestion.take_value(1, item)
-    return await ingestion.finish()

@@ -120,6 +120,15 @@ class RejectionModel(BaseModel):
     reason: str
 
 
+class Stopped(BaseModel):
+    """Why a stream ended half-way. What came up to line `after` is in `accepted` or `rejected`; send the rest again."""
+
+    code: str
+    detail: str
+    after: int
+    retry_after: int | None = None
+
+
 class IngestAnswer(BaseModel):
     """What was accepted is durable. `queued` false: the queue was not reached and the sweeper will enqueue it."""
 
@@ -127,6 +136,7 @@ class IngestAnswer(BaseModel):
     accepted: list[str]
     rejected: list[RejectionModel]
     queued: bool
+    stopped: Stopped | None = None
 
 
 class JobAnswer(BaseModel):
@@ -273,3 +283,4 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str
+    retry_after: int | None = Field(None, description="seconds; as the header Retry-After")

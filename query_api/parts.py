@@ -5,6 +5,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from query_api.admission import InFlight
+from query_api.backlog import Backlog
 from query_api.encoders import QueryTables
 from services.errors import NotFound
 from services.index_spec import Generation, Names
@@ -28,6 +30,10 @@ class Parts:
         self.search = AsyncSearch(settings)
         self.publisher = Publisher(settings.redis_url)
         self.clock = Clock()
+        self.backlog = Backlog(settings, self.search, self.publisher)
+        # Searches share the connections to OpenSearch: a quarter of them is never taken by documents.
+        most = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
+        self.in_flight = InFlight(most, settings.max_ingest_bytes)
         self._generations: dict[str, tuple[float, Generation]] = {}
 
     async def generation(self, index: str) -> Generation:

@@ -9,27 +9,44 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from services.errors import Overloaded, SparsewellError
+from services.errors import SparsewellError
 
 log = logging.getLogger(__name__)
 
 PROBLEM = "application/problem+json"
+REQUEST_TIMEOUT = 408
 _ROUTING = {404: "no_such_path", 405: "method_not_allowed"}
 
 
-def problem(
-    status: int, title: str, code: str, detail: str, extra: dict[str, Any] | None = None, retry_after: int | None = None
-) -> Response:
+def problem(status: int, title: str, code: str, detail: str, extra: dict[str, Any] | None = None) -> Response:
     """One problem+json answer."""
-    body = {"type": f"urn:sparsewell:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
-    headers = {"retry-after": str(retry_after)} if retry_after is not None else None
-    return Response(orjson.dumps((extra or {}) | body), status, headers, PROBLEM)
+    return said(_members(status, title, code, detail, extra or {}))
+
+
+def members(error: SparsewellError) -> dict[str, Any]:
+    """The members of the answer for one of our errors; what may pass says when to come again."""
+    extra = ({"retry_after": 1} if error.retryable else {}) | error.extra
+    return _members(error.status, error.title, error.code, error.detail, extra)
+
+
+def said(body: dict[str, Any]) -> Response:
+    """The answer with these members; `retry_after` (seconds) is a header as well."""
+    headers = {}
+    if "retry_after" in body:
+        headers["retry-after"] = str(body["retry_after"])
+    if body["status"] == REQUEST_TIMEOUT:  # nobody waits for the rest of a slow body
+        headers["connection"] = "close"
+    return Response(orjson.dumps(body), body["status"], headers, PROBLEM)
+
+
+def _members(status: int, title: str, code: str, detail: str, extra: dict[str, Any]) -> dict[str, Any]:
+    named = {"type": f"urn:sparsewell:problem:{code}", "title": title, "status": status, "detail": detail}
+    return extra | named | {"code": code}
 
 
 def problem_of(error: SparsewellError) -> Response:
-    """The answer for one of our errors; what may pass comes with Retry-After."""
-    wait = 1 if isinstance(error, Overloaded) or error.retryable else None
-    return problem(error.status, error.title, error.code, error.detail, error.extra, wait)
+    """The answer for one of our errors."""
+    return said(members(error))
 
 
 async def answer_of(_request: Request, error: Exception) -> Response:

@@ -38,6 +38,13 @@ class TooLarge(InvalidInput):
     title = "Too large"
 
 
+class TooSlow(SparsewellError):
+    """The request did not arrive in time."""
+
+    status = 408
+    title = "Request timeout"
+
+
 class UnsupportedMediaType(InvalidInput):
     """The body's content type is none that the endpoint reads."""
 

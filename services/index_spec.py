@@ -71,6 +71,12 @@ class Generation(BaseModel):
     encoder: EncoderIdentity
     window: WindowSettings
     created_at: str
+    identity: str = Field("", description="of the index: kept by its later generations, new when it is made again")
+
+    @property
+    def lineage(self) -> str:
+        """What all generations of an index share, and one that was deleted and made again does not."""
+        return self.identity or self.created_at
 
     @property
     def alias(self) -> str:

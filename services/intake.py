@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from services.documents import Document
 from services.errors import InvalidInput
 from services.index_spec import Generation
-from services.opensearch.bulk import Outcome, Verdict, Write
+from services.opensearch.bulk import OVERLOADED, Outcome, Verdict, Write
 from services.opensearch.jobs import Rejection
 from services.opensearch.journal import raw_write
 from services.versions import Clock
@@ -30,6 +30,8 @@ class Intake:
     job: str
     clock: Clock
     lease_seconds: float
+    version: int | None = None  # of documents that bring none; None: the clock's
+    overloaded: bool = False
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
@@ -64,7 +66,7 @@ class Intake:
                 self.generation,
                 document,
                 self.job,
-                self.clock.next() if document.version is None else document.version,
+                self._version() if document.version is None else document.version,
                 self.lease_seconds,
             )
             for _, document in self._ready
@@ -77,8 +79,12 @@ class Intake:
             if verdict.outcome is Outcome.STORED:
                 stored.append(document.id)
                 continue
+            self.overloaded |= verdict.outcome is Outcome.NOT_STORED and verdict.reason == OVERLOADED
             code, reason = _REASONS[verdict.outcome]
             self.rejections.append(Rejection(position, document.id, code, reason.format(reason=verdict.reason)))
         self._ready.clear()
         self.accepted += stored
         return stored
+
+    def _version(self) -> int:
+        return self.clock.next() if self.version is None else self.version

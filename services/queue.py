@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +13,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.json import loads
 
 from services.contracts import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage, IngestMessage, encode_queue
-from services.errors import BackendUnavailable
+from services.errors import BackendUnavailable, Overloaded, SparsewellError
 
 # Redis is not on the durability path: waiting for it longer than this would only make the caller late.
 CONNECT_SECONDS = 1.0
@@ -36,11 +37,14 @@ class Publisher:
         self._away_until = 0.0
 
     def encode(self, encoder: str, message: EncodeMessage) -> None:
-        """Asks the workers that hold `encoder` to encode journalled documents. Raises BackendUnavailable."""
+        """Asks the workers that hold `encoder` to encode journalled documents.
+
+        Raises BackendUnavailable, and Overloaded (`redis_full`) when Redis has no memory left.
+        """
         self._send(ENCODE_TASK, encode_queue(encoder), message.model_dump(mode="json"))
 
     def ingest(self, message: IngestMessage) -> None:
-        """Hands raw documents to the workers. Raises BackendUnavailable."""
+        """Hands raw documents to the workers. Raises BackendUnavailable, and Overloaded (`redis_full`)."""
         self._send(INGEST_TASK, INGEST_QUEUE, message.model_dump(mode="json"))
 
     def depth(self, queue: str) -> int:
@@ -48,6 +52,19 @@ class Publisher:
         with self._lock:
             try:
                 return int(self._open().default_channel.client.llen(queue))
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def held_bytes(self, queue: str) -> int | None:
+        """Memory of the messages that wait in a queue, as Redis estimates it from a few of them.
+
+        None where Redis does not say (the command may be forbidden). Raises BackendUnavailable.
+        """
+        with self._lock:
+            try:
+                return int(self._open().default_channel.client.memory_usage(queue) or 0)
+            except redis.exceptions.ResponseError:
+                return None
             except Exception as error:
                 raise self._failed(error) from error
 
@@ -72,7 +89,7 @@ class Publisher:
     def began(self, message_id: str) -> int:
         """Counts that a worker begins with a message that came back; how often that was so since `ended`.
 
-        Raises BackendUnavailable.
+        Raises BackendUnavailable, and Overloaded (`redis_full`).
         """
         key = _BEGAN + message_id
         with self._lock:
@@ -116,6 +133,8 @@ class Publisher:
                     )  # fmt: skip
                 except Exception as error:
                     failure = self._failed(error)
+                    if isinstance(failure, Overloaded):
+                        raise failure from error
                     if attempt == 2 or _hangs(error):
                         self._away_until = time.monotonic() + AWAY_SECONDS
                         raise failure from error
@@ -140,16 +159,23 @@ class Publisher:
             with suppress(Exception):  # it is broken already; nothing is lost with it
                 connection.release()
 
-    def _failed(self, error: Exception) -> BackendUnavailable:
+    def _failed(self, error: Exception) -> SparsewellError:
+        if any(isinstance(one, redis.exceptions.OutOfMemoryError) for one in _causes(error)):
+            return Overloaded(
+                "redis_full", "Redis has no memory left for messages; the workers have to catch up first."
+            )
         self._drop()
         reason = "no connection" if isinstance(error, OperationalError) else type(error).__name__
         return BackendUnavailable("redis_unavailable", f"Redis did not take the message ({reason}).")
 
 
-def _hangs(error: BaseException | None) -> bool:
+def _hangs(error: BaseException) -> bool:
     """Whether Redis took the connection and did not answer: waiting a second time would double the wait."""
+    return any(isinstance(one, TimeoutError | redis.exceptions.TimeoutError) for one in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
     while error is not None:
-        if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

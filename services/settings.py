@@ -53,6 +53,14 @@ class Settings(EnvironmentSettings):
     max_size: int = Field(100, gt=0)
     max_candidates: int = Field(1000, gt=0)
 
+    # Back-pressure. What is over one of these is refused with 429 before anything is accepted.
+    max_ingest_requests: int = Field(24, ge=1, description="requests with documents at once, of one API process")
+    max_ingest_bytes: int = Field(128 * 1024**2, gt=0, description="bodies in memory at once, of one API process")
+    max_pending_documents: int = Field(1_000_000, ge=1, description="documents that wait to be encoded, all indexes")
+    max_queue_messages: int = Field(100_000, ge=1, description="messages that wait in an encoder's queue")
+    body_timeout: float = Field(30.0, gt=0, description="for each MiB of a body of documents to arrive")
+    idempotency_hours: float = Field(24.0, gt=0, description="how long an Idempotency-Key is remembered, in hours")
+
     journal_bytes: int = Field(4 * 1024**2, gt=0, description="raw documents per bulk request")
     message_documents: int = Field(64, gt=0, description="document ids per queue message")
     lease_seconds: float = Field(120.0, gt=0, description="a pending document is enqueued again after this long")

@@ -1,8 +1,10 @@
 """The REST door: batches as NDJSON to POST documents, and what is asked about indexes and jobs."""
 
+import hashlib
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -11,7 +13,7 @@ from cli.api_answers import away, bulk_answer, connect, index_path, read_answer
 from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch
-from services.errors import BackendUnavailable, Conflict, NotFound
+from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.index_spec import FieldType
 
 
@@ -33,6 +35,7 @@ class ApiDoor:
         self._path = index_path(index)
         self._patience = patience
         self._say = say
+        self._load = uuid.uuid4().hex
         self._client = connect(self.base, httpx.Timeout(60, connect=5))
 
     def create(self, fields: dict[str, str]) -> bool:
@@ -59,30 +62,28 @@ class ApiDoor:
         except (BackendUnavailable, NotFound):
             return ""
 
+    def of(self, load: str) -> Self:
+        """The door of this load, whose batches keep their keys when it is interrupted and goes on."""
+        self._load = load
+        return self
+
     def send(self, batch: Batch) -> Sent:
-        """Sends a batch until each line is accepted or refused for good."""
-        sent = Sent()
-        lines = batch.lines
+        """Sends a batch until each line is accepted or refused for good; however often, it is one job of the API."""
+        body = b"\n".join(text for _, text in batch.lines)
+        key = batch_key(self._load, batch.lines[0][0], body)
 
-        def once() -> None:
-            nonlocal lines
-            answer = self._post(b"\n".join(text for _, text in lines))
-            if "job" in answer:
-                sent.jobs.append(answer["job"]["id"])
-            sent.accepted += len(answer["accepted"])
-            again = []
-            for refusal in answer["rejected"]:
-                line = lines[refusal["position"] - 1]
-                if refusal["code"] == "not_stored":  # not the document's fault
-                    again.append(line)
-                else:
-                    sent.refusals.append(Refusal(line[0], refusal["id"], refusal["code"], refusal["reason"]))
-            lines = again
-            if lines:
-                raise BackendUnavailable("not_stored", f"{len(lines)} documents could not be stored in time.")
+        def once() -> Sent:
+            answer = self._post_once(body, key)
+            left_out = [refusal for refusal in answer["rejected"] if refusal["code"] == "not_stored"]
+            if left_out:  # not the documents' fault
+                raise BackendUnavailable("not_stored", f"{len(left_out)} documents could not be stored in time.")
+            refusals = [
+                Refusal(batch.lines[one["position"] - 1][0], one["id"], one["code"], one["reason"])
+                for one in answer["rejected"]
+            ]
+            return Sent([answer["job"]["id"]] if "job" in answer else [], len(answer["accepted"]), refusals)
 
-        retrying(once, self._patience, self._say)
-        return sent
+        return retrying(once, self._patience, self._say)
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """A job's counts; None when there is no such job (yet)."""
@@ -94,8 +95,17 @@ class ApiDoor:
     def close(self) -> None:
         self._client.close()
 
-    def _post(self, body: bytes) -> dict[str, Any]:
-        headers = {"content-type": "application/x-ndjson"}
+    def _post_once(self, body: bytes, key: str) -> dict[str, Any]:
+        try:
+            return self._post(body, {"idempotency-key": key})
+        except InvalidInput as error:
+            if error.code != "body_too_large":
+                raise
+            # What has a key is read whole. As a stream the line that is too long is refused alone.
+            return self._post(body, {})
+
+    def _post(self, body: bytes, key: dict[str, str]) -> dict[str, Any]:
+        headers = {"content-type": "application/x-ndjson"} | key
         return bulk_answer(lambda: self._once("POST", f"{self._path}/documents", content=body, headers=headers))
 
     def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
@@ -107,3 +117,8 @@ class ApiDoor:
         except httpx.HTTPError as error:
             raise away(self.base, error) from None
         return read_answer(response)
+
+
+def batch_key(load: str, line: int, body: bytes) -> str:
+    """The idempotency key of a batch: of which load it is, where it begins and what it holds."""
+    return hashlib.sha256(f"{load} {line} ".encode() + body).hexdigest()

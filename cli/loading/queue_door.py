@@ -16,6 +16,9 @@ from services.queue import Publisher
 
 # Redis holds the whole queue in memory, so a long file waits until the workers have caught up.
 MOST_WAITING = 50
+MOST_BYTES = 32 * 1024**2
+# After this long without room the user is told what may be missing.
+SUSPICIOUS_SECONDS = 30.0
 Numbered = tuple[int, dict[str, Any]]
 
 
@@ -53,8 +56,17 @@ class QueueDoor:
         self._publisher.close()
 
     def _wait_for_room(self) -> None:
-        while self._publisher.depth(INGEST_QUEUE) > MOST_WAITING:
+        since = time.monotonic()
+        while full(self._publisher.depth(INGEST_QUEUE), self._publisher.held_bytes(INGEST_QUEUE)):
+            if time.monotonic() - since > SUSPICIOUS_SECONDS:
+                since = time.monotonic()
+                self._say(f"No room in the queue for {SUSPICIOUS_SECONDS:.0f} s: is a worker running?")
             time.sleep(0.1)
+
+
+def full(messages: int, held: int | None) -> bool:
+    """Whether the queue holds enough for now; `held` in bytes, None for a Redis that does not say."""
+    return messages > MOST_WAITING or (messages > 0 and held is not None and held > MOST_BYTES)
 
 
 def parsed(batch: Batch) -> tuple[list[Numbered], list[Refusal]]:

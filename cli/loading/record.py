@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -20,8 +21,8 @@ SORTED_REFUSALS = 10_000
 
 @dataclass
 class LoadRecord:
-    """Saved after each acknowledged batch. A batch that was acknowledged but not saved is sent again, which is
-    harmless: the same document twice is the same document."""
+    """Saved before the first batch and after each acknowledged one. A batch that was acknowledged but not saved is sent
+    again, which is harmless: the API knows it by its key, and the same document twice is the same document."""
 
     path: Path
     content: str = ""  # identifies what the sources held when it was begun
@@ -32,6 +33,8 @@ class LoadRecord:
     accepted: int = 0
     rejected: int = 0
     refused_bytes: int = 0
+    # Names this load to the API, which keeps a batch that is sent again to one job. One that is begun anew is new.
+    load: str = field(default_factory=lambda: uuid.uuid4().hex)
     _refusals: list[bytes] = field(default_factory=list)  # lines that `save` adds to the file of refusals
 
     @property
@@ -56,6 +59,7 @@ class LoadRecord:
                 int(stored["accepted"]),
                 int(stored["rejected"]),
                 int(stored["refused_bytes"]),
+                str(stored["load"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return cls(path, content)
@@ -77,6 +81,7 @@ class LoadRecord:
             "accepted": self.accepted,
             "rejected": self.rejected,
             "refused_bytes": self.refused_bytes,
+            "load": self.load,
         }
         scratch = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         scratch.write_text(json.dumps(stored))

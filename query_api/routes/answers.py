@@ -18,4 +18,6 @@ def documented(status: int, model: type | None, *problems: int) -> dict[int | st
     answers: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {"description": "done"}}
     for code in problems:
         answers[code] = {"model": Problem, "content": {"application/problem+json": {}}}
+        if code in (429, 503):
+            answers[code]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "in seconds"}}
     return answers

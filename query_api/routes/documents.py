@@ -2,17 +2,18 @@
 
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from query_api import bodies
-from query_api.ingestion import ingest_one, ingest_request, raw_writes
+from query_api import intake_doors
+from query_api.idempotency import HEADER, MAX_KEY, REPLAYED
+from query_api.ingestion import raw_writes
 from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
 from query_api.parts import Parts, WithParts
+from query_api.problems import said
 from query_api.routes.answers import documented, json_answer
 from services.documents import checked_id
-from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
+from services.errors import BackendUnavailable, Conflict, NotFound
 from services.opensearch.bulk import Outcome
 from services.opensearch.dead_letters import shown_earlier
 from services.opensearch.generations import count_call, read_counts, refresh_call
@@ -39,56 +40,68 @@ _DOCUMENT = {
         },
     },
 }
+_KEY: dict[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[!-~]+$"},
+    "description": "the same key and body give the same job and answer, however often and however concurrently they "
+    "come; the same key with another body is a 409",
+}
+_REPLAYED = {
+    "description": "accepted; what is listed under `accepted` is on disk",
+    "headers": {
+        "Idempotency-Replayed": {
+            "schema": {"type": "string", "const": "true"},
+            "description": "the answer is that of an earlier request with the same Idempotency-Key",
+        }
+    },
+}
 _MANY: dict[str, Any] = {
+    "parameters": [_KEY],
+    "responses": {"202": _REPLAYED},
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": {"type": "array", "items": _DOCUMENT}},
             "application/x-ndjson": {"schema": {"type": "string", "description": "one document a line"}},
         },
-    }
+    },
 }
 _ONE: dict[str, Any] = {
+    "parameters": [_KEY],
+    "responses": {"202": _REPLAYED},
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": _DOCUMENT | {"required": ["text"], "description": "`id` is the path's"}}
         },
-    }
+    },
 }
 
 
 @router.post(
     "/indexes/{index}/documents",
     status_code=202,
-    responses=documented(202, IngestAnswer, 404, 413, 415, 422, 503),
+    responses=documented(202, IngestAnswer, 404, 408, 409, 413, 415, 422, 429, 503),
     openapi_extra=_MANY,
     operation_id="ingest",
     summary="Add or replace documents",
 )
 async def post_documents(index: str, request: Request, parts: WithParts) -> Response:
-    return json_answer(await ingest_request(parts, index, request), 202)
+    return _answered(await intake_doors.post_documents(parts, index, request))
 
 
 @router.put(
     "/indexes/{index}/documents/{document_id:path}",
     status_code=202,
-    responses=documented(202, IngestAnswer, 404, 413, 415, 422, 503),
+    responses=documented(202, IngestAnswer, 404, 408, 409, 413, 415, 422, 429, 503),
     openapi_extra=_ONE,
     operation_id="put_document",
     summary="Add or replace one document",
 )
 async def put_document(index: str, document_id: str, request: Request, parts: WithParts) -> Response:
-    if bodies.form(request) != "array":
-        raise InvalidInput("not_an_object", "PUT takes one document as application/json.")
-    raw = await bodies.whole(request, parts.settings.max_document_bytes)
-    try:
-        item = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput("invalid_json", f"The body is not JSON in UTF-8: {error}.") from None
-    if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
-        raise InvalidInput("id_mismatch", "The body's `id` is not the path's.")
-    return json_answer(await ingest_one(parts, index, item), 202)
+    return _answered(await intake_doors.put_document(parts, index, document_id, request))
 
 
 @router.get(
@@ -142,6 +155,8 @@ async def get_job(job_id: str, parts: WithParts) -> Response:
     try:
         record = (await parts.search.send(load_call(parts.names, job_id)))["_source"]
     except NotFound:
+        record = {}
+    if "accepted" not in record:  # the record of an idempotency key is no job
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
         generation = await parts.generation(record["index"])
@@ -152,6 +167,13 @@ async def get_job(job_id: str, parts: WithParts) -> Response:
     except NotFound:
         return json_answer(summary(job_id, record, None))
     return json_answer(summary(job_id, record, counts))
+
+
+def _answered(answer: intake_doors.Answer) -> Response:
+    response = json_answer(answer.body, answer.status) if answer.status < 400 else said(answer.body)
+    if answer.replayed:
+        response.headers[REPLAYED] = "true"
+    return response
 
 
 async def _stored(parts: Parts, index: str, document_id: str) -> Stored:

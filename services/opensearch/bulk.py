@@ -19,6 +19,7 @@ from services.errors import BackendUnavailable, NotFound, Overloaded, Sparsewell
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 
 BLOCKED = "cluster_block_exception"
+OVERLOADED = "opensearch_overloaded"
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 
@@ -121,7 +122,7 @@ class BulkRun:
             verdict = judge(result["status"], result.get("error"))
             if verdict is None:
                 again.append((i, lines))
-                self._reason = kind_of(result.get("error"))
+                self._reason = OVERLOADED if result["status"] == 429 else kind_of(result.get("error"))
             self.verdicts[i] = verdict
         self._flying.clear()
         self._waiting.extendleft(reversed(again))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
@@ -16,8 +17,13 @@ from services.settings import Settings
 STATES = ("pending", "encoded", "dead", "deleted")
 
 
-def new_generation(names: Names, index: str, number: int, spec: IndexSpec, manifest: Manifest) -> Generation:
-    """A generation that does not exist yet; the window is the spec's or else what the encoder recommends."""
+def new_generation(
+    names: Names, index: str, number: int, spec: IndexSpec, manifest: Manifest, lineage: str = ""
+) -> Generation:
+    """A generation that does not exist yet; the window is the spec's or else what the encoder recommends.
+
+    `lineage` is that of the index's earlier generation, empty for a new index.
+    """
     return Generation(
         index=index,
         number=number,
@@ -26,6 +32,7 @@ def new_generation(names: Names, index: str, number: int, spec: IndexSpec, manif
         encoder=EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint),
         window=spec.window or manifest.window,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        identity=lineage or uuid4().hex,
     )
 
 
@@ -160,3 +167,16 @@ def read_counts(answer: Mapping[str, Any]) -> dict[str, int]:
     for bucket in answer["aggregations"]["states"]["buckets"]:
         counts[bucket["key"]] = bucket["doc_count"]
     return counts
+
+
+def pending_call(names: Names, seconds: float) -> Call:
+    """Counts the documents of all indexes that wait to be encoded; answered within `seconds` or not at all."""
+    query = {"query": {"term": {"state": "pending"}}}
+    params = {"filter_path": "count,_shards.failed", "allow_no_indices": "true", "ignore_unavailable": "true"}
+    # (by their write aliases: a retired generation keeps what it had)
+    return Call("POST", f"/{write_alias(names.every_alias)}/_count", orjson.dumps(query), params, timeout=seconds)
+
+
+def read_pending(answer: Mapping[str, Any]) -> int | None:
+    """The count in an answer to `pending_call`; None when not every shard was counted."""
+    return None if answer["_shards"]["failed"] else int(answer["count"])

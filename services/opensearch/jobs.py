@@ -47,8 +47,8 @@ class JobRecord:
     complete: bool = False
     rejections: list[Rejection] = field(default_factory=list)
 
-    def save_call(self, names: Names) -> Call:
-        source = {
+    def source(self) -> dict[str, Any]:
+        return {
             "index": self.index,
             "created_at": self.created_at,
             "accepted": self.accepted,
@@ -56,7 +56,13 @@ class JobRecord:
             "complete": self.complete,
             "rejections": [rejection.as_json() for rejection in self.rejections[:KEPT_REJECTIONS]],
         }
-        return Call("PUT", _path(names, self.id), orjson.dumps(source))
+
+    def begin_call(self, names: Names) -> Call:
+        """Makes the record; answered with a conflict when there is one, which may know more."""
+        return Call("PUT", f"/{names.jobs}/_create/{quote(self.id, safe='')}", orjson.dumps(self.source()))
+
+    def save_call(self, names: Names) -> Call:
+        return Call("PUT", _path(names, self.id), orjson.dumps(self.source()))
 
 
 def add_call(names: Names, job: JobRecord, message: str) -> Call:
@@ -93,8 +99,8 @@ def add_call(names: Names, job: JobRecord, message: str) -> Call:
 
 
 def load_call(names: Names, job_id: str) -> Call:
-    """Reads a job in real time."""
-    return Call("GET", _path(names, job_id))
+    """Reads a job in real time, without what only a repeated request needs."""
+    return Call("GET", _path(names, job_id), params={"_source_excludes": "outcome"})
 
 
 def summary(job_id: str, record: Mapping[str, Any], counts: Mapping[str, int] | None) -> dict[str, Any]:

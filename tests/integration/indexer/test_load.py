@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -113,6 +114,38 @@ def test_a_load_that_was_killed_goes_on_where_it_was(
     versions = [api.get(f"/v1/indexes/papers/documents/d{i}").json()["job"] for i in (0, reached - 1, reached + 5)]
     assert versions[0] != versions[2]
     assert versions[1] != versions[2]
+
+
+def test_a_batch_that_was_answered_but_not_recorded_is_no_second_job(
+    load: Command, environment: dict[str, str], api: httpx.Client, tmp_path: Path, eventually: Eventually
+) -> None:
+    path = write(tmp_path / "a.jsonl", 30)
+    api.put("/v1/indexes/papers", json={}).raise_for_status()
+    records = tmp_path / "state" / "loads"
+    command = [sys.executable, "-m", "cli.main", "load", str(path), "-i", "papers", "--batch", "10"]
+
+    def recorded() -> dict[str, Any]:
+        found = [json.loads(one.read_text()) for one in records.glob("*.json")] if records.exists() else []
+        return found[0] if found else {}
+
+    # no worker runs: it waits
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as killed:
+        eventually(lambda: recorded().get("sent") == 30, 60, "all is sent")
+        killed.kill()
+    before = {f"d{i}": api.get(f"/v1/indexes/papers/documents/d{i}").json() for i in range(30)}
+    (file,) = records.glob("*.json")
+    # as if it had been killed before its first answer was written down
+    nothing = {"place": {"part": 0, "line": 0, "offset": 0}, "starts": [0], "jobs": [], "sent": 0, "accepted": 0}
+    first = recorded() | nothing
+    file.write_text(json.dumps(first))
+    done = load(path, "-i", "papers", "--no-wait", "--batch", "10")
+    assert done.stdout.splitlines() == ["30 accepted, 0 rejected"], done.stderr
+    after = {f"d{i}": api.get(f"/v1/indexes/papers/documents/d{i}").json() for i in range(30)}
+    assert after == before  # the same job and version
+    # the control: begun anew, it is another load
+    again = load(path, "-i", "papers", "--no-wait", "--batch", "10")
+    assert again.stdout.splitlines() == ["30 accepted, 0 rejected"], again.stderr
+    assert api.get("/v1/indexes/papers/documents/d0").json()["job"] != before["d0"]["job"]
 
 
 def test_an_index_that_was_created_again_is_loaded_from_the_beginning(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cli.api_answers import read_answer
 from cli.load import parse_fields
-from cli.loading.queue_door import contiguous, parsed
+from cli.loading.api_door import batch_key
+from cli.loading.queue_door import MOST_BYTES, MOST_WAITING, contiguous, full, parsed
 from cli.loading.record import LoadRecord, record_name
 from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
@@ -138,3 +139,25 @@ def test_fields_are_declared_by_name_and_type() -> None:
             parse_fields([wrong], create=True)
     with pytest.raises(ConfigurationError, match="--create"):
         parse_fields(["year=number"], create=False)
+
+
+def test_a_batch_has_a_key_of_load_place_and_content() -> None:
+    ways = [("load", 1, b"x"), ("other", 1, b"x"), ("load", 2, b"x"), ("load", 1, b"y")]
+    keys = [batch_key(*way) for way in ways]
+    assert len(set(keys)) == 4
+    assert keys[0] == batch_key(*ways[0])
+    assert all(len(key) <= 200 and key.isalnum() for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("messages", "held", "expected"),
+    [
+        (0, 10**9, False),  # an empty queue has room whatever is said of its memory
+        (1, None, False),
+        (MOST_WAITING, MOST_BYTES, False),
+        (MOST_WAITING + 1, None, True),
+        (1, MOST_BYTES + 1, True),
+    ],
+)
+def test_a_queue_is_full_by_messages_or_bytes(messages: int, held: int | None, expected: bool) -> None:
+    assert full(messages, held) is expected

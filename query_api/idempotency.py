@@ -1,0 +1,122 @@
+"""Makes a request with an `Idempotency-Key` one job, however often and however concurrently it comes."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from query_api.parts import Parts
+from services.errors import Conflict, InvalidInput, NotFound, Overloaded
+from services.index_spec import Generation
+from services.opensearch.jobs import JobRecord
+from services.opensearch.journal import now_ms
+from services.opensearch.keys import (
+    MAX_OUTCOME_BYTES,
+    KeyRecord,
+    create_call,
+    load_call,
+    outcome_call,
+    read_key,
+    record_id,
+    reused,
+    settle_call,
+    take_over_call,
+)
+
+HEADER = "idempotency-key"
+REPLAYED = "idempotency-replayed"
+MAX_KEY = 200
+# Somebody who loses a compare-and-swap reads what won; losing this often in a row is no accident.
+_ROUNDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A key that stands for this very request: what to execute it with, and the answer if there is one already."""
+
+    record: KeyRecord
+    outcome: Mapping[str, Any] | None = None
+
+
+def checked_key(given: Sequence[str]) -> str | None:
+    """The key among a request's headers, None without one. Raises InvalidInput (`bad_idempotency_key`)."""
+    if not given:
+        return None
+    if len(given) > 1 or not 1 <= len(given[0]) <= MAX_KEY or not all("!" <= c <= "~" for c in given[0]):
+        raise InvalidInput(
+            "bad_idempotency_key", f"An Idempotency-Key is one header of 1 to {MAX_KEY} visible ASCII characters."
+        )
+    return given[0]
+
+
+async def claim(parts: Parts, generation: Generation, key: str, digest: str) -> Claim:
+    """Takes the key for the request, or finds it taken by the same one. Raises Conflict (`idempotency_key_reused`)."""
+    names, index = parts.names, generation.index
+    key_id = record_id(generation, key)
+    mine = KeyRecord(digest, uuid4().hex, parts.clock.next(), now_ms())
+    taking = create_call(names, key_id, index, mine)
+    for _ in range(_ROUNDS):
+        try:
+            await parts.search.send(taking)
+        except Conflict:
+            pass
+        else:
+            return Claim(mine)
+        try:
+            found = read_key(await parts.search.send(load_call(names, key_id)))
+        except NotFound:  # it was removed meanwhile
+            taking = create_call(names, key_id, index, mine)
+            continue
+        if found.expired(now_ms(), parts.settings.idempotency_hours):
+            taking = take_over_call(names, key_id, index, mine, found)
+            continue
+        if found.record.digest != digest:
+            raise reused()
+        return Claim(found.record, (await _stored(parts, found.record.job) or {}).get("outcome"))
+    raise _contended()
+
+
+async def settle(parts: Parts, job: JobRecord, outcome: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Stores a finished job with its outcome, unless another execution did; then that one's outcome is returned.
+
+    `outcome` None: something was not stored for a reason that may pass, so a repetition shall try again.
+    """
+    if outcome is not None and len(orjson.dumps(outcome)) > MAX_OUTCOME_BYTES:
+        outcome = None
+    seen: Mapping[str, Any] | None = None
+    for _ in range(_ROUNDS):
+        try:
+            await parts.search.send(settle_call(parts.names, job, outcome, seen))
+        except Conflict:
+            pass
+        else:
+            return None
+        seen = await _stored_job(parts, job.id)
+        stored: Mapping[str, Any] | None = (seen or {}).get("_source", {}).get("outcome")
+        if stored is not None:
+            return stored
+        await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 (not a secret)
+    raise _contended()
+
+
+async def _stored(parts: Parts, job_id: str) -> Mapping[str, Any] | None:
+    found = await _stored_job(parts, job_id)
+    return None if found is None else found["_source"]
+
+
+async def _stored_job(parts: Parts, job_id: str) -> Mapping[str, Any] | None:
+    try:
+        found: Mapping[str, Any] = await parts.search.send(outcome_call(parts.names, job_id))
+    except NotFound:
+        return None
+    return found
+
+
+def _contended() -> Overloaded:
+    return Overloaded(
+        "idempotency_key_busy", "Too many requests use this Idempotency-Key at once; send this one again."
+    )

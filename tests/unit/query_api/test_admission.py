@@ -1,0 +1,75 @@
+"""Who is let in, from a few numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from query_api.admission import LONGEST_WAIT, UNKNOWN_WAIT, InFlight, Look, refusal, wait_seconds
+from services.errors import Overloaded
+
+
+def looks(*pending: int | None) -> list[Look]:
+    return [Look(float(at), count, 0) for at, count in enumerate(pending)]
+
+
+def test_below_the_limits_everybody_is_let_in() -> None:
+    assert refusal([], 10, 10) is None
+    assert refusal([Look(0, 9, 9)], 10, 10) is None
+
+
+def test_what_nobody_knows_refuses_nobody() -> None:
+    assert refusal([Look(0, None, None)], 1, 1) is None
+    assert refusal([Look(0, 5000, 5000), Look(1, None, None)], 1, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("look", "code", "limit"), [(Look(0, 10, 0), "too_many_pending", 10), (Look(0, 0, 20), "queue_full", 20)]
+)
+def test_at_a_limit_the_code_says_which(look: Look, code: str, limit: int) -> None:
+    error = refusal([look], 10, 20)
+    assert isinstance(error, Overloaded)
+    assert (error.code, error.extra["limit"], error.extra["retry_after"]) == (code, limit, UNKNOWN_WAIT)
+
+
+def test_the_wait_is_told_from_how_fast_it_shrinks() -> None:
+    # 100 a second; 500 too many, and a hundredth of the limit shall be free
+    error = refusal(looks(1700, 1600, 1500), 1000, 10)
+    assert error is not None
+    assert error.extra["retry_after"] == 6
+    growing = refusal(looks(1000, 1600), 1000, 10)
+    assert growing is not None
+    assert growing.extra["retry_after"] == UNKNOWN_WAIT
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**9), st.one_of(st.none(), st.floats(1e-6, 1e9)))
+def test_the_wait_is_bounded(limit: int, over: int, drained: float | None) -> None:
+    assert 1 <= wait_seconds(limit + over, limit, drained) <= LONGEST_WAIT
+
+
+def test_requests_at_once_are_bounded_and_places_come_back_however_they_end() -> None:
+    fleet = InFlight(2, 100)
+    with fleet.slot(), fleet.slot():
+        with pytest.raises(Overloaded) as caught, fleet.slot():
+            pass
+        assert caught.value.code == "too_many_requests"
+    with pytest.raises(ZeroDivisionError), fleet.slot() as slot:
+        slot.reserve(50)
+        raise ZeroDivisionError
+    assert (fleet.requests, fleet.bytes) == (0, 0)
+
+
+def test_bytes_at_once_are_bounded_except_for_one_alone() -> None:
+    fleet = InFlight(5, 100)
+    with fleet.slot() as alone:
+        alone.reserve(150)
+        with fleet.slot() as other, pytest.raises(Overloaded) as caught:
+            other.reserve(1)
+        assert caught.value.code == "too_many_bytes"
+    with fleet.slot() as first, fleet.slot() as second:
+        first.reserve(60)
+        second.reserve(40)
+        second.reserve(10)  # never less than was promised
+        assert fleet.bytes == 100
+        with pytest.raises(Overloaded):
+            first.reserve(61)
+    assert fleet.bytes == 0
