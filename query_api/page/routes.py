@@ -1,4 +1,4 @@
-"""Serves the search page at `/` and its files under `/static/`, under a strict content security policy."""
+"""Serves the search page at `/`, the operator's at `/operate` and their files, under a strict security policy."""
 
 import hashlib
 import re
@@ -77,7 +77,7 @@ def page_response(file: PageFile, if_none_match: str | None) -> Response:
 
 
 def mount_page(app: FastAPI) -> None:
-    """Adds `/`, `/favicon.ico` and `/static/{name}` to `app`, outside its OpenAPI document.
+    """Adds `/`, `/operate`, `/favicon.ico` and `/static/{name}` to `app`, outside its OpenAPI document.
 
     The files are read once, here. An unknown name raises NotFound with the code `page_file_not_found`.
     """
@@ -92,8 +92,16 @@ def mount_page(app: FastAPI) -> None:
     async def page(request: Request) -> Response:
         return await static("index.html", request)
 
+    async def operate(request: Request) -> Response:
+        return await static("operate.html", request)
+
     async def favicon(request: Request) -> Response:
         return await static("favicon.svg", request)
 
-    for path, endpoint in (("/", page), ("/favicon.ico", favicon), ("/static/{name}", static)):
+    for path, endpoint in (
+        ("/", page),
+        ("/operate", operate),
+        ("/favicon.ico", favicon),
+        ("/static/{name}", static),
+    ):
         app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)

@@ -47,10 +47,49 @@ export async function listIndexes() {
   return indexes.map(({ name }) => name).sort((a, b) => a.localeCompare(b));
 }
 
-/** One index: {name, pending, encoded, dead, total}, documents by state. */
+/** One index: {name, pending, encoded, dead, deleted, total}, documents by state; tombstones are in no total. */
 export async function inspectIndex(name) {
-  const { pending = 0, encoded = 0, dead = 0 } = (await request(at(name))).documents;
-  return { name, pending, encoded, dead, total: pending + encoded + dead };
+  const { pending = 0, encoded = 0, dead = 0, deleted = 0 } = (await request(at(name))).documents;
+  return { name, pending, encoded, dead, deleted, total: pending + encoded + dead };
+}
+
+/** All indexes, inspected a few at a time. One that is deleted meanwhile is left out. */
+export async function inspectAll() {
+  const names = await listIndexes();
+  const found = new Map();
+  const rest = [...names];
+  const inspect = async () => {
+    for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+      try {
+        found.set(name, await inspectIndex(name));
+      } catch (error) {
+        if (error.code !== "index_not_found") throw error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: 4 }, inspect));
+  return names.filter((name) => found.has(name)).map((name) => found.get(name));
+}
+
+/** What GET /readyz tells; a Problem when searches cannot be answered. */
+export function getReadiness() {
+  return request("readyz");
+}
+
+/** A page of an index's dead documents. */
+export function listDead(index, size, cursor = null) {
+  const parameters = new URLSearchParams({ size: String(size) });
+  if (cursor !== null) parameters.set("cursor", cursor);
+  return request(`${at(index)}/dead?${parameters}`);
+}
+
+/** Puts dead documents back to pending: {ids} or {all}. */
+export function retryDead(index, which) {
+  return request(`${at(index)}/dead/retry`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(which),
+  });
 }
 
 /** One search with everything the page shows; `mode` is the API's: hybrid, sparse or lexical. */

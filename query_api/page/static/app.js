@@ -184,7 +184,12 @@ function showIndexState() {
   const parts = [
     h("span", {}, counted(index.total, "document")),
     part("pending", "Keyword search finds them already, sparse search once they are encoded"),
-    part("dead", "Could not be encoded; keyword search finds them"),
+    index.dead > 0 &&
+      h(
+        "a",
+        { class: "state-dead", href: `operate?index=${encodeURIComponent(index.name)}`, title: "Could not be encoded; keyword search finds them. See why" },
+        `${whole(index.dead)} dead`,
+      ),
   ];
   indexState.replaceChildren(...parts.filter(Boolean));
 }

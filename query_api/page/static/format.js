@@ -6,7 +6,12 @@ const count = new Intl.NumberFormat("en-GB");
 export const whole = (number) => count.format(number);
 
 /** Counts with their noun: (1, "document") -> "1 document". */
-export const counted = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
+export const counted = (number, noun, plural = `${noun}s`) => `${whole(number)} ${number === 1 ? noun : plural}`;
+
+const when = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+/** A moment in ISO 8601 as the reader's clock shows it. */
+export const moment = (iso) => when.format(new Date(iso));
 
 /** Milliseconds; in microseconds below a tenth of one, in seconds above a thousand. */
 export function duration(ms) {

@@ -19,6 +19,7 @@ def http(seeded: str) -> Iterator[httpx.Client]:
     ("path", "media_type"),
     [
         ("/", "text/html; charset=utf-8"),
+        ("/operate", "text/html; charset=utf-8"),
         ("/static/app.js", "text/javascript; charset=utf-8"),
         ("/static/style.css", "text/css; charset=utf-8"),
         ("/static/favicon.svg", "image/svg+xml"),
@@ -89,12 +90,14 @@ class Markup(HTMLParser):
             self.inline.append(data)
 
 
-def test_the_markup_has_nothing_inline_and_names_only_files_that_exist() -> None:
+@pytest.mark.parametrize("page", ["index.html", "operate.html"])
+def test_the_markup_has_nothing_inline_and_names_only_files_that_exist(page: str) -> None:
     markup = Markup()
-    markup.feed((STATIC_DIRECTORY / "index.html").read_text())
+    markup.feed((STATIC_DIRECTORY / page).read_text())
     assert markup.inline == []
     served = {f"static/{name}" for name in read_page_files()}
-    assert [link for link in markup.links if link not in served | {"./", "#results", "openapi.json"}] == []
+    known = served | {"./", "operate", "#results", "#letters", "openapi.json"}
+    assert [link for link in markup.links if link not in known] == []
 
 
 def test_no_script_makes_markup_of_strings() -> None:
