@@ -28,9 +28,10 @@ from services.opensearch.generations import generation_call, read_generation, re
 from services.query_table import QueryTable
 
 MAX_PAGE_DOCUMENTS = 10_000
-# A page ends when it has this many bytes; what is asked of OpenSearch at a time is sized for a quarter of it.
+# A page ends when it has this many bytes; what is asked of OpenSearch at a time is sized for a quarter of it, by the
+# size of the documents before. That is a guess, so few are asked for: 64 of the largest that are accepted are 64 MiB.
 PAGE_BYTES = 16 * 1024**2
-_FIRST, _MOST = 20, 500  # documents of one request to OpenSearch
+_FIRST, _MOST = 20, 64
 
 
 class Export:

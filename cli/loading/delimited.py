@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli.loading.content import Content, lines, open_content
 from cli.loading.jsonl import too_long
-from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, file_identity, made
+from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, distinct, file_identity, made
 from services.errors import InvalidInput
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -55,10 +55,7 @@ class Delimited:
                 raise InvalidInput(found.code, f"{self.path}: the header: {found.detail}")
             if not found:
                 continue
-            names = [name.strip() for name in found]
-            repeated = sorted({name for name in names if name and names.count(name) > 1})
-            if repeated:
-                raise InvalidInput("duplicate_column", f"{self.path} has two columns {repeated[0]!r}: rename one.")
+            names = distinct([name.strip() for name in found], self.name)
             return names, Place(line=feed.line, offset=feed.offset)
         raise InvalidInput("no_header", f"{self.path} is empty: its first row must name the columns.")
 
@@ -75,7 +72,9 @@ class Delimited:
                 found = error
             except csv.Error as error:
                 last = f" (read on to line {feed.line})" if feed.line > feed.first else ""
-                found = InvalidInput("bad_row", f"Not a row in RFC 4180's quoting: {error}{last}.")
+                # (the parser's own words for this one are about Python)
+                why = "a carriage return without a line feed" if "new-line" in str(error) else error
+                found = InvalidInput("bad_row", f"Not a row in RFC 4180's quoting: {why}{last}.")
             yield feed.first, feed.fault or found
 
 

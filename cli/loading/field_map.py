@@ -41,7 +41,7 @@ class FieldMap:
         """Raises ConfigurationError (`unknown_column`) when a mapped column is not there."""
         for wanted in (column for several in self.targets.values() for column in several):
             if wanted not in columns and wanted.partition(".")[0] not in columns:
-                known = ", ".join(columns[:30])
+                known = ", ".join(name[:80] for name in columns[:30])
                 raise ConfigurationError("unknown_column", f"{name} has no column {wanted!r} (it has {known}).")
 
 

@@ -62,6 +62,8 @@ def _opened(
     if directory:
         return [TextFiles(path) for path in group]
     for path in group:
+        if not path.is_file() and path.exists():  # opening a pipe would take what is in it
+            raise ConfigurationError("unreadable_file", f"{path} is no file that can be read a second time.")
         path.open("rb").close()
     match kind:
         case Format.jsonl:

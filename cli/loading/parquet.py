@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.loading.content import damage
 from cli.loading.extra import needs
-from cli.loading.source import Make, Place, Row, file_identity, made
+from cli.loading.source import Make, Place, Row, distinct, file_identity, made
 from services.errors import InvalidInput
 
 # Rows of a group that are turned into Python values together, and bytes that are read of a column at a time: without
@@ -42,11 +42,11 @@ class Parquet:
     def columns(self) -> list[str]:
         """Raises InvalidInput (`damaged_file`, `duplicate_column`)."""
         with self._open() as file:
-            return self._names(file)
+            return distinct(file.schema_arrow.names, self.name)
 
     def rows(self, start: Place, make: Make) -> Iterator[Row]:
         with self._open() as file:
-            wanted = [name for name in self._names(file) if make.wants(name)]
+            wanted = [name for name in distinct(file.schema_arrow.names, self.name) if make.wants(name)]
             last = 0
             for group in range(file.metadata.num_row_groups):
                 first, last = last, last + file.metadata.row_group(group).num_rows
@@ -62,12 +62,6 @@ class Parquet:
                         if number > start.line:
                             yield Row(number, made(make, record), number, 0)
                     self._done = number / max(1, file.metadata.num_rows)
-
-    def _names(self, file: Any) -> list[str]:
-        names: list[str] = file.schema_arrow.names
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise InvalidInput("duplicate_column", f"{self.path} has two columns {repeated[0]!r}: rename one.")
-        return names
 
     def _records(self, batch: Any) -> Iterator[dict[str, Any]]:
         try:

@@ -26,13 +26,23 @@ def send_all(sources: Sequence[Source], record: LoadRecord, door: Door, make: Ma
     show.begin("loading", total, first=record.sent)
     before = sum(source.size for source in sources[: record.place.part])
     for part, source in enumerate(sources[record.place.part :], record.place.part):
+        began = source.identity()
         for batch in read_batches(source, record.place, make, size, MAX_BATCH_BYTES):
             _send(batch, record, door, sources)
             show.step(before + batch.read, total, record.sent)
+        if not _unchanged(source, began):
+            show.say(f"{source.name} changed while it was read: load it again to be sure of it.")
         record.starts.append(record.starts[part] + record.place.line)
         record.place = Place(part + 1)
         record.save()
         before += source.size
+
+
+def _unchanged(source: Source, began: str) -> bool:
+    try:
+        return source.identity() == began
+    except OSError:
+        return False
 
 
 def _send(batch: Batch, record: LoadRecord, door: Door, sources: Sequence[Source]) -> None:

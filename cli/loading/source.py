@@ -1,5 +1,6 @@
 """What a load reads from: rows that know their place, cut into batches, whatever the format."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,6 +91,14 @@ def file_identity(path: Path) -> str:
     """A file by its path, size and time of change. Raises OSError."""
     status = path.stat()
     return repr((str(path.resolve()), status.st_size, status.st_mtime_ns))
+
+
+def distinct(names: list[str], name: str) -> list[str]:
+    """The names of columns. Raises InvalidInput (`duplicate_column`) when two are alike."""
+    repeated = sorted(one for one, count in Counter(names).items() if one and count > 1)
+    if repeated:
+        raise InvalidInput("duplicate_column", f"{name} has two columns {repeated[0][:80]!r}: rename one.")
+    return names
 
 
 def made(make: Make, record: Record) -> bytes | InvalidInput:

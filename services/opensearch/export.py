@@ -58,10 +58,12 @@ class Place:
         return replace(place, states=tuple(place.states))
 
     def _sound(self) -> bool:
-        whole = (self.shards, self.total, self.shard, self.exported, 0 if self.after is None else self.after)
+        after = 0 if self.after is None else self.after
+        whole = (self.shards, self.total, self.shard, self.exported, after)
         return (
             all(isinstance(text, str) for text in (self.physical, self.snapshot))
-            and all(isinstance(number, int) and 0 <= number < 2**31 for number in whole)
+            and all(isinstance(number, int) and 0 <= number < 2**53 for number in whole)
+            and after < 2**31  # Lucene's document numbers; a larger one would be read as another
             and isinstance(self.states, list)
             and bool(self.states)
             and all(state in EXPORTED_STATES for state in self.states)

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -293,6 +294,15 @@ def test_no_bytes_are_unforeseen(tmp_path: Path, name: str, data: bytes) -> None
 # opening
 
 
+def test_a_header_of_very_many_columns_is_judged_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(f"c{n}" for n in range(300_000)) + "\n")
+    assert len(one(path).columns() or []) == 300_000
+    with pytest.raises(ConfigurationError, match="c0, c1") as caught:
+        one(path, parse_map(["text=body"], None))
+    assert len(caught.value.detail) < 1000
+
+
 def test_what_a_file_holds_is_told_by_its_name_or_by_an_option(tmp_path: Path) -> None:
     path = tmp_path / "data.dat"
     path.write_text("id;text\n1;a\n")
@@ -320,6 +330,13 @@ def test_a_mapped_column_that_is_not_there_is_found_out_first(tmp_path: Path) ->
     with pytest.raises(ConfigurationError, match="ISBN, name") as caught:
         one(path, parse_map(["text=body"], None))
     assert caught.value.code == "unknown_column"
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(ConfigurationError, match="second time") as caught:
+        one(tmp_path / "a.jsonl")
+    assert caught.value.code == "unreadable_file"
 
 
 # maps

@@ -238,6 +238,11 @@ def test_fragments_of_pages_are_read(text: str) -> None:
     assert set(read_html(text)) == {"title", "text"}
 
 
+def test_a_page_of_nothing_but_tags_is_refused_before_it_takes_the_memory() -> None:
+    with pytest.raises(InvalidInput, match="tags"):
+        read_html("<p>a" * 2_000_000)
+
+
 def test_a_page_that_is_too_deep_is_refused_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
         read_html("<div>" * 1_000_000 + "x")

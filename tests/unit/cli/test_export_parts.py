@@ -1,0 +1,113 @@
+"""The parts of `sparsewell export` that need no service."""
+
+from pathlib import Path
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from cli.export import ExportFormat, chosen, read_page, require_whole
+from cli.export_files import open_writer, written
+from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
+from services.opensearch.export import Place
+from services.opensearch.export import read_page as read_hits
+
+PLACE = Place("p-books.g000001", "snapshot", 3, 2**40, ("pending", "dead"), True, 2, 17, 99)
+
+
+def test_a_cursor_comes_back_as_it_was_given() -> None:
+    for place in (PLACE, Place("p-books.g000001", "s", 1, 0, ("encoded",), False)):
+        assert Place.read(str(place), "p-books.g*") == place
+
+
+@pytest.mark.parametrize("every", ["p-book.g*", "q-books.g*", "p-books2.g*"])
+def test_a_cursor_of_another_index_is_refused(every: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Place.read(str(PLACE), every)
+    assert caught.value.code == "bad_cursor"
+
+
+def test_documents_of_another_index_are_refused() -> None:
+    hits = [{"_index": "p-others.g000001", "_id": "x", "sort": [1], "_source": {}}]
+    with pytest.raises(InvalidInput):
+        read_hits(PLACE, 10, {"hits": {"hits": hits}})
+
+
+def test_a_shard_ends_where_fewer_come_than_were_asked_for() -> None:
+    hits = [{"_index": PLACE.physical, "_id": "x", "sort": [n], "_source": {}} for n in (18, 23)]
+    _, later = read_hits(PLACE, 2, {"hits": {"hits": hits}, "pit_id": "renewed"})
+    assert (later.shard, later.after, later.exported, later.snapshot, later.ended) == (2, 23, 101, "renewed", False)
+    _, end = read_hits(later, 3, {"hits": {"hits": hits}})
+    assert (end.shard, end.after, end.exported, end.ended) == (3, None, 103, True)
+
+
+def page(count: int, told: int) -> bytes:
+    last = {"export": {"documents": told, "exported": told, "total": told, "cursor": None}}
+    return b"".join(b'{"id":"%d"}\n' % n for n in range(count)) + orjson.dumps(last) + b"\n"
+
+
+def test_a_page_is_whole_or_none_at_any_cut() -> None:
+    content = page(3, 3)
+    assert len(read_page(content)[0]) == 3
+    for length in range(len(content)):
+        with pytest.raises(BackendUnavailable):
+            read_page(content[:length])
+    for wrong in (page(2, 3), page(4, 3), content + b"{}\n", b"\n", b'{"export": 1}\n', b"[1]\n", b"\xff\n"):
+        with pytest.raises(BackendUnavailable):
+            read_page(wrong)
+
+
+def test_missing_documents_are_an_error() -> None:
+    require_whole(5, {"exported": 5, "total": 5})
+    for told in ({"exported": 5, "total": 6}, {"exported": 4, "total": 4}):
+        with pytest.raises(BackendUnavailable, match="begin the export again"):
+            require_whole(5, told)
+
+
+def test_the_name_tells_the_format() -> None:
+    assert chosen(Path("a.parquet"), None) is ExportFormat.parquet
+    assert chosen(Path("a.jsonl.gz"), None) is chosen(None, None) is ExportFormat.jsonl
+    assert chosen(Path("a.dat"), ExportFormat.parquet) is ExportFormat.parquet
+    for output, given in (
+        (None, ExportFormat.parquet),
+        (Path("a.parquet.gz"), ExportFormat.parquet),
+        (Path("a.xz"), None),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            chosen(output, given)
+        assert caught.value.code == "bad_output"
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("earlier")
+    with pytest.raises(KeyboardInterrupt), written(path) as out:
+        out.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "earlier"
+    with written(path) as out:
+        out.write(b"whole")
+        assert path.read_text() == "earlier"
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ConfigurationError, match="cannot be written"), written(tmp_path / "no" / "a.jsonl"):
+        pass
+
+
+def test_a_table_has_a_column_for_each_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    window = {"start": 0, "end": 3, "ids": [5], "pieces": ["a"], "weights": [0.5]}
+    lines = [
+        b'{"id":"1","text":"a","metadata":{"year":1,"tags":["x"]},"version":3,"state":"pending"}',
+        orjson.dumps({"id": "2", "text": "b", "version": 4, "state": "encoded", "encoder": "f", "windows": [window]}),
+    ]
+    with open_writer(path, parquet=True, vectors=True) as writer:
+        writer.write(lines)
+        writer.write([])
+    first, second = pq.read_table(path).to_pylist()
+    assert first["metadata"] == '{"year":1,"tags":["x"]}'
+    assert (first["title"], first["version"], first["windows"]) == (None, 3, None)
+    assert second["windows"] == [window]
+    with open_writer(path, parquet=True, vectors=False) as writer:
+        writer.write(lines[:1])
+    assert "windows" not in pq.read_table(path).column_names
