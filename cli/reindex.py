@@ -107,7 +107,7 @@ def _begin(  # type: ignore[no-untyped-def]
 
     source = work.active()
     record = work.load()
-    if record is not None and record.step in ("swapping", "draining"):
+    if record is not None and record.step == "swapping":
         return False
     if record is not None and (record.step != "following" or record.rollback):
         raise Conflict(

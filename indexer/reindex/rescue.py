@@ -14,8 +14,9 @@ from services.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A command that works on a swap saves its record far more often than this.
-ABANDONED_SECONDS = 15.0
+# A command that works on a swap saves its record far more often than this. Writes wait meanwhile, for 30 s at most
+# (SPARSEWELL_OPENSEARCH_TIMEOUT).
+ABANDONED_SECONDS = 10.0
 
 
 def rescue(search: SyncSearch, publisher: Publisher, settings: Settings) -> int:

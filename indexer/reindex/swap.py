@@ -1,7 +1,8 @@
 """From the decision to swap to the end: each step may be done twice, and by whoever finds it undone.
 
-The alias is swapped first, then the old generation is made read-only, then what was written to it last is carried.
-Writers are never refused: one that is caught by the block finds the new generation when it sends again.
+The old generation is made read-only, what was written to it last is carried, then the alias is swapped. A write that
+meets the block is sent again by whoever sends it (`services.opensearch.bulk`), for longer than this takes, and the
+alias leads it to the new generation. The block is never lifted: after the decision it only goes forward.
 """
 
 import time
@@ -29,12 +30,9 @@ def finish(follower: Follower) -> None:
     """Goes on from wherever a decided swap is; at the end the source is retired and the target has everything."""
     record, records, search = follower.record, follower.records, follower.search
     if record.step == "swapping":
-        search.send(swap_call(record.source, record.target))
-        record.step = "draining"
-        records.save(record)
-    if record.step == "draining":
         search.send(block_call(record.source))
         follower.drain()
+        search.send(swap_call(record.source, record.target))
         _nudge(follower)
         record.step, record.swapped_at = "swapped", now_ms()
         records.save(record)

@@ -17,10 +17,9 @@ from services.settings import Settings
 
 # following  changes of the old generation are carried to the new one; searches see the old one
 # swapping   decided: from here it only goes forward, by whoever finds it
-# draining   the alias points to the new one; the last writes to the old one are carried
 # swapped    done; the old generation is kept, read-only, for a rollback
 # dropping   the generation that is not searched is being deleted, and the record with it
-Step = Literal["following", "swapping", "draining", "swapped", "dropping"]
+Step = Literal["following", "swapping", "swapped", "dropping"]
 
 
 class ReindexRecord(BaseModel):
@@ -64,11 +63,7 @@ class ReindexRecords:
 
     def unfinished(self, before: int) -> list[ReindexRecord]:
         """Records of swaps that began and were not touched since `before` (milliseconds since 1970)."""
-        query = {
-            "bool": {
-                "filter": [{"terms": {"step": ["swapping", "draining"]}}, {"range": {"updated_at": {"lt": before}}}]
-            }
-        }
+        query = {"bool": {"filter": [{"term": {"step": "swapping"}}, {"range": {"updated_at": {"lt": before}}}]}}
         body = {"query": query, "size": 100, "seq_no_primary_term": True}
         try:
             answer = self._search.send(Call("POST", f"/{self._names.reindexes}/_search", orjson.dumps(body)))

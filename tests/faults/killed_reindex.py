@@ -4,9 +4,9 @@ planned      the plan is recorded, the new generation is not there
 made         the new generation is there, nothing is carried
 carrying     a page is carried, and the record does not know
 decided      the record says "swapping", the alias points to the old generation
-swapped      the alias points to the new one, the record does not know
 blocked      the old generation is read-only, its last writes are not carried
-drained      everything is carried, the record does not say that it is done
+drained      everything is carried, the alias points to the old one
+swapped      the alias points to the new one, the record does not say that it is done
 """
 
 import os

@@ -21,7 +21,7 @@ NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 
 BEFORE_THE_SWAP = ("planned", "made", "carrying")
-DECIDED = ("decided", "swapped", "blocked", "drained")
+DECIDED = ("decided", "blocked", "drained", "swapped")
 # Another window: every document is encoded again.
 OPTIONS = ("reindex", INDEX, "--window", "16", "--overlap", "4", "--unchecked")
 
@@ -136,5 +136,5 @@ def test_killed_at_each_step_under_writes(new_stack: NewStack, row: RowOf) -> No
 
 @pytest.mark.faults_slow
 def test_a_decided_swap_whose_command_is_gone_is_finished_by_the_sweeper(new_stack: NewStack) -> None:
-    found, unanswered = killed_at(new_stack(), "swapped", again=False)
+    found, unanswered = killed_at(new_stack(), "blocked", again=False)
     assert (found.broken, unanswered) == ([], 0)
