@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from cli.reindexing.build import Gate
     from indexer.reindex.plan import Changes
     from indexer.reindex.run import Reindexing
+    from services.index_spec import Generation
     from services.known_encoders import KnownEncoder
+    from services.manifest import Manifest
     from services.settings import Settings
 
 
@@ -59,7 +61,8 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             work = Reindexing(search, settings, index)
             build = Build(work, settings, known, show, patience, encode_here)
             if not _begin(work, settings, known, changes, show.say):
-                build.swap()
+                if work.held.step == "swapping":
+                    build.swap()
                 typer.echo(f"{index}: generation {work.held.target.number} is searched; the swap had begun before.")
                 return
             progress = build.until_settled()
@@ -98,33 +101,33 @@ def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
 def _begin(  # type: ignore[no-untyped-def]
     work: "Reindexing", settings: "Settings", known: "list[KnownEncoder]", changes: "Changes", say
 ) -> bool:
-    """Plans a new generation, or goes on with one; False when a swap has begun that only needs to be finished."""
-    from cli.reindexing.build import by_fingerprint
+    """Plans a new generation, or goes on with one; False when its swap is decided, or done by the sweeper already."""
     from indexer.reindex.plan import described, planned
     from services.errors import Conflict
     from services.index_spec import Names
-    from services.manifest import read_manifest, resolve
 
     source = work.active()
     record = work.load()
     if record is not None and record.step == "swapping":
         return False
+    if record is not None and record.step == "swapped" and not record.rollback and changes.any:
+        manifest = _manifest(changes, known, record.target)
+        wanted = planned(Names(settings.index_prefix), record.source, record.target.number, changes, manifest)
+        if _same(wanted, record.target):
+            return False
     if record is not None and (record.step != "following" or record.rollback):
         raise Conflict(
             "generation_kept",
             f"Another generation of {work.index!r} is there ({record.step}): look with `sparsewell generations show "
             f"{work.index}`, then finish the rollback or drop it.",
         )
-    if changes.encoder is not None:
-        manifest = read_manifest(resolve(changes.encoder))
-    else:
-        manifest = by_fingerprint(known, source if record is None else record.target).manifest
+    manifest = _manifest(changes, known, source if record is None else record.target)
     number = work.next_number() if record is None else record.target.number
     target = planned(Names(settings.index_prefix), source, number, changes, manifest)
     if record is None:
         record = work.begin(source, target)
         say(f"Building generation {number} of {work.index} beside generation {source.number}.")
-    elif changes.any and target.model_copy(update={"created_at": record.target.created_at}) != record.target:
+    elif changes.any and not _same(target, record.target):
         raise Conflict(
             "reindex_exists",
             f"A reindexing of {work.index!r} with other changes has begun: finish it without options, or give it up "
@@ -135,3 +138,17 @@ def _begin(  # type: ignore[no-untyped-def]
     for line in described(source, record.target):
         say(f"  {line}")
     return True
+
+
+def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Generation") -> "Manifest":
+    """Of the encoder that was named, else of the generation's."""
+    from cli.reindexing.build import by_fingerprint
+    from services.manifest import read_manifest, resolve
+
+    if changes.encoder is not None:
+        return read_manifest(resolve(changes.encoder))
+    return by_fingerprint(known, generation).manifest
+
+
+def _same(one: "Generation", other: "Generation") -> bool:
+    return one.model_copy(update={"created_at": other.created_at}) == other

@@ -1,24 +1,18 @@
 """Two ways to ask for vectors of a new generation's documents: its encoder's workers, or this very process."""
 
 import logging
-import time
 from collections.abc import Sequence
 
 from indexer.encode_task import run_encode
 from indexer.reindex.follower import Dispatch
 from indexer.runtime import Runtime
-from services.contracts import EncodeMessage, encode_queue
+from services.contracts import EncodeMessage
 from services.errors import BackendUnavailable
 from services.index_spec import Generation
 from services.queue import Publisher
 from services.settings import Settings
 
 log = logging.getLogger(__name__)
-
-# Messages that a reindexing leaves waiting in a queue: enough to keep workers busy, few enough for new documents of the
-# same encoder not to wait long behind them.
-PACE_MESSAGES = 32
-_LOOK_SECONDS = 0.2
 
 
 def messages(settings: Settings, target: Generation, ids: Sequence[str]) -> list[EncodeMessage]:
@@ -30,15 +24,12 @@ def messages(settings: Settings, target: Generation, ids: Sequence[str]) -> list
     ]
 
 
-def through_queue(publisher: Publisher, settings: Settings, target: Generation, *, pace: bool = True) -> Dispatch:
+def through_queue(publisher: Publisher, settings: Settings, target: Generation) -> Dispatch:
     """Asks the workers that hold the target's encoder. While Redis is away the sweeper does, when leases run out."""
-    queue = encode_queue(target.encoder.name)
 
     def dispatch(ids: Sequence[str]) -> None:
         try:
             for message in messages(settings, target, ids):
-                while pace and publisher.depth(queue) >= PACE_MESSAGES:
-                    time.sleep(_LOOK_SECONDS)
                 publisher.encode(target.encoder.name, message)
         except BackendUnavailable as error:
             log.warning("%s: the sweeper will enqueue what stays pending", error.code)

@@ -36,7 +36,7 @@ class Follower:
     patience: float = 60.0
     _page: int = field(default=FIRST_PAGE, init=False)
 
-    def catch_up(self, progress: Callable[[int], None] = lambda carried: None) -> int:
+    def catch_up(self, before_page: Callable[[], None] = lambda: None) -> int:
         """One pass up to what is final now; returns how many operations of the source it does not cover.
 
         Raises Conflict (`reindex_taken_over`), NotFound when a generation was deleted, BackendUnavailable.
@@ -51,19 +51,19 @@ class Follower:
         if behind:
             self.search.send(refresh_call(source))
         for number, up_to in behind.items():
-            self._follow(number, up_to, progress)
+            self._follow(number, up_to, before_page)
         return sum(state.newest - self.record.checkpoints.get(number, NOTHING_YET) for number, state in shards.items())
 
-    def _follow(self, shard: int, up_to: int, progress: Callable[[int], None]) -> None:
+    def _follow(self, shard: int, up_to: int, before_page: Callable[[], None]) -> None:
         source = self.record.source.physical
         while (after := self.record.checkpoints.get(shard, NOTHING_YET)) < up_to:
+            before_page()
             asked = self._page
             page = read_changes(self.search.send(changes_call(source, shard, after, up_to, asked)))
             if page:
                 self._carry([stored for _, stored in page])
             self.record.checkpoints[shard] = page[-1][0] if len(page) == asked else up_to
             self.records.save(self.record)
-            progress(self.record.carried)
 
     def _carry(self, documents: Sequence[Stored]) -> None:
         record, settings = self.record, self.settings

@@ -26,11 +26,7 @@ def rescue(search: SyncSearch, publisher: Publisher, settings: Settings) -> int:
     for record in records.unfinished(now_ms() - int(ABANDONED_SECONDS * 1000)):
         try:
             records.save(record)
-            finish(
-                Follower(
-                    search, records, settings, record, through_queue(publisher, settings, record.target, pace=False)
-                )
-            )
+            finish(Follower(search, records, settings, record, through_queue(publisher, settings, record.target)))
         except Conflict as error:
             log.info("%s", error)  # the command lives, or another sweeper was faster
         except NotFound:

@@ -35,6 +35,8 @@ POLL_SECONDS = 0.5
 # long, are the messages that are on their way and no backlog.
 ON_THE_WAY = 64
 STEADY_SECONDS = 5.0
+# Documents that a reindexing lets wait for their vectors at once: a minute's work for two cores.
+ENOUGH = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,44 @@ class Progress:
     behind: int
     old: dict[str, int]
     new: dict[str, int]
+
+
+@dataclass
+class _Watch:
+    """Looks how far the new generation is, tells it, and notices when nothing moves."""
+
+    work: "Reindexing"
+    seconds: float
+    tell: Callable[[Progress], None]
+    _best: int = -1
+    _since: float = field(default_factory=time.monotonic)
+    _looked: float = 0.0
+
+    def look(self, behind: int) -> Progress:
+        """Raises BackendUnavailable (`reindex_stuck`)."""
+        record = self.work.held
+        progress = Progress(record.carried, behind, self.work.counts(record.source), self.work.counts(record.target))
+        self.tell(progress)
+        self._looked = time.monotonic()
+        done = sum(progress.new.values()) - progress.new["pending"] + progress.carried
+        if done > self._best:
+            self._best, self._since = done, time.monotonic()
+        elif time.monotonic() - self._since > self.seconds:
+            encoder = record.target.encoder.name
+            raise BackendUnavailable(
+                "reindex_stuck",
+                f"Nothing was encoded for {self.seconds:.0f} s and {progress.new['pending']:,} documents wait: does a "
+                f"worker run with the encoder {encoder} (sparsewell worker --encoder ...)? Or use --encode-here. The same "
+                "command goes on from here.",
+            )
+        return progress
+
+    def pace(self) -> None:
+        """Before a page: waits while workers have enough to do, so that new documents do not wait behind all old ones."""
+        if time.monotonic() - self._looked < POLL_SECONDS:
+            return
+        while self.look(0).new["pending"] > ENOUGH:
+            time.sleep(POLL_SECONDS)
 
 
 @dataclass
@@ -122,12 +162,11 @@ class Reindexing:
 
         Raises BackendUnavailable (`reindex_stuck`) when nothing was encoded for `seconds`.
         """
-        best, since = -1, time.monotonic()
+        watch = _Watch(self, seconds, tell)
         near: float | None = None
         while True:
-            behind = follower.catch_up(lambda _: None)
-            progress = self._progress(behind)
-            tell(progress)
+            behind = follower.catch_up(watch.pace)
+            progress = watch.look(behind)
             more = progress.new["pending"] - progress.old["pending"]
             if behind <= ON_THE_WAY and more <= ON_THE_WAY:
                 near = near or time.monotonic()
@@ -135,16 +174,6 @@ class Reindexing:
                     return progress
             else:
                 near = None
-            done = progress.new["encoded"] + progress.new["dead"] + progress.new["deleted"] + progress.carried
-            if done > best:
-                best, since = done, time.monotonic()
-            elif time.monotonic() - since > seconds:
-                raise BackendUnavailable(
-                    "reindex_stuck",
-                    f"Nothing was encoded for {seconds:.0f} s and {progress.new['pending']:,} documents wait: does a "
-                    f"worker run with the encoder {self.held.target.encoder.name} (sparsewell worker --encoder ...)? "
-                    "Or use --encode-here. The same command goes on from here.",
-                )
             time.sleep(POLL_SECONDS)
 
     def swap(self, follower: Follower) -> None:
@@ -213,10 +242,6 @@ class Reindexing:
         if self.record is None:
             raise NotFound("no_reindex", f"There is no reindexing of {self.index!r}.")
         return self.record
-
-    def _progress(self, behind: int) -> Progress:
-        record = self.held
-        return Progress(record.carried, behind, self.counts(record.source), self.counts(record.target))
 
     def _drop(self, record: ReindexRecord) -> None:
         """Deletes the one of the two that is not searched, and the record."""
