@@ -74,13 +74,13 @@ class _Watch:
             raise BackendUnavailable(
                 "reindex_stuck",
                 f"Nothing was encoded for {self.seconds:.0f} s and {progress.new['pending']:,} documents wait: does a "
-                f"worker run with the encoder {encoder} (sparsewell worker --encoder ...)? Or use --encode-here. The same "
-                "command goes on from here.",
+                f"worker run with the encoder {encoder} (sparsewell worker --encoder ...)? Or use --encode-here. The "
+                "same command goes on from here.",
             )
         return progress
 
     def pace(self) -> None:
-        """Before a page: waits while workers have enough to do, so that new documents do not wait behind all old ones."""
+        """Before a page: waits while workers have enough to do; new documents shall not wait behind all old ones."""
         if time.monotonic() - self._looked < POLL_SECONDS:
             return
         while self.look(0).new["pending"] > ENOUGH:
