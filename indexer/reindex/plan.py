@@ -65,7 +65,7 @@ def planned(names: Names, source: Generation, number: int, changes: Changes, man
     room = manifest.max_pieces - 2
     if spec.window is not None and spec.window.pieces > room:
         raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    return new_generation(names, source.index, number, spec, manifest)
+    return new_generation(names, source.index, number, spec, manifest, source.lineage)
 
 
 def described(source: Generation, target: Generation) -> list[str]:
