@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from query_api.admission import InFlight
 from query_api.backlog import Backlog
 from query_api.encoders import QueryTables
+from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
 from services.opensearch.client import AsyncSearch
@@ -28,6 +29,8 @@ class Parts:
         self.names = Names(settings.index_prefix)
         self.tables = QueryTables(settings)
         self.search = AsyncSearch(settings)
+        # Several addresses are asked in turn, so each node's own copies get their share of searches.
+        self.near = len(each_address(settings.opensearch_url)) > 1
         self.publisher = Publisher(settings.redis_url)
         self.clock = Clock()
         self.backlog = Backlog(settings, self.search, self.publisher)
@@ -36,13 +39,16 @@ class Parts:
         self.in_flight = InFlight(most, settings.max_ingest_bytes)
         self._generations: dict[str, tuple[float, Generation]] = {}
 
-    async def generation(self, index: str) -> Generation:
-        """The generation that an index's alias points to. Raises NotFound (`index_not_found`)."""
+    async def generation(self, index: str, *, near: bool = False) -> Generation:
+        """The generation that an index's alias points to; `near` as in `resolve_call`.
+
+        Raises NotFound (`index_not_found`).
+        """
         remembered = self._generations.get(index)
         now = time.monotonic()
         if remembered is not None and now - remembered[0] < REMEMBERED_SECONDS:
             return remembered[1]
-        call = resolve_call(self.names, index)
+        call = resolve_call(self.names, index, near=near)
         try:
             generation = read_generation(await self.search.send(call), index)
         except NotFound:

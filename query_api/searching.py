@@ -70,7 +70,7 @@ async def search(parts: Parts, index: str, request: SearchRequest) -> dict[str, 
         # One deadline over everything that is asked of OpenSearch, the look-up of the alias included.
         async with asyncio.timeout(parts.settings.search_timeout):
             try:
-                return await _search(parts, await parts.generation(index), request)
+                return await _search(parts, await parts.generation(index, near=True), request)
             except NotFound as error:
                 if error.code != "index_not_found":
                     raise
@@ -139,7 +139,7 @@ async def _single(
     if request.explain and request.mode == "lexical":
         plan["explain"] = True
     try:
-        answer = await parts.search.send(search_call(generation.physical, plan, timeout))
+        answer = await parts.search.send(search_call(generation.physical, plan, timeout, near=parts.near))
     except InvalidInput:
         raise _too_many_words() from None
     watch.lap("opensearch")
@@ -164,7 +164,7 @@ async def _hybrid(
     plans = [body(_query(mode, request, query), depth, False, timeout) for mode in modes]
     if request.explain:
         plans[1]["explain"] = True
-    answer = await parts.search.send(msearch_call(generation.physical, plans, timeout))
+    answer = await parts.search.send(msearch_call(generation.physical, plans, timeout, near=parts.near))
     watch.lap("opensearch")
     lists = {mode: _whole(part, watch) for mode, part in zip(modes, answer["responses"], strict=True)}
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
@@ -186,15 +186,23 @@ async def _hybrid(
 
 
 async def _fetch(parts: Parts, generation: Generation, ids: Sequence[str], source: Sequence[str]) -> dict[str, Source]:
+    """Documents by id. Of two copies of a shard, the one that is asked here may not show yet what the other one found:
+    what it misses is read in real time, or a hit would be gone without a word.
+    """
     if not ids:
         return {}
-    answer = await parts.search.send(fetch_call(generation.physical, ids, source, parts.settings.search_timeout))
-    return {
-        document["_id"]: document["_source"]
-        for document in answer["docs"]
-        # a document that was deleted between the two requests
-        if document.get("found") and document["_source"].get("state") != "deleted"
-    }
+    timeout = parts.settings.search_timeout
+    call = fetch_call(generation.physical, ids, source, timeout, near=parts.near)
+    found = _found(await parts.search.send(call))
+    if missing := [one for one in ids if one not in found]:
+        call = fetch_call(generation.physical, missing, source, timeout, near=parts.near, realtime=True)
+        found |= _found(await parts.search.send(call))
+    # but for a document that was deleted between the two requests
+    return {one: content for one, content in found.items() if content.get("state") != "deleted"}
+
+
+def _found(answer: Mapping[str, Any]) -> dict[str, Source]:
+    return {document["_id"]: document["_source"] for document in answer["docs"] if document.get("found")}
 
 
 def _hit(

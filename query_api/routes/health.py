@@ -31,7 +31,7 @@ async def ready(parts: WithParts) -> Response:
 
     Redis is reported and not required: without it searches go on and documents are journalled.
     """
-    generations = read_active(await parts.search.send(list_call(parts.names)))
+    generations = read_active(await parts.search.send(list_call(parts.names, near=True)))
     for generation in generations:
         if not parts.tables.serves(generation.encoder.fingerprint):
             raise EncoderMismatch(

@@ -46,9 +46,17 @@ def create_jobs_call(names: Names, settings: Settings) -> Call:
     return Call("PUT", f"/{names.jobs}", orjson.dumps(jobs_body(settings)))
 
 
-def resolve_call(names: Names, index: str) -> Call:
-    """Asks which generation an index's alias points to."""
-    return Call("GET", f"/{names.alias(index)}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
+def resolve_call(names: Names, index: str, *, near: bool = False) -> Call:
+    """Asks which generation an index's alias points to.
+
+    `near`: as the node that is asked knows it, a moment behind the cluster's leader, which it need not ask then.
+    """
+    params = {"filter_path": "*.mappings._meta.sparsewell"} | _local(near)
+    return Call("GET", f"/{names.alias(index)}/_mapping", params=params)
+
+
+def _local(near: bool) -> dict[str, str]:
+    return {"local": "true"} if near else {}
 
 
 def generation_call(physical: str) -> Call:
@@ -56,13 +64,10 @@ def generation_call(physical: str) -> Call:
     return Call("GET", f"/{physical}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
 
 
-def list_call(names: Names) -> Call:
-    """Asks for all generations that an alias points to."""
-    return Call(
-        "GET",
-        f"/{names.every_alias}",
-        params={"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"},
-    )
+def list_call(names: Names, *, near: bool = False) -> Call:
+    """Asks for all generations that an alias points to; `near` as in `resolve_call`."""
+    params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"} | _local(near)
+    return Call("GET", f"/{names.every_alias}", params=params)
 
 
 def read_generations(answer: Mapping[str, Any]) -> list[Generation]:

@@ -41,26 +41,30 @@ def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout
     }
 
 
-def search_call(index: str, search: dict[str, Any], timeout: float) -> Call:
-    """One list. Partial results are an error of the engine's, never an answer."""
-    return Call(
-        "POST", f"/{index}/_search", orjson.dumps(search), {"allow_partial_search_results": "false"}, timeout=timeout
-    )
+def search_call(index: str, search: dict[str, Any], timeout: float, *, near: bool = False) -> Call:
+    """One list. Partial results are an error of the engine's, never an answer.
+
+    `near`: the node that is asked answers from its own copies where it has them, so that a search does not wait for
+    another node that hangs (docs/decisions/0094).
+    """
+    params = {"allow_partial_search_results": "false"} | _preference(near)
+    return Call("POST", f"/{index}/_search", orjson.dumps(search), params, timeout=timeout)
 
 
-def msearch_call(index: str, searches: Iterable[dict[str, Any]], timeout: float) -> Call:
-    """Several lists in one request."""
-    header = orjson.dumps({"index": index, "allow_partial_search_results": False})
+def msearch_call(index: str, searches: Iterable[dict[str, Any]], timeout: float, *, near: bool = False) -> Call:
+    """Several lists in one request; `near` as in `search_call`."""
+    header = orjson.dumps({"index": index, "allow_partial_search_results": False} | _preference(near))
     lines = [part for search in searches for part in (header, orjson.dumps(search))]
     return Call("POST", "/_msearch", b"\n".join(lines) + b"\n", timeout=timeout, ndjson=True)
 
 
-def fetch_call(index: str, ids: Sequence[str], source: Sequence[str], timeout: float) -> Call:
-    """The documents of a fused list, as the searches saw them (not real time)."""
-    return Call(
-        "POST",
-        f"/{index}/_mget",
-        orjson.dumps({"ids": list(ids)}),
-        {"realtime": "false", "_source_includes": ",".join(source)},
-        timeout=timeout,
-    )
+def fetch_call(
+    index: str, ids: Sequence[str], source: Sequence[str], timeout: float, *, near: bool = False, realtime: bool = False
+) -> Call:
+    """The documents of a fused list as searches see them, or, in real time, as they are; `near`: see `search_call`."""
+    params = {"realtime": str(realtime).lower(), "_source_includes": ",".join(source)} | _preference(near)
+    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), params, timeout=timeout)
+
+
+def _preference(near: bool) -> dict[str, str]:
+    return {"preference": "_local"} if near else {}
