@@ -1,0 +1,50 @@
+"""What a new generation is declared as."""
+
+import pytest
+
+from indexer.reindex.plan import Changes, described, planned
+from services.errors import Conflict, InvalidInput
+from services.index_spec import Generation, IndexSpec, Names
+from services.manifest import Manifest, read_manifest, resolve
+from services.opensearch.generations import new_generation
+
+NAMES = Names("p")
+STANDIN = read_manifest(resolve("standin"))
+OLD = new_generation(NAMES, "docs", 1, IndexSpec(fields={"year": "number"}), STANDIN)
+OTHER = STANDIN.model_copy(update={"name": "other", "fingerprint": "f" * 16})
+
+
+def plan(changes: Changes, manifest: Manifest = STANDIN) -> Generation:
+    return planned(NAMES, OLD, 2, changes, manifest)
+
+
+def test_what_is_not_named_stays() -> None:
+    new = plan(Changes(document_top_k=9, fields={"genre": "keyword"}))
+    assert new.spec.fields == {"year": "number", "genre": "keyword"}
+    assert (new.spec.document_top_k, new.spec.language) == (9, OLD.spec.language)
+    assert (new.encoder, new.window, new.lineage) == (OLD.encoder, OLD.window, OLD.lineage)
+    assert (new.number, new.physical) == (2, "p-docs.g000002")
+    assert described(OLD, new)[-1] == "vectors: copied"
+
+
+def test_another_encoder_and_half_a_window() -> None:
+    assert plan(Changes(encoder="other"), OTHER).encoder.fingerprint == "f" * 16
+    new = plan(Changes(window_pieces=100))
+    assert (new.window.pieces, new.window.overlap) == (100, STANDIN.window.overlap)
+    assert described(OLD, new)[-1] == "vectors: encoded again"
+
+
+def test_what_cannot_be() -> None:
+    with pytest.raises(InvalidInput, match="bad_window"):
+        plan(Changes(window_pieces=600))
+    with pytest.raises(InvalidInput, match="bad_change"):
+        plan(Changes(window_overlap=300))
+    with pytest.raises(InvalidInput, match="bad_change"):
+        plan(Changes(language="klingon"))
+    with pytest.raises(Conflict, match="encoder_name_taken"):
+        plan(Changes(encoder="standin"), STANDIN.model_copy(update={"fingerprint": "f" * 16}))
+
+
+def test_whether_anything_was_asked_for() -> None:
+    assert not Changes().any
+    assert Changes(language="standard").any

@@ -1,0 +1,88 @@
+"""What becomes of a document of each state in another generation, and which changes are read."""
+
+from typing import Any
+
+import pytest
+
+from services import versions
+from services.errors import BackendUnavailable
+from services.index_spec import EncoderIdentity, Generation, IndexSpec
+from services.manifest import WindowSettings
+from services.opensearch.carrying import carried, same_vectors, waits
+from services.opensearch.changes import ShardState, read_changes, read_shards
+from services.opensearch.journal import Stored
+from services.vectors import SparseVector
+
+
+def generation(number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k: int = 512) -> Generation:
+    return Generation(
+        index="docs",
+        number=number,
+        physical=f"p-docs.g{number:06d}",
+        spec=IndexSpec(document_top_k=top_k),
+        encoder=EncoderIdentity(name="e", fingerprint=fingerprint),
+        window=WindowSettings(pieces=pieces, overlap=0),
+        created_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+VECTOR = SparseVector.of([3, 5, 9], [1.0, 2.0, 0.5])
+RAW: dict[str, Any] = {"text": "x", "title": "t", "version": 7, "job": "j", "ingested_at": 1, "metadata": {"a": 1}}
+WINDOWS = [{"start": 0, "end": 1, "vector": VECTOR.pack()}]
+OLD = generation(1)
+
+
+def stored(state: str, external: int, **more: Any) -> Stored:
+    return Stored("d", external, RAW | {"state": state} | more)
+
+
+def test_valid_vectors_are_copied_and_pruned_anew() -> None:
+    one = stored("encoded", versions.encoded(7), windows=WINDOWS, encoder="a" * 16)
+    write = carried(OLD, generation(2, top_k=2), one, 60)
+    assert (write.alias, write.version) == ("p-docs.g000002.w", versions.encoded(7))
+    assert write.source["sparse"] == {"3": 1.0, "5": 2.0}
+    assert write.source["windows"] == WINDOWS
+    assert not waits(write)
+
+
+@pytest.mark.parametrize("target", [generation(2, fingerprint="b" * 16), generation(2, pieces=32)])
+@pytest.mark.parametrize("state", ["encoded", "pending", "dead"])
+def test_another_encoder_or_window_gets_the_raw_document(target: Generation, state: str) -> None:
+    assert not same_vectors(OLD, target)
+    extra = {"windows": WINDOWS, "encoder": "a" * 16, "error": {"code": "c", "reason": "r"}, "attempts": 3}
+    write = carried(OLD, target, stored(state, versions.raw(7) + 5, **extra), 60)
+    assert write.version == versions.raw(7), "an encoding of it must be able to follow"
+    assert {name: write.source[name] for name in RAW} == RAW
+    assert (write.source["state"], write.source["attempts"]) == ("pending", 0)
+    assert not {"windows", "sparse", "encoder", "error"} & write.source.keys()
+    assert waits(write)
+
+
+def test_the_dead_stay_dead_where_nothing_changes_for_them() -> None:
+    one = stored("dead", versions.raw(7) + 3, error={"code": "c", "reason": "r"}, attempts=3)
+    write = carried(OLD, generation(2, top_k=2), one, 60)
+    assert (write.version, write.source) == (versions.raw(7) + 3, one.source)
+
+
+def test_a_tombstone_stays_one() -> None:
+    one = Stored("d", versions.raw(7), {"state": "deleted", "version": 7, "deleted_at": 5})
+    for target in (generation(2), generation(2, fingerprint="b" * 16)):
+        write = carried(OLD, target, one, 60)
+        assert (write.version, write.source) == (versions.raw(7), one.source)
+
+
+def test_shards_are_read_from_their_primaries() -> None:
+    def copy(primary: bool, safe: int) -> dict[str, Any]:
+        numbers = {"max_seq_no": 9, "local_checkpoint": 9, "global_checkpoint": safe}
+        return {"routing": {"primary": primary, "state": "STARTED"}, "seq_no": numbers}
+
+    answer = {"indices": {"i": {"shards": {"0": [copy(False, 3), copy(True, 7)], "1": [copy(True, 9)]}}}}
+    assert read_shards(answer) == {0: ShardState(7, 9), 1: ShardState(9, 9)}
+    for broken in ({}, {"indices": {"i": {"shards": {"0": [copy(False, 3)]}}}}):
+        with pytest.raises(BackendUnavailable, match="shard_unavailable"):
+            read_shards(broken)
+
+
+def test_changes_come_with_their_numbers() -> None:
+    hit = {"_id": "d", "_version": 5, "_source": {"state": "pending"}, "sort": [12]}
+    assert read_changes({"hits": {"hits": [hit]}}) == [(12, Stored("d", 5, {"state": "pending"}))]
