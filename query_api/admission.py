@@ -18,13 +18,30 @@ UNKNOWN_WAIT = 10
 ROOM = 0.01
 
 
+# A document is counted some time after it was journalled: when its shard was refreshed.
+SETTLED_SECONDS = 3.0
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What waited at one moment (seconds of a steady clock): documents to be encoded, messages. None: unknown."""
+    """What waited at one moment (seconds of a steady clock): documents to be encoded, messages. None: unknown.
+
+    `journalled` is how many documents this process had journalled by then, ever.
+    """
 
     at: float
     pending: int | None
     messages: int | None
+    journalled: int = 0
+
+
+def waiting_documents(looks: Sequence[Look], now: float, journalled: int) -> int | None:
+    """Documents that wait to be encoded, at least: the last count, or one shortly before and what came since."""
+    last = looks[-1]
+    if last.pending is None:
+        return None
+    recent = [one for one in looks if now - one.at <= SETTLED_SECONDS and one.pending is not None] or [last]
+    return max((one.pending or 0) + journalled - one.journalled for one in recent)
 
 
 def drained_a_second(earlier: float, before: int | None, later: float, after: int | None) -> float | None:

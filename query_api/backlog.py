@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import deque
+from dataclasses import replace
 
-from query_api.admission import Look, refusal
+from query_api.admission import Look, refusal, waiting_documents
 from services.contracts import encode_queue
 from services.errors import SparsewellError
 from services.index_spec import Names
@@ -24,7 +25,7 @@ class Backlog:
     """What waits to be encoded: documents of all indexes, as OpenSearch counts them, and messages of each encoder.
 
     Documents are counted where they are durable, so the limit holds with Redis away as well. A count is as old as a
-    refresh and a look, and the documents that this process journalled since are added to it.
+    refresh and a look; what this process journalled meanwhile is added to it.
     """
 
     def __init__(self, settings: Settings, search: AsyncSearch, publisher: Publisher) -> None:
@@ -52,19 +53,19 @@ class Backlog:
             # One request looks; those that come meanwhile go by the look before.
             async with lock:
                 await self._look(encoder, looks)
-        last = looks[-1]
-        if last.pending is not None:
-            last = Look(last.at, last.pending + self._journalled, last.messages)
+        pending = waiting_documents(looks, time.monotonic(), self._journalled)
         settings = self._settings
-        error = refusal([*list(looks)[:-1], last], settings.max_pending_documents, settings.max_queue_messages)
+        error = refusal(
+            [*looks, replace(looks[-1], pending=pending)], settings.max_pending_documents, settings.max_queue_messages
+        )
         if error is not None:
             raise error
 
     async def _look(self, encoder: str, looks: deque[Look]) -> None:
+        journalled = self._journalled
         pending, messages = await asyncio.gather(self._pending(), self._messages(encoder))
         now = time.monotonic()
-        looks.append(Look(now, pending, messages))
-        self._journalled = 0
+        looks.append(Look(now, pending, messages, journalled))
         while len(looks) > 1 and now - looks[0].at > KEPT_SECONDS:
             looks.popleft()
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.admission import LONGEST_WAIT, UNKNOWN_WAIT, InFlight, Look, refusal, wait_seconds
+from query_api.admission import LONGEST_WAIT, UNKNOWN_WAIT, InFlight, Look, refusal, wait_seconds, waiting_documents
 from services.errors import Overloaded
 
 
@@ -44,6 +44,14 @@ def test_the_wait_is_told_from_how_fast_it_shrinks() -> None:
 @given(st.integers(1, 10**9), st.integers(0, 10**9), st.one_of(st.none(), st.floats(1e-6, 1e9)))
 def test_the_wait_is_bounded(limit: int, over: int, drained: float | None) -> None:
     assert 1 <= wait_seconds(limit + over, limit, drained) <= LONGEST_WAIT
+
+
+def test_documents_that_are_not_counted_yet_are_added() -> None:
+    before, after = Look(10, 100, 0, journalled=0), Look(12, 100, 0, journalled=500)  # 500 came, no refresh yet
+    assert waiting_documents([before, after], 12.5, 520) == 620
+    assert waiting_documents([before, after], 15.0, 520) == 120  # by then the last count has seen them
+    assert waiting_documents([Look(0, 100, 0, 0)], 60, 7) == 107
+    assert waiting_documents([before, Look(12, None, 0, 500)], 12.5, 520) is None
 
 
 def test_requests_at_once_are_bounded_and_places_come_back_however_they_end() -> None:
