@@ -14,6 +14,8 @@ from benchmarks import (
     api_overhead,
     hybrid_requests,
     ingest_throughput,
+    journal_100k,
+    journal_cost,
     query_encoding,
     sparse_vs_match,
     worker_pipeline,
@@ -25,6 +27,8 @@ ALONE: dict[str, Callable[[list[str]], None]] = {
     "hybrid_requests": hybrid_requests.main,
     "worker_pipeline": worker_pipeline.main,
     "ingest_throughput": ingest_throughput.main,
+    "journal_cost": journal_cost.main,
+    "journal_100k": journal_100k.main,
 }
 
 

@@ -44,14 +44,16 @@ def service_settings() -> Iterator[Settings]:
 
 
 @contextmanager
-def running(settings: Settings, name: str) -> Iterator[Child]:
-    """A process of the service (api, worker or sweeper), ready."""
+def running(settings: Settings, name: str, command: tuple[str, ...] = ()) -> Iterator[Child]:
+    """A process of the service (api, worker or sweeper), ready; `command` is run in its place."""
     part = next(part for part in service_parts(settings) if part.name == name)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SPARSEWELL_")}
     environment = {**kept, "PYTHONUNBUFFERED": "1", **settings_environment(settings)}
     with tempfile.TemporaryDirectory(prefix="sparsewell-bench-") as folder:
         log = Path(folder) / f"{name}.log"
-        child = processes.start(name, part.command, log, environment=environment, directory=Path.cwd(), tied=True)
+        child = processes.start(
+            name, command or part.command, log, environment=environment, directory=Path.cwd(), tied=True
+        )
         try:
             wait_until_ready(part, child, _START_SECONDS)
             yield child
