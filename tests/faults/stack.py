@@ -25,6 +25,7 @@ from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import refresh_call
 from services.opensearch.journal import Stored, read_hits, read_windows
 from services.settings import Settings
+from services.vectors import merge_max
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -154,7 +155,7 @@ class Stack:
                 windows = read_windows(stored.source)
                 expected = encoder.encode(encoder.windows(text or "", *_sizes(encoder.manifest.window)))
                 fit = [w.vector.pack() for w in windows] == [vector.pack() for vector in expected]
-                vector = windows[0].vector
+                vector = merge_max(w.vector for w in windows)
                 if len(vector):
                     asked.append((stored.id, int(vector.ids[int(vector.weights.argmax())])))
             reason = (stored.source.get("error") or {}).get("code", "")
