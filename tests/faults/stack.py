@@ -95,8 +95,8 @@ class Stack:
 
     def stop(self) -> None:
         """Ends all processes that it started; its Redis and its node belong to the test."""
-        for running in reversed(self._started):
-            running.close()
+        while self._started:
+            self._started.pop().close()
 
     def delete_indexes(self) -> None:
         """Leaves nothing of its own on a node that other tests use as well."""
@@ -163,6 +163,12 @@ class Stack:
         for one, is_found in zip(asked, self._finds(asked), strict=True):
             if not is_found:
                 found[one[0]] = Final(**(vars(found[one[0]]) | {"found": False}))
+        return found
+
+    def last_look(self) -> dict[str, Final]:
+        """`final`, and then its processes are ended: the next installation of the test has the machine to itself."""
+        found = self.final()
+        self.stop()
         return found
 
     def _all(self, fields: list[str]) -> Any:

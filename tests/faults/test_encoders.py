@@ -31,7 +31,7 @@ def dead_after(stack: Stack, *without: str) -> dict[str, tuple[list[str], int]]:
         for word in POISONS:
             door.post({f"{word}-{i}": f"{word if i == 3 else 'healthy'} {i} {word[0]}" for i in range(NEIGHBOURS + 1)})
         assert stack.settle(90) == 0
-        findings = check(door.history, stack.final())
+        findings = check(door.history, stack.last_look())
     assert findings.broken == []
     return {
         word: (

@@ -30,7 +30,7 @@ def journalled(stack: Stack, fault: Callable[[], object]) -> Findings:
         stack.worker()
         stack.sweeper()
         stack.settle()
-        return check(door.history, stack.final())
+        return check(door.history, stack.last_look())
 
 
 def only_queued(stack: Stack, fault: Callable[[], object], *, late: bool = True) -> Findings:
@@ -51,7 +51,7 @@ def only_queued(stack: Stack, fault: Callable[[], object], *, late: bool = True)
         stack.sweeper()
         stack.drain()
         stack.settle()
-        return check(history, stack.final())
+        return check(history, stack.last_look())
 
 
 @pytest.mark.faults_slow

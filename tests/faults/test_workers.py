@@ -38,7 +38,7 @@ def broken_off(stack: Stack, log: Path, end: Callable[[Running], object], *witho
         else:
             stack.sweeper()
             stack.settle()
-        return check(door.history, stack.final())
+        return check(door.history, stack.last_look())
 
 
 @pytest.mark.faults_slow
@@ -90,7 +90,7 @@ def test_a_document_that_always_kills_its_worker(new_stack: NewStack, tmp_path: 
             else:
                 stack.sweeper()
                 stack.settle()
-            return check(door.history, stack.final())
+            return check(door.history, stack.last_look())
 
     kept = poisoned(new_stack(), tmp_path / "with")
     assert kept.dead == ["k: attempts_exhausted"]
@@ -125,7 +125,7 @@ def test_a_worker_that_is_paused_beyond_the_visibility_timeout(new_stack: NewSta
             assert set(stack.states().values()) == {"encoded"}
             sleeper.resume()
             wait_for(lambda: "succeeded in" in sleeper.log, 30, "it has written what it held")
-            return check(door.history, stack.final())
+            return check(door.history, stack.last_look())
 
     kept = paused(new_stack(), tmp_path / "with")
     assert kept.dead == []
@@ -158,7 +158,7 @@ def test_a_task_longer_than_the_visibility_timeout(new_stack: NewStack, tmp_path
                 wait_for(lambda: encoded_again(log) >= 16, 60, "documents are encoded twice")
             else:
                 stack.settle()
-            return check(door.history, stack.final())
+            return check(door.history, stack.last_look())
 
     kept = long_task(new_stack(), tmp_path / "with")
     assert (kept.broken, kept.dead) == ([], [])
@@ -227,7 +227,7 @@ def test_a_rolling_restart_under_load(new_stack: NewStack, row: RowOf) -> None:
                 stack.drain()
             else:
                 stack.settle()
-            return check(door.history, stack.final()), len(door.history.acknowledged)
+            return check(door.history, stack.last_look()), len(door.history.acknowledged)
 
     kept, acknowledged = rolled(new_stack())
     assert acknowledged > 100
