@@ -66,7 +66,7 @@ class Writer:
 
 
 class Storm:
-    """The faults. Each method breaks something and mends it again, except a pause, which lasts until after the next fault."""
+    """The faults. Each breaks something and mends it again, except a pause, which lasts until after the next one."""
 
     def __init__(self, stack: Stack, node: OpenSearchProcess, chance: random.Random, without: Sequence[str]) -> None:
         self._stack, self._node, self._chance, self._without = stack, node, chance, without
