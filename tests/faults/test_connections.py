@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -206,8 +206,11 @@ def door_is_quiet(url: str) -> bool:
 
 @pytest.mark.faults_slow
 def test_a_crowd_of_slow_senders(new_stack: NewStack, row: RowOf) -> None:
-    grown, longest = crowd_of_slow_senders(new_stack(max_document_bytes=256 * 1024))
-    without, _ = crowd_of_slow_senders(new_stack(max_document_bytes=256 * 1024), "bounded_lines")
+    # (places for all of them: how many may send at once is another protection)
+    chosen = {"max_document_bytes": 256 * 1024, "journal_bytes": 64 * 1024, "max_ingest_requests": 200}
+    chosen["opensearch_pool"] = 300
+    grown, longest = crowd_of_slow_senders(new_stack(**chosen))
+    without, _ = crowd_of_slow_senders(new_stack(**chosen), "bounded_lines")
     assert longest < 2, "others are served meanwhile"
     # A sender may make the API hold one document (256 KB here, copied once while a line is put together).
     allowed = SENDERS * 2 * 256 // 1024 + 20
@@ -218,4 +221,50 @@ def test_a_crowd_of_slow_senders(new_stack: NewStack, row: RowOf) -> None:
         counted=f"MB of memory beyond {allowed}",
         without=max(0, without - allowed),
         with_it=max(0, grown - allowed),
+    )
+
+
+PLACES, PATIENCE = 4, 2.0
+
+
+def every_place_is_taken(stack: Stack) -> int:
+    """Senders of a byte now and then take every place that there is; how many writes of others are refused late."""
+    _, url = stack.api()
+    late = 0
+    with Door(url) as door, ExitStack() as crowd:
+        door.create_index()
+        door.post({"a": "harmless"})
+        senders = [crowd.enter_context(closing(connected(url))) for _ in range(2 * PLACES)]
+        for one in senders:
+            one.sendall(HEAD + sent(b'{"id": "s", "text": "'))
+        refused = None
+        began = time.monotonic()
+        while (since := time.monotonic() - began) < 3 * PATIENCE:
+            for one in senders:
+                with suppress(OSError):
+                    one.sendall(sent(b"x"))
+            answer = door.post({"b": f"harmless {since}"})
+            assert answer is not None
+            if answer.status_code == 429:
+                assert answer.json()["code"] == "too_many_requests"
+                assert answer.headers["retry-after"]
+                refused, late = answer, late + (since > 2 * PATIENCE)
+            else:
+                assert answer.status_code == 202
+            searched = door.client.get(f"/v1/indexes/{INDEX}/search", params={"q": "harmless"})
+            assert searched.is_success, "searches need no such place"
+            time.sleep(0.1)  # (the pace of the slow senders)
+        assert refused is not None, "every place was taken"
+    return late
+
+
+@pytest.mark.faults_slow
+def test_slow_senders_do_not_keep_every_place(new_stack: NewStack, row: RowOf) -> None:
+    row(
+        fault="slow senders take every place for documents",
+        promise="P5",
+        protection="a body has a deadline for each MiB",
+        counted=f"writes of others refused after {2 * PATIENCE:g} s",
+        without=every_place_is_taken(new_stack(max_ingest_requests=PLACES, body_timeout=3600)),
+        with_it=every_place_is_taken(new_stack(max_ingest_requests=PLACES, body_timeout=PATIENCE)),
     )

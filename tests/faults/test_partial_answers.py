@@ -19,7 +19,8 @@ from services.opensearch.queries import body, msearch_call, search_call
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 SLOW = "double sum = 0; for (int i = 0; i < 200000; i++) { sum += Math.sin(i); } return 2 + Math.abs(sum);"
-# The clock is looked at once a segment at least, so there are several.
+# The clock is looked at before each segment, so there are several, and they are not merged.
+UNMERGED = {"index.merge.policy.floor_segment": "1b", "index.merge.policy.segments_per_tier": 50}
 SEGMENTS, DOCUMENTS = 8, 400
 
 
@@ -33,6 +34,7 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
     stack = new_stack(shards=2)
     with Door(stack.api()[1]) as door:
         door.create_index()
+        stack.search.send(Call("PUT", f"/{stack.physical}/_settings", orjson.dumps(UNMERGED)))
         for at in range(0, DOCUMENTS, DOCUMENTS // SEGMENTS):
             door.post({f"d{i}": f"harmless {i}" for i in range(at, at + DOCUMENTS // SEGMENTS)})
             assert len(stack.documents("state")) == at + DOCUMENTS // SEGMENTS  # (which refreshes)
