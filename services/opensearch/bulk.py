@@ -9,7 +9,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -22,6 +22,7 @@ BLOCKED = "cluster_block_exception"
 OVERLOADED = "opensearch_overloaded"
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
+LONGEST_REQUEST = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,11 @@ class BulkRun:
         return random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures))  # noqa: S311 (not a secret)
 
 
+def within(call: Call, end: float) -> Call:
+    """The call with what is left until `end` (of time.monotonic) as its time limit, a second at least."""
+    return replace(call, timeout=min(LONGEST_REQUEST, max(1.0, end - time.monotonic())))
+
+
 def _may_pass(error: SparsewellError) -> bool:
     return isinstance(error, BackendUnavailable | Overloaded)
 
@@ -162,7 +168,7 @@ def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: 
     end = time.monotonic() + seconds
     while not run.done:
         try:
-            delay = run.answered(client.send(run.next_call()))
+            delay = run.answered(client.send(within(run.next_call(), end)))
         except SparsewellError as error:
             if not _may_pass(error):
                 raise
@@ -179,7 +185,7 @@ async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: i
     end = time.monotonic() + seconds
     while not run.done:
         try:
-            delay = run.answered(await client.send(run.next_call()))
+            delay = run.answered(await client.send(within(run.next_call(), end)))
         except SparsewellError as error:
             if not _may_pass(error):
                 raise
