@@ -16,7 +16,10 @@ POISONS = ("killpoison", "nanpoison", "raisepoison")
 
 
 class Writer:
-    """Puts, replaces and deletes documents with versions of its own, some of them stale, until it is stopped."""
+    """Puts, replaces and deletes documents with versions of its own, some of them stale, until it is stopped.
+
+    They are slow to encode, about as fast as they come, so that faults find workers at work and messages in the queue.
+    """
 
     def __init__(self, door: Door, chance: random.Random) -> None:
         self._door, self._chance = door, chance
@@ -58,7 +61,7 @@ class Writer:
             several = chance.sample(list(self._versions), 8)
             version = max(map(self._next, several))
             self._versions.update(dict.fromkeys(several, version))
-            self._door.post({one: f"words of {one} as of {version}" for one in several}, version=version)
+            self._door.post({one: f"slowpoison words of {one} as of {version}" for one in several}, version=version)
 
     def _next(self, one: str) -> int:
         self._versions[one] += 1
@@ -109,7 +112,7 @@ class Storm:
         self.proxy.close()
 
     def _worker(self) -> Running:
-        return self._stack.worker(*self._without, SLOW_SECONDS=0.1)
+        return self._stack.worker(*self._without, SLOW_SECONDS=0.02)
 
     def _any_worker(self) -> int:
         return self._chance.randrange(len(self._workers))
