@@ -151,4 +151,4 @@ def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Gene
 
 
 def _same(one: "Generation", other: "Generation") -> bool:
-    return one.model_copy(update={"created_at": other.created_at}) == other
+    return one.model_copy(update={"created_at": other.created_at, "token": other.token}) == other

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from services.errors import NotFound
-from services.index_spec import Names, write_alias
+from services.index_spec import Names
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.expired import job_records_call, read_found, read_removed, removal_call, tombstones_call
 from services.opensearch.generations import list_call, read_written, refresh_call
@@ -40,7 +40,7 @@ class Expiry:
         for generation in read_written(self.search.send(list_call(names))):
             physical = generation.physical
             found = tombstones_call(physical, before, PAGE)
-            counts["tombstones"] += self._remove(physical, found, write_alias(physical), end)
+            counts["tombstones"] += self._remove(physical, found, generation.write_alias, end)
         before = now_ms() - int(self.settings.job_days * _DAY_MS)
         counts["job records"] += self._remove(names.jobs, job_records_call(names.jobs, before, PAGE), names.jobs, end)
         return +counts

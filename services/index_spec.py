@@ -72,6 +72,7 @@ class Generation(BaseModel):
     window: WindowSettings
     created_at: str
     identity: str = Field("", description="of the index: kept by its later generations, new when it is made again")
+    token: str = Field("", description="of this very generation: a number may be given out again")
 
     @property
     def lineage(self) -> str:
@@ -83,14 +84,15 @@ class Generation(BaseModel):
         """The alias of the index, which points to one generation at a time."""
         return self.physical.rpartition(".")[0]
 
+    @property
+    def write_alias(self) -> str:
+        """The alias that a generation is written through by what belongs to it alone: vectors, attempts, a reindex.
 
-def write_alias(physical: str) -> str:
-    """The alias that a generation is written through by what belongs to it alone: vectors, attempts, a reindex.
-
-    OpenSearch creates a missing index when it is written to, a missing alias it does not (`require_alias`): a late
-    write to a deleted generation fails instead of bringing back an index without a mapping.
-    """
-    return f"{physical}.w"
+        OpenSearch creates a missing index when it is written to, a missing alias it does not (`require_alias`): a late
+        write to a deleted generation fails instead of bringing back an index without a mapping, or, because the token
+        is in it, instead of putting vectors of another encoder into a generation of the same number.
+        """
+        return f"{self.physical}.w{self.token}"
 
 
 class Names:
@@ -101,6 +103,7 @@ class Names:
         self.jobs = f"{prefix}_jobs"
         self.reindexes = f"{prefix}_reindexes"
         self.every_alias = f"{prefix}-*"
+        self.every_write_alias = f"{prefix}-*.w*"
 
     def alias(self, index: str) -> str:
         return f"{self.prefix}-{checked_index_name(index)}"

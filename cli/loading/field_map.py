@@ -133,6 +133,8 @@ class Mapper:
         elif whole not in (None, ""):
             raise InvalidInput("bad_metadata", "`metadata` must be an object.")
         for name, kind in self._fields.items():
+            if name in found and _METADATA + name not in self._targets:
+                continue  # a member of `metadata` wins over a column of the same name, which may mean something else
             value, column = self._metadata_value(name, record)
             if value is not _ABSENT and (one := converted(kind, value, column)) is not None:
                 found[name] = one

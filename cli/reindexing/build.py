@@ -70,7 +70,7 @@ class Build:
         old, new = figures
         for mode in MODES:
             self.show.say(f"NDCG@10 {mode}: {old[mode]:.4f} -> {new[mode]:.4f}")
-        hold(old, new, gate.modes, gate.most)
+        hold(record.index, old, new, gate.modes, gate.most)
 
     def require_table(self, api: str | None) -> None:
         """Asks the API whether it can serve the new generation. Raises EncoderMismatch, BackendUnavailable."""

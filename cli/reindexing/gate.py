@@ -77,7 +77,7 @@ def worse(old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[st
     return [mode for mode in modes if new[mode] < old[mode] - most]
 
 
-def hold(old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float) -> None:
+def hold(index: str, old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float) -> None:
     """Raises Conflict (`quality_gate`) when the new generation is worse by more than `most` in one of `modes`."""
     failing = worse(old, new, modes, most)
     if failing:
@@ -85,5 +85,5 @@ def hold(old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str
         raise Conflict(
             "quality_gate",
             f"Not swapped: NDCG@10 falls by more than {most:g} ({figures}). The old generation goes on; "
-            "--abort removes the new one, a larger --max-loss accepts it.",
+            f"`sparsewell generations abort {index}` removes the new one, a larger --max-loss accepts it.",
         )

@@ -4,19 +4,28 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.errors import BackendUnavailable
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.carrying import carried, waits
-from services.opensearch.changes import NOTHING_YET, changes_call, read_changes, read_shards, shards_call
+from services.errors import BackendUnavailable, Conflict
+from services.opensearch.bulk import Outcome, Write, write
+from services.opensearch.carrying import carried, misfit, waits
+from services.opensearch.changes import (
+    NOTHING_YET,
+    ShardState,
+    changes_call,
+    read_changes,
+    read_shard_count,
+    read_shards,
+    shard_count_call,
+    shards_call,
+)
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import Stored
+from services.opensearch.journal import Stored, now_ms
 from services.opensearch.reindex_record import ReindexRecord, ReindexRecords
 from services.settings import Settings
 
 # Documents of a page, texts and windows included: about this many bytes of text, judged by the page before.
 PAGE_BYTES = 8 * 1024**2
-LARGEST_PAGE = 1000
+LARGEST_PAGE = 128
 FIRST_PAGE = 64
 KEPT_MISFITS = 20
 
@@ -42,7 +51,9 @@ class Follower:
         Raises Conflict (`reindex_taken_over`), NotFound when a generation was deleted, BackendUnavailable.
         """
         source = self.record.source.physical
-        shards = read_shards(self.search.send(shards_call(source)))
+        began = now_ms()
+        self._require_fresh(began)
+        shards = self.shards(source)
         behind = {
             number: state.safe
             for number, state in shards.items()
@@ -52,7 +63,24 @@ class Follower:
             self.search.send(refresh_call(source))
         for number, up_to in behind.items():
             self._follow(number, up_to, before_page)
+        self.record.covered_at = began
         return sum(state.newest - self.record.checkpoints.get(number, NOTHING_YET) for number, state in shards.items())
+
+    def shards(self, physical: str) -> dict[int, ShardState]:
+        """How far every shard of a generation is. Raises BackendUnavailable (`shard_unavailable`)."""
+        count = read_shard_count(self.search.send(shard_count_call(physical)))
+        return read_shards(self.search.send(shards_call(physical)), count)
+
+    def _require_fresh(self, now: int) -> None:
+        """A delete that expired since the last pass cannot be seen any more: the target would keep the document."""
+        window = int(self.settings.tombstone_days * 86_400_000)
+        if self.record.step == "following" and now - self.record.covered_at > window:
+            raise Conflict(
+                "reindex_too_old",
+                f"The last look at generation {self.record.source.number} is longer ago than deletes are kept "
+                "(SPARSEWELL_TOMBSTONE_DAYS): give it up with `sparsewell generations abort "
+                f"{self.record.index}` and begin anew.",
+            )
 
     def _follow(self, shard: int, up_to: int, before_page: Callable[[], None]) -> None:
         source = self.record.source.physical
@@ -72,7 +100,7 @@ class Follower:
         self._page = max(1, min(LARGEST_PAGE, PAGE_BYTES // size))
         verdicts = write(self.search, writes, settings.journal_bytes, self.patience)
         waiting = []
-        for one, verdict in zip(writes, verdicts, strict=True):
+        for stored, one, verdict in zip(documents, writes, verdicts, strict=True):
             match verdict.outcome:
                 case Outcome.NOT_STORED:
                     raise BackendUnavailable(
@@ -82,6 +110,8 @@ class Follower:
                     record.misfits += 1
                     if len(record.misfit_ids) < KEPT_MISFITS:
                         record.misfit_ids.append(one.id)
+                    if record.step == "swapping":
+                        self._bury(misfit(record.source, record.target, stored))
                 case Outcome.STORED:
                     record.carried += 1
                     if waits(one):
@@ -89,10 +119,15 @@ class Follower:
         if waiting:
             self.dispatch(waiting)
 
+    def _bury(self, dead: Write) -> None:
+        (verdict,) = write(self.search, [dead], self.settings.journal_bytes, self.patience)
+        if verdict.outcome not in (Outcome.STORED, Outcome.SUPERSEDED):
+            raise BackendUnavailable("not_stored", f"OpenSearch did not take {dead.id!r} ({verdict.reason}).")
+
     def drain(self, seconds: float = 120.0) -> None:
         """Catches up with a source that is no longer written. Raises BackendUnavailable when it does not settle."""
         end = time.monotonic() + seconds
-        while self.catch_up():
+        while self.catch_up() > 0:
             if time.monotonic() > end:
                 raise BackendUnavailable("reindex_unsettled", "The old generation does not come to rest.")
             time.sleep(0.1)

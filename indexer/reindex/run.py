@@ -113,10 +113,8 @@ class Reindexing:
         """The index's record; one of an index that was deleted since is removed."""
         record = self._records.load(self.index)
         if record is not None:
-            known = {one.created_at for one in self.every_generation()}
-            if record.source.created_at not in known or (
-                record.step != "following" and record.target.created_at not in known
-            ):
+            known = {one.token for one in self.every_generation()}
+            if record.source.token not in known or (record.step != "following" and record.target.token not in known):
                 self._records.forget(record)
                 record = None
         self.record = record
@@ -225,7 +223,7 @@ class Reindexing:
             )
         back = ReindexRecord(
             index=self.index, source=record.target, target=record.source, rollback=True,
-            checkpoints=record.target_checkpoints, swapped_at=record.swapped_at,
+            checkpoints=record.target_checkpoints, swapped_at=record.swapped_at, covered_at=record.swapped_at,
         )  # fmt: skip
         self._records.save(back)
         self.record = back

@@ -8,9 +8,11 @@ alias leads it to the new generation. The block is never lifted: after the decis
 import time
 
 from indexer.reindex.follower import Follower
-from services.opensearch.changes import read_shards, shards_call
-from services.opensearch.generations import block_call, swap_call
+from services.errors import BackendUnavailable, NotFound
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import block_call, read_generations, swap_call
 from services.opensearch.journal import now_ms, pending_call, read_hits
+from services.opensearch.reindex_record import ReindexRecord
 
 # Workers and APIs remember which generation an alias points to for two seconds (REMEMBERED_SECONDS).
 FORGOTTEN_SECONDS = 2.5
@@ -20,7 +22,7 @@ _NUDGED = 10_000
 def decide(follower: Follower) -> None:
     """The point of no return. Raises Conflict (`reindex_taken_over`) when somebody else decided something."""
     record = follower.record
-    shards = read_shards(follower.search.send(shards_call(record.target.physical)))
+    shards = follower.shards(record.target.physical)
     record.target_checkpoints = {number: state.safe for number, state in shards.items()}
     record.step = "swapping"
     follower.records.save(record)
@@ -30,12 +32,30 @@ def finish(follower: Follower) -> None:
     """Goes on from wherever a decided swap is; at the end the source is retired and the target has everything."""
     record, records, search = follower.record, follower.records, follower.search
     if record.step == "swapping":
-        search.send(block_call(record.source))
+        require_same(search, record)
+        blocked = search.send(block_call(record.source))
+        if not (blocked["acknowledged"] and blocked["shards_acknowledged"]):
+            raise BackendUnavailable(
+                "block_not_acknowledged", "The old generation could not be made read-only in time."
+            )
         follower.drain()
         search.send(swap_call(record.source, record.target))
         _nudge(follower)
         record.step, record.swapped_at = "swapped", now_ms()
         records.save(record)
+
+
+def require_same(search: SyncSearch, record: ReindexRecord) -> None:
+    """Raises NotFound (`generation_replaced`) unless both generations are still the very ones of the record.
+
+    An index may have been deleted and made again under the same names.
+    """
+    names = f"{record.source.physical},{record.target.physical}"
+    call = Call(
+        "GET", f"/{names}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell", "ignore_unavailable": "true"}
+    )
+    if {one.token for one in read_generations(search.send(call))} != {record.source.token, record.target.token}:
+        raise NotFound("generation_replaced", f"The index {record.index!r} was deleted, or one of its generations was.")
 
 
 def _nudge(follower: Follower) -> None:

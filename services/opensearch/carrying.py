@@ -1,7 +1,7 @@
 """What becomes of a stored document in another generation: its vectors are copied where they stay valid. Pure."""
 
 from services import versions
-from services.index_spec import Generation, write_alias
+from services.index_spec import Generation
 from services.opensearch.bulk import Write
 from services.opensearch.journal import (
     DEAD,
@@ -30,7 +30,8 @@ def carried(source: Generation, target: Generation, stored: Stored, lease_second
     nothing. A tombstone stays one. Valid vectors are copied: pruning (`document_top_k`) is done anew from the windows.
     Everything else is the raw document again, to be encoded; so is a dead one, whose new encoder may be luckier.
     """
-    alias, external = write_alias(target.physical), stored.external
+    due = now_ms() + int(lease_seconds * 1000)
+    alias, external = target.write_alias, stored.external
     if stored.state == DELETED:
         return Write(alias, stored.id, versions.raw(versions.client(external)), stored.source)
     if same_vectors(source, target):
@@ -39,9 +40,32 @@ def carried(source: Generation, target: Generation, stored: Stored, lease_second
             return Write(alias, stored.id, external, stored.source | {"sparse": vector.features()})
         if stored.state == DEAD:
             return Write(alias, stored.id, external, stored.source)
+        # with its attempts and retries: it may be newer than the death of the same document that was carried before
+        return Write(alias, stored.id, external, stored.source | {"due_at": due})
     raw = {name: stored.source[name] for name in _RAW if name in stored.source}
-    raw |= {"state": PENDING, "attempts": 0, "due_at": now_ms() + int(lease_seconds * 1000)}
+    raw |= {"state": PENDING, "attempts": 0, "due_at": due}
     return Write(alias, stored.id, versions.raw(versions.client(external)), raw)
+
+
+def misfit(source: Generation, target: Generation, stored: Stored) -> Write:
+    """A document that `target`'s declaration does not take, as a dead one without its metadata.
+
+    For what was acknowledged after the last look before a swap: its text is kept and found by keyword, and the list of
+    dead documents says why it is there.
+    """
+    raw = {name: stored.source[name] for name in _RAW if name in stored.source and name != "metadata"}
+    raw |= {
+        "state": DEAD,
+        "attempts": 0,
+        "dead_at": now_ms(),
+        "dead_id": stored.id,
+        "error": {
+            "code": "misfit",
+            "reason": f"Its metadata does not fit the fields of generation {target.number}; it was written while "
+            f"generation {source.number} was replaced. Send it again.",
+        },
+    }
+    return Write(target.write_alias, stored.id, versions.raw(versions.client(stored.external)), raw)
 
 
 def waits(write: Write) -> bool:

@@ -36,8 +36,23 @@ def shards_call(physical: str) -> Call:
     return Call("GET", f"/{physical}/_stats/docs", params={"level": "shards", "filter_path": filters})
 
 
-def read_shards(answer: Mapping[str, Any]) -> dict[int, ShardState]:
-    """The state of every shard by number. Raises BackendUnavailable (`shard_unavailable`) for one without a primary."""
+def shard_count_call(physical: str) -> Call:
+    """Asks how many shards an index has."""
+    return Call("GET", f"/{physical}/_settings/index.number_of_shards", params={"flat_settings": "true"})
+
+
+def read_shard_count(answer: Mapping[str, Any]) -> int:
+    """The number in an answer to `shard_count_call`."""
+    (index,) = answer.values()
+    return int(index["settings"]["index.number_of_shards"])
+
+
+def read_shards(answer: Mapping[str, Any], count: int) -> dict[int, ShardState]:
+    """The state of each of `count` shards by number.
+
+    Raises BackendUnavailable (`shard_unavailable`) for one without a primary: OpenSearch leaves it out, and what it
+    holds would be taken for carried.
+    """
     found = {}
     for index in answer.get("indices", {}).values():
         for number, copies in index["shards"].items():
@@ -46,8 +61,8 @@ def read_shards(answer: Mapping[str, Any]) -> dict[int, ShardState]:
                 raise BackendUnavailable("shard_unavailable", f"Shard {number} has no primary copy at the moment.")
             state = primary["seq_no"]
             found[int(number)] = ShardState(state["global_checkpoint"], state["max_seq_no"])
-    if not found:
-        raise BackendUnavailable("shard_unavailable", "No shard of the index answers at the moment.")
+    if set(found) != set(range(count)):
+        raise BackendUnavailable("shard_unavailable", f"Only {len(found)} of {count} shards answer at the moment.")
     return found
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import orjson
 
 from services.errors import NotFound
-from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names, write_alias
+from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names
 from services.manifest import Manifest
 from services.opensearch.client import Call
 from services.opensearch.mapping import creation_body, jobs_body
@@ -33,6 +33,7 @@ def new_generation(
         window=spec.window or manifest.window,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=lineage or uuid4().hex,
+        token=uuid4().hex[:12],
     )
 
 
@@ -87,7 +88,7 @@ def read_active(answer: Mapping[str, Any]) -> list[Generation]:
 def read_written(answer: Mapping[str, Any]) -> list[Generation]:
     """The generations in an answer to `list_call` that are written to: a retired one has no write alias."""
     found = read_generations(answer)
-    return [one for one in found if write_alias(one.physical) in answer[one.physical].get("aliases", {})]
+    return [one for one in found if one.write_alias in answer[one.physical].get("aliases", {})]
 
 
 def read_generation(answer: Mapping[str, Any], index: str) -> Generation:
@@ -121,7 +122,7 @@ def swap_call(old: Generation, new: Generation) -> Call:
     """Points the index's alias to `new` in one step, and retires `old`: it loses its write alias as well."""
     actions = [
         {"remove": {"index": old.physical, "alias": old.alias, "must_exist": False}},
-        {"remove": {"index": old.physical, "alias": write_alias(old.physical), "must_exist": False}},
+        {"remove": {"index": old.physical, "alias": old.write_alias, "must_exist": False}},
         {"add": {"index": new.physical, "alias": new.alias}},
     ]
     return Call("POST", "/_aliases", orjson.dumps({"actions": actions}))
@@ -129,13 +130,13 @@ def swap_call(old: Generation, new: Generation) -> Call:
 
 def retire_call(generation: Generation) -> Call:
     """Takes a generation's write alias away."""
-    action = {"index": generation.physical, "alias": write_alias(generation.physical), "must_exist": False}
+    action = {"index": generation.physical, "alias": generation.write_alias, "must_exist": False}
     return Call("POST", "/_aliases", orjson.dumps({"actions": [{"remove": action}]}))
 
 
 def readmit_call(generation: Generation) -> Call:
     """Gives a retired generation its write alias back."""
-    action = {"index": generation.physical, "alias": write_alias(generation.physical)}
+    action = {"index": generation.physical, "alias": generation.write_alias}
     return Call("POST", "/_aliases", orjson.dumps({"actions": [{"add": action}]}))
 
 
@@ -179,7 +180,7 @@ def pending_call(names: Names, seconds: float) -> Call:
     query = {"query": {"term": {"state": "pending"}}}
     params = {"filter_path": "count,_shards.failed", "allow_no_indices": "true", "ignore_unavailable": "true"}
     # (by their write aliases: a retired generation keeps what it had)
-    return Call("POST", f"/{write_alias(names.every_alias)}/_count", orjson.dumps(query), params, timeout=seconds)
+    return Call("POST", f"/{names.every_write_alias}/_count", orjson.dumps(query), params, timeout=seconds)
 
 
 def read_pending(answer: Mapping[str, Any]) -> int | None:

@@ -14,7 +14,7 @@ import orjson
 
 from services import versions
 from services.documents import Document
-from services.index_spec import Generation, write_alias
+from services.index_spec import Generation
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
 from services.vectors import PackedVector, SparseVector, merge_max
@@ -121,9 +121,7 @@ def encoded_write(generation: Generation, stored: Stored, windows: Sequence[Enco
         "windows": [{"start": w.start, "end": w.end, "vector": w.vector.pack()} for w in windows],
         "sparse": document_vector(windows, generation.spec.document_top_k).features(),
     }
-    return Write(
-        write_alias(generation.physical), stored.id, versions.encoded(versions.client(stored.external)), source
-    )
+    return Write(generation.write_alias, stored.id, versions.encoded(versions.client(stored.external)), source)
 
 
 def attempt_write(
@@ -137,13 +135,13 @@ def attempt_write(
     source = stored.source | {"attempts": attempts, "due_at": now_ms() + int(lease_seconds * 1000)}
     if error is not None:
         source["error"] = {"code": error[0], "reason": error[1][:MAX_REASON]}
-    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
+    return Write(generation.write_alias, stored.id, versions.transition(stored.external), source)
 
 
 def requeued_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
     """A transition: enqueued once more. Not an attempt: nobody need have taken the message before."""
     source = stored.source | {"due_at": now_ms() + int(lease_seconds * 1000)}
-    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
+    return Write(generation.write_alias, stored.id, versions.transition(stored.external), source)
 
 
 def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -> Write:
@@ -158,7 +156,7 @@ def dead_write(generation: Generation, stored: Stored, code: str, reason: str) -
         "dead_id": stored.id,
         "error": {"code": code, "reason": reason[:MAX_REASON]},
     }
-    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
+    return Write(generation.write_alias, stored.id, versions.transition(stored.external), source)
 
 
 def retried_write(generation: Generation, stored: Stored, lease_seconds: float) -> Write:
@@ -182,7 +180,7 @@ def retried_write(generation: Generation, stored: Stored, lease_seconds: float) 
             "dead_at": stored.source.get("dead_at"),
         },
     }
-    return Write(write_alias(generation.physical), stored.id, versions.transition(stored.external), source)
+    return Write(generation.write_alias, stored.id, versions.transition(stored.external), source)
 
 
 def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:

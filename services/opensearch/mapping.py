@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from services.index_spec import FieldType, Generation, write_alias
+from services.index_spec import FieldType, Generation
 from services.opensearch.client import Call
 from services.settings import Settings
 
@@ -71,7 +71,7 @@ def creation_body(generation: Generation, settings: Settings, aliases: list[str]
             "_source": {"excludes": ["sparse", "sparse.*"]},
             "properties": properties(generation),
         },
-        "aliases": {alias: {} for alias in (*aliases, write_alias(generation.physical))},
+        "aliases": {alias: {} for alias in (*aliases, generation.write_alias)},
     }
 
 

@@ -41,6 +41,7 @@ class ReindexRecord(BaseModel):
     misfit_ids: list[str] = Field(default_factory=list, description="the first of them")
     started_at: int = Field(default_factory=now_ms)
     updated_at: int = Field(default_factory=now_ms)
+    covered_at: int = Field(default_factory=now_ms, description="when the last pass over the source began")
     swapped_at: int | None = None
 
 

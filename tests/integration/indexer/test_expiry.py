@@ -17,7 +17,7 @@ from indexer.expiry import Expiry
 from indexer.later_fields import LaterFields
 from infra.processes import Child
 from services.errors import NotFound
-from services.index_spec import Names, write_alias
+from services.index_spec import Names
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.expired import (
@@ -112,12 +112,12 @@ def test_what_came_back_after_it_was_found_is_kept(journal: Journal, search: Syn
     assert len(found) == 4
     journal.put({"written": "here again"}, version=3)
     delete(journal, search, "deleted", version=3, age=0)
-    done = read_removed(search.send(removal_call(write_alias(physical), found)))
+    done = read_removed(search.send(removal_call(journal.generation.write_alias, found)))
     assert done == {"removed": 2, "changed": 2}
     assert ids(journal, search) == ["deleted", "written"]
     assert journal.stored("written").source["text"] == "here again"
     # Once more: what is gone is no error.
-    assert read_removed(search.send(removal_call(write_alias(physical), found))) == {"changed": 4}
+    assert read_removed(search.send(removal_call(journal.generation.write_alias, found))) == {"changed": 4}
 
 
 def test_writes_beside_a_running_sweeper_are_never_lost(journal: Journal, search: SyncSearch, expiry: Expiry) -> None:
@@ -163,16 +163,16 @@ def test_a_generation_that_is_not_written_any_more_is_left_alone(
     physical = journal.generation.physical
     delete(journal, search, "a", version=1)
     found = read_found(search.send(tombstones_call(physical, now_ms(), 10)))
-    retire = {"actions": [{"remove": {"index": physical, "alias": write_alias(physical)}}]}
+    retire = {"actions": [{"remove": {"index": physical, "alias": journal.generation.write_alias}}]}
     search.send(Call("POST", "/_aliases", json.dumps(retire).encode()))
     assert not expiry.remove()
     assert ids(journal, search) == ["a"]
     # It was retired between the look and the delete: nothing is deleted, and no index appears under the alias's name.
     with suppress(NotFound):
-        assert read_removed(search.send(removal_call(write_alias(physical), found))) == {"changed": 1}
+        assert read_removed(search.send(removal_call(journal.generation.write_alias, found))) == {"changed": 1}
     assert ids(journal, search) == ["a"]
     with pytest.raises(NotFound):
-        search.send(Call("GET", f"/{write_alias(physical)}/_settings"))
+        search.send(Call("GET", f"/{journal.generation.write_alias}/_settings"))
 
 
 def test_an_index_that_takes_no_writes_is_no_trouble(journal: Journal, search: SyncSearch, expiry: Expiry) -> None:

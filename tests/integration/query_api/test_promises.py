@@ -12,6 +12,7 @@ from infra.ports import free_port
 from services.errors import NotFound
 from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.client import SyncSearch
+from services.opensearch.generations import generation_call, read_generations
 from services.settings import Settings
 
 JSON = {"content-type": "application/json"}
@@ -29,18 +30,24 @@ def search(settings: Settings) -> Iterator[SyncSearch]:
     client.close()
 
 
-@pytest.mark.parametrize("through", ["", ".g000001.w"])  # a client's document, and what a worker makes of it
+@pytest.mark.parametrize("through", ["alias", "write_alias"])  # a client's document, and what a worker makes of it
 def test_a_late_write_does_not_bring_a_deleted_index_back(
     api: httpx.Client, settings: Settings, search: SyncSearch, opensearch_url: str, through: str
 ) -> None:
     physical = f"{settings.index_prefix}-docs.g000001"
     api.put("/v1/indexes/docs")
-    late = Write(f"{settings.index_prefix}-docs{through}", "a", 1024, {"text": "x", "state": "pending"})
+    (generation,) = read_generations(search.send(generation_call(physical)))
+    late = Write(getattr(generation, through), "a", 1024, {"text": "x", "state": "pending"})
     assert write(search, [late], 10_000, 5)[0].outcome is Outcome.STORED
     api.delete("/v1/indexes/docs")
     with pytest.raises(NotFound):
         write(search, [late], 10_000, 5)
     assert api.get("/v1/indexes/docs").status_code == 404
+    if through == "write_alias":  # nor does it come into another index of the same name
+        assert api.put("/v1/indexes/docs").status_code == 201
+        with pytest.raises(NotFound):
+            write(search, [late], 10_000, 5)
+        api.delete("/v1/indexes/docs")
     # the control: written to by its own name, OpenSearch makes an index of it
     with httpx.Client(base_url=opensearch_url, trust_env=False) as node:
         assert node.put(f"/{physical}/_doc/a", json={"text": "x"}).status_code == 201

@@ -13,9 +13,9 @@ def test_only_the_modes_that_were_named_hold_it_back() -> None:
     old, new = {"sparse": 0.5, "hybrid": 0.6}, {"sparse": 0.48, "hybrid": 0.61}
     assert worse(old, new, ["hybrid"], 0.0) == []
     assert worse(old, new, ["sparse", "hybrid"], 0.0) == ["sparse"]
-    hold(old, new, ["sparse"], 0.03)
+    hold("docs", old, new, ["sparse"], 0.03)
     with pytest.raises(Conflict, match=r"0\.5000 -> 0\.4800.*quality_gate"):
-        hold(old, new, ["sparse"], 0.01)
+        hold("docs", old, new, ["sparse"], 0.01)
 
 
 def test_quality_is_that_of_the_ranking() -> None:

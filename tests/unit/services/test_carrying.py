@@ -8,7 +8,7 @@ from services import versions
 from services.errors import BackendUnavailable
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
 from services.manifest import WindowSettings
-from services.opensearch.carrying import carried, same_vectors, waits
+from services.opensearch.carrying import carried, misfit, same_vectors, waits
 from services.opensearch.changes import ShardState, read_changes, read_shards
 from services.opensearch.journal import Stored
 from services.vectors import SparseVector
@@ -23,6 +23,7 @@ def generation(number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k
         encoder=EncoderIdentity(name="e", fingerprint=fingerprint),
         window=WindowSettings(pieces=pieces, overlap=0),
         created_at="2026-01-01T00:00:00+00:00",
+        token=f"t{number}",
     )
 
 
@@ -39,7 +40,7 @@ def stored(state: str, external: int, **more: Any) -> Stored:
 def test_valid_vectors_are_copied_and_pruned_anew() -> None:
     one = stored("encoded", versions.encoded(7), windows=WINDOWS, encoder="a" * 16)
     write = carried(OLD, generation(2, top_k=2), one, 60)
-    assert (write.alias, write.version) == ("p-docs.g000002.w", versions.encoded(7))
+    assert (write.alias, write.version) == ("p-docs.g000002.wt2", versions.encoded(7))
     assert write.source["sparse"] == {"3": 1.0, "5": 2.0}
     assert write.source["windows"] == WINDOWS
     assert not waits(write)
@@ -64,6 +65,28 @@ def test_the_dead_stay_dead_where_nothing_changes_for_them() -> None:
     assert (write.version, write.source) == (versions.raw(7) + 3, one.source)
 
 
+def test_what_is_retried_after_its_death_is_newer_than_that() -> None:
+    target = generation(2, top_k=2)
+    dead = carried(OLD, target, stored("dead", versions.raw(7) + 3, attempts=3), 60)
+    again = carried(OLD, target, stored("pending", versions.raw(7) + 4, attempts=0, earlier={"retries": 1}), 60)
+    assert again.version > dead.version
+    assert (again.source["state"], again.source["earlier"]) == ("pending", {"retries": 1})
+
+
+def test_a_misfit_keeps_its_text_and_says_why_it_is_dead() -> None:
+    write = misfit(OLD, generation(2), stored("pending", versions.raw(7)))
+    assert (write.version, write.source["state"], write.source["text"]) == (versions.raw(7), "dead", "x")
+    assert "metadata" not in write.source
+    assert write.source["error"]["code"] == "misfit"
+
+
+def test_a_shard_that_is_away_is_no_empty_one() -> None:
+    numbers = {"max_seq_no": 9, "local_checkpoint": 9, "global_checkpoint": 9}
+    copies = [{"routing": {"primary": True, "state": "STARTED"}, "seq_no": numbers}]
+    with pytest.raises(BackendUnavailable, match="1 of 2"):
+        read_shards({"indices": {"i": {"shards": {"0": copies}}}}, 2)
+
+
 def test_a_tombstone_stays_one() -> None:
     one = Stored("d", versions.raw(7), {"state": "deleted", "version": 7, "deleted_at": 5})
     for target in (generation(2), generation(2, fingerprint="b" * 16)):
@@ -77,10 +100,10 @@ def test_shards_are_read_from_their_primaries() -> None:
         return {"routing": {"primary": primary, "state": "STARTED"}, "seq_no": numbers}
 
     answer = {"indices": {"i": {"shards": {"0": [copy(False, 3), copy(True, 7)], "1": [copy(True, 9)]}}}}
-    assert read_shards(answer) == {0: ShardState(7, 9), 1: ShardState(9, 9)}
+    assert read_shards(answer, 2) == {0: ShardState(7, 9), 1: ShardState(9, 9)}
     for broken in ({}, {"indices": {"i": {"shards": {"0": [copy(False, 3)]}}}}):
         with pytest.raises(BackendUnavailable, match="shard_unavailable"):
-            read_shards(broken)
+            read_shards(broken, 1)
 
 
 def test_changes_come_with_their_numbers() -> None:
