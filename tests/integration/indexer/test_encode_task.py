@@ -17,6 +17,7 @@ from services import versions
 from services.contracts import EncodeMessage, encode_queue
 from services.index_spec import EncoderIdentity, Names
 from services.opensearch.bulk import Outcome, Write, write
+from services.opensearch.carrying import carried
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import create_call, delete_call, new_generation
 from services.opensearch.journal import attempt_write, dead_write, read_windows, requeued_write, tombstone
@@ -141,8 +142,10 @@ def test_a_message_names_a_generation_that_is_not_searched(
     second = new_generation(names, "papers", 2, journal.generation.spec, standin.manifest)
     search.send(create_call(second, settings, []))
     journal.put({"a": "in the first"})
+    first = journal.stored("a")
+    carried_over = carried(journal.generation, second, first, 60)
+    assert put_through(search, carried_over) == [Outcome.STORED]
     journal.generation = second
-    journal.put({"a": "in the second"})
     message = EncodeMessage(index="papers", ids=("a",), generation=2)
     assert run_encode(runtime, message, redelivered=False) == {"encoded": 1}
     assert journal.stored("a").state == "encoded"
