@@ -34,7 +34,7 @@ def finish(follower: Follower) -> None:
     if record.step == "swapping":
         require_same(search, record)
         blocked = search.send(block_call(record.source))
-        # (of an index that was blocked before, by whoever began with this, OpenSearch lists nothing and confirms nothing)
+        # (of an index that was blocked before OpenSearch lists nothing and confirms nothing)
         if not blocked["acknowledged"] or (blocked["indices"] and not blocked["shards_acknowledged"]):
             raise BackendUnavailable(
                 "block_not_acknowledged", "The old generation could not be made read-only in time."
