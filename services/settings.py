@@ -72,3 +72,9 @@ class Settings(EnvironmentSettings):
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
     batch_pieces: int = Field(1024, gt=0, description="padded pieces per ONNX batch")
+
+    def model_post_init(self, _context: object) -> None:
+        if self.job_days * 24 < self.idempotency_hours:
+            raise ValueError(
+                "SPARSEWELL_JOB_DAYS must not be shorter than SPARSEWELL_IDEMPOTENCY_HOURS, which are kept with jobs"
+            )

@@ -15,6 +15,8 @@ from services.index_spec import FieldType
 
 CONTENT = "@content"
 _METADATA = "metadata."
+# What `sparsewell export` writes beside the document itself.
+EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
 _SINGLE = ("id", "version")
 _JOINED = ("title", "text")
 _KEPT_NAMES = 20
@@ -146,7 +148,9 @@ class Mapper:
         if columns is None:
             if target in record:
                 return record[target], target
-            bare = name in record and name not in _SINGLE + _JOINED
+            # beside a `metadata` of its own, which an export writes, `state` and the like are the export's words
+            taken = (*_SINGLE, *_JOINED, *(EXPORTED_MEMBERS if "metadata" in record else ()))
+            bare = name in record and name not in taken
             return (record[name], name) if bare else (_ABSENT, name)
         if len(columns) == 1:
             return _value(record, columns[0]), columns[0]

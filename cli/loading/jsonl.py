@@ -7,12 +7,10 @@ from pathlib import Path
 import orjson
 
 from cli.loading.content import lines, open_content
+from cli.loading.field_map import EXPORTED_MEMBERS
 from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, file_identity, made
 from services.errors import InvalidInput
 from services.opensearch.generations import STATES
-
-# What `sparsewell export` writes beside the document itself.
-EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
 
 
 class JsonLines:

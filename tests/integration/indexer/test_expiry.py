@@ -40,7 +40,9 @@ SECOND = 1 / 86400  # days
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"tombstone_days": SECOND, "job_days": SECOND, "sweep_interval": 0.2})
+    return settings.model_copy(
+        update={"tombstone_days": SECOND, "job_days": SECOND, "idempotency_hours": SECOND * 24, "sweep_interval": 0.2}
+    )
 
 
 @pytest.fixture

@@ -359,6 +359,15 @@ def test_what_is_not_mapped_takes_the_column_of_its_name() -> None:
     }  # fmt: skip
 
 
+def test_an_export_s_own_words_are_no_metadata() -> None:
+    fields: dict[str, FieldType] = {"state": "keyword", "encoder": "keyword", "year": "number"}
+    row = {"id": "1", "text": "a", "state": "encoded", "encoder": "0123", "metadata": '{"state": "Ohio"}', "year": "7"}
+    assert orjson.loads(mapper(fields=fields)(row))["metadata"] == {"state": "Ohio", "year": 7}
+    # the control: in a table of the user's own the same column is a field's
+    del row["metadata"]
+    assert orjson.loads(mapper(fields=fields)(row))["metadata"] == {"state": "encoded", "encoder": "0123", "year": 7}
+
+
 def test_members_of_objects_have_dotted_names() -> None:
     make = mapper("text=body.plain", "metadata.year=when.year")
     row = {"id": 5, "body": {"plain": "a"}, "when": {"year": 3}, "metadata": {"genre": ["x"]}, "a.b": 1}
