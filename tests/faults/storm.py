@@ -9,7 +9,9 @@ from time import monotonic, sleep
 from faults.door import Door
 from faults.processes import OpenSearchProcess, Running, wait_for
 from faults.proxy import Proxy
-from faults.stack import Stack
+from faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
+from faults.stack import HERE, INDEX, Stack
+from indexer.reindex.run import Reindexing
 
 DOCUMENTS = 120
 POISONS = ("killpoison", "nanpoison", "raisepoison")
@@ -87,6 +89,7 @@ class Storm:
             self.api_killed, self.api_restarted, self.sweeper_killed,
             self.redis_killed, self.redis_emptied, self.redis_away, self.redis_full,
             self.node_killed, self.node_paused, self.answers_cut, self.connections_cut, self.connections_held,
+            self.reindex_killed,
         ]  # fmt: skip
         # each at most once before any comes again, so that a few seeds see all of them
         deck: list[Callable[[], None]] = []
@@ -152,6 +155,21 @@ class Storm:
         if self._sweeper is not None:
             self._sweeper.kill()
             self._sweeper = self._stack.sweeper()
+
+    def reindex_killed(self) -> None:
+        """A new generation is begun, the command dies at one of its steps, the same command goes on."""
+        if self._without:
+            return  # its own control is in test_reindex.py
+        work = Reindexing(self._stack.search, self._stack.settings, INDEX)
+        if (record := work.load()) and record.step == "swapped":
+            work.drop_old()
+        step = self._chance.choice([*BEFORE_THE_SWAP, *DECIDED])
+        changes = ("reindex", INDEX, "--window", str(self._chance.randrange(16, 64)), "--overlap", "4", "--unchecked")
+        for program in ((str(HERE / "killed_reindex.py"), step), ("-m", "cli.main")):
+            command = self._stack.run("reindex", *program, *changes, ready=lambda _: True)
+            wait_for(lambda command=command: not command.alive, 120, f"the reindexing has ended ({step})")  # type: ignore[misc]
+        assert "is searched" in command.log, command.log
+        self._stack.physical = work.active().physical
 
     def redis_killed(self) -> None:
         self._stack.redis.kill()

@@ -9,6 +9,7 @@ import pytest
 from faults.door import Door
 from faults.history import Findings, check
 from faults.processes import Running, wait_for
+from faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
 from faults.stack import HERE, INDEX, Stack
 from faults.without.following import copy_and_swap
 from indexer.reindex.plan import Changes, planned
@@ -20,8 +21,6 @@ from services.opensearch.generations import create_call
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
 
-BEFORE_THE_SWAP = ("planned", "made", "carrying")
-DECIDED = ("decided", "blocked", "drained", "swapped")
 # Another window: every document is encoded again.
 OPTIONS = ("reindex", INDEX, "--window", "16", "--overlap", "4", "--unchecked")
 
