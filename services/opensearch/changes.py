@@ -18,8 +18,6 @@ from services.opensearch.journal import Stored
 
 NOTHING_YET = -1  # the number before a shard's first operation
 
-Checkpoints = dict[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
