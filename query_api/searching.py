@@ -169,7 +169,7 @@ async def _hybrid(
     lists = {mode: _whole(part, watch) for mode, part in zip(modes, answer["responses"], strict=True)}
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
     fused = fuse(scores, request.weights.model_dump())[: request.size]
-    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]}
+    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]} if request.explain else {}
     watch.lap("fuse")
     sources = await _fetch(parts, generation, [document for document, _ in fused], needed_source(request))
     watch.lap("opensearch")
