@@ -94,10 +94,10 @@ def rollback(
 
     from cli.loading.display import Display
     from cli.reindexing.build import Build, known_with
-    from services.opensearch.journal import now_ms
+    from services.opensearch.journal import days_ms, now_ms
 
     with _work(index) as (settings, work), Display(Console(stderr=True)) as progress:
-        work.roll_back(now_ms() - int(settings.tombstone_days * 86_400_000))
+        work.roll_back(now_ms() - days_ms(settings.tombstone_days))
         build = Build(work, settings, known_with(settings, None), progress, patience, encode_here)
         build.until_settled()
         if not unchecked:

@@ -13,14 +13,13 @@ from services.index_spec import Names
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.expired import job_records_call, read_found, read_removed, removal_call, tombstones_call
 from services.opensearch.generations import list_call, read_written, refresh_call
-from services.opensearch.journal import now_ms
+from services.opensearch.journal import days_ms, now_ms
 from services.settings import Settings
 
 # Documents of one look, and of one bulk request: some 100 bytes each.
 PAGE = 1000
 # What there was no time for is still there at the next pass; and SIGTERM does not wait longer.
 PASS_SECONDS = 5.0
-_DAY_MS = 86_400_000
 
 
 @dataclass
@@ -35,13 +34,13 @@ class Expiry:
         end = time.monotonic() + PASS_SECONDS
         names = Names(self.settings.index_prefix)
         counts: Counter[str] = Counter()
-        before = now_ms() - int(self.settings.tombstone_days * _DAY_MS)
+        before = now_ms() - days_ms(self.settings.tombstone_days)
         # A generation that is kept for going back to is left as it was when it was replaced.
         for generation in read_written(self.search.send(list_call(names))):
             physical = generation.physical
             found = tombstones_call(physical, before, PAGE)
             counts["tombstones"] += self._remove(physical, found, generation.write_alias, end)
-        before = now_ms() - int(self.settings.job_days * _DAY_MS)
+        before = now_ms() - days_ms(self.settings.job_days)
         counts["job records"] += self._remove(names.jobs, job_records_call(names.jobs, before, PAGE), names.jobs, end)
         return +counts
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from indexer.patience import patiently
 from indexer.quiet import complaint
 from indexer.runtime import Runtime
-from services.contracts import EncodeMessage, IngestMessage
+from services.contracts import IngestMessage, encode_messages
 from services.documents import Document, parse_document
 from services.errors import BackendUnavailable, InvalidInput, Overloaded, SparsewellError, TooLarge
 from services.index_spec import Generation, IndexSpec, checked_index_name
@@ -82,8 +82,7 @@ def _ingest(
     record = JobRecord(job, message.index, accepted=len(accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
     _save(runtime, record, message_id)
-    for at in range(0, len(accepted), settings.message_documents):
-        part = EncodeMessage(index=message.index, ids=tuple(accepted[at : at + settings.message_documents]))
+    for part in encode_messages(message.index, accepted, settings.message_documents):
         try:
             runtime.publisher.encode(generation.encoder.name, part)
         except (BackendUnavailable, Overloaded) as error:

@@ -17,7 +17,7 @@ from indexer.expiry import Expiry
 from indexer.later_fields import LaterFields
 from indexer.overtaken import QueueHead
 from indexer.reindex.rescue import rescue
-from services.contracts import EncodeMessage, encode_queue
+from services.contracts import encode_messages, encode_queue
 from services.errors import NotFound
 from services.index_spec import Generation, Names
 from services.opensearch.bulk import Outcome, write
@@ -123,11 +123,9 @@ class Sweeper:
             else:
                 counts["dead"] += 1
                 log.warning("document %r of %s: %s", stored.id, generation.physical, end[0])
-        for at in range(0, len(won), settings.message_documents):
-            ids = tuple(won[at : at + settings.message_documents])
-            message = EncodeMessage(index=generation.index, ids=ids, generation=generation.number)
+        for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
             self.publisher.encode(generation.encoder.name, message)
-            counts["enqueued"] += len(ids)
+            counts["enqueued"] += len(message.ids)
         return counts
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from query_api import bodies
 from query_api.parts import Parts
-from services.contracts import EncodeMessage
+from services.contracts import encode_messages
 from services.documents import Document, parse_document, parse_document_bytes
 from services.errors import (
     BackendUnavailable,
@@ -145,11 +145,9 @@ class Ingestion:
 
     async def _enqueue(self, ids: list[str]) -> None:
         """Redis may be away or full: the documents are safe, and the sweeper enqueues what stays pending."""
-        step = self._parts.settings.message_documents
-        for at in range(0, len(ids), step):
+        for message in encode_messages(self._generation.index, ids, self._parts.settings.message_documents):
             if not self._queued:
                 return
-            message = EncodeMessage(index=self._generation.index, ids=tuple(ids[at : at + step]))
             try:
                 await asyncio.to_thread(self._parts.publisher.encode, self._generation.encoder.name, message)
             except (BackendUnavailable, Overloaded) as error:

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.fusion import DEFAULT_WEIGHTS
+
 Mode = Literal["sparse", "lexical", "hybrid"]
 ReturnedField = Literal["title", "text", "metadata"]
 
@@ -13,8 +15,8 @@ class FusionWeights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    sparse: float = Field(0.5, ge=0, le=1e6)
-    lexical: float = Field(0.5, ge=0, le=1e6)
+    sparse: float = Field(DEFAULT_WEIGHTS["sparse"], ge=0, le=1e6)
+    lexical: float = Field(DEFAULT_WEIGHTS["lexical"], ge=0, le=1e6)
 
     @model_validator(mode="after")
     def _some(self) -> "FusionWeights":

@@ -6,6 +6,7 @@ can write such a message; docs/queue.md shows both.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -42,6 +43,14 @@ class EncodeMessage(_Message):
         return ids
 
     generation: int | None = Field(None, ge=1, description="generation of the index. None: the one that is searched")
+
+
+def encode_messages(index: str, ids: Sequence[str], size: int, generation: int | None = None) -> list[EncodeMessage]:
+    """Messages of at most `size` documents each, in the order of the ids."""
+    return [
+        EncodeMessage(index=index, ids=tuple(ids[at : at + size]), generation=generation)
+        for at in range(0, len(ids), size)
+    ]
 
 
 class IngestMessage(_Message):

@@ -1,6 +1,10 @@
 """Puts two ranked lists together. Scores of different kinds are brought to one scale within each list first."""
 
 from collections.abc import Mapping
+from typing import Final
+
+# What hybrid search weighs its lists with when nobody says otherwise (docs/decisions/0070).
+DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}
 
 
 def min_max(scores: Mapping[str, float]) -> dict[str, float]:

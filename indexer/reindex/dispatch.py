@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from indexer.encode_task import run_encode
 from indexer.reindex.follower import Dispatch
 from indexer.runtime import Runtime
-from services.contracts import EncodeMessage
+from services.contracts import EncodeMessage, encode_messages
 from services.errors import BackendUnavailable
 from services.index_spec import Generation
 from services.queue import Publisher
@@ -17,11 +17,7 @@ log = logging.getLogger(__name__)
 
 def messages(settings: Settings, target: Generation, ids: Sequence[str]) -> list[EncodeMessage]:
     """Messages for documents of one generation."""
-    step = settings.message_documents
-    return [
-        EncodeMessage(index=target.index, ids=tuple(ids[at : at + step]), generation=target.number)
-        for at in range(0, len(ids), step)
-    ]
+    return encode_messages(target.index, ids, settings.message_documents, target.number)
 
 
 def through_queue(publisher: Publisher, settings: Settings, target: Generation) -> Dispatch:

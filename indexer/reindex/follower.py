@@ -19,7 +19,7 @@ from services.opensearch.changes import (
 )
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import Stored, now_ms
+from services.opensearch.journal import Stored, days_ms, now_ms
 from services.opensearch.reindex_record import ReindexRecord, ReindexRecords
 from services.settings import Settings
 
@@ -73,7 +73,7 @@ class Follower:
 
     def _require_fresh(self, now: int) -> None:
         """A delete that expired since the last pass cannot be seen any more: the target would keep the document."""
-        window = int(self.settings.tombstone_days * 86_400_000)
+        window = days_ms(self.settings.tombstone_days)
         if self.record.step == "following" and now - self.record.covered_at > window:
             raise Conflict(
                 "reindex_too_old",

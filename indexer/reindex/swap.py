@@ -2,7 +2,8 @@
 
 The old generation is made read-only, what was written to it last is carried, then the alias is swapped. A write that
 meets the block is sent again by whoever sends it (`services.opensearch.bulk`), for longer than this takes, and the
-alias leads it to the new generation. The block is never lifted: after the decision it only goes forward.
+alias leads it to the new generation. The block is not lifted again: after the decision it only goes forward
+(but for a target that somebody deleted by hand, see `rescue`).
 """
 
 import time

@@ -30,6 +30,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def days_ms(days: float) -> int:
+    """A setting in days as milliseconds."""
+    return int(days * 86_400_000)
+
+
 def raw_write(generation: Generation, document: Document, job: str, version: int, lease_seconds: float) -> Write:
     """The first write of a document: everything that the client sent, to be encoded."""
     now = now_ms()
