@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo up down status demo test test-faults lint types pytest bench clean servers test-programs openapi
+.PHONY: help setup setup-demo setup-train up down status demo test test-faults lint types pytest bench clean servers test-programs openapi
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ setup: .venv/.dev servers test-programs ## Install everything for work on the pr
 	@echo "Set up. Next: make demo, make test, or make up."
 
 setup-demo: .venv/.demo servers
+
+setup-train: .venv/.train ## Install what trains encoders as well (torch: 7 GB)
+	@echo "Set up. Next: sparsewell train --help; make test runs the tests of training too."
 
 demo: setup-demo ## Index Python's documentation and search it (KEEP=1 leaves it running)
 	@exec $(BIN)/sparsewell demo $(if $(filter-out 0 no,$(KEEP)),--keep)
@@ -95,6 +98,10 @@ clean: down ## Stop our processes and remove what was made in this folder
 .venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
 	@$(call install,requirements/dev.txt)
 	touch .venv/.demo .venv/.dev
+
+.venv/.train: requirements/train.txt pyproject.toml | .venv/bin/python
+	@$(call install,requirements/train.txt)
+	touch .venv/.demo .venv/.dev .venv/.train
 
 # The lock names every package, so pip has nothing to resolve: an older one (23.2) would look for the newest coverage[toml].
 # Every file is checked against its hash; of pip's output only the downloads are shown.
