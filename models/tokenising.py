@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -31,10 +32,14 @@ class Pieces:
 
     def windows(self, text: str, pieces: int, overlap: int) -> list[Window]:
         """The windows of a text, see `cut_windows`. A surrogate half counts as one unknown character."""
-        # Offsets stay right: one character is replaced by one character.
-        clean = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+        clean = _well_formed(text)
         encoding = self._tokenizer.encode(clean, add_special_tokens=False)
         return cut_windows(clean, encoding.ids, encoding.offsets, pieces, overlap)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The piece ids of each whole text, without special pieces."""
+        encodings = self._tokenizer.encode_batch_fast([_well_formed(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def id_of(self, piece: str) -> int:
         """The vocabulary id of a piece. Raises ConfigurationError (`bad_tokenizer`) when it has none."""
@@ -50,3 +55,8 @@ class Pieces:
     def vocabulary(self) -> dict[str, int]:
         """Every piece with its id."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
+
+def _well_formed(text: str) -> str:
+    """The text with every surrogate half replaced by one character, so that offsets stay right."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

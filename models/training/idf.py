@@ -1,0 +1,134 @@
+"""Inverse document frequency of pieces over a passage collection, and tables of weights as files.
+
+The form is that of the published tables (PAPERS.md: idf.json of arXiv 2411.04403): ln(1 + (N - df + .5) / (df + .5)),
+with df passages of N that hold the piece. Those tables leave 1.0 for what they never saw, so that a quotation mark
+outweighs "the"; see `inverse_document_frequency` for what an unseen piece gets here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.tokenising import Pieces
+from services.errors import ConfigurationError, InvalidInput
+
+Weights = NDArray[np.float32]
+Counts = NDArray[np.int64]
+TOGETHER = 1024
+
+
+def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tuple[Counts, int]:
+    """For each piece the number of rows of ids that hold it, int64 [vocabulary], and the number of rows.
+
+    Raises InvalidInput (`wrong_tokeniser`) for an id outside the vocabulary.
+    """
+    frequencies = np.zeros(vocabulary, dtype=np.int64)
+    passages = 0
+    for row in rows:
+        passages += 1
+        distinct = np.unique(np.asarray(row, dtype=np.int64))
+        if distinct.size and (distinct[0] < 0 or distinct[-1] >= vocabulary):
+            raise InvalidInput(
+                "wrong_tokeniser",
+                f"Passage {passages - 1} has the piece {int(distinct[-1])} and the vocabulary ends at "
+                f"{vocabulary - 1}: it was cut by another tokeniser.",
+            )
+        frequencies[distinct] += 1
+    return frequencies, passages
+
+
+def inverse_document_frequency(
+    frequencies: Counts, passages: int, pieces: Mapping[str, int], excluded: Collection[int] = ()
+) -> Weights:
+    """ln(1 + (N - df + .5) / (df + .5)) for each piece, float32 [vocabulary]; pieces in `excluded` get 0.
+
+    An unseen piece with a letter or a digit counts as if one passage held it. Any other unseen piece (a quotation mark
+    in a collection that was stripped of them) says nothing and gets the smallest value of a seen piece, instead of the
+    largest: with that, the question mark would be the heaviest piece of every question.
+
+    Raises InvalidInput (`empty_collection`) without passages, or when no piece of any passage counts.
+    """
+    seen = frequencies > 0
+    ignored = np.zeros(frequencies.size, dtype=bool)
+    ignored[list(excluded)] = True
+    if passages == 0 or not (seen & ~ignored).any():
+        raise InvalidInput(
+            "empty_collection", "There is no passage with a known piece: an IDF table needs a collection of texts."
+        )
+    counted = np.minimum(np.maximum(frequencies, 1), passages).astype(np.float64)
+    idf = np.log1p((passages - counted + 0.5) / (counted + 0.5))
+    smallest = idf[seen & ~ignored].min()
+    for piece, index in pieces.items():
+        if not seen[index] and not any(character.isalnum() for character in piece):
+            idf[index] = smallest
+    idf[ignored] = 0.0
+    return idf.astype(np.float32)
+
+
+def passage_idf(pieces: Pieces, passages: Iterable[str], excluded: Collection[int] = ()) -> Weights:
+    """The IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
+
+    Streams: no more than some passages are in memory. Errors as in `inverse_document_frequency`.
+    """
+    vocabulary = pieces.vocabulary()
+
+    def rows() -> Iterable[list[int]]:
+        texts = iter(passages)
+        while together := list(islice(texts, TOGETHER)):
+            yield from pieces.ids(together)
+
+    frequencies, number = document_frequencies(rows(), max(vocabulary.values(), default=-1) + 1)
+    return inverse_document_frequency(frequencies, number, vocabulary, excluded)
+
+
+def read_weights(path: Path, pieces: Mapping[str, int]) -> Weights:
+    """A table of piece to weight (query_weights.json, idf.json) as float32 [vocabulary]; what is not named gets 0.
+
+    Raises ConfigurationError (`bad_query_table`) for a file that is no such table, for pieces that the tokeniser does
+    not have and for weights that are not finite and at least 0.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError("bad_query_table", f"{path} cannot be read: {error}") from None
+    if not isinstance(table, dict) or not table:
+        raise ConfigurationError("bad_query_table", f"{path} is no table: it must map pieces to weights.")
+    strangers = [piece for piece in table if piece not in pieces]
+    if strangers:
+        raise ConfigurationError(
+            "bad_query_table",
+            f"{path} belongs to another tokeniser: {len(strangers):,} of its {len(table):,} pieces are unknown to this "
+            f"one, {strangers[0]!r} among them.",
+        )
+    weights = np.zeros(max(pieces.values()) + 1, dtype=np.float32)
+    for piece, weight in table.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not np.isfinite(weight) or weight < 0:
+            raise ConfigurationError(
+                "bad_query_table", f"{path}: {piece!r} has the weight {weight!r}; weights are finite and at least 0."
+            )
+        weights[pieces[piece]] = weight
+    return weights
+
+
+def write_weights(path: Path, weights: Weights, pieces: Mapping[str, int], excluded: Collection[int] = ()) -> None:
+    """Writes a table by id, one piece a line; pieces in `excluded` are left out, zeros are not.
+
+    Raises InvalidInput (`not_finite_weights`) and writes nothing when a weight is not finite or is negative.
+    """
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise InvalidInput(
+            "not_finite_weights",
+            f"The table for {path.name} has weights that are not finite or below 0: training went wrong before.",
+        )
+    left_out = frozenset(excluded)
+    ordered = sorted((index, piece) for piece, index in pieces.items() if index not in left_out)
+    # float32 printed by its shortest form that reads back as the same float32
+    lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {weights[index]!s}" for index, piece in ordered)
+    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
