@@ -21,6 +21,8 @@ from models.export.package import (
     read_vocabulary,
     write_manifest,
 )
+from models.training.recipe_encoder import EncoderRecipe
+from services.errors import ConfigurationError
 from services.manifest import MANIFEST, read_manifest
 
 FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
@@ -30,7 +32,9 @@ log = logging.getLogger("models.export")
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
     parser.add_argument(
-        "checkpoint", type=Path, help="config.json, model.safetensors, tokenizer.json, query_weights.json"
+        "checkpoint",
+        type=Path,
+        help="config.json, model.safetensors, tokenizer.json, query_weights.json; recipe.json if trained here",
     )
     parser.add_argument("out", type=Path, help="the model directory to write; its name becomes the encoder's")
     parser.add_argument("--record", type=Path, help="JSON with `licence`, `training` and more for the manifest")
@@ -48,11 +52,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def export(arguments: argparse.Namespace) -> str:
     """Writes the files and the manifest, without measuring. Returns the fingerprint."""
     source, out = arguments.checkpoint, arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    recipe = EncoderRecipe.read(source) or EncoderRecipe()
+    if recipe.document_weighting == "binary":
+        raise ConfigurationError(
+            "checkpoint_unsupported", f"{source} weighs documents by binary presence: there is no model to export."
+        )
     vocabulary = read_vocabulary(source / "tokenizer.json")
     excluded = excluded_pieces(vocabulary)
     checkpoint = load_checkpoint(source)
-    model = build_graph(checkpoint, int8=Int8(arguments.bits), top_k=arguments.top_k, excluded=excluded)
+    out.mkdir(parents=True, exist_ok=True)
+    model = build_graph(
+        checkpoint,
+        int8=Int8(arguments.bits),
+        top_k=arguments.top_k,
+        excluded=excluded,
+        activation=recipe.activation,
+        expansion=recipe.expansion,
+    )
     onnx.checker.check_model(model)
     (out / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     copy_tokenizer(source / "tokenizer.json", out / "tokenizer.json")
@@ -65,10 +81,11 @@ def export(arguments: argparse.Namespace) -> str:
         "max_pieces": checkpoint.max_pieces,
         "window": {"pieces": arguments.window_pieces, "overlap": arguments.window_overlap},
         "top_k": min(arguments.top_k, checkpoint.vocabulary),
-        "activation": "log1p_relu",
+        "activation": recipe.activation,
         "pooling": "max",
         "precision": "int8" if arguments.bits == 8 else f"int{arguments.bits}",
         "query_pieces_left_out": dropped,
+        **({} if recipe.expansion else {"expansion": False}),
         **extra,
     }
     return write_manifest(out, description, FILES)

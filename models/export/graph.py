@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.export.checkpoint import Checkpoint, FloatArray, Layer
+from models.training.recipe_encoder import Activation
 
 CONTRIB = "com.microsoft"
 # Far below any logit: relu turns it into an exact zero.
@@ -163,13 +164,31 @@ class _Builder:
         bias[sorted(excluded)] = NEVER
         return g.op("Add", largest, g.const("head_bias", bias))
 
-    def build(self, top_k: int, excluded: Collection[int]) -> onnx.ModelProto:
+    def activated(self, logits: str, activation: Activation) -> str:
+        g = self.g
+        weights = g.op("Relu", logits)
+        for _ in range(2 if activation == "log1p_log1p_relu" else 1):
+            weights = g.op("Log", g.op("Add", weights, g.const("unit", np.float32(1))))
+        return weights
+
+    def present(self) -> str:
+        """[batch, vocabulary]: 1 for each piece of the document, 0 for every other."""
+        g = self.g
+        batch = g.op("Shape", "input_ids", start=0, end=1)
+        size = g.op("Concat", batch, g.ints(self.c.vocabulary), axis=0)
+        nowhere = g.op("ConstantOfShape", size, value=numpy_helper.from_array(np.zeros(1, np.float32)))
+        real = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
+        ids = g.op("Cast", "input_ids", to=TensorProto.INT64)
+        return g.op("ScatterElements", nowhere, ids, real, axis=1, reduction="max")
+
+    def build(self, top_k: int, excluded: Collection[int], activation: Activation, expansion: bool) -> onnx.ModelProto:
         g = self.g
         x = self.embeddings()
         for index, layer in enumerate(self.c.layers):
             x = self.block(x, layer, f"layer{index}")
-        positive = g.op("Relu", self.pooled_logits(x, excluded))
-        weights = g.op("Log", g.op("Add", positive, g.const("unit", np.float32(1))))
+        weights = self.activated(self.pooled_logits(x, excluded), activation)
+        if not expansion:
+            weights = g.op("Mul", weights, self.present())
         _, ids = g.ops("TopK", weights, g.ints(top_k), outputs=["weights", "ids64"], axis=-1, largest=1, sorted=1)
         g.op("Cast", ids, to=TensorProto.INT32, output="ids")
         value = helper.make_tensor_value_info
@@ -194,11 +213,20 @@ class _Builder:
         )
 
 
-def build_graph(checkpoint: Checkpoint, *, int8: Int8 | None, top_k: int, excluded: Collection[int]) -> onnx.ModelProto:
+def build_graph(
+    checkpoint: Checkpoint,
+    *,
+    int8: Int8 | None,
+    top_k: int,
+    excluded: Collection[int],
+    activation: Activation = "log1p_relu",
+    expansion: bool = True,
+) -> onnx.ModelProto:
     """The encoder as one ONNX model.
 
     Inputs `input_ids` and `attention_mask`, int32 [batch, length], length at most `checkpoint.max_pieces`. Outputs
     `ids` int32 and `weights` float32, both [batch, top_k], by descending weight; places beyond the positive weights
-    hold weight zero. Pieces in `excluded` always weigh zero. The same arguments give the same bytes.
+    hold weight zero. Pieces in `excluded` always weigh zero; without `expansion` so do pieces that are not in the text.
+    The same arguments give the same bytes.
     """
-    return _Builder(checkpoint, int8).build(min(top_k, checkpoint.vocabulary), excluded)
+    return _Builder(checkpoint, int8).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,11 +18,21 @@ from models.export.machine import cpu_name
 from models.export.reference import TorchReference
 from models.export.rows import RowEncoder, RowVectors, encode_rows, graph_encoder
 from models.tokenising import Pieces
+from models.training.recipe_encoder import Activation, EncoderRecipe
 from services.manifest import Manifest
 from services.query_table import QueryTable
 from services.vectors import SparseVector, merge_max
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy", "safetensors")
+
+
+class Form(TypedDict):
+    """What a graph and the reference are told alike."""
+
+    top_k: int
+    excluded: set[int]
+    activation: Activation
+    expansion: bool
 
 
 @dataclass(frozen=True)
@@ -89,12 +99,19 @@ def parity(
     collections: Sequence[Collection],
 ) -> dict[str, Any]:
     """The report: for each collection and way of cutting, each form of the encoder against PyTorch float32."""
-    top_k, pieces, table = manifest.top_k, Pieces.load(out / "tokenizer.json"), QueryTable.load(out)
+    pieces, table = Pieces.load(out / "tokenizer.json"), QueryTable.load(out)
+    recipe = EncoderRecipe.read(source) or EncoderRecipe()
+    form: Form = {
+        "top_k": manifest.top_k,
+        "excluded": excluded,
+        "activation": recipe.activation,
+        "expansion": recipe.expansion,
+    }
     encoders: dict[str, RowEncoder] = {
-        "torch-float32": TorchReference(source, top_k=top_k, excluded=excluded).encode,
-        "onnx-float32": graph_encoder(build_graph(checkpoint, int8=None, top_k=top_k, excluded=excluded)),
-        "onnx-int8": graph_encoder(build_graph(checkpoint, int8=Int8(8), top_k=top_k, excluded=excluded)),
-        "onnx-int7": graph_encoder(build_graph(checkpoint, int8=Int8(7), top_k=top_k, excluded=excluded)),
+        "torch-float32": TorchReference(source, **form).encode,
+        "onnx-float32": graph_encoder(build_graph(checkpoint, int8=None, **form)),
+        "onnx-int8": graph_encoder(build_graph(checkpoint, int8=Int8(8), **form)),
+        "onnx-int7": graph_encoder(build_graph(checkpoint, int8=Int8(7), **form)),
     }
     report: dict[str, Any] = {
         "encoder": manifest.name,
