@@ -1,0 +1,121 @@
+"""Checkpoints: what was trained is what is exported, and no good one is lost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_start import EXCLUDED, PIECES, TEXTS, make_start
+
+from models.export.__main__ import main as export
+from models.export.checkpoint import load_checkpoint
+from models.export.graph import build_graph
+from models.export.reference import TorchReference
+from models.export.rows import RowVectors, graph_encoder
+from models.registry import load_encoder
+from models.training.architecture import build_encoder
+from models.training.checkpoint import save_checkpoint
+from models.training.recipe_encoder import RECIPE, EncoderRecipe
+from services.errors import ConfigurationError, InvalidInput
+from services.query_table import QueryTable
+
+
+def dense(found: RowVectors) -> np.ndarray:
+    whole = np.zeros((len(found[0]), len(PIECES)), np.float32)
+    np.put_along_axis(whole, found[0].astype(np.int64), found[1], axis=1)
+    return whole
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("activation", ["log1p_relu", "log1p_log1p_relu"])
+@pytest.mark.parametrize("expansion", [True, False])
+def test_the_exported_graph_gives_the_vectors_of_training(
+    tmp_path: Path, family: str, activation: str, expansion: bool
+) -> None:
+    recipe = EncoderRecipe(activation=activation, expansion=expansion, passage_pieces=40)
+    encoder = build_encoder(make_start(tmp_path / "start", family), recipe, device="cpu")
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    wanted = encoder.encode_document(TEXTS, convert_to_sparse_tensor=False).numpy()
+    assert (wanted > 0).sum() > (50 if expansion else 3)
+
+    rows = [encoder.preprocess([text], task="document")["input_ids"][0].tolist() for text in TEXTS]
+    form = {"top_k": len(PIECES), "excluded": EXCLUDED, "activation": activation, "expansion": expansion}
+    graph = build_graph(load_checkpoint(tmp_path / "checkpoint"), int8=None, **form)
+    np.testing.assert_allclose(dense(graph_encoder(graph)(rows)), wanted, atol=1e-4)
+    np.testing.assert_allclose(dense(TorchReference(tmp_path / "checkpoint", **form).encode(rows)), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["log1p_relu", "log1p_log1p_relu"])
+def test_the_command_exports_what_the_recipe_says(tmp_path: Path, activation: str) -> None:
+    recipe = EncoderRecipe(activation=activation, passage_pieces=40)
+    encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    out = tmp_path / "served"
+    export([str(tmp_path / "checkpoint"), str(out), "--window-pieces", "38", "--window-overlap", "4"])
+    assert json.loads((out / "manifest.json").read_bytes())["activation"] == activation
+    served = load_encoder(str(out), threads=1)
+    text = "the cat [SEP] dogs. house"
+    vector = served.encode(served.windows(text))[0]
+    wanted = encoder.encode_document([text], convert_to_sparse_tensor=False).numpy()[0]
+    found = np.zeros(len(PIECES), np.float32)
+    found[vector.ids] = vector.weights
+    # int8, and two bytes a weight
+    np.testing.assert_allclose(found, wanted, atol=0.15)
+    query = QueryTable.load(out).encode(text, 100).by_id()
+    trained = encoder.encode_query([text], convert_to_sparse_tensor=False)[0]
+    assert query == pytest.approx({i: w for i, w in enumerate(trained.tolist()) if w})
+
+
+def test_a_checkpoint_is_a_start(tmp_path: Path) -> None:
+    start = make_start(tmp_path / "start")
+    recipe = EncoderRecipe(passage_pieces=16)
+    encoder = build_encoder(start, recipe, device="cpu")
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.01)
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    assert EncoderRecipe.read(tmp_path / "checkpoint") == recipe
+    again = build_encoder(tmp_path / "checkpoint", recipe, device="cpu")
+    for task in ("query", "document"):
+        one, other = (e.encode(TEXTS, task=task, convert_to_sparse_tensor=False) for e in (encoder, again))
+        torch.testing.assert_close(one, other)
+    assert again.idf is not None and encoder.idf is not None
+    np.testing.assert_array_equal(again.idf[6:], encoder.idf[6:])
+    names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "query_weights.json", "idf.json", RECIPE} <= names
+
+
+def test_a_nan_leaves_the_last_checkpoint_alone(tmp_path: Path) -> None:
+    encoder = build_encoder(make_start(tmp_path / "start"), EncoderRecipe(passage_pieces=16), device="cpu")
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    before = (tmp_path / "checkpoint" / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        encoder[0].sub_modules["query"][0].weight[-1] = float("nan")
+    with pytest.raises(InvalidInput) as caught:
+        save_checkpoint(encoder, tmp_path / "checkpoint")
+    assert caught.value.code == "not_finite_weights"
+    assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == before
+
+
+def test_a_new_checkpoint_replaces_the_old_whole(tmp_path: Path) -> None:
+    start = make_start(tmp_path / "start")
+    encoder = build_encoder(start, EncoderRecipe(passage_pieces=16), device="cpu")
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "left-over").touch()
+    # what a killed run left
+    (tmp_path / "checkpoint.part").mkdir()
+    (tmp_path / "checkpoint.part" / "half").touch()
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "start"]
+    assert not (tmp_path / "checkpoint" / "left-over").exists() and not (tmp_path / "checkpoint" / "half").exists()
+
+
+def test_binary_weights_have_nothing_to_export(tmp_path: Path) -> None:
+    recipe = EncoderRecipe(document_weighting="binary", expansion=False, regulariser="none", passage_pieces=16)
+    encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
+    save_checkpoint(encoder, tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint" / "model.safetensors").exists()
+    with pytest.raises(ConfigurationError, match="binary"):
+        export([str(tmp_path / "checkpoint"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
