@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,11 +68,22 @@ def record(path: Path) -> FileRecord:
 
 
 def resolve(name_or_path: str) -> Path:
-    """The directory of shipped weights of that name, or the path as given. Raises ConfigurationError."""
-    shipped = WEIGHTS_ROOT / name_or_path
-    for directory in (shipped, Path(name_or_path).expanduser()):
-        if (directory / MANIFEST).is_file():
-            return directory
+    """The directory of shipped weights of that name, or the path as given; what has a slash is a path.
+
+    Raises ConfigurationError: `unknown_encoder`, and `ambiguous_encoder` where a shipped encoder and a directory here
+    are both meant by it and are not the same encoder.
+    """
+    here = Path(name_or_path).expanduser()
+    places = [here] if is_path(name_or_path) else [WEIGHTS_ROOT / name_or_path, here]
+    found = [directory for directory in places if has_manifest(directory)]
+    if len(found) > 1 and (found[0] / MANIFEST).read_bytes() != (found[1] / MANIFEST).read_bytes():
+        raise ConfigurationError(
+            "ambiguous_encoder",
+            f"{name_or_path!r} is the shipped encoder in {found[0]} and another one in {here.absolute()}: "
+            f"write ./{name_or_path} for that one, or rename it.",
+        )
+    if found:
+        return found[0]
     names = sorted(path.parent.name for path in WEIGHTS_ROOT.glob(f"*/{MANIFEST}"))
     raise ConfigurationError(
         "unknown_encoder",
@@ -80,18 +92,43 @@ def resolve(name_or_path: str) -> Path:
     )
 
 
+def is_path(name_or_path: str) -> bool:
+    """Whether it can only be meant as a path."""
+    return "/" in name_or_path or os.sep in name_or_path
+
+
+def has_manifest(directory: Path) -> bool:
+    """Whether a file manifest.json is there; False for what cannot be a path (too long, unreadable)."""
+    try:
+        return (directory / MANIFEST).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_manifest(directory: Path) -> Manifest:
-    """Reads manifest.json and checks it against its own fingerprint. Raises ConfigurationError."""
+    """Reads manifest.json and checks it against its own fingerprint. Raises ConfigurationError (`bad_manifest`)."""
     path = directory / MANIFEST
     try:
         manifest = Manifest.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError, ValidationError) as error:
-        raise ConfigurationError("bad_manifest", f"{path} cannot be used: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            "bad_manifest", f"{path} cannot be used: {_reason(error)}; fetch or export the encoder again."
+        ) from None
     if fingerprint(manifest.files) != manifest.fingerprint:
         raise ConfigurationError(
             "bad_manifest", f"{path}: the fingerprint does not belong to the listed files; export the encoder again."
         )
     return manifest
+
+
+def _reason(error: Exception) -> str:
+    """On one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"it is not JSON ({error})"
 
 
 def verified(directory: Path, manifest: Manifest, name: str) -> Path:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from services.errors import ConfigurationError, InvalidInput
@@ -17,6 +16,8 @@ from services.manifest import Manifest, read_manifest, verified
 
 TOKENIZER = "tokenizer.json"
 QUERY_WEIGHTS = "query_weights.json"
+# A boost is a float32.
+HEAVIEST = 3.4e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +44,29 @@ class QueryTable:
     def load(cls, directory: Path) -> Self:
         """Reads tokenizer.json and query_weights.json of a model directory and nothing else of it.
 
-        Raises ConfigurationError for missing or changed files, for unknown pieces, and for weights that are not
-        finite and positive (OpenSearch refuses a boost below zero).
+        Raises ConfigurationError for missing or changed files (codes of `services.manifest`), `bad_tokenizer`, and
+        `bad_query_table` for unknown pieces and for weights that are not finite numbers of zero or more (OpenSearch
+        refuses a boost below zero).
         """
         manifest = read_manifest(directory)
-        tokenizer = Tokenizer.from_file(str(verified(directory, manifest, TOKENIZER)))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        # "[MASK]" in a query is five characters that somebody typed, as it is in a document.
-        tokenizer.encode_special_tokens = True
-        table = json.loads(verified(directory, manifest, QUERY_WEIGHTS).read_bytes())
-        weights = [0.0] * manifest.vocabulary
+        tokenizer = _tokenizer(verified(directory, manifest, TOKENIZER))
+        path = verified(directory, manifest, QUERY_WEIGHTS)
         vocabulary = tokenizer.get_vocab()
-        for piece, weight in table.items():
-            if piece not in vocabulary or not np.isfinite(weight) or weight < 0:
+        if max(vocabulary.values(), default=0) >= manifest.vocabulary:
+            raise ConfigurationError(
+                "bad_tokenizer",
+                f"{directory / TOKENIZER} has piece ids up to {max(vocabulary.values()):,}, and the encoder a "
+                f"vocabulary of {manifest.vocabulary:,}: it is another model's; export the encoder again with its own.",
+            )
+        weights = [0.0] * manifest.vocabulary
+        for piece, weight in read_weights(path).items():
+            if piece not in vocabulary:
                 raise ConfigurationError(
-                    "bad_query_table", f"{directory / QUERY_WEIGHTS}: {piece!r} with weight {weight!r} is not usable."
+                    "bad_query_table",
+                    f"{path}: the tokeniser beside it has no piece {piece!r}: table and tokeniser "
+                    "belong to different models; export the encoder again with its own.",
                 )
-            weights[vocabulary[piece]] = float(weight)
+            weights[vocabulary[piece]] = weight
         return cls(manifest, tokenizer, weights)
 
     @property
@@ -90,3 +96,44 @@ class QueryTable:
     def ids(self, text: str) -> list[int]:
         """All vocabulary ids of a text in order, without special pieces."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def text(self, piece_id: int) -> str:
+        """What a piece stands for in a text: `Ġword` and `▁word` become `word`; `##s` stays."""
+        return str(self._tokenizer.decode([piece_id], skip_special_tokens=False)).strip()
+
+    def weighted_ids(self) -> list[int]:
+        """The vocabulary ids with a weight above zero, heaviest first; of equal weights the lower id."""
+        return sorted((i for i, weight in enumerate(self._weights) if weight > 0), key=lambda i: -self._weights[i])
+
+    def weighted(self) -> list[tuple[str, float]]:
+        """Every piece with a weight above zero, heaviest first; of equal weights the lower id."""
+        return [(self.piece(i), self._weights[i]) for i in self.weighted_ids()]
+
+
+def read_weights(path: Path) -> dict[str, float]:
+    """A table's file: a JSON object of piece to weight. Raises ConfigurationError (`bad_query_table`)."""
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError("bad_query_table", f"{path} is no JSON: {error}; export the encoder again.") from None
+    if not isinstance(table, dict):
+        raise ConfigurationError("bad_query_table", f"{path} is no JSON object of piece to weight.")
+    for piece, weight in table.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= HEAVIEST:
+            raise ConfigurationError(
+                "bad_query_table",
+                f"{path}: {piece!r} has the weight {weight!r}; weights are finite numbers of zero or more.",
+            )
+    return {piece: float(weight) for piece, weight in table.items()}
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    """Never truncates or pads; "[MASK]" in a query is five characters that somebody typed, as it is in a document."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ConfigurationError("bad_tokenizer", f"{path} is no usable tokenizer.json: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer

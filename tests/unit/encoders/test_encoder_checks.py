@@ -1,0 +1,117 @@
+"""What may lie in a model directory, and whether table and tokeniser belong together."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from services.encoder_checks import table_facts, table_problems
+from services.errors import ConfigurationError
+from services.model_files import refused_files
+from services.query_table import QueryTable
+from tests.unit.encoders.conftest import Copy
+from tests.unit.encoders.directories import restate
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", ["weights.dat", "pytorch_model.bin", "model.pt"])
+def test_pickles_are_refused_whatever_they_are_called(tmp_path: Path, protocol: int, name: str) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps([1.0], protocol=protocol))
+    (error,) = refused_files(tmp_path)
+    assert error.code == "refused_file"
+    assert name in error.detail
+    assert "pickle" in error.detail
+
+
+def test_code_and_archives_are_refused_and_data_is_not(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "modeling.py").write_text("import os")
+    (tmp_path / "run").write_bytes(b"#!/bin/sh\n")
+    (tmp_path / "lib").write_bytes(b"\x7fELF\x02")
+    with zipfile.ZipFile(tmp_path / "weights", "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    for name in ("LICENSE", "README.md", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text("PK is no archive")
+    assert sorted(Path(e.detail.split(": ")[0]).name for e in refused_files(tmp_path)) == [
+        "lib", "modeling.py", "run", "weights",
+    ]  # fmt: skip
+
+
+def facts(directory: Path):  # type: ignore[no-untyped-def]
+    return table_facts(QueryTable.load(directory))
+
+
+def test_the_shipped_tables_fit(copy: Copy) -> None:
+    for name in ("bootstrap-minilm-l6", "standin"):
+        found = facts(copy(name, name))
+        assert found.coverage > 0.9
+        assert found.reachable == 1.0
+        assert len(found.words) > 900
+        assert not list(table_problems(Path(), found))
+
+
+def write_table(directory: Path, table: dict[str, float]) -> None:
+    (directory / "query_weights.json").write_text(json.dumps(table))
+    restate(directory)
+
+
+def test_a_table_that_weighs_next_to_nothing_is_told(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    table = json.loads((mine / "query_weights.json").read_text())
+    write_table(mine, dict(list(table.items())[-1000:]))
+    assert [e.code for e in table_problems(mine, facts(mine))] == ["bad_query_table"]
+
+
+def test_a_table_of_words_that_the_tokeniser_writes_otherwise_is_told(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    tokenizer = json.loads((mine / "tokenizer.json").read_text())
+    # The vocabulary of a cased model behind a normaliser that lowers every word.
+    vocabulary = tokenizer["model"]["vocab"]
+    cased = {p.title() if p.isalpha() and p.isascii() and len(p) > 3 else p: i for p, i in vocabulary.items()}
+    tokenizer["model"]["vocab"] = cased
+    (mine / "tokenizer.json").write_text(json.dumps(tokenizer))
+    write_table(mine, dict.fromkeys(cased, 1.0))
+    (error,) = table_problems(mine, facts(mine))
+    assert error.code == "bad_query_table"
+    assert "case" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "JSON"),
+        ("[1, 2]", "object"),
+        ('{"the": "heavy"}', "'heavy'"),
+        ('{"the": true}', "True"),
+        ('{"the": 1' + "0" * 400 + "}", "weight"),
+        ('{"the": -1}', "-1"),
+        ('{"Fahrvergnügen": 1.0}', "different models"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(copy: Copy, content: str, said: str) -> None:
+    mine = copy("standin", "mine")
+    (mine / "query_weights.json").write_text(content)
+    restate(mine)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        QueryTable.load(mine)
+    assert caught.value.code == "bad_query_table"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model": {"type": "Unheard"}}'])
+def test_a_tokeniser_that_is_none_is_refused(copy: Copy, content: str) -> None:
+    mine = copy("standin", "mine")
+    (mine / "tokenizer.json").write_text(content)
+    restate(mine)
+    with pytest.raises(ConfigurationError) as caught:
+        QueryTable.load(mine)
+    assert caught.value.code == "bad_tokenizer"
+
+
+def test_a_tokeniser_with_more_pieces_than_the_model_is_refused(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    restate(mine, vocabulary=30_000)
+    with pytest.raises(ConfigurationError) as caught:
+        QueryTable.load(mine)
+    assert caught.value.code == "bad_tokenizer"

@@ -1,0 +1,93 @@
+"""Which encoders an installation knows, and which of them a name means."""
+
+from pathlib import Path
+
+import pytest
+
+from services.errors import ConfigurationError
+from services.known_encoders import find_encoder, known_encoders, model_directories, named_encoders
+from services.manifest import WEIGHTS_ROOT, read_manifest, resolve
+from services.settings import Settings
+from tests.unit.encoders.conftest import Copy
+from tests.unit.encoders.directories import restate
+
+
+def code_of(call) -> str:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigurationError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_every_place_is_named_once_and_the_configured_comes_first(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    settings = Settings(encoder="standin", more_encoders=f" {mine} , standin,")
+    found = named_encoders(settings, [str(mine)])
+    assert [(one.origin, one.directory) for one in found] == [
+        ("configured", WEIGHTS_ROOT / "standin"),
+        ("given", mine),
+        *(("shipped", path) for path in sorted(WEIGHTS_ROOT.iterdir()) if path.name != "standin"),
+    ]
+
+
+def test_one_that_cannot_be_used_is_listed_and_fails_who_needs_all(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    settings = Settings(more_encoders=f"{tmp_path / 'broken'},{tmp_path / 'gone'}")
+    errors = [one.encoder for one in named_encoders(settings) if isinstance(one.encoder, ConfigurationError)]
+    assert [error.code for error in errors] == ["bad_manifest", "unknown_encoder"]
+    assert code_of(lambda: known_encoders(settings)) == "bad_manifest"
+
+
+def test_an_encoder_is_found_by_name_fingerprint_directory_and_path(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    fingerprint = restate(mine, name="ours")
+    (mine / "tokenizer.json").write_text((mine / "tokenizer.json").read_text() + "\n")
+    fingerprint = restate(mine)
+    named = named_encoders(Settings(more_encoders=str(mine)))
+    for name in ("ours", "mine", fingerprint, str(mine)):
+        assert find_encoder(named, name).manifest.fingerprint == fingerprint
+    assert code_of(lambda: find_encoder(named, "neither")) == "unknown_encoder"
+
+
+def test_a_name_of_two_encoders_is_refused(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = copy("standin", "standin")
+    named = named_encoders(Settings(more_encoders=str(mine)))
+    assert find_encoder(named, "standin").manifest.name == "standin", "the same encoder in two places is no question"
+    monkeypatch.chdir(tmp_path)
+    assert resolve("standin") == WEIGHTS_ROOT / "standin"
+
+    (mine / "tokenizer.json").write_text((mine / "tokenizer.json").read_text() + "\n")
+    other = restate(mine)
+    named = named_encoders(Settings(more_encoders=str(mine)))
+    assert code_of(lambda: find_encoder(named, "standin")) == "ambiguous_encoder"
+    assert find_encoder(named, other).manifest.fingerprint == other
+    assert find_encoder(named, str(mine)).manifest.fingerprint == other
+    assert code_of(lambda: resolve("standin")) == "ambiguous_encoder"
+    assert resolve("./standin") == Path("standin")
+
+
+def test_a_folder_stands_for_the_encoders_in_it(copy: Copy, tmp_path: Path) -> None:
+    one, two = copy("standin", "one"), copy("standin", "two")
+    (tmp_path / "three").mkdir()
+    assert model_directories(tmp_path) == [one, two]
+    assert model_directories(one) == [one]
+    assert model_directories(tmp_path / "three") == [tmp_path / "three"]
+    assert code_of(lambda: model_directories(tmp_path / "gone")) == "unknown_encoder"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": "sparsewell-encoder/1"}'],
+    ids=["empty", "cut", "list", "not-utf8", "nested", "members"],
+)
+def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_manifest(tmp_path)
+    assert caught.value.code == "bad_manifest"
+    assert len(caught.value.detail.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["", "n" * 5000, "a\0b", "no/such/place"])
+def test_what_cannot_be_a_path_is_unknown(name: str) -> None:
+    assert code_of(lambda: resolve(name)) == "unknown_encoder"
