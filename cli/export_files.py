@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import orjson
 
-from cli.loading.extra import needs
 from services.errors import ConfigurationError
+from services.extra import needs
 
 
 class Writer(Protocol):
@@ -69,7 +69,7 @@ class Lines:
 
 @contextmanager
 def _table(out: BinaryIO, *, vectors: bool) -> Iterator[Writer]:
-    with needs("pyarrow", "Parquet"):
+    with needs("pyarrow", "read or write Parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
     columns = [(name, pa.string()) for name in ("id", "title", "text", "metadata")]

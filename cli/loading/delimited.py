@@ -5,9 +5,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.loading.content import Content, lines, open_content
 from cli.loading.jsonl import too_long
 from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, distinct, file_identity, made
+from services.content import Content, lines, open_content
 from services.errors import InvalidInput
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

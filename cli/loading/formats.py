@@ -3,9 +3,8 @@
 from enum import StrEnum
 from pathlib import Path
 
+from services.content import suffixes
 from services.errors import ConfigurationError
-
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
 class Format(StrEnum):
@@ -40,14 +39,6 @@ BY_SUFFIX = {
     ".txt": Format.text,
     ".text": Format.text,
 }
-
-
-def suffixes(path: Path) -> tuple[str, str]:
-    """The suffix that tells the format and the one that tells the compression, in lower case, empty for none."""
-    last = path.suffix.lower()
-    if last in COMPRESSIONS:
-        return Path(path.stem).suffix.lower(), last
-    return last, ""
 
 
 def format_of(path: Path) -> Format:

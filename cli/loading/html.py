@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from cli.loading.extra import needs
 from services.errors import InvalidInput
+from services.extra import needs
 
 # An element takes about 360 bytes: 8 MiB of nothing but `<p>a` took 734 MB.
 MAX_TAGS = 500_000
@@ -29,7 +29,7 @@ def read_html(text: str) -> dict[str, Any]:
 
     Raises InvalidInput (`bad_html`) for a page that the parser gives up, ConfigurationError (`missing_library`).
     """
-    with needs("lxml", "HTML"):
+    with needs("lxml", "read HTML"):
         from lxml import etree
     if text.count("<") > MAX_TAGS:
         raise InvalidInput("bad_html", f"It has more than {MAX_TAGS:,} tags.")

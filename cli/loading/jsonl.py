@@ -6,9 +6,9 @@ from pathlib import Path
 
 import orjson
 
-from cli.loading.content import lines, open_content
 from cli.loading.field_map import EXPORTED_MEMBERS
 from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, file_identity, made
+from services.content import lines, open_content
 from services.errors import InvalidInput
 from services.opensearch.generations import STATES
 

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from cli.loading.extra import needs
 from services.errors import InvalidInput
+from services.extra import needs
 
 MAX_FRONT_MATTER = 64 * 1024  # characters; what is longer is no front matter
 _FRONT = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -29,7 +29,7 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
     found = _FRONT.match(text, 0, MAX_FRONT_MATTER)
     if not found:
         return {}, text
-    with needs("yaml", "Markdown with front matter"):
+    with needs("yaml", "read Markdown with front matter"):
         import yaml
     try:
         # an alias makes a few lines grow into gigabytes

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cli.loading.content import damage
-from cli.loading.extra import needs
 from cli.loading.source import Make, Place, Row, distinct, file_identity, made
+from services.content import damage
 from services.errors import InvalidInput
+from services.extra import needs
 
 # Rows of a group that are turned into Python values together, and bytes that are read of a column at a time: without
 # the second, a row group is held whole.
@@ -23,7 +23,7 @@ class Parquet:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError (`missing_library`)."""
-        with needs("pyarrow", "Parquet"):
+        with needs("pyarrow", "read or write Parquet"):
             import pyarrow.parquet  # noqa: F401
         self.path = path
         self.name = str(path)

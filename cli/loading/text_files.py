@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cli.loading.content import open_content
 from cli.loading.delimited import not_utf8
 from cli.loading.formats import Format, format_of
 from cli.loading.html import read_html
 from cli.loading.markdown import read_markdown
 from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, made
 from cli.loading.walking import Entry, shown, walk
+from services.content import open_content
 from services.errors import ConfigurationError, InvalidInput
 
 

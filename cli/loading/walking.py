@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.loading.formats import BY_SUFFIX, TEXTS, suffixes
+from cli.loading.formats import BY_SUFFIX, TEXTS
+from services.content import suffixes
 from services.errors import InvalidInput
 
 

@@ -21,12 +21,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cli.loading import content, source
+from cli.loading import source
 from cli.loading.field_map import FieldMap, Mapper, parse_map
 from cli.loading.formats import Format
 from cli.loading.opening import open_sources
 from cli.loading.refusal import Refusal
 from cli.loading.source import Batch, Make, Place, Source, read_batches
+from services import content
 from services.errors import ConfigurationError, InvalidInput, SparsewellError
 from services.index_spec import FieldType
 

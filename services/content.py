@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from cli.loading.extra import needs
-from cli.loading.formats import suffixes
 from services.errors import ConfigurationError, InvalidInput
+from services.extra import needs
 
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK = 64 * 1024
 # An archive names the memory that unpacking it takes; `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB.
 _MOST_MEMORY = 192 * 1024**2
@@ -27,6 +27,14 @@ class Content:
 
     stream: BinaryIO
     raw: BinaryIO
+
+
+def suffixes(path: Path) -> tuple[str, str]:
+    """The suffix that tells the format and the one that tells the compression, in lower case, empty for none."""
+    last = path.suffix.lower()
+    if last in COMPRESSIONS:
+        return Path(path.stem).suffix.lower(), last
+    return last, ""
 
 
 @contextmanager
@@ -160,7 +168,7 @@ def _unpacked(raw: BinaryIO, make: Callable[[], _Decompressor]) -> BinaryIO:
 
 
 def _zstd() -> Callable[[], _Decompressor]:
-    with needs("backports.zstd", "a .zst file"):
+    with needs("backports.zstd", "read or write a .zst file"):
         from backports import zstd
 
     class Zstd:
