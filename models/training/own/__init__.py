@@ -1,0 +1,1 @@
+"""Pairs out of a corpus that has neither queries nor judgements."""

@@ -1,0 +1,1 @@
+"""Teachers: dense, sparse and BM25 models whose scores the student learns from."""

@@ -1,0 +1,41 @@
+"""BM25 over words, against the library's own index."""
+
+import numpy as np
+import pytest
+
+from models.training.teachers.bm25 import Bm25Teacher, WordTokens
+from models.training.vectors import SparseVectors
+
+bm25s = pytest.importorskip("bm25s", reason="the extra [train] is not installed")
+Stemmer = pytest.importorskip("Stemmer", reason="the extra [train] is not installed")
+
+WORDS = ["wing", "wings", "lift", "lifted", "flow", "flows", "flowing", "the", "of", "body", "bodies", "heat", "layers"]
+
+
+def test_scores_are_those_of_bm25s() -> None:
+    rng = np.random.default_rng(0)
+    passages = [" ".join(rng.choice(WORDS, rng.integers(1, 30))) for _ in range(60)]
+    queries = ["the flow of heat", "wings", "lifted bodies", "layer"]
+    teacher = Bm25Teacher(passages, WordTokens())
+    vectors = SparseVectors("bm25", teacher.encode_queries(queries), teacher.encode_passages(passages))
+    found = vectors.scores(np.arange(len(queries)), np.arange(len(passages)))
+
+    stemmer = Stemmer.Stemmer("english")
+    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+    index.index(
+        bm25s.tokenize(passages, stopwords="english", stemmer=stemmer, show_progress=False), show_progress=False
+    )
+    tokens = bm25s.tokenize(queries, stopwords="english", stemmer=stemmer, show_progress=False, return_ids=False)
+    np.testing.assert_allclose(found, [index.get_scores(query) for query in tokens], rtol=1e-4, atol=1e-6)
+
+
+def test_stop_words_and_single_letters_are_no_words() -> None:
+    teacher = Bm25Teacher(["the of a wing", "x"], WordTokens())
+    assert np.diff(teacher.encode_passages(["the of a wing", "x"]).indptr).tolist() == [1, 0]
+
+
+def test_words_that_the_collection_lacks_are_left_out_whenever_they_come() -> None:
+    tokens = WordTokens()
+    teacher = Bm25Teacher(["wing", "body"], tokens)
+    tokens.learn(["flow"])
+    assert np.diff(teacher.encode_queries(["wing flow", "flow", "wings"]).indptr).tolist() == [1, 0, 1]

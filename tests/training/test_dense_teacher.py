@@ -1,0 +1,145 @@
+"""Dense teachers: pooling, prefixes, length, and vectors that do not depend on how texts are batched."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.training.teachers.dense import DenseForm, DenseTeacher, Pooling, pooled, unit
+from services.errors import ConfigurationError, InvalidInput
+from services.manifest import WEIGHTS_ROOT
+
+onnx = pytest.importorskip("onnx", reason="the extra [train] is not installed")
+
+VOCABULARY, WIDTH = 30522, 8
+TEXTS = ["a wing in a flow", "", "heat " * 300, "lift", "the pressure of the layer around a body"]
+
+
+def write_model(directory: Path, *, pools: bool = False, scale: float = 1.0, inputs: tuple[str, ...] = ()) -> Path:
+    """A model whose positions are rows of a table, or with `pools` their mean."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    table = (np.random.default_rng(0).standard_normal((VOCABULARY, WIDTH)) * scale).astype(np.float32)
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["positions"])]
+    shape: list[str | int] = ["rows", "pieces", WIDTH]
+    if pools:
+        nodes.append(helper.make_node("ReduceMean", ["positions", "axes"], ["mean"], keepdims=0))
+        shape = ["rows", WIDTH]
+    names = inputs or ("input_ids", "attention_mask", "token_type_ids")
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "pieces"]) for name in names],
+        [helper.make_tensor_value_info("mean" if pools else "positions", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")],
+    )
+    directory.mkdir(exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, directory / "model.onnx")
+    shutil.copy(WEIGHTS_ROOT / "standin" / "tokenizer.json", directory / "tokenizer.json")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("teachers") / "tiny")
+
+
+def table_rows(directory: Path, text: str, most: int) -> np.ndarray:
+    """Positions of a text, special pieces included, looked up by hand."""
+    from onnx import numpy_helper
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(most)
+    model = onnx.load(directory / "model.onnx")
+    table = next(numpy_helper.to_array(one) for one in model.graph.initializer if one.name == "table")
+    return np.asarray(table[tokenizer.encode(text).ids])
+
+
+@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize("batch_pieces", [1, 64, 4096])
+def test_vectors_are_pooled_positions_of_length_1(directory: Path, pooling: Pooling, batch_pieces: int) -> None:
+    teacher = DenseTeacher(directory, DenseForm(pooling, max_pieces=32), threads=1, batch_pieces=batch_pieces)
+    found = teacher.encode_passages(TEXTS)
+    assert (found.dtype, found.shape) == (np.float16, (len(TEXTS), WIDTH))
+    for text, vector in zip(TEXTS, found, strict=True):
+        positions = table_rows(directory, text, 32)
+        wanted = positions[0] if pooling is Pooling.first else positions.mean(axis=0)
+        np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), atol=2e-3)
+
+
+def test_prefixes_by_side(directory: Path) -> None:
+    plain = DenseTeacher(directory, DenseForm(), threads=1)
+    teacher = DenseTeacher(directory, DenseForm(Pooling.mean, "query: ", "passage: "), threads=1)
+    np.testing.assert_array_equal(teacher.encode_queries(["lift"]), plain.encode_queries(["query: lift"]))
+    np.testing.assert_array_equal(teacher.encode_passages(["lift"]), plain.encode_queries(["passage: lift"]))
+
+
+def test_a_graph_that_pools_by_itself_is_taken_at_its_word(tmp_path: Path) -> None:
+    teacher = DenseTeacher(write_model(tmp_path / "own", pools=True), DenseForm(Pooling.first), threads=1)
+    wanted = table_rows(tmp_path / "own", "lift", 64).mean(axis=0)
+    np.testing.assert_allclose(teacher.encode_queries(["lift"])[0], wanted / np.linalg.norm(wanted), atol=2e-3)
+
+
+def test_a_graph_may_take_fewer_inputs(tmp_path: Path) -> None:
+    teacher = DenseTeacher(
+        write_model(tmp_path / "few", inputs=("input_ids", "attention_mask")), DenseForm(), threads=1
+    )
+    assert teacher.encode_queries(["lift"]).shape == (1, WIDTH)
+
+
+def test_no_texts(directory: Path) -> None:
+    assert DenseTeacher(directory, DenseForm(), threads=1).encode_queries([]).shape == (0, WIDTH)
+
+
+def test_the_fingerprint_follows_weights_and_form(directory: Path, tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other", scale=2.0)
+    prints = [
+        DenseTeacher(place, form, threads=1).fingerprint
+        for place, form in [
+            (directory, DenseForm()),
+            (other, DenseForm()),
+            (directory, DenseForm(Pooling.first)),
+            (directory, DenseForm(query_prefix="q")),
+            (directory, DenseForm(max_pieces=128)),
+        ]
+    ]
+    assert len(set(prints)) == 5
+    assert DenseTeacher(directory, DenseForm(), threads=1).fingerprint == prints[0]
+
+
+def test_what_is_no_teacher_is_refused(tmp_path: Path, directory: Path) -> None:
+    cases = {"missing_model_file": tmp_path / "none", "bad_tokenizer": tmp_path / "t", "bad_model": tmp_path / "m"}
+    for name in "tm":
+        shutil.copytree(directory, tmp_path / name)
+    (tmp_path / "t" / "tokenizer.json").write_text("{")
+    (tmp_path / "m" / "model.onnx").write_bytes(b"\x80\x04pickle")
+    for code, place in cases.items():
+        with pytest.raises(ConfigurationError) as caught:
+            DenseTeacher(place, DenseForm(), threads=1)
+        assert caught.value.code == code
+    write_model(tmp_path / "strange", inputs=("input_ids", "pixels"))
+    with pytest.raises(ConfigurationError, match="pixels"):
+        DenseTeacher(tmp_path / "strange", DenseForm(), threads=1)
+    with pytest.raises(ConfigurationError, match="3 pieces"):
+        DenseTeacher(directory, DenseForm(max_pieces=2), threads=1)
+
+
+def test_weights_that_overflow_are_named(tmp_path: Path) -> None:
+    teacher = DenseTeacher(write_model(tmp_path / "inf", scale=float("inf")), DenseForm(), threads=1)
+    with pytest.raises(InvalidInput) as caught:
+        teacher.encode_queries(["lift"])
+    assert caught.value.code == "not_finite_scores"
+
+
+def test_padding_plays_no_part_in_the_mean() -> None:
+    positions = np.array([[[1.0], [3.0], [99.0]], [[5.0], [99.0], [99.0]]], dtype=np.float32)
+    mask = np.array([[1, 1, 0], [1, 0, 0]])
+    assert pooled(positions, mask, Pooling.mean).tolist() == [[2], [5]]
+    assert pooled(positions, mask, Pooling.first).tolist() == [[1], [5]]
+
+
+def test_a_vector_of_nothing_stays_nothing() -> None:
+    assert unit(np.zeros((1, 3), dtype=np.float32)).tolist() == [[0, 0, 0]]
