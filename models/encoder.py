@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from models.tokenising import Pieces
 from models.windows import Window
 from services.errors import InvalidInput
@@ -65,3 +67,18 @@ class PieceEncoder:
                 "bad_window", f"The encoder {self.manifest.name} takes windows of at most {room} pieces, not {size}."
             )
         return self._pieces.windows(text, size, settings.overlap if overlap is None else overlap)
+
+
+def finite_vector(ids: np.ndarray, weights: np.ndarray, encoder: str, position: int, window: Window) -> SparseVector:
+    """The vector of a window from the k heaviest pieces that a model gave.
+
+    Raises InvalidInput (`not_finite_weights`, with the position as `window`) for NaN or infinity.
+    """
+    if not np.isfinite(weights).all():
+        raise InvalidInput(
+            "not_finite_weights",
+            f"The encoder {encoder} gave NaN or infinite weights for window {position} (characters {window.start} to "
+            f"{window.end}); the text or the weights of the model are at fault.",
+            window=position,
+        )
+    return SparseVector.of(ids, weights)

@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime
 
 from models.batching import length_batches
-from models.encoder import PieceEncoder
+from models.encoder import PieceEncoder, finite_vector
 from models.windows import Window
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import ConfigurationError
 from services.manifest import Manifest, verified
 from services.vectors import EMPTY, SparseVector
 
@@ -53,7 +53,9 @@ class OnnxSparseEncoder(PieceEncoder):
             rows = [filled[row] for row in batch]
             ids, weights = self.run([windows[position].piece_ids for position in rows])
             for row, position in enumerate(rows):
-                vectors[position] = self._vector(ids[row], weights[row], position, windows[position])
+                vectors[position] = finite_vector(
+                    ids[row], weights[row], self.manifest.name, position, windows[position]
+                )
         return vectors
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -69,16 +71,6 @@ class OnnxSparseEncoder(PieceEncoder):
             mask[index, : end + 1] = 1
         ids, weights = self._session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
         return ids, weights
-
-    def _vector(self, ids: np.ndarray, weights: np.ndarray, position: int, window: Window) -> SparseVector:
-        if not np.isfinite(weights).all():
-            raise InvalidInput(
-                "not_finite_weights",
-                f"The encoder {self.manifest.name} gave NaN or infinite weights for window {position} (characters "
-                f"{window.start} to {window.end}); the text or the weights of the model are at fault.",
-                window=position,
-            )
-        return SparseVector.of(ids, weights)
 
 
 def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from models.encoder import Encoder
+from services.errors import ConfigurationError
 from services.manifest import MANIFEST, WEIGHTS_ROOT, Manifest, read_manifest, resolve
 
 STANDIN = "standin"
+DECODER = "MistralForSparseEncoding"
 
 
 def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | None = None) -> Encoder:
@@ -13,7 +15,7 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
 
     `threads` is the number of threads of one call (0: all cores) and `batch_pieces` the padded pieces of one run of
     the model; the stand-in needs neither. Raises ConfigurationError: `unknown_encoder`, `bad_manifest`,
-    `missing_model_file`, `corrupt_model_file`, `bad_tokenizer`, `bad_model`.
+    `missing_model_file`, `corrupt_model_file`, `bad_tokenizer`, `bad_model`, `missing_extra`.
     """
     directory = resolve(name_or_path)
     manifest = read_manifest(directory)
@@ -21,6 +23,16 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
         from models.standin import StandInEncoder
 
         return StandInEncoder(directory, manifest)
+    if manifest.architecture == DECODER:
+        try:
+            from models.decoder.encoder import DecoderEncoder
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "missing_extra",
+                f"The encoder {manifest.name} is a decoder-only model and needs the package {error.name}: "
+                "pip install 'sparsewell[train]'.",
+            ) from None
+        return DecoderEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces)
     from models.onnx_encoder import BATCH_PIECES, OnnxSparseEncoder
 
     return OnnxSparseEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or BATCH_PIECES)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from services.errors import ConfigurationError, InvalidInput
 from services.manifest import Manifest, read_manifest, verified
+from services.pieces import piece_display
 
 TOKENIZER = "tokenizer.json"
 QUERY_WEIGHTS = "query_weights.json"
@@ -39,6 +40,7 @@ class QueryTable:
         self.manifest = manifest
         self._tokenizer = tokenizer
         self._weights = weights
+        self._display = piece_display(tokenizer)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -90,8 +92,9 @@ class QueryTable:
         return QueryVector(ids, tuple([weights[i] for i in ids]), len(found))
 
     def piece(self, piece_id: int) -> str:
-        """The piece of a vocabulary id, `##` kept; an id outside the vocabulary is shown as `#id`."""
-        return self._tokenizer.id_to_token(piece_id) or f"#{piece_id}"
+        """The piece of a vocabulary id as `services.pieces` shows it; an id outside the vocabulary is `#id`."""
+        piece = self._tokenizer.id_to_token(piece_id)
+        return f"#{piece_id}" if piece is None else self._display(piece)
 
     def ids(self, text: str) -> list[int]:
         """All vocabulary ids of a text in order, without special pieces."""

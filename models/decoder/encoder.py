@@ -1,0 +1,121 @@
+"""Document encoder for workers: a Mistral-SPLADE model directory through sentence-transformers, on a GPU or a CPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.batching import length_batches
+from models.decoder.module import FILES, EchoSplade
+from models.decoder.sparse_encoder import load_sparse_encoder
+from models.encoder import PieceEncoder, finite_vector
+from models.windows import Window
+from services.errors import ConfigurationError
+from services.manifest import Manifest, verified
+from services.query_table import QUERY_WEIGHTS
+from services.vectors import EMPTY, SparseVector
+
+log = logging.getLogger("sparsewell.encoder")
+
+# Positions computed at once, both copies of a text counted.
+BATCH_POSITIONS = {"cuda": 32_768, "cpu": 2_048}
+
+
+class DecoderEncoder(PieceEncoder):
+    """Encoder of a model directory with the architecture `MistralForSparseEncoding`, see `models.encoder.Encoder`.
+
+    `threads` is the number of processor threads (0: torch's default; it holds for the whole process), `batch_pieces`
+    the budget of padded positions of one run of the model, `device` and `dtype` what torch calls them (None: a GPU
+    where there is one, bf16 on it, and what `cpu_dtype` says otherwise).
+
+    A window's weights do not depend on its batch, up to rounding: in float32 by less than 1e-5 (a weight that lies on
+    the border of two stored values may take the neighbour), in bf16 by less than .05.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        threads: int = 0,
+        batch_pieces: int | None = None,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Raises ConfigurationError for missing, changed or unusable files (codes of `services.manifest`,
+        `bad_model`, `bad_tokenizer`)."""
+        super().__init__(directory, manifest)
+        for name in (*FILES, QUERY_WEIGHTS):
+            verified(directory, manifest, name)
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else cpu_dtype())
+        self.batch_positions = batch_pieces or BATCH_POSITIONS.get(self.device.type, BATCH_POSITIONS["cpu"])
+        self._model = load_sparse_encoder(directory, dtype=self.dtype, device=str(self.device)).eval()
+        document = self._model[0].sub_modules["document"][0]
+        assert isinstance(document, EchoSplade)  # noqa: S101 (load_sparse_encoder put it there)
+        self._document = document
+
+    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+        """As `models.encoder.Encoder.encode`. Where the device's memory ends, the budget is halved for good.
+
+        Raises ConfigurationError (`out_of_memory`) when a single window does not fit.
+        """
+        vectors = [EMPTY] * len(windows)
+        waiting = [position for position, window in enumerate(windows) if window.piece_ids]
+        while waiting:
+            lengths = [self._document.echo.positions(len(windows[position].piece_ids)) for position in waiting]
+            done: set[int] = set()
+            for batch in length_batches(lengths, self.batch_positions):
+                rows = [waiting[row] for row in batch]
+                found = self._run_or_halve([windows[position].piece_ids for position in rows], lengths[batch[0]])
+                if found is None:
+                    break
+                for position, ids, weights in zip(rows, *found, strict=True):
+                    vectors[position] = finite_vector(ids, weights, self.manifest.name, position, windows[position])
+                done.update(rows)
+            waiting = [position for position in waiting if position not in done]
+        return vectors
+
+    def _run_or_halve(self, rows: Sequence[Sequence[int]], longest: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """`run`; None after the memory was not enough and the budget was halved."""
+        try:
+            return self.run(rows)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        # (outside of the handler, where the error's frames no longer hold the tensors)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            raise ConfigurationError(
+                "out_of_memory",
+                f"The encoder {self.manifest.name} has not enough memory on {self.device} for one window of "
+                f"{len(rows[0])} pieces: choose a smaller window, or a device with more memory.",
+            )
+        self.batch_positions = max(longest, len(rows) * longest // 2)
+        log.warning("out of memory on %s: batches have %d positions from now on", self.device, self.batch_positions)
+        return None
+
+    def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """One run on windows of piece ids: ids int64 and weights float32, both [rows, k], heaviest first."""
+        features = {name: tensor.to(self.device) for name, tensor in self._document.features(rows).items()}
+        with torch.inference_mode():
+            weights = self._model(features, task="document")["sentence_embedding"]
+            heaviest = torch.topk(weights, min(self.manifest.top_k, weights.shape[1]), dim=1)
+            return heaviest.indices.cpu().numpy(), heaviest.values.float().cpu().numpy()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # On a processor torch raises a bare RuntimeError of its allocator.
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def cpu_dtype() -> torch.dtype:
+    """bf16 where the processor multiplies it in hardware, otherwise float32: see docs/mistral-splade.md for times."""
+    return torch.float32

@@ -1,0 +1,69 @@
+"""Writes a model directory of a decoder, that workers and the API read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.decoder.module import FILES, EchoSplade
+from models.export.package import write_manifest
+from models.registry import DECODER
+from services.errors import ConfigurationError
+from services.query_table import QUERY_WEIGHTS
+
+
+def write_model_directory(
+    document: EchoSplade,
+    query_weights: np.ndarray,
+    out: Path,
+    *,
+    positions: int,
+    top_k: int = 256,
+    window: tuple[int, int] = (254, 32),
+    dtype: torch.dtype = torch.bfloat16,
+    extra: dict[str, Any] | None = None,
+) -> str:
+    """Adapters merged, weights in `dtype`; returns the fingerprint. The directory's name becomes the encoder's.
+
+    `query_weights` float32 [vocabulary], `positions` the longest input of the decoder, `window` pieces and overlap.
+    `extra` goes into the manifest (licence, training record). Raises ConfigurationError (`bad_window`,
+    `bad_query_table`).
+    """
+    room = document.echo.room(positions)
+    if window[0] > room:
+        raise ConfigurationError(
+            "bad_window", f"The decoder reads a text twice: windows have at most {room} pieces, not {window[0]}."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    document.save(str(out), dtype=dtype)
+    write_query_weights(out / QUERY_WEIGHTS, query_weights, document)
+    description = {
+        "name": out.resolve().name,
+        "architecture": DECODER,
+        "vocabulary": document.get_embedding_dimension(),
+        # Everywhere else a window leaves two places for the pieces that open and close it.
+        "max_pieces": room + 2,
+        "window": {"pieces": window[0], "overlap": window[1]},
+        "top_k": min(top_k, document.get_embedding_dimension()),
+        "activation": "log1p_relu",
+        "pooling": "max over the second copy",
+        "head": "tied" if document.output is None else "own",
+        "precision": str(dtype).removeprefix("torch."),
+        "licence": "unstated",
+        **(extra or {}),
+    }
+    return write_manifest(out, description, [*FILES, QUERY_WEIGHTS])
+
+
+def write_query_weights(path: Path, weights: np.ndarray, document: EchoSplade) -> None:
+    """The table by id, one piece a line; excluded pieces are left out."""
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ConfigurationError("bad_query_table", f"{path}: a query table's weights are finite and not negative.")
+    excluded = document.excluded_ids()
+    pieces = sorted((index, piece) for piece, index in document.tokenizer.get_vocab().items() if index not in excluded)
+    lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {weights[index]!s}" for index, piece in pieces)
+    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

@@ -1,0 +1,205 @@
+"""Tokenisers whose pieces carry the space before a word: matching, windows, queries and what people are shown."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaced_tokenizers import KINDS, make
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from models.decoder.vocabulary import LARGEST_VOCABULARY, matching_tokenizer, unsearched_ids
+from models.export.package import write_manifest
+from models.tokenising import Pieces, without_space
+from services.errors import ConfigurationError
+from services.pieces import piece_display
+from services.query_table import QueryTable
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+PLACES = ["cat", "Cat", "CAT", "a cat", "a Cat", "(cat)", "\ncat", "a\n\n  cat", '"cat"', "the_cat", "on.cat", " cat\t"]
+
+
+@kinds
+@pytest.mark.parametrize("text", PLACES)
+def test_a_word_has_the_same_pieces_wherever_it_stands(kind: str, text: str) -> None:
+    tokenizer = matching_tokenizer(make(kind))
+    alone = tokenizer.encode("cat", add_special_tokens=False).ids
+    found = tokenizer.encode(text, add_special_tokens=False).ids
+    assert any(found[i : i + len(alone)] == alone for i in range(len(found)))
+
+
+@kinds
+def test_the_model_s_own_tokeniser_would_not_match(kind: str) -> None:
+    """What the normaliser is for: without it capitals change the pieces, and what stands before a word does."""
+    tokenizer = make(kind)
+    alone = tokenizer.encode("cat", add_special_tokens=False).ids
+    for text in ("Cat", "a cat" if kind == "byte level" else "(cat)"):
+        found = tokenizer.encode(text, add_special_tokens=False).ids
+        assert not any(found[i : i + len(alone)] == alone for i in range(len(found)))
+
+
+@kinds
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "   "])
+def test_white_space_has_no_pieces(kind: str, text: str) -> None:
+    assert matching_tokenizer(make(kind)).encode(text, add_special_tokens=False).ids == []
+
+
+@kinds
+def test_numbers_and_short_forms_stay_together(kind: str) -> None:
+    tokenizer = matching_tokenizer(make(kind))
+    assert "".join(map(piece_display(tokenizer), tokenizer.encode("3.14").tokens)).replace("#", "").count(".") == 1
+    shown = [piece_display(tokenizer)(piece) for piece in tokenizer.encode("don't").tokens]
+    assert "##t" in shown or "'t" in shown
+
+
+@kinds
+def test_case_is_kept_where_that_is_asked(kind: str) -> None:
+    kept = matching_tokenizer(make(kind), lowercase=False)
+    assert kept.encode("The").ids != kept.encode("the").ids
+    capitals = kept.token_to_id("T")
+    assert capitals not in unsearched_ids(kept)
+    assert capitals in unsearched_ids(matching_tokenizer(make(kind)))
+
+
+@kinds
+def test_pieces_that_no_query_can_ask_for(kind: str) -> None:
+    tokenizer = matching_tokenizer(make(kind))
+    unsearched = unsearched_ids(tokenizer)
+    assert {tokenizer.token_to_id(piece) for piece in ("<s>", "</s>")} <= unsearched
+    for text in ("the cat sat on a mat", "(read_file) 3.14!", "שלום 中文 naïve 🙂"):
+        ids = set(tokenizer.encode(text).ids)
+        blank = {i for i in ids if not piece_display(tokenizer)(tokenizer.id_to_token(i)).strip("▁")}
+        assert not (ids - blank) & unsearched
+
+
+def test_a_vocabulary_above_two_bytes_is_refused() -> None:
+    words = {f"w{i}": i for i in range(LARGEST_VOCABULARY + 1)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    with pytest.raises(ConfigurationError, match="65,537 pieces") as caught:
+        matching_tokenizer(tokenizer)
+    assert caught.value.code == "vocabulary_too_large"
+
+
+@pytest.mark.parametrize(
+    ("kind", "piece", "shown"),
+    [
+        ("byte level", "Ġcat", "cat"), ("byte level", "at", "##at"),
+        ("byte level", ".", "."), ("byte level", "Ġ", "▁"),
+        ("byte level", "Ċ", "\\n"), ("byte level", "Ġ(", "▁("),
+        ("byte level", "ÃŃ", "##í"), ("byte level", "Ã", "<c3>"),
+        ("byte level", "<s>", "<s>"), ("metaspace", "▁cat", "cat"),
+        ("metaspace", "at", "##at"), ("metaspace", "▁", "▁"),
+        ("metaspace", "<0xC3>", "<c3>"), ("metaspace", "<0x41>", "##A"), ("metaspace", "<s>", "<s>"),
+    ],
+)  # fmt: skip
+def test_pieces_are_shown_with_word_piece_s_marks(kind: str, piece: str, shown: str) -> None:
+    assert piece_display(make(kind))(piece) == shown
+
+
+words = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["the", "sat.", "Cat", "(mat)", "\n", "  ", "\x00", "🙂", "שלום", "中文", "don't", "read_file", "3.14"]
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(list(KINDS)),
+    st.booleans(),
+    st.lists(words, max_size=60).map(" ".join),
+    st.integers(1, 30),
+    st.data(),
+)
+def test_every_character_and_every_piece_belongs_to_a_window(
+    kind: str, matching: bool, text: str, size: int, data: st.DataObject
+) -> None:
+    overlap = data.draw(st.integers(0, size // 2))
+    tokenizer = matching_tokenizer(make(kind)) if matching else make(kind)
+    pieces = Pieces(tokenizer)
+    windows = pieces.windows(text, size, overlap)
+    if not text:
+        assert windows == []
+        return
+    assert (windows[0].start, windows[-1].end) == (0, len(text))
+    assert all(0 <= w.start <= w.end <= len(text) and len(w.piece_ids) <= size for w in windows)
+    for before, after in itertools.pairwise(windows):
+        assert before.start <= after.start <= before.end <= after.end
+    if overlap == 0:
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        assert [i for w in windows for i in w.piece_ids] == tokenizer.encode(clean, add_special_tokens=False).ids
+
+
+@kinds
+def test_offsets_leave_white_space_out_and_do_not_overlap(kind: str) -> None:
+    text = "The cat (sat)  on\n\na mat 🙂 中 read_file."
+    tokenizer = matching_tokenizer(make(kind))
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    offsets = without_space(text, encoding.offsets)
+    assert len(offsets) == len(encoding.ids)
+    last = 0
+    for start, end in offsets:
+        assert last <= start <= end
+        assert not text[start:end] or text[start:end].strip() == text[start:end]
+        last = end
+    assert "".join(text[start:end] for start, end in offsets) == "".join(text.split())
+
+
+@kinds
+def test_windows_end_at_sentences_and_between_words(kind: str) -> None:
+    pieces = Pieces(matching_tokenizer(make(kind)))
+    sentences = pieces.windows("The cat sat on a mat in the library. " * 20, 96, 16)
+    assert len(sentences) > 2
+    for window in sentences[:-1]:
+        assert ("The cat sat on a mat in the library. " * 20)[: window.end].rstrip().endswith(".")
+    text = "librarytemporary folderlibrary catsat " * 30
+    for window in pieces.windows(text, 64, 24):
+        assert set(text[window.start : window.end].split()) <= set(text.split())
+
+
+@pytest.fixture(params=KINDS)
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> QueryTable:
+    tokenizer = matching_tokenizer(make(request.param))
+    directory = tmp_path / "tiny"
+    directory.mkdir()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    unsearched = unsearched_ids(tokenizer)
+    weights = {piece: 1.0 + i / 1000 for piece, i in tokenizer.get_vocab().items() if i not in unsearched}
+    (directory / "query_weights.json").write_text(json.dumps(weights))
+    description = {"name": "tiny", "architecture": "MistralForSparseEncoding", "vocabulary": len(tokenizer.get_vocab()),
+                   "max_pieces": 64, "window": {"pieces": 24, "overlap": 4}, "top_k": 16, "licence": "x"}  # fmt: skip
+    write_manifest(directory, description, ["tokenizer.json", "query_weights.json"])
+    return QueryTable.load(directory)
+
+
+def test_queries_are_the_same_in_every_case_and_place(table: QueryTable) -> None:
+    wanted = table.encode("temporary folder", 100).by_id()
+    assert wanted
+    for query in ("Temporary  Folder", " temporary\nfolder", "(temporary) folder folder", "TEMPORARY_FOLDER"):
+        found = table.encode(query, 100).by_id()
+        assert wanted.items() <= found.items()
+        assert {table.piece(i) for i in found.keys() - wanted.keys()} <= {"(", "▁(", ")", "_"}
+
+
+def test_query_pieces_are_those_of_documents(table: QueryTable) -> None:
+    document = set(table.ids('Title of it\n\n"The temporary_folder" (on a mat).'))
+    assert set(table.encode("the temporary folder on a mat", 100).ids) <= document
+
+
+def test_query_pieces_are_shown_readably(table: QueryTable) -> None:
+    assert [table.piece(i) for i in table.encode("The cat sat", 100).ids] == ["the", "cat", "sat"]
+
+
+def test_special_pieces_in_a_query_are_characters(table: QueryTable) -> None:
+    found = [table.piece(i) for i in table.encode("<s>", 100).ids]
+    assert "<s>" not in found
+    assert found
+
+
+def test_word_piece_is_shown_as_ever() -> None:
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "cat": 1, "##s": 2, "Ġ": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert [piece_display(tokenizer)(piece) for piece in ("cat", "##s", "Ġ")] == ["cat", "##s", "Ġ"]
