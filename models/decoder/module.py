@@ -22,8 +22,8 @@ from transformers import MistralForCausalLM
 
 from models.decoder.checkpoint import Checkpoint
 from models.decoder.echo import Echo, echo_batch
-from models.decoder.head import largest_logits
 from models.decoder.vocabulary import matching_tokenizer, read_tokenizer, unsearched_ids
+from models.training.max_head import max_head
 from services.errors import ConfigurationError
 
 DOCUMENT_SIDE = "document_side.json"
@@ -100,8 +100,7 @@ class EchoSplade(InputModule):
         # No attention mask: what stands right of a position is hidden by the causal mask anyway, and without one the
         # same kernel runs with and without padding, so a row's numbers do not depend on its neighbours' lengths.
         hidden = self.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
-        largest = largest_logits(hidden, features["pooling_mask"], self.head)
-        weights = torch.log1p(torch.relu(largest + self.bias.float()))
+        weights = max_head(hidden, features["pooling_mask"], self.head, self.bias)
         features["sentence_embedding"] = weights.masked_fill(self.excluded, 0.0)
         return features
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from models.decoder.module import FILES, EchoSplade
 from models.export.package import write_manifest
 from models.registry import DECODER
+from models.training.idf import write_weights
 from services.errors import ConfigurationError
 from services.query_table import QUERY_WEIGHTS
 
@@ -30,8 +30,8 @@ def write_model_directory(
     """Adapters merged, weights in `dtype`; returns the fingerprint. The directory's name becomes the encoder's.
 
     `query_weights` float32 [vocabulary], `positions` the longest input of the decoder, `window` pieces and overlap.
-    `extra` goes into the manifest (licence, training record). Raises ConfigurationError (`bad_window`,
-    `bad_query_table`).
+    `extra` goes into the manifest (licence, training record). Raises ConfigurationError (`bad_window`)
+    and InvalidInput (`not_finite_weights`).
     """
     room = document.echo.room(positions)
     if window[0] > room:
@@ -40,7 +40,7 @@ def write_model_directory(
         )
     out.mkdir(parents=True, exist_ok=True)
     document.save(str(out), dtype=dtype)
-    write_query_weights(out / QUERY_WEIGHTS, query_weights, document)
+    write_weights(out / QUERY_WEIGHTS, query_weights, document.tokenizer.get_vocab(), document.excluded_ids())
     description = {
         "name": out.resolve().name,
         "architecture": DECODER,
@@ -57,13 +57,3 @@ def write_model_directory(
         **(extra or {}),
     }
     return write_manifest(out, description, [*FILES, QUERY_WEIGHTS])
-
-
-def write_query_weights(path: Path, weights: np.ndarray, document: EchoSplade) -> None:
-    """The table by id, one piece a line; excluded pieces are left out."""
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ConfigurationError("bad_query_table", f"{path}: a query table's weights are finite and not negative.")
-    excluded = document.excluded_ids()
-    pieces = sorted((index, piece) for piece, index in document.tokenizer.get_vocab().items() if index not in excluded)
-    lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {weights[index]!s}" for index, piece in pieces)
-    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

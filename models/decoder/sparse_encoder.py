@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Router
-from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from models.decoder.module import EchoSplade
+from models.training.idf import read_weights
+from models.training.query_side import QueryTableEmbedding
 from services.query_table import QUERY_WEIGHTS
 
 # Longer queries are cut in training; serving has its own limit.
@@ -26,7 +26,7 @@ def assemble(document: EchoSplade, weights: Tensor, *, learn: bool = False, devi
 
     Published models encode queries with the decoder too (arXiv 2408.11119, 2504.10816); a table is our extension.
     """
-    query = SparseStaticEmbedding(query_tokenizer(document), weights.float(), frozen=not learn)
+    query = QueryTableEmbedding(query_tokenizer(document), weights.float(), not learn, document.excluded_ids())
     return SparseEncoder(modules=[Router.for_query_document([query], [document])], device=device)
 
 
@@ -35,13 +35,12 @@ def load_sparse_encoder(
 ) -> SparseEncoder:
     """The encoder of a model directory, with its query table.
 
-    Raises ConfigurationError (`bad_model`, `bad_tokenizer`).
+    Raises ConfigurationError (`bad_model`, `bad_tokenizer`, `bad_query_table`).
     """
     document = EchoSplade.load(str(directory), dtype=dtype)
-    table = json.loads((directory / QUERY_WEIGHTS).read_bytes())
+    table = torch.from_numpy(read_weights(directory / QUERY_WEIGHTS, document.tokenizer.get_vocab()))
     weights = torch.zeros(document.get_embedding_dimension())
-    vocabulary = document.tokenizer.get_vocab()
-    weights[[vocabulary[piece] for piece in table]] = torch.tensor(list(table.values()), dtype=torch.float32)
+    weights[: table.numel()] = table
     return assemble(document, weights, device=device)
 
 

@@ -1,13 +1,12 @@
 """Echo input: what a decoder reads and which positions are pooled."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.decoder.echo import Echo, echo_batch
-from models.decoder.head import largest_logits
+from models.decoder.module import EchoSplade
 
 rows_of_pieces = st.lists(st.lists(st.integers(5, 99), max_size=9), min_size=1, max_size=6)
 echoes = st.builds(
@@ -36,20 +35,29 @@ def test_room_is_the_longest_window_that_fits() -> None:
         assert echo.positions(echo.room(positions)) <= positions < echo.positions(echo.room(positions) + 1)
 
 
-@pytest.mark.parametrize("at_once", [1, 50, 10**6])
-def test_the_head_in_slices_equals_the_whole_product_and_its_gradient(at_once: int) -> None:
-    torch.manual_seed(5)
-    rows = [[5, 6, 7], [8], [], [9, 10, 11, 12, 13]]
-    batch = echo_batch(rows, Echo((1,), (2,)))
-    mask = torch.from_numpy(batch.pooling_mask)
-    hidden, weight = torch.randn(4, mask.shape[1], 8), torch.randn(37, 8)
-    mine, wanted = [tensor.clone().requires_grad_() for tensor in (hidden, weight)], [hidden, weight]
-    wanted = [tensor.clone().requires_grad_() for tensor in wanted]
-    whole = (wanted[0] @ wanted[1].T).masked_fill(mask[:, :, None] == 0, -torch.inf).amax(dim=1)
-    found = largest_logits(mine[0], mask, mine[1], at_once=at_once)
-    torch.testing.assert_close(found, whole)
-    assert torch.isneginf(found[2]).all()
-    for output in (found, whole):
-        torch.log1p(torch.relu(output)).square().sum().backward()
-    for one, other in zip(mine, wanted, strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
+def test_a_vector_is_the_maximum_over_the_second_copy(document: EchoSplade) -> None:
+    texts = ["The wing carries a load.", "wall", "", "Readers return the books of the library on time."]
+    features = document.preprocess(texts)
+    with torch.inference_mode():
+        found = document(dict(features))["sentence_embedding"]
+        hidden = document.decoder(input_ids=features["input_ids"]).last_hidden_state
+        for text, states, weights in zip(texts, hidden, found, strict=True):
+            pieces = len(document.tokenizer.encode(text).ids)
+            first = document.echo.positions(pieces) - pieces
+            logits = states[first : first + pieces] @ document.head.T + document.bias
+            wanted = torch.log1p(torch.relu(logits)).amax(dim=0) if pieces else torch.zeros_like(weights)
+            torch.testing.assert_close(weights, wanted.masked_fill(document.excluded, 0.0))
+
+
+def test_the_second_copy_sees_the_whole_text_and_the_first_does_not(document: EchoSplade) -> None:
+    """What the echo is for: the last word changes what the first word of the second copy says, and of the first not."""
+    with torch.inference_mode():
+        one, other = (
+            document.decoder(input_ids=document.preprocess([text])["input_ids"]).last_hidden_state[0]
+            for text in ("warm air wall", "warm air wing")
+        )
+    pieces = len(document.tokenizer.encode("warm air wall").ids)
+    assert pieces == len(document.tokenizer.encode("warm air wing").ids)
+    first, second = len(document.echo.before), document.echo.positions(pieces) - pieces
+    torch.testing.assert_close(one[first], other[first])
+    assert (one[second] - other[second]).abs().max() > 1e-3
