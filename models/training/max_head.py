@@ -3,7 +3,8 @@
 A document's weight of piece j is activation(max over its positions of (h E^T + b)_j). Only one position of a document
 and piece decides it, so that is all that is kept for the backward pass, and all that gradient flows through. The
 product is taken in blocks: at 2,048 positions and 1,024 pieces a block has 8 MB, where 32 passages of 192 pieces would
-have 750 MB in float32, twice with the gradient.
+have 750 MB in float32, twice with the gradient. On CUDA the product and its maximum are one kernel
+(`models.training.triton_head`); here is the form for every device, which that one is tested against.
 
 Tokens come packed, [tokens, width] with the documents one after the other, or padded with a mask.
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.batching import length_batches
+from models.training import triton_head
 from models.training.recipe_encoder import Activation
 
 # Positions and pieces of a block on the CPU: with 1,024 pieces the maximum cost 13 % over the bare product on one
@@ -108,6 +110,8 @@ def _largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: 
 
     A document without tokens has -inf and the token 0.
     """
+    if states.device.type == "cuda" and triton_head.AVAILABLE:
+        return triton_head.largest_logits(states, weight, offsets)
     lengths = offsets.diff()
     size = weight.shape[0]
     largest = torch.full((len(lengths), size), float("-inf"), dtype=torch.float32, device=states.device)
