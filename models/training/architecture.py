@@ -16,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from models.export.package import excluded_pieces
+from models.training.document_side import POOLED_AS, MaxHeadPooling, StatesTransformer
 from models.training.idf import Weights
 from models.training.portable import InferenceFreeEncoder
 from models.training.query_side import QueryTableEmbedding
@@ -25,8 +26,9 @@ from services.errors import ConfigurationError
 
 # relu turns a bias this low into an exact zero; half precision still holds it.
 NEVER = -3e4
-# sentence-transformers names the activation before its first log1p.
-_ACTIVATIONS = {"log1p_relu": "relu", "log1p_log1p_relu": "log1p_relu"}
+# In both families' words. Fused attention on a GPU has no dropout; without it everywhere, a recipe trains alike on
+# every device and with either head. Dropout of the hidden states stays as the start has it.
+NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
 
 
 def build_encoder(
@@ -102,14 +104,17 @@ def _document_side(found: StartingPoint, recipe: EncoderRecipe, excluded: Collec
         lexical.max_seq_length = recipe.passage_pieces
         return [lexical]
     _exclude(transformer.model, excluded)
-    pooling = SpladePooling("max", activation_function=_ACTIVATIONS[recipe.activation], embedding_dimension=size)
+    kind = MaxHeadPooling if recipe.head == "chunked" else SpladePooling
+    pooling = kind("max", activation_function=POOLED_AS[recipe.activation], embedding_dimension=size)
     # a static embedding after another one multiplies: only pieces of the text keep their weight
     return [transformer, pooling] if recipe.expansion else [transformer, pooling, lexical]
 
 
 def _transformer(found: StartingPoint, recipe: EncoderRecipe) -> Transformer:
+    chunked = recipe.head == "chunked" and recipe.document_weighting == "learned"
+    kind = StatesTransformer if chunked else Transformer
     try:
-        transformer = Transformer(
+        transformer = kind(
             str(found.directory),
             transformer_task="fill-mask",
             model_kwargs={
@@ -120,7 +125,7 @@ def _transformer(found: StartingPoint, recipe: EncoderRecipe) -> Transformer:
             },
             # "[SEP]" in a text is five characters, for the workers (models.tokenising) as here
             processor_kwargs={"split_special_tokens": True, "trust_remote_code": False, "local_files_only": True},
-            config_kwargs={"trust_remote_code": False, "local_files_only": True},
+            config_kwargs={"trust_remote_code": False, "local_files_only": True, **NO_ATTENTION_DROPOUT},
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError("unknown_start", f"{found.directory} cannot be loaded: {error}") from None

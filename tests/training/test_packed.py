@@ -1,0 +1,116 @@
+"""The body on packed tokens, against transformers' own on padded batches."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tiny_start import PIECES, make_start
+from torch import Tensor, nn
+
+from models.training.document_side import StatesTransformer, body_and_transform
+from models.training.packed import PACKED, Packing, packed_states
+from services.errors import ConfigurationError
+
+
+def bodies(directory: Path, family: str) -> tuple[nn.Module, nn.Module]:
+    start = make_start(directory / "start", family)
+    found = []
+    for attention in ("eager", PACKED):
+        model = transformers.AutoModelForMaskedLM.from_pretrained(start, attn_implementation=attention).eval()
+        found.append(body_and_transform(model)[0])
+    return found[0], found[1]
+
+
+def batch(lengths: list[int], longest: int = 12) -> tuple[Tensor, Tensor]:
+    ids = torch.randint(6, len(PIECES), (len(lengths), longest), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(longest)[None] < torch.tensor(lengths)[:, None]).long()
+    return ids * mask, mask
+
+
+MASKS = {"ragged": [12, 3, 7, 1], "full": [12, 12], "one": [5], "with an empty row": [4, 0, 9]}
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("lengths", MASKS.values(), ids=MASKS)
+def test_states_and_gradients_equal_the_padded_body(tmp_path: Path, family: str, lengths: list[int]) -> None:
+    padded, packed = bodies(tmp_path, family)
+    ids, mask = batch(lengths)
+    wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
+    found = packed_states(packed, ids, Packing.of(mask))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    wanted.square().sum().backward()
+    found.square().sum().backward()
+    for (name, one), other in zip(packed.named_parameters(), padded.parameters(), strict=True):
+        if other.grad is None:
+            assert one.grad is None
+        else:
+            torch.testing.assert_close(
+                one.grad, other.grad, atol=1e-3, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}"
+            )
+
+
+def test_positions_are_those_of_the_row(tmp_path: Path) -> None:
+    """Left padding and holes: a token keeps the position that it has in its row."""
+    padded, packed = bodies(tmp_path, "bert")
+    ids, mask = batch([12, 12])
+    mask[0, :5] = 0
+    mask[1, [0, 3, 11]] = 0
+    wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
+    torch.testing.assert_close(packed_states(packed, ids, Packing.of(mask)), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_document_does_not_see_its_neighbours(tmp_path: Path) -> None:
+    _, packed = bodies(tmp_path, "bert")
+    ids, mask = batch([6, 9])
+    together = packed_states(packed, ids, Packing.of(mask))
+    ids[1] = (ids[1] + 1) % len(PIECES)
+    other = packed_states(packed, ids, Packing.of(mask))
+    assert torch.equal(together[:6], other[:6]) and not torch.allclose(together[6:], other[6:])
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 4), (3, 0)])
+def test_nothing_but_padding(tmp_path: Path, shape: tuple[int, int]) -> None:
+    _, packed = bodies(tmp_path, "bert")
+    found = packed_states(packed, torch.zeros(shape, dtype=torch.long), Packing.of(torch.zeros(shape)))
+    assert found.shape == (0, 32)
+
+
+def test_padded_batches_work_as_before(tmp_path: Path) -> None:
+    padded, packed = bodies(tmp_path, "bert")
+    ids, mask = batch([12, 3, 7])
+    one, other = (body(input_ids=ids, attention_mask=mask)[0][mask.bool()] for body in (padded, packed))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_no_mask_of_all_tokens_by_all_tokens_is_made(tmp_path: Path) -> None:
+    """200 documents of 12 tokens: 2,400 x 2,400 would be 5.8 MB as bytes; attention within them has 29 KB a head."""
+    _, packed = bodies(tmp_path, "bert")
+    ids, mask = batch([12] * 200)
+    with torch.profiler.profile(profile_memory=True) as profile, torch.no_grad():
+        packed_states(packed, ids, Packing.of(mask))
+    assert max(event.self_cpu_memory_usage for event in profile.events()) < 2400 * 2400
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_variable_length_attention_gives_the_same(tmp_path: Path) -> None:
+    padded, packed = bodies(tmp_path, "bert")
+    ids, mask = batch([12, 3, 7, 0, 1])
+    wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        found = packed_states(packed.cuda(), ids.cuda(), Packing.of(mask.cuda()))
+    torch.testing.assert_close(found.float().cpu(), wanted, atol=0.1, rtol=0.1)
+
+
+def test_other_families_are_refused(tmp_path: Path) -> None:
+    config = transformers.ElectraConfig(
+        vocab_size=50, embedding_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    transformers.ElectraForMaskedLM(config).save_pretrained(tmp_path / "electra")
+    for file in ("tokenizer.json", "query_weights.json", "idf.json"):
+        source = make_start(tmp_path / file.partition(".")[0])
+        (tmp_path / "electra" / file).write_bytes((source / file).read_bytes())
+    with pytest.raises(ConfigurationError, match="head = plain") as caught:
+        StatesTransformer(str(tmp_path / "electra"))
+    assert caught.value.code == "checkpoint_unsupported"
