@@ -11,7 +11,8 @@ from pathlib import Path
 from infra.accounts import Account, can_reach
 from infra.directories import make_directory
 from infra.locks import exclusive
-from infra.opensearch.maven import unpack
+from infra.maven import Artifact
+from infra.opensearch.fetching import unpack
 from services.errors import ConfigurationError
 
 Report = Callable[[str], None]
@@ -67,9 +68,7 @@ def _fetch(distribution: Distribution, target: Path, report: Report) -> None:
     report(f"Fetching OpenSearch {distribution.version} with mvn (about 160 MB, once; kept in {target.parent}).")
     scratch = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
     try:
-        unpack(
-            group=distribution.group, artifact=distribution.artifact, version=distribution.version, directory=scratch
-        )
+        unpack(Artifact(distribution.group, distribution.artifact, distribution.version), scratch)
         unpacked = next(iter(scratch.glob("*/bin/opensearch")), None)
         if unpacked is None:
             raise ConfigurationError(

@@ -8,7 +8,7 @@ import yaml
 
 from infra.opensearch.configuration import index_template, jvm_options, opensearch_yml
 from infra.opensearch.distribution import Distribution, minimum_java
-from infra.opensearch.maven import POM
+from infra.opensearch.fetching import POM
 from infra.redis.server import command
 from infra.settings import LocalSettings
 

@@ -1,4 +1,4 @@
-"""Maven's ordinary client, asked to unpack one artifact. Its output goes to our stderr, so that a user can follow."""
+"""Maven's ordinary client. Its output goes to our stderr, so that a user can follow."""
 
 import os
 import re
@@ -6,35 +6,48 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from infra.opensearch.truststore import PASSWORD, write_truststore
+from infra.truststore import PASSWORD, write_truststore
 from services.errors import ConfigurationError
 
-POM = Path(__file__).with_name("pom.xml")
 _SMALL_FILE = re.compile(rb"Download(ing|ed) from \S+ \S+\.(pom|jar|xml)\b")
-GOAL = "org.apache.maven.plugins:maven-dependency-plugin:unpack@distribution"
+DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
-def unpack(*, group: str, artifact: str, version: str, directory: Path) -> None:
-    """Fetches the zip artifact, checks it against the published checksum and unpacks it into `directory`.
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What is fetched, by Maven's coordinates."""
 
-    Raises `no_mvn` when there is no Maven and `download_failed`, with Maven's last lines, when it does not succeed.
+    group: str
+    artifact: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.group}:{self.artifact}:{self.version}"
+
+
+def copy(artifact: Artifact, directory: Path, *, without: str) -> Path:
+    """Fetches a jar, checked against the published checksum, into `directory`. Raises as `run`."""
+    goal = [f"{DEPENDENCY_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={directory}"]
+    run(goal, what=str(artifact), without=without)
+    return directory / f"{artifact.artifact}-{artifact.version}.jar"
+
+
+def run(arguments: Sequence[str], *, what: str, without: str) -> None:
+    """Runs mvn. `what` is fetched by it, `without` says why it is needed and what to do where there is none.
+
+    Raises ConfigurationError: `no_mvn` when there is no Maven, and `download_failed`, with Maven's last lines, when it
+    does not succeed.
     """
     mvn = shutil.which("mvn")
     if mvn is None:
-        raise ConfigurationError(
-            "no_mvn",
-            "OpenSearch must be fetched once, and there is no mvn on the PATH to do it. Install Maven (Debian: "
-            "apt-get install maven), or set OPENSEARCH_HOME to an unpacked OpenSearch, or OPENSEARCH_URL to a "
-            "running one.",
-        )
+        raise ConfigurationError("no_mvn", without)
     # --update-snapshots: a fetch that failed is tried again now, not when Maven's memory of the failure has expired.
-    command = [mvn, "--strict-checksums", "--update-snapshots", "-f", str(POM), GOAL]
-    command += [f"-Dopensearch.group={group}", f"-Dopensearch.artifact={artifact}", f"-Dopensearch.version={version}"]
-    command += [f"-Dunpack.directory={directory}"]
+    command = [mvn, "--strict-checksums", "--update-snapshots", *arguments]
     # On a terminal Maven draws its own progress; elsewhere that would be thousands of lines.
     command += [] if sys.stderr.isatty() else ["--batch-mode"]
     with TemporaryDirectory(prefix="sparsewell-") as scratch:
@@ -42,8 +55,8 @@ def unpack(*, group: str, artifact: str, version: str, directory: Path) -> None:
     if code != 0:
         raise ConfigurationError(
             "download_failed",
-            f"mvn could not fetch {group}:{artifact}:{version} (exit status {code}). Check the network, Maven's "
-            f"settings and that the version exists, then run the same command again. Maven's last lines:\n{tail}",
+            f"mvn could not fetch {what} (exit status {code}). Check the network, Maven's settings and that the "
+            f"version exists, then run the same command again. Maven's last lines:\n{tail}",
         )
 
 
