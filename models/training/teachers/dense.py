@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -40,6 +41,15 @@ class DenseForm:
     query_prefix: str = ""
     passage_prefix: str = ""
     max_pieces: int = 256
+
+    @classmethod
+    def of(cls, members: Mapping[str, Any]) -> DenseForm:
+        """From the members of a JSON object; those that are absent have their defaults."""
+        return cls(**{**members, "pooling": Pooling(members.get("pooling", Pooling.mean))})
+
+    def cut(self, max_pieces: int | None) -> DenseForm:
+        """The same with another limit, if one is given."""
+        return self if max_pieces is None else replace(self, max_pieces=max_pieces)
 
 
 class DenseTeacher:
