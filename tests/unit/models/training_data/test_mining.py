@@ -1,0 +1,165 @@
+"""Hard negatives: no known answer, none that the teacher takes for one, drawn the same way every time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.training.index_candidates import IndexCandidates, passage_documents, passage_id
+from models.training.mining import MiningRule, candidate_lists, mine
+from models.training.pairs import Pair, PairSet, Rows
+from models.training.ranking import VectorCandidates
+from models.training.vectors import DenseVectors
+from services.errors import InvalidInput
+
+COUNT = 30
+
+
+def numbered(count: int = COUNT) -> PairSet:
+    """Query i has passage i; query 0 has passage 1 as well."""
+    return PairSet.of([*(Pair(f"q{n}", f"p{n}") for n in range(count)), Pair("q0", "p1")])
+
+
+def vectors(queries: int = COUNT, passages: int = COUNT, seed: int = 0) -> DenseVectors:
+    """Cosines that grow with nearness of numbers, so the own passage is first and its neighbours follow."""
+    angles = np.linspace(0.1, 1.2, max(queries, passages))
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
+    return DenseVectors("near", points[:queries], points[:passages])
+
+
+PAIRS = numbered()
+LISTS = VectorCandidates(vectors(), "1").best(np.arange(COUNT), 20)
+
+
+@given(st.integers(1, 6), st.integers(0, 5), st.integers(6, 20), st.integers(0, 3))
+def test_negatives_come_from_the_ranks_and_are_no_answers(count: int, skip: int, depth: int, seed: int) -> None:
+    found = mine(PAIRS, [LISTS], MiningRule(count, depth, skip, None, seed))
+    assert (found.rows.dtype, found.rows.shape) == (np.int32, (len(PAIRS), count))
+    mined = 0
+    for link, row in enumerate(found.rows):
+        query = int(PAIRS.query_rows[link])
+        allowed = set(LISTS[query, skip:depth].tolist()) - {query} - ({1} if query == 0 else set())
+        assert len(set(row.tolist())) == count
+        assert PAIRS.passage_rows[link] not in row
+        if query == 0:
+            assert not {0, 1} & set(row.tolist())
+        from_ranks = set(row.tolist()) & allowed
+        assert len(from_ranks) >= min(count, len(allowed))
+        mined += min(count, len(allowed))
+    assert found.counts["mined"] == mined
+    assert found.counts["missing"] == 0
+    assert found.counts["random"] == found.rows.size - mined
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    rule = MiningRule(3, 20, 1, None, 5)
+    first = mine(PAIRS, [LISTS], rule).rows
+    np.testing.assert_array_equal(mine(PAIRS, [LISTS], rule).rows, first)
+    other = mine(PAIRS, [LISTS], MiningRule(3, 20, 1, None, 6)).rows
+    assert (other != first).any()
+
+
+def test_the_draw_is_by_chance_and_not_the_first_ranks() -> None:
+    found = mine(PAIRS, [LISTS], MiningRule(2, 20, 1, None, 0)).rows
+    firsts = sum(
+        set(row.tolist()) == set(LISTS[q, 1:3].tolist()) for row, q in zip(found, PAIRS.query_rows, strict=True)
+    )
+    assert firsts < len(PAIRS) / 3
+
+
+def test_what_the_teacher_takes_for_an_answer_is_no_negative() -> None:
+    teacher = vectors()
+    found = mine(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99), teacher)
+    scores = teacher.scores(np.arange(COUNT), np.arange(COUNT))
+    for link, row in enumerate(found.rows):
+        query, own = int(PAIRS.query_rows[link]), int(PAIRS.passage_rows[link])
+        assert (scores[query, row[row >= 0]] <= 0.99 * scores[query, own] + 1e-6).all()
+    assert found.counts["too_good"] > 0
+    # (the control: without a teacher such candidates are drawn)
+    loose = mine(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99)).rows
+    links = np.arange(len(PAIRS))
+    assert (
+        scores[PAIRS.query_rows[links][:, None], loose] > 0.99 * scores[PAIRS.query_rows, PAIRS.passage_rows][:, None]
+    ).any()
+
+
+def test_a_pair_with_a_negative_score_keeps_only_what_scores_less() -> None:
+    pairs = PairSet.of([Pair("q0", "p0"), Pair("q1", "p1"), Pair("q2", "p2")])
+    points = np.array([[1.0], [0.1], [0.2]], dtype=np.float16)
+    teacher = DenseVectors("x", points, np.array([[-0.5], [-0.4], [-0.9]], dtype=np.float16))
+    found = mine(pairs, [np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)], MiningRule(1, 2, 0, 0.9), teacher)
+    assert found.rows[0].tolist() == [2]
+
+
+def test_several_lists_are_one_pool() -> None:
+    one = np.array([[1, 2]] * COUNT, dtype=np.int32)
+    two = np.array([[2, 3]] * COUNT, dtype=np.int32)
+    found = mine(PAIRS, [one, two], MiningRule(3, 2, 0, None)).rows
+    assert set(found[10].tolist()) == {1, 2, 3}
+
+
+def test_short_lists_are_filled_up_by_chance_and_then_left_empty() -> None:
+    none = np.full((COUNT, 4), -1, dtype=np.int32)
+    filled = mine(PAIRS, [none], MiningRule(2, 4, 0, None))
+    assert filled.counts["random"] + filled.counts["missing"] == filled.rows.size
+    assert filled.counts["random"] > filled.rows.size * 0.9
+    tiny = PairSet.of([Pair("q0", "p0"), Pair("q1", "p1")])
+    short = mine(tiny, [np.full((2, 4), -1, dtype=np.int32)], MiningRule(2, 4, 0, None))
+    assert short.rows.tolist() == [[1, -1], [0, -1]]
+    assert short.counts["missing"] == 2
+
+
+def test_no_pairs_have_no_negatives() -> None:
+    empty = PairSet.of([])
+    assert mine(empty, [np.empty((0, 5), dtype=np.int32)], MiningRule(2, 5, 0)).rows.shape == (0, 2)
+
+
+@pytest.mark.parametrize("members", [{"count": 0}, {"skip": 5, "depth": 5}, {"skip": -1}, {"ceiling": 0.0}])
+def test_impossible_rules_are_refused(members: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        MiningRule(**members)
+    assert caught.value.code == "bad_mining"
+    with pytest.raises(InvalidInput, match="one list"):
+        mine(PAIRS, [], MiningRule())
+
+
+class Counting:
+    name = "counting"
+
+    def __init__(self, fingerprint: str = "1") -> None:
+        self.fingerprint = fingerprint
+        self.asked = 0
+
+    def best(self, query_rows: np.ndarray, depth: int) -> Rows:
+        self.asked += query_rows.size
+        return np.tile(np.arange(depth, dtype=np.int32), (query_rows.size, 1))
+
+
+def test_lists_are_kept_for_the_same_source_depth_and_texts(tmp_path: Path) -> None:
+    source = Counting()
+    done: list[int] = []
+    first = candidate_lists(source, PAIRS, 4, tmp_path, done.append)
+    assert (first.shape, source.asked, done) == ((COUNT, 4), COUNT, [COUNT, COUNT])
+    np.testing.assert_array_equal(candidate_lists(source, PAIRS, 4, tmp_path), first)
+    assert source.asked == COUNT
+    for other, pairs, depth in ((Counting("2"), PAIRS, 4), (Counting(), PAIRS, 5), (Counting(), numbered(29), 4)):
+        candidate_lists(other, pairs, depth, tmp_path)
+        assert other.asked == len(pairs.queries)
+
+
+def test_hits_of_an_index_become_rows_and_strangers_are_passed_over() -> None:
+    asked: list[str] = []
+
+    def search(texts: Sequence[str], depth: int) -> list[list[str]]:
+        asked.extend(texts)
+        return [[passage_id("p3"), "stranger", passage_id("p1"), passage_id("p2")][: depth + 1], []]
+
+    source = IndexCandidates(PAIRS, search, name="index", fingerprint="1")
+    assert source.best(np.array([4, 2]), 3).tolist() == [[3, 1, 2], [-1, -1, -1]]
+    assert asked == ["q4", "q2"]
+    documents = list(passage_documents(PAIRS))
+    assert documents[3] == {"id": passage_id("p3"), "text": "p3"}
+    assert len({one["id"] for one in documents}) == COUNT
