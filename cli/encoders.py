@@ -101,3 +101,38 @@ def verify(
             )
     if any(one["problems"] for one in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
+    source: Annotated[
+        str, typer.Argument(help="checkpoint, directory of a published encoder, or owner/name[@revision]")
+    ],
+    out: Annotated[Path, typer.Argument(help="model directory to write; its name becomes the encoder's")],
+    precision: Annotated[str, typer.Option(help="int8, int7 (for processors without VNNI) or fp32")] = "int8",
+    window: Annotated[int | None, typer.Option(help="pieces of a window; none: 382, or what the model takes")] = None,
+    overlap: Annotated[int | None, typer.Option(help="pieces that neighbours share; none: an eighth")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="heaviest pieces of a window that are kept")] = 256,
+    record: Annotated[Path | None, typer.Option(help="JSON with licence, training and more for the manifest")] = None,
+    parity: Annotated[list[Path] | None, typer.Option(help="collection to compare with PyTorch on; repeatable")] = None,
+    report: Annotated[Path | None, typer.Option(help="the parity report: written, or read without --parity")] = None,
+    activation: Annotated[str | None, typer.Option(help="of a published encoder whose files name none")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="an encoder that is there already")] = False,
+) -> None:
+    """Make a model directory from a checkpoint or from an encoder as it is published."""
+    from cli.registry.export import carry_out
+
+    manifest = carry_out(
+        source,
+        out,
+        replace=replace,
+        precision=precision,
+        window=window,
+        overlap=overlap,
+        top_k=top_k,
+        record=record,
+        parity=tuple(parity or ()),
+        report=report,
+        activation=activation,
+    )
+    print(f"{out}: {manifest.name} ({manifest.fingerprint}); look at it with `sparsewell encoders show {out}`.")

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.errors import ConfigurationError
 
 MANIFEST = "manifest.json"
+# What an encoder may be called.
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 WEIGHTS_ROOT = Path(__file__).resolve().parent.parent / "models" / "weights"
 
 
@@ -40,7 +42,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     format: Literal["sparsewell-encoder/1"]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    name: str = Field(pattern=f"^{NAME}$")
     architecture: str
     vocabulary: int = Field(ge=1, le=65536)
     max_pieces: int = Field(ge=16)

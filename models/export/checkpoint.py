@@ -88,6 +88,23 @@ _DISTILBERT_BLOCK = {
 }
 
 
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError("corrupt_checkpoint", f"{path} cannot be read as JSON ({error}).") from None
+    if not isinstance(found, dict) or "model_type" not in found:
+        raise ConfigurationError("checkpoint_unsupported", f"{path} names no model_type.")
+    return found
+
+
+def _number(config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise ConfigurationError("checkpoint_unsupported", f"config.json says {key} = {value!r}, which is no count.")
+    return value
+
+
 def _require(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
     if config.get(key, wanted[0]) not in wanted:
         allowed = " or ".join(str(value) for value in wanted)
@@ -100,15 +117,24 @@ class _Tensors:
     """The tensors of the file as float32, asked for by name; linear weights come out transposed to [in, out]."""
 
     def __init__(self, path: Path) -> None:
-        self._tensors = load_file(path)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._tensors
+        try:
+            self._tensors = load_file(path)
+        except Exception as error:  # safetensors' own error, or any of numpy's for a type that it lacks
+            raise ConfigurationError(
+                "corrupt_checkpoint",
+                f"{path} cannot be read ({error!r}): fetch or save it again, as float32 or float16.",
+            ) from None
 
     def get(self, name: str) -> FloatArray:
         if name not in self._tensors:
             raise ConfigurationError("checkpoint_unsupported", f"model.safetensors has no tensor named {name!r}.")
-        return np.ascontiguousarray(self._tensors[name], dtype=np.float32)
+        tensor = np.ascontiguousarray(self._tensors[name], dtype=np.float32)
+        if not np.isfinite(tensor).all():
+            raise ConfigurationError(
+                "corrupt_checkpoint",
+                f"model.safetensors: {name} holds NaN or infinity; go back to an earlier checkpoint.",
+            )
+        return tensor
 
     def linear(self, name: str) -> tuple[FloatArray, FloatArray]:
         return np.ascontiguousarray(self.get(f"{name}.weight").T), self.get(f"{name}.bias")
@@ -142,7 +168,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     Raises ConfigurationError (`checkpoint_unsupported`) for another family, an activation other than the exact gelu, an
     untied head or a missing tensor: exporting those would give wrong weights without a sign.
     """
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    config = _config(directory / "config.json")
     tensors = _Tensors(directory / "model.safetensors")
     _require(config, "tie_word_embeddings", (True,))
     _require(config, "model_type", ("bert", "distilbert"))
@@ -152,14 +178,14 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         positions = tensors.get("bert.embeddings.position_embeddings.weight")
         return Checkpoint(
             architecture="BertForMaskedLM",
-            heads=config["num_attention_heads"],
+            heads=_number(config, "num_attention_heads"),
             epsilon=config.get("layer_norm_eps", 1e-12),
             words=tensors.get("bert.embeddings.word_embeddings.weight"),
             positions=positions + tensors.get("bert.embeddings.token_type_embeddings.weight")[0],
             embedding_norm=tensors.norm("bert.embeddings.LayerNorm"),
             layers=tuple(
                 _layer(tensors, f"bert.encoder.layer.{index}", _BERT_BLOCK)
-                for index in range(config["num_hidden_layers"])
+                for index in range(_number(config, "num_hidden_layers"))
             ),
             transform=tensors.linear("cls.predictions.transform.dense")[0],
             transform_bias=tensors.linear("cls.predictions.transform.dense")[1],
@@ -169,14 +195,14 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     _require(config, "activation", ("gelu",))
     return Checkpoint(
         architecture="DistilBertForMaskedLM",
-        heads=config["n_heads"],
+        heads=_number(config, "n_heads"),
         epsilon=1e-12,
         words=tensors.get("distilbert.embeddings.word_embeddings.weight"),
         positions=tensors.get("distilbert.embeddings.position_embeddings.weight"),
         embedding_norm=tensors.norm("distilbert.embeddings.LayerNorm"),
         layers=tuple(
             _layer(tensors, f"distilbert.transformer.layer.{index}", _DISTILBERT_BLOCK)
-            for index in range(config["n_layers"])
+            for index in range(_number(config, "n_layers"))
         ),
         transform=tensors.linear("vocab_transform")[0],
         transform_bias=tensors.linear("vocab_transform")[1],

@@ -9,18 +9,23 @@ from typing import Any
 
 from services.errors import ConfigurationError
 from services.manifest import MANIFEST, fingerprint, read_manifest, record
+from services.query_table import read_weights
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def read_vocabulary(tokenizer: Path) -> dict[str, int]:
-    """Piece to id, of a WordPiece tokenizer.json."""
-    model = json.loads(tokenizer.read_bytes())["model"]
-    if model.get("type") != "WordPiece":
-        raise ConfigurationError(
-            "checkpoint_unsupported", f"{tokenizer}: the exporter reads WordPiece tokenisers only."
-        )
-    return {str(piece): int(index) for piece, index in model["vocab"].items()}
+    """Piece to id, of a WordPiece tokenizer.json.
+
+    Raises ConfigurationError: `bad_tokenizer`, `checkpoint_unsupported` for another kind of tokeniser.
+    """
+    try:
+        model = json.loads(tokenizer.read_bytes())["model"]
+        if model["type"] == "WordPiece":
+            return {str(piece): int(index) for piece, index in model["vocab"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError("bad_tokenizer", f"{tokenizer} is no usable tokenizer.json: {error!r}") from None
+    raise ConfigurationError("checkpoint_unsupported", f"{tokenizer}: the exporter reads WordPiece tokenisers only.")
 
 
 def excluded_pieces(vocabulary: dict[str, int]) -> set[int]:
@@ -39,8 +44,18 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def copy_query_weights(source: Path, target: Path, vocabulary: dict[str, int], excluded: Collection[int]) -> int:
-    """Copies a query table by id, one piece a line, without the excluded pieces; returns how many were left out."""
-    table: dict[str, float] = json.loads(source.read_bytes())
+    """Copies a query table by id, one piece a line, without the excluded pieces; returns how many were left out.
+
+    Raises ConfigurationError (`bad_query_table`) for weights that are no weights and pieces that the vocabulary lacks.
+    """
+    table = read_weights(source)
+    unknown = [piece for piece in table if piece not in vocabulary]
+    if unknown:
+        raise ConfigurationError(
+            "bad_query_table",
+            f"{source} weighs {len(unknown):,} pieces that the tokeniser does not have ({unknown[0]!r} for one): it is "
+            "another model's table.",
+        )
     kept = {piece: weight for piece, weight in table.items() if vocabulary[piece] not in excluded}
     ordered = sorted(kept, key=vocabulary.__getitem__)
     lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {kept[piece]!r}" for piece in ordered)

@@ -14,7 +14,7 @@ from services.errors import ConfigurationError
 
 
 def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
-    """Writes what `python -m models.export DIRECTORY OUT` and `build_encoder` read.
+    """Writes what `sparsewell encoders export DIRECTORY OUT` and `build_encoder` read.
 
     These are config.json and model.safetensors (float32, head tied; neither with binary document weights, which have
     no model), tokenizer.json, query_weights.json, recipe.json, and idf.json when there is one. The directory is

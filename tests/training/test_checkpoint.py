@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
-from models.export.__main__ import main as export
 from models.export.checkpoint import load_checkpoint
 from models.export.graph import build_graph
+from models.export.order import Order, carry_out
 from models.export.reference import TorchReference
 from models.export.rows import RowVectors, graph_encoder
 from models.registry import load_encoder
@@ -52,7 +52,7 @@ def test_the_command_exports_what_the_recipe_says(tmp_path: Path, activation: st
     encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
     save_checkpoint(encoder, tmp_path / "checkpoint")
     out = tmp_path / "served"
-    export([str(tmp_path / "checkpoint"), str(out), "--window-pieces", "38", "--window-overlap", "4"])
+    carry_out(Order(str(tmp_path / "checkpoint"), out))
     assert json.loads((out / "manifest.json").read_bytes())["activation"] == activation
     served = load_encoder(str(out), threads=1)
     text = "the cat [SEP] dogs. house"
@@ -117,5 +117,5 @@ def test_binary_weights_have_nothing_to_export(tmp_path: Path) -> None:
     save_checkpoint(encoder, tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint" / "model.safetensors").exists()
     with pytest.raises(ConfigurationError, match="binary"):
-        export([str(tmp_path / "checkpoint"), str(tmp_path / "out")])
+        carry_out(Order(str(tmp_path / "checkpoint"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()

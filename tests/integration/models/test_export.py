@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch", reason=REASON)
 transformers = pytest.importorskip("transformers", reason=REASON)
 pytest.importorskip("onnx", reason=REASON)
 
-from models.export.__main__ import main  # noqa: E402 (after the skips)
-from models.export.checkpoint import load_checkpoint  # noqa: E402
+from models.export.checkpoint import load_checkpoint  # noqa: E402 (after the skips)
 from models.export.graph import Int8, build_graph  # noqa: E402
+from models.export.order import Order, carry_out  # noqa: E402
 from models.export.reference import TorchReference  # noqa: E402
 from models.export.rows import graph_encoder  # noqa: E402
 from models.registry import load_encoder  # noqa: E402
@@ -95,7 +95,7 @@ def test_the_same_checkpoint_gives_the_same_files(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", "bert")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        main([str(source), str(tmp_path / name / "tiny"), "--window-pieces", "24", "--window-overlap", "4"])
+        carry_out(Order(str(source), tmp_path / name / "tiny", window=24, overlap=4))
     for file in ("model.onnx", "tokenizer.json", "query_weights.json", "manifest.json"):
         assert (tmp_path / "one" / "tiny" / file).read_bytes() == (tmp_path / "two" / "tiny" / file).read_bytes()
 

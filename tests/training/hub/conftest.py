@@ -1,0 +1,23 @@
+"""The export command."""
+
+import sys
+
+import pytest
+from published import Export
+
+from cli.main import main
+
+
+@pytest.fixture
+def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Export:
+    """`export(source, out, "--window", "20")`: exit status, standard output and standard error of the command."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sparsewell", "encoders", "export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run

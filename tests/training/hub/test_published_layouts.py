@@ -1,0 +1,103 @@
+"""Encoders as they are published, exported: the same vectors and the same query weights as in sentence-transformers."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published import LONGEST, PIECES, SPECIAL, as_published, as_published_first, as_saved, original
+from sentence_transformers import SparseEncoder
+
+from models.export.order import Order, carry_out
+from models.registry import load_encoder
+from services.manifest import Manifest
+from services.query_table import QueryTable
+
+TEXTS = ["the weather in new york", "Cats? dogs. A house", "x", "it is rainy now " * 3]
+ORDINARY = np.array([piece not in SPECIAL for piece in PIECES])
+
+
+def exported(source: Path, out: Path, **options: object) -> Manifest:
+    return carry_out(Order(str(source), out, precision="fp32", **options))
+
+
+def assert_equal(model: SparseEncoder, out: Path) -> None:
+    """Special pieces apart, which weigh nothing here and for which nobody asks."""
+    encoder, table = load_encoder(str(out), threads=1), QueryTable.load(out)
+    documents = model.encode_document(TEXTS, convert_to_sparse_tensor=False).numpy()
+    queries = model.encode_query(TEXTS, convert_to_sparse_tensor=False).numpy()
+    assert (documents > 0).sum() > 40
+    for text, document, query in zip(TEXTS, documents, queries, strict=True):
+        # not through SparseVector, which keeps the two bytes that the index keeps
+        ids, weights = encoder.run([encoder.windows(text)[0].piece_ids])  # type: ignore[attr-defined]
+        found = np.zeros(len(PIECES), np.float32)
+        found[ids[0]] = weights[0]
+        np.testing.assert_allclose(found[ORDINARY], document[ORDINARY], atol=1e-4)
+        assert not found[~ORDINARY].any()
+        asked = np.zeros(len(PIECES), np.float32)
+        for index, weight in table.encode(text, 100).by_id().items():
+            asked[index] = weight
+        np.testing.assert_allclose(asked[ORDINARY], query[ORDINARY], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize(
+    ("activation", "ours"), [("relu", "log1p_relu"), ("log1p_relu", "log1p_log1p_relu")], ids=["v2", "v3"]
+)
+@pytest.mark.parametrize("layout", [as_saved, as_published])
+def test_a_router_layout_gives_the_same_vectors(
+    tmp_path: Path, layout: Callable[..., Path], activation: str, ours: str, family: str
+) -> None:
+    source = layout(tmp_path / "source", family, activation)
+    manifest = exported(source, tmp_path / "tiny")
+    assert manifest.model_extra is not None
+    assert manifest.model_extra["activation"] == ours
+    assert manifest.max_pieces == LONGEST
+    assert manifest.window.pieces == LONGEST - 2
+    assert manifest.licence == ("apache-2.0" if layout is as_published else "unstated")
+    assert_equal(original(source), tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_the_first_layout_gives_the_same_vectors(tmp_path: Path, family: str) -> None:
+    source = as_published_first(tmp_path / "source", family)
+    exported(source, tmp_path / "tiny", activation="log1p_relu")
+    # the same weights, saved by sentence-transformers: write_start makes them of one seed
+    assert_equal(original(as_saved(tmp_path / "same", family)), tmp_path / "tiny")
+
+
+def test_the_table_may_be_lines_or_a_file_that_the_config_names(tmp_path: Path) -> None:
+    source = as_published_first(tmp_path / "plain", "bert")
+    idf = json.loads((source / "idf.json").read_text())
+    (source / "idf.json").unlink()
+    (source / "query_token_weights.txt").write_text("".join(f"{piece}\t{weight}\n" for piece, weight in idf.items()))
+    exported(source, tmp_path / "lines", activation="log1p_relu")
+
+    source = as_published(tmp_path / "named", "bert")
+    query = source / "query_0_SparseStaticEmbedding"
+    (query / "model.safetensors").unlink()
+    (query / "config.json").write_text(json.dumps({"frozen": True, "path": "/somebody/elsewhere/idf.json"}))
+    exported(source, tmp_path / "json")
+    lines, named = (QueryTable.load(tmp_path / name).weighted() for name in ("lines", "json"))
+    assert lines == named
+    assert dict(lines) == {piece: pytest.approx(weight) for piece, weight in idf.items()}
+
+
+def test_the_published_value_of_doc_v2_distill(tmp_path: Path) -> None:
+    """From the model card: query and document score 17.5307."""
+    directory = os.environ.get("SPARSEWELL_DOC_V2_DISTILL")
+    if not directory:
+        pytest.skip("set SPARSEWELL_DOC_V2_DISTILL to a directory of opensearch-neural-sparse-encoding-doc-v2-distill")
+    plain = not (Path(directory) / "router_config.json").is_file()
+    exported(Path(directory), tmp_path / "doc-v2-distill", activation="log1p_relu" if plain else None)
+    encoder, table = load_encoder(str(tmp_path / "doc-v2-distill")), QueryTable.load(tmp_path / "doc-v2-distill")
+    ids, weights = encoder.run(  # type: ignore[attr-defined]
+        [encoder.windows("Currently New York is rainy.")[0].piece_ids]
+    )
+    query = table.encode("What's the weather in ny now?", 100).by_id()
+    score = sum(
+        query.get(index, 0.0) * weight for index, weight in zip(ids[0].tolist(), weights[0].tolist(), strict=True)
+    )
+    assert score == pytest.approx(17.5307, abs=2e-4)
