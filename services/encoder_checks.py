@@ -43,10 +43,10 @@ def file_problems(directory: Path, manifest: Manifest) -> Iterator[Configuration
 def table_facts(table: QueryTable) -> TableFacts:
     """Tries up to 1,000 of the table's words, evenly from the heaviest to the lightest."""
     weighted = table.weighted_ids()
-    words = {i: text for i in weighted if (text := table.text(i)).isalpha()}
+    words = {i: text for i in weighted if (text := table.piece(i)).isalpha()}
     step = -(-len(words) // _WORDS_TRIED) or 1
     tried = list(words.items())[::step]
-    # Pieces that open a word carry its space in some tokenisers, so both forms count.
+    # In some tokenisers a word carries the space before it, so both forms count.
     reached = [text for i, text in tried if i in {*table.ids(text), *table.ids(f" {text}")}]
     return TableFacts(
         coverage=len(weighted) / table.manifest.vocabulary,

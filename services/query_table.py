@@ -100,10 +100,6 @@ class QueryTable:
         """All vocabulary ids of a text in order, without special pieces."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def text(self, piece_id: int) -> str:
-        """What a piece stands for in a text: `Ġword` and `▁word` become `word`; `##s` stays."""
-        return str(self._tokenizer.decode([piece_id], skip_special_tokens=False)).strip()
-
     def weighted_ids(self) -> list[int]:
         """The vocabulary ids with a weight above zero, heaviest first; of equal weights the lower id."""
         return sorted((i for i, weight in enumerate(self._weights) if weight > 0), key=lambda i: -self._weights[i])
