@@ -1,4 +1,4 @@
-"""Builds the encoder's ONNX graph, in float32 or int8: transformer, masked-language head, pooling, log1p and top-k.
+"""Builds the encoder's ONNX graph in float32, float16 or int8: transformer, head, pooling, log1p and top-k.
 
 Written node by node instead of traced, because the three things that make it fast and reproducible are choices about
 the graph itself:
@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.export.checkpoint import Checkpoint, FloatArray, Layer
 from models.training.recipe_encoder import Activation
+from services.errors import ConfigurationError
 
 CONTRIB = "com.microsoft"
 # Far below any logit: relu turns it into an exact zero.
@@ -75,14 +76,27 @@ class _Graph:
 
 
 class _Builder:
-    def __init__(self, checkpoint: Checkpoint, int8: Int8 | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, int8: Int8 | None, fp16: bool) -> None:
         self.c = checkpoint
         self.int8 = int8
+        self.fp16 = fp16
         self.g = _Graph()
+
+    def stored(self, weight: FloatArray) -> NDArray[np.floating[Any]]:
+        """A weight in the type that the transformer computes in."""
+        if not self.fp16:
+            return weight
+        if np.abs(weight).max(initial=0.0) > np.finfo(np.float16).max:
+            raise ConfigurationError(
+                "bad_precision", "This checkpoint has weights beyond 65,504, which fp16 cannot hold: export it as fp32."
+            )
+        return weight.astype(np.float16)
 
     def norm(self, x: str, pair: tuple[FloatArray, FloatArray], name: str) -> str:
         g = self.g
-        scale, bias = g.const(f"{name}.scale", pair[0]), g.const(f"{name}.bias", pair[1])
+        scale, bias = (
+            g.const(f"{name}.{part}", self.stored(one)) for part, one in zip(("scale", "bias"), pair, strict=True)
+        )
         return g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.c.epsilon)
 
     def to_uint8(self, x: str, axes: list[int]) -> tuple[str, str]:
@@ -101,9 +115,9 @@ class _Builder:
 
     def linear(self, x: str, weight: FloatArray, bias: FloatArray, name: str) -> str:
         g = self.g
-        bias_name = g.const(f"{name}.bias", bias)
+        bias_name = g.const(f"{name}.bias", self.stored(bias))
         if self.int8 is None:
-            return g.op("Add", g.op("MatMul", x, g.const(f"{name}.weight", weight)), bias_name)
+            return g.op("Add", g.op("MatMul", x, g.const(f"{name}.weight", self.stored(weight))), bias_name)
         values, scales = quantise(weight, self.int8.bits)
         rows, row_scale = self.to_uint8(x, [-1])
         product = g.op(
@@ -120,14 +134,14 @@ class _Builder:
     def embeddings(self) -> str:
         g, c = self.g, self.c
         if self.int8 is None:
-            words = g.op("Gather", g.const("words", c.words), "input_ids")
+            words = g.op("Gather", g.const("words", self.stored(c.words)), "input_ids")
         else:
             values, scales = quantise(np.ascontiguousarray(c.words.T), self.int8.bits)
             rows = g.op("Gather", g.const("words", values.T), "input_ids")
             row_scales = g.op("Gather", g.const("words.scale", scales), "input_ids")
             words = g.op("Mul", g.op("Cast", rows, to=TensorProto.FLOAT), g.op("Unsqueeze", row_scales, g.ints(-1)))
         length = g.op("Shape", "input_ids", start=1, end=2)
-        positions = g.op("Slice", g.const("positions", c.positions), g.ints(0), length, g.ints(0))
+        positions = g.op("Slice", g.const("positions", self.stored(c.positions)), g.ints(0), length, g.ints(0))
         return self.norm(g.op("Add", words, positions), c.embedding_norm, "embedding_norm")
 
     def block(self, x: str, layer: Layer, name: str) -> str:
@@ -154,6 +168,9 @@ class _Builder:
         words = g.op("Transpose", "words", perm=[1, 0])
         if self.int8 is None:
             largest = g.op("ReduceMax", g.op("MatMul", y, words), g.ints(1), keepdims=0)
+            if self.fp16:
+                # what is left is small, and excluded pieces have a bias that half precision cannot hold
+                largest = g.op("Cast", largest, to=TensorProto.FLOAT)
         else:
             values, scale = self.to_uint8(y, [1, 2])
             accumulated = g.op("MatMulInteger", values, words, self.zero())
@@ -217,6 +234,7 @@ def build_graph(
     checkpoint: Checkpoint,
     *,
     int8: Int8 | None,
+    fp16: bool = False,
     top_k: int,
     excluded: Collection[int],
     activation: Activation = "log1p_relu",
@@ -228,5 +246,10 @@ def build_graph(
     `ids` int32 and `weights` float32, both [batch, top_k], by descending weight; places beyond the positive weights
     hold weight zero. Pieces in `excluded` always weigh zero; without `expansion` so do pieces that are not in the text.
     The same arguments give the same bytes.
+
+    With `fp16` the transformer and the product of the head are in half precision (for a GPU; on a CPU the runtime casts
+    the weights back to float32, and is no faster), what follows the maximum and the outputs are float32 all the same.
     """
-    return _Builder(checkpoint, int8).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)
+    if fp16 and int8 is not None:
+        raise ConfigurationError("bad_precision", "A graph is int8 or fp16, not both.")
+    return _Builder(checkpoint, int8, fp16).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)
