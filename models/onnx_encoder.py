@@ -39,7 +39,7 @@ class OnnxSparseEncoder(PieceEncoder):
         path = verified(directory, manifest, MODEL)
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), session_options(threads), providers=["CPUExecutionProvider"]
+                str(path), session_options(threads), providers=providers(manifest)
             )
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ConfigurationError("bad_model", f"{path} cannot be loaded by ONNX Runtime: {error}") from None
@@ -71,6 +71,17 @@ class OnnxSparseEncoder(PieceEncoder):
             mask[index, : end + 1] = 1
         ids, weights = self._session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
         return ids, weights
+
+
+def providers(manifest: Manifest) -> list[str]:
+    """Where the model runs: a GPU if ONNX Runtime has one and the weights are fp16 or fp32, otherwise the CPU.
+
+    The integer products of int8 weights have no form for CUDA; node by node they would go back and forth.
+    """
+    precision = (manifest.model_extra or {}).get("precision")
+    if precision in ("fp16", "fp32") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
 
 
 def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:
