@@ -109,7 +109,9 @@ def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         str, typer.Argument(help="checkpoint, directory of a published encoder, or owner/name[@revision]")
     ],
     out: Annotated[Path, typer.Argument(help="model directory to write; its name becomes the encoder's")],
-    precision: Annotated[str, typer.Option(help="int8, int7 (for processors without VNNI) or fp32")] = "int8",
+    precision: Annotated[
+        str, typer.Option(help="int8, int7 (for processors without VNNI), fp16 (for a GPU) or fp32")
+    ] = "int8",
     window: Annotated[int | None, typer.Option(help="pieces of a window; none: 382, or what the model takes")] = None,
     overlap: Annotated[int | None, typer.Option(help="pieces that neighbours share; none: an eighth")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="heaviest pieces of a window that are kept")] = 256,

@@ -17,12 +17,13 @@ def carry_out(source: str, out: Path, *, replace: bool, **options: Any) -> Manif
     """
     try:
         from models.export import order
+        from models.export.graph import Precision
         from models.training.recipe_encoder import Activation
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "missing_extra", f"Exporting needs the package {error.name}: pip install 'sparsewell[train,worker]'."
         ) from None
-    for option, choices in (("precision", order.Precision), ("activation", Activation)):
+    for option, choices in (("precision", Precision), ("activation", Activation)):
         if options[option] not in {None, *get_args(choices)}:
             raise InvalidInput("bad_option", f"--{option} is one of {', '.join(get_args(choices))}.")
     _require_free(out)

@@ -17,8 +17,7 @@ The fused operators are ONNX Runtime's own (`com.microsoft`).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -34,12 +33,10 @@ CONTRIB = "com.microsoft"
 NEVER = -1e30
 
 
-@dataclass(frozen=True)
-class Int8:
-    """How linear weights are quantised: symmetric, one scale an output column, `bits` of 8 (7 keeps the dot products
-    of CPUs without VNNI from saturating, at the price of precision)."""
-
-    bits: int = 8
+# int8 and int7: linear weights quantised, symmetric, one scale an output column (7 bits keep the dot products of CPUs
+# without VNNI from saturating, at the price of precision). fp16: for a GPU; on a CPU the runtime casts back to float32.
+Precision = Literal["int8", "int7", "fp16", "fp32"]
+_BITS: dict[Precision, int | None] = {"int8": 8, "int7": 7, "fp16": None, "fp32": None}
 
 
 def quantise(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
@@ -76,10 +73,10 @@ class _Graph:
 
 
 class _Builder:
-    def __init__(self, checkpoint: Checkpoint, int8: Int8 | None, fp16: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: Precision) -> None:
         self.c = checkpoint
-        self.int8 = int8
-        self.fp16 = fp16
+        self.bits = _BITS[precision]
+        self.fp16 = precision == "fp16"
         self.g = _Graph()
 
     def stored(self, weight: FloatArray) -> NDArray[np.floating[Any]]:
@@ -116,9 +113,9 @@ class _Builder:
     def linear(self, x: str, weight: FloatArray, bias: FloatArray, name: str) -> str:
         g = self.g
         bias_name = g.const(f"{name}.bias", self.stored(bias))
-        if self.int8 is None:
+        if self.bits is None:
             return g.op("Add", g.op("MatMul", x, g.const(f"{name}.weight", self.stored(weight))), bias_name)
-        values, scales = quantise(weight, self.int8.bits)
+        values, scales = quantise(weight, self.bits)
         rows, row_scale = self.to_uint8(x, [-1])
         product = g.op(
             "MatMulIntegerToFloat",
@@ -133,10 +130,10 @@ class _Builder:
 
     def embeddings(self) -> str:
         g, c = self.g, self.c
-        if self.int8 is None:
+        if self.bits is None:
             words = g.op("Gather", g.const("words", self.stored(c.words)), "input_ids")
         else:
-            values, scales = quantise(np.ascontiguousarray(c.words.T), self.int8.bits)
+            values, scales = quantise(np.ascontiguousarray(c.words.T), self.bits)
             rows = g.op("Gather", g.const("words", values.T), "input_ids")
             row_scales = g.op("Gather", g.const("words.scale", scales), "input_ids")
             words = g.op("Mul", g.op("Cast", rows, to=TensorProto.FLOAT), g.op("Unsqueeze", row_scales, g.ints(-1)))
@@ -166,7 +163,7 @@ class _Builder:
         real = g.op("Unsqueeze", g.op("Cast", "attention_mask", to=TensorProto.BOOL), g.ints(-1))
         y = g.op("Where", real, y, first)
         words = g.op("Transpose", "words", perm=[1, 0])
-        if self.int8 is None:
+        if self.bits is None:
             largest = g.op("ReduceMax", g.op("MatMul", y, words), g.ints(1), keepdims=0)
             if self.fp16:
                 # what is left is small, and excluded pieces have a bias that half precision cannot hold
@@ -233,8 +230,7 @@ class _Builder:
 def build_graph(
     checkpoint: Checkpoint,
     *,
-    int8: Int8 | None,
-    fp16: bool = False,
+    precision: Precision,
     top_k: int,
     excluded: Collection[int],
     activation: Activation = "log1p_relu",
@@ -247,9 +243,7 @@ def build_graph(
     hold weight zero. Pieces in `excluded` always weigh zero; without `expansion` so do pieces that are not in the text.
     The same arguments give the same bytes.
 
-    With `fp16` the transformer and the product of the head are in half precision (for a GPU; on a CPU the runtime casts
-    the weights back to float32, and is no faster), what follows the maximum and the outputs are float32 all the same.
+    With `fp16` the transformer and the product of the head are in half precision; what follows the maximum, and the
+    outputs, are float32 all the same. Raises ConfigurationError (`bad_precision`) for weights that fp16 cannot hold.
     """
-    if fp16 and int8 is not None:
-        raise ConfigurationError("bad_precision", "A graph is int8 or fp16, not both.")
-    return _Builder(checkpoint, int8, fp16).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)
+    return _Builder(checkpoint, precision).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)

@@ -9,13 +9,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
 from models.export.checkpoint import Checkpoint, load_checkpoint
 from models.export.collection import read_collection
-from models.export.graph import Int8, build_graph
+from models.export.graph import Precision, build_graph
 from models.export.package import (
     copy_query_weights,
     copy_tokenizer,
@@ -30,8 +30,6 @@ from services.errors import ConfigurationError
 from services.manifest import MANIFEST, NAME, Manifest, has_manifest, read_manifest
 
 FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
-Precision = Literal["int8", "int7", "fp32"]
-_QUANTISED: dict[Precision, Int8 | None] = {"int8": Int8(8), "int7": Int8(7), "fp32": None}
 # The size that was best on two collections (docs/decisions/0020); shorter where the model is.
 WINDOW = 382
 log = logging.getLogger("models.export")
@@ -114,7 +112,7 @@ def _write(order: Order, source: Source, extra: dict[str, Any], out: Path) -> No
     window = _window(order, checkpoint, source.longest)
     model = build_graph(
         checkpoint,
-        int8=_QUANTISED[order.precision],
+        precision=order.precision,
         top_k=order.top_k,
         excluded=excluded,
         activation=recipe.activation,

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.export.checkpoint import Checkpoint
 from models.export.collection import Collection, mean_ndcg
-from models.export.graph import Int8, build_graph
+from models.export.graph import Precision, build_graph
 from models.export.machine import cpu_name
 from models.export.reference import TorchReference
 from models.export.rows import RowEncoder, RowVectors, encode_rows, graph_encoder
@@ -23,6 +23,13 @@ from services.manifest import Manifest
 from services.query_table import QueryTable
 from services.vectors import SparseVector, merge_max
 
+# Of float16 a CPU shows what rounding the weights costs, not half-precision sums: the runtime casts them back.
+PRECISIONS: dict[str, Precision] = {
+    "onnx-float32": "fp32",
+    "onnx-float16": "fp16",
+    "onnx-int8": "int8",
+    "onnx-int7": "int7",
+}
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy", "safetensors")
 
 
@@ -109,11 +116,10 @@ def parity(
     }
     encoders: dict[str, RowEncoder] = {
         "torch-float32": TorchReference(source, **form).encode,
-        "onnx-float32": graph_encoder(build_graph(checkpoint, int8=None, **form)),
-        # on a CPU the runtime casts the weights back: this shows what rounding them costs, not half-precision sums
-        "onnx-float16": graph_encoder(build_graph(checkpoint, int8=None, fp16=True, **form)),
-        "onnx-int8": graph_encoder(build_graph(checkpoint, int8=Int8(8), **form)),
-        "onnx-int7": graph_encoder(build_graph(checkpoint, int8=Int8(7), **form)),
+        **{
+            label: graph_encoder(build_graph(checkpoint, precision=precision, **form))
+            for label, precision in PRECISIONS.items()
+        },
     }
     report: dict[str, Any] = {
         "encoder": manifest.name,

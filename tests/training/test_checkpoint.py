@@ -41,7 +41,7 @@ def test_the_exported_graph_gives_the_vectors_of_training(
 
     rows = [encoder.preprocess([text], task="document")["input_ids"][0].tolist() for text in TEXTS]
     form = {"top_k": len(PIECES), "excluded": EXCLUDED, "activation": activation, "expansion": expansion}
-    graph = build_graph(load_checkpoint(tmp_path / "checkpoint"), int8=None, **form)
+    graph = build_graph(load_checkpoint(tmp_path / "checkpoint"), precision="fp32", **form)
     np.testing.assert_allclose(dense(graph_encoder(graph)(rows)), wanted, atol=1e-4)
     np.testing.assert_allclose(dense(TorchReference(tmp_path / "checkpoint", **form).encode(rows)), wanted, atol=1e-4)
 

@@ -14,7 +14,7 @@ pytest.importorskip("onnx", reason=REASON)
 from onnx import TensorProto  # noqa: E402 (after the skips)
 
 from models.export.checkpoint import load_checkpoint  # noqa: E402
-from models.export.graph import Int8, build_graph  # noqa: E402
+from models.export.graph import build_graph  # noqa: E402
 from models.export.order import Order, carry_out  # noqa: E402
 from models.export.reference import TorchReference  # noqa: E402
 from models.export.rows import graph_encoder  # noqa: E402
@@ -81,7 +81,7 @@ def test_the_graph_equals_pytorch(tmp_path: Path, family: str) -> None:
     source = make_checkpoint(tmp_path / "source", family)
     wanted_ids, wanted = TorchReference(source, top_k=20, excluded=EXCLUDED).encode(make_rows())
     checkpoint = load_checkpoint(source)
-    ids, weights = graph_encoder(build_graph(checkpoint, int8=None, top_k=20, excluded=EXCLUDED))(make_rows())
+    ids, weights = graph_encoder(build_graph(checkpoint, precision="fp32", top_k=20, excluded=EXCLUDED))(make_rows())
     assert (wanted > 0).sum() > 20
     np.testing.assert_allclose(weights, wanted, atol=2e-5)
     positive = wanted > 1e-4
@@ -89,15 +89,15 @@ def test_the_graph_equals_pytorch(tmp_path: Path, family: str) -> None:
     assert not EXCLUDED & set(ids[weights > 0].tolist())
     assert (np.diff(weights, axis=1) <= 0).all()
 
-    half = build_graph(checkpoint, int8=None, fp16=True, top_k=20, excluded=EXCLUDED)
+    half = build_graph(checkpoint, precision="fp16", top_k=20, excluded=EXCLUDED)
     assert {output.type.tensor_type.elem_type for output in half.graph.output} == {TensorProto.INT32, TensorProto.FLOAT}
     assert len(half.SerializeToString()) < 0.8 * len(
-        build_graph(checkpoint, int8=None, top_k=20, excluded=EXCLUDED).SerializeToString()
+        build_graph(checkpoint, precision="fp32", top_k=20, excluded=EXCLUDED).SerializeToString()
     )
     _, rounded = graph_encoder(half)(make_rows())
     assert 0 < np.abs(rounded - wanted).max() < 0.01
 
-    _, quantised = graph_encoder(build_graph(checkpoint, int8=Int8(), top_k=20, excluded=EXCLUDED))(make_rows())
+    _, quantised = graph_encoder(build_graph(checkpoint, precision="int8", top_k=20, excluded=EXCLUDED))(make_rows())
     assert 0 < np.abs(quantised - wanted).mean() < 0.05
 
 
@@ -140,4 +140,4 @@ def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(source)
     checkpoint.words[3, 3] = 1e5
     with pytest.raises(ConfigurationError, match="65,504"):
-        build_graph(checkpoint, int8=None, fp16=True, top_k=5, excluded=EXCLUDED)
+        build_graph(checkpoint, precision="fp16", top_k=5, excluded=EXCLUDED)

@@ -157,8 +157,9 @@ def test_a_failed_export_leaves_the_encoder_that_was_there(source: Path, tmp_pat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
-    assert export(whole_again / "source", out, "--replace", "--precision", "fp32")[0] == 0
-    assert json.loads((out / "manifest.json").read_bytes())["precision"] == "fp32"
+    for precision in ("fp16", "fp32"):
+        assert export(whole_again / "source", out, "--replace", "--precision", precision)[0] == 0
+        assert json.loads((out / "manifest.json").read_bytes())["precision"] == precision
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
 
