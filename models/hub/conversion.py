@@ -33,9 +33,9 @@ def convert(directory: Path, checkpoint: Path, activation: Activation | None = N
     _refuse_code(layout.model, config)
     weights = require_safetensors(layout.model)
     recipe = EncoderRecipe(activation=_agreed(directory, layout, activation), regulariser="flops")
-    tokenizer = _one_tokenizer(layout)
+    tokenizer = one_tokenizer(layout)
     vocabulary = read_vocabulary(tokenizer)
-    table = _table(layout.table, vocabulary)
+    table = published_table(layout.table, vocabulary)
     checkpoint.mkdir(parents=True, exist_ok=True)
     (checkpoint / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (checkpoint / "model.safetensors").symlink_to(weights.resolve())
@@ -83,7 +83,7 @@ def _agreed(directory: Path, layout: HubLayout, given: Activation | None) -> Act
     return layout.activation or given or "log1p_relu"
 
 
-def _one_tokenizer(layout: HubLayout) -> Path:
+def one_tokenizer(layout: HubLayout) -> Path:
     """The tokeniser of both sides: what they do not share of it is only where they cut and pad."""
     contents = [read_object(path) | {"truncation": None, "padding": None} for path in layout.tokenizers]
     if any(content != contents[0] for content in contents):
@@ -95,8 +95,8 @@ def _one_tokenizer(layout: HubLayout) -> Path:
     return layout.tokenizers[0]
 
 
-def _table(path: Path, vocabulary: dict[str, int]) -> dict[str, float]:
-    """Piece to weight. Raises ConfigurationError (`bad_query_table`)."""
+def published_table(path: Path, vocabulary: dict[str, int]) -> dict[str, float]:
+    """Piece to weight, of a table in any form that is published. Raises ConfigurationError (`bad_query_table`)."""
     if path.suffix == ".safetensors":
         table = _tensor_table(path, vocabulary)
     elif path.suffix == ".json":

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.tokenising import Pieces
+from services import query_table
 from services.errors import ConfigurationError, InvalidInput
 
 Weights = NDArray[np.float32]
@@ -93,26 +94,21 @@ def read_weights(path: Path, pieces: Mapping[str, int]) -> Weights:
     Raises ConfigurationError (`bad_query_table`) for a file that is no such table, for pieces that the tokeniser does
     not have and for weights that are not finite and at least 0.
     """
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError("bad_query_table", f"{path} cannot be read: {error}") from None
-    if not isinstance(table, dict) or not table:
-        raise ConfigurationError("bad_query_table", f"{path} is no table: it must map pieces to weights.")
+    table = query_table.read_weights(path)
     strangers = [piece for piece in table if piece not in pieces]
-    if strangers:
+    if strangers or not table:
         raise ConfigurationError(
             "bad_query_table",
             f"{path} belongs to another tokeniser: {len(strangers):,} of its {len(table):,} pieces are unknown to this "
-            f"one, {strangers[0]!r} among them.",
+            f"one{f', {strangers[0]!r} for example' if strangers else ''}.",
         )
+    return aligned(table, pieces)
+
+
+def aligned(table: Mapping[str, float], pieces: Mapping[str, int]) -> Weights:
+    """A table of known pieces as float32 [vocabulary]; what is not named gets 0."""
     weights = np.zeros(max(pieces.values()) + 1, dtype=np.float32)
     for piece, weight in table.items():
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not number or not np.isfinite(weight) or weight < 0:
-            raise ConfigurationError(
-                "bad_query_table", f"{path}: {piece!r} has the weight {weight!r}; weights are finite and at least 0."
-            )
         weights[pieces[piece]] = weight
     return weights
 

@@ -12,7 +12,7 @@ from tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 from models.training.architecture import build_encoder, parameter_groups
 from models.training.portable import InferenceFreeEncoder
 from models.training.recipe_encoder import EncoderRecipe
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
 
 ID = {piece: index for index, piece in enumerate(PIECES)}
 HEADS = ["plain", "chunked"]
@@ -176,7 +176,9 @@ def test_what_cannot_be_a_start(start: Path, tmp_path: Path) -> None:
         return caught.value.code
 
     assert code(tmp_path / "nowhere") == "unknown_start"
-    assert code("no-such-owner/no-such-model") == "unknown_start"
+    with pytest.raises(BackendUnavailable) as unreachable:  # these tests are offline
+        build_encoder("no-such-owner/no-such-model", EncoderRecipe(passage_pieces=16), device="cpu")
+    assert unreachable.value.code == "hub_unreachable"
     (tmp_path / "empty").mkdir()
     assert code(tmp_path / "empty") == "unknown_start"
     assert code(start, passage_pieces=41) == "bad_recipe"
@@ -185,7 +187,7 @@ def test_what_cannot_be_a_start(start: Path, tmp_path: Path) -> None:
 
     pickled = make_start(tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    assert code(pickled) == "unknown_start"
+    assert code(pickled) == "pickle_refused"
     damaged = make_start(tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"\0" * 100)
     assert code(damaged) == "unknown_start"
