@@ -61,16 +61,24 @@ def max_head_packed(
     kind = states.device.type
     if torch.is_autocast_enabled(kind):
         states = states.to(torch.get_autocast_dtype(kind))
-    weights: Tensor = _MaxHead.apply(states, weight, bias, offsets, activation)
+    # inside the function gradients are always off, and what its inputs need does not know of no_grad
+    learning = torch.is_grad_enabled()
+    weights: Tensor = _MaxHead.apply(states, weight, bias, offsets, activation, learning)
     return weights
 
 
 class _MaxHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, activation: Activation
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        offsets: Tensor,
+        activation: Activation,
+        learning: bool,
     ) -> Tensor:
-        wanted = any(ctx.needs_input_grad[:3])
+        wanted = learning and any(ctx.needs_input_grad[:3])
         with torch.autocast(states.device.type, enabled=False):
             largest, places = _largest_logits(states, weight, offsets, places=wanted)
             if bias is not None:
@@ -102,7 +110,7 @@ class _MaxHead(torch.autograd.Function):
                 to_weight = _gathered(states, tokens, flow, pieces, weight.shape[0]).to(weight.dtype)
             if ctx.needs_input_grad[2]:
                 to_bias = torch.bincount(pieces, flow, minlength=weight.shape[0]).to(ctx.bias_dtype)
-        return to_states, to_weight, to_bias, None, None
+        return to_states, to_weight, to_bias, None, None, None
 
 
 def _largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: bool) -> tuple[Tensor, Tensor]:

@@ -152,6 +152,23 @@ def test_gradients_are_the_same_every_time() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_places_are_kept_for_a_gradient_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, mask, weight, bias = case([6, 2])
+    weight.requires_grad_()
+    asked = []
+    monkeypatch.setattr(module, "_largest_logits", lambda *g, places: asked.append(places) or plain_largest(*g))
+    max_head(states, mask, weight, bias)
+    with torch.no_grad():
+        max_head(states, mask, weight, bias)
+    with torch.inference_mode():
+        max_head(states, mask, weight, bias)
+    assert asked == [True, False, False]
+
+
+def plain_largest(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros(len(offsets) - 1, len(weight)), torch.zeros(len(offsets) - 1, len(weight), dtype=torch.int32)
+
+
 def test_nan_shows() -> None:
     states, mask, weight, bias = case([5, 5])
     states[0, 2, 0] = float("nan")
