@@ -14,7 +14,7 @@ from services.errors import SparsewellError
 
 PACKAGES = (
     "sparsewell", "opensearch-py", "aiohttp", "uvicorn", "uvloop", "fastapi", "pydantic", "orjson", "onnxruntime",
-    "tokenizers", "numpy", "celery", "kombu",
+    "tokenizers", "numpy", "celery", "kombu", "torch", "transformers", "sentence-transformers", "triton",
 )  # fmt: skip
 
 Measure = Callable[[argparse.Namespace], Mapping[str, Any]]
