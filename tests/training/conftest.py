@@ -7,7 +7,8 @@ TRAINS = importlib.util.find_spec("torch") is not None
 if not TRAINS:
     collect_ignore_glob = ["*"]
 else:
-    # Two cores that other processes share: more threads than that make small tensors slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    # A second thread waits for the first by burning its core: on a busy machine that made small tensors 20 times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

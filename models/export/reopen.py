@@ -1,0 +1,148 @@
+"""Makes a checkpoint that can be trained out of an exported encoder, so that nobody needs the file it was made from.
+
+An int8 graph gives its weights back to half a quantisation step; NDCG@10 is then that of the int8 graph, which training
+starts from anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors.numpy import save_file
+
+from models.onnx_encoder import MODEL
+from services.errors import ConfigurationError
+from services.manifest import read_manifest, verified
+from services.query_table import QUERY_WEIGHTS, TOKENIZER
+
+FloatArray = NDArray[np.float32]
+# As in training: relu makes an exact zero of it, and half precision still holds it.
+_NEVER = -3e4
+_BLOCK = {
+    "attention_out": "attention.output.dense",
+    "inner": "intermediate.dense",
+    "outer": "output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "outer_norm": "output.LayerNorm",
+}
+
+
+class _Initializers:
+    """The constants of a graph by name, as float32; quantised ones times their scale."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._arrays = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def get(self, name: str) -> FloatArray:
+        if name not in self._arrays:
+            raise ConfigurationError(
+                "checkpoint_unsupported", f"The graph has no weights named {name!r}: it is not one of our export."
+            )
+        return np.asarray(self._arrays[name], dtype=np.float32)
+
+    def linear(self, name: str) -> FloatArray:
+        """[out, in], as PyTorch keeps it."""
+        weight = self.get(f"{name}.weight")
+        return np.ascontiguousarray((weight * self.get(f"{name}.scale") if f"{name}.scale" in self else weight).T)
+
+
+def reopen(directory: Path, out: Path) -> Path:
+    """Writes config.json, model.safetensors (BertForMaskedLM), tokenizer.json and query_weights.json to `out`.
+
+    Raises ConfigurationError: the codes of `services.manifest`, `checkpoint_unsupported` for another architecture
+    than BERT's or DistilBERT's in our own graph.
+    """
+    manifest = read_manifest(directory)
+    if manifest.architecture not in ("BertForMaskedLM", "DistilBertForMaskedLM"):
+        raise ConfigurationError(
+            "checkpoint_unsupported", f"{manifest.name} is a {manifest.architecture}; only BERT and DistilBERT reopen."
+        )
+    model = onnx.load(str(verified(directory, manifest, MODEL)))
+    tensors, layers = _tensors(_Initializers(model))
+    width = tensors["cls.predictions.transform.dense.bias"].size
+    config = {
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "hidden_size": width,
+        "intermediate_size": int(tensors["bert.encoder.layer.0.intermediate.dense.bias"].size),
+        "num_attention_heads": _heads(model),
+        "num_hidden_layers": layers,
+        "max_position_embeddings": int(tensors["bert.embeddings.position_embeddings.weight"].shape[0]),
+        "layer_norm_eps": _epsilon(model),
+        "type_vocab_size": 2,
+        "vocab_size": manifest.vocabulary,
+        "pad_token_id": 0,
+        "tie_word_embeddings": True,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in (TOKENIZER, QUERY_WEIGHTS):
+        shutil.copyfile(verified(directory, manifest, name), out / name)
+    return out
+
+
+def _tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
+    words = given.get("words")
+    if "words.scale" in given:
+        words = words * given.get("words.scale")[:, None]
+    positions = given.get("positions")
+    bias = np.maximum(given.get("head_bias"), _NEVER)
+    found = {
+        "bert.embeddings.word_embeddings.weight": words,
+        # the export added token type 0 to every position
+        "bert.embeddings.position_embeddings.weight": positions,
+        "bert.embeddings.token_type_embeddings.weight": np.zeros((2, positions.shape[1]), np.float32),
+        "cls.predictions.transform.dense.weight": given.linear("transform"),
+        "cls.predictions.transform.dense.bias": given.get("transform.bias"),
+        "cls.predictions.bias": bias,
+    }
+    _norm(found, given, "embedding_norm", "bert.embeddings.LayerNorm")
+    _norm(found, given, "transform_norm", "cls.predictions.transform.LayerNorm")
+    layer = 0
+    while f"layer{layer}.qkv.weight" in given:
+        prefix = f"bert.encoder.layer.{layer}"
+        weights = np.split(given.linear(f"layer{layer}.qkv"), 3)
+        biases = np.split(given.get(f"layer{layer}.qkv.bias"), 3)
+        for name, weight, own in zip(("query", "key", "value"), weights, biases, strict=True):
+            found[f"{prefix}.attention.self.{name}.weight"] = np.ascontiguousarray(weight)
+            found[f"{prefix}.attention.self.{name}.bias"] = np.ascontiguousarray(own)
+        for name, target in _BLOCK.items():
+            if name.endswith("norm"):
+                _norm(found, given, f"layer{layer}.{name}", f"{prefix}.{target}")
+            else:
+                found[f"{prefix}.{target}.weight"] = given.linear(f"layer{layer}.{name}")
+                found[f"{prefix}.{target}.bias"] = given.get(f"layer{layer}.{name}.bias")
+        layer += 1
+    return found, layer
+
+
+def _norm(found: dict[str, FloatArray], given: _Initializers, name: str, target: str) -> None:
+    found[f"{target}.weight"], found[f"{target}.bias"] = given.get(f"{name}.scale"), given.get(f"{name}.bias")
+
+
+def _attribute(model: onnx.ModelProto, kind: str, name: str) -> onnx.AttributeProto:
+    for node in model.graph.node:
+        if node.op_type == kind:
+            for attribute in node.attribute:
+                if attribute.name == name:
+                    return attribute
+    raise ConfigurationError("checkpoint_unsupported", f"The graph has no {kind} with {name}: it is not of our export.")
+
+
+def _heads(model: onnx.ModelProto) -> int:
+    return int(_attribute(model, "MultiHeadAttention", "num_heads").i)
+
+
+def _epsilon(model: onnx.ModelProto) -> float:
+    return float(_attribute(model, "LayerNormalization", "epsilon").f)

@@ -1,0 +1,64 @@
+"""An exported encoder becomes a checkpoint again, from which the same encoder is exported."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_start import TEXTS, make_start
+
+from models.export.order import Order, carry_out
+from models.export.reopen import reopen
+from models.registry import load_encoder
+from models.training.architecture import build_encoder
+from models.training.recipe_encoder import EncoderRecipe
+from services.errors import ConfigurationError
+from services.manifest import resolve
+
+
+def vectors(directory: str | Path) -> list[tuple[list[int], list[float]]]:
+    encoder = load_encoder(str(directory), threads=1)
+    windows = [window for text in TEXTS for window in encoder.windows(text, 14, 2)]
+    return [(found.ids.tolist(), found.weights.tolist()) for found in encoder.encode(windows)]
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_export_reopen_export_gives_the_same_vectors(tmp_path: Path, family: str) -> None:
+    carry_out(Order(str(make_start(tmp_path / "start", family)), tmp_path / "first", window=30, overlap=4))
+    reopened = reopen(tmp_path / "first", tmp_path / "reopened")
+    carry_out(Order(str(reopened), tmp_path / "second", window=30, overlap=4))
+    for (ids, weights), (other_ids, other_weights) in zip(
+        vectors(tmp_path / "first"), vectors(tmp_path / "second"), strict=True
+    ):
+        assert ids == other_ids
+        np.testing.assert_allclose(weights, other_weights, rtol=1e-2)
+
+
+def test_the_shipped_encoder_can_be_trained_on(tmp_path: Path) -> None:
+    reopened = reopen(resolve("bootstrap-minilm-l6"), tmp_path / "shipped")
+    encoder = build_encoder(reopened, EncoderRecipe(query_weighting="learned", regulariser="flops"))
+    shipped = load_encoder("bootstrap-minilm-l6", threads=1)
+    text = "A wing in a supersonic stream of air."
+    [vector] = shipped.encode(shipped.windows(text))
+    trained = encoder.encode_document([text], convert_to_tensor=True).to_dense()[0].detach().numpy()
+    # int8 activations on one side, float32 on the other: within a few hundredths, the heaviest pieces the same
+    np.testing.assert_allclose(trained[vector.ids], vector.weights, atol=0.12)
+    heaviest = vector.ids[np.argsort(-vector.weights)[:5]].tolist()
+    assert set(heaviest) <= set(np.argsort(-trained)[:10].tolist())
+
+
+def test_only_our_own_graphs_reopen(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is a standin") as caught:
+        reopen(resolve("standin"), tmp_path / "out")
+    assert caught.value.code == "checkpoint_unsupported"
+
+
+def test_a_changed_graph_is_refused(tmp_path: Path) -> None:
+    carry_out(Order(str(make_start(tmp_path / "start")), tmp_path / "first", window=30, overlap=4))
+    model = tmp_path / "first" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    with pytest.raises(ConfigurationError) as caught:
+        reopen(tmp_path / "first", tmp_path / "reopened")
+    assert caught.value.code == "corrupt_model_file"
+    assert not (tmp_path / "reopened").exists()
+    assert json.loads((tmp_path / "first" / "manifest.json").read_bytes())["format"] == "sparsewell-encoder/1"
