@@ -7,7 +7,7 @@ TRAINS = importlib.util.find_spec("torch") is not None
 if not TRAINS:
     collect_ignore_glob = ["*"]
 else:
-    # A second thread waits for the first by burning its core: on a busy machine that made small tensors 20 times slower.
+    # A second thread waits for the first by burning its core: 20 times slower on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,115 @@
+"""`sparsewell train`: encoders from pairs, or from a corpus alone. Needs the `train` extra (make setup-train)."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cli.training.console import TrainingConsole
+    from models.training.prepare import IndexSource
+
+app = typer.Typer(no_args_is_help=True, help="Train encoders (needs `make setup-train`).")
+
+Recipe = Annotated[Path, typer.Argument(help="TOML file, see docs/training.md")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run goes on from there")]
+CopyTo = Annotated[
+    Path | None, typer.Option(help="another directory that gets curve and best checkpoint at every evaluation")
+]
+Api = Annotated[str | None, typer.Option(help="address of the API, for negatives.index; none: that of the settings")]
+Name = Annotated[str | None, typer.Option(help="the encoder's name; none: the directory's")]
+
+
+@app.command()
+def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, api: Api = None) -> None:
+    """Train an inference-free sparse encoder by a recipe, and write its model directory to OUT/NAME."""
+    with _session() as show:
+        from models.training.recipe import read_recipe
+        from models.training.whole_run import run
+
+        given = read_recipe(recipe)
+        made = run(given, out, name=name, copy_to=copy_to, show=show, index=_index(api, given.negatives.index))
+        show.say(f"The encoder is {made}: `sparsewell encoders show {made}`, `sparsewell reindex --encoder {made}`.")
+
+
+@app.command()
+def ablation(
+    recipe: Recipe,
+    out: Out,
+    only: Annotated[list[str] | None, typer.Option(help="a variant by name; may be repeated")] = None,
+    api: Api = None,
+) -> None:
+    """Train the recipe once more for each part that can be taken out of it, and print what each is worth."""
+    with _session() as show:
+        from models.training.ablation import table
+        from models.training.recipe import read_recipe
+        from models.training.whole_run import ablate
+
+        given = read_recipe(recipe)
+        found = table(ablate(given, out, only or [], show=show, index=_index(api, given.negatives.index)))
+        (out / "ablation.md").write_text(found + "\n", encoding="utf-8")
+    print(found)
+
+
+@app.command()
+def teachers(
+    fetch: Annotated[list[str] | None, typer.Argument(help="models to fetch now; none: list them")] = None,
+) -> None:
+    """List the models that can be fetched to learn from or to start from, or fetch some."""
+    from infra.directories import cache_dir
+    from infra.settings import LocalSettings
+    from models.training.teachers.fetch import fetch as fetched
+    from models.training.teachers.fetch import known_models
+
+    if not fetch:
+        for name, known in known_models().items():
+            print(f"{name}: {known.what}; {known.megabytes} MB; {known.licence}")
+        return
+    for name in fetch:
+        print(f"{name}: {fetched(name, cache_dir(LocalSettings.read()) / 'models', print)}")
+
+
+def _index(api: str | None, index: str) -> "IndexSource | None":
+    if not index:
+        return None
+    from cli.api_answers import api_address, connect
+    from cli.index_candidates import index_candidates
+    from services.settings import Settings
+
+    client = connect(api_address(Settings.read(), api), 30.0)
+    return lambda pairs: index_candidates(client, index, "hybrid", pairs)
+
+
+@contextmanager
+def _session() -> Iterator["TrainingConsole"]:
+    """Checks what is installed before anything is read, and quiets the libraries."""
+    for package in ("torch", "sentence_transformers", "bm25s", "datasets", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigurationError(
+                "train_extra_missing",
+                f"Training needs {package}, which is not installed: `make setup-train`, or "
+                "`pip install --no-deps --require-hashes -r requirements/train.txt` (7 GB).",
+            )
+    import os
+
+    from rich.console import Console
+
+    from cli.training.console import TrainingConsole
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import logging
+
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bar()
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    with TrainingConsole(Console(stderr=True)) as show:
+        yield show

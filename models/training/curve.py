@@ -1,0 +1,124 @@
+"""The learning curve of a run, and the best checkpoint by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from models.training.evaluation import Judged, figures
+
+CURVE, BEST = "curve.jsonl", "best"
+_BATCH = 32
+
+
+def vectors(encode: Callable[..., Any], texts: Sequence[str]) -> list[dict[int, float]]:
+    """Vocabulary id to weight of each text, by one of SparseEncoder's encode methods."""
+    if not texts:
+        return []
+    found = encode(
+        list(texts), batch_size=_BATCH, convert_to_sparse_tensor=True, save_to_cpu=True, show_progress_bar=False
+    ).coalesce()
+    result: list[dict[int, float]] = [{} for _ in texts]
+    rows, pieces = found.indices().tolist()
+    for row, piece, weight in zip(rows, pieces, found.values().tolist(), strict=True):
+        if weight > 0:
+            result[row][piece] = weight
+    return result
+
+
+def read_curve(out: Path) -> list[dict[str, Any]]:
+    """The evaluations so far. A last line that a killed process left half written is passed over."""
+    path = out / CURVE
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+class CurveEvaluator(BaseEvaluator):
+    """Evaluates on each collection, writes curve.jsonl, keeps the best encoder in `best`, copies both out.
+
+    The best has the highest mean NDCG@10 of the encoder alone. `save(model, directory)` writes an exportable
+    checkpoint. A machine that is lost takes its checkpoints along, so everything goes to `copy_to` each time.
+    """
+
+    def __init__(
+        self,
+        judged: Sequence[Judged],
+        out: Path,
+        save: Callable[[SparseEncoder, Path], None],
+        *,
+        copy_to: Path | None = None,
+        report: Callable[[dict[str, Any]], None] = lambda entry: None,
+    ) -> None:
+        super().__init__()
+        self.primary_metric = "mean"
+        self._judged, self._out, self._save, self._copy_to, self._report = judged, out, save, copy_to, report
+        self._begun = time.monotonic()
+        earlier = read_curve(out)
+        self._seconds = max((entry["seconds"] for entry in earlier), default=0.0)
+        self.best = max((entry["mean"] for entry in earlier if (out / BEST).is_dir()), default=-1.0)
+
+    def __call__(
+        self, model: SparseEncoder, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        found = {
+            judged.name: figures(
+                judged,
+                lambda texts: vectors(model.encode_document, texts),
+                lambda texts: vectors(model.encode_query, texts),
+            )
+            for judged in self._judged
+        }
+        mean = sum(one["sparse"] for one in found.values()) / len(found)
+        mean = round(mean, 4)
+        entry = {
+            "step": steps,
+            "seconds": round(self._seconds + time.monotonic() - self._begun, 1),
+            "mean": mean,
+            "collections": found,
+        }
+        with (self._out / CURVE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        if mean > self.best:
+            self.best = mean
+            self._keep(model, entry)
+        if self._copy_to is not None:
+            self._copy_to.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self._out / CURVE, self._copy_to / CURVE)
+        self._report(entry)
+        return {"mean": mean}
+
+    def _keep(self, model: SparseEncoder, entry: dict[str, Any]) -> None:
+        """Written beside the old one and then put in its place: a kill in between leaves one of them whole."""
+        new = self._out / f"{BEST}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        self._save(model, new)
+        (new / "evaluation.json").write_text(json.dumps(entry, indent=2) + "\n")
+        for root in (self._out, *([self._copy_to] if self._copy_to else [])):
+            _put(new, root / BEST)
+        shutil.rmtree(new)
+
+
+def _put(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made, old = target.with_name(target.name + ".put"), target.with_name(target.name + ".old")
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(source, made)
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    made.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

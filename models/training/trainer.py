@@ -1,0 +1,144 @@
+"""sentence-transformers' trainer with what a long run needs: it stops at NaN, and goes on when memory runs out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.sparse_encoder import SparseEncoderTrainer
+from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, SpladeLoss
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from services.errors import ConfigurationError
+
+log = logging.getLogger("models.training")
+COMPLETE = "complete.json"
+
+
+@contextmanager
+def _root_silent() -> Iterator[None]:
+    """SpladeLoss warns through the root logger that queries are not regularised: they are a table here."""
+    root = logging.getLogger()
+    root.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        root.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+class SpladeLossInParts(CachedSpladeLoss):
+    """SpladeLoss, and the same in parts of `mini_batch_size` texts (gradient caching, arXiv 2101.06983).
+
+    In parts it computes every document twice, so it starts whole unless a size is given, and goes to parts when memory
+    runs out. Both give the same gradients.
+    """
+
+    def __init__(self, model: Any, loss: torch.nn.Module, *, mini_batch: int | None, **given: Any) -> None:
+        with _root_silent():
+            super().__init__(model, loss, mini_batch_size=mini_batch or 1, **given)
+        self.mini_batch_size: int
+        self.in_parts = mini_batch is not None
+
+    def forward(self, sentence_features: Any, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        run = CachedSpladeLoss.forward if self.in_parts else SpladeLoss.forward
+        found: dict[str, torch.Tensor] = run(self, list(sentence_features), labels)
+        return found
+
+    def halve(self, batch: int) -> int:
+        """Takes parts of half the size from now on. Returns it; 0 when a part is one text already."""
+        size = self.mini_batch_size // 2 if self.in_parts else (batch + 1) // 2
+        if size:
+            self.in_parts, self.mini_batch_size = True, size
+        return size
+
+
+def not_finite(what: str, step: int, kept: str) -> ConfigurationError:
+    """The error of a run that diverged: what to change, and what is left of it."""
+    return ConfigurationError(
+        "training_diverged",
+        f"The {what} of step {step} is not finite, so the run was stopped. {kept} Lower learning_rate or raise warmup; "
+        "with precision float16 take bfloat16 or float32; look for broken teacher scores. Then start the run again.",
+    )
+
+
+class CarefulTrainer(SparseEncoderTrainer):
+    """Raises ConfigurationError (`training_diverged`, `out_of_memory`) and leaves the last good checkpoint in place."""
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        while True:
+            try:
+                loss: torch.Tensor = super().training_step(*arguments, **named)
+            except torch.OutOfMemoryError:
+                self._make_room()
+                continue
+            if not torch.isfinite(loss):
+                raise not_finite("loss", self.state.global_step + 1, kept(Path(self.args.output_dir)))
+            return loss
+
+    def _make_room(self) -> None:
+        """Gradients of a half done backward pass would count twice, so the step begins anew."""
+        size = self.loss.halve(self.args.per_device_train_batch_size) if self.args.world_size == 1 else 0
+        if not size:
+            raise ConfigurationError(
+                "out_of_memory",
+                "Memory does not hold one text of a step: shorten encoder.passage_pieces, or take a smaller start."
+                if self.args.world_size == 1
+                else "A device ran out of memory: give mini_batch, since devices cannot change theirs one by one.",
+            )
+        self.model.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("memory ran out: going on with %d texts at once", size)
+
+
+class Watch(TrainerCallback):
+    """Refuses gradients that are not finite, marks finished checkpoints, reports progress."""
+
+    def __init__(self, report: Callable[[int, int, dict[str, float]], None]) -> None:
+        self._report = report
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        if args.fp16:
+            return  # the gradient scaler skips such steps, and lowers its scale
+        gradients = [p.grad for p in given["model"].parameters() if p.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise not_finite("gradient", state.global_step + 1, kept(Path(args.output_dir)))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        self._report(state.global_step, state.max_steps, given["logs"])
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        if state.is_world_process_zero:
+            directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (directory / COMPLETE).write_text(json.dumps({"step": state.global_step}))
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; a run that is killed while it saves leaves half of one."""
+    found = [path.parent for path in directory.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def drop_unfinished(directory: Path) -> None:
+    """Removes checkpoints without their mark."""
+    for path in directory.glob("checkpoint-*"):
+        if path.is_dir() and not (path / COMPLETE).is_file():
+            shutil.rmtree(path)
+
+
+def kept(directory: Path) -> str:
+    """What a stopped run leaves, in words."""
+    checkpoint = last_checkpoint(directory)
+    return f"The last good checkpoint is {checkpoint}." if checkpoint else "There was no checkpoint yet."

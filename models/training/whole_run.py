@@ -1,0 +1,90 @@
+"""A recipe from beginning to end: prepare, train, export to a model directory, say what was done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.training.ablation import Row, variants
+from models.training.curve import read_curve
+from models.training.packaging import encoder_name, package
+from models.training.prepare import IndexSource, opened_start, prepare
+from models.training.recipe import TrainingRecipe
+from models.training.run import train
+from models.training.show import Show, Silent
+from services.errors import ConfigurationError
+
+
+def run(
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    name: str | None = None,
+    copy_to: Path | None = None,
+    show: Show | None = None,
+    record: dict[str, Any] | None = None,
+    index: IndexSource | None = None,
+) -> Path:
+    """Trains by the recipe and returns the model directory OUT/NAME, whose name is that of OUT unless given.
+
+    What is there already is not done again.
+
+    `record` is added to the manifest's training record; `index` has the candidates of negatives.index.
+
+    Raises ConfigurationError and InvalidInput, see `models.training.prepare` and `models.training.run`.
+    """
+    show = show or Silent()
+    chosen = encoder_name(name or out.resolve().name)
+    began = time.monotonic()
+    recipe = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
+    material = prepare(recipe, out, show, index=index)
+    best = train(recipe, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
+    made = package(best, out / chosen, recipe, material, read_curve(out), record or {})
+    show.say(f"Done after {time.monotonic() - began:,.0f} s.")
+    return made
+
+
+def ablate(
+    recipe: TrainingRecipe,
+    out: Path,
+    only: Sequence[str] = (),
+    *,
+    show: Show | None = None,
+    index: IndexSource | None = None,
+) -> list[Row]:
+    """Trains every variant in a directory of its own below `out`; those that are finished are read again.
+
+    Returns a row each, the whole recipe first, and writes them to OUT/ablation.json.
+    """
+    show = show or Silent()
+    recipe = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
+    rows = []
+    for variant in variants(recipe, only):
+        directory = out / variant.name.replace(" ", "-").replace("/", "-")
+        if not _finished(directory, variant.recipe):
+            show.say(f"Variant: {variant.name}.")
+            material = prepare(variant.recipe, directory, show, vectors=out / "vectors", index=index)
+            train(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
+        curve = read_curve(directory)
+        rows.append(Row.of(variant.name, max(curve, key=lambda entry: float(entry["mean"])), curve[-1]["seconds"]))
+        (out / "ablation.json").write_text(
+            json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
+    return rows
+
+
+def _finished(directory: Path, recipe: TrainingRecipe) -> bool:
+    curve = read_curve(directory)
+    if not curve:
+        return False
+    same = json.loads((directory / "run.json").read_text(encoding="utf-8")) == json.loads(recipe.model_dump_json())
+    if not same:
+        raise ConfigurationError(
+            "recipe_changed", f"{directory} holds a variant of another recipe: give another directory."
+        )
+    return bool(curve[-1]["step"] >= recipe.steps)

@@ -1,0 +1,225 @@
+"""A run learns, goes on where it was stopped, and survives what goes wrong."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_pairs import toy_files, toy_recipe, toy_start
+
+from models.export.collection import read_collection
+from models.tokenising import Pieces
+from models.training.curve import read_curve
+from models.training.evaluation import Judged
+from models.training.idf import passage_idf
+from models.training.losses import RankingLoss
+from models.training.mixing import PairFile, read_mixture
+from models.training.recipe import TrainingRecipe, parse
+from models.training.run import CHECKPOINTS, Material, train
+from models.training.trainer import CarefulTrainer, SpladeLossInParts, last_checkpoint
+from services.errors import ConfigurationError
+
+Recipe = Callable[..., TrainingRecipe]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("toy")
+    return toy_start(root / "start"), toy_files(root / "files")
+
+
+@pytest.fixture
+def recipe(toy: tuple[Path, Path]) -> Recipe:
+    def make(**changes: Any) -> TrainingRecipe:
+        return parse(toy_recipe(*toy, **changes), "toy")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def material(toy: tuple[Path, Path]) -> Material:
+    start, files = toy
+    mixture = read_mixture([PairFile(files / "pairs.jsonl")], 0)
+    idf = passage_idf(Pieces.load(start / "tokenizer.json"), mixture.pairs.passages)
+    judged = [Judged.of(read_collection(files / "toy"), 1000)]
+    return Material(mixture.pairs, mixture.epoch(0, 0), None, None, idf, judged)
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(directory / "model.safetensors")
+    return found
+
+
+def test_it_learns_what_no_word_matches(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    train(recipe(), material, tmp_path)
+    curve = read_curve(tmp_path)
+    assert [entry["step"] for entry in curve] == [0, 50, 100]
+    assert curve[0]["mean"] < 0.3
+    assert curve[-1]["mean"] > 0.6
+    assert curve[-1]["collections"]["toy"]["bm25"] == 0  # (the query's word is in no passage)
+    assert curve[-1]["collections"]["toy"]["weights_a_document"] < curve[0]["collections"]["toy"]["weights_a_document"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    ordinary = CarefulTrainer.training_step
+
+    def training_step(self: CarefulTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        if self.state.global_step == step:
+            raise Stopped
+        return ordinary(self, *arguments, **named)
+
+    monkeypatch.setattr(CarefulTrainer, "training_step", training_step)
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(recipe(), material, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        stop_after(patched, 70)
+        with pytest.raises(Stopped):
+            train(recipe(), material, tmp_path / "stopped")
+    half_written = tmp_path / "stopped" / CHECKPOINTS / "checkpoint-70"
+    half_written.mkdir()
+    (half_written / "trainer_state.json").write_text("{")
+    resumed = train(recipe(), material, tmp_path / "stopped")
+    assert [entry["step"] for entry in read_curve(tmp_path / "stopped")] == [0, 50, 100]
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(resumed)[name], tensor)
+
+
+def test_the_same_run_again_does_nothing(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    train(recipe(), material, tmp_path)
+    steps: list[int] = []
+    train(recipe(), material, tmp_path, report=lambda step, total, logs: steps.append(step))
+    assert len(read_curve(tmp_path)) == 3
+    assert not [step for step in steps if step < 100]
+
+
+def test_another_recipe_needs_another_directory(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    train(recipe(steps=1), material, tmp_path)
+    with pytest.raises(ConfigurationError, match="another recipe") as caught:
+        train(recipe(steps=2), material, tmp_path)
+    assert caught.value.code == "recipe_changed"
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    ordinary = SpladeLossInParts.forward
+    calls = 0
+
+    def forward(self: SpladeLossInParts, *arguments: Any) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        found = ordinary(self, *arguments)
+        if calls == 61:
+            first = next(iter(found))
+            spoilt = found[first] * float("nan")
+            # a finite value with a gradient that is none
+            found[first] = spoilt if what == "loss" else found[first].detach() + (spoilt - spoilt.detach()).nan_to_num()
+            if what == "gradient":
+                found[first].register_hook(lambda gradient: gradient * float("nan"))
+        return found
+
+    monkeypatch.setattr(SpladeLossInParts, "forward", forward)
+    with pytest.raises(ConfigurationError, match=f"The {what} of step 61 is not finite") as caught:
+        train(recipe(), material, tmp_path)
+    assert caught.value.code == "training_diverged"
+    assert "checkpoint-50" in str(caught.value)
+    kept = last_checkpoint(tmp_path / CHECKPOINTS)
+    assert kept is not None
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "best").values())
+
+
+def test_when_memory_runs_out_it_goes_on_in_parts_with_the_same_result(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # (dropout draws other numbers for a batch in parts)
+    short = recipe(steps=10, evaluate_every=10).changed(start=str(toy_start(tmp_path / "start", dropout=0.0)))
+    roomy = train(short, material, tmp_path / "roomy")
+    ordinary = SpladeLossInParts.forward
+    sizes: list[int] = []
+
+    def forward(self: SpladeLossInParts, features: Any, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        size = self.mini_batch_size if self.in_parts else len(labels)
+        if size > 4:
+            raise torch.OutOfMemoryError("no room for so many")
+        sizes.append(size)
+        return ordinary(self, features, labels)
+
+    monkeypatch.setattr(SpladeLossInParts, "forward", forward)
+    narrow = train(short, material, tmp_path / "narrow")
+    assert set(sizes) == {3}
+    assert len(sizes) == 10
+    for name, tensor in weights(roomy).items():
+        # Adam makes whole steps (10 x 0.003) of gradients that are all but zero
+        torch.testing.assert_close(weights(narrow)[name], tensor, rtol=1e-3, atol=3e-3)
+
+
+def test_memory_for_not_even_one_text_is_an_error(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: SpladeLossInParts, *arguments: Any) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("no room at all")
+
+    monkeypatch.setattr(SpladeLossInParts, "forward", forward)
+    with pytest.raises(ConfigurationError, match="passage_pieces") as caught:
+        train(recipe(steps=1), material, tmp_path)
+    assert caught.value.code == "out_of_memory"
+
+
+def test_too_few_pairs_are_refused(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    few = replace(material, pairs=material.pairs.take(np.arange(10)))
+    with pytest.raises(ConfigurationError, match="There are 10 pairs") as caught:
+        train(recipe(), few, tmp_path)
+    assert caught.value.code == "too_few_pairs"
+
+
+def test_curve_and_best_checkpoint_are_copied_at_every_evaluation(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 70)
+    with pytest.raises(Stopped):
+        train(recipe(), material, tmp_path / "lost", copy_to=tmp_path / "copy")
+    assert [entry["step"] for entry in read_curve(tmp_path / "copy")] == [0, 50]
+    assert weights(tmp_path / "copy" / "best").keys() == weights(tmp_path / "lost" / "best").keys()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_precisions_learn(recipe: Recipe, material: Material, tmp_path: Path, precision: str) -> None:
+    train(recipe(precision=precision), material, tmp_path)
+    assert read_curve(tmp_path)[-1]["mean"] > 0.6
+
+
+def test_the_distribution_of_the_teachers_is_what_the_student_is_drawn_to() -> None:
+    queries = torch.eye(3, 5)
+    passages = torch.rand(3, 5)
+    scores = queries @ passages.T
+    counted = torch.ones(3, 3)
+    counted[0, 2] = 0
+    loss = RankingLoss(0.0, distils=True)
+    same = loss.compute_loss_from_embeddings([queries, passages], torch.stack([scores, counted], dim=1))
+    assert same["distillation"].item() == pytest.approx(0, abs=1e-6)
+    # what does not count may have any score
+    spoilt = scores.clone()
+    spoilt[0, 2] = 1e6
+    again = loss.compute_loss_from_embeddings([queries, passages], torch.stack([spoilt, counted], dim=1))
+    assert again["distillation"].item() == pytest.approx(0, abs=1e-6)
+    other = loss.compute_loss_from_embeddings([queries, passages], torch.stack([-scores, counted], dim=1))
+    by_hand = torch.nn.functional.kl_div(
+        scores.masked_fill(counted == 0, -1e9).log_softmax(1),
+        (-scores).masked_fill(counted == 0, -1e9).log_softmax(1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    assert other["distillation"].item() == pytest.approx(by_hand.item(), rel=1e-5)

@@ -1,0 +1,111 @@
+"""Recipes are checked before anything is read, and say which member is at fault."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.training.ablation import WHOLE, Row, table, variants
+from models.training.recipe import TrainingRecipe, parse, read_recipe
+from services.errors import ConfigurationError
+
+
+def recipe(**changes: Any) -> TrainingRecipe:
+    return parse({"start": "here", "pairs": [{"path": "pairs.jsonl"}], **changes}, "the test")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "begin").mkdir()
+    (tmp_path / "one.toml").write_text(
+        'start = "begin"\ncollections = ["judged"]\n[[pairs]]\npath = "pairs.jsonl"\n[encoder]\nexpansion = false\n'
+    )
+    found = read_recipe(tmp_path / "one.toml")
+    assert found.start == str(tmp_path / "begin")
+    assert found.pairs[0].path == tmp_path / "pairs.jsonl"
+    assert found.collections == (tmp_path / "judged",)
+    assert not found.encoder.expansion
+
+
+def test_a_start_that_is_no_directory_stays_a_name(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text('start = "owner/encoder"\n[[pairs]]\npath = "pairs.jsonl"\n')
+    assert read_recipe(tmp_path / "one.toml").start == "owner/encoder"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"start = ", "is no TOML file"),
+        (b"\xff\xfe", "is no TOML file"),
+        (b'start = "x"\n', "pairs: Field required"),
+        (b'start = "x"\npairs = []\n', "pairs: Tuple should have at least 1 item"),
+        (b'start = "x"\npiars = 1\n[[pairs]]\npath = "p"\n', "piars: Extra inputs"),
+        (b'start = "x"\nlearning_rate = nan\n[[pairs]]\npath = "p"\n', "learning_rate"),
+        (b'start = "x"\nsteps = 0\n[[pairs]]\npath = "p"\n', "steps"),
+        (b'start = "x"\n[encoder]\nregulariser = "l3"\n[[pairs]]\npath = "p"\n', "encoder.regulariser"),
+        (b'start = "x"\n[[pairs]]\npath = "p"\n[[teachers]]\nkind = "dense"\n', "a dense teacher needs a name"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        read_recipe(path)
+    assert caught.value.code == "bad_recipe"
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"absent\.toml cannot be read"):
+        read_recipe(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"contrastive_weight": 0}, "nothing to learn from"),
+        ({"negatives": {"sources": ["dense"]}}, "there is no dense teacher"),
+        ({"negatives": {"sources": ["index"]}}, "negatives.index"),
+        ({"negatives": {"skip": 50, "depth": 50}}, "depth must be greater than skip"),
+        ({"encoder": {"document_weighting": "binary"}}, "binary document weights"),
+    ],
+)
+def test_combinations_that_make_no_sense(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        recipe(**changes)
+
+
+def test_variants_differ_from_the_whole_in_one_part() -> None:
+    whole = recipe(
+        teachers=[{"kind": "dense", "name": "d"}, {"kind": "bm25"}],
+        negatives={"sources": ["dense", "bm25"]},
+        encoder={"l0_threshold": 50},
+    )
+    found = {variant.name: variant.recipe for variant in variants(whole)}
+    assert found.pop(WHOLE) == whole
+    assert set(found) == {
+        "query weighting none", "query weighting idf", "document weighting binary", "no expansion", "regulariser none",
+        "regulariser flops", "regulariser l1", "no l0 mask", "activation log1p_log1p_relu", "no hard negatives",
+        "no teachers", "no teacher dense d", "no teacher bm25",
+    }  # fmt: skip
+    assert found["no teacher dense d"].negatives.sources == ("bm25",)
+    assert found["no teachers"].negatives.sources == ("bm25",)
+    for name, changed in found.items():
+        differing = {key for key in TrainingRecipe.model_fields if getattr(changed, key) != getattr(whole, key)}
+        allowed = (
+            {"teachers", "negatives"} if "teacher" in name else {"negatives"} if "negatives" in name else {"encoder"}
+        )
+        assert differing, name
+        assert differing <= allowed, name
+
+
+def test_variants_by_name() -> None:
+    assert [variant.name for variant in variants(recipe(), ["no expansion"])] == [WHOLE, "no expansion"]
+    with pytest.raises(ConfigurationError, match="no expanse") as caught:
+        variants(recipe(), ["no expanse"])
+    assert caught.value.code == "unknown_variant"
+
+
+def test_the_table_shows_points() -> None:
+    shown = table([Row(WHOLE, 0.4, 0.5, 100, 1.5, 60), Row("no expansion", 0.38, 0.51, 40, 0.5, 50)])
+    assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
