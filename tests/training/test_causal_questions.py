@@ -1,0 +1,94 @@
+"""Questions by a language model: a tiny random one, so only how it is asked is tested, not what it says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models.training.own.causal_questions import CausalQuestions
+from models.training.own.generated import generated_pairs
+from services.errors import ConfigurationError
+from services.manifest import WEIGHTS_ROOT
+
+PASSAGES = ["A wing lifts when air flows over it.", "heat " * 600, "half \ud800 of it", ""]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers and sixteen columns over our own vocabulary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("models") / "Tiny"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=30522,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=101,
+        eos_token_id=102,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(WEIGHTS_ROOT / "standin" / "tokenizer.json"), eos_token="[SEP]", bos_token="[CLS]"
+    )
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_each_passage_has_its_questions(directory: Path) -> None:
+    generator = CausalQuestions(directory, each=2, question_pieces=8)
+    found = generator(PASSAGES)
+    assert [len(several) for several in found] == [2] * len(PASSAGES)
+    assert generator(PASSAGES) == found
+    assert not any("\n" in line for several in found for line in several)
+
+
+def test_what_is_asked_follows_the_seed_and_the_passages_only(directory: Path) -> None:
+    import torch
+
+    first = CausalQuestions(directory, seed=1, question_pieces=8)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    found = first(PASSAGES[:2])
+    assert torch.equal(torch.random.get_rng_state(), before), "the caller's random numbers are left alone"
+    assert CausalQuestions(directory, seed=1, question_pieces=8)(PASSAGES[:2]) == found
+    assert CausalQuestions(directory, seed=2, question_pieces=8)(PASSAGES[:2]) != found
+
+
+def test_the_fingerprint_follows_weights_and_options(directory: Path) -> None:
+    prints = {
+        CausalQuestions(directory, **options).fingerprint  # type: ignore[arg-type]
+        for options in ({}, {"each": 2}, {"temperature": 0.0}, {"seed": 1}, {"passage_pieces": 64})
+    }
+    assert len(prints) == 5
+    assert CausalQuestions(directory).fingerprint in prints
+
+
+def test_pairs_are_made_of_what_it_writes(directory: Path, tmp_path: Path) -> None:
+    generator = CausalQuestions(directory, temperature=0.0, question_pieces=12)
+    assert generator.name == "tiny"
+    pairs = generated_pairs(PASSAGES[:2], generator, tmp_path)
+    assert set(pairs.counts()) <= {"question"}
+    assert len(pairs) <= 2
+
+
+def test_pickled_weights_and_nonsense_are_refused(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
+    shutil.copytree(directory, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    for name in ("pickled", "broken", "absent"):
+        with pytest.raises(ConfigurationError) as caught:
+            CausalQuestions(tmp_path / name)
+        assert caught.value.code == "bad_model"
+
+
+@pytest.mark.parametrize("options", [{"each": 0}, {"temperature": -1.0}, {"each": 2, "temperature": 0.0}])
+def test_impossible_options_are_refused(directory: Path, options: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        CausalQuestions(directory, **options)  # type: ignore[arg-type]
+    assert caught.value.code == "bad_generator"

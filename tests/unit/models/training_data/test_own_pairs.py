@@ -1,0 +1,157 @@
+"""Pairs out of documents: what each kind is made of, and what none of them does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from models.training.own.function_words import ENGLISH, words
+from models.training.own.make_pairs import LEAST_PASSAGES, Kind, PairOptions, own_pairs
+from models.training.own.sentences import sentences
+from models.training.pairs import Pair, PairSet
+from services.documents import Document
+from services.errors import InvalidInput
+
+NOUNS = ["wing", "layer", "shock", "nozzle", "rotor", "flutter", "plate", "vortex", "inlet", "cone", "panel", "jet"]
+VERBS = ["bends", "lifts", "heats", "cools", "turns", "vibrates", "separates", "expands"]
+
+
+def sentence(random: np.random.Generator) -> str:
+    first, second, third = (str(one) for one in random.choice(NOUNS, 3, replace=False))
+    return f"The {first}{random.integers(99)} {random.choice(VERBS)} and it is about the {second} of a {third}."
+
+
+def paragraph(random: np.random.Generator) -> str:
+    return " ".join(sentence(random) for _ in range(5))
+
+
+def document(number: int, sections: int = 3) -> Document:
+    random = np.random.default_rng(number)
+    parts = [paragraph(random)]
+    parts += [f"## Part {number} {place}\n\n{paragraph(random)}" for place in range(1, sections)]
+    return Document(str(number), "\n\n".join(parts), f"Title {number}")
+
+
+DOCUMENTS = [document(number) for number in range(40)]
+
+
+def of_kind(pairs: PairSet, kind: Kind) -> list[Pair]:
+    return [pair for pair in map(pairs.pair, range(len(pairs))) if pair.origin == kind]
+
+
+def made(documents: Sequence[Document] = DOCUMENTS, **options: object) -> PairSet:
+    return own_pairs(documents, PairOptions(**options))  # type: ignore[arg-type]
+
+
+def test_every_kind_is_made_and_counted() -> None:
+    found = made().counts()
+    assert found == {"title": 120, "heading": 80, "inverse-cloze": 120, "keywords": 120, "body-first": 80}
+    assert all(type(name) is str for name in found)
+
+
+def test_kinds_can_be_chosen() -> None:
+    assert made(kinds=(Kind.TITLE, Kind.BODY_FIRST)).counts() == {"title": 120, "body-first": 80}
+
+
+def test_titles_ask_for_passages_of_their_document_and_headings_for_their_section() -> None:
+    pairs = made(kinds=(Kind.TITLE, Kind.HEADING))
+    for pair in of_kind(pairs, Kind.TITLE):
+        assert pair.passage in DOCUMENTS[int(pair.query.split()[1])].text
+    for pair in of_kind(pairs, Kind.HEADING):
+        title, heading = pair.query.split(": ")
+        text = DOCUMENTS[int(title.split()[1])].text
+        assert pair.passage in text[text.index(f"## {heading}") :]
+
+
+def test_the_sentence_of_inverse_cloze_leaves_its_paragraph_nine_times_in_ten() -> None:
+    assert 2 <= sum(map(holds_its_query, of_kind(made(), Kind.INVERSE_CLOZE))) <= 25
+    for share, wanted in ((0.0, 120), (1.0, 0)):
+        assert sum(map(holds_its_query, of_kind(made(removed=share), Kind.INVERSE_CLOZE))) == wanted
+
+
+def holds_its_query(pair: Pair) -> bool:
+    asked = set(pair.query.lower().split())
+    return any(asked <= {word.lower() for word in words(one)} for one in sentences(pair.passage))
+
+
+def test_a_passage_has_one_text_in_all_its_pairs() -> None:
+    assert len(made().passages) == 120
+
+
+def test_body_first_asks_with_the_first_section_for_a_later_one() -> None:
+    pairs = of_kind(made(removed=0.0, drop_function_words=False), Kind.BODY_FIRST)
+    for pair in pairs:
+        text = next(one.text for one in DOCUMENTS if pair.passage in one.text)
+        assert pair.query in text[: text.index("##")]
+        assert pair.passage not in text[: text.index("##")]
+
+
+def test_cut_out_queries_have_no_function_words_unless_wanted() -> None:
+    cut_out = {Kind.INVERSE_CLOZE, Kind.BODY_FIRST, Kind.KEYWORDS}
+    for pair in (pair for kind in cut_out for pair in of_kind(made(), kind)):
+        assert not ENGLISH & set(pair.query.lower().split())
+    kept = of_kind(made(drop_function_words=False), Kind.INVERSE_CLOZE)
+    assert all("about the" in pair.query for pair in kept)
+
+
+def test_keywords_are_words_of_the_passage_the_rarer_the_likelier() -> None:
+    common = [Document(str(n), f"alpha beta gamma delta unique{n} rare{n} seldom{n} odd{n}") for n in range(100)]
+    # (below 200 passages no word is dropped for being common)
+    pairs = of_kind(made(common, kinds=(Kind.KEYWORDS,)), Kind.KEYWORDS)
+    assert len(pairs) == 100
+    drawn = [word for pair in pairs for word in pair.query.split()]
+    for pair in pairs:
+        assert set(pair.query.split()) <= set(pair.passage.split())
+        assert 2 <= len(pair.query.split()) <= 5
+    rare = sum(any(character.isdigit() for character in word) for word in drawn)
+    assert rare > 0.85 * len(drawn), "half of the words are rare, and five of eight are drawn at most"
+
+
+def test_the_same_seed_makes_the_same_pairs() -> None:
+    assert made(seed=1).fingerprint == made(seed=1).fingerprint != made(seed=2).fingerprint
+
+
+def test_one_document_more_changes_no_pair_before_it() -> None:
+    # (keywords follow the corpus: a word that another document has is less rare)
+    kinds = (Kind.TITLE, Kind.HEADING, Kind.INVERSE_CLOZE, Kind.BODY_FIRST)
+    fewer, more = made(DOCUMENTS[:30], kinds=kinds), made(DOCUMENTS[:31], kinds=kinds)
+    assert [fewer.pair(link) for link in range(len(fewer))] == [more.pair(link) for link in range(len(fewer))]
+
+
+def test_long_documents_give_passages_from_all_their_parts() -> None:
+    pairs = made([document(number, sections=40) for number in range(10)], kinds=(Kind.TITLE,), per_document=8)
+    assert pairs.counts() == {"title": 80}
+
+
+def test_titles_and_headings_that_many_have_ask_for_nothing() -> None:
+    same = [Document(one.id, one.text.replace("## Part", "## Overview\n\n# Part"), "Report") for one in DOCUMENTS]
+    counts = made(same, kinds=(Kind.TITLE, Kind.KEYWORDS)).counts()
+    assert "title" not in counts
+    texts = [paragraph(np.random.default_rng(number)) for number in range(70)]
+    untitled = [Document(str(number), f"## Overview\n\n{text}") for number, text in enumerate(texts)]
+    assert "heading" not in made(untitled).counts()
+    named = [Document(str(number), f"## Overview {number}\n\n{text}") for number, text in enumerate(texts)]
+    assert made(named).counts()["heading"] == 70
+
+
+def test_what_stands_in_many_documents_is_no_passage_of_the_later_ones() -> None:
+    notice = "This notice of the owner stands in every document that there is and says the same each time it comes."
+    copied = [Document(one.id, f"{one.text}\n\n# Notice\n\n{notice}", one.title) for one in DOCUMENTS]
+    pairs = made(copied, kinds=(Kind.TITLE,))
+    assert pairs.passages.count(notice) == 1
+    assert sum(pair.passage == notice for pair in of_kind(pairs, Kind.TITLE)) == 1
+
+
+@pytest.mark.parametrize("documents", [[], DOCUMENTS[:2], [DOCUMENTS[0]] * 500, [Document("a", "same")] * 100])
+def test_a_tiny_corpus_is_refused_with_what_is_needed(documents: list[Document]) -> None:
+    with pytest.raises(InvalidInput, match=f"at least {LEAST_PASSAGES}") as caught:
+        made(documents)
+    assert caught.value.code == "corpus_too_small"
+    assert f"{len(documents):,} documents" in caught.value.detail
+
+
+@pytest.mark.parametrize("options", [{"kinds": ()}, {"passage_words": 5}, {"per_document": 0}, {"removed": 1.5}])
+def test_impossible_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        PairOptions(**options)  # type: ignore[arg-type]
+    assert caught.value.code == "bad_pair_options"
