@@ -31,7 +31,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=101,
         eos_token_id=102,
     )
-    LlamaForCausalLM(config).save_pretrained(path)
+    model = LlamaForCausalLM(config)
+    # any third piece ends an answer, so that some do end
+    model.generation_config.eos_token_id = list(range(1000, 30522, 3))
+    model.save_pretrained(path)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(WEIGHTS_ROOT / "standin" / "tokenizer.json"), eos_token="[SEP]", bos_token="[CLS]"
     )
@@ -40,23 +43,29 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_passage_has_its_questions(directory: Path) -> None:
-    generator = CausalQuestions(directory, each=2, question_pieces=8)
+    generator = CausalQuestions(directory, each=2, question_pieces=24)
     found = generator(PASSAGES)
     assert [len(several) for several in found] == [2] * len(PASSAGES)
+    assert all(line and "\n" not in line for several in found for line in several)
     assert generator(PASSAGES) == found
-    assert not any("\n" in line for several in found for line in several)
+
+
+def test_an_answer_that_was_cut_off_is_none(directory: Path) -> None:
+    cut = CausalQuestions(directory, each=16, question_pieces=2)(PASSAGES[:1])[0]
+    assert "" in cut
+    assert any(cut)
 
 
 def test_what_is_asked_follows_the_seed_and_the_passages_only(directory: Path) -> None:
     import torch
 
-    first = CausalQuestions(directory, seed=1, question_pieces=8)
+    first = CausalQuestions(directory, seed=1, question_pieces=24)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     found = first(PASSAGES[:2])
     assert torch.equal(torch.random.get_rng_state(), before), "the caller's random numbers are left alone"
-    assert CausalQuestions(directory, seed=1, question_pieces=8)(PASSAGES[:2]) == found
-    assert CausalQuestions(directory, seed=2, question_pieces=8)(PASSAGES[:2]) != found
+    assert CausalQuestions(directory, seed=1, question_pieces=24)(PASSAGES[:2]) == found
+    assert CausalQuestions(directory, seed=2, question_pieces=24)(PASSAGES[:2]) != found
 
 
 def test_the_fingerprint_follows_weights_and_options(directory: Path) -> None:

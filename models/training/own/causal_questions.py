@@ -15,11 +15,20 @@ INSTRUCTION = (
     "Write one short question that somebody would type into a search box and that this passage answers. "
     "Answer with the question only.\n\nPassage: {passage}"
 )
-# For models that were never taught to follow instructions.
-_EXAMPLES = (
-    "Passage: Water boils at a lower temperature on a mountain, since the air presses less.\n"
-    "Question: why does water boil sooner at high altitude\n\n"
-    "Passage: {passage}\nQuestion:"
+# Small models answer in the form that they were shown; without examples one of 135M parameters explained the passage.
+EXAMPLES = (
+    (
+        "Water boils at a lower temperature on a mountain than at the sea, since the air above presses less on it.",
+        "why does water boil sooner at high altitude",
+    ),
+    (
+        "To restore a snapshot, close the index first or restore it under another name with rename_pattern.",
+        "how to restore a snapshot into an open index",
+    ),
+    (
+        "The treaty of 1648 ended thirty years of war; delegates of both confessions had met in two towns.",
+        "which treaty ended the thirty years' war",
+    ),
 )
 
 
@@ -65,6 +74,8 @@ class CausalQuestions:
         self._model.to(device).eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        ends = self._model.generation_config.eos_token_id
+        self._ends = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_p": 0.95} if temperature else {}
         self._generation = {
             "max_new_tokens": question_pieces,
@@ -73,7 +84,7 @@ class CausalQuestions:
             **(sampling or {"do_sample": False}),
         }
         self.name = directory.resolve().name.lower()
-        asked = repr((self._generation, passage_pieces, seed, INSTRUCTION, _EXAMPLES))
+        asked = repr((self._generation, passage_pieces, seed, INSTRUCTION, EXAMPLES))
         self.fingerprint = texts_fingerprint([*(record(path).sha256 for path in weights), asked])
 
     def __call__(self, passages: Sequence[str]) -> list[list[str]]:
@@ -91,8 +102,9 @@ class CausalQuestions:
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(seed)
             answers = self._model.generate(**given, **self._generation)
-        written = self._tokenizer.batch_decode(answers[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
-        lines = [answer.strip().split("\n")[0] for answer in written]
+        found = answers[:, given["input_ids"].shape[1] :]
+        written = self._tokenizer.batch_decode(found, skip_special_tokens=True)
+        lines = [self._line(ids, answer) for ids, answer in zip(found.tolist(), written, strict=True)]
         return [lines[start : start + self._each] for start in range(0, len(lines), self._each)]
 
     def _prompt(self, passage: str) -> str:
@@ -100,9 +112,21 @@ class CausalQuestions:
         ids = self._tokenizer(clean, add_special_tokens=False, truncation=True, max_length=self._passage_pieces)
         cut = self._tokenizer.decode(ids["input_ids"], skip_special_tokens=True)
         if not self._tokenizer.chat_template:
-            return _EXAMPLES.format(passage=cut)
-        message = {"role": "user", "content": INSTRUCTION.format(passage=cut)}
-        return str(self._tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
+            shown = "".join(f"Passage: {example}\nQuestion: {question}\n\n" for example, question in EXAMPLES)
+            return f"{shown}Passage: {cut}\nQuestion:"
+        messages = [
+            {"role": role, "content": content}
+            for example, question in EXAMPLES
+            for role, content in (("user", INSTRUCTION.format(passage=example)), ("assistant", question))
+        ]
+        messages.append({"role": "user", "content": INSTRUCTION.format(passage=cut)})
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def _line(self, ids: Sequence[int], answer: str) -> str:
+        """The first line of an answer; empty when the model had not come to its end."""
+        line, broken, _ = answer.strip().partition("\n")
+        ended = bool(broken) or self._ends.intersection(ids)
+        return line if ended else ""
 
 
 def _weights(directory: Path) -> tuple[list[Path], dict[str, str]]:
