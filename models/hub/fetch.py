@@ -40,14 +40,15 @@ def fetch(name: str) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise NotFound(
             "hub_not_found",
-            f"The hub has no {name} that it shows without a login: check owner, name and revision, or give the path of "
-            f"a local directory ({_first_line(error)}).",
+            f"There is no directory {name} here, and the hub has none that it shows without a login: check owner, name "
+            f"and revision, or the path ({_first_line(error)}).",
         ) from None
     except Exception as error:  # the client and its HTTP library raise many kinds; what is left is no answer
         raise BackendUnavailable(
             "hub_unreachable",
-            f"{name} is not in the cache here and the hub gave no answer ({_first_line(error)}). Without a network, "
-            "copy the directory from a machine that has one and give its path.",
+            f"There is no directory {name} here, it is not in the hub's cache, and the hub gave no answer "
+            f"({_first_line(error)}). Without a network, copy the directory from a machine that has one and give its "
+            "path.",
         ) from None
 
 

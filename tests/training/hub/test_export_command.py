@@ -129,6 +129,8 @@ def test_what_would_be_exported_wrongly_is_refused(source: Path, tmp_path: Path,
         (lambda directory: None, ["--activation", "relu"], "bad_option"),
         (edit("idf.json", lambda table: table.update(Unheard=1.0)), ["--activation", "log1p_relu"], "bad_query_table"),
         (write("idf.json", "{"), ["--activation", "log1p_relu"], "bad_query_table"),
+        # nothing but the verification of what was made finds this one
+        (write("idf.json", '{"cat": 1.0}'), ["--activation", "log1p_relu"], "bad_query_table"),
         (remove("tokenizer.json"), ["--activation", "log1p_relu"], "bad_hub_layout"),
         (remove("idf.json"), [], "missing_checkpoint_file"),
     ],
