@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.encoder import Encoder
 from services.errors import ConfigurationError
-from services.manifest import MANIFEST, WEIGHTS_ROOT, Manifest, read_manifest, resolve
+from services.manifest import read_manifest, resolve
 
 STANDIN = "standin"
 DECODER = "MistralForSparseEncoding"
@@ -36,8 +36,3 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
     from models.onnx_encoder import BATCH_PIECES, OnnxSparseEncoder
 
     return OnnxSparseEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or BATCH_PIECES)
-
-
-def shipped_encoders() -> list[Manifest]:
-    """The manifests of the shipped encoders, by name."""
-    return [read_manifest(path.parent) for path in sorted(WEIGHTS_ROOT.glob(f"*/{MANIFEST}"))]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models.registry import load_encoder, shipped_encoders
+from models.registry import load_encoder
 from models.standin import EXPANSION, StandInEncoder
 from services.errors import ConfigurationError, InvalidInput
 from services.manifest import WEIGHTS_ROOT
@@ -66,12 +66,6 @@ def test_its_directory_serves_queries(encoder: StandInEncoder) -> None:
     query = table.encode("tree houses", 64)
     matching = encoder.encode(encoder.windows("a house in a tree"))[0].dot(query.by_id())
     assert matching > encoder.encode(encoder.windows("a boat on a lake"))[0].dot(query.by_id())
-
-
-def test_shipped_encoders_are_listed_by_name() -> None:
-    names = [manifest.name for manifest in shipped_encoders()]
-    assert "standin" in names
-    assert names == sorted(names)
 
 
 def test_an_unknown_name_says_what_there_is() -> None:
