@@ -126,15 +126,11 @@ def _join(directory: Path, part: Path, blocks: list[Path], rows: int, about: Map
             place += one[0]
         target.flush()
         del target
-    meta = {"format": _FORMAT, "rows": rows, "arrays": {name: _described(whole, name) for name in shapes}, **about}
+    meta = {"format": _FORMAT, "rows": rows, "arrays": list(shapes), **about}
     (whole / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     whole.replace(directory)
     shutil.rmtree(part, ignore_errors=True)
-
-
-def _described(directory: Path, name: str) -> int:
-    return (directory / f"{name}.npy").stat().st_size
 
 
 def _load(directory: Path, rows: int) -> Arrays | None:
@@ -144,12 +140,11 @@ def _load(directory: Path, rows: int) -> Arrays | None:
         if meta["format"] != _FORMAT or meta["rows"] != rows:
             return None
         found: Arrays = {}
-        for name, size in meta["arrays"].items():
+        for name in meta["arrays"]:
             path = directory / f"{name}.npy"
-            if path.stat().st_size != size:
-                return None
             # (an empty array cannot be mapped, and its file is shorter than a page)
-            found[name] = np.load(path, mmap_mode="r" if size > 4096 else None, allow_pickle=False)
+            mapped = path.stat().st_size > 4096
+            found[name] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found

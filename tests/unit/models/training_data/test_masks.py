@@ -46,6 +46,10 @@ def test_own_columns_may_stand_anywhere() -> None:
     assert masked([1, 2], [1, 0, 2], own=[2, 1]) == [[], []]
 
 
+def test_the_earlier_copy_of_an_own_passage_that_is_no_known_answer_is_left_out() -> None:
+    assert masked([1, 2], [0, 0], own=[1, 0]) == [[0], [1]]
+
+
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.lists(st.integers(-1, 2), max_size=8))
 def test_own_columns_stay_and_no_answer_is_a_negative(links: list[int], negatives: list[int]) -> None:
     queries, own_passages = PAIRS.query_rows[links], PAIRS.passage_rows[links]

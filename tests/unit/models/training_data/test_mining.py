@@ -89,9 +89,9 @@ def test_what_the_teacher_takes_for_an_answer_is_no_negative() -> None:
 def test_a_pair_with_a_negative_score_keeps_only_what_scores_less() -> None:
     pairs = PairSet.of([Pair("q0", "p0"), Pair("q1", "p1"), Pair("q2", "p2")])
     points = np.array([[1.0], [0.1], [0.2]], dtype=np.float16)
-    teacher = DenseVectors("x", points, np.array([[-0.5], [-0.4], [-0.9]], dtype=np.float16))
-    found = mine(pairs, [np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)], MiningRule(1, 2, 0, 0.9), teacher)
-    assert found.rows[0].tolist() == [2]
+    teacher = DenseVectors("x", points, np.array([[-0.5], [-0.47], [-0.9]], dtype=np.float16))
+    found = mine(pairs, [np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)], MiningRule(2, 2, 0, 0.9), teacher)
+    assert found.rows[0].tolist() == [2, -1]
 
 
 def test_several_lists_are_one_pool() -> None:

@@ -67,6 +67,9 @@ def test_a_killed_run_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest
     resumed = Asking()
     pairs = generated_pairs(PASSAGES, resumed, tmp_path)
     assert resumed.asked == PASSAGES[6:]
+    again = Asking()
+    generated_pairs(PASSAGES, again, tmp_path)
+    assert not again.asked, "what was torn has left nothing in the file"
     assert pairs.fingerprint == generated_pairs(PASSAGES, Asking(), tmp_path / "fresh").fingerprint
 
 
