@@ -57,6 +57,50 @@ def ablation(
 
 
 @app.command()
+def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
+    corpus: Annotated[Path, typer.Argument(help="JSON lines with id, title and text (packed or not), or a directory")],
+    out: Out,
+    judgements: Annotated[
+        Path | None, typer.Option(help="a judged collection (BEIR layout) to report on; nothing is chosen by it")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="encoder to start from; none: that of the settings")] = None,
+    teacher: Annotated[
+        str, typer.Option(help="dense teacher, see `sparsewell train teachers`; `none` learns from BM25 and the start")
+    ] = "bge-small-en-v1.5-int8",
+    generator: Annotated[
+        Path | None, typer.Option(help="directory of a causal language model that writes questions")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 300,
+    batch: Annotated[int, typer.Option(min=2, help="pairs a step")] = 24,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-1)] = 3e-5,
+    regulariser: Annotated[float, typer.Option(min=0, help="weight of the regulariser; more makes sparser")] = 0.002,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    name: Name = None,
+) -> None:
+    """Train an encoder for a corpus alone: no queries and no judgements needed. Writes OUT/NAME and OUT/report.md."""
+    with _session() as show:
+        from cli.training.questions import questions
+        from models.training.own.run import OwnOptions, train_own
+        from services.settings import Settings
+
+        begun = start or Settings.read().encoder
+        dense = [] if teacher == "none" else [("dense", teacher, 0.5)]
+        options = OwnOptions(
+            begun,
+            [*dense, ("bm25", "", 0.3), ("sparse", begun, 0.2)],
+            steps=steps,
+            batch=batch,
+            learning_rate=learning_rate,
+            regulariser_weight=regulariser,
+            judgements=judgements,
+            seed=seed,
+            more=questions(generator, begun, out, show) if generator else None,
+        )
+        train_own(corpus, out, options, name=name or out.resolve().name, show=show)
+    print((out / "report.md").read_text(encoding="utf-8"))
+
+
+@app.command()
 def teachers(
     fetch: Annotated[list[str] | None, typer.Argument(help="models to fetch now; none: list them")] = None,
 ) -> None:

@@ -52,7 +52,13 @@ def opened_start(start: str, out: Path) -> str:
 
 
 def prepare(
-    recipe: TrainingRecipe, out: Path, show: Show, *, vectors: Path | None = None, index: IndexSource | None = None
+    recipe: TrainingRecipe,
+    out: Path,
+    show: Show,
+    *,
+    vectors: Path | None = None,
+    index: IndexSource | None = None,
+    judged: Sequence[Judged] = (),
 ) -> Material:
     """Reads and computes everything of a recipe; `vectors` is where teachers' vectors are kept (OUT/vectors).
 
@@ -68,7 +74,7 @@ def prepare(
             refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
             show.say(f"{report.name}: {refused}: {'; '.join(report.examples)}")
     pairs = mixture.pairs
-    judged = [Judged.of(read_collection(one), recipe.evaluate_documents) for one in recipe.collections]
+    judged = [*judged, *(Judged.of(read_collection(one), recipe.evaluate_documents) for one in recipe.collections)]
     if recipe.held_out:
         parts = split(pairs, recipe.held_out, recipe.seed, most=_MOST_HELD_OUT)
         pairs = parts.train

@@ -10,6 +10,7 @@ from typing import Any
 
 from models.training.ablation import Row, variants
 from models.training.curve import read_curve
+from models.training.evaluation import Judged
 from models.training.packaging import encoder_name, package
 from models.training.prepare import IndexSource, opened_start, prepare
 from models.training.recipe import TrainingRecipe
@@ -27,12 +28,14 @@ def run(
     show: Show | None = None,
     record: dict[str, Any] | None = None,
     index: IndexSource | None = None,
+    judged: Sequence[Judged] = (),
 ) -> Path:
     """Trains by the recipe and returns the model directory OUT/NAME, whose name is that of OUT unless given.
 
     What is there already is not done again.
 
-    `record` is added to the manifest's training record; `index` has the candidates of negatives.index.
+    `judged` is evaluated on beside the recipe's collections; `record` is added to the manifest's training record;
+    `index` has the candidates of negatives.index.
 
     Raises ConfigurationError and InvalidInput, see `models.training.prepare` and `models.training.run`.
     """
@@ -40,7 +43,7 @@ def run(
     chosen = encoder_name(name or out.resolve().name)
     began = time.monotonic()
     recipe = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
-    material = prepare(recipe, out, show, index=index)
+    material = prepare(recipe, out, show, index=index, judged=judged)
     best = train(recipe, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
     made = package(best, out / chosen, recipe, material, read_curve(out), record or {})
     show.say(f"Done after {time.monotonic() - began:,.0f} s.")

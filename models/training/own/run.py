@@ -1,0 +1,183 @@
+"""`sparsewell train own`: an encoder for a corpus that has neither queries nor judgements."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.export.collection import read_collection
+from models.export.machine import cpu_name
+from models.training.curve import read_curve
+from models.training.evaluation import Judged
+from models.training.json_lines import ReadReport
+from models.training.own.compare import Served, compare, served
+from models.training.own.corpus import corpus_file, read_corpus
+from models.training.own.make_pairs import PairOptions, own_pairs
+from models.training.own.report import NEW, OLD, sureness, write_report
+from models.training.pair_files import write_pairs
+from models.training.pairs import PairSet, join, split
+from models.training.recipe import TrainingRecipe, parse
+from models.training.show import Show, Silent
+from models.training.whole_run import run
+from services.manifest import read_manifest, resolve
+
+_MOST_HELD_OUT = 500
+More = Callable[[PairSet], PairSet]
+
+
+@dataclass(frozen=True)
+class OwnOptions:
+    """What can be chosen; the rest follows from the corpus and the start.
+
+    `teachers` are (kind, name, weight); `judgements` is a judged collection in BEIR layout, used to report and never
+    to choose. `more` adds pairs, generated questions for instance.
+    """
+
+    start: str
+    teachers: Sequence[tuple[str, str, float]]
+    steps: int = 300
+    batch: int = 24
+    learning_rate: float = 3e-5
+    regulariser_weight: float = 0.002
+    passage_pieces: int = 192
+    judgements: Path | None = None
+    # passages among which a held-out query looks for its own, and which the learning curve encodes each time
+    among: int = 5000
+    curve_documents: int = 600
+    seed: int = 0
+    pairs: PairOptions = field(default_factory=PairOptions)
+    more: More | None = None
+
+
+def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: Show | None = None) -> Path:
+    """Makes pairs, trains from the start, compares on what was held out, reports. Returns the model directory.
+
+    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `models.training.whole_run.run` does.
+    """
+    show = show or Silent()
+    clock = _Clock()
+    with clock.stage("pairs"):
+        report = ReadReport(str(corpus_file(corpus)))
+        documents = list(read_corpus(corpus, report))
+        if report.refused:
+            refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
+            show.say(f"{refused}: {'; '.join(report.examples)}")
+        pairs = own_pairs(documents, options.pairs)
+        if options.more is not None:
+            pairs = join([pairs, options.more(pairs)])
+        parts = split(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
+        out.mkdir(parents=True, exist_ok=True)
+        write_pairs(out / "pairs.jsonl.gz", (parts.train.pair(link) for link in range(len(parts.train))))
+    show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(parts.held_out):,} of them held out.")
+    judged = _held_out(parts.train, parts.held_out, options.among, options.seed)
+    recipe = _recipe(options, out)
+    with clock.stage("training"):
+        made = run(recipe, out, name=name, show=show, judged=[_smaller(judged, options.curve_documents)])
+    with clock.stage("comparing"):
+        encoders, compared = _compare(options, made, judged, show)
+    sureness(compared)
+    write_report(
+        out,
+        {
+            "corpus": {"name": corpus_file(corpus).parent.name or corpus.name, "documents": len(documents)},
+            "pairs": pairs.counts(),
+            "held_out": len(parts.held_out),
+            "start": options.start,
+            "model": str(made),
+            "steps": recipe.steps,
+            "batch": recipe.batch,
+            "teachers": ", ".join(" ".join(filter(None, (*one[:2], f"{one[2]:g}"))) for one in options.teachers),
+            "seconds": clock.seconds,
+            "machine": f"{multiprocessing.cpu_count()} cores of {cpu_name()}",
+            "recipe": json.loads(recipe.model_dump_json()),
+        },
+        compared,
+        read_curve(out),
+        encoders,
+    )
+    show.say(f"The report is {out / 'report.md'}.")
+    return made
+
+
+def _recipe(options: OwnOptions, out: Path) -> TrainingRecipe:
+    manifest = read_manifest(resolve(options.start))
+    return parse(
+        {
+            "start": options.start,
+            "pairs": [{"path": out / "pairs.jsonl.gz"}],
+            "teachers": [{"kind": kind, "name": name, "weight": weight} for kind, name, weight in options.teachers],
+            "encoder": {
+                "activation": (manifest.model_extra or {}).get("activation", "log1p_relu"),
+                "passage_pieces": options.passage_pieces,
+            },
+            "held_out": 0.0,
+            "steps": options.steps,
+            "batch": options.batch,
+            "learning_rate": options.learning_rate,
+            "regulariser_weight": options.regulariser_weight,
+            "evaluate_every": max(1, options.steps // 6),
+            "seed": options.seed,
+            "licence": manifest.licence,
+        },
+        "the recipe made of the options",
+    )
+
+
+def _held_out(train: PairSet, held_out: PairSet, among: int, seed: int) -> Judged:
+    """The held-out queries, to be answered among their own passages and those of training."""
+    own = Judged.held_out(held_out)
+    known = set(own.documents)
+    others = [text for text in train.passages if text not in known]
+    drawn = np.random.default_rng(seed).permutation(len(others))[: max(0, among - len(own.documents))]
+    return Judged(own.name, own.documents + [others[place] for place in np.sort(drawn)], own.queries, own.grades)
+
+
+def _smaller(judged: Judged, documents: int) -> Judged:
+    """For the curve: the held-out passages (they come first) and fewer others."""
+    needed = 1 + max((place for grades in judged.grades for place in grades), default=0)
+    return Judged(judged.name, judged.documents[: max(documents, needed)], judged.queries, judged.grades)
+
+
+def _compare(
+    options: OwnOptions, made: Path, judged: Judged, show: Show
+) -> tuple[dict[str, Served], dict[str, dict[str, Any]]]:
+    """Both encoders as they are served, on the held-out queries and on the judged collection where there is one."""
+    sets = [judged]
+    if options.judgements is not None:
+        collection = read_collection(options.judgements)
+        sets.append(Judged.of(collection, len(collection.ids)))
+    compared: dict[str, dict[str, Any]] = {}
+    for one in sets:
+        encoders: dict[str, Served] = {}
+        for title, directory in ((OLD, options.start), (NEW, str(made))):
+            encoders[title] = served(directory, one.documents, _stage(show, f"{one.name} by the {title} encoder"))
+        compared[one.name] = compare(one, encoders)
+    return encoders, compared
+
+
+def _stage(show: Show, title: str) -> Callable[[int, int], None]:
+    def done(count: int, total: int) -> None:
+        show.step(title, count, total)
+
+    return done
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 1)
