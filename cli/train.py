@@ -115,7 +115,27 @@ def teachers(
             print(f"{name}: {known.what}; {known.megabytes} MB; {known.licence}")
         return
     for name in fetch:
-        print(f"{name}: {fetched(name, cache_dir(LocalSettings.read()) / 'models', print)}")
+        print(f"{name}: {fetched(name, cache_dir(LocalSettings.read()), print)}")
+
+
+@app.command()
+def passages(
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines that `sparsewell load` takes")],
+) -> None:
+    """Write the passages of a recipe as documents: loaded into an index, its searches give hard negatives."""
+    import json
+
+    from models.training.index_candidates import passage_documents
+    from models.training.mixing import PairFile, read_mixture
+    from models.training.recipe import read_recipe
+
+    given = read_recipe(recipe)
+    files = [PairFile(one.path, weight=one.weight, cap=one.cap) for one in given.pairs]
+    with output.open("w", encoding="utf-8") as file:
+        for document in passage_documents(read_mixture(files, given.seed).pairs):
+            file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    print(f"Load them with `sparsewell load {output} --index NAME`, and name that index in negatives.index.")
 
 
 def _index(api: str | None, index: str) -> "IndexSource | None":
@@ -146,6 +166,8 @@ def _session() -> Iterator["TrainingConsole"]:
     from cli.training.console import TrainingConsole
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that wait by burning their core made a step 20 times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import logging
 
     from datasets.utils.logging import disable_progress_bar

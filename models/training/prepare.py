@@ -99,7 +99,7 @@ def prepare(
 def _vectors(choice: TeacherChoice, pairs: PairSet, kept: Path, show: Show) -> tuple[Teacher, TeacherVectors]:
     teacher: Teacher
     if choice.kind == "dense":
-        teacher = open_dense(choice.name, cache_dir(LocalSettings.read()) / "models", show.say)
+        teacher = open_dense(choice.name, cache_dir(LocalSettings.read()), show.say)
     elif choice.kind == "sparse":
         teacher = SparseTeacher(choice.name)
     else:

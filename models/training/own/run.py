@@ -116,8 +116,9 @@ def _recipe(options: OwnOptions, out: Path) -> TrainingRecipe:
             "teachers": [{"kind": kind, "name": name, "weight": weight} for kind, name, weight in options.teachers],
             "encoder": {
                 "activation": (manifest.model_extra or {}).get("activation", "log1p_relu"),
-                "passage_pieces": options.passage_pieces,
+                "passage_pieces": min(options.passage_pieces, manifest.max_pieces),
             },
+            "consistency": {"within": 10},
             "held_out": 0.0,
             "steps": options.steps,
             "batch": options.batch,

@@ -1,0 +1,156 @@
+"""`sparsewell train` as a person gives it: real processes, killed in the middle, and what they leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
+
+from models.export.order import Order, carry_out
+from models.registry import load_encoder
+from models.training.curve import read_curve
+from services.query_table import QueryTable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "cli.main", "train", *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, text=True, capture_output=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("toy")
+    return toy_start(root / "start"), toy_files(root / "files")
+
+
+def write_recipe(path: Path, content: dict[str, object]) -> Path:
+    """JSON's values are TOML's but for true and false, which the toy has none of."""
+    top = [
+        f"{key} = {json.dumps(value)}" for key, value in content.items() if key not in ("pairs", "encoder", "teachers")
+    ]
+    tables = [f"[encoder]\n{_lines(content['encoder'])}"]
+    for name in ("pairs", "teachers"):
+        tables += [f"[[{name}]]\n{_lines(one)}" for one in content.get(name, [])]  # type: ignore[attr-defined]
+    path.write_text("\n".join([*top, *tables]) + "\n")
+    return path
+
+
+def _lines(members: object) -> str:
+    assert isinstance(members, dict)
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in members.items())
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_in_an_encoder(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = write_recipe(
+        tmp_path / "recipe.toml",
+        toy_recipe(*toy, steps=400, evaluate_every=50, teachers=[{"kind": "bm25"}], distillation_scale=1.0),
+    )
+    out = tmp_path / "toy-encoder"
+    with subprocess.Popen(command("sparse", recipe, "--out", out), cwd=ROOT, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("checkpoints/checkpoint-*/complete.json")):
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    reached = max(entry["step"] for entry in read_curve(out))
+    assert 0 < reached < 400
+    found = run("sparse", recipe, "--out", out)
+    assert found.returncode == 0, found.stderr
+    assert [entry["step"] for entry in read_curve(out)] == list(range(0, 401, 50))
+    directory = out / "toy-encoder"
+    encoder, table = load_encoder(str(directory)), QueryTable.load(directory)
+    assert encoder.manifest.name == "toy-encoder"
+    [vector] = encoder.encode(encoder.windows("so tella and"))
+    assert vector.dot(table.encode("aska", 10).by_id()) > vector.dot(table.encode("askb", 10).by_id())
+    training = json.loads((directory / "manifest.json").read_text())["training"]
+    assert training["pairs"] == {"pairs": len({(one["query"], one["passage"]) for one in toy_lines(240)})}
+    assert training["best"]["ndcg_at_10"] > training["first"]["ndcg_at_10"]
+
+
+def test_an_ablation_prints_what_each_part_is_worth(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.toml", toy_recipe(*toy))
+    found = run("ablation", recipe, "--out", tmp_path / "out", "--only", "no expansion")
+    assert found.returncode == 0, found.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]}
+    # what no word matches is found by expansion only
+    assert rows["whole"]["sparse"] > 0.6
+    assert rows["no expansion"]["sparse"] < 0.1
+    assert "| no expansion | " in found.stdout
+    again = run("ablation", recipe, "--out", tmp_path / "out", "--only", "no expansion")
+    assert again.stdout == found.stdout
+    assert "Training" not in again.stderr  # (finished variants are read, not trained)
+
+
+def test_own_needs_documents_only(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    carry_out(Order(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
+    corpus = tmp_path / "corpus.jsonl"
+    filler = ["so", "and", "of", "the", "a"]
+    with corpus.open("w") as file:
+        for number, line in enumerate(toy_lines(160)):
+            text = (
+                f"The {line['passage']} dogs {filler[number % 5]} house number {number}. A cat {line['query']} and so."
+            )
+            file.write(json.dumps({"id": f"d{number}", "title": f"{line['query']} {number}", "text": text}) + "\n")
+        file.write("no json\n")
+    out = tmp_path / "own-toy"
+    found = run(
+        "own", corpus, "--out", out, "--start", tmp_path / "toy-start", "--teacher", "none", "--steps", "12", "--batch",
+        "8", "--judgements", toy[1] / "toy",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "1 of 161 lines left out" in found.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert set(report["compared"]) == {"held out", "toy"}
+    assert set(report["compared"]["toy"]["ndcg_at_10"]) == {
+        "bm25", "start", "start with bm25", "new", "new with bm25",
+    }  # fmt: skip
+    assert report["pairs"]
+    assert report["seconds"].keys() == {"pairs", "training", "comparing"}
+    for picture in ("quality.png", "learning.png", "weights.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+        assert picture in found.stdout
+    assert load_encoder(str(out / "own-toy")).manifest.licence == "unstated"
+    assert "points of NDCG@10 over the start" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "has no documents"),
+        (['{"id": "a", "text": "one document only, of a few words"}'], "training needs at least 64"),
+    ],
+)
+def test_a_corpus_that_is_too_small(toy: tuple[Path, Path], tmp_path: Path, lines: list[str], said: str) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(line + "\n" for line in lines))
+    found = run("own", corpus, "--out", tmp_path / "out", "--start", "bootstrap-minilm-l6", "--teacher", "none")
+    assert found.returncode == 1
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_recipe_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('start = "x"\nsteps = -1\n[[pairs]]\npath = "p"\n')
+    found = run("sparse", path, "--out", tmp_path / "out")
+    assert found.returncode == 1
+    assert "steps: Input should be greater than or equal to 1" in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_teachers_are_listed_with_their_licences() -> None:
+    found = run("teachers")
+    assert found.returncode == 0
+    assert "bge-small-en-v1.5: 33M" in found.stdout
+    assert "MIT" in found.stdout
