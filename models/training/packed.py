@@ -26,8 +26,7 @@ class Packing:
 
     `offsets` int64 [documents + 1]: document i has the tokens from offsets[i] to offsets[i + 1]. `positions` [tokens]:
     the place of each in its row. `rows` [documents, longest] holds the tokens of each document, the last repeated, and
-    `real` is true where it is not a repetition (and at the first place of a document without tokens, so that no row of
-    attention is all masked: softmax over nothing is NaN, in the gradient too).
+    `real` is true where it is not a repetition.
     """
 
     counted: Tensor
@@ -48,7 +47,7 @@ class Packing:
         last = (lengths - 1).clamp(min=0)[:, None]
         rows = (offsets[:-1, None] + torch.minimum(steps, last)).clamp(max=max(int(offsets[-1]) - 1, 0))
         positions = torch.arange(mask.shape[1], device=mask.device).expand_as(counted)[counted]
-        return cls(counted, offsets, positions, rows, steps <= last, longest)
+        return cls(counted, offsets, positions, rows, steps < lengths[:, None], longest)
 
 
 def packed_states(body: nn.Module, input_ids: Tensor, packing: Packing) -> Tensor:
@@ -96,9 +95,7 @@ def packed_attention(
         dropout_p=dropout,
         scale=scaling,
     )
-    steps = torch.arange(packing.longest, device=query.device)[None]
-    kept = steps < packing.offsets.diff()[:, None]
-    return out.transpose(1, 2)[kept][None], None
+    return out.transpose(1, 2)[packing.real][None], None
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -89,7 +89,17 @@ def test_passages_are_cut_at_their_longest_length(start: Path) -> None:
     encoder = build(start, passage_pieces=10)
     assert encoder.preprocess(["a " * 50], task="document")["input_ids"].shape == (1, 10)
     assert encoder.preprocess(["a " * 50], task="query")["input_ids"].shape == (1, 50)
-    ids = encoder.preprocess(["a b"], task="document")["input_ids"][0].tolist()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_passages_are_opened_and_closed_as_the_workers_do_it(tmp_path: Path, named: bool) -> None:
+    """Also where tokenizer.json says nothing of it, and tokenizer_config.json names a class that adds nothing."""
+    start = make_start(tmp_path / "start")
+    if named:
+        special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+        content = {"tokenizer_class": "TokenizersBackend", **special}
+        (start / "tokenizer_config.json").write_text(json.dumps(content))
+    ids = build(start).preprocess(["a b"], task="document")["input_ids"][0].tolist()
     assert ids == [ID["[CLS]"], ID["a"], ID["b"], ID["[SEP]"]]
 
 
@@ -133,11 +143,13 @@ def test_the_query_table_stays_at_zero_or_above(start: Path) -> None:
     table = encoder[0].sub_modules["query"][0]
     encoder.train()
     optimiser = torch.optim.SGD(parameter_groups(encoder, 0.0, 10.0, 0.0))
-    features = encoder.preprocess(["cat é", "dog"], task="query")
-    encoder(dict(features), task="query")["sentence_embedding"][:, [ID["cat"], ID["[UNK]"]]].sum().backward()
+    features = encoder.preprocess(["cat", "dog ☃"], task="query")
+    found = encoder(dict(features), task="query")["sentence_embedding"]
+    assert ID["[UNK]"] in features["input_ids"][1]
+    (found[:, ID["cat"]].sum() - found[:, ID["[UNK]"]].sum()).backward()
     for _ in range(10):
         optimiser.step()
-    assert table.weight[ID["cat"]] < 0
+    assert table.weight[ID["cat"]] < 0 < table.weight[ID["[UNK]"]]
     found = encoder(dict(features), task="query")["sentence_embedding"]
     assert (found >= 0).all() and found[0, ID["cat"]] == 0 and (found[:, sorted(EXCLUDED)] == 0).all()
     # a weight at zero still gets its gradient, so it can come back

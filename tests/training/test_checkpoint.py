@@ -86,12 +86,13 @@ def test_a_checkpoint_is_a_start(tmp_path: Path) -> None:
     assert {"config.json", "model.safetensors", "tokenizer.json", "query_weights.json", "idf.json", RECIPE} <= names
 
 
-def test_a_nan_leaves_the_last_checkpoint_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_a_nan_leaves_the_last_checkpoint_alone(tmp_path: Path, side: str) -> None:
     encoder = build_encoder(make_start(tmp_path / "start"), EncoderRecipe(passage_pieces=16), device="cpu")
     save_checkpoint(encoder, tmp_path / "checkpoint")
     before = (tmp_path / "checkpoint" / "model.safetensors").read_bytes()
     with torch.no_grad():
-        encoder[0].sub_modules["query"][0].weight[-1] = float("nan")
+        next(encoder[0].sub_modules[side].parameters())[-1] = float("nan")
     with pytest.raises(InvalidInput) as caught:
         save_checkpoint(encoder, tmp_path / "checkpoint")
     assert caught.value.code == "not_finite_weights"

@@ -93,11 +93,12 @@ def test_no_mask_of_all_tokens_by_all_tokens_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_on_a_gpu_variable_length_attention_gives_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", [True, False], ids=["variable length", "padded for attention"])
+def test_on_a_gpu_states_are_those_of_the_cpu(tmp_path: Path, half: bool) -> None:
     padded, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12, 3, 7, 0, 1])
     wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
         found = packed_states(packed.cuda(), ids.cuda(), Packing.of(mask.cuda()))
     torch.testing.assert_close(found.float().cpu(), wanted, atol=0.1, rtol=0.1)
 
