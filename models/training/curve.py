@@ -50,8 +50,9 @@ def read_curve(out: Path) -> list[dict[str, Any]]:
 class CurveEvaluator(BaseEvaluator):
     """Evaluates on each collection, writes curve.jsonl, keeps the best encoder in `best`, copies both out.
 
-    The best has the highest mean NDCG@10 of the encoder alone. `save(model, directory)` writes an exportable
-    checkpoint. A machine that is lost takes its checkpoints along, so everything goes to `copy_to` each time.
+    The best has the highest mean NDCG@10 of the encoder alone over `judged`; `reported` are only shown.
+    `save(model, directory)` writes an exportable checkpoint. A machine that is lost takes its checkpoints along, so
+    everything goes to `copy_to` each time.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class CurveEvaluator(BaseEvaluator):
         out: Path,
         save: Callable[[SparseEncoder, Path], None],
         *,
+        reported: Sequence[Judged] = (),
         copy_to: Path | None = None,
         report: Callable[[dict[str, Any]], None] = lambda entry: None,
     ) -> None:
         super().__init__()
         self.primary_metric = "mean"
-        self._judged, self._out, self._save, self._copy_to, self._report = judged, out, save, copy_to, report
+        self._judged, self._reported, self._out, self._save = judged, reported, out, save
+        self._copy_to, self._report = copy_to, report
         self._begun = time.monotonic()
         earlier = read_curve(out)
         self._seconds = max((entry["seconds"] for entry in earlier), default=0.0)
@@ -80,9 +83,9 @@ class CurveEvaluator(BaseEvaluator):
                 lambda texts: vectors(model.encode_document, texts),
                 lambda texts: vectors(model.encode_query, texts),
             )
-            for judged in self._judged
+            for judged in (*self._judged, *self._reported)
         }
-        mean = sum(one["sparse"] for one in found.values()) / len(found)
+        mean = sum(found[judged.name]["sparse"] for judged in self._judged) / len(self._judged)
         mean = round(mean, 4)
         entry = {
             "step": steps,

@@ -93,7 +93,8 @@ def prepare(
     idf = passage_idf(Pieces.load(start.directory / "tokenizer.json"), pairs.passages, excluded_pieces(start.pieces))
     negatives = _negatives(recipe, pairs, found, kept, show, index)
     order = replace(mixture, pairs=pairs).epoch(recipe.seed, 0)
-    return Material(pairs, order, negatives, ensemble, idf, judged)
+    reported = [Judged.of(read_collection(one), recipe.evaluate_documents) for one in recipe.reported]
+    return Material(pairs, order, negatives, ensemble, idf, judged, reported)
 
 
 def _vectors(choice: TeacherChoice, pairs: PairSet, kept: Path, show: Show) -> tuple[Teacher, TeacherVectors]:

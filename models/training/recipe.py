@@ -96,7 +96,8 @@ class TrainingRecipe(_Part):
     gradient_norm: float = Field(1.0, gt=0)
     evaluate_every: int = Field(200, ge=1)
     held_out: float = Field(0.02, ge=0, lt=0.5, description="share of the passages that are kept for evaluation")
-    collections: tuple[Path, ...] = Field((), description="judged collections (BEIR layout) to evaluate on")
+    collections: tuple[Path, ...] = Field((), description="judged collections (BEIR layout) that choose the best")
+    reported: tuple[Path, ...] = Field((), description="judged collections that are shown and choose nothing")
     evaluate_documents: int = Field(2000, ge=10, description="documents of a collection that an evaluation encodes")
     seed: int = 0
     licence: str = Field("unstated", min_length=1, description="of the encoder that is made, for its manifest")
@@ -143,6 +144,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
             "start": _resolved(base, recipe.start),
             "pairs": tuple(pair.model_copy(update={"path": base / pair.path}) for pair in recipe.pairs),
             "collections": tuple(base / directory for directory in recipe.collections),
+            "reported": tuple(base / directory for directory in recipe.reported),
         }
     )
 

@@ -39,7 +39,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 @dataclass(frozen=True)
 class Material:
     """What a run learns from: links and their order in an epoch, hard negatives int32 [links, count], the teachers, IDF
-    float32 [vocabulary], and what it is evaluated on."""
+    float32 [vocabulary], what chooses the best checkpoint, and what is only shown."""
 
     pairs: PairSet
     order: Rows
@@ -47,6 +47,7 @@ class Material:
     teachers: Ensemble | None
     idf: Weights
     judged: Sequence[Judged]
+    reported: Sequence[Judged] = ()
 
 
 def _arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
@@ -125,7 +126,9 @@ def train(
         parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
     )
     schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
-    evaluator = CurveEvaluator(material.judged, out, save_checkpoint, copy_to=copy_to, report=evaluated)
+    evaluator = CurveEvaluator(
+        material.judged, out, save_checkpoint, reported=material.reported, copy_to=copy_to, report=evaluated
+    )
     trainer = CarefulTrainer(
         model=model,
         args=arguments,

@@ -109,3 +109,10 @@ def test_variants_by_name() -> None:
 def test_the_table_shows_points() -> None:
     shown = table([Row(WHOLE, 0.4, 0.5, 100, 1.5, 60), Row("no expansion", 0.38, 0.51, 40, 0.5, 50)])
     assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "models/training/recipes").glob("*.toml")))
+def test_committed_recipes_can_be_read(path: Path) -> None:
+    found = read_recipe(path)
+    assert found.pairs[0].path.parent == path.parent / "pairs"
+    assert not found.collections  # what is reported as a result chooses nothing
