@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from models.batching import length_batches
+from models.decoder.memory import cpu_dtype, out_of_memory
 from models.decoder.module import FILES, EchoSplade
 from models.decoder.sparse_encoder import load_sparse_encoder
 from models.encoder import PieceEncoder, finite_vector
@@ -30,7 +31,7 @@ class DecoderEncoder(PieceEncoder):
 
     `threads` is the number of processor threads (0: torch's default; it holds for the whole process), `batch_pieces`
     the budget of padded positions of one run of the model, `device` and `dtype` what torch calls them (None: a GPU
-    where there is one, bf16 on it, and what `cpu_dtype` says otherwise).
+    where there is one; bf16 unless the manifest's `precision` is float32 or the processor has no such product).
 
     A window's weights do not depend on its batch, up to rounding: in float32 by less than 1e-5 (a weight that lies on
     the border of two stored values may take the neighbour), in bf16 by less than .05.
@@ -54,12 +55,18 @@ class DecoderEncoder(PieceEncoder):
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else cpu_dtype())
+        self.dtype = dtype or self._own_dtype()
         self.batch_positions = batch_pieces or BATCH_POSITIONS.get(self.device.type, BATCH_POSITIONS["cpu"])
         self._model = load_sparse_encoder(directory, dtype=self.dtype, device=str(self.device)).eval()
         document = self._model[0].sub_modules["document"][0]
         assert isinstance(document, EchoSplade)  # noqa: S101 (load_sparse_encoder put it there)
         self._document = document
+
+    def _own_dtype(self) -> torch.dtype:
+        """What was written in 32 bits is computed in 32; the rest in 16, where the hardware does that."""
+        if (self.manifest.model_extra or {}).get("precision") == "float32":
+            return torch.float32
+        return torch.bfloat16 if self.device.type == "cuda" else cpu_dtype()
 
     def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
         """As `models.encoder.Encoder.encode`. Where the device's memory ends, the budget is halved for good.
@@ -86,8 +93,8 @@ class DecoderEncoder(PieceEncoder):
         """`run`; None after the memory was not enough and the budget was halved."""
         try:
             return self.run(rows)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except RuntimeError as error:
+            if not out_of_memory(error):
                 raise
         # (outside of the handler, where the error's frames no longer hold the tensors)
         if self.device.type == "cuda":
@@ -109,13 +116,3 @@ class DecoderEncoder(PieceEncoder):
             weights = self._model(features, task="document")["sentence_embedding"]
             heaviest = torch.topk(weights, min(self.manifest.top_k, weights.shape[1]), dim=1)
             return heaviest.indices.cpu().numpy(), heaviest.values.float().cpu().numpy()
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # On a processor torch raises a bare RuntimeError of its allocator.
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def cpu_dtype() -> torch.dtype:
-    """bf16 where the processor multiplies it in hardware, otherwise float32: see docs/mistral-splade.md for times."""
-    return torch.float32

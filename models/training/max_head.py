@@ -80,7 +80,7 @@ class _MaxHead(torch.autograd.Function):
     ) -> Tensor:
         wanted = learning and any(ctx.needs_input_grad[:3])
         with torch.autocast(states.device.type, enabled=False):
-            largest, places = _largest_logits(states, weight, offsets, places=wanted)
+            largest, places = largest_logits(states, weight, offsets, places=wanted)
             if bias is not None:
                 largest += bias.float()
             weights = largest.relu_().log1p_()
@@ -113,7 +113,7 @@ class _MaxHead(torch.autograd.Function):
         return to_states, to_weight, to_bias, None, None, None
 
 
-def _largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: bool) -> tuple[Tensor, Tensor]:
+def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: bool) -> tuple[Tensor, Tensor]:
     """For each document and piece the largest logit, float32, and the token that has it, int32 (empty if not asked).
 
     A document without tokens has -inf and the token 0.

@@ -20,7 +20,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU her
 INTERPRETED = """
 import json, sys, torch
 from models.training import triton_head
-from models.training.max_head import _largest_logits
+from models.training.max_head import largest_logits
 
 torch.manual_seed(0)
 found = []
@@ -31,7 +31,7 @@ for dtype in (torch.float32, torch.float16):
         states = torch.randn(int(offsets[-1]), width).to(dtype)
         weight = torch.randn(vocabulary, width)
         best, place = triton_head.largest_logits(states, weight, offsets)
-        wanted, token = _largest_logits(states.float(), weight.to(dtype).float(), offsets, places=True)
+        wanted, token = largest_logits(states.float(), weight.to(dtype).float(), offsets, places=True)
         filled = wanted.isfinite()
         found.append({
             "shape": list(best.shape) == [len(lengths), vocabulary],
