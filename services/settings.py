@@ -71,7 +71,9 @@ class Settings(EnvironmentSettings):
 
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
-    batch_pieces: int = Field(1024, gt=0, description="padded pieces per ONNX batch")
+    batch_pieces: int | None = Field(
+        None, gt=0, description="padded pieces of one run of the model; unset: what the encoder finds best"
+    )
 
     def model_post_init(self, _context: object) -> None:
         if self.job_days * 24 < self.idempotency_hours:

@@ -20,7 +20,11 @@ def add_adapters(decoder: Any, *, rank: int, alpha: int, dropout: float) -> int:
     inject_adapter_in_model(
         LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(PROJECTIONS)), decoder
     )
-    return sum(parameter.numel() for parameter in decoder.parameters() if parameter.requires_grad)
+    added = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    for parameter in added:
+        # peft gives them the type of the layer. A step of 1e-4 on a weight of 0.1 is less than bfloat16 can add.
+        parameter.data = parameter.data.float()
+    return sum(parameter.numel() for parameter in added)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ class DecoderRecipe(BaseModel):
     - `query_weighting`: `idf` is a fixed table over the passages, `learned` starts from it.
 
     The optimisation, AdamW with a linear warm-up and decay:
+    - `steps`: 0 calibrates and writes the model directory, untrained.
     - `batch` pairs a step; `mini_batch` of them are computed at once (None: all). Less memory, the same gradients, a
       third more time. It is halved by itself where the memory ends.
     - `precision`: of the frozen weights and the activations; adapters are float32 always. `auto` is bfloat16 where the
@@ -48,7 +49,7 @@ class DecoderRecipe(BaseModel):
     l0_threshold: int | None = Field(default=None, ge=1, le=65536)
     query_weighting: Literal["idf", "learned"] = "idf"
 
-    steps: int = Field(default=1000, ge=1)
+    steps: int = Field(default=1000, ge=0)
     batch: int = Field(default=32, ge=2)
     mini_batch: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)

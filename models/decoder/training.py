@@ -93,7 +93,8 @@ def train_decoder(
     resumed = last_checkpoint(work)
     if resumed is not None:
         log.info("going on from %s", resumed)
-    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    if recipe.steps:
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     record = {
         "method": "Mistral-SPLADE (arXiv 2408.11119) with a table for queries",
         "start": Path(start).name,

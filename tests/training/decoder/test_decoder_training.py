@@ -331,7 +331,7 @@ def test_the_command_trains_and_says_what_is_wrong(start: str, pairs: Path, tmp_
     main([*common, "--steps", "2", "--batch", "4", "--licence", "Apache-2.0"])
     assert load_encoder(str(tmp_path / "out")).manifest.licence == "Apache-2.0"
     assert load_sparse_encoder(tmp_path / "out", device="cpu").encode_query("wing").shape[0] > 300
-    for wrong, said in (["--steps", "0"], "steps"), (["--batch", "900"], "too_few_pairs"), (["--rank", "x"], "rank"):
+    for wrong, said in (["--steps", "-1"], "steps"), (["--batch", "900"], "too_few_pairs"), (["--rank", "x"], "rank"):
         with pytest.raises(SystemExit, match=said):
             main([*common[:3], str(tmp_path / f"out{said}"), *common[4:], *wrong])
     assert read_recipe(None, {"batch": "16"}).batch == 16
@@ -354,3 +354,19 @@ def test_an_untied_head_is_trained_and_written(pairs: Path, tmp_path: Path) -> N
     assert encoder.manifest.model_extra is not None
     assert encoder.manifest.model_extra["head"] == "own"
     assert len(encoder.encode(encoder.windows("a warm wall"))[0]) > 5
+
+
+def test_adapters_are_trained_in_32_bits_on_weights_of_16(start: str, pairs: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"steps": 2, "precision": "bfloat16", "save_every": 2})
+    train_decoder(recipe, start, [pairs], tmp_path / "half")
+    state = load_file(tmp_path / "half.training" / "checkpoint-2" / TRAINABLE)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.bfloat16}
+    assert load_encoder(str(tmp_path / "half")).manifest.model_extra["precision"] == "bfloat16"  # type: ignore[index]
+
+
+def test_no_steps_at_all_write_the_calibrated_decoder(start: str, pairs: Path, tmp_path: Path) -> None:
+    done = train_decoder(RECIPE.model_copy(update={"steps": 0}), start, [pairs], tmp_path / "untrained")
+    assert done.history == []
+    encoder = load_encoder(str(done.directory))
+    assert 20 < len(encoder.encode(encoder.windows("wing library heat wall"))[0]) < 120

@@ -1,0 +1,148 @@
+"""Memory and time of training a decoder, computed from its configuration: nothing here is measured.
+
+    python -m models.decoder.estimate mistral-7b --steps 20000 --batch 64 --passage-pieces 192 --tflops 400
+
+Counts: frozen weights in the precision of the recipe; adapters, their gradients and AdamW's two moments in float32;
+activations as the largest rows that are alive at once; work as 2 x parameters x positions for a forward pass, the same
+for the activations' gradients (frozen weights have none of their own) and once more where activations are computed
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.decoder.recipe import DecoderRecipe
+
+GB = 1e9
+# config.json of the published checkpoint mistralai/Mistral-7B-v0.1.
+MISTRAL_7B: dict[str, Any] = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Computed, not measured. Bytes of device memory, floating-point operations, hours."""
+
+    body_parameters: int
+    parameters: int
+    adapter_parameters: int
+    weights: float
+    adapters_and_optimiser: float
+    activations: float
+    document_weights: float
+    memory: float
+    positions_a_step: int
+    operations_a_step: float
+    hours: float
+
+    def table(self) -> str:
+        """For people."""
+        rows = [
+            ("parameters", f"{self.parameters / 1e9:.2f} billion"),
+            ("adapters", f"{self.adapter_parameters / 1e6:.1f} million"),
+            ("frozen weights", f"{self.weights / GB:.2f} GB"),
+            ("adapters, gradients, AdamW", f"{self.adapters_and_optimiser / GB:.2f} GB"),
+            ("activations", f"{self.activations / GB:.2f} GB"),
+            ("document weights and arg-max", f"{self.document_weights / GB:.2f} GB"),
+            ("together", f"{self.memory / GB:.1f} GB"),
+            ("positions a step", f"{self.positions_a_step:,}"),
+            ("work a step", f"{self.operations_a_step / 1e12:.0f} TFLOP"),
+            ("time", f"{self.hours:.1f} h"),
+        ]
+        return "\n".join(f"{name:<30}{value:>16}" for name, value in rows) + "\n(computed, not measured)"
+
+
+def estimate(
+    config: dict[str, Any], recipe: DecoderRecipe, *, tflops: float, bytes_a_weight: int = 2, bytes_a_mask: int = 1
+) -> Estimate:
+    """What `recipe` takes of a device that reaches `tflops` in such products (40 % of its peak is usual).
+
+    `config` is a config.json. Passages are counted at their full length: shorter ones take less. Torch's dropout keeps
+    a byte an element on a GPU and four on a processor (`bytes_a_mask`).
+    """
+    width, wide, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    head = config.get("head_dim") or width // config["num_attention_heads"]
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    shapes = [
+        (width, queries),
+        (width, keys),
+        (width, keys),
+        (queries, width),
+        (width, wide),
+        (width, wide),
+        (wide, width),
+    ]
+    body = layers * (sum(rows * columns for rows, columns in shapes) + 2 * width) + width
+    table = config["vocab_size"] * width
+    parameters = body + table * (1 if config["tie_word_embeddings"] else 2)
+    adapters = layers * recipe.rank * sum(rows + columns for rows, columns in shapes)
+    length = 2 * recipe.passage_pieces + 2
+    at_once = recipe.mini_batch or recipe.batch
+    # What the backward pass needs of a position in a layer. Frozen weights need no inputs. There are queries,
+    # keys, values and what attention gives; gate, up and their product; what both norms read, in float32; and for each
+    # adapter its input in float32, a mask of dropout, and the few numbers between its two halves.
+    inputs = sum(rows for rows, _ in shapes)
+    layer = bytes_a_weight * (2 * queries + 2 * keys + 3 * wide) + 4 * 2 * width
+    layer += 4 * inputs + (bytes_a_mask * inputs if recipe.dropout else 0) + 4 * len(shapes) * recipe.rank
+    kept = layers * bytes_a_weight * width + layer if recipe.checkpoint_layers else layers * layer
+    activations = float(at_once * length * kept)
+    # The whole batch's weights, their gradients (both float32); arg-max positions (int32) of those computed at once.
+    document_weights = float(config["vocab_size"] * (2 * 4 * recipe.batch + 4 * at_once))
+    positions = recipe.batch * length
+    forward = 2.0 * body * positions + 2.0 * table * recipe.batch * recipe.passage_pieces
+    attention = 4.0 * layers * queries * positions * length / 2  # causal: half of the square
+    passes = 2 + (1 if recipe.checkpoint_layers else 0) + (1 if at_once < recipe.batch else 0)
+    work = passes * (forward + attention)
+    weights = float(parameters * bytes_a_weight)
+    state = float(adapters * 4 * 4)
+    return Estimate(
+        body_parameters=body,
+        parameters=parameters,
+        adapter_parameters=adapters,
+        weights=weights,
+        adapters_and_optimiser=state,
+        activations=activations,
+        document_weights=document_weights,
+        memory=weights + state + activations + document_weights,
+        positions_a_step=positions,
+        operations_a_step=work,
+        hours=recipe.steps * work / (tflops * 1e12) / 3600,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.decoder.estimate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("decoder", help="mistral-7b, or a directory with a config.json")
+    parser.add_argument("--tflops", type=float, default=400.0, help="reached, not the peak; H100 in bf16: about 400")
+    parser.add_argument("--json", action="store_true")
+    known = ("steps", "batch", "mini_batch", "passage_pieces", "rank", "checkpoint_layers")
+    for name in known:
+        default = DecoderRecipe.model_fields[name].default
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=str(default))
+    arguments = parser.parse_args(argv)
+    given = {name: value for name in known if (value := getattr(arguments, name)) is not None}
+    named = arguments.decoder == "mistral-7b"
+    config = MISTRAL_7B if named else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
+    found = estimate(config, DecoderRecipe.model_validate(given, strict=False), tflops=arguments.tflops)
+    print(json.dumps(asdict(found), indent=2) if arguments.json else found.table())  # noqa: T201 (its output)
+
+
+if __name__ == "__main__":
+    main()

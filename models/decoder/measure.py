@@ -1,0 +1,104 @@
+"""`python -m models.decoder.measure MODEL_DIR COLLECTION... --out FILE`: NDCG@10, weights and documents a second.
+
+Whole documents in the manifest's windows, maximum over windows, the heaviest `top_k`; scored in memory, with the
+encoder's own query table and with a table of the collection's own inverse document frequencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.decoder.encoder import DecoderEncoder
+from models.decoder.vocabulary import read_tokenizer
+from models.export.collection import Collection, mean_ndcg, read_collection
+from models.export.machine import cpu_name
+from models.training.idf import document_frequencies, inverse_document_frequency
+from services.manifest import read_manifest, resolve
+from services.pieces import piece_display
+from services.query_table import QueryTable
+from services.vectors import SparseVector, merge_max
+
+log = logging.getLogger("models.decoder")
+
+
+def collection_table(directory: Path, table: QueryTable, documents: Sequence[str]) -> QueryTable:
+    """The encoder's query side with weights that are IDF over `documents`; what its own table leaves out stays out."""
+    tokenizer, size = read_tokenizer(directory), table.manifest.vocabulary
+    tokenizer.encode_special_tokens = True
+    shown = piece_display(tokenizer)
+    pieces = {shown(piece): index for piece, index in tokenizer.get_vocab().items()}
+    known = set(table.weighted_ids())
+    frequencies, number = document_frequencies(map(table.ids, documents), size)
+    weights = inverse_document_frequency(frequencies, number, pieces, set(range(size)) - known)
+    return QueryTable(table.manifest, tokenizer, weights.tolist())
+
+
+def measure(encoder: DecoderEncoder, directory: Path, collection: Collection) -> dict[str, Any]:
+    """The figures of one collection."""
+    table = QueryTable.load(directory)
+    cuts = [encoder.windows(text) for text in collection.documents]
+    windows = [window for made in cuts for window in made]
+    began, busy = time.perf_counter(), time.process_time()
+    found = iter(encoder.encode(windows))
+    seconds, busy = time.perf_counter() - began, time.process_time() - busy
+    vectors: list[SparseVector] = [merge_max([next(found) for _ in made]).top(encoder.manifest.top_k) for made in cuts]
+    idf = collection_table(directory, table, collection.documents)
+    pieces = sum(len(window.piece_ids) for window in windows)
+    return {
+        "documents": len(vectors),
+        "ndcg_at_10": round(mean_ndcg(collection, vectors, table), 4),
+        "ndcg_at_10_with_idf_of_the_collection": round(mean_ndcg(collection, vectors, idf), 4),
+        "weights_a_document": round(float(np.mean([len(vector) for vector in vectors])), 1),
+        "pieces_a_document": round(pieces / len(vectors), 1),
+        "documents_a_second": round(len(vectors) / seconds, 2),
+        "documents_a_processor_second": round(len(vectors) / busy, 2),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(prog="python -m models.decoder.measure", description=__doc__)
+    parser.add_argument("encoder")
+    parser.add_argument("collections", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    directory = resolve(arguments.encoder)
+    encoder = DecoderEncoder(directory, read_manifest(directory), threads=arguments.threads)
+    results = {}
+    for collection in map(read_collection, arguments.collections):
+        results[collection.name] = measure(encoder, directory, collection)
+        log.info("%s: %s", collection.name, results[collection.name])
+    extra = encoder.manifest.model_extra or {}
+    report = {
+        "encoder": encoder.manifest.name,
+        "fingerprint": encoder.fingerprint,
+        "machine": {
+            "device": str(encoder.device),
+            "cpu": cpu_name(),
+            "threads": arguments.threads,
+            "precision": str(encoder.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "load_average_after": round(os.getloadavg()[0], 1),
+        },
+        "window": encoder.manifest.window.model_dump(),
+        "training": extra.get("training"),
+        "collections": results,
+    }
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

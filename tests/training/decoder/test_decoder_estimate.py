@@ -1,0 +1,80 @@
+"""What training takes, computed: against what a tiny model really has and really keeps for its backward pass."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_decoder import make_start
+
+from models.decoder.checkpoint import load_checkpoint
+from models.decoder.estimate import MISTRAL_7B, estimate, main
+from models.decoder.lora import add_adapters
+from models.decoder.module import EchoSplade
+from models.decoder.recipe import DecoderRecipe
+
+RECIPE = DecoderRecipe(passage_pieces=24, batch=4, rank=3, window=24, overlap=4)
+
+
+def kept_for_backward(document: EchoSplade, rows: list[list[int]]) -> int:
+    """Bytes of the tensors that a forward pass keeps, parameters left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in document.parameters()}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage  # (alive, so that no other takes its address)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        document.decoder(input_ids=document.features(rows)["input_ids"], use_cache=False)
+    return sum(storage.nbytes() for storage in found.values())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dropout", [0.1, 0.0])
+def test_the_counts_and_the_activations_are_those_of_the_model(tmp_path: Path, tied: bool, dropout: float) -> None:
+    checkpoint = load_checkpoint(str(make_start(tmp_path, tied=tied)), dtype=torch.bfloat16)
+    parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    document = EchoSplade.from_checkpoint(checkpoint, longest=24)
+    adapters = add_adapters(document.decoder, rank=3, alpha=6, dropout=dropout)
+    recipe = RECIPE.model_copy(update={"dropout": dropout})
+    config = json.loads((tmp_path / "config.json").read_text())
+    found = estimate(config, recipe, tflops=1.0, bytes_a_mask=4)
+    assert (found.parameters, found.adapter_parameters) == (parameters, adapters)
+    kept = kept_for_backward(document.train(), [list(range(100, 124))] * 4)
+    assert found.activations == pytest.approx(kept, rel=0.1)
+    document.decoder.activation_checkpointing_enable({"use_reentrant": False})
+    again = kept_for_backward(document.train(), [list(range(100, 124))] * 4)
+    less = estimate(config, recipe.model_copy(update={"checkpoint_layers": True}), tflops=1.0, bytes_a_mask=4)
+    # what is kept, and one layer on top while it is computed again
+    assert again < less.activations < again + kept
+
+
+def test_mistral_7b_has_its_published_size() -> None:
+    found = estimate(MISTRAL_7B, DecoderRecipe(), tflops=400.0)
+    assert found.parameters == 7_241_732_096
+    assert found.adapter_parameters == 41_943_040
+
+
+def test_time_and_memory_follow_the_recipe() -> None:
+    def of(**changes: object) -> tuple[float, float]:
+        recipe = DecoderRecipe.model_validate({"batch": 64, "passage_pieces": 192, **changes})
+        found = estimate(MISTRAL_7B, recipe, tflops=400.0)
+        return found.memory, found.hours
+
+    whole, again, parts = of(), of(checkpoint_layers=True), of(mini_batch=8)
+    assert whole[0] > 200e9
+    assert 14.4e9 < of(checkpoint_layers=True)[0] < 80e9
+    assert again[1] == pytest.approx(1.5 * whole[1])
+    assert parts[0] < 60e9
+    assert of(steps=2000)[1] == pytest.approx(2 * whole[1])
+    assert of(passage_pieces=384)[1] > 2 * whole[1]
+
+
+def test_the_command_says_that_it_is_computed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["mistral-7b", "--batch", "64", "--checkpoint-layers", "true"])
+    assert "computed, not measured" in capsys.readouterr().out
+    main([str(make_start(tmp_path)), "--json"])
+    assert json.loads(capsys.readouterr().out)["parameters"] > 0
