@@ -19,12 +19,11 @@ import numpy as np
 import torch
 
 from models.decoder.encoder import DecoderEncoder
+from models.decoder.table import passage_weights
 from models.decoder.vocabulary import read_tokenizer
 from models.export.collection import Collection, mean_ndcg, read_collection
 from models.export.machine import cpu_name
-from models.training.idf import document_frequencies, inverse_document_frequency
 from services.manifest import read_manifest, resolve
-from services.pieces import piece_display
 from services.query_table import QueryTable
 from services.vectors import SparseVector, merge_max
 
@@ -35,11 +34,7 @@ def collection_table(directory: Path, table: QueryTable, documents: Sequence[str
     """The encoder's query side with weights that are IDF over `documents`; what its own table leaves out stays out."""
     tokenizer, size = read_tokenizer(directory), table.manifest.vocabulary
     tokenizer.encode_special_tokens = True
-    shown = piece_display(tokenizer)
-    pieces = {shown(piece): index for piece, index in tokenizer.get_vocab().items()}
-    known = set(table.weighted_ids())
-    frequencies, number = document_frequencies(map(table.ids, documents), size)
-    weights = inverse_document_frequency(frequencies, number, pieces, set(range(size)) - known)
+    weights = passage_weights(tokenizer, documents, size, set(range(size)) - set(table.weighted_ids()))
     return QueryTable(table.manifest, tokenizer, weights.tolist())
 
 

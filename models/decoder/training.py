@@ -23,13 +23,13 @@ from models.decoder.objective import Objective
 from models.decoder.package import write_model_directory
 from models.decoder.recipe import DecoderRecipe
 from models.decoder.sparse_encoder import assemble
+from models.decoder.table import passage_weights
 from models.decoder.trainable import last_checkpoint, load_trainable
 from models.decoder.trainer import make_trainer
-from models.training.idf import Weights, document_frequencies, inverse_document_frequency
+from models.training.idf import Weights
 from models.training.mixing import PairFile, read_mixture
 from models.training.pairs import PairSet
 from services.errors import ConfigurationError, InvalidInput
-from services.pieces import piece_display
 
 log = logging.getLogger("models.decoder")
 RUN = "run.json"
@@ -73,7 +73,8 @@ def train_decoder(
     torch.manual_seed(recipe.seed)
     checkpoint = load_checkpoint(start, dtype=training_dtype(recipe))
     document = EchoSplade.from_checkpoint(checkpoint, lowercase=recipe.lowercase, longest=recipe.passage_pieces)
-    idf = passage_weights(document, data.passages)
+    excluded = document.excluded_ids()
+    idf = passage_weights(document.tokenizer, data.passages, document.get_embedding_dimension(), excluded)
     if torch.cuda.is_available():
         document.to("cuda")
     sample = np.random.default_rng(recipe.seed).permutation(len(data.passages))[: recipe.calibration_texts]
@@ -122,22 +123,6 @@ def training_dtype(recipe: DecoderRecipe) -> torch.dtype:
     if recipe.precision == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else cpu_dtype()
     return torch.float32 if recipe.precision == "float32" else torch.bfloat16
-
-
-def passage_weights(document: EchoSplade, passages: Sequence[str]) -> Weights:
-    """The IDF of the document side's pieces over passages, float32 [vocabulary], 0 for excluded ids.
-
-    Raises InvalidInput (`empty_collection`).
-    """
-    shown = piece_display(document.tokenizer)
-    pieces = {shown(piece): index for piece, index in document.tokenizer.get_vocab().items()}
-    rows = (
-        encoding.ids
-        for first in range(0, len(passages), 1024)
-        for encoding in document.tokenizer.encode_batch_fast(list(passages[first : first + 1024]))
-    )
-    frequencies, number = document_frequencies(rows, document.get_embedding_dimension())
-    return inverse_document_frequency(frequencies, number, pieces, document.excluded_ids())
 
 
 def query_weights(model: Any) -> Weights:

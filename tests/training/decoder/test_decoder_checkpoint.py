@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Module, Router
+from sentence_transformers.util import fullname
 from tiny_decoder import byte_level, make_start, tiny_checkpoint, tiny_document
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.module import EchoSplade
+from models.decoder.sparse_encoder import assemble
 from services.errors import ConfigurationError
 
 IDS = torch.tensor([[0, 30, 40, 50, 60, 70]])
@@ -113,3 +117,18 @@ def test_what_is_not_there_is_a_clear_error(source: str) -> None:
         load_checkpoint(source)
     assert caught.value.code == "bad_checkpoint"
     assert source.rsplit("/", maxsplit=1)[-1] in caught.value.detail
+
+
+def test_sentence_transformers_saves_and_loads_the_whole_encoder(tmp_path: Path) -> None:
+    """It loads classes that are not its own only where it is given them; code from a directory is never run."""
+    document = tiny_document(tmp_path / "start")
+    model = assemble(document, torch.linspace(0.5, 2.0, document.get_embedding_dimension()), device="cpu")
+    model.save_pretrained(str(tmp_path / "saved"))
+    assert not list((tmp_path / "saved").rglob("*.bin"))
+    with pytest.raises(ValueError, match="not part of Sentence Transformers"):
+        SparseEncoder(str(tmp_path / "saved"), device="cpu")
+    own = {fullname(module): type(module) for module in model.modules() if isinstance(module, Module)}
+    again = SparseEncoder(modules=[Router.load(str(tmp_path / "saved"), module_classes=own)], device="cpu")
+    for text in ("The wing carries the load", "a wall", ""):
+        for one, other in ((model.encode_document, again.encode_document), (model.encode_query, again.encode_query)):
+            assert torch.equal(one(text, convert_to_sparse_tensor=False), other(text, convert_to_sparse_tensor=False))

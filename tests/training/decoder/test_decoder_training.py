@@ -17,9 +17,10 @@ from models.decoder.module import EchoSplade
 from models.decoder.objective import Objective
 from models.decoder.recipe import DecoderRecipe
 from models.decoder.sparse_encoder import assemble, load_sparse_encoder
+from models.decoder.table import passage_weights
 from models.decoder.train import main, read_recipe
 from models.decoder.trainable import TRAINABLE, last_checkpoint, load_trainable, trainable_state
-from models.decoder.training import Trained, passage_weights, train_decoder
+from models.decoder.training import Trained, train_decoder
 from models.registry import load_encoder
 from services.errors import ConfigurationError, InvalidInput
 from services.query_table import QueryTable
@@ -319,10 +320,14 @@ def test_adapters_are_on_every_projection_and_merge_exactly(tmp_path: Path) -> N
 
 def test_idf_of_passages_is_higher_for_rare_words_and_zero_for_excluded_pieces(tmp_path: Path) -> None:
     document = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "start"))
-    weights = passage_weights(document, SENTENCES)
+    size, excluded = document.get_embedding_dimension(), document.excluded_ids()
+    weights = passage_weights(document.tokenizer, SENTENCES, size, excluded)
     the, cat = (document.tokenizer.encode(word).ids for word in ("the", "cat"))
     assert 0 < weights[the].max() < weights[cat].max()
-    assert not weights[list(document.excluded_ids())].any()
+    assert not weights[list(excluded)].any()
+    # a byte of a character that no passage has weighs as little as can be, not as much
+    parts = document.tokenizer.encode("中").ids[1:]
+    assert weights[parts] == pytest.approx(weights[weights > 0].min())
 
 
 def test_the_command_trains_and_says_what_is_wrong(start: str, pairs: Path, tmp_path: Path) -> None:
