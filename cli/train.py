@@ -71,9 +71,9 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
         Path | None, typer.Option(help="directory of a causal language model that writes questions")
     ] = None,
     steps: Annotated[int, typer.Option(min=1)] = 300,
-    batch: Annotated[int, typer.Option(min=2, help="pairs a step")] = 24,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-1)] = 3e-5,
-    regulariser: Annotated[float, typer.Option(min=0, help="weight of the regulariser; more makes sparser")] = 0.002,
+    batch: Annotated[int, typer.Option(min=2, help="pairs a step, each with three hard negatives")] = 12,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-1)] = 1e-4,
+    regulariser: Annotated[float, typer.Option(min=0, help="weight of the regulariser; more makes sparser")] = 0.001,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     name: Name = None,
 ) -> None:

@@ -44,16 +44,16 @@ class OwnOptions:
     start: str
     teachers: Sequence[tuple[str, str, float]]
     steps: int = 300
-    batch: int = 24
-    learning_rate: float = 3e-5
-    regulariser_weight: float = 0.002
-    passage_pieces: int = 192
+    batch: int = 12
+    learning_rate: float = 1e-4
+    regulariser_weight: float = 0.001
+    passage_pieces: int = 160
     judgements: Path | None = None
     # passages among which a held-out query looks for its own, and which the learning curve encodes each time
     among: int = 5000
     curve_documents: int = 600
     seed: int = 0
-    pairs: PairOptions = field(default_factory=PairOptions)
+    pairs: PairOptions = field(default_factory=lambda: PairOptions(passage_words=100))
     more: More | None = None
 
 
@@ -109,6 +109,7 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
 
 def _recipe(options: OwnOptions, out: Path) -> TrainingRecipe:
     manifest = read_manifest(resolve(options.start))
+    sources = [kind for kind in ("dense", "bm25") if any(one[0] == kind for one in options.teachers)]
     return parse(
         {
             "start": options.start,
@@ -119,6 +120,8 @@ def _recipe(options: OwnOptions, out: Path) -> TrainingRecipe:
                 "passage_pieces": min(options.passage_pieces, manifest.max_pieces),
             },
             "consistency": {"within": 10},
+            # among random passages every teacher is right: what it knows shows among those that look alike
+            "negatives": {"sources": sources, "count": 3, "depth": 30},
             "held_out": 0.0,
             "steps": options.steps,
             "batch": options.batch,
