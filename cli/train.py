@@ -28,11 +28,12 @@ Name = Annotated[str | None, typer.Option(help="the encoder's name; none: the di
 @app.command()
 def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, api: Api = None) -> None:
     """Train an inference-free sparse encoder by a recipe, and write its model directory to OUT/NAME."""
+    from models.training.recipe import read_recipe
+
+    given = read_recipe(recipe)
     with _session() as show:
-        from models.training.recipe import read_recipe
         from models.training.whole_run import run
 
-        given = read_recipe(recipe)
         made = run(given, out, name=name, copy_to=copy_to, show=show, index=_index(api, given.negatives.index))
         show.say(f"The encoder is {made}: `sparsewell encoders show {made}`, `sparsewell reindex --encoder {made}`.")
 
@@ -45,12 +46,13 @@ def ablation(
     api: Api = None,
 ) -> None:
     """Train the recipe once more for each part that can be taken out of it, and print what each is worth."""
+    from models.training.recipe import read_recipe
+
+    given = read_recipe(recipe)
     with _session() as show:
         from models.training.ablation import table
-        from models.training.recipe import read_recipe
         from models.training.whole_run import ablate
 
-        given = read_recipe(recipe)
         found = table(ablate(given, out, only or [], show=show, index=_index(api, given.negatives.index)))
         (out / "ablation.md").write_text(found + "\n", encoding="utf-8")
     print(found)
@@ -98,6 +100,15 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
         )
         train_own(corpus, out, options, name=name or out.resolve().name, show=show)
     print((out / "report.md").read_text(encoding="utf-8"))
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def mistral(context: typer.Context) -> None:
+    """Train Mistral-SPLADE from a decoder-only model; its own --help lists the options (docs/mistral-splade.md)."""
+    require_train_extra()
+    from models.decoder.train import main
+
+    main(context.args)
 
 
 @app.command()
@@ -149,9 +160,8 @@ def _index(api: str | None, index: str) -> "IndexSource | None":
     return lambda pairs: index_candidates(client, index, "hybrid", pairs)
 
 
-@contextmanager
-def _session() -> Iterator["TrainingConsole"]:
-    """Checks what is installed before anything is read, and quiets the libraries."""
+def require_train_extra() -> None:
+    """Raises ConfigurationError (`train_extra_missing`) that says what to install."""
     for package in ("torch", "sentence_transformers", "bm25s", "datasets", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise ConfigurationError(
@@ -159,6 +169,12 @@ def _session() -> Iterator["TrainingConsole"]:
                 f"Training needs {package}, which is not installed: `make setup-train`, or "
                 "`pip install --no-deps --require-hashes -r requirements/train.txt` (7 GB).",
             )
+
+
+@contextmanager
+def _session() -> Iterator["TrainingConsole"]:
+    """Checks what is installed, and quiets the libraries."""
+    require_train_extra()
     import os
 
     from rich.console import Console
