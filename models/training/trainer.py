@@ -6,13 +6,14 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers.sparse_encoder import SparseEncoderTrainer
 from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, SpladeLoss
+from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from services.errors import ConfigurationError
@@ -71,19 +72,40 @@ def not_finite(what: str, step: int, kept: str) -> ConfigurationError:
     )
 
 
+def average_gradients(model: torch.nn.Module) -> None:
+    """The mean of every gradient over the devices of a run, in place; a device without one counts as zero."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= torch.distributed.get_world_size()
+
+
 class CarefulTrainer(SparseEncoderTrainer):
     """Raises ConfigurationError (`training_diverged`, `out_of_memory`) and leaves the last good checkpoint in place."""
 
-    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+    def training_step(self, model: torch.nn.Module, *arguments: Any, **named: Any) -> torch.Tensor:
+        several = isinstance(model, DistributedDataParallel)
         while True:
             try:
-                loss: torch.Tensor = super().training_step(*arguments, **named)
+                # A step is made of passes that use different parameters, in parts even of several backward passes:
+                # DistributedDataParallel takes the second for an error, so gradients are averaged here when all are in.
+                with model.no_sync() if several else nullcontext():
+                    loss: torch.Tensor = super().training_step(model, *arguments, **named)
             except torch.OutOfMemoryError:
                 self._make_room()
                 continue
             if not torch.isfinite(loss):
                 raise not_finite("loss", self.state.global_step + 1, kept(Path(self.args.output_dir)))
+            if several:
+                average_gradients(model)
             return loss
+
+    def _save(self, *arguments: Any, **named: Any) -> None:
+        # transformers 5 asks every device to save and sentence-transformers takes each for the first
+        if self.args.should_save:
+            super()._save(*arguments, **named)
 
     def _make_room(self) -> None:
         """Gradients of a half done backward pass would count twice, so the step begins anew."""
