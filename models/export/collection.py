@@ -6,12 +6,14 @@ import csv
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from services.errors import ConfigurationError, InvalidInput
 from services.query_table import QueryTable
 from services.vectors import SparseVector
 
@@ -28,7 +30,30 @@ class Collection:
 
 
 def read_collection(directory: Path) -> Collection:
-    """Reads corpus.jsonl or corpus.jsonl.gz, queries.jsonl and qrels.tsv."""
+    """Reads corpus.jsonl or corpus.jsonl.gz, queries.jsonl and qrels.tsv. Judged queries without a text are left out.
+
+    Raises ConfigurationError (`collection_not_found`) for missing files, InvalidInput (`malformed_collection`).
+    """
+    try:
+        found = _read(directory)
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "collection_not_found",
+            f"There is no {error.filename}: a judged collection is corpus.jsonl (or .gz), queries.jsonl and qrels.tsv.",
+        ) from None
+    except KeyError as error:
+        raise InvalidInput("malformed_collection", f"{directory}: a line or column {error} is missing.") from None
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+        raise InvalidInput("malformed_collection", f"{directory} cannot be read: {error}.") from None
+    if not found.documents or not found.queries:
+        raise InvalidInput(
+            "malformed_collection",
+            f"{directory} has {len(found.documents)} documents and {len(found.queries)} judged queries.",
+        )
+    return found
+
+
+def _read(directory: Path) -> Collection:
     packed = directory / "corpus.jsonl.gz"
     corpus = gzip.decompress(packed.read_bytes()) if packed.exists() else (directory / "corpus.jsonl").read_bytes()
     rows = [json.loads(line) for line in corpus.split(b"\n") if line]
@@ -42,7 +67,7 @@ def read_collection(directory: Path) -> Collection:
         directory.name,
         [row["_id"] for row in rows],
         [f"{row['title']}\n{row['text']}" if row.get("title") else row["text"] for row in rows],
-        {query: queries[query] for query in grades},
+        {query: queries[query] for query in grades if query in queries},
         grades,
     )
 

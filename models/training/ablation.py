@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.training.recipe import TeacherChoice, TrainingRecipe
+from models.training.recipe_encoder import EncoderRecipe
 from services.errors import ConfigurationError
 
 
@@ -37,19 +38,12 @@ def variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[Variant]:
         changes["document weighting binary"] = {"encoder": bare | {"l0_threshold": None}}
     if encoder.expansion:
         changes["no expansion"] = {"encoder": {"expansion": False}}
-    for regulariser in ("none", "flops", "idf_flops", "l1"):
-        if regulariser != encoder.regulariser:
-            keeps_mask = regulariser in ("flops", "idf_flops")
-            mask = {} if keeps_mask else {"l0_threshold": None}
-            changes[f"regulariser {regulariser}"] = {"encoder": {"regulariser": regulariser} | mask}
-    if encoder.l0_threshold is not None:
-        changes["no l0 mask"] = {"encoder": {"l0_threshold": None}}
-    other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
-    changes[f"activation {other}"] = {"encoder": {"activation": other}}
+    if encoder.document_weighting == "learned":
+        changes |= _of_weights(encoder)
     if recipe.negatives.sources and recipe.negatives.count:
         changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}}
     if recipe.teachers:
-        changes["no teachers"] = {"teachers": (), "negatives": {"sources": _sources(recipe, ())}}
+        changes["no teachers"] = {"teachers": (), "consistency": None, "negatives": {"sources": _sources(recipe, ())}}
         if len(recipe.teachers) > 1:
             for at, teacher in enumerate(recipe.teachers):
                 rest = tuple(one for place, one in enumerate(recipe.teachers) if place != at)
@@ -63,6 +57,21 @@ def variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[Variant]:
             "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; there are: {names}."
         )
     return [variant for variant in made if not only or variant.name in (*only, WHOLE)]
+
+
+def _of_weights(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
+    """What regularises and activates weights; binary ones have neither."""
+    changes: dict[str, dict[str, Any]] = {}
+    for regulariser in ("none", "flops", "idf_flops", "l1"):
+        if regulariser != encoder.regulariser:
+            keeps_mask = regulariser in ("flops", "idf_flops")
+            mask = {} if keeps_mask else {"l0_threshold": None}
+            changes[f"regulariser {regulariser}"] = {"encoder": {"regulariser": regulariser} | mask}
+    if encoder.l0_threshold is not None:
+        changes["no l0 mask"] = {"encoder": {"l0_threshold": None}}
+    other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
+    changes[f"activation {other}"] = {"encoder": {"activation": other}}
+    return changes
 
 
 def _sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:

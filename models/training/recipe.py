@@ -13,7 +13,7 @@ from services.errors import ConfigurationError
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PairSource(_Part):
@@ -142,6 +142,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
     return recipe.model_copy(
         update={
             "start": _resolved(base, recipe.start),
+            "teachers": tuple(one.model_copy(update={"name": _resolved(base, one.name)}) for one in recipe.teachers),
             "pairs": tuple(pair.model_copy(update={"path": base / pair.path}) for pair in recipe.pairs),
             "collections": tuple(base / directory for directory in recipe.collections),
             "reported": tuple(base / directory for directory in recipe.reported),
@@ -149,6 +150,6 @@ def read_recipe(path: Path) -> TrainingRecipe:
     )
 
 
-def _resolved(base: Path, start: str) -> str:
-    """A start that lies beside the recipe, or the name of a hub or a shipped encoder as it stands."""
-    return str(base / start) if (base / start).is_dir() else start
+def _resolved(base: Path, name: str) -> str:
+    """A start or teacher that lies beside the recipe, or the name of a hub or a shipped encoder as it stands."""
+    return str(base / name) if name and (base / name).is_dir() else name

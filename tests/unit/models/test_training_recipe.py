@@ -116,3 +116,32 @@ def test_committed_recipes_can_be_read(path: Path) -> None:
     found = read_recipe(path)
     assert found.pairs[0].path.parent == path.parent / "pairs"
     assert not found.collections  # what is reported as a result chooses nothing
+
+
+def test_teachers_beside_the_recipe_are_found(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "one.toml").write_text(
+        'start = "x"\n[[pairs]]\npath = "p"\n[[teachers]]\nkind = "sparse"\nname = "ours"\n'
+        '[[teachers]]\nkind = "bm25"\n'
+        '[[teachers]]\nkind = "dense"\nname = "bge-small-en-v1.5"\n'
+    )
+    names = [teacher.name for teacher in read_recipe(tmp_path / "one.toml").teachers]
+    assert names == [str(tmp_path / "ours"), "", "bge-small-en-v1.5"]
+
+
+@pytest.mark.parametrize("member", ["regulariser_weight", "distillation_scale", "contrastive_weight"])
+def test_numbers_are_finite(member: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{member}: Input should be a finite number"):
+        recipe(**{member: float("inf")})
+
+
+def test_teachers_can_be_taken_out_of_a_recipe_that_filters_by_them() -> None:
+    made = {one.name: one.recipe for one in variants(recipe(teachers=[{"kind": "bm25"}], consistency={"within": 3}))}
+    assert made["no teachers"].consistency is None
+    assert made[WHOLE].consistency is not None
+
+
+def test_a_recipe_of_binary_weights_has_variants_too() -> None:
+    binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none"}
+    names = [one.name for one in variants(recipe(encoder=binary))]
+    assert names == [WHOLE, "query weighting none", "query weighting idf"]
