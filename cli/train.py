@@ -180,12 +180,14 @@ def _session() -> Iterator["TrainingConsole"]:
     from rich.console import Console
 
     from cli.training.console import TrainingConsole
+    from cli.training.disk import disk_failures
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait by burning their core made a step 20 times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import logging
 
+    import bm25s  # noqa: F401 (it sets its logger to DEBUG when it is imported, so that comes first)
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging as transformers_logging
 
@@ -193,5 +195,5 @@ def _session() -> Iterator["TrainingConsole"]:
     transformers_logging.disable_progress_bar()
     disable_progress_bar()
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    with TrainingConsole(Console(stderr=True)) as show:
+    with TrainingConsole(Console(stderr=True)) as show, disk_failures():
         yield show

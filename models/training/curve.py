@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 
 from models.training.evaluation import Judged, figures
 
-CURVE, BEST = "curve.jsonl", "best"
+log = logging.getLogger("models.training")
+CURVE, BEST, EVALUATION = "curve.jsonl", "best", "evaluation.json"
 _BATCH = 32
 
 
@@ -47,6 +49,18 @@ def read_curve(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def read_best(out: Path) -> dict[str, Any] | None:
+    """The evaluation of the encoder in OUT/best, which may be an earlier one than the curve's best line."""
+    best = out / BEST
+    if not best.is_dir() and best.with_name(f"{BEST}.old").is_dir():
+        best.with_name(f"{BEST}.old").rename(best)  # (a run was killed between the two renames of `_put`)
+    try:
+        found: dict[str, Any] = json.loads((best / EVALUATION).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
 class CurveEvaluator(BaseEvaluator):
     """Evaluates on each collection, writes curve.jsonl, keeps the best encoder in `best`, copies both out.
 
@@ -72,7 +86,10 @@ class CurveEvaluator(BaseEvaluator):
         self._begun = time.monotonic()
         earlier = read_curve(out)
         self._seconds = max((entry["seconds"] for entry in earlier), default=0.0)
-        self.best = max((entry["mean"] for entry in earlier if (out / BEST).is_dir()), default=-1.0)
+        kept = read_best(out)
+        self.best = -1.0 if kept is None else float(kept["mean"])
+        if copy_to is not None:
+            copy_to.mkdir(parents=True, exist_ok=True)
 
     def __call__(
         self, model: SparseEncoder, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -93,14 +110,15 @@ class CurveEvaluator(BaseEvaluator):
             "mean": mean,
             "collections": found,
         }
-        with (self._out / CURVE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        if mean > self.best:
+        # the encoder before its line: killed in between, a run evaluates again instead of trusting a line about nothing
+        better = mean > self.best
+        if better:
             self.best = mean
             self._keep(model, entry)
+        with (self._out / CURVE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
         if self._copy_to is not None:
-            self._copy_to.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self._out / CURVE, self._copy_to / CURVE)
+            self._copy_out(self._copy_to, better)
         self._report(entry)
         return {"mean": mean}
 
@@ -109,10 +127,18 @@ class CurveEvaluator(BaseEvaluator):
         new = self._out / f"{BEST}.new"
         shutil.rmtree(new, ignore_errors=True)
         self._save(model, new)
-        (new / "evaluation.json").write_text(json.dumps(entry, indent=2) + "\n")
-        for root in (self._out, *([self._copy_to] if self._copy_to else [])):
-            _put(new, root / BEST)
+        (new / EVALUATION).write_text(json.dumps(entry, indent=2) + "\n")
+        _put(new, self._out / BEST)
         shutil.rmtree(new)
+
+    def _copy_out(self, to: Path, better: bool) -> None:
+        """A copy that fails (a disk that went away) costs the copy, not the run."""
+        try:
+            shutil.copy2(self._out / CURVE, to / CURVE)
+            if better or not (to / BEST / EVALUATION).is_file():
+                _put(self._out / BEST, to / BEST)
+        except OSError as error:
+            log.warning("nothing was copied to %s (%s); the run goes on", to, error.strerror or error)
 
 
 def _put(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from models.export.order import Order, carry_out
+from models.training.curve import EVALUATION
 from models.training.recipe import TrainingRecipe
 from services.errors import ConfigurationError
 from services.manifest import NAME
@@ -43,7 +44,7 @@ def package(
     record: dict[str, Any],
 ) -> Path:
     """Exports int8 to `out`, whose name is the encoder's, with a manifest that says how it was trained."""
-    best = max(curve, key=lambda entry: float(entry["mean"]))
+    best = json.loads((checkpoint / EVALUATION).read_bytes())
     said = {
         "licence": recipe.licence,
         "regulariser": recipe.encoder.regulariser,

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from infra.directories import cache_dir
+from infra.locks import exclusive
 from infra.settings import LocalSettings
 from models.export.collection import read_collection
 from models.export.package import excluded_pieces
@@ -34,7 +35,7 @@ from models.training.teachers.opening import open_dense
 from models.training.teachers.sparse import SparseTeacher
 from models.training.vectors import Teacher, TeacherVectors, teacher_vectors
 from services.errors import ConfigurationError
-from services.manifest import MANIFEST, WEIGHTS_ROOT
+from services.manifest import MANIFEST, WEIGHTS_ROOT, read_manifest
 
 # More held-out pairs make an evaluation longer, not surer than the judged collections beside it.
 _MOST_HELD_OUT = 500
@@ -46,8 +47,13 @@ def opened_start(start: str, out: Path) -> str:
     """A start that training can read: an exported encoder (by name or directory) is reopened into OUT/start."""
     for directory in (WEIGHTS_ROOT / start, Path(start).expanduser()):
         if (directory / MANIFEST).is_file() and not (directory / "model.safetensors").is_file():
-            made = out / "start"
-            return str(made if (made / "query_weights.json").is_file() else reopen(directory, made))
+            # by its fingerprint: another start in the same directory is another run
+            made = out / f"start-{read_manifest(directory).fingerprint}"
+            with exclusive(out / "start.lock", lambda: None):
+                if not made.is_dir():
+                    part = made.with_name(f"{made.name}.part")
+                    reopen(directory, part).replace(made)
+            return str(made)
     return start
 
 
@@ -68,6 +74,7 @@ def prepare(
     collections and held-out pairs.
     """
     kept = vectors or out / "vectors"
+    start = starting_point(recipe.start)  # (first: what cannot be started from shall not cost hours of teachers)
     mixture = read_mixture([PairFile(one.path, weight=one.weight, cap=one.cap) for one in recipe.pairs], recipe.seed)
     for report in mixture.reports:
         if report.refused:
@@ -89,7 +96,6 @@ def prepare(
     weights = [choice.weight / total for choice in recipe.teachers]
     ensemble = Ensemble([one for _, one in found], weights, recipe.distillation_scale) if found else None
     pairs = _consistent(recipe, pairs, found, show)
-    start = starting_point(recipe.start)
     idf = passage_idf(Pieces.load(start.directory / "tokenizer.json"), pairs.passages, excluded_pieces(start.pieces))
     negatives = _negatives(recipe, pairs, found, kept, show, index)
     order = replace(mixture, pairs=pairs).epoch(recipe.seed, 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from transformers import PrinterCallback, get_linear_schedule_with_warmup
 from models.training.architecture import build_encoder, parameter_groups
 from models.training.batches import PairCollator, columns, link_dataset
 from models.training.checkpoint import save_checkpoint
-from models.training.curve import BEST, CurveEvaluator, read_curve
+from models.training.curve import BEST, CurveEvaluator, read_best, read_curve
 from models.training.evaluation import Judged
 from models.training.idf import Weights
 from models.training.losses import RankingLoss
@@ -30,7 +32,7 @@ from models.training.trainer import CarefulTrainer, SpladeLossInParts, Watch, dr
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, RUN = "checkpoints", "run.json"
 # Fewer and a batch holds the same pairs again and again: what is learned is noise.
 FEWEST_PAIRS = 16
 Report = Callable[[int, int, dict[str, float]], None]
@@ -106,8 +108,8 @@ def train(
             f"There are {len(material.pairs)} pairs to train on; a batch of {recipe.batch} needs at least "
             f"{max(FEWEST_PAIRS, recipe.batch)}. Give more pairs, or a smaller batch.",
         )
-    _same_recipe(recipe, out)
-    if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and (out / BEST).is_dir():
+    _begin(recipe, out)
+    if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best(out):
         return out / BEST
     model = build_encoder(recipe.start, recipe.encoder, material.idf)
     negatives = 0 if material.negatives is None else int(material.negatives.shape[1])
@@ -120,15 +122,18 @@ def train(
             recipe.encoder.regulariser, idf=torch.from_numpy(material.idf), threshold=recipe.encoder.l0_threshold
         ),
     )
-    ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
-    arguments = _arguments(recipe, out, negatives)
-    optimiser = torch.optim.AdamW(
-        parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
-    )
-    schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
+    groups = parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
     evaluator = CurveEvaluator(
         material.judged, out, save_checkpoint, reported=material.reported, copy_to=copy_to, report=evaluated
     )
+    if not groups:  # the baseline of an ablation: neither side has anything to learn
+        if leads():
+            evaluator(model, None, 0, recipe.steps)
+        return out / BEST
+    ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
+    arguments = _arguments(recipe, out, negatives)
+    optimiser = torch.optim.AdamW(groups)
+    schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
     trainer = CarefulTrainer(
         model=model,
         args=arguments,
@@ -165,12 +170,38 @@ def _evaluate_once(
         evaluator(model, None, 0, step)
 
 
-def _same_recipe(recipe: TrainingRecipe, out: Path) -> None:
+def leads() -> bool:
+    """Whether this process writes what a run leaves; of several devices the first does (accelerate sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def identity(recipe: TrainingRecipe) -> dict[str, Any]:
+    """What makes a run this one and no other: the recipe, and what its files of pairs hold."""
+    found: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for described, source in zip(found["pairs"], recipe.pairs, strict=True):
+        with source.path.open("rb") as file:
+            described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def same_run(recipe: TrainingRecipe, out: Path) -> bool:
+    """Whether `out` holds a run of this recipe; False for none. Raises ConfigurationError (`recipe_changed`)."""
+    path = out / RUN
+    if not path.is_file():
+        return False
+    if json.loads(path.read_text(encoding="utf-8")) != identity(recipe):
+        raise ConfigurationError(
+            "recipe_changed",
+            f"{out} holds a run of another recipe, or of other pairs in the same files: give another directory, or "
+            "remove that one.",
+        )
+    return True
+
+
+def _begin(recipe: TrainingRecipe, out: Path) -> None:
     """A directory holds one run: going on with other settings would give a curve that nobody can read."""
     out.mkdir(parents=True, exist_ok=True)
-    path, wanted = out / "run.json", json.loads(recipe.model_dump_json())
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise ConfigurationError(
-            "recipe_changed", f"{out} holds a run of another recipe: give another directory, or remove that one."
-        )
-    path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    if not same_run(recipe, out) and leads():
+        fresh = out / f"{RUN}.part"
+        fresh.write_text(json.dumps(identity(recipe), indent=2) + "\n", encoding="utf-8")
+        fresh.replace(out / RUN)

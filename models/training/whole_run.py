@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from infra.locks import exclusive
 from models.training.ablation import Row, variants
 from models.training.curve import read_curve
 from models.training.evaluation import Judged
 from models.training.packaging import encoder_name, package
 from models.training.prepare import IndexSource, opened_start, prepare
 from models.training.recipe import TrainingRecipe
-from models.training.run import train
+from models.training.run import leads, same_run, train
 from models.training.show import Show, Silent
 from services.errors import ConfigurationError
 
@@ -41,13 +43,21 @@ def run(
     """
     show = show or Silent()
     chosen = encoder_name(name or out.resolve().name)
+    if recipe.encoder.document_weighting == "binary":
+        raise ConfigurationError(
+            "bad_recipe",
+            "With binary document weights there is no model that could be served: that is for `sparsewell train "
+            "ablation`. Say document_weighting = learned.",
+        )
     began = time.monotonic()
-    recipe = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
-    material = prepare(recipe, out, show, index=index, judged=judged)
-    best = train(recipe, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
-    made = package(best, out / chosen, recipe, material, read_curve(out), record or {})
+    with _alone(out):
+        opened = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
+        material = prepare(opened, out, show, index=index, judged=judged)
+        best = train(opened, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
+        if leads():
+            package(best, out / chosen, recipe, material, read_curve(out), record or {})
     show.say(f"Done after {time.monotonic() - began:,.0f} s.")
-    return made
+    return out / chosen
 
 
 def ablate(
@@ -62,7 +72,11 @@ def ablate(
 
     Returns a row each, the whole recipe first, and writes them to OUT/ablation.json.
     """
-    show = show or Silent()
+    with _alone(out):
+        return _ablate(recipe, out, only, show or Silent(), index)
+
+
+def _ablate(recipe: TrainingRecipe, out: Path, only: Sequence[str], show: Show, index: IndexSource | None) -> list[Row]:
     recipe = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
     rows = []
     for variant in variants(recipe, only):
@@ -82,12 +96,20 @@ def ablate(
 
 
 def _finished(directory: Path, recipe: TrainingRecipe) -> bool:
-    curve = read_curve(directory)
-    if not curve:
-        return False
-    same = json.loads((directory / "run.json").read_text(encoding="utf-8")) == json.loads(recipe.model_dump_json())
-    if not same:
+    return same_run(recipe, directory) and any(entry["step"] >= recipe.steps for entry in read_curve(directory))
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One command a directory: two would write one curve. The devices of one run are led by the first.
+
+    Raises ConfigurationError (`run_in_progress`).
+    """
+
+    def refuse() -> None:
         raise ConfigurationError(
-            "recipe_changed", f"{directory} holds a variant of another recipe: give another directory."
+            "run_in_progress", f"Another process trains in {out}: wait for it, or give another directory."
         )
-    return bool(curve[-1]["step"] >= recipe.steps)
+
+    with exclusive(out / "run.lock", refuse) if leads() else nullcontext():
+        yield

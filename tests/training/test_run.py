@@ -1,5 +1,7 @@
 """A run learns, goes on where it was stopped, and survives what goes wrong."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +15,15 @@ from toy_pairs import toy_files, toy_recipe, toy_start
 
 from models.export.collection import read_collection
 from models.tokenising import Pieces
-from models.training.curve import read_curve
+from models.training.architecture import build_encoder
+from models.training.checkpoint import save_checkpoint
+from models.training.curve import CurveEvaluator, read_best, read_curve
 from models.training.evaluation import Judged
 from models.training.idf import passage_idf
 from models.training.losses import RankingLoss
 from models.training.mixing import PairFile, read_mixture
 from models.training.recipe import TrainingRecipe, parse
-from models.training.run import CHECKPOINTS, Material, train
+from models.training.run import CHECKPOINTS, Material, _begin, train
 from models.training.trainer import CarefulTrainer, SpladeLossInParts, last_checkpoint
 from services.errors import ConfigurationError
 
@@ -109,6 +113,61 @@ def test_another_recipe_needs_another_directory(recipe: Recipe, material: Materi
     with pytest.raises(ConfigurationError, match="another recipe") as caught:
         train(recipe(steps=2), material, tmp_path)
     assert caught.value.code == "recipe_changed"
+
+
+def test_other_pairs_in_the_same_file_need_another_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_bytes((toy[1] / "pairs.jsonl").read_bytes())
+    recipe = parse(toy_recipe(*toy, pairs=[{"path": str(pairs)}]), "toy")
+    _begin(recipe, tmp_path / "out")
+    _begin(recipe, tmp_path / "out")
+    with pairs.open("a") as file:
+        file.write('{"query": "aska", "passage": "one more"}\n')
+    with pytest.raises(ConfigurationError, match="other pairs") as caught:
+        _begin(recipe, tmp_path / "out")
+    assert caught.value.code == "recipe_changed"
+
+
+def test_the_best_is_what_lies_in_best(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    train(recipe(steps=1), material, tmp_path)
+    with (tmp_path / "curve.jsonl").open("a") as file:  # as if its encoder had been lost by a kill
+        file.write(json.dumps({"step": 9, "seconds": 1.0, "mean": 1.0, "collections": {}}) + "\n")
+    kept = read_best(tmp_path)
+    assert kept is not None
+    assert kept["mean"] < 1
+    assert CurveEvaluator(material.judged, tmp_path, save_checkpoint).best == kept["mean"]
+    (tmp_path / "best").rename(tmp_path / "best.old")  # as a kill between two renames leaves it
+    assert read_best(tmp_path) == kept
+    assert (tmp_path / "best").is_dir()
+
+
+def test_an_encoder_is_kept_before_the_curve_tells_of_it(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    def killed(model: Any, directory: Path) -> None:
+        raise Stopped
+
+    evaluator = CurveEvaluator(material.judged, tmp_path, killed)
+    with pytest.raises(Stopped):
+        evaluator(build_encoder(recipe().start, recipe().encoder, material.idf), steps=0)
+    assert read_curve(tmp_path) == []
+
+
+def test_a_copy_that_fails_does_not_end_the_run(
+    recipe: Recipe, material: Material, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "copy"
+
+    def gone(entry: dict[str, Any]) -> None:
+        shutil.rmtree(copy, ignore_errors=True)
+
+    train(recipe(steps=2, evaluate_every=1), material, tmp_path / "out", copy_to=copy, evaluated=gone)
+    assert [entry["step"] for entry in read_curve(tmp_path / "out")] == [0, 1, 2]
+    assert "nothing was copied" in caplog.text
+
+
+def test_without_anything_to_learn_it_is_measured_once(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "query_weighting": "idf"}
+    train(recipe(encoder=binary | {"passage_pieces": 16}), material, tmp_path)
+    assert [entry["step"] for entry in read_curve(tmp_path)] == [100]
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

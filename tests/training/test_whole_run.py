@@ -1,0 +1,93 @@
+"""One command a directory, one start a run, and several devices that make one encoder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_pairs import toy_files, toy_recipe, toy_start
+
+from infra.locks import exclusive
+from models.export.order import Order, carry_out
+from models.registry import load_encoder
+from models.training.curve import read_curve
+from models.training.recipe import parse
+from models.training.whole_run import ablate, run
+from services.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+# Both devices say what they saw of the gradients, which are the same only when they were averaged.
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from models.training.recipe import parse
+from models.training.show import Silent
+from models.training.whole_run import run
+
+class Norms(Silent):
+    seen = []
+    def trained(self, step, steps, logs):
+        if "grad_norm" in logs:
+            self.seen.append(float(logs["grad_norm"]))
+
+out = Path(sys.argv[2])
+run(parse(json.loads(sys.argv[1]), "toy"), out, name="made", show=Norms())
+(out / f"norms-{os.environ['RANK']}.json").write_text(json.dumps(Norms.seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("toy")
+    return toy_start(root / "start"), toy_files(root / "files")
+
+
+def test_two_commands_in_one_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = parse(toy_recipe(*toy), "toy")
+    with exclusive(tmp_path / "run.lock", lambda: None):
+        for command in (run, ablate):
+            with pytest.raises(ConfigurationError, match="Another process") as caught:
+                command(recipe, tmp_path, **({"name": "x"} if command is run else {}))
+            assert caught.value.code == "run_in_progress"
+
+
+def test_binary_weights_are_refused_where_an_encoder_is_wanted(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none"}
+    with pytest.raises(ConfigurationError, match="ablation"):
+        run(parse(toy_recipe(*toy, encoder=binary), "toy"), tmp_path, name="x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    carry_out(Order(str(toy[0]), tmp_path / "one", window=16, overlap=2))
+    carry_out(Order(str(toy[0]), tmp_path / "two", window=16, overlap=2, precision="fp32"))
+    changes: dict[str, Any] = {"steps": 1, "evaluate_every": 1}
+    made = run(parse(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x")
+    training = json.loads((made / "manifest.json").read_text())["training"]
+    assert training["recipe"]["start"] == str(tmp_path / "one")
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        run(parse(toy_recipe(tmp_path / "two", toy[1], **changes), "toy"), tmp_path / "out", name="x")
+
+
+def test_two_devices_share_their_gradients_and_one_writes(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT)
+    # in parts: what each of several backward passes leaves has to be averaged once
+    recipe = toy_recipe(*toy, steps=4, evaluate_every=2, batch=8, mini_batch=3)
+    found = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script,
+            json.dumps(recipe), tmp_path / "out",
+        ],
+        cwd=ROOT, text=True, capture_output=True, timeout=240, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-4000:]
+    norms = [json.loads((tmp_path / "out" / f"norms-{rank}.json").read_text()) for rank in (0, 1)]
+    assert norms[0]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    assert [entry["step"] for entry in read_curve(tmp_path / "out")] == [0, 2, 4]
+    assert load_encoder(str(tmp_path / "out" / "made")).manifest.name == "made"
