@@ -137,13 +137,14 @@ def passages(
     """Write the passages of a recipe as documents: loaded into an index, its searches give hard negatives."""
     import json
 
+    from cli.training.disk import disk_failures
     from models.training.index_candidates import passage_documents
     from models.training.mixing import PairFile, read_mixture
     from models.training.recipe import read_recipe
 
     given = read_recipe(recipe)
     files = [PairFile(one.path, weight=one.weight, cap=one.cap) for one in given.pairs]
-    with output.open("w", encoding="utf-8") as file:
+    with disk_failures(), output.open("w", encoding="utf-8") as file:
         for document in passage_documents(read_mixture(files, given.seed).pairs):
             file.write(json.dumps(document, ensure_ascii=False) + "\n")
     print(f"Load them with `sparsewell load {output} --index NAME`, and name that index in negatives.index.")

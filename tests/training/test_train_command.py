@@ -14,6 +14,8 @@ from toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 from models.export.order import Order, carry_out
 from models.registry import load_encoder
 from models.training.curve import read_curve
+from models.training.own.run import OwnOptions, train_own
+from services.errors import ConfigurationError
 from services.query_table import QueryTable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +139,21 @@ def test_a_corpus_that_is_too_small(toy: tuple[Path, Path], tmp_path: Path, line
     found = run("own", corpus, "--out", tmp_path / "out", "--start", "bootstrap-minilm-l6", "--teacher", "none")
     assert found.returncode == 1
     assert said in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_names_are_looked_at_before_pairs_are_made(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    options = OwnOptions("nowhere", [])
+    for name, code in (("Bad Name", "bad_encoder_name"), ("good", "unknown_encoder")):
+        with pytest.raises(ConfigurationError) as caught:
+            train_own(tmp_path / "no-corpus", tmp_path / "out", options, name=name)
+        assert caught.value.code == code
+
+
+def test_passages_that_cannot_be_written(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    found = run("passages", write_recipe(tmp_path / "recipe.toml", toy_recipe(*toy)), "-o", tmp_path / "no" / "p.jsonl")
+    assert found.returncode == 1
+    assert "unwritable_directory" in found.stderr
     assert "Traceback" not in found.stderr
 
 

@@ -22,6 +22,7 @@ from models.training.own.compare import Served, compare, served
 from models.training.own.corpus import corpus_file, read_corpus
 from models.training.own.make_pairs import PairOptions, own_pairs
 from models.training.own.report import NEW, OLD, sureness, write_report
+from models.training.packaging import encoder_name
 from models.training.pair_files import write_pairs
 from models.training.pairs import PairSet, join, split
 from models.training.recipe import TrainingRecipe, parse
@@ -64,6 +65,8 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
     """
     show = show or Silent()
     clock = _Clock()
+    encoder_name(name)
+    recipe = _recipe(options, out)  # (both before pairs are made: a generator takes hours)
     with clock.stage("pairs"):
         report = ReadReport(str(corpus_file(corpus)))
         documents = list(read_corpus(corpus, report))
@@ -78,7 +81,6 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
         write_pairs(out / "pairs.jsonl.gz", (parts.train.pair(link) for link in range(len(parts.train))))
     show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(parts.held_out):,} of them held out.")
     judged = _held_out(parts.train, parts.held_out, options.among, options.seed)
-    recipe = _recipe(options, out)
     with clock.stage("training"):
         made = run(recipe, out, name=name, show=show, judged=[_smaller(judged, options.curve_documents)])
     with clock.stage("comparing"):
