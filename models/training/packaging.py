@@ -21,7 +21,7 @@ from services.manifest import NAME
 if TYPE_CHECKING:
     from models.training.run import Material
 
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
+PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
 
 
 def encoder_name(name: str) -> str:
@@ -55,7 +55,7 @@ def package(
             "best": _figures(best),
             "seconds": curve[-1]["seconds"],
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "versions": {package: version(package) for package in _PACKAGES},
+            "versions": {package: version(package) for package in PACKAGES},
         }
         | record,
     }

@@ -104,6 +104,9 @@ class TrainingRecipe(_Part):
 
     @model_validator(mode="after")
     def _learnable(self) -> Self:
+        names = [directory.name for directory in (*self.collections, *self.reported)]
+        if len(set(names)) < len(names):
+            raise ValueError("two collections have one name, and the curve could not tell them apart")
         if self.teachers == () and self.contrastive_weight == 0:
             raise ValueError("without teachers and without contrastive_weight there is nothing to learn from")
         if self.consistency is not None and not self.teachers:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from models.training.own.compare import Served, compare, served
 from models.training.own.corpus import corpus_file, read_corpus
 from models.training.own.make_pairs import PairOptions, own_pairs
 from models.training.own.report import NEW, OLD, sureness, write_report
-from models.training.packaging import encoder_name
+from models.training.packaging import PACKAGES, encoder_name
 from models.training.pair_files import write_pairs
 from models.training.pairs import PairSet, join, split
 from models.training.recipe import TrainingRecipe, parse
@@ -99,6 +101,8 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
             "teachers": ", ".join(" ".join(filter(None, (*one[:2], f"{one[2]:g}"))) for one in options.teachers),
             "seconds": clock.seconds,
             "machine": f"{multiprocessing.cpu_count()} cores of {cpu_name()}",
+            "load_average": [round(one, 2) for one in os.getloadavg()],
+            "versions": {package: version(package) for package in PACKAGES},
             "recipe": json.loads(recipe.model_dump_json()),
         },
         compared,

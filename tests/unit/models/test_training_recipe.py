@@ -65,6 +65,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     [
         ({"contrastive_weight": 0}, "nothing to learn from"),
         ({"negatives": {"sources": ["dense"]}}, "there is no dense teacher"),
+        ({"collections": ["a/judged"], "reported": ["b/judged"]}, "two collections have one name"),
         ({"negatives": {"sources": ["index"]}}, "negatives.index"),
         ({"negatives": {"skip": 50, "depth": 50}}, "depth must be greater than skip"),
         ({"encoder": {"document_weighting": "binary"}}, "binary document weights"),
