@@ -1,38 +1,22 @@
 """Progress for people: a bar on a terminal, a line now and then anywhere else."""
 
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from cli.one_bar import OneBar
+
 PLAIN_SECONDS = 5.0
 
 
-class Display:
+class Display(OneBar):
     """One bar at a time. Rates count from the beginning of a bar."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._title = ""
+        super().__init__(console)
         self._began = self._told = 0.0
         self._first = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def say(self, message: str) -> None:
-        """A line that stays."""
-        (self._bar.console if self._bar else self._console).print(
-            message, markup=False, highlight=False, soft_wrap=True
-        )
 
     def begin(self, title: str, total: int, first: int = 0, unit: str = "") -> None:
         """A new bar of `total`; `first` documents were there before."""
@@ -56,8 +40,3 @@ class Display:
         elif now - self._told >= PLAIN_SECONDS:
             self._told = now
             self.say(f"{self._title}: {100 * done / max(1, total):.0f} %, {note}")
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

@@ -2,37 +2,22 @@
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cli.one_bar import OneBar
+
 PLAIN_SECONDS = 10.0
 
 
-class TrainingConsole:
-    """What a run says while it works. `stage` names what is being done, `step` says how far it is."""
+class TrainingConsole(OneBar):
+    """What a run says while it works; see `models.training.show.Show`."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._title = ""
+        super().__init__(console)
         self._told = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def say(self, message: str) -> None:
-        """A line that stays."""
-        (self._bar.console if self._bar else self._console).print(
-            message, markup=False, highlight=False, soft_wrap=True
-        )
 
     def step(self, title: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total` of the stage `title`; another title begins another bar."""
@@ -70,8 +55,3 @@ class TrainingConsole:
             f"Step {entry['step']:,}: NDCG@10 {entry['mean']:.4f}; {found}; "
             f"{sum(weights) / len(weights):.0f} weights a document."
         )
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._title = None, ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import bm25s
 import numpy as np
@@ -15,7 +16,6 @@ from models.training.pairs import PairSet
 from services.fusion import DEFAULT_WEIGHTS, fuse
 
 _DEPTH = 100
-Vectors = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,20 @@ class Judged:
     documents: list[str]
     queries: list[str]
     grades: list[dict[int, int]]
+
+    @cached_property
+    def lexical(self) -> list[dict[str, float]]:
+        """Each query's best documents by BM25, as `sparse_lists` gives them. No encoder changes it: made once.
+
+        bm25s, Lucene's form, k1 1.2, b 0.75, Snowball's English stemmer, English stop words.
+        """
+        stemmer = Stemmer.Stemmer("english")
+        index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+        index.index(
+            bm25s.tokenize(self.documents, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
+        )
+        asked = bm25s.tokenize(self.queries, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
+        return [_best(index.get_scores(query) if query else np.zeros(len(self.documents))) for query in asked]
 
     @classmethod
     def of(cls, collection: Collection, limit: int, seed: int = 0) -> Judged:
@@ -74,17 +88,6 @@ def sparse_lists(
     return lists
 
 
-def lexical_lists(judged: Judged) -> list[dict[str, float]]:
-    """The same by BM25 (bm25s, Lucene's form, k1 1.2, b 0.75, Snowball's English stemmer, English stop words)."""
-    stemmer = Stemmer.Stemmer("english")
-    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-    index.index(
-        bm25s.tokenize(judged.documents, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
-    )
-    asked = bm25s.tokenize(judged.queries, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
-    return [_best(index.get_scores(query) if query else np.zeros(len(judged.documents))) for query in asked]
-
-
 def _best(scores: NDArray[np.floating]) -> dict[str, float]:
     order = np.argsort(-scores, kind="stable")[:_DEPTH]
     return {str(document): float(scores[document]) for document in order.tolist() if scores[document] > 0}
@@ -123,7 +126,7 @@ def figures(judged: Judged, documents: Encode, queries: Encode) -> dict[str, flo
     of documents that weigh it.
     """
     vectors, asked = documents(judged.documents), queries(judged.queries)
-    sparse, lexical = sparse_lists(vectors, asked), lexical_lists(judged)
+    sparse, lexical = sparse_lists(vectors, asked), judged.lexical
     shares: dict[int, float] = {}
     for vector in vectors:
         for piece in vector:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.registry import load_encoder
-from models.training.evaluation import Judged, hybrid_lists, lexical_lists, ndcgs, sparse_lists
+from models.training.evaluation import Judged, hybrid_lists, ndcgs, sparse_lists
 from services.manifest import resolve
 from services.query_table import QueryTable
 from services.vectors import merge_max
@@ -55,7 +55,7 @@ def compare(judged: Judged, encoders: Mapping[str, Served]) -> dict[str, Any]:
 
     `encoders` were given the collection's documents, in its order.
     """
-    lexical = lexical_lists(judged)
+    lexical = judged.lexical
     scores = {"bm25": ndcgs(judged, lexical)}
     for name, one in encoders.items():
         sparse = sparse_lists(one.documents, one.queries(judged.queries))
