@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from models.batching import length_batches
-from models.decoder.memory import cpu_dtype, out_of_memory
 from models.decoder.module import FILES, EchoSplade
 from models.decoder.sparse_encoder import load_sparse_encoder
 from models.encoder import PieceEncoder, finite_vector
+from models.training.device import cpu_dtype, out_of_memory
 from models.windows import Window
 from services.errors import ConfigurationError
 from services.manifest import Manifest, verified

@@ -16,10 +16,10 @@ from sentence_transformers.sparse_encoder.callbacks.splade_callbacks import Spla
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
-from models.decoder.memory import out_of_memory
 from models.decoder.objective import Objective
 from models.decoder.recipe import DecoderRecipe
 from models.decoder.trainable import load_trainable, save_trainable
+from models.training.device import out_of_memory
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.decoder")

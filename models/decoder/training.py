@@ -17,7 +17,6 @@ from datasets import Dataset
 from models.decoder.calibration import Calibration, calibrate
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.lora import add_adapters
-from models.decoder.memory import cpu_dtype
 from models.decoder.module import EchoSplade
 from models.decoder.objective import Objective
 from models.decoder.package import write_model_directory
@@ -26,6 +25,7 @@ from models.decoder.sparse_encoder import assemble
 from models.decoder.table import passage_weights
 from models.decoder.trainable import last_checkpoint, load_trainable
 from models.decoder.trainer import make_trainer
+from models.training.device import cpu_dtype
 from models.training.idf import Weights
 from models.training.mixing import PairFile, read_mixture
 from models.training.pairs import PairSet

@@ -21,6 +21,7 @@ from models.training.architecture import build_encoder, parameter_groups
 from models.training.batches import PairCollator, columns, link_dataset
 from models.training.checkpoint import save_checkpoint
 from models.training.curve import BEST, CurveEvaluator, read_best, read_curve
+from models.training.device import cpu_dtype
 from models.training.evaluation import Judged
 from models.training.idf import Weights
 from models.training.losses import RankingLoss
@@ -85,7 +86,7 @@ def _precision() -> str:
     """bfloat16 where the device multiplies it faster: a core with AVX-512 BF16 did 298 GFLOPS for 77 in float32."""
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bfloat16" if cpu_dtype() is torch.bfloat16 else "float32"
 
 
 def train(

@@ -16,6 +16,7 @@ from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, Splade
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from models.training.device import out_of_memory
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
@@ -93,7 +94,9 @@ class CarefulTrainer(SparseEncoderTrainer):
                 # DistributedDataParallel takes the second for an error, so gradients are averaged here when all are in.
                 with model.no_sync() if several else nullcontext():
                     loss: torch.Tensor = super().training_step(model, *arguments, **named)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 self._make_room()
                 continue
             if not torch.isfinite(loss):

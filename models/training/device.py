@@ -1,4 +1,4 @@
-"""Whether an error of torch means that a device's memory is used up."""
+"""What a device multiplies fast, and how torch says that its memory is used up."""
 
 from __future__ import annotations
 
