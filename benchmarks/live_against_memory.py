@@ -24,7 +24,7 @@ from cli.relevance.live import LiveIndex
 from cli.relevance.metrics import MEASURES, Quality, Rankings, measure
 from cli.relevance.session import MODES, ask, ingest
 from models.registry import load_encoder
-from query_api.models import FusionWeights
+from query_api.search.request import FusionWeights
 from services.errors import InvalidInput
 from services.fusion import fuse
 from services.manifest import resolve

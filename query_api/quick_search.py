@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from query_api.models import SearchRequest
 from query_api.parts import Parts
 from query_api.problems import answer_of
 from query_api.routes.answers import json_answer
-from query_api.searching import search
+from query_api.search.pipeline import search
+from query_api.search.request import SearchRequest
 from services.errors import SparsewellError
 
 _PATH = re.compile(r"/v1/indexes/([^/]+)/search")

@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from query_api.models import Mode, SearchAnswer, SearchRequest
 from query_api.parts import WithParts
 from query_api.routes.answers import documented, json_answer
-from query_api.searching import search
+from query_api.search.answer import SearchAnswer
+from query_api.search.pipeline import search
+from query_api.search.request import Mode, SearchRequest
 
 router = APIRouter(prefix="/v1/indexes/{index}/search", tags=["search"])
 _ANSWERS = documented(200, SearchAnswer, 404, 422, 503)

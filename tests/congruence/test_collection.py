@@ -14,7 +14,7 @@ from cli.relevance.metrics import measure
 from cli.relevance.session import ask, ingest
 from infra.processes import Child
 from models.registry import load_encoder
-from query_api.models import FusionWeights
+from query_api.search.request import FusionWeights
 from services.fusion import fuse
 from services.index_spec import IndexSpec
 from services.manifest import resolve

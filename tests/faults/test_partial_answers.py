@@ -11,7 +11,8 @@ import pytest
 
 from faults.door import Door
 from faults.stack import Stack
-from query_api.searching import Stopwatch, _whole
+from query_api.search.lists import whole
+from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 from services.opensearch.queries import body, msearch_call, search_call
@@ -50,11 +51,11 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
         naive = search.send(replace(asked, params={}))
         assert naive["timed_out"], naive["took"]
         with pytest.raises(BackendUnavailable):
-            _whole(search.send(asked), Stopwatch())
+            whole(search.send(asked), Stopwatch())
     both = asyncio.run(_two_lists(stack, plan))
     for answer in both:
         with pytest.raises(BackendUnavailable):
-            _whole(answer, Stopwatch())
+            whole(answer, Stopwatch())
     row(
         fault="one of two shards does not finish in time",
         promise="P5",

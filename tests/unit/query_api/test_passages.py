@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.passages import best_passage
+from query_api.search.passages import best_passage
 from services.opensearch.journal import EncodedWindow
 from services.vectors import SparseVector
 

@@ -1,0 +1,75 @@
+"""What a search answers, as the OpenAPI document shows it."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from query_api.search.request import Mode
+
+
+class Passage(BaseModel):
+    """The best window; offsets count characters of `text`."""
+
+    text: str
+    start: int
+    end: int
+    window: int
+    windows: int = Field(description="windows of the document; 0 while it waits for its vectors")
+    score: float | None
+
+
+class Why(BaseModel):
+    """One contribution to a list's score; the weights are given for sparse matches."""
+
+    list: Literal["sparse", "lexical"]
+    piece: str
+    contribution: float
+    expansion: bool
+    id: int | None = None
+    query_weight: float | None = None
+    document_weight: float | None = None
+
+
+class Hit(BaseModel):
+    """One document."""
+
+    id: str
+    score: float
+    scores: dict[str, float] = Field(description="the document's own score in each list that named it")
+    state: str
+    title: str | None = None
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+    passage: Passage | None = None
+    why: list[Why] | None = None
+
+
+class QueryPiece(BaseModel):
+    """A piece that the query was turned into."""
+
+    piece: str
+    id: int
+    weight: float
+
+
+class Timings(BaseModel):
+    """Milliseconds by stage. `engine` is what OpenSearch itself reports, a part of `opensearch`."""
+
+    encode: float
+    opensearch: float
+    engine: float
+    fuse: float
+    shape: float
+    total: float
+
+
+class SearchAnswer(BaseModel):
+    """Hits, best first."""
+
+    index: str
+    mode: Mode
+    query: str
+    encoder: str = Field(description="fingerprint of the encoder whose vectors were searched")
+    hits: list[Hit]
+    timings_ms: Timings
+    pieces: list[QueryPiece] | None = None

@@ -1,0 +1,45 @@
+"""One search on its way through the stages: what was asked, of which generation, and what was found so far."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from query_api.parts import Parts
+from query_api.search.request import SearchRequest
+from query_api.search.stopwatch import Stopwatch
+from services.index_spec import Generation
+from services.query_table import QueryTable, QueryVector
+
+Source = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that passed the limits, with all that the stages need to answer it.
+
+    `query` is the vector that the sparse list is asked with: what the table made of the words and what other stages
+    made of that.
+    """
+
+    parts: Parts
+    generation: Generation
+    table: QueryTable
+    request: SearchRequest
+    query: QueryVector
+    watch: Stopwatch
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that OpenSearch may take."""
+        return self.parts.settings.search_timeout
+
+
+@dataclass(slots=True)
+class Found:
+    """A document that a list named. `scores` are its own in each list; `source` is None for one that is gone."""
+
+    id: str
+    score: float
+    scores: dict[str, float]
+    source: Source | None = None
+    explanation: Mapping[str, Any] | None = field(default=None, repr=False)

@@ -1,0 +1,38 @@
+"""What is shown of each document that was found."""
+
+from typing import Any
+
+from query_api.search.asked import Asked, Found, Source
+from query_api.search.explain import lexical_why, sparse_why
+from query_api.search.passages import best_passage
+from services.documents import joined_text
+from services.opensearch.journal import read_packed_windows, read_windows
+
+
+def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
+    """A hit of the answer."""
+    request = asked.request
+    hit: dict[str, Any] = {"id": one.id, "score": one.score, "scores": one.scores, "state": source["state"]}
+    for name in request.fields:
+        if name in source:
+            hit[name] = source[name]
+    if not request.passage and not request.explain:
+        return hit
+    title, text = source.get("title", ""), source["text"]
+    if request.passage:
+        windows = read_packed_windows(source)
+        hit["passage"] = best_passage(title, text, windows, asked.query.by_id(), request.query)
+    if request.explain:
+        hit["why"] = _why(asked, one, source, joined_text(title, text))
+    return hit
+
+
+def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, Any]]:
+    """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
+    why = []
+    if "sparse" in one.scores:
+        top_k = asked.generation.spec.document_top_k
+        why += sparse_why(asked.table, asked.query, read_windows(source), top_k, text)
+    if "lexical" in one.scores:
+        why += lexical_why(one.explanation)
+    return why

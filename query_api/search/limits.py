@@ -1,0 +1,27 @@
+"""Requests held against the limits that are settings, before anything is asked of OpenSearch."""
+
+from query_api.search.request import SearchRequest
+from services.errors import InvalidInput
+from services.settings import Settings
+
+
+def checked(request: SearchRequest, settings: Settings) -> None:
+    """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `candidates_too_many`)."""
+    checked_text(request.query, settings)
+    if request.size > settings.max_size:
+        raise InvalidInput("size_too_large", f"`size` may be {settings.max_size} at most.")
+    if request.candidates > settings.max_candidates:
+        raise InvalidInput("candidates_too_many", f"`candidates` may be {settings.max_candidates} at most.")
+
+
+def checked_text(query: str, settings: Settings) -> None:
+    """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`) for words that cannot be searched for."""
+    if not query.strip():
+        raise InvalidInput("empty_query", "The query is empty.")
+    if not query.isascii() and any("\ud800" <= character <= "\udfff" for character in query):
+        raise InvalidInput("bad_query", "The query holds half of a surrogate pair, which is no character.")
+    if len(query) > settings.max_query_characters:
+        raise InvalidInput(
+            "query_too_long",
+            f"A query may have {settings.max_query_characters:,} characters; this has {len(query):,}.",
+        )
