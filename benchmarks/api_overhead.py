@@ -60,7 +60,7 @@ class Sides:
         if request.mode != "hybrid":
             return [search_call(physical, body(queries[request.mode], request.size, source, timeout), timeout)]
         plans = [body(one, request.candidates, False, timeout) for one in queries.values()]
-        first = msearch_call(physical, plans, timeout)
+        first = msearch_call([(physical, plan) for plan in plans], timeout)
         return [first, fetch_call(physical, ids, source, timeout)] if ids else [first]
 
 

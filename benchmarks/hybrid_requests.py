@@ -48,7 +48,7 @@ async def compare(
     async def lists(query: str, wanted: list[str] | bool) -> tuple[list[str], Any]:
         both = (sparse_query(table.encode(query, 1000)), lexical_query(query))
         plans = [body(one, CANDIDATES, wanted, timeout) for one in both]
-        answer = await search.send(msearch_call(physical, plans, timeout))
+        answer = await search.send(msearch_call([(physical, plan) for plan in plans], timeout))
         scores = {
             name: {hit["_id"]: hit["_score"] for hit in part["hits"]["hits"]}
             for name, part in zip(("sparse", "lexical"), answer["responses"], strict=True)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from query_api.admission import InFlight
 from query_api.backlog import Backlog
 from query_api.encoders import QueryTables
+from query_api.search.engine import Direct
 from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
@@ -30,7 +31,8 @@ class Parts:
         self.tables = QueryTables(settings)
         self.search = AsyncSearch(settings)
         # Several addresses are asked in turn, so each node's own copies get their share of searches.
-        self.near = len(each_address(settings.opensearch_url)) > 1
+        near = len(each_address(settings.opensearch_url)) > 1
+        self.engine = Direct(self.search, settings.search_timeout, near=near)
         self.publisher = Publisher(settings.redis_url)
         self.clock = Clock()
         self.backlog = Backlog(settings, self.search, self.publisher)

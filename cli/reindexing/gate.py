@@ -56,7 +56,7 @@ def ranked(
     for query, text in questions.texts.items():
         vector = table.encode(text, _MAX_PIECES)
         plans = [body(plan, _DEPTH, False, _SECONDS) for plan in (sparse_query(vector), lexical_query(text))]
-        answer = search.send(msearch_call(generation.physical, plans, _SECONDS))
+        answer = search.send(msearch_call([(generation.physical, plan) for plan in plans], _SECONDS))
         lists = {}
         for mode, part in zip(("sparse", "lexical"), answer["responses"], strict=True):
             if "error" in part or part["timed_out"] or part["_shards"]["failed"]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from query_api.parts import Parts
+from query_api.search.engine import Engine
 from query_api.search.request import SearchRequest
 from query_api.search.stopwatch import Stopwatch
 from services.index_spec import Generation
@@ -27,6 +28,7 @@ class Asked:
     request: SearchRequest
     query: QueryVector
     watch: Stopwatch
+    engine: Engine
 
     @property
     def timeout(self) -> float:

@@ -36,7 +36,7 @@ async def search(parts: Parts, index: str, request: SearchRequest) -> dict[str, 
 async def _search(parts: Parts, generation: Generation, request: SearchRequest) -> dict[str, Any]:
     watch = Stopwatch()
     table = parts.tables.of(generation)
-    asked = Asked(parts, generation, table, request, query_vector(request, table, parts.settings), watch)
+    asked = Asked(parts, generation, table, request, query_vector(request, table, parts.settings), watch, parts.engine)
     watch.lap("encode")
     if request.mode == "hybrid":
         found = await two_lists(asked)

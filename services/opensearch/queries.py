@@ -51,10 +51,10 @@ def search_call(index: str, search: dict[str, Any], timeout: float, *, near: boo
     return Call("POST", f"/{index}/_search", orjson.dumps(search), params, timeout=timeout)
 
 
-def msearch_call(index: str, searches: Iterable[dict[str, Any]], timeout: float, *, near: bool = False) -> Call:
-    """Several lists in one request; `near` as in `search_call`."""
-    header = orjson.dumps({"index": index, "allow_partial_search_results": False} | _preference(near))
-    lines = [part for search in searches for part in (header, orjson.dumps(search))]
+def msearch_call(searches: Iterable[tuple[str, dict[str, Any]]], timeout: float, *, near: bool = False) -> Call:
+    """Several lists in one request, each with the index that it is looked for in; `near` as in `search_call`."""
+    common = {"allow_partial_search_results": False} | _preference(near)
+    lines = [orjson.dumps(part) for index, search in searches for part in ({"index": index} | common, search)]
     return Call("POST", "/_msearch", b"\n".join(lines) + b"\n", timeout=timeout, ndjson=True)
 
 

@@ -74,7 +74,7 @@ class NodeIndex:
         found: list[Hits] = []
         for start in range(0, len(queries), 100):
             searches = [body(query, size, False, SECONDS) for query in queries[start : start + 100]]
-            answer = self.client.send(msearch_call(self.generation.physical, searches, SECONDS))
+            answer = self.client.send(msearch_call([(self.generation.physical, one) for one in searches], SECONDS))
             for response in answer["responses"]:
                 assert response["status"] == 200, response
                 assert not response["timed_out"]

@@ -11,7 +11,7 @@ import pytest
 
 from faults.door import Door
 from faults.stack import Stack
-from query_api.search.lists import whole
+from query_api.search.engine import whole
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
@@ -69,7 +69,7 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
 async def _two_lists(stack: Stack, plan: dict[str, Any]) -> list[dict[str, Any]]:
     search = AsyncSearch(stack.settings)
     try:
-        answer = await search.send(msearch_call(stack.physical, [plan, plan], 60))
+        answer = await search.send(msearch_call([(stack.physical, plan)] * 2, 60))
         return list(answer["responses"])
     finally:
         await search.close()

@@ -1,0 +1,95 @@
+"""How the stages of a search reach OpenSearch: they say which lists and documents they need, an engine sends for them.
+
+No stage sends anything itself. So the way can change under all of them: a search that is alone has its own requests,
+those of a batch share theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from query_api.search.stopwatch import Stopwatch
+from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.opensearch.client import AsyncSearch
+from services.opensearch.queries import fetch_call, msearch_call, search_call
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One list: the index that is searched, and the body of the search."""
+
+    index: str
+    body: dict[str, Any]
+
+
+class Engine(Protocol):
+    """What a stage may ask for."""
+
+    async def lists(self, plans: Sequence[Plan]) -> Sequence[Answer]:
+        """The answers to some lists, in their order; they are searched at the same time."""
+        ...
+
+    async def documents(
+        self, index: str, ids: Sequence[str], source: Sequence[str], *, realtime: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        """The named fields of documents, by id; those that are not there are left out.
+
+        As searches see them, or, in real time, as they are.
+        """
+        ...
+
+
+class Direct:
+    """Sends at once: a list as one search, several as one msearch."""
+
+    def __init__(self, search: AsyncSearch, timeout: float, *, near: bool) -> None:
+        """`timeout` of a request in seconds; `near`: as in `services.opensearch.queries.search_call`."""
+        self._search = search
+        self._timeout = timeout
+        self._near = near
+
+    async def lists(self, plans: Sequence[Plan]) -> Sequence[Answer]:
+        if len(plans) == 1:
+            plan = plans[0]
+            call = search_call(plan.index, plan.body, self._timeout, near=self._near)
+            try:
+                return [await self._search.send(call)]
+            except InvalidInput:
+                raise too_many_words() from None
+        call = msearch_call([(plan.index, plan.body) for plan in plans], self._timeout, near=self._near)
+        answers: Sequence[Answer] = (await self._search.send(call))["responses"]
+        return answers
+
+    async def documents(
+        self, index: str, ids: Sequence[str], source: Sequence[str], *, realtime: bool = False
+    ) -> dict[str, dict[str, Any]]:
+        answer = await self._search.send(
+            fetch_call(index, ids, source, self._timeout, near=self._near, realtime=realtime)
+        )
+        return {document["_id"]: document["_source"] for document in answer["docs"] if document.get("found")}
+
+
+def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:
+    """The hits of one list. A list that is cut short by time or a failed shard is an error, not an answer."""
+    if "error" in answer:
+        if answer.get("status") == 404:
+            raise NotFound("index_not_found", "The generation is gone.")
+        if answer.get("status") == 400:
+            raise too_many_words()
+        raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
+    if answer["timed_out"] or answer["_shards"]["failed"]:
+        raise BackendUnavailable("search_incomplete", "OpenSearch did not finish in time; a partial answer is none.")
+    # Two lists of one request are searched at the same time.
+    watch.stages["engine"] = max(watch.stages["engine"], answer["took"])
+    hits: list[dict[str, Any]] = answer["hits"]["hits"]
+    return hits
+
+
+def too_many_words() -> InvalidInput:
+    """Lucene's limit of 1,024 clauses is the one thing that it can refuse in a search of ours.
+
+    A script without spaces has one word a character, which is one unknown piece for the encoder but many for BM25.
+    """
+    return InvalidInput("query_too_long", "The query has more words than OpenSearch takes (1,024): shorten it.")
