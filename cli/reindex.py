@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cli.reindexing.build import Gate
     from indexer.reindex.plan import Changes
     from indexer.reindex.run import Reindexing
+    from services.dense_form import DenseIdentity
     from services.index_spec import Generation
     from services.known_encoders import KnownEncoder
     from services.manifest import Manifest
@@ -21,6 +22,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     window: Annotated[int | None, typer.Option(min=16, help="pieces of a window")] = None,
     overlap: Annotated[int | None, typer.Option(min=0, help="pieces that neighbouring windows share")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="heaviest pieces of a document that are indexed")] = None,
+    dense: Annotated[str | None, typer.Option(help="dense encoder to rerank with; `none`: no dense vectors")] = None,
     language: Annotated[str | None, typer.Option(help="analyser of keyword search: english or standard")] = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; may be repeated")] = None,
     judgements: Annotated[
@@ -53,14 +55,15 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     settings = Settings.read()
     # Whatever can be wrong is found out before the first document is copied.
     gate = _gate(judgements, gate_modes, max_loss)
-    changes = Changes(encoder, window, overlap, top_k, language, parse_fields(field or [], create=True))
+    changes = Changes(encoder, window, overlap, top_k, language, parse_fields(field or [], create=True), dense)
+    dense_vectors = _dense(changes, settings)
     known = known_with(settings, encoder)
     search = SyncSearch(settings)
     try:
         with Display(Console(stderr=True)) as show:
             work = Reindexing(search, settings, index)
             build = Build(work, settings, known, show, patience, encode_here)
-            if not _begin(work, settings, known, changes, show.say):
+            if not _begin(work, settings, known, changes, dense_vectors, show.say):
                 if work.held.step == "swapping":
                     build.swap()
                 typer.echo(f"{index}: generation {work.held.target.number} is searched; the swap had begun before.")
@@ -98,8 +101,21 @@ def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
     return Gate(Questions.read(judgements), chosen, most)
 
 
+def _dense(changes: "Changes", settings: "Settings") -> "DenseIdentity | None":
+    """Of the dense encoder that was named. Raises InvalidInput (`unknown_dense_encoder`)."""
+    from indexer.reindex.plan import NO_DENSE
+    from services.known_dense import dense_identity, known_dense
+
+    return None if changes.dense in (None, NO_DENSE) else dense_identity(known_dense(settings), changes.dense or "")
+
+
 def _begin(  # type: ignore[no-untyped-def]
-    work: "Reindexing", settings: "Settings", known: "list[KnownEncoder]", changes: "Changes", say
+    work: "Reindexing",
+    settings: "Settings",
+    known: "list[KnownEncoder]",
+    changes: "Changes",
+    dense: "DenseIdentity | None",
+    say,
 ) -> bool:
     """Plans a new generation, or goes on with one; False when its swap is decided, or done by the sweeper already."""
     from indexer.reindex.plan import described, planned
@@ -112,7 +128,7 @@ def _begin(  # type: ignore[no-untyped-def]
         return False
     if record is not None and record.step == "swapped" and not record.rollback and changes.any:
         manifest = _manifest(changes, known, record.target)
-        wanted = planned(Names(settings.index_prefix), record.source, record.target.number, changes, manifest)
+        wanted = planned(Names(settings.index_prefix), record.source, record.target.number, changes, manifest, dense)
         if _same(wanted, record.target):
             return False
     if record is not None and (record.step != "following" or record.rollback):
@@ -123,7 +139,7 @@ def _begin(  # type: ignore[no-untyped-def]
         )
     manifest = _manifest(changes, known, source if record is None else record.target)
     number = work.next_number() if record is None else record.target.number
-    target = planned(Names(settings.index_prefix), source, number, changes, manifest)
+    target = planned(Names(settings.index_prefix), source, number, changes, manifest, dense)
     if record is None:
         record = work.begin(source, target)
         say(f"Building generation {number} of {work.index} beside generation {source.number}.")

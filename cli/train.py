@@ -118,8 +118,8 @@ def teachers(
     """List the models that can be fetched to learn from or to start from, or fetch some."""
     from infra.directories import cache_dir
     from infra.settings import LocalSettings
-    from models.training.teachers.fetch import fetch as fetched
-    from models.training.teachers.fetch import known_models
+    from models.fetching import fetch as fetched
+    from services.known_models import known_models
 
     if not fetch:
         for name, known in known_models().items():

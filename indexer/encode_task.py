@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from indexer.dense import dense_outcomes
 from indexer.encoding import Cut, Encoded, Failed, cut, encode, runs
 from indexer.patience import patiently
 from indexer.runtime import Runtime
@@ -104,12 +105,24 @@ class EncodeRun:
                 outcomes = encode(self.runtime.encoder, group)
                 failures += [outcome for outcome in outcomes if isinstance(outcome, Failed)]
                 encoded = [outcome for outcome in outcomes if isinstance(outcome, Encoded)]
-                writes = [encoded_write(self.generation, one.stored, one.windows) for one in encoded]
+                writes = self._encoded_writes(encoded)
                 writing.append((encoded, writer.submit(self._write, writes)))
         for encoded, written in writing:
             failures += self._account(encoded, written.result())
         self._bury(failures)
         return left
+
+    def _encoded_writes(self, encoded: Sequence[Encoded]) -> list[Write]:
+        """With dense vectors, where the generation declares them."""
+        model, identity = self.runtime.dense(self.generation), self.generation.dense
+        if model is None or identity is None:
+            return [encoded_write(self.generation, one.stored, one.windows) for one in encoded]
+        dense = dense_outcomes(model, identity, [one.stored for one in encoded])
+        self.counts["without dense vectors"] += sum(bool(outcome.error) for outcome in dense)
+        return [
+            encoded_write(self.generation, one.stored, one.windows, outcome)
+            for one, outcome in zip(encoded, dense, strict=True)
+        ]
 
     def _account(self, encoded: Sequence[Encoded], outcomes: Sequence[Outcome]) -> list[Failed]:
         """Counts what became of encoded documents; those that OpenSearch will never take come back as failed."""
@@ -153,6 +166,7 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
     try:
         generation = patiently(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
         runtime.check_encoder(generation)
+        runtime.dense(generation)
         run = EncodeRun(runtime, generation, redelivered)
         left = run.run(message.ids)
     except EncoderMismatch as error:

@@ -1,13 +1,16 @@
-"""What a worker process holds: one encoder, its clients, and what it remembers of the indexes for a moment."""
+"""What a worker process holds: its encoder, dense ones that indexes ask for, clients, and what it knows of indexes."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 
 from indexer.settings import WorkerSettings
+from models.dense.model import DenseModel
 from models.encoder import Encoder
-from services.errors import Conflict, EncoderMismatch, NotFound
+from services.dense_form import DenseIdentity
+from services.errors import ConfigurationError, Conflict, EncoderMismatch, NotFound
 from services.index_spec import Generation, Names
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import create_jobs_call, index_not_found, read_generation, resolve_call
@@ -15,11 +18,14 @@ from services.queue import Publisher
 from services.settings import Settings
 from services.versions import Clock
 
+log = logging.getLogger(__name__)
+
 # A swapped alias or a deleted index is noticed after this long.
 REMEMBERED_SECONDS = 2.0
 REPEATED_SECONDS = 60.0
 
 LoadEncoder = Callable[[Settings], Encoder]
+LoadDense = Callable[[Settings, DenseIdentity], DenseModel]
 
 
 def load_configured(settings: Settings) -> Encoder:
@@ -30,15 +36,40 @@ def load_configured(settings: Settings) -> Encoder:
     return load_encoder(settings.encoder, threads=settings.worker_threads, batch_pieces=settings.batch_pieces)
 
 
+def load_known_dense(settings: Settings, identity: DenseIdentity) -> DenseModel:
+    """The dense encoder of an index; one that can be fetched is, once. Raises ConfigurationError, EncoderMismatch."""
+    from infra.directories import cache_dir
+    from infra.settings import LocalSettings
+    from models.dense.opening import load_dense
+    from services.known_dense import known_dense
+
+    known = known_dense(settings).get(identity.name)
+    if known is None or known.identity.fingerprint != identity.fingerprint:
+        raise EncoderMismatch(
+            "dense_mismatch",
+            f"No dense encoder here is {identity.name} ({identity.fingerprint}): name its directory in "
+            "SPARSEWELL_DENSE_ENCODERS.",
+        )
+    return load_dense(known, cache_dir(LocalSettings.read()), log.info, threads=settings.worker_threads)
+
+
 class Runtime:
     """Made in the parent, filled in each child when its first task asks: no client and no session crosses a fork."""
 
-    def __init__(self, settings: Settings, worker: WorkerSettings, load: LoadEncoder = load_configured) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker: WorkerSettings,
+        load: LoadEncoder = load_configured,
+        load_dense: LoadDense = load_known_dense,
+    ) -> None:
         self.settings = settings
         self.worker = worker
         self.names = Names(settings.index_prefix)
         self.clock = Clock()
         self._load = load
+        self._load_dense = load_dense
+        self._dense: dict[str, DenseModel] = {}
         self._jobs_made = False
         self._said: dict[str, float] = {}
         self._generations: dict[tuple[str, int | None], tuple[float, Generation]] = {}
@@ -46,6 +77,22 @@ class Runtime:
     @cached_property
     def encoder(self) -> Encoder:
         return self._load(self.settings)
+
+    def dense(self, generation: Generation) -> DenseModel | None:
+        """The dense encoder of a generation, None where it declares none.
+
+        Raises EncoderMismatch when this worker cannot have it: its documents wait, rather than get into the index
+        without a vector that nobody would miss.
+        """
+        identity = generation.dense
+        if identity is None:
+            return None
+        if identity.fingerprint not in self._dense:
+            try:
+                self._dense[identity.fingerprint] = self._load_dense(self.settings, identity)
+            except ConfigurationError as error:
+                raise EncoderMismatch(error.code, error.detail) from error
+        return self._dense[identity.fingerprint]
 
     @cached_property
     def search(self) -> SyncSearch:

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.dense_form import DenseIdentity
+
 
 class JobReference(BaseModel):
     id: str
@@ -153,6 +155,7 @@ class IndexAnswer(BaseModel):
     window: dict[str, int]
     language: str
     document_top_k: int
+    dense: DenseIdentity | None = Field(description="whose vectors are stored for reranking; null: none are")
     created_at: str
     documents: dict[str, int] | None = None
 

@@ -12,6 +12,7 @@ from query_api.search.engine import Direct
 from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
+from services.known_dense import known_dense
 from services.opensearch.client import AsyncSearch
 from services.opensearch.generations import index_not_found, read_generation, resolve_call
 from services.queue import Publisher
@@ -29,6 +30,7 @@ class Parts:
         self.settings = settings
         self.names = Names(settings.index_prefix)
         self.tables = QueryTables(settings)
+        self.dense = known_dense(settings)
         self.search = AsyncSearch(settings)
         # Several addresses are asked in turn, so each node's own copies get their share of searches.
         near = len(each_address(settings.opensearch_url)) > 1

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from services.dense_form import DenseIdentity
 from services.errors import InvalidInput
 from services.manifest import WindowSettings
 
@@ -38,6 +39,9 @@ class IndexSpec(BaseModel):
     window: WindowSettings | None = Field(None, description="none: what the encoder's manifest recommends")
     document_top_k: int = Field(512, ge=1, le=8192, description="heaviest pieces of a document that are indexed")
     language: Literal["english", "standard"] = Field("english", description="analyser of keyword search")
+    dense: str | None = Field(
+        None, description="dense encoder whose vectors are stored for reranking; none: no vectors"
+    )
 
     @field_validator("fields")
     @classmethod
@@ -70,6 +74,7 @@ class Generation(BaseModel):
     spec: IndexSpec
     encoder: EncoderIdentity
     window: WindowSettings
+    dense: DenseIdentity | None = None
     created_at: str
     identity: str = Field("", description="of the index: kept by its later generations, new when it is made again")
     token: str = Field("", description="of this very generation: a number may be given out again")

@@ -39,6 +39,12 @@ class Settings(EnvironmentSettings):
 
     encoder: str = Field("bootstrap-minilm-l6", description="name of shipped weights, or path of a model directory")
     more_encoders: str = Field("", description="further names or paths, separated by commas, that the API serves too")
+    dense_encoders: str = Field("", description="directories with a dense.json, separated by commas")
+    model_url: str = Field("", pattern=r"^(https?://.+)?$", description="the model process; empty: there is none")
+    model_timeout: float = Field(0.5, gt=0, description="what a search waits for the model process at most, in seconds")
+    model_host: str = "127.0.0.1"
+    model_port: int = Field(8020, ge=0, le=65535)
+    model_encoders: str = Field("", description="dense encoders that the model process holds, separated by commas")
     shards: int = Field(1, ge=1)
     replicas: int = Field(0, ge=0)
     refresh_interval: str = "1s"

@@ -6,16 +6,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from services.dense_form import DenseIdentity
 from services.errors import Conflict, InvalidInput
 from services.index_spec import Generation, IndexSpec, Names
 from services.manifest import Manifest
 from services.opensearch.carrying import same_vectors
 from services.opensearch.generations import new_generation
 
+NO_DENSE = "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs in the new generation; None and empty mean: as it is."""
+    """What differs in the new generation; None and empty mean: as it is. `dense` "none" means: no dense vectors."""
 
     encoder: str | None = None
     window_pieces: int | None = None
@@ -23,6 +26,7 @@ class Changes:
     document_top_k: int | None = None
     language: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    dense: str | None = None
 
     @property
     def any(self) -> bool:
@@ -30,8 +34,15 @@ class Changes:
         return self != Changes()
 
 
-def planned(names: Names, source: Generation, number: int, changes: Changes, manifest: Manifest) -> Generation:
-    """The new generation; `manifest` is that of the encoder that it will have.
+def planned(
+    names: Names,
+    source: Generation,
+    number: int,
+    changes: Changes,
+    manifest: Manifest,
+    dense: DenseIdentity | None = None,
+) -> Generation:
+    """The new generation; `manifest` is that of the encoder that it will have, `dense` what `changes.dense` names.
 
     An encoder of its own window keeps it, unless the index declared one or the change names one. Raises InvalidInput
     (`bad_change`, `bad_window`) and Conflict (`encoder_name_taken`).
@@ -49,6 +60,8 @@ def planned(names: Names, source: Generation, number: int, changes: Changes, man
         merged["document_top_k"] = changes.document_top_k
     if changes.language is not None:
         merged["language"] = changes.language
+    if changes.dense is not None:
+        merged["dense"] = None if changes.dense == NO_DENSE else changes.dense
     merged["fields"] = {**merged["fields"], **changes.fields}
     if changes.window_pieces is not None or changes.window_overlap is not None:
         base = source.spec.window or manifest.window
@@ -65,7 +78,12 @@ def planned(names: Names, source: Generation, number: int, changes: Changes, man
     room = manifest.max_pieces - 2
     if spec.window is not None and spec.window.pieces > room:
         raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    return new_generation(names, source.index, number, spec, manifest, source.lineage)
+    kept = source.dense if changes.dense is None else dense
+    return new_generation(names, source.index, number, spec, manifest, source.lineage, kept)
+
+
+def _shown(dense: DenseIdentity | None) -> str:
+    return NO_DENSE if dense is None else f"{dense.name} ({dense.fingerprint}) window {dense.window.model_dump()}"
 
 
 def described(source: Generation, target: Generation) -> list[str]:
@@ -77,6 +95,7 @@ def described(source: Generation, target: Generation) -> list[str]:
             f"{target.encoder.name} ({target.encoder.fingerprint})"
         )
     for name, old, new in (
+        ("dense", _shown(source.dense), _shown(target.dense)),
         ("window", source.window.model_dump(), target.window.model_dump()),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
         ("language", source.spec.language, target.spec.language),

@@ -14,6 +14,7 @@ from pathlib import Path
 from infra.directories import cache_dir
 from infra.locks import exclusive
 from infra.settings import LocalSettings
+from models.dense.opening import open_dense
 from models.export.collection import read_collection
 from models.export.package import excluded_pieces
 from models.export.reopen import reopen
@@ -31,7 +32,6 @@ from models.training.show import Show
 from models.training.starting_point import starting_point
 from models.training.teachers.bm25 import Bm25Teacher, WordTokens
 from models.training.teachers.ensemble import Ensemble
-from models.training.teachers.opening import open_dense
 from models.training.teachers.sparse import SparseTeacher
 from models.training.vectors import Teacher, TeacherVectors, teacher_vectors
 from services.errors import ConfigurationError
@@ -39,6 +39,8 @@ from services.manifest import MANIFEST, WEIGHTS_ROOT, read_manifest
 
 # More held-out pairs make an evaluation longer, not surer than the judged collections beside it.
 _MOST_HELD_OUT = 500
+# What a dense teacher reads of a text: passages to train on are short, and twice as long is three times the work.
+TEACHER_PIECES = 256
 # What an index of ours, that somebody else knows how to ask, has for the queries of a set.
 IndexSource = Callable[[PairSet], Candidates]
 
@@ -106,7 +108,7 @@ def prepare(
 def _vectors(choice: TeacherChoice, pairs: PairSet, kept: Path, show: Show) -> tuple[Teacher, TeacherVectors]:
     teacher: Teacher
     if choice.kind == "dense":
-        teacher = open_dense(choice.name, cache_dir(LocalSettings.read()), show.say)
+        teacher = open_dense(choice.name, cache_dir(LocalSettings.read()), show.say, max_pieces=TEACHER_PIECES)
     elif choice.kind == "sparse":
         teacher = SparseTeacher(choice.name)
     else:

@@ -10,6 +10,7 @@ from query_api.parts import Parts, WithParts
 from query_api.routes.answers import documented, json_answer
 from services.errors import Conflict, InvalidInput, NotFound
 from services.index_spec import Generation, IndexSpec, checked_index_name
+from services.known_dense import dense_identity
 from services.opensearch.generations import (
     count_call,
     create_call,
@@ -37,6 +38,7 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
         "window": generation.window.model_dump(),
         "language": spec.language,
         "document_top_k": spec.document_top_k,
+        "dense": None if generation.dense is None else generation.dense.model_dump(),
         "created_at": generation.created_at,
     }
     return answer if counts is None else answer | {"documents": counts}
@@ -62,7 +64,8 @@ async def create_index(index: str, parts: WithParts, spec: IndexSpec | None = No
     room = manifest.max_pieces - 2  # two for the pieces that open and close a window
     if wanted.window is not None and wanted.window.pieces > room:
         raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    generation = new_generation(parts.names, checked_index_name(index), 1, wanted, manifest)
+    dense = None if wanted.dense is None else dense_identity(parts.dense, wanted.dense)
+    generation = new_generation(parts.names, checked_index_name(index), 1, wanted, manifest, dense=dense)
     existing = await _existing(parts, index)
     if existing is None:
         await _ensure_jobs(parts)

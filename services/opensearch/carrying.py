@@ -16,11 +16,16 @@ from services.opensearch.journal import (
 
 # What the client sent and what is known of the sending; the rest belongs to one generation.
 _RAW = ("text", "title", "metadata", "version", "job", "ingested_at")
+_DENSE = ("dense", "dense_encoder", "dense_error")
 
 
 def same_vectors(source: Generation, target: Generation) -> bool:
-    """Whether a window's vector in `source` is what `target`'s encoder would make of it."""
-    return source.encoder.fingerprint == target.encoder.fingerprint and source.window == target.window
+    """Whether the vectors in `source`, sparse and dense, are what `target`'s encoders would make.
+
+    Dense vectors that `target` does not want are left behind; those that it lacks mean that all is encoded again.
+    """
+    sparse = source.encoder.fingerprint == target.encoder.fingerprint and source.window == target.window
+    return sparse and (target.dense is None or target.dense == source.dense)
 
 
 def carried(source: Generation, target: Generation, stored: Stored, lease_seconds: float) -> Write:
@@ -37,7 +42,9 @@ def carried(source: Generation, target: Generation, stored: Stored, lease_second
     if same_vectors(source, target):
         if stored.state == ENCODED:
             vector = document_vector(read_windows(stored.source), target.spec.document_top_k)
-            return Write(alias, stored.id, external, stored.source | {"sparse": vector.features()})
+            left = () if target.dense is not None else _DENSE
+            kept = {name: value for name, value in stored.source.items() if name not in left}
+            return Write(alias, stored.id, external, kept | {"sparse": vector.features()})
         if stored.state == DEAD:
             return Write(alias, stored.id, external, stored.source)
         # with its attempts and retries: it may be newer than the death of the same document that was carried before

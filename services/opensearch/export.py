@@ -20,6 +20,8 @@ from services.query_table import QueryTable
 
 EXPORTED_STATES = (PENDING, ENCODED, DEAD)
 KEPT = "5m"  # how long the snapshot waits for the next page
+_DENSE = ("dense", "dense_encoder")  # packed, see services.dense_vectors
+_VECTORS = ("encoder", "windows", *_DENSE)
 _SHOWN = ("title", "text", "metadata", "version", "state")
 
 
@@ -98,7 +100,7 @@ def read_count(answer: Mapping[str, Any]) -> int:
 
 def page_call(place: Place, size: int) -> Call:
     """The next documents of the shard that is read."""
-    names = (*_SHOWN, "error", *(("encoder", "windows") if place.vectors else ()))
+    names = (*_SHOWN, "error", *(_VECTORS if place.vectors else ()))
     body: dict[str, Any] = {
         "size": size,
         "query": _query(place.states),
@@ -145,7 +147,8 @@ def exported(hit: Mapping[str, Any], table: QueryTable | None) -> dict[str, Any]
                 "weights": window.vector.weights.tolist(),
             }
         )
-    return document | {"encoder": source["encoder"], "windows": windows}
+    dense = {name: source[name] for name in _DENSE if name in source}
+    return document | {"encoder": source["encoder"], "windows": windows} | dense
 
 
 def _query(states: Sequence[str]) -> dict[str, Any]:

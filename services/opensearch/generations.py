@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import orjson
 
+from services.dense_form import DenseIdentity
 from services.errors import NotFound
 from services.index_spec import EncoderIdentity, Generation, IndexSpec, Names
 from services.manifest import Manifest
@@ -18,11 +19,18 @@ STATES = ("pending", "encoded", "dead", "deleted")
 
 
 def new_generation(
-    names: Names, index: str, number: int, spec: IndexSpec, manifest: Manifest, lineage: str = ""
+    names: Names,
+    index: str,
+    number: int,
+    spec: IndexSpec,
+    manifest: Manifest,
+    lineage: str = "",
+    dense: DenseIdentity | None = None,
 ) -> Generation:
     """A generation that does not exist yet; the window is the spec's or else what the encoder recommends.
 
-    `lineage` is that of the index's earlier generation, empty for a new index.
+    `lineage` is that of the index's earlier generation, empty for a new index; `dense` is what the spec's name stands
+    for.
     """
     return Generation(
         index=index,
@@ -31,6 +39,7 @@ def new_generation(
         spec=spec,
         encoder=EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint),
         window=spec.window or manifest.window,
+        dense=dense,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=lineage or uuid4().hex,
         token=uuid4().hex[:12],

@@ -19,6 +19,8 @@ from services.opensearch.bulk import Write
 from services.opensearch.client import Call
 from services.vectors import PackedVector, SparseVector, merge_max
 
+# What only an encoder made: large, and not read where a document is looked at.
+_VECTORS = "windows,dense"
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON = 2000  # characters
 # A retry takes one transition, and what follows takes three for each attempt (enqueued, begun, failed) and one to die.
@@ -116,8 +118,22 @@ def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVecto
     return merge_max(window.vector for window in windows).top(top_k)
 
 
-def encoded_write(generation: Generation, stored: Stored, windows: Sequence[EncodedWindow]) -> Write:
-    """The same raw document with its vectors. A newer raw write beats it, whatever arrives first."""
+@dataclass(frozen=True, slots=True)
+class DenseOutcome:
+    """What became of a document's dense vectors: packed, or the code of why there are none."""
+
+    packed: str = ""
+    error: str = ""
+
+
+def encoded_write(
+    generation: Generation, stored: Stored, windows: Sequence[EncodedWindow], dense: DenseOutcome | None = None
+) -> Write:
+    """The same raw document with its vectors. A newer raw write beats it, whatever arrives first.
+
+    `dense` is there when the generation declares a dense encoder. A document without dense vectors is found like any
+    other and only not reranked.
+    """
     kept = {k: v for k, v in stored.source.items() if k not in ("due_at", "error", "earlier")}
     source = kept | {
         "state": ENCODED,
@@ -126,6 +142,11 @@ def encoded_write(generation: Generation, stored: Stored, windows: Sequence[Enco
         "windows": [{"start": w.start, "end": w.end, "vector": w.vector.pack()} for w in windows],
         "sparse": document_vector(windows, generation.spec.document_top_k).features(),
     }
+    if dense is not None and generation.dense is not None:
+        if dense.error:
+            source["dense_error"] = dense.error
+        else:
+            source |= {"dense": dense.packed, "dense_encoder": generation.dense.fingerprint}
     return Write(generation.write_alias, stored.id, versions.encoded(versions.client(stored.external)), source)
 
 
@@ -206,12 +227,12 @@ def read_packed_windows(source: Mapping[str, Any]) -> list[PackedWindow]:
 
 def get_call(alias: str, document_id: str) -> Call:
     """Reads one document in real time, vectors left out."""
-    return Call("GET", f"/{alias}/_doc/{quote(document_id, safe='')}", params={"_source_excludes": "windows"})
+    return Call("GET", f"/{alias}/_doc/{quote(document_id, safe='')}", params={"_source_excludes": _VECTORS})
 
 
 def read_many_call(index: str, ids: Sequence[str]) -> Call:
     """Reads documents in real time: what was acknowledged is seen before any refresh."""
-    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": "windows"})
+    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), {"_source_excludes": _VECTORS})
 
 
 def read_many(answer: Mapping[str, Any]) -> list[Stored]:

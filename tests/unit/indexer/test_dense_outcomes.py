@@ -1,0 +1,77 @@
+"""Dense vectors of documents: all in one run, and a failure that costs only one document its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.dense import dense_outcomes
+from models.dense.model import DenseModel, Vectors
+from models.dense.opening import load_dense
+from models.windows import Window
+from services.dense_vectors import StoredVectors
+from services.errors import InvalidInput
+from services.known_dense import STANDIN, known_dense
+from services.manifest import WindowSettings
+from services.opensearch.journal import Stored
+from services.settings import Settings
+
+KNOWN = known_dense(Settings())[STANDIN]
+
+
+@pytest.fixture(scope="module")
+def model() -> DenseModel:
+    return load_dense(KNOWN, Path("unused"))
+
+
+def stored(*texts: str) -> list[Stored]:
+    return [Stored(str(i), 0, {"text": text, "state": "pending"}) for i, text in enumerate(texts)]
+
+
+def test_every_window_of_every_document(model: DenseModel) -> None:
+    outcomes = dense_outcomes(model, KNOWN.identity, stored("pause the program", "wing " * 200))
+    vectors = StoredVectors.read({str(i): one.packed for i, one in enumerate(outcomes)}, model.width)
+    assert not any(one.error for one in outcomes)
+    assert np.diff(vectors.starts).tolist() == [1, len(model.windows("wing " * 200, KNOWN.identity.window))]
+    scores = vectors.scores(model.encode_queries(["the program"])[0])
+    assert scores["0"] > scores["1"]
+
+
+def test_the_title_counts(model: DenseModel) -> None:
+    (plain,) = dense_outcomes(model, KNOWN.identity, stored("text"))
+    (titled,) = dense_outcomes(model, KNOWN.identity, [Stored("a", 0, {"text": "text", "title": "wings"})])
+    assert plain.packed != titled.packed
+
+
+class Fails:
+    """The encoder, but windows with an unwanted piece raise."""
+
+    def __init__(self, model: DenseModel, word: str, error: Exception) -> None:
+        self._model, self._error = model, error
+        self.name, self.fingerprint, self.width = model.name, model.fingerprint, model.width
+        (window,) = model.windows(word, KNOWN.identity.window)
+        (self._piece,) = window.piece_ids
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        return self._model.encode_queries(texts)
+
+    def windows(self, text: str, window: WindowSettings) -> list[Window]:
+        return self._model.windows(text, window)
+
+    def encode_windows(self, windows: Sequence[Window]) -> Vectors:
+        if any(self._piece in window.piece_ids for window in windows):
+            raise self._error
+        return self._model.encode_windows(windows)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InvalidInput("not_finite_scores", "x"), "not_finite_scores"), (ValueError(), "encoding_failed")],
+)
+def test_only_the_document_at_fault_goes_without(model: DenseModel, error: Exception, code: str) -> None:
+    failing = Fails(model, "poison", error)
+    found = dense_outcomes(failing, KNOWN.identity, stored("one", "a poison in it", "three"))
+    assert [bool(one.packed) for one in found] == [True, False, True]
+    assert [one.error for one in found] == ["", code, ""]
+    assert dense_outcomes(failing, KNOWN.identity, []) == []
