@@ -3,9 +3,10 @@
 import pytest
 
 from indexer.reindex.plan import Changes, described, planned
+from services.dense_form import DenseIdentity
 from services.errors import Conflict, InvalidInput
 from services.index_spec import Generation, IndexSpec, Names
-from services.manifest import Manifest, read_manifest, resolve
+from services.manifest import Manifest, WindowSettings, read_manifest, resolve
 from services.opensearch.generations import new_generation
 
 NAMES = Names("p")
@@ -32,6 +33,22 @@ def test_another_encoder_and_half_a_window() -> None:
     new = plan(Changes(window_pieces=100))
     assert (new.window.pieces, new.window.overlap) == (100, STANDIN.window.overlap)
     assert described(OLD, new)[-1] == "vectors: encoded again"
+
+
+def test_dense_vectors_are_added_kept_and_left_behind() -> None:
+    dense = DenseIdentity(name="d", fingerprint="d" * 16, width=8, window=WindowSettings(pieces=64, overlap=0))
+    added = planned(NAMES, OLD, 2, Changes(dense="d"), STANDIN, dense)
+    assert (added.spec.dense, added.dense) == ("d", dense)
+    assert described(OLD, added)[-1] == "vectors: encoded again"
+    kept = planned(NAMES, added, 3, Changes(document_top_k=9), STANDIN)
+    assert (kept.spec.dense, kept.dense) == ("d", dense)
+    left = planned(NAMES, added, 3, Changes(dense="none"), STANDIN)
+    assert (left.spec.dense, left.dense) == (None, None)
+    assert described(added, left)[-1] == "vectors: copied"
+    wider = dense.model_copy(update={"window": WindowSettings(pieces=128, overlap=0)})
+    assert (
+        described(added, planned(NAMES, added, 3, Changes(dense="d"), STANDIN, wider))[-1] == "vectors: encoded again"
+    )
 
 
 def test_what_cannot_be() -> None:
