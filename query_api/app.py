@@ -1,18 +1,21 @@
 """The application factory."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from query_api.body_limit import BodyLimit
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
-from query_api.problems import add_handlers
 from query_api.quick_search import QuickSearch
 from query_api.routes import dead, documents, encoders, export, health, indexes, search
 from services.settings import Settings
+from services.web.body_limit import BodyLimit
+from services.web.problems import add_handlers
+
+_DOCUMENTS = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -37,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
     add_handlers(app)
     for module in (search, documents, dead, export, indexes, encoders, health):

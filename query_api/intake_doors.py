@@ -15,12 +15,12 @@ from query_api import bodies
 from query_api.idempotency import HEADER, checked_key, claim, settle
 from query_api.ingestion import Ingestion
 from query_api.parts import Parts
-from query_api.problems import members
 from query_api.receiving import Receiving, disconnected
 from services.documents import parse_document
 from services.errors import InvalidInput, Overloaded, TooLarge, TooSlow
 from services.index_spec import Generation
 from services.opensearch.keys import digest
+from services.web.problems import members
 
 _ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
 _KEY_ADVICE = " with an Idempotency-Key, because all of it is read first; send several, each with a key of its own"

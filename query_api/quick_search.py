@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from query_api.parts import Parts
-from query_api.problems import answer_of
 from query_api.routes.answers import json_answer
 from query_api.search.pipeline import search
 from query_api.search.request import SearchRequest
 from services.errors import SparsewellError
+from services.web.problems import answer_of
 
 _PATH = re.compile(r"/v1/indexes/([^/]+)/search")
 

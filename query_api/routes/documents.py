@@ -10,7 +10,6 @@ from query_api.idempotency import HEADER, MAX_KEY, REPLAYED
 from query_api.ingestion import raw_writes
 from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
 from query_api.parts import Parts, WithParts
-from query_api.problems import said
 from query_api.routes.answers import documented, json_answer
 from services.documents import checked_id
 from services.errors import BackendUnavailable, Conflict, NotFound
@@ -20,6 +19,7 @@ from services.opensearch.generations import count_call, read_counts, refresh_cal
 from services.opensearch.jobs import load_call, summary, unseen
 from services.opensearch.journal import DELETED, Stored, get_call, tombstone
 from services.versions import LARGEST_CLIENT_VERSION
+from services.web.problems import said
 
 router = APIRouter(prefix="/v1", tags=["documents"])
 

@@ -4,21 +4,21 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from query_api.problems import problem_of
 from services.errors import TooLarge
+from services.web.problems import problem_of
 
 SMALL_BODY = 1024**2
-_DOCUMENTS = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
 
 
 class BodyLimit:
-    """ASGI middleware: paths that read documents limit themselves, all others take 1 MiB."""
+    """ASGI middleware: paths of the pattern `large` limit themselves, all others take 1 MiB."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, large: re.Pattern[str] | None = None) -> None:
         self._app = app
+        self._large = large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _DOCUMENTS.match(scope["path"]):
+        if scope["type"] != "http" or (self._large and self._large.match(scope["path"])):
             await self._app(scope, receive, send)
             return
         error = TooLarge("body_too_large", f"The body may have {SMALL_BODY:,} bytes.", limit=SMALL_BODY)
