@@ -61,7 +61,7 @@ class Sides:
             return [search_call(physical, body(queries[request.mode], request.size, source, timeout), timeout)]
         plans = [body(one, request.candidates, False, timeout) for one in queries.values()]
         first = msearch_call([(physical, plan) for plan in plans], timeout)
-        return [first, fetch_call(physical, ids, source, timeout)] if ids else [first]
+        return [first, fetch_call([((physical, one), source) for one in ids], timeout)] if ids else [first]
 
 
 async def compare(

@@ -57,7 +57,7 @@ async def compare(
 
     async def two(query: str) -> None:
         ids, answer = await lists(query, False)
-        sources = await search.send(fetch_call(physical, ids, source, timeout)) if ids else {}
+        sources = await search.send(fetch_call([((physical, one), source) for one in ids], timeout)) if ids else {}
         if weigh:
             received["two requests"].append(len(orjson.dumps(answer)) + len(orjson.dumps(sources)))
 

@@ -5,26 +5,24 @@ page after the last document, which has no others: it can be asked for twice as 
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
 import orjson
 
 from query_api.parts import Parts
+from query_api.snapshots import let_go, take
 from services.errors import InvalidInput, NotFound, SparsewellError
-from services.index_spec import Generation
 from services.opensearch.export import (
     EXPORTED_STATES,
+    KEPT_SECONDS,
     Place,
     bad_cursor,
-    close_call,
     count_call,
     exported,
-    open_call,
     page_call,
     read_count,
     read_page,
 )
-from services.opensearch.generations import generation_call, read_generation, refresh_call
+from services.opensearch.generations import refresh_call
 from services.query_table import QueryTable
 
 MAX_PAGE_DOCUMENTS = 10_000
@@ -59,34 +57,30 @@ class Export:
         if place.ended:
             return self._end(place, 0, last=True)
         try:
-            table = parts.tables.of(await self._generation(place.physical)) if place.vectors else None
+            table = await self._table(place) if place.vectors else None
             first = await self._documents(place, min(_FIRST, self._size), table)
         except SparsewellError:
             if cursor is None:
-                await self._close(place)
+                await let_go(self._parts.search, place.snapshot)
             raise
         return self._lines(first, table, alone=cursor is None)
 
     async def _begin(self, states: tuple[str, ...], vectors: bool) -> Place:
-        send = self._parts.search.send
+        search = self._parts.search
         generation = await self._parts.generation(self._index)
         try:
             # what was acknowledged before the export began is in it
-            await send(refresh_call(generation.physical))
-            opened = await send(open_call(generation.physical))
+            await search.send(refresh_call(generation.physical))
+            snapshot = await take(search, [generation.physical], KEPT_SECONDS)
         except NotFound:
             self._parts.forget(self._index)
             raise
-        snapshot = opened["pit_id"]
-        total = read_count(await send(count_call(snapshot, states)))
-        return Place(generation.physical, snapshot, opened["_shards"]["total"], total, states, vectors)
+        total = read_count(await search.send(count_call(snapshot.id, states)))
+        return Place(generation.physical, snapshot.id, snapshot.shards, total, states, vectors)
 
-    async def _generation(self, physical: str) -> Generation:
-        """The one that the export began with, which may not be the one that is searched by now."""
-        active = await self._parts.generation(self._index)
-        if active.physical == physical:
-            return active
-        return read_generation(await self._parts.search.send(generation_call(physical)), self._index)
+    async def _table(self, place: Place) -> QueryTable:
+        generation = await self._parts.generation_of(self._index, place.physical)
+        return self._parts.tables.of(generation)
 
     async def _documents(self, place: Place, size: int, table: QueryTable | None) -> tuple[list[bytes], Place]:
         try:
@@ -123,14 +117,10 @@ class Export:
         async for line in self._end(place, documents, last=alone and place.ended and not documents):
             yield line
 
-    async def _close(self, place: Place) -> None:
-        with suppress(SparsewellError):  # it ends by itself as well
-            await self._parts.search.send(close_call(place.snapshot))
-
     async def _end(self, place: Place, documents: int, *, last: bool) -> AsyncIterator[bytes]:
         """The line after the documents. There is no cursor in the very last one."""
         if last:
-            await self._close(place)
+            await let_go(self._parts.search, place.snapshot)
         told = {
             "index": self._index,
             "documents": documents,

@@ -9,12 +9,13 @@ from query_api.admission import InFlight
 from query_api.backlog import Backlog
 from query_api.encoders import QueryTables
 from query_api.search.engine import Direct
+from query_api.snapshots import Held
 from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
 from services.known_dense import known_dense
 from services.opensearch.client import AsyncSearch
-from services.opensearch.generations import index_not_found, read_generation, resolve_call
+from services.opensearch.generations import generation_call, index_not_found, read_generation, resolve_call
 from services.queue import Publisher
 from services.settings import Settings
 from services.versions import Clock
@@ -33,8 +34,9 @@ class Parts:
         self.dense = known_dense(settings)
         self.search = AsyncSearch(settings)
         # Several addresses are asked in turn, so each node's own copies get their share of searches.
-        near = len(each_address(settings.opensearch_url)) > 1
-        self.engine = Direct(self.search, settings.search_timeout, near=near)
+        self.near = len(each_address(settings.opensearch_url)) > 1
+        self.engine = Direct(self.search, settings.search_timeout, near=self.near)
+        self.held = Held(settings.max_snapshots)
         self.publisher = Publisher(settings.redis_url)
         self.clock = Clock()
         self.backlog = Backlog(settings, self.search, self.publisher)
@@ -60,6 +62,16 @@ class Parts:
             raise index_not_found(index) from None
         self._generations[index] = (now, generation)
         return generation
+
+    async def generation_of(self, index: str, physical: str) -> Generation:
+        """A generation by its own name: of what began a while ago, and may not be the one that is searched by now.
+
+        Raises NotFound (`index_not_found`) for one that was dropped.
+        """
+        active = await self.generation(index, near=True)
+        if active.physical == physical:
+            return active
+        return read_generation(await self.search.send(generation_call(physical)), index)
 
     def forget(self, index: str) -> None:
         """The next request asks OpenSearch again."""

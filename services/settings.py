@@ -58,6 +58,11 @@ class Settings(EnvironmentSettings):
     max_query_pieces: int = Field(1000, gt=0, le=1024)
     max_size: int = Field(100, gt=0)
     max_candidates: int = Field(1000, gt=0)
+    # index.max_result_window is 10,000, and what is passed over is ranked all the same.
+    max_offset: int = Field(1000, gt=0, le=9_999, description="`offset` and `size` together")
+    cursor_seconds: float = Field(120.0, gt=0, le=86_400, description="how long a search waits for its next page")
+    # OpenSearch takes 300 a node (search.max_open_pit_context), which exports need as well.
+    max_snapshots: int = Field(200, ge=1, description="shards that searches with a cursor hold, of one API process")
 
     # Back-pressure. What is over one of these is refused with 429 before anything is accepted.
     max_ingest_requests: int = Field(24, ge=1, description="requests with documents at once, of one API process")

@@ -12,7 +12,7 @@ from query_api.search.pipeline import search
 from query_api.search.request import Mode, SearchRequest
 
 router = APIRouter(prefix="/v1/indexes/{index}/search", tags=["search"])
-_ANSWERS = documented(200, SearchAnswer, 404, 422, 503)
+_ANSWERS = documented(200, SearchAnswer, 404, 422, 429, 503)
 
 
 @router.post("", responses=_ANSWERS, operation_id="search", summary="Search an index")
@@ -27,6 +27,9 @@ async def get_search(
     q: Annotated[str, Query(description="the words of the user")],
     mode: Mode = "hybrid",
     size: Annotated[int, Query(ge=1)] = 10,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    cursor: Annotated[str | None, Query(description="`*`, or that of the page before")] = None,
     explain: bool = False,
 ) -> Response:
-    return json_answer(await search(parts, index, SearchRequest(query=q, mode=mode, size=size, explain=explain)))
+    request = SearchRequest(query=q, mode=mode, size=size, offset=offset, cursor=cursor, explain=explain)
+    return json_answer(await search(parts, index, request))

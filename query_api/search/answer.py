@@ -63,6 +63,9 @@ class Timings(BaseModel):
     total: float
 
 
+End = Literal["matches", "candidates"]
+
+
 class SearchAnswer(BaseModel):
     """Hits, best first."""
 
@@ -71,5 +74,11 @@ class SearchAnswer(BaseModel):
     query: str
     encoder: str = Field(description="fingerprint of the encoder whose vectors were searched")
     hits: list[Hit]
+    cursor: str | None = Field(None, description="of the next page, when this one was asked for with a cursor")
+    end: End | None = Field(
+        None,
+        description="with `offset` or `cursor`: why no page follows. `matches`: there are no more; `candidates`: the "
+        "lists were cut at `candidates`, and a larger one may have more",
+    )
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from query_api.parts import Parts
 from query_api.search.engine import Engine
+from query_api.search.part import Part
 from query_api.search.request import SearchRequest
 from query_api.search.stopwatch import Stopwatch
 from services.index_spec import Generation
@@ -19,7 +20,7 @@ class Asked:
     """A request that passed the limits, with all that the stages need to answer it.
 
     `query` is the vector that the sparse list is asked with: what the table made of the words and what other stages
-    made of that.
+    made of that. `part`: what of the ranking is asked for; None: its top.
     """
 
     parts: Parts
@@ -29,6 +30,7 @@ class Asked:
     query: QueryVector
     watch: Stopwatch
     engine: Engine
+    part: Part | None = None
 
     @property
     def timeout(self) -> float:

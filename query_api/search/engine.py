@@ -1,7 +1,7 @@
 """How the stages of a search reach OpenSearch: they say which lists and documents they need, an engine sends for them.
 
 No stage sends anything itself. So the way can change under all of them: a search that is alone has its own requests,
-those of a batch share theirs.
+those of a batch share theirs (`batch_engine`), and pages are read from a snapshot (`snapshot_engine`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,19 @@ from services.opensearch.client import AsyncSearch
 from services.opensearch.queries import fetch_call, msearch_call, search_call
 
 Answer = Mapping[str, Any]
+# A document by the generation's own name and its id: an id may be in several indexes.
+Key = tuple[str, str]
+Documents = dict[Key, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One list: the index that is searched, and the body of the search."""
+    """One list: the generations that are searched, by their own names and separated by commas, and the search's body.
 
-    index: str
+    `index` is None where the body names a snapshot, which is of generations already.
+    """
+
+    index: str | None
     body: dict[str, Any]
 
 
@@ -31,10 +37,8 @@ class Engine(Protocol):
         """The answers to some lists, in their order; they are searched at the same time."""
         ...
 
-    async def documents(
-        self, index: str, ids: Sequence[str], source: Sequence[str], *, realtime: bool = False
-    ) -> dict[str, dict[str, Any]]:
-        """The named fields of documents, by id; those that are not there are left out.
+    async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
+        """The named fields of documents; those that are not there are left out.
 
         As searches see them, or, in real time, as they are.
         """
@@ -62,13 +66,14 @@ class Direct:
         answers: Sequence[Answer] = (await self._search.send(call))["responses"]
         return answers
 
-    async def documents(
-        self, index: str, ids: Sequence[str], source: Sequence[str], *, realtime: bool = False
-    ) -> dict[str, dict[str, Any]]:
-        answer = await self._search.send(
-            fetch_call(index, ids, source, self._timeout, near=self._near, realtime=realtime)
-        )
-        return {document["_id"]: document["_source"] for document in answer["docs"] if document.get("found")}
+    async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
+        return await self.sources([(key, source) for key in wanted], realtime=realtime)
+
+    async def sources(self, wanted: Sequence[tuple[Key, Sequence[str]]], *, realtime: bool = False) -> Documents:
+        """As `documents`, with fields of each one's own."""
+        call = fetch_call(wanted, self._timeout, near=self._near, realtime=realtime)
+        answer = await self._search.send(call)
+        return {(one["_index"], one["_id"]): one["_source"] for one in answer["docs"] if one.get("found")}
 
 
 def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:

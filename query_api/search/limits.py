@@ -6,10 +6,20 @@ from services.settings import Settings
 
 
 def checked(request: SearchRequest, settings: Settings) -> None:
-    """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `candidates_too_many`)."""
+    """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
+    `offset_with_cursor`, `candidates_too_many`).
+    """
     checked_text(request.query, settings)
     if request.size > settings.max_size:
         raise InvalidInput("size_too_large", f"`size` may be {settings.max_size} at most.")
+    if request.offset:
+        if request.offset + request.size > settings.max_offset:
+            raise InvalidInput(
+                "offset_too_large",
+                f"`offset` and `size` may be {settings.max_offset:,} together: go further with a `cursor`.",
+            )
+        if request.cursor is not None:
+            raise InvalidInput("offset_with_cursor", "A `cursor` says where its page begins: leave `offset` away.")
     if request.candidates > settings.max_candidates:
         raise InvalidInput("candidates_too_many", f"`candidates` may be {settings.max_candidates} at most.")
 

@@ -31,10 +31,15 @@ def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) 
 
 async def one_list(asked: Asked) -> list[Found]:
     """The hits of the one list of a sparse or lexical search, with their sources."""
-    mode = asked.request.mode
-    plan = Plan(asked.generation.physical, list_body(asked, mode, asked.request.size, needed_source(asked.request)))
-    (answer,) = await asked.engine.lists([plan])
+    mode, size, part = asked.request.mode, asked.request.size, asked.part
+    search = list_body(asked, mode, size, needed_source(asked.request))
+    if part is not None:
+        part.ask(search, size)
+    (answer,) = await asked.engine.lists([Plan(asked.generation.physical, search)])
     asked.watch.lap("opensearch")
+    hits: Sequence[dict[str, Any]] = whole(answer, asked.watch)
+    if part is not None:
+        hits = part.of_list(hits, size)
     return [
         Found(
             hit["_id"],
@@ -43,19 +48,22 @@ async def one_list(asked: Asked) -> list[Found]:
             hit["_source"],
             hit.get("_explanation"),
         )
-        for hit in whole(answer, asked.watch)
+        for hit in hits
     ]
 
 
 async def two_lists(asked: Asked) -> list[Found]:
     """The fused hits of a hybrid search, best first, without their sources: they are read once it is known of which."""
-    depth = max(asked.request.candidates, asked.request.size)
+    size, part = asked.request.size, asked.part
+    depth = part.depth if part is not None else max(asked.request.candidates, size)
     plans = [Plan(asked.generation.physical, list_body(asked, mode, depth, False)) for mode in HYBRID]
     answers = await asked.engine.lists(plans)
     asked.watch.lap("opensearch")
     lists = {mode: whole(answer, asked.watch) for mode, answer in zip(HYBRID, answers, strict=True)}
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
-    fused = fuse(scores, asked.request.weights.model_dump())
+    fused: Sequence[tuple[str, float]] = fuse(scores, asked.request.weights.model_dump())
+    if part is not None:
+        fused = part.of_fused(fused, size, full=any(len(hits) == depth for hits in lists.values()))
     explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]} if asked.request.explain else {}
     found = [
         Found(
@@ -64,7 +72,7 @@ async def two_lists(asked: Asked) -> list[Found]:
             {mode: listed[document] for mode, listed in scores.items() if document in listed},
             explanation=explanations.get(document),
         )
-        for document, score in fused[: asked.request.size]
+        for document, score in fused[:size]
     ]
     asked.watch.lap("fuse")
     return found
@@ -76,13 +84,13 @@ async def with_sources(asked: Asked, found: Sequence[Found], source: Sequence[st
     """
     if not found:
         return
-    engine, physical = asked.engine, asked.generation.physical
-    ids = [one.id for one in found]
-    read = await engine.documents(physical, ids, source)
-    if missing := [one for one in ids if one not in read]:
-        read |= await engine.documents(physical, missing, source, realtime=True)
-    for one in found:
-        content = read.get(one.id)
+    physical = asked.generation.physical
+    wanted = [(physical, one.id) for one in found]
+    read = await asked.engine.documents(wanted, source)
+    if missing := [key for key in wanted if key not in read]:
+        read |= await asked.engine.documents(missing, source, realtime=True)
+    for key, one in zip(wanted, found, strict=True):
+        content = read.get(key)
         # but for a document that was deleted between the two requests
         one.source = content if content is not None and content.get("state") != "deleted" else None
     asked.watch.lap("opensearch")

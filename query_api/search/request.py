@@ -33,6 +33,12 @@ class SearchRequest(BaseModel):
     query: str = Field(description="the words of the user, as they are", examples=["make a temporary folder"])
     mode: Mode = Field("hybrid", description="meaning (sparse), keywords (lexical), or both fused (hybrid)")
     size: int = Field(10, ge=1, description="hits to return")
+    offset: int = Field(0, ge=0, description="hits to pass over; a few pages only, and what is written moves them")
+    cursor: str | None = Field(
+        None,
+        description="pages that stand still while documents are written: `*` for the first one, then the `cursor` of "
+        "the page before; all but `size`, `passage`, `explain` and `fields` must stay as they were",
+    )
     weights: FusionWeights = Field(default_factory=FusionWeights, description="hybrid only")
     candidates: int = Field(100, ge=1, description="hybrid only: length of each list before they are fused")
     passage: bool = Field(True, description="name the best passage of each hit")

@@ -1,7 +1,5 @@
 """The dead documents of a generation as a list in pages, and what is shown of one."""
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from services.cursors import packed, unpacked
 from services.errors import InvalidInput
 from services.opensearch.client import Call
 from services.opensearch.journal import DEAD
@@ -32,15 +31,14 @@ class Cursor:
     seq_no: int
 
     def __str__(self) -> str:
-        values = orjson.dumps([self.dead_at, self.dead_id, self.seq_no])
-        return base64.urlsafe_b64encode(values).decode().rstrip("=")
+        return packed([self.dead_at, self.dead_id, self.seq_no])
 
 
 def read_cursor(text: str) -> Cursor:
     """The cursor that `str` made a text of. Raises InvalidInput (`bad_cursor`)."""
     try:
-        values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
+        values = unpacked(text)
+    except ValueError:
         values = None
     match values:
         case [int(dead_at), str() | None as dead_id, int(seq_no)] if not isinstance(values[0] or values[2], bool):

@@ -1,25 +1,25 @@
 """All documents of a generation as they were at one moment: a snapshot, read shard by shard in the engine's own order.
 
-A point in time of OpenSearch (2.4 and later) stands still while writes go on. Within a shard the engine's document
-number orders its documents and costs nothing to sort by; over several shards it is not unique, and the tiebreaker that
-is (`_shard_doc`) came with 3.3 only. So each shard is read on its own, as the slice that is exactly this shard.
+Within a shard the engine's document number orders its documents and costs nothing to sort by; over several shards it is
+not unique, and the tiebreaker that is (`_shard_doc`) came with 3.3 only. So each shard is read on its own, as the slice
+that is exactly this shard.
 """
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import orjson
 
+from services.cursors import packed, unpacked
 from services.errors import InvalidInput
 from services.opensearch.client import Call
 from services.opensearch.journal import DEAD, ENCODED, PENDING, read_windows
+from services.opensearch.snapshots import within
 from services.query_table import QueryTable
 
 EXPORTED_STATES = (PENDING, ENCODED, DEAD)
-KEPT = "5m"  # how long the snapshot waits for the next page
+KEPT_SECONDS = 300.0  # how long the snapshot waits for the next page
 _DENSE = ("dense", "dense_encoder")  # packed, see services.dense_vectors
 _VECTORS = ("encoder", "windows", *_DENSE)
 _SHOWN = ("title", "text", "metadata", "version", "state")
@@ -44,16 +44,14 @@ class Place:
         return self.shard >= self.shards
 
     def __str__(self) -> str:
-        values = orjson.dumps([getattr(self, name) for name in self.__slots__])
-        return base64.urlsafe_b64encode(values).decode().rstrip("=")
+        return packed([getattr(self, name) for name in self.__slots__])
 
     @classmethod
     def read(cls, cursor: str, every_generation: str) -> Self:
         """The place that `str` made a text of, in a generation of that name. Raises InvalidInput (`bad_cursor`)."""
         try:
-            values = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-            place = cls(*values)
-        except (ValueError, TypeError, binascii.Error):
+            place = cls(*unpacked(cursor))
+        except (ValueError, TypeError):
             raise bad_cursor() from None
         if not place._sound() or not place.physical.startswith(every_generation.removesuffix("*")):
             raise bad_cursor()
@@ -78,20 +76,10 @@ def bad_cursor() -> InvalidInput:
     return InvalidInput("bad_cursor", "`cursor` is none that this export gave out; leave it away for the first page.")
 
 
-def open_call(physical: str) -> Call:
-    """Takes the snapshot."""
-    return Call("POST", f"/{physical}/_search/point_in_time", params={"keep_alive": KEPT})
-
-
-def close_call(snapshot: str) -> Call:
-    """Lets go of it."""
-    return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [snapshot]}))
-
-
 def count_call(snapshot: str, states: Sequence[str]) -> Call:
     """Counts what will be exported."""
-    body = {"size": 0, "track_total_hits": True, "query": _query(states), "pit": _snapshot(snapshot)}
-    return _search(body)
+    body = {"size": 0, "track_total_hits": True, "query": _query(states)}
+    return _search(body | within(snapshot, KEPT_SECONDS))
 
 
 def read_count(answer: Mapping[str, Any]) -> int:
@@ -105,10 +93,9 @@ def page_call(place: Place, size: int) -> Call:
         "size": size,
         "query": _query(place.states),
         "sort": [{"_doc": "asc"}],
-        "pit": _snapshot(place.snapshot),
         "track_total_hits": False,
         "_source": {"includes": list(names)},
-    }
+    } | within(place.snapshot, KEPT_SECONDS)
     if place.shards > 1:
         body["slice"] = {"id": place.shard, "max": place.shards}
     if place.after is not None:
@@ -153,10 +140,6 @@ def exported(hit: Mapping[str, Any], table: QueryTable | None) -> dict[str, Any]
 
 def _query(states: Sequence[str]) -> dict[str, Any]:
     return {"bool": {"filter": [{"terms": {"state": list(states)}}]}}
-
-
-def _snapshot(snapshot: str) -> dict[str, str]:
-    return {"id": snapshot, "keep_alive": KEPT}
 
 
 def _search(body: Mapping[str, Any]) -> Call:

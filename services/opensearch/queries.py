@@ -41,29 +41,43 @@ def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout
     }
 
 
-def search_call(index: str, search: dict[str, Any], timeout: float, *, near: bool = False) -> Call:
+def search_call(index: str | None, search: dict[str, Any], timeout: float, *, near: bool = False) -> Call:
     """One list. Partial results are an error of the engine's, never an answer.
 
+    `index`: names separated by commas; None where the body names a snapshot, which has its index and its copies.
     `near`: the node that is asked answers from its own copies where it has them, so that a search does not wait for
     another node that hangs (docs/decisions/0094).
     """
-    params = {"allow_partial_search_results": "false"} | _preference(near)
-    return Call("POST", f"/{index}/_search", orjson.dumps(search), params, timeout=timeout)
+    params = {"allow_partial_search_results": "false"} | _preference(near and index is not None)
+    path = "/_search" if index is None else f"/{index}/_search"
+    return Call("POST", path, orjson.dumps(search), params, timeout=timeout)
 
 
-def msearch_call(searches: Iterable[tuple[str, dict[str, Any]]], timeout: float, *, near: bool = False) -> Call:
-    """Several lists in one request, each with the index that it is looked for in; `near` as in `search_call`."""
-    common = {"allow_partial_search_results": False} | _preference(near)
-    lines = [orjson.dumps(part) for index, search in searches for part in ({"index": index} | common, search)]
+def msearch_call(searches: Iterable[tuple[str | None, dict[str, Any]]], timeout: float, *, near: bool = False) -> Call:
+    """Several lists in one request, each with its `index`; that and `near` as in `search_call`."""
+    lines = [orjson.dumps(part) for index, search in searches for part in (_header(index, near), search)]
     return Call("POST", "/_msearch", b"\n".join(lines) + b"\n", timeout=timeout, ndjson=True)
 
 
+def _header(index: str | None, near: bool) -> dict[str, Any]:
+    whole: dict[str, Any] = {"allow_partial_search_results": False}
+    return whole if index is None else {"index": index} | whole | _preference(near)
+
+
 def fetch_call(
-    index: str, ids: Sequence[str], source: Sequence[str], timeout: float, *, near: bool = False, realtime: bool = False
+    wanted: Iterable[tuple[tuple[str, str], Sequence[str]]],
+    timeout: float,
+    *,
+    near: bool = False,
+    realtime: bool = False,
 ) -> Call:
-    """The documents of a fused list as searches see them, or, in real time, as they are; `near`: see `search_call`."""
-    params = {"realtime": str(realtime).lower(), "_source_includes": ",".join(source)} | _preference(near)
-    return Call("POST", f"/{index}/_mget", orjson.dumps({"ids": list(ids)}), params, timeout=timeout)
+    """Fields of documents, named by index and id, as searches see them, or, in real time, as they are.
+
+    `near`: see `search_call`.
+    """
+    docs = [{"_index": index, "_id": one, "_source": source} for (index, one), source in wanted]
+    params = {"realtime": str(realtime).lower()} | _preference(near)
+    return Call("POST", "/_mget", orjson.dumps({"docs": docs}), params, timeout=timeout)
 
 
 def _preference(near: bool) -> dict[str, str]:

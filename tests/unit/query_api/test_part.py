@@ -1,0 +1,77 @@
+"""Parts of a ranking: whatever their sizes, together they are the ranking, and the last one says so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from query_api.search.part import Part
+
+Shards = Sequence[Sequence[float]]
+
+
+class Engine:
+    """Ranks as OpenSearch does: by score, then by a document's number in its shard, then by shard."""
+
+    def __init__(self, shards: Shards) -> None:
+        found = [
+            {"_id": f"{shard}/{number}", "sort": [score, number]}
+            for shard, scores in enumerate(shards)
+            for number, score in enumerate(scores)
+        ]
+        self.hits = sorted(found, key=lambda hit: (-hit["sort"][0], hit["sort"][1]))
+
+    def search(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        hits = self.hits
+        if "search_after" in body:
+            score, number = body["search_after"]
+            hits = [hit for hit in hits if (-hit["sort"][0], hit["sort"][1]) > (-score, number)]
+        return hits[body.get("from", 0) :][: body["size"]]
+
+
+SHARDS = st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.5]), max_size=12), min_size=1, max_size=5)
+
+
+@given(SHARDS, st.lists(st.integers(1, 9), min_size=1))
+def test_parts_by_place_are_the_whole_ranking(shards: Shards, sizes: list[int]) -> None:
+    engine, part, seen = Engine(shards), Part(by_place=True), []
+    for turn in range(100):
+        size, search = sizes[turn % len(sizes)], {}
+        part.ask(search, size)
+        hits = part.of_list(engine.search(search), size)
+        assert len(hits) <= size
+        seen += [hit["_id"] for hit in hits]
+        assert part.begin == len(seen)
+        if part.end is not None:
+            break
+        assert hits
+    assert seen == [hit["_id"] for hit in engine.hits]
+    assert part.end == "matches"
+
+
+@given(SHARDS, st.integers(0, 70), st.integers(1, 20))
+def test_a_part_by_number(shards: Shards, begin: int, size: int) -> None:
+    engine, part = Engine(shards), Part(begin)
+    search: dict[str, Any] = {}
+    part.ask(search, size)
+    hits = part.of_list(engine.search(search), size)
+    assert hits == engine.hits[begin : begin + size]
+    assert (part.end is None) == (len(engine.hits) > begin + size)
+
+
+@pytest.mark.parametrize(("full", "end"), [(False, "matches"), (True, "candidates")])
+def test_a_fused_list_says_whether_it_ends_because_it_was_cut(full: bool, end: str) -> None:
+    part = Part(depth=5)
+    assert part.of_fused("abcdefg", 3, full=full) == "abc"
+    assert part.end is None
+    assert part.of_fused("abcdefg", 3, full=full) == "def"
+    assert part.of_fused("abcdefg", 3, full=full) == "g"
+    assert part.end == end
+
+
+def test_it_is_sorted_as_before_and_by_number_where_that_is_equal() -> None:
+    search: dict[str, Any] = {"sort": [{"metadata.year": "desc"}]}
+    Part(by_place=True, after=[1, 2], skip=3).ask(search, 10)
+    assert search == {"sort": [{"metadata.year": "desc"}, {"_doc": "asc"}], "size": 14, "search_after": [1, 2]}

@@ -1,0 +1,40 @@
+"""Cursors as text: what comes back is what was given, or nothing does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.cursors import packed, sealed, unpacked, unsealed
+
+KEY = b"drawn when the index was made"
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=4),
+)
+
+
+@given(VALUES)
+def test_values_come_back(values: object) -> None:
+    assert unpacked(packed(values)) == values
+    assert unsealed(sealed(values, KEY), KEY) == values
+
+
+@given(st.lists(st.integers(0, 1000), max_size=5), st.data())
+def test_a_changed_character_breaks_the_seal(values: list[int], data: st.DataObject) -> None:
+    cursor = sealed(values, KEY)
+    at = data.draw(st.integers(0, len(cursor) - 2))  # (some bits of the last one are of no byte)
+    other = data.draw(st.sampled_from([one for one in "ABCXYZ019-_" if one != cursor[at]]))
+    with pytest.raises(ValueError):
+        unsealed(cursor[:at] + other + cursor[at + 1 :], KEY)
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "é", "*", "a" * 3000, "\ud800", packed([1, 2, 3]), sealed([1], b"another")]
+)
+def test_what_was_not_sealed_with_the_key_is_refused(cursor: str) -> None:
+    with pytest.raises(ValueError):
+        unsealed(cursor, KEY)
