@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Of each 100 passages; the first ones of each file.
 SHARES = {"wikipedia_lead": 20, "wikipedia_body": 45, "arxiv_arxiver": 35}
+# What is cut whole for the largest indexes: 541,000 stretches of 64 pieces.
+WHOLE = (*SHARES, "arxiv_daily")
 # Vectors of one cache file: what an interrupted run loses at most.
 _SHARD = 2000
 
@@ -54,6 +56,25 @@ def passages(folder: Path, count: int, seed: int = 1) -> list[Passage]:
         found += some
     random.Random(seed).shuffle(found)
     return found
+
+
+def stretches(folder: Path, encoder: "Encoder", count: int, pieces: int, seed: int = 1) -> list[Passage]:
+    """`count` stretches of at most `pieces` pieces: all that the passages of WHOLE are cut to, none twice, shuffled.
+
+    Several stretches may share a title. Raises ConfigurationError (`benchmark_data_missing`).
+    """
+    found = [
+        Passage(passage.title, passage.text[window.start : window.end].strip(), source)
+        for source in WHOLE
+        for passage in _read(folder / f"{source}.jsonl.gz", source)
+        for window in encoder.windows(passage.text, pieces, 0)
+    ]
+    if len(found) < count:
+        raise ConfigurationError(
+            "benchmark_data_missing", f"The passages make {len(found):,} stretches and {count:,} are needed."
+        )
+    random.Random(seed).shuffle(found)
+    return found[:count]
 
 
 def _read(path: Path, source: str) -> Iterator[Passage]:

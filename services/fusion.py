@@ -1,10 +1,33 @@
-"""Puts two ranked lists together. Scores of different kinds are brought to one scale within each list first."""
+"""Puts ranked lists together. Scores of different kinds are brought to one scale within each list first.
 
+Three methods, one rule for all of them: every document of every list is in the result. One that a list does not name
+gets nothing from it, as if it came after that list's last hit. An empty list gives nothing to anybody. The result
+depends on scores and weights alone, never on the order in which documents or lists are given.
+"""
+
+import math
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Method = Literal["min_max", "z_score", "rrf"]
 
 # What hybrid search weighs its lists with when nobody says otherwise (docs/decisions/0070).
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}
+# Reciprocal ranks: the constant of Cormack, Clarke and Buettcher (SIGIR 2009), and of everybody since.
+DEFAULT_K: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How lists are put together. `k` is for reciprocal ranks only: the larger, the less the first places stand out."""
+
+    method: Method = "min_max"
+    k: int = DEFAULT_K
+
+
+# Min-max has the best mean NDCG@10 of the three (docs/decisions/0150).
+DEFAULT_FUSION: Final = Fusion()
 
 
 def min_max(scores: Mapping[str, float]) -> dict[str, float]:
@@ -17,16 +40,47 @@ def min_max(scores: Mapping[str, float]) -> dict[str, float]:
     return {document: (score - low) / (high - low) for document, score in scores.items()}
 
 
-def fuse(lists: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Weighted sum of the min-max scaled lists, best first, equal scores by id.
+def z_score(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores of one list in standard deviations (of the list) above its last hit; all equal: 1 each.
 
-    A document that a list does not name gets 0 from it, as its last one does. The weights are scaled to sum to 1, so
-    a fused score lies in [0, 1]. Min-max beat reciprocal ranks on each of nine collections (docs/decisions/0070).
+    The usual form counts from the mean. That differs by a constant, which would put a document that the list does
+    not name (0) before most of those that it names. Not monotone, unlike the others: a score that stands out further
+    makes the deviation larger, and with it every distance of the list smaller.
+    """
+    scaled = min_max(scores)
+    # Of the scaled scores, which lie in [0, 1]: the square of a tiny difference would be 0. A sum that is rounded once
+    # does not depend on the order of the documents.
+    mean = math.fsum(scaled.values()) / max(len(scaled), 1)
+    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scaled.values()) / max(len(scaled), 1))
+    return scaled if spread == 0 else {document: score / spread for document, score in scaled.items()}
+
+
+def reciprocal_ranks(scores: Mapping[str, float], k: int = DEFAULT_K) -> dict[str, float]:
+    """(k + 1) / (k + rank), ranks from 1: the first of a list has 1. Equal scores share the best rank of theirs."""
+    ranks: dict[float, int] = {}
+    for rank, score in enumerate(sorted(scores.values(), reverse=True), 1):
+        ranks.setdefault(score, rank)
+    return {document: (k + 1) / (k + ranks[score]) for document, score in scores.items()}
+
+
+def fuse(
+    lists: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], fusion: Fusion = DEFAULT_FUSION
+) -> list[tuple[str, float]]:
+    """Weighted sum of the lists, each scaled by the method, best first, equal scores by id.
+
+    Scores are finite. The weights are zero or more, those of the given lists not all zero; they are scaled to sum to
+    1, so with min_max and rrf a fused score lies in [0, 1]. With z_score it is a number of standard deviations.
     """
     total = sum(weights[name] for name in lists)
     fused: dict[str, float] = {}
     for name, scores in lists.items():
         share = weights[name] / total
-        for document, score in min_max(scores).items():
+        for document, score in _scaled(scores, fusion).items():
             fused[document] = fused.get(document, 0.0) + share * score
     return sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _scaled(scores: Mapping[str, float], fusion: Fusion) -> dict[str, float]:
+    if fusion.method == "min_max":
+        return min_max(scores)
+    return z_score(scores) if fusion.method == "z_score" else reciprocal_ranks(scores, fusion.k)

@@ -23,11 +23,15 @@ HEAVIEST = 3.4e38
 
 @dataclass(frozen=True, slots=True)
 class QueryVector:
-    """Distinct pieces in order of appearance: vocabulary ids and their weights; `pieces` counts repeated ones too."""
+    """Distinct pieces in order of appearance: vocabulary ids and their weights; `pieces` counts repeated ones too.
+
+    `pruned` holds what `services.pruning` left out of it, as pairs of id and weight.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     pieces: int
+    pruned: tuple[tuple[int, float], ...] = ()
 
     def by_id(self) -> dict[int, float]:
         return dict(zip(self.ids, self.weights, strict=True))

@@ -37,6 +37,11 @@ class Settings(EnvironmentSettings):
     api_port: int = Field(8010, ge=0, le=65535)
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
 
+    # What a search does unless its request says otherwise (docs/decisions/0151, 0152).
+    prune: float = Field(0.0, ge=0, lt=1, description="query pieces below this share of the heaviest are left out")
+    two_phase_threshold: float = Field(0.4, gt=0, le=1, description="heavy query pieces: this share of the heaviest")
+    two_phase_window: int = Field(200, ge=1, le=10_000, description="documents of a shard that light pieces score")
+
     encoder: str = Field("bootstrap-minilm-l6", description="name of shipped weights, or path of a model directory")
     more_encoders: str = Field("", description="further names or paths, separated by commas, that the API serves too")
     dense_encoders: str = Field("", description="directories with a dense.json, separated by commas")
@@ -58,6 +63,8 @@ class Settings(EnvironmentSettings):
     max_query_pieces: int = Field(1000, gt=0, le=1024)
     max_size: int = Field(100, gt=0)
     max_candidates: int = Field(1000, gt=0)
+    # OpenSearch's own limit, index.max_rescore_window, is 10,000.
+    max_two_phase_window: int = Field(10_000, gt=0, le=10_000)
     # index.max_result_window is 10,000, and what is passed over is ranked all the same.
     max_offset: int = Field(1000, gt=0, le=9_999, description="`offset` and `size` together")
     cursor_seconds: float = Field(120.0, gt=0, le=86_400, description="how long a search waits for its next page")

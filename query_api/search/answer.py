@@ -45,11 +45,12 @@ class Hit(BaseModel):
 
 
 class QueryPiece(BaseModel):
-    """A piece that the query was turned into."""
+    """A piece that the query was turned into. One that was pruned is in no score and in no `why`."""
 
     piece: str
     id: int
     weight: float
+    pruned: bool
 
 
 class Timings(BaseModel):

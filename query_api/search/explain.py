@@ -12,9 +12,13 @@ _TERM = re.compile(r"weight\(lexical:(?P<term>.*) in \d+\)")
 
 
 def query_pieces(table: QueryTable, query: QueryVector) -> list[dict[str, Any]]:
-    """The pieces that the query was turned into, heaviest first."""
-    pairs = sorted(zip(query.ids, query.weights, strict=True), key=lambda pair: -pair[1])
-    return [{"piece": table.piece(i), "id": i, "weight": weight} for i, weight in pairs]
+    """The pieces that the query was turned into, heaviest first, with those that were left out again."""
+    kept = [(i, weight, False) for i, weight in zip(query.ids, query.weights, strict=True)]
+    dropped = [(i, weight, True) for i, weight in query.pruned]
+    return [
+        {"piece": table.piece(i), "id": i, "weight": weight, "pruned": pruned}
+        for i, weight, pruned in sorted(kept + dropped, key=lambda one: -one[1])
+    ]
 
 
 def sparse_why(

@@ -1,13 +1,13 @@
 """Requests held against the limits that are settings, before anything is asked of OpenSearch."""
 
-from query_api.search.request import SearchRequest
+from query_api.search.request import SearchRequest, TwoPhaseSearch
 from services.errors import InvalidInput
 from services.settings import Settings
 
 
 def checked(request: SearchRequest, settings: Settings) -> None:
     """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
-    `offset_with_cursor`, `candidates_too_many`).
+    `offset_with_cursor`, `candidates_too_many`, `window_too_large`).
     """
     checked_text(request.query, settings)
     if request.size > settings.max_size:
@@ -22,6 +22,9 @@ def checked(request: SearchRequest, settings: Settings) -> None:
             raise InvalidInput("offset_with_cursor", "A `cursor` says where its page begins: leave `offset` away.")
     if request.candidates > settings.max_candidates:
         raise InvalidInput("candidates_too_many", f"`candidates` may be {settings.max_candidates} at most.")
+    phases = request.two_phase
+    if isinstance(phases, TwoPhaseSearch) and (phases.window or 0) > settings.max_two_phase_window:
+        raise InvalidInput("window_too_large", f"`window` may be {settings.max_two_phase_window:,} at most.")
 
 
 def checked_text(query: str, settings: Settings) -> None:

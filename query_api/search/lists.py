@@ -5,9 +5,10 @@ from typing import Any
 
 from query_api.search.asked import Asked, Found
 from query_api.search.engine import Plan, whole
+from query_api.search.phases import in_one_phase, phases, too_few
 from query_api.search.request import SearchRequest
 from services.fusion import fuse
-from services.opensearch.queries import body, lexical_query, sparse_query
+from services.opensearch.queries import body, lexical_query, rescored, sparse_query
 
 HYBRID = ("sparse", "lexical")
 
@@ -22,8 +23,12 @@ def needed_source(request: SearchRequest) -> list[str]:
 
 def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
     """The body of one list. Every list of every search is made here, so what holds for all of them stands here."""
-    query = sparse_query(asked.query) if mode == "sparse" else lexical_query(asked.request.query)
-    search = body(query, size, source, asked.timeout)
+    if mode == "sparse":
+        by = phases(asked, size)
+        search = body(sparse_query(by.head), size, source, asked.timeout)
+        search = rescored(search, by.tail, by.window) if by.tail.ids else search
+    else:
+        search = body(lexical_query(asked.request.query), size, source, asked.timeout)
     if asked.request.explain and mode == "lexical":
         search["explain"] = True
     return search
@@ -31,15 +36,13 @@ def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) 
 
 async def one_list(asked: Asked) -> list[Found]:
     """The hits of the one list of a sparse or lexical search, with their sources."""
-    mode, size, part = asked.request.mode, asked.request.size, asked.part
-    search = list_body(asked, mode, size, needed_source(asked.request))
+    mode, part = asked.request.mode, asked.part
+    search = _one_body(asked)
+    (hits,) = await _hits(asked, [search])
+    if too_few(search, hits):
+        (hits,) = await _hits(asked, [_one_body(in_one_phase(asked))])
     if part is not None:
-        part.ask(search, size)
-    (answer,) = await asked.engine.lists([Plan(asked.generation.physical, search)])
-    asked.watch.lap("opensearch")
-    hits: Sequence[dict[str, Any]] = whole(answer, asked.watch)
-    if part is not None:
-        hits = part.of_list(hits, size)
+        hits = part.of_list(hits, asked.request.size)
     return [
         Found(
             hit["_id"],
@@ -52,16 +55,30 @@ async def one_list(asked: Asked) -> list[Found]:
     ]
 
 
+def _one_body(asked: Asked) -> dict[str, Any]:
+    search = list_body(asked, asked.request.mode, asked.request.size, needed_source(asked.request))
+    if asked.part is not None:
+        asked.part.ask(search, asked.request.size)
+    return search
+
+
+async def _hits(asked: Asked, bodies: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
+    """The hits of each list. Raises for a list that is not whole."""
+    answers = await asked.engine.lists([Plan(asked.generation.physical, one) for one in bodies])
+    asked.watch.lap("opensearch")
+    return [whole(answer, asked.watch) for answer in answers]
+
+
 async def two_lists(asked: Asked) -> list[Found]:
     """The fused hits of a hybrid search, best first, without their sources: they are read once it is known of which."""
     size, part = asked.request.size, asked.part
     depth = part.depth if part is not None else max(asked.request.candidates, size)
-    plans = [Plan(asked.generation.physical, list_body(asked, mode, depth, False)) for mode in HYBRID]
-    answers = await asked.engine.lists(plans)
-    asked.watch.lap("opensearch")
-    lists = {mode: whole(answer, asked.watch) for mode, answer in zip(HYBRID, answers, strict=True)}
+    plans = [list_body(asked, mode, depth, False) for mode in HYBRID]
+    lists = dict(zip(HYBRID, await _hits(asked, plans), strict=True))
+    if too_few(plans[0], lists["sparse"]):
+        (lists["sparse"],) = await _hits(asked, [list_body(in_one_phase(asked), "sparse", depth, False)])
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
-    fused: Sequence[tuple[str, float]] = fuse(scores, asked.request.weights.model_dump())
+    fused: Sequence[tuple[str, float]] = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())
     if part is not None:
         fused = part.of_fused(fused, size, full=any(len(hits) == depth for hits in lists.values()))
     explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]} if asked.request.explain else {}

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from services.fusion import DEFAULT_WEIGHTS
+from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
 
 Mode = Literal["sparse", "lexical", "hybrid"]
 ReturnedField = Literal["title", "text", "metadata"]
@@ -25,6 +25,33 @@ class FusionWeights(BaseModel):
         return self
 
 
+class FusionMethod(BaseModel):
+    """How lists are brought to one scale. `k` is for `rrf` alone: the larger, the less the first places stand out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Method
+    k: int | None = Field(None, ge=1, le=10_000, description=f"{DEFAULT_K} unless given")
+
+    @model_validator(mode="after")
+    def _k_of_ranks(self) -> "FusionMethod":
+        if self.k is not None and self.method != "rrf":
+            raise ValueError("`k` goes with the method `rrf`")
+        return self
+
+
+class TwoPhaseSearch(BaseModel):
+    """Heavy query pieces find documents, the light ones are added to the scores of the best `window` of each shard.
+
+    What is left out is the service's default.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    threshold: float | None = Field(None, gt=0, le=1, description="heavy: at least this share of the heaviest weight")
+    window: int | None = Field(None, ge=1, description="never fewer than the hits that are asked for")
+
+
 class SearchRequest(BaseModel):
     """What to search for and what to return."""
 
@@ -41,6 +68,21 @@ class SearchRequest(BaseModel):
     )
     weights: FusionWeights = Field(default_factory=FusionWeights, description="hybrid only")
     candidates: int = Field(100, ge=1, description="hybrid only: length of each list before they are fused")
+    fusion: Method | FusionMethod = Field(DEFAULT_FUSION.method, description="hybrid only: how lists are scaled")
+    prune: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="query pieces below this share of the heaviest weight are left out; 0: none, null: the default",
+    )
+    two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for lexical")
     passage: bool = Field(True, description="name the best passage of each hit")
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
     fields: list[ReturnedField] = Field(default=["title", "metadata"], description="stored fields to return")
+
+    def chosen_fusion(self) -> Fusion:
+        """The method with its constant."""
+        if isinstance(self.fusion, FusionMethod):
+            return Fusion(self.fusion.method, self.fusion.k or DEFAULT_K)
+        return Fusion(self.fusion)

@@ -41,6 +41,18 @@ def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout
     }
 
 
+def rescored(search: dict[str, Any], tail: QueryVector, window: int) -> dict[str, Any]:
+    """A search whose best `window` documents of each shard get the score of `tail` added to theirs, and a new order.
+
+    Both weights are 1, so a score is the sum over all pieces, as if they had been asked for at once (but for the last
+    bit of a float: Lucene's QueryRescorer adds two that are rounded already). A document that has no piece of `tail`
+    keeps its score. `window` is at least the search's size, or hits at the end would lack what the tail gives them.
+    OpenSearch refuses it beside `sort`.
+    """
+    again = {"rescore_query": sparse_query(tail), "query_weight": 1, "rescore_query_weight": 1}
+    return search | {"rescore": {"window_size": window, "query": again}}
+
+
 def search_call(index: str | None, search: dict[str, Any], timeout: float, *, near: bool = False) -> Call:
     """One list. Partial results are an error of the engine's, never an answer.
 
