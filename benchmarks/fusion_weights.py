@@ -1,4 +1,4 @@
-"""Which weights should hybrid search have? NDCG@10 of every share of the sparse list, on every collection at hand.
+"""How should hybrid search fuse, and with which weights? NDCG@10 of each method and share, on every collection at hand.
 
     python -m benchmarks.fusion_weights DATA --json benchmarks/results/fusion-weights.json
 
@@ -9,55 +9,52 @@ The demo's questions about Python's documentation are measured too, and have no 
 """
 
 import argparse
-import tempfile
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from benchmarks.collection_vectors import collection_vectors
-from benchmarks.keyword_lists import keyword_lists
-from benchmarks.record import command_line, run
-from benchmarks.sample import sampled
+from benchmarks.judged import CANDIDATES, DEMO, Judged, arguments, judged_collections
+from benchmarks.record import run
 from benchmarks.service import node_settings, opensearch_version
-from benchmarks.stdlib_collection import stdlib_collection
-from cli.relevance.collection import Collection, open_collection
-from cli.relevance.exact import ExactIndex, rankings
+from cli.relevance.exact import rankings
 from cli.relevance.metrics import MEASURES, Rankings, measure
-from models.encoder import Encoder
 from models.registry import load_encoder
-from services.fusion import fuse
+from services.fusion import DEFAULT_FUSION, Fusion, fuse
 from services.manifest import resolve
-from services.opensearch.client import SyncSearch
 from services.query_table import QueryTable
-from services.settings import Settings
 
 Table = Mapping[str, Mapping[str, float]]
 
-COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
-CANDIDATES = 100
 SHARES = tuple(step / 10 for step in range(11))
+METHODS: Final[Mapping[str, Fusion]] = {
+    "min_max": Fusion("min_max"),
+    "z_score": Fusion("z_score"),
+    "rrf": Fusion("rrf"),
+    "rrf, k 10": Fusion("rrf", 10),
+}
 
 
-def fused_rankings(sparse: Rankings, lexical: Rankings, share: float) -> dict[str, list[tuple[str, float]]]:
+def fused_rankings(
+    sparse: Rankings, lexical: Rankings, share: float, fusion: Fusion = DEFAULT_FUSION
+) -> dict[str, list[tuple[str, float]]]:
     """Each query's two lists as hybrid search puts them together, `share` of the weight on the sparse one."""
     weights = {"sparse": share, "lexical": 1 - share}
     return {
-        query: fuse({"sparse": dict(sparse.get(query, ())), "lexical": dict(lexical.get(query, ()))}, weights)
+        query: fuse({"sparse": dict(sparse.get(query, ())), "lexical": dict(lexical.get(query, ()))}, weights, fusion)
         for query in {**sparse, **lexical}
     }
 
 
-def sweep(collection: Collection, sparse: Rankings, lexical: Rankings) -> Table:
-    """The figures of each share, and of each list by itself."""
-    judgements = collection.known_judgements()
-    found = {f"{share:.1f}": measure(judgements, fused_rankings(sparse, lexical, share)).mean for share in SHARES}
-    return {
-        "lexical alone": measure(judgements, lexical).mean,
-        "sparse alone": measure(judgements, sparse).mean,
-        **found,
-    }
+def sweep(judged: Judged, table: QueryTable) -> dict[str, Table]:
+    """The figures of each share by method, and under `alone` of each list by itself."""
+    queries = {query: table.encode(text, 1000).by_id() for query, text in judged.queries.items()}
+    lists = {"lexical": judged.lexical, "sparse": rankings(judged.index, queries, CANDIDATES)}
+    found: dict[str, Table] = {"alone": {name: measure(judged.judgements, one).mean for name, one in lists.items()}}
+    for method, fusion in METHODS.items():
+        found[method] = {
+            f"{share:.1f}": measure(judged.judgements, fused_rankings(**lists, share=share, fusion=fusion)).mean
+            for share in SHARES
+        }
+    return found
 
 
 def choose(tables: Mapping[str, Table], queries: Mapping[str, int]) -> dict[str, Any]:
@@ -100,77 +97,52 @@ def _best(figures: Mapping[str, float]) -> str:
     return max(figures, key=lambda share: figures[share])
 
 
-def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+def measured(given: argparse.Namespace) -> dict[str, Any]:
     """The figures of every collection and what follows from them."""
-    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
-    found: dict[str, Table] = {}
+    encoder = load_encoder(given.encoder, threads=given.threads)
+    table = QueryTable.load(resolve(given.encoder))
+    found: dict[str, dict[str, Table]] = {}
     queries: dict[str, int] = {}
     sizes: dict[str, int] = {}
-    with node_settings() as settings, closing(SyncSearch(settings)) as search:
-        bench = Bench(encoder, QueryTable.load(resolve(arguments.encoder)), search, settings, arguments.cache)
+    with node_settings() as settings:
         version = opensearch_version(settings)
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
-            collection = sampled(open_collection(arguments.data / name), int(every or 1))
-            found[wanted], sizes[wanted] = bench.table(collection)
-            queries[wanted] = len(collection.judged)
-        with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
-            stdlib = stdlib_collection((arguments.cache or Path(folder)) / "stdlib")
-            demo, demo_size = bench.table(stdlib)
-    choice = choose(found, queries)
-    print("mean NDCG@10 by share of the sparse list:", choice["mean_ndcg@10"])
-    print("best:", choice["best"], "- by query:", choice["best_by_query"], "- without:", choice["best_without"])
+        for judged in judged_collections(given, encoder, settings):
+            found[judged.name] = sweep(judged, table)
+            queries[judged.name], sizes[judged.name] = len(judged.queries), len(judged.index.names)
+            _show(judged.name, found[judged.name])
+    counted = {name: count for name, count in queries.items() if name != DEMO}
+    choice = {method: choose({name: found[name][method] for name in counted}, counted) for method in METHODS}
+    for method, one in choice.items():
+        print(f"{method}: mean NDCG@10 by share of the sparse list:", one["mean_ndcg@10"])
+        print("best:", one["best"], "- by query:", one["best_by_query"], "- without:", one["best_without"])
+    rows = {name: _rows(tables, sizes[name], queries[name]) for name, tables in found.items()}
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
         "candidates": CANDIDATES,
         "choice": choice,
-        "by_collection": {name: _rows(table, sizes[name], queries[name]) for name, table in found.items()},
-        "not_used_for_the_choice": {"stdlib": _rows(demo, demo_size, len(stdlib.judged))},
+        "not_used_for_the_choice": {DEMO: rows.pop(DEMO)},
+        "by_collection": rows,
     }
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What every collection is measured with."""
-
-    encoder: Encoder
-    query_table: QueryTable
-    search: SyncSearch
-    settings: Settings
-    cache: Path | None
-
-    def table(self, collection: Collection) -> tuple[Table, int]:
-        """The figures of a collection by share, and how many documents it has."""
-        index = ExactIndex(collection_vectors(collection, self.encoder, self.cache))
-        queries = {query: self.query_table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
-        sparse = rankings(index, queries, CANDIDATES)
-        lexical = keyword_lists(self.search, self.settings, collection, CANDIDATES)
-        table = sweep(collection, sparse, lexical)
-        _show(collection.name, table)
-        return table, len(index.names)
+def _rows(tables: Mapping[str, Table], documents: int, queries: int) -> dict[str, Any]:
+    figures = {
+        method: {row: {name: round(values[name], 5) for name in MEASURES} for row, values in table.items()}
+        for method, table in tables.items()
+    }
+    return {"documents": documents, "queries": queries, "figures": figures}
 
 
-def _rows(table: Table, documents: int, queries: int) -> dict[str, Any]:
-    rows = {row: {name: round(values[name], 5) for name in MEASURES} for row, values in table.items()}
-    return {"documents": documents, "queries": queries, "figures": rows}
-
-
-def _show(name: str, rows: Table) -> None:
+def _show(name: str, tables: Mapping[str, Table]) -> None:
     print(name)
-    for row, values in rows.items():
-        print(f"  {row:>13}  " + "  ".join(f"{measure} {values[measure]:.4f}" for measure in MEASURES))
+    for method, table in tables.items():
+        print(f"  {method:>10}  " + "  ".join(f"{row} {values['ndcg@10']:.4f}" for row, values in table.items()))
 
 
 def main() -> None:
     """Reads the arguments, prints the tables, writes the file."""
-    parser = command_line("fusion_weights", __doc__)
-    parser.add_argument("data", type=Path, help="directory of collections")
-    parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
-    parser.add_argument("--threads", type=int, default=0, help="threads of the encoder; 0: all cores")
-    parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run("fusion_weights", parser, measured)
+    run("fusion_weights", arguments("fusion_weights", __doc__), measured)
 
 
 if __name__ == "__main__":
