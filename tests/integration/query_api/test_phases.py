@@ -81,6 +81,22 @@ def test_documents_that_only_light_pieces_find_are_not_lost(api: httpx.Client, i
         assert scores(again) == pytest.approx(scores(whole), rel=1e-6), mode
 
 
+@pytest.mark.parametrize("mode", ["sparse", "hybrid"])
+def test_pages_of_two_phases_are_those_of_one(api: httpx.Client, index: str, mode: str) -> None:
+    """By number and by cursor: every document once, in the order and with the scores of the whole list."""
+    whole = [(hit["id"], hit["score"]) for hit in search(api, prune=0, mode=mode)["hits"]]
+    asked: dict[str, Any] = {"prune": 0, "mode": mode, "size": 2, "two_phase": {"threshold": 1.0, "window": 1}}
+    by_number = [hit for start in range(0, len(whole), 2) for hit in search(api, offset=start, **asked)["hits"]]
+    by_cursor, cursor = [], "*"
+    while cursor:
+        answer = search(api, cursor=cursor, **asked)
+        by_cursor += answer["hits"]
+        cursor = answer["cursor"]
+    for hits in (by_number, by_cursor):
+        assert [hit["id"] for hit in hits] == [document for document, _ in whole]
+        assert [hit["score"] for hit in hits] == pytest.approx([score for _, score in whole], rel=1e-6)
+
+
 def test_hybrid_fuses_by_the_method_that_is_asked_for(api: httpx.Client, index: str) -> None:
     lists = {mode: scores(search(api, mode=mode, size=50)) for mode in ("sparse", "lexical")}
     asked: list[tuple[Any, Fusion]] = [
