@@ -30,6 +30,18 @@ def lexical_query(text: str) -> dict[str, Any]:
     return {"match": {"lexical": {"query": text}}}
 
 
+def filtered(query: dict[str, Any], clauses: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The documents that match the query and each clause. Clauses add nothing to a score.
+
+    A `bool` whose clauses are optional matches whatever its filter matches, unless one of them is demanded.
+    """
+    if not clauses:
+        return query
+    if "bool" in query:
+        return {"bool": query["bool"] | {"filter": list(clauses), "minimum_should_match": 1}}
+    return {"bool": {"must": [query], "filter": list(clauses)}}
+
+
 def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout: float) -> dict[str, Any]:
     """One search. Hits are not counted: counting disables the skipping of documents that cannot win."""
     return {

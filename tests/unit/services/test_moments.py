@@ -1,0 +1,78 @@
+"""Dates as milliseconds, and stretches of the calendar."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.calendar_units import UNITS, Unit, shown, stretch
+from services.documents import is_date
+from services.moments import DAY, span
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("1970-01-01", 0, DAY - 1),
+        ("1970-01-02T00:00", DAY, DAY + 59_999),
+        ("1970-01-01T01:00:02Z", 3_602_000, 3_602_999),
+        ("1970-01-01T00:00:00.5Z", 500, 500),
+        ("1970-01-01T00:00:00.123999Z", 123, 123),
+        ("1970-01-01T01:00:00.000+01:00", 0, 0),
+        ("1969-12-31T23:00:00.001-01:00", 1, 1),
+        ("1969-12-31T23:59:59.9999Z", -1, -1),
+        ("1969-12-31", -DAY, -1),
+        ("0001-01-01T00:00+14:00", -62_135_647_200_000, -62_135_647_140_001),
+        ("9999-12-31T23:59-14:00", 253_402_351_140_000, 253_402_351_199_999),
+    ],
+)
+def test_a_date_is_the_time_that_it_leaves_open(text: str, first: int, last: int) -> None:
+    assert is_date(text)
+    assert span(text) == (first, last)
+
+
+@given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)))
+def test_a_whole_moment_is_the_standard_library_s(moment: datetime) -> None:
+    moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
+    text = moment.isoformat(timespec="milliseconds")
+    first, last = span(text)
+    assert first == last == (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def test_what_is_no_date_is_said() -> None:
+    with pytest.raises(ValueError, match="is no date"):
+        span("yesterday")
+
+
+@given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999), st.sampled_from(UNITS))
+def test_a_stretch_holds_its_moment_and_the_next_begins_where_it_ends(moment: int, unit: Unit) -> None:
+    first, after = stretch(moment, unit)
+    assert first <= moment < after
+    assert stretch(first, unit) == (first, after)
+    assert stretch(after - 1, unit) == (first, after)
+    assert stretch(after, unit)[0] == after
+
+
+@pytest.mark.parametrize(
+    ("unit", "first", "after"),
+    [
+        ("year", "2024-01-01", "2025-01-01"),
+        ("quarter", "2024-01-01", "2024-04-01"),
+        ("month", "2024-02-01", "2024-03-01"),
+        ("week", "2024-02-26", "2024-03-04"),  # a Monday
+        ("day", "2024-02-29", "2024-03-01"),
+        ("hour", "2024-02-29T13:00Z", "2024-02-29T14:00Z"),
+    ],
+)
+def test_stretches_are_shown_as_dates(unit: Unit, first: str, after: str) -> None:
+    begun, ended = stretch(span("2024-02-29T13:14:15Z")[0], unit)
+    assert (shown(begun, unit), shown(ended, unit)) == (first, after)
+    assert is_date(first)
+
+
+def test_beyond_the_calendar_nothing_is_shown() -> None:
+    assert shown(stretch(span("9999-12-31")[0], "year")[1], "year") is None
+    assert shown(stretch(span("0001-01-01T00:00+14:00")[0], "month")[0], "month") is None
