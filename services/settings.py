@@ -70,6 +70,10 @@ class Settings(EnvironmentSettings):
     cursor_seconds: float = Field(120.0, gt=0, le=86_400, description="how long a search waits for its next page")
     # OpenSearch takes 300 a node (search.max_open_pit_context), which exports need as well.
     max_snapshots: int = Field(200, ge=1, description="shards that searches with a cursor hold, of one API process")
+    max_filter_depth: int = Field(8, ge=1, le=50)
+    # Each is a clause beside those of the query, of which OpenSearch takes 1,024 together.
+    max_filter_conditions: int = Field(100, ge=1, le=500)
+    max_filter_values: int = Field(1000, ge=1, le=65_536, description="values that the lists of a filter name together")
 
     # Back-pressure. What is over one of these is refused with 429 before anything is accepted.
     max_ingest_requests: int = Field(24, ge=1, description="requests with documents at once, of one API process")

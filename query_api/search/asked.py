@@ -8,6 +8,7 @@ from query_api.parts import Parts
 from query_api.search.engine import Engine
 from query_api.search.part import Part
 from query_api.search.request import SearchRequest
+from query_api.search.selection import Selection
 from query_api.search.stopwatch import Stopwatch
 from services.index_spec import Generation
 from services.query_table import QueryTable, QueryVector
@@ -30,6 +31,7 @@ class Asked:
     query: QueryVector
     watch: Stopwatch
     engine: Engine
+    selection: Selection
     part: Part | None = None
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable, InvalidInput, NotFound
-from services.opensearch.client import AsyncSearch
+from services.opensearch.client import AsyncSearch, has_too_many_clauses
 from services.opensearch.queries import fetch_call, msearch_call, search_call
 
 Answer = Mapping[str, Any]
@@ -81,7 +81,7 @@ def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:
     if "error" in answer:
         if answer.get("status") == 404:
             raise NotFound("index_not_found", "The generation is gone.")
-        if answer.get("status") == 400:
+        if answer.get("status") == 400 or has_too_many_clauses(answer["error"]):
             raise too_many_words()
         raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
     if answer["timed_out"] or answer["_shards"]["failed"]:
@@ -97,4 +97,8 @@ def too_many_words() -> InvalidInput:
 
     A script without spaces has one word a character, which is one unknown piece for the encoder but many for BM25.
     """
-    return InvalidInput("query_too_long", "The query has more words than OpenSearch takes (1,024): shorten it.")
+    return InvalidInput(
+        "query_too_long",
+        "The query has more words, or the query and the filter more conditions together, than OpenSearch takes "
+        "(1,024): shorten it.",
+    )

@@ -3,10 +3,10 @@
 They are read by `services.filters`, which knows the index and words its refusals: these types only describe.
 """
 
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Required, Union
 
 from pydantic import ConfigDict, Field, PlainValidator, with_config
-from typing_extensions import Required, TypedDict  # pydantic asks for these before Python 3.12
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 _CLOSED = ConfigDict(extra="forbid")
 _Bound = float | str

@@ -14,8 +14,10 @@ def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     request = asked.request
     hit: dict[str, Any] = {"id": one.id, "score": one.score, "scores": one.scores, "state": source["state"]}
     for name in request.fields:
-        if name in source:
-            hit[name] = source[name]
+        # of a single metadata field OpenSearch gives the object around it, with nothing else in it
+        shown = "metadata" if name.startswith("metadata.") else name
+        if shown in source:
+            hit[shown] = source[shown]
     if not request.passage and not request.explain:
         return hit
     title, text = source.get("title", ""), source["text"]

@@ -8,7 +8,7 @@ from query_api.search.engine import Plan, whole
 from query_api.search.phases import in_one_phase, phases, too_few
 from query_api.search.request import SearchRequest
 from services.fusion import fuse
-from services.opensearch.queries import body, lexical_query, rescored, sparse_query
+from services.opensearch.queries import body, filtered, lexical_query, rescored, sparse_query
 
 HYBRID = ("sparse", "lexical")
 
@@ -23,12 +23,13 @@ def needed_source(request: SearchRequest) -> list[str]:
 
 def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
     """The body of one list. Every list of every search is made here, so what holds for all of them stands here."""
+    clauses = asked.selection.clauses
     if mode == "sparse":
         by = phases(asked, size)
-        search = body(sparse_query(by.head), size, source, asked.timeout)
+        search = body(filtered(sparse_query(by.head), clauses), size, source, asked.timeout)
         search = rescored(search, by.tail, by.window) if by.tail.ids else search
     else:
-        search = body(lexical_query(asked.request.query), size, source, asked.timeout)
+        search = body(filtered(lexical_query(asked.request.query), clauses), size, source, asked.timeout)
     if asked.request.explain and mode == "lexical":
         search["explain"] = True
     return search

@@ -15,6 +15,7 @@ from query_api.search.pages import page
 from query_api.search.part import Part
 from query_api.search.query_vector import query_vector
 from query_api.search.request import SearchRequest
+from query_api.search.selection import selection
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable, NotFound
 from services.index_spec import Generation
@@ -56,7 +57,9 @@ async def _search(
 ) -> dict[str, Any]:
     watch = Stopwatch()
     table = parts.tables.of(generation)
-    asked = Asked(parts, generation, table, request, query_vector(request, table, parts.settings), watch, engine, part)
+    chosen = selection(request, generation.spec, parts.settings)
+    vector = query_vector(request, table, parts.settings)
+    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part)
     watch.lap("encode")
     if request.mode == "hybrid":
         found = await two_lists(asked)

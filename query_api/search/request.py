@@ -1,13 +1,14 @@
 """What a search is asked for, as the OpenAPI document shows it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
+from query_api.search.filter_form import FilterJson
 from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
 
 Mode = Literal["sparse", "lexical", "hybrid"]
-ReturnedField = Literal["title", "text", "metadata"]
+ReturnedField = Annotated[str, Field(pattern=r"^(title|text|metadata(\.[A-Za-z][A-Za-z0-9_]{0,63})?)$")]
 
 
 class FusionWeights(BaseModel):
@@ -79,7 +80,12 @@ class SearchRequest(BaseModel):
     two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for lexical")
     passage: bool = Field(True, description="name the best passage of each hit")
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
-    fields: list[ReturnedField] = Field(default=["title", "metadata"], description="stored fields to return")
+    fields: list[ReturnedField] = Field(
+        default=["title", "metadata"],
+        max_length=200,
+        description="stored fields to return: `title`, `text`, `metadata`, or `metadata.NAME` for one of the metadata",
+    )
+    filter: FilterJson = Field(None, description="which documents may be found, by their declared metadata")
 
     def chosen_fusion(self) -> Fusion:
         """The method with its constant."""

@@ -1,11 +1,11 @@
 """From JSON as users write it to a filter that fits the index.
 
-    {"all": [
-        {"field": "year", "range": {"gte": 1990, "lt": 2000}},
-        {"not": {"field": "genre", "is": "poem"}},
-        {"field": "lang", "any_of": ["en", "de"]},
-        {"field": "isbn", "exists": true}
-    ]}
+{"all": [
+    {"field": "year", "range": {"gte": 1990, "lt": 2000}},
+    {"not": {"field": "genre", "is": "poem"}},
+    {"field": "lang", "any_of": ["en", "de"]},
+    {"field": "isbn", "exists": true}
+]}
 """
 
 from collections.abc import Mapping

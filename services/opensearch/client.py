@@ -125,6 +125,17 @@ def translated(error: OpenSearchException) -> SparsewellError:
         return Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
     if kind == "resource_already_exists_exception":
         return Conflict("already_exists", "OpenSearch has an index of that name already.")
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError) or _has_too_many_clauses(error):
         return InvalidInput("opensearch_refused", f"OpenSearch refused the request ({kind}).")
     return BackendUnavailable("opensearch_error", f"OpenSearch failed with status {error.status_code} ({kind}).")
+
+
+def _has_too_many_clauses(error: TransportError) -> bool:
+    """Found while the query is rewritten, it comes as a failure of the server's (500), and it will come again."""
+    return isinstance(error.info, dict) and has_too_many_clauses(error.info.get("error"))
+
+
+def has_too_many_clauses(error: Any) -> bool:
+    """Whether an error of OpenSearch's is Lucene's limit of clauses."""
+    causes = error.get("root_cause", []) if isinstance(error, dict) else []
+    return any(cause.get("type") in ("too_many_clauses", "too_many_nested_clauses") for cause in causes)

@@ -48,9 +48,10 @@ def clause(tree: Filter) -> Clause:
             return {"terms": {path(field): named}} if len(named) > 1 else {"term": {path(field): named[0]}}
         case Within(field, low, high, date):
             bounds = {name: bound for name, bound in (("gte", low), ("lte", high)) if bound is not None}
-            if date:
-                bounds = {name: _moment(int(bound)) for name, bound in bounds.items()} | {"format": _MOMENTS}
-            return {"range": {path(field): bounds}}
+            if not date:
+                return {"range": {path(field): bounds}}
+            moments = {name: _moment(int(bound)) for name, bound in bounds.items()}
+            return {"range": {path(field): moments | {"format": _MOMENTS}}}
         case Exists(field):
             return {"exists": {"field": path(field)}}
         case StartsWith(field, prefix):

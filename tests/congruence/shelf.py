@@ -168,9 +168,13 @@ def _conditions() -> st.SearchStrategy[dict[str, Any]]:
     either = []
     for field, pool in pools.items():
         either.append(st.fixed_dictionaries({"field": st.just(field), "is": pool}))
-        either.append(st.fixed_dictionaries({"field": st.just(field), "any_of": st.lists(pool, min_size=1, max_size=6)}))
-    for field in ("year", "price", "printed"):
-        either.append(st.fixed_dictionaries({"field": st.just(field), "range": _bounds(pools[field])}))
+        either.append(
+            st.fixed_dictionaries({"field": st.just(field), "any_of": st.lists(pool, min_size=1, max_size=6)})
+        )
+    either += [
+        st.fixed_dictionaries({"field": st.just(field), "range": _bounds(pools[field])})
+        for field in ("year", "price", "printed")
+    ]
     prefixes = st.sampled_from([genre[:n] for genre in GENRES for n in (1, 2, 6) if genre])
     either += [
         st.fixed_dictionaries({"field": st.sampled_from(list(FIELDS)), "exists": st.booleans()}),

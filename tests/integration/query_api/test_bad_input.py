@@ -159,7 +159,7 @@ SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"query": "x", "candidates": 10**6}, "candidates_too_many"),
     ({"query": "x", "weights": {"sparse": 0, "lexical": 0}}, "invalid_request"),
     ({"query": "x", "weights": {"sparse": -1, "lexical": 2}}, "invalid_request"),
-    ({"query": "x", "filter": {"script": "x"}}, "invalid_request"),
+    ({"query": "x", "filter": {"script": "x"}}, "bad_filter"),
 ]
 
 
