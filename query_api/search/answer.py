@@ -30,6 +30,42 @@ class Why(BaseModel):
     document_weight: float | None = None
 
 
+class Match(BaseModel):
+    """A piece of the sparse list or a term of the keyword list, with what it added to the score of its list."""
+
+    list: Literal["sparse", "lexical"]
+    piece: str
+    contribution: float
+    id: int | None = Field(None, description="vocabulary id of a piece")
+
+
+class Span(BaseModel):
+    """A word that matched. `start` and `end` count characters (code points) of `title` or `text`."""
+
+    start: int
+    end: int
+    matches: list[Match] = Field(description="largest contribution first")
+
+
+class Excerpt(BaseModel):
+    """The part of a passage that shows most of what matched; offsets count characters of `text`."""
+
+    text: str
+    start: int
+    end: int
+
+
+class Highlight(BaseModel):
+    """Where a document matched: the words to mark, in order, and what matched without being among them."""
+
+    title: list[Span]
+    text: list[Span] = Field(description="within the passage, or within the excerpt when one was asked for")
+    excerpt: Excerpt | None = None
+    expansions: list[Match] = Field(description="pieces that the encoder added: nowhere among the document's own words")
+    elsewhere: list[Match] = Field(description="matched in other parts of the document than its title and this passage")
+    complete: bool = Field(description="false when there was more text than one search looks at: words may be unmarked")
+
+
 class Hit(BaseModel):
     """One document."""
 
@@ -41,6 +77,7 @@ class Hit(BaseModel):
     text: str | None = None
     metadata: dict[str, Any] | None = None
     passage: Passage | None = None
+    highlight: Highlight | None = None
     why: list[Why] | None = None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.opensearch.analysis import Terms, read_terms, terms_call
 from services.opensearch.client import AsyncSearch, has_too_many_clauses
 from services.opensearch.queries import fetch_call, msearch_call, search_call
 
@@ -44,6 +45,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def terms(self, index: str, field: str, words: Sequence[str]) -> Terms:
+        """What the analyser of a field makes of distinct words; of one that it drops, nothing is named."""
+        ...
+
 
 class Direct:
     """Sends at once: a list as one search, several as one msearch."""
@@ -74,6 +79,9 @@ class Direct:
         call = fetch_call(wanted, self._timeout, near=self._near, realtime=realtime)
         answer = await self._search.send(call)
         return {(one["_index"], one["_id"]): one["_source"] for one in answer["docs"] if one.get("found")}
+
+    async def terms(self, index: str, field: str, words: Sequence[str]) -> Terms:
+        return read_terms(await self._search.send(terms_call(index, field, words, self._timeout)), words)
 
 
 def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:

@@ -21,28 +21,31 @@ def query_pieces(table: QueryTable, query: QueryVector) -> list[dict[str, Any]]:
     ]
 
 
-def sparse_why(
-    table: QueryTable, query: QueryVector, windows: Sequence[EncodedWindow], top_k: int, text: str
-) -> list[dict[str, Any]]:
-    """Query weight x document weight for each piece that both have, largest first.
+def common_pieces(query: QueryVector, windows: Sequence[EncodedWindow], top_k: int) -> dict[int, tuple[float, float]]:
+    """Query weight and document weight of each piece that both have, by vocabulary id."""
+    weights = query.by_id()
+    vector = document_vector(windows, top_k)
+    pairs = zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)
+    return {i: (weights[i], weight) for i, weight in pairs if i in weights}
+
+
+def sparse_why(table: QueryTable, pieces: Mapping[int, tuple[float, float]], text: str) -> list[dict[str, Any]]:
+    """Query weight x document weight for each of the `common_pieces`, largest first.
 
     `expansion` marks pieces that the encoder added: they do not occur in the document's own text.
     """
-    weights = query.by_id()
-    vector = document_vector(windows, top_k)
-    own = set(table.ids(text))
+    own = table.occurring(pieces, text)
     found = [
         {
             "list": "sparse",
             "piece": table.piece(i),
             "id": i,
-            "query_weight": weights[i],
-            "document_weight": weight,
-            "contribution": weights[i] * weight,
+            "query_weight": query_weight,
+            "document_weight": document_weight,
+            "contribution": query_weight * document_weight,
             "expansion": i not in own,
         }
-        for i, weight in zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)
-        if i in weights
+        for i, (query_weight, document_weight) in pieces.items()
     ]
     return _largest_first(found)
 
@@ -51,9 +54,17 @@ def lexical_why(explanation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The share of each word in a BM25 score, read from the engine's own explanation."""
     found = [
         {"list": "lexical", "piece": term, "contribution": value, "expansion": False}
-        for term, value in _terms(explanation or {})
+        for term, value in term_shares(explanation).items()
     ]
     return _largest_first(found)
+
+
+def term_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
+    """What each of the analyser's terms added to a BM25 score; one that is counted more than once, their sum."""
+    shares: dict[str, float] = {}
+    for term, value in _terms(explanation or {}):
+        shares[term] = shares.get(term, 0.0) + value
+    return shares
 
 
 def _terms(node: Mapping[str, Any]) -> Iterable[tuple[str, float]]:

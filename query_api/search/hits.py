@@ -3,7 +3,7 @@
 from typing import Any
 
 from query_api.search.asked import Asked, Found, Source
-from query_api.search.explain import lexical_why, sparse_why
+from query_api.search.explain import common_pieces, lexical_why, sparse_why
 from query_api.search.passages import best_passage
 from services.documents import joined_text
 from services.opensearch.journal import read_packed_windows, read_windows
@@ -33,8 +33,8 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
     """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
     why = []
     if "sparse" in one.scores:
-        top_k = asked.generation.spec.document_top_k
-        why += sparse_why(asked.table, asked.query, read_windows(source), top_k, text)
+        pieces = common_pieces(asked.query, read_windows(source), asked.generation.spec.document_top_k)
+        why += sparse_why(asked.table, pieces, text)
     if "lexical" in one.scores:
         why += lexical_why(one.explanation)
     return why

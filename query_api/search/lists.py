@@ -30,7 +30,7 @@ def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) 
         search = rescored(search, by.tail, by.window) if by.tail.ids else search
     else:
         search = body(filtered(lexical_query(asked.request.query), clauses), size, source, asked.timeout)
-    if asked.request.explain and mode == "lexical":
+    if mode == "lexical" and (asked.request.explain or asked.request.highlight):
         search["explain"] = True
     return search
 
@@ -82,7 +82,7 @@ async def two_lists(asked: Asked) -> list[Found]:
     fused: Sequence[tuple[str, float]] = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())
     if part is not None:
         fused = part.of_fused(fused, size, full=any(len(hits) == depth for hits in lists.values()))
-    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]} if asked.request.explain else {}
+    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]}
     found = [
         Found(
             document,

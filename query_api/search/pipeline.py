@@ -8,6 +8,7 @@ from query_api.parts import Parts
 from query_api.search.asked import Asked
 from query_api.search.engine import Engine
 from query_api.search.explain import query_pieces
+from query_api.search.highlight import highlight
 from query_api.search.hits import shaped
 from query_api.search.limits import checked
 from query_api.search.lists import needed_source, one_list, two_lists, with_sources
@@ -66,7 +67,10 @@ async def _search(
         await with_sources(asked, found, needed_source(request))
     else:
         found = await one_list(asked)
-    hits = [shaped(asked, one, one.source) for one in found if one.source is not None]
+    there = [(one, one.source) for one in found if one.source is not None]
+    hits = [shaped(asked, one, source) for one, source in there]
+    if request.highlight:
+        await highlight(asked, there, hits)
     answer: dict[str, Any] = {
         "index": generation.index,
         "mode": request.mode,

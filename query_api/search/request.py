@@ -53,6 +53,16 @@ class TwoPhaseSearch(BaseModel):
     window: int | None = Field(None, ge=1, description="never fewer than the hits that are asked for")
 
 
+class Highlight(BaseModel):
+    """How the words that matched are shown."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    characters: int | None = Field(
+        None, ge=20, le=10_000, description="shorten the passage to an excerpt of at most so many; null: mark all of it"
+    )
+
+
 class SearchRequest(BaseModel):
     """What to search for and what to return."""
 
@@ -79,6 +89,9 @@ class SearchRequest(BaseModel):
     )
     two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for lexical")
     passage: bool = Field(True, description="name the best passage of each hit")
+    highlight: StrictBool | Highlight = Field(
+        False, description="say which words of the title and of the passage matched, and what matched beside them"
+    )
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],
@@ -92,3 +105,14 @@ class SearchRequest(BaseModel):
         if isinstance(self.fusion, FusionMethod):
             return Fusion(self.fusion.method, self.fusion.k or DEFAULT_K)
         return Fusion(self.fusion)
+
+    @model_validator(mode="after")
+    def _something_to_mark(self) -> "SearchRequest":
+        if self.highlight and not self.passage:
+            raise ValueError("`highlight` marks the words of a passage: leave `passage` true")
+        return self
+
+    @property
+    def highlight_characters(self) -> int | None:
+        """The length of an excerpt in characters; None for the whole passage."""
+        return self.highlight.characters if isinstance(self.highlight, Highlight) else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from query_api.search.engine import Answer, Documents, Engine, Key, Plan, whole
 from query_api.search.stopwatch import Stopwatch
 from services.errors import NotFound
+from services.opensearch.analysis import Terms
 from services.opensearch.queries import body
 from services.opensearch.snapshots import within
 
@@ -42,6 +43,9 @@ class InSnapshot:
         search = body(ids, len(wanted) * (self._index.count(",") + 1), source, self._timeout)
         (answer,) = await self.lists([Plan(self._index, search)])
         return {(hit["_index"], hit["_id"]): hit["_source"] for hit in whole(answer, Stopwatch())}
+
+    async def terms(self, index: str, field: str, words: Sequence[str]) -> Terms:
+        return await self._inner.terms(index, field, words)
 
     def _within(self, plan: Plan) -> Plan:
         search = plan.body | within(self.snapshot, self._kept)

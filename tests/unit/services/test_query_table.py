@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.errors import ConfigurationError, InvalidInput
 from services.manifest import WEIGHTS_ROOT, fingerprint, read_manifest, record, resolve
@@ -98,3 +100,16 @@ def test_an_unknown_piece_is_refused(copy: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         QueryTable.load(copy)
     assert caught.value.code == "bad_query_table"
+
+
+def test_every_piece_of_a_text_is_told_with_its_characters(table: QueryTable) -> None:
+    text = "😀 Aerofoil"
+    found = [(table.piece(i), text[start:end]) for i, start, end in table.spans(text)]
+    assert found == [("[UNK]", "😀"), ("aero", "Aero"), ("##foil", "foil")]
+
+
+@given(st.text(alphabet="abcst -'.\n\t\x00\x1c\x85\u00a0\u200b\u0301éİß中😀", max_size=60), st.data())
+def test_pieces_that_occur_are_those_of_the_whole_text(table: QueryTable, text: str, data: st.DataObject) -> None:
+    own = table.ids(text)
+    wanted = set(data.draw(st.lists(st.sampled_from([*own, 1996, 1037, 2015]), max_size=8)))
+    assert table.occurring(wanted, text) == wanted & set(own)
