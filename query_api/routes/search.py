@@ -29,10 +29,7 @@ async def get_search(
     size: Annotated[int, Query(ge=1)] = 10,
     offset: Annotated[int, Query(ge=0)] = 0,
     cursor: Annotated[str | None, Query(description="`*`, or that of the page before")] = None,
-    highlight: bool = False,
     explain: bool = False,
 ) -> Response:
-    request = SearchRequest(
-        query=q, mode=mode, size=size, offset=offset, cursor=cursor, highlight=highlight, explain=explain
-    )
+    request = SearchRequest(query=q, mode=mode, size=size, offset=offset, cursor=cursor, explain=explain)
     return json_answer(await search(parts, index, request))

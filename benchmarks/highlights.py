@@ -1,0 +1,79 @@
+"""What do explanations and highlights cost those who ask for them? The same search plain, explained, highlighted.
+
+    python -m benchmarks.highlights --json benchmarks/results/highlights.json
+
+One client, ten hits, each query to every side in turn, through the real API process; Python's documentation as it is, and
+ten documents of it as one (several windows each). `over plain` are ratios of percentiles.
+"""
+
+import argparse
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import orjson
+import uvloop
+
+from benchmarks.loopback import KeptConnection
+from benchmarks.record import command_line, run
+from benchmarks.service import node_settings, opensearch_version, running
+from benchmarks.stdlib_index import encoded_stdlib, everyday_questions, joined, stdlib_index
+from benchmarks.timing import ratios, spread, take_turns
+from services.settings import Settings
+
+# Documents of Python's documentation that make a long one.
+PARTS = 10
+SIDES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "explained": {"explain": True},
+    "highlighted": {"highlight": True},
+    "excerpt of 200 characters": {"highlight": {"characters": 200}},
+}
+
+
+async def compare(settings: Settings, index: str, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Milliseconds of each side, and their ratios to the plain search."""
+    async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
+
+        def side(options: dict[str, Any]) -> Any:
+            async def ask(query: str) -> None:
+                body = orjson.dumps({"query": query, "mode": mode} | options)
+                await connection.send("POST", f"/v1/indexes/{index}/search", body)
+
+            return ask
+
+        took = await take_turns({name: side(options) for name, options in SIDES.items()}, queries, rounds)
+    spreads = {name: spread(values) for name, values in took.items()}
+    return {name: {"ms": values, "over plain": ratios(values, spreads["plain"])} for name, values in spreads.items()}
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """The table by length of documents and mode."""
+    queries = everyday_questions()
+    rows: dict[str, Any] = {}
+    with node_settings() as settings:
+        short = encoded_stdlib(settings, given.documents)
+        for name, encoded in (("short", short), ("long", joined(short, PARTS))):
+            stdlib_index(settings, encoded, name)
+        with running(settings, "api"):
+            for index, mode in product(("short", "long"), ("sparse", "lexical", "hybrid")):
+                uvloop.run(compare(settings, index, mode, queries, 1))
+                rows[f"{mode}, {index} documents"] = row = uvloop.run(
+                    compare(settings, index, mode, queries, given.rounds)
+                )
+                shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
+                print(f"{mode:>8}, {index:>5} documents, ms p50: {shown}", flush=True)
+        version = opensearch_version(settings)
+    return {"opensearch": version, "queries": len(queries), "cases": rows}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = command_line("highlights", __doc__)
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each side")
+    run("highlights", parser, measure, arguments)
+
+
+if __name__ == "__main__":
+    main()
