@@ -2,8 +2,8 @@
 
     python -m benchmarks.highlights --json benchmarks/results/highlights.json
 
-One client, ten hits, each query to every side in turn, through the real API process; Python's documentation as it is, and
-ten documents of it as one (several windows each). `over plain` are ratios of percentiles.
+One client, ten hits, each query to every side in turn, through the real API process. Python's documentation as it is,
+and ten of its documents as one (several windows each). `over plain` are ratios of percentiles.
 """
 
 import argparse

@@ -23,7 +23,7 @@ FIRST = "*"
 # The first member of every cursor; another one in a later release is none of ours.
 _FORM = 1
 # What may differ from page to page: it is of the hits that are shown, not of which they are.
-_SHOWN = {"cursor", "size", "passage", "explain", "fields"}
+_SHOWN = {"cursor", "size", "passage", "highlight", "explain", "fields"}
 
 Answered = Callable[[Sequence[Generation], Engine, Part], Awaitable[dict[str, Any]]]
 
@@ -58,8 +58,8 @@ class Place:
         if place.asked != asked:
             raise InvalidInput(
                 "cursor_mismatch",
-                "`cursor` belongs to another search: all but `size`, `passage`, `explain` and `fields` must stay as on "
-                "the page before; `*` begins anew.",
+                "`cursor` belongs to another search: all but `size`, `passage`, `highlight`, `explain` and `fields` "
+                "must stay as on the page before; `*` begins anew.",
             )
         return place
 

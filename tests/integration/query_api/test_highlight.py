@@ -7,7 +7,9 @@ import httpx
 import pytest
 
 from infra.processes import Child
+from query_api.app import create_app
 from services.manifest import resolve
+from services.opensearch.client import AsyncSearch, Call
 from services.query_table import QueryTable
 from services.settings import Settings
 
@@ -191,3 +193,32 @@ def test_what_cannot_be_marked_is_refused(api: httpx.Client, asked: dict[str, An
     api.put("/v1/indexes/marked")
     response = api.post("/v1/indexes/marked/search", json={"query": "x", "highlight": True} | asked)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_plain_search_asks_for_nothing_more(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to OpenSearch for a search that wants neither an explanation nor a highlight, and for one that does."""
+    sent: list[Call] = []
+    send = AsyncSearch.send
+
+    async def recorded(self: AsyncSearch, call: Call) -> Any:
+        sent.append(call)
+        return await send(self, call)
+
+    monkeypatch.setattr(AsyncSearch, "send", recorded)
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+        await api.put("/v1/indexes/marked")
+        job = (await api.post("/v1/indexes/marked/documents", json=DOCUMENTS)).json()["job"]["id"]
+        assert (await api.get(f"/v1/jobs/{job}")).json()["accepted"] == len(DOCUMENTS)
+        asked: dict[str, list[tuple[str, bool]]] = {}
+        for name, options in (("plain", {}), ("explained", {"explain": True}), ("marked", {"highlight": True})):
+            sent.clear()
+            answer = await api.post("/v1/indexes/marked/search", json={"query": "dogs", **options})
+            assert answer.json()["hits"], answer.text
+            asked[name] = [(call.path.rpartition("/")[2], b'"explain"' in (call.body or b"")) for call in sent]
+    assert asked == {
+        "plain": [("_msearch", False), ("_mget", False)],
+        "explained": [("_msearch", True), ("_mget", False)],
+        "marked": [("_msearch", True), ("_mget", False), ("_analyze", False)],
+    }
