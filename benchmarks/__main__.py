@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import (
     api_overhead,
+    batch,
     hybrid_requests,
     ingest_throughput,
     journal_100k,
@@ -24,6 +25,7 @@ from benchmarks import (
 ALONE: dict[str, Callable[[list[str]], None]] = {
     "query_encoding": query_encoding.main,
     "api_overhead": api_overhead.main,
+    "batch": batch.main,
     "hybrid_requests": hybrid_requests.main,
     "worker_pipeline": worker_pipeline.main,
     "ingest_throughput": ingest_throughput.main,

@@ -27,7 +27,7 @@ from query_api.search.request import SearchRequest
 from services.index_spec import Generation
 from services.manifest import resolve
 from services.opensearch.client import AsyncSearch, Call
-from services.opensearch.queries import body, fetch_call, lexical_query, msearch_call, search_call, sparse_query
+from services.opensearch.queries import Plan, body, fetch_call, lexical_query, msearch_call, search_call, sparse_query
 from services.query_table import QueryTable
 from services.settings import Settings
 
@@ -58,9 +58,9 @@ class Sides:
         timeout, physical, source = self._settings.search_timeout, self._generation.physical, needed_source(request)
         queries = {"sparse": sparse_query(self._table.encode(query, 1000)), "lexical": lexical_query(query)}
         if request.mode != "hybrid":
-            return [search_call(physical, body(queries[request.mode], request.size, source, timeout), timeout)]
+            return [search_call(Plan(physical, body(queries[request.mode], request.size, source, timeout)), timeout)]
         plans = [body(one, request.candidates, False, timeout) for one in queries.values()]
-        first = msearch_call([(physical, plan) for plan in plans], timeout)
+        first = msearch_call([Plan(physical, plan) for plan in plans], timeout)
         return [first, fetch_call([((physical, one), source) for one in ids], timeout)] if ids else [first]
 
 

@@ -24,7 +24,7 @@ from services.fusion import fuse
 from services.index_spec import Generation
 from services.manifest import resolve
 from services.opensearch.client import AsyncSearch
-from services.opensearch.queries import body, fetch_call, lexical_query, msearch_call, sparse_query
+from services.opensearch.queries import Plan, body, fetch_call, lexical_query, msearch_call, sparse_query
 from services.query_table import QueryTable
 from services.settings import Settings
 
@@ -48,7 +48,7 @@ async def compare(
     async def lists(query: str, wanted: list[str] | bool) -> tuple[list[str], Any]:
         both = (sparse_query(table.encode(query, 1000)), lexical_query(query))
         plans = [body(one, CANDIDATES, wanted, timeout) for one in both]
-        answer = await search.send(msearch_call([(physical, plan) for plan in plans], timeout))
+        answer = await search.send(msearch_call([Plan(physical, plan) for plan in plans], timeout))
         scores = {
             name: {hit["_id"]: hit["_score"] for hit in part["hits"]["hits"]}
             for name, part in zip(("sparse", "lexical"), answer["responses"], strict=True)

@@ -8,7 +8,7 @@ from services.documents import Document
 from services.errors import BackendUnavailable
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import delete_call, refresh_call
-from services.opensearch.queries import body, lexical_query, msearch_call
+from services.opensearch.queries import Plan, body, lexical_query, msearch_call
 from services.settings import Settings
 
 _SECONDS = 120.0
@@ -40,7 +40,7 @@ def _ask(
     for start in range(0, len(queries), _QUERIES_A_REQUEST):
         some = queries[start : start + _QUERIES_A_REQUEST]
         plans = [body(lexical_query(text), size, False, _SECONDS) for _, text in some]
-        answer = search.send(msearch_call([(physical, plan) for plan in plans], _SECONDS))
+        answer = search.send(msearch_call([Plan(physical, plan) for plan in plans], _SECONDS))
         for (query, _), response in zip(some, answer["responses"], strict=True):
             if "error" in response or response["timed_out"]:
                 raise BackendUnavailable("search_failed", f"OpenSearch could not answer the query {query}.")

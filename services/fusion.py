@@ -8,9 +8,11 @@ depends on scores and weights alone, never on the order in which documents or li
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 Method = Literal["min_max", "z_score", "rrf"]
+# A document by its id, or by its index and its id.
+K = TypeVar("K", str, tuple[str, str])
 
 # What hybrid search weighs its lists with when nobody says otherwise (docs/decisions/0070).
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}
@@ -30,7 +32,7 @@ class Fusion:
 DEFAULT_FUSION: Final = Fusion()
 
 
-def min_max(scores: Mapping[str, float]) -> dict[str, float]:
+def min_max(scores: Mapping[K, float]) -> dict[K, float]:
     """Scores of one list scaled to [0, 1]; a list in which all are equal counts as 1."""
     if not scores:
         return {}
@@ -40,7 +42,7 @@ def min_max(scores: Mapping[str, float]) -> dict[str, float]:
     return {document: (score - low) / (high - low) for document, score in scores.items()}
 
 
-def z_score(scores: Mapping[str, float]) -> dict[str, float]:
+def z_score(scores: Mapping[K, float]) -> dict[K, float]:
     """Scores of one list in standard deviations (of the list) above its last hit; all equal: 1 each.
 
     The usual form counts from the mean. That differs by a constant, which would put a document that the list does
@@ -55,7 +57,7 @@ def z_score(scores: Mapping[str, float]) -> dict[str, float]:
     return scaled if spread == 0 else {document: score / spread for document, score in scaled.items()}
 
 
-def reciprocal_ranks(scores: Mapping[str, float], k: int = DEFAULT_K) -> dict[str, float]:
+def reciprocal_ranks(scores: Mapping[K, float], k: int = DEFAULT_K) -> dict[K, float]:
     """(k + 1) / (k + rank), ranks from 1: the first of a list has 1. Equal scores share the best rank of theirs."""
     ranks: dict[float, int] = {}
     for rank, score in enumerate(sorted(scores.values(), reverse=True), 1):
@@ -64,15 +66,15 @@ def reciprocal_ranks(scores: Mapping[str, float], k: int = DEFAULT_K) -> dict[st
 
 
 def fuse(
-    lists: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], fusion: Fusion = DEFAULT_FUSION
-) -> list[tuple[str, float]]:
+    lists: Mapping[str, Mapping[K, float]], weights: Mapping[str, float], fusion: Fusion = DEFAULT_FUSION
+) -> list[tuple[K, float]]:
     """Weighted sum of the lists, each scaled by the method, best first, equal scores by id.
 
     Scores are finite. The weights are zero or more, those of the given lists not all zero; they are scaled to sum to
     1, so with min_max and rrf a fused score lies in [0, 1]. With z_score it is a number of standard deviations.
     """
     total = sum(weights[name] for name in lists)
-    fused: dict[str, float] = {}
+    fused: dict[K, float] = {}
     for name, scores in lists.items():
         share = weights[name] / total
         for document, score in _scaled(scores, fusion).items():
@@ -80,7 +82,7 @@ def fuse(
     return sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _scaled(scores: Mapping[str, float], fusion: Fusion) -> dict[str, float]:
+def _scaled(scores: Mapping[K, float], fusion: Fusion) -> dict[K, float]:
     if fusion.method == "min_max":
         return min_max(scores)
     return z_score(scores) if fusion.method == "z_score" else reciprocal_ranks(scores, fusion.k)

@@ -11,7 +11,7 @@ from services.fusion import fuse
 from services.index_spec import Generation
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.queries import body, lexical_query, msearch_call, sparse_query
+from services.opensearch.queries import Plan, body, lexical_query, msearch_call, sparse_query
 from services.query_table import QueryTable
 
 METRIC = "ndcg@10"
@@ -56,7 +56,7 @@ def ranked(
     for query, text in questions.texts.items():
         vector = table.encode(text, _MAX_PIECES)
         plans = [body(plan, _DEPTH, False, _SECONDS) for plan in (sparse_query(vector), lexical_query(text))]
-        answer = search.send(msearch_call([(generation.physical, plan) for plan in plans], _SECONDS))
+        answer = search.send(msearch_call([Plan(generation.physical, plan) for plan in plans], _SECONDS))
         lists = {}
         for mode, part in zip(("sparse", "lexical"), answer["responses"], strict=True):
             if "error" in part or part["timed_out"] or part["_shards"]["failed"]:

@@ -5,30 +5,18 @@ those of a batch share theirs (`batch_engine`), and pages are read from a snapsh
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from query_api.search.stopwatch import Stopwatch
-from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded
 from services.opensearch.analysis import Terms, read_terms, terms_call
 from services.opensearch.client import AsyncSearch, has_too_many_clauses
-from services.opensearch.queries import fetch_call, msearch_call, search_call
+from services.opensearch.queries import Plan, fetch_call, msearch_call, search_call
 
 Answer = Mapping[str, Any]
 # A document by the generation's own name and its id: an id may be in several indexes.
 Key = tuple[str, str]
 Documents = dict[Key, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One list: the generations that are searched, by their own names and separated by commas, and the search's body.
-
-    `index` is None where the body names a snapshot, which is of generations already.
-    """
-
-    index: str | None
-    body: dict[str, Any]
 
 
 class Engine(Protocol):
@@ -54,20 +42,18 @@ class Direct:
     """Sends at once: a list as one search, several as one msearch."""
 
     def __init__(self, search: AsyncSearch, timeout: float, *, near: bool) -> None:
-        """`timeout` of a request in seconds; `near`: as in `services.opensearch.queries.search_call`."""
+        """`timeout` of a request in seconds; `near`: as in `services.opensearch.queries.Plan`."""
         self._search = search
         self._timeout = timeout
         self._near = near
 
     async def lists(self, plans: Sequence[Plan]) -> Sequence[Answer]:
         if len(plans) == 1:
-            plan = plans[0]
-            call = search_call(plan.index, plan.body, self._timeout, near=self._near)
             try:
-                return [await self._search.send(call)]
+                return [await self._search.send(search_call(plans[0], self._timeout, near=self._near))]
             except InvalidInput:
                 raise too_many_words() from None
-        call = msearch_call([(plan.index, plan.body) for plan in plans], self._timeout, near=self._near)
+        call = msearch_call(plans, self._timeout, near=self._near)
         answers: Sequence[Answer] = (await self._search.send(call))["responses"]
         return answers
 
@@ -91,6 +77,8 @@ def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:
             raise NotFound("index_not_found", "The generation is gone.")
         if answer.get("status") == 400 or has_too_many_clauses(answer["error"]):
             raise too_many_words()
+        if answer.get("status") == 429:
+            raise Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
         raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
     if answer["timed_out"] or answer["_shards"]["failed"]:
         raise BackendUnavailable("search_incomplete", "OpenSearch did not finish in time; a partial answer is none.")

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from query_api.search.asked import Asked, Found
-from query_api.search.engine import Plan, whole
+from query_api.search.engine import whole
 from query_api.search.phases import in_one_phase, phases, too_few
 from query_api.search.request import SearchRequest
 from services.fusion import fuse
-from services.opensearch.queries import body, filtered, lexical_query, rescored, sparse_query
+from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, sparse_query
 
 HYBRID = ("sparse", "lexical")
 

@@ -25,7 +25,9 @@ _FORM = 1
 # What may differ from page to page: it is of the hits that are shown, not of which they are.
 _SHOWN = {"cursor", "size", "passage", "highlight", "explain", "fields"}
 
-Answered = Callable[[Sequence[Generation], Engine, Part], Awaitable[dict[str, Any]]]
+Answer = dict[str, Any]
+# Searches the generations that it is given, on an engine, for a part of the ranking; None: its top.
+Answered = Callable[[Sequence[Generation], Engine, Part | None], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,23 @@ def digest(request: SearchRequest, indexes: Sequence[str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-async def page(
-    parts: Parts, generations: Sequence[Generation], request: SearchRequest, answered: Answered
-) -> dict[str, Any]:
-    """One page; `generations` are those that are searched now, `answered` searches the ones that it is given.
+async def asked_part(
+    parts: Parts, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+) -> Answer:
+    """The part of the ranking that a request asks for; `generations` are those that are searched now."""
+    if request.cursor is not None:
+        return await _page(parts, generations, request, engine, answered)
+    if not request.offset:
+        return await answered(generations, engine, None)
+    part = Part(request.offset, depth=max(request.candidates, request.size))
+    answer = await answered(generations, engine, part)
+    return answer | {"end": part.end}
+
+
+async def _page(
+    parts: Parts, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+) -> Answer:
+    """One page of a snapshot.
 
     Raises InvalidInput (`bad_cursor`, `cursor_mismatch`), NotFound (`cursor_expired`), Overloaded
     (`too_many_snapshots`).
@@ -95,9 +110,9 @@ async def page(
         physical, snapshot = place.physical, Snapshot(place.snapshot, place.shards)
         generations = await _earlier(parts, generations, physical)
         part = Part(place.begin, place.by_place, place.after, place.skip, place.depth)
-    engine = InSnapshot(parts.engine, snapshot.id, physical, kept, parts.settings.search_timeout)
+    within = InSnapshot(engine, snapshot.id, physical, kept, parts.settings.search_timeout)
     try:
-        answer = await answered(generations, engine, part)
+        answer = await answered(generations, within, part)
     except SparsewellError as error:
         if request.cursor == FIRST or error.code == "cursor_expired":
             await _end(parts, snapshot.id)
@@ -105,7 +120,7 @@ async def page(
     if part.end is not None:
         await _end(parts, snapshot.id)
         return answer | {"cursor": None, "end": part.end}
-    now = Snapshot(engine.snapshot, snapshot.shards)
+    now = Snapshot(within.snapshot, snapshot.shards)
     if now != snapshot:
         parts.held.drop(snapshot.id)
     parts.held.keep(now, kept)

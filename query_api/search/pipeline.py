@@ -1,8 +1,7 @@
 """One search: plan, ask OpenSearch, fuse, shape. At most two requests, none to a model."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from query_api.parts import Parts
 from query_api.search.asked import Asked
@@ -12,7 +11,7 @@ from query_api.search.highlight import highlight
 from query_api.search.hits import shaped
 from query_api.search.limits import checked
 from query_api.search.lists import needed_source, one_list, two_lists, with_sources
-from query_api.search.pages import page
+from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.query_vector import query_vector
 from query_api.search.request import SearchRequest
@@ -22,40 +21,46 @@ from services.errors import BackendUnavailable, NotFound
 from services.index_spec import Generation
 
 
-async def search(parts: Parts, index: str, request: SearchRequest) -> dict[str, Any]:
-    """Answers a request. An index whose generation was swapped and removed meanwhile is looked up once more."""
+async def search(parts: Parts, index: str, request: SearchRequest, engine: Engine | None = None) -> Answer:
+    """Answers a request.
+
+    `engine`: one that is shared with other searches; None: the process's own.
+    """
     checked(request, parts.settings)
+
+    async def answered(generations: Sequence[Generation], within: Engine, part: Part | None) -> Answer:
+        return await _search(parts, generations[0], request, within, part)
+
+    async def of(near: bool) -> Answer:
+        generations = [await parts.generation(index, near=near)]
+        return await asked_part(parts, generations, request, engine or parts.engine, answered)
+
+    return await in_time(parts, [index], of)
+
+
+async def in_time(parts: Parts, indexes: Sequence[str], of: Callable[[bool], Awaitable[Answer]]) -> Answer:
+    """What `of` answers, which looks the indexes up itself (`near` as in `Parts.generation`), and once more when a
+    generation was swapped and removed since it was remembered.
+
+    One deadline over everything that is asked of OpenSearch. Raises BackendUnavailable (`opensearch_timeout`).
+    """
     try:
-        # One deadline over everything that is asked of OpenSearch, the look-up of the alias included.
         async with asyncio.timeout(parts.settings.search_timeout):
             try:
-                return await _asked_of(parts, await parts.generation(index, near=True), request)
+                return await of(True)
             except NotFound as error:
                 if error.code != "index_not_found":
                     raise
-                parts.forget(index)
-                return await _asked_of(parts, await parts.generation(index), request)
+                for index in indexes:
+                    parts.forget(index)
+                return await of(False)
     except TimeoutError:
         raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.") from None
 
 
-async def _asked_of(parts: Parts, generation: Generation, request: SearchRequest) -> dict[str, Any]:
-    if request.cursor is not None:
-
-        async def answered(generations: Sequence[Generation], engine: Engine, part: Part) -> dict[str, Any]:
-            return await _search(parts, generations[0], request, engine, part)
-
-        return await page(parts, [generation], request, answered)
-    if not request.offset:
-        return await _search(parts, generation, request, parts.engine)
-    part = Part(request.offset, depth=max(request.candidates, request.size))
-    answer = await _search(parts, generation, request, parts.engine, part)
-    return answer | {"end": part.end}
-
-
 async def _search(
-    parts: Parts, generation: Generation, request: SearchRequest, engine: Engine, part: Part | None = None
-) -> dict[str, Any]:
+    parts: Parts, generation: Generation, request: SearchRequest, engine: Engine, part: Part | None
+) -> Answer:
     watch = Stopwatch()
     table = parts.tables.of(generation)
     chosen = selection(request, generation.spec, parts.settings)
@@ -71,7 +76,7 @@ async def _search(
     hits = [shaped(asked, one, source) for one, source in there]
     if request.highlight:
         await highlight(asked, there, hits)
-    answer: dict[str, Any] = {
+    answer: Answer = {
         "index": generation.index,
         "mode": request.mode,
         "query": request.query,

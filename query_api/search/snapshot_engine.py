@@ -1,12 +1,13 @@
 """Lists and documents as they were when a snapshot was taken."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from query_api.search.engine import Answer, Documents, Engine, Key, Plan, whole
+from query_api.search.engine import Answer, Documents, Engine, Key, whole
 from query_api.search.stopwatch import Stopwatch
 from services.errors import NotFound
 from services.opensearch.analysis import Terms
-from services.opensearch.queries import body
+from services.opensearch.queries import Plan, body
 from services.opensearch.snapshots import within
 
 
@@ -52,7 +53,7 @@ class InSnapshot:
         if plan.index != self._index:
             some = {"terms": {"_index": (plan.index or "").split(",")}}
             search["query"] = {"bool": {"must": [search["query"]], "filter": [some]}}
-        return Plan(None, search)
+        return replace(plan, index=None, body=search)
 
 
 def cursor_expired() -> NotFound:

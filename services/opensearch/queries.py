@@ -1,6 +1,7 @@
 """Search bodies as values: the sparse sum, keyword search, and what both return."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -65,27 +66,45 @@ def rescored(search: dict[str, Any], tail: QueryVector, window: int) -> dict[str
     return search | {"rescore": {"window_size": window, "query": again}}
 
 
-def search_call(index: str | None, search: dict[str, Any], timeout: float, *, near: bool = False) -> Call:
-    """One list. Partial results are an error of the engine's, never an answer.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One list: what is searched, and the search's body.
 
-    `index`: names separated by commas; None where the body names a snapshot, which has its index and its copies.
-    `near`: the node that is asked answers from its own copies where it has them, so that a search does not wait for
-    another node that hangs (docs/decisions/0094).
+    `index`: names separated by commas; None where the body names a snapshot, which has its indexes and its copies.
+    `pooled`: the statistics of words (BM25's) are those of all shards together, one round of the engine's more.
     """
-    params = {"allow_partial_search_results": "false"} | _preference(near and index is not None)
-    path = "/_search" if index is None else f"/{index}/_search"
-    return Call("POST", path, orjson.dumps(search), params, timeout=timeout)
+
+    index: str | None
+    body: dict[str, Any]
+    pooled: bool = False
+
+    def options(self, near: bool) -> dict[str, str]:
+        """What goes beside the body, in the address or in a line of its own.
+
+        Partial results are an error of the engine's, never an answer. `near`: the node that is asked answers from its
+        own copies where it has them, so that a search does not wait for another node that hangs
+        (docs/decisions/0094).
+        """
+        options = {"allow_partial_search_results": "false"}
+        if self.pooled:
+            options["search_type"] = "dfs_query_then_fetch"
+        return options | _preference(near and self.index is not None)
 
 
-def msearch_call(searches: Iterable[tuple[str | None, dict[str, Any]]], timeout: float, *, near: bool = False) -> Call:
-    """Several lists in one request, each with its `index`; that and `near` as in `search_call`."""
-    lines = [orjson.dumps(part) for index, search in searches for part in (_header(index, near), search)]
+def search_call(plan: Plan, timeout: float, *, near: bool = False) -> Call:
+    """One list; `near` as in `Plan.options`."""
+    path = "/_search" if plan.index is None else f"/{plan.index}/_search"
+    return Call("POST", path, orjson.dumps(plan.body), plan.options(near), timeout=timeout)
+
+
+def msearch_call(plans: Iterable[Plan], timeout: float, *, near: bool = False) -> Call:
+    """Several lists in one request; `near` as in `Plan.options`."""
+    lines = [orjson.dumps(part) for plan in plans for part in (_header(plan, near), plan.body)]
     return Call("POST", "/_msearch", b"\n".join(lines) + b"\n", timeout=timeout, ndjson=True)
 
 
-def _header(index: str | None, near: bool) -> dict[str, Any]:
-    whole: dict[str, Any] = {"allow_partial_search_results": False}
-    return whole if index is None else {"index": index} | whole | _preference(near)
+def _header(plan: Plan, near: bool) -> dict[str, str]:
+    return plan.options(near) if plan.index is None else {"index": plan.index} | plan.options(near)
 
 
 def fetch_call(
@@ -97,7 +116,7 @@ def fetch_call(
 ) -> Call:
     """Fields of documents, named by index and id, as searches see them, or, in real time, as they are.
 
-    `near`: see `search_call`.
+    `near`: see `Plan.options`.
     """
     docs = [{"_index": index, "_id": one, "_source": source} for (index, one), source in wanted]
     params = {"realtime": str(realtime).lower()} | _preference(near)

@@ -9,7 +9,7 @@ from services.opensearch.client import Call
 
 
 def open_call(physical: Sequence[str], seconds: float, *, near: bool = False) -> Call:
-    """Takes a snapshot of some generations, kept for so long after each use; `near` as in `queries.search_call`.
+    """Takes a snapshot of some generations, kept for so long after each use; `near` as in `queries.Plan.options`.
 
     It is whole or an error. Left to itself OpenSearch answers 200 with a snapshot of some of the shards when there is
     no room for all (`search.max_open_pit_context`), and every search of it would lack the others' documents.

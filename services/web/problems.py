@@ -1,12 +1,14 @@
 """Every error leaves as problem+json (RFC 9457), mapped here and nowhere else."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from services.errors import SparsewellError
@@ -49,24 +51,32 @@ def problem_of(error: SparsewellError) -> Response:
     return said(members(error))
 
 
+def of_any(error: Exception) -> dict[str, Any]:
+    """The members of the answer for any error; what is the service's fault is logged."""
+    if isinstance(error, SparsewellError):
+        if error.status >= 500:
+            log.warning("%s: %s", error.code, error.detail)
+        return members(error)
+    if isinstance(error, RequestValidationError | ValidationError):
+        return _invalid(error.errors())
+    log.error("unforeseen error %s", type(error).__name__, exc_info=error)
+    detail = "This is a fault of the server; its log has the details."
+    return _members(500, "Internal error", "internal_error", detail, {})
+
+
 async def answer_of(_request: Request, error: Exception) -> Response:
-    """The answer for one of our errors, which is logged when it is the service's fault."""
-    assert isinstance(error, SparsewellError)  # noqa: S101 (registered for this class)
-    if error.status >= 500:
-        log.warning("%s: %s", error.code, error.detail)
-    return problem_of(error)
+    """The answer for any error but those of the framework's routing."""
+    return said(of_any(error))
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for this class)
-    found = error.errors()
+def _invalid(found: Sequence[Any]) -> dict[str, Any]:
     first = found[0]
     if first["type"] == "json_invalid":
         detail = f"The body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}."
-        return problem(422, "Invalid input", "invalid_json", detail)
+        return _members(422, "Invalid input", "invalid_json", detail, {})
     errors = [{"where": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in found[:20]]
     detail = f"{errors[0]['where']}: {errors[0]['message']}"
-    return problem(422, "Invalid input", "invalid_request", detail, {"errors": errors})
+    return _members(422, "Invalid input", "invalid_request", detail, {"errors": errors})
 
 
 async def _routing(_request: Request, error: Exception) -> Response:
@@ -82,14 +92,9 @@ async def _routing(_request: Request, error: Exception) -> Response:
     return answer
 
 
-async def _unforeseen(_request: Request, error: Exception) -> Response:
-    log.error("unforeseen error %s", type(error).__name__, exc_info=error)
-    return problem(500, "Internal error", "internal_error", "This is a fault of the server; its log has the details.")
-
-
 def add_handlers(app: FastAPI) -> None:
     """Registers the mapping on an application."""
     app.add_exception_handler(SparsewellError, answer_of)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RequestValidationError, answer_of)
     app.add_exception_handler(HTTPException, _routing)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(Exception, answer_of)

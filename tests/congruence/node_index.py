@@ -16,7 +16,7 @@ from services.opensearch.bulk import Outcome, Verdict, write
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import create_call, delete_call, refresh_call
 from services.opensearch.journal import PENDING, EncodedWindow, Stored, encoded_write
-from services.opensearch.queries import body, msearch_call, sparse_query
+from services.opensearch.queries import Plan, body, msearch_call, sparse_query
 from services.query_table import QueryVector
 from services.settings import Settings
 from services.vectors import SparseVector
@@ -74,7 +74,7 @@ class NodeIndex:
         found: list[Hits] = []
         for start in range(0, len(queries), 100):
             searches = [body(query, size, False, SECONDS) for query in queries[start : start + 100]]
-            answer = self.client.send(msearch_call([(self.generation.physical, one) for one in searches], SECONDS))
+            answer = self.client.send(msearch_call([Plan(self.generation.physical, one) for one in searches], SECONDS))
             for response in answer["responses"]:
                 assert response["status"] == 200, response
                 assert not response["timed_out"]

@@ -15,7 +15,7 @@ from query_api.search.engine import whole
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
-from services.opensearch.queries import body, msearch_call, search_call
+from services.opensearch.queries import Plan, body, msearch_call, search_call
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -47,7 +47,7 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
         ids = [hit["_id"] for hit in on_first["hits"]["hits"]]
         assert 0 < len(ids) < DOCUMENTS
         plan = body(slow_query(ids), DOCUMENTS, False, 0.1)
-        asked = search_call(stack.physical, plan, 60)
+        asked = search_call(Plan(stack.physical, plan), 60)
         naive = search.send(replace(asked, params={}))
         assert naive["timed_out"], naive["took"]
         with pytest.raises(BackendUnavailable):
@@ -69,7 +69,7 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
 async def _two_lists(stack: Stack, plan: dict[str, Any]) -> list[dict[str, Any]]:
     search = AsyncSearch(stack.settings)
     try:
-        answer = await search.send(msearch_call([(stack.physical, plan)] * 2, 60))
+        answer = await search.send(msearch_call([Plan(stack.physical, plan)] * 2, 60))
         return list(answer["responses"])
     finally:
         await search.close()

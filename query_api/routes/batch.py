@@ -1,0 +1,20 @@
+"""POST /v1/search/batch."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from query_api.parts import WithParts
+from query_api.routes.answers import documented, json_answer
+from query_api.search.batch import BatchAnswer, BatchRequest, batch
+
+router = APIRouter(prefix="/v1/search", tags=["search"])
+
+
+@router.post(
+    "/batch",
+    responses=documented(200, BatchAnswer, 422),
+    operation_id="search_batch",
+    summary="Search many times at once",
+)
+async def post_batch(request: BatchRequest, parts: WithParts) -> Response:
+    return json_answer(await batch(parts, request))

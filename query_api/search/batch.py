@@ -1,0 +1,83 @@
+"""Many searches in one request: each has its own answer or its own problem, in the order in which they were asked.
+
+They share their requests to OpenSearch (`batch_engine`), begin together and have one deadline. See decision 0167.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from query_api.models import Problem
+from query_api.parts import Parts
+from query_api.search.answer import SearchAnswer
+from query_api.search.batch_engine import Together
+from query_api.search.pipeline import search
+from query_api.search.request import SearchRequest
+from services.errors import InvalidInput
+from services.web.problems import of_any
+
+
+class BatchSearch(SearchRequest):
+    """One search of a batch: what POST /v1/indexes/{index}/search takes, with the index."""
+
+    index: str
+
+
+class BatchRequest(BaseModel):
+    """Searches that have nothing to do with each other. Each is held against the limits on its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    searches: list[SkipValidation[BatchSearch]]
+
+
+class BatchedAnswer(BaseModel):
+    """What the search would have been answered alone: `answer` with status 200, else `problem`."""
+
+    status: int
+    answer: SearchAnswer | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswer(BaseModel):
+    """In the order of the searches."""
+
+    answers: list[BatchedAnswer] = Field(description="one for each search")
+
+
+async def batch(parts: Parts, request: BatchRequest) -> dict[str, Any]:
+    """Answers all. Raises InvalidInput (`empty_batch`, `batch_too_large`); what is wrong with one search is its own."""
+    searches: Sequence[object] = request.searches
+    most = parts.settings.max_batch
+    if not searches:
+        raise InvalidInput("empty_batch", "The batch has no searches.")
+    if len(searches) > most:
+        raise InvalidInput("batch_too_large", f"A batch may have {most:,} searches; this has {len(searches):,}.")
+    # Each index is looked up by one of its searches; the others would all ask at the same time.
+    named = {asked["index"] for asked in searches if isinstance(asked, dict) and isinstance(asked.get("index"), str)}
+    await asyncio.gather(*(parts.generation(index, near=True) for index in named), return_exceptions=True)
+    engine = Together(parts.engine, len(searches))
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_one(parts, engine, asked)) for asked in searches]
+    return {"answers": [task.result() for task in tasks]}
+
+
+async def _one(parts: Parts, engine: Together, asked: object) -> dict[str, Any]:
+    with engine.seat():
+        try:
+            index, request = _read(asked)
+            return {"status": 200, "answer": await search(parts, index, request, engine)}
+        except Exception as error:  # (a fault of ours in one search is none of the others' either)
+            problem = of_any(error)
+    return {"status": problem["status"], "problem": problem}
+
+
+def _read(asked: object) -> tuple[str, SearchRequest]:
+    if not isinstance(asked, dict):
+        raise InvalidInput("invalid_request", "A search of a batch is a JSON object.")
+    index = asked.get("index")
+    if not isinstance(index, str):
+        raise InvalidInput("invalid_request", "index: a search of a batch names its index.")
+    return index, SearchRequest.model_validate({name: value for name, value in asked.items() if name != "index"})
