@@ -64,6 +64,7 @@ app.add_typer(importlib.import_module("cli.generations").app, name="generations"
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")
 app.add_typer(importlib.import_module("cli.encoders").app, name="encoders")
 app.add_typer(importlib.import_module("cli.train").app, name="train")
+app.add_typer(importlib.import_module("cli.models").app, name="models")
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Runs the API under uvicorn."""
+"""Runs the API and the model process under uvicorn."""
 
 import errno
 import logging
 import socket
 
 import uvicorn
+from fastapi import FastAPI
 
 from query_api.app import create_app
 from services.addresses import http_address
@@ -18,17 +19,23 @@ def serve(host: str | None, port: int | None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # the library logs each request with its address and, at debug level, its body
     logging.getLogger("opensearch").setLevel(logging.ERROR)
-    listener = _listen(settings.api_host if host is None else host, settings.api_port if port is None else port)
+    listener = listen(settings.api_host if host is None else host, settings.api_port if port is None else port)
     app = create_app(settings)
     with listener:
-        # The port as chosen, also when 0 was asked for: tools that start us read this line.
-        bound = listener.getsockname()
-        print(f"listening on {http_address(*bound[:2])}", flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-        uvicorn.Server(config).run(sockets=[listener])
+        run_server(app, listener)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def run_server(app: FastAPI, listener: socket.socket) -> None:
+    """Serves an application until a signal says stop."""
+    # The port as chosen, also when 0 was asked for: tools that start us read this line.
+    bound = listener.getsockname()
+    print(f"listening on {http_address(*bound[:2])}", flush=True)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigurationError: `bad_port`, `port_in_use`, `cannot_listen`."""
     if not 0 <= port <= 65535:
         raise ConfigurationError("bad_port", f"{port} is no port: choose one from 1 to 65535, or 0 for any free one.")
     # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.

@@ -14,6 +14,7 @@ from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
 from services.known_dense import known_dense
+from services.model_client import ModelClient
 from services.opensearch.client import AsyncSearch
 from services.opensearch.generations import generation_call, index_not_found, read_generation, resolve_call
 from services.queue import Publisher
@@ -32,6 +33,9 @@ class Parts:
         self.names = Names(settings.index_prefix)
         self.tables = QueryTables(settings)
         self.dense = known_dense(settings)
+        # A late model never costs the answer: at least half of a search's time is OpenSearch's.
+        patience = min(settings.model_timeout, settings.search_timeout / 2)
+        self.model = ModelClient(settings.model_url, patience) if settings.model_url else None
         self.search = AsyncSearch(settings)
         # Several addresses are asked in turn, so each node's own copies get their share of searches.
         self.near = len(each_address(settings.opensearch_url)) > 1
@@ -79,6 +83,8 @@ class Parts:
 
     async def close(self) -> None:
         await self.search.close()
+        if self.model is not None:
+            await self.model.close()
         self.publisher.close()
 
 

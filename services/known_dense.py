@@ -56,12 +56,17 @@ def known_dense(settings: Settings) -> dict[str, KnownDense]:
     return found
 
 
-def dense_identity(known: Mapping[str, KnownDense], name: str) -> DenseIdentity:
-    """The identity of the encoder of that name. Raises InvalidInput (`unknown_dense_encoder`)."""
+def find_dense(known: Mapping[str, KnownDense], name: str) -> KnownDense:
+    """The encoder of that name. Raises InvalidInput (`unknown_dense_encoder`)."""
     if name not in known:
         names = ", ".join(sorted(known))
         raise InvalidInput("unknown_dense_encoder", f"No dense encoder is called {name[:80]!r} (known: {names}).")
-    return known[name].identity
+    return known[name]
+
+
+def dense_identity(known: Mapping[str, KnownDense], name: str) -> DenseIdentity:
+    """The identity of the encoder of that name. Raises InvalidInput (`unknown_dense_encoder`)."""
+    return find_dense(known, name).identity
 
 
 def _known(

@@ -49,7 +49,12 @@ class Settings(EnvironmentSettings):
     model_timeout: float = Field(0.5, gt=0, description="what a search waits for the model process at most, in seconds")
     model_host: str = "127.0.0.1"
     model_port: int = Field(8020, ge=0, le=65535)
-    model_encoders: str = Field("", description="dense encoders that the model process holds, separated by commas")
+    model_encoders: str = Field(
+        "bge-small-en-v1.5-int8", description="dense encoders that the model process holds, separated by commas"
+    )
+    cross_encoder: str = Field("", description="cross-encoder of the model process: a directory, or a hub's name")
+    listwise_reranker: str = Field("", description="decoder that orders passages: a directory, or a hub's name")
+    max_rerank: int = Field(200, ge=1, description="documents that a search may rerank")
     shards: int = Field(1, ge=1)
     replicas: int = Field(0, ge=0)
     refresh_interval: str = "1s"

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -27,18 +28,25 @@ class Part:
 
 
 def service_parts(settings: Settings) -> tuple[Part, ...]:
-    """The service's own processes, in the order in which they are started."""
+    """The service's own processes, in the order in which they are started.
+
+    The model process is one of them where the API is told to ask the one that would listen here.
+    """
     api = http_address(settings.api_host, settings.api_port)
+    models = http_address(settings.model_host, settings.model_port)
+    ready = partial(_is_healthy, models)
+    here = settings.model_url.rstrip("/") == models
     return (
+        *((Part("models", _command("models", "serve"), models, ready),) if here else ()),
         Part("worker", _command("worker"), "", lambda child: _worker_answers(settings)),
         Part("sweeper", _command("sweeper"), "", _lives_on),
         Part("api", _command("api"), api, lambda child: _api_is_ready(api)),
     )
 
 
-def _command(name: str) -> tuple[str, ...]:
+def _command(*words: str) -> tuple[str, ...]:
     # The interpreter that runs us, so that the children have the same environment whatever the PATH says.
-    return (sys.executable, "-m", "cli.main", name)
+    return (sys.executable, "-m", "cli.main", *words)
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
@@ -72,6 +80,13 @@ def wait_until_ready(part: Part, child: Child, timeout: float) -> None:
                 f"{processes.last_lines(Path(child.log))}",
             )
         time.sleep(0.2)
+
+
+def _is_healthy(address: str, child: Child) -> bool:
+    try:
+        return httpx.get(f"{address}/healthz", timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _api_is_ready(address: str) -> bool:

@@ -30,6 +30,10 @@ class DenseModel(Protocol):
         """One vector a query; the model reads the beginning of one that is longer than it takes."""
         ...
 
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """One vector a short passage, cut as queries are."""
+        ...
+
     def windows(self, text: str, window: WindowSettings) -> list[Window]:
         """The windows of a text, every character in one. Raises InvalidInput (`bad_window`)."""
         ...

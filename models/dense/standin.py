@@ -29,6 +29,9 @@ class StandInDense:
     def encode_queries(self, texts: Sequence[str]) -> Dense:
         return self._vectors(self._pieces.ids(texts))
 
+    def encode_passages(self, texts: Sequence[str]) -> Dense:
+        return self._vectors(self._pieces.ids(texts))
+
     def windows(self, text: str, window: WindowSettings) -> list[Window]:
         return self._pieces.windows(text, window.pieces, window.overlap)
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from query_api.search.request import Mode
+from query_api.search.rerank_form import Reranked
 
 
 class Passage(BaseModel):
@@ -97,6 +98,7 @@ class Timings(BaseModel):
     opensearch: float
     engine: float
     fuse: float
+    rerank: float = Field(description="waiting for the model process included")
     shape: float
     total: float
 
@@ -120,3 +122,4 @@ class SearchAnswer(BaseModel):
     )
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None
+    rerank: Reranked | None = Field(None, description="only where it was asked for")

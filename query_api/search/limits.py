@@ -7,7 +7,7 @@ from services.settings import Settings
 
 def checked(request: SearchRequest, settings: Settings) -> None:
     """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
-    `offset_with_cursor`, `candidates_too_many`, `window_too_large`).
+    `offset_with_cursor`, `candidates_too_many`, `window_too_large`, `rerank_too_many`).
     """
     checked_text(request.query, settings)
     if request.size > settings.max_size:
@@ -25,6 +25,8 @@ def checked(request: SearchRequest, settings: Settings) -> None:
     phases = request.two_phase
     if isinstance(phases, TwoPhaseSearch) and (phases.window or 0) > settings.max_two_phase_window:
         raise InvalidInput("window_too_large", f"`window` may be {settings.max_two_phase_window:,} at most.")
+    if request.rerank is not None and request.rerank.top > settings.max_rerank:
+        raise InvalidInput("rerank_too_many", f"`rerank.top` may be {settings.max_rerank} at most.")
 
 
 def checked_text(query: str, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""One search: plan, ask OpenSearch, fuse, shape. At most two requests, none to a model."""
+"""One search: plan, ask OpenSearch, fuse, shape. At most two requests, none to a model unless it is to rerank."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +15,7 @@ from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.query_vector import query_vector
 from query_api.search.request import SearchRequest
+from query_api.search.rerank import reranked
 from query_api.search.selection import selection
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable, NotFound
@@ -67,11 +68,14 @@ async def _search(
     vector = query_vector(request, table, parts.settings)
     asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part)
     watch.lap("encode")
-    if request.mode == "hybrid":
-        found = await two_lists(asked)
-        await with_sources(asked, found, needed_source(request))
+    lists = two_lists if request.mode == "hybrid" else one_list
+    reranking = None
+    if request.rerank is not None:
+        found, reranking = await reranked(asked, request.rerank, lists)
     else:
-        found = await one_list(asked)
+        found = await lists(asked)
+    if request.mode == "hybrid" or reranking is not None:
+        await with_sources(asked, found, needed_source(request))
     there = [(one, one.source) for one in found if one.source is not None]
     hits = [shaped(asked, one, source) for one, source in there]
     if request.highlight:
@@ -83,6 +87,8 @@ async def _search(
         "encoder": generation.encoder.fingerprint,
         "hits": hits,
     }
+    if reranking is not None:
+        answer["rerank"] = reranking
     if request.explain:
         answer["pieces"] = query_pieces(table, asked.query)
     watch.lap("shape")

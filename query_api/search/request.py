@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from query_api.search.filter_form import FilterJson
+from query_api.search.rerank_form import Rerank
 from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
 
 Mode = Literal["sparse", "lexical", "hybrid"]
@@ -92,6 +93,7 @@ class SearchRequest(BaseModel):
     highlight: StrictBool | Highlight = Field(
         False, description="say which words of the title and of the passage matched, and what matched beside them"
     )
+    rerank: Rerank | None = Field(None, description="order the best documents by a second opinion")
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],

@@ -8,7 +8,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
-        self.stages = dict.fromkeys(("encode", "opensearch", "engine", "fuse", "shape", "total"), 0.0)
+        self.stages = dict.fromkeys(("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total"), 0.0)
 
     def lap(self, stage: str) -> None:
         """The time since the last lap belongs to `stage`."""

@@ -66,6 +66,16 @@ def rescored(search: dict[str, Any], tail: QueryVector, window: int) -> dict[str
     return search | {"rescore": {"window_size": window, "query": again}}
 
 
+def stored_vectors_body(ids: Sequence[str], fingerprint: str, timeout: float) -> dict[str, Any]:
+    """The dense vectors of documents by id, as one search: an mget reads whole sources, this only the doc values.
+
+    Those of another dense encoder than `fingerprint` are left out.
+    """
+    wanted = [{"ids": {"values": list(ids)}}, {"term": {"dense_encoder": fingerprint}}]
+    search = body({"bool": {"filter": wanted}}, len(ids), False, timeout)
+    return search | {"docvalue_fields": ["dense"]}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One list: what is searched, and the search's body.

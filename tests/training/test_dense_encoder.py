@@ -1,5 +1,6 @@
 """Dense encoders: pooling, prefixes, length, and vectors that do not depend on how texts are batched."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 
 from models.dense.encoder import DenseEncoder, pooled, unit
+from models.dense.opening import load_dense
 from services.dense_form import DenseForm, Pooling
-from services.errors import ConfigurationError, InvalidInput
-from services.manifest import WEIGHTS_ROOT
+from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
+from services.known_dense import known_dense
+from services.manifest import WEIGHTS_ROOT, WindowSettings, record
+from services.settings import Settings
 
 onnx = pytest.importorskip("onnx", reason="the extra [train] is not installed")
 
@@ -142,3 +146,36 @@ def test_padding_plays_no_part_in_the_mean() -> None:
 
 def test_a_vector_of_nothing_stays_nothing() -> None:
     assert unit(np.zeros((1, 3), dtype=np.float32)).tolist() == [[0, 0, 0]]
+
+
+def test_windows_of_a_long_document_carry_the_prefix(directory: Path) -> None:
+    form = DenseForm(passage_prefix="passage: ", max_pieces=32)
+    encoder = DenseEncoder(directory, form, threads=1)
+    text = "heat flows around the wing. " * 30
+    window = WindowSettings(pieces=24, overlap=4)
+    windows = encoder.windows(text, window)
+    assert len(windows) > 5
+    assert (windows[0].start, windows[-1].end) == (0, len(text))
+    found = encoder.encode_windows(windows)
+    alone = encoder.encode_passages([text[one.start : one.end] for one in windows])
+    np.testing.assert_allclose(found, alone, atol=2e-3)
+    with pytest.raises(InvalidInput) as caught:
+        encoder.windows(text, WindowSettings(pieces=30, overlap=4))
+    assert caught.value.code == "bad_window"
+    assert encoder.encode_windows([]).shape == (0, WIDTH)
+
+
+def test_an_encoder_of_ones_own_is_the_one_that_its_manifest_names(directory: Path) -> None:
+    form = DenseForm(pooling=Pooling.first)
+    files = {name: record(directory / name).sha256 for name in ("model.onnx", "tokenizer.json")}
+    described = {
+        "format": "sparsewell-dense/1", "name": "mine", "width": WIDTH, "form": form.model_dump(mode="json"),
+        "window": {"pieces": 64, "overlap": 8}, "licence": "MIT", "files": files,
+    }  # fmt: skip
+    (directory / "dense.json").write_text(json.dumps(described))
+    known = known_dense(Settings(dense_encoders=str(directory)))["mine"]
+    assert load_dense(known, Path("unused"), threads=1).fingerprint == known.identity.fingerprint
+    (directory / "dense.json").write_text(json.dumps(described | {"files": files | {"model.onnx": "0" * 64}}))
+    other = known_dense(Settings(dense_encoders=str(directory)))["mine"]
+    with pytest.raises(EncoderMismatch, match="dense_mismatch"):
+        load_dense(other, Path("unused"), threads=1)

@@ -11,7 +11,7 @@ import pytest
 
 from cli.api_answers import bulk_answer, connect, index_path
 from cli.result_files import require_writable
-from cli.serve import _listen
+from cli.serve import listen
 from services.addresses import http_address
 from services.errors import ConfigurationError, InvalidInput
 
@@ -113,7 +113,7 @@ def test_a_result_that_cannot_be_written_is_found_out_before_it_is_there(tmp_pat
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "::"])
 def test_the_api_listens_on_either_kind_of_address(host: str) -> None:
-    with _listen(host, 0) as listener:
+    with listen(host, 0) as listener:
         bound = listener.getsockname()
         assert (":" in host) == (":" in bound[0])
         with connect(http_address(*bound[:2]), 1) as client:
@@ -122,4 +122,4 @@ def test_the_api_listens_on_either_kind_of_address(host: str) -> None:
 
 def test_a_name_that_is_no_address() -> None:
     with pytest.raises(ConfigurationError, match="listen"):
-        _listen("x" * 70 + ".y", 0)
+        listen("x" * 70 + ".y", 0)

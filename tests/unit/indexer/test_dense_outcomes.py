@@ -56,6 +56,9 @@ class Fails:
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         return self._model.encode_queries(texts)
 
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self._model.encode_passages(texts)
+
     def windows(self, text: str, window: WindowSettings) -> list[Window]:
         return self._model.windows(text, window)
 

@@ -1,0 +1,53 @@
+"""`sparsewell models`: the process that answers searches which rerank, and the dense encoders that it holds."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(name="models", help="Dense encoders and rerankers: list, fetch, serve.", no_args_is_help=True)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the dense encoders that an index may declare."""
+    from services.known_dense import known_dense
+    from services.settings import Settings
+
+    for name, one in known_dense(Settings.read()).items():
+        identity = one.identity
+        size = f"width {identity.width}, windows of {identity.window.pieces} pieces"
+        print(f"{name}  {identity.fingerprint}  {size}  {one.licence}")
+
+
+@app.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="dense encoders of `sparsewell models list`")]) -> None:
+    """Fetch dense encoders, so that a worker or the model process need not."""
+    from infra.directories import cache_dir
+    from infra.settings import LocalSettings
+    from models.dense.opening import load_dense
+    from services.known_dense import find_dense, known_dense
+    from services.settings import Settings
+
+    known = known_dense(Settings.read())
+    for name in names:
+        load_dense(find_dense(known, name), cache_dir(LocalSettings.read()), print)
+        print(f"{name} is there.")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
+) -> None:
+    """Serve POST /embed and /rerank to searches, until told to stop. The API is told of it by SPARSEWELL_MODEL_URL."""
+    from cli.serve import listen, run_server
+    from infra.directories import cache_dir
+    from infra.settings import LocalSettings
+    from models.serving.app import create_model_app
+    from models.serving.loading import load_held
+    from services.settings import Settings
+
+    settings = Settings.read()
+    with listen(settings.model_host if host is None else host, settings.model_port if port is None else port) as socket:
+        held = load_held(settings, cache_dir(LocalSettings.read()), print)
+        run_server(create_model_app(held), socket)

@@ -1,0 +1,120 @@
+"""A cross-encoder and a decoder that orders passages, with tiny models of random weights; through the model process."""
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from models.reranking.cross_encoder import CrossEncoderScorer
+from models.reranking.listwise import ListwiseScorer
+from models.serving.app import create_model_app
+from models.serving.loading import load_held
+from services.errors import ConfigurationError
+from services.manifest import WEIGHTS_ROOT
+from services.settings import Settings
+
+pytest.importorskip("sentence_transformers", reason="the extra [train] is not installed")
+
+PASSAGES = [f"passage {number} about wings and flow" for number in range(25)] + [""]
+
+
+def tokenizer(directory: Path, **special: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(WEIGHTS_ROOT / "standin" / "tokenizer.json"),
+        unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+        model_max_length=64, **special,
+    ).save_pretrained(directory)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cross_encoder(tmp_path_factory.mktemp("cross"), 1)
+
+
+def make_cross_encoder(directory: Path, labels: int) -> Path:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=64, num_labels=labels,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(directory, safe_serialization=True)
+    tokenizer(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("decoder")
+    config = LlamaConfig(
+        vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16_384,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(directory, safe_serialization=True)
+    tokenizer(directory)
+    return directory
+
+
+def test_a_cross_encoder_gives_one_number_a_passage(cross_encoder: Path) -> None:
+    scorer = CrossEncoderScorer(str(cross_encoder), device="cpu")
+    scores = scorer("flow", PASSAGES)
+    assert (scores.dtype, scores.shape) == (np.float32, (len(PASSAGES),))
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores[::-1], scorer("flow", PASSAGES[::-1]), atol=1e-5)
+    assert scorer("wings " * 500, ["flow " * 500]).shape == (1,), "what is too long is cut"
+
+
+def test_what_is_no_reranker_is_refused(tmp_path: Path, cross_encoder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="3 numbers"):
+        CrossEncoderScorer(str(make_cross_encoder(tmp_path / "three", 3)), device="cpu")
+    for opened in (CrossEncoderScorer, ListwiseScorer):
+        with pytest.raises(ConfigurationError) as caught:
+            opened(str(tmp_path))
+        assert caught.value.code == "bad_reranker"
+
+
+def test_a_decoder_that_talks_nonsense_changes_nothing(decoder: Path) -> None:
+    scorer = ListwiseScorer(str(decoder))
+    assert isinstance(scorer.answer("flow", 2), str)
+    scores = scorer("flow", PASSAGES[:3])
+    assert sorted(scores.tolist()) == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_a_good_passage_climbs_from_the_end_to_the_top(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that always names the passage about lift first."""
+    scorer = ListwiseScorer(str(decoder))
+    asked = []
+
+    def says(message: str, passages: int) -> str:
+        asked.append(passages)
+        lines = [line for line in message.splitlines() if line.startswith("[") and "lift" in line]
+        return lines[0].partition(" ")[0] if lines else ""
+
+    monkeypatch.setattr(scorer, "answer", says)
+    scores = scorer("what is lift", [*PASSAGES, "lift is a force"])
+    assert int(scores.argmax()) == len(PASSAGES)
+    assert asked == [20, 17]
+    assert scores[: len(PASSAGES)].tolist() == sorted(scores[: len(PASSAGES)].tolist(), reverse=True)
+
+
+async def test_through_the_model_process(cross_encoder: Path, decoder: Path) -> None:
+    settings = Settings(
+        model_encoders="standin-dense", cross_encoder=str(cross_encoder), listwise_reranker=str(decoder)
+    )
+    held = load_held(settings, Path("unused"), lambda message: None)
+    transport = httpx.ASGITransport(create_model_app(held))
+    async with httpx.AsyncClient(transport=transport, base_url="http://models", timeout=60) as client:
+        for model in ("cross-encoder", "listwise"):
+            answer = await client.post("/rerank", json={"model": model, "query": "flow", "passages": PASSAGES[:4]})
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["scores"]) == 4
+    held.close()

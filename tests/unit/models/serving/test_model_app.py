@@ -1,0 +1,112 @@
+"""The model process's answers: vectors and scores in order, and problem+json for whatever it does not take."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.dense.opening import load_dense
+from models.serving.app import MOST_PASSAGES, MOST_TEXTS, create_model_app
+from models.serving.held import MOST_WAITING, Held
+from models.serving.loading import load_held
+from services.errors import InvalidInput, Overloaded
+from services.known_dense import STANDIN, known_dense
+from services.settings import Settings
+
+KNOWN = known_dense(Settings())[STANDIN]
+
+
+def lengths(query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+    return np.array([len(passage) for passage in passages], dtype=np.float32)
+
+
+def spoilt(query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+    return np.full(len(passages), np.nan, dtype=np.float32)
+
+
+@pytest.fixture
+def held() -> Held:
+    return Held({STANDIN: load_dense(KNOWN, Path("unused"))}, {"lengths": lengths, "spoilt": spoilt})
+
+
+@pytest.fixture
+async def client(held: Held) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_model_app(held), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://models") as one:
+        yield one
+    held.close()
+
+
+async def test_vectors_of_queries_and_passages(client: httpx.AsyncClient) -> None:
+    texts = ["pause the program", "", "wing \U0001f600"]
+    for kind in ("query", "passage"):
+        answer = (await client.post("/embed", json={"texts": texts, "kind": kind})).json()
+        assert (answer["name"], answer["fingerprint"]) == (STANDIN, KNOWN.identity.fingerprint)
+        vectors = np.array(answer["vectors"])
+        assert vectors.shape == (3, answer["width"])
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], atol=1e-5)
+    by_print = await client.post("/embed", json={"texts": texts, "encoder": KNOWN.identity.fingerprint})
+    assert by_print.json()["vectors"] == answer["vectors"]
+
+
+async def test_scores_in_the_order_of_the_passages(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/rerank", json={"model": "lengths", "query": "q", "passages": ["abc", "", "a"]})
+    assert answer.json() == {"model": "lengths", "scores": [3.0, 0.0, 1.0]}
+
+
+async def test_what_it_holds(client: httpx.AsyncClient) -> None:
+    answer = (await client.get("/healthz")).json()
+    assert answer["encoders"] == [{"name": STANDIN, "fingerprint": KNOWN.identity.fingerprint}]
+    assert answer["rerankers"] == ["lengths", "spoilt"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/embed", {"texts": []}, 422, "invalid_request"),
+        ("/embed", {"texts": ["x"] * (MOST_TEXTS + 1)}, 422, "invalid_request"),
+        ("/embed", {"texts": ["x" * 20_000]}, 422, "invalid_request"),
+        ("/embed", {"texts": ["x"], "kind": "song"}, 422, "invalid_request"),
+        ("/embed", {"texts": ["x"], "encoder": "word2vec"}, 422, "unknown_dense_encoder"),
+        ("/embed", {"texts": ["x"], "encoder": ""}, 422, "unknown_dense_encoder"),
+        ("/embed", {"texts": ["x"], "more": 1}, 422, "invalid_request"),
+        ("/rerank", {"query": "q", "passages": ["x"]}, 422, "unknown_reranker"),
+        ("/rerank", {"query": "q", "passages": ["x"] * (MOST_PASSAGES + 1)}, 422, "invalid_request"),
+        ("/rerank", {"model": "spoilt", "query": "q", "passages": ["x"]}, 503, "bad_scores"),
+        ("/rerank", {"query": "q", "passages": ["x" * 16_000] * 70}, 413, "body_too_large"),
+        ("/none", {}, 404, "no_such_path"),
+    ],
+)
+async def test_what_it_does_not_take(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], status: int, code: str
+) -> None:
+    answer = await client.post(path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_half_a_surrogate_is_no_text(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/embed", content=b'{"texts": ["x\\ud800"]}', headers={"content-type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_who_comes_when_many_wait_is_sent_away(held: Held) -> None:
+    held._waiting = MOST_WAITING
+    with pytest.raises(Overloaded, match="model_busy"):
+        await held.compute(lambda: 1)
+    held._waiting -= 1
+    assert await held.compute(lambda: 1) == 1
+
+
+def test_what_the_settings_name_is_loaded() -> None:
+    held = load_held(Settings(model_encoders=f" {STANDIN} ,"), Path("unused"), lambda message: None)
+    assert list(held.dense) == [STANDIN]
+    held.close()
+    with pytest.raises(InvalidInput, match="word2vec"):
+        load_held(Settings(model_encoders="word2vec"), Path("unused"), lambda message: None)
