@@ -6,7 +6,7 @@ depends on scores and weights alone, never on the order in which documents or li
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
@@ -80,6 +80,25 @@ def fuse(
         for document, score in _scaled(scores, fusion).items():
             fused[document] = fused.get(document, 0.0) + share * score
     return sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def parts(
+    lists: Mapping[str, Mapping[K, float]],
+    weights: Mapping[str, float],
+    fusion: Fusion,
+    documents: Collection[K],
+) -> dict[K, dict[str, tuple[float, float]]]:
+    """Of some fused documents, for each list that names them, its share and the scaled score: `fuse` adds the products.
+
+    For explanations: the scaling is done again, by those who ask only.
+    """
+    total = sum(weights[name] for name in lists)
+    found: dict[K, dict[str, tuple[float, float]]] = {document: {} for document in documents}
+    for name, scores in lists.items():
+        scaled = _scaled(scores, fusion)
+        for document in found.keys() & scaled.keys():
+            found[document][name] = (weights[name] / total, scaled[document])
+    return found
 
 
 def _scaled(scores: Mapping[K, float], fusion: Fusion) -> dict[K, float]:

@@ -31,6 +31,14 @@ class Why(BaseModel):
     document_weight: float | None = None
 
 
+class FusedPart(BaseModel):
+    """What a list gave to a fused score: its share of the weights times the document's score on the common scale."""
+
+    share: float
+    scaled: float
+    contribution: float
+
+
 class Match(BaseModel):
     """A piece of the sparse list or a term of the keyword list, with what it added to the score of its list."""
 
@@ -80,6 +88,10 @@ class Hit(BaseModel):
     passage: Passage | None = None
     highlight: Highlight | None = None
     why: list[Why] | None = None
+    fusion: dict[str, FusedPart] | None = Field(
+        None,
+        description="hybrid, explained: by list; the contributions add up to `score`, a list that is missing gave 0",
+    )
 
 
 class QueryPiece(BaseModel):

@@ -42,10 +42,15 @@ class Asked:
 
 @dataclass(slots=True)
 class Found:
-    """A document that a list named. `scores` are its own in each list; `source` is None for one that is gone."""
+    """A document that a list named. `scores` are its own in each list; `source` is None for one that is gone.
+
+    `fusion` and `explanation` are for those who ask why: share and scaled score of each list that was fused, and
+    the engine's own explanation of the keyword score.
+    """
 
     id: str
     score: float
     scores: dict[str, float]
     source: Source | None = None
     explanation: Mapping[str, Any] | None = field(default=None, repr=False)
+    fusion: Mapping[str, tuple[float, float]] | None = None

@@ -7,7 +7,7 @@ from query_api.search.asked import Asked, Found
 from query_api.search.engine import whole
 from query_api.search.phases import in_one_phase, phases, too_few
 from query_api.search.request import SearchRequest
-from services.fusion import fuse
+from services.fusion import fuse, parts
 from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, sparse_query
 
 HYBRID = ("sparse", "lexical")
@@ -79,7 +79,8 @@ async def two_lists(asked: Asked) -> list[Found]:
     if too_few(plans[0], lists["sparse"]):
         (lists["sparse"],) = await _hits(asked, [list_body(in_one_phase(asked), "sparse", depth, False)])
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
-    fused: Sequence[tuple[str, float]] = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())
+    weights, method = asked.request.weights.model_dump(), asked.request.chosen_fusion()
+    fused: Sequence[tuple[str, float]] = fuse(scores, weights, method)
     if part is not None:
         fused = part.of_fused(fused, size, full=any(len(hits) == depth for hits in lists.values()))
     explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]}
@@ -92,6 +93,9 @@ async def two_lists(asked: Asked) -> list[Found]:
         )
         for document, score in fused[:size]
     ]
+    if asked.request.explain:
+        for one, by_list in zip(found, parts(scores, weights, method, [one.id for one in found]).values(), strict=True):
+            one.fusion = by_list
     asked.watch.lap("fuse")
     return found
 

@@ -67,7 +67,25 @@ def test_contributions_add_up_to_the_score(api: httpx.Client, index: LiveIndex) 
             explained += len(hit["why"])
             if mode != "hybrid":
                 assert hit["scores"] == {mode: hit["score"]}
+                assert "fusion" not in hit
     assert explained > 100
+
+
+@pytest.mark.parametrize("fusion", ["min_max", "z_score", {"method": "rrf", "k": 7}])
+def test_a_fused_score_is_the_sum_of_what_the_lists_gave(api: httpx.Client, index: LiveIndex, fusion: Any) -> None:
+    """From the pieces to the score, by hand: each list's contributions, scaled, times its share."""
+    for query, weights in itertools.product(QUERIES[:3], ({"sparse": 3, "lexical": 1}, {"sparse": 0, "lexical": 1})):
+        options = {"fusion": fusion, "weights": weights, "candidates": 20, "explain": True}
+        for hit in search(api, query, size=20, **options)["hits"]:
+            check_why(hit)
+            assert hit["fusion"].keys() == hit["scores"].keys()
+            for name, part in hit["fusion"].items():
+                assert part["share"] == weights[name] / sum(weights.values())
+                assert part["contribution"] == part["share"] * part["scaled"]
+            assert sum(part["contribution"] for part in hit["fusion"].values()) == pytest.approx(
+                hit["score"], rel=1e-12
+            )
+        assert "fusion" not in search(api, query, size=1)["hits"][0]
 
 
 def test_a_list_that_does_not_name_a_document_adds_nothing(api: httpx.Client, index: LiveIndex) -> None:
