@@ -34,13 +34,15 @@ def search(
     mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
     size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="show which pieces matched")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="order the best by the dense vectors of the index")] = False,
     json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
     api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
 ) -> None:
     """Search an index and show the best passages."""
     from cli.search import run
 
-    run(query, index, mode, size, explain, json, api_url)
+    body = {"query": query, "mode": mode, "size": size, "explain": explain} | ({"rerank": {}} if rerank else {})
+    run(api_url, index, body, json=json)
 
 
 # Commands of other modules: those modules are light, what they need is imported when a command runs.

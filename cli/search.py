@@ -14,9 +14,9 @@ from services.settings import Settings
 _SHOWN_CHARACTERS = 320
 
 
-def run(query: str, index: str, mode: str, size: int, explain: bool, json: bool, api_url: str | None) -> None:
+def run(api_url: str | None, index: str, body: dict[str, Any], *, json: bool) -> None:
     """Prints the answer. Raises SparsewellError with the API's own code and words."""
-    answer = ask(api_url, index, {"query": query, "mode": mode, "size": size, "explain": explain})
+    answer = ask(api_url, index, body)
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
     else:
@@ -51,6 +51,9 @@ def show(answer: dict[str, Any], console: Console) -> None:
         for why in hit.get("why", [])[:8]:
             added = "  (expansion)" if why["expansion"] else ""
             console.print(Text(f"     {why['contribution']:8.2f}  {why['list']}: {why['piece']}{added}", "cyan"))
+    reranked = answer.get("rerank")
+    if reranked is not None and not reranked["applied"]:
+        console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))
     timings = answer["timings_ms"]
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in timings.items() if stage != "total")
     console.print(Text(f"{timings['total']:.1f} ms ({stages})", "dim"))

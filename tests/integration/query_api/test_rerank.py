@@ -1,6 +1,8 @@
 """Searches that rerank: with a live model process, and without one, which must never cost an answer."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -167,6 +169,11 @@ def test_without_a_model_process_the_answer_comes_as_it_is(notes: httpx.Client) 
         assert found["rerank"]["reason"] in ("model_timeout", "model_resting")
         assert scores(found) == scores(notes_plain)
     assert notes.get("/readyz").status_code == 200
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "search", QUERY, "-i", "notes", "--rerank", "--api", str(notes.base_url)],
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "Not reranked: model_" in done.stdout
 
 
 @pytest.mark.parametrize(
