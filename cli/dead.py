@@ -76,8 +76,9 @@ def _asker(api_url: str | None, index: str) -> Ask:
     """Asks the API about the dead documents of an index. Raises SparsewellError with the API's own code and words."""
     import httpx
 
-    from cli.api_answers import api_address, away, connect, index_path, read_answer
+    from cli.api_answers import api_address, away, connect, index_path
     from services.settings import Settings
+    from services.web.answers import read_answer
 
     base = api_address(Settings.read(), api_url)
     path = f"{index_path(index)}/dead"
@@ -94,7 +95,7 @@ def _asker(api_url: str | None, index: str) -> Ask:
 
 def _retried(ask: Ask, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The answers to as many requests as it takes; no ids: all that are dead."""
-    from cli.api_answers import utf8
+    from services.web.answers import utf8
 
     for at in range(0, len(ids), _BATCH):
         yield ask("POST", "/retry", {}, {"ids": [utf8(one, "An id") for one in ids[at : at + _BATCH]]})

@@ -45,12 +45,12 @@ def show(
     json: Json = False,
 ) -> None:
     """Show an encoder's manifest and the ends of its query table, or what it makes of a text and of a query."""
-    from cli.api_answers import utf8
     from cli.registry.display import console, show_one, show_weights
     from cli.registry.facts import described, document_weights, query_weights
     from services.known_encoders import find_encoder, named_encoders
     from services.query_table import QueryTable
     from services.settings import Settings
+    from services.web.answers import utf8
 
     encoder = find_encoder(named_encoders(Settings.read()), name)
     table = QueryTable.load(encoder.directory)

@@ -118,7 +118,8 @@ def pages(
 def _page(client: "httpx.Client", base: str, path: str, asked: Mapping[str, Any]) -> tuple[list[bytes], dict[str, Any]]:
     import httpx
 
-    from cli.api_answers import away, read_answer
+    from cli.api_answers import away
+    from services.web.answers import read_answer
 
     try:
         response = client.get(path, params=asked)

@@ -8,8 +8,9 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
-from cli.api_answers import api_address, away, connect, index_path, read_answer, utf8
+from cli.api_answers import api_address, away, connect, index_path
 from services.settings import Settings
+from services.web.answers import read_answer, utf8
 
 _SHOWN_CHARACTERS = 320
 

@@ -9,12 +9,13 @@ from urllib.parse import quote
 
 import httpx
 
-from cli.api_answers import away, bulk_answer, connect, index_path, read_answer
+from cli.api_answers import away, bulk_answer, connect, index_path
 from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.index_spec import FieldType
+from services.web.answers import read_answer
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from cli.api_answers import api_address, away, connect, read_answer
+from cli.api_answers import api_address, away, connect
 from cli.loading.display import Display
 from cli.reindexing.gate import MODES, Questions, hold, quality, ranked
 from indexer.reindex.dispatch import here, through_queue
@@ -19,6 +19,7 @@ from services.known_encoders import KnownEncoder, known_encoders
 from services.query_table import QueryTable
 from services.queue import Publisher
 from services.settings import Settings
+from services.web.answers import read_answer
 
 
 @dataclass(frozen=True, slots=True)

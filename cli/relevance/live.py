@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import orjson
 
-from cli.api_answers import away, bulk_answer, index_path, read_answer
+from cli.api_answers import away, bulk_answer, index_path
 from cli.loading.retrying import retrying
 from cli.relevance.collection import CorpusDocument
 from services.errors import BackendUnavailable, Conflict, InvalidInput
+from services.web.answers import read_answer
 
 # One request: small enough for a progress bar that moves and for any server's limit on a body.
 _REQUEST_BYTES = 2 * 1024**2

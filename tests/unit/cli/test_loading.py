@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.api_answers import read_answer
 from cli.load import parse_fields
 from cli.loading.api_door import batch_key
 from cli.loading.queue_door import MOST_BYTES, MOST_WAITING, contiguous, full, parsed
@@ -18,6 +17,7 @@ from cli.loading.refusal import Refusal
 from cli.loading.retrying import retrying
 from cli.loading.source import Batch, Place
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, Overloaded
+from services.web.answers import read_answer
 
 
 def test_what_is_no_document_never_reaches_the_queue() -> None:

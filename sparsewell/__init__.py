@@ -1,0 +1,1 @@
+"""What programs that use sparsewell import: `sparsewell.client`."""

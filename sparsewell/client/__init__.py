@@ -1,0 +1,64 @@
+"""A typed client of the REST service, blocking (`Client`) and asynchronous (`AsyncClient`).
+
+    from sparsewell.client import Client
+
+    with Client("http://127.0.0.1:8010") as client:
+        for hit in client.search("books", "revenge at sea", filter={"field": "year", "range": {"gte": 1800}}).hits:
+            print(hit.score, hit.title)
+
+Requests and answers are the service's own models, errors its own error tree: what the API calls `index_not_found` is
+raised as `NotFound` with that `code`.
+"""
+
+from query_api.models import (
+    DeadList,
+    DocumentAnswer,
+    EncoderList,
+    IndexAnswer,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+)
+from query_api.search.answer import Hit, SearchAnswer
+from query_api.search.request import SearchRequest
+from services.errors import (
+    BackendUnavailable,
+    Conflict,
+    EncoderMismatch,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    SparsewellError,
+    TooLarge,
+    TooSlow,
+    UnsupportedMediaType,
+)
+from services.index_spec import IndexSpec
+from sparsewell.client.asynchronous import AsyncClient
+from sparsewell.client.blocking import Client
+
+__all__ = [
+    "AsyncClient",
+    "BackendUnavailable",
+    "Client",
+    "Conflict",
+    "DeadList",
+    "DocumentAnswer",
+    "EncoderList",
+    "EncoderMismatch",
+    "Hit",
+    "IndexAnswer",
+    "IndexSpec",
+    "IngestAnswer",
+    "InvalidInput",
+    "JobAnswer",
+    "NotFound",
+    "Overloaded",
+    "RetryAnswer",
+    "SearchAnswer",
+    "SearchRequest",
+    "SparsewellError",
+    "TooLarge",
+    "TooSlow",
+    "UnsupportedMediaType",
+]

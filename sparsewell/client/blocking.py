@@ -1,0 +1,161 @@
+"""The blocking client."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from query_api.models import (
+    DeadList,
+    DocumentAnswer,
+    EncoderList,
+    IndexAnswer,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+)
+from query_api.search.answer import SearchAnswer
+from query_api.search.request import SearchRequest
+from services.errors import SparsewellError
+from services.index_spec import IndexSpec
+from services.web.answers import away, checked_address
+from sparsewell.client import operations
+from sparsewell.client.operations import Document, Operation
+from sparsewell.client.patience import Patience
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of one API; safe to share between threads.
+
+    `timeout` (seconds) bounds each request. `patience` (seconds) is how long a call is repeated while the API is
+    overloaded or away; 0: the first such error is raised. A proxy that is set for the outside world is not asked.
+    Every method raises the errors of `services.errors` with the API's own codes, and BackendUnavailable
+    (`api_unavailable`) when nothing answers. Raises ConfigurationError (`bad_address`).
+    """
+
+    def __init__(
+        self,
+        address: str = "http://127.0.0.1:8010",
+        *,
+        timeout: float = 30.0,
+        patience: float = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.address = str(checked_address(address))
+        self._patience = patience
+        self._http = httpx.Client(
+            base_url=self.address,
+            timeout=httpx.Timeout(timeout, connect=min(5.0, timeout)),
+            trust_env=False,
+            headers=headers,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._http.close()
+
+    def search(self, index: str, query: str | SearchRequest, **options: Any) -> SearchAnswer:
+        """One search; `options` are the members of SearchRequest (mode, size, filter, ...)."""
+        return self.run(operations.search(index, query, options))
+
+    def pages(self, index: str, query: str | SearchRequest, **options: Any) -> Iterator[SearchAnswer]:
+        """All pages of a search, over the index as it is now, whatever is written meanwhile."""
+        cursor: str | None = "*"
+        while cursor is not None:
+            answer = self.search(index, query, **options, cursor=cursor)
+            yield answer
+            cursor = answer.cursor
+
+    def create_index(self, index: str, spec: IndexSpec | Mapping[str, Any] | None = None) -> IndexAnswer:
+        """Raises Conflict (`index_exists`)."""
+        return self.run(operations.create_index(index, spec))
+
+    def get_index(self, index: str) -> IndexAnswer:
+        """An index and its documents by state. Raises NotFound (`index_not_found`)."""
+        return self.run(operations.get_index(index))
+
+    def list_indexes(self) -> list[IndexAnswer]:
+        return self.run(operations.list_indexes())
+
+    def delete_index(self, index: str) -> None:
+        return self.run(operations.delete_index(index))
+
+    def list_encoders(self) -> EncoderList:
+        """The encoders whose query tables the service has."""
+        return self.run(operations.list_encoders())
+
+    def add(self, index: str, documents: Iterable[Document], *, key: str | None = None) -> IngestAnswer:
+        """Adds or replaces documents in one request. What is `accepted` is on disk; what was refused is `rejected`.
+
+        Raises InvalidInput (`no_document_accepted`, its `extra["rejected"]` says why) when none was accepted.
+        `key`: an idempotency key, with which the same documents may be sent again.
+        """
+        return self.run(operations.add(index, documents, key))
+
+    def add_all(self, index: str, documents: Iterable[Document], *, batch: int = 500) -> Iterator[IngestAnswer]:
+        """As `add`, in requests of `batch` documents, however many there are; an answer for each."""
+        waiting = iter(documents)
+        while group := list(islice(waiting, batch)):
+            yield self.add(index, group)
+
+    def put_document(self, index: str, document_id: str, document: Document, *, key: str | None = None) -> IngestAnswer:
+        """Adds or replaces one document: `text`, and if it has them `title`, `metadata` and `version`."""
+        return self.run(operations.put_document(index, document_id, document, key))
+
+    def get_document(self, index: str, document_id: str) -> DocumentAnswer:
+        """A document and how far it is. Raises NotFound (`document_not_found`)."""
+        return self.run(operations.get_document(index, document_id))
+
+    def delete_document(self, index: str, document_id: str, *, version: int | None = None) -> None:
+        return self.run(operations.delete_document(index, document_id, version))
+
+    def get_job(self, job: str) -> JobAnswer:
+        """What became of the documents of a request."""
+        return self.run(operations.get_job(job))
+
+    def wait(self, job: str, *, seconds: float = 60.0, every: float = 0.5) -> JobAnswer:
+        """The job once it is finished. Raises BackendUnavailable (`job_unfinished`) after `seconds`."""
+        end = time.monotonic() + seconds
+        while not (found := self.get_job(job)).finished:
+            if time.monotonic() + every > end:
+                raise operations.unfinished(found, seconds)
+            time.sleep(every)
+        return found
+
+    def list_dead(self, index: str, *, size: int = 20, cursor: str | None = None) -> DeadList:
+        """Documents that could not be encoded, the latest first."""
+        return self.run(operations.list_dead(index, size, cursor))
+
+    def retry_dead(self, index: str, ids: Sequence[str] | None = None, *, cursor: str | None = None) -> RetryAnswer:
+        """Gives dead documents another round of attempts; without `ids` all of them."""
+        return self.run(operations.retry_dead(index, ids, cursor))
+
+    def run(self, operation: Operation[T]) -> T:
+        """Sends an operation, as often as patience lasts, and reads its answer."""
+        arguments = operation.arguments()
+        patience = Patience(self._patience)
+        while True:
+            try:
+                return operation.read(self._sent(arguments))
+            except SparsewellError as error:
+                delay = patience.delay(operation, error)
+            time.sleep(delay)
+
+    def _sent(self, arguments: dict[str, Any]) -> httpx.Response:
+        try:
+            return self._http.request(**arguments)
+        except httpx.HTTPError as error:
+            raise away(self.address, error) from None

@@ -1,0 +1,162 @@
+"""What the API can do, as values: each function says what to send and how its answer is read. No I/O."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import orjson
+from pydantic import BaseModel
+
+from query_api.models import (
+    DeadList,
+    DocumentAnswer,
+    EncoderList,
+    IndexAnswer,
+    IndexList,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+)
+from query_api.search.answer import SearchAnswer
+from query_api.search.request import SearchRequest
+from services.errors import BackendUnavailable, InvalidInput
+from services.index_spec import IndexSpec
+from services.web.answers import read_answer, utf8
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation(Generic[T]):
+    """One request and the reading of its answer. `again`: sent twice it does what it does once."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    again: bool = True
+
+    def arguments(self) -> dict[str, Any]:
+        """For `request` of an httpx client. Raises InvalidInput (`not_json`) for a body that JSON cannot say."""
+        found: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
+        if self.params:
+            found["params"] = {name: value for name, value in self.params.items() if value is not None}
+        if self.body is not None:
+            try:
+                found["content"] = orjson.dumps(self.body)
+            except TypeError as error:
+                raise InvalidInput("not_json", f"This cannot be said in JSON: {error}.") from None
+            found["headers"]["content-type"] = "application/json"
+        return found
+
+
+def create_index(index: str, spec: IndexSpec | Mapping[str, Any] | None) -> Operation[IndexAnswer]:
+    return Operation("PUT", _index(index), _model(IndexAnswer), body=_plain(spec), again=False)
+
+
+def get_index(index: str) -> Operation[IndexAnswer]:
+    return Operation("GET", _index(index), _model(IndexAnswer))
+
+
+def list_indexes() -> Operation[list[IndexAnswer]]:
+    return Operation("GET", "/v1/indexes", lambda response: _model(IndexList)(response).indexes)
+
+
+def delete_index(index: str) -> Operation[None]:
+    return Operation("DELETE", _index(index), _nothing, again=False)
+
+
+def list_encoders() -> Operation[EncoderList]:
+    return Operation("GET", "/v1/encoders", _model(EncoderList))
+
+
+def add(index: str, documents: Iterable[Document], key: str | None) -> Operation[IngestAnswer]:
+    """With an Idempotency-Key it may be sent again: it is one job, however often it arrives."""
+    headers = {"idempotency-key": key} if key else {}
+    path = f"{_index(index)}/documents"
+    return Operation("POST", path, _model(IngestAnswer), headers=headers, body=list(documents), again=key is not None)
+
+
+def put_document(index: str, document_id: str, document: Document, key: str | None) -> Operation[IngestAnswer]:
+    headers = {"idempotency-key": key} if key else {}
+    again = key is not None or document.get("version") is not None
+    path = _document(index, document_id)
+    return Operation("PUT", path, _model(IngestAnswer), headers=headers, body=dict(document), again=again)
+
+
+def get_document(index: str, document_id: str) -> Operation[DocumentAnswer]:
+    return Operation("GET", _document(index, document_id), _model(DocumentAnswer))
+
+
+def delete_document(index: str, document_id: str, version: int | None) -> Operation[None]:
+    return Operation(
+        "DELETE", _document(index, document_id), _nothing, params={"version": version}, again=version is not None
+    )
+
+
+def get_job(job: str) -> Operation[JobAnswer]:
+    return Operation("GET", f"/v1/jobs/{_part(job, 'The id of the job')}", _model(JobAnswer))
+
+
+def list_dead(index: str, size: int, cursor: str | None) -> Operation[DeadList]:
+    return Operation("GET", f"{_index(index)}/dead", _model(DeadList), params={"size": size, "cursor": cursor})
+
+
+def retry_dead(index: str, ids: Iterable[str] | None, cursor: str | None) -> Operation[RetryAnswer]:
+    """`ids` None: all of them."""
+    body: dict[str, Any] = {"all": True} if ids is None else {"ids": list(ids)}
+    if cursor is not None:
+        body["cursor"] = cursor
+    return Operation("POST", f"{_index(index)}/dead/retry", _model(RetryAnswer), body=body)
+
+
+def search(index: str, query: str | SearchRequest, options: Mapping[str, Any]) -> Operation[SearchAnswer]:
+    return Operation("POST", f"{_index(index)}/search", _model(SearchAnswer), body=search_body(query, options))
+
+
+def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a search: of a request those that were set, and what is given beside it."""
+    given = {"query": query} if isinstance(query, str) else query.model_dump(mode="json", exclude_unset=True)
+    return given | {name: _plain(value) for name, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Models as JSON has them, with what was set of them."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return value
+
+
+def _model(kind: type[M]) -> Callable[[httpx.Response], M]:
+    return lambda response: kind.model_validate(read_answer(response))
+
+
+def _nothing(response: httpx.Response) -> None:
+    read_answer(response)
+
+
+def _part(text: str, name: str) -> str:
+    return quote(utf8(text, name), safe="")
+
+
+def _index(index: str) -> str:
+    return f"/v1/indexes/{_part(index, 'The name of the index')}"
+
+
+def _document(index: str, document_id: str) -> str:
+    return f"{_index(index)}/documents/{_part(document_id, 'The id of the document')}"
+
+
+def unfinished(job: JobAnswer, seconds: float) -> BackendUnavailable:
+    """The error for a job that is not done in time."""
+    left = job.states.get("pending", 0)
+    return BackendUnavailable(
+        "job_unfinished",
+        f"After {seconds:g} s {left:,} documents of job {job.id} still wait to be encoded: does a worker run?",
+    )
