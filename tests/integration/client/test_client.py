@@ -1,0 +1,170 @@
+"""Both clients against a live API, by the same tests: the asynchronous one is awaited call by call."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from infra.ports import free_port
+from infra.processes import Child
+from services.settings import Settings
+from sparsewell.client import (
+    AsyncClient,
+    BackendUnavailable,
+    Client,
+    Conflict,
+    IndexSpec,
+    InvalidInput,
+    NotFound,
+    SearchRequest,
+)
+
+BOOKS = [
+    {"id": "moby", "title": "Moby-Dick", "text": "A captain hunts a white whale.", "metadata": {"year": 1851}},
+    {"id": "emma", "title": "Emma", "text": "A young woman arranges marriages.", "metadata": {"year": 1815}},
+    {"id": "sea/wolf", "title": "The Sea-Wolf", "text": "A captain rules his ship.", "metadata": {"year": 1904}},
+]
+
+
+class Awaited:
+    """An AsyncClient whose calls block, so that one test serves both clients."""
+
+    def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            found = method(*arguments, **named)
+            if inspect.isasyncgen(found):
+
+                async def all_of_it() -> list[Any]:
+                    return [one async for one in found]
+
+                return self._runner.run(all_of_it())
+            return self._runner.run(found)
+
+        return call
+
+
+@pytest.fixture(params=["blocking", "asynchronous"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Makes clients of one kind; closes them."""
+    made: list[Any] = []
+    with asyncio.Runner() as runner:
+
+        def make(address: str, **options: Any) -> Any:
+            if request.param == "blocking":
+                made.append(Client(address, **options))
+            else:
+                made.append(Awaited(AsyncClient(address, **options), runner))
+            return made[-1]
+
+        yield make
+        for client in made:
+            client.close()
+
+
+@pytest.fixture
+def client(api_url: str, connect: Callable[..., Any]) -> Any:
+    return connect(api_url)
+
+
+def test_a_library_from_its_creation_to_its_end(client: Any, worker: Child) -> None:
+    made = client.create_index("books", IndexSpec(fields={"year": "number"}))
+    assert (made.name, made.fields) == ("books", {"year": "number"})
+    with pytest.raises(Conflict) as conflict:
+        client.create_index("books")
+    assert conflict.value.code == "index_exists"
+
+    answer = client.add("books", [*BOOKS, {"id": "bad"}], key="a-shelf")
+    assert answer.accepted == ["moby", "emma", "sea/wolf"]
+    assert [(one.id, one.code) for one in answer.rejected] == [("bad", "missing_text")]
+    assert client.add("books", [*BOOKS, {"id": "bad"}], key="a-shelf").job == answer.job
+    job = client.wait(answer.job.id)
+    assert (job.finished, job.states["encoded"]) == (True, 3)
+
+    found = client.search("books", "a captain of a ship", mode="sparse", explain=True)
+    assert {hit.id for hit in found.hits[:2]} == {"moby", "sea/wolf"}
+    assert sum(why.contribution for why in found.hits[0].why) == pytest.approx(found.hits[0].score, rel=1e-5)
+    narrowed = client.search("books", "captain", filter={"field": "year", "range": {"lt": 1900}}, mode="lexical")
+    assert [hit.id for hit in narrowed.hits] == ["moby"]
+    asked = SearchRequest(query="captain", mode="lexical", size=1, fields=["title"])
+    assert client.search("books", asked).hits[0].metadata is None
+    pages = list(client.pages("books", "captain", mode="lexical", size=1))
+    assert [[hit.id for hit in page.hits] for page in pages if page.hits] == [[hit.id] for hit in
+        client.search("books", "captain", mode="lexical").hits]  # fmt: skip
+
+    assert client.get_document("books", "sea/wolf").title == "The Sea-Wolf"
+    client.put_document("books", "sea/wolf", {"text": "Another text."})
+    assert client.get_document("books", "sea/wolf").text == "Another text."
+    client.delete_document("books", "sea/wolf")
+    with pytest.raises(NotFound) as gone:
+        client.get_document("books", "sea/wolf")
+    assert gone.value.code == "document_not_found"
+
+    assert [one.name for one in client.list_indexes()] == ["books"]
+    assert client.list_dead("books").total == 0
+    assert client.retry_dead("books").retried == []
+    assert client.list_encoders().encoders[0].fingerprint == found.encoder
+    client.delete_index("books")
+    with pytest.raises(NotFound):
+        client.get_index("books")
+
+
+def test_many_documents_go_in_batches(client: Any) -> None:
+    client.create_index("many")
+    answers = list(client.add_all("many", ({"id": str(i), "text": f"text {i}"} for i in range(25)), batch=10))
+    assert [len(answer.accepted) for answer in answers] == [10, 10, 5]
+    assert list(client.add_all("many", [])) == []
+
+
+def test_refusals_are_the_service_s_own(client: Any) -> None:
+    client.create_index("refused", {"fields": {"year": "number"}})
+    for options, code in (({"size": 0}, "invalid_request"), ({"size": 10**6}, "size_too_large"),
+                          ({"filter": {"field": "colour", "is": "red"}}, "undeclared_metadata"),
+                          ({"cursor": "nonsense"}, "bad_cursor")):  # fmt: skip
+        with pytest.raises(InvalidInput) as caught:
+            client.search("refused", "x", **options)
+        assert caught.value.code == code
+    with pytest.raises(InvalidInput) as caught:
+        client.add("refused", [{"id": "a", "text": "x", "metadata": {"year": "MM"}}])
+    assert caught.value.code == "no_document_accepted"
+    assert caught.value.extra["rejected"][0]["code"] == "bad_metadata"
+    with pytest.raises(InvalidInput):
+        client.create_index("Not A Name")
+
+
+def test_a_job_that_nobody_works_on_is_not_waited_for_for_ever(client: Any) -> None:
+    client.create_index("idle")
+    job = client.add("idle", BOOKS_WITHOUT_YEARS).job.id
+    with pytest.raises(BackendUnavailable) as caught:
+        client.wait(job, seconds=0.3, every=0.1)
+    assert caught.value.code == "job_unfinished"
+
+
+BOOKS_WITHOUT_YEARS = [{"id": one["id"], "text": one["text"]} for one in BOOKS]
+
+
+def test_nobody_there(connect: Callable[..., Any]) -> None:
+    client = connect(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(BackendUnavailable) as caught:
+        client.search("books", "x")
+    assert caught.value.code == "api_unavailable"
+
+
+def test_a_patient_client_outlasts_a_restart(
+    settings: Settings, start_part: Callable[[str], Child], connect: Callable[..., Any]
+) -> None:
+    address = f"http://{settings.api_host}:{settings.api_port}"
+    with pytest.raises(BackendUnavailable):  # the control
+        connect(address).list_indexes()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(start_part, "api")
+        assert connect(address, patience=60).list_indexes() == []
+        starting.result()

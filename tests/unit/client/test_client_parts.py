@@ -1,0 +1,145 @@
+"""What the clients are made of: operations as values, errors read back, patience."""
+
+import inspect
+import random
+import time
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import services.errors as tree
+from services.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    EncoderMismatch,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    SparsewellError,
+)
+from services.web.answers import checked_address, problem, read_answer
+from services.web.problems import members
+from sparsewell.client import AsyncClient, Client, SearchRequest, operations
+from sparsewell.client.patience import Patience
+
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+KINDS = [
+    kind
+    for kind in vars(tree).values()
+    if inspect.isclass(kind) and issubclass(kind, SparsewellError) and kind not in (SparsewellError, ConfigurationError)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_comes_back_as_what_it_was(kind: type[SparsewellError]) -> None:
+    sent = kind("some_code", "What happened.", limit=7, rejected=[{"code": "bad_id"}])
+    found = problem(sent.status, orjson.loads(orjson.dumps(members(sent))), None)
+    assert type(found) is kind
+    assert (found.code, found.detail) == ("some_code", "What happened.")
+    assert (found.extra["limit"], found.extra["rejected"]) == (7, [{"code": "bad_id"}])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (502, b"<html>bad gateway</html>", BackendUnavailable),
+        (404, b"not here", BackendUnavailable),
+        (200, b"[]", BackendUnavailable),
+        (200, b"half of a {", BackendUnavailable),
+        (500, b'{"code": "internal_error", "detail": "x", "title": "Internal error"}', BackendUnavailable),
+        (418, b'{"code": "tea", "detail": "x"}', InvalidInput),
+        (404, b'{"code": "index_not_found", "detail": "x"}', NotFound),
+        (503, b'{"code": "encoder_mismatch", "detail": "x", "title": "Encoder mismatch"}', EncoderMismatch),
+    ],
+)
+def test_what_is_no_good_answer_is_an_error(status: int, body: bytes, kind: type[SparsewellError]) -> None:
+    with pytest.raises(SparsewellError) as caught:
+        read_answer(httpx.Response(status, content=body))
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("address", ["localhost:8010", "ftp://x", "http://", "http://x:99999", "http://x:port", "://"])
+def test_a_bad_address_is_said(address: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        checked_address(address)
+    assert caught.value.code == "bad_address"
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), st.text(st.characters(codec="utf-8"), min_size=1)
+)
+def test_any_name_stays_one_part_of_the_path(index: str, document: str) -> None:
+    path = operations.get_document(index, document).path
+    url = httpx.URL("http://x").join(path)
+    assert url.raw_path.count(b"/") == 5
+    assert not url.query
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: operations.get_index("\ud800"),
+        lambda: operations.get_document("a", "\ud800"),
+        lambda: operations.get_job("\udfff"),
+        lambda: operations.search("a", "\ud800", {}).arguments(),
+        lambda: operations.search("a", "x", {"size": {1, 2}}).arguments(),
+        lambda: operations.add("a", [{"id": object()}], None).arguments(),
+    ],
+)
+def test_what_json_and_utf8_cannot_say_is_refused_here(make: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        make()
+    assert caught.value.code in ("not_utf8", "not_json")
+
+
+def test_a_request_sends_what_was_set_and_no_more() -> None:
+    request = SearchRequest(query="x", size=3)
+    assert operations.search_body(request, {"explain": True}) == {"query": "x", "size": 3, "explain": True}
+    assert operations.search_body("x", {"weights": {"sparse": 1}}) == {"query": "x", "weights": {"sparse": 1}}
+
+
+SAFE, UNSAFE = operations.get_index("a"), operations.add("a", [], None)
+
+
+def test_a_refusal_may_be_followed_by_anything_a_lost_answer_only_by_what_may_come_twice() -> None:
+    refused, lost = Overloaded("queue_full", "x"), BackendUnavailable("api_unavailable", "x")
+    assert Patience(10).delay(UNSAFE, refused) > 0
+    assert Patience(10).delay(SAFE, lost) > 0
+    assert Patience(10).delay(operations.add("a", [], "key"), lost) > 0
+    with pytest.raises(BackendUnavailable):
+        Patience(10).delay(UNSAFE, lost)
+    with pytest.raises(InvalidInput):
+        Patience(10).delay(SAFE, InvalidInput("bad", "x"))
+
+
+def test_the_server_says_when_and_patience_ends() -> None:
+    assert Patience(10).delay(SAFE, Overloaded("x", "x", retry_after=7)) == 7
+    with pytest.raises(Overloaded):
+        Patience(5).delay(SAFE, Overloaded("x", "x", retry_after=7))
+    with pytest.raises(Overloaded):
+        Patience(0).delay(SAFE, Overloaded("x", "x"))
+
+
+def test_pauses_grow_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    patience = Patience(1000)
+    assert [patience.delay(SAFE, Overloaded("x", "x")) for _ in range(8)] == [0.25, 0.5, 1, 2, 4, 8, 15, 15]
+
+
+def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
+    def public(client: type) -> dict[str, list[str]]:
+        return {
+            name: [str(parameter) for parameter in inspect.signature(method).parameters.values()]
+            for name, method in vars(client).items()
+            if inspect.isfunction(method) and not name.startswith("_")
+        }
+
+    assert public(Client) == public(AsyncClient)
+    for name in public(AsyncClient):
+        method = getattr(AsyncClient, name)
+        assert inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method), name
