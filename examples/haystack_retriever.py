@@ -1,0 +1,70 @@
+"""A Haystack 2 component over sparsewell: passages for a pipeline, found without a model on the query side.
+
+    pip install haystack-ai
+    python -m examples.haystack_retriever books "a captain who hunts a whale"
+
+Haystack's own telemetry is switched off by HAYSTACK_TELEMETRY_ENABLED=False.
+"""
+
+import sys
+from typing import Any
+
+from haystack import Document, Pipeline, component, default_from_dict, default_to_dict
+
+from sparsewell.client import Client, Hit
+
+
+@component
+class SparsewellRetriever:
+    """Searches one index. `options` are members of a search request, such as `mode`, `filter` or `rerank`."""
+
+    def __init__(
+        self,
+        index: str,
+        address: str = "http://127.0.0.1:8010",
+        top_k: int = 10,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.index = index
+        self.address = address
+        self.top_k = top_k
+        self.options = options or {}
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, top_k: int | None = None, options: dict[str, Any] | None = None
+    ) -> dict[str, list[Document]]:
+        """`options` are added to those of the component, and win where both name a member."""
+        with Client(self.address) as client:
+            answer = client.search(self.index, query, size=top_k or self.top_k, **(self.options | (options or {})))
+        return {"documents": [as_document(hit) for hit in answer.hits]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For pipelines that are kept as YAML."""
+        return default_to_dict(self, index=self.index, address=self.address, top_k=self.top_k, options=self.options)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "SparsewellRetriever":
+        found: SparsewellRetriever = default_from_dict(cls, data)
+        return found
+
+
+def as_document(hit: Hit) -> Document:
+    """A hit as Haystack has it: its best passage as content, its score, the rest under `meta`."""
+    about: dict[str, Any] = {"title": hit.title}
+    if hit.passage is not None:
+        about |= {"start": hit.passage.start, "end": hit.passage.end}
+    text = hit.passage.text if hit.passage is not None else hit.text
+    return Document(id=hit.id, content=text, score=hit.score, meta=(hit.metadata or {}) | about)
+
+
+def main(index: str, query: str, address: str = "http://127.0.0.1:8010") -> None:
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", SparsewellRetriever(index, address, top_k=5))
+    for document in pipeline.run({"retriever": {"query": query}})["retriever"]["documents"]:
+        print(f"{document.score:.3f}  {document.meta['title'] or document.id}")
+        print(f"       {' '.join((document.content or '').split())[:200]}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
