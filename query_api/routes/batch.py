@@ -5,7 +5,8 @@ from fastapi.responses import Response
 
 from query_api.parts import WithParts
 from query_api.routes.answers import documented, json_answer
-from query_api.search.batch import BatchAnswer, BatchRequest, batch
+from query_api.search.batch import batch
+from query_api.search.batch_form import BatchAnswer, BatchRequest
 
 router = APIRouter(prefix="/v1/search", tags=["search"])
 

@@ -7,44 +7,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
-
-from query_api.models import Problem
 from query_api.parts import Parts
-from query_api.search.answer import SearchAnswer
 from query_api.search.batch_engine import Together
+from query_api.search.batch_form import BatchRequest
 from query_api.search.pipeline import search
 from query_api.search.request import SearchRequest
 from services.errors import InvalidInput
 from services.web.problems import of_any
-
-
-class BatchSearch(SearchRequest):
-    """One search of a batch: what POST /v1/indexes/{index}/search takes, with the index."""
-
-    index: str
-
-
-class BatchRequest(BaseModel):
-    """Searches that have nothing to do with each other. Each is held against the limits on its own."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    searches: list[SkipValidation[BatchSearch]]
-
-
-class BatchedAnswer(BaseModel):
-    """What the search would have been answered alone: `answer` with status 200, else `problem`."""
-
-    status: int
-    answer: SearchAnswer | None = None
-    problem: Problem | None = None
-
-
-class BatchAnswer(BaseModel):
-    """In the order of the searches."""
-
-    answers: list[BatchedAnswer] = Field(description="one for each search")
 
 
 async def batch(parts: Parts, request: BatchRequest) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from query_api.models import (
     RetryAnswer,
 )
 from query_api.search.answer import SearchAnswer
+from query_api.search.batch_form import BatchedAnswer
 from query_api.search.request import SearchRequest
 from services.errors import SparsewellError
 from services.index_spec import IndexSpec
@@ -78,6 +79,10 @@ class Client:
             answer = self.search(index, query, **options, cursor=cursor)
             yield answer
             cursor = answer.cursor
+
+    def batch(self, searches: Iterable[Mapping[str, Any]]) -> list[BatchedAnswer]:
+        """Searches (members of SearchRequest with `index`) in one request; each has an answer or its own problem."""
+        return self.run(operations.batch(searches))
 
     def create_index(self, index: str, spec: IndexSpec | Mapping[str, Any] | None = None) -> IndexAnswer:
         """Raises Conflict (`index_exists`)."""

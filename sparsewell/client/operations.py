@@ -20,6 +20,7 @@ from query_api.models import (
     RetryAnswer,
 )
 from query_api.search.answer import SearchAnswer
+from query_api.search.batch_form import BatchAnswer, BatchedAnswer
 from query_api.search.request import SearchRequest
 from services.errors import BackendUnavailable, InvalidInput
 from services.index_spec import IndexSpec
@@ -118,6 +119,12 @@ def retry_dead(index: str, ids: Iterable[str] | None, cursor: str | None) -> Ope
 
 def search(index: str, query: str | SearchRequest, options: Mapping[str, Any]) -> Operation[SearchAnswer]:
     return Operation("POST", f"{_index(index)}/search", _model(SearchAnswer), body=search_body(query, options))
+
+
+def batch(searches: Iterable[Mapping[str, Any]]) -> Operation[list[BatchedAnswer]]:
+    """Each search is the members of a request with its `index`."""
+    body = {"searches": [{name: _plain(value) for name, value in one.items()} for one in searches]}
+    return Operation("POST", "/v1/search/batch", lambda response: _model(BatchAnswer)(response).answers, body=body)
 
 
 def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,11 @@ def test_a_library_from_its_creation_to_its_end(client: Any, worker: Child) -> N
     assert [[hit.id for hit in page.hits] for page in pages if page.hits] == [[hit.id] for hit in
         client.search("books", "captain", mode="lexical").hits]  # fmt: skip
 
+    both = client.batch([{"index": "books", "query": "captain", "mode": "lexical"}, {"index": "none", "query": "x"}])
+    assert [one.status for one in both] == [200, 404]
+    assert [hit.id for hit in both[0].answer.hits] == [hit.id for page in pages for hit in page.hits]
+    assert both[1].problem.code == "index_not_found"
+
     assert client.get_document("books", "sea/wolf").title == "The Sea-Wolf"
     client.put_document("books", "sea/wolf", {"text": "Another text."})
     assert client.get_document("books", "sea/wolf").text == "Another text."
