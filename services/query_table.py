@@ -82,13 +82,22 @@ class QueryTable:
     def fingerprint(self) -> str:
         return self.manifest.fingerprint
 
-    def encode(self, text: str, max_pieces: int) -> QueryVector:
+    @property
+    def heaviest(self) -> float:
+        """The largest weight of the table."""
+        return max(self._weights)
+
+    def weight(self, piece_id: int) -> float:
+        """The weight of a vocabulary id; 0 for one that the table does not have."""
+        return self._weights[piece_id] if 0 <= piece_id < len(self._weights) else 0.0
+
+    def encode(self, text: str, max_pieces: int | None = None) -> QueryVector:
         """The weighted pieces of a query. Pieces of weight zero (special ones, unknown words) are left out.
 
         Raises InvalidInput (`query_too_long`) when the text has more than `max_pieces` pieces.
         """
         found = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if len(found) > max_pieces:
+        if max_pieces is not None and len(found) > max_pieces:
             raise InvalidInput(
                 "query_too_long",
                 f"The query has {len(found):,} pieces and the limit is {max_pieces:,}: shorten it, "

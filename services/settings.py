@@ -76,6 +76,9 @@ class Settings(EnvironmentSettings):
     cursor_seconds: float = Field(120.0, gt=0, le=86_400, description="how long a search waits for its next page")
     # OpenSearch takes 300 a node (search.max_open_pit_context), which exports need as well.
     max_snapshots: int = Field(200, ge=1, description="shards that searches with a cursor hold, of one API process")
+    max_context_turns: int = Field(10, gt=0, description="earlier turns of a conversation")
+    max_feedback_documents: int = Field(20, gt=0, description="of a first round; also `like` and `unlike` together")
+    max_added_pieces: int = Field(100, gt=0, le=1024, description="that feedback or context adds to a query")
     max_filter_depth: int = Field(8, ge=1, le=50)
     # Each is a clause beside those of the query, of which OpenSearch takes 1,024 together.
     max_filter_conditions: int = Field(100, ge=1, le=500)

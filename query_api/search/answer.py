@@ -19,8 +19,11 @@ class Passage(BaseModel):
     score: float | None
 
 
+Origins = dict[str, float]
+
+
 class Why(BaseModel):
-    """One contribution to a list's score; the weights are given for sparse matches."""
+    """One contribution to a list's score; the weights and their origins are given for sparse matches."""
 
     list: Literal["sparse", "lexical"]
     piece: str
@@ -29,6 +32,7 @@ class Why(BaseModel):
     id: int | None = None
     query_weight: float | None = None
     document_weight: float | None = None
+    origins: Origins | None = Field(None, description="what each origin of the query weight contributed")
 
 
 class FusedPart(BaseModel):
@@ -101,6 +105,19 @@ class QueryPiece(BaseModel):
     id: int
     weight: float
     pruned: bool
+    origins: Origins = Field(
+        description="what adds up to the weight: `query`, `context`, `like`, `feedback`, and below zero `unlike`"
+    )
+
+
+class FedBack(BaseModel):
+    """What moved the query: the best documents of the first round, and those that were named."""
+
+    documents: list[str]
+    liked: list[str]
+    unliked: list[str]
+    without_vector: list[str] = Field(description="not encoded (yet), so they moved nothing")
+    unknown: list[str] = Field(description="not in the index")
 
 
 class Timings(BaseModel):
@@ -135,3 +152,4 @@ class SearchAnswer(BaseModel):
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None
     rerank: Reranked | None = Field(None, description="only where it was asked for")
+    feedback: FedBack | None = None

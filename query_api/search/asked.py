@@ -1,6 +1,6 @@
 """One search on its way through the stages: what was asked, of which generation, and what was found so far."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from query_api.search.request import SearchRequest
 from query_api.search.selection import Selection
 from query_api.search.stopwatch import Stopwatch
 from services.index_spec import Generation
+from services.query_blend import Blend
 from services.query_table import QueryTable, QueryVector
 
 Source = Mapping[str, Any]
@@ -33,6 +34,23 @@ class Asked:
     engine: Engine
     selection: Selection
     part: Part | None = None
+    # Of each piece of `query`, what every origin gave to its weight; None while all of it is the words'.
+    origins: Mapping[int, Mapping[str, float]] | None = None
+    # Words of earlier turns that keyword search gets too, with their boosts.
+    carried: Mapping[str, float] = field(default_factory=dict)
+    # Ids of documents that are not to be found.
+    left_out: Sequence[str] = ()
+    # What the answer says of feedback.
+    fed_back: dict[str, list[str]] | None = None
+
+    @property
+    def blend(self) -> Blend:
+        """The query with its origins, and back: stages that change the one change the other."""
+        return Blend.of(self.query) if self.origins is None else Blend(self.query, self.origins)
+
+    @blend.setter
+    def blend(self, blend: Blend) -> None:
+        self.query, self.origins = blend.vector, blend.origins
 
     @property
     def timeout(self) -> float:

@@ -5,18 +5,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from services.opensearch.journal import EncodedWindow, document_vector
+from services.query_blend import WORDS, Blend
 from services.query_table import QueryTable, QueryVector
 
 # Lucene's explanation of one term of the keyword query, with the term's share of the score as its value.
 _TERM = re.compile(r"weight\(lexical:(?P<term>.*) in \d+\)")
 
 
-def query_pieces(table: QueryTable, query: QueryVector) -> list[dict[str, Any]]:
-    """The pieces that the query was turned into, heaviest first, with those that were left out again."""
-    kept = [(i, weight, False) for i, weight in zip(query.ids, query.weights, strict=True)]
-    dropped = [(i, weight, True) for i, weight in query.pruned]
+def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
+    """The pieces that the query was turned into, heaviest first, with what each origin gave to the weight.
+
+    Those that were left out again are among them.
+    """
+    vector = query.vector
+    kept = [(i, weight, False) for i, weight in zip(vector.ids, vector.weights, strict=True)]
+    # (what was left out of the words may have come back from elsewhere)
+    dropped = [(i, weight, True) for i, weight in vector.pruned if i not in query.origins]
     return [
-        {"piece": table.piece(i), "id": i, "weight": weight, "pruned": pruned}
+        {
+            "piece": table.piece(i),
+            "id": i,
+            "weight": weight,
+            "pruned": pruned,
+            "origins": {WORDS: weight} if pruned else dict(query.origins[i]),
+        }
         for i, weight, pruned in sorted(kept + dropped, key=lambda one: -one[1])
     ]
 
@@ -29,10 +41,13 @@ def common_pieces(query: QueryVector, windows: Sequence[EncodedWindow], top_k: i
     return {i: (weights[i], weight) for i, weight in pairs if i in weights}
 
 
-def sparse_why(table: QueryTable, pieces: Mapping[int, tuple[float, float]], text: str) -> list[dict[str, Any]]:
+def sparse_why(
+    table: QueryTable, pieces: Mapping[int, tuple[float, float]], origins: Mapping[int, Mapping[str, float]], text: str
+) -> list[dict[str, Any]]:
     """Query weight x document weight for each of the `common_pieces`, largest first.
 
-    `expansion` marks pieces that the encoder added: they do not occur in the document's own text.
+    `origins` says what each origin of the query's weight contributed. `expansion` marks pieces that the encoder added:
+    they do not occur in the document's own text.
     """
     own = table.occurring(pieces, text)
     found = [
@@ -44,6 +59,7 @@ def sparse_why(table: QueryTable, pieces: Mapping[int, tuple[float, float]], tex
             "document_weight": document_weight,
             "contribution": query_weight * document_weight,
             "expansion": i not in own,
+            "origins": {origin: given * document_weight for origin, given in origins[i].items()},
         }
         for i, (query_weight, document_weight) in pieces.items()
     ]

@@ -36,7 +36,7 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
     why = []
     if "sparse" in one.scores:
         pieces = common_pieces(asked.query, read_windows(source), asked.generation.spec.document_top_k)
-        why += sparse_why(asked.table, pieces, text)
+        why += sparse_why(asked.table, pieces, asked.blend.origins, text)
     if "lexical" in one.scores:
         why += lexical_why(one.explanation)
     return why

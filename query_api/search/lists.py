@@ -23,13 +23,14 @@ def needed_source(request: SearchRequest) -> list[str]:
 
 def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
     """The body of one list. Every list of every search is made here, so what holds for all of them stands here."""
-    clauses = asked.selection.clauses
+    clauses, left_out = asked.selection.clauses, asked.left_out
     if mode == "sparse":
         by = phases(asked, size)
-        search = body(filtered(sparse_query(by.head), clauses), size, source, asked.timeout)
+        search = body(filtered(sparse_query(by.head), clauses, left_out), size, source, asked.timeout)
         search = rescored(search, by.tail, by.window) if by.tail.ids else search
     else:
-        search = body(filtered(lexical_query(asked.request.query), clauses), size, source, asked.timeout)
+        query = lexical_query(asked.request.query, asked.carried)
+        search = body(filtered(query, clauses, left_out), size, source, asked.timeout)
     if mode == "lexical" and (asked.request.explain or asked.request.highlight):
         search["explain"] = True
     return search

@@ -1,12 +1,14 @@
-"""One search: plan, ask OpenSearch, fuse, shape. At most two requests, none to a model unless it is to rerank."""
+"""One search: plan, ask OpenSearch, fuse, shape. At most two requests, unless feedback or a model is asked for."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from query_api.parts import Parts
 from query_api.search.asked import Asked
+from query_api.search.context import remember
 from query_api.search.engine import Engine
 from query_api.search.explain import query_pieces
+from query_api.search.feedback import feed_back
 from query_api.search.highlight import highlight
 from query_api.search.hits import shaped
 from query_api.search.limits import checked
@@ -28,6 +30,9 @@ async def search(parts: Parts, index: str, request: SearchRequest, engine: Engin
     `engine`: one that is shared with other searches; None: the process's own.
     """
     checked(request, parts.settings)
+    if not request.query.strip():
+        # More like these documents: without words there is no keyword list to ask for, and the answer says so.
+        request = request.model_copy(update={"mode": "sparse"})
 
     async def answered(generations: Sequence[Generation], within: Engine, part: Part | None) -> Answer:
         return await _search(parts, generations[0], request, within, part)
@@ -67,7 +72,11 @@ async def _search(
     chosen = selection(request, generation.spec, parts.settings)
     vector = query_vector(request, table, parts.settings)
     asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part)
+    if request.context is not None:
+        remember(asked, request.context)
     watch.lap("encode")
+    if request.asks_for_feedback:
+        await feed_back(asked)
     lists = two_lists if request.mode == "hybrid" else one_list
     reranking = None
     if request.rerank is not None:
@@ -90,6 +99,8 @@ async def _search(
     if reranking is not None:
         answer["rerank"] = reranking
     if request.explain:
-        answer["pieces"] = query_pieces(table, asked.query)
+        answer["pieces"] = query_pieces(table, asked.blend)
+    if asked.fed_back is not None:
+        answer["feedback"] = asked.fed_back
     watch.lap("shape")
     return answer | {"timings_ms": watch.finish()}

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
+from query_api.search.feedback_request import Context, Example, Feedback
 from query_api.search.filter_form import FilterJson
 from query_api.search.rerank_form import Rerank
 from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
@@ -69,7 +70,11 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    query: str = Field(description="the words of the user, as they are", examples=["make a temporary folder"])
+    query: str = Field(
+        "",
+        description="the words of the user, as they are; may be empty beside `like`",
+        examples=["make a temporary folder"],
+    )
     mode: Mode = Field("hybrid", description="meaning (sparse), keywords (lexical), or both fused (hybrid)")
     size: int = Field(10, ge=1, description="hits to return")
     offset: int = Field(0, ge=0, description="hits to pass over; a few pages only, and what is written moves them")
@@ -89,6 +94,11 @@ class SearchRequest(BaseModel):
         description="query pieces below this share of the heaviest weight are left out; 0: none, null: the default",
     )
     two_phase: StrictBool | TwoPhaseSearch = Field(False, description="faster in large indexes; not for lexical")
+    context: Context | None = Field(None, description="what was said before the query")
+    feedback: Feedback | None = Field(None, description="not for lexical")
+    like: list[str | Example] = Field(default=[], description="more like these: ids of documents, or texts")
+    unlike: list[str | Example] = Field(default=[], description="not like those; their documents are not found")
+    include_liked: bool = Field(False, description="whether liked documents may be found again")
     passage: bool = Field(True, description="name the best passage of each hit")
     highlight: StrictBool | Highlight = Field(
         False, description="say which words of the title and of the passage matched, and what matched beside them"
@@ -101,6 +111,11 @@ class SearchRequest(BaseModel):
         description="stored fields to return: `title`, `text`, `metadata`, or `metadata.NAME` for one of the metadata",
     )
     filter: FilterJson = Field(None, description="which documents may be found, by their declared metadata")
+
+    @property
+    def asks_for_feedback(self) -> bool:
+        """Whether documents or examples move the query."""
+        return self.feedback is not None or bool(self.like or self.unlike)
 
     def chosen_fusion(self) -> Fusion:
         """The method with its constant."""

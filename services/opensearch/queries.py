@@ -1,6 +1,6 @@
 """Search bodies as values: the sparse sum, keyword search, and what both return."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,21 +26,28 @@ def sparse_query(query: QueryVector) -> dict[str, Any]:
     return {"bool": {"should": clauses}}
 
 
-def lexical_query(text: str) -> dict[str, Any]:
-    """BM25 (k1 1.2, b 0.75, Lucene's defaults) over title and text together."""
-    return {"match": {"lexical": {"query": text}}}
+def lexical_query(text: str, also: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """BM25 (k1 1.2, b 0.75, Lucene's defaults) over title and text together. `also`: more words, with boosts."""
+    words = {"match": {"lexical": {"query": text}}}
+    if not also:
+        return words
+    others = [{"match": {"lexical": {"query": word, "boost": boost}}} for word, boost in also.items()]
+    return {"bool": {"should": [words, *others]}}
 
 
-def filtered(query: dict[str, Any], clauses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The documents that match the query and each clause. Clauses add nothing to a score.
+def filtered(query: dict[str, Any], clauses: Sequence[dict[str, Any]], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The documents that match the query and each clause, but for some ids. Clauses add nothing to a score.
 
     A `bool` whose clauses are optional matches whatever its filter matches, unless one of them is demanded.
     """
-    if not clauses:
+    if not clauses and not left_out:
         return query
-    if "bool" in query:
-        return {"bool": query["bool"] | {"filter": list(clauses), "minimum_should_match": 1}}
-    return {"bool": {"must": [query], "filter": list(clauses)}}
+    around = query["bool"] | {"minimum_should_match": 1} if "bool" in query else {"must": [query]}
+    if clauses:
+        around["filter"] = list(clauses)
+    if left_out:
+        around["must_not"] = [{"ids": {"values": list(left_out)}}]
+    return {"bool": around}
 
 
 def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout: float) -> dict[str, Any]:
