@@ -164,11 +164,7 @@ class EncodeRun:
 def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> dict[str, int]:
     """Handles one message; what cannot be done now stays pending, and the sweeper brings it again."""
     try:
-        generation = patiently(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
-        runtime.check_encoder(generation)
-        runtime.dense(generation)
-        run = EncodeRun(runtime, generation, redelivered)
-        left = run.run(message.ids)
+        run, left = _run(runtime, message, redelivered=redelivered)
     except EncoderMismatch as error:
         if runtime.new_trouble(str(error)):
             log.error("documents stay pending: %s", error)
@@ -180,8 +176,24 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
         log.warning("%d documents of %r stay pending: %s", len(message.ids), message.index, error)
         return {"postponed": len(message.ids)}
     if left:
-        _send_on(runtime, generation, message.model_copy(update={"ids": tuple(left)}))
+        _send_on(runtime, run.generation, message.model_copy(update={"ids": tuple(left)}))
     return {name: count for name, count in run.counts.items() if count}
+
+
+def _run(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> tuple[EncodeRun, list[str]]:
+    """The run, and the ids that its time did not suffice for."""
+    generation = patiently(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
+    runtime.check_encoder(generation)
+    runtime.dense(generation)
+    run = EncodeRun(runtime, generation, redelivered)
+    try:
+        return run, run.run(message.ids)
+    except NotFound:
+        # It was retired by a swap, or what we remember under this number was deleted and made again meanwhile.
+        runtime.forget(message.index, message.generation)
+        if runtime.generation(message.index, message.generation).token == generation.token:
+            raise
+        return _run(runtime, message, redelivered=redelivered)
 
 
 def _send_on(runtime: Runtime, generation: Generation, rest: EncodeMessage) -> None:

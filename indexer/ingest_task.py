@@ -17,7 +17,7 @@ from indexer.quiet import complaint
 from indexer.runtime import Runtime
 from services.contracts import IngestMessage, encode_messages
 from services.documents import Document, parse_document
-from services.errors import BackendUnavailable, InvalidInput, Overloaded, SparsewellError, TooLarge
+from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError, TooLarge
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.intake import Intake
 from services.opensearch.bulk import Outcome, Verdict, Write, write
@@ -78,17 +78,19 @@ def _ingest(
     if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
     verdicts = patiently(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
-    accepted = intake.settle(verdicts)
-    record = JobRecord(job, message.index, accepted=len(accepted), rejected=len(intake.rejections))
+    stored = intake.settle(verdicts)
+    record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
     _save(runtime, record, message_id)
-    for part in encode_messages(message.index, accepted, settings.message_documents):
-        try:
-            runtime.publisher.encode(generation.encoder.name, part)
-        except (BackendUnavailable, Overloaded) as error:
-            log.warning("%s: the sweeper will enqueue what stays pending", error.code)
-            break
-    return {"accepted": len(accepted), "rejected": len(intake.rejections)}
+    try:
+        for physical, ids in stored.items():
+            # After a swap the alias leads to another generation than the one that this worker remembered.
+            taker = generation if physical == generation.physical else runtime.taker(message.index, physical)
+            for part in encode_messages(message.index, ids, settings.message_documents, taker.number):
+                runtime.publisher.encode(taker.encoder.name, part)
+    except (BackendUnavailable, Overloaded, NotFound) as error:
+        log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+    return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
 
 
 def parse_bounded(item: dict[str, Any], spec: IndexSpec, max_bytes: int, version: int | None) -> Document:

@@ -13,7 +13,13 @@ from services.dense_form import DenseIdentity
 from services.errors import ConfigurationError, Conflict, EncoderMismatch, NotFound
 from services.index_spec import Generation, Names
 from services.opensearch.client import Call, SyncSearch
-from services.opensearch.generations import create_jobs_call, index_not_found, read_generation, resolve_call
+from services.opensearch.generations import (
+    create_jobs_call,
+    generation_call,
+    index_not_found,
+    read_generation,
+    resolve_call,
+)
 from services.queue import Publisher
 from services.settings import Settings
 from services.versions import Clock
@@ -117,10 +123,22 @@ class Runtime:
         try:
             generation = read_generation(self.search.send(call), index)
         except NotFound:
-            self._generations.pop((index, number), None)
+            self.forget(index, number)
             raise index_not_found(index) from None
         self._generations[index, number] = (now, generation)
         return generation
+
+    def taker(self, index: str, physical: str) -> Generation:
+        """The generation that took a write through the index's alias, another than the writer knew.
+
+        Raises NotFound (`index_not_found`) when it was deleted since.
+        """
+        self.forget(index)
+        return read_generation(self.search.send(generation_call(physical)), index)
+
+    def forget(self, index: str, number: int | None = None) -> None:
+        """The next message asks OpenSearch again."""
+        self._generations.pop((index, number), None)
 
     def new_trouble(self, trouble: str) -> bool:
         """Whether this was not said in the last minute: a full queue does not fill the log with one sentence."""

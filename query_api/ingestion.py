@@ -139,20 +139,29 @@ class Ingestion:
         except NotFound:
             self._parts.forget(self._generation.index)
             raise
-        stored = self._intake.settle(verdicts)
-        self._parts.backlog.journalled(len(stored))
-        await self._enqueue(stored)
+        for physical, ids in self._intake.settle(verdicts).items():
+            self._parts.backlog.journalled(len(ids))
+            await self._enqueue(physical, ids)
 
-    async def _enqueue(self, ids: list[str]) -> None:
-        """Redis may be away or full: the documents are safe, and the sweeper enqueues what stays pending."""
-        for message in encode_messages(self._generation.index, ids, self._parts.settings.message_documents):
-            if not self._queued:
-                return
-            try:
-                await asyncio.to_thread(self._parts.publisher.encode, self._generation.encoder.name, message)
-            except (BackendUnavailable, Overloaded) as error:
-                log.warning("%s: the sweeper will enqueue what stays pending", error.code)
-                self._queued = False
+    async def _enqueue(self, physical: str, ids: list[str]) -> None:
+        """Asks for vectors of documents that the generation `physical` took.
+
+        It may be another than the one that this ingestion began with: a stream lasts, and a write that met a swap was
+        sent again. Redis may be away or full: the documents are safe, and the sweeper enqueues what stays pending.
+        """
+        if not self._queued:
+            return
+        settings, publisher = self._parts.settings, self._parts.publisher
+        try:
+            if physical != self._generation.physical:
+                self._parts.forget(self._generation.index)  # searches find the new one as well
+                self._generation = await self._parts.generation_of(self._generation.index, physical)
+            one = self._generation
+            for message in encode_messages(one.index, ids, settings.message_documents, one.number):
+                await asyncio.to_thread(publisher.encode, one.encoder.name, message)
+        except (BackendUnavailable, Overloaded, NotFound) as error:
+            log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+            self._queued = False
 
 
 def _nothing_stored(*, overloaded: bool) -> SparsewellError:

@@ -45,7 +45,7 @@ class EncodeMessage(_Message):
     generation: int | None = Field(None, ge=1, description="generation of the index. None: the one that is searched")
 
 
-def encode_messages(index: str, ids: Sequence[str], size: int, generation: int | None = None) -> list[EncodeMessage]:
+def encode_messages(index: str, ids: Sequence[str], size: int, generation: int) -> list[EncodeMessage]:
     """Messages of at most `size` documents each, in the order of the ids."""
     return [
         EncodeMessage(index=index, ids=tuple(ids[at : at + size]), generation=generation)

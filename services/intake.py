@@ -1,5 +1,6 @@
 """From what a client sent to what is journalled: each document is judged on its own, for every door alike."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -72,18 +73,22 @@ class Intake:
             for _, document in self._ready
         ]
 
-    def settle(self, verdicts: Sequence[Verdict]) -> list[str]:
-        """Takes the verdicts on the last `writes`; returns the ids that were accepted by them."""
-        stored = []
+    def settle(self, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+        """Takes the verdicts on the last `writes`; returns the ids that were accepted by them.
+
+        They come by the generation (OpenSearch's name of it) that took them: after a swap it is not ours, and in the
+        moment of one there are two.
+        """
+        stored: dict[str, list[str]] = defaultdict(list)
         for (position, document), verdict in zip(self._ready, verdicts, strict=True):
             if verdict.outcome is Outcome.STORED:
-                stored.append(document.id)
+                stored[verdict.physical].append(document.id)
+                self.accepted.append(document.id)
                 continue
             self.overloaded |= verdict.outcome is Outcome.NOT_STORED and verdict.reason == OVERLOADED
             code, reason = _REASONS[verdict.outcome]
             self.rejections.append(Rejection(position, document.id, code, reason.format(reason=verdict.reason)))
         self._ready.clear()
-        self.accepted += stored
         return stored
 
     def _version(self) -> int:

@@ -7,7 +7,7 @@ from indexer.encode_task import run_encode
 from indexer.reindex.follower import Dispatch
 from indexer.runtime import Runtime
 from services.contracts import EncodeMessage, encode_messages
-from services.errors import BackendUnavailable
+from services.errors import BackendUnavailable, Overloaded
 from services.index_spec import Generation
 from services.queue import Publisher
 from services.settings import Settings
@@ -21,13 +21,16 @@ def messages(settings: Settings, target: Generation, ids: Sequence[str]) -> list
 
 
 def through_queue(publisher: Publisher, settings: Settings, target: Generation) -> Dispatch:
-    """Asks the workers that hold the target's encoder. While Redis is away the sweeper does, when leases run out."""
+    """Asks the workers that hold the target's encoder.
+
+    While Redis is away or full the sweeper does, when leases run out.
+    """
 
     def dispatch(ids: Sequence[str]) -> None:
         try:
             for message in messages(settings, target, ids):
                 publisher.encode(target.encoder.name, message)
-        except BackendUnavailable as error:
+        except (BackendUnavailable, Overloaded) as error:
             log.warning("%s: the sweeper will enqueue what stays pending", error.code)
 
     return dispatch

@@ -35,6 +35,8 @@ POLL_SECONDS = 0.5
 # long, are the messages that are on their way and no backlog.
 ON_THE_WAY = 64
 STEADY_SECONDS = 5.0
+# APIs remember for two seconds which generation an alias points to (query_api/parts.py: REMEMBERED_SECONDS).
+NOTICED_SECONDS = 2.5
 # Documents that a reindexing lets wait for their vectors at once: a minute's work for two cores.
 ENOUGH = 2_000
 
@@ -175,10 +177,11 @@ class Reindexing:
             time.sleep(POLL_SECONDS)
 
     def swap(self, follower: Follower) -> None:
-        """Decides and finishes."""
+        """Decides and finishes; when it returns, every API searches the new generation."""
         if self.held.step == "following":
             decide(follower)
         finish(follower)
+        time.sleep(NOTICED_SECONDS)
 
     def abort(self) -> None:
         """Gives up before the swap: the new generation is deleted, or retired again when it was a rollback's."""

@@ -2,22 +2,17 @@
 
 The old generation is made read-only, what was written to it last is carried, then the alias is swapped. A write that
 meets the block is sent again by whoever sends it (`services.opensearch.bulk`), for longer than this takes, and the
-alias leads it to the new generation. The block is not lifted again: after the decision it only goes forward
-(but for a target that somebody deleted by hand, see `rescue`).
+alias leads it to the new generation; OpenSearch's answer says so, and the sender asks the new encoder for its vectors.
+The block is not lifted again: after the decision it only goes forward (but for a target that somebody deleted by hand,
+see `rescue`).
 """
-
-import time
 
 from indexer.reindex.follower import Follower
 from services.errors import BackendUnavailable, NotFound
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import block_call, read_generations, swap_call
-from services.opensearch.journal import now_ms, pending_call, read_hits
+from services.opensearch.journal import now_ms
 from services.opensearch.reindex_record import ReindexRecord
-
-# Workers and APIs remember which generation an alias points to for two seconds (REMEMBERED_SECONDS).
-FORGOTTEN_SECONDS = 2.5
-_NUDGED = 10_000
 
 
 def decide(follower: Follower) -> None:
@@ -42,7 +37,6 @@ def finish(follower: Follower) -> None:
             )
         follower.drain()
         search.send(swap_call(record.source, record.target))
-        _nudge(follower)
         record.step, record.swapped_at = "swapped", now_ms()
         records.save(record)
 
@@ -58,15 +52,3 @@ def require_same(search: SyncSearch, record: ReindexRecord) -> None:
     )
     if {one.token for one in read_generations(search.send(call))} != {record.source.token, record.target.token}:
         raise NotFound("generation_replaced", f"The index {record.index!r} was deleted, or one of its generations was.")
-
-
-def _nudge(follower: Follower) -> None:
-    """Asks for vectors of what waits: messages of the last seconds may have been read with the old generation in mind.
-
-    They would come again when their leases run out, two minutes later.
-    """
-    time.sleep(FORGOTTEN_SECONDS)
-    call = pending_call(follower.record.target.physical, _NUDGED)
-    waiting = [stored.id for stored in read_hits(follower.search.send(call))]
-    if waiting:
-        follower.dispatch(waiting)

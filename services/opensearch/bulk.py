@@ -23,6 +23,7 @@ OVERLOADED = "opensearch_overloaded"
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 LONGEST_REQUEST = 30.0
+_KEPT = "items.*.status,items.*.error.type,items.*._index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,14 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of one write; `reason` is OpenSearch's error type and never holds the document."""
+    """Outcome of one write; `reason` is OpenSearch's error type and never holds the document.
+
+    `physical`: of a stored one OpenSearch's name of the generation that the alias led it to.
+    """
 
     outcome: Outcome
     reason: str = ""
+    physical: str = ""
 
 
 def judge(status: int, error: Any) -> Verdict | None:
@@ -113,7 +118,7 @@ class BulkRun:
             self._flying.append(self._waiting.popleft())
             size += len(self._flying[-1][1])
         body = b"".join(lines for _, lines in self._flying)
-        return Call("POST", "/_bulk", body, {"filter_path": "items.*.status,items.*.error.type"}, ndjson=True)
+        return Call("POST", "/_bulk", body, {"filter_path": _KEPT}, ndjson=True)
 
     def answered(self, answer: Any) -> float:
         """Takes the answer to the last request; returns seconds to wait before the next."""
@@ -124,6 +129,8 @@ class BulkRun:
             if verdict is None:
                 again.append((i, lines))
                 self._reason = OVERLOADED if result["status"] == 429 else kind_of(result.get("error"))
+            elif verdict.outcome is Outcome.STORED:
+                verdict = Verdict(Outcome.STORED, physical=result["_index"])
             self.verdicts[i] = verdict
         self._flying.clear()
         self._waiting.extendleft(reversed(again))

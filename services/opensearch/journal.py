@@ -64,11 +64,15 @@ def tombstone(generation: Generation, document_id: str, version: int) -> Write:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document as OpenSearch holds it: `external` is its version there, `source` its `_source`."""
+    """A document as OpenSearch holds it: `external` is its version there, `source` its `_source`.
+
+    `physical`: the generation that it was read from, of a document that was read by its id.
+    """
 
     id: str
     external: int
     source: dict[str, Any]
+    physical: str = ""
 
     @property
     def state(self) -> str:
@@ -237,26 +241,13 @@ def read_many_call(index: str, ids: Sequence[str]) -> Call:
 
 def read_many(answer: Mapping[str, Any]) -> list[Stored]:
     """The documents that exist among those asked for."""
-    return [Stored(d["_id"], d["_version"], d["_source"]) for d in answer["docs"] if d.get("found")]
+    return [Stored(d["_id"], d["_version"], d["_source"], d["_index"]) for d in answer["docs"] if d.get("found")]
 
 
 def overdue_call(physical: str, before: int, limit: int) -> Call:
     """Pending documents whose lease ran out before `before` (milliseconds since 1970), the oldest first."""
     query = {"bool": {"filter": [{"term": {"state": PENDING}}, {"range": {"due_at": {"lt": before}}}]}}
     body = {"size": limit, "query": query, "sort": [{"due_at": "asc"}], "version": True, "track_total_hits": False}
-    return Call("POST", f"/{physical}/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
-
-
-def pending_call(physical: str, limit: int) -> Call:
-    """Ids of documents that wait for their vectors, the newest first."""
-    body = {
-        "size": limit,
-        "query": {"bool": {"filter": [{"term": {"state": PENDING}}]}},
-        "sort": [{"ingested_at": "desc"}],
-        "version": True,
-        "_source": ["state"],
-        "track_total_hits": False,
-    }
     return Call("POST", f"/{physical}/_search", orjson.dumps(body), {"allow_partial_search_results": "false"})
 
 

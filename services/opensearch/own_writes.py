@@ -16,10 +16,10 @@ def forgiven(writes: Sequence[Write], verdicts: Sequence[Verdict], found: Sequen
 
     `found` is what is stored under the ids of the doubtful writes, read in real time.
     """
-    held = {stored.id: _identity(stored.source) for stored in found}
+    held = {(stored.id, *_identity(stored.source)): stored.physical for stored in found}
     return [
-        Verdict(Outcome.STORED)
-        if verdict.outcome is Outcome.SUPERSEDED and held.get(one.id) == _identity(one.source)
+        Verdict(Outcome.STORED, physical=held[one.id, *_identity(one.source)])
+        if verdict.outcome is Outcome.SUPERSEDED and (one.id, *_identity(one.source)) in held
         else verdict
         for one, verdict in zip(writes, verdicts, strict=True)
     ]

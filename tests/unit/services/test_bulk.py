@@ -21,7 +21,8 @@ def sent_ids(body: bytes | None) -> list[str]:
 def answer(statuses: list[int], kind: str = "boom") -> dict[str, Any]:
     return {
         "items": [
-            {"index": {"status": status} | ({"error": {"type": kind}} if status >= 300 else {})} for status in statuses
+            {"index": {"status": status, "_index": "g2"} | ({"error": {"type": kind}} if status >= 300 else {})}
+            for status in statuses
         ]
     }
 
@@ -49,6 +50,7 @@ def test_each_item_is_judged_on_its_own() -> None:
         Outcome.STORED, Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.STORED,
     ]  # fmt: skip
     assert run.give_up()[2].reason == "mapper_parsing_exception"
+    assert [verdict.physical for verdict in run.give_up()] == ["g2", "", "", "g2"], "where the alias led it"
 
 
 def test_a_block_says_nothing_of_the_document_and_is_sent_again() -> None:

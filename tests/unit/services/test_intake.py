@@ -28,12 +28,22 @@ def test_accepted_refused_and_repeated() -> None:
     first, second = intake.writes()
     assert (first.id, first.version) == ("a", raw(5))
     assert client(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
-    assert intake.settle([Verdict(Outcome.STORED), Verdict(Outcome.SUPERSEDED)]) == ["a"]
+    assert intake.settle([Verdict(Outcome.STORED, physical="g1"), Verdict(Outcome.SUPERSEDED)]) == {"g1": ["a"]}
     assert intake.accepted == ["a"]
     assert [(r.position, r.id, r.code) for r in intake.rejections] == [
         (2, "b", "missing_text"), (4, "a", "duplicate_id"), (5, "c", "stale_version"),
     ]  # fmt: skip
     assert intake.waiting == 0
+
+
+def test_what_a_swap_came_between_is_told_apart() -> None:
+    intake = Intake(GENERATION, "job", Clock(), 120)
+    for position, name in enumerate("abc", 1):
+        intake.receive(position, lambda name=name: Document(name, "x"))  # type: ignore[misc]
+    intake.writes()
+    held = intake.settle([Verdict(Outcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
+    assert held == {"g1": ["a", "c"], "g2": ["b"]}
+    assert intake.accepted == ["a", "b", "c"]
 
 
 def test_the_raw_write_holds_what_the_client_sent() -> None:
