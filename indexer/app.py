@@ -42,8 +42,8 @@ def configuration(settings: Settings, worker: WorkerSettings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "task_acks_on_timeout": False,
-        # A message whose process died goes back after this long, by default after 10 s: for results that are still in
-        # the pipe, and ours has none that anybody waits for.
+        # A message whose process died goes back after this long (by default 10 s, for results that are still in the
+        # pipe; ours has none that anybody waits for), when the pool is looked after next, which it is every 5 s.
         "worker_lost_wait": 2.0,
         "task_time_limit": worker.task_limit,
         # No process holds messages that another one could work on.

@@ -190,16 +190,18 @@ def test_a_load_waits_for_an_api_that_comes_back(
 ) -> None:
     path = write(tmp_path / "a.jsonl", 100)
     command = [sys.executable, "-m", "cli.main", "load", str(path), "-i", "papers", "--create", "--no-wait"]
-    with subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as waiting:
-        time.sleep(2)
-        assert waiting.poll() is None
+    said = tmp_path / "said"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as waiting,
+    ):  # fmt: skip
+        eventually(lambda: "api_unavailable" in said.read_text(), 60, "it has said that it waits")
         late = start("-m", "cli.main", "api")
         eventually(lambda: "listening" in log_of(late), 60, "the API listens")
-        output, said = waiting.communicate(timeout=60)
-    assert waiting.returncode == 0, said
-    assert "api_unavailable" in said
+        output, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, said.read_text()
     assert output.splitlines() == ["100 accepted, 0 rejected"]
 
 
