@@ -17,6 +17,8 @@ import httpx
 import psutil
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from infra import processes
 from infra.opensearch.node import temporary_node
@@ -26,6 +28,10 @@ from infra.redis import temporary_redis
 from infra.settings import LocalSettings
 from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
 from services.settings import Settings
+
+# hypothesis' own limit of 200 ms for an example says something of the machine and nothing of the code.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
 
 # Celery's queues have fixed names, so tests that share a Redis get a database each.
 REDIS_DATABASES = 4096

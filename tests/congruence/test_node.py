@@ -192,7 +192,7 @@ def rewritten(search_client: SyncSearch) -> Iterator[tuple[NodeIndex, Iterator[i
         yield made, itertools.count(1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(documents=BATCHES, queries=QUERIES)
 def test_whatever_hypothesis_finds(
     rewritten: tuple[NodeIndex, Iterator[int]], documents: corpora.Vectors, queries: list[dict[int, float]]

@@ -14,7 +14,7 @@ echoes = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows_of_pieces, echoes)
 def test_the_pooling_mask_picks_exactly_the_second_copy(rows: list[list[int]], echo: Echo) -> None:
     batch = echo_batch(rows, echo)
