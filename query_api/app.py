@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from query_api.openapi import Api
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
 from query_api.quick_search import QuickSearch
@@ -31,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await parts.close()
 
-    app = FastAPI(
+    app = Api(
         title="sparsewell",
         version=version("sparsewell"),
         summary="Learned sparse search on OpenSearch with no model on the query side",

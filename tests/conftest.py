@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -109,9 +109,9 @@ def settings(opensearch_url: str, redis_url: str, index_prefix: str) -> Settings
     )
 
 
-@pytest.fixture
-def api_url(settings: Settings) -> Iterator[str]:
-    """A live API in a thread of this process, so that its lines count as covered."""
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """A live API in a thread of this process, so that its lines count as covered; its address."""
     import uvicorn
 
     from query_api.app import create_app
@@ -128,6 +128,13 @@ def api_url(settings: Settings) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture
+def api_url(settings: Settings) -> Iterator[str]:
+    """The address of this test's own API."""
+    with serving(settings) as url:
+        yield url
 
 
 @pytest.fixture
@@ -197,6 +204,18 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 def eventually() -> Callable[[Callable[[], object], float, str], None]:
     """`eventually(condition, seconds, what)`: `wait_for`, for test modules."""
     return wait_for
+
+
+@pytest.fixture(scope="session")
+def live_api() -> Callable[[Settings], AbstractContextManager[str]]:
+    """`with live_api(settings) as address`: `serving`, for modules whose API outlives a test."""
+    return serving
+
+
+@pytest.fixture(scope="session")
+def remove_indexes() -> Callable[[str, str], None]:
+    """`remove_indexes(opensearch_url, prefix)`: `delete_indexes`, for the same modules."""
+    return delete_indexes
 
 
 @pytest.fixture(scope="session", autouse=True)

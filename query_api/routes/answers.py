@@ -17,7 +17,7 @@ def documented(status: int, model: type | None, *problems: int) -> dict[int | st
     """What the OpenAPI document says of a path's answers."""
     answers: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {"description": "done"}}
     for code in problems:
-        answers[code] = {"model": Problem, "content": {"application/problem+json": {}}}
+        answers[code] = {"model": Problem}  # as problem+json, see `query_api.openapi`
         if code in (429, 503):
             answers[code]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "in seconds"}}
     return answers

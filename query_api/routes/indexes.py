@@ -53,7 +53,7 @@ async def list_indexes(parts: WithParts) -> Response:
 @router.put(
     "/{index}",
     status_code=201,
-    responses=documented(201, IndexAnswer, 409, 422, 503),
+    responses=documented(201, IndexAnswer, 409, 422, 503) | documented(200, IndexAnswer),
     operation_id="create_index",
     summary="Create an index",
 )

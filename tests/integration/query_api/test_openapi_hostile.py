@@ -1,0 +1,92 @@
+"""Every operation of the OpenAPI document under generated requests, right and wrong ones: no fault of the server's,
+no answer that the document does not describe.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from indexer.encode_task import run_encode
+from indexer.runtime import Runtime
+from indexer.settings import WorkerSettings
+from infra.ports import free_port
+from services.contracts import EncodeMessage
+from services.settings import Settings
+
+DOCUMENT = json.loads((Path(__file__).parents[3] / "docs" / "api" / "openapi.json").read_text())
+schema = schemathesis.openapi.from_dict(DOCUMENT)
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+BOOKS = [
+    {
+        "id": f"b{n}",
+        "title": f"Book {n}",
+        "text": f"A captain, a whale and {n} ships.",
+        "metadata": {"year": n, "lang": "en"},
+    }
+    for n in range(20)
+]
+
+
+@pytest.fixture(scope="module")
+def address(
+    opensearch_url: str,
+    redis_server_url: str,
+    redis_database_numbers: Iterator[int],
+    live_api: Callable[[Settings], AbstractContextManager[str]],
+    remove_indexes: Callable[[str, str], None],
+) -> Iterator[str]:
+    """An API with an index of encoded documents."""
+    settings = Settings(
+        opensearch_url=opensearch_url,
+        redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
+        index_prefix=f"t{secrets.token_hex(6)}",
+        encoder="standin",
+        api_port=free_port(),
+    )
+    with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        fields = {"year": "number", "lang": "keyword", "day": "date", "note": "text", "good": "boolean"}
+        client.put("/v1/indexes/books", json={"fields": fields}).raise_for_status()
+        client.post("/v1/indexes/books/documents", json=BOOKS).raise_for_status()
+        runtime = Runtime(settings, WorkerSettings())
+        done = run_encode(
+            runtime,
+            EncodeMessage(index="books", generation=1, ids=tuple(one["id"] for one in BOOKS)),
+            redelivered=False,
+        )
+        assert done["encoded"] == len(BOOKS)
+        runtime.search.close()
+        yield url
+    remove_indexes(opensearch_url, settings.index_prefix)
+
+
+@schema.parametrize()
+@hypothesis_settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_finds_a_fault(case: schemathesis.Case, address: str) -> None:
+    """Most requests go to an index that there is: behind one that there is not lies nothing to break."""
+    if "index" in case.path_parameters and case.operation.definition.raw["operationId"] not in DESTRUCTIVE:
+        case.path_parameters["index"] = "books"
+    case.call_and_validate(base_url=address, checks=CHECKS)
+
+
+DESTRUCTIVE = {"create_index", "delete_index"}
