@@ -72,6 +72,7 @@ class Settings(EnvironmentSettings):
     max_two_phase_window: int = Field(10_000, gt=0, le=10_000)
     # index.max_result_window is 10,000, and what is passed over is ranked all the same.
     max_offset: int = Field(1000, gt=0, le=9_999, description="`offset` and `size` together")
+    max_indexes: int = Field(20, ge=1, description="indexes of one search")
     max_batch: int = Field(100, ge=1, description="searches of one request")
     cursor_seconds: float = Field(120.0, gt=0, le=86_400, description="how long a search waits for its next page")
     # OpenSearch takes 300 a node (search.max_open_pit_context), which exports need as well.

@@ -42,6 +42,13 @@ class Asked:
     left_out: Sequence[str] = ()
     # What the answer says of feedback.
     fed_back: dict[str, list[str]] | None = None
+    # The generations that are searched with this very search, by their own names, when they are several.
+    across: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """What lists are asked of."""
+        return ",".join(self.across) or self.generation.physical
 
     @property
     def blend(self) -> Blend:
@@ -62,8 +69,8 @@ class Asked:
 class Found:
     """A document that a list named. `scores` are its own in each list; `source` is None for one that is gone.
 
-    `fusion` and `explanation` are for those who ask why: share and scaled score of each list that was fused, and
-    the engine's own explanation of the keyword score.
+    `index` is the generation that it is of, where several are searched. `fusion` and `explanation` are for those who
+    ask why: share and scaled score of each list that was fused, and the engine's own explanation of the keyword score.
     """
 
     id: str
@@ -72,3 +79,4 @@ class Found:
     source: Source | None = None
     explanation: Mapping[str, Any] | None = field(default=None, repr=False)
     fusion: Mapping[str, tuple[float, float]] | None = None
+    index: str = ""

@@ -5,12 +5,16 @@ They share their requests to OpenSearch (`batch_engine`), begin together and hav
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from query_api.parts import Parts
+from query_api.search.across import search_across
+from query_api.search.across_form import AcrossRequest
 from query_api.search.batch_engine import Together
 from query_api.search.batch_form import BatchRequest
-from query_api.search.pipeline import search
+from query_api.search.pages import Answer
+from query_api.search.pipeline import late, search
 from query_api.search.request import SearchRequest
 from services.errors import InvalidInput
 from services.web.problems import of_any
@@ -24,29 +28,41 @@ async def batch(parts: Parts, request: BatchRequest) -> dict[str, Any]:
         raise InvalidInput("empty_batch", "The batch has no searches.")
     if len(searches) > most:
         raise InvalidInput("batch_too_large", f"A batch may have {most:,} searches; this has {len(searches):,}.")
-    # Each index is looked up by one of its searches; the others would all ask at the same time.
-    named = {asked["index"] for asked in searches if isinstance(asked, dict) and isinstance(asked.get("index"), str)}
-    await asyncio.gather(*(parts.generation(index, near=True) for index in named), return_exceptions=True)
+    until = asyncio.get_running_loop().time() + parts.settings.search_timeout
+    await _look_up(parts, searches, until)
     engine = Together(parts.engine, len(searches))
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_one(parts, engine, asked)) for asked in searches]
+        tasks = [group.create_task(_one(parts, engine, asked, until)) for asked in searches]
     return {"answers": [task.result() for task in tasks]}
 
 
-async def _one(parts: Parts, engine: Together, asked: object) -> dict[str, Any]:
+async def _look_up(parts: Parts, searches: Sequence[object], until: float) -> None:
+    """Each index once, or all its searches would ask for it at the same time. What is not found they find out."""
+    named = {asked["index"] for asked in searches if isinstance(asked, dict) and isinstance(asked.get("index"), str)}
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(until):
+            await asyncio.gather(*(parts.generation(index, near=True) for index in named), return_exceptions=True)
+
+
+async def _one(parts: Parts, engine: Together, asked: object, until: float) -> dict[str, Any]:
     with engine.seat():
         try:
-            index, request = _read(asked)
-            return {"status": 200, "answer": await search(parts, index, request, engine)}
+            async with asyncio.timeout_at(until):
+                return {"status": 200, "answer": await _answer(parts, engine, asked)}
+        except TimeoutError:
+            problem = of_any(late())
         except Exception as error:  # (a fault of ours in one search is none of the others' either)
             problem = of_any(error)
     return {"status": problem["status"], "problem": problem}
 
 
-def _read(asked: object) -> tuple[str, SearchRequest]:
+async def _answer(parts: Parts, engine: Together, asked: object) -> Answer:
     if not isinstance(asked, dict):
         raise InvalidInput("invalid_request", "A search of a batch is a JSON object.")
+    if "indexes" in asked:
+        return await search_across(parts, AcrossRequest.model_validate(asked), engine)
     index = asked.get("index")
     if not isinstance(index, str):
-        raise InvalidInput("invalid_request", "index: a search of a batch names its index.")
-    return index, SearchRequest.model_validate({name: value for name, value in asked.items() if name != "index"})
+        raise InvalidInput("invalid_request", "A search of a batch names its `index`, or several `indexes`.")
+    request = SearchRequest.model_validate({name: value for name, value in asked.items() if name != "index"})
+    return await search(parts, index, request, engine)

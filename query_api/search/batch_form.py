@@ -3,14 +3,16 @@
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from query_api.models import Problem
+from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import SearchAnswer
 from query_api.search.request import SearchRequest
 
 
 class BatchSearch(SearchRequest):
-    """One search of a batch: what POST /v1/indexes/{index}/search takes, with the index."""
+    """One search of a batch: what POST /v1/indexes/{index}/search takes, with its `index`, or POST /v1/search."""
 
-    index: str
+    index: str | None = None
+    indexes: list[str] | None = None
 
 
 class BatchRequest(BaseModel):
@@ -25,7 +27,7 @@ class BatchedAnswer(BaseModel):
     """What the search would have been answered alone: `answer` with status 200, else `problem`."""
 
     status: int
-    answer: SearchAnswer | None = None
+    answer: SearchAnswer | AcrossAnswer | None = None
     problem: Problem | None = None
 
 

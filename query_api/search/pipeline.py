@@ -61,7 +61,12 @@ async def in_time(parts: Parts, indexes: Sequence[str], of: Callable[[bool], Awa
                     parts.forget(index)
                 return await of(False)
     except TimeoutError:
-        raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.") from None
+        raise late() from None
+
+
+def late() -> BackendUnavailable:
+    """The error for a search whose time is over."""
+    return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
 
 
 async def _search(

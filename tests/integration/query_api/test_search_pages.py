@@ -1,12 +1,24 @@
 """Pages of a search: everything once and in order while documents are written, and cursors that cannot be bent."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 
 from infra.processes import Child
+from services.index_spec import IndexSpec, Names
+from services.manifest import read_manifest, resolve
+from services.opensearch.client import SyncSearch
+from services.opensearch.generations import (
+    create_call,
+    delete_call,
+    new_generation,
+    read_generation,
+    resolve_call,
+    swap_call,
+)
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -172,6 +184,24 @@ def test_snapshots_are_let_go_of_at_the_last_page_and_an_ordinary_search_takes_n
     assert refused(books, 404, cursor=first["cursor"], size=50) == "cursor_expired"
     assert ask(books, cursor="*", size=100)["cursor"] is None
     assert open_snapshots(engine, settings) == 0
+
+
+def test_pages_outlive_a_swap_of_generations_and_end_when_theirs_is_dropped(
+    books: httpx.Client, settings: Settings, eventually: Eventually
+) -> None:
+    first = ask(books, cursor="*", size=50)
+    with closing(SyncSearch(settings)) as search:
+        names = Names(settings.index_prefix)
+        old = read_generation(search.send(resolve_call(names, "books")), "books")
+        manifest = read_manifest(resolve(settings.encoder))
+        new = new_generation(names, "books", 2, IndexSpec.model_validate({}), manifest, old.lineage)
+        search.send(create_call(new, settings, []))
+        search.send(swap_call(old, new))
+        eventually(lambda: ask(books)["hits"] == [], 20, "the new generation, which is empty, is searched")
+        second = ask(books, cursor=first["cursor"], size=5)
+        assert len(set(ids(first) + ids(second))) == 55
+        search.send(delete_call([old]))
+    assert refused(books, 404, cursor=second["cursor"], size=5) == "cursor_expired"
 
 
 def test_a_search_that_fails_leaves_no_snapshot(books: httpx.Client, engine: httpx.Client, settings: Settings) -> None:

@@ -1,0 +1,123 @@
+"""One search over several indexes, answered as one index that held all their documents would answer it.
+
+Each index says how its lists are asked for, with its own table and fields. Those that say the same are searched as one,
+with the statistics of words of all of them; where they differ, lists are put together before they are fused. See
+docs/decisions/0166.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from query_api.parts import Parts
+from query_api.search.across_form import AcrossRequest
+from query_api.search.across_lists import alike, put_together
+from query_api.search.asked import Asked
+from query_api.search.context import remember
+from query_api.search.engine import Engine
+from query_api.search.explain import query_pieces
+from query_api.search.highlight import highlight
+from query_api.search.hits import shaped
+from query_api.search.limits import checked
+from query_api.search.lists import needed_source, one_list, with_sources
+from query_api.search.pages import Answer, asked_part
+from query_api.search.part import Part
+from query_api.search.pipeline import in_time
+from query_api.search.query_vector import query_vector
+from query_api.search.selection import selection
+from query_api.search.stopwatch import Stopwatch
+from services.errors import InvalidInput
+from services.index_spec import Generation
+from services.settings import Settings
+
+# What can be asked of several indexes. What is added to a search later is refused until it is here.
+KNOWN = {
+    "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
+    "context", "passage", "highlight", "explain", "fields", "filter",
+}  # fmt: skip
+
+
+async def search_across(parts: Parts, request: AcrossRequest, engine: Engine | None = None) -> Answer:
+    """Answers a request. An index that cannot be searched is an error that names it, never left out.
+
+    Raises InvalidInput (`too_many_indexes`, `repeated_index`, `not_across_indexes`) and what each index raises alone.
+    """
+    checked_across(request, parts.settings)
+
+    async def answered(generations: Sequence[Generation], within: Engine, part: Part | None) -> Answer:
+        return await _search(parts, generations, request, within, part)
+
+    async def of(near: bool) -> Answer:
+        found = await asyncio.gather(
+            *(parts.generation(index, near=near) for index in request.indexes), return_exceptions=True
+        )
+        generations = []
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+            generations.append(one)
+        return await asked_part(parts, generations, request, engine or parts.engine, answered)
+
+    return await in_time(parts, request.indexes, of)
+
+
+def checked_across(request: AcrossRequest, settings: Settings) -> None:
+    """Raises InvalidInput: see `search_across` and `limits.checked`."""
+    checked(request, settings)
+    if len(request.indexes) > settings.max_indexes:
+        raise InvalidInput("too_many_indexes", f"One search may be of {settings.max_indexes} indexes at most.")
+    if len(set(request.indexes)) < len(request.indexes):
+        raise InvalidInput("repeated_index", "`indexes` names an index twice.")
+    for name in sorted(request.model_fields_set - KNOWN):
+        if getattr(request, name) != type(request).model_fields[name].get_default(call_default_factory=True):
+            raise InvalidInput("not_across_indexes", f"`{name}` is for a search of one index.")
+
+
+async def _search(
+    parts: Parts, generations: Sequence[Generation], request: AcrossRequest, engine: Engine, part: Part | None
+) -> Answer:
+    watch = Stopwatch()
+    each = [_asked(parts, generation, request, watch, engine, part) for generation in generations]
+    watch.lap("encode")
+    if request.mode != "hybrid" and len(same := alike(each, request.mode, request.size)) == 1:
+        found = await one_list(same[0])
+    else:
+        found = await put_together(each)
+        await with_sources(each[0], found, needed_source(request))
+    by_name = {asked.generation.physical: asked for asked in each}
+    there = [(by_name[one.index], one, one.source) for one in found if one.source is not None]
+    hits = [{"index": asked.generation.index} | shaped(asked, one, source) for asked, one, source in there]
+    if request.highlight:
+        for asked in each:
+            own = [(at, (one, source)) for at, (of, one, source) in enumerate(there) if of is asked]
+            await highlight(asked, [pair for _, pair in own], [hits[at] for at, _ in own])
+    answer: Answer = {
+        "indexes": list(request.indexes),
+        "mode": request.mode,
+        "query": request.query,
+        "encoders": {asked.generation.index: asked.generation.encoder.fingerprint for asked in each},
+        "hits": hits,
+    }
+    if request.explain:
+        answer["pieces"] = {asked.generation.index: query_pieces(asked.table, asked.blend) for asked in each}
+    watch.lap("shape")
+    return answer | {"timings_ms": watch.finish()}
+
+
+def _asked(
+    parts: Parts,
+    generation: Generation,
+    request: AcrossRequest,
+    watch: Stopwatch,
+    engine: Engine,
+    part: Part | None,
+) -> Asked:
+    table = parts.tables.of(generation)
+    try:
+        chosen = selection(request, generation.spec, parts.settings)
+        vector = query_vector(request, table, parts.settings)
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"Of the index {generation.index!r}: {error.detail}", **error.extra) from None
+    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part)
+    if request.context is not None:
+        remember(asked, request.context)
+    return asked

@@ -1,0 +1,32 @@
+"""What a search over several indexes is asked for and answers, as the OpenAPI document shows it."""
+
+from pydantic import BaseModel, Field
+
+from query_api.search.answer import End, Hit, QueryPiece, Timings
+from query_api.search.request import Mode, SearchRequest
+
+
+class AcrossRequest(SearchRequest):
+    """A search over several indexes. Hits are what one index with all their documents would find."""
+
+    indexes: list[str] = Field(min_length=1, description="each once; all of them are searched, or none")
+
+
+class AcrossHit(Hit):
+    """One document; `index` and `id` together name it."""
+
+    index: str
+
+
+class AcrossAnswer(BaseModel):
+    """Hits of all indexes, best first."""
+
+    indexes: list[str]
+    mode: Mode
+    query: str
+    encoders: dict[str, str] = Field(description="of each index, the fingerprint of the encoder of its vectors")
+    hits: list[AcrossHit]
+    cursor: str | None = Field(None, description="as in a search of one index")
+    end: End | None = Field(None, description="as in a search of one index")
+    timings_ms: Timings
+    pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")
