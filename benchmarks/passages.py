@@ -100,30 +100,30 @@ def first_windows(encoder: "Encoder", found: list[Passage], pieces: int) -> "lis
 
 
 def cached_vectors(encoder: "Encoder", windows: "list[Window]", cache: Path | None) -> list[SparseVector]:
-    """A vector a window. Files in `cache` save the next run the work; they belong to encoder, texts and order."""
-    stamp = _stamp(encoder, windows)
+    """A vector a window. Files in `cache` save the next run the work; each belongs to the encoder and its windows."""
     vectors: list[SparseVector] = []
     begun = time.perf_counter()
     encoded = 0
     for start in range(0, len(windows), _SHARD):
-        path = cache / f"{stamp}-{start:07d}.npz" if cache else None
+        some = windows[start : start + _SHARD]
+        path = cache / f"{_stamp(encoder, some)}.npz" if cache else None
         if path and path.is_file():
             vectors += _load(path)
             continue
-        some = encoder.encode(windows[start : start + _SHARD])
+        made = encoder.encode(some)
         if path:
-            _save(path, some)
-        vectors += some
-        encoded += len(some)
+            _save(path, made)
+        vectors += made
+        encoded += len(made)
         speed = encoded / (time.perf_counter() - begun)
         print(f"  {len(vectors):,} of {len(windows):,} passages encoded, {speed:.0f} a second", flush=True)
     return vectors
 
 
 def _stamp(encoder: "Encoder", windows: "list[Window]") -> str:
-    """Same encoder and same pieces, same files."""
-    checksum = hash(tuple(window.piece_ids for window in windows)) & 0xFFFFFFFF
-    return f"passages-{encoder.fingerprint}-{len(windows)}-{checksum:08x}"
+    """Same encoder and same pieces, same file."""
+    checksum = hash(tuple(window.piece_ids for window in windows)) & 0xFFFFFFFFFFFF
+    return f"passages-{encoder.fingerprint}-{len(windows)}-{checksum:012x}"
 
 
 def _save(path: Path, vectors: list[SparseVector]) -> None:

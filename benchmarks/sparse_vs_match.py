@@ -9,7 +9,6 @@ kept connection (benchmarks.loopback), ids and scores of ten hits, no sources.
 
 import argparse
 import random
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,13 +21,14 @@ from benchmarks.filled_index import Encoded, create, fill
 from benchmarks.loopback import KeptConnection
 from benchmarks.passages import Passage, cached_vectors, first_windows, passages
 from benchmarks.record import command_line, run
+from benchmarks.segments import merge_to_one, settle, size_of
 from benchmarks.service import node_settings, opensearch_version
 from benchmarks.timing import ratios, spread, take_turns
 from models.registry import load_encoder
 from services.documents import Document
 from services.index_spec import Generation
 from services.manifest import resolve
-from services.opensearch.client import Call, SyncSearch
+from services.opensearch.client import SyncSearch
 from services.opensearch.journal import EncodedWindow
 from services.opensearch.queries import body, lexical_query, sparse_query
 from services.query_table import QueryTable
@@ -101,20 +101,6 @@ def _body(query: dict[str, Any], settings: Settings) -> bytes:
     return orjson.dumps(body(query, SIZE, False, settings.search_timeout))
 
 
-def _segments(search: SyncSearch, generation: Generation) -> int:
-    answer = search.send(
-        Call("GET", f"/{generation.physical}/_stats/segments", params={"filter_path": "_all.primaries"})
-    )
-    return int(answer["_all"]["primaries"]["segments"]["count"])
-
-
-def _settle(search: SyncSearch, generation: Generation) -> None:
-    """Returns once no merge runs on the index."""
-    call = Call("GET", f"/{generation.physical}/_stats/merge", params={"filter_path": "_all.total"})
-    while search.send(call)["_all"]["total"]["merges"]["current"]:
-        time.sleep(0.5)
-
-
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """The table by size of the index, as it was written and merged to one segment."""
     sizes = [int(size) for size in given.sizes.split(",")]
@@ -128,16 +114,15 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             for size in sizes:
                 generation = create(search, settings, f"passages{size}")
                 fill(search, settings, generation, encoded[:size])
-                _settle(search, generation)
+                settle(search, generation)
                 # a Java process is fast only after thousands of the same request
                 uvloop.run(compare(settings, generation, queries, 3))
                 for state in ("as written", "one segment"):
                     if state == "one segment":
-                        merge = {"max_num_segments": 1}
-                        search.send(Call("POST", f"/{generation.physical}/_forcemerge", params=merge, timeout=600))
+                        merge_to_one(search, generation)
                     row = uvloop.run(compare(settings, generation, queries, given.rounds))
                     name = f"{size} documents, {state}"
-                    rows[name] = {"segments": _segments(search, generation)} | row
+                    rows[name] = size_of(search, generation) | row
                     for kind in row:
                         _show(f"{name}, {kind}", row[kind])
         version = opensearch_version(settings)

@@ -25,6 +25,11 @@ class ExactIndex:
         ends = np.append(starts[1:], ids.size)
         self._ranges = {int(i): (int(a), int(b)) for i, a, b in zip(pieces, starts, ends, strict=True)}
 
+    def postings(self, piece: int) -> int:
+        """How many documents have a piece."""
+        start, end = self._ranges.get(piece, (0, 0))
+        return end - start
+
     def scores(self, query: Mapping[int, float]) -> npt.NDArray[np.float32]:
         """Float32 [documents]; 0 where no piece is shared.
 
