@@ -71,10 +71,14 @@ class NodeIndex:
 
     def ask(self, queries: Sequence[dict[str, Any]], size: int) -> list[Hits]:
         """The hits of each OpenSearch query."""
+        return self.send([body(query, size, False, SECONDS) for query in queries])
+
+    def send(self, searches: Sequence[dict[str, Any]]) -> list[Hits]:
+        """The hits of each body."""
         found: list[Hits] = []
-        for start in range(0, len(queries), 100):
-            searches = [body(query, size, False, SECONDS) for query in queries[start : start + 100]]
-            answer = self.client.send(msearch_call([Plan(self.generation.physical, one) for one in searches], SECONDS))
+        for start in range(0, len(searches), 100):
+            some = [Plan(self.generation.physical, one) for one in searches[start : start + 100]]
+            answer = self.client.send(msearch_call(some, SECONDS))
             for response in answer["responses"]:
                 assert response["status"] == 200, response
                 assert not response["timed_out"]

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.opensearch.client import SyncSearch
-from services.opensearch.queries import sparse_query
+from services.opensearch.queries import body, rescored, sparse_query
+from services.pruning import split
 from services.vectors import SparseVector, merge_max
 from tests.congruence import corpora, oracle
-from tests.congruence.node_index import NodeIndex, fresh_index, put_raw, query_vector, raw_feature, vector
+from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, put_raw, query_vector, raw_feature, vector
 
 SEED = 20_240_601
 
@@ -70,6 +71,38 @@ def test_short_lists_are_the_best_of_the_whole(
     """With a short list the engine skips documents that cannot win; it must skip none that does."""
     for predicted, found in zip(expected, index.search(queries, size), strict=True):
         oracle.check(predicted, found, size)
+
+
+@pytest.mark.parametrize(("threshold", "window"), [(0.3, 10_000), (0.7, 10_000), (1.0, 100)])
+def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
+    index: NodeIndex,
+    queries: list[dict[int, float]],
+    expected: list[dict[str, oracle.Score]],
+    threshold: float,
+    window: int,
+) -> None:
+    """Each phase rounds to a float32 and so does their sum: three roundings where one phase has one."""
+    vectors = [query_vector(query) for query in queries[::5]]
+    heads = [split(vector, threshold) for vector in vectors]
+    searches = [
+        rescored(body(sparse_query(head), 100, False, SECONDS), tail, window) if tail.ids else None
+        for head, tail in heads
+    ]
+    asked = [search for search in searches if search is not None]
+    answers = iter(index.send(asked))
+    found_by_heavy = iter(index.search([head.by_id() for head, tail in heads if tail.ids], 10_000))
+    for search, predicted in zip(searches, expected[::5], strict=True):
+        if search is None:
+            continue
+        hits, heavy = next(answers), [name for name, _ in next(found_by_heavy)]
+        assert len(hits) == min(100, len(heavy))
+        for name, score in hits:
+            assert score == pytest.approx(predicted[name].nearest, rel=2e-7)
+        assert [score for _, score in hits] == sorted((score for _, score in hits), reverse=True)
+        if window == 10_000 and len(hits) == 100:
+            left = {name: predicted[name].nearest for name in set(heavy) - dict(hits).keys()}
+            assert max(left.values(), default=0.0) <= hits[-1][1] * (1 + 2e-7)
+    assert len(asked) > 20
 
 
 def test_one_segment_and_several_shards_change_nothing(
