@@ -71,7 +71,7 @@ def test_what_is_wrong_with_one_is_its_own(shelves: httpx.Client) -> None:
         ({"index": "books", "query": "x", "cursor": "bent"}, 422, "bad_cursor"),
         ({"index": 5, "query": "x"}, 422, "invalid_request"),
         ({"query": "x"}, 422, "invalid_request"),
-        ({"index": "books"}, 422, "invalid_request"),
+        ({"index": "books"}, 422, "empty_query"),
         ("captain", 422, "invalid_request"),
         (None, 422, "invalid_request"),
         ([], 422, "invalid_request"),
