@@ -23,6 +23,7 @@ from services.opensearch.journal import (
     encoded_write,
     read_many,
     read_many_call,
+    too_many_windows,
 )
 
 log = logging.getLogger(__name__)
@@ -83,12 +84,17 @@ class EncodeRun:
             if outcome is Outcome.STORED
         ]
 
+    def _cut(self, stored: Stored) -> Cut | Failed:
+        one = cut(self.runtime.encoder, self.generation.window, stored)
+        refusal = too_many_windows(len(one.windows), self.generation.spec) if isinstance(one, Cut) else None
+        return one if refusal is None else Failed(stored, *refusal, final=True)
+
     def _together(self, documents: Sequence[Stored]) -> list[Stored]:
         """Encodes and writes documents, run by run; returns those that there was no time for."""
         cuts: list[Cut] = []
         failures: list[Failed] = []
         for stored in documents:
-            one = cut(self.runtime.encoder, self.generation.window, stored)
+            one = self._cut(stored)
             if isinstance(one, Cut):
                 cuts.append(one)
             else:

@@ -153,6 +153,7 @@ class IndexAnswer(BaseModel):
     fields: dict[str, str]
     encoder: dict[str, str]
     window: dict[str, int]
+    windows: str = Field(description="vectors that are searched: merged, nested or both")
     language: str
     document_top_k: int
     dense: DenseIdentity | None = Field(description="whose vectors are stored for reranking; null: none are")

@@ -10,6 +10,14 @@ from services.errors import InvalidInput
 from services.manifest import WindowSettings
 
 FieldType = Literal["keyword", "text", "number", "date", "boolean"]
+# What a document's sparse score is: that of its merged vector, or that of its best window.
+ScoreBy = Literal["document", "window"]
+Windows = Literal["merged", "nested", "both"]
+_SCORED_BY: dict[Windows, tuple[ScoreBy, ...]] = {
+    "merged": ("document",),
+    "nested": ("window",),
+    "both": ("window", "document"),
+}
 
 # OpenSearch wants lower case, no leading - _ +, none of \ / * ? " < > | space , # : and at most 255 bytes; the dot
 # is ours, it separates the generation.
@@ -38,10 +46,20 @@ class IndexSpec(BaseModel):
     encoder: str | None = Field(None, description="name of an encoder that the API knows; none: the configured one")
     window: WindowSettings | None = Field(None, description="none: what the encoder's manifest recommends")
     document_top_k: int = Field(512, ge=1, le=8192, description="heaviest pieces of a document that are indexed")
+    windows: Windows = Field(
+        "merged",
+        description="vectors that are searched: one a document, merged from its windows; each window's own, as nested "
+        "documents; or both",
+    )
     language: Literal["english", "standard"] = Field("english", description="analyser of keyword search")
     dense: str | None = Field(
         None, description="dense encoder whose vectors are stored for reranking; none: no vectors"
     )
+
+    @property
+    def scored_by(self) -> tuple[ScoreBy, ...]:
+        """How sparse scores can be had here; the first is what a search gets that does not say."""
+        return _SCORED_BY[self.windows]
 
     @field_validator("fields")
     @classmethod

@@ -54,8 +54,8 @@ def ranked(
     found: dict[str, dict[str, Ranking]] = {mode: {} for mode in MODES}
     search.send(refresh_call(generation.physical))
     for query, text in questions.texts.items():
-        vector = table.encode(text, _MAX_PIECES)
-        plans = [body(plan, _DEPTH, False, _SECONDS) for plan in (sparse_query(vector), lexical_query(text))]
+        sparse = sparse_query(table.encode(text, _MAX_PIECES), generation.spec.scored_by[0])
+        plans = [body(plan, _DEPTH, False, _SECONDS) for plan in (sparse, lexical_query(text))]
         answer = search.send(msearch_call([Plan(generation.physical, plan) for plan in plans], _SECONDS))
         lists = {}
         for mode, part in zip(("sparse", "lexical"), answer["responses"], strict=True):

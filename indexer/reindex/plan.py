@@ -27,6 +27,7 @@ class Changes:
     language: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     dense: str | None = None
+    windows: str | None = None
 
     @property
     def any(self) -> bool:
@@ -60,6 +61,8 @@ def planned(
         merged["document_top_k"] = changes.document_top_k
     if changes.language is not None:
         merged["language"] = changes.language
+    if changes.windows is not None:
+        merged["windows"] = changes.windows
     if changes.dense is not None:
         merged["dense"] = None if changes.dense == NO_DENSE else changes.dense
     merged["fields"] = {**merged["fields"], **changes.fields}
@@ -97,6 +100,7 @@ def described(source: Generation, target: Generation) -> list[str]:
     for name, old, new in (
         ("dense", _shown(source.dense), _shown(target.dense)),
         ("window", source.window.model_dump(), target.window.model_dump()),
+        ("windows", source.spec.windows, target.spec.windows),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
         ("language", source.spec.language, target.spec.language),
         ("fields", source.spec.fields, target.spec.fields),

@@ -36,6 +36,7 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
         "fields": spec.fields,
         "encoder": generation.encoder.model_dump(),
         "window": generation.window.model_dump(),
+        "windows": spec.windows,
         "language": spec.language,
         "document_top_k": spec.document_top_k,
         "dense": None if generation.dense is None else generation.dense.model_dump(),

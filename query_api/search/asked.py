@@ -10,7 +10,7 @@ from query_api.search.part import Part
 from query_api.search.request import SearchRequest
 from query_api.search.selection import Selection
 from query_api.search.stopwatch import Stopwatch
-from services.index_spec import Generation
+from services.index_spec import Generation, ScoreBy
 from services.query_blend import Blend
 from services.query_table import QueryTable, QueryVector
 
@@ -58,6 +58,11 @@ class Asked:
     @blend.setter
     def blend(self, blend: Blend) -> None:
         self.query, self.origins = blend.vector, blend.origins
+
+    @property
+    def score_by(self) -> ScoreBy:
+        """What the sparse scores of this search are."""
+        return self.request.score_by or self.generation.spec.scored_by[0]
 
     @property
     def timeout(self) -> float:

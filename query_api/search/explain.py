@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from query_api.search.asked import Asked
 from services.opensearch.journal import EncodedWindow, document_vector
 from services.query_blend import WORDS, Blend
 from services.query_table import QueryTable, QueryVector
+from services.vectors import EMPTY
 
 # Lucene's explanation of one term of the keyword query, with the term's share of the score as its value.
 _TERM = re.compile(r"weight\(lexical:(?P<term>.*) in \d+\)")
@@ -33,10 +35,16 @@ def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
     ]
 
 
-def common_pieces(query: QueryVector, windows: Sequence[EncodedWindow], top_k: int) -> dict[int, tuple[float, float]]:
-    """Query weight and document weight of each piece that both have, by vocabulary id."""
-    weights = query.by_id()
-    vector = document_vector(windows, top_k)
+def common_pieces(asked: Asked, windows: Sequence[EncodedWindow]) -> dict[int, tuple[float, float]]:
+    """Query weight and document weight of each piece that the query and what was scored have, by vocabulary id.
+
+    Scored was the merged vector, or the best window's: the first of equals, which is the passage too.
+    """
+    weights = asked.query.by_id()
+    if asked.score_by == "document":
+        vector = document_vector(windows, asked.generation.spec.document_top_k)
+    else:
+        vector = max((window.vector for window in windows), key=lambda one: one.dot(weights), default=EMPTY)
     pairs = zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)
     return {i: (weights[i], weight) for i, weight in pairs if i in weights}
 

@@ -63,7 +63,7 @@ def _shown(asked: Asked, one: Found, source: Source, passage: Mapping[str, Any],
     shown_text = text[: room - len(shown_title)]
     sparse, lexical = {}, {}
     if "sparse" in one.scores:
-        common = common_pieces(asked.query, read_windows(source), asked.generation.spec.document_top_k)
+        common = common_pieces(asked, read_windows(source))
         for i, (query_weight, weight) in common.items():
             sparse[i] = Match("sparse", asked.table.piece(i), query_weight * weight, i)
     if "lexical" in one.scores:

@@ -35,7 +35,7 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
     """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
     why = []
     if "sparse" in one.scores:
-        pieces = common_pieces(asked.query, read_windows(source), asked.generation.spec.document_top_k)
+        pieces = common_pieces(asked, read_windows(source))
         why += sparse_why(asked.table, pieces, asked.blend.origins, text)
     if "lexical" in one.scores:
         why += lexical_why(one.explanation)

@@ -9,7 +9,7 @@ from query_api.search.engine import whole
 from query_api.search.phases import in_one_phase, phases, too_few
 from query_api.search.request import SearchRequest
 from services.fusion import K, fuse, parts
-from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, sparse_query
+from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, rescored_by_window, sparse_query
 
 HYBRID = ("sparse", "lexical")
 
@@ -27,8 +27,11 @@ def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) 
     clauses, left_out = asked.selection.clauses, asked.left_out
     if mode == "sparse":
         by = phases(asked, size)
-        search = body(filtered(sparse_query(by.head), clauses, left_out), size, source, asked.timeout)
-        search = rescored(search, by.tail, by.window) if by.tail.ids else search
+        search = body(filtered(sparse_query(by.head, asked.score_by), clauses, left_out), size, source, asked.timeout)
+        if by.tail.ids and asked.score_by == "window":
+            search = rescored_by_window(search, asked.query, by.window)
+        elif by.tail.ids:
+            search = rescored(search, by.tail, by.window)
     else:
         query = lexical_query(asked.request.query, asked.carried)
         search = body(filtered(query, clauses, left_out), size, source, asked.timeout)

@@ -8,6 +8,7 @@ from query_api.search.feedback_request import Context, Example, Feedback
 from query_api.search.filter_form import FilterJson
 from query_api.search.rerank_form import Rerank
 from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
+from services.index_spec import ScoreBy
 
 Mode = Literal["sparse", "lexical", "hybrid"]
 ReturnedField = Annotated[str, Field(pattern=r"^(title|text|metadata(\.[A-Za-z][A-Za-z0-9_]{0,63})?)$")]
@@ -99,6 +100,9 @@ class SearchRequest(BaseModel):
     like: list[str | Example] = Field(default=[], description="more like these: ids of documents, or texts")
     unlike: list[str | Example] = Field(default=[], description="not like those; their documents are not found")
     include_liked: bool = Field(False, description="whether liked documents may be found again")
+    score_by: ScoreBy | None = Field(
+        None, description="sparse scores: of the merged vector or of the best window; null: what the index is made for"
+    )
     passage: bool = Field(True, description="name the best passage of each hit")
     highlight: StrictBool | Highlight = Field(
         False, description="say which words of the title and of the passage matched, and what matched beside them"

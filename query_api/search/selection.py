@@ -25,8 +25,15 @@ EVERYTHING = Selection()
 def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Selection:
     """Reads a request against an index.
 
-    Raises InvalidInput: what `read_filter` raises, and `undeclared_metadata` for a field to return.
+    Raises InvalidInput: what `read_filter` raises, `undeclared_metadata` for a field to return, and `not_scored_by`.
     """
+    if request.score_by is not None and request.score_by not in spec.scored_by:
+        wanted = "nested" if request.score_by == "window" else "merged"
+        raise InvalidInput(
+            "not_scored_by",
+            f"The index has no vectors to score by {request.score_by} (its `windows` are {spec.windows}): "
+            f"sparsewell reindex --windows both (or {wanted}) copies them from what is stored.",
+        )
     for name in request.fields:
         field = name.removeprefix("metadata.")
         if field != name and field not in spec.fields:

@@ -1,5 +1,8 @@
 """What becomes of a stored document in another generation: its vectors are copied where they stay valid. Pure."""
 
+from dataclasses import replace
+from typing import Any
+
 from services import versions
 from services.index_spec import Generation
 from services.opensearch.bulk import Write
@@ -8,10 +11,13 @@ from services.opensearch.journal import (
     DELETED,
     ENCODED,
     PENDING,
+    TOO_MANY_WINDOWS,
     Stored,
-    document_vector,
+    dead_write,
     now_ms,
     read_windows,
+    searched,
+    too_many_windows,
 )
 
 # What the client sent and what is known of the sending; the rest belongs to one generation.
@@ -41,17 +47,24 @@ def carried(source: Generation, target: Generation, stored: Stored, lease_second
         return Write(alias, stored.id, versions.raw(versions.client(external)), stored.source)
     if same_vectors(source, target):
         if stored.state == ENCODED:
-            vector = document_vector(read_windows(stored.source), target.spec.document_top_k)
+            windows = read_windows(stored.source)
+            refusal = too_many_windows(len(windows), target.spec)
+            if refusal is not None:
+                return _dead(target, stored, *refusal)
             left = () if target.dense is not None else _DENSE
             kept = {name: value for name, value in stored.source.items() if name not in left}
-            return Write(alias, stored.id, external, kept | {"sparse": vector.features()})
-        if stored.state == DEAD:
+            return Write(alias, stored.id, external, kept | searched(windows, target.spec))
+        if stored.state == DEAD and stored.source.get("error", {}).get("code") != TOO_MANY_WINDOWS:
             return Write(alias, stored.id, external, stored.source)
-        # with its attempts and retries: it may be newer than the death of the same document that was carried before
-        return Write(alias, stored.id, external, stored.source | {"due_at": due})
-    raw = {name: stored.source[name] for name in _RAW if name in stored.source}
-    raw |= {"state": PENDING, "attempts": 0, "due_at": due}
+        if stored.state == PENDING:
+            # with its attempts and retries: it may be newer than the death of the same document that was carried before
+            return Write(alias, stored.id, external, stored.source | {"due_at": due})
+    raw = _raw(stored) | {"state": PENDING, "attempts": 0, "due_at": due}
     return Write(alias, stored.id, versions.raw(versions.client(external)), raw)
+
+
+def _raw(stored: Stored) -> dict[str, Any]:
+    return {name: stored.source[name] for name in _RAW if name in stored.source}
 
 
 def misfit(source: Generation, target: Generation, stored: Stored) -> Write:
@@ -60,19 +73,19 @@ def misfit(source: Generation, target: Generation, stored: Stored) -> Write:
     For what was acknowledged after the last look before a swap: its text is kept and found by keyword, and the list of
     dead documents says why it is there.
     """
-    raw = {name: stored.source[name] for name in _RAW if name in stored.source and name != "metadata"}
-    raw |= {
-        "state": DEAD,
-        "attempts": 0,
-        "dead_at": now_ms(),
-        "dead_id": stored.id,
-        "error": {
-            "code": "misfit",
-            "reason": f"Its metadata does not fit the fields of generation {target.number}; it was written while "
-            f"generation {source.number} was replaced. Send it again.",
-        },
-    }
-    return Write(target.write_alias, stored.id, versions.raw(versions.client(stored.external)), raw)
+    reason = (
+        f"Its metadata does not fit the fields of generation {target.number}; it was written while "
+        f"generation {source.number} was replaced. Send it again."
+    )
+    fitting = {name: value for name, value in stored.source.items() if name != "metadata"}
+    return _dead(target, replace(stored, source=fitting), "misfit", reason)
+
+
+def _dead(target: Generation, stored: Stored, code: str, reason: str) -> Write:
+    """The raw document, dead from the beginning: the target never had an attempt at it."""
+    raw = versions.raw(versions.client(stored.external))
+    one = Stored(stored.id, raw, _raw(stored) | {"attempts": 0})
+    return replace(dead_write(target, one, code, reason), version=raw)
 
 
 def waits(write: Write) -> bool:

@@ -14,7 +14,7 @@ import orjson
 
 from services import versions
 from services.documents import Document
-from services.index_spec import Generation
+from services.index_spec import Generation, IndexSpec
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
 from services.vectors import PackedVector, SparseVector, merge_max
@@ -23,6 +23,8 @@ from services.vectors import PackedVector, SparseVector, merge_max
 _VECTORS = "windows,dense"
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON = 2000  # characters
+TOO_MANY_WINDOWS = "too_many_windows"
+MAX_NESTED = 10_000  # OpenSearch's default of index.mapping.nested_objects.limit: nested documents of a document
 # A retry takes one transition, and what follows takes three for each attempt (enqueued, begun, failed) and one to die.
 RETRY_ROOM = 64
 
@@ -117,6 +119,27 @@ class PackedWindow:
     vector: PackedVector
 
 
+def searched(windows: Sequence[EncodedWindow], spec: IndexSpec) -> dict[str, Any]:
+    """The fields in which a document's vectors are searched, as the index declares."""
+    fields: dict[str, Any] = {}
+    if "document" in spec.scored_by:
+        fields["sparse"] = document_vector(windows, spec.document_top_k).features()
+    if "window" in spec.scored_by:
+        fields["window_vectors"] = [{"sparse": window.vector.features()} for window in windows]
+    return fields
+
+
+def too_many_windows(count: int, spec: IndexSpec) -> tuple[str, str] | None:
+    """Code and reason of a refusal when an index takes no document of so many windows; None when it does."""
+    if "window" not in spec.scored_by or count <= MAX_NESTED:
+        return None
+    return (
+        TOO_MANY_WINDOWS,
+        f"It has {count:,} windows, and an index that keeps the vector of each takes {MAX_NESTED:,} of a document. "
+        "Split it, or declare larger windows, or `windows` as merged (sparsewell reindex).",
+    )
+
+
 def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVector:
     """The vector that is indexed: max over windows, the `top_k` heaviest pieces."""
     return merge_max(window.vector for window in windows).top(top_k)
@@ -144,7 +167,7 @@ def encoded_write(
         "encoder": generation.encoder.fingerprint,
         "encoded_at": now_ms(),
         "windows": [{"start": w.start, "end": w.end, "vector": w.vector.pack()} for w in windows],
-        "sparse": document_vector(windows, generation.spec.document_top_k).features(),
+        **searched(windows, generation.spec),
     }
     if dense is not None and generation.dense is not None:
         if dense.error:

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from services.index_spec import FieldType, Generation
+from services.index_spec import FieldType, Generation, ScoreBy
 from services.opensearch.client import Call
 from services.settings import Settings
 
@@ -16,6 +16,8 @@ _TYPES: dict[FieldType, dict[str, Any]] = {
     "boolean": {"type": "boolean"},
 }
 _LABEL = {"type": "keyword"}
+_VECTOR = {"type": "rank_features"}
+_NESTED = {"type": "nested", "properties": {"sparse": _VECTOR}}
 _MOMENT = {"type": "date", "format": "epoch_millis"}
 # Fields that the first generations were made without; the sweeper adds them there (`indexer.later_fields`).
 LATER: dict[str, Any] = {
@@ -32,17 +34,19 @@ LATER: dict[str, Any] = {
 def properties(generation: Generation) -> dict[str, Any]:
     """The mapping's fields.
 
-    `lexical` is the one field of keyword search (title and text together, so that BM25 sees one length). The vector
-    is kept twice: in `sparse`, which is searched and cannot be read back, and packed by window in `windows`, from
-    which explanations, best passages and new generations are made.
+    `lexical` is the one field of keyword search (title and text together, so that BM25 sees one length). The vectors
+    are kept twice: in `sparse` (the document's) or `window_vectors` (one nested document a window), or both, which are
+    searched and cannot be read back, and packed by window in `windows`, from which explanations, best passages and new
+    generations are made.
     """
     spec = generation.spec
+    vectors: dict[ScoreBy, dict[str, Any]] = {"document": {"sparse": _VECTOR}, "window": {"window_vectors": _NESTED}}
     shown = {"type": "text", "index": False, "copy_to": "lexical"}
     return {
         "title": shown,
         "text": shown,
         "lexical": {"type": "text", "analyzer": spec.language},
-        "sparse": {"type": "rank_features"},
+        **{name: field for by in spec.scored_by for name, field in vectors[by].items()},
         "windows": {"type": "object", "enabled": False},
         "metadata": {"dynamic": "strict", "properties": {name: _TYPES[kind] for name, kind in spec.fields.items()}},
         "state": _LABEL,
@@ -72,7 +76,7 @@ def creation_body(generation: Generation, settings: Settings, aliases: list[str]
         "mappings": {
             "dynamic": "strict",
             "_meta": {"sparsewell": generation.model_dump(mode="json")},
-            "_source": {"excludes": ["sparse", "sparse.*"]},
+            "_source": {"excludes": ["sparse", "sparse.*", "window_vectors"]},
             "properties": properties(generation),
         },
         "aliases": {alias: {} for alias in (*aliases, generation.write_alias)},

@@ -6,12 +6,15 @@ from typing import Any
 
 import orjson
 
+from services.index_spec import ScoreBy
 from services.opensearch.client import Call
 from services.query_table import QueryVector
 
+_VECTOR: dict[ScoreBy, str] = {"document": "sparse", "window": "window_vectors.sparse"}
 
-def sparse_query(query: QueryVector) -> dict[str, Any]:
-    """Sum over the query's pieces of query weight x document weight.
+
+def sparse_query(query: QueryVector, by: ScoreBy = "document") -> dict[str, Any]:
+    """Sum over the query's pieces of query weight x document weight, or the largest such sum of any window.
 
     `"linear": {}` makes each clause Lucene's FeatureField.newLinearQuery; without it the saturation function is used
     and no error is raised. It is the query that neural_sparse builds from `query_tokens`. An empty query matches
@@ -20,10 +23,13 @@ def sparse_query(query: QueryVector) -> dict[str, Any]:
     if not query.ids:
         return {"match_none": {}}
     clauses = [
-        {"rank_feature": {"field": f"sparse.{piece}", "boost": weight, "linear": {}}}
+        {"rank_feature": {"field": f"{_VECTOR[by]}.{piece}", "boost": weight, "linear": {}}}
         for piece, weight in zip(query.ids, query.weights, strict=True)
     ]
-    return {"bool": {"should": clauses}}
+    pieces = {"bool": {"should": clauses}}
+    if by == "document":
+        return pieces
+    return {"nested": {"path": "window_vectors", "score_mode": "max", "query": pieces}}
 
 
 def lexical_query(text: str, also: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -59,6 +65,16 @@ def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout
         "track_total_hits": False,
         "timeout": f"{max(1, int(timeout * 1000))}ms",
     }
+
+
+def rescored_by_window(search: dict[str, Any], query: QueryVector, window: int) -> dict[str, Any]:
+    """A search whose best `window` documents of each shard get the score of their best window for all of `query`.
+
+    It takes the place of the first score: the window that is best for the heavy pieces need not be the best for all,
+    and the largest sum is not the sum of two largest ones.
+    """
+    again = {"rescore_query": sparse_query(query, "window"), "query_weight": 0, "rescore_query_weight": 1}
+    return search | {"rescore": {"window_size": window, "query": again}}
 
 
 def rescored(search: dict[str, Any], tail: QueryVector, window: int) -> dict[str, Any]:

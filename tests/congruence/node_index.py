@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from services import versions
-from services.index_spec import EncoderIdentity, FieldType, Generation, IndexSpec, Names
+from services.index_spec import EncoderIdentity, FieldType, Generation, IndexSpec, Names, Windows
 from services.manifest import WindowSettings
 from services.opensearch.bulk import Outcome, Verdict, write
 from services.opensearch.client import Call, SyncSearch
@@ -89,7 +89,11 @@ class NodeIndex:
 
 @contextmanager
 def fresh_index(
-    client: SyncSearch, document_top_k: int = 8192, shards: int = 1, fields: Mapping[str, FieldType] | None = None
+    client: SyncSearch,
+    document_top_k: int = 8192,
+    shards: int = 1,
+    fields: Mapping[str, FieldType] | None = None,
+    windows: Windows = "merged",
 ) -> Iterator[NodeIndex]:
     """A new empty index, deleted at the end."""
     names = Names(f"t{uuid.uuid4().hex[:12]}")
@@ -97,7 +101,7 @@ def fresh_index(
         index="congruence",
         number=1,
         physical=names.physical("congruence", 1),
-        spec=IndexSpec(document_top_k=document_top_k, fields=dict(fields or {})),
+        spec=IndexSpec(document_top_k=document_top_k, fields=dict(fields or {}), windows=windows),
         encoder=EncoderIdentity(name="random", fingerprint="0" * 16),
         window=WindowSettings(pieces=128, overlap=0),
         created_at="2000-01-01T00:00:00+00:00",

@@ -160,6 +160,37 @@ def test_pruning_copies_vectors_and_needs_no_encoder(
     assert search(notes, "number 17") == before
 
 
+def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
+    api: httpx.Client, worker: Child, command: Callable[..., str], eventually: Eventually
+) -> None:
+    from infra import processes
+
+    api.put("/v1/indexes/notes", json={"window": {"pieces": 16, "overlap": 4}}).raise_for_status()
+    texts = [f"topic {i % 5} at the beginning {'and filler ' * 20} and number {i} at the end" for i in range(30)]
+    documents = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
+    api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
+    eventually(lambda: counts(api)["encoded"] == len(texts), 60, "all are encoded")
+    processes.stop(worker, 15)
+    merged = search(api, "topic 3 number 8")
+    refused = api.post("/v1/indexes/notes/search", json={"query": "x", "score_by": "window"})
+    assert refused.json()["code"] == "not_scored_by"
+    by_window = []
+    for windows, default in (("both", "window"), ("nested", "window"), ("merged", "document")):
+        said = command("reindex", "notes", "--windows", windows)
+        assert "vectors: copied" in said
+        command("generations", "drop", "notes")
+        time.sleep(2.1)  # an API remembers the old generation for two seconds
+        assert api.get("/v1/indexes/notes").json()["windows"] == windows
+        assert counts(api)["encoded"] == len(texts)
+        found = search(api, "topic 3 number 8", score_by=default)
+        assert found == search(api, "topic 3 number 8")
+        if default == "window":
+            by_window.append(found)
+    assert by_window[0] == by_window[1] != merged
+    assert found == merged
+    assert "bad_change" in command("reindex", "notes", "--windows", "none", status=1)
+
+
 def test_another_window_is_encoded_again_in_this_process(
     notes: httpx.Client, worker: Child, command: Callable[..., str]
 ) -> None:

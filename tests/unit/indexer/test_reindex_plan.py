@@ -51,6 +51,14 @@ def test_dense_vectors_are_added_kept_and_left_behind() -> None:
     )
 
 
+def test_windows_are_nested_from_the_vectors_that_are_stored() -> None:
+    new = plan(Changes(windows="both"))
+    assert new.spec.scored_by == ("window", "document")
+    assert described(OLD, new) == ["windows: merged -> both", "vectors: copied"]
+    with pytest.raises(InvalidInput, match="bad_change"):
+        plan(Changes(windows="cut"))
+
+
 def test_what_cannot_be() -> None:
     with pytest.raises(InvalidInput, match="bad_window"):
         plan(Changes(window_pieces=600))

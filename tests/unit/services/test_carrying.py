@@ -6,20 +6,22 @@ import pytest
 
 from services import versions
 from services.errors import BackendUnavailable
-from services.index_spec import EncoderIdentity, Generation, IndexSpec
+from services.index_spec import EncoderIdentity, Generation, IndexSpec, Windows
 from services.manifest import WindowSettings
 from services.opensearch.carrying import carried, misfit, same_vectors, waits
 from services.opensearch.changes import ShardState, read_changes, read_shards
-from services.opensearch.journal import Stored
+from services.opensearch.journal import MAX_NESTED, TOO_MANY_WINDOWS, Stored
 from services.vectors import SparseVector
 
 
-def generation(number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k: int = 512) -> Generation:
+def generation(
+    number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k: int = 512, windows: Windows = "merged"
+) -> Generation:
     return Generation(
         index="docs",
         number=number,
         physical=f"p-docs.g{number:06d}",
-        spec=IndexSpec(document_top_k=top_k),
+        spec=IndexSpec(document_top_k=top_k, windows=windows),
         encoder=EncoderIdentity(name="e", fingerprint=fingerprint),
         window=WindowSettings(pieces=pieces, overlap=0),
         created_at="2026-01-01T00:00:00+00:00",
@@ -28,6 +30,7 @@ def generation(number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k
 
 
 VECTOR = SparseVector.of([3, 5, 9], [1.0, 2.0, 0.5])
+OTHER = SparseVector.of([3], [4.0])
 RAW: dict[str, Any] = {"text": "x", "title": "t", "version": 7, "job": "j", "ingested_at": 1, "metadata": {"a": 1}}
 WINDOWS = [{"start": 0, "end": 1, "vector": VECTOR.pack()}]
 OLD = generation(1)
@@ -44,6 +47,35 @@ def test_valid_vectors_are_copied_and_pruned_anew() -> None:
     assert write.source["sparse"] == {"3": 1.0, "5": 2.0}
     assert write.source["windows"] == WINDOWS
     assert not waits(write)
+
+
+@pytest.mark.parametrize(
+    ("windows", "fields"),
+    [("merged", {"sparse"}), ("nested", {"window_vectors"}), ("both", {"sparse", "window_vectors"})],
+)
+def test_vectors_are_searched_as_the_target_declares(windows: Windows, fields: set[str]) -> None:
+    packed = [{"start": 0, "end": 1, "vector": VECTOR.pack()}, {"start": 1, "end": 2, "vector": OTHER.pack()}]
+    one = stored("encoded", versions.encoded(7), windows=packed, encoder="a" * 16)
+    source = carried(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
+    assert {"sparse", "window_vectors"} & source.keys() == fields
+    assert source.get("sparse", {}) in ({}, {"3": 4.0, "5": 2.0, "9": 0.5})
+    assert source.get("window_vectors", []) in ([], [{"sparse": VECTOR.features()}, {"sparse": OTHER.features()}])
+    assert source["windows"] == packed
+
+
+def test_a_document_of_too_many_windows_is_dead_where_each_is_kept_and_encoded_anew_where_not() -> None:
+    windows = [{"start": 0, "end": 1, "vector": VECTOR.pack()}] * (MAX_NESTED + 1)
+    one = stored("encoded", versions.encoded(7), windows=windows, encoder="a" * 16)
+    nested = generation(2, windows="nested")
+    dead = carried(OLD, nested, one, 60)
+    assert (dead.version, dead.source["state"]) == (versions.raw(7), "dead")
+    assert (dead.source["error"]["code"], dead.source["dead_id"]) == (TOO_MANY_WINDOWS, "d")
+    assert {name: dead.source[name] for name in RAW} == RAW
+    assert not {"windows", "sparse", "window_vectors"} & dead.source.keys()
+    again = carried(nested, generation(3), Stored("d", dead.version, dead.source), 60)
+    assert (again.version, again.source["state"]) == (versions.raw(7), "pending")
+    other = stored("dead", versions.raw(7) + 3, error={"code": "attempts_exhausted", "reason": "r"})
+    assert carried(nested, generation(3), other, 60).source["state"] == "dead"
 
 
 @pytest.mark.parametrize("target", [generation(2, fingerprint="b" * 16), generation(2, pieces=32)])
