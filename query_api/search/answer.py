@@ -17,6 +17,7 @@ class Passage(BaseModel):
     window: int
     windows: int = Field(description="windows of the document; 0 while it waits for its vectors")
     score: float | None
+    fragment: str | None = Field(None, description="what follows the # of a page's address to show the passage there")
 
 
 Origins = dict[str, float]

@@ -7,7 +7,7 @@ from typing import Any
 from query_api.search.asked import Asked
 from services.opensearch.journal import EncodedWindow, document_vector
 from services.query_blend import WORDS, Blend
-from services.query_table import QueryTable, QueryVector
+from services.query_table import QueryTable
 from services.vectors import EMPTY
 
 # Lucene's explanation of one term of the keyword query, with the term's share of the score as its value.

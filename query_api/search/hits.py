@@ -5,6 +5,7 @@ from typing import Any
 from query_api.search.asked import Asked, Found, Source
 from query_api.search.explain import common_pieces, fusion_why, lexical_why, sparse_why
 from query_api.search.passages import best_passage
+from query_api.search.text_fragment import text_fragment
 from services.documents import joined_text
 from services.opensearch.journal import read_packed_windows, read_windows
 
@@ -24,6 +25,8 @@ def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     if request.passage:
         windows = read_packed_windows(source)
         hit["passage"] = best_passage(title, text, windows, asked.query.by_id(), request.query)
+        if request.wants_fragments:
+            hit["passage"]["fragment"] = text_fragment(hit["passage"]["text"])
     if request.explain:
         hit["why"] = _why(asked, one, source, joined_text(title, text))
         if one.fusion is not None:

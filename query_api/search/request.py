@@ -56,6 +56,14 @@ class TwoPhaseSearch(BaseModel):
     window: int | None = Field(None, ge=1, description="never fewer than the hits that are asked for")
 
 
+class PassageForm(BaseModel):
+    """What is told of a passage beside its text and place."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fragment: bool = Field(False, description="the text fragment of a link to it")
+
+
 class Highlight(BaseModel):
     """How the words that matched are shown."""
 
@@ -103,7 +111,7 @@ class SearchRequest(BaseModel):
     score_by: ScoreBy | None = Field(
         None, description="sparse scores: of the merged vector or of the best window; null: what the index is made for"
     )
-    passage: bool = Field(True, description="name the best passage of each hit")
+    passage: StrictBool | PassageForm = Field(True, description="name the best passage of each hit")
     highlight: StrictBool | Highlight = Field(
         False, description="say which words of the title and of the passage matched, and what matched beside them"
     )
@@ -132,6 +140,11 @@ class SearchRequest(BaseModel):
         if self.highlight and not self.passage:
             raise ValueError("`highlight` marks the words of a passage: leave `passage` true")
         return self
+
+    @property
+    def wants_fragments(self) -> bool:
+        """Whether links to passages are asked for."""
+        return isinstance(self.passage, PassageForm) and self.passage.fragment
 
     @property
     def highlight_characters(self) -> int | None:

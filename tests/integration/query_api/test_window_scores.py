@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from infra.processes import Child
+from query_api.search.text_fragment import text_fragment
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 FILLER = "Nothing to see here, only filler. " * 30
@@ -56,6 +57,7 @@ def test_the_best_window_scores_and_is_the_passage(index: httpx.Client, eventual
             assert "supersonic lighthouse" in best["passage"]["text"]
             words = [DOCUMENTS[1]["text"][s["start"] : s["end"]] for s in best["highlight"]["text"]]
             assert {"supersonic", "lighthouse"} <= set(words)
+            assert "fragment" not in best["passage"]
             for hit in hits:
                 parts = [why["contribution"] for why in hit["why"] if why["list"] == "sparse"]
                 assert sum(parts) == pytest.approx(hit["scores"].get("sparse", 0), rel=1e-6)
@@ -68,6 +70,8 @@ def test_the_best_window_scores_and_is_the_passage(index: httpx.Client, eventual
     pieces = {why["piece"] for why in by_document["apart"]["why"]}
     assert {"super", "lighthouse"} <= pieces
     assert by_document["apart"]["score"] > by_document["apart"]["passage"]["score"]
+    linked = search(index, passage={"fragment": True})["hits"][0]["passage"]
+    assert linked["fragment"] == text_fragment(linked["text"])
     # counts are of documents, and a document that is written again has the windows of its new text only
     write(index, eventually, [{"id": "together", "text": "A garden."}])
     assert search(index, mode="sparse")["hits"][0]["id"] != "together"
