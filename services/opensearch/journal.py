@@ -24,7 +24,9 @@ _VECTORS = "windows,dense"
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON = 2000  # characters
 TOO_MANY_WINDOWS = "too_many_windows"
-MAX_NESTED = 10_000  # OpenSearch's default of index.mapping.nested_objects.limit: nested documents of a document
+# Nested documents of one document: more than a text of 1 MiB can have of windows of ordinary size (3,654). OpenSearch
+# takes 10,000, but those are a request of 58 MB; 4,096 are 24 MB.
+MAX_NESTED = 4096
 # A retry takes one transition, and what follows takes three for each attempt (enqueued, begun, failed) and one to die.
 RETRY_ROOM = 64
 
