@@ -26,13 +26,13 @@ from query_api.search.query_vector import query_vector
 from query_api.search.selection import selection
 from query_api.search.stopwatch import Stopwatch
 from services.errors import InvalidInput
-from services.index_spec import Generation
+from services.index_spec import Generation, IndexSpec
 from services.settings import Settings
 
 # What can be asked of several indexes. What is added to a search later is refused until it is here.
 KNOWN = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
-    "context", "passage", "highlight", "explain", "fields", "filter",
+    "context", "score_by", "passage", "highlight", "explain", "fields", "filter",
 }  # fmt: skip
 
 
@@ -72,10 +72,28 @@ def checked_across(request: AcrossRequest, settings: Settings) -> None:
             raise InvalidInput("not_across_indexes", f"`{name}` is for a search of one index.")
 
 
+def scored_alike(request: AcrossRequest, specs: Sequence[IndexSpec]) -> AcrossRequest:
+    """The request with one way to score for all indexes: scores of windows and of whole documents do not compare.
+
+    Raises InvalidInput (`not_scored_by`) when the indexes have none in common.
+    """
+    if request.score_by is not None or request.mode == "lexical":
+        return request
+    common = [by for by in specs[0].scored_by if all(by in spec.scored_by for spec in specs)]
+    if not common:
+        raise InvalidInput(
+            "not_scored_by",
+            "Some of the indexes score by window and the others by document only: declare `windows` as both for one of "
+            "these (sparsewell reindex --windows both).",
+        )
+    return request.model_copy(update={"score_by": common[0]})
+
+
 async def _search(
     parts: Parts, generations: Sequence[Generation], request: AcrossRequest, engine: Engine, part: Part | None
 ) -> Answer:
     watch = Stopwatch()
+    request = scored_alike(request, [generation.spec for generation in generations])
     each = [_asked(parts, generation, request, watch, engine, part) for generation in generations]
     watch.lap("encode")
     if request.mode != "hybrid" and len(same := alike(each, request.mode, request.size)) == 1:

@@ -98,6 +98,30 @@ def test_what_an_index_has_no_vectors_for_is_refused(index: httpx.Client, window
     assert '"window_vectors"' not in "".join(exported)
 
 
+def test_several_indexes_are_scored_alike(api: httpx.Client, worker: Child, eventually: Eventually) -> None:
+    for name in ("merged", "nested", "both"):
+        assert api.put(f"/v1/indexes/{name}", json={"windows": name, "window": {"pieces": 32, "overlap": 4}}).is_success
+        job = api.post(f"/v1/indexes/{name}/documents", json=DOCUMENTS).json()["job"]["id"]
+        eventually(lambda job=job: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "encoded")  # type: ignore[misc]
+
+    def scores(*indexes: str, **more: Any) -> Any:
+        body = {"indexes": indexes, "query": "supersonic lighthouse", "mode": "sparse", "passage": False} | more
+        answer = api.post("/v1/search", json=body)
+        if answer.status_code != 200:
+            return answer.json()["code"]
+        found: dict[str, dict[str, float]] = {}
+        for hit in answer.json()["hits"]:
+            found.setdefault(hit["index"], {})[hit["id"]] = hit["score"]
+        return found
+
+    by_window, by_document = scores("nested", "both"), scores("both", "merged")
+    assert by_window["nested"] == by_window["both"]
+    assert by_document["merged"] == by_document["both"] != by_window["both"]
+    assert scores("nested", "merged") == "not_scored_by"
+    assert scores("nested", "merged", score_by="window") == "not_scored_by"
+    assert scores("nested", "merged", mode="lexical").keys() == {"nested", "merged"}
+
+
 def test_a_document_of_too_many_windows_is_dead_with_the_reason(
     api: httpx.Client, worker: Child, eventually: Eventually
 ) -> None:
