@@ -46,6 +46,8 @@ class QueryTable:
         self.manifest = manifest
         self._tokenizer = tokenizer
         self._weights = weights
+        # the largest weight
+        self.heaviest = max(weights, default=0.0)
         self._display = piece_display(tokenizer)
         self._words_alone = _reads_words_alone(tokenizer)
 
@@ -81,11 +83,6 @@ class QueryTable:
     @property
     def fingerprint(self) -> str:
         return self.manifest.fingerprint
-
-    @property
-    def heaviest(self) -> float:
-        """The largest weight of the table."""
-        return max(self._weights)
 
     def weight(self, piece_id: int) -> float:
         """The weight of a vocabulary id; 0 for one that the table does not have."""

@@ -45,6 +45,12 @@ def test_decay_and_rarity() -> None:
     assert carried_pieces({}, turns, TOP, Memory(1.0, 0.0, 0.0), 10).weights == {3: 10.0, 9: 8.0, 4: 5.0}
 
 
+def test_what_would_weigh_next_to_nothing_is_left_out() -> None:
+    share = carried_pieces({9: 10.0}, [{1: 10.0, 2: 0.9}], TOP, Memory(0.5, 0.5, 0.0), 10)
+    assert share.weights == {1: 5.0}
+    assert carried_words("now", ["rare common"], {"rare": 0.9, "common": 0.05}, Memory()).keys() == {"rare"}
+
+
 def test_a_piece_that_was_said_often_counts_where_it_counts_most() -> None:
     assert carried_pieces({}, [{1: 10.0}, {1: 10.0}], TOP, Memory(0.5, 0.5, 0.0), 10).weights == {1: 5.0}
 
