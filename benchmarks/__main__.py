@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import (
     api_overhead,
     batch,
+    feedback_cost,
     hybrid_requests,
     ingest_throughput,
     journal_100k,
@@ -27,6 +28,7 @@ ALONE: dict[str, Callable[[list[str]], None]] = {
     "api_overhead": api_overhead.main,
     "batch": batch.main,
     "hybrid_requests": hybrid_requests.main,
+    "feedback_cost": feedback_cost.main,
     "worker_pipeline": worker_pipeline.main,
     "ingest_throughput": ingest_throughput.main,
     "journal_cost": journal_cost.main,

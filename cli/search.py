@@ -30,6 +30,8 @@ def ask(api_url: str | None, index: str, body: dict[str, Any]) -> dict[str, Any]
     path = index_path(index)
     for name in ("query", "mode"):
         utf8(body[name], f"The {name}")
+    for text in (*body.get("like", ()), *body.get("unlike", ()), *body.get("context", {}).get("turns", ())):
+        utf8(text, "An id or a turn")
     with connect(base, timeout=30) as client:
         try:
             return read_answer(client.post(f"{path}/search", json=body))
@@ -51,7 +53,13 @@ def show(answer: dict[str, Any], console: Console) -> None:
         console.print(Text(textwrap.indent(textwrap.fill(shown, 100), "     ")))
         for why in hit.get("why", [])[:8]:
             added = "  (expansion)" if why["expansion"] else ""
+            if "query" not in (why.get("origins") or {"query": 0}):
+                added += f"  from {', '.join(why['origins'])}"
             console.print(Text(f"     {why['contribution']:8.2f}  {why['list']}: {why['piece']}{added}", "cyan"))
+    fed_back = answer.get("feedback")
+    if fed_back is not None:
+        said = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
+        console.print(Text(f"Fed back: {said or 'nothing'}", "dim"))
     reranked = answer.get("rerank")
     if reranked is not None and not reranked["applied"]:
         console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))

@@ -1,5 +1,7 @@
 """Feedback and earlier turns through the API: what moves a query, what is said of it, and what is refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +131,14 @@ def test_documents_that_are_named_move_the_query(animals: httpx.Client, eventual
     eventually(lambda: ask(animals, **liked)["feedback"]["unknown"] == ["cat2"], 10, "the deletion is seen")
     fed = ask(animals, query="late jaguar", mode="hybrid", feedback={"documents": 2, "choose_by": "lexical"})
     assert "late" in fed["feedback"]["without_vector"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "cli.main", "search", "-i", "animals", "--like", "car3", "--like", "late", "--explain",
+         "--after", "a jaguar", "--api", str(animals.base_url)],
+        check=True, capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert "from like" in shown
+    assert "from context" in shown
+    assert "Fed back: liked: car3; without vector: late" in shown
     refused = animals.post(f"{PATH}/search", json={"like": ["late", "nowhere"]})
     assert (refused.status_code, refused.json()["code"]) == (422, "nothing_to_search_by")
 

@@ -63,6 +63,8 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         (["api", "--port", "70000"], "bad_port"),
         (["search", b"\xff", "-i", "x"], "not_utf8"),
         (["search", "words", "-i", b"\xff"], "not_utf8"),
+        (["search", "-i", "x", "--like", b"\xff"], "not_utf8"),
+        (["search", "words", "-i", "x", "--after", b"\xff"], "not_utf8"),
         (["search", "words", "-i", "x", "--api", "nonsense"], "bad_address"),
         (["search", "words", "-i", "x", "--api", "http://h:99999"], "bad_address"),
         (["load", str(ROOT / "README.md"), "-i", b"\xff"], "not_utf8"),
