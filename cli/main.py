@@ -27,37 +27,9 @@ def api(
     serve(host, port)
 
 
-@app.command()
-def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    index: Annotated[str, typer.Option("--index", "-i", help="index to search")],
-    query: Annotated[str, typer.Argument(help="the words to search for; may be left out beside --like")] = "",
-    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
-    size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
-    explain: Annotated[bool, typer.Option("--explain", help="show which pieces matched")] = False,
-    rerank: Annotated[bool, typer.Option("--rerank", help="order the best by the dense vectors of the index")] = False,
-    feedback: Annotated[bool, typer.Option("--feedback", help="search again by what the best documents hold")] = False,
-    like: Annotated[list[str] | None, typer.Option("--like", help="id: more like this document (repeatable)")] = None,
-    unlike: Annotated[list[str] | None, typer.Option("--unlike", help="id: not like this one (repeatable)")] = None,
-    after: Annotated[list[str] | None, typer.Option("--after", help="earlier turns, the oldest first")] = None,
-    json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
-) -> None:
-    """Search an index and show the best passages."""
-    from cli.search import run
-
-    asked = {
-        "rerank": {} if rerank else None,
-        "feedback": {} if feedback else None,
-        "like": like,
-        "unlike": unlike,
-        "context": {"turns": after} if after else None,
-    }
-    body = {"query": query, "mode": mode, "size": size, "explain": explain}
-    run(api_url, index, body | {name: value for name, value in asked.items() if value is not None}, json=json)
-
-
 # Commands of other modules: those modules are light, what they need is imported when a command runs.
 _COMMANDS = (
+    ("search", "cli.search", "search"),
     ("up", "cli.stack", "up"),
     ("down", "cli.stack", "down"),
     ("status", "cli.stack", "status"),

@@ -2,30 +2,84 @@
 
 import json as jsonlib
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
-from rich.console import Console
-from rich.text import Text
+import typer
 
-from cli.api_answers import api_address, away, connect, index_path
-from services.settings import Settings
-from services.web.answers import read_answer, utf8
+from services.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SHOWN_CHARACTERS = 320
+_FORM = {
+    "filter": 'in JSON, as the API takes it: \'{"field": "year", "range": {"gte": 1990}}\'',
+    "sort": "year, year:asc or year:desc; may be repeated",
+    "facet": "what to count: genre, genre:25 (so many values) or printed:month; may be repeated",
+}
 
 
-def run(api_url: str | None, index: str, body: dict[str, Any], *, json: bool) -> None:
-    """Prints the answer. Raises SparsewellError with the API's own code and words."""
+def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
+    index: Annotated[str, typer.Option("--index", "-i", help="index to search")],
+    query: Annotated[
+        str, typer.Argument(help="the words to search for; may be left out beside --like, --filter, …")
+    ] = "",
+    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
+    size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
+    filter: Annotated[str | None, typer.Option(help=_FORM["filter"])] = None,  # noqa: A002 (as in the API)
+    sort: Annotated[list[str] | None, typer.Option(help=_FORM["sort"])] = None,
+    facet: Annotated[list[str] | None, typer.Option(help=_FORM["facet"])] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="show which pieces matched")] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="order the best by the dense vectors of the index")] = False,
+    feedback: Annotated[bool, typer.Option("--feedback", help="search again by what the best documents hold")] = False,
+    like: Annotated[list[str] | None, typer.Option("--like", help="id: more like this document (repeatable)")] = None,
+    unlike: Annotated[list[str] | None, typer.Option("--unlike", help="id: not like this one (repeatable)")] = None,
+    after: Annotated[list[str] | None, typer.Option("--after", help="earlier turns, the oldest first")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+) -> None:
+    """Search an index and show the best passages."""
+    asked = {
+        "rerank": {} if rerank else None,
+        "feedback": {} if feedback else None,
+        "like": like,
+        "unlike": unlike,
+        "context": {"turns": after} if after else None,
+    }
+    body: dict[str, Any] = {"query": query, "mode": mode, "size": size, "explain": explain}
+    body |= {name: value for name, value in asked.items() if value is not None}
+    body |= _selection(filter, sort or [], facet or [])
     answer = ask(api_url, index, body)
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
-    else:
-        show(answer, Console(highlight=False))
+        return
+    from rich.console import Console
+
+    show(answer, Console(highlight=False))
+
+
+def _selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:
+    if filter_json is None and not sort and not facets:
+        return {}
+    from query_api.search.short_form import read_short
+    from services.web.answers import utf8
+
+    for text in (*sort, *facets):
+        utf8(text, "--sort and --facet")
+    try:
+        return read_short(filter_json, sort, facets)
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"--{error.detail}") from None
 
 
 def ask(api_url: str | None, index: str, body: dict[str, Any]) -> dict[str, Any]:
-    """One POST to the search endpoint."""
+    """One POST to the search endpoint. Raises SparsewellError with the API's own code and words."""
+    import httpx
+
+    from cli.api_answers import api_address, away, connect, index_path
+    from services.settings import Settings
+    from services.web.answers import read_answer, utf8
+
     base = api_address(Settings.read(), api_url)
     path = index_path(index)
     for name in ("query", "mode"):
@@ -39,23 +93,28 @@ def ask(api_url: str | None, index: str, body: dict[str, Any]) -> dict[str, Any]
             raise away(base, error) from None
 
 
-def show(answer: dict[str, Any], console: Console) -> None:
-    """Rank, score, title and best passage of each hit; contributions when they were asked for."""
+def show(answer: dict[str, Any], console: "Console") -> None:
+    """Rank, score, title and best passage of each hit; contributions and counts when they were asked for."""
+    from rich.text import Text
+
     if not answer["hits"]:
         console.print("Nothing matches.")
     for rank, hit in enumerate(answer["hits"], 1):
         scores = "  ".join(f"{name} {score:.2f}" for name, score in hit["scores"].items())
         head = Text.assemble((f"{rank:>3}  ", "dim"), (hit.get("title") or hit["id"], "bold"))
-        head.append(f"  {hit['score']:.3f}  ({scores})", "dim")
+        if hit["score"] is not None:
+            head.append(f"  {hit['score']:.3f}  ({scores})", "dim")
         console.print(head)
-        passage = " ".join(hit["passage"]["text"].split())
-        shown = textwrap.shorten(passage, _SHOWN_CHARACTERS, placeholder=" …")
-        console.print(Text(textwrap.indent(textwrap.fill(shown, 100), "     ")))
+        if "passage" in hit:
+            passage = " ".join(hit["passage"]["text"].split())
+            shown = textwrap.shorten(passage, _SHOWN_CHARACTERS, placeholder=" …")
+            console.print(Text(textwrap.indent(textwrap.fill(shown, 100), "     ")))
         for why in hit.get("why", [])[:8]:
             added = "  (expansion)" if why["expansion"] else ""
             if "query" not in (why.get("origins") or {"query": 0}):
                 added += f"  from {', '.join(why['origins'])}"
             console.print(Text(f"     {why['contribution']:8.2f}  {why['list']}: {why['piece']}{added}", "cyan"))
+    _show_counts(answer, console)
     fed_back = answer.get("feedback")
     if fed_back is not None:
         said = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
@@ -66,3 +125,24 @@ def show(answer: dict[str, Any], console: Console) -> None:
     timings = answer["timings_ms"]
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in timings.items() if stage != "total")
     console.print(Text(f"{timings['total']:.1f} ms ({stages})", "dim"))
+
+
+def _show_counts(answer: dict[str, Any], console: "Console") -> None:
+    from rich.text import Text
+
+    if "counted" in answer:
+        what = "that match" if answer["counted"]["among"] == "matches" else "among the candidates"
+        console.print(Text(f"{answer['counted']['documents']:,} documents {what}", "bold"))
+    for field, facet in answer.get("facets", {}).items():
+        buckets = [(_named(bucket), bucket["count"]) for bucket in facet["buckets"]]
+        if facet["other"]:
+            buckets.append(("…", facet["other"]))
+        counts = ", ".join(f"{name} {count:,}" for name, count in buckets)
+        console.print(Text.assemble((f"     {field}: ", "cyan"), counts or "none"))
+
+
+def _named(bucket: dict[str, Any]) -> str:
+    if "range" in bucket:
+        return " ".join(f"{name} {bound}" for name, bound in bucket["range"].items())
+    value = bucket["value"]
+    return value if isinstance(value, str) and value else jsonlib.dumps(value)

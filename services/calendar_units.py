@@ -3,8 +3,6 @@
 from datetime import date
 from typing import Final, Literal, get_args
 
-import numpy as np
-
 from services.moments import DAY, HOUR
 
 Unit = Literal["year", "quarter", "month", "week", "day", "hour"]
@@ -13,6 +11,8 @@ UNITS: Final = get_args(Unit)
 _MONTHS: Final = {"year": 12, "quarter": 3, "month": 1}
 _THURSDAY = 3  # 1970-01-01, counted from Monday
 _EPOCH = date(1970, 1, 1).toordinal()
+# The calendar repeats itself. With an offset a date may lie a day outside of the years that the standard library has.
+_CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 
 
 def stretch(moment: int, unit: Unit) -> tuple[int, int]:
@@ -20,16 +20,17 @@ def stretch(moment: int, unit: Unit) -> tuple[int, int]:
     if unit == "hour":
         first = moment // HOUR * HOUR
         return first, first + HOUR
-    if unit in ("day", "week"):
-        day = moment // DAY
-        length = 1
-        if unit == "week":
-            day, length = day - (day + _THURSDAY) % 7, 7
-        return day * DAY, (day + length) * DAY
-    # numpy counts months before the year 1 as well, which the standard library does not
-    months = int(np.datetime64(moment, "ms").astype("datetime64[M]").astype(np.int64))
+    day = moment // DAY
+    if unit == "day":
+        return day * DAY, (day + 1) * DAY
+    if unit == "week":
+        first = day - (day + _THURSDAY) % 7
+        return first * DAY, (first + 7) * DAY
+    cycle = -1 if day + _EPOCH < 1 else 1 if day + _EPOCH > date.max.toordinal() else 0
+    on = date.fromordinal(day + _EPOCH - cycle * _CYCLE_DAYS)
+    months = on.year * 12 + on.month - 1
     begun = months - months % _MONTHS[unit]
-    return _month(begun), _month(begun + _MONTHS[unit])
+    return _month(begun, cycle), _month(begun + _MONTHS[unit], cycle)
 
 
 def shown(moment: int, unit: Unit) -> str | None:
@@ -41,5 +42,9 @@ def shown(moment: int, unit: Unit) -> str | None:
     return f"{written}T{rest // HOUR:02}:00Z" if unit == "hour" else written
 
 
-def _month(months: int) -> int:
-    return int(np.datetime64(months, "M").astype("datetime64[ms]").astype(np.int64))
+def _month(months: int, cycle: int) -> int:
+    """The first moment of a month, counted from the year 0 of a cycle."""
+    year, month = divmod(months, 12)
+    if year > date.max.year:
+        year, cycle = year - _CYCLE_YEARS, cycle + 1
+    return (date(year, month + 1, 1).toordinal() - _EPOCH + cycle * _CYCLE_DAYS) * DAY

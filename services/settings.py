@@ -80,6 +80,8 @@ class Settings(EnvironmentSettings):
     max_context_turns: int = Field(10, gt=0, description="earlier turns of a conversation")
     max_feedback_documents: int = Field(20, gt=0, description="of a first round; also `like` and `unlike` together")
     max_added_pieces: int = Field(100, gt=0, le=1024, description="that feedback or context adds to a query")
+    max_facets: int = Field(20, ge=1, le=100, description="of one search")
+    max_facet_values: int = Field(1000, ge=1, le=10_000, description="values, or stretches of time, of one facet")
     max_filter_depth: int = Field(8, ge=1, le=50)
     # Each is a clause beside those of the query, of which OpenSearch takes 1,024 together.
     max_filter_conditions: int = Field(100, ge=1, le=500)

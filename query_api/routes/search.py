@@ -9,7 +9,8 @@ from query_api.parts import WithParts
 from query_api.routes.answers import documented, json_answer
 from query_api.search.answer import SearchAnswer
 from query_api.search.pipeline import search
-from query_api.search.request import Mode, SearchRequest
+from query_api.search.request import SearchRequest
+from query_api.search.short_form import SearchAddress
 
 router = APIRouter(prefix="/v1/indexes/{index}/search", tags=["search"])
 _ANSWERS = documented(200, SearchAnswer, 404, 422, 429, 503)
@@ -21,15 +22,5 @@ async def post_search(index: str, request: SearchRequest, parts: WithParts) -> R
 
 
 @router.get("", responses=_ANSWERS, operation_id="search_simply", summary="Search an index from the address bar")
-async def get_search(
-    index: str,
-    parts: WithParts,
-    q: Annotated[str, Query(description="the words of the user")],
-    mode: Mode = "hybrid",
-    size: Annotated[int, Query(ge=1)] = 10,
-    offset: Annotated[int, Query(ge=0)] = 0,
-    cursor: Annotated[str | None, Query(description="`*`, or that of the page before")] = None,
-    explain: bool = False,
-) -> Response:
-    request = SearchRequest(query=q, mode=mode, size=size, offset=offset, cursor=cursor, explain=explain)
-    return json_answer(await search(parts, index, request))
+async def get_search(index: str, said: Annotated[SearchAddress, Query()], parts: WithParts) -> Response:
+    return json_answer(await search(parts, index, said.request()))

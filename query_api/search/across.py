@@ -12,13 +12,14 @@ from query_api.parts import Parts
 from query_api.search.across_form import AcrossRequest
 from query_api.search.across_lists import alike, put_together
 from query_api.search.asked import Asked
+from query_api.search.bodies import needed_source
 from query_api.search.context import remember
 from query_api.search.engine import Engine
 from query_api.search.explain import query_pieces
 from query_api.search.highlight import highlight
 from query_api.search.hits import shaped
 from query_api.search.limits import checked
-from query_api.search.lists import needed_source, one_list, with_sources
+from query_api.search.lists import one_list, with_sources
 from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.pipeline import in_time
@@ -67,6 +68,8 @@ def checked_across(request: AcrossRequest, settings: Settings) -> None:
         raise InvalidInput("too_many_indexes", f"One search may be of {settings.max_indexes} indexes at most.")
     if len(set(request.indexes)) < len(request.indexes):
         raise InvalidInput("repeated_index", "`indexes` names an index twice.")
+    if request.browses:
+        raise InvalidInput("not_across_indexes", "Several indexes are searched with words; `query` is empty.")
     for name in sorted(request.model_fields_set - KNOWN):
         if getattr(request, name) != type(request).model_fields[name].get_default(call_default_factory=True):
             raise InvalidInput("not_across_indexes", f"`{name}` is for a search of one index.")

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from query_api.search.asked import Asked, Found
+from query_api.search.bodies import depth_of, list_body, modes_of, plan
 from query_api.search.engine import Key
-from query_api.search.lists import HYBRID, Ranked, depth_of, hits_of, list_body, plan, shown
+from query_api.search.lists import Ranked, answers_of, shown
 from query_api.search.phases import in_one_phase, too_few
 from services.fusion import fuse
 
@@ -29,7 +30,7 @@ def alike(each: Sequence[Asked], mode: str, size: int) -> list[Asked]:
 async def put_together(each: Sequence[Asked]) -> list[Found]:
     """The ranking that is asked for, best first, without sources: hybrid, or one mode that takes several searches."""
     asked = each[0]
-    modes, depth = HYBRID if asked.request.mode == "hybrid" else (asked.request.mode,), depth_of(asked)
+    modes, depth = modes_of(asked), depth_of(asked)
     if asked.part is not None:
         asked.part.by_place = False  # what is put together here has no place in the engine's order
     searched = await _searched([(mode, one) for mode in modes for one in alike(each, mode, depth)], depth)
@@ -62,12 +63,12 @@ async def _searched(searches: Sequence[tuple[str, Asked]], depth: int) -> list[_
     """All lists at once, and once more those of two phases that found too few."""
     asked = searches[0][1]
     plans = [plan(one, mode, list_body(one, mode, depth, False)) for mode, one in searches]
-    lists = await hits_of(asked, plans)
+    lists = [answer["hits"]["hits"] for answer in await answers_of(asked, plans)]
     if short := [at for at, hits in enumerate(lists) if too_few(plans[at].body, hits)]:
         again = [(searches[at][0], in_one_phase(searches[at][1])) for at in short]
-        found = await hits_of(asked, [plan(one, mode, list_body(one, mode, depth, False)) for mode, one in again])
-        for at, hits in zip(short, found, strict=True):
-            lists[at] = hits
+        found = await answers_of(asked, [plan(one, mode, list_body(one, mode, depth, False)) for mode, one in again])
+        for at, answer in zip(short, found, strict=True):
+            lists[at] = answer["hits"]["hits"]
     return [
         _Searched(
             mode,

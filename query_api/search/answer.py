@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from query_api.search.request import Mode
 from query_api.search.rerank_form import Reranked
+from query_api.search.selection_form import Among
 
 
 class Passage(BaseModel):
@@ -84,7 +85,7 @@ class Hit(BaseModel):
     """One document."""
 
     id: str
-    score: float
+    score: float | None = Field(description="null where documents were not scored")
     scores: dict[str, float] = Field(description="the document's own score in each list that named it")
     state: str
     title: str | None = None
@@ -136,11 +137,34 @@ class Timings(BaseModel):
 End = Literal["matches", "candidates"]
 
 
+class FacetBucket(BaseModel):
+    """A value, or a range that a filter takes as it is, and how many documents have it."""
+
+    value: str | float | bool | None = None
+    range: dict[str, Any] | None = None
+    count: int
+
+
+class FacetCounts(BaseModel):
+    """Values from the most frequent one, ranges as they were asked for, dates in the order of the calendar."""
+
+    buckets: list[FacetBucket]
+    other: int = Field(description="counts of the values that are not shown, added up")
+    exact: bool = Field(description="false where several shards might count a value higher than is said")
+
+
+class CountedDocuments(BaseModel):
+    """Of which documents the facets are."""
+
+    documents: int
+    among: Among
+
+
 class SearchAnswer(BaseModel):
-    """Hits, best first."""
+    """Hits, best first, or as they were to be sorted. The mode is `browse` where nothing was asked in words."""
 
     index: str
-    mode: Mode
+    mode: Mode | Literal["browse"]
     query: str
     encoder: str = Field(description="fingerprint of the encoder whose vectors were searched")
     hits: list[Hit]
@@ -154,3 +178,5 @@ class SearchAnswer(BaseModel):
     pieces: list[QueryPiece] | None = None
     rerank: Reranked | None = Field(None, description="only where it was asked for")
     feedback: FedBack | None = None
+    facets: dict[str, FacetCounts] | None = None
+    counted: CountedDocuments | None = None

@@ -50,6 +50,14 @@ class Asked:
         """What lists are asked of."""
         return ",".join(self.across) or self.generation.physical
 
+    # What was counted, as the answer shows it.
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> str:
+        """How documents are found: as the request says, or, without words, by looking through them (`browse`)."""
+        return "browse" if self.request.browses else self.request.mode
+
     @property
     def blend(self) -> Blend:
         """The query with its origins, and back: stages that change the one change the other."""
@@ -72,7 +80,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Found:
-    """A document that a list named. `scores` are its own in each list; `source` is None for one that is gone.
+    """A document that a list named. `scores` are its own in each list, none where documents are not scored but sorted;
+    `source` is None for one that is gone.
 
     `index` is the generation that it is of, where several are searched. `fusion` and `explanation` are for those who
     ask why: share and scaled score of each list that was fused, and the engine's own explanation of the keyword score.

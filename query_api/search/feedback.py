@@ -60,7 +60,8 @@ async def _best(asked: Asked, feedback: Feedback, done: FedBack) -> None:
     """A first round, whose best documents are taken for relevant. Of each, the window counts that answers the query
     best: the rest of a long document is about other things.
     """
-    first = replace(asked, request=asked.request.model_copy(update=_first_round(asked, feedback)), part=None)
+    request = asked.request.model_copy(update=_first_round(asked, feedback))
+    first = replace(asked, request=request, part=None, selection=asked.selection.only_filtered())
     sources = await _stored(asked, await (two_lists(first) if first.request.mode == "hybrid" else one_list(first)))
     done["documents"] = _with_vectors(list(sources), sources, done)
     by_id = asked.query.by_id()
@@ -89,6 +90,8 @@ def _first_round(asked: Asked, feedback: Feedback) -> dict[str, Any]:
         "passage": False,
         "explain": False,
         "highlight": False,
+        "facets": None,
+        "sort": [],
     }
 
 

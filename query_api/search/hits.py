@@ -13,7 +13,8 @@ from services.opensearch.journal import read_packed_windows, read_windows
 def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     """A hit of the answer."""
     request = asked.request
-    hit: dict[str, Any] = {"id": one.id, "score": one.score, "scores": one.scores, "state": source["state"]}
+    score = one.score if one.scores else None
+    hit: dict[str, Any] = {"id": one.id, "score": score, "scores": one.scores, "state": source["state"]}
     for name in request.fields:
         # of a single metadata field OpenSearch gives the object around it, with nothing else in it
         shown = "metadata" if name.startswith("metadata.") else name
@@ -22,7 +23,7 @@ def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     if not request.passage and not request.explain:
         return hit
     title, text = source.get("title", ""), source["text"]
-    if request.passage:
+    if request.passage and not request.browses:
         windows = read_packed_windows(source)
         hit["passage"] = best_passage(title, text, windows, asked.query.by_id(), request.query)
         if request.wants_fragments:

@@ -9,10 +9,12 @@ from services.settings import Settings
 
 def checked(request: SearchRequest, settings: Settings) -> None:
     """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
-    `offset_with_cursor`, `candidates_too_many`, `window_too_large`, `rerank_too_many`), and what `checked_context` and
-    `checked_feedback` raise.
+    `offset_with_cursor`, `candidates_too_many`, `window_too_large`, `rerank_too_many`), `bad_sort`, and what
+    `checked_context` and `checked_feedback` raise.
     """
-    if request.query.strip() or not request.like or request.rerank is not None:  # a model reads words
+    looks_through = request.filter is not None or request.facets is not None or bool(request.sort)
+    wordless = bool(request.like) or (looks_through and request.context is None)
+    if request.query.strip() or not wordless or request.rerank is not None:  # a model reads words
         checked_text(request.query, settings)
     if request.context is not None:
         checked_context(request.context, settings)
@@ -33,6 +35,8 @@ def checked(request: SearchRequest, settings: Settings) -> None:
     phases = request.two_phase
     if isinstance(phases, TwoPhaseSearch) and (phases.window or 0) > settings.max_two_phase_window:
         raise InvalidInput("window_too_large", f"`window` may be {settings.max_two_phase_window:,} at most.")
+    if request.rerank is not None and request.sort:
+        raise InvalidInput("bad_sort", "`sort` and `rerank` are two orders: ask for one of them.")
     if request.rerank is not None and request.rerank.top > settings.max_rerank:
         raise InvalidInput("rerank_too_many", f"`rerank.top` may be {settings.max_rerank} at most.")
 

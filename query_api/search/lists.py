@@ -1,59 +1,44 @@
-"""The lists that OpenSearch is asked for: bodies out of a request, and hits out of an answer."""
+"""The lists of a search: what OpenSearch is asked for, and the hits out of its answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic
 
 from query_api.search.asked import Asked, Found
-from query_api.search.engine import whole
-from query_api.search.phases import in_one_phase, phases, too_few
-from query_api.search.request import SearchRequest
+from query_api.search.bodies import (
+    candidates_plan,
+    depth_of,
+    explained,
+    list_body,
+    modes_of,
+    needed_source,
+    plan,
+    words_query,
+)
+from query_api.search.counting import Maker, counting, counts
+from query_api.search.engine import Answer, whole
+from query_api.search.phases import in_one_phase, too_few
+from query_api.search.selection import is_scored
+from query_api.search.sorting import engine_sort, ordered
 from services.fusion import K, fuse, parts
-from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, rescored_by_window, sparse_query
-
-HYBRID = ("sparse", "lexical")
-
-
-def needed_source(request: SearchRequest) -> list[str]:
-    """What must be read of each hit, and no more: texts and vectors are the largest part of an answer."""
-    needed: set[str] = {"state", *request.fields}
-    if request.passage or request.explain:
-        needed |= {"title", "text", "windows"}
-    return sorted(needed)
-
-
-def list_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
-    """The body of one list. Every list of every search is made here, so what holds for all of them stands here."""
-    clauses, left_out = asked.selection.clauses, asked.left_out
-    if mode == "sparse":
-        by = phases(asked, size)
-        search = body(filtered(sparse_query(by.head, asked.score_by), clauses, left_out), size, source, asked.timeout)
-        if by.tail.ids and asked.score_by == "window":
-            search = rescored_by_window(search, asked.query, by.window)
-        elif by.tail.ids:
-            search = rescored(search, by.tail, by.window)
-    else:
-        query = lexical_query(asked.request.query, asked.carried)
-        search = body(filtered(query, clauses, left_out), size, source, asked.timeout)
-    if mode == "lexical" and (asked.request.explain or asked.request.highlight):
-        search["explain"] = True
-    return search
+from services.opensearch.field_values import read_values
+from services.opensearch.queries import Plan, body, filtered
 
 
 async def one_list(asked: Asked) -> list[Found]:
-    """The hits of the one list of a sparse or lexical search, with their sources."""
-    mode, part = asked.request.mode, asked.part
-    search = _one_body(asked)
-    (hits,) = await hits_of(asked, [plan(asked, mode, search)])
-    if too_few(search, hits):
-        (hits,) = await hits_of(asked, [plan(asked, mode, _one_body(in_one_phase(asked)))])
+    """The hits of a search that is one list of the engine's, with their sources."""
+    mode, part = asked.mode, asked.part
+    answer, *counted = await _answers(asked, [_one_plan, *counting(asked)])
+    asked.counts.update(counts(asked, counted))
+    hits: Sequence[dict[str, Any]] = answer["hits"]["hits"]
     if part is not None:
         hits = part.of_list(hits, asked.request.size)
     return [
         Found(
             hit["_id"],
-            hit["_score"],
-            {mode: hit["_score"]},
+            hit["_score"] or 0.0,
+            {} if hit["_score"] is None else {mode: hit["_score"]},
             hit["_source"],
             hit.get("_explanation"),
             index=hit["_index"],
@@ -62,43 +47,42 @@ async def one_list(asked: Asked) -> list[Found]:
     ]
 
 
-def _one_body(asked: Asked) -> dict[str, Any]:
-    search = list_body(asked, asked.request.mode, asked.request.size, needed_source(asked.request))
+def _one_plan(asked: Asked) -> Plan:
+    size, source, chosen = asked.request.size, needed_source(asked.request), asked.selection
+    if chosen.sort or asked.request.browses:
+        # whole, in one phase: OpenSearch does not rescore what is sorted by fields
+        query = filtered(words_query(asked, asked.mode), chosen.clauses, asked.left_out)
+        search = explained(asked, asked.mode, body(query, size, source, asked.timeout))
+        search["sort"] = engine_sort(chosen.sort, scored=is_scored(asked.request))
+    else:
+        search = list_body(asked, asked.mode, size, source)
     if asked.part is not None:
-        asked.part.ask(search, asked.request.size)
-    return search
-
-
-def plan(asked: Asked, mode: str, search: dict[str, Any]) -> Plan:
-    """One list of one index, or of several that are searched alike: BM25 then counts words in all of them."""
-    return Plan(asked.target, search, pooled=bool(asked.across) and mode == "lexical")
-
-
-async def hits_of(asked: Asked, plans: Sequence[Plan]) -> list[Sequence[dict[str, Any]]]:
-    """The hits of each list. Raises for a list that is not whole."""
-    answers = await asked.engine.lists(plans)
-    asked.watch.lap("opensearch")
-    return [whole(answer, asked.watch) for answer in answers]
-
-
-def depth_of(asked: Asked) -> int:
-    """How many hits of each list are fused: as many on every page as on the first."""
-    return asked.part.depth if asked.part is not None else max(asked.request.candidates, asked.request.size)
+        asked.part.ask(search, size)
+    return plan(asked, asked.mode, search)
 
 
 async def two_lists(asked: Asked) -> list[Found]:
-    """The fused hits of a hybrid search, best first, without their sources: they are read once it is known of which."""
-    depth = depth_of(asked)
-    bodies = {mode: list_body(asked, mode, depth, False) for mode in HYBRID}
-    lists = dict(zip(HYBRID, await hits_of(asked, [plan(asked, *one) for one in bodies.items()]), strict=True))
-    if too_few(bodies["sparse"], lists["sparse"]):
-        again = list_body(in_one_phase(asked), "sparse", depth, False)
-        (lists["sparse"],) = await hits_of(asked, [plan(asked, "sparse", again)])
+    """The hits of a ranking that is made here, without their sources: they are read once it is known of which.
+
+    Lists are fused (or one is taken as it is), and sorted if the request says by what.
+    """
+    modes, depth, chosen = modes_of(asked), depth_of(asked), asked.selection
+    makers: list[Maker] = [partial(candidates_plan, mode=mode, size=depth) for mode in modes]
+    answers = await _answers(asked, [*makers, *counting(asked, at_hand=True)])
+    listed, counted = answers[: len(modes)], answers[len(modes) :]
+    lists = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, listed, strict=True)}
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
-    fused = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())
+    if len(modes) > 1:
+        ranking = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())
+    else:
+        ranking = list(scores[modes[0]].items())
+    if chosen.sort:
+        values = {hit["_id"]: read_values(hit, chosen.columns) for hits in lists.values() for hit in hits}
+        ranking = ordered(ranking, chosen.sort, values)
+    asked.counts.update(counts(asked, counted, listed))
     full = any(len(hits) == depth for hits in lists.values())
-    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists["lexical"]}
-    return shown(asked, fused, Ranked(scores, scores, explanations, full))
+    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists.get("lexical", ())}
+    return shown(asked, ranking, Ranked(scores, scores, explanations, full))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +114,26 @@ def shown(asked: Asked, ranking: Sequence[tuple[K, float]], lists: Ranked[K]) ->
         found.append(Found(document, score, own, explanation=why, fusion=by_list, index=index))
     asked.watch.lap("fuse")
     return found
+
+
+async def _answers(asked: Asked, makers: Sequence[Maker]) -> list[Answer]:
+    """The answers to what these make, sent together; once more for lists of two phases that found too few."""
+    plans = [make(asked) for make in makers]
+    found = await answers_of(asked, plans)
+    if short := [at for at, answer in enumerate(found) if too_few(plans[at].body, answer["hits"]["hits"])]:
+        one_phase = in_one_phase(asked)
+        for at, answer in zip(short, await answers_of(asked, [makers[at](one_phase) for at in short]), strict=True):
+            found[at] = answer
+    return found
+
+
+async def answers_of(asked: Asked, plans: Sequence[Plan]) -> list[Answer]:
+    """The answers to lists that are searched at the same time. Raises for a list that is not whole."""
+    answers = list(await asked.engine.lists(plans))
+    asked.watch.lap("opensearch")
+    for answer in answers:
+        whole(answer, asked.watch)
+    return answers
 
 
 async def with_sources(asked: Asked, found: Sequence[Found], source: Sequence[str]) -> None:

@@ -68,7 +68,8 @@ class Place:
 
 def digest(request: SearchRequest, indexes: Sequence[str]) -> str:
     """What makes two requests pages of the same search."""
-    members = request.model_dump(mode="json", exclude=_SHOWN)
+    # (not as JSON: a filter is not read yet, and may hold what has no form in it)
+    members = request.model_dump(exclude=_SHOWN)
     text = json.dumps([list(indexes), members], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -104,7 +105,7 @@ async def _page(
         snapshot = await take(parts.search, physical, kept, near=parts.near)
         parts.held.keep(snapshot, kept)
         depth = max(request.candidates, request.size)
-        part = Part(by_place=request.mode != "hybrid", depth=depth)
+        part = Part(by_place=not request.is_ranked_here, depth=depth)
     else:
         place = Place.read(request.cursor or "", key, asked)
         physical, snapshot = place.physical, Snapshot(place.snapshot, place.shards)

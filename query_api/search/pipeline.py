@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from query_api.parts import Parts
 from query_api.search.asked import Asked
+from query_api.search.bodies import needed_source
 from query_api.search.context import remember
 from query_api.search.engine import Engine
 from query_api.search.explain import query_pieces
@@ -12,7 +13,7 @@ from query_api.search.feedback import feed_back
 from query_api.search.highlight import highlight
 from query_api.search.hits import shaped
 from query_api.search.limits import checked
-from query_api.search.lists import needed_source, one_list, two_lists, with_sources
+from query_api.search.lists import one_list, two_lists, with_sources
 from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.query_vector import query_vector
@@ -30,7 +31,7 @@ async def search(parts: Parts, index: str, request: SearchRequest, engine: Engin
     `engine`: one that is shared with other searches; None: the process's own.
     """
     checked(request, parts.settings)
-    if not request.query.strip():
+    if request.like and not request.query.strip():
         # More like these documents: without words there is no keyword list to ask for, and the answer says so.
         request = request.model_copy(update={"mode": "sparse"})
 
@@ -82,25 +83,25 @@ async def _search(
     watch.lap("encode")
     if request.asks_for_feedback:
         await feed_back(asked)
-    lists = two_lists if request.mode == "hybrid" else one_list
+    lists = two_lists if request.is_ranked_here else one_list
     reranking = None
     if request.rerank is not None:
         found, reranking = await reranked(asked, request.rerank, lists)
     else:
         found = await lists(asked)
-    if request.mode == "hybrid" or reranking is not None:
+    if request.is_ranked_here or reranking is not None:
         await with_sources(asked, found, needed_source(request))
     there = [(one, one.source) for one in found if one.source is not None]
     hits = [shaped(asked, one, source) for one, source in there]
-    if request.highlight:
+    if request.highlight and not request.browses:
         await highlight(asked, there, hits)
     answer: Answer = {
         "index": generation.index,
-        "mode": request.mode,
+        "mode": asked.mode,
         "query": request.query,
         "encoder": generation.encoder.fingerprint,
         "hits": hits,
-    }
+    } | asked.counts
     if reranking is not None:
         answer["rerank"] = reranking
     if request.explain:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from query_api.search.feedback_request import Context, Example, Feedback
 from query_api.search.filter_form import FilterJson
 from query_api.search.rerank_form import Rerank
+from query_api.search.selection_form import Among, Facet, SortKey
 from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
 from services.index_spec import ScoreBy
 
@@ -81,7 +82,7 @@ class SearchRequest(BaseModel):
 
     query: str = Field(
         "",
-        description="the words of the user, as they are; may be empty beside `like`",
+        description="the words of the user, as they are; may be empty beside `like`, `filter`, `facets` or `sort`",
         examples=["make a temporary folder"],
     )
     mode: Mode = Field("hybrid", description="meaning (sparse), keywords (lexical), or both fused (hybrid)")
@@ -123,6 +124,36 @@ class SearchRequest(BaseModel):
         description="stored fields to return: `title`, `text`, `metadata`, or `metadata.NAME` for one of the metadata",
     )
     filter: FilterJson = Field(None, description="which documents may be found, by their declared metadata")
+    facets: dict[str, Facet] | None = Field(
+        None, description="what to count, by field; an empty object counts the documents alone"
+    )
+    sort: list[SortKey] = Field(default=[], description="order of the hits; none: by score, the best first")
+    among: Among | None = Field(
+        None,
+        description="what is counted and sorted: all that match (the default without words and for lexical), or the "
+        "`candidates` best (the default for sparse and hybrid)",
+    )
+
+    @property
+    def browses(self) -> bool:
+        """Whether documents are looked through: all that the filter leaves, with nothing that makes one the better."""
+        return not self.query.strip() and not self.like
+
+    @property
+    def chosen_among(self) -> Among:
+        """What is counted and sorted: most documents share some piece with a question, so all that match say little."""
+        if self.browses:
+            return "matches"
+        return self.among or ("matches" if self.mode == "lexical" else "candidates")
+
+    @property
+    def is_ranked_here(self) -> bool:
+        """Whether the ranking is a list that is made here, and not an order in which the engine can go on."""
+        if self.browses:
+            return False
+        if self.sort:
+            return self.chosen_among == "candidates"
+        return self.mode == "hybrid"
 
     @property
     def asks_for_feedback(self) -> bool:

@@ -48,7 +48,7 @@ def filtered(query: dict[str, Any], clauses: Sequence[dict[str, Any]], left_out:
     """
     if not clauses and not left_out:
         return query
-    around = query["bool"] | {"minimum_should_match": 1} if "bool" in query else {"must": [query]}
+    around = query["bool"] | {"minimum_should_match": 1} if "should" in query.get("bool", {}) else {"must": [query]}
     if clauses:
         around["filter"] = list(clauses)
     if left_out:

@@ -7,9 +7,18 @@ import pytest
 
 from services.opensearch.client import SyncSearch
 from services.settings import Settings
+from tests.congruence import shelf
+from tests.congruence.node_index import NodeIndex
 
 
 @pytest.fixture(scope="session")
 def search_client(opensearch_url: str) -> Iterator[SyncSearch]:
     with closing(SyncSearch(Settings(opensearch_url=opensearch_url))) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def shelf_index(search_client: SyncSearch) -> Iterator[NodeIndex]:
+    """The documents of `shelf` with their metadata."""
+    with shelf.filled_index(search_client) as index:
+        yield index

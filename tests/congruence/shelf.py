@@ -4,14 +4,21 @@ Nothing of the service's own reading of filters is used: dates come with the mom
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
 
+from services import versions
 from services.index_spec import FieldType
+from services.opensearch.bulk import Outcome, write
+from services.opensearch.client import SyncSearch
+from services.opensearch.generations import refresh_call
+from services.opensearch.journal import PENDING, EncodedWindow, Stored, encoded_write, tombstone
+from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, vector
 
 FIELDS: dict[str, FieldType] = {
     "genre": "keyword", "code": "keyword", "year": "number", "price": "number", "printed": "date", "lent": "boolean",
@@ -99,6 +106,10 @@ def documents(count: int, seed: int = 2) -> dict[str, dict[str, Any]]:
                     metadata[field] = [one() for _ in range(chosen.randrange(2, 4))]
         found[f"d{number}"] = metadata
     return found
+
+
+DOCUMENTS = documents(700)
+TEXT = "a common word"
 
 
 def values(metadata: dict[str, Any], field: str) -> list[Any]:
@@ -201,3 +212,22 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
         )
 
     return st.recursive(_conditions(), grown, max_leaves=10)
+
+
+@contextmanager
+def filled_index(client: SyncSearch) -> Iterator[NodeIndex]:
+    """Two shards, several segments, tombstones between the documents; every other document has the piece 6."""
+    with fresh_index(client, shards=2, fields=FIELDS) as made:
+        writes = []
+        for number, (name, metadata) in enumerate(DOCUMENTS.items()):
+            source = {"text": TEXT, "state": PENDING, "job": "shelf", "version": 1, "metadata": metadata}
+            windows = [EncodedWindow(0, len(TEXT), vector({5 + number % 2: 1.0 + number}))]
+            writes.append(encoded_write(made.generation, Stored(name, versions.raw(1), source), windows))
+            if number % 10 == 0:
+                gone = tombstone(made.generation, f"gone{number}", 1)
+                writes.append(replace(gone, alias=made.generation.write_alias))
+        for start in range(0, len(writes), 250):
+            verdicts = write(client, writes[start : start + 250], 4 * 1024**2, SECONDS)
+            assert {verdict.outcome for verdict in verdicts} == {Outcome.STORED}
+            client.send(refresh_call(made.generation.physical))
+        yield made

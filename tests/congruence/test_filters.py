@@ -1,67 +1,39 @@
 """Filters on a real node find exactly the documents that satisfy them, one looked at after the other."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from services import versions
 from services.errors import InvalidInput
 from services.filters.reading import FilterLimits, read_filter
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import SyncSearch
 from services.opensearch.filter_clauses import ALIVE, filter_clauses
-from services.opensearch.generations import refresh_call
-from services.opensearch.journal import PENDING, EncodedWindow, Stored, encoded_write, tombstone
 from services.opensearch.queries import filtered, lexical_query, sparse_query
 from tests.congruence import shelf
-from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, query_vector, vector
+from tests.congruence.node_index import NodeIndex, query_vector
 
-COUNT = 700
 LIMITS = FilterLimits(depth=20, conditions=200, values=500)
-DOCUMENTS = shelf.documents(COUNT)
-TEXT = "a common word"
+DOCUMENTS = shelf.DOCUMENTS
 EVERYTHING: dict[str, Any] = {"match_all": {}}
 LEXICAL, SPARSE = lexical_query("word"), sparse_query(query_vector({6: 2.0}))
 
 
-@pytest.fixture(scope="module")
-def index(search_client: SyncSearch) -> Iterator[NodeIndex]:
-    """Two shards, several segments, tombstones between the documents; every other document has the piece 6."""
-    with fresh_index(search_client, shards=2, fields=shelf.FIELDS) as made:
-        writes = []
-        for number, (name, metadata) in enumerate(DOCUMENTS.items()):
-            source = {"text": TEXT, "state": PENDING, "job": "filters", "version": 1, "metadata": metadata}
-            windows = [EncodedWindow(0, len(TEXT), vector({5 + number % 2: 1.0 + number}))]
-            writes.append(encoded_write(made.generation, Stored(name, versions.raw(1), source), windows))
-            if number % 10 == 0:
-                gone = tombstone(made.generation, f"gone{number}", 1)
-                writes.append(replace(gone, alias=made.generation.write_alias))
-        for start in range(0, len(writes), 250):
-            verdicts = write(search_client, writes[start : start + 250], 4 * 1024**2, SECONDS)
-            assert {verdict.outcome for verdict in verdicts} == {Outcome.STORED}
-            search_client.send(refresh_call(made.generation.physical))
-        yield made
-
-
 def found(index: NodeIndex, *queries: dict[str, Any]) -> list[dict[str, float]]:
-    lists = index.ask(queries, 2 * COUNT)
+    lists = index.ask(queries, 2 * len(DOCUMENTS))
     assert all(len({name for name, _ in hits}) == len(hits) for hits in lists)
     return [dict(hits) for hits in lists]
 
 
 @pytest.fixture(scope="module")
-def unfiltered(index: NodeIndex) -> dict[str, float]:
-    return found(index, SPARSE)[0]
+def unfiltered(shelf_index: NodeIndex) -> dict[str, float]:
+    return found(shelf_index, SPARSE)[0]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(st.lists(shelf.filters(), min_size=8, max_size=8))
 def test_a_filter_finds_exactly_what_satisfies_it(
-    index: NodeIndex, unfiltered: dict[str, float], some: list[dict[str, Any]]
+    shelf_index: NodeIndex, unfiltered: dict[str, float], some: list[dict[str, Any]]
 ) -> None:
     """Eight filters a request, each alone and with a list of either kind."""
     read = []
@@ -71,7 +43,7 @@ def test_a_filter_finds_exactly_what_satisfies_it(
         except InvalidInput as error:
             # as it says, no document satisfies that range (though a `not` around it may)
             assert error.code == "contradictory_range"
-    lists = found(index, *(query for _, clauses in read for query in _queries(clauses)))
+    lists = found(shelf_index, *(query for _, clauses in read for query in _queries(clauses)))
     for (written, _), alone, lexical, sparse in zip(read, lists[::3], lists[1::3], lists[2::3], strict=True):
         expected = {name for name, metadata in DOCUMENTS.items() if shelf.holds(written, name, "encoded", metadata)}
         assert alone.keys() == expected, written
@@ -87,9 +59,9 @@ def test_without_a_filter_the_query_is_what_it_was() -> None:
     assert filtered(LEXICAL, filter_clauses(None)) is LEXICAL
 
 
-def test_a_filter_alone_never_finds_a_tombstone(index: NodeIndex) -> None:
+def test_a_filter_alone_never_finds_a_tombstone(shelf_index: NodeIndex) -> None:
     for written in ({"not": {"field": "genre", "is": "poem"}}, {"field": "genre", "exists": False}):
         clauses = filter_clauses(read_filter(written, shelf.FIELDS, LIMITS))
-        all_of_them, alive = found(index, filtered(EVERYTHING, clauses), filtered(EVERYTHING, [*clauses, ALIVE]))
+        all_of_them, alive = found(shelf_index, filtered(EVERYTHING, clauses), filtered(EVERYTHING, [*clauses, ALIVE]))
         assert any(name.startswith("gone") for name in all_of_them)
         assert alive.keys() <= DOCUMENTS.keys()

@@ -151,7 +151,7 @@ SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"query": "x" * 100_000}, "query_too_long"),
     ({"query": "a b " * 700}, "query_too_long"),
     ({"query": " "}, "empty_query"),
-    ({}, "invalid_request"),
+    ({}, "empty_query"),
     ({"query": 5}, "invalid_request"),
     ({"query": "x", "mode": "dense"}, "invalid_request"),
     ({"query": "x", "size": 0}, "invalid_request"),

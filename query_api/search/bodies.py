@@ -1,0 +1,82 @@
+"""The bodies of the lists that OpenSearch is asked for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from query_api.search.asked import Asked
+from query_api.search.phases import phases
+from query_api.search.request import SearchRequest
+from services.opensearch.field_values import value_columns
+from services.opensearch.filter_clauses import ALIVE, Clause
+from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, rescored_by_window, sparse_query
+
+HYBRID = ("sparse", "lexical")
+
+
+def needed_source(request: SearchRequest) -> list[str]:
+    """What must be read of each hit, and no more: texts and vectors are the largest part of an answer."""
+    needed: set[str] = {"state", *request.fields}
+    if request.passage or request.explain:
+        needed |= {"title", "text", "windows"}
+    return sorted(needed)
+
+
+def modes_of(asked: Asked) -> tuple[str, ...]:
+    """The lists that candidates are taken of."""
+    return HYBRID if asked.mode == "hybrid" else (asked.mode,)
+
+
+def depth_of(asked: Asked) -> int:
+    """How many hits of each list are candidates: as many on every page as on the first."""
+    return asked.part.depth if asked.part is not None else max(asked.request.candidates, asked.request.size)
+
+
+def plan(asked: Asked, mode: str, search: dict[str, Any]) -> Plan:
+    """One list of one index, or of several that are searched alike: BM25 then counts words in all of them."""
+    return Plan(asked.target, search, pooled=bool(asked.across) and mode == "lexical")
+
+
+def words_query(asked: Asked, mode: str) -> Clause:
+    """All documents that match the words of a search; in the mode `browse` all there are."""
+    match mode:
+        case "sparse":
+            return sparse_query(asked.query, asked.score_by)
+        case "lexical":
+            return lexical_query(asked.request.query, asked.carried)
+        case "hybrid":
+            return {"bool": {"should": [words_query(asked, each) for each in HYBRID]}}
+    return ALIVE
+
+
+def list_body(
+    asked: Asked, mode: str, size: int, source: Sequence[str] | bool, clauses: Sequence[Clause] | None = None
+) -> dict[str, Any]:
+    """The body of one list by score. Every such list of every search is made here, so what holds for all of them
+    stands here. `clauses`: of another filter than the request's.
+    """
+    clauses, left_out = asked.selection.clauses if clauses is None else clauses, asked.left_out
+    if mode == "sparse":
+        by = phases(asked, size)
+        search = body(filtered(sparse_query(by.head, asked.score_by), clauses, left_out), size, source, asked.timeout)
+        if by.tail.ids and asked.score_by == "window":
+            search = rescored_by_window(search, asked.query, by.window)
+        elif by.tail.ids:
+            search = rescored(search, by.tail, by.window)
+    else:
+        search = body(filtered(words_query(asked, mode), clauses, left_out), size, source, asked.timeout)
+    return explained(asked, mode, search)
+
+
+def explained(asked: Asked, mode: str, search: dict[str, Any]) -> dict[str, Any]:
+    """With the engine's explanation of keyword scores, where somebody asks why."""
+    if mode == "lexical" and (asked.request.explain or asked.request.highlight):
+        search["explain"] = True
+    return search
+
+
+def candidates_plan(asked: Asked, mode: str, size: int, clauses: Sequence[Clause] | None = None) -> Plan:
+    """A list of which nothing is shown as it is: ids and scores, and the values that are sorted and counted by."""
+    search = list_body(asked, mode, size, False, clauses)
+    if asked.selection.columns:
+        search["docvalue_fields"] = value_columns(asked.selection.columns)
+    return plan(asked, mode, search)

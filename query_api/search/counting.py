@@ -1,0 +1,124 @@
+"""What is asked of OpenSearch to count facets beside the hits of a search, and what is read out of the answers.
+
+Among all that matches, one search without hits and scores counts in the engine. Among candidates, the lists that hits
+are taken of bring the values along, and they are counted here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from query_api.search.asked import Asked
+from query_api.search.bodies import candidates_plan, depth_of, modes_of, plan, words_query
+from query_api.search.engine import Answer
+from query_api.search.facet_counts import aggregation, counted, read_aggregation
+from query_api.search.facets import Counted
+from query_api.search.selection import Selection
+from services.filters.tree import Filter, without
+from services.opensearch.field_values import Values, read_values
+from services.opensearch.filter_clauses import Clause, filter_clauses
+from services.opensearch.queries import Plan, body, filtered
+
+Maker = Callable[[Asked], Plan]
+
+_ALL = "_all"  # no field is called so
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Facets that count the same documents: those that these clauses leave."""
+
+    clauses: tuple[Clause, ...]
+    facets: tuple[Counted, ...]
+
+
+def groups(selection: Selection) -> list[Group]:
+    """The facets by what they count; first those under the whole filter, which may be none."""
+    by_filter: dict[Filter | None, list[Counted]] = {selection.filter: []}
+    for facet in selection.facets or ():
+        by_filter.setdefault(_filter_of(facet, selection.filter), []).append(facet)
+    return [Group(tuple(filter_clauses(tree)), tuple(facets)) for tree, facets in by_filter.items()]
+
+
+def count_among_matches(query: Clause, selection: Selection, timeout: float) -> dict[str, Any]:
+    """The body of a search that counts facets over all that matches `query` and the filter.
+
+    What all groups demand narrows the search; what only some demand stands before their counts.
+    """
+    some = groups(selection)
+    shared = [one for one in some[0].clauses if all(one in group.clauses for group in some)]
+    counts: dict[str, Any] = {}
+    for group in some:
+        own = [one for one in group.clauses if one not in shared]
+        inner = {facet.field: aggregation(facet) for facet in group.facets}
+        if not own:
+            counts |= inner
+            continue
+        if group is some[0]:
+            inner[_ALL] = {"filter": {"match_all": {}}}
+        counts |= {name: {"filter": {"bool": {"filter": own}}, "aggs": {name: one}} for name, one in inner.items()}
+    return body(filtered(query, shared), 0, False, timeout) | {"track_total_hits": True, "aggs": counts}
+
+
+def read_among_matches(answer: Mapping[str, Any], selection: Selection, most: int) -> dict[str, Any]:
+    """`facets` and `counted` of an answer. Raises InvalidInput (`facet_too_fine`)."""
+    # a count that stood behind clauses of its own is one level deeper
+    counts = {name: one.get(name, one) for name, one in answer.get("aggregations", {}).items()}
+    facets = {facet.field: read_aggregation(facet, counts[facet.field], most) for facet in selection.facets or ()}
+    documents = counts[_ALL]["doc_count"] if _ALL in counts else answer["hits"]["total"]["value"]
+    return {"facets": facets, "counted": {"documents": documents, "among": "matches"}}
+
+
+def read_among_candidates(
+    found: Sequence[tuple[Group, Mapping[str, Values]]], selection: Selection, most: int
+) -> dict[str, Any]:
+    """The same of candidates: each group with the values of its documents, by id, the whole filter's first."""
+    counts = {
+        facet.field: counted(facet, list(documents.values()), most)
+        for group, documents in found
+        for facet in group.facets
+    }
+    facets = {facet.field: counts[facet.field] for facet in selection.facets or ()}
+    return {"facets": facets, "counted": {"documents": len(found[0][1]), "among": "candidates"}}
+
+
+def _filter_of(facet: Counted, tree: Filter | None) -> Filter | None:
+    return without(tree, facet.field) if facet.ignore_own_filter else tree
+
+
+def counting(asked: Asked, *, at_hand: bool = False) -> list[Maker]:
+    """What is sent beside the hits to count facets; `at_hand`: the hits themselves are the candidates."""
+    chosen = asked.selection
+    if chosen.facets is None:
+        return []
+    if asked.request.chosen_among == "matches":
+        query = filtered(words_query(asked, asked.mode), (), asked.left_out)
+        return [lambda asked: plan(asked, asked.mode, count_among_matches(query, chosen, asked.timeout))]
+    return [
+        partial(_counted_plan, mode=mode, size=depth_of(asked), clauses=group.clauses)
+        for group in groups(chosen)[at_hand:]
+        for mode in modes_of(asked)
+    ]
+
+
+def counts(asked: Asked, answers: Sequence[Answer], at_hand: Sequence[Answer] = ()) -> dict[str, Any]:
+    """`facets` and `counted` of the answer, out of the answers to what `counting` made."""
+    chosen, most = asked.selection, asked.parts.settings.max_facet_values
+    if chosen.facets is None:
+        return {}
+    if asked.request.chosen_among == "matches":
+        return read_among_matches(answers[0], chosen, most)
+    lists = iter([*at_hand, *answers])
+    documents = []
+    for group in groups(chosen):
+        some = [next(lists)["hits"]["hits"] for _ in modes_of(asked)]
+        values = {hit["_id"]: read_values(hit, chosen.columns) for hits in some for hit in hits}
+        documents.append((group, values))
+    return read_among_candidates(documents, chosen, most)
+
+
+def _counted_plan(asked: Asked, mode: str, size: int, clauses: Sequence[Clause]) -> Plan:
+    made = candidates_plan(asked, mode, size, clauses)
+    made.body.pop("explain", None)
+    return made

@@ -1,0 +1,84 @@
+"""The order of what was found: by fields, documents without a value last, equal ones by score."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from query_api.search.selection_form import SortKey
+from services.errors import InvalidInput
+from services.filters.reading import kind_of
+from services.index_spec import FieldType
+from services.opensearch.field_values import Values
+from services.opensearch.filter_clauses import path
+
+SCORE: Final = "_score"
+MAX_KEYS = 5
+# In which documents are shown that nothing was asked about: the latest first.
+LATEST: Final[Mapping[str, Any]] = {"ingested_at": "desc"}
+# The order of equals is the same at every request: a sequence number is unique in a shard.
+_TIE: Final[Mapping[str, Any]] = {"_seq_no": "asc"}
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """A key that fits the index; `kind` is None for the score."""
+
+    field: str
+    kind: FieldType | None
+    descending: bool
+
+
+def checked_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scored: bool) -> tuple[By, ...]:
+    """The keys, held against the index; `scored`: whether documents have a score to be sorted by.
+
+    Raises InvalidInput (`bad_sort`, `undeclared_metadata`).
+    """
+    if len(keys) > MAX_KEYS:
+        raise InvalidInput("bad_sort", f"`sort` takes {MAX_KEYS} keys at most.")
+    if len({key.field for key in keys}) < len(keys):
+        raise InvalidInput("bad_sort", "`sort` names a field twice.")
+    return tuple(_checked(key, fields, f"sort[{n}]", scored) for n, key in enumerate(keys))
+
+
+def _checked(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: bool) -> By:
+    if key.field == SCORE:
+        if not scored:
+            raise InvalidInput("bad_sort", f"{where}: these documents have no score to be sorted by.", where=where)
+        return By(SCORE, None, key.order != "asc")
+    kind = kind_of(key.field, fields, where)
+    if kind == "text":
+        what = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
+        raise InvalidInput("bad_sort", what, where=where)
+    return By(key.field, kind, key.order == "desc")
+
+
+def engine_sort(keys: Sequence[By], *, scored: bool) -> list[Mapping[str, Any]]:
+    """The order as OpenSearch is asked for it."""
+    found = [_engine_key(key) for key in keys]
+    if not scored:
+        found.append(LATEST)
+    elif all(key.kind is not None for key in keys):
+        found.append({SCORE: "desc"})
+    return [*found, _TIE]
+
+
+def _engine_key(key: By) -> Mapping[str, Any]:
+    order = "desc" if key.descending else "asc"
+    return {SCORE: order} if key.kind is None else {path(key.field): {"order": order, "missing": "_last"}}
+
+
+def ordered(
+    found: Sequence[tuple[str, float]], keys: Sequence[By], values: Mapping[str, Values]
+) -> list[tuple[str, float]]:
+    """Documents and their scores in that order, as OpenSearch would sort them; equal ones stay as they came."""
+    in_order = list(found)
+    for key in reversed(keys):
+        if key.kind is None:
+            in_order.sort(key=lambda one: one[1], reverse=key.descending)
+            continue
+        pick = max if key.descending else min
+        has = {name: pick(listed) for name, _ in in_order if (listed := values[name].get(key.field))}
+        present = [one for one in in_order if one[0] in has]
+        present.sort(key=lambda one: has[one[0]], reverse=key.descending)
+        in_order = present + [one for one in in_order if one[0] not in has]
+    return in_order
