@@ -17,7 +17,26 @@ def interpolated(
     Both scores are min-max scaled within these documents: (1 - weight) x the list's + weight x the opinion's. A
     document without an opinion keeps its place as far as that goes: the list's score stands in for the missing one.
     """
-    own = min_max(dict(found))
-    other = min_max({name: opinion[name] for name in own if name in opinion})
+    own, other = _scaled(found, opinion)
     scores = {name: (1 - weight) * score + weight * other.get(name, score) for name, score in own.items()}
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def parts(
+    found: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Of each document, share and scaled score of the list and of the opinion: `interpolated` adds the products.
+
+    For explanations: the scaling is done again, by those who ask only.
+    """
+    own, other = _scaled(found, opinion)
+    return {
+        name: {"list": (1 - weight, score), "opinion": (weight, other.get(name, score))} for name, score in own.items()
+    }
+
+
+def _scaled(
+    found: Sequence[tuple[str, float]], opinion: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    own = min_max(dict(found))
+    return own, min_max({name: opinion[name] for name in own if name in opinion})

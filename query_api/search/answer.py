@@ -37,8 +37,8 @@ class Why(BaseModel):
     origins: Origins | None = Field(None, description="what each origin of the query weight contributed")
 
 
-class FusedPart(BaseModel):
-    """What a list gave to a fused score: its share of the weights times the document's score on the common scale."""
+class ScorePart(BaseModel):
+    """What a list, or an opinion, gave to a score: its share of the weights times its score on the common scale."""
 
     share: float
     scaled: float
@@ -94,9 +94,14 @@ class Hit(BaseModel):
     passage: Passage | None = None
     highlight: Highlight | None = None
     why: list[Why] | None = None
-    fusion: dict[str, FusedPart] | None = Field(
+    fusion: dict[str, ScorePart] | None = Field(
         None,
         description="hybrid, explained: by list; the contributions add up to `score`, a list that is missing gave 0",
+    )
+    reranking: dict[str, ScorePart] | None = Field(
+        None,
+        description="reranked, explained: of the `list` (its own score; hybrid: the fused one) and of the `opinion` "
+        "(for a document without one the list's stands in); the contributions add up to `score`",
     )
 
 

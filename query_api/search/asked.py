@@ -93,4 +93,5 @@ class Found:
     source: Source | None = None
     explanation: Mapping[str, Any] | None = field(default=None, repr=False)
     fusion: Mapping[str, tuple[float, float]] | None = None
+    reranking: Mapping[str, tuple[float, float]] | None = None
     index: str = ""

@@ -91,8 +91,8 @@ def term_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
     return shares
 
 
-def fusion_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """By list: its share of the weights, the document's scaled score, and their product. The products add up."""
+def sum_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """By what was added: its share of the weights, the document's scaled score, and their product, which add up."""
     return {
         name: {"share": share, "scaled": scaled, "contribution": share * scaled}
         for name, (share, scaled) in parts.items()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from query_api.search.asked import Asked, Found, Source
-from query_api.search.explain import common_pieces, fusion_why, lexical_why, sparse_why
+from query_api.search.explain import common_pieces, lexical_why, sparse_why, sum_why
 from query_api.search.passages import best_passage
 from query_api.search.text_fragment import text_fragment
 from services.documents import joined_text
@@ -31,7 +31,9 @@ def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     if request.explain:
         hit["why"] = _why(asked, one, source, joined_text(title, text))
         if one.fusion is not None:
-            hit["fusion"] = fusion_why(one.fusion)
+            hit["fusion"] = sum_why(one.fusion)
+        if one.reranking is not None:
+            hit["reranking"] = sum_why(one.reranking)
     return hit
 
 

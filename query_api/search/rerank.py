@@ -13,7 +13,7 @@ from query_api.search.rerank_form import Rerank
 from services.dense_form import DenseIdentity
 from services.dense_vectors import Dense, StoredVectors, moved
 from services.errors import BackendUnavailable, InvalidInput
-from services.interpolation import interpolated
+from services.interpolation import interpolated, parts
 from services.model_client import ModelClient
 from services.opensearch.journal import read_packed_windows
 from services.opensearch.queries import Plan, stored_vectors_body
@@ -40,7 +40,7 @@ async def reranked(asked: Asked, rerank: Rerank, lists: Lists) -> tuple[list[Fou
     wanted, part = asked.request.size, asked.part
     # The same list for every page, deep enough to be reranked; texts are read of what is left in the end.
     depth = max(rerank.top, wanted if part is None else part.depth)
-    narrow = {"size": depth, "fields": [], "passage": False, "highlight": False}
+    narrow = {"size": depth, "fields": [], "passage": False}
     deep = replace(asked, part=None, request=asked.request.model_copy(update=narrow))
 
     def shown(found: Sequence[Found]) -> list[Found]:
@@ -60,6 +60,11 @@ async def reranked(asked: Asked, rerank: Rerank, lists: Lists) -> tuple[list[Fou
     finally:
         embedding.cancel()
         asked.watch.lap("rerank")
+    if asked.request.explain:
+        top = found[: rerank.top]
+        by_id = parts([(one.id, one.score) for one in top], opinion, rerank.weight)
+        for one in top:
+            one.reranking = by_id[one.id]
     return shown(_in_order(found, rerank, opinion)), _said(rerank, len(opinion))
 
 

@@ -108,6 +108,28 @@ def test_the_best_are_ordered_by_both_scores(notes: httpx.Client, model_process:
     assert "rerank" not in plain
 
 
+@pytest.mark.parametrize("mode", ["sparse", "hybrid"])
+def test_a_reranked_score_is_explained_and_its_words_are_marked(
+    notes: httpx.Client, model_process: uvicorn.Server, mode: str
+) -> None:
+    asked = {"mode": mode, "explain": True, "highlight": True}
+    plain = {hit["id"]: hit for hit in search(notes, **asked)["hits"]}
+    reranked = search(notes, rerank={"top": 3, "weight": 0.6}, **asked)["hits"]
+    assert sum("reranking" in hit for hit in reranked) == 3
+    for hit in reranked:
+        same = plain[hit["id"]]
+        assert hit["highlight"] == same["highlight"]
+        assert hit["why"] == same["why"]
+        assert hit.get("fusion") == same.get("fusion")
+        assert "reranking" not in same
+        parts = hit.get("reranking")
+        if parts is None:
+            assert hit["score"] == same["score"]
+            continue
+        assert {name: part["share"] for name, part in parts.items()} == {"list": 0.4, "opinion": 0.6}
+        assert sum(part["contribution"] for part in parts.values()) == pytest.approx(hit["score"], rel=1e-12)
+
+
 def test_only_the_top_is_scored_and_the_size_stays(notes: httpx.Client, model_process: uvicorn.Server) -> None:
     plain = [hit["id"] for hit in search(notes)["hits"]]
     found = search(notes, rerank={"top": 2, "weight": 1.0})
