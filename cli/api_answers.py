@@ -9,7 +9,7 @@ import httpx
 from services.addresses import http_address
 from services.errors import BackendUnavailable, InvalidInput
 from services.settings import Settings
-from services.web.answers import checked_address, utf8
+from services.web.answers import checked_address, read_answer, utf8
 
 
 def api_address(settings: Settings, given: str | None) -> str:
@@ -33,6 +33,30 @@ def away(base: str, error: Exception) -> BackendUnavailable:
         "api_unavailable",
         f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or name it with --api.",
     )
+
+
+class Door:
+    """One of an index's doors of the API. Raises SparsewellError with the API's own code and words."""
+
+    def __init__(self, api_url: str | None, index: str, name: str) -> None:
+        self._base = api_address(Settings.read(), api_url)
+        self._path = f"{index_path(index)}/{name}"
+
+    def ask(
+        self,
+        method: str,
+        below: str = "",
+        parameters: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The answer to one request."""
+        with connect(self._base, timeout=60) as client:
+            try:
+                sent = client.request(method, self._path + below, params=parameters, json=body, headers=headers)
+                return read_answer(sent)
+            except httpx.HTTPError as error:
+                raise away(self._base, error) from None
 
 
 def bulk_answer(send: Callable[[], dict[str, Any]]) -> dict[str, Any]:

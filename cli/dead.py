@@ -1,13 +1,17 @@
 """`sparsewell dead`: documents that could not be encoded, and another try for them."""
 
 import json as jsonlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.plain import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from cli.api_answers import Door
 
 app = typer.Typer(no_args_is_help=True, help="List documents that could not be encoded, and try them again.")
 
@@ -27,7 +31,7 @@ def list_(
     api_url: Api = None,
 ) -> None:
     """Show what died, of what, and after how many attempts."""
-    ask = _asker(api_url, index)
+    ask = _door(api_url, index).ask
     answer = ask("GET", "", {"size": min(size, _PAGE)}, None)
     while answer["cursor"] is not None and (missing := size - len(answer["dead"])) > 0:
         more = ask("GET", "", {"size": min(missing, _PAGE), "cursor": answer["cursor"]}, None)
@@ -53,7 +57,7 @@ def retry(
 
     if bool(ids) == every:
         raise InvalidInput("ids_or_all", "Name the documents to try again, or say --all.")
-    answers = list(_retried(_asker(api_url, index), ids or []))
+    answers = list(_retried(_door(api_url, index), ids or []))
     answer = {
         "index": index,
         "retried": [one for answer in answers for one in answer["retried"]],
@@ -69,39 +73,21 @@ def retry(
         raise typer.Exit(1)
 
 
-Ask = Callable[[str, str, dict[str, Any], dict[str, Any] | None], dict[str, Any]]
+def _door(api_url: str | None, index: str) -> "Door":
+    from cli.api_answers import Door
+
+    return Door(api_url, index, "dead")
 
 
-def _asker(api_url: str | None, index: str) -> Ask:
-    """Asks the API about the dead documents of an index. Raises SparsewellError with the API's own code and words."""
-    import httpx
-
-    from cli.api_answers import api_address, away, connect, index_path
-    from services.settings import Settings
-    from services.web.answers import read_answer
-
-    base = api_address(Settings.read(), api_url)
-    path = f"{index_path(index)}/dead"
-
-    def ask(method: str, below: str, parameters: dict[str, Any], body: dict[str, Any] | None) -> dict[str, Any]:
-        with connect(base, timeout=60) as client:
-            try:
-                return read_answer(client.request(method, path + below, params=parameters, json=body))
-            except httpx.HTTPError as error:
-                raise away(base, error) from None
-
-    return ask
-
-
-def _retried(ask: Ask, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _retried(door: "Door", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The answers to as many requests as it takes; no ids: all that are dead."""
     from services.web.answers import utf8
 
     for at in range(0, len(ids), _BATCH):
-        yield ask("POST", "/retry", {}, {"ids": [utf8(one, "An id") for one in ids[at : at + _BATCH]]})
+        yield door.ask("POST", "/retry", {}, {"ids": [utf8(one, "An id") for one in ids[at : at + _BATCH]]})
     cursor: str | None = None
     while not ids:
-        answer = ask("POST", "/retry", {}, {"all": True} | ({"cursor": cursor} if cursor else {}))
+        answer = door.ask("POST", "/retry", {}, {"all": True} | ({"cursor": cursor} if cursor else {}))
         yield answer
         cursor = answer["cursor"]
         if cursor is None:
@@ -121,10 +107,10 @@ def _show(answer: dict[str, Any], console: "Console") -> None:
     for one in answer["dead"]:
         earlier = one["earlier"]
         attempts = str(one["attempts"]) + (f" + {earlier['attempts']}" if earlier else "")
-        reason = Text.assemble((one["error"]["code"], "bold"), f"  {_line(one['error']['reason'])}")
+        reason = Text.assemble((one["error"]["code"], "bold"), f"  {one_line(one['error']['reason'])}")
         died = (one["dead_at"] or "before it was recorded")[:19].replace("T", " ")
         # Text as it is: a title may hold what rich takes for markup.
-        table.add_row(*(Text(_line(cell)) for cell in (died, one["id"], one["title"] or "", attempts)), reason)
+        table.add_row(*(Text(one_line(cell)) for cell in (died, one["id"], one["title"] or "", attempts)), reason)
     console.print(table)
     if answer["total"] > len(answer["dead"]):
         console.print(Text(f"{len(answer['dead']):,} of {answer['total']:,}; --size shows more.", "dim"))
@@ -138,11 +124,6 @@ def _tell(answer: dict[str, Any]) -> None:
     if failed:
         print(f"{failed:,} not retried:")
     for one in answer["not_retried"][:_NAMED]:
-        print(f"  {_line(one['id'])}: {one['reason']} [{one['code']}]")
+        print(f"  {one_line(one['id'])}: {one['reason']} [{one['code']}]")
     if failed > _NAMED:
         print("  … (--json names more)")
-
-
-def _line(text: str) -> str:
-    """On one line, without what a terminal would obey."""
-    return "".join(character if character.isprintable() else " " for character in text)

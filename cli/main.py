@@ -47,6 +47,7 @@ for _name, _module, _function in _COMMANDS:
 app.add_typer(importlib.import_module("cli.node").app, name="node")
 app.add_typer(importlib.import_module("cli.generations").app, name="generations")
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")
+app.add_typer(importlib.import_module("cli.curation").app, name="curation")
 app.add_typer(importlib.import_module("cli.encoders").app, name="encoders")
 app.add_typer(importlib.import_module("cli.train").app, name="train")
 app.add_typer(importlib.import_module("cli.models").app, name="models")

@@ -22,7 +22,7 @@ _FORM = {
 def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     index: Annotated[str, typer.Option("--index", "-i", help="index to search")],
     query: Annotated[
-        str, typer.Argument(help="the words to search for; may be left out beside --like, --filter, …")
+        str, typer.Argument(help="words; may be left out beside --like, --filter, --sort, --facet")
     ] = "",
     mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
     size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
@@ -39,6 +39,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
 ) -> None:
     """Search an index and show the best passages."""
+    body: dict[str, Any] = {"query": query, "mode": mode, "size": size, "explain": explain}
     asked = {
         "rerank": {} if rerank else None,
         "feedback": {} if feedback else None,
@@ -46,7 +47,6 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         "unlike": unlike,
         "context": {"turns": after} if after else None,
     }
-    body: dict[str, Any] = {"query": query, "mode": mode, "size": size, "explain": explain}
     body |= {name: value for name, value in asked.items() if value is not None}
     body |= _selection(filter, sort or [], facet or [])
     answer = ask(api_url, index, body)

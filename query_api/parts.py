@@ -1,5 +1,6 @@
 """What lives as long as the process: clients, tables, and what is remembered of the indexes for a moment."""
 
+import asyncio
 import time
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from fastapi import Depends, Request
 
 from query_api.admission import InFlight
 from query_api.backlog import Backlog
+from query_api.curations import Curations
 from query_api.encoders import QueryTables
 from query_api.search.engine import Direct
 from query_api.snapshots import Held
@@ -47,10 +49,11 @@ class Parts:
         # Searches share the connections to OpenSearch: a quarter of them is never taken by documents.
         most = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
         self.in_flight = InFlight(most, settings.max_ingest_bytes)
+        self.curations = Curations(self.search, self.names, settings.search_timeout)
         self._generations: dict[str, tuple[float, Generation]] = {}
 
     async def generation(self, index: str, *, near: bool = False) -> Generation:
-        """The generation that an index's alias points to; `near` as in `resolve_call`.
+        """The generation that an index's alias points to; `near` as in `resolve_call`. Its rules are read beside it.
 
         Raises NotFound (`index_not_found`).
         """
@@ -60,11 +63,14 @@ class Parts:
             return remembered[1]
         call = resolve_call(self.names, index, near=near)
         try:
-            generation = read_generation(await self.search.send(call), index)
+            answer, rules = await asyncio.gather(self.search.send(call), self.curations.read(index, near=near))
+            generation = read_generation(answer, index)
         except NotFound:
             self.forget(index)
+            self.curations.forget(index)
             raise index_not_found(index) from None
         self._generations[index] = (now, generation)
+        self.curations.remember(generation, rules)
         return generation
 
     async def generation_of(self, index: str, physical: str) -> Generation:

@@ -125,6 +125,7 @@ class Names:
         self.prefix = prefix
         self.jobs = f"{prefix}_jobs"
         self.reindexes = f"{prefix}_reindexes"
+        self.curation = f"{prefix}_curation"
         self.every_alias = f"{prefix}-*"
         self.every_write_alias = f"{prefix}-*.w*"
 

@@ -49,6 +49,7 @@ class QueryTable:
         # the largest weight
         self.heaviest = max(weights, default=0.0)
         self._display = piece_display(tokenizer)
+        self._special = frozenset(i for i, piece in tokenizer.get_added_tokens_decoder().items() if piece.special)
         self._words_alone = _reads_words_alone(tokenizer)
 
     @classmethod
@@ -128,6 +129,10 @@ class QueryTable:
             spelt = [(self._tokenizer.id_to_token(i) or "").removeprefix(_INNER).lower() for i in ids]
             text = " ".join(word for word in dict.fromkeys(_words(text)) if _may_hold(word, spelt))
         return set(ids) & set(self.ids(text))
+
+    def word_ids(self, text: str) -> list[int]:
+        """The distinct ids of a text in order of appearance that a query may weigh: no special ones, [UNK] included."""
+        return [i for i in dict.fromkeys(self.ids(text)) if i not in self._special]
 
     def weighted_ids(self) -> list[int]:
         """The vocabulary ids with a weight above zero, heaviest first; of equal weights the lower id."""

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.plain import one_line
+
 _COLUMNS = ("name", "fingerprint", "architecture", "vocabulary", "precision", "window", "licence", "size", "where")
 _SIZES = ("vocabulary", "size")
 
@@ -38,18 +40,18 @@ def show_list(rows: Sequence[Mapping[str, Any]], to: Console) -> None:
             "window": f"{row['window']['pieces']}, overlap {row['window']['overlap']}",
             "size": size(row["bytes"]),
         }
-        table.add_row(*(Text(_line(str(cells[name]))) for name in _COLUMNS))
+        table.add_row(*(Text(one_line(str(cells[name]))) for name in _COLUMNS))
     to.print(table)
     for row in rows:
         if "error" in row:
-            to.print(Text.assemble((f"{_line(row['name'])}: ", "bold"), _line(f"{row['error']} [{row['code']}]")))
+            to.print(Text.assemble((f"{one_line(row['name'])}: ", "bold"), one_line(f"{row['error']} [{row['code']}]")))
 
 
 def show_one(facts: Mapping[str, Any], to: Console) -> None:
     """The manifest in sections, the files and the ends of the query table."""
     manifest = facts["manifest"]
     apart = {"format", "name", "fingerprint", "training", "parity", "files"}
-    to.print(Text.assemble((_line(manifest["name"]), "bold"), f"  {manifest['fingerprint']}"))
+    to.print(Text.assemble((one_line(manifest["name"]), "bold"), f"  {manifest['fingerprint']}"))
     _members({"where": facts["where"], **{k: v for k, v in manifest.items() if k not in apart}}, to, 1)
     for title in ("training", "parity"):
         if title in manifest:
@@ -58,7 +60,7 @@ def show_one(facts: Mapping[str, Any], to: Console) -> None:
     to.print(Text("files", "bold"))
     for name, file in manifest["files"].items():
         missing = "  MISSING" if name in facts["missing_files"] else ""
-        to.print(_line(f"  {name}  {size(file['bytes'])}  sha256 {file['sha256'][:16]}…{missing}"))
+        to.print(one_line(f"  {name}  {size(file['bytes'])}  sha256 {file['sha256'][:16]}…{missing}"))
     table = facts["query_table"]
     to.print(Text(f"query table: {table['pieces']:,} pieces weigh", "bold"))
     for end in ("heaviest", "lightest"):
@@ -77,22 +79,17 @@ def _members(members: Any, to: Console, depth: int) -> None:
     """Nested members, indented. What a manifest holds beyond our own members may have any shape."""
     space = "  " * depth
     if not isinstance(members, Mapping):
-        to.print(space + _line(str(members)))
+        to.print(space + one_line(str(members)))
         return
     for name, value in members.items():
         flat = isinstance(value, Mapping) and all(not isinstance(part, Mapping) for part in value.values())
         if isinstance(value, Mapping) and not flat:
-            to.print(f"{space}{_line(str(name))}:")
+            to.print(f"{space}{one_line(str(name))}:")
             _members(value, to, depth + 1)
             continue
         parts = ", ".join(f"{key} {part}" for key, part in value.items()) if flat else str(value)
-        to.print(_line(f"{space}{name}: {parts}"))
+        to.print(one_line(f"{space}{name}: {parts}"))
 
 
 def _pieces(weights: Iterable[tuple[str, float]]) -> str:
-    return ", ".join(f"{_line(piece)} {weight:.2f}" for piece, weight in weights)
-
-
-def _line(text: str) -> str:
-    """On one line, without what a terminal would obey."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return ", ".join(f"{one_line(piece)} {weight:.2f}" for piece, weight in weights)

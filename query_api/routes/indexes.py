@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from query_api import curating
 from query_api.models import IndexAnswer, IndexList
 from query_api.parts import Parts, WithParts
 from query_api.routes.answers import documented, json_answer
@@ -113,6 +114,7 @@ async def delete_index(index: str, parts: WithParts) -> Response:
     if not found:
         raise index_not_found(index)
     await parts.search.send(delete_call(found))
+    await curating.remove(parts, index)
     parts.forget(index)
     return Response(status_code=204)
 

@@ -15,15 +15,16 @@ from query_api.search.asked import Asked
 from query_api.search.bodies import needed_source
 from query_api.search.context import remember
 from query_api.search.engine import Engine
-from query_api.search.explain import query_pieces
 from query_api.search.highlight import highlight
-from query_api.search.hits import shaped
+from query_api.search.hits import pieces_of, shaped
 from query_api.search.limits import checked
 from query_api.search.lists import one_list, with_sources
+from query_api.search.own_terms import read_own_terms
 from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.pipeline import in_time
 from query_api.search.query_vector import query_vector
+from query_api.search.rules import curated
 from query_api.search.selection import selection
 from query_api.search.stopwatch import Stopwatch
 from services.errors import InvalidInput
@@ -33,7 +34,7 @@ from services.settings import Settings
 # What can be asked of several indexes. What is added to a search later is refused until it is here.
 KNOWN = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
-    "context", "score_by", "passage", "highlight", "explain", "fields", "filter",
+    "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation",
 }  # fmt: skip
 
 
@@ -97,8 +98,12 @@ async def _search(
 ) -> Answer:
     watch = Stopwatch()
     request = scored_alike(request, [generation.spec for generation in generations])
-    each = [_asked(parts, generation, request, watch, engine, part) for generation in generations]
+    each = [await _asked(parts, generation, request, watch, engine, part) for generation in generations]
     watch.lap("encode")
+    for asked in each:
+        if asked.curated is not None:
+            asked.curated.unplace("several_indexes")
+            await read_own_terms(asked, asked.curated)
     if request.mode != "hybrid" and len(same := alike(each, request.mode, request.size)) == 1:
         found = await one_list(same[0])
     else:
@@ -119,12 +124,14 @@ async def _search(
         "hits": hits,
     }
     if request.explain:
-        answer["pieces"] = {asked.generation.index: query_pieces(asked.table, asked.blend) for asked in each}
+        answer["pieces"] = {asked.generation.index: pieces_of(asked) for asked in each}
+    if rules := {asked.generation.index: asked.curated.shown() for asked in each if asked.curated is not None}:
+        answer["curation"] = rules
     watch.lap("shape")
     return answer | {"timings_ms": watch.finish()}
 
 
-def _asked(
+async def _asked(
     parts: Parts,
     generation: Generation,
     request: AcrossRequest,
@@ -135,10 +142,13 @@ def _asked(
     table = parts.tables.of(generation)
     try:
         chosen = selection(request, generation.spec, parts.settings)
-        vector = query_vector(request, table, parts.settings)
+        rules = await curated(parts, generation, request, part, None)
+        vector = query_vector(request, table, parts.settings, rules)
     except InvalidInput as error:
         raise InvalidInput(error.code, f"Of the index {generation.index!r}: {error.detail}", **error.extra) from None
-    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part)
+    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part, curated=rules)
+    if rules is not None:
+        asked.origins = rules.origins_of(vector)
     if request.context is not None:
         remember(asked, request.context)
     return asked

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from query_api.search.answer import End, Hit, QueryPiece, Timings
+from query_api.search.answer import CurationApplied, End, Hit, QueryPiece, Timings
 from query_api.search.request import Mode, SearchRequest
 
 
@@ -29,4 +29,7 @@ class AcrossAnswer(BaseModel):
     cursor: str | None = Field(None, description="as in a search of one index")
     end: End | None = Field(None, description="as in a search of one index")
     timings_ms: Timings
+    curation: dict[str, CurationApplied] | None = Field(
+        None, description="by index, of those that have rules; nothing is pinned across indexes"
+    )
     pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")

@@ -34,7 +34,9 @@ class Why(BaseModel):
     id: int | None = None
     query_weight: float | None = None
     document_weight: float | None = None
-    origins: Origins | None = Field(None, description="what each origin of the query weight contributed")
+    origins: Origins | None = Field(
+        None, description="what each origin of the query weight contributed; for keyword matches what a rule did"
+    )
 
 
 class ScorePart(BaseModel):
@@ -85,7 +87,8 @@ class Hit(BaseModel):
     """One document."""
 
     id: str
-    score: float | None = Field(description="null where documents were not scored")
+    score: float | None = Field(description="null where nothing is scored; 0 for a pinned one that does not match")
+    pinned: bool | None = Field(None, description="a rule of the index put it at this place")
     scores: dict[str, float] = Field(description="the document's own score in each list that named it")
     state: str
     title: str | None = None
@@ -113,7 +116,8 @@ class QueryPiece(BaseModel):
     weight: float
     pruned: bool
     origins: Origins = Field(
-        description="what adds up to the weight: `query`, `context`, `like`, `feedback`, and below zero `unlike`"
+        description="what adds up to the weight: `query`, `synonym`, `context`, `like`, `feedback`, `override` (what a "
+        "rule took away is below zero), and below zero `unlike`"
     )
 
 
@@ -137,6 +141,31 @@ class Timings(BaseModel):
     rerank: float = Field(description="waiting for the model process included")
     shape: float
     total: float
+
+
+class AppliedRule(BaseModel):
+    """A rule of the index that concerned the query. `rule` counts from 0 within its kind."""
+
+    kind: Literal["synonym", "term", "results"]
+    rule: int
+    matched: str | None = Field(None, description="the words of the query, or of the rule for `results`")
+
+
+class SkippedRule(BaseModel):
+    """What a rule says and was not done."""
+
+    kind: Literal["synonym", "term", "results"]
+    rule: int
+    what: str
+    reason: Literal["too_many", "not_found", "several_indexes", "sorted"]
+
+
+class CurationApplied(BaseModel):
+    """What the rules of the index did to a search; absent where it has none."""
+
+    version: int = Field(description="of the rules; 0 for rules that are not stored")
+    applied: list[AppliedRule]
+    skipped: list[SkippedRule] | None = None
 
 
 End = Literal["matches", "candidates"]
@@ -181,6 +210,7 @@ class SearchAnswer(BaseModel):
     )
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None
+    curation: CurationApplied | None = None
     rerank: Reranked | None = Field(None, description="only where it was asked for")
     feedback: FedBack | None = None
     facets: dict[str, FacetCounts] | None = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from query_api.parts import Parts
+from query_api.search.curated import Curated
 from query_api.search.engine import Engine
 from query_api.search.part import Part
 from query_api.search.request import SearchRequest
@@ -40,6 +41,9 @@ class Asked:
     carried: Mapping[str, float] = field(default_factory=dict)
     # Ids of documents that are not to be found.
     left_out: Sequence[str] = ()
+    # What the rules of the index make of the search, and how many hits of the page they put at their places.
+    curated: Curated | None = None
+    pinned: int = 0
     # What the answer says of feedback.
     fed_back: dict[str, list[str]] | None = None
     # The generations that are searched with this very search, by their own names, when they are several.
@@ -73,6 +77,11 @@ class Asked:
         return self.request.score_by or self.generation.spec.scored_by[0]
 
     @property
+    def room(self) -> int:
+        """Hits of the page that the lists give."""
+        return self.request.size - self.pinned
+
+    @property
     def timeout(self) -> float:
         """Seconds that OpenSearch may take."""
         return self.parts.settings.search_timeout
@@ -95,3 +104,4 @@ class Found:
     fusion: Mapping[str, tuple[float, float]] | None = None
     reranking: Mapping[str, tuple[float, float]] | None = None
     index: str = ""
+    pinned: bool = False

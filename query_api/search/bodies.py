@@ -8,7 +8,15 @@ from query_api.search.phases import phases
 from query_api.search.request import SearchRequest
 from services.opensearch.field_values import value_columns
 from services.opensearch.filter_clauses import ALIVE, Clause
-from services.opensearch.queries import Plan, body, filtered, lexical_query, rescored, rescored_by_window, sparse_query
+from services.opensearch.queries import (
+    Plan,
+    body,
+    filtered,
+    lexical_query,
+    rescored,
+    rescored_by_window,
+    sparse_query,
+)
 
 HYBRID = ("sparse", "lexical")
 
@@ -42,10 +50,23 @@ def words_query(asked: Asked, mode: str) -> Clause:
         case "sparse":
             return sparse_query(asked.query, asked.score_by)
         case "lexical":
-            return lexical_query(asked.request.query, asked.carried)
+            return keyword_query(asked)
         case "hybrid":
             return {"bool": {"should": [words_query(asked, each) for each in HYBRID]}}
     return ALIVE
+
+
+def keyword_query(asked: Asked) -> Clause:
+    """What scores the documents of the keyword list."""
+    words, also = asked.request.query, asked.carried
+    return lexical_query(words, also) if asked.curated is None else asked.curated.lexical(words, also)
+
+
+def left_out(asked: Asked) -> Sequence[str]:
+    """Ids of documents that no list may name."""
+    if asked.curated is None:
+        return asked.left_out
+    return [*asked.left_out, *asked.curated.left_out(fused=asked.request.is_ranked_here)]
 
 
 def list_body(
@@ -54,16 +75,16 @@ def list_body(
     """The body of one list by score. Every such list of every search is made here, so what holds for all of them
     stands here. `clauses`: of another filter than the request's.
     """
-    clauses, left_out = asked.selection.clauses if clauses is None else clauses, asked.left_out
+    clauses, hidden = asked.selection.clauses if clauses is None else clauses, left_out(asked)
     if mode == "sparse":
         by = phases(asked, size)
-        search = body(filtered(sparse_query(by.head, asked.score_by), clauses, left_out), size, source, asked.timeout)
+        search = body(filtered(sparse_query(by.head, asked.score_by), clauses, hidden), size, source, asked.timeout)
         if by.tail.ids and asked.score_by == "window":
             search = rescored_by_window(search, asked.query, by.window)
         elif by.tail.ids:
             search = rescored(search, by.tail, by.window)
     else:
-        search = body(filtered(words_query(asked, mode), clauses, left_out), size, source, asked.timeout)
+        search = body(filtered(words_query(asked, mode), clauses, hidden), size, source, asked.timeout)
     return explained(asked, mode, search)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from query_api.search.asked import Asked
-from query_api.search.bodies import candidates_plan, depth_of, modes_of, plan, words_query
+from query_api.search.bodies import candidates_plan, depth_of, left_out, modes_of, plan, words_query
 from query_api.search.engine import Answer
 from query_api.search.facet_counts import aggregation, counted, read_aggregation
 from query_api.search.facets import Counted
@@ -93,7 +93,7 @@ def counting(asked: Asked, *, at_hand: bool = False) -> list[Maker]:
     if chosen.facets is None:
         return []
     if asked.request.chosen_among == "matches":
-        query = filtered(words_query(asked, asked.mode), (), asked.left_out)
+        query = filtered(words_query(asked, asked.mode), (), left_out(asked))
         return [lambda asked: plan(asked, asked.mode, count_among_matches(query, chosen, asked.timeout))]
     return [
         partial(_counted_plan, mode=mode, size=depth_of(asked), clauses=group.clauses)

@@ -91,6 +91,16 @@ def term_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
     return shares
 
 
+def word_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
+    """As `term_shares`, with the share of a phrase divided among its words."""
+    shares: dict[str, float] = {}
+    for term, share in term_shares(explanation).items():
+        phrase = term[1:-1].split() if term.startswith('"') else [term]
+        for word in phrase:
+            shares[word] = shares.get(word, 0.0) + share / len(phrase)
+    return shares
+
+
 def sum_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
     """By what was added: its share of the weights, the document's scaled score, and their product, which add up."""
     return {
@@ -104,7 +114,11 @@ def _terms(node: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     if match:
         yield match["term"], float(node["value"])
         return
-    for part in node.get("details", ()):
+    parts = node.get("details", ())
+    if parts and str(node.get("description", "")).startswith("max of:"):
+        # Of alternatives only the best one counts (Lucene's DisjunctionMaxQuery).
+        parts = [max(parts, key=lambda part: float(part["value"]))]
+    for part in parts:
         yield from _terms(part)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from query_api.search.asked import Asked, Found, Source
-from query_api.search.explain import common_pieces, term_shares
+from query_api.search.explain import common_pieces, word_shares
 from query_api.search.marking import Match, Span, best_stretch, joined, piece_spans, term_spans
 from services.documents import joined_text
 from services.opensearch.analysis import Terms, Word, affordable, words
@@ -67,7 +67,7 @@ def _shown(asked: Asked, one: Found, source: Source, passage: Mapping[str, Any],
         for i, (query_weight, weight) in common.items():
             sparse[i] = Match("sparse", asked.table.piece(i), query_weight * weight, i)
     if "lexical" in one.scores:
-        for term, share in term_shares(one.explanation).items():
+        for term, share in word_shares(one.explanation).items():
             lexical[term] = Match("lexical", term, share)
     return _Shown(
         own_text=joined_text(title, source["text"]),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from query_api.search.asked import Asked, Found, Source
-from query_api.search.explain import common_pieces, lexical_why, sparse_why, sum_why
+from query_api.search.explain import common_pieces, lexical_why, query_pieces, sparse_why, sum_why
 from query_api.search.passages import best_passage
 from query_api.search.text_fragment import text_fragment
 from services.documents import joined_text
@@ -13,8 +13,10 @@ from services.opensearch.journal import read_packed_windows, read_windows
 def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     """A hit of the answer."""
     request = asked.request
-    score = one.score if one.scores else None
+    score = one.score if one.scores or one.pinned else None
     hit: dict[str, Any] = {"id": one.id, "score": score, "scores": one.scores, "state": source["state"]}
+    if one.pinned:
+        hit["pinned"] = True
     for name in request.fields:
         # of a single metadata field OpenSearch gives the object around it, with nothing else in it
         shown = "metadata" if name.startswith("metadata.") else name
@@ -37,6 +39,12 @@ def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
     return hit
 
 
+def pieces_of(asked: Asked) -> list[dict[str, Any]]:
+    """The pieces that the query was turned into, for the answer."""
+    pieces = query_pieces(asked.table, asked.blend)
+    return pieces if asked.curated is None else asked.curated.marked_pieces(pieces)
+
+
 def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, Any]]:
     """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
     why = []
@@ -45,4 +53,4 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
         why += sparse_why(asked.table, pieces, asked.blend.origins, text)
     if "lexical" in one.scores:
         why += lexical_why(one.explanation)
-    return why
+    return why if asked.curated is None else asked.curated.marked(why)

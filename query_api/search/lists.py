@@ -10,6 +10,7 @@ from query_api.search.bodies import (
     candidates_plan,
     depth_of,
     explained,
+    left_out,
     list_body,
     modes_of,
     needed_source,
@@ -33,7 +34,7 @@ async def one_list(asked: Asked) -> list[Found]:
     asked.counts.update(counts(asked, counted))
     hits: Sequence[dict[str, Any]] = answer["hits"]["hits"]
     if part is not None:
-        hits = part.of_list(hits, asked.request.size)
+        hits = part.of_list(hits, asked.room)
     return [
         Found(
             hit["_id"],
@@ -48,10 +49,10 @@ async def one_list(asked: Asked) -> list[Found]:
 
 
 def _one_plan(asked: Asked) -> Plan:
-    size, source, chosen = asked.request.size, needed_source(asked.request), asked.selection
+    size, source, chosen = asked.room, needed_source(asked.request), asked.selection
     if chosen.sort or asked.request.browses:
         # whole, in one phase: OpenSearch does not rescore what is sorted by fields
-        query = filtered(words_query(asked, asked.mode), chosen.clauses, asked.left_out)
+        query = filtered(words_query(asked, asked.mode), chosen.clauses, left_out(asked))
         search = explained(asked, asked.mode, body(query, size, source, asked.timeout))
         search["sort"] = engine_sort(chosen.sort, scored=is_scored(asked.request))
     else:
@@ -76,6 +77,8 @@ async def two_lists(asked: Asked) -> list[Found]:
         ranking = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())
     else:
         ranking = list(scores[modes[0]].items())
+    if asked.curated is not None:
+        ranking = asked.curated.unpinned(ranking)
     if chosen.sort:
         values = {hit["_id"]: read_values(hit, chosen.columns) for hits in lists.values() for hit in hits}
         ranking = ordered(ranking, chosen.sort, values)
@@ -100,8 +103,8 @@ class Ranked(Generic[K]):
 def shown(asked: Asked, ranking: Sequence[tuple[K, float]], lists: Ranked[K]) -> list[Found]:
     """What is asked for of a whole ranking, without sources."""
     if asked.part is not None:
-        ranking = asked.part.of_fused(ranking, asked.request.size, full=lists.full)
-    ranking = ranking[: asked.request.size]
+        ranking = asked.part.of_fused(ranking, asked.room, full=lists.full)
+    ranking = ranking[: asked.room]
     fusion: Mapping[K, Mapping[str, tuple[float, float]]] = {}
     if asked.request.explain and len(lists.scaled) > 1:
         weights, method = asked.request.weights.model_dump(), asked.request.chosen_fusion()

@@ -43,6 +43,7 @@ class Place:
     begin: int
     after: list[Any] | None
     skip: int
+    rules: dict[str, int]
 
     def cursor(self, key: bytes) -> str:
         return sealed([_FORM, *astuple(self)], key)
@@ -110,7 +111,7 @@ async def _page(
         place = Place.read(request.cursor or "", key, asked)
         physical, snapshot = place.physical, Snapshot(place.snapshot, place.shards)
         generations = await _earlier(parts, generations, physical)
-        part = Part(place.begin, place.by_place, place.after, place.skip, place.depth)
+        part = Part(place.begin, place.by_place, place.after, place.skip, place.depth, rules=place.rules)
     within = InSnapshot(engine, snapshot.id, physical, kept, parts.settings.search_timeout)
     try:
         answer = await answered(generations, within, part)
@@ -126,7 +127,16 @@ async def _page(
         parts.held.drop(snapshot.id)
     parts.held.keep(now, kept)
     place = Place(
-        asked, list(physical), now.id, now.shards, part.depth, part.by_place, part.begin, part.after, part.skip
+        asked,
+        list(physical),
+        now.id,
+        now.shards,
+        part.depth,
+        part.by_place,
+        part.begin,
+        part.after,
+        part.skip,
+        part.rules,
     )
     return answer | {"cursor": place.cursor(key), "end": None}
 

@@ -5,7 +5,7 @@ a certain depth), there is no place in the engine's order, and the part is cut o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from query_api.search.answer import End
@@ -18,7 +18,9 @@ class Part:
     """What comes before the part, and, once it was cut, why nothing comes after it (`end`) or how to go on.
 
     `begin`: hits before it. `by_place`: it begins after `after` (the values that a hit is sorted by; None: at the
-    top) and after `skip` hits more. `depth`: length of the lists that are fused.
+    top) and after `skip` hits more. `depth`: length of the lists that are fused. `pins`: how many of the hits before it
+    are pinned to their places, and not of the ranking. `rules`: versions of the rules of indexes by which the first
+    page was made.
     """
 
     begin: int = 0
@@ -27,11 +29,13 @@ class Part:
     skip: int = 0
     depth: int = 0
     end: End | None = None
+    pins: int = 0
+    rules: dict[str, int] = field(default_factory=dict)
 
     def ask(self, search: dict[str, Any], size: int) -> None:
         """Makes the body of one list one of the part, and of one hit more, which tells whether anything follows."""
         if not self.by_place:
-            search["from"], search["size"] = self.begin, size + 1
+            search["from"], search["size"] = self.begin - self.pins, size + 1
             return
         # Equal scores are ordered by the engine's number of the document, which costs nothing to sort by. Of several
         # shards, one document each may have the same number: `skip` counts those of them that were given.
@@ -63,8 +67,9 @@ class Part:
 
     def of_fused(self, fused: Sequence[One], size: int, *, full: bool) -> Sequence[One]:
         """The part of a whole list; `full`: one that it was fused of had as many hits as were asked for."""
-        shown = fused[self.begin : self.begin + size]
-        if len(fused) <= self.begin + size:
+        begin = self.begin - self.pins
+        shown = fused[begin : begin + size]
+        if len(fused) <= begin + size:
             self.end = "candidates" if full else "matches"
         self.begin += len(shown)
         return shown

@@ -8,27 +8,36 @@ from query_api.search.asked import Asked
 from query_api.search.bodies import needed_source
 from query_api.search.context import remember
 from query_api.search.engine import Engine
-from query_api.search.explain import query_pieces
 from query_api.search.feedback import feed_back
 from query_api.search.highlight import highlight
-from query_api.search.hits import shaped
+from query_api.search.hits import pieces_of, shaped
 from query_api.search.limits import checked
 from query_api.search.lists import one_list, two_lists, with_sources
 from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
+from query_api.search.pins import prepared
 from query_api.search.query_vector import query_vector
 from query_api.search.request import SearchRequest
 from query_api.search.rerank import reranked
+from query_api.search.rules import curated
 from query_api.search.selection import selection
 from query_api.search.stopwatch import Stopwatch
+from services.curation.matching import Compiled
 from services.errors import BackendUnavailable, NotFound
 from services.index_spec import Generation
 
 
-async def search(parts: Parts, index: str, request: SearchRequest, engine: Engine | None = None) -> Answer:
+async def search(
+    parts: Parts,
+    index: str,
+    request: SearchRequest,
+    engine: Engine | None = None,
+    proposed: Compiled | None = None,
+) -> Answer:
     """Answers a request.
 
-    `engine`: one that is shared with other searches; None: the process's own.
+    `engine`: one that is shared with other searches; None: the process's own. `proposed`: rules in place of those that
+    are stored with the index.
     """
     checked(request, parts.settings)
     if request.like and not request.query.strip():
@@ -36,7 +45,7 @@ async def search(parts: Parts, index: str, request: SearchRequest, engine: Engin
         request = request.model_copy(update={"mode": "sparse"})
 
     async def answered(generations: Sequence[Generation], within: Engine, part: Part | None) -> Answer:
-        return await _search(parts, generations[0], request, within, part)
+        return await _search(parts, generations[0], request, within, part, proposed)
 
     async def of(near: bool) -> Answer:
         generations = [await parts.generation(index, near=near)]
@@ -71,18 +80,27 @@ def late() -> BackendUnavailable:
 
 
 async def _search(
-    parts: Parts, generation: Generation, request: SearchRequest, engine: Engine, part: Part | None
+    parts: Parts,
+    generation: Generation,
+    request: SearchRequest,
+    engine: Engine,
+    part: Part | None,
+    proposed: Compiled | None,
 ) -> Answer:
     watch = Stopwatch()
     table = parts.tables.of(generation)
     chosen = selection(request, generation.spec, parts.settings)
-    vector = query_vector(request, table, parts.settings)
-    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part)
+    rules = await curated(parts, generation, request, part, proposed)
+    vector = query_vector(request, table, parts.settings, rules)
+    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part, curated=rules)
+    if rules is not None:
+        asked.origins = rules.origins_of(vector)
     if request.context is not None:
         remember(asked, request.context)
     watch.lap("encode")
     if request.asks_for_feedback:
         await feed_back(asked)
+    pins = None if rules is None else await prepared(asked, rules)
     lists = two_lists if request.is_ranked_here else one_list
     reranking = None
     if request.rerank is not None:
@@ -91,6 +109,8 @@ async def _search(
         found = await lists(asked)
     if request.is_ranked_here or reranking is not None:
         await with_sources(asked, found, needed_source(request))
+    if rules is not None and pins is not None:
+        found = pins.placed(asked, rules, found)
     there = [(one, one.source) for one in found if one.source is not None]
     hits = [shaped(asked, one, source) for one, source in there]
     if request.highlight and not request.browses:
@@ -105,7 +125,9 @@ async def _search(
     if reranking is not None:
         answer["rerank"] = reranking
     if request.explain:
-        answer["pieces"] = query_pieces(table, asked.blend)
+        answer["pieces"] = pieces_of(asked)
+    if rules is not None:
+        answer["curation"] = rules.shown()
     if asked.fed_back is not None:
         answer["feedback"] = asked.fed_back
     watch.lap("shape")

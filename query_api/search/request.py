@@ -118,6 +118,7 @@ class SearchRequest(BaseModel):
     )
     rerank: Rerank | None = Field(None, description="order the best documents by a second opinion")
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
+    curation: bool = Field(True, description="apply the index's synonyms, pinned and hidden results, and terms")
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],
         max_length=200,

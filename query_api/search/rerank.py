@@ -37,11 +37,11 @@ async def reranked(asked: Asked, rerank: Rerank, lists: Lists) -> tuple[list[Fou
             f"The index {asked.generation.index!r} declares no dense encoder, so there is nothing to rerank with: "
             "create it with `dense`, or give it one by `sparsewell reindex --dense`.",
         )
-    wanted, part = asked.request.size, asked.part
+    wanted, part = asked.room, asked.part
     # The same list for every page, deep enough to be reranked; texts are read of what is left in the end.
     depth = max(rerank.top, wanted if part is None else part.depth)
     narrow = {"size": depth, "fields": [], "passage": False}
-    deep = replace(asked, part=None, request=asked.request.model_copy(update=narrow))
+    deep = replace(asked, part=None, pinned=0, request=asked.request.model_copy(update=narrow))
 
     def shown(found: Sequence[Found]) -> list[Found]:
         return list(found[:wanted] if part is None else part.of_fused(found, wanted, full=len(found) >= depth))

@@ -1,0 +1,191 @@
+"""The operator's hand on an index: its rules, their earlier versions, and what others would change."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from query_api import curating
+from query_api.dry_run import dry_run
+from query_api.parts import WithParts
+from query_api.routes.answers import documented, json_answer
+from query_api.search.answer import CurationApplied
+from query_api.search.request import Mode
+from services.curation.checking import checked_rules
+from services.curation.matching import Compiled
+from services.curation.rules import Rules
+
+router = APIRouter(prefix="/v1/indexes/{index}/curation", tags=["curation"])
+
+MAX_QUERIES = 50
+IfMatch = Annotated[
+    str | None,
+    Header(description='the version that was read, as `"7"`; `*`: whatever it is; none: only where there are no rules'),
+]
+
+
+class CurationBody(BaseModel):
+    """Rules for an index, in place of those that it has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rules: Rules
+    note: str = Field("", max_length=500, description="why, for whoever reads the versions")
+
+
+class CurationAnswer(BaseModel):
+    """The rules of an index. Version 0: it has none, and never had."""
+
+    index: str
+    version: int
+    at: str | None
+    note: str
+    rules: Rules
+
+
+class CurationVersion(BaseModel):
+    version: int
+    at: str
+    note: str
+
+
+class CurationVersions(BaseModel):
+    """The newest first; 100 older ones are kept."""
+
+    index: str
+    versions: list[CurationVersion]
+
+
+class DryRunBody(BaseModel):
+    """Rules that are not stored, and queries to try them with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rules: Rules
+    queries: list[str] = Field(min_length=1, max_length=MAX_QUERIES)
+    mode: Mode = "hybrid"
+    size: int = Field(10, ge=1)
+
+
+class Entered(BaseModel):
+    id: str
+    place: int
+
+
+class Left(BaseModel):
+    id: str
+    was: int
+
+
+class Moved(BaseModel):
+    id: str
+    was: int
+    place: int
+
+
+class QueryError(BaseModel):
+    code: str
+    detail: str
+
+
+class DryRunQuery(BaseModel):
+    """One query, with the hits that it has and would have; or the error that a search for it is answered with."""
+
+    query: str
+    changed: bool
+    overlap: float | None = Field(
+        None, description="rank-biased overlap (p .9): 1 for the same list, 0 for no hit in common"
+    )
+    before: list[str] | None = None
+    after: list[str] | None = None
+    entered: list[Entered] | None = None
+    left: list[Left] | None = None
+    moved: list[Moved] | None = None
+    curation: CurationApplied | None = None
+    error: QueryError | None = None
+
+
+class DryRunAnswer(BaseModel):
+    """What would change against the version that is stored. Nothing was written."""
+
+    index: str
+    version: int
+    changed: int = Field(description="queries whose hits differ")
+    queries: list[DryRunQuery]
+
+
+@router.get(
+    "",
+    responses=documented(200, CurationAnswer, 404, 422, 503),
+    operation_id="get_curation",
+    summary="Read the rules of an index",
+)
+async def get_curation(index: str, parts: WithParts) -> Response:
+    stored = await curating.newest(parts, await parts.generation(index))
+    return _answered(curating.shown(index, None if stored is None else stored.record))
+
+
+@router.put(
+    "",
+    responses=documented(200, CurationAnswer, 404, 409, 413, 422, 503),
+    operation_id="put_curation",
+    summary="Replace the rules of an index",
+)
+async def put_curation(index: str, body: CurationBody, parts: WithParts, if_match: IfMatch = None) -> Response:
+    """The rules hold at once for searches of this process, within two seconds for all others."""
+    match = curating.checked_match(if_match)
+    generation = await parts.generation(index)
+    return _answered(curating.shown(index, await curating.change(parts, generation, body.rules, body.note, match)))
+
+
+@router.get(
+    "/versions",
+    responses=documented(200, CurationVersions, 404, 422, 503),
+    operation_id="list_curation_versions",
+    summary="List the versions of an index's rules",
+)
+async def list_versions(index: str, parts: WithParts) -> Response:
+    found = await curating.versions(parts, await parts.generation(index))
+    shown = [curating.shown(index, record) for record in found]
+    return json_answer({"index": index, "versions": [{k: one[k] for k in ("version", "at", "note")} for one in shown]})
+
+
+@router.get(
+    "/versions/{version}",
+    responses=documented(200, CurationAnswer, 404, 422, 503),
+    operation_id="get_curation_version",
+    summary="Read an earlier version of an index's rules",
+)
+async def get_version(index: str, version: Annotated[int, Path(ge=1, lt=10**18)], parts: WithParts) -> Response:
+    found = await curating.version(parts, await parts.generation(index), version)
+    return json_answer(curating.shown(index, found))
+
+
+@router.post(
+    "/dry-run",
+    responses=documented(200, DryRunAnswer, 404, 413, 422, 503),
+    operation_id="dry_run_curation",
+    summary="See which queries other rules would answer differently",
+)
+async def post_dry_run(index: str, body: DryRunBody, parts: WithParts) -> Response:
+    parts.forget(index)  # compared with what is stored now
+    generation = await parts.generation(index)
+    await asyncio.to_thread(checked_rules, body.rules, parts.tables.of(generation))
+    stored = parts.curations.of(generation)
+    found = await dry_run(parts, index, Compiled(body.rules), body.queries, body.mode, body.size)
+    return json_answer(
+        {
+            "index": index,
+            "version": 0 if stored is None else stored.version,
+            "changed": sum(one["changed"] for one in found),
+            "queries": found,
+        }
+    )
+
+
+def _answered(answer: dict[str, Any]) -> Response:
+    response = json_answer(answer)
+    response.headers["etag"] = curating.etag(answer["version"])
+    return response

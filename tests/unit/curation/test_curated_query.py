@@ -1,0 +1,188 @@
+"""What rules make of a query: its vector, its keyword query, the order of its hits."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from query_api.search.curated import OwnTerms
+from query_api.search.explain import lexical_why
+from services.curation.comparing import difference, rank_biased_overlap
+from services.curation.lexical import curated_lexical
+from services.curation.matching import Compiled, Matched
+from services.curation.placing import placed
+from services.curation.rules import Rules
+from services.curation.vector import curated_blend
+from services.manifest import resolve
+from services.query_blend import Blend
+from services.query_table import QueryTable
+
+
+@pytest.fixture(scope="module")
+def table() -> QueryTable:
+    return QueryTable.load(resolve("standin"))
+
+
+def matched(query: str, **kinds: Any) -> Matched:
+    return Compiled(Rules.model_validate(kinds)).matched(query, 1000)
+
+
+def pieces(table: QueryTable, query: str, **kinds: Any) -> dict[str, tuple[float, dict[str, float]]]:
+    blend = curated_blend(table.encode(query), matched(query, **kinds), table, 1000)
+    for i, weight in blend.vector.by_id().items():
+        assert sum(blend.origins[i].values()) == pytest.approx(weight)
+    return {table.piece(i): (weight, dict(blend.origins[i])) for i, weight in blend.vector.by_id().items()}
+
+
+def test_no_rule_no_change(table: QueryTable) -> None:
+    vector = table.encode("heart attack", 100)
+    assert curated_blend(vector, matched("heart attack"), table, 100) == Blend.of(vector)
+    assert curated_lexical("heart attack", [], {}) == {"match": {"lexical": {"query": "heart attack"}}}
+
+
+def test_a_synonyms_pieces_are_added_with_its_weight(table: QueryTable) -> None:
+    plain = {table.piece(i): w for i, w in table.encode("doctor physician heart", 100).by_id().items()}
+    synonyms = [{"words": ["doctor", "physician", "heart doctor"], "weight": 0.5}]
+    found = pieces(table, "the doctor of my heart", synonyms=synonyms)
+    assert found["physician"] == (plain["physician"] * 0.5, {"synonym": plain["physician"] * 0.5})
+    assert found["doctor"] == (plain["doctor"], {"query": plain["doctor"]})
+    assert found["heart"] == (plain["heart"], {"query": plain["heart"]})  # the user's own word
+
+
+def test_of_two_synonyms_with_a_piece_in_common_the_heavier_one_counts(table: QueryTable) -> None:
+    weight = table.encode("red", 10).weights[0]
+    synonyms = [
+        {"from": ["ruby"], "to": ["red"], "weight": 0.2},
+        {"from": ["crimson"], "to": ["red"], "weight": 0.7},
+    ]
+    assert pieces(table, "ruby crimson", synonyms=synonyms)["red"] == (weight * 0.7, {"synonym": weight * 0.7})
+
+
+def test_terms_weigh_their_pieces(table: QueryTable) -> None:
+    plain = table.encode("infarction", 10)
+    assert len(plain.ids) > 1
+    names = [table.piece(i) for i in plain.ids]
+    weighed = pieces(table, "infarction now", terms=[{"term": "infarction", "weight": 4}])
+    for name, own in zip(names, plain.weights, strict=True):
+        assert weighed[name] == (pytest.approx(4), {"query": own, "override": pytest.approx(4 - own)})
+    scaled = pieces(table, "infarction infarction", terms=[{"term": "infarction", "factor": 2}])
+    assert scaled[names[0]][0] == pytest.approx(plain.weights[0] * 2)  # once, though it is there twice
+    assert pieces(table, "infarction", terms=[{"term": "infarction", "factor": 0}]) == {}
+    assert pieces(table, "infarction", terms=[{"term": "infarction", "weight": 0}]) == {}
+
+
+def test_a_vector_never_becomes_too_long(table: QueryTable) -> None:
+    rules = {"synonyms": [{"from": ["one"], "to": ["two three four", "five"]}]}
+    found = matched("one", **rules)
+    blend = curated_blend(table.encode("one", 10), found, table, 3)
+    assert [table.piece(i) for i in blend.vector.ids] == ["one", "five"]
+    assert found.skipped == [{"kind": "synonym", "rule": 0, "what": "two three four", "reason": "too_many"}]
+
+
+def test_keyword_search_takes_the_best_alternative() -> None:
+    rules = {"synonyms": [{"from": ["heart attack"], "to": ["myocardial infarction", "mi"], "weight": 0.5}]}
+    text = "signs of Heart attack (women)"
+    assert curated_lexical(text, matched(text, **rules).spans, {"ecg": 0.25}) == {
+        "bool": {
+            "should": [
+                {"match": {"lexical": {"query": "signs of "}}},
+                {
+                    "dis_max": {
+                        "queries": [
+                            {"match": {"lexical": {"query": "Heart attack"}}},
+                            {"match_phrase": {"lexical": {"query": "myocardial infarction", "boost": 0.5}}},
+                            {"match_phrase": {"lexical": {"query": "mi", "boost": 0.5}}},
+                        ]
+                    }
+                },
+                {"match": {"lexical": {"query": " (women)"}}},
+                {"match": {"lexical": {"query": "ecg", "boost": 0.25}}},
+            ]
+        }
+    }
+
+
+def test_phrases_and_factors_in_keyword_search() -> None:
+    def query(text: str, *terms: dict[str, Any]) -> dict[str, Any]:
+        return curated_lexical(text, matched(text, terms=terms).spans, {})
+
+    assert query("new york", {"term": "new york", "phrase": True}) == {
+        "match_phrase": {"lexical": {"query": "new york"}}
+    }
+    assert query("cheap", {"term": "cheap", "factor": 0.25}) == {
+        "match": {"lexical": {"query": "cheap", "boost": 0.25}}
+    }
+    assert query("cheap", {"term": "cheap", "factor": 0}) == {"match_none": {}}
+    assert query("cheap car", {"term": "cheap", "factor": 0}) == {"match": {"lexical": {"query": " car"}}}
+
+
+def test_of_alternatives_only_the_best_one_is_explained() -> None:
+    explanation = {
+        "value": 5.0,
+        "description": "sum of:",
+        "details": [
+            {"value": 1.0, "description": "weight(lexical:sign in 3) [PerFieldSimilarity], result of:"},
+            {
+                "value": 4.0,
+                "description": "max of:",
+                "details": [
+                    {"value": 2.0, "description": "weight(lexical:heart in 3) [x]"},
+                    {"value": 4.0, "description": 'weight(lexical:"myocardi infarct" in 3) [x]'},
+                ],
+            },
+        ],
+    }
+    why = lexical_why(explanation)
+    assert [(one["piece"], one["contribution"]) for one in why] == [('"myocardi infarct"', 4.0), ("sign", 1.0)]
+    terms = OwnTerms(frozenset({"sign", "heart", "attack"}), frozenset({"sign"}))
+    assert terms.origin('"myocardi infarct"') == "synonym"
+    assert terms.origin("sign") == "override"
+    assert terms.origin("heart") is None
+
+
+def order(ranked: str, pinned: dict[int, str], size: int) -> str:
+    return "".join(placed(ranked, pinned, size))
+
+
+def test_pins_take_their_places() -> None:
+    assert order("abcde", {}, 3) == "abc"
+    assert order("abcde", {1: "x"}, 3) == "xab"
+    assert order("abcde", {1: "x", 3: "y"}, 5) == "xaybc"
+    assert order("ab", {5: "x"}, 10) == "abx"
+    assert order("", {1: "x", 2: "y"}, 10) == "xy"
+    assert order("ab", {4: "x", 9: "y"}, 3) == "abx"
+
+
+@given(st.text("abcdefgh", max_size=8), st.dictionaries(st.integers(1, 9), st.sampled_from("XYZ"), max_size=3))
+def test_a_page_is_as_full_as_it_can_be(ranked: str, pinned: dict[int, str]) -> None:
+    found = order(ranked, pinned, 5)
+    assert len(found) == min(5, len(ranked) + len(pinned))
+    assert [one for one in found if one.islower()] == list(ranked)[: sum(one.islower() for one in found)]
+    full = len(ranked) + sum(place <= 5 for place in pinned) >= 5
+    assert not full or all(found[place - 1] == one for place, one in pinned.items() if place <= 5)
+
+
+def test_rank_biased_overlap_of_known_lists() -> None:
+    assert rank_biased_overlap("abc", "abc") == pytest.approx(1)
+    assert rank_biased_overlap("abc", "xyz") == 0
+    assert rank_biased_overlap("", "") == 1
+    assert rank_biased_overlap("a", "") == 0
+    assert rank_biased_overlap("ab", "ba", 0.9) == pytest.approx(0.9 / 1.9)  # agreement 0 at depth 1, 1 at depth 2
+    assert rank_biased_overlap("a", "ab", 0.9) == pytest.approx((1 + 0.9 * 0.5) / 1.9)
+    assert rank_biased_overlap("abcd", "abdc") > rank_biased_overlap("abcd", "bacd")
+
+
+@given(st.lists(st.integers(0, 20), unique=True), st.lists(st.integers(0, 20), unique=True))
+def test_rank_biased_overlap_is_a_share_and_has_no_side(first: list[int], second: list[int]) -> None:
+    one, other = [str(n) for n in first], [str(n) for n in second]
+    found = rank_biased_overlap(one, other)
+    assert -1e-9 <= found <= 1 + 1e-9
+    assert found == pytest.approx(rank_biased_overlap(other, one))
+
+
+def test_what_entered_left_and_moved() -> None:
+    found = difference(["a", "b", "c"], ["b", "a", "x"])
+    assert (found.entered, found.left, found.moved) == ({"x": 3}, {"c": 3}, {"b": (2, 1), "a": (1, 2)})
+    assert found.any
+    assert not difference(["a"], ["a"]).any

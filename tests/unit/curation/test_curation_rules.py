@@ -1,0 +1,171 @@
+"""Rules as operators write them: what is taken, what is refused, what concerns a query."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from services.curation.checking import checked_rules
+from services.curation.matching import MAX_ADDED, MAX_PINS, Compiled, Matched
+from services.curation.rules import MAX_BYTES, MAX_HIDDEN, Rules
+from services.errors import InvalidInput, TooLarge
+from services.manifest import resolve
+from services.query_table import QueryTable
+
+
+@pytest.fixture(scope="module")
+def table() -> QueryTable:
+    return QueryTable.load(resolve("standin"))
+
+
+def rules(**kinds: Any) -> Rules:
+    return Rules.model_validate(kinds)
+
+
+def matched(query: str, max_words: int = 1000, **kinds: Any) -> Matched:
+    return Compiled(rules(**kinds), 7).matched(query, max_words)
+
+
+BAD: list[dict[str, Any]] = [
+    {"synonyms": [{"words": ["one"]}]},
+    {"synonyms": [{"words": ["same", "Same"]}]},
+    {"synonyms": [{"words": ["a", "b"], "to": ["c"]}]},
+    {"synonyms": [{"from": ["a"]}]},
+    {"synonyms": [{"from": ["a"], "to": ["?!"]}]},
+    {"synonyms": [{"from": ["a"], "to": [" ".join("abcdefghi")]}]},
+    {"synonyms": [{"words": ["a", "b"], "weight": weight} for weight in (0,)]},
+    {"synonyms": [{"words": ["a", "b"], "weight": float("nan")}]},
+    {"synonyms": [{"words": ["a", "b"], "weight": float("inf")}]},
+    {"synonyms": [{"words": ["a", "b"], "weight": -1}]},
+    {"synonyms": [{"words": ["a", "b" * 201]}]},
+    {"synonyms": [{"words": ["a", "\ud800b"]}]},
+    {"synonyms": [{"words": ["a", "b"], "more": 1}]},
+    {"synonyms": [{"words": ["a", 5]}]},
+    {"results": [{"query": "a"}]},
+    {"results": [{"query": "", "hide": ["x"]}]},
+    {"results": [{"query": "a", "match": "every", "hide": ["x"]}]},
+    {"results": [{"query": "a", "match": "regex", "hide": ["x"]}]},
+    {"results": [{"query": "a", "pin": [{"id": "x", "position": 0}]}]},
+    {"results": [{"query": "a", "pin": [{"id": "x", "position": 1}, {"id": "x", "position": 2}]}]},
+    {"results": [{"query": "a", "pin": [{"id": "x", "position": 1}, {"id": "y", "position": 1}]}]},
+    {"results": [{"query": "a", "pin": [{"id": "x", "position": 1}], "hide": ["x"]}]},
+    {"results": [{"query": "a", "hide": [""]}]},
+    {"results": [{"query": "a", "hide": ["x" * 513]}]},
+    {"results": [{"query": "a", "hide": [f"{n}.{i}" for i in range(500)]} for n in range(MAX_HIDDEN // 500 + 1)]},
+    {"terms": [{"term": "a"}]},
+    {"terms": [{"term": "a", "weight": 1, "factor": 2}]},
+    {"terms": [{"term": "a", "phrase": True}]},
+    {"terms": [{"term": "a", "factor": -1}]},
+    {"terms": [{"term": "a", "weight": float("inf")}]},
+    {"terms": [{"term": "The Term", "factor": 2}, {"term": "the term", "factor": 3}]},
+    {"unknown": []},
+]
+
+
+@pytest.mark.parametrize("kinds", BAD, ids=str)
+def test_what_makes_no_sense_is_refused(kinds: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Rules.model_validate(kinds)
+
+
+def test_what_the_encoder_cannot_use_is_refused_with_its_place(table: QueryTable) -> None:
+    with pytest.raises(InvalidInput) as pieces:
+        checked_rules(
+            rules(synonyms=[{"words": ["a", "b"]}, {"from": ["a"], "to": [" ".join(["zq" * 11] * 8)]}]), table
+        )
+    assert (pieces.value.code, pieces.value.extra["where"]) == ("bad_curation", "synonyms.1")
+    with pytest.raises(InvalidInput) as nothing:
+        checked_rules(rules(terms=[{"term": "ꙮ", "weight": 3}]), table)
+    assert (nothing.value.code, nothing.value.extra["where"]) == ("bad_curation", "terms.0")
+    many = rules(synonyms=[{"words": [f"{n} {'long' * 20}", f"{n}"]} for n in range(2000)])
+    assert len(many.model_dump_json()) > MAX_BYTES / 2
+    larger = rules(synonyms=[{"words": [f"{n} {'long' * 40}", f"{n}"]} for n in range(2000)])
+    with pytest.raises(TooLarge):
+        checked_rules(larger, table)
+
+
+def test_what_was_not_said_is_not_stored_and_is_read_back_the_same() -> None:
+    one = rules(synonyms=[{"from": ["mi"], "to": ["heart attack"]}], terms=[{"term": "new york", "phrase": True}])
+    assert one.stored() == {
+        "synonyms": [{"from": ["mi"], "to": ["heart attack"]}],
+        "terms": [{"term": "new york", "phrase": True}],
+    }
+    assert Rules.model_validate(one.stored()) == one
+
+
+def test_two_way_synonyms_stand_for_each_other_one_way_ones_do_not() -> None:
+    both = {"words": ["heart attack", "myocardial infarction", "MI"], "weight": 0.5}
+    (span,) = matched("treatment of MYOCARDIAL infarction", synonyms=[both]).spans
+    assert (span.text, [tuple(one) for one in span.added]) == (
+        "MYOCARDIAL infarction",
+        [("heart attack", 0.5, 0), ("MI", 0.5, 0)],
+    )
+    one_way = {"from": ["laptop"], "to": ["notebook"]}
+    assert matched("a laptop", synonyms=[one_way]).spans[0].added[0].text == "notebook"
+    assert matched("a notebook", synonyms=[one_way]).spans == []
+
+
+def test_what_is_added_is_not_expanded_again() -> None:
+    circle = [{"from": ["a"], "to": ["b"]}, {"from": ["b"], "to": ["c", "a"]}]
+    found = matched("a b", synonyms=circle)
+    assert [[one.text for one in span.added] for span in found.spans] == [["b"], ["c", "a"]]
+    assert [one["rule"] for one in found.applied] == [0, 1]
+
+
+def test_of_overlapping_rules_the_longest_holds() -> None:
+    found = matched(
+        "the new york times",
+        synonyms=[{"from": ["new york"], "to": ["nyc"]}],
+        terms=[{"term": "new york times", "phrase": True}, {"term": "times", "factor": 0.1}],
+    )
+    assert [(span.text, span.phrase, span.added) for span in found.spans] == [("new york times", True, ())]
+    assert found.applied == [{"kind": "term", "rule": 0, "matched": "new york times"}]
+
+
+def test_a_term_and_a_synonym_of_the_same_words_both_hold() -> None:
+    found = matched("NYC", synonyms=[{"from": ["nyc"], "to": ["new york"]}], terms=[{"term": "nyc", "factor": 2}])
+    (span,) = found.spans
+    assert (span.factor, [one.text for one in span.added]) == (2, ["new york"])
+
+
+def test_results_by_exact_query_by_words_in_it_and_always() -> None:
+    results = [
+        {"query": "Return Policy", "pin": [{"id": "p", "position": 1}]},
+        {"query": "return policy", "match": "contains", "hide": ["h"]},
+        {"match": "every", "hide": ["e"]},
+    ]
+
+    def numbers(query: str) -> list[int]:
+        return [one["rule"] for one in matched(query, results=results).applied]
+
+    assert numbers("return policy!") == [0, 1, 2]
+    assert numbers("the return-policy please") == [1, 2]
+    assert numbers("policy return") == [2]
+    assert numbers("?!") == [2]
+    found = matched("return policy", results=results)
+    assert found.hidden == {"h", "e"}
+    assert {one: pin.place for one, pin in found.pins.items()} == {"p": 1}
+
+
+def test_what_one_rule_hides_another_one_does_not_pin_and_two_do_not_share_a_place() -> None:
+    results = [
+        {"query": "a", "pin": [{"id": "x", "position": 1}, {"id": "y", "position": 2}]},
+        {"query": "a", "match": "contains", "pin": [{"id": "z", "position": 1}, {"id": "x", "position": 9}]},
+        {"match": "every", "hide": ["y"]},
+    ]
+    assert {one: pin.place for one, pin in matched("a", results=results).pins.items()} == {"x": 1, "z": 3}
+
+
+def test_what_is_too_much_for_one_query_is_left_out_and_said() -> None:
+    synonyms = [{"from": [f"w{n}"], "to": [f"x{n}", f"y{n}"]} for n in range(MAX_ADDED)]
+    found = matched(" ".join(f"w{n}" for n in range(MAX_ADDED)), synonyms=synonyms)
+    assert sum(len(span.added) for span in found.spans) == MAX_ADDED
+    assert len(found.skipped) == MAX_ADDED
+    assert found.skipped[0] == {"kind": "synonym", "rule": MAX_ADDED // 2, "what": "x25", "reason": "too_many"}
+    short = matched("w0 w1", max_words=3, synonyms=synonyms)
+    assert [one.text for span in short.spans for one in span.added] == ["x0"]
+    results = [{"match": "every", "pin": [{"id": f"{n}-{i}", "position": i + 1} for i in range(20)]} for n in range(3)]
+    pins = matched("q", results=results)
+    assert len(pins.pins) == MAX_PINS
+    assert len(pins.skipped) == 60 - MAX_PINS
+    assert len({pin.place for pin in pins.pins.values()}) == MAX_PINS
