@@ -21,9 +21,7 @@ _FORM = {
 
 def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     index: Annotated[str, typer.Option("--index", "-i", help="index to search")],
-    query: Annotated[
-        str, typer.Argument(help="words; may be left out beside --like, --filter, --sort, --facet")
-    ] = "",
+    query: Annotated[str, typer.Argument(help="words; may be left out beside --like, --filter, --sort, --facet")] = "",
     mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
     size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
     filter: Annotated[str | None, typer.Option(help=_FORM["filter"])] = None,  # noqa: A002 (as in the API)
