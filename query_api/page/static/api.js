@@ -47,10 +47,14 @@ export async function listIndexes() {
   return indexes.map(({ name }) => name).sort((a, b) => a.localeCompare(b));
 }
 
-/** One index: {name, pending, encoded, dead, deleted, total}, documents by state; tombstones are in no total. */
+/**
+ * One index: {name, fields, dense, pending, encoded, dead, deleted, total}: the declared fields by their types, the
+ * dense encoder or null, documents by state. Tombstones are in no total.
+ */
 export async function inspectIndex(name) {
-  const { pending = 0, encoded = 0, dead = 0, deleted = 0 } = (await request(at(name))).documents;
-  return { name, pending, encoded, dead, deleted, total: pending + encoded + dead };
+  const { fields, dense = null, documents } = await request(at(name));
+  const { pending = 0, encoded = 0, dead = 0, deleted = 0 } = documents;
+  return { name, fields, dense, pending, encoded, dead, deleted, total: pending + encoded + dead };
 }
 
 /** All indexes, inspected a few at a time. One that is deleted meanwhile is left out. */
@@ -92,13 +96,16 @@ export function retryDead(index, which) {
   });
 }
 
-/** One search with everything the page shows; `mode` is the API's: hybrid, sparse or lexical. */
-export function search({ index, query, mode, size }, signal) {
+/** Where an index is searched, as an address to send to. */
+export const searchAddress = (index) => new URL(`${at(index)}/search`, document.baseURI).href;
+
+/** One search. */
+export function search(index, body, signal) {
   return request(`${at(index)}/search`, {
     method: "POST",
     signal,
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ query, mode, size, explain: true, passage: true }),
+    body: JSON.stringify(body),
   });
 }
 

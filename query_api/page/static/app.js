@@ -1,56 +1,73 @@
 // The page: the address names a view, a view is searched and shown, controls make the next view.
 
-import { MAX_SIZE, PAGE_SIZE, readAddress, remember } from "./address.js";
-import { inspectIndex, listIndexes, Problem, search } from "./api.js";
-import { renderComparison } from "./compare.js";
+import { PAGE_SIZE, readAddress, remember, writeAddress } from "./address.js";
+import { inspectIndex, listIndexes, Problem } from "./api.js";
+import { renderAsked } from "./asked.js";
 import { h } from "./dom.js";
-import { counted, duration, whole } from "./format.js";
-import { renderHit } from "./hit.js";
+import { documentView } from "./document.js";
+import { renderFacets, replaceControls } from "./facets.js";
+import { listenToControls, openPanel } from "./controls.js";
+import { fullest, offer, renderStates } from "./indexbar.js";
 import { renderInsight } from "./insight.js";
-import { listenToKeys } from "./keys.js";
-import { howToLoad, nothingFound, problemNotice, welcome } from "./notices.js";
+import { howToLoad, nothingFound, problemNotice, remarks, welcome } from "./notices.js";
+import { changes, renderRanking, renderSort } from "./ranking.js";
+import { asks, bodyOfOne } from "./request.js";
+import { renderRequests } from "./requestpanel.js";
+import { renderAnswers } from "./results.js";
+import { answer, nextPage, requestsOf } from "./searching.js";
 
-const TYPING_PAUSE_MS = 220;
 const SLOW_MS = 150;
 const STATE_POLL_MS = 3000;
-const LOOKED_AT = 12;
-const API_MODES = { hybrid: ["hybrid"], sparse: ["sparse"], keyword: ["lexical"], compare: ["lexical", "sparse"] };
 
 const element = (id) => document.getElementById(id);
-const [form, box, select, stage] = ["search", "q", "index", "stage"].map(element);
-const [results, insight, status, problem, waiting] = ["results", "insight", "status", "problem", "waiting"].map(element);
-const [indexState, insightToggle] = ["index-state", "insight-toggle"].map(element);
+const [form, box, select, stage, results, insight] = ["search", "q", "index", "stage", "results", "insight"].map(element);
+const [status, note, problem, waiting, filters] = ["status", "note", "problem", "waiting", "filters"].map(element);
+const [ranking, rankingToggle, request, asked, sort] = ["ranking", "ranking-toggle", "request", "asked", "sort"].map(element);
 
 let view = readAddress();
 let names = null; // of the indexes; null until the API has told them
-let index = null; // the one in view, with its counts
+let index = null; // the one in view, with what it declares and its counts
 let running = null; // the AbortController of the search under way
-let typing = 0;
+let shown = null; // the address of the search that is on the page, without its document
+const titles = new Map(); // of documents that were seen, by id
+const showDocument = documentView(element("document"), () => show({ ...view, document: null }));
+
+const known = () => (index?.name === view.index ? index : null);
+const fields = () => known()?.fields ?? {};
+const change = (part) => show({ ...view, query: box.value, size: PAGE_SIZE, ...part });
 
 // ---- from a view to the page
 
-async function show(next, { draft = false, push = true } = {}) {
+async function show(next, { draft = false, push = true, again = false } = {}) {
   view = next;
   if (push) remember(view, { draft });
   if (names === null) return start();
+  const search = writeAddress({ ...view, document: null });
   fillControls();
-  running?.abort();
-  running = null;
-  clearTimeout(typing);
-  document.title = view.query ? `${view.query} · sparsewell` : "sparsewell";
-  const counts = index?.name === view.index ? null : inspect(view.index);
-  if (view.query.trim() === "" || !view.index) return showIdle();
+  if (again || shown !== search) await showSearch(search);
+  if (view === next) await showDocument(view, documentBody());
+}
 
+async function showSearch(search) {
+  shown = search;
+  running?.abort();
   const mine = new AbortController();
   running = mine;
+  document.title = view.query ? `${view.query} · sparsewell` : "sparsewell";
   const slow = setTimeout(() => (waiting.hidden = false), SLOW_MS);
   results.setAttribute("aria-busy", "true");
   try {
-    const asked = API_MODES[view.mode].map((mode) => search({ ...view, mode }, mine.signal));
-    const answers = await Promise.all(asked);
-    // Only then it matters whether there is anything to find.
-    if (answers.every(({ hits }) => hits.length === 0)) await counts;
-    if (running === mine) showAnswers(answers);
+    if (known() === null) await inspect(view.index);
+    if (running !== mine) return;
+    fillControls();
+    const requests = requestsOf(asks(view) ? view : { ...view, mode: "hybrid", size: 1 }, fields());
+    if (!asks(view)) showIdle();
+    // Nothing is asked: what could be chosen among is still worth counting.
+    if (!view.index || (!asks(view) && !(requests[0].body.facets && known()?.total > 0))) return;
+    const answers = await answer(view, requests, mine.signal);
+    if (running !== mine) return;
+    if (asks(view)) showAnswers(requests, answers);
+    else fillFilters(answers[0]);
   } catch (error) {
     if (running === mine) showProblem(error);
     mine.abort(); // of two searches, the one still under way is of no use any more
@@ -65,64 +82,71 @@ async function show(next, { draft = false, push = true } = {}) {
 }
 
 function showIdle() {
-  waiting.hidden = true;
-  results.removeAttribute("aria-busy");
-  const known = index?.name === view.index ? index : null;
   if (names.length === 0 && !view.index) put({ body: howToLoad("") });
-  else if (known) put({ body: known.total === 0 ? howToLoad(known.name) : welcome(known.name, (query) => show({ ...view, query })) });
-  else put({});
+  else if (known()) put({ body: index.total === 0 ? howToLoad(index.name) : welcome(index.name, (query) => show({ ...view, query })) });
 }
 
-function showAnswers(answers) {
-  const { query, mode } = view;
-  const found = answers.reduce((sum, { hits }) => sum + hits.length, 0);
-  const empty = index?.name === view.index && index.total === 0;
-  if (found === 0) {
-    put({
-      said: `Nothing found for “${query}”.`,
-      body: empty ? howToLoad(view.index) : nothingFound(query, mode, (other) => show({ ...view, mode: other })),
-    });
-  } else if (mode === "compare") {
-    const { element: body, alignment } = renderComparison(answers, { index: view.index });
-    const [left, right] = alignment.only;
-    put({
-      said: `${alignment.both || "No"} document${alignment.both === 1 ? "" : "s"} in both lists, ${left} only by keyword, ${right} only by sparse`,
-      body: [body, more(answers)],
-      side: renderInsight([{ label: "Keyword", answer: answers[0] }, { label: "Sparse", answer: answers[1] }]),
-    });
-  } else {
-    const [answer] = answers;
-    const context = { index: view.index, mode: answer.mode };
-    const list = answer.hits.map((hit, position) => h("li", {}, renderHit(hit, { ...context, rank: position + 1, relation: null })));
-    put({
-      said: `${counted(found, "result")} in ${duration(answer.timings_ms?.total)}`,
-      body: [h("ol", { class: "hits" }, list), more(answers)],
-      side: renderInsight([{ label: "", answer }]),
-    });
+function showAnswers(requests, answers) {
+  for (const hit of answers.flatMap(({ hits }) => hits)) if (hit.title) titles.set(hit.id, hit.title);
+  const found = answers.some(({ hits }) => hits.length > 0);
+  const side = { requests, remarks: answers.flatMap(remarks), facets: answers[0] };
+  if (!found) {
+    const body = known()?.total === 0 ? howToLoad(view.index) : nothingFound(view, (part) => show({ ...view, ...part }));
+    put({ ...side, said: view.query ? `Nothing found for “${view.query}”.` : "Nothing found.", body });
+    return;
   }
+  const linkTo = (hit) => writeAddress({ ...view, document: { id: hit.id, start: hit.passage?.start ?? null, end: hit.passage?.end ?? null } });
+  const { said, body, append } = renderAnswers(view, answers, { linkTo, like: view.mode !== "keyword", onMore: (size) => more(size, requests[0].body, answers[0], append) });
+  put({ ...side, said, body, insight: renderInsight(requests.map(({ label }, at) => ({ label, answer: answers[at] }))) });
 }
 
-function more(answers) {
-  if (view.size >= MAX_SIZE || answers.every(({ hits }) => hits.length < view.size)) return null;
-  const size = Math.min(MAX_SIZE, view.size + PAGE_SIZE);
-  return h("p", { class: "further" }, h("button", { type: "button", class: "example", on: { click: () => show({ ...view, size }) } }, `Show ${size - view.size} more`));
+/** A further page: of the snapshot that there is, else everything anew, and as a snapshot. */
+async function more(size, body, latest, append) {
+  const from = view.size;
+  const here = shown;
+  if (latest.cursor) {
+    try {
+      const page = await nextPage(view.index, body, latest.cursor, size - from);
+      if (shown !== here) return;
+      view = { ...view, size };
+      shown = writeAddress({ ...view, document: null });
+      remember(view, { replace: true });
+      Object.assign(latest, { cursor: page.cursor, end: page.end });
+      append(page, from);
+      status.textContent = `${from + page.hits.length} results`;
+      return;
+    } catch (error) {
+      if (error.code !== "cursor_expired") return showProblem(error);
+    }
+  }
+  await show({ ...view, size });
+  if (view.size === size) results.querySelectorAll(".hit")[from]?.focus({ preventScroll: true });
 }
 
 function showProblem(error) {
   if (error.name === "AbortError") return;
-  const shown = error instanceof Problem ? error : new Problem({ title: "The page could not show this", detail: String(error), code: "page_error" });
-  put({ trouble: problemNotice(shown, () => start()) });
+  shown = null;
+  const said = error instanceof Problem ? error : new Problem({ title: "The page could not show this", detail: String(error), code: "page_error" });
+  put({ trouble: problemNotice(said, () => start()) });
 }
 
 /** Replaces everything below the form at once, so that nothing of an earlier view stays. */
-function put({ said = "", body = [], side = [], trouble = null }) {
-  const children = [body].flat().filter(Boolean);
+function put({ said = "", body = [], insight: aside = [], remarks: remarked = [], requests = [], facets = null, trouble = null }) {
   status.textContent = said;
-  results.replaceChildren(...children);
-  insight.replaceChildren(...side);
-  insight.hidden = insightToggle.hidden = side.length === 0;
+  results.replaceChildren(...[body].flat(Infinity).filter(Boolean));
+  insight.replaceChildren(...aside);
+  note.replaceChildren(...remarked);
+  request.replaceChildren(...renderRequests(view.index, requests));
   problem.replaceChildren(...(trouble ? [trouble] : []));
   stage.dataset.mode = view.mode;
+  element("insight-toggle").hidden = insight.hidden = aside.length === 0;
+  element("request-toggle").hidden = requests.length === 0;
+  fillFilters(facets);
+}
+
+function fillFilters(latest) {
+  replaceControls(filters, renderFacets(fields(), view.filters, latest, (next) => change({ filters: next(view.filters) })));
+  element("filters-toggle").hidden = filters.hidden = filters.childElementCount === 0;
 }
 
 function fillControls() {
@@ -130,6 +154,18 @@ function fillControls() {
   form.elements.mode.value = view.mode;
   if (view.index && select.value !== view.index) select.value = view.index;
   showIndexState();
+  asked.replaceChildren(...renderAsked(view, fields(), (id) => titles.get(id) ?? id, change));
+  replaceControls(ranking, renderRanking(view, known() ?? {}, change));
+  replaceControls(sort, [renderSort(view, fields(), change)].filter(Boolean));
+  const count = changes(view);
+  rankingToggle.textContent = count > 0 ? `Ranking (${count})` : "Ranking";
+  element("filters-toggle").textContent = view.filters.length > 0 ? `Filters (${view.filters.length})` : "Filters";
+}
+
+/** The search that tells what in the open document matched; null when nothing is asked in words. */
+function documentBody() {
+  if (!view.document || view.query.trim() === "") return null;
+  return bodyOfOne(requestsOf(view, fields()).at(-1).body, view.document.id);
 }
 
 // ---- indexes and their states
@@ -139,60 +175,34 @@ async function start() {
   put({});
   try {
     names = await listIndexes();
-    if (!view.index) view = { ...view, index: await fullest() };
+    if (!view.index) view = { ...view, index: await fullest(names) };
   } catch (error) {
     names = null;
     showProblem(error);
     return;
   }
-  // An index that is not there stays in the list: the API says what is wrong with it.
-  const offered = view.index && !names.includes(view.index) ? [view.index, ...names] : names;
-  select.replaceChildren(...(offered.length > 0 ? offered : ["none yet"]).map((name) => h("option", { value: name }, name)));
-  select.disabled = offered.length === 0;
+  offer(select, names, view.index);
   index = null;
-  await show(view, { push: false });
+  await show(view, { push: false, again: true });
 }
 
-/** Of the first indexes the one with most documents, "" when there is none. */
-async function fullest() {
-  const looked = await Promise.all(names.slice(0, LOOKED_AT).map(inspectIndex));
-  return looked.reduce((best, next) => (best === null || next.total > best.total ? next : best), null)?.name ?? "";
-}
-
-/** Fetches an index's counts and shows them, when it is still the one in view. */
+/** Fetches an index, and shows its counts when it is still the one in view. */
 async function inspect(name, { quiet = false } = {}) {
   if (!name) return;
   try {
     const fresh = await inspectIndex(name);
     if (name !== view.index) return;
-    const first = index?.name !== name || (index.total === 0) !== (fresh.total === 0);
+    const filled = index?.name === name && index.total === 0 && fresh.total > 0;
     index = fresh;
     showIndexState();
-    if (first && view.query.trim() === "") showIdle();
+    if (filled && !asks(view)) showIdle();
   } catch (error) {
     // With a query, the search says what is wrong.
-    if (!quiet && name === view.index && view.query.trim() === "") showProblem(error);
+    if (!quiet && name === view.index && !asks(view)) throw error;
   }
 }
 
-function showIndexState() {
-  if (index?.name !== view.index) {
-    indexState.replaceChildren();
-    return;
-  }
-  const part = (kind, meaning) => index[kind] > 0 && h("span", { class: `state-${kind}`, title: meaning }, `${whole(index[kind])} ${kind}`);
-  const parts = [
-    h("span", {}, counted(index.total, "document")),
-    part("pending", "Keyword search finds them already, sparse search once they are encoded"),
-    index.dead > 0 &&
-      h(
-        "a",
-        { class: "state-dead", href: `operate?index=${encodeURIComponent(index.name)}`, title: "Could not be encoded; keyword search finds them. See why" },
-        `${whole(index.dead)} dead`,
-      ),
-  ];
-  indexState.replaceChildren(...parts.filter(Boolean));
-}
+const showIndexState = () => element("index-state").replaceChildren(...(known() ? renderStates(index) : []));
 
 /** While documents wait to be encoded, or there are none yet, the counts follow. */
 async function followStates() {
@@ -200,39 +210,19 @@ async function followStates() {
   if (names.length === 0 && !view.index) {
     const found = await listIndexes().catch(() => []);
     if (found.length > 0) await start();
-  } else if (index?.name === view.index && (index.pending > 0 || index.total === 0)) {
+  } else if (known() && (index.pending > 0 || index.total === 0)) {
     await inspect(view.index, { quiet: true });
   }
 }
 
 // ---- from controls to views
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  show({ ...view, query: box.value, size: PAGE_SIZE });
-});
-box.addEventListener("input", (event) => {
-  clearTimeout(typing);
-  if (event.isComposing) return;
-  typing = setTimeout(() => show({ ...view, query: box.value, size: PAGE_SIZE }, { draft: true }), TYPING_PAUSE_MS);
-});
-form.addEventListener("change", ({ target }) => {
-  if (target.name === "mode") show({ ...view, query: box.value, mode: target.value });
-});
-select.addEventListener("change", () => show({ ...view, query: box.value, index: select.value, size: PAGE_SIZE }));
-element("brand").addEventListener("click", (event) => {
-  event.preventDefault();
-  show({ ...view, query: "", mode: "hybrid", size: PAGE_SIZE });
-  box.focus();
+listenToControls({
+  view: () => view,
+  show,
+  change,
+  toFilters: () => openPanel("filters") && (filters.querySelector("[data-key]")?.focus(), true),
 });
 window.addEventListener("popstate", () => show({ ...readAddress(), index: readAddress().index || view.index }, { push: false }));
-
-insightToggle.addEventListener("click", () => {
-  const open = insightToggle.getAttribute("aria-expanded") !== "true";
-  insightToggle.setAttribute("aria-expanded", String(open));
-  stage.dataset.insight = open ? "open" : "folded";
-});
-
-listenToKeys(box, results);
 setInterval(followStates, STATE_POLL_MS);
 start();

@@ -32,7 +32,7 @@ export function renderComparison(answers, context) {
         answers[side].hits.map((hit, position) => {
           const rank = position + 1;
           const relation = relationOf(rank, alignment.ranks[1 - side].get(hit.id), LISTS[1 - side].label.toLowerCase());
-          return h("li", {}, renderHit(hit, { ...context, mode, rank, narrow: true, relation }));
+          return h("li", {}, renderHit(hit, { ...context, mode, like: context.like && mode === "sparse", rank, relation }));
         }),
       ),
     ),

@@ -1,66 +1,85 @@
-// One result: title, best passage, what is known about it, and on demand why it matched and the whole document.
+// One result: title, best passage with the words that matched, what is known about it, and on demand why it matched.
 
-import { getDocument } from "./api.js";
 import { disclosure, h } from "./dom.js";
 import { plain, weight } from "./format.js";
-import { excerpt, markRuns, wordStrength } from "./marking.js";
+import { runsOf, strongest, worthNaming } from "./highlight.js";
 import { whyPanel } from "./why.js";
 
-const EXCERPT = { wide: 340, narrow: 190 };
-const PHONE = window.matchMedia("(width < 40rem)");
+const NAMED = 5;
 let hits = 0;
 
 /**
- * An article for `hit`. `context` is {index, mode, rank, narrow, relation}: `mode` as the API names it,
- * `relation` an element that tells where the other list has the document, or null.
+ * An article for `hit`. `context` is {mode, rank, relation, linkTo, like}: `mode` as the API names it, `relation` an
+ * element that tells where the other list has the document, or null; `linkTo` gives the address of its document view,
+ * and `like` says whether documents may be named as examples.
  */
 export function renderHit(hit, context) {
-  const { rank, narrow } = context;
-  const why = hit.why ?? [];
-  const strength = wordStrength(why);
+  const { rank } = context;
   const title = hit.title || hit.id;
   const name = `hit-${(hits += 1)}`;
-
+  const most = strongest(hit.highlight);
+  const spans = hit.title ? (hit.highlight?.title ?? []) : [];
   const whyFold = h("div", { class: "fold", hidden: true });
-  const documentFold = h("div", { class: "fold", hidden: true });
-  const article = h(
+  return h(
     "article",
     { class: "hit", tabindex: "-1", "aria-labelledby": `${name}-title`, data: { id: hit.id, rank } },
     h("p", { class: "rank", "aria-label": `Rank ${rank}` }, String(rank)),
     h(
       "div",
       { class: "hit-head" },
-      h("h3", { id: `${name}-title` }, runs(title, strength)),
-      h("p", { class: "score", title: scoreTitle(context.mode) }, scoreText(hit, context.mode)),
+      h("h3", { id: `${name}-title` }, h("a", { class: "open", href: context.linkTo(hit), data: { act: "document" } }, marked(runsOf(title, 0, spans, most)))),
+      hit.score !== null && h("p", { class: "score", title: scoreTitle(context.mode) }, scoreText(hit, context.mode)),
     ),
-    passage(hit, strength, narrow || PHONE.matches ? EXCERPT.narrow : EXCERPT.wide),
+    passage(hit, most),
+    beside(hit.highlight, most),
     h("ul", { class: "chips", "aria-label": "About the document" }, chips(hit, title)),
     h(
       "div",
       { class: "hit-foot" },
-      why.length > 0 && disclosure("Why", whyFold, (panel) => panel.append(whyPanel(hit)), { data: { act: "why" } }),
-      disclosure("Document", documentFold, (panel) => showDocument(panel, context.index, hit, strength), {
-        data: { act: "document" },
-      }),
+      (hit.why ?? []).length > 0 && disclosure("Why", whyFold, (panel) => panel.append(whyPanel(hit)), { data: { act: "why" } }),
+      context.like && example("like", "More like this", title),
+      context.like && example("unlike", "Less", title),
       scoreParts(hit, context.mode),
       context.relation,
     ),
     whyFold,
-    documentFold,
   );
-  return article;
 }
 
-const runs = (text, strength) =>
-  markRuns(text, strength).map((run) => (run.level ? h("mark", { class: `m${run.level}` }, run.text) : run.text));
+/** Runs of a text as elements; a marked word tells what it added. */
+export const marked = (runs) =>
+  runs.map(({ text, level, matches }) => (level ? h("mark", { class: `m${level}`, title: matches.map(matchText).join("\n") }, text) : text));
 
-function passage(hit, strength, length) {
-  const { text = "", start = 0, window: number = 0, windows = 0 } = hit.passage ?? {};
-  const line = text.replace(/\s+/g, " ").trim();
-  if (!line) return null;
-  const cut = excerpt(line, strength, length);
-  const goesOn = cut.after || number + 1 < windows;
-  return h("p", { class: "passage" }, (cut.before || start > 0) && "… ", runs(cut.text, strength), goesOn && " …");
+const LIST_NAMES = { sparse: "sparse", lexical: "keyword" };
+const matchText = ({ list, piece, contribution }) => `${LIST_NAMES[list]} ${piece} ${weight(contribution)}`;
+
+const example = (act, label, title) =>
+  h("button", { type: "button", class: "toggle example-of", data: { act } }, label, h("span", { class: "quiet" }, ` ${act === "like" ? "as" : "like"} “${title}”`));
+
+function passage(hit, most) {
+  const { start = 0, window: number = 0, windows = 0 } = hit.passage ?? {};
+  const shown = hit.highlight?.excerpt ?? hit.passage;
+  if (!shown?.text.trim()) return null;
+  const before = shown.start > 0 || start > 0;
+  const goesOn = shown.end < (hit.passage?.end ?? 0) || number + 1 < windows;
+  return h("p", { class: "passage" }, before && "… ", marked(runsOf(shown.text, shown.start, hit.highlight?.text ?? [], most)), goesOn && " …");
+}
+
+/** What matched and stands nowhere in what is shown. */
+function beside(highlight, most) {
+  if (!highlight) return null;
+  const named = (matches) => {
+    const list = worthNaming(matches, most).slice(0, NAMED);
+    return list.map((match, at) => [at > 0 && ", ", h("span", { class: "named", title: matchText(match) }, match.piece)]);
+  };
+  const [added, elsewhere] = [named(highlight.expansions), named(highlight.elsewhere)];
+  if (added.length + elsewhere.length === 0) return null;
+  return h(
+    "p",
+    { class: "beside" },
+    added.length > 0 && h("span", { class: "by-meaning" }, h("span", { class: "swatch expansion" }), "also by meaning: ", added),
+    elsewhere.length > 0 && h("span", { class: "elsewhere" }, "elsewhere in it: ", elsewhere),
+  );
 }
 
 function chips(hit, title) {
@@ -69,14 +88,17 @@ function chips(hit, title) {
     list.push(h("li", { class: `chip state state-${hit.state}`, title: STATES[hit.state] }, hit.state));
   }
   if (!title.startsWith(hit.id)) list.push(h("li", { class: "chip id" }, hit.id));
-  for (const [field, value] of Object.entries(hit.metadata ?? {})) {
-    if (value === null || value === "") continue;
-    list.push(h("li", { class: "chip" }, h("span", { class: "field" }, field), " ", plain(value)));
-  }
+  list.push(...metadataChips(hit.metadata));
   const { window: number, windows } = hit.passage ?? {};
   if (windows > 1) list.push(h("li", { class: "chip part" }, `part ${number + 1} of ${windows}`));
   return list;
 }
+
+/** Metadata as list items, a chip for each field that has a value. */
+export const metadataChips = (metadata) =>
+  Object.entries(metadata ?? {})
+    .filter(([, value]) => value !== null && value !== "")
+    .map(([field, value]) => h("li", { class: "chip" }, h("span", { class: "field" }, field), " ", plain(value)));
 
 const STATES = {
   pending: "Waiting to be encoded: keyword search finds it, sparse search not yet",
@@ -85,47 +107,16 @@ const STATES = {
 
 const scoreText = (hit, mode) => (mode === "hybrid" ? hit.score.toFixed(3) : weight(hit.score));
 const scoreTitle = (mode) =>
-  mode === "hybrid" ? "Fused score: both lists scaled to 0…1 and weighted" : "Score as OpenSearch computed it";
+  mode === "hybrid" ? "Fused score: both lists brought to one scale and weighted" : "Score as OpenSearch computed it";
 
-/** In a hybrid list, the score that each of the two lists gave. */
+const PARTS = [["sparse", "sparse"], ["keyword", "lexical"], ["dense", "dense"]];
+
+/** The score that each list gave, where there are several. */
 function scoreParts(hit, mode) {
-  if (mode !== "hybrid" || !hit.scores) return null;
-  const part = (name, value) =>
-    h("span", { class: value === undefined || value === null ? "absent" : "" }, name, " ", h("b", {}, value == null ? "–" : weight(value)));
-  return h("p", { class: "parts" }, part("sparse", hit.scores.sparse), part("keyword", hit.scores.lexical));
-}
-
-async function showDocument(panel, index, hit, strength) {
-  const waiting = h("p", { class: "faint" }, "Fetching the document …");
-  panel.append(waiting);
-  try {
-    const stored = await getDocument(index, hit.id);
-    waiting.replaceWith(
-      h("dl", { class: "record" }, RECORD.map((field) => row(field, stored[field]))),
-      h("div", { class: "whole", tabindex: "0", role: "group", "aria-label": "Whole text" }, wholeText(stored, hit, strength)),
-    );
-  } catch (problem) {
-    waiting.replaceWith(h("p", { class: "faint" }, `${problem.title ?? "Error"}: ${problem.message}`));
-  }
-  panel.dispatchEvent(new CustomEvent("fold", { bubbles: true }));
-}
-
-const RECORD = ["id", "state", "version", "attempts", "encoder", "job", "error"];
-
-function row(field, value) {
-  if (value === undefined || value === null || value === "") return null;
-  const text = field === "error" ? `${value.code}: ${value.reason}` : plain(value);
-  return h("div", {}, h("dt", {}, field), h("dd", {}, text));
-}
-
-/** The stored text with the best passage set off. The API counts characters as code points, JavaScript does not. */
-function wholeText(stored, hit, strength) {
-  const points = [...(stored.text ?? "")];
-  const { start = 0, end = 0, windows = 0 } = hit.passage ?? {};
-  if (windows <= 1) return runs(stored.text ?? "", strength);
-  return [
-    runs(points.slice(0, start).join(""), strength),
-    h("span", { class: "best", title: "The best passage" }, runs(points.slice(start, end).join(""), strength)),
-    runs(points.slice(end).join(""), strength),
-  ];
+  const { scores = {} } = hit;
+  if (mode !== "hybrid" && scores.dense === undefined) return null;
+  const shown = PARTS.filter(([, list]) => scores[list] !== undefined || (mode === "hybrid" && list !== "dense"));
+  const part = ([name, list]) =>
+    h("span", { class: scores[list] === undefined ? "absent" : "" }, name, " ", h("b", {}, scores[list] === undefined ? "–" : weight(scores[list])));
+  return h("p", { class: "parts" }, shown.map(part));
 }

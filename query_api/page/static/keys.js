@@ -1,12 +1,14 @@
-// The keyboard: `/` to the query, arrows among the results, Enter for why, d for the document, Escape back.
+// The keyboard: `/` to the query, `f` to the filters, arrows among the results, Escape back; on a result Enter for why, d for
+// the document, + and - for more and less like it. What is open above the page has the keyboard to itself.
 
 import { counterpart } from "./compare.js";
 
-/** Listens on the whole page. `box` is the query input, `results` the section that holds the hits. */
-export function listenToKeys(box, results) {
+/** Listens on the whole page. `box` is the query input, `results` the section that holds the hits, `toFilters()` goes to the first. */
+export function listenToKeys(box, results, toFilters) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    const handled = event.target === box ? inBox(event.key, results) : onPage(event, box, results);
+    if (event.target.closest?.("dialog")) return;
+    const handled = event.target === box ? inBox(event.key, results) : onPage(event, box, toFilters);
     if (handled) event.preventDefault();
   });
   results.addEventListener("click", ({ target }) => {
@@ -19,12 +21,14 @@ function inBox(key, results) {
   return key === "ArrowDown" && go(results.querySelector(".hit"));
 }
 
-function onPage(event, box, results) {
+function onPage(event, box, toFilters) {
   const { key, target } = event;
-  if (target.matches("input:not([type=radio]), select, textarea")) return false;
+  if (key === "Escape" && target.closest(".filters")) return focusBox(box);
+  if (target.matches("input:not([type=radio], [type=checkbox]), select, textarea")) return false;
   if (key === "/") return focusBox(box);
+  if (key === "f") return toFilters();
   const article = target.closest(".hit");
-  if (!article || target.matches(".whole")) return false;
+  if (!article) return false;
   if (key === "Escape") return focusBox(box);
   if (key === "ArrowDown" || key === "j") return go(neighbour(article, 1));
   if (key === "ArrowUp" || key === "k") return go(neighbour(article, -1)) || focusBox(box);
@@ -32,6 +36,8 @@ function onPage(event, box, results) {
   if (target !== article) return false;
   if (key === "Enter") return press(article, "why") || press(article, "document");
   if (key === "d") return press(article, "document");
+  if (key === "+") return press(article, "like");
+  if (key === "-") return press(article, "unlike");
   return false;
 }
 

@@ -52,17 +52,41 @@ export function howToLoad(name) {
   );
 }
 
-/** A search that found nothing. */
-export function nothingFound(query, mode, onMode) {
+/** A search that found nothing; `onView` takes what may help. */
+export function nothingFound(view, onView) {
+  const { query, mode, filters, like, unlike } = view;
+  const narrowed = filters.length > 0;
+  const button = (label, part) => h("p", {}, h("button", { type: "button", class: "example", on: { click: () => onView(part) } }, label));
   return h(
     "div",
     { class: "notice" },
     h("h2", {}, "Nothing found"),
-    h("p", {}, "No document matches ", h("q", {}, query), mode === "keyword" ? " word for word." : "."),
-    mode === "keyword" &&
-      h("p", {}, h("button", { type: "button", class: "example", on: { click: () => onMode("sparse") } }, "Look for the meaning instead")),
+    h("p", {}, "No document ", narrowed && "that passes the filters ", query ? ["matches ", h("q", {}, query)] : "is there", mode === "keyword" && query ? " word for word." : "."),
+    narrowed && button(filters.length === 1 ? "Without the filter" : "Without the filters", { filters: [] }),
+    like.length + unlike.length > 0 && button("Without the examples", { like: [], unlike: [] }),
+    mode === "keyword" && query && button("Look for the meaning instead", { mode: "sparse" }),
   );
 }
+
+/** What a search could not do although it answered, as sentences. */
+export function remarks(answer) {
+  const { rerank, feedback } = answer;
+  const said = [];
+  if (rerank && !rerank.applied) said.push([`Not reranked, so the list is in its own order: ${REASONS[rerank.reason] ?? "no second opinion came"}. `, h("code", {}, rerank.reason)]);
+  if (feedback?.without_vector.length > 0) said.push(`Without a vector yet, so it moved nothing: ${feedback.without_vector.join(", ")}.`);
+  if (feedback?.unknown.length > 0) said.push(`Not in this index: ${feedback.unknown.join(", ")}.`);
+  return said.map((sentence) => h("p", { class: "remark" }, sentence));
+}
+
+const REASONS = {
+  model_not_configured: "the service knows no model process",
+  model_timeout: "the model process was late",
+  model_unavailable: "the model process does not answer",
+  model_resting: "the model process failed a moment ago and is left alone for a while",
+  model_refused: "the model process refused",
+  model_mismatch: "the model process has another encoder than the index",
+  model_garbage: "the model process answered nonsense",
+};
 
 /** The API's problem+json, as it says it. */
 export function problemNotice(problem, onRetry) {

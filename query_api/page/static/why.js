@@ -14,11 +14,21 @@ export function whyPanel(hit) {
   return h(
     "div",
     { class: "why" },
+    hit.fusion && fused(hit),
     LISTS.map(({ list, label, note }) => {
       const entries = hit.why.filter((entry) => entry.list === list).sort((a, b) => b.contribution - a.contribution);
       return entries.length > 0 && contributions(entries, { list, label, note });
     }),
   );
+}
+
+/** How a fused score is made: of each list its share times the document's score on the common scale. */
+function fused(hit) {
+  const parts = LISTS.filter(({ list }) => hit.fusion[list]).map(({ list, label }) => {
+    const { share, scaled, contribution } = hit.fusion[list];
+    return h("span", { class: "part" }, `${label.toLowerCase()} ${weight(share)} × ${weight(scaled)} = `, h("b", {}, contribution.toFixed(3)));
+  });
+  return h("p", { class: "fused" }, h("b", {}, `Fused ${total(Object.values(hit.fusion)).toFixed(3)}`), parts);
 }
 
 function contributions(entries, { list, label, note }) {

@@ -11,26 +11,19 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from infra import processes
+from infra.chromium import chromium
 from infra.ports import free_port
 from infra.stack.parts import service_parts, settings_environment, wait_until_ready
+from models.dense.opening import load_dense
+from models.serving.app import create_model_app
+from models.serving.held import Held
 from query_api.app import create_app
+from services.known_dense import STANDIN, known_dense
 from services.settings import Settings
 
-# The machine may be closed to the outside: without these, Chromium tries many of its own hosts at every start.
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 FILLER = "The harbour lay quiet and nobody spoke of weather. "
 LONG_TEXT = "🫖🫖🫖 " + FILLER * 40 + "A lighthouse keeper counts his lamps. " + FILLER * 20
@@ -52,6 +45,40 @@ DOCUMENTS = [
         "metadata": {"kind": HOSTILE},
     },
 ]
+
+GENRES = ["sea", "crime", "travel", "garden"]
+# A library: 36 books about islands and storms, with one field of every type.
+BOOKS = [
+    {
+        "id": f"book-{n:02}",
+        "title": f"{('Island', 'Storm', 'Harbour')[n % 3]} {n}",
+        "text": f"A story of an island, volume {n}. " + ("A storm comes up over the sea. " * (n % 3)),
+        "metadata": {
+            "genre": GENRES[: n % 4 + 1],
+            "pages": 100 + 10 * n,
+            "published": f"{1990 + n % 6}-0{n % 9 + 1}-15",
+            "lent": n % 4 == 0,
+            "blurb": "for long evenings" if n % 2 else "for the train",
+        },
+    }
+    for n in range(36)
+]
+INDEXES = {
+    "notes": ({"fields": {"kind": "keyword", "year": "number"}, "window": {"pieces": 64, "overlap": 8}}, DOCUMENTS),
+    "shelf": (
+        {
+            "fields": {
+                "genre": "keyword",
+                "pages": "number",
+                "published": "date",
+                "lent": "boolean",
+                "blurb": "text",
+            },
+            "dense": "standin-dense",
+        },
+        BOOKS,
+    ),
+}
 
 
 @dataclass
@@ -75,12 +102,15 @@ def seeded(
     redis_database_numbers: Iterator[int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """Address of an API with the index `notes`, whose documents a worker has encoded, and the empty index `blank`."""
+    """Address of an API with the indexes of INDEXES, whose documents a worker has encoded, and the empty `blank`."""
+    models = model_process()
     settings = Settings(
         opensearch_url=opensearch_url,
         redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
         index_prefix=f"p{secrets.token_hex(6)}",
         encoder="standin",
+        model_url=f"http://127.0.0.1:{models.config.port}",
+        model_timeout=5.0,
         api_port=free_port(),
         worker_concurrency=1,
     )
@@ -88,31 +118,48 @@ def seeded(
     server = uvicorn.Server(
         uvicorn.Config(create_app(settings), host=settings.api_host, port=settings.api_port, log_config=None, ws="none")
     )
-    thread = threading.Thread(target=server.run, name="page-api")
-    thread.start()
+    threads = [
+        threading.Thread(target=one.run, name=name) for one, name in ((server, "page-api"), (models, "page-models"))
+    ]
+    for thread in threads:
+        thread.start()
     base = f"http://{settings.api_host}:{settings.api_port}"
     try:
         with httpx.Client(base_url=base, timeout=30, trust_env=False) as api:
-            until(lambda: server.started, "the API starts")
-            fields = {"kind": "keyword", "year": "number"}
-            declared = {"fields": fields, "window": {"pieces": 64, "overlap": 8}}
-            api.put("/v1/indexes/notes", json=declared).raise_for_status()
-            api.put("/v1/indexes/blank", json={}).raise_for_status()
-            worker = start_worker(settings, directory)
-            try:
-                answer = api.post("/v1/indexes/notes/documents", json=DOCUMENTS).raise_for_status().json()
-                assert answer["rejected"] == []
-                job = f"/v1/jobs/{answer['job']['id']}"
-                until(lambda: api.get(job).json()["states"]["encoded"] == len(DOCUMENTS), "the documents are encoded")
-            finally:
-                processes.stop(worker, 15)
+            until(lambda: server.started and models.started, "the API and the model process start")
+            fill(api, settings, directory)
             yield base
-            for name in ("notes", "blank"):
+            for name in (*INDEXES, "blank"):
                 api.delete(f"/v1/indexes/{name}").raise_for_status()
     finally:
-        server.should_exit = True
-        thread.join(30)
+        server.should_exit = models.should_exit = True
+        for thread in threads:
+            thread.join(30)
         httpx.delete(f"{opensearch_url}/{settings.index_prefix}_jobs", trust_env=False)
+
+
+def model_process() -> uvicorn.Server:
+    """What answers for the stand-in of the dense encoders, on a port of its own; not started yet."""
+    held = Held({STANDIN: load_dense(known_dense(Settings())[STANDIN], Path("unused"))}, {})
+    return uvicorn.Server(uvicorn.Config(create_model_app(held), port=free_port(), log_config=None, ws="none"))
+
+
+def fill(api: httpx.Client, settings: Settings, directory: Path) -> None:
+    """Creates the indexes and waits until a worker, which is stopped again, has encoded their documents."""
+    api.put("/v1/indexes/blank", json={}).raise_for_status()
+    worker = start_worker(settings, directory)
+    try:
+        for name, (declared, documents) in INDEXES.items():
+            api.put(f"/v1/indexes/{name}", json=declared).raise_for_status()
+            answer = api.post(f"/v1/indexes/{name}/documents", json=documents).raise_for_status().json()
+            assert answer["rejected"] == []
+            wait_until_encoded(api, f"/v1/jobs/{answer['job']['id']}", len(documents))
+    finally:
+        processes.stop(worker, 15)
+
+
+def wait_until_encoded(api: httpx.Client, job: str, documents: int) -> None:
+    until(lambda: api.get(job).json()["states"]["encoded"] == documents, "the documents are encoded")
 
 
 def start_worker(settings: Settings, directory: Path) -> processes.Child:
@@ -141,10 +188,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
 # asynchronous tests elsewhere need the thread to themselves.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

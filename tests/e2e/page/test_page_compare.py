@@ -1,6 +1,5 @@
 """Keyword and sparse results side by side, the keyboard, narrow windows, colours, and documents on their way."""
 
-import json
 from collections.abc import Callable
 
 import httpx
@@ -78,7 +77,10 @@ def test_the_keyboard_reaches_everything(visit) -> None:
     page.keyboard.press("Enter")
     expect(focused.locator(".why")).to_be_visible()
     page.keyboard.press("d")
-    expect(focused.locator(".whole")).to_be_visible()
+    expect(page.get_by_role("dialog").locator(".whole")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(focused).to_have_attribute("data-id", shared)
     page.keyboard.press("ArrowLeft")
     expect(column(page, 0).locator(".hit:focus")).to_have_attribute("data-id", shared)
     page.keyboard.press("Escape")
@@ -159,46 +161,3 @@ def test_pending_documents_are_seen_and_followed(
     page.get_by_role("radio", name="Sparse").check()
     expect(page.locator(".hit")).to_have_attribute("data-id", "letter")
     expect(page.locator(".hit .chip.state")).to_have_count(0)
-
-
-MARKING = [
-    # (why, text, marked words)
-    ([["temp", 2], ["##file", 3]], "a tempfile and a temp, no temporary file", ["tempfile", "temp"]),
-    ([["folder", 1]], "Folders hold a folder, folderol", ["Folders", "folder"]),
-    ([["cafe", 1]], "Café, CAFE and cafeteria", ["Café", "CAFE"]),
-    ([["snow", 5], ["the", 0.1]], "the Snow", ["Snow"]),
-    ([["mk", 2], ["##dt", 1]], "mkdtemp mktime", ["mkdtemp"]),
-    ([["水", 1]], "水曜日", ["水"]),
-]
-
-
-@pytest.mark.parametrize(("pieces", "text", "marked"), MARKING)
-def test_words_are_marked_by_the_pieces_that_spell_them(
-    visit, pieces: list[tuple[str, float]], text: str, marked: list[str]
-) -> None:
-    page = visit.go("?index=blank")
-    why = [{"list": "sparse", "piece": piece, "contribution": share, "expansion": False} for piece, share in pieces]
-    runs = page.evaluate(
-        """async ([why, text]) => {
-            const marking = await import("/static/marking.js");
-            return marking.markRuns(text, marking.wordStrength(why));
-        }""",
-        [why, text],
-    )
-    assert "".join(run["text"] for run in runs) == text
-    assert [run["text"] for run in runs if run["level"]] == marked, json.dumps(runs)
-
-
-def test_an_excerpt_has_what_matched_wherever_it_stands(visit) -> None:
-    page = visit.go("?index=blank")
-    text = "Nothing here at all. " * 40 + "Then a goose crosses the road. " + "More of nothing. " * 40
-    cut = page.evaluate(
-        """async (text) => {
-            const { excerpt } = await import("/static/marking.js");
-            return excerpt(text, (word) => (word === "goose" ? 1 : 0), 120);
-        }""",
-        text,
-    )
-    assert "goose crosses the road" in cut["text"]
-    assert len(cut["text"]) <= 120
-    assert (cut["before"], cut["after"]) == (True, True)

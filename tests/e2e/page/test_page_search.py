@@ -82,14 +82,15 @@ def test_a_long_document_shows_its_best_passage(visit) -> None:
     long = page.locator(".hit").first
     expect(long.locator(".passage")).to_contain_text("lighthouse keeper counts")
     expect(long.locator(".chip.part")).to_have_text(re.compile(r"part \d+ of \d+"))
-    long.get_by_role("button", name="Document").click()
+    long.get_by_role("link", name="Harbour notes").click()
+    opened = page.get_by_role("dialog")
     # The document's id has a slash, a space, a question mark and a hash; its text begins outside the 16-bit plane.
-    expect(long.locator(".record")).to_contain_text("harbour/no 7?#a")
-    best = long.locator(".whole .best")
+    expect(opened.locator(".record")).to_contain_text("harbour/no 7?#a")
+    best = opened.locator(".whole .best")
     expect(best).to_contain_text("A lighthouse keeper counts his lamps.")
     answer = httpx.get(f"{visit.base}/v1/indexes/notes/search?q=lighthouse+keeper&size=1", trust_env=False).json()
     assert best.text_content() == answer["hits"][0]["passage"]["text"]
-    assert long.locator(".whole").text_content().startswith("🫖🫖🫖 The harbour")
+    assert opened.locator(".whole").text_content().startswith("🫖🫖🫖 The harbour")
 
 
 def test_hostile_documents_and_queries_stay_text(visit) -> None:
@@ -99,8 +100,15 @@ def test_hostile_documents_and_queries_stay_text(visit) -> None:
     expect(first.locator(".passage")).to_contain_text("<svg onload=window.hacked=1>")
     assert first.locator(".chip").all_inner_texts() == [HOSTILE, f"kind {HOSTILE}"]
     first.get_by_role("button", name="Why").click()
-    first.get_by_role("button", name="Document").click()
-    expect(first.locator(".whole")).to_contain_text(HOSTILE)
+    first.get_by_role("link").click()
+    opened = page.get_by_role("dialog")
+    expect(opened.get_by_role("heading")).to_have_text("<script>window.hacked=1</script> intruder")
+    expect(opened.locator(".whole")).to_contain_text(HOSTILE)
+    opened.get_by_role("button", name="Close").click()
+    first.get_by_role("button", name="More like this").click()
+    expect(page.get_by_role("button", name="Remove more like")).to_be_visible()
+    expect(page.locator("#asked")).to_contain_text("<script>window.hacked=1</script> intruder")
+    page.get_by_role("button", name="Remove more like").click()
     page.get_by_role("radio", name="Side by side").check()
     expect(page.locator(".column .hit").first).to_be_visible()
     assert page.locator("#results :is(img, script, b > b, .passage svg)").count() == 0
@@ -193,15 +201,15 @@ def test_empty_states(visit, api_url: str, open_page: Callable[..., object]) -> 
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     page.get_by_role("combobox", name="Index").select_option("blank")
     expect(page.get_by_role("heading")).to_contain_text(["sparsewell", "“blank” has no documents yet"])
-    expect(page.locator("pre").first).to_have_text("sparsewell load documents.jsonl --index blank")
+    expect(page.locator(".notice pre").first).to_have_text("sparsewell load documents.jsonl --index blank")
     page.goto(f"{visit.base}/")
-    expect(page.get_by_role("combobox", name="Index")).to_have_value("notes")  # the fullest
+    expect(page.get_by_role("combobox", name="Index")).to_have_value("shelf")  # the fullest
     page.locator(".examples button").first.click()
     expect(page.get_by_role("searchbox")).not_to_have_value("")
 
     nothing = open_page(api_url).go()
     expect(nothing.get_by_role("heading", name="There is no index yet")).to_be_visible()
-    expect(nothing.locator("pre").first).to_have_text("sparsewell load documents.jsonl --index notes --create")
+    expect(nothing.locator(".notice pre").first).to_have_text("sparsewell load documents.jsonl --index notes --create")
     httpx.put(f"{api_url}/v1/indexes/fresh", json={}, trust_env=False).raise_for_status()
     # The page notices by itself.
     expect(nothing.get_by_role("heading", name="“fresh” has no documents yet")).to_be_visible()
