@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo test test-faults lint types pytest bench clean servers test-programs openapi
+.PHONY: help setup setup-demo setup-train up down status demo test test-faults lint types pytest bench pictures clean servers test-programs openapi
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -68,6 +68,9 @@ bench: setup ## Measure what benchmarks/ measures
 openapi: .venv/.dev ## Write docs/api/openapi.json anew
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
+
+pictures: .venv/.dev ## Take docs/images anew, of what `make demo KEEP=1` left running
+	@$(BIN)/python -m examples.stdlib.pictures
 
 clean: down ## Stop our processes and remove what was made in this folder
 	@rm -rf .venv build dist ./*.egg-info .coverage .coverage.* coverage.xml htmlcov

@@ -1,0 +1,89 @@
+"""The pictures of the search page in docs/images, taken of the demo: `make demo KEEP=1`, then `make pictures`."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.chromium import chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+QUESTION = "?index=stdlib&q=make+a+temporary+folder"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is looked at and in which window; `act` does something on the page before it is taken."""
+
+    name: str
+    address: str
+    width: int = 1280
+    height: int = 860
+    scheme: str = "light"
+    act: Callable[["Page"], None] | None = None
+
+
+def _why(page: "Page") -> None:
+    page.locator("[data-act=why]").first.click()
+
+
+def _why_sparse(page: "Page") -> None:
+    page.locator(".column[data-side='1'] [data-act=why]").first.click()
+
+
+def _request(page: "Page") -> None:
+    page.locator("#ranking-toggle").click()
+    page.locator("#request-toggle").click()
+
+
+def _document(page: "Page") -> None:
+    page.locator("dialog .whole").wait_for()
+
+
+def _filters(page: "Page") -> None:
+    page.locator("#filters-toggle").click()
+
+
+PICTURES = (
+    Picture("search-page", "?index=stdlib&q=average+of+some+numbers&mode=compare", act=_why_sparse),
+    Picture("playground", f"{QUESTION}&f.kind=class&f.kind=function&share=0.6", height=1000, act=_why),
+    Picture("playground-dark", f"{QUESTION}&prune=0.3&like=tempfile.mkdtemp", scheme="dark", height=1000, act=_request),
+    Picture("playground-document", f"{QUESTION}&doc=tempfile.TemporaryDirectory", act=_document),
+    Picture("playground-narrow", f"{QUESTION}&f.kind=function", width=390, height=844),
+    Picture("playground-narrow-dark", QUESTION, width=390, height=844, scheme="dark", act=_filters),
+)
+
+
+def take(browser: "Browser", base: str, directory: Path) -> Iterator[Path]:
+    """Takes every picture of the page at `base` and gives the files."""
+    for one in PICTURES:
+        window = {"width": one.width, "height": one.height}
+        context = browser.new_context(viewport=window, color_scheme=one.scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"{base}/{one.address}")
+        page.locator(".hit").first.wait_for()
+        if one.act is not None:
+            one.act(page)
+        page.mouse.move(0, 0)
+        page.wait_for_load_state("networkidle")
+        path = directory / f"{one.name}.png"
+        page.screenshot(path=path, animations="disabled")
+        context.close()
+        yield path
+
+
+def main() -> None:
+    """`python -m examples.stdlib.pictures [URL] [DIRECTORY]`."""
+    base = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:8010"
+    directory = Path(sys.argv[2]) if len(sys.argv) > 2 else IMAGES
+    with chromium() as browser:
+        for path in take(browser, base, directory):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
