@@ -28,6 +28,7 @@ def searched(page: Page) -> list[dict[str, Any]]:
 
 def ids(page: Page) -> list[str]:
     expect(page.locator(".hit").first).to_be_visible()
+    expect(page.locator("#results[aria-busy]")).to_have_count(0)  # not those of the view before
     return [hit.get_attribute("data-id") or "" for hit in page.locator(".hit").all()]
 
 
