@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 QUESTION = "?index=stdlib&q=make+a+temporary+folder"
+AVERAGE = "?index=stdlib&q=average+of+some+numbers"
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def _filters(page: "Page") -> None:
 
 
 PICTURES = (
-    Picture("search-page", "?index=stdlib&q=average+of+some+numbers&mode=compare", act=_why_sparse),
+    Picture("search-page", f"{AVERAGE}&mode=compare", act=_why_sparse),
     Picture("playground", f"{QUESTION}&f.kind=class&f.kind=function&share=0.6", height=1000, act=_why),
     Picture("playground-dark", f"{QUESTION}&prune=0.3&like=tempfile.mkdtemp", scheme="dark", height=1000, act=_request),
-    Picture("playground-document", f"{QUESTION}&doc=tempfile.TemporaryDirectory", act=_document),
+    Picture("playground-document", f"{AVERAGE}&doc=statistics", act=_document),
     Picture("playground-narrow", f"{QUESTION}&f.kind=function", width=390, height=844),
     Picture("playground-narrow-dark", QUESTION, width=390, height=844, scheme="dark", act=_filters),
 )
@@ -65,6 +66,9 @@ def take(browser: "Browser", base: str, directory: Path) -> Iterator[Path]:
         context = browser.new_context(viewport=window, color_scheme=one.scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         page = context.new_page()
         page.goto(f"{base}/{one.address}")
+        for _ in range(3):  # the first looks warm what is cached
+            page.locator(".hit").first.wait_for()
+            page.reload()
         page.locator(".hit").first.wait_for()
         if one.act is not None:
             one.act(page)

@@ -4,6 +4,7 @@
 //   &f.FIELD=VALUE                     filters, as often as there are values (filters.js reads the values)
 //   &sort=year | -year                 the order
 //   &share=&fusion=&prune=&phases=2    how the lists are made and put together
+//   &by=document                       the vector that is scored, where an index has both kinds
 //   &rerank=                           share of the second opinion
 //   &like=ID&unlike=ID                 more like these, not like those
 //   &doc=ID&start=&end=                the document that is open, and the passage that is marked in it
@@ -27,6 +28,7 @@ export const NOTHING = Object.freeze({
   fusion: "min_max",
   prune: null,
   phases: false,
+  by: "", // "document": sparse scores of the whole vector where the index would take the best window's
   rerank: null, // share of the second opinion, 0 to 1
   like: Object.freeze([]),
   unlike: Object.freeze([]),
@@ -49,6 +51,7 @@ export function readAddress(text = window.location.search) {
     fusion: METHODS.includes(given.get("fusion")) ? given.get("fusion") : "min_max",
     prune: numberIn(given.get("prune"), 0, 0.99),
     phases: given.get("phases") === "2",
+    by: given.get("by") === "document" ? "document" : "",
     rerank: numberIn(given.get("rerank"), 0, 1),
     like: given.getAll("like"),
     unlike: given.getAll("unlike"),
@@ -70,6 +73,7 @@ export function writeAddress(view) {
   put("fusion", view.fusion, "min_max");
   put("prune", view.prune);
   put("phases", view.phases ? 2 : null);
+  put("by", view.by);
   put("rerank", view.rerank);
   for (const id of view.like) given.append("like", id);
   for (const id of view.unlike) given.append("unlike", id);

@@ -48,13 +48,13 @@ export async function listIndexes() {
 }
 
 /**
- * One index: {name, fields, dense, pending, encoded, dead, deleted, total}: the declared fields by their types, the
- * dense encoder or null, documents by state. Tombstones are in no total.
+ * One index: {name, fields, dense, windows, pending, encoded, dead, deleted, total}: the declared fields by their types, the
+ * dense encoder or null, which vectors are searched, documents by state. Tombstones are in no total.
  */
 export async function inspectIndex(name) {
-  const { fields, dense = null, documents } = await request(at(name));
+  const { fields, dense = null, windows, documents } = await request(at(name));
   const { pending = 0, encoded = 0, dead = 0, deleted = 0 } = documents;
-  return { name, fields, dense, pending, encoded, dead, deleted, total: pending + encoded + dead };
+  return { name, fields, dense, windows, pending, encoded, dead, deleted, total: pending + encoded + dead };
 }
 
 /** All indexes, inspected a few at a time. One that is deleted meanwhile is left out. */

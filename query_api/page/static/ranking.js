@@ -12,7 +12,7 @@ const SORTABLE = ["keyword", "number", "date", "boolean"];
 export function renderRanking(view, index, onView) {
   const hybrid = view.mode === "hybrid";
   const sparse = view.mode !== "keyword";
-  return [hybrid && lists(view, onView), sparse && shorter(view, onView), index.dense && second(view, onView)].filter(Boolean);
+  return [hybrid && lists(view, onView), sparse && shorter(view, onView), sparse && index.windows === "both" && long(view, onView), index.dense && second(view, onView)].filter(Boolean);
 }
 
 function lists(view, onView) {
@@ -41,6 +41,12 @@ function shorter(view, onView) {
   ]);
 }
 
+function long(view, onView) {
+  const by = h("select", { data: { key: "by" } }, [["", "best window"], ["document", "whole vector"]].map(([value, label]) => h("option", { value, selected: view.by === value }, label)));
+  by.addEventListener("change", () => onView({ by: by.value }));
+  return group("Long documents", [row("scored by", by, "of a document’s vectors")]);
+}
+
 function second(view, onView) {
   const on = view.rerank !== null;
   const box = h("input", { type: "checkbox", checked: on, data: { key: "rerank" } });
@@ -65,7 +71,7 @@ export function renderSort(view, fields, onView) {
 
 /** How much of the ranking is not as the service does it by itself. */
 export const changes = (view) =>
-  [view.share !== null, view.fusion !== "min_max", view.prune !== null, view.phases, view.rerank !== null].filter(Boolean).length;
+  [view.share !== null, view.fusion !== "min_max", view.prune !== null, view.phases, view.by !== "", view.rerank !== null].filter(Boolean).length;
 
 function slider(key, label, value, onValue) {
   const output = h("output", {}, value.toFixed(2));

@@ -37,6 +37,7 @@ export function bodyOf(view, fields, { mode, size, characters }) {
     ...(hybrid && view.fusion !== "min_max" && { fusion: view.fusion }),
     ...(sparse && view.prune !== null && { prune: view.prune }),
     ...(sparse && view.phases && { two_phase: true }),
+    ...(sparse && view.by && { score_by: view.by }),
     ...(words && view.rerank !== null && { rerank: { weight: view.rerank } }),
     ...(moved && view.like.length > 0 && { like: view.like }),
     ...(moved && view.unlike.length > 0 && { unlike: view.unlike }),

@@ -218,12 +218,16 @@ def test_how_lists_are_made_shows_in_the_request_and_in_the_scores(visit) -> Non
     numbers = [float(n) for n in re.findall(r"[\d.]+", first.locator(".fused").inner_text())]
     assert numbers[0] == approx(float(first.locator(".score").inner_text()), abs=0.001)
     assert numbers[0] == approx(numbers[3] + numbers[6], abs=0.002)
+    panel.get_by_label("scored by").select_option("whole vector")
+    page.wait_for_url("**by=document")
+    ids(page)
+    assert bodies[-1]["score_by"] == "document"
     panel.get_by_label("prune below").fill("0.5")
     panel.get_by_label("prune below").press("Enter")
     expect(page.locator(".query-pieces .pruned .piece").first).to_be_visible()
     page.get_by_role("radio", name="Keyword").check()
-    expect(panel.get_by_label("prune below")).to_have_count(0)
-    expect(panel.get_by_label("scaled by")).to_have_count(0)
+    for label in ("prune below", "scaled by", "scored by"):
+        expect(panel.get_by_label(label)).to_have_count(0)
 
 
 def test_a_second_opinion_gives_scores_of_its_own(visit) -> None:
