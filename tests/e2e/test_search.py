@@ -41,7 +41,15 @@ def test_every_mode_finds_what_was_indexed_and_accounts_for_its_scores(api: http
         for name, score in hit["scores"].items():
             total = sum(why["contribution"] for why in hit["why"] if why["list"] == name)
             assert total == pytest.approx(score, rel=1e-5)
-        assert set(answer["timings_ms"]) == {"encode", "opensearch", "engine", "fuse", "shape", "total"}
+        assert set(answer["timings_ms"]) == {
+            "encode",
+            "opensearch",
+            "engine",
+            "fuse",
+            "rerank",
+            "shape",
+            "total",
+        }
         assert {piece["piece"] for piece in answer["pieces"]} == {"a", "unique", "temporary", "name"}
     assert hit["scores"].keys() == {"sparse", "lexical"}
 

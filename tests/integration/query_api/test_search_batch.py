@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from infra.processes import Child
+from services.index_spec import Names
 from services.opensearch.client import AsyncSearch, Call
 from services.settings import Settings
 
@@ -98,12 +99,17 @@ def test_bodies_that_are_no_batch(api: httpx.Client) -> None:
     assert api.post(PATH, content=b" " * 1024**2 + b"{}").status_code == 413
 
 
-def test_a_batch_takes_two_requests(shelves: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_takes_two_requests(
+    shelves: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Besides what looks the indexes and their rules up, which the API remembers for a second or two."""
     sent: list[str] = []
     send = AsyncSearch.send
+    rules = Names(settings.index_prefix).curation.encode()
 
     async def counted(self: AsyncSearch, call: Call) -> Any:
-        sent.append(call.path)
+        if rules not in (call.body or b""):
+            sent.append(call.path)
         return await send(self, call)
 
     monkeypatch.setattr(AsyncSearch, "send", counted)
