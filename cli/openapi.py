@@ -2,10 +2,10 @@
 
 import json
 
-from query_api.app import create_app
-from services.settings import Settings
-
 
 def openapi() -> None:
     """Print the OpenAPI document as JSON."""
+    from query_api.app import create_app
+    from services.settings import Settings
+
     print(json.dumps(create_app(Settings.read()).openapi(), indent=1, ensure_ascii=False, sort_keys=True))

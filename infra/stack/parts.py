@@ -107,7 +107,7 @@ def _worker_answers(settings: Settings) -> bool:
 
     with Celery(broker=settings.redis_url, set_as_current=False) as app:
         try:
-            return bool(app.control.ping(timeout=0.5))
+            return bool(app.control.ping(timeout=0.5, limit=1))
         except (OperationalError, OSError):
             return False
 

@@ -33,3 +33,19 @@ raise SystemExit(f"loaded: {{loaded}}" if loaded else 0)
 def test_the_query_side_needs_no_model_library_and_no_celery() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+COMMAND_LINE = """
+import sys
+import cli.main
+
+heavy = ("aiohttp", "fastapi", "httpx", "lxml", "numpy", "opensearchpy", "pyarrow", "pydantic", "redis", "rich")
+loaded = [name for name in heavy if name in sys.modules]
+raise SystemExit(f"loaded: {loaded}" if loaded else 0)
+"""
+
+
+def test_the_command_line_loads_what_a_command_needs_when_it_runs() -> None:
+    """A second of imports before each command is a second before each start of a worker as well."""
+    done = subprocess.run([sys.executable, "-c", COMMAND_LINE], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -156,7 +156,7 @@ def fill(api: httpx.Client, settings: Settings, directory: Path) -> None:
             assert answer["rejected"] == []
             wait_until_encoded(api, f"/v1/jobs/{answer['job']['id']}", len(documents))
     finally:
-        processes.stop(worker, 15)
+        processes.stop(worker, 0)
 
 
 def wait_until_encoded(api: httpx.Client, job: str, documents: int) -> None:

@@ -149,7 +149,7 @@ def test_pruning_copies_vectors_and_needs_no_encoder(
 ) -> None:
     from infra import processes
 
-    processes.stop(worker, 15)
+    processes.stop(worker, 0)
     before = search(notes, "number 17")
     said = command("reindex", "notes", "--top-k", "300", "--language", "standard")
     assert "vectors: copied" in said
@@ -170,7 +170,7 @@ def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
     documents = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
     eventually(lambda: counts(api)["encoded"] == len(texts), 60, "all are encoded")
-    processes.stop(worker, 15)
+    processes.stop(worker, 0)
     merged = search(api, "topic 3 number 8")
     refused = api.post("/v1/indexes/notes/search", json={"query": "x", "score_by": "window"})
     assert refused.json()["code"] == "not_scored_by"
@@ -196,7 +196,7 @@ def test_another_window_is_encoded_again_in_this_process(
 ) -> None:
     from infra import processes
 
-    processes.stop(worker, 15)
+    processes.stop(worker, 0)
     said = command("reindex", "notes", "--window", "16", "--overlap", "4", "--encode-here")
     assert "vectors: encoded again" in said
     found = notes.get("/v1/indexes/notes").json()

@@ -37,7 +37,7 @@ def animals(api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.C
     documents = [{"id": one, "text": text} for one, text in DOCUMENTS.items()]
     job = api.post(f"{PATH}/documents", json=documents).json()["job"]["id"]
     eventually(lambda: api.get(f"/v1/jobs/{job}").json()["states"]["encoded"] == 7, 60, "the documents are encoded")
-    processes.stop(worker, 15)
+    processes.stop(worker, 0)
     job = api.post(f"{PATH}/documents", json=[{"id": "late", "text": "A late jaguar."}]).json()["job"]["id"]
     assert api.get(f"/v1/jobs/{job}").json()["states"]["pending"] == 1  # counting makes it visible
     return api

@@ -173,7 +173,7 @@ def test_documents_without_vectors_keep_their_place(
 ) -> None:
     from infra import processes
 
-    processes.stop(worker, 15)
+    processes.stop(worker, 0)
     notes.put("/v1/indexes/notes/documents/new", json={"text": QUERY}).raise_for_status()
     eventually(lambda: "new" in scores(search(notes)), 30, "it is found by keyword")
     found = search(notes, size=6, rerank={})

@@ -99,9 +99,7 @@ def test_bodies_that_are_no_batch(api: httpx.Client) -> None:
     assert api.post(PATH, content=b" " * 1024**2 + b"{}").status_code == 413
 
 
-def test_a_batch_takes_two_requests(
-    shelves: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_takes_two_requests(shelves: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Besides what looks the indexes and their rules up, which the API remembers for a second or two."""
     sent: list[str] = []
     send = AsyncSearch.send
