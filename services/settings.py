@@ -38,7 +38,7 @@ class Settings(EnvironmentSettings):
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
 
     # What a search does unless its request says otherwise (docs/decisions/0151, 0152).
-    prune: float = Field(0.0, ge=0, lt=1, description="query pieces below this share of the heaviest are left out")
+    prune: float = Field(0.2, ge=0, lt=1, description="query pieces below this share of the heaviest are left out")
     two_phase_threshold: float = Field(0.4, gt=0, le=1, description="heavy query pieces: this share of the heaviest")
     two_phase_window: int = Field(200, ge=1, le=10_000, description="documents of a shard that light pieces score")
 
