@@ -30,6 +30,7 @@ def api(
 # Commands of other modules: those modules are light, what they need is imported when a command runs.
 _COMMANDS = (
     ("search", "cli.search", "search"),
+    ("suggest", "cli.suggest", "suggest"),
     ("up", "cli.stack", "up"),
     ("down", "cli.stack", "down"),
     ("status", "cli.stack", "status"),

@@ -157,6 +157,9 @@ class IndexAnswer(BaseModel):
     language: str
     document_top_k: int
     dense: DenseIdentity | None = Field(description="whose vectors are stored for reranking; null: none are")
+    suggests: bool = Field(
+        description="titles complete what is typed and words correct it; false: made by an older version, reindex it"
+    )
     created_at: str
     documents: dict[str, int] | None = None
 

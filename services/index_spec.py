@@ -96,6 +96,9 @@ class Generation(BaseModel):
     created_at: str
     identity: str = Field("", description="of the index: kept by its later generations, new when it is made again")
     token: str = Field("", description="of this very generation: a number may be given out again")
+    suggests: bool = Field(
+        False, description="titles and words are indexed for suggestions; false: made before that was done"
+    )
 
     @property
     def lineage(self) -> str:

@@ -104,6 +104,7 @@ def described(source: Generation, target: Generation) -> list[str]:
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
         ("language", source.spec.language, target.spec.language),
         ("fields", source.spec.fields, target.spec.fields),
+        ("suggests", source.suggests, target.suggests),
     ):
         if old != new:
             lines.append(f"{name}: {old} -> {new}")

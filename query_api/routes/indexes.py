@@ -41,6 +41,7 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
         "language": spec.language,
         "document_top_k": spec.document_top_k,
         "dense": None if generation.dense is None else generation.dense.model_dump(),
+        "suggests": generation.suggests,
         "created_at": generation.created_at,
     }
     return answer if counts is None else answer | {"documents": counts}

@@ -20,8 +20,7 @@ def checked(request: SearchRequest, settings: Settings) -> None:
         checked_context(request.context, settings)
     if request.asks_for_feedback:
         checked_feedback(request, settings)
-    if request.size > settings.max_size:
-        raise InvalidInput("size_too_large", f"`size` may be {settings.max_size} at most.")
+    checked_size(request.size, settings)
     if request.offset:
         if request.offset + request.size > settings.max_offset:
             raise InvalidInput(
@@ -39,6 +38,12 @@ def checked(request: SearchRequest, settings: Settings) -> None:
         raise InvalidInput("bad_sort", "`sort` and `rerank` are two orders: ask for one of them.")
     if request.rerank is not None and request.rerank.top > settings.max_rerank:
         raise InvalidInput("rerank_too_many", f"`rerank.top` may be {settings.max_rerank} at most.")
+
+
+def checked_size(size: int, settings: Settings) -> None:
+    """Raises InvalidInput (`size_too_large`)."""
+    if size > settings.max_size:
+        raise InvalidInput("size_too_large", f"`size` may be {settings.max_size} at most.")
 
 
 def checked_text(text: str, settings: Settings, what: str = "query") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from query_api.search.facets import Counted, checked_facets
 from query_api.search.request import SearchRequest
@@ -53,10 +54,7 @@ def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Se
         _check_returned(name, spec)
     if request.filter is None and request.facets is None and not request.sort:
         return EVERYTHING
-    tree = None
-    if request.filter is not None:
-        limits = FilterLimits(settings.max_filter_depth, settings.max_filter_conditions, settings.max_filter_values)
-        tree = read_filter(request.filter, spec.fields, limits)
+    tree = None if request.filter is None else filter_of(request.filter, spec, settings)
     scored = is_scored(request)
     sort = checked_sort(request.sort, spec.fields, scored=scored)
     facets = None if request.facets is None else checked_facets(request.facets, spec.fields, settings)
@@ -65,6 +63,12 @@ def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Se
         columns = {by.field: by.kind for by in sort if by.kind is not None}
         columns |= {facet.field: facet.kind for facet in facets or ()}
     return Selection(tree, tuple(filter_clauses(tree)), sort, facets, columns)
+
+
+def filter_of(value: Any, spec: IndexSpec, settings: Settings) -> Filter:
+    """The filter that a request says. Raises InvalidInput as `read_filter` does."""
+    limits = FilterLimits(settings.max_filter_depth, settings.max_filter_conditions, settings.max_filter_values)
+    return read_filter(value, spec.fields, limits)
 
 
 def is_scored(request: SearchRequest) -> bool:

@@ -43,6 +43,7 @@ def new_generation(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         identity=lineage or uuid4().hex,
         token=uuid4().hex[:12],
+        suggests=True,
     )
 
 

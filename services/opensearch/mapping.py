@@ -6,6 +6,7 @@ import orjson
 
 from services.index_spec import FieldType, Generation, ScoreBy
 from services.opensearch.client import Call
+from services.opensearch.suggestions import ANALYSIS, COMPLETED, WORDS, spelling_field
 from services.settings import Settings
 
 _TYPES: dict[FieldType, dict[str, Any]] = {
@@ -38,14 +39,18 @@ def properties(generation: Generation) -> dict[str, Any]:
     are kept twice: in `sparse` (the document's) or `window_vectors` (one nested document a window), or both, which are
     searched and cannot be read back, and packed by window in `windows`, from which explanations, best passages and new
     generations are made.
+
+    What is typed is completed by titles, and misspelt words are corrected by the index's own: `suggestions`.
     """
     spec = generation.spec
     vectors: dict[ScoreBy, dict[str, Any]] = {"document": {"sparse": _VECTOR}, "window": {"window_vectors": _NESTED}}
-    shown = {"type": "text", "index": False, "copy_to": "lexical"}
+    found_by = {"lexical": {"type": "text", "analyzer": spec.language}}
+    found_by.setdefault(spelling_field(spec), WORDS)
+    shown = {"type": "text", "index": False, "copy_to": list(found_by)}
     return {
-        "title": shown,
+        "title": shown | {"fields": COMPLETED},
         "text": shown,
-        "lexical": {"type": "text", "analyzer": spec.language},
+        **found_by,
         **{name: field for by in spec.scored_by for name, field in vectors[by].items()},
         "windows": {"type": "object", "enabled": False},
         "metadata": {"dynamic": "strict", "properties": {name: _TYPES[kind] for name, kind in spec.fields.items()}},
@@ -72,6 +77,7 @@ def creation_body(generation: Generation, settings: Settings, aliases: list[str]
             "refresh_interval": settings.refresh_interval,
             # a 202 means that the raw document is on disk
             "translog.durability": "request",
+            "analysis": ANALYSIS,
         },
         "mappings": {
             "dynamic": "strict",

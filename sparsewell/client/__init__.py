@@ -21,6 +21,7 @@ from query_api.models import (
 )
 from query_api.search.answer import Hit, SearchAnswer
 from query_api.search.request import SearchRequest
+from query_api.suggest_form import SuggestAnswer, Suggestion
 from services.errors import (
     BackendUnavailable,
     Conflict,
@@ -58,6 +59,8 @@ __all__ = [
     "SearchAnswer",
     "SearchRequest",
     "SparsewellError",
+    "SuggestAnswer",
+    "Suggestion",
     "TooLarge",
     "TooSlow",
     "UnsupportedMediaType",

@@ -20,6 +20,7 @@ from query_api.models import (
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchedAnswer
 from query_api.search.request import SearchRequest
+from query_api.suggest_form import SuggestAnswer
 from services.errors import SparsewellError
 from services.index_spec import IndexSpec
 from services.web.answers import away, checked_address
@@ -83,6 +84,10 @@ class Client:
     def batch(self, searches: Iterable[Mapping[str, Any]]) -> list[BatchedAnswer]:
         """Searches (members of SearchRequest with `index`) in one request; each has an answer or its own problem."""
         return self.run(operations.batch(searches))
+
+    def suggest(self, index: str, typed: str, **options: Any) -> SuggestAnswer:
+        """What completes `typed`, the best first; `options`: `size`, `fuzzy`, `filter` (whose titles may be named)."""
+        return self.run(operations.suggest(index, typed, options))
 
     def create_index(self, index: str, spec: IndexSpec | Mapping[str, Any] | None = None) -> IndexAnswer:
         """Raises Conflict (`index_exists`)."""

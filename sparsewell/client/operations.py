@@ -1,5 +1,6 @@
 """What the API can do, as values: each function says what to send and how its answer is read. No I/O."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,7 @@ from query_api.models import (
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchAnswer, BatchedAnswer
 from query_api.search.request import SearchRequest
+from query_api.suggest_form import SuggestAnswer
 from services.errors import BackendUnavailable, InvalidInput
 from services.index_spec import IndexSpec
 from services.web.answers import read_answer, utf8
@@ -125,6 +127,13 @@ def batch(searches: Iterable[Mapping[str, Any]]) -> Operation[list[BatchedAnswer
     """Each search is the members of a request with its `index`."""
     body = {"searches": [{name: _plain(value) for name, value in one.items()} for one in searches]}
     return Operation("POST", "/v1/search/batch", lambda response: _model(BatchAnswer)(response).answers, body=body)
+
+
+def suggest(index: str, typed: str, options: Mapping[str, Any]) -> Operation[SuggestAnswer]:
+    asked = {"q": utf8(typed, "What was typed")} | dict(options)
+    if asked.get("filter") is not None:
+        asked["filter"] = json.dumps(asked["filter"])
+    return Operation("GET", f"{_index(index)}/suggest", _model(SuggestAnswer), params=asked)
 
 
 def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,10 @@ def test_a_library_from_its_creation_to_its_end(client: Any, worker: Child) -> N
     assert [hit.id for hit in both[0].answer.hits] == [hit.id for page in pages for hit in page.hits]
     assert both[1].problem.code == "index_not_found"
 
+    completed = client.suggest("books", "sea w", filter={"field": "year", "range": {"gte": 1900}})
+    assert [(one.text, one.kind, one.id) for one in completed.suggestions] == [("The Sea-Wolf", "title", "sea/wolf")]
+    assert client.suggest("books", "moby", size=1, fuzzy=False).suggestions[0].typed[0].end == 4
+
     assert client.get_document("books", "sea/wolf").title == "The Sea-Wolf"
     client.put_document("books", "sea/wolf", {"text": "Another text."})
     assert client.get_document("books", "sea/wolf").text == "Another text."

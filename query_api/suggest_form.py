@@ -1,0 +1,41 @@
+"""What is completed and how that is answered, as the OpenAPI document shows it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from services.typed import MOST_TYPED
+
+
+class SuggestAddress(BaseModel):
+    """The parameters of GET suggest."""
+
+    q: str = Field("", description=f"what was typed so far, {MOST_TYPED} characters at most; a space ends a word")
+    size: int = Field(8, ge=1, description="suggestions at most")
+    fuzzy: bool = Field(True, description="after what fits, words that differ by a letter, or two from nine letters on")
+    filter: str | None = Field(None, description="documents whose titles may be named, in JSON as for a search")
+
+
+class TypedPart(BaseModel):
+    """A part that was typed. `start` and `end` (exclusive) count characters (code points) of `text`."""
+
+    start: int
+    end: int
+
+
+class Suggestion(BaseModel):
+    """A title, with the id of a document that has it."""
+
+    text: str
+    kind: Literal["title"]
+    id: str | None = Field(None, description="of a title: a document that has it")
+    typed: list[TypedPart] = Field(description="what of it was typed; none of a word that was misspelt")
+
+
+class SuggestAnswer(BaseModel):
+    """Suggestions, the best first; no text twice."""
+
+    index: str
+    q: str
+    suggestions: list[Suggestion]
+    titles: bool = Field(description="whether titles can be suggested; false: the index has to be reindexed for it")

@@ -1,0 +1,153 @@
+"""GET suggest on a real index: titles complete what is typed, and only those that a search may show."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+import pytest
+
+from cli.suggest import suggest
+from infra.ports import free_port
+from services.settings import Settings
+
+TITLES = {
+    "machine": "The Time Machine",
+    "twin": "the  time machine",
+    "learning": "Machine learning",
+    "kill": "A Time to Kill",
+    "cafe": "Café Society",
+    "moby": "Moby-Dick",
+    "secret": "Machinations of the Board",
+    "opening": "Opening hours",
+    "long": "Machine " + "very " * 60,
+    "empty": "",
+}
+PATH = "/v1/indexes/books/suggest"
+
+
+@pytest.fixture(scope="module")
+def api(
+    opensearch_url: str,
+    redis_server_url: str,
+    redis_database_numbers: Iterator[int],
+    live_api: Callable[[Settings], AbstractContextManager[str]],
+    remove_indexes: Callable[[str, str], None],
+) -> Iterator[httpx.Client]:
+    """A service with an index of documents that wait to be encoded."""
+    settings = Settings(
+        opensearch_url=opensearch_url,
+        redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
+        index_prefix=f"t{secrets.token_hex(6)}",
+        encoder="standin",
+        api_port=free_port(),
+    )
+    with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
+        documents = [
+            {"id": one, "title": title, "text": "An experiment on photosynthesis.", "metadata": {"year": n}}
+            for n, (one, title) in enumerate(TITLES.items())
+        ]
+        job = client.post("/v1/indexes/books/documents", json=documents).raise_for_status().json()["job"]["id"]
+        client.get(f"/v1/jobs/{job}").raise_for_status()  # (counting makes them visible)
+        yield client
+    remove_indexes(opensearch_url, settings.index_prefix)
+
+
+def answered(api: httpx.Client, q: str, **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = api.get(PATH, params={"q": q} | options).raise_for_status().json()
+    return found
+
+
+def texts(api: httpx.Client, q: str, **options: Any) -> list[str]:
+    return [one["text"] for one in answered(api, q, **options)["suggestions"]]
+
+
+def test_titles_that_begin_so_then_titles_that_have_the_words(api: httpx.Client) -> None:
+    assert texts(api, "mach") == ["Machinations of the Board", "Machine learning", "The Time Machine"]
+    assert texts(api, "time m") == ["The Time Machine"]
+    assert texts(api, "machine the") == ["The Time Machine"]
+    assert texts(api, "time ") == ["A Time to Kill", "The Time Machine"]
+    assert texts(api, "tim ", fuzzy=False) == []  # a whole word
+    assert texts(api, "CAFE soc") == texts(api, "café") == ["Café Society"]
+    assert texts(api, "moby d") == texts(api, "dick") == ["Moby-Dick"]
+    assert texts(api, "m", size=2) == ["Machinations of the Board", "Machine learning"]
+    assert texts(api, "experiment") == [], "titles alone"
+    assert texts(api, " ") == texts(api, "?!") == []
+
+
+def test_each_suggestion_says_what_was_typed_of_it_and_whose_title_it_is(api: httpx.Client) -> None:
+    answer = answered(api, "the time ma")
+    assert (answer["index"], answer["q"], answer["titles"]) == ("books", "the time ma", True)
+    (one,) = answer["suggestions"]
+    assert one["text"] in (TITLES["machine"], TITLES["twin"])
+    assert (one["kind"], one["id"]) in (("title", "machine"), ("title", "twin"))
+    assert [one["text"][part["start"] : part["end"]].lower() for part in one["typed"]] == ["the", "time", "ma"]
+
+
+def test_a_letter_may_be_wrong(api: httpx.Client) -> None:
+    assert texts(api, "mchine lea") == ["Machine learning"]
+    assert texts(api, "mashine") == ["Machine learning", "The Time Machine"]
+    assert texts(api, "tme machne") == []  # of three letters none
+    assert texts(api, "mchine lea", fuzzy=False) == []
+    assert answered(api, "mchine lea")["suggestions"][0]["typed"] == [{"start": 8, "end": 11}]
+
+
+def test_the_command_shows_a_suggestion_a_line(api: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    suggest("books", "m", 2, True, None, False, str(api.base_url))
+    assert capsys.readouterr().out.splitlines() == ["Machinations of the Board  secret", "Machine learning  learning"]
+    suggest("books", "zzz", 2, True, None, False, str(api.base_url))
+    assert capsys.readouterr().out == "Nothing completes that.\n"
+
+
+def test_a_filter_holds(api: httpx.Client) -> None:
+    only = json.dumps({"field": "year", "is": 2})
+    assert texts(api, "m", filter=only) == ["Machine learning"]
+
+
+def test_what_is_hidden_deleted_or_changed_is_not_suggested(api: httpx.Client) -> None:
+    rules = {"results": [
+        {"match": "every", "hide": ["secret"]},
+        {"query": "opening hours", "hide": ["opening"]},
+        {"query": "dic", "hide": ["moby"]},
+    ]}  # fmt: skip
+    api.put("/v1/indexes/books/curation", json={"rules": rules}).raise_for_status()
+    assert texts(api, "mach") == ["Machine learning", "The Time Machine"]
+    assert texts(api, "open") == []  # whoever takes it would not find it
+    assert texts(api, "dic") == []
+    assert texts(api, "dick") == ["Moby-Dick"]
+    api.put("/v1/indexes/books/curation", json={"rules": {}}, headers={"if-match": "*"}).raise_for_status()
+    assert texts(api, "open") == ["Opening hours"]
+
+    api.delete("/v1/indexes/books/documents/learning").raise_for_status()
+    changed = {"title": "A Time to Live", "text": "Changed."}
+    job = api.put("/v1/indexes/books/documents/kill", json=changed).raise_for_status().json()["job"]["id"]
+    api.get(f"/v1/jobs/{job}").raise_for_status()
+    assert "Machine learning" not in texts(api, "mach")
+    assert texts(api, "a time to") == ["A Time to Live"]
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "status", "code"),
+    [
+        (PATH, {"q": "x" * 101}, 422, "query_too_long"),
+        (PATH, {"q": "x", "size": 101}, 422, "size_too_large"),
+        (PATH, {"q": "x", "size": 0}, 422, "invalid_request"),
+        (PATH, {"q": "x", "fuzzy": "perhaps"}, 422, "invalid_request"),
+        (PATH, {"q": "x", "filter": "{"}, 422, "bad_filter"),
+        (PATH, {"q": "x", "filter": '{"field": "colour", "is": "red"}'}, 422, "undeclared_metadata"),
+        ("/v1/indexes/nowhere/suggest", {"q": "x"}, 404, "index_not_found"),
+        ("/v1/indexes/No!/suggest", {"q": "x"}, 422, "invalid_index_name"),
+    ],
+)
+def test_refusals(api: httpx.Client, path: str, params: dict[str, Any], status: int, code: str) -> None:
+    answer = api.get(path, params=params)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("q", ["\x00" * 100, '"*~', "b " * 50, "(" * 100, "時" * 100, "\u202e\u200d", "aaaaaaa " * 12])
+def test_hostile_input_is_answered(api: httpx.Client, q: str) -> None:
+    assert answered(api, q)["suggestions"] == []
