@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cli.api_answers import Door
 
 app = typer.Typer(
-    no_args_is_help=True, help="Synonyms, pinned and hidden results and weights of terms of an index, with versions."
+    no_args_is_help=True,
+    help="Synonyms, pinned and hidden results, weights of terms, boosts, with versions.",
 )
 
 _BATCH = 50  # queries that the API takes in one request

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from query_api.parts import Parts
+from query_api.search.selection import limits_of
 from services.curation.checking import checked_rules
 from services.curation.rules import Rules
 from services.errors import Conflict, InvalidInput, NotFound, SparsewellError
@@ -59,7 +60,7 @@ async def change(
     Raises Conflict (`stale_curation`) unless `match` is the version that is the newest; without it, unless there is
     none. Raises InvalidInput and TooLarge for rules that this index cannot have.
     """
-    await asyncio.to_thread(checked_rules, rules, parts.tables.of(generation))
+    await asyncio.to_thread(checked_rules, rules, generation, parts.tables.of(generation), limits_of(parts.settings))
     stored = await _stored(parts, generation.index)
     before = stored.record if stored is not None and stored.of(generation) else None
     wanted = rules.stored()

@@ -99,6 +99,7 @@ class Generation(BaseModel):
     suggests: bool = Field(
         False, description="titles and words are indexed for suggestions; false: made before that was done"
     )
+    titles: bool = Field(False, description="whether the words of titles are indexed on their own as well")
 
     @property
     def lineage(self) -> str:

@@ -105,6 +105,7 @@ def described(source: Generation, target: Generation) -> list[str]:
         ("language", source.spec.language, target.spec.language),
         ("fields", source.spec.fields, target.spec.fields),
         ("suggests", source.suggests, target.suggests),
+        ("titles", source.titles, target.titles),
     ):
         if old != new:
             lines.append(f"{name}: {old} -> {new}")

@@ -13,6 +13,7 @@ from query_api.parts import WithParts
 from query_api.routes.answers import documented, json_answer
 from query_api.search.answer import CurationApplied
 from query_api.search.request import Mode
+from query_api.search.selection import limits_of
 from services.curation.checking import checked_rules
 from services.curation.matching import Compiled
 from services.curation.rules import Rules
@@ -172,7 +173,8 @@ async def get_version(index: str, version: Annotated[int, Path(ge=1, lt=10**18)]
 async def post_dry_run(index: str, body: DryRunBody, parts: WithParts) -> Response:
     parts.forget(index)  # compared with what is stored now
     generation = await parts.generation(index)
-    await asyncio.to_thread(checked_rules, body.rules, parts.tables.of(generation))
+    limits = limits_of(parts.settings)
+    await asyncio.to_thread(checked_rules, body.rules, generation, parts.tables.of(generation), limits)
     stored = parts.curations.of(generation)
     found = await dry_run(parts, index, Compiled(body.rules), body.queries, body.mode, body.size)
     return json_answer(

@@ -43,13 +43,14 @@ async def put_together(each: Sequence[Asked]) -> list[Found]:
     scores = {mode: one.scores for mode, one in lists.items()}
     explanations = {key: why for one in searched for key, why in one.explanations.items()}
     full = any(one.full for one in lists.values())
-    return shown(asked, ranked, Ranked(scores, scaled, explanations, full))
+    boosts = {key: marks for one in searched for key, marks in one.boosts.items()}
+    return shown(asked, ranked, Ranked(scores, scaled, explanations, full, boosts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
     """What one search found; `vectors`: the fingerprint of the encoder that its scores are of; `weight`: the query's,
-    summed over its pieces.
+    summed over its pieces; `boosts` as in `Ranked`.
     """
 
     mode: str
@@ -57,6 +58,7 @@ class _Searched:
     weight: float
     scores: Scores
     explanations: Mapping[Key, Any]
+    boosts: Mapping[Key, Sequence[str]]
 
 
 async def _searched(searches: Sequence[tuple[str, Asked]], depth: int) -> list[_Searched]:
@@ -76,6 +78,7 @@ async def _searched(searches: Sequence[tuple[str, Asked]], depth: int) -> list[_
             sum(one.query.weights) or 1.0,
             {(hit["_index"], hit["_id"]): float(hit["_score"]) for hit in hits},
             {(hit["_index"], hit["_id"]): hit["_explanation"] for hit in hits if "_explanation" in hit},
+            {(hit["_index"], hit["_id"]): hit["matched_queries"] for hit in hits if "matched_queries" in hit},
         )
         for (mode, one), hits in zip(searches, lists, strict=True)
     ]

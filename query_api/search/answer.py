@@ -35,7 +35,9 @@ class Why(BaseModel):
     query_weight: float | None = None
     document_weight: float | None = None
     origins: Origins | None = Field(
-        None, description="what each origin of the query weight contributed; for keyword matches what a rule did"
+        None,
+        description="what each origin of the query weight contributed; for keyword matches what a rule did; `title`: "
+        "what a word of the title adds to its share of the text; `boost`: what a factor of the document added",
     )
 
 
@@ -143,21 +145,29 @@ class Timings(BaseModel):
     total: float
 
 
+RuleKind = Literal["synonym", "term", "results", "boost", "field"]
+
+
 class AppliedRule(BaseModel):
     """A rule of the index that concerned the query. `rule` counts from 0 within its kind."""
 
-    kind: Literal["synonym", "term", "results"]
+    kind: RuleKind
     rule: int
-    matched: str | None = Field(None, description="the words of the query, or of the rule for `results`")
+    matched: str | None = Field(
+        None,
+        description="the words of the query, of the rule for `results`; for `boost` its filter, for `field` its name",
+    )
 
 
 class SkippedRule(BaseModel):
     """What a rule says and was not done."""
 
-    kind: Literal["synonym", "term", "results"]
+    kind: RuleKind
     rule: int
     what: str
-    reason: Literal["too_many", "not_found", "several_indexes", "sorted"]
+    reason: Literal["too_many", "not_found", "several_indexes", "sorted", "unfit"] = Field(
+        description="`unfit`: this generation of the index lacks the field"
+    )
 
 
 class CurationApplied(BaseModel):

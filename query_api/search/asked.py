@@ -92,8 +92,9 @@ class Found:
     """A document that a list named. `scores` are its own in each list, none where documents are not scored but sorted;
     `source` is None for one that is gone.
 
-    `index` is the generation that it is of, where several are searched. `fusion` and `explanation` are for those who
-    ask why: share and scaled score of each list that was fused, and the engine's own explanation of the keyword score.
+    `index` is the generation that it is of, where several are searched. `fusion`, `explanation` and `boosts` are for
+    those who ask why: share and scaled score of each list that was fused, the engine's own explanation of the keyword
+    score, and the marks of the boosts that the document has.
     """
 
     id: str
@@ -105,3 +106,4 @@ class Found:
     reranking: Mapping[str, tuple[float, float]] | None = None
     index: str = ""
     pinned: bool = False
+    boosts: Sequence[str] = ()

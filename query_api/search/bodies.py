@@ -85,7 +85,12 @@ def list_body(
             search = rescored(search, by.tail, by.window)
     else:
         search = body(filtered(words_query(asked, mode), clauses, hidden), size, source, asked.timeout)
-    return explained(asked, mode, search)
+    return explained(asked, mode, boosted(asked, search))
+
+
+def boosted(asked: Asked, search: dict[str, Any]) -> dict[str, Any]:
+    """A body whose hits are scored, with the factors that the rules of the index give to documents."""
+    return search if asked.curated is None else asked.curated.boosted(search, explained=asked.request.explain)
 
 
 def explained(asked: Asked, mode: str, search: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What the rules of an index make of one search: its vector, the query of each list, the places of its hits."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.curation.boosts import BOOST, Factor, boost_shares, boosted
 from services.curation.lexical import curated_lexical
 from services.curation.matching import Matched
 from services.curation.vector import OVERRIDE, SYNONYM, curated_blend
@@ -27,12 +28,14 @@ class OwnTerms:
 
 @dataclass(slots=True)
 class Curated:
-    """What the rules of an index make of one search."""
+    """What the rules of an index make of one search. `boosts` are factors of scores, `title` what its words count."""
 
     matched: Matched
     origins: dict[int, Mapping[str, float]] = field(default_factory=dict)
     terms: OwnTerms | None = None
     fused: dict[str, float] = field(default_factory=dict)
+    boosts: Sequence[Factor] = ()
+    title: float = 1.0
 
     def vector(self, query: QueryVector, table: QueryTable, most: int) -> QueryVector:
         """The vector with the rules' weights and what they add to it."""
@@ -48,7 +51,11 @@ class Curated:
 
     def lexical(self, text: str, also: Mapping[str, float]) -> dict[str, Any]:
         """The keyword query, with words beside the text."""
-        return curated_lexical(text, self.matched.spans, also)
+        return curated_lexical(text, self.matched.spans, also, self.title)
+
+    def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
+        """A search by score, with the factors that documents have."""
+        return boosted(search, self.boosts, named=explained)
 
     def left_out(self, *, fused: bool) -> list[str]:
         """Documents that no list may name: what is hidden, and what is pinned where the list is the ranking.
@@ -77,10 +84,26 @@ class Curated:
         """Notes a pinned document that is not there, or not among what the request asks for."""
         self.matched.skip("results", self.matched.pins[pinned].rule, pinned, "not_found")
 
+    def boost_why(self, why: Sequence[Mapping[str, Any]], matched: Collection[str]) -> list[dict[str, Any]]:
+        """What boosts added to the contributions of one list, which are those of a score without them."""
+        if not why or not matched:
+            return []
+        score = sum(float(entry["contribution"]) for entry in why)
+        return [
+            {
+                "list": why[0]["list"],
+                "piece": name,
+                "contribution": share,
+                "expansion": False,
+                "origins": {BOOST: share},
+            }
+            for name, share in boost_shares(score, self.boosts, matched)
+        ]
+
     def marked(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Contributions of the keyword list with the rule that they come from, where it is one."""
         for entry in why:
-            if entry["list"] == "lexical" and self.terms is not None:
+            if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
                 origin = self.terms.origin(entry["piece"])
                 if origin is not None:
                     entry["origins"] = {origin: entry["contribution"]}

@@ -11,7 +11,9 @@ from services.query_table import QueryTable
 from services.vectors import EMPTY
 
 # Lucene's explanation of one term of the keyword query, with the term's share of the score as its value.
-_TERM = re.compile(r"weight\(lexical:(?P<term>.*) in \d+\)")
+_TERM = re.compile(r"weight\((?P<field>lexical|title_words):(?P<term>.*) in \d+\)")
+# Where the share of a word of the title comes from that counts beside being one of the text.
+_TITLE = "title"
 
 
 def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
@@ -75,19 +77,28 @@ def sparse_why(
 
 
 def lexical_why(explanation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The share of each word in a BM25 score, read from the engine's own explanation."""
-    found = [
-        {"list": "lexical", "piece": term, "contribution": value, "expansion": False}
-        for term, value in term_shares(explanation).items()
-    ]
+    """The share of each word in a BM25 score, read from the engine's own explanation; what words of the title add by
+    themselves apart.
+    """
+    found = []
+    for (field, term), value in _field_shares(explanation).items():
+        entry = {"list": "lexical", "piece": term, "contribution": value, "expansion": False}
+        found.append(entry if field == "lexical" else entry | {"origins": {_TITLE: value}})
     return _largest_first(found)
 
 
 def term_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
     """What each of the analyser's terms added to a BM25 score; one that is counted more than once, their sum."""
     shares: dict[str, float] = {}
-    for term, value in _terms(explanation or {}):
+    for (_, term), value in _field_shares(explanation).items():
         shares[term] = shares.get(term, 0.0) + value
+    return shares
+
+
+def _field_shares(explanation: Mapping[str, Any] | None) -> dict[tuple[str, str], float]:
+    shares: dict[tuple[str, str], float] = {}
+    for key, value in _terms(explanation or {}):
+        shares[key] = shares.get(key, 0.0) + value
     return shares
 
 
@@ -109,10 +120,10 @@ def sum_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, flo
     }
 
 
-def _terms(node: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+def _terms(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], float]]:
     match = _TERM.match(str(node.get("description", "")))
     if match:
-        yield match["term"], float(node["value"])
+        yield (match["field"], match["term"]), float(node["value"])
         return
     parts = node.get("details", ())
     if parts and str(node.get("description", "")).startswith("max of:"):

@@ -47,10 +47,13 @@ def pieces_of(asked: Asked) -> list[dict[str, Any]]:
 
 def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, Any]]:
     """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
-    why = []
+    by_list = []
     if "sparse" in one.scores:
         pieces = common_pieces(asked, read_windows(source))
-        why += sparse_why(asked.table, pieces, asked.blend.origins, text)
+        by_list.append(sparse_why(asked.table, pieces, asked.blend.origins, text))
     if "lexical" in one.scores:
-        why += lexical_why(one.explanation)
-    return why if asked.curated is None else asked.curated.marked(why)
+        by_list.append(lexical_why(one.explanation))
+    rules = asked.curated
+    if rules is not None:
+        by_list = [rules.marked(why) + rules.boost_why(why, one.boosts) for why in by_list]
+    return [entry for why in by_list for entry in why]

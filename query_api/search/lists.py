@@ -7,6 +7,7 @@ from typing import Any, Generic
 
 from query_api.search.asked import Asked, Found
 from query_api.search.bodies import (
+    boosted,
     candidates_plan,
     depth_of,
     explained,
@@ -43,6 +44,7 @@ async def one_list(asked: Asked) -> list[Found]:
             hit["_source"],
             hit.get("_explanation"),
             index=hit["_index"],
+            boosts=hit.get("matched_queries", ()),
         )
         for hit in hits
     ]
@@ -53,8 +55,10 @@ def _one_plan(asked: Asked) -> Plan:
     if chosen.sort or asked.request.browses:
         # whole, in one phase: OpenSearch does not rescore what is sorted by fields
         query = filtered(words_query(asked, asked.mode), chosen.clauses, left_out(asked))
-        search = explained(asked, asked.mode, body(query, size, source, asked.timeout))
-        search["sort"] = engine_sort(chosen.sort, scored=is_scored(asked.request))
+        scored = is_scored(asked.request)
+        search = body(query, size, source, asked.timeout)
+        search = explained(asked, asked.mode, boosted(asked, search) if scored else search)
+        search["sort"] = engine_sort(chosen.sort, scored=scored)
     else:
         search = list_body(asked, asked.mode, size, source)
     if asked.part is not None:
@@ -85,19 +89,21 @@ async def two_lists(asked: Asked) -> list[Found]:
     asked.counts.update(counts(asked, counted, listed))
     full = any(len(hits) == depth for hits in lists.values())
     explanations = {hit["_id"]: hit.get("_explanation") for hit in lists.get("lexical", ())}
-    return shown(asked, ranking, Ranked(scores, scores, explanations, full))
+    matched = {hit["_id"]: hit.get("matched_queries", ()) for hits in lists.values() for hit in hits}
+    return shown(asked, ranking, Ranked(scores, scores, explanations, full, matched))
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked(Generic[K]):
     """The lists behind a ranking. `scores` of each as OpenSearch gave them, `scaled` as they are fused or compared;
-    `full`: one was cut at its depth.
+    `full`: one was cut at its depth. `boosts`: marks of those that a document has, where somebody asks why.
     """
 
     scores: Mapping[str, Mapping[K, float]]
     scaled: Mapping[str, Mapping[K, float]]
     explanations: Mapping[K, Any]
     full: bool
+    boosts: Mapping[K, Sequence[str]]
 
 
 def shown(asked: Asked, ranking: Sequence[tuple[K, float]], lists: Ranked[K]) -> list[Found]:
@@ -114,7 +120,8 @@ def shown(asked: Asked, ranking: Sequence[tuple[K, float]], lists: Ranked[K]) ->
         index, document = ("", key) if isinstance(key, str) else key
         own = {mode: listed[key] for mode, listed in lists.scores.items() if key in listed}
         why, by_list = lists.explanations.get(key), fusion.get(key)
-        found.append(Found(document, score, own, explanation=why, fusion=by_list, index=index))
+        boosts = lists.boosts.get(key, ())
+        found.append(Found(document, score, own, explanation=why, fusion=by_list, index=index, boosts=boosts))
     asked.watch.lap("fuse")
     return found
 

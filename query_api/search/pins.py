@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from query_api.search.asked import Asked, Found
-from query_api.search.bodies import HYBRID, explained, keyword_query, needed_source
+from query_api.search.bodies import HYBRID, boosted, explained, keyword_query, needed_source
 from query_api.search.curated import Curated
 from query_api.search.engine import whole
 from query_api.search.own_terms import read_own_terms
@@ -72,6 +72,7 @@ async def _read(asked: Asked, ids: list[str]) -> dict[str, Found]:
         for hit in whole(answer, asked.watch):
             one = found.setdefault(hit["_id"], Found(hit["_id"], hit["_score"], {}, index=hit["_index"], pinned=True))
             one.source = hit.get("_source", one.source)
+            one.boosts = hit.get("matched_queries", ())
             if hit["_score"] > 0:
                 one.scores[name] = hit["_score"]
                 one.explanation = hit.get("_explanation", one.explanation)
@@ -88,4 +89,4 @@ def _body(asked: Asked, mode: str, ids: list[str], *, first: bool) -> dict[str, 
         }
     }
     search = body(query, len(ids), needed_source(asked.request) if first else False, asked.timeout)
-    return explained(asked, mode, search)
+    return explained(asked, mode, boosted(asked, search))

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from query_api.search.feedback_request import Context, Example, Feedback
-from query_api.search.filter_form import FilterJson
 from query_api.search.rerank_form import Rerank
 from query_api.search.selection_form import Among, Facet, SortKey
+from services.filters.form import FilterJson
 from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, Method
 from services.index_spec import ScoreBy
 
@@ -118,7 +118,7 @@ class SearchRequest(BaseModel):
     )
     rerank: Rerank | None = Field(None, description="order the best documents by a second opinion")
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
-    curation: bool = Field(True, description="apply the index's synonyms, pinned and hidden results, and terms")
+    curation: bool = Field(True, description="apply the index's synonyms, pinned and hidden results, terms, boosts")
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],
         max_length=200,

@@ -67,8 +67,12 @@ def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Se
 
 def filter_of(value: Any, spec: IndexSpec, settings: Settings) -> Filter:
     """The filter that a request says. Raises InvalidInput as `read_filter` does."""
-    limits = FilterLimits(settings.max_filter_depth, settings.max_filter_conditions, settings.max_filter_values)
-    return read_filter(value, spec.fields, limits)
+    return read_filter(value, spec.fields, limits_of(settings))
+
+
+def limits_of(settings: Settings) -> FilterLimits:
+    """How large a filter may be here."""
+    return FilterLimits(settings.max_filter_depth, settings.max_filter_conditions, settings.max_filter_values)
 
 
 def is_scored(request: SearchRequest) -> bool:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from query_api.search.filter_form import RangesJson
 from services.calendar_units import Unit
+from services.filters.form import RangesJson
 
 Among = Literal["matches", "candidates"]
 

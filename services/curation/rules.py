@@ -1,5 +1,5 @@
-"""What an operator may say about an index: synonyms, results, terms. Rules are words and ids, no piece of a
-vocabulary among them, so they hold for every generation of the index, whatever encoder it has."""
+"""What an operator may say about an index: synonyms, results, terms, boosts. Rules are words, ids and filters, no piece
+of a vocabulary among them, so they hold for every generation of the index, whatever encoder it has."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from services.curation.words import key
 from services.documents import checked_id
 from services.errors import InvalidInput
+from services.filters.form import OneFilterJson
 
 MAX_WORDS = 8
 MAX_QUERY_WORDS = 32
@@ -116,12 +117,35 @@ class Term(_Rule):
         return self
 
 
+class Boost(_Rule):
+    """Documents that count more, or less, than their words say: a factor of their score in each list."""
+
+    filter: OneFilterJson = Field(description="which documents, by their declared metadata, as in a search")
+    factor: float = Field(ge=0.1, le=10, description="of several boosts of a document, their product counts")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Boost":
+        if self.factor == 1:
+            raise ValueError("a `factor` of 1 changes nothing")
+        return self
+
+
+class Fields(_Rule):
+    """What the words of a field count in keyword search, beside 1 for those of the text."""
+
+    title: float = Field(
+        1.0, ge=1, le=10, description="as often as this the words of the title count; more than 1 adds BM25 of titles"
+    )
+
+
 class Rules(_Rule):
     """All rules of an index. Of rules that overlap in a query the longest holds, from left to right."""
 
     synonyms: tuple[Synonym, ...] = Field((), max_length=2000)
     results: tuple[Results, ...] = Field((), max_length=2000)
     terms: tuple[Term, ...] = Field((), max_length=2000)
+    boosts: tuple[Boost, ...] = Field((), max_length=20)
+    fields: Fields = Fields()
 
     @model_validator(mode="after")
     def _few(self) -> "Rules":

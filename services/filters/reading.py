@@ -40,13 +40,13 @@ class FilterLimits:
     values: int
 
 
-def read_filter(value: Any, fields: Mapping[str, FieldType], limits: FilterLimits) -> Filter:
-    """The filter that a decoded JSON value says.
+def read_filter(value: Any, fields: Mapping[str, FieldType], limits: FilterLimits, where: str = "filter") -> Filter:
+    """The filter that a decoded JSON value says; `where` it stands in the request.
 
     Raises InvalidInput: `bad_filter` for what is not of the form above or of the wrong type, `undeclared_metadata`,
     `contradictory_range`, `filter_too_large`. Its member `where` says which part.
     """
-    return _Reader(fields, limits).read(value, "filter", 1)
+    return _Reader(fields, limits).read(value, where, 1)
 
 
 def kind_of(field: Any, fields: Mapping[str, FieldType], where: str) -> FieldType:

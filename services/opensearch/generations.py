@@ -44,6 +44,7 @@ def new_generation(
         identity=lineage or uuid4().hex,
         token=uuid4().hex[:12],
         suggests=True,
+        titles=True,
     )
 
 

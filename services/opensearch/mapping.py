@@ -35,7 +35,8 @@ LATER: dict[str, Any] = {
 def properties(generation: Generation) -> dict[str, Any]:
     """The mapping's fields.
 
-    `lexical` is the one field of keyword search (title and text together, so that BM25 sees one length). The vectors
+    `lexical` is the one field of keyword search (title and text together, so that BM25 sees one length); `title_words`
+    has those of the title once more, for indexes whose rules make them count more. The vectors
     are kept twice: in `sparse` (the document's) or `window_vectors` (one nested document a window), or both, which are
     searched and cannot be read back, and packed by window in `windows`, from which explanations, best passages and new
     generations are made.
@@ -44,13 +45,16 @@ def properties(generation: Generation) -> dict[str, Any]:
     """
     spec = generation.spec
     vectors: dict[ScoreBy, dict[str, Any]] = {"document": {"sparse": _VECTOR}, "window": {"window_vectors": _NESTED}}
-    found_by = {"lexical": {"type": "text", "analyzer": spec.language}}
+    words = {"type": "text", "analyzer": spec.language}
+    found_by = {"lexical": words}
     found_by.setdefault(spelling_field(spec), WORDS)
+    title_words = {"title_words": words} if generation.titles else {}
     shown = {"type": "text", "index": False, "copy_to": list(found_by)}
     return {
-        "title": shown | {"fields": COMPLETED},
+        "title": shown | {"copy_to": [*found_by, *title_words], "fields": COMPLETED},
         "text": shown,
         **found_by,
+        **title_words,
         **{name: field for by in spec.scored_by for name, field in vectors[by].items()},
         "windows": {"type": "object", "enabled": False},
         "metadata": {"dynamic": "strict", "properties": {name: _TYPES[kind] for name, kind in spec.fields.items()}},

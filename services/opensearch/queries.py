@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -10,6 +10,8 @@ from services.index_spec import ScoreBy
 from services.opensearch.client import Call
 from services.query_table import QueryVector
 
+# Title and text together, and the words of titles alone.
+KeywordField = Literal["lexical", "title_words"]
 _VECTOR: dict[ScoreBy, str] = {"document": "sparse", "window": "window_vectors.sparse"}
 
 
@@ -32,12 +34,16 @@ def sparse_query(query: QueryVector, by: ScoreBy = "document") -> dict[str, Any]
     return {"nested": {"path": "window_vectors", "score_mode": "max", "query": pieces}}
 
 
-def lexical_query(text: str, also: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """BM25 (k1 1.2, b 0.75, Lucene's defaults) over title and text together. `also`: more words, with boosts."""
-    words = {"match": {"lexical": {"query": text}}}
+def lexical_query(
+    text: str, also: Mapping[str, float] | None = None, field: KeywordField = "lexical"
+) -> dict[str, Any]:
+    """BM25 (k1 1.2, b 0.75, Lucene's defaults) over title and text together, or titles alone. `also`: more words, with
+    boosts.
+    """
+    words = {"match": {field: {"query": text}}}
     if not also:
         return words
-    others = [{"match": {"lexical": {"query": word, "boost": boost}}} for word, boost in also.items()]
+    others = [{"match": {field: {"query": word, "boost": boost}}} for word, boost in also.items()]
     return {"bool": {"should": [words, *others]}}
 
 

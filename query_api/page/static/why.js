@@ -69,11 +69,12 @@ function expansionNote(part) {
 
 function bar(entry, strongest) {
   const factors = Number.isFinite(entry.query_weight) && `${weight(entry.query_weight)} × ${weight(entry.document_weight)} = `;
+  const rule = ["boost", "title"].find((origin) => entry.origins && origin in entry.origins);
   return h(
     "li",
     { class: entry.expansion ? "expansion" : "", data: { piece: entry.piece } },
-    h("span", { class: "piece" }, entry.piece, entry.expansion && h("span", { class: "quiet" }, " (expansion)")),
-    h("span", { class: "bar", part: entry.contribution / strongest, "aria-hidden": "true" }),
+    h("span", { class: "piece" }, entry.piece, entry.expansion && h("span", { class: "quiet" }, " (expansion)"), rule && h("span", { class: "quiet" }, ` (${rule})`)),
+    h("span", { class: "bar", part: Math.max(0, entry.contribution / strongest), "aria-hidden": "true" }),
     h("span", { class: "product" }, factors && h("span", {}, factors), h("b", {}, weight(entry.contribution))),
   );
 }

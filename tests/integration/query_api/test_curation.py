@@ -397,3 +397,135 @@ def test_of_writers_at_once_one_wins(api: httpx.Client) -> None:
         answers = sorted(pool.map(write, range(8)))
     assert answers == [200] + [409] * 7
     assert api.get(PATH).json()["version"] == 1
+
+
+BOOST = {"boosts": [{"filter": {"field": "initial", "any_of": ["g", "o"]}, "factor": 8}]}
+HALF = {"boosts": [{"filter": {"not": {"field": "initial", "is": "a"}}, "factor": 0.5}]}
+MODES = ("sparse", "lexical", "hybrid")
+
+
+def adds_up(answer: dict[str, Any]) -> None:
+    for hit in answer["hits"]:
+        for name, score in hit["scores"].items():
+            parts = [why["contribution"] for why in hit["why"] if why["list"] == name]
+            assert sum(parts) == pytest.approx(score, rel=1e-5), (hit["id"], name)
+        if "fusion" in hit:
+            assert sum(part["contribution"] for part in hit["fusion"].values()) == pytest.approx(hit["score"])
+
+
+def test_boosts_multiply_the_scores_of_documents_in_each_list(api: httpx.Client, index: str) -> None:
+    """And whatever else is asked for: two phases, pruning, pages, a filter, an order, a batch."""
+    query = "signs of an attack"
+    before = {mode: search(api, query, mode=mode) for mode in MODES}
+    put(api, {"boosts": BOOST["boosts"] + HALF["boosts"]})
+    for mode in MODES:
+        answer = search(api, query, mode=mode, explain=True)
+        assert ids(answer) != ids(before[mode]) and set(ids(answer)) == set(ids(before[mode]))
+        adds_up(answer)
+        assert answer["curation"]["applied"] == [
+            {"kind": "boost", "rule": 0, "matched": 'initial any_of ["g","o"]'},
+            {"kind": "boost", "rule": 1, "matched": '{"not":{"field":"initial","is":"a"}}'},
+        ]
+        plain = {hit["id"]: hit["scores"] for hit in before[mode]["hits"]}
+        for hit in answer["hits"]:
+            factor = (8 if hit["id"][0] in "go" else 1) * (1 if hit["id"][0] == "a" else 0.5)
+            assert hit["scores"] == {name: pytest.approx(score * factor) for name, score in plain[hit["id"]].items()}
+            shares = [why for why in hit["why"] if "boost" in why.get("origins", {})]
+            assert len(shares) == len(hit["scores"]) * {"a": 0, "i": 1}.get(hit["id"][0], 2)
+        for more in ({"two_phase": {"threshold": 0.9}}, {"prune": 0.5}):
+            found = search(api, query, mode=mode, explain=True, **more)
+            adds_up(found)
+            assert "prune" in more or ids(found) == ids(answer)
+        for size in (1, 2):
+            given, cursor = [], "*"
+            while cursor:
+                page = search(api, query, mode=mode, size=size, cursor=cursor)
+                given, cursor = given + ids(page), page["cursor"]
+            assert given == ids(answer)
+        only = search(api, query, mode=mode, filter={"field": "initial", "any_of": ["a", "g"]})
+        assert set(ids(only)) == {"attack", "garden"}
+        assert ids(search(api, query, mode=mode, sort=[{"field": "_score"}], among="candidates")) == ids(answer)
+        asked = [{"index": "docs", "query": query, "mode": mode}, {"index": "docs", "query": query, "curation": False}]
+        batch = api.post("/v1/search/batch", json={"searches": asked}).raise_for_status().json()["answers"]
+        assert [ids(one["answer"]) for one in batch] == [ids(answer), ids(before["hybrid"])]
+        assert search(api, query, mode=mode, curation=False)["hits"] == before[mode]["hits"]
+    assert "boost" not in str(search(api, "", filter={"field": "initial", "exists": True}, explain=False)["curation"])
+
+
+def test_boosts_hold_in_a_search_of_several_indexes_and_for_what_is_pinned(
+    api: httpx.Client, index: str, settings: Settings
+) -> None:
+    assert api.put("/v1/indexes/more").status_code == 201
+    fill_index(settings, [Document(one, text) for one, text in TEXTS.items()], "more")
+    put(api, BOOST | {"results": [{"query": "signs", "pin": [{"id": "other", "position": 1}]}]})
+    for mode in MODES:
+        asked = {"indexes": ["docs", "more"], "query": "signs of roses", "mode": mode, "explain": True, "size": 20}
+        answer = api.post("/v1/search", json=asked).raise_for_status().json()
+        adds_up(answer)
+        scores = {(hit["index"], hit["id"]): hit["scores"] for hit in answer["hits"]}
+        # asked for in another way than the other index, `docs` has its own statistics of words
+        alone = search(api, "signs of roses", mode=mode)["hits"]
+        assert {hit["id"]: hit["scores"] for hit in alone} == {
+            one: scores[name, one] for name, one in scores if name == "docs"
+        }
+        if mode == "sparse":
+            assert scores["docs", "garden"]["sparse"] == pytest.approx(8 * scores["more", "garden"]["sparse"])
+        pinned = search(api, "signs", mode=mode, explain=True)
+        assert (pinned["hits"][0]["id"], pinned["hits"][0]["pinned"]) == ("other", True)
+        adds_up(pinned)
+
+
+def test_words_of_the_title_count_more(api: httpx.Client, settings: Settings) -> None:
+    api.put("/v1/indexes/docs")
+    documents = [
+        Document("named", "All about flowers, and where to buy them, and what they are.", "Roses"),
+        Document("said", "Roses and roses.", "A garden"),
+        Document("other", "Nothing of it.", "Houses"),
+    ]
+    fill_index(settings, documents)
+    before = {mode: search(api, "roses", mode=mode) for mode in MODES}
+    assert ids(before["lexical"]) == ["said", "named"]
+    put(api, {"fields": {"title": 3}})
+    found = search(api, "roses", mode="lexical", explain=True, highlight=True)
+    assert ids(found) == ["named", "said"]
+    assert found["curation"]["applied"] == [{"kind": "field", "rule": 0, "matched": "title"}]
+    adds_up(found)
+    adds_up(search(api, "roses", explain=True))
+    title = [why for why in found["hits"][0]["why"] if "title" in why.get("origins", {})]
+    assert [why["piece"] for why in title] == ["rose"]
+    assert found["hits"][1]["score"] == before["lexical"]["hits"][0]["score"]  # no word of its title
+    # twice as much beside the text, twice as large a share
+    put(api, {"fields": {"title": 5}}, 1)
+    more = search(api, "roses", mode="lexical", explain=True)
+    share = next(why for why in more["hits"][0]["why"] if "title" in why.get("origins", {}))
+    assert share["contribution"] == pytest.approx(2 * title[0]["contribution"], rel=1e-6)
+    # with a synonym, whose words stand in a title
+    put(api, {"fields": {"title": 5}, "synonyms": [{"from": ["blossom"], "to": ["roses"]}]}, 2)
+    adds_up(search(api, "a blossom", mode="lexical", explain=True))
+    assert ids(search(api, "a blossom", mode="lexical")) == ["named", "said"]
+    assert search(api, "roses", mode="sparse")["hits"] == before["sparse"]["hits"]
+    put(api, {"fields": {"title": 1}}, 3)
+    assert api.get(PATH).json()["rules"] == {}
+    assert search(api, "roses", mode="lexical")["hits"] == before["lexical"]["hits"]
+
+
+def test_boosts_are_held_against_the_index_and_tried_before_they_are_stored(api: httpx.Client, index: str) -> None:
+    def refused(boosts: list[Any]) -> tuple[int, str, str | None]:
+        answer = put(api, {"boosts": boosts})
+        return answer.status_code, answer.json()["code"], answer.json().get("where")
+
+    unknown = {"filter": {"field": "colour", "is": "red"}, "factor": 2}
+    assert refused([*BOOST["boosts"], unknown]) == (422, "undeclared_metadata", "boosts.1.filter")
+    number = {"filter": {"field": "initial", "is": 5}, "factor": 2}
+    assert refused([number]) == (422, "bad_filter", "boosts.0.filter.is")
+    long = {"filter": {"all": [{"field": "initial", "is": "a"}] * 60}, "factor": 2}
+    assert refused([long, long]) == (422, "bad_curation", "boosts")
+    for factor in (0, 1, 11, -1, None):
+        assert refused([{"filter": {"field": "initial", "is": "a"}, "factor": factor}])[:2] == (422, "invalid_request")
+    assert put(api, {"fields": {"title": 0.5}}).json()["code"] == "invalid_request"
+    body = {"rules": BOOST, "queries": ["signs", "new york"], "mode": "lexical"}
+    tried = api.post(f"{PATH}/dry-run", json=body).raise_for_status().json()
+    assert [one["changed"] for one in tried["queries"]] == [True, False]
+    assert tried["queries"][0]["curation"]["applied"][0]["kind"] == "boost"
+    assert api.post(f"{PATH}/dry-run", json=body | {"rules": {"boosts": [unknown]}}).status_code == 422
+    assert api.get(PATH).json()["version"] == 0

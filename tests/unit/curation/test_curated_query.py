@@ -2,18 +2,22 @@
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from query_api.search.curated import OwnTerms
-from query_api.search.explain import lexical_why
+from query_api.search.explain import lexical_why, term_shares
+from services.curation.boosts import Factor, boost_shares, boosted, factors, filter_name
 from services.curation.comparing import difference, rank_biased_overlap
 from services.curation.lexical import curated_lexical
 from services.curation.matching import Compiled, Matched
 from services.curation.placing import placed
 from services.curation.rules import Rules
 from services.curation.vector import curated_blend
+from services.filters.reading import FilterLimits
+from services.index_spec import FieldType
 from services.manifest import resolve
 from services.query_blend import Blend
 from services.query_table import QueryTable
@@ -115,6 +119,68 @@ def test_phrases_and_factors_in_keyword_search() -> None:
     }
     assert query("cheap", {"term": "cheap", "factor": 0}) == {"match_none": {}}
     assert query("cheap car", {"term": "cheap", "factor": 0}) == {"match": {"lexical": {"query": " car"}}}
+
+
+def test_a_title_that_counts_once_is_no_clause_and_one_that_counts_more_is_one() -> None:
+    assert curated_lexical("roses", [], {}, 1.0) == {"match": {"lexical": {"query": "roses"}}}
+    spans = matched("red roses", synonyms=[{"from": ["roses"], "to": ["wild flowers"]}]).spans
+    words = curated_lexical("red roses", spans, {"garden": 0.5})
+    in_titles = orjson.loads(orjson.dumps(words).replace(b"lexical", b"title_words"))
+    assert curated_lexical("red roses", spans, {"garden": 0.5}, 2.5) == {
+        "bool": {"should": [words, {"bool": {"should": [in_titles], "boost": 1.5}}]}
+    }
+
+
+FIELDS: dict[str, FieldType] = {"kind": "keyword", "year": "number"}
+GUIDE = {"filter": {"field": "kind", "is": "guide"}, "factor": 2}
+OLD = {"filter": {"all": [{"field": "year", "range": {"lt": 1900}}]}, "factor": 0.5}
+GONE = {"filter": {"field": "colour", "is": "red"}, "factor": 3}
+
+
+def test_boosts_multiply_both_phases_and_what_does_not_fit_is_told() -> None:
+    found = list(factors(Rules.model_validate({"boosts": [GUIDE, GONE, OLD]}), FIELDS, FilterLimits(8, 100, 1000)))
+    assert found[1] == 1
+    boosts = [one for one in found if isinstance(one, Factor)]
+    assert [(one.rule, one.name) for one in boosts] == [
+        (0, "kind is guide"), (2, '{"all":[{"field":"year","range":{"lt":1900}}]}'),
+    ]  # fmt: skip
+    search = {"query": {"a": 1}, "size": 5, "rescore": {"window_size": 9, "query": {"rescore_query": {"b": 1}, "w": 1}}}
+    assert boosted(search, [], named=True) is search
+    both = boosted(search, boosts, named=True)
+    head, tail = both["query"]["function_score"], both["rescore"]["query"]["rescore_query"]["function_score"]
+    assert (head["query"], tail["query"], both["size"], both["rescore"]["query"]["w"]) == ({"a": 1}, {"b": 1}, 5, 1)
+    assert [one["weight"] for one in head["functions"]] == [one["weight"] for one in tail["functions"]] == [2, 0.5]
+    assert [one["filter"]["bool"]["_name"] for one in head["functions"]] == ["boost 0", "boost 2"]
+    assert "_name" not in str(tail) and "_name" not in str(boosted(search, boosts, named=False))
+
+
+@given(st.floats(0.01, 100), st.lists(st.floats(0.1, 10), max_size=4), st.sets(st.integers(0, 3)))
+def test_the_shares_of_boosts_make_up_the_score(score: float, given_factors: list[float], has: set[int]) -> None:
+    boosts = [Factor(n, str(n), factor, {}) for n, factor in enumerate(given_factors)]
+    shares = list(boost_shares(score, boosts, [f"boost {n}" for n in has]))
+    assert [name for name, _ in shares] == [str(n) for n in range(len(boosts)) if n in has]
+    product = score
+    for n in has & set(range(len(boosts))):
+        product *= given_factors[n]
+    assert score + sum(share for _, share in shares) == pytest.approx(product)
+
+
+def test_a_long_filter_has_a_short_name() -> None:
+    assert filter_name({"any_of": ["a", "b"], "field": "kind"}) == 'kind any_of ["a","b"]'
+    assert len(filter_name({"field": "kind", "any_of": ["long"] * 50})) == 80
+
+
+def test_what_a_word_of_the_title_adds_is_told_apart() -> None:
+    explanation = {
+        "value": 4.0, "description": "sum of:", "details": [
+            {"value": 1.0, "description": "weight(lexical:rose in 3) [PerFieldSimilarity], result of:"},
+            {"value": 3.0, "description": "weight(title_words:rose in 3) [PerFieldSimilarity], result of:"},
+        ],
+    }  # fmt: skip
+    assert [(one["piece"], one["contribution"], one.get("origins")) for one in lexical_why(explanation)] == [
+        ("rose", 3.0, {"title": 3.0}), ("rose", 1.0, None),
+    ]  # fmt: skip
+    assert term_shares(explanation) == {"rose": 4.0}
 
 
 def test_of_alternatives_only_the_best_one_is_explained() -> None:

@@ -9,7 +9,9 @@ from services.curation.checking import checked_rules
 from services.curation.matching import MAX_ADDED, MAX_PINS, Compiled, Matched
 from services.curation.rules import MAX_BYTES, MAX_HIDDEN, Rules
 from services.errors import InvalidInput, TooLarge
-from services.manifest import resolve
+from services.filters.reading import FilterLimits
+from services.index_spec import EncoderIdentity, Generation, IndexSpec
+from services.manifest import WindowSettings, resolve
 from services.query_table import QueryTable
 
 
@@ -58,6 +60,15 @@ BAD: list[dict[str, Any]] = [
     {"terms": [{"term": "a", "factor": -1}]},
     {"terms": [{"term": "a", "weight": float("inf")}]},
     {"terms": [{"term": "The Term", "factor": 2}, {"term": "the term", "factor": 3}]},
+    {"boosts": [{"filter": {"field": "kind", "is": "a"}, "factor": 1}]},
+    {"boosts": [{"filter": {"field": "kind", "is": "a"}, "factor": 11}]},
+    {"boosts": [{"filter": {"field": "kind", "is": "a"}, "factor": 0}]},
+    {"boosts": [{"filter": {"field": "kind", "is": "a"}}]},
+    {"boosts": [{"factor": 2}]},
+    {"boosts": [{"filter": {"field": "kind", "is": "a"}, "factor": 2}] * 21},
+    {"fields": {"title": 0.5}},
+    {"fields": {"title": float("nan")}},
+    {"fields": {"text": 2}},
     {"unknown": []},
 ]
 
@@ -68,20 +79,30 @@ def test_what_makes_no_sense_is_refused(kinds: dict[str, Any]) -> None:
         Rules.model_validate(kinds)
 
 
+GENERATION = Generation(
+    index="docs", number=1, physical="sparsewell-docs.g000001",
+    spec=IndexSpec(fields={"kind": "keyword", "year": "number"}),
+    encoder=EncoderIdentity(name="standin", fingerprint="0" * 16), window=WindowSettings(pieces=64, overlap=8),
+    created_at="2026-01-01T00:00:00+00:00", titles=True,
+)  # fmt: skip
+
+
+def check(given: Rules, table: QueryTable, **changes: Any) -> None:
+    checked_rules(given, GENERATION.model_copy(update=changes), table, FilterLimits(8, 100, 1000))
+
+
 def test_what_the_encoder_cannot_use_is_refused_with_its_place(table: QueryTable) -> None:
     with pytest.raises(InvalidInput) as pieces:
-        checked_rules(
-            rules(synonyms=[{"words": ["a", "b"]}, {"from": ["a"], "to": [" ".join(["zq" * 11] * 8)]}]), table
-        )
+        check(rules(synonyms=[{"words": ["a", "b"]}, {"from": ["a"], "to": [" ".join(["zq" * 11] * 8)]}]), table)
     assert (pieces.value.code, pieces.value.extra["where"]) == ("bad_curation", "synonyms.1")
     with pytest.raises(InvalidInput) as nothing:
-        checked_rules(rules(terms=[{"term": "ꙮ", "weight": 3}]), table)
+        check(rules(terms=[{"term": "ꙮ", "weight": 3}]), table)
     assert (nothing.value.code, nothing.value.extra["where"]) == ("bad_curation", "terms.0")
     many = rules(synonyms=[{"words": [f"{n} {'long' * 20}", f"{n}"]} for n in range(2000)])
     assert len(many.model_dump_json()) > MAX_BYTES / 2
     larger = rules(synonyms=[{"words": [f"{n} {'long' * 40}", f"{n}"]} for n in range(2000)])
     with pytest.raises(TooLarge):
-        checked_rules(larger, table)
+        check(larger, table)
 
 
 def test_what_was_not_said_is_not_stored_and_is_read_back_the_same() -> None:
@@ -91,6 +112,40 @@ def test_what_was_not_said_is_not_stored_and_is_read_back_the_same() -> None:
         "terms": [{"term": "new york", "phrase": True}],
     }
     assert Rules.model_validate(one.stored()) == one
+    assert rules(fields={"title": 1}, boosts=[]).stored() == {}
+    boosts = {"boosts": [{"filter": {"field": "kind", "is": "a"}, "factor": 2.0}], "fields": {"title": 3.0}}
+    assert rules(**boosts).stored() == boosts
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "where"),
+    [
+        ({"field": "colour", "is": "a"}, "undeclared_metadata", "boosts.0.filter"),
+        ({"field": "kind", "range": {"lt": 5}}, "bad_filter", "boosts.0.filter"),
+        ({"not": {"field": "year", "range": {"lt": 5, "gt": 6}}}, "contradictory_range", "boosts.0.filter.not.range"),
+        ({"field": "kind", "any_of": ["a"] * 1001}, "filter_too_large", "boosts.0.filter.any_of"),
+        ({"field": "kind", "is": "\ud800"}, "bad_filter", "boosts.0.filter.is"),
+        ({"field": "year", "is": 10**30}, "bad_curation", "boosts"),
+        ("kind is a", "bad_filter", "boosts.0.filter"),
+        (None, "bad_filter", "boosts.0.filter"),
+    ],
+)  # fmt: skip
+def test_a_boost_is_held_against_the_index(written: Any, code: str, where: str, table: QueryTable) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check(rules(boosts=[{"filter": written, "factor": 2}]), table)
+    assert (refused.value.code, refused.value.extra["where"]) == (code, where)
+
+
+def test_titles_need_a_generation_that_has_them_and_boosts_are_few(table: QueryTable) -> None:
+    check(rules(fields={"title": 2}), table)
+    with pytest.raises(InvalidInput) as refused:
+        check(rules(fields={"title": 2}), table, titles=False)
+    assert (refused.value.code, refused.value.extra["where"]) == ("bad_curation", "fields.title")
+    sixty = {"filter": {"any": [{"field": "kind", "is": str(n)} for n in range(60)]}, "factor": 2}
+    check(rules(boosts=[sixty]), table)
+    with pytest.raises(InvalidInput) as many:
+        check(rules(boosts=[sixty, sixty]), table)
+    assert (many.value.code, many.value.extra["where"]) == ("bad_curation", "boosts")
 
 
 def test_two_way_synonyms_stand_for_each_other_one_way_ones_do_not() -> None:

@@ -1,6 +1,6 @@
 """The form of filters and ranges as the OpenAPI document shows it.
 
-They are read by `services.filters`, which knows the index and words its refusals: these types only describe.
+They are read by `services.filters.reading`, which knows the index and words its refusals: these types only describe.
 """
 
 from typing import Annotated, Any, Required, Union
@@ -71,5 +71,6 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+OneFilterJson = Annotated[Any, PlainValidator(_as_it_is, json_schema_input_type=FilterForm)]
 FilterJson = Annotated[Any, PlainValidator(_as_it_is, json_schema_input_type=FilterForm | None)]
 RangesJson = Annotated[list[Any], PlainValidator(_as_it_is, json_schema_input_type=list[Range])]

@@ -1,0 +1,97 @@
+"""What do boosts by field cost? The same questions to the same documents, under rules and without any.
+
+    python -m benchmarks.boosts --json benchmarks/results/boosts.json
+
+One client, ten hits, each query to every index in turn, through the real API process. `over plain` are ratios of
+percentiles.
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import httpx
+import orjson
+import uvloop
+
+from benchmarks.filled_index import Encoded, create, fill
+from benchmarks.loopback import KeptConnection
+from benchmarks.record import command_line, run
+from benchmarks.segments import merge_to_one
+from benchmarks.service import node_settings, opensearch_version, running
+from benchmarks.stdlib_index import SPEC, encoded_stdlib, everyday_questions
+from benchmarks.timing import ratios, spread, take_turns
+from services.opensearch.client import SyncSearch
+from services.settings import Settings
+
+_KINDS = ("function", "class", "method", "module")
+RULES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one-boost": {"boosts": [{"filter": {"field": "kind", "is": "class"}, "factor": 1.5}]},
+    "ten-boosts": {
+        "boosts": [
+            {"filter": {"field": "kind", "any_of": [one, other]}, "factor": 1.1}
+            for one in _KINDS
+            for other in _KINDS
+            if one < other
+        ]
+        + [{"filter": {"field": "module", "prefix": letter}, "factor": 0.9} for letter in "acst"]
+    },
+    "title": {"fields": {"title": 3}},
+}
+
+
+async def compare(settings: Settings, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Milliseconds of each index, and their ratios to the one without rules."""
+    async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
+
+        def side(index: str) -> Any:
+            async def ask(query: str) -> None:
+                body = orjson.dumps({"query": query, "mode": mode})
+                await connection.send("POST", f"/v1/indexes/{index}/search", body)
+
+            return ask
+
+        took = await take_turns({name: side(name) for name in RULES}, queries, rounds)
+    spreads = {name: spread(values) for name, values in took.items()}
+    return {name: {"ms": values, "over plain": ratios(values, spreads["plain"])} for name, values in spreads.items()}
+
+
+def _fill(settings: Settings, encoded: Sequence[Encoded]) -> None:
+    """An index for each of the rules."""
+    with closing(SyncSearch(settings)) as search:
+        for name in RULES:
+            generation = create(search, settings, name, SPEC)
+            fill(search, settings, generation, encoded)
+            merge_to_one(search, generation)
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """The table by mode."""
+    queries = everyday_questions()
+    rows: dict[str, Any] = {}
+    with node_settings() as settings:
+        _fill(settings, encoded_stdlib(settings, given.documents))
+        with running(settings, "api"), httpx.Client(base_url=f"http://{settings.api_host}:{settings.api_port}") as api:
+            for name, rules in RULES.items():
+                api.put(f"/v1/indexes/{name}/curation", json={"rules": rules}).raise_for_status()
+            for mode in ("sparse", "lexical", "hybrid"):
+                uvloop.run(compare(settings, mode, queries, 2))
+                rows[mode] = row = uvloop.run(compare(settings, mode, queries, given.rounds))
+                shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
+                print(f"{mode:>8}, ms p50: {shown}", flush=True)
+        version = opensearch_version(settings)
+    return {"opensearch": version, "queries": len(queries), "cases": rows}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = command_line("boosts", __doc__)
+    parser.add_argument("--documents", type=int, default=8000)
+    parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each index")
+    run("boosts", parser, measure, arguments)
+
+
+if __name__ == "__main__":
+    main()
