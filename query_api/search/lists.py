@@ -35,7 +35,7 @@ async def one_list(asked: Asked) -> list[Found]:
     asked.counts.update(counts(asked, counted))
     hits: Sequence[dict[str, Any]] = answer["hits"]["hits"]
     if part is not None:
-        hits = part.of_list(hits, asked.room)
+        hits = part.of_list(answer["hits"], asked.room)
     return [
         Found(
             hit["_id"],

@@ -4,7 +4,7 @@ By place goes as deep as the matches do. Where a ranking exists only as a list t
 a certain depth), there is no place in the engine's order, and the part is cut out of the whole list, made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,9 +18,12 @@ class Part:
     """What comes before the part, and, once it was cut, why nothing comes after it (`end`) or how to go on.
 
     `begin`: hits before it. `by_place`: it begins after `after` (the values that a hit is sorted by; None: at the
-    top) and after `skip` hits more. `depth`: length of the lists that are fused. `pins`: how many of the hits before it
-    are pinned to their places, and not of the ranking. `rules`: versions of the rules of indexes by which the first
-    page was made.
+    top) and after `skip` hits more. `depth`: length of the lists that are fused. `rules`: versions of the rules of
+    indexes by which the first page was made.
+
+    Of pinned documents, which are not of the ranking: `pins` are those whose places come before the part, `last_pin` is
+    the last place of all (0: none). Where there are any, `ranked` says how many others the whole ranking has, counted
+    no further than that place.
     """
 
     begin: int = 0
@@ -30,10 +33,14 @@ class Part:
     depth: int = 0
     end: End | None = None
     pins: int = 0
+    last_pin: int = 0
+    ranked: int = 0
     rules: dict[str, int] = field(default_factory=dict)
 
     def ask(self, search: dict[str, Any], size: int) -> None:
         """Makes the body of one list one of the part, and of one hit more, which tells whether anything follows."""
+        if self.last_pin:
+            search["track_total_hits"] = self.last_pin
         if not self.by_place:
             search["from"], search["size"] = self.begin - self.pins, size + 1
             return
@@ -44,12 +51,15 @@ class Part:
         if self.after is not None:
             search["search_after"] = self.after
 
-    def of_list(self, hits: Sequence[dict[str, Any]], size: int) -> Sequence[dict[str, Any]]:
-        """The hits of the part, from the answer to what `ask` made."""
+    def of_list(self, answer: Mapping[str, Any], size: int) -> Sequence[dict[str, Any]]:
+        """The hits of the part, from `hits` of the answer to what `ask` made."""
+        hits: Sequence[dict[str, Any]] = answer["hits"]
+        if self.last_pin:
+            self.ranked = answer["total"]["value"]
         shown = hits[self.skip : self.skip + size]
         if len(hits) <= self.skip + size:
             self.end = "matches"
-        elif self.by_place:
+        if self.by_place and hits[: self.skip + size]:  # (a part of pinned documents alone goes on where it began)
             self._go_on(hits[: self.skip + size])
         self.begin += len(shown)
         return shown
@@ -69,6 +79,7 @@ class Part:
         """The part of a whole list; `full`: one that it was fused of had as many hits as were asked for."""
         begin = self.begin - self.pins
         shown = fused[begin : begin + size]
+        self.ranked = len(fused)
         if len(fused) <= begin + size:
             self.end = "candidates" if full else "matches"
         self.begin += len(shown)

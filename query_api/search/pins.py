@@ -11,25 +11,33 @@ from query_api.search.bodies import HYBRID, boosted, explained, keyword_query, n
 from query_api.search.curated import Curated
 from query_api.search.engine import whole
 from query_api.search.own_terms import read_own_terms
-from services.curation.placing import placed
+from services.curation.placing import placed, places
 from services.opensearch.filter_clauses import ALIVE
 from services.opensearch.queries import Plan, body, sparse_query
 
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Pinned documents by their places, counted from 1 where the page begins; some may lie behind it."""
+    """Pinned documents by the places that they are to have in the whole ranking, and the hits before the page."""
 
     by_place: dict[int, Found]
+    begin: int
 
     def placed(self, asked: Asked, curated: Curated, found: list[Found]) -> list[Found]:
-        """The page: what was found around them."""
-        page = placed(found, self.by_place, asked.request.size)
+        """The page: what was found around them. A part ends when the last of them was shown too."""
+        part, wanted = asked.part, self.by_place
+        if part is not None:
+            wanted = dict(zip(places(list(wanted), part.ranked), wanted.values(), strict=True))
+        coming = {place - self.begin: one for place, one in wanted.items() if place > self.begin}
+        page = placed(found, coming, asked.request.size)
         for one in page:
-            if one.pinned:
-                one.score = curated.fused.get(one.id, 0.0) if asked.request.mode == "hybrid" else one.score
-                if asked.part is not None:
-                    asked.part.begin += 1
+            if one.pinned and asked.request.mode == "hybrid":
+                one.score = curated.fused.get(one.id, 0.0)
+        if part is not None:
+            shown = sum(one.pinned for one in page)
+            part.begin += shown
+            if shown < len(coming):
+                part.end = None
         return page
 
 
@@ -55,11 +63,12 @@ async def _read_pins(asked: Asked, curated: Curated) -> Pins | None:
     for one, pin in pins.items():
         if one not in found and begin < pin.place <= begin + size:
             curated.miss(one)
-    places = {pins[one].place - begin: each for one, each in found.items()}
-    asked.pinned = sum(0 < place <= size for place in places)
+    by_place = {pins[one].place: each for one, each in found.items()}
+    asked.pinned = sum(begin < place <= begin + size for place in by_place)
     if part is not None:
-        part.pins = sum(place <= 0 for place in places)
-    return Pins({place: one for place, one in places.items() if place > 0})
+        part.pins = sum(place <= begin for place in by_place)
+        part.last_pin = max(by_place, default=0)
+    return Pins(dict(sorted(by_place.items())), begin)
 
 
 async def _read(asked: Asked, ids: list[str]) -> dict[str, Found]:

@@ -241,19 +241,26 @@ def test_pinned_documents_have_their_places_whatever_the_page(api: httpx.Client,
     }
     for size in (1, 4, 8, 9):
         by_offset = [
-            ids(search(api, "signs", mode=mode, size=size, offset=at)) for at in range(0, len(whole) - 1, size)
+            ids(search(api, "signs", mode=mode, size=size, offset=at)) for at in range(0, len(whole) + 2 * size, size)
         ]
         by_cursor, cursor = [], "*"
         while cursor:
             answer = search(api, "signs", mode=mode, size=size, cursor=cursor)
             by_cursor.append(ids(answer))
             cursor = answer["cursor"]
-        # (a place behind the end is taken where there is room on the page on which the ranked ones end)
         for pages in (by_offset, by_cursor):
-            found = [one for page in pages for one in page]
-            assert found == whole[: len(found)]
-            assert found[:26] == whole[:26]
-            assert all(len(page) == size for page in pages[:-1])
+            assert [one for page in pages for one in page] == whole
+        assert all(len(page) == size for page in by_cursor[:-1])
+
+
+@pytest.mark.parametrize("mode", ["sparse", "lexical", "hybrid"])
+def test_pages_of_pinned_documents_alone_go_on(api: httpx.Client, many: str, mode: str) -> None:
+    put(api, {"results": [{"match": "every", "pin": [{"id": "p1", "position": 1}, {"id": "p2", "position": 2}]}]}, 1)
+    first = search(api, "signs", mode=mode, size=2, cursor="*")
+    assert ids(first) == ["p1", "p2"]
+    rest = search(api, "signs", mode=mode, size=50, cursor=first["cursor"])
+    assert sorted(ids(rest)) == MANY
+    assert rest["cursor"] is None
 
 
 def test_pages_by_cursor_go_on_by_the_rules_of_the_first(api: httpx.Client, many: str) -> None:

@@ -40,7 +40,7 @@ def test_parts_by_place_are_the_whole_ranking(shards: Shards, sizes: list[int]) 
     for turn in range(100):
         size, search = sizes[turn % len(sizes)], {}
         part.ask(search, size)
-        hits = part.of_list(engine.search(search), size)
+        hits = part.of_list({"hits": engine.search(search)}, size)
         assert len(hits) <= size
         seen += [hit["_id"] for hit in hits]
         assert part.begin == len(seen)
@@ -56,7 +56,7 @@ def test_a_part_by_number(shards: Shards, begin: int, size: int) -> None:
     engine, part = Engine(shards), Part(begin)
     search: dict[str, Any] = {}
     part.ask(search, size)
-    hits = part.of_list(engine.search(search), size)
+    hits = part.of_list({"hits": engine.search(search)}, size)
     assert hits == engine.hits[begin : begin + size]
     assert (part.end is None) == (len(engine.hits) > begin + size)
 
