@@ -33,7 +33,8 @@ def phases(asked: Asked, size: int) -> Phases:
         return Phases(asked.query)
     given = wanted if isinstance(wanted, TwoPhaseSearch) else TwoPhaseSearch.model_validate({})
     head, tail = split(asked.query, given.threshold or settings.two_phase_threshold)
-    reach = size if part is None else part.begin + size + 1
+    # (a list that is fused is the same for every part of the ranking)
+    reach = size if part is None or asked.request.is_ranked_here else part.begin + size + 1
     return Phases(head, tail, min(max(given.window or settings.two_phase_window, reach), _LARGEST_WINDOW))
 
 
