@@ -9,10 +9,8 @@ import orjson
 import pytest
 
 from cli.export import read_page
-from infra.processes import Child
 from services.settings import Settings
 
-Eventually = Callable[[Callable[[], object], float, str], None]
 PATH = "/v1/indexes/books/export"
 
 
@@ -95,13 +93,10 @@ def test_a_page_can_be_asked_for_again(books: httpx.Client) -> None:
     assert [read_page(end.content)[1]["cursor"] for end in ends] == [None, None]
 
 
-def test_vectors_come_by_window_with_ids_pieces_and_weights(
-    books: httpx.Client, worker: Child, eventually: Eventually
-) -> None:
+def test_vectors_come_by_window_with_ids_pieces_and_weights(books: httpx.Client, encode: Callable[[], None]) -> None:
     put(books, 3, "whale captain obsession")
-    eventually(
-        lambda: books.get("/v1/indexes/books").json()["documents"]["encoded"] == 3, 60, "the documents are encoded"
-    )
+    encode()
+    assert books.get("/v1/indexes/books").json()["documents"]["encoded"] == 3
     documents, _ = whole(books, vectors=True)
     assert len(documents) == 3
     for document in documents:

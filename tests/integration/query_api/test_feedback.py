@@ -8,8 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from infra import processes
-from infra.processes import Child
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -31,13 +29,13 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def animals(api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
-    """Seven encoded documents and, as the worker is gone then, one that waits for its vector."""
+def animals(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
+    """Seven encoded documents and one that waits for its vector."""
     api.put(PATH, json={"window": {"pieces": 64, "overlap": 8}}).raise_for_status()
     documents = [{"id": one, "text": text} for one, text in DOCUMENTS.items()]
     job = api.post(f"{PATH}/documents", json=documents).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["states"]["encoded"] == 7, 60, "the documents are encoded")
-    processes.stop(worker, 0)
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["states"]["encoded"] == 7
     job = api.post(f"{PATH}/documents", json=[{"id": "late", "text": "A late jaguar."}]).json()["job"]["id"]
     assert api.get(f"/v1/jobs/{job}").json()["states"]["pending"] == 1  # counting makes it visible
     return api

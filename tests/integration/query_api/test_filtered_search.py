@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -29,10 +28,11 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def index(api: httpx.Client, worker: Child, eventually: Eventually) -> str:
+def index(api: httpx.Client, encode: Callable[[], None], eventually: Eventually) -> str:
     assert api.put("/v1/indexes/books", json={"fields": FIELDS}).status_code == 201
     job = api.post("/v1/indexes/books/documents", json=DOCUMENTS).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["finished"]
     assert api.delete("/v1/indexes/books/documents/gone").status_code == 204
     eventually(lambda: "gone" not in ids(api, query="captain", mode="lexical"), 10, "the deleted one is gone")
     return "books"

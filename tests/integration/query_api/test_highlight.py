@@ -6,14 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
 from query_api.app import create_app
 from services.manifest import resolve
 from services.opensearch.client import AsyncSearch, Call
 from services.query_table import QueryTable
 from services.settings import Settings
-
-Eventually = Callable[[Callable[[], object], float, str], None]
 
 FILLER = "Nothing to see here. "
 DOCUMENTS = [
@@ -51,11 +48,12 @@ def language() -> str:
 
 
 @pytest.fixture
-def index(language: str, api: httpx.Client, worker: Child, eventually: Eventually) -> str:
+def index(language: str, api: httpx.Client, encode: Callable[[], None]) -> str:
     declared = {"language": language, "window": {"pieces": 64, "overlap": 8}}
     assert api.put("/v1/indexes/marked", json=declared).status_code == 201
     job = api.post("/v1/indexes/marked/documents", json=DOCUMENTS).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["finished"]
     return "marked"
 
 
@@ -172,14 +170,13 @@ def test_a_document_that_waits_for_its_vectors_is_marked_too(api: httpx.Client) 
         assert words == ["dogs", "dogs"]
 
 
-def test_text_beyond_what_one_request_looks_at_is_said_to_be(
-    api: httpx.Client, worker: Child, eventually: Eventually
-) -> None:
+def test_text_beyond_what_one_request_looks_at_is_said_to_be(api: httpx.Client, encode: Callable[[], None]) -> None:
     """A run of emoji is one unknown piece for the encoder, and more terms than OpenSearch analyses at once."""
     api.put("/v1/indexes/marked")
     documents = [{"id": "a", "text": "dogs"}, {"id": "b", "text": f"dogs {'🐕' * 10_001} and dogs"}]
     job = api.post("/v1/indexes/marked/documents", json=documents).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["finished"]
     hits = {hit["id"]: hit for hit in search(api, query="dogs", mode="lexical")}
     assert hits["b"]["passage"]["text"] == documents[1]["text"]
     assert hits["a"]["highlight"]["complete"] is True

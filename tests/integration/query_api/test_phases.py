@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
 from services.fusion import Fusion, fuse
 
 DOCUMENTS = [
@@ -18,14 +17,14 @@ DOCUMENTS = [
 ]
 # Of these pieces `temporary` is the heaviest; `the`, `of` and `a` weigh next to nothing.
 QUERY = "a unique temporary name of the thread"
-Eventually = Callable[[Callable[[], object], float, str], None]
 
 
 @pytest.fixture
-def index(api: httpx.Client, worker: Child, eventually: Eventually) -> str:
+def index(api: httpx.Client, encode: Callable[[], None]) -> str:
     assert api.put("/v1/indexes/docs").status_code == 201
     job = api.post("/v1/indexes/docs/documents", json=DOCUMENTS).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["finished"]
     return "docs"
 
 

@@ -14,7 +14,6 @@ import pytest
 import uvicorn
 from numpy.typing import NDArray
 
-from infra.processes import Child
 from models.dense.opening import load_dense
 from models.serving.app import create_model_app
 from models.serving.held import Held
@@ -66,17 +65,13 @@ def model_process(model_socket: socket.socket, eventually: Eventually) -> Iterat
 
 
 @pytest.fixture
-def notes(api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
+def notes(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
     """Encoded documents, and one that waits for its vectors."""
     api.put("/v1/indexes/notes", json={"dense": STANDIN}).raise_for_status()
     documents = [{"id": name, "text": text} for name, text in TEXTS.items()]
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
-
-    def encoded() -> bool:
-        states = api.get("/v1/indexes/notes").raise_for_status().json()["documents"]
-        return bool(states["encoded"] == len(TEXTS))
-
-    eventually(encoded, 60, "all are encoded")
+    encode()
+    assert api.get("/v1/indexes/notes").raise_for_status().json()["documents"]["encoded"] == len(TEXTS)
     return api
 
 
@@ -169,11 +164,8 @@ def test_a_model_that_reads_query_and_passage(notes: httpx.Client, model_process
 
 
 def test_documents_without_vectors_keep_their_place(
-    notes: httpx.Client, model_process: uvicorn.Server, worker: Child, eventually: Eventually
+    notes: httpx.Client, model_process: uvicorn.Server, eventually: Eventually
 ) -> None:
-    from infra import processes
-
-    processes.stop(worker, 0)
     notes.put("/v1/indexes/notes/documents/new", json={"text": QUERY}).raise_for_status()
     eventually(lambda: "new" in scores(search(notes)), 30, "it is found by keyword")
     found = search(notes, size=6, rerank={})

@@ -6,12 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
 from services.index_spec import Names
 from services.opensearch.client import AsyncSearch, Call
 from services.settings import Settings
 
-Eventually = Callable[[Callable[[], object], float, str], None]
 PATH = "/v1/search/batch"
 
 
@@ -21,14 +19,14 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def shelves(api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
+def shelves(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
     """Two indexes of encoded documents."""
     for index, words in (("books", "whale captain sea"), ("films", "storm island ship")):
         api.put(f"/v1/indexes/{index}", json={}).raise_for_status()
         documents = [{"id": f"d{n}", "title": f"{index} {n}", "text": f"{words} {'sea ' * n}"} for n in range(8)]
         api.post(f"/v1/indexes/{index}/documents", json=documents).raise_for_status()
-        counts: Callable[[], Any] = lambda name=index: api.get(f"/v1/indexes/{name}").json()["documents"]  # type: ignore[misc]  # noqa: E731
-        eventually(lambda counts=counts: counts()["encoded"] == 8, 60, "the documents are encoded")  # type: ignore[misc]
+        encode()
+        assert api.get(f"/v1/indexes/{index}").json()["documents"]["encoded"] == 8
     return api
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -46,11 +45,12 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def index(api: httpx.Client, worker: Child, eventually: Eventually) -> str:
+def index(api: httpx.Client, encode: Callable[[], None], eventually: Eventually) -> str:
     assert api.put("/v1/indexes/books", json={"fields": FIELDS}).status_code == 201
     gone = {"id": "gone", "text": "The sea.", "metadata": {"genre": "gone", "year": 1, "printed": "1999-01-01"}}
     job = api.post("/v1/indexes/books/documents", json=[*DOCUMENTS, gone]).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["finished"]
     assert api.delete("/v1/indexes/books/documents/gone").status_code == 204
     eventually(lambda: "gone" not in ids(ask(api, query="sea", mode="lexical", size=50)), 10, "the deleted one is gone")
     return "books"

@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
 from query_api.search.text_fragment import text_fragment
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -26,17 +25,18 @@ def windows() -> str:
 
 
 @pytest.fixture
-def index(windows: str, api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
+def index(windows: str, api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
     declared = {"windows": windows, "window": {"pieces": 32, "overlap": 4}}
     made = api.put("/v1/indexes/long", json=declared)
     assert (made.status_code, made.json()["windows"]) == (201, windows)
-    write(api, eventually, DOCUMENTS)
+    write(api, encode, DOCUMENTS)
     return api
 
 
-def write(api: httpx.Client, eventually: Eventually, documents: list[dict[str, str]]) -> None:
+def write(api: httpx.Client, encode: Callable[[], None], documents: list[dict[str, str]]) -> None:
     job = api.post("/v1/indexes/long/documents", json=documents).json()["job"]["id"]
-    eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")
+    encode()
+    assert api.get(f"/v1/jobs/{job}").json()["finished"]
 
 
 def search(api: httpx.Client, status: int = 200, **body: Any) -> dict[str, Any]:
@@ -46,7 +46,9 @@ def search(api: httpx.Client, status: int = 200, **body: Any) -> dict[str, Any]:
     return answer
 
 
-def test_the_best_window_scores_and_is_the_passage(index: httpx.Client, eventually: Eventually) -> None:
+def test_the_best_window_scores_and_is_the_passage(
+    index: httpx.Client, encode: Callable[[], None], eventually: Eventually
+) -> None:
     for mode in ("sparse", "hybrid"):
         for more in ({}, {"two_phase": {"threshold": 1.0}}, {"prune": 0.1}):
             hits = search(index, mode=mode, score_by="window", explain=True, highlight=True, **more)["hits"]
@@ -73,7 +75,7 @@ def test_the_best_window_scores_and_is_the_passage(index: httpx.Client, eventual
     linked = search(index, passage={"fragment": True})["hits"][0]["passage"]
     assert linked["fragment"] == text_fragment(linked["text"])
     # counts are of documents, and a document that is written again has the windows of its new text only
-    write(index, eventually, [{"id": "together", "text": "A garden."}])
+    write(index, encode, [{"id": "together", "text": "A garden."}])
     assert search(index, mode="sparse")["hits"][0]["id"] != "together"
     counts = index.get("/v1/indexes/long").json()["documents"]
     assert counts == {"pending": 0, "encoded": len(DOCUMENTS), "dead": 0, "deleted": 0}
@@ -98,11 +100,12 @@ def test_what_an_index_has_no_vectors_for_is_refused(index: httpx.Client, window
     assert '"window_vectors"' not in "".join(exported)
 
 
-def test_several_indexes_are_scored_alike(api: httpx.Client, worker: Child, eventually: Eventually) -> None:
+def test_several_indexes_are_scored_alike(api: httpx.Client, encode: Callable[[], None]) -> None:
     for name in ("merged", "nested", "both"):
         assert api.put(f"/v1/indexes/{name}", json={"windows": name, "window": {"pieces": 32, "overlap": 4}}).is_success
         job = api.post(f"/v1/indexes/{name}/documents", json=DOCUMENTS).json()["job"]["id"]
-        eventually(lambda job=job: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "encoded")  # type: ignore[misc]
+        encode()
+        assert api.get(f"/v1/jobs/{job}").json()["finished"]
 
     def scores(*indexes: str, **more: Any) -> Any:
         body = {"indexes": indexes, "query": "supersonic lighthouse", "mode": "sparse", "passage": False} | more
@@ -122,13 +125,11 @@ def test_several_indexes_are_scored_alike(api: httpx.Client, worker: Child, even
     assert scores("nested", "merged", mode="lexical").keys() == {"nested", "merged"}
 
 
-def test_a_document_of_too_many_windows_is_dead_with_the_reason(
-    api: httpx.Client, worker: Child, eventually: Eventually
-) -> None:
+def test_a_document_of_too_many_windows_is_dead_with_the_reason(api: httpx.Client, encode: Callable[[], None]) -> None:
     """Nothing is cut, and keyword search finds the document."""
     assert api.put("/v1/indexes/long", json={"windows": "nested", "window": {"pieces": 16, "overlap": 8}}).is_success
     documents = [{"id": "much", "text": "lighthouse " + "a " * 80_000}, {"id": "little", "text": "a lighthouse"}]
-    write(api, eventually, documents)
+    write(api, encode, documents)
     (dead,) = api.get("/v1/indexes/long/dead").json()["dead"]
     assert (dead["id"], dead["error"]["code"]) == ("much", "too_many_windows")
     assert "4,096" in dead["error"]["reason"]
