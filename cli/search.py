@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.plain import one_line
 from services.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def show(answer: dict[str, Any], console: "Console") -> None:
 
     if not answer["hits"]:
         console.print("Nothing matches.")
+    if "did_you_mean" in answer:
+        console.print(Text(f"Did you mean: {one_line(answer['did_you_mean']['query'])}", "yellow"))
     for rank, hit in enumerate(answer["hits"], 1):
         scores = "  ".join(f"{name} {score:.2f}" for name, score in hit["scores"].items())
         head = Text.assemble((f"{rank:>3}  ", "dim"), (hit.get("title") or hit["id"], "bold"))

@@ -23,7 +23,7 @@ async def dry_run(
     places = asyncio.Semaphore(AT_ONCE)
 
     async def compared(query: str) -> dict[str, Any]:
-        request = SearchRequest(query=query, mode=mode, size=size, passage=False, fields=[])
+        request = SearchRequest(query=query, mode=mode, size=size, passage=False, fields=[], did_you_mean=False)
         async with places:
             try:
                 before = await search(parts, index, request)

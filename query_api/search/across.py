@@ -26,6 +26,7 @@ from query_api.search.pipeline import in_time
 from query_api.search.query_vector import query_vector
 from query_api.search.rules import curated
 from query_api.search.selection import selection
+from query_api.search.spelling import did_you_mean
 from query_api.search.stopwatch import Stopwatch
 from services.errors import InvalidInput
 from services.index_spec import Generation, IndexSpec
@@ -35,6 +36,7 @@ from services.settings import Settings
 KNOWN = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
     "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation",
+    "did_you_mean",
 }  # fmt: skip
 
 
@@ -106,6 +108,7 @@ async def _search(
             await read_own_terms(asked, asked.curated)
     if request.mode != "hybrid" and len(same := alike(each, request.mode, request.size)) == 1:
         found = await one_list(same[0])
+        each[0].unmatched = same[0].unmatched
     else:
         found = await put_together(each)
         await with_sources(each[0], found, needed_source(request))
@@ -123,6 +126,7 @@ async def _search(
         "encoders": {asked.generation.index: asked.generation.encoder.fingerprint for asked in each},
         "hits": hits,
     }
+    answer |= await did_you_mean(each)
     if request.explain:
         answer["pieces"] = {asked.generation.index: pieces_of(asked) for asked in each}
     if rules := {asked.generation.index: asked.curated.shown() for asked in each if asked.curated is not None}:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from query_api.search.answer import CurationApplied, End, Hit, QueryPiece, Timings
+from query_api.search.answer import CurationApplied, DidYouMean, End, Hit, QueryPiece, Timings
 from query_api.search.request import Mode, SearchRequest
 
 
@@ -32,4 +32,5 @@ class AcrossAnswer(BaseModel):
     curation: dict[str, CurationApplied] | None = Field(
         None, description="by index, of those that have rules; nothing is pinned across indexes"
     )
+    did_you_mean: DidYouMean | None = Field(None, description="as in a search of one index, from the words of all")
     pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")

@@ -35,6 +35,7 @@ async def put_together(each: Sequence[Asked]) -> list[Found]:
         asked.part.by_place = False  # what is put together here has no place in the engine's order
     searched = await _searched([(mode, one) for mode in modes for one in alike(each, mode, depth)], depth)
     lists = {mode: _best([one for one in searched if one.mode == mode], depth) for mode in modes}
+    asked.unmatched = "lexical" in lists and not lists["lexical"].scores
     scaled = {mode: one.scaled for mode, one in lists.items()}
     if len(modes) > 1:
         ranked = fuse(scaled, asked.request.weights.model_dump(), asked.request.chosen_fusion())

@@ -178,6 +178,22 @@ class CurationApplied(BaseModel):
     skipped: list[SkippedRule] | None = None
 
 
+class CorrectedWord(BaseModel):
+    """A word of the query that no document has. `start` and `end` (exclusive) count characters of the query."""
+
+    typed: str
+    suggested: str
+    start: int
+    end: int
+
+
+class DidYouMean(BaseModel):
+    """What may have been meant. It was not searched for: send `query` if the user says so."""
+
+    query: str
+    words: list[CorrectedWord]
+
+
 End = Literal["matches", "candidates"]
 
 
@@ -223,5 +239,9 @@ class SearchAnswer(BaseModel):
     curation: CurationApplied | None = None
     rerank: Reranked | None = Field(None, description="only where it was asked for")
     feedback: FedBack | None = None
+    did_you_mean: DidYouMean | None = Field(
+        None,
+        description="only where the keyword list (lexical, hybrid) is empty, and words of the index are near",
+    )
     facets: dict[str, FacetCounts] | None = None
     counted: CountedDocuments | None = None

@@ -46,6 +46,8 @@ class Asked:
     pinned: int = 0
     # What the answer says of feedback.
     fed_back: dict[str, list[str]] | None = None
+    # Whether the keyword list was asked for and found nothing.
+    unmatched: bool = False
     # The generations that are searched with this very search, by their own names, when they are several.
     across: tuple[str, ...] = ()
 

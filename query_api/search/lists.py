@@ -34,6 +34,7 @@ async def one_list(asked: Asked) -> list[Found]:
     answer, *counted = await _answers(asked, [_one_plan, *counting(asked)])
     asked.counts.update(counts(asked, counted))
     hits: Sequence[dict[str, Any]] = answer["hits"]["hits"]
+    asked.unmatched = mode == "lexical" and not hits
     if part is not None:
         hits = part.of_list(answer["hits"], asked.room)
     return [
@@ -76,6 +77,7 @@ async def two_lists(asked: Asked) -> list[Found]:
     answers = await _answers(asked, [*makers, *counting(asked, at_hand=True)])
     listed, counted = answers[: len(modes)], answers[len(modes) :]
     lists = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, listed, strict=True)}
+    asked.unmatched = lists.get("lexical") == []
     scores = {mode: {hit["_id"]: float(hit["_score"]) for hit in hits} for mode, hits in lists.items()}
     if len(modes) > 1:
         ranking = fuse(scores, asked.request.weights.model_dump(), asked.request.chosen_fusion())

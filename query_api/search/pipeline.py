@@ -21,6 +21,7 @@ from query_api.search.request import SearchRequest
 from query_api.search.rerank import reranked
 from query_api.search.rules import curated
 from query_api.search.selection import selection
+from query_api.search.spelling import did_you_mean
 from query_api.search.stopwatch import Stopwatch
 from services.curation.matching import Compiled
 from services.errors import BackendUnavailable, NotFound
@@ -121,7 +122,8 @@ async def _search(
         "query": request.query,
         "encoder": generation.encoder.fingerprint,
         "hits": hits,
-    } | asked.counts
+    }
+    answer |= asked.counts | await did_you_mean([asked])
     if reranking is not None:
         answer["rerank"] = reranking
     if request.explain:

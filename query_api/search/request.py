@@ -119,6 +119,9 @@ class SearchRequest(BaseModel):
     rerank: Rerank | None = Field(None, description="order the best documents by a second opinion")
     explain: bool = Field(False, description="say which pieces matched and what each contributed")
     curation: bool = Field(True, description="apply the index's synonyms, pinned and hidden results, terms, boosts")
+    did_you_mean: bool = Field(
+        True, description="where the keyword list is empty: name words of the index that may have been meant"
+    )
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],
         max_length=200,

@@ -16,6 +16,11 @@ class Stopwatch:
         self.stages[stage] += (now - self._last) * 1000
         self._last = now
 
+    @property
+    def passed(self) -> float:
+        """Seconds until now."""
+        return time.perf_counter() - self._start
+
     def finish(self) -> dict[str, float]:
         self.stages["total"] = (self._last - self._start) * 1000
         return {stage: round(value, 3) for stage, value in self.stages.items()}

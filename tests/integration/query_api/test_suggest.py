@@ -1,5 +1,8 @@
-"""GET suggest on a real index: titles complete what is typed, and only those that a search may show."""
+"""Suggestions of a real index: titles that complete what is typed, words that may have been meant; of what is hidden or
+filtered away, none.
+"""
 
+import asyncio
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -9,8 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
+from cli.search import search
 from cli.suggest import suggest
 from infra.ports import free_port
+from services.errors import BackendUnavailable, SparsewellError
+from services.opensearch.client import AsyncSearch, Call
 from services.settings import Settings
 
 TITLES = {
@@ -43,6 +49,7 @@ def api(
         index_prefix=f"t{secrets.token_hex(6)}",
         encoder="standin",
         api_port=free_port(),
+        search_timeout=2.0,
     )
     with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
@@ -52,6 +59,10 @@ def api(
         ]
         job = client.post("/v1/indexes/books/documents", json=documents).raise_for_status().json()["job"]["id"]
         client.get(f"/v1/jobs/{job}").raise_for_status()  # (counting makes them visible)
+        client.put("/v1/indexes/plain", json={"language": "standard"}).raise_for_status()
+        other = [{"id": "r", "text": "A rhinoceros."}]
+        job = client.post("/v1/indexes/plain/documents", json=other).raise_for_status().json()["job"]["id"]
+        client.get(f"/v1/jobs/{job}").raise_for_status()
         yield client
     remove_indexes(opensearch_url, settings.index_prefix)
 
@@ -100,11 +111,112 @@ def test_the_command_shows_a_suggestion_a_line(api: httpx.Client, capsys: pytest
     assert capsys.readouterr().out.splitlines() == ["Machinations of the Board  secret", "Machine learning  learning"]
     suggest("books", "zzz", 2, True, None, False, str(api.base_url))
     assert capsys.readouterr().out == "Nothing completes that.\n"
+    search("books", "experimnt", "lexical", api_url=str(api.base_url))
+    assert capsys.readouterr().out.splitlines()[:2] == ["Nothing matches.", "Did you mean: experiment"]
 
 
 def test_a_filter_holds(api: httpx.Client) -> None:
     only = json.dumps({"field": "year", "is": 2})
     assert texts(api, "m", filter=only) == ["Machine learning"]
+
+
+def searched(api: httpx.Client, query: str, path: str = "/v1/indexes/books/search", **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = api.post(path, json={"query": query} | options).raise_for_status().json()
+    return found
+
+
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of all requests to OpenSearch from now on, but for those that look an index up."""
+    paths: list[str] = []
+    send = AsyncSearch.send
+
+    async def counted(self: AsyncSearch, call: Call) -> Any:
+        if "/_mapping" not in call.path and b"_curation" not in (call.body or b""):
+            paths.append(call.path)
+        return await send(self, call)
+
+    monkeypatch.setattr(AsyncSearch, "send", counted)
+    return paths
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_words_that_no_document_has_are_corrected_by_the_index_s_own(api: httpx.Client, mode: str) -> None:
+    answer = searched(api, "Fhotosynthesis  EXPERIMNT", mode=mode)
+    assert answer["hits"] == []
+    assert answer["query"] == "Fhotosynthesis  EXPERIMNT", "the query is not changed"
+    assert answer["did_you_mean"] == {
+        "query": "photosynthesis  experiment",
+        "words": [
+            {"typed": "Fhotosynthesis", "suggested": "photosynthesis", "start": 0, "end": 14},
+            {"typed": "EXPERIMNT", "suggested": "experiment", "start": 16, "end": 25},
+        ],
+    }
+    assert searched(api, answer["did_you_mean"]["query"], mode=mode)["hits"]
+    simple = api.get("/v1/indexes/books/search", params={"q": "experimnt", "mode": mode}).json()
+    assert simple["did_you_mean"]["query"] == "experiment"
+    assert searched(api, "experimnt zzzzzz", mode=mode)["did_you_mean"]["query"] == "experiment zzzzzz"
+
+
+def test_batches_and_several_indexes_have_it_too(api: httpx.Client) -> None:
+    one = {"index": "books", "query": "experimnt", "mode": "lexical"}
+    batch = api.post("/v1/search/batch", json={"searches": [one, one | {"query": "experiment"}]}).json()["answers"]
+    assert batch[0]["answer"]["did_you_mean"]["query"] == "experiment"
+    assert "did_you_mean" not in batch[1]["answer"]
+    for mode in ("lexical", "hybrid"):
+        across = searched(api, "experimnt", "/v1/search", indexes=["books", "plain"], mode=mode)
+        assert across["did_you_mean"]["query"] == "experiment"
+        across = searched(api, "rhinozeros", "/v1/search", indexes=["books", "plain"], mode=mode)
+        assert across["did_you_mean"]["query"] == "rhinoceros"
+
+
+def test_only_where_the_keyword_list_is_empty_and_nothing_else_pays(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sent(monkeypatch)
+    for query, options in (
+        ("experimnt photosynthesis", {}),  # something is found
+        ("experimnt", {"mode": "sparse"}),  # which knows pieces of words
+        ("experimnt", {"did_you_mean": False}),
+        ("experimnt", {"offset": 10}),
+    ):
+        paths.clear()
+        assert "did_you_mean" not in searched(api, query, **({"mode": "lexical"} | options))
+        assert len(paths) == 1
+    paths.clear()
+    assert "did_you_mean" not in searched(api, "qqqqqqqq", mode="lexical")
+    assert len(paths) == 2
+    paths.clear()
+    searched(api, "experimnt", mode="lexical")
+    assert len(paths) == 3
+
+
+def test_words_of_documents_that_the_search_may_not_find_are_not_told(api: httpx.Client) -> None:
+    one = {"field": "year", "is": 0}
+    assert searched(api, "mashine", filter=one)["did_you_mean"]["query"] == "machine"
+    assert "did_you_mean" not in searched(api, "learnin", filter=one, mode="lexical")
+    # what the filter, and no mistake, leaves nothing of
+    assert "did_you_mean" not in searched(api, "learning", filter=one)
+
+
+def test_a_search_whose_suggestion_fails_is_answered_without(
+    api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = AsyncSearch.send
+    failures: list[SparsewellError | float] = [BackendUnavailable("opensearch_unavailable", "gone"), 60.0]
+
+    async def failing(self: AsyncSearch, call: Call) -> Any:
+        if b'"suggest"' in (call.body or b""):
+            failure = failures.pop()
+            if isinstance(failure, float):
+                await asyncio.sleep(failure)
+            else:
+                raise failure
+        return await send(self, call)
+
+    monkeypatch.setattr(AsyncSearch, "send", failing)
+    for _ in range(2):
+        assert "did_you_mean" not in searched(api, "experimnt", mode="lexical")
+    assert failures == []
 
 
 def test_what_is_hidden_deleted_or_changed_is_not_suggested(api: httpx.Client) -> None:

@@ -1,0 +1,60 @@
+"""Which word of an index may have been meant."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.opensearch.spelling import merged, read_near
+from services.spelling import Correction, Unknown, corrected, corrections, distance
+
+LETTERS = st.text("abc", max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("", "", 0),
+        ("a", "", 1),
+        ("whale", "whale", 0),
+        ("whlae", "whale", 1),
+        ("wale", "whale", 1),
+        ("whhale", "whale", 1),
+        ("wgale", "whale", 1),
+        ("hwlae", "whale", 2),
+        ("kitten", "sitting", 3),
+    ],
+)
+def test_distances(one: str, other: str, expected: int) -> None:
+    assert distance(one, other) == distance(other, one) == expected
+
+
+@given(LETTERS, LETTERS)
+def test_a_distance_is_between_the_difference_and_the_length(one: str, other: str) -> None:
+    assert abs(len(one) - len(other)) <= distance(one, other) <= max(len(one), len(other))
+    assert (distance(one, other) == 0) == (one == other)
+
+
+def test_the_nearest_then_the_most_frequent_word_that_may_be_found() -> None:
+    words = [Unknown("whle", 2, 6, ("while", "whale", "whole", "wheels")), Unknown("sae", 7, 10, ("sea",))]
+    documents = {"while": 2, "whale": 5, "whole": 0, "wheels": 9, "sea": 3, "sae": 1}
+    found = corrections("a Whle sae", words, documents)
+    assert found == [Correction("Whle", "whale", 2, 6)]
+    assert corrected("a Whle sae", found) == "a whale sae"
+    assert corrections("a Whle sae", words, {}) == []
+
+
+def test_short_words_may_have_one_letter_wrong() -> None:
+    near = {"whale": 1, "experiment": 1}
+    assert corrections("hwlae", [Unknown("hwlae", 0, 5, ("whale",))], near) == []
+    (found,) = corrections("expreimnt", [Unknown("expreimnt", 0, 9, ("experiment",))], near)
+    assert found.suggested == "experiment"
+
+
+def test_places_are_those_of_characters() -> None:
+    entry = {"text": "whle", "offset": 3, "length": 4, "options": [{"text": "whale"}]}
+    right = {"text": "sea", "offset": 8, "length": 3, "options": []}
+    answer = {"suggest": {"words": [entry, right]}}
+    (word,) = read_near(answer, "🫖 whle sea")
+    assert "🫖 whle sea"[word.start : word.end] == "whle"
+    other = Unknown("whle", 2, 6, ("whole", "whale"))
+    assert merged([[word], [other], []]) == [Unknown("whle", 2, 6, ("whale", "whole"))]
