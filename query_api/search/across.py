@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from query_api.parts import Parts
 from query_api.search.across_form import AcrossRequest
+from query_api.search.across_kinds import checked_kinds
 from query_api.search.across_lists import alike, put_together
+from query_api.search.across_sorted import sorted_together
 from query_api.search.asked import Asked
 from query_api.search.bodies import needed_source
 from query_api.search.context import remember
@@ -35,7 +37,7 @@ from services.settings import Settings
 # What can be asked of several indexes. What is added to a search later is refused until it is here.
 KNOWN = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
-    "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation",
+    "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation", "sort", "facets", "among",
     "did_you_mean",
 }  # fmt: skip
 
@@ -43,7 +45,8 @@ KNOWN = {
 async def search_across(parts: Parts, request: AcrossRequest, engine: Engine | None = None) -> Answer:
     """Answers a request. An index that cannot be searched is an error that names it, never left out.
 
-    Raises InvalidInput (`too_many_indexes`, `repeated_index`, `not_across_indexes`) and what each index raises alone.
+    Raises InvalidInput (`too_many_indexes`, `repeated_index`, `not_across_indexes`) what each index raises alone, and
+    `bad_sort` and `bad_facet` for a field that they declare as different types.
     """
     checked_across(request, parts.settings)
 
@@ -106,11 +109,13 @@ async def _search(
         if asked.curated is not None:
             asked.curated.unplace("several_indexes")
             await read_own_terms(asked, asked.curated)
-    if request.mode != "hybrid" and len(same := alike(each, request.mode, request.size)) == 1:
+    checked_kinds(each)
+    if not request.is_ranked_here and len(same := alike(each, request.mode, request.size)) == 1:
         found = await one_list(same[0])
         each[0].unmatched = same[0].unmatched
     else:
-        found = await put_together(each)
+        apart = sorted_together if request.sort and not request.is_ranked_here else put_together
+        found = await apart(each)
         await with_sources(each[0], found, needed_source(request))
     by_name = {asked.generation.physical: asked for asked in each}
     there = [(by_name[one.index], one, one.source) for one in found if one.source is not None]
@@ -126,7 +131,7 @@ async def _search(
         "encoders": {asked.generation.index: asked.generation.encoder.fingerprint for asked in each},
         "hits": hits,
     }
-    answer |= await did_you_mean(each)
+    answer |= each[0].counts | await did_you_mean(each)
     if request.explain:
         answer["pieces"] = {asked.generation.index: pieces_of(asked) for asked in each}
     if rules := {asked.generation.index: asked.curated.shown() for asked in each if asked.curated is not None}:

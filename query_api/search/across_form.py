@@ -2,7 +2,16 @@
 
 from pydantic import BaseModel, Field
 
-from query_api.search.answer import CurationApplied, DidYouMean, End, Hit, QueryPiece, Timings
+from query_api.search.answer import (
+    CountedDocuments,
+    CurationApplied,
+    DidYouMean,
+    End,
+    FacetCounts,
+    Hit,
+    QueryPiece,
+    Timings,
+)
 from query_api.search.request import Mode, SearchRequest
 
 
@@ -19,7 +28,7 @@ class AcrossHit(Hit):
 
 
 class AcrossAnswer(BaseModel):
-    """Hits of all indexes, best first."""
+    """Hits of all indexes, best first, or as they were to be sorted."""
 
     indexes: list[str]
     mode: Mode
@@ -34,3 +43,5 @@ class AcrossAnswer(BaseModel):
     )
     did_you_mean: DidYouMean | None = Field(None, description="as in a search of one index, from the words of all")
     pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")
+    facets: dict[str, FacetCounts] | None = Field(None, description="of all indexes together")
+    counted: CountedDocuments | None = None

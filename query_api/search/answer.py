@@ -210,7 +210,8 @@ class FacetCounts(BaseModel):
 
     buckets: list[FacetBucket]
     other: int = Field(description="counts of the values that are not shown, added up")
-    exact: bool = Field(description="false where several shards might count a value higher than is said")
+    exact: bool = Field(description="false where several shards, or indexes, might count a value higher than is said")
+    error_bound: int | None = Field(None, description="where it is not exact: by how much a count may be too low")
 
 
 class CountedDocuments(BaseModel):

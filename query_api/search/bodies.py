@@ -6,6 +6,8 @@ from typing import Any
 from query_api.search.asked import Asked
 from query_api.search.phases import phases
 from query_api.search.request import SearchRequest
+from query_api.search.selection import is_scored
+from query_api.search.sorting import engine_sort
 from services.opensearch.field_values import value_columns
 from services.opensearch.filter_clauses import ALIVE, Clause
 from services.opensearch.queries import (
@@ -97,6 +99,18 @@ def explained(asked: Asked, mode: str, search: dict[str, Any]) -> dict[str, Any]
     """With the engine's explanation of keyword scores, where somebody asks why."""
     if mode == "lexical" and (asked.request.explain or asked.request.highlight):
         search["explain"] = True
+    return search
+
+
+def sorted_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
+    """The body of one list in the order that is asked for, whole, in one phase: OpenSearch does not rescore what is
+    sorted by fields.
+    """
+    chosen, scored = asked.selection, is_scored(asked.request)
+    query = filtered(words_query(asked, mode), chosen.clauses, left_out(asked))
+    search = body(query, size, source, asked.timeout)
+    search = explained(asked, mode, boosted(asked, search) if scored else search)
+    search["sort"] = engine_sort(chosen.sort, scored=scored)
     return search
 
 

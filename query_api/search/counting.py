@@ -11,8 +11,8 @@ from typing import Any
 
 from query_api.search.asked import Asked
 from query_api.search.bodies import candidates_plan, depth_of, left_out, modes_of, plan, words_query
-from query_api.search.engine import Answer
-from query_api.search.facet_counts import aggregation, counted, read_aggregation
+from query_api.search.engine import Answer, Key
+from query_api.search.facet_counts import aggregation, read_tally, shown_counts, tally
 from query_api.search.facets import Counted
 from query_api.search.selection import Selection
 from services.filters.tree import Filter, without
@@ -41,8 +41,9 @@ def groups(selection: Selection) -> list[Group]:
     return [Group(tuple(filter_clauses(tree)), tuple(facets)) for tree, facets in by_filter.items()]
 
 
-def count_among_matches(query: Clause, selection: Selection, timeout: float) -> dict[str, Any]:
-    """The body of a search that counts facets over all that matches `query` and the filter.
+def count_among_matches(query: Clause, selection: Selection, timeout: float, *, partly: bool = False) -> dict[str, Any]:
+    """The body of a search that counts facets over all that matches `query` and the filter; `partly` as in
+    `aggregation`.
 
     What all groups demand narrows the search; what only some demand stands before their counts.
     """
@@ -51,7 +52,7 @@ def count_among_matches(query: Clause, selection: Selection, timeout: float) -> 
     counts: dict[str, Any] = {}
     for group in some:
         own = [one for one in group.clauses if one not in shared]
-        inner = {facet.field: aggregation(facet) for facet in group.facets}
+        inner = {facet.field: aggregation(facet, partly=partly) for facet in group.facets}
         if not own:
             counts |= inner
             continue
@@ -61,21 +62,30 @@ def count_among_matches(query: Clause, selection: Selection, timeout: float) -> 
     return body(filtered(query, shared), 0, False, timeout) | {"track_total_hits": True, "aggs": counts}
 
 
-def read_among_matches(answer: Mapping[str, Any], selection: Selection, most: int) -> dict[str, Any]:
-    """`facets` and `counted` of an answer. Raises InvalidInput (`facet_too_fine`)."""
+def read_among_matches(answers: Sequence[Answer], selection: Selection, most: int) -> dict[str, Any]:
+    """`facets` and `counted` of an answer, out of what was counted in one index or in several.
+
+    Raises InvalidInput (`facet_too_fine`).
+    """
     # a count that stood behind clauses of its own is one level deeper
-    counts = {name: one.get(name, one) for name, one in answer.get("aggregations", {}).items()}
-    facets = {facet.field: read_aggregation(facet, counts[facet.field], most) for facet in selection.facets or ()}
-    documents = counts[_ALL]["doc_count"] if _ALL in counts else answer["hits"]["total"]["value"]
+    each = [{name: one.get(name, one) for name, one in found.get("aggregations", {}).items()} for found in answers]
+    facets = {
+        facet.field: shown_counts(facet, [read_tally(facet, counts[facet.field]) for counts in each], most)
+        for facet in selection.facets or ()
+    }
+    documents = sum(
+        counts[_ALL]["doc_count"] if _ALL in counts else found["hits"]["total"]["value"]
+        for counts, found in zip(each, answers, strict=True)
+    )
     return {"facets": facets, "counted": {"documents": documents, "among": "matches"}}
 
 
 def read_among_candidates(
-    found: Sequence[tuple[Group, Mapping[str, Values]]], selection: Selection, most: int
+    found: Sequence[tuple[Group, Mapping[Key, Values]]], selection: Selection, most: int
 ) -> dict[str, Any]:
-    """The same of candidates: each group with the values of its documents, by id, the whole filter's first."""
+    """The same of candidates: each group with the values of its documents, the whole filter's first."""
     counts = {
-        facet.field: counted(facet, list(documents.values()), most)
+        facet.field: shown_counts(facet, [tally(facet, documents.values())], most)
         for group, documents in found
         for facet in group.facets
     }
@@ -93,10 +103,9 @@ def counting(asked: Asked, *, at_hand: bool = False) -> list[Maker]:
     if chosen.facets is None:
         return []
     if asked.request.chosen_among == "matches":
-        query = filtered(words_query(asked, asked.mode), (), left_out(asked))
-        return [lambda asked: plan(asked, asked.mode, count_among_matches(query, chosen, asked.timeout))]
+        return [counted_matches]
     return [
-        partial(_counted_plan, mode=mode, size=depth_of(asked), clauses=group.clauses)
+        partial(counted_candidates, mode=mode, size=depth_of(asked), clauses=group.clauses)
         for group in groups(chosen)[at_hand:]
         for mode in modes_of(asked)
     ]
@@ -108,17 +117,24 @@ def counts(asked: Asked, answers: Sequence[Answer], at_hand: Sequence[Answer] = 
     if chosen.facets is None:
         return {}
     if asked.request.chosen_among == "matches":
-        return read_among_matches(answers[0], chosen, most)
+        return read_among_matches(answers, chosen, most)
     lists = iter([*at_hand, *answers])
     documents = []
     for group in groups(chosen):
         some = [next(lists)["hits"]["hits"] for _ in modes_of(asked)]
-        values = {hit["_id"]: read_values(hit, chosen.columns) for hits in some for hit in hits}
+        values = {(hit["_index"], hit["_id"]): read_values(hit, chosen.columns) for hits in some for hit in hits}
         documents.append((group, values))
     return read_among_candidates(documents, chosen, most)
 
 
-def _counted_plan(asked: Asked, mode: str, size: int, clauses: Sequence[Clause]) -> Plan:
+def counted_matches(asked: Asked, *, partly: bool = False) -> Plan:
+    """A search that counts among all that matches."""
+    query = filtered(words_query(asked, asked.mode), (), left_out(asked))
+    return plan(asked, asked.mode, count_among_matches(query, asked.selection, asked.timeout, partly=partly))
+
+
+def counted_candidates(asked: Asked, mode: str, size: int, clauses: Sequence[Clause]) -> Plan:
+    """A list that is counted and not shown."""
     made = candidates_plan(asked, mode, size, clauses)
     made.body.pop("explain", None)
     return made

@@ -1,8 +1,9 @@
 """Counts of facets in one form, from two sources: OpenSearch's aggregations over all that matches, and the values of a
-list of candidates. Both give the same numbers for the same documents."""
+list of candidates. Both give the same numbers for the same documents, and those of several indexes are added up."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from query_api.search.facets import Counted
@@ -17,53 +18,93 @@ from services.opensearch.filter_clauses import Clause, clause, path
 _MORE_PER_SHARD = 100
 
 
-def aggregation(facet: Counted) -> Clause:
-    """What OpenSearch is asked to count."""
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted of one facet: by value, by the number of the range, or by the beginning of the stretch.
+
+    `other`: counts of values that are not listed, added up. `unlisted`: how many documents such a value may have at
+    most, `short`: by how many the count of a listed one may be too low; both 0 where everything was counted.
+    """
+
+    counts: Mapping[Any, int]
+    other: int = 0
+    unlisted: int = 0
+    short: int = 0
+
+
+def aggregation(facet: Counted, *, partly: bool = False) -> Clause:
+    """What OpenSearch is asked to count; `partly`: it will be added to other counts, and lists more than are shown."""
     if facet.ranges:
         # as filters, so that a range counts exactly what a filter with that range finds
         return {"filters": {"filters": [clause(one.within) for one in facet.ranges]}}
     field = path(facet.field)
     if facet.unit:
         return {"date_histogram": {"field": field, "calendar_interval": facet.unit, "min_doc_count": 1}}
-    return {"terms": {"field": field, "size": facet.terms, "shard_size": facet.terms + _MORE_PER_SHARD}}
+    more = facet.terms + _MORE_PER_SHARD
+    return {"terms": {"field": field, "size": more if partly else facet.terms, "shard_size": more}}
 
 
-def read_aggregation(facet: Counted, answer: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """The counts of one facet, `most` stretches of the calendar at most. Raises InvalidInput (`facet_too_fine`)."""
+def read_tally(facet: Counted, answer: Mapping[str, Any]) -> Tally:
+    """The counts in an answer to `aggregation`."""
     buckets = answer["buckets"]
     counts = [int(bucket["doc_count"]) for bucket in buckets]
     if facet.ranges:
-        return _of_ranges(facet, counts)
+        return Tally(dict(enumerate(counts)))
     if facet.unit:
-        return _of_dates(
-            facet, {int(bucket["key"]): count for bucket, count in zip(buckets, counts, strict=True)}, most
-        )
+        return Tally({int(bucket["key"]): count for bucket, count in zip(buckets, counts, strict=True)})
     # (0.0 and -0.0 are two values to OpenSearch)
     by_value: Counter[Any] = Counter()
     for bucket, count in zip(buckets, counts, strict=True):
         by_value[_value(facet, bucket["key"])] += count
-    return {
-        "buckets": [{"value": value, "count": count} for value, count in _frequent(by_value)],
-        "other": int(answer["sum_other_doc_count"]),
-        "exact": answer["doc_count_error_upper_bound"] == 0,
-    }
+    other, short = int(answer["sum_other_doc_count"]), int(answer["doc_count_error_upper_bound"])
+    return Tally(by_value, other, (min(counts, default=0) if other else 0) + short, short)
 
 
-def counted(facet: Counted, documents: Sequence[Values], most: int) -> dict[str, Any]:
-    """The counts of one facet over documents that are at hand. Raises InvalidInput (`facet_too_fine`)."""
+def tally(facet: Counted, documents: Collection[Values]) -> Tally:
+    """The counts of documents that are at hand."""
     values = [one[facet.field] for one in documents if facet.field in one]
     if facet.ranges:
-        return _of_ranges(facet, [sum(_any_within(one, r.within) for one in values) for r in facet.ranges])
+        return Tally({n: sum(_any_within(one, r.within) for one in values) for n, r in enumerate(facet.ranges)})
     if facet.unit:
         unit = facet.unit
-        return _of_dates(facet, _distinct({stretch(v, unit)[0] for v in one} for one in values), most)
-    by_value = _distinct({_value(facet, v) for v in one} for one in values)
-    frequent = _frequent(by_value)
-    return {
-        "buckets": [{"value": value, "count": count} for value, count in frequent[: facet.terms]],
-        "other": sum(count for _, count in frequent[facet.terms :]),
-        "exact": True,
+        return Tally(_distinct({stretch(v, unit)[0] for v in one} for one in values))
+    return Tally(_distinct({_value(facet, v) for v in one} for one in values))
+
+
+def shown_counts(facet: Counted, tallies: Sequence[Tally], most: int) -> dict[str, Any]:
+    """The counts of one facet, those of several indexes added up; `most` stretches of the calendar at most.
+
+    Raises InvalidInput (`facet_too_fine`).
+    """
+    sums: Counter[Any] = Counter()
+    for one in tallies:
+        sums.update(one.counts)
+    if facet.ranges:
+        pairs = [{"range": one.written, "count": sums[n]} for n, one in enumerate(facet.ranges)]
+        return {"buckets": pairs, "other": 0, "exact": True}
+    if facet.unit:
+        return _of_dates(facet, sums, most)
+    frequent = _frequent(sums)
+    listed, left = frequent[: facet.terms], frequent[facet.terms :]
+    shown = {
+        "buckets": [{"value": value, "count": count} for value, count in listed],
+        "other": sum(count for _, count in left) + sum(one.other for one in tallies),
     }
+    bound = _bound(listed, left, tallies)
+    return shown | ({"exact": True} if bound == 0 else {"exact": False, "error_bound": bound})
+
+
+def _bound(listed: Sequence[tuple[Any, int]], left: Sequence[tuple[Any, int]], tallies: Sequence[Tally]) -> int:
+    """By how much a count may be too low: of a value that is listed, or of one that may belong there instead."""
+
+    def short(value: Any) -> int:
+        return sum(one.short if value in one.counts else one.unlisted for one in tallies)
+
+    least = listed[-1][1] if listed else 0
+    bounds = [short(value) for value, _ in listed]
+    bounds += [by for value, count in left if count + (by := short(value)) > least]
+    unseen = sum(one.unlisted for one in tallies)
+    return max([*bounds, unseen if unseen > least else 0])
 
 
 def _frequent(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
@@ -81,11 +122,6 @@ def _distinct(sets: Iterable[set[Any]]) -> Counter[Any]:
 def _any_within(values: Iterable[Any], within: Within) -> bool:
     low, high = within.low, within.high
     return any((low is None or low <= value) and (high is None or value <= high) for value in values)
-
-
-def _of_ranges(facet: Counted, counts: Iterable[int]) -> dict[str, Any]:
-    pairs = zip(facet.ranges, counts, strict=True)
-    return {"buckets": [{"range": one.written, "count": count} for one, count in pairs], "other": 0, "exact": True}
 
 
 def _of_dates(facet: Counted, counts: Mapping[int, int], most: int) -> dict[str, Any]:

@@ -7,25 +7,21 @@ from typing import Any, Generic
 
 from query_api.search.asked import Asked, Found
 from query_api.search.bodies import (
-    boosted,
     candidates_plan,
     depth_of,
-    explained,
-    left_out,
     list_body,
     modes_of,
     needed_source,
     plan,
-    words_query,
+    sorted_body,
 )
 from query_api.search.counting import Maker, counting, counts
 from query_api.search.engine import Answer, whole
 from query_api.search.phases import in_one_phase, too_few
-from query_api.search.selection import is_scored
-from query_api.search.sorting import engine_sort, ordered
+from query_api.search.sorting import ordered
 from services.fusion import K, fuse, parts
 from services.opensearch.field_values import read_values
-from services.opensearch.queries import Plan, body, filtered
+from services.opensearch.queries import Plan
 
 
 async def one_list(asked: Asked) -> list[Found]:
@@ -54,12 +50,7 @@ async def one_list(asked: Asked) -> list[Found]:
 def _one_plan(asked: Asked) -> Plan:
     size, source, chosen = asked.room, needed_source(asked.request), asked.selection
     if chosen.sort or asked.request.browses:
-        # whole, in one phase: OpenSearch does not rescore what is sorted by fields
-        query = filtered(words_query(asked, asked.mode), chosen.clauses, left_out(asked))
-        scored = is_scored(asked.request)
-        search = body(query, size, source, asked.timeout)
-        search = explained(asked, asked.mode, boosted(asked, search) if scored else search)
-        search["sort"] = engine_sort(chosen.sort, scored=scored)
+        search = sorted_body(asked, asked.mode, size, source)
     else:
         search = list_body(asked, asked.mode, size, source)
     if asked.part is not None:

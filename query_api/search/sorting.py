@@ -7,6 +7,7 @@ from typing import Any, Final
 from query_api.search.selection_form import SortKey
 from services.errors import InvalidInput
 from services.filters.reading import kind_of
+from services.fusion import K
 from services.index_spec import FieldType
 from services.opensearch.field_values import Values
 from services.opensearch.filter_clauses import path
@@ -67,9 +68,7 @@ def _engine_key(key: By) -> Mapping[str, Any]:
     return {SCORE: order} if key.kind is None else {path(key.field): {"order": order, "missing": "_last"}}
 
 
-def ordered(
-    found: Sequence[tuple[str, float]], keys: Sequence[By], values: Mapping[str, Values]
-) -> list[tuple[str, float]]:
+def ordered(found: Sequence[tuple[K, float]], keys: Sequence[By], values: Mapping[K, Values]) -> list[tuple[K, float]]:
     """Documents and their scores in that order, as OpenSearch would sort them; equal ones stay as they came."""
     in_order = list(found)
     for key in reversed(keys):

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from query_api.search.counting import Group, count_among_matches, groups, read_among_candidates, read_among_matches
+from query_api.search.engine import Key
 from query_api.search.facets import checked_facets
 from query_api.search.selection import Selection
 from query_api.search.selection_form import Facet, SortKey
@@ -48,15 +49,15 @@ def chosen(written: dict[str, Any] | None, facets: dict[str, dict[str, Any]]) ->
     return Selection(tree, tuple(filter_clauses(tree)), (), counted, COLUMNS)
 
 
-def documents_of(client: SyncSearch, index: NodeIndex, group: Group) -> dict[str, Values]:
+def documents_of(client: SyncSearch, index: NodeIndex, group: Group) -> dict[Key, Values]:
     search = body(filtered(ALIVE, group.clauses), 2000, False, SECONDS) | {"docvalue_fields": value_columns(COLUMNS)}
     hits = ask(client, index, search)["hits"]["hits"]
-    return {hit["_id"]: read_values(hit, COLUMNS) for hit in hits}
+    return {(hit["_index"], hit["_id"]): read_values(hit, COLUMNS) for hit in hits}
 
 
 def both_ways(client: SyncSearch, index: NodeIndex, selection: Selection) -> dict[str, Any]:
     """The counts, which the engine and the list of candidates agree on."""
-    counted = read_among_matches(ask(client, index, count_among_matches(ALIVE, selection, SECONDS)), selection, MOST)
+    counted = read_among_matches([ask(client, index, count_among_matches(ALIVE, selection, SECONDS))], selection, MOST)
     listed = [(group, documents_of(client, index, group)) for group in groups(selection)]
     here = read_among_candidates(listed, selection, MOST)
     assert here["facets"] == counted["facets"]
@@ -107,7 +108,7 @@ def test_the_most_frequent_of_many_values_over_two_shards(search_client: SyncSea
     for most in (1, 7, 60):
         selection = chosen(None, {"code": {"terms": most}})
         answer = ask(search_client, shelf_index, count_among_matches(ALIVE, selection, SECONDS))
-        facet = read_among_matches(answer, selection, MOST)["facets"]["code"]
+        facet = read_among_matches([answer], selection, MOST)["facets"]["code"]
         assert sum(bucket["count"] for bucket in facet["buckets"]) + facet["other"] == sum(naive.values())
         if facet["exact"]:
             best = sorted(naive.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
@@ -145,7 +146,7 @@ def test_stretches_of_the_calendar(search_client: SyncSearch, shelf_index: NodeI
             # what is shown is a filter that finds as many
             selection = chosen({"field": "printed", "range": bucket["range"]}, {})
             answer = ask(search_client, shelf_index, count_among_matches(ALIVE, selection, SECONDS))
-            assert read_among_matches(answer, selection, MOST)["counted"]["documents"] == bucket["count"]
+            assert read_among_matches([answer], selection, MOST)["counted"]["documents"] == bucket["count"]
             if unit in ("day", "hour"):
                 break
 

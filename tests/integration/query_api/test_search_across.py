@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import product
 from typing import Any
 
 import httpx
@@ -201,3 +202,82 @@ def test_in_a_batch(shelves: httpx.Client) -> None:
         alone = shelves.post(PATH, json=search).raise_for_status().json()
         assert one["answer"]["hits"] == alone["hits"]
     assert (answers[-1]["status"], answers[-1]["problem"]["code"]) == (404, "index_not_found")
+
+
+def one_index(api: httpx.Client, **members: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = api.post("/v1/indexes/both/search", json=members).raise_for_status().json()
+    return answer
+
+
+FACETS = {
+    "kind": {"terms": 5, "ignore_own_filter": True},
+    "year": {"ranges": [{"lt": 2}, {"gte": 2}]},
+}
+SORTS: list[list[dict[str, str]]] = [[{"field": "year", "order": "desc"}], [{"field": "kind"}, {"field": "year"}]]
+KIND = {"any": [{"field": "kind", "is": "sea"}, {"field": "year", "range": {"lt": 4}}]}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_order_and_counts_are_those_of_one_index(shelves: httpx.Client, mode: str) -> None:
+    """Of candidates and of all that matches; documents of `air` have no kind, and come last both ways."""
+    for among, sort in product(("matches", "candidates"), SORTS):
+        members = {"query": "captain storm whale", "mode": mode, "among": among, "sort": sort, "facets": FACETS,
+                   "filter": {"all": [{"field": "kind", "is": "sea"}, KIND]} if sort is SORTS[0] else KIND,
+                   "size": 20, "explain": True}  # fmt: skip
+        across, one = ask(shelves, ["sea", "air"], **members), one_index(shelves, **members)
+        assert len(one["hits"]) > 1
+        assert [hit["id"] for hit in across["hits"]] == [hit["id"] for hit in one["hits"]], (among, sort)
+        assert (across["facets"], across["counted"]) == (one["facets"], one["counted"])
+        assert (across["hits"][0]["score"] is None) == (mode == "hybrid" and among == "matches")
+        given, cursor = [], "*"
+        while cursor is not None:
+            page = ask(shelves, ["sea", "air"], **members | {"size": 2, "cursor": cursor})
+            given += [hit["id"] for hit in page["hits"]]
+            cursor = page["cursor"]
+        assert (given, page["end"]) == ([hit["id"] for hit in one["hits"]], "matches")
+    counted = ask(shelves, ["sea", "air"], query="captain", mode=mode, facets={"kind": {"terms": 1}})
+    assert counted["counted"]["among"] == ("matches" if mode == "lexical" else "candidates")
+    assert counted["facets"] == one_index(shelves, query="captain", mode=mode, facets={"kind": {"terms": 1}})["facets"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_order_and_counts_where_indexes_are_searched_apart(shelves: httpx.Client, mode: str) -> None:
+    """By different encoders: the documents of `model` are those of `air`."""
+    query = "captain storm"
+    alone = {
+        index: shelves.post(f"/v1/indexes/{index}/search", json={"query": query, "mode": mode, "size": 20}).json()
+        for index in ("sea", "model")
+    }
+    expected = {(index, hit["id"]) for index, answer in alone.items() for hit in answer["hits"]}
+    for among, order in product(("matches", "candidates"), ("asc", "desc")):
+        members = {"query": query, "mode": mode, "among": among, "sort": [{"field": "year", "order": order}]}
+        answer = ask(shelves, ["sea", "model"], **members, size=20, facets=FACETS)
+        named = [(hit["index"], hit["id"]) for hit in answer["hits"]]
+        assert set(named) == expected
+        years = [int(one[1:]) for _, one in named]
+        assert years == sorted(years, reverse=order == "desc")
+        assert answer["counted"] == {"documents": len(expected), "among": among}
+        sea = sum(index == "sea" for index, _ in expected)
+        assert answer["facets"]["kind"] == {"buckets": [{"value": "sea", "count": sea}], "other": 0, "exact": True}
+        ranges = [bucket["count"] for bucket in answer["facets"]["year"]["buckets"]]
+        assert ranges == [sum(year < 2 for year in years), sum(year >= 2 for year in years)]
+        given, cursor = [], "*"
+        while cursor is not None:
+            page = ask(shelves, ["sea", "model"], **members, size=3, cursor=cursor)
+            given += [(hit["index"], hit["id"]) for hit in page["hits"]]
+            cursor = page["cursor"]
+        assert given == named
+
+
+def test_a_field_is_declared_alike_or_the_index_is_named(shelves: httpx.Client) -> None:
+    shelves.put("/v1/indexes/other", json={"fields": {"year": "keyword"}}).raise_for_status()
+    shelves.put("/v1/indexes/bare", json={}).raise_for_status()
+    for members, code in (
+        ({"sort": [{"field": "year"}]}, "bad_sort"),
+        ({"facets": {"year": {"terms": 3}}}, "bad_facet"),
+    ):
+        problem = refused(shelves, 422, indexes=["sea", "air", "other"], **members)
+        assert (problem["code"], "'other'" in problem["detail"], "'sea'" in problem["detail"]) == (code, True, True)
+        problem = refused(shelves, 422, indexes=["sea", "bare"], **members)
+        assert (problem["code"], "'bare'" in problem["detail"]) == ("undeclared_metadata", True)
+    assert refused(shelves, 422, query="", sort=[{"field": "year"}])["code"] == "not_across_indexes"

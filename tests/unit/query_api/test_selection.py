@@ -1,13 +1,14 @@
 """What is sorted and counted of a request: read, held against the index, and worked out on values at hand."""
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.facet_counts import counted
+from query_api.search.facet_counts import Tally, shown_counts, tally
 from query_api.search.facets import Counted, checked_facets
 from query_api.search.request import SearchRequest
 from query_api.search.selection import EVERYTHING, is_scored, selection
@@ -16,6 +17,7 @@ from query_api.search.short_form import SearchAddress, read_short
 from query_api.search.sorting import By, checked_sort, engine_sort, ordered
 from services.errors import InvalidInput
 from services.index_spec import FieldType, IndexSpec
+from services.opensearch.field_values import Values
 from services.opensearch.filter_clauses import ALIVE
 from services.opensearch.queries import filtered
 from services.settings import Settings
@@ -38,6 +40,10 @@ def keys(*texts: str) -> tuple[By, ...]:
 
 def facet(field: str, **how: Any) -> Counted:
     return checked_facets({field: Facet.model_validate(how)}, FIELDS, Settings())[0]
+
+
+def counted(of: Counted, documents: list[Values], most: int) -> dict[str, Any]:
+    return shown_counts(of, [tally(of, documents)], most)
 
 
 def test_a_plain_request_selects_nothing() -> None:
@@ -164,3 +170,41 @@ def test_the_order_of_many_is_that_of_their_keys() -> None:
     values = {name: {"year": [float(chance.randrange(4))], "genre": [chance.choice("abc")]} for name, _ in found}
     by_hand = sorted(found, key=lambda one: (values[one[0]]["genre"][0], -values[one[0]]["year"][0], -one[1]))
     assert ordered(found, keys("genre", "year:desc"), values) == by_hand
+
+
+COUNTS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9))
+
+
+@given(st.lists(COUNTS, min_size=1, max_size=4), st.integers(1, 8), st.integers(0, 3))
+def test_counts_of_several_indexes_are_added_up_and_say_how_low_they_may_be(
+    indexes: list[dict[str, int]], most: int, more: int
+) -> None:
+    """Each index lists its most frequent values and adds up the rest, as an engine does."""
+    kept = most + more
+    tallies, truth = [], Counter[str]()
+    for counts in indexes:
+        truth.update(counts)
+        listed = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        left = sum(count for _, count in listed[kept:])
+        tallies.append(Tally(dict(listed[:kept]), left, listed[kept - 1][1] if left else 0))
+    found = shown_counts(facet("genre", terms=most), tallies, 100)
+    buckets = {bucket["value"]: bucket["count"] for bucket in found["buckets"]}
+    assert sum(buckets.values()) + found["other"] == sum(truth.values())
+    bound = found.get("error_bound", 0)
+    assert found["exact"] == (bound == 0)
+    assert all(count <= truth[value] <= count + bound for value, count in buckets.items())
+    least = min(buckets.values(), default=0)
+    assert all(count <= least + bound for value, count in truth.items() if value not in buckets)
+    if found["exact"]:
+        assert sorted(buckets.values()) == sorted(sorted(truth.values(), reverse=True)[:most])
+
+
+def test_ranges_and_dates_of_several_indexes_are_added_up() -> None:
+    ranges = facet("year", ranges=[{"lt": 5}, {"gte": 3}])
+    found = shown_counts(ranges, [Tally({0: 2, 1: 1}), Tally({0: 0, 1: 4})], 100)
+    assert [bucket["count"] for bucket in found["buckets"]] == [2, 5]
+    days = [Tally({0: 1, DAY: 2}), Tally({DAY: 3})]
+    assert [one["count"] for one in shown_counts(facet("printed", dates="day"), days, 2)["buckets"]] == [1, 5]
+    with pytest.raises(InvalidInput) as fine:
+        shown_counts(facet("printed", dates="day"), [*days, Tally({9 * DAY: 1})], 2)
+    assert fine.value.code == "facet_too_fine"
