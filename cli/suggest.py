@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def suggest(
-    index: Annotated[str, typer.Argument(help="index whose titles complete it")],
+    index: Annotated[str, typer.Argument(help="index that is searched")],
     prefix: Annotated[str, typer.Argument(help="what was typed so far; a space at its end ends the word")],
     size: Annotated[int, typer.Option("--size", "-n", help="suggestions at most")] = 8,
     fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="whether a letter may be wrong")] = True,
@@ -20,7 +20,7 @@ def suggest(
     json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
     api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
 ) -> None:
-    """Complete what somebody types, by the titles of an index."""
+    """Complete what somebody types, by the titles of an index and by frequent queries."""
     from cli.api_answers import Door
     from services.web.answers import utf8
 
@@ -46,7 +46,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
         line = Text(one_line(one["text"]))
         for part in one["typed"]:
             line.stylize("bold", part["start"], part["end"])
-        line.append(f"  {one['id']}", "dim")
+        line.append(f"  {one['id'] or 'often asked'}", "dim")
         console.print(line)
     if not answer["suggestions"]:
         console.print("Nothing completes that.")

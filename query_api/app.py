@@ -11,7 +11,19 @@ from query_api.openapi import Api
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
 from query_api.quick_search import QuickSearch
-from query_api.routes import curation, dead, documents, encoders, export, health, indexes, search, several, suggest
+from query_api.routes import (
+    curation,
+    dead,
+    documents,
+    encoders,
+    export,
+    health,
+    indexes,
+    queries,
+    search,
+    several,
+    suggest,
+)
 from services.settings import Settings
 from services.web.body_limit import BodyLimit
 from services.web.problems import add_handlers
@@ -44,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
     add_handlers(app)
-    for module in (search, several, suggest, documents, dead, curation, export, indexes, encoders, health):
+    for module in (search, several, suggest, queries, documents, dead, curation, export, indexes, encoders, health):
         app.include_router(module.router)
     mount_page(app)
     return app

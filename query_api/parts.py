@@ -10,6 +10,7 @@ from query_api.admission import InFlight
 from query_api.backlog import Backlog
 from query_api.curations import Curations
 from query_api.encoders import QueryTables
+from query_api.learning import Learning
 from query_api.search.engine import Direct
 from query_api.snapshots import Held
 from services.addresses import each_address
@@ -50,6 +51,7 @@ class Parts:
         most = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
         self.in_flight = InFlight(most, settings.max_ingest_bytes)
         self.curations = Curations(self.search, self.names, settings.search_timeout)
+        self.learning = Learning(self.search, self.names, settings)
         self._generations: dict[str, tuple[float, Generation]] = {}
 
     async def generation(self, index: str, *, near: bool = False) -> Generation:
@@ -88,6 +90,7 @@ class Parts:
         self._generations.pop(index, None)
 
     async def close(self) -> None:
+        await self.learning.close()
         await self.search.close()
         if self.model is not None:
             await self.model.close()

@@ -1,6 +1,7 @@
-"""Completes what somebody types, by the titles of an index: one request to OpenSearch, under a search's deadline."""
+"""Completes what somebody types, by titles and frequent queries: one request to OpenSearch, one deadline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from query_api.parts import Parts
@@ -11,10 +12,15 @@ from query_api.search.selection import filter_of
 from query_api.search.short_form import read_short
 from query_api.search.stopwatch import Stopwatch
 from query_api.suggest_form import SuggestAddress
+from services.curation.matching import Compiled
+from services.errors import SparsewellError
 from services.index_spec import Generation
 from services.opensearch.filter_clauses import Clause, filter_clauses
+from services.opensearch.journal import now_ms
+from services.opensearch.queries import Plan, msearch_call
+from services.opensearch.query_store import suggested_plan
 from services.opensearch.suggestions import titles_plan
-from services.typed import cleaned, typed_parts
+from services.typed import cleaned, folded, typed_parts
 
 Suggestions = list[dict[str, Any]]
 
@@ -31,34 +37,74 @@ async def suggest(parts: Parts, index: str, asked: SuggestAddress) -> dict[str, 
 
     async def of(near: bool) -> dict[str, Any]:
         generation = await parts.generation(index, near=near)
-        clauses = [] if condition is None else filter_clauses(filter_of(condition, generation.spec, parts.settings))
-        found: Suggestions = []
-        if typed and generation.suggests:
-            found = await _titles(parts, generation, typed, asked, clauses)
+        clauses = None if condition is None else filter_clauses(filter_of(condition, generation.spec, parts.settings))
+        found = await _Suggesting(parts, generation, typed, asked).found(clauses)
         return {"index": index, "q": asked.q, "suggestions": found, "titles": generation.suggests}
 
     return await in_time(parts, [index], of)
 
 
-async def _titles(
-    parts: Parts, generation: Generation, typed: str, asked: SuggestAddress, clauses: Sequence[Clause]
-) -> Suggestions:
-    """Titles of documents that a search for what was typed may show, and a search for the title itself too."""
-    rules, most = parts.curations.of(generation), parts.settings.max_query_pieces
-    hidden = () if rules is None else sorted(rules.matched(typed, most).hidden)
-    size = asked.size if rules is None else 2 * asked.size
-    plan = titles_plan(
-        generation.physical, typed, size, clauses, hidden, parts.settings.search_timeout, fuzzy=asked.fuzzy
-    )
-    (answer,) = await parts.engine.lists([plan])
-    found: Suggestions = []
-    for hit in whole(answer, Stopwatch()):
-        title = hit["_source"]["title"]
-        if rules is None or hit["_id"] not in rules.matched(title, most).hidden:
-            found.append(_shown(title, "title", typed, hit["_id"]))
-    return found[: asked.size]
+@dataclass(frozen=True, slots=True)
+class _Suggesting:
+    parts: Parts
+    generation: Generation
+    typed: str
+    asked: SuggestAddress
 
+    async def found(self, clauses: Sequence[Clause] | None) -> Suggestions:
+        """Queries, at least half as many as were asked for if there are so many, and titles; each text once.
 
-def _shown(text: str, kind: str, typed: str, document: str | None = None) -> dict[str, Any]:
-    parts = [part._asdict() for part in typed_parts(text, typed)]
-    return {"text": text, "kind": kind, "id": document, "typed": parts}
+        With a filter no queries: others asked them, of documents that the filter may leave out.
+        """
+        rules = self.parts.curations.of(self.generation)
+        plans = {}
+        if self.typed and self.generation.suggests:
+            plans["title"] = self._titles_plan(clauses or (), rules)
+        if clauses is None:
+            plans["query"] = self._queries_plan()
+        if not plans:
+            return []
+        settings = self.parts.settings
+        call = msearch_call(plans.values(), settings.search_timeout, near=self.parts.near)
+        answers = dict(zip(plans, (await self.parts.search.send(call))["responses"], strict=True))
+        titles = self._titles(answers["title"], rules) if "title" in answers else []
+        known = {folded(title["text"]) for title in titles}
+        asked = [one for one in self._queries(answers.get("query")) if folded(one["text"]) not in known]
+        size = self.asked.size
+        asked = asked[: max(size // 2, size - len(titles))]
+        return asked + titles[: size - len(asked)]
+
+    def _titles_plan(self, clauses: Sequence[Clause], rules: Compiled | None) -> Plan:
+        """Twice as many where rules may hide some for their own title."""
+        most, timeout = self.parts.settings.max_query_pieces, self.parts.settings.search_timeout
+        hidden = () if rules is None else sorted(rules.matched(self.typed, most).hidden)
+        size = self.asked.size if rules is None else 2 * self.asked.size
+        physical, fuzzy = self.generation.physical, self.asked.fuzzy
+        return titles_plan(physical, self.typed, size, clauses, hidden, timeout, fuzzy=fuzzy)
+
+    def _titles(self, answer: Mapping[str, Any], rules: Compiled | None) -> Suggestions:
+        """Titles of documents that a search for what was typed may show, and a search for the title itself too."""
+        found, most = [], self.parts.settings.max_query_pieces
+        for hit in whole(answer, Stopwatch()):
+            title = hit["_source"]["title"]
+            if rules is None or hit["_id"] not in rules.matched(title, most).hidden:
+                found.append(self._shown(title, "title", hit["_id"]))
+        return found[: self.asked.size]
+
+    def _queries_plan(self) -> Plan:
+        settings = self.parts.settings
+        least, timeout = settings.suggest_after, settings.search_timeout
+        names, size = self.parts.names, 2 * self.asked.size
+        return suggested_plan(names, self.generation, self.typed, size, least, now_ms(), timeout)
+
+    def _queries(self, answer: Mapping[str, Any] | None) -> Suggestions:
+        """None where they cannot be read: there may never have been any, and titles are worth having alone."""
+        try:
+            hits = [] if answer is None else whole(answer, Stopwatch())
+        except SparsewellError:
+            return []
+        return [self._shown(hit["_source"]["query"], "query") for hit in hits]
+
+    def _shown(self, text: str, kind: str, document: str | None = None) -> dict[str, Any]:
+        parts = [part._asdict() for part in typed_parts(text, self.typed)]
+        return {"text": text, "kind": kind, "id": document, "typed": parts}

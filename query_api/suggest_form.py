@@ -10,10 +10,14 @@ from services.typed import MOST_TYPED
 class SuggestAddress(BaseModel):
     """The parameters of GET suggest."""
 
-    q: str = Field("", description=f"what was typed so far, {MOST_TYPED} characters at most; a space ends a word")
+    q: str = Field(
+        "", description=f"what was typed, {MOST_TYPED} characters at most; a space ends a word; none: frequent queries"
+    )
     size: int = Field(8, ge=1, description="suggestions at most")
     fuzzy: bool = Field(True, description="after what fits, words that differ by a letter, or two from nine letters on")
-    filter: str | None = Field(None, description="documents whose titles may be named, in JSON as for a search")
+    filter: str | None = Field(
+        None, description="documents whose titles may be named, in JSON as for a search; then queries are not"
+    )
 
 
 class TypedPart(BaseModel):
@@ -24,10 +28,10 @@ class TypedPart(BaseModel):
 
 
 class Suggestion(BaseModel):
-    """A title, with the id of a document that has it."""
+    """A title with the id of a document that has it, or a query that was often asked."""
 
     text: str
-    kind: Literal["title"]
+    kind: Literal["title", "query"]
     id: str | None = Field(None, description="of a title: a document that has it")
     typed: list[TypedPart] = Field(description="what of it was typed; none of a word that was misspelt")
 

@@ -130,6 +130,7 @@ class Names:
         self.jobs = f"{prefix}_jobs"
         self.reindexes = f"{prefix}_reindexes"
         self.curation = f"{prefix}_curation"
+        self.queries = f"{prefix}_queries"
         self.every_alias = f"{prefix}-*"
         self.every_write_alias = f"{prefix}-*.w*"
 

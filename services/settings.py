@@ -42,6 +42,11 @@ class Settings(EnvironmentSettings):
     two_phase_threshold: float = Field(0.4, gt=0, le=1, description="heavy query pieces: this share of the heaviest")
     two_phase_window: int = Field(200, ge=1, le=10_000, description="documents of a shard that light pieces score")
 
+    # What people ask can be about themselves: nothing is kept of it unless indexes are named (docs/decisions/0179).
+    learn_queries: str = Field("", description="indexes whose frequent queries are suggested, by commas; `*`: all")
+    suggest_after: int = Field(3, ge=1, description="a query is suggested once it was asked so often")
+    max_learned_queries: int = Field(5000, ge=1, le=9999, description="queries that are kept of an index")
+
     encoder: str = Field("bootstrap-minilm-l6", description="name of shipped weights, or path of a model directory")
     more_encoders: str = Field("", description="further names or paths, separated by commas, that the API serves too")
     dense_encoders: str = Field("", description="directories with a dense.json, separated by commas")

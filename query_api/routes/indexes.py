@@ -1,5 +1,6 @@
 """Create, list, inspect and delete indexes."""
 
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,7 +10,7 @@ from query_api import curating
 from query_api.models import IndexAnswer, IndexList
 from query_api.parts import Parts, WithParts
 from query_api.routes.answers import documented, json_answer
-from services.errors import Conflict, InvalidInput, NotFound
+from services.errors import Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.known_dense import dense_identity
 from services.opensearch.generations import (
@@ -116,6 +117,8 @@ async def delete_index(index: str, parts: WithParts) -> Response:
         raise index_not_found(index)
     await parts.search.send(delete_call(found))
     await curating.remove(parts, index)
+    with contextlib.suppress(SparsewellError):  # (what stays counts for no other index)
+        await parts.learning.forget(index, None)
     parts.forget(index)
     return Response(status_code=204)
 

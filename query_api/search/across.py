@@ -38,7 +38,7 @@ from services.settings import Settings
 KNOWN = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
     "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation", "sort", "facets", "among",
-    "did_you_mean",
+    "did_you_mean", "learn",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ FIRST = "*"
 # The first member of every cursor; another one in a later release is none of ours.
 _FORM = 1
 # What may differ from page to page: it is of the hits that are shown, not of which they are.
-_SHOWN = {"cursor", "size", "passage", "highlight", "explain", "fields"}
+_SHOWN = {"cursor", "size", "passage", "highlight", "explain", "fields", "did_you_mean", "learn"}
 
 Answer = dict[str, Any]
 # Searches the generations that it is given, on an engine, for a part of the ranking; None: its top.

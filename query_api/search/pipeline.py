@@ -50,7 +50,11 @@ async def search(
 
     async def of(near: bool) -> Answer:
         generations = [await parts.generation(index, near=near)]
-        return await asked_part(parts, generations, request, engine or parts.engine, answered)
+        answer = await asked_part(parts, generations, request, engine or parts.engine, answered)
+        # (a batch, or rules that are tried, is nobody who asks)
+        if request.learn and answer["hits"] and request.is_first and engine is None and proposed is None:
+            parts.learning.note(generations[0], request.query)
+        return answer
 
     return await in_time(parts, [index], of)
 

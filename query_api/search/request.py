@@ -122,6 +122,10 @@ class SearchRequest(BaseModel):
     did_you_mean: bool = Field(
         True, description="where the keyword list is empty: name words of the index that may have been meant"
     )
+    learn: bool = Field(
+        True,
+        description="count the query, where the service learns which are frequent; false for one that is half typed",
+    )
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],
         max_length=200,
@@ -142,6 +146,11 @@ class SearchRequest(BaseModel):
     def browses(self) -> bool:
         """Whether documents are looked through: all that the filter leaves, with nothing that makes one the better."""
         return not self.query.strip() and not self.like
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the top of the ranking is asked for, and not a page behind it."""
+        return not self.offset and self.cursor in (None, "*")
 
     @property
     def chosen_among(self) -> Among:

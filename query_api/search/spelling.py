@@ -29,8 +29,7 @@ async def did_you_mean(each: Sequence[Asked]) -> dict[str, Any]:
     asked = each[0]
     request = asked.request
     known = [one for one in each if one.generation.suggests]
-    first = not request.offset and request.cursor in (None, "*")
-    if not (asked.unmatched and request.did_you_mean and first and known):
+    if not (asked.unmatched and request.did_you_mean and request.is_first and known):
         return {}
     words: list[Correction] = []
     with suppress(SparsewellError, TimeoutError):

@@ -14,6 +14,7 @@ import orjson
 
 from services.errors import BackendUnavailable, Conflict
 from services.index_spec import Generation, Names
+from services.opensearch import own_index
 from services.opensearch.client import Call
 
 # Older ones are removed.
@@ -50,21 +51,8 @@ class StoredCuration:
 
 
 def make_calls(names: Names, replicas: int) -> tuple[Call, Call, Call]:
-    """Create the index that holds all of them, wait for it, give it its name: in this order, each harmless twice.
-
-    The first is answered with a conflict when it exists. It gets its name (an alias) last, because an index that has
-    just been made cannot be read for a moment, and searches read it. With `replicas` it has a copy on every node, so
-    that a search does not wait for a node that hangs.
-    """
-    copies = {"auto_expand_replicas": "0-all"} if replicas else {"number_of_replicas": 0}
-    body = {"settings": {"number_of_shards": 1} | copies, "mappings": {"dynamic": False, "properties": {}}}
-    index = f"{names.curation}.1"
-    named = {"actions": [{"add": {"index": index, "alias": names.curation}}]}
-    return (
-        Call("PUT", f"/{index}", orjson.dumps(body)),
-        Call("GET", f"/_cluster/health/{index}", params={"wait_for_status": "yellow"}),
-        Call("POST", "/_aliases", orjson.dumps(named)),
-    )
+    """Create the index that holds all of them, as `own_index.make_calls`."""
+    return own_index.make_calls(names.curation, {}, replicas)
 
 
 def newest_call(names: Names, index: str, timeout: float | None = None, *, near: bool = False) -> Call:

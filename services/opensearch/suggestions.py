@@ -68,10 +68,14 @@ def titles_plan(
 
     With `fuzzy`, titles follow whose words differ by a letter, or two of nine.
     """
-    fits: Clause = {"bool": {"filter": [_words(typed), *clauses]}}
+    fits: Clause = {"bool": {"filter": [words_clause("title", typed), *clauses]}}
     if fuzzy:
-        fits["bool"]["filter"][0] = {"bool": {"should": [_words(typed), _fuzzy(typed)]}}
-    better = [({"prefix": {"title.whole": {"value": typed}}}, 4), (_stretch(typed), 2), (_words(typed), 1)]
+        fits["bool"]["filter"][0] = {"bool": {"should": [words_clause("title", typed), _fuzzy(typed)]}}
+    better = [
+        ({"prefix": {"title.whole": {"value": typed}}}, 4),
+        (_stretch(typed), 2),
+        (words_clause("title", typed), 1),
+    ]
     fits["bool"]["should"] = [{"constant_score": {"filter": clause, "boost": boost}} for clause, boost in better]
     fits["bool"]["filter"].append({"exists": {"field": "title.whole"}})
     if left_out:
@@ -81,10 +85,11 @@ def titles_plan(
     return Plan(index, search)
 
 
-def _words(typed: str) -> Clause:
-    if typed[-1:].isspace():  # the last word is whole
-        return {"match": {"title.words": {"query": typed, "operator": "and"}}}
-    return {"match_bool_prefix": {"title.words": {"query": typed, "operator": "and"}}}
+def words_clause(field: str, typed: str) -> Clause:
+    """That a field with `COMPLETED` below it holds each word of `typed`, the last one as far as it goes."""
+    # (a space ends the last one)
+    kind = "match" if typed[-1:].isspace() else "match_bool_prefix"
+    return {kind: {f"{field}.words": {"query": typed, "operator": "and"}}}
 
 
 def _stretch(typed: str) -> Clause:

@@ -15,9 +15,12 @@ import pytest
 from cli.search import search
 from cli.suggest import suggest
 from infra.ports import free_port
+from query_api import learning
 from services.errors import BackendUnavailable, SparsewellError
 from services.opensearch.client import AsyncSearch, Call
 from services.settings import Settings
+
+Eventually = Callable[[Callable[[], object], float, str], None]
 
 TITLES = {
     "machine": "The Time Machine",
@@ -35,12 +38,19 @@ PATH = "/v1/indexes/books/suggest"
 
 
 @pytest.fixture(scope="module")
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
 def api(
     opensearch_url: str,
     redis_server_url: str,
     redis_database_numbers: Iterator[int],
     live_api: Callable[[Settings], AbstractContextManager[str]],
     remove_indexes: Callable[[str, str], None],
+    monkeypatch_module: pytest.MonkeyPatch,
 ) -> Iterator[httpx.Client]:
     """A service with an index of documents that wait to be encoded."""
     settings = Settings(
@@ -50,7 +60,9 @@ def api(
         encoder="standin",
         api_port=free_port(),
         search_timeout=2.0,
+        learn_queries="asked, others",
     )
+    monkeypatch_module.setattr(learning, "INTERVAL", 0.1)
     with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
         documents = [
@@ -263,3 +275,66 @@ def test_refusals(api: httpx.Client, path: str, params: dict[str, Any], status: 
 @pytest.mark.parametrize("q", ["\x00" * 100, '"*~', "b " * 50, "(" * 100, "時" * 100, "\u202e\u200d", "aaaaaaa " * 12])
 def test_hostile_input_is_answered(api: httpx.Client, q: str) -> None:
     assert answered(api, q)["suggestions"] == []
+
+
+QUERIES = "/v1/indexes/asked/queries"
+
+
+def queries(api: httpx.Client) -> dict[str, int]:
+    listed = api.get(QUERIES).raise_for_status().json()
+    assert listed["total"] == len(listed["queries"])
+    return {one["query"]: one["asked"] for one in listed["queries"]}
+
+
+def frequent(api: httpx.Client, q: str = "", **options: Any) -> list[tuple[str, str]]:
+    path = "/v1/indexes/asked/suggest"
+    answer = api.get(path, params={"q": q} | options).raise_for_status().json()
+    return [(one["kind"], one["text"]) for one in answer["suggestions"]]
+
+
+def test_queries_that_are_often_asked_and_find_something_are_suggested(
+    api: httpx.Client, eventually: Eventually
+) -> None:
+    api.put("/v1/indexes/asked", json={}).raise_for_status()
+    assert queries(api) == {}
+    assert frequent(api) == []
+    document = [{"id": "t", "title": "Time", "text": "A time machine and a captain. jo@example.org"}]
+    job = api.post("/v1/indexes/asked/documents", json=document).raise_for_status().json()["job"]["id"]
+    api.get(f"/v1/jobs/{job}").raise_for_status()
+    path = "/v1/indexes/asked/search"
+    for query in ("Time  Machine", "time machine", "TIME machine ", "captain", "jo@example.org", "zzzz"):
+        searched(api, query, path)
+    for options in ({"learn": False}, {"offset": 1}):
+        searched(api, "captain", path, **options)
+    api.post("/v1/search/batch", json={"searches": [{"index": "asked", "query": "captain"}]}).raise_for_status()
+    eventually(lambda: queries(api) == {"time machine": 3, "captain": 1}, 20, "the queries are written down")
+    assert frequent(api) == [("query", "time machine")]  # the captain was asked for once
+    assert frequent(api, "ti") == [("query", "time machine"), ("title", "Time")]
+    assert frequent(api, "ma", fuzzy=False) == [("query", "time machine")]
+    assert frequent(api, "ti", filter='{"field": "_id", "is": "t"}') == [("title", "Time")]
+
+
+def test_an_operator_gives_and_takes_queries(api: httpx.Client, eventually: Eventually) -> None:
+    given = [{"query": "Whale Watching", "times": 40}, {"query": "Time", "times": 50}, {"query": "whale watching"}]
+    assert api.post(QUERIES, json={"queries": given}).raise_for_status().json() == {"index": "asked", "added": 2}
+    eventually(lambda: queries(api).get("whale watching") == 41, 20, "they can be listed")
+    assert frequent(api, size=2) == [("query", "time"), ("query", "whale watching")]
+    assert frequent(api, "time") == [("query", "time machine"), ("title", "Time")], "a text once"
+    refused = api.post(QUERIES, json={"queries": [{"query": "call 0171 555 0199"}]})
+    assert (refused.status_code, refused.json()["code"], refused.json()["position"]) == (422, "query_not_learnable", 1)
+
+    assert api.delete(QUERIES, params={"q": "WHALE watching"}).json() == {"index": "asked", "deleted": 1}
+    assert "whale watching" not in queries(api)
+    assert api.delete(QUERIES, params={"q": "x@y"}).json()["deleted"] == 0
+    for params in ({}, {"q": "x", "all": True}):
+        assert api.delete(QUERIES, params=params).json()["code"] == "invalid_request"
+    assert api.get("/v1/indexes/nowhere/queries").status_code == 404
+    assert api.delete(QUERIES, params={"all": True}).json()["deleted"] == 3
+    assert queries(api) == {}
+
+
+def test_an_index_takes_its_queries_with_it(api: httpx.Client) -> None:
+    api.post(QUERIES, json={"queries": [{"query": "whale", "times": 9}]}).raise_for_status()
+    api.delete("/v1/indexes/asked").raise_for_status()
+    api.put("/v1/indexes/asked", json={}).raise_for_status()
+    assert (queries(api), frequent(api)) == ({}, [])

@@ -1,0 +1,118 @@
+"""The frequent queries of an index, as the operator sees them: list them, add some, take some away."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from query_api.parts import WithParts
+from query_api.routes.answers import documented, json_answer
+from services.errors import InvalidInput
+from services.learned import learnable
+from services.opensearch.journal import now_ms
+from services.opensearch.query_store import Asked, list_call, read_list
+
+router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"])
+
+MOST = 1000
+
+
+class GivenQuery(BaseModel):
+    """A query, and how often it was asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str
+    times: int = Field(1, ge=1, le=1_000_000)
+
+
+class QueriesBody(BaseModel):
+    """Queries out of somebody else's log, or of one's own choice."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    queries: list[GivenQuery] = Field(min_length=1, max_length=MOST)
+
+
+class FrequentQuery(BaseModel):
+    """`asked` counts all there was, `lately` what is left of it: it halves every 30 days."""
+
+    query: str
+    asked: int
+    lately: float
+
+
+class FrequentQueries(BaseModel):
+    """Those that are asked most nowadays first."""
+
+    index: str
+    total: int
+    queries: list[FrequentQuery]
+
+
+class AddedQueries(BaseModel):
+    index: str
+    added: int
+
+
+class RemovedQueries(BaseModel):
+    index: str
+    deleted: int
+
+
+@router.get(
+    "",
+    responses=documented(200, FrequentQueries, 404, 422, 429, 503),
+    operation_id="list_queries",
+    summary="List the frequent queries of an index",
+)
+async def list_queries(index: str, parts: WithParts, size: Annotated[int, Query(ge=1, le=MOST)] = 100) -> Response:
+    generation, now = await parts.generation(index), now_ms()
+    answer = await parts.search.send(list_call(parts.names, generation, size, now))
+    return json_answer({"index": index} | read_list(answer, now))
+
+
+@router.post(
+    "",
+    responses=documented(200, AddedQueries, 404, 409, 422, 429, 503),
+    operation_id="add_queries",
+    summary="Count queries that were asked elsewhere",
+)
+async def add_queries(index: str, body: QueriesBody, parts: WithParts) -> Response:
+    """They are counted with those that are there already, in case-folded form."""
+    generation = await parts.generation(index)
+    times: dict[str, int] = {}
+    for position, given in enumerate(body.queries, 1):
+        query = learnable(given.query)
+        if query is None:
+            raise InvalidInput(
+                "query_not_learnable",
+                f"Query {position} is not kept: it is empty, of more than 100 characters, or holds an @, six digits in "
+                "a row or what cannot be printed.",
+                position=position,
+            )
+        times[query] = times.get(query, 0) + given.times
+    await parts.learning.add([Asked(index, generation.lineage, query, count) for query, count in times.items()])
+    return json_answer({"index": index, "added": len(times)})
+
+
+@router.delete(
+    "",
+    responses=documented(200, RemovedQueries, 404, 422, 429, 503),
+    operation_id="delete_queries",
+    summary="Remove a frequent query of an index, or all",
+)
+async def delete_queries(
+    index: str,
+    parts: WithParts,
+    q: Annotated[str | None, Query(description="this one, whatever its case and accents")] = None,
+    everything: Annotated[bool, Query(alias="all", description="all of them")] = False,
+) -> Response:
+    if (q is None) != everything:
+        raise InvalidInput("invalid_request", "Name one query as `q`, or say `all=true`.")
+    await parts.generation(index)
+    query = None if q is None else learnable(q)
+    if q is not None and query is None:  # never kept
+        return json_answer({"index": index, "deleted": 0})
+    return json_answer({"index": index, "deleted": await parts.learning.forget(index, query)})
