@@ -10,6 +10,7 @@ Requests and answers are the service's own models, errors its own error tree: wh
 raised as `NotFound` with that `code`.
 """
 
+from query_api.curation_form import CurationAnswer, CurationVersion, DryRunAnswer
 from query_api.models import (
     DeadList,
     DocumentAnswer,
@@ -19,9 +20,11 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import Hit, SearchAnswer
 from query_api.search.request import SearchRequest
 from query_api.suggest_form import SuggestAnswer, Suggestion
+from services.curation.rules import Rules
 from services.errors import (
     BackendUnavailable,
     Conflict,
@@ -39,12 +42,16 @@ from sparsewell.client.asynchronous import AsyncClient
 from sparsewell.client.blocking import Client
 
 __all__ = [
+    "AcrossAnswer",
     "AsyncClient",
     "BackendUnavailable",
     "Client",
     "Conflict",
+    "CurationAnswer",
+    "CurationVersion",
     "DeadList",
     "DocumentAnswer",
+    "DryRunAnswer",
     "EncoderList",
     "EncoderMismatch",
     "Hit",
@@ -56,6 +63,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "RetryAnswer",
+    "Rules",
     "SearchAnswer",
     "SearchRequest",
     "SparsewellError",

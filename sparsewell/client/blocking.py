@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
+from query_api.curation_form import CurationAnswer, CurationVersion, DryRunAnswer
 from query_api.models import (
     DeadList,
     DocumentAnswer,
@@ -17,10 +18,12 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchedAnswer
-from query_api.search.request import SearchRequest
+from query_api.search.request import Mode, SearchRequest
 from query_api.suggest_form import SuggestAnswer
+from services.curation.rules import Rules
 from services.errors import SparsewellError
 from services.index_spec import IndexSpec
 from services.web.answers import away, checked_address
@@ -78,6 +81,20 @@ class Client:
         cursor: str | None = "*"
         while cursor is not None:
             answer = self.search(index, query, **options, cursor=cursor)
+            yield answer
+            cursor = answer.cursor
+
+    def search_across(self, indexes: Iterable[str], query: str | SearchRequest, **options: Any) -> AcrossAnswer:
+        """One search over several indexes, as if they were one; `options` as of `search`."""
+        return self.run(operations.search_across(indexes, query, options))
+
+    def pages_across(
+        self, indexes: Sequence[str], query: str | SearchRequest, **options: Any
+    ) -> Iterator[AcrossAnswer]:
+        """All pages of it, as `pages`."""
+        cursor: str | None = "*"
+        while cursor is not None:
+            answer = self.search_across(indexes, query, **options, cursor=cursor)
             yield answer
             cursor = answer.cursor
 
@@ -152,6 +169,43 @@ class Client:
     def retry_dead(self, index: str, ids: Sequence[str] | None = None, *, cursor: str | None = None) -> RetryAnswer:
         """Gives dead documents another round of attempts; without `ids` all of them."""
         return self.run(operations.retry_dead(index, ids, cursor))
+
+    def get_curation(self, index: str, *, version: int | None = None) -> CurationAnswer:
+        """The rules of an index, or an earlier version; version 0: it has none.
+
+        Raises NotFound (`index_not_found`, `curation_version_not_found`).
+        """
+        return self.run(operations.get_curation(index, version))
+
+    def put_curation(
+        self,
+        index: str,
+        rules: Rules | Mapping[str, Any],
+        *,
+        note: str = "",
+        replaces: int | Literal["*"] | None = None,
+    ) -> CurationAnswer:
+        """Replaces the rules of an index. `replaces`: the version that was read, `*` for any; None: there are none yet.
+
+        Raises Conflict (`stale_curation`) when somebody else was faster, InvalidInput and TooLarge for bad rules.
+        """
+        return self.run(operations.put_curation(index, rules, note, replaces))
+
+    def list_curation_versions(self, index: str) -> list[CurationVersion]:
+        """The versions that are kept, the newest first."""
+        return self.run(operations.list_curation_versions(index))
+
+    def dry_run_curation(
+        self,
+        index: str,
+        rules: Rules | Mapping[str, Any],
+        queries: Iterable[str],
+        *,
+        mode: Mode = "hybrid",
+        size: int = 10,
+    ) -> DryRunAnswer:
+        """Which of some queries other rules would answer differently; nothing is stored."""
+        return self.run(operations.dry_run_curation(index, rules, queries, mode, size))
 
     def run(self, operation: Operation[T]) -> T:
         """Sends an operation, as often as patience lasts, and reads its answer."""

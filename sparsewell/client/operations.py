@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
 import orjson
 from pydantic import BaseModel
 
+from query_api.curation_form import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer
 from query_api.models import (
     DeadList,
     DocumentAnswer,
@@ -20,10 +21,12 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchAnswer, BatchedAnswer
-from query_api.search.request import SearchRequest
+from query_api.search.request import Mode, SearchRequest
 from query_api.suggest_form import SuggestAnswer
+from services.curation.rules import Rules
 from services.errors import BackendUnavailable, InvalidInput
 from services.index_spec import IndexSpec
 from services.web.answers import read_answer, utf8
@@ -136,10 +139,54 @@ def suggest(index: str, typed: str, options: Mapping[str, Any]) -> Operation[Sug
     return Operation("GET", f"{_index(index)}/suggest", _model(SuggestAnswer), params=asked)
 
 
+def search_across(
+    indexes: Iterable[str], query: str | SearchRequest, options: Mapping[str, Any]
+) -> Operation[AcrossAnswer]:
+    body = {"indexes": list(indexes)} | search_body(query, options)
+    return Operation("POST", "/v1/search", _model(AcrossAnswer), body=body)
+
+
+def get_curation(index: str, version: int | None) -> Operation[CurationAnswer]:
+    """`version` None: the newest."""
+    below = "" if version is None else f"/versions/{version:d}"
+    return Operation("GET", f"{_curation(index)}{below}", _model(CurationAnswer))
+
+
+def put_curation(
+    index: str, rules: Rules | Mapping[str, Any], note: str, replaces: int | Literal["*"] | None
+) -> Operation[CurationAnswer]:
+    """Sent twice it is one version: rules that are the newest already change nothing. Not with `*`, which might take
+    back what somebody else wrote in between.
+    """
+    headers = {} if replaces is None else {"if-match": "*" if replaces == "*" else f'"{replaces:d}"'}
+    body = {"rules": _rules(rules), "note": note}
+    return Operation("PUT", _curation(index), _model(CurationAnswer), headers=headers, body=body, again=replaces != "*")
+
+
+def list_curation_versions(index: str) -> Operation[list[CurationVersion]]:
+    path = f"{_curation(index)}/versions"
+    return Operation("GET", path, lambda response: _model(CurationVersions)(response).versions)
+
+
+def dry_run_curation(
+    index: str, rules: Rules | Mapping[str, Any], queries: Iterable[str], mode: Mode, size: int
+) -> Operation[DryRunAnswer]:
+    body = {"rules": _rules(rules), "queries": list(queries), "mode": mode, "size": size}
+    return Operation("POST", f"{_curation(index)}/dry-run", _model(DryRunAnswer), body=body)
+
+
 def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[str, Any]:
     """The members of a search: of a request those that were set, and what is given beside it."""
     given = {"query": query} if isinstance(query, str) else query.model_dump(mode="json", exclude_unset=True)
     return given | {name: _plain(value) for name, value in options.items()}
+
+
+def _rules(rules: Rules | Mapping[str, Any]) -> Mapping[str, Any]:
+    return rules.stored() if isinstance(rules, Rules) else rules
+
+
+def _curation(index: str) -> str:
+    return f"{_index(index)}/curation"
 
 
 def _plain(value: Any) -> Any:

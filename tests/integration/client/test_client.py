@@ -19,6 +19,7 @@ from sparsewell.client import (
     IndexSpec,
     InvalidInput,
     NotFound,
+    Rules,
     SearchRequest,
 )
 
@@ -124,6 +125,50 @@ def test_a_library_from_its_creation_to_its_end(client: Any, worker: Child) -> N
     client.delete_index("books")
     with pytest.raises(NotFound):
         client.get_index("books")
+
+
+def test_several_indexes_and_their_rules(client: Any, eventually: Callable[..., None]) -> None:
+    shelves = ["novels", "letters"]
+    for index, years in zip(shelves, ((1851, 1904), (1815, 1860)), strict=True):
+        client.create_index(index, {"fields": {"year": "number"}})
+        client.add(index, [{"id": f"y{y}", "text": "A captain at sea.", "metadata": {"year": y}} for y in years])
+    options: dict[str, Any] = {"mode": "lexical", "sort": [{"field": "year"}]}
+
+    def order() -> list[tuple[str, str]]:
+        return [(hit.index, hit.id) for hit in client.search_across(shelves, "captain", **options).hits]
+
+    both = [("letters", "y1815"), ("novels", "y1851"), ("letters", "y1860"), ("novels", "y1904")]
+    eventually(lambda: order() == both, 10, "all documents are seen")
+    pages = list(client.pages_across(shelves, SearchRequest(query="captain"), **options, size=3))
+    assert [(hit.index, hit.id) for page in pages for hit in page.hits] == both
+    counted = client.search_across(shelves, "captain", mode="lexical", facets={"year": {"ranges": [{"lt": 1900}]}})
+    assert (counted.counted.documents, counted.facets["year"].buckets[0].count) == (4, 3)
+
+    assert (client.get_curation("novels").version, client.list_curation_versions("novels")) == (0, [])
+    rules = Rules.model_validate({
+        "synonyms": [{"from": ["skipper"], "to": ["captain"]}],
+        "boosts": [{"filter": {"field": "year", "range": {"gte": 1900}}, "factor": 2}],
+    })  # fmt: skip
+    tried = client.dry_run_curation("novels", rules, ["skipper", "captain"], mode="lexical")
+    assert (tried.queries[0].before, tried.queries[0].after) == ([], ["y1904", "y1851"])
+    stored = client.put_curation("novels", rules, note="from the sea", replaces=0)
+    assert (stored.version, stored.rules) == (1, rules)
+    assert [hit.id for hit in client.search("novels", "skipper", mode="lexical").hits] == ["y1904", "y1851"]
+    with pytest.raises(Conflict) as late:
+        client.put_curation("novels", {}, replaces=0)
+    assert late.value.code == "stale_curation"
+    assert client.put_curation("novels", {}, replaces="*").version == 2
+    assert client.get_curation("novels", version=1).rules == rules
+    assert [(one.version, one.note) for one in client.list_curation_versions("novels")] == [
+        (2, ""),
+        (1, "from the sea"),
+    ]
+    with pytest.raises(NotFound) as missing:
+        client.get_curation("novels", version=9)
+    assert missing.value.code == "curation_version_not_found"
+    with pytest.raises(InvalidInput) as bad:
+        client.put_curation("novels", {"boosts": [{"filter": {"field": "colour", "is": 1}, "factor": 2}]}, replaces="*")
+    assert bad.value.code == "undeclared_metadata"
 
 
 def test_many_documents_go_in_batches(client: Any) -> None:

@@ -25,7 +25,7 @@ from services.errors import (
 )
 from services.web.answers import checked_address, problem, read_answer
 from services.web.problems import members
-from sparsewell.client import AsyncClient, Client, SearchRequest, operations
+from sparsewell.client import AsyncClient, Client, Rules, SearchRequest, operations
 from sparsewell.client.patience import Patience
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -102,6 +102,14 @@ def test_a_request_sends_what_was_set_and_no_more() -> None:
     request = SearchRequest(query="x", size=3)
     assert operations.search_body(request, {"explain": True}) == {"query": "x", "size": 3, "explain": True}
     assert operations.search_body("x", {"weights": {"sparse": 1}}) == {"query": "x", "weights": {"sparse": 1}}
+
+
+def test_rules_are_sent_as_the_service_stores_them() -> None:
+    rules = Rules.model_validate({"synonyms": [{"from": ["mi"], "to": ["heart attack"]}]})
+    sent = operations.put_curation("a b", rules, "", 7)
+    assert (sent.path, sent.headers, sent.again) == ("/v1/indexes/a%20b/curation", {"if-match": '"7"'}, True)
+    assert sent.body == {"rules": {"synonyms": [{"from": ["mi"], "to": ["heart attack"]}]}, "note": ""}
+    assert not operations.put_curation("a", {}, "", "*").again
 
 
 SAFE, UNSAFE = operations.get_index("a"), operations.add("a", [], None)
