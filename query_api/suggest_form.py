@@ -2,13 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.typed import MOST_TYPED
 
 
 class SuggestAddress(BaseModel):
     """The parameters of GET suggest."""
+
+    model_config = ConfigDict(extra="forbid")
 
     q: str = Field(
         "", description=f"what was typed, {MOST_TYPED} characters at most; a space ends a word; none: frequent queries"

@@ -13,7 +13,7 @@ _MEMORY, _ROCCHIO = Memory(), Rocchio()
 class Context(BaseModel):
     """Earlier turns of a conversation, whose words count for what the query leaves out."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     turns: list[str] = Field(min_length=1, description="what the user said before, the oldest first")
     share: float = Field(_MEMORY.share, ge=0, le=1, description="how much a word of the last turn counts")
@@ -24,7 +24,7 @@ class Context(BaseModel):
 class Feedback(BaseModel):
     """A second round with what the best documents of a first one hold (Rocchio)."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     documents: int = Field(DOCUMENTS, ge=0, description="of the first round; 0: only `like` and `unlike` feed back")
     choose_by: Literal["sparse", "lexical", "hybrid"] = Field(
@@ -39,6 +39,6 @@ class Feedback(BaseModel):
 class Example(BaseModel):
     """A text that no document holds."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     text: str

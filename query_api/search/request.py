@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from query_api.search.feedback_request import Context, Example, Feedback
 from query_api.search.rerank_form import Rerank
@@ -18,7 +18,7 @@ ReturnedField = Annotated[str, Field(pattern=r"^(title|text|metadata(\.[A-Za-z][
 class FusionWeights(BaseModel):
     """Shares of the two lists in hybrid search; only their ratio matters."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     sparse: float = Field(DEFAULT_WEIGHTS["sparse"], ge=0, le=1e6)
     lexical: float = Field(DEFAULT_WEIGHTS["lexical"], ge=0, le=1e6)
@@ -33,7 +33,7 @@ class FusionWeights(BaseModel):
 class FusionMethod(BaseModel):
     """How lists are brought to one scale. `k` is for `rrf` alone: the larger, the less the first places stand out."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     method: Method
     k: int | None = Field(None, ge=1, le=10_000, description=f"{DEFAULT_K} unless given")
@@ -51,7 +51,7 @@ class TwoPhaseSearch(BaseModel):
     What is left out is the service's default.
     """
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     threshold: float | None = Field(None, gt=0, le=1, description="heavy: at least this share of the heaviest weight")
     window: int | None = Field(None, ge=1, description="never fewer than the hits that are asked for")
@@ -60,7 +60,7 @@ class TwoPhaseSearch(BaseModel):
 class PassageForm(BaseModel):
     """What is told of a passage beside its text and place."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     fragment: bool = Field(False, description="the text fragment of a link to it")
 
@@ -68,7 +68,7 @@ class PassageForm(BaseModel):
 class Highlight(BaseModel):
     """How the words that matched are shown."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     characters: int | None = Field(
         None, ge=20, le=10_000, description="shorten the passage to an excerpt of at most so many; null: mark all of it"
@@ -86,20 +86,23 @@ class SearchRequest(BaseModel):
         examples=["make a temporary folder"],
     )
     mode: Mode = Field("hybrid", description="meaning (sparse), keywords (lexical), or both fused (hybrid)")
-    size: int = Field(10, ge=1, description="hits to return")
-    offset: int = Field(0, ge=0, description="hits to pass over; a few pages only, and what is written moves them")
+    size: StrictInt = Field(10, ge=1, description="hits to return")
+    offset: StrictInt = Field(
+        0, ge=0, description="hits to pass over; a few pages only, and what is written moves them"
+    )
     cursor: str | None = Field(
         None,
         description="pages that stand still while documents are written: `*` for the first one, then the `cursor` of "
         "the page before; all but `size`, `passage`, `explain` and `fields` must stay as they were",
     )
     weights: FusionWeights = Field(default_factory=FusionWeights, description="hybrid only")
-    candidates: int = Field(100, ge=1, description="hybrid only: length of each list before they are fused")
+    candidates: StrictInt = Field(100, ge=1, description="hybrid only: length of each list before they are fused")
     fusion: Method | FusionMethod = Field(DEFAULT_FUSION.method, description="hybrid only: how lists are scaled")
     prune: float | None = Field(
         None,
         ge=0,
         lt=1,
+        strict=True,
         allow_inf_nan=False,
         description="query pieces below this share of the heaviest weight are left out; 0: none, null: the default",
     )
@@ -108,7 +111,7 @@ class SearchRequest(BaseModel):
     feedback: Feedback | None = Field(None, description="not for lexical")
     like: list[str | Example] = Field(default=[], description="more like these: ids of documents, or texts")
     unlike: list[str | Example] = Field(default=[], description="not like those; their documents are not found")
-    include_liked: bool = Field(False, description="whether liked documents may be found again")
+    include_liked: StrictBool = Field(False, description="whether liked documents may be found again")
     score_by: ScoreBy | None = Field(
         None, description="sparse scores: of the merged vector or of the best window; null: what the index is made for"
     )
@@ -117,9 +120,11 @@ class SearchRequest(BaseModel):
         False, description="say which words of the title and of the passage matched, and what matched beside them"
     )
     rerank: Rerank | None = Field(None, description="order the best documents by a second opinion")
-    explain: bool = Field(False, description="say which pieces matched and what each contributed")
-    curation: bool = Field(True, description="apply the index's synonyms, pinned and hidden results, terms, boosts")
-    did_you_mean: bool = Field(
+    explain: StrictBool = Field(False, description="say which pieces matched and what each contributed")
+    curation: StrictBool = Field(
+        True, description="apply the index's synonyms, pinned and hidden results, terms, boosts"
+    )
+    did_you_mean: StrictBool = Field(
         True, description="where the keyword list is empty: name words of the index that may have been meant"
     )
     learn: bool = Field(

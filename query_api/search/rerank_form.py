@@ -12,7 +12,7 @@ Reranker = Literal["dense", "cross-encoder", "listwise"]
 class DenseFeedback(BaseModel):
     """The best documents after reranking move the query's dense vector towards them, and all are scored again."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     documents: int = Field(1, ge=1, le=20, description="documents that are taken as relevant")
     weight: float = Field(0.3, gt=0, le=1, description="share of their mean in the new query vector")
@@ -21,7 +21,7 @@ class DenseFeedback(BaseModel):
 class Rerank(BaseModel):
     """A second opinion on the best documents of the list. Where it does not come in time, the list stays as it is."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: Reranker = Field("dense", description="dense: the vectors of the index; others: what the model process has")
     top: int = Field(100, ge=1, description="documents that are scored, from the first")

@@ -13,7 +13,7 @@ Among = Literal["matches", "candidates"]
 class Facet(BaseModel):
     """What to count of one field: its values, ranges that you name, or stretches of the calendar."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     terms: int | None = Field(None, ge=1, description="keyword, number, boolean: so many of the most frequent values")
     ranges: RangesJson | None = Field(None, description="number, date: how many have a value in each range")
@@ -33,7 +33,7 @@ class Facet(BaseModel):
 class SortKey(BaseModel):
     """What to sort by. Of several values the least counts in ascending order, the greatest in descending order."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     field: str = Field(description="a declared keyword, number, date or boolean, or `_score`", examples=["year"])
     order: Literal["asc", "desc"] | None = Field(None, description="ascending, but of `_score` descending")

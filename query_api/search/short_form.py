@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from query_api.search.request import Mode, SearchRequest
 from services.calendar_units import UNITS
@@ -15,6 +15,8 @@ DEFAULT_TERMS = 10
 
 class SearchAddress(BaseModel):
     """The parameters of GET search."""
+
+    model_config = ConfigDict(extra="forbid")
 
     q: str = Field("", description="the words of the user; may be empty beside `filter`, `sort` or `facet`")
     mode: Mode = "hybrid"
@@ -47,8 +49,10 @@ def read_short(filter_json: str | None, sort: Iterable[str], facets: Iterable[st
             raise InvalidInput("bad_filter", f"filter: this is not JSON ({error}).", where="filter") from None
     if keys := [_key(text) for text in sort]:
         members["sort"] = keys
-    if counted := dict(_facet(text) for text in facets):
-        members["facets"] = counted
+    if counted := [_facet(text) for text in facets]:
+        members["facets"] = dict(counted)
+        if len(members["facets"]) < len(counted):
+            raise InvalidInput("bad_facet", "facet: a field is named twice, and each is counted in one way.")
     return members
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from query_api.search.facet_counts import Tally, shown_counts, tally
 from query_api.search.facets import Counted, checked_facets
@@ -145,6 +146,14 @@ def test_addresses() -> None:
         facets={"genre": {"terms": 10}, "printed": {"dates": "month"}, "year": {"terms": 5}},
     )
     assert SearchAddress().request() == SearchRequest()
+
+
+def test_an_address_is_taken_whole_or_refused() -> None:
+    with pytest.raises(InvalidInput, match="named twice") as caught:
+        SearchAddress(facet=["printed:month", "genre", "printed:year"]).request()
+    assert caught.value.code == "bad_facet"
+    with pytest.raises(ValidationError, match="mod"):
+        SearchAddress.model_validate({"q": "sea", "mod": "sparse"})
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=30))
