@@ -57,7 +57,7 @@ def checked_text(text: str, settings: Settings, what: str = "query") -> None:
     if len(text) > settings.max_query_characters:
         raise InvalidInput(
             f"{what}_too_long",
-            f"A {what} may have {settings.max_query_characters:,} characters; this has {len(text):,}.",
+            f"The {what} has {len(text):,} characters; it may have {settings.max_query_characters:,}.",
         )
 
 
