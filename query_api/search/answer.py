@@ -175,6 +175,7 @@ class CurationApplied(BaseModel):
 
     version: int = Field(description="of the rules; 0 for rules that are not stored")
     applied: list[AppliedRule]
+    hidden: int | None = Field(None, description="documents that rules keep out of this answer, found or not")
     skipped: list[SkippedRule] | None = None
 
 

@@ -119,4 +119,6 @@ class Curated:
     def shown(self) -> dict[str, Any]:
         """What an answer says of the rules."""
         said: dict[str, Any] = {"version": self.matched.version, "applied": self.matched.applied}
+        if self.matched.hidden:
+            said["hidden"] = len(self.matched.hidden)
         return said | {"skipped": self.matched.skipped} if self.matched.skipped else said

@@ -14,6 +14,7 @@ import { changes, renderRanking, renderSort } from "./ranking.js";
 import { asks, bodyOfOne } from "./request.js";
 import { renderRequests } from "./requestpanel.js";
 import { renderAnswers } from "./results.js";
+import { rulesRemark } from "./rules.js";
 import { answer, nextPage, requestsOf } from "./searching.js";
 
 const SLOW_MS = 150;
@@ -89,7 +90,7 @@ function showIdle() {
 function showAnswers(requests, answers) {
   for (const hit of answers.flatMap(({ hits }) => hits)) if (hit.title) titles.set(hit.id, hit.title);
   const found = answers.some(({ hits }) => hits.length > 0);
-  const side = { requests, remarks: answers.flatMap(remarks), facets: answers[0] };
+  const side = { requests, remarks: [...answers.flatMap(remarks), ...rulesRemark(answers)], facets: answers[0] };
   if (!found) {
     const body = known()?.total === 0 ? howToLoad(view.index) : nothingFound(view, (part) => show({ ...view, ...part }));
     put({ ...side, said: view.query ? `Nothing found for “${view.query}”.` : "Nothing found.", body });

@@ -84,6 +84,7 @@ function beside(highlight, most) {
 
 function chips(hit, title) {
   const list = [];
+  if (hit.pinned) list.push(h("li", { class: "chip pinned", title: "A rule of the index put it at this place" }, "pinned"));
   if (hit.state && hit.state !== "encoded") {
     list.push(h("li", { class: `chip state state-${hit.state}`, title: STATES[hit.state] }, hit.state));
   }

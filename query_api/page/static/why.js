@@ -74,7 +74,7 @@ function bar(entry, strongest) {
     "li",
     { class: entry.expansion ? "expansion" : "", data: { piece: entry.piece } },
     h("span", { class: "piece" }, entry.piece, entry.expansion && h("span", { class: "quiet" }, " (expansion)"), rule && h("span", { class: "quiet" }, ` (${rule})`)),
-    h("span", { class: "bar", part: Math.max(0, entry.contribution / strongest), "aria-hidden": "true" }),
+    h("span", { class: "bar", part: entry.contribution / strongest, "aria-hidden": "true" }),
     h("span", { class: "product" }, factors && h("span", {}, factors), h("b", {}, weight(entry.contribution))),
   );
 }

@@ -322,6 +322,7 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(api: httpx.Client,
     assert signs["curation"] == {
         "version": 0,
         "applied": [{"kind": "results", "rule": 0, "matched": "signs"}],
+        "hidden": 1,
     }
     assert empty["error"]["code"] == "empty_query"
     assert api.get(PATH).json()["version"] == 1
