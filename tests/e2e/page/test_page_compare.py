@@ -104,14 +104,14 @@ def test_the_other_list_is_a_click_away(visit) -> None:
 def test_on_a_phone_nothing_is_wider_than_the_phone(
     seeded: str, open_page: Callable[..., object], view: str, scheme: str
 ) -> None:
-    page = open_page(seeded, width=360, height=740, scheme=scheme).go(view)
+    page = open_page(seeded, width=320, height=740, scheme=scheme).go(view)
     expect(page.locator(".welcome, .hit").first).to_be_visible()
     for button in page.locator("[data-act=why]").all()[:2]:
         button.click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
     box = page.get_by_role("searchbox").bounding_box()
     assert box is not None
-    assert box["width"] > 150
+    assert box["width"] > 130
 
 
 CONTRAST = """() => {

@@ -330,17 +330,17 @@ def test_the_keyboard_reaches_the_filters_and_keeps_its_place(visit) -> None:
 
 
 def test_on_a_phone_the_panels_fold_out_and_fit(seeded: str, open_page) -> None:
-    page = open_page(seeded, width=360, height=740, scheme="dark").go(ALL)
+    page = open_page(seeded, width=320, height=740, scheme="dark").go(ALL)
     ids(page)
     filters = page.get_by_role("region", name="Filters")
     expect(filters).to_be_hidden()
     for name in ("Ranking", "Filters", "Pieces and time", "Request"):
         page.get_by_role("button", name=name).click()
     expect(filters).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
     page.locator(".hit h3 a").first.click()
     expect(page.get_by_role("dialog").locator(".whole")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 VALUES = [
