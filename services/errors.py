@@ -23,6 +23,14 @@ class SparsewellError(Exception):
     def __str__(self) -> str:
         return f"{self.detail} [{self.code}]"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is pickled with its `args`, which are not what this one is made of; pools of processes pickle.
+        return _again, (type(self), self.code, self.detail, self.extra)
+
+
+def _again(kind: type[SparsewellError], code: str, detail: str, extra: dict[str, Any]) -> SparsewellError:
+    return kind(code, detail, **extra)
+
 
 class InvalidInput(SparsewellError):
     """The request can never succeed as it is."""

@@ -1,0 +1,16 @@
+"""Errors reach whoever waits for them, in this process or another."""
+
+import copy
+import pickle
+
+from services.errors import NotFound
+
+
+def test_an_error_goes_through_a_pool_of_processes() -> None:
+    error = NotFound("index_not_found", "There is no index 'books'.", index="books")
+    for again in (
+        pickle.loads(pickle.dumps(error)),  # noqa: S301 (its own)
+        copy.copy(error),
+    ):
+        assert isinstance(again, NotFound)
+        assert (str(again), again.extra) == (str(error), {"index": "books"})
