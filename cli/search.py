@@ -21,7 +21,7 @@ _FORM = {
 
 
 def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    index: Annotated[str, typer.Option("--index", "-i", help="index to search")],
+    index: Annotated[list[str], typer.Option("--index", "-i", help="index to search; several are searched as one")],
     query: Annotated[str, typer.Argument(help="words; may be left out beside --like, --filter, --sort, --facet")] = "",
     mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
     size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
@@ -37,7 +37,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
     api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
 ) -> None:
-    """Search an index and show the best passages."""
+    """Search one index, or several as one, and show the best passages."""
     body: dict[str, Any] = {"query": query, "mode": mode, "size": size, "explain": explain}
     asked = {
         "rerank": {} if rerank else None,
@@ -71,8 +71,8 @@ def _selection(filter_json: str | None, sort: list[str], facets: list[str]) -> d
         raise InvalidInput(error.code, f"--{error.detail}") from None
 
 
-def ask(api_url: str | None, index: str, body: dict[str, Any]) -> dict[str, Any]:
-    """One POST to the search endpoint. Raises SparsewellError with the API's own code and words."""
+def ask(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[str, Any]:
+    """One POST to the search of an index, or of several. Raises SparsewellError with the API's own code and words."""
     import httpx
 
     from cli.api_answers import api_address, away, connect, index_path
@@ -80,7 +80,9 @@ def ask(api_url: str | None, index: str, body: dict[str, Any]) -> dict[str, Any]
     from services.web.answers import read_answer, utf8
 
     base = api_address(Settings.read(), api_url)
-    path = index_path(index)
+    paths = [index_path(index) for index in indexes]
+    path = paths[0] if len(paths) == 1 else "/v1"
+    body = body if len(paths) == 1 else body | {"indexes": indexes}
     for name in ("query", "mode"):
         utf8(body[name], f"The {name}")
     for text in (*body.get("like", ()), *body.get("unlike", ()), *body.get("context", {}).get("turns", ())):
@@ -103,6 +105,8 @@ def show(answer: dict[str, Any], console: "Console") -> None:
     for rank, hit in enumerate(answer["hits"], 1):
         scores = "  ".join(f"{name} {score:.2f}" for name, score in hit["scores"].items())
         head = Text.assemble((f"{rank:>3}  ", "dim"), (hit.get("title") or hit["id"], "bold"))
+        if "index" in hit:
+            head.append(f"  {hit['index']}", "cyan")
         if hit["score"] is not None:
             head.append(f"  {hit['score']:.3f}  ({scores})", "dim")
         console.print(head)

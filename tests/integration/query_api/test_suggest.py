@@ -123,7 +123,7 @@ def test_the_command_shows_a_suggestion_a_line(api: httpx.Client, capsys: pytest
     assert capsys.readouterr().out.splitlines() == ["Machinations of the Board  secret", "Machine learning  learning"]
     suggest("books", "zzz", 2, True, None, False, str(api.base_url))
     assert capsys.readouterr().out == "Nothing completes that.\n"
-    search("books", "experimnt", "lexical", api_url=str(api.base_url))
+    search(["books"], "experimnt", "lexical", api_url=str(api.base_url))
     assert capsys.readouterr().out.splitlines()[:2] == ["Nothing matches.", "Did you mean: experiment"]
 
 

@@ -91,6 +91,13 @@ def test_search_quotes_the_index_and_takes_no_proxy(asked: tuple[str, list[str]]
     assert paths == ["/v1/indexes/a%2F..%2Fb%3Fc/search"]
 
 
+def test_several_indexes_are_searched_as_one(asked: tuple[str, list[str]]) -> None:
+    address, paths = asked
+    done = run("search", "words", "-i", "books", "-i", "films", "--api", address)
+    assert "[index_not_found]" in done.stderr
+    assert paths == ["/v1/search"]
+
+
 def test_a_client_looks_for_no_proxy() -> None:
     with connect("http://127.0.0.1:1", 1) as client:
         assert not client.trust_env
