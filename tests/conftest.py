@@ -7,6 +7,7 @@ says what is missing. OPENSEARCH_URL, when set, is used instead of a node of our
 import itertools
 import os
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,8 +34,26 @@ from services.settings import Settings
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("untimed")
 
+# A shell that runs us in the background leaves us deaf to SIGINT, and so were the children that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tracing doubles the time of a test. Coverage is that of the folders whose tests are to reach every line; the others
+# ask whether the whole holds together.
+TRACED = ("unit", "integration")
+
+# Made once: reading the certificates takes longer than the requests of most tests, all of them over plain HTTP.
+TLS = httpx.create_ssl_context()
+
 # Celery's queues have fixed names, so tests that share a Redis get a database each.
 REDIS_DATABASES = 4096
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] not in TRACED:
+            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +104,7 @@ def index_prefix(opensearch_url: str) -> Iterator[str]:
 
 def delete_indexes(opensearch_url: str, prefix: str) -> None:
     """Deletes the indexes of a prefix by their full names, as a node that forbids wildcards demands."""
-    with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False, verify=TLS) as client:
         listed = client.get("/_cat/indices", params={"format": "json", "expand_wildcards": "all"}).raise_for_status()
         for row in listed.json():
             if row["index"].startswith(prefix):
@@ -140,7 +159,7 @@ def api_url(settings: Settings) -> Iterator[str]:
 @pytest.fixture
 def api(api_url: str) -> Iterator[httpx.Client]:
     """A client of the live API."""
-    with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=api_url, timeout=30, trust_env=False, verify=TLS) as client:
         yield client
 
 

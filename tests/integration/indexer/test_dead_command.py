@@ -80,25 +80,24 @@ def test_list_and_retry(run: Run, journal: Journal, search: SyncSearch) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (["list", "nowhere"], "index_not_found"),
-        (["list", "Not a name"], "invalid_index_name"),
-        (["list", b"\xff"], "not_utf8"),
-        (["retry", "papers"], "ids_or_all"),
-        (["retry", "papers", "a", "--all"], "ids_or_all"),
-        (["retry", "papers", b"\xff"], "not_utf8"),
-        (["retry", "nowhere", "--all"], "index_not_found"),
-    ],
-)
-def test_what_cannot_be_is_one_line_with_a_code(
-    run: Run, journal: Journal, arguments: list[str | bytes], code: str
-) -> None:
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"[{code}]" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+CANNOT_BE = [
+    (["list", "nowhere"], "index_not_found"),
+    (["list", "Not a name"], "invalid_index_name"),
+    (["list", b"\xff"], "not_utf8"),
+    (["retry", "papers"], "ids_or_all"),
+    (["retry", "papers", "a", "--all"], "ids_or_all"),
+    (["retry", "papers", b"\xff"], "not_utf8"),
+    (["retry", "nowhere", "--all"], "index_not_found"),
+]
+
+
+def test_what_cannot_be_is_one_line_with_a_code(run: Run, journal: Journal, subtests: pytest.Subtests) -> None:
+    for arguments, code in CANNOT_BE:
+        with subtests.test(arguments=arguments, code=code):
+            done = run(*arguments)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"[{code}]" in done.stderr
+            assert len(done.stderr.splitlines()) == 1
 
 
 def test_without_an_api(run: Run, journal: Journal) -> None:

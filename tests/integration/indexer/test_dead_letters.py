@@ -149,34 +149,36 @@ def test_a_list_stays_whole_while_others_die_and_are_retried(
     assert sorted(one["id"] for one in first["dead"] + rest["dead"]) == [f"d{n}" for n in range(6)]
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"cursor": "x"}, {"cursor": ""}, {"cursor": "bnVsbA"}, {"cursor": "WzEsMl0"}, {"cursor": "WzEsImEiLC0xXQ"},
-        {"cursor": "W3RydWUsImEiLDFd"}, {"cursor": "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAsImEiLDFd"}, {"cursor": "\u00e9"},
-        {"size": 0}, {"size": 101}, {"size": "x"},
-    ],
-)  # fmt: skip
-def test_pages_that_cannot_be(api: httpx.Client, journal: Journal, parameters: dict[str, Any]) -> None:
-    response = api.get("/v1/indexes/papers/dead", params=parameters)
-    assert response.status_code == 422
-    assert response.json()["code"] == ("bad_cursor" if "cursor" in parameters else "invalid_request")
+NO_PAGES: list[dict[str, Any]] = [
+    {"cursor": "x"}, {"cursor": ""}, {"cursor": "bnVsbA"}, {"cursor": "WzEsMl0"}, {"cursor": "WzEsImEiLC0xXQ"},
+    {"cursor": "W3RydWUsImEiLDFd"}, {"cursor": "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAsImEiLDFd"}, {"cursor": "\u00e9"},
+    {"size": 0}, {"size": 101}, {"size": "x"},
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"", b"[]", b"{", b"{}", b'{"all": false}', b'{"ids": []}', b'{"ids": ["a"], "all": true}', b'{"ids": "a"}',
-        b'{"ids": [1]}', b'{"ids": ["a"], "cursor": "x"}', b'{"all": true, "more": 1}', b'{"all": "perhaps"}',
-        b'{"ids": ["\\ud800"]}', b'{"ids": ["a\xff"]}', b'{"all": true, "cursor": "x"}',
-        json.dumps({"ids": ["a"] * 1001}).encode(),
-    ],
-)  # fmt: skip
-def test_retries_that_cannot_be(api: httpx.Client, journal: Journal, body: bytes) -> None:
-    path = "/v1/indexes/papers/dead/retry"
-    response = api.post(path, content=body, headers={"content-type": "application/json"})
-    assert response.status_code == 422, response.text
-    assert response.json()["code"] in {"invalid_request", "invalid_json", "bad_cursor"}
+def test_pages_that_cannot_be(api: httpx.Client, journal: Journal, subtests: pytest.Subtests) -> None:
+    for parameters in NO_PAGES:
+        with subtests.test(parameters=parameters):
+            response = api.get("/v1/indexes/papers/dead", params=parameters)
+            assert response.status_code == 422
+            assert response.json()["code"] == ("bad_cursor" if "cursor" in parameters else "invalid_request")
+
+
+NO_RETRIES = [
+    b"", b"[]", b"{", b"{}", b'{"all": false}', b'{"ids": []}', b'{"ids": ["a"], "all": true}', b'{"ids": "a"}',
+    b'{"ids": [1]}', b'{"ids": ["a"], "cursor": "x"}', b'{"all": true, "more": 1}', b'{"all": "perhaps"}',
+    b'{"ids": ["\\ud800"]}', b'{"ids": ["a\xff"]}', b'{"all": true, "cursor": "x"}',
+    json.dumps({"ids": ["a"] * 1001}).encode(),
+]  # fmt: skip
+
+
+def test_retries_that_cannot_be(api: httpx.Client, journal: Journal, subtests: pytest.Subtests) -> None:
+    for body in NO_RETRIES:
+        with subtests.test(body=body):
+            path = "/v1/indexes/papers/dead/retry"
+            response = api.post(path, content=body, headers={"content-type": "application/json"})
+            assert response.status_code == 422, response.text
+            assert response.json()["code"] in {"invalid_request", "invalid_json", "bad_cursor"}
 
 
 def test_indexes_and_ids_that_are_not_there(api: httpx.Client, journal: Journal) -> None:

@@ -205,25 +205,26 @@ def test_a_load_waits_for_an_api_that_comes_back(
     assert output.splitlines() == ["100 accepted, 0 rejected"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (("missing.jsonl", "-i", "papers"), "unreadable_file"),
-        (("a.jsonl", "-i", "nowhere"), "index_not_found"),
-        (("a.jsonl", "-i", "No Name", "--create"), "invalid_index_name"),
-        (("a.jsonl", "-i", "papers", "--field", "a=number"), "bad_field"),
-        (("a.jsonl", "-i", "papers", "--api", "nonsense"), "bad_address"),
-        (("a.jsonl", "-i", "papers", "--api", "http://127.0.0.1:9", "--patience", "0"), "api_unavailable"),
-    ],
-)
+CANNOT_BE_LOADED = [
+    (("missing.jsonl", "-i", "papers"), "unreadable_file"),
+    (("a.jsonl", "-i", "nowhere"), "index_not_found"),
+    (("a.jsonl", "-i", "No Name", "--create"), "invalid_index_name"),
+    (("a.jsonl", "-i", "papers", "--field", "a=number"), "bad_field"),
+    (("a.jsonl", "-i", "papers", "--api", "nonsense"), "bad_address"),
+    (("a.jsonl", "-i", "papers", "--api", "http://127.0.0.1:9", "--patience", "0"), "api_unavailable"),
+]
+
+
 def test_what_cannot_be_loaded_says_why(
-    load: Command, api: httpx.Client, tmp_path: Path, arguments: tuple[str, ...], code: str
+    load: Command, api: httpx.Client, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     write(tmp_path / "a.jsonl", 1)
-    done = load(tmp_path / arguments[0], *arguments[1:])
-    assert done.returncode == 1
-    assert f"[{code}]" in done.stderr
-    assert "Traceback" not in done.stderr
+    for arguments, code in CANNOT_BE_LOADED:
+        with subtests.test(arguments=arguments, code=code):
+            done = load(tmp_path / arguments[0], *arguments[1:])
+            assert done.returncode == 1
+            assert f"[{code}]" in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("client", ["celery", "redis"])

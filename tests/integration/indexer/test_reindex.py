@@ -290,28 +290,29 @@ def test_an_api_without_the_query_table_keeps_the_old_generation(
     assert generation(notes) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (("reindex", "nothing-there"), "index_not_found"),
-        (("reindex", "Bad Name"), "invalid_index_name"),
-        (("reindex", "notes", "--encoder", "no-such"), "unknown_encoder"),
-        (("reindex", "notes", "--window", "600"), "bad_window"),
-        (("reindex", "notes", "--window", "20", "--overlap", "19"), "bad_change"),
-        (("reindex", "notes", "--language", "klingon"), "bad_change"),
-        (("reindex", "notes", "--field", "year=colour"), "bad_field"),
-        (("reindex", "notes", "--judgements", "/nowhere"), "collection_not_found"),
-        (("reindex", "notes", "--gate-modes", "dense"), "bad_mode"),
-        (("generations", "rollback", "notes"), "no_reindex"),
-        (("generations", "drop", "notes"), "no_reindex"),
-        (("generations", "abort", "notes"), "no_reindex"),
-    ],
-)
+CANNOT_BE_DONE = [
+    (("reindex", "nothing-there"), "index_not_found"),
+    (("reindex", "Bad Name"), "invalid_index_name"),
+    (("reindex", "notes", "--encoder", "no-such"), "unknown_encoder"),
+    (("reindex", "notes", "--window", "600"), "bad_window"),
+    (("reindex", "notes", "--window", "20", "--overlap", "19"), "bad_change"),
+    (("reindex", "notes", "--language", "klingon"), "bad_change"),
+    (("reindex", "notes", "--field", "year=colour"), "bad_field"),
+    (("reindex", "notes", "--judgements", "/nowhere"), "collection_not_found"),
+    (("reindex", "notes", "--gate-modes", "dense"), "bad_mode"),
+    (("generations", "rollback", "notes"), "no_reindex"),
+    (("generations", "drop", "notes"), "no_reindex"),
+    (("generations", "abort", "notes"), "no_reindex"),
+]
+
+
 def test_what_cannot_be_done_is_said_in_a_line(
-    api: httpx.Client, command: Callable[..., str], arguments: tuple[str, ...], code: str
+    api: httpx.Client, command: Callable[..., str], subtests: pytest.Subtests
 ) -> None:
     api.put("/v1/indexes/notes", json={"fields": {"year": "number"}}).raise_for_status()
-    assert f"[{code}]" in command(*arguments, status=1)
+    for arguments, code in CANNOT_BE_DONE:
+        with subtests.test(arguments=arguments, code=code):
+            assert f"[{code}]" in command(*arguments, status=1)
 
 
 def test_documents_that_do_not_fit_the_new_fields_stop_the_swap(

@@ -333,24 +333,23 @@ def test_a_dry_run_shows_what_would_change_and_writes_nothing(api: httpx.Client,
     assert (bare.json()["version"], bare.json()["changed"]) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("body", "headers", "status", "code"),
-    [
-        ({"rules": {"synonyms": [{"words": ["a"]}]}}, {}, 422, "invalid_request"),
-        ({"rules": {"unknown": []}}, {}, 422, "invalid_request"),
-        ({"rules": {}, "note": "x" * 501}, {}, 422, "invalid_request"),
-        ({"rules": {"terms": [{"term": "ꙮ", "weight": 1}]}}, {}, 422, "bad_curation"),
-        ({"rules": HEART}, {"if-match": "soon"}, 422, "bad_if_match"),
-        ({"rules": HEART}, {"if-match": '"9"'}, 409, "stale_curation"),
-    ],
-)
-def test_bad_rules_are_refused(
-    api: httpx.Client, body: dict[str, Any], headers: dict[str, str], status: int, code: str
-) -> None:
+BAD_RULES: list[tuple[dict[str, Any], dict[str, str], int, str]] = [
+    ({"rules": {"synonyms": [{"words": ["a"]}]}}, {}, 422, "invalid_request"),
+    ({"rules": {"unknown": []}}, {}, 422, "invalid_request"),
+    ({"rules": {}, "note": "x" * 501}, {}, 422, "invalid_request"),
+    ({"rules": {"terms": [{"term": "ꙮ", "weight": 1}]}}, {}, 422, "bad_curation"),
+    ({"rules": HEART}, {"if-match": "soon"}, 422, "bad_if_match"),
+    ({"rules": HEART}, {"if-match": '"9"'}, 409, "stale_curation"),
+]
+
+
+def test_bad_rules_are_refused(api: httpx.Client, subtests: pytest.Subtests) -> None:
     api.put("/v1/indexes/docs")
-    refused = api.put(PATH, json=body, headers=headers)
-    assert (refused.status_code, refused.json()["code"]) == (status, code)
-    assert api.get(PATH).json()["version"] == 0
+    for body, headers, status, code in BAD_RULES:
+        with subtests.test(body=body, headers=headers, status=status, code=code):
+            refused = api.put(PATH, json=body, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
+            assert api.get(PATH).json()["version"] == 0
 
 
 def test_bodies_that_are_no_rules(api: httpx.Client) -> None:

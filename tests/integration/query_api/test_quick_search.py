@@ -1,6 +1,7 @@
 """The short way of POST /search and the framework's way give the same answers and the same refusals."""
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -27,44 +28,46 @@ def both(api: httpx.Client, index: str, body: bytes) -> list[httpx.Response]:
     return [api.post(path, content=body, headers=headers) for headers in (QUICK, USUAL)]
 
 
-@pytest.mark.parametrize(
-    "request_body",
-    [
-        {"query": "temporary folders"},
-        {"query": "pause a program", "mode": "lexical", "explain": True, "size": 1},
-        {"query": "pause", "mode": "sparse", "passage": False},
-        {"query": "folder", "fields": ["text"], "weights": {"sparse": 1, "lexical": 2}, "candidates": 5},
-    ],
-)
-def test_the_same_hits(api: httpx.Client, index: str, request_body: dict[str, object]) -> None:
-    quick, usual = both(api, index, json.dumps(request_body).encode())
-    assert quick.status_code == usual.status_code == 200
-    assert quick.headers["content-type"] == usual.headers["content-type"]
-    answers = [response.json() for response in (quick, usual)]
-    for answer in answers:
-        assert answer.pop("timings_ms")["total"] > 0
-    assert answers[0] == answers[1]
-    assert answers[0]["hits"] or request_body.get("mode") == "sparse"
+FOUND: list[dict[str, Any]] = [
+    {"query": "temporary folders"},
+    {"query": "pause a program", "mode": "lexical", "explain": True, "size": 1},
+    {"query": "pause", "mode": "sparse", "passage": False},
+    {"query": "folder", "fields": ["text"], "weights": {"sparse": 1, "lexical": 2}, "candidates": 5},
+]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        (b'{"query": "x", "mode": "none"}', 422, "invalid_request"),
-        (b'{"query": "x", "size": 0}', 422, "invalid_request"),
-        (b'{"query": "x", "more": 1}', 422, "invalid_request"),
-        (b'{"query": " "}', 422, "empty_query"),
-        (b'{"query": "x", "size": 100000}', 422, "size_too_large"),
-        (b'{"query"', 422, "invalid_json"),
-        (b'{"query": "\xff"}', 422, "invalid_json"),
-        (b"", 422, "invalid_request"),
-    ],
-)
-def test_the_same_refusals(api: httpx.Client, index: str, body: bytes, status: int, code: str) -> None:
-    quick, usual = both(api, index, body)
-    assert (quick.status_code, quick.json()["code"]) == (status, code)
-    assert quick.headers["content-type"] == "application/problem+json"
-    assert quick.json() == usual.json()
+def test_the_same_hits(api: httpx.Client, index: str, subtests: pytest.Subtests) -> None:
+    for request_body in FOUND:
+        with subtests.test(request_body=request_body):
+            quick, usual = both(api, index, json.dumps(request_body).encode())
+            assert quick.status_code == usual.status_code == 200
+            assert quick.headers["content-type"] == usual.headers["content-type"]
+            answers = [response.json() for response in (quick, usual)]
+            for answer in answers:
+                assert answer.pop("timings_ms")["total"] > 0
+            assert answers[0] == answers[1]
+            assert answers[0]["hits"] or request_body.get("mode") == "sparse"
+
+
+REFUSED = [
+    (b'{"query": "x", "mode": "none"}', 422, "invalid_request"),
+    (b'{"query": "x", "size": 0}', 422, "invalid_request"),
+    (b'{"query": "x", "more": 1}', 422, "invalid_request"),
+    (b'{"query": " "}', 422, "empty_query"),
+    (b'{"query": "x", "size": 100000}', 422, "size_too_large"),
+    (b'{"query"', 422, "invalid_json"),
+    (b'{"query": "\xff"}', 422, "invalid_json"),
+    (b"", 422, "invalid_request"),
+]
+
+
+def test_the_same_refusals(api: httpx.Client, index: str, subtests: pytest.Subtests) -> None:
+    for body, status, code in REFUSED:
+        with subtests.test(body=body, status=status, code=code):
+            quick, usual = both(api, index, body)
+            assert (quick.status_code, quick.json()["code"]) == (status, code)
+            assert quick.headers["content-type"] == "application/problem+json"
+            assert quick.json() == usual.json()
 
 
 def test_an_index_that_is_not_there(api: httpx.Client) -> None:

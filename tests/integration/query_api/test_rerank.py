@@ -190,23 +190,24 @@ def test_without_a_model_process_the_answer_comes_as_it_is(notes: httpx.Client) 
     assert "Not reranked: model_" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"top": 0},
-        {"weight": 1.1},
-        {"weight": "x"},
-        {"model": "gpt"},
-        {"more": 1},
-        {"feedback": {"documents": 0}},
-        {"feedback": {"weight": 0}},
-        {"model": "cross-encoder", "feedback": {}},
-        "dense",
-    ],
-)
-def test_what_is_no_rerank(api: httpx.Client, bad: Any) -> None:
-    answer = api.post("/v1/indexes/notes/search", json={"query": "x", "rerank": bad})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+NO_RERANKS: list[Any] = [
+    {"top": 0},
+    {"weight": 1.1},
+    {"weight": "x"},
+    {"model": "gpt"},
+    {"more": 1},
+    {"feedback": {"documents": 0}},
+    {"feedback": {"weight": 0}},
+    {"model": "cross-encoder", "feedback": {}},
+    "dense",
+]
+
+
+def test_what_is_no_rerank(api: httpx.Client, subtests: pytest.Subtests) -> None:
+    for bad in NO_RERANKS:
+        with subtests.test(bad=bad):
+            answer = api.post("/v1/indexes/notes/search", json={"query": "x", "rerank": bad})
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
 def test_limits_and_indexes_without_vectors(api: httpx.Client) -> None:
