@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from query_api.parts import Parts
 from query_api.search.across_form import AcrossRequest
-from query_api.search.across_kinds import checked_kinds
+from query_api.search.across_kinds import checked_kinds, mixed_fields
 from query_api.search.across_lists import alike, put_together
 from query_api.search.across_sorted import sorted_together
 from query_api.search.asked import Asked
@@ -108,6 +108,7 @@ async def _search(
     for asked in each:
         if asked.curated is not None:
             asked.curated.unplace("several_indexes")
+            asked.curated.unboost(mixed_fields(each), "several_indexes")
             await read_own_terms(asked, asked.curated)
     checked_kinds(each)
     if not request.is_ranked_here and len(same := alike(each, request.mode, request.size)) == 1:

@@ -25,6 +25,19 @@ def checked_kinds(each: Sequence[Asked]) -> None:
                     )
 
 
+def mixed_fields(each: Sequence[Asked]) -> set[str]:
+    """Fields that indexes declare as different types. A search over a snapshot asks every index, and one whose dates
+    are asked for a number would refuse all of it; so what a rule of one index says of such a field is left out.
+    """
+    kinds: dict[str, FieldType] = {}
+    mixed = set()
+    for asked in each:
+        for field, kind in asked.generation.spec.fields.items():
+            if kinds.setdefault(field, kind) != kind:
+                mixed.add(field)
+    return mixed
+
+
 def _sorted_by(asked: Asked) -> dict[str, FieldType]:
     return {by.field: by.kind for by in asked.selection.sort if by.kind is not None}
 

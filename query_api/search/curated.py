@@ -80,6 +80,14 @@ class Curated:
             self.matched.skip("results", pin.rule, one, reason)
         self.matched.pins.clear()
 
+    def unboost(self, fields: Collection[str], reason: str) -> None:
+        """Leaves out the boosts that ask about one of these fields."""
+        for one in self.boosts:
+            if one.fields & set(fields):
+                self.matched.applied.remove({"kind": BOOST, "rule": one.rule, "matched": one.name})
+                self.matched.skip(BOOST, one.rule, one.name, reason)
+        self.boosts = [one for one in self.boosts if not one.fields & set(fields)]
+
     def miss(self, pinned: str) -> None:
         """Notes a pinned document that is not there, or not among what the request asks for."""
         self.matched.skip("results", self.matched.pins[pinned].rule, pinned, "not_found")

@@ -21,13 +21,14 @@ _SHOWN = 80
 class Factor(NamedTuple):
     """Rule `rule` of the boosts, fitted to a generation: documents that match `clause` have `factor` times their score.
 
-    `name` is for explanations.
+    `name` is for explanations, `fields` are those that it asks about.
     """
 
     rule: int
     name: str
     factor: float
     clause: Clause
+    fields: frozenset[str]
 
     @property
     def mark(self) -> str:
@@ -55,7 +56,8 @@ def factors(rules: Rules, fields: Mapping[str, FieldType], limits: FilterLimits)
         except InvalidInput:
             yield number
         else:
-            yield Factor(number, filter_name(boost.filter), boost.factor, clause(tree))
+            fields_of = frozenset(one.field for one in conditions(tree))
+            yield Factor(number, filter_name(boost.filter), boost.factor, clause(tree), fields_of)
 
 
 def boosted(search: dict[str, Any], boosts: Sequence[Factor], *, named: bool) -> dict[str, Any]:

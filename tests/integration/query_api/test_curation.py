@@ -11,9 +11,9 @@ import pytest
 from benchmarks.filled_index import encode, fill
 from models.registry import load_encoder
 from services.documents import Document
-from services.index_spec import Names
+from services.index_spec import IndexSpec, Names
 from services.opensearch.client import SyncSearch
-from services.opensearch.generations import read_generation, resolve_call
+from services.opensearch.generations import create_call, read_generation, resolve_call, swap_call
 from services.settings import Settings
 
 PATH = "/v1/indexes/docs/curation"
@@ -482,6 +482,24 @@ def test_boosts_hold_in_a_search_of_several_indexes_and_for_what_is_pinned(
         adds_up(pinned)
 
 
+def test_a_boost_by_a_field_that_another_index_declares_otherwise_is_left_out(
+    api: httpx.Client, index: str, settings: Settings
+) -> None:
+    """On every page alike: in a snapshot each index is asked, and a date that is asked for a number refuses."""
+    for name, kind, year in (("numbers", "number", 3), ("dates", "date", "2024-01-01")):
+        api.put(f"/v1/indexes/{name}", json={"fields": {"year": kind}}).raise_for_status()
+        fill_index(settings, [Document(f"{name}{n}", "signs " * n, "", {"year": year}) for n in (1, 2)], name)
+    boosts = [{"filter": {"field": "year", "range": {"gte": 2}}, "factor": 2}]
+    api.put("/v1/indexes/numbers/curation", json={"rules": {"boosts": boosts}}).raise_for_status()
+    for cursor in (None, "*"):
+        asked = {"indexes": ["numbers", "dates"], "query": "signs", "cursor": cursor, "mode": "lexical"}
+        answer = api.post("/v1/search", json=asked).raise_for_status().json()
+        scores = {hit["id"]: hit["score"] for hit in answer["hits"]}
+        assert scores["numbers1"] == scores["dates1"]
+        skipped = {"kind": "boost", "rule": 0, "what": 'year range {"gte":2}', "reason": "several_indexes"}
+        assert answer["curation"]["numbers"] == {"version": 1, "applied": [], "skipped": [skipped]}
+
+
 def test_words_of_the_title_count_more(api: httpx.Client, settings: Settings) -> None:
     api.put("/v1/indexes/docs")
     documents = [
@@ -536,3 +554,32 @@ def test_boosts_are_held_against_the_index_and_tried_before_they_are_stored(api:
     assert tried["queries"][0]["curation"]["applied"][0]["kind"] == "boost"
     assert api.post(f"{PATH}/dry-run", json=body | {"rules": {"boosts": [unknown]}}).status_code == 422
     assert api.get(PATH).json()["version"] == 0
+
+
+def test_what_another_generation_lacks_is_skipped_and_said(api: httpx.Client, index: str, settings: Settings) -> None:
+    """After a reindex that drops a field, or a rollback to a generation of an earlier release: searches go on."""
+    put(api, BOOST | {"fields": {"title": 3}})
+    names = Names(settings.index_prefix)
+    with closing(SyncSearch(settings)) as client:
+        now = read_generation(client.send(resolve_call(names, "docs")), "docs")
+        other = now.model_copy(
+            update={"number": 2, "physical": names.physical("docs", 2), "spec": IndexSpec(), "titles": False}
+        )
+        client.send(create_call(other, settings, []))
+        fill(client, settings, other, encode(load_encoder("standin"), [Document("garden", TEXTS["garden"], "roses")]))
+        client.send(swap_call(now, other))
+    dry = api.post(f"{PATH}/dry-run", json={"rules": {}, "queries": ["roses"]})  # looks the index up anew
+    assert dry.json()["queries"][0]["after"] == ["garden"]
+    answer = search(api, "roses", explain=True)
+    adds_up(answer)
+    assert answer["curation"] == {
+        "version": 1,
+        "applied": [],
+        "skipped": [
+            {"kind": "boost", "rule": 0, "what": 'initial any_of ["g","o"]', "reason": "unfit"},
+            {"kind": "field", "rule": 0, "what": "title", "reason": "unfit"},
+        ],
+    }
+    refused = put(api, {"fields": {"title": 2}}, 1)
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_curation")
+    assert "sparsewell reindex docs" in refused.json()["detail"]

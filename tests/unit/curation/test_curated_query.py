@@ -156,7 +156,7 @@ def test_boosts_multiply_both_phases_and_what_does_not_fit_is_told() -> None:
 
 @given(st.floats(0.01, 100), st.lists(st.floats(0.1, 10), max_size=4), st.sets(st.integers(0, 3)))
 def test_the_shares_of_boosts_make_up_the_score(score: float, given_factors: list[float], has: set[int]) -> None:
-    boosts = [Factor(n, str(n), factor, {}) for n, factor in enumerate(given_factors)]
+    boosts = [Factor(n, str(n), factor, {}, frozenset()) for n, factor in enumerate(given_factors)]
     shares = list(boost_shares(score, boosts, [f"boost {n}" for n in has]))
     assert [name for name, _ in shares] == [str(n) for n in range(len(boosts)) if n in has]
     product = score
