@@ -127,7 +127,7 @@ class SearchRequest(BaseModel):
     did_you_mean: StrictBool = Field(
         True, description="where the keyword list is empty: name words of the index that may have been meant"
     )
-    learn: bool = Field(
+    learn: StrictBool = Field(
         True,
         description="count the query, where the service learns which are frequent; false for one that is half typed",
     )

@@ -109,6 +109,13 @@ export function search(index, body, signal) {
   });
 }
 
+/** What completes what was typed, of the documents that pass a filter (null: of all). */
+export function suggest(index, typed, filter, signal) {
+  const parameters = new URLSearchParams({ q: typed });
+  if (filter) parameters.set("filter", JSON.stringify(filter));
+  return request(`${at(index)}/suggest?${parameters}`, { signal });
+}
+
 /** One stored document, whole. */
 export function getDocument(index, id) {
   return request(`${at(index)}/documents/${encodeURIComponent(id)}`);

@@ -3,13 +3,15 @@
 import { PAGE_SIZE, readAddress, remember, writeAddress } from "./address.js";
 import { inspectIndex, listIndexes, Problem } from "./api.js";
 import { renderAsked } from "./asked.js";
+import { complete } from "./completing.js";
 import { h } from "./dom.js";
 import { documentView } from "./document.js";
+import { filterOf } from "./filters.js";
 import { renderFacets, replaceControls } from "./facets.js";
 import { listenToControls, openPanel } from "./controls.js";
 import { fullest, offer, renderStates } from "./indexbar.js";
 import { renderInsight } from "./insight.js";
-import { howToLoad, nothingFound, problemNotice, remarks, welcome } from "./notices.js";
+import { didYouMean, howToLoad, nothingFound, problemNotice, remarks, welcome } from "./notices.js";
 import { changes, renderRanking, renderSort } from "./ranking.js";
 import { asks, bodyOfOne } from "./request.js";
 import { renderRequests } from "./requestpanel.js";
@@ -35,21 +37,26 @@ const showDocument = documentView(element("document"), () => show({ ...view, doc
 
 const known = () => (index?.name === view.index ? index : null);
 const fields = () => known()?.fields ?? {};
-const change = (part) => show({ ...view, query: box.value, size: PAGE_SIZE, ...part });
+const change = (part) => show({ ...view, query: box.value, size: PAGE_SIZE, ...part }, { learn: false });
+const ask = (query) => {
+  box.value = query;
+  form.requestSubmit();
+};
 
 // ---- from a view to the page
 
-async function show(next, { draft = false, push = true, again = false } = {}) {
+/** `learn`: somebody asks this now, which a service that learns frequent queries counts; half-typed words do not count. */
+async function show(next, { draft = false, push = true, again = false, learn = !draft } = {}) {
   view = next;
   if (push) remember(view, { draft });
   if (names === null) return start();
   const search = writeAddress({ ...view, document: null });
   fillControls();
-  if (again || shown !== search) await showSearch(search);
+  if (again || shown !== search) await showSearch(search, learn);
   if (view === next) await showDocument(view, documentBody());
 }
 
-async function showSearch(search) {
+async function showSearch(search, learn) {
   shown = search;
   running?.abort();
   const mine = new AbortController();
@@ -61,7 +68,7 @@ async function showSearch(search) {
     if (known() === null) await inspect(view.index);
     if (running !== mine) return;
     fillControls();
-    const requests = requestsOf(asks(view) ? view : { ...view, mode: "hybrid", size: 1 }, fields());
+    const requests = requestsOf(asks(view) ? view : { ...view, mode: "hybrid", size: 1 }, fields(), learn);
     if (!asks(view)) showIdle();
     // Nothing is asked: what could be chosen among is still worth counting.
     if (!view.index || (!asks(view) && !(requests[0].body.facets && known()?.total > 0))) return;
@@ -90,7 +97,11 @@ function showIdle() {
 function showAnswers(requests, answers) {
   for (const hit of answers.flatMap(({ hits }) => hits)) if (hit.title) titles.set(hit.id, hit.title);
   const found = answers.some(({ hits }) => hits.length > 0);
-  const side = { requests, remarks: [...answers.flatMap(remarks), ...rulesRemark(answers)], facets: answers[0] };
+  const side = {
+    requests,
+    remarks: [...didYouMean(answers, ask), ...answers.flatMap(remarks), ...rulesRemark(answers)],
+    facets: answers[0],
+  };
   if (!found) {
     const body = known()?.total === 0 ? howToLoad(view.index) : nothingFound(view, (part) => show({ ...view, ...part }));
     put({ ...side, said: view.query ? `Nothing found for “${view.query}”.` : "Nothing found.", body });
@@ -120,7 +131,7 @@ async function more(size, body, latest, append) {
       if (error.code !== "cursor_expired") return showProblem(error);
     }
   }
-  await show({ ...view, size });
+  await show({ ...view, size }, { learn: false });
   if (view.size === size) results.querySelectorAll(".hit")[from]?.focus({ preventScroll: true });
 }
 
@@ -151,7 +162,7 @@ function fillFilters(latest) {
 }
 
 function fillControls() {
-  if (box.value !== view.query) box.value = view.query;
+  if (box.dataset.ahead === undefined && box.value !== view.query) box.value = view.query;
   form.elements.mode.value = view.mode;
   if (view.index && select.value !== view.index) select.value = view.index;
   showIndexState();
@@ -224,6 +235,8 @@ listenToControls({
   change,
   toFilters: () => openPanel("filters") && (filters.querySelector("[data-key]")?.focus(), true),
 });
-window.addEventListener("popstate", () => show({ ...readAddress(), index: readAddress().index || view.index }, { push: false }));
+window.addEventListener("popstate", () => show({ ...readAddress(), index: readAddress().index || view.index }, { push: false, learn: false }));
+complete(box, element("suggestions"), { where: () => ({ index: view.index, filter: filterOf(view.filters, fields()) }), onChoice: ask });
 setInterval(followStates, STATE_POLL_MS);
+if (box.value !== "" && view.query === "") box.dispatchEvent(new Event("input")); // somebody was faster than this page
 start();

@@ -15,12 +15,17 @@ export function listenToControls({ view, show, change, toFilters }) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     clearTimeout(typing);
+    delete box.dataset.ahead;
     show({ ...view(), query: box.value, size: PAGE_SIZE }, { again: true });
   });
   box.addEventListener("input", (event) => {
     clearTimeout(typing);
+    box.dataset.ahead = "of the view"; // an answer to an earlier query must not take letters away
     if (event.isComposing) return;
-    typing = setTimeout(() => show({ ...view(), query: box.value, size: PAGE_SIZE }, { draft: true }), TYPING_PAUSE_MS);
+    typing = setTimeout(() => {
+      delete box.dataset.ahead;
+      show({ ...view(), query: box.value, size: PAGE_SIZE }, { draft: true });
+    }, TYPING_PAUSE_MS);
   });
   form.addEventListener("change", ({ target }) => {
     if (target.name === "mode") change({ mode: target.value });

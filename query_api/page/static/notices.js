@@ -68,6 +68,14 @@ export function nothingFound(view, onView) {
   );
 }
 
+/** Words that may have been meant by a query that no document has a word of; `onQuery` takes the query in those words. */
+export function didYouMean(answers, onQuery) {
+  const meant = answers.find((answer) => answer.did_you_mean)?.did_you_mean;
+  if (!meant) return [];
+  const button = h("button", { type: "button", class: "example", data: { act: "meant" }, on: { click: () => onQuery(meant.query) } }, meant.query);
+  return [h("p", { class: "remark" }, "Did you mean ", button, "?")];
+}
+
 /** What a search could not do although it answered, as sentences. */
 export function remarks(answer) {
   const { rerank, feedback } = answer;

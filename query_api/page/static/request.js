@@ -48,7 +48,7 @@ export function bodyOf(view, fields, { mode, size, characters }) {
 /** The body that finds one document as the view does, to mark in it what matched. */
 export function bodyOfOne(body, id) {
   const { facets, sort, rerank, like, unlike, cursor, ...rest } = body;
-  return { ...rest, size: 1, filter: { field: "_id", is: id }, highlight: true };
+  return { ...rest, size: 1, filter: { field: "_id", is: id }, highlight: true, learn: false };
 }
 
 function facetsOf(fields) {

@@ -13,13 +13,13 @@ const PHONE = window.matchMedia("(width < 40rem)");
 const API_MODES = { hybrid: ["hybrid"], sparse: ["sparse"], keyword: ["lexical"], compare: ["lexical", "sparse"] };
 const LABELS = { hybrid: "", sparse: "Sparse", lexical: "Keyword" };
 
-/** The requests that a view stands for: [{label, mode, body}]. */
-export function requestsOf(view, fields) {
+/** The requests that a view stands for: [{label, mode, body}]. `learn`: somebody asks this, and it counts once. */
+export function requestsOf(view, fields, learn = true) {
   const side = view.mode === "compare";
   const characters = side || PHONE.matches ? EXCERPT.narrow : EXCERPT.wide;
   const size = side ? Math.min(view.size, MOST_SIDE_BY_SIDE) : Math.min(view.size, CHUNK);
-  return API_MODES[view.mode].map((mode) => {
-    const body = bodyOf(view, fields, { mode, size, characters });
+  return API_MODES[view.mode].map((mode, at) => {
+    const body = { ...bodyOf(view, fields, { mode, size, characters }), ...(!(learn && at === 0) && { learn: false }) };
     // More than a first look: pages of one snapshot, so that none of them moves while the next is fetched.
     return { label: side ? LABELS[mode] : "", mode, body: !side && view.size > PAGE_SIZE ? { ...body, cursor: "*" } : body };
   });

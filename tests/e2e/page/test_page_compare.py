@@ -63,7 +63,7 @@ def test_the_keyboard_reaches_everything(visit) -> None:
     left, right = ids(page, 0), ids(page, 1)
     page.locator("body").click(position={"x": 5, "y": 5})
     page.keyboard.press("/")
-    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Query")).to_be_focused()
     page.keyboard.press("ArrowDown")
     focused = page.locator(".hit:focus")
     expect(focused).to_have_attribute("data-id", left[0])
@@ -84,9 +84,9 @@ def test_the_keyboard_reaches_everything(visit) -> None:
     page.keyboard.press("ArrowLeft")
     expect(column(page, 0).locator(".hit:focus")).to_have_attribute("data-id", shared)
     page.keyboard.press("Escape")
-    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Query")).to_be_focused()
     page.keyboard.type("a/b")  # in the box the slash is a slash
-    assert page.get_by_role("searchbox").input_value() == "a/b"
+    assert page.get_by_role("combobox", name="Query").input_value() == "a/b"
 
 
 def test_the_other_list_is_a_click_away(visit) -> None:
@@ -109,7 +109,7 @@ def test_on_a_phone_nothing_is_wider_than_the_phone(
     for button in page.locator("[data-act=why]").all()[:2]:
         button.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
-    box = page.get_by_role("searchbox").bounding_box()
+    box = page.get_by_role("combobox", name="Query").bounding_box()
     assert box is not None
     assert box["width"] > 130
 

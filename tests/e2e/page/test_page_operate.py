@@ -246,7 +246,7 @@ def test_without_an_index_and_from_the_search_page(ward: Ward, api_url: str, ope
     page.wait_for_url("**/operate?index=papers")
     expect(page.locator(".letter")).to_have_count(3)
     page.get_by_role("link", name="Search").click()
-    expect(page.get_by_role("searchbox")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Query")).to_be_visible()
     page.get_by_role("link", name="Operate").click()
     expect(page.locator(".letter")).to_have_count(3)
     for index in ("papers", "well"):

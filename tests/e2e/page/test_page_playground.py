@@ -326,7 +326,7 @@ def test_the_keyboard_reaches_the_filters_and_keeps_its_place(visit) -> None:
     expect(page.get_by_role("button", name="Remove genre sea")).to_be_visible()
     expect(first).to_be_focused()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Query")).to_be_focused()
 
 
 def test_on_a_phone_the_panels_fold_out_and_fit(seeded: str, open_page) -> None:
