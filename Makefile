@@ -53,7 +53,7 @@ types: .venv/.dev ## Check the types
 	@echo "Types:"
 	$(BIN)/mypy
 
-pytest: .venv/.dev servers test-programs ## Run every test on real services, with coverage
+pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
 	@echo "Tests, on an OpenSearch and a Redis of their own:"
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
 
