@@ -29,7 +29,8 @@ async def dry_run(
                 before = await search(parts, index, request)
                 after = await search(parts, index, request, proposed=proposed)
             except InvalidInput as error:
-                return {"query": query, "changed": False, "error": {"code": error.code, "detail": error.detail}}
+                said = query.encode(errors="replace").decode()  # (half of a surrogate pair has no place in an answer)
+                return {"query": said, "changed": False, "error": {"code": error.code, "detail": error.detail}}
         old, new = ([hit["id"] for hit in answer["hits"]] for answer in (before, after))
         found = difference(old, new)
         return {

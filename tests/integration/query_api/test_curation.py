@@ -17,6 +17,7 @@ from services.opensearch.generations import create_call, read_generation, resolv
 from services.settings import Settings
 
 PATH = "/v1/indexes/docs/curation"
+JSON = {"content-type": "application/json"}
 TEXTS = {
     "attack": "Signs of a heart attack and what to do.",
     "infarct": "Myocardial infarction: signs and treatment.",
@@ -366,6 +367,8 @@ def test_bodies_that_are_no_rules(api: httpx.Client) -> None:
     assert (many.status_code, many.json()["code"]) == (422, "invalid_request")
     size = api.post(f"{PATH}/dry-run", json={"rules": {}, "queries": ["x"], "size": 1000})
     assert size.json()["queries"][0]["error"]["code"] == "size_too_large"
+    half = api.post(f"{PATH}/dry-run", content=b'{"rules": {}, "queries": ["a \\ud800 b"]}', headers=JSON)
+    assert half.json()["queries"][0]["error"]["code"] == "bad_query"
     for method, path in (("GET", ""), ("GET", "/versions"), ("PUT", ""), ("POST", "/dry-run")):
         body = {"rules": {}, "queries": ["x"]} if method == "POST" else {"rules": {}}
         nowhere = api.request(method, f"/v1/indexes/nowhere/curation{path}", json=None if method == "GET" else body)
