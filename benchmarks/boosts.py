@@ -3,12 +3,13 @@
     python -m benchmarks.boosts --json benchmarks/results/boosts.json
 
 One client, ten hits, each query to every index in turn, through the real API process. `over plain` are ratios of
-percentiles.
+percentiles. Documents beyond those that were encoded repeat them (benchmarks.large_index).
 """
 
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import product
 from typing import Any
 
 import httpx
@@ -16,12 +17,14 @@ import orjson
 import uvloop
 
 from benchmarks.filled_index import Encoded, create, fill
+from benchmarks.large_index import repeated
 from benchmarks.loopback import KeptConnection
 from benchmarks.record import command_line, run
-from benchmarks.segments import merge_to_one
+from benchmarks.segments import merge_to_one, settle
 from benchmarks.service import node_settings, opensearch_version, running
-from benchmarks.stdlib_index import SPEC, encoded_stdlib, everyday_questions
+from benchmarks.stdlib_index import encoded_stdlib, everyday_questions
 from benchmarks.timing import ratios, spread, take_turns
+from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearch
 from services.settings import Settings
 
@@ -42,14 +45,17 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-async def compare(settings: Settings, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
+SPEC = IndexSpec.model_validate({"fields": {"kind": "keyword", "module": "keyword", "part": "keyword"}})
+
+
+async def compare(settings: Settings, size: int, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
     """Milliseconds of each index, and their ratios to the one without rules."""
     async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
 
         def side(index: str) -> Any:
             async def ask(query: str) -> None:
                 body = orjson.dumps({"query": query, "mode": mode})
-                await connection.send("POST", f"/v1/indexes/{index}/search", body)
+                await connection.send("POST", f"/v1/indexes/{index}-{size}/search", body)
 
             return ask
 
@@ -58,29 +64,34 @@ async def compare(settings: Settings, mode: str, queries: Sequence[str], rounds:
     return {name: {"ms": values, "over plain": ratios(values, spreads["plain"])} for name, values in spreads.items()}
 
 
-def _fill(settings: Settings, encoded: Sequence[Encoded]) -> None:
+def _fill(settings: Settings, encoded: Sequence[Encoded], size: int) -> None:
     """An index for each of the rules."""
     with closing(SyncSearch(settings)) as search:
         for name in RULES:
-            generation = create(search, settings, name, SPEC)
-            fill(search, settings, generation, encoded)
+            generation = create(search, settings, f"{name}-{size}", SPEC)
+            fill(search, settings, generation, repeated(encoded, size))
+            settle(search, generation)
             merge_to_one(search, generation)
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by mode."""
+    """The table by size of the index and mode."""
     queries = everyday_questions()
+    sizes = [int(size) for size in given.sizes.split(",")]
     rows: dict[str, Any] = {}
     with node_settings() as settings:
-        _fill(settings, encoded_stdlib(settings, given.documents))
+        encoded = encoded_stdlib(settings, given.documents)
+        for size in sizes:
+            _fill(settings, encoded, size)
         with running(settings, "api"), httpx.Client(base_url=f"http://{settings.api_host}:{settings.api_port}") as api:
-            for name, rules in RULES.items():
-                api.put(f"/v1/indexes/{name}/curation", json={"rules": rules}).raise_for_status()
-            for mode in ("sparse", "lexical", "hybrid"):
-                uvloop.run(compare(settings, mode, queries, 2))
-                rows[mode] = row = uvloop.run(compare(settings, mode, queries, given.rounds))
+            for size, (name, rules) in product(sizes, RULES.items()):
+                api.put(f"/v1/indexes/{name}-{size}/curation", json={"rules": rules}).raise_for_status()
+            for size, mode in product(sizes, ("sparse", "lexical", "hybrid")):
+                uvloop.run(compare(settings, size, mode, queries, 2))
+                row = uvloop.run(compare(settings, size, mode, queries, given.rounds))
+                rows[f"{size} documents, {mode}"] = row
                 shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
-                print(f"{mode:>8}, ms p50: {shown}", flush=True)
+                print(f"{size:>6} documents, {mode:>8}, ms p50: {shown}", flush=True)
         version = opensearch_version(settings)
     return {"opensearch": version, "queries": len(queries), "cases": rows}
 
@@ -88,7 +99,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = command_line("boosts", __doc__)
-    parser.add_argument("--documents", type=int, default=8000)
+    parser.add_argument("--documents", type=int, default=2000, help="documents that are encoded")
+    parser.add_argument("--sizes", default="5000,60000", help="documents of the indexes, separated by commas")
     parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each index")
     run("boosts", parser, measure, arguments)
 

@@ -46,7 +46,7 @@ def repeated(real: Sequence[Encoded], count: int, seed: int = 1) -> Iterator[Enc
             order.shuffle(places)
         document, windows = real[places[at]]
         name = f"{document.id}-{turn}" if turn else document.id
-        yield replace(document, id=name, metadata={"part": str(number % PARTS)}), windows
+        yield replace(document, id=name, metadata={**document.metadata, "part": str(number % PARTS)}), windows
 
 
 def real_name(name: str) -> str:
