@@ -93,7 +93,7 @@ class SearchRequest(BaseModel):
     cursor: str | None = Field(
         None,
         description="pages that stand still while documents are written: `*` for the first one, then the `cursor` of "
-        "the page before; all but `size`, `passage`, `explain` and `fields` must stay as they were",
+        "the page before; all but `size`, `passage`, `highlight`, `explain` and `fields` must stay as they were",
     )
     weights: FusionWeights = Field(default_factory=FusionWeights, description="hybrid only")
     candidates: StrictInt = Field(100, ge=1, description="hybrid only: length of each list before they are fused")
