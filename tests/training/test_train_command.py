@@ -55,7 +55,7 @@ def _lines(members: object) -> str:
 def test_a_run_that_is_killed_goes_on_and_ends_in_an_encoder(toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = write_recipe(
         tmp_path / "recipe.toml",
-        toy_recipe(*toy, steps=400, evaluate_every=50, teachers=[{"kind": "bm25"}], distillation_scale=1.0),
+        toy_recipe(*toy, steps=200, evaluate_every=50, teachers=[{"kind": "bm25"}], distillation_scale=1.0),
     )
     out = tmp_path / "toy-encoder"
     with subprocess.Popen(command("sparse", recipe, "--out", out), cwd=ROOT, stderr=subprocess.PIPE) as process:
@@ -66,10 +66,10 @@ def test_a_run_that_is_killed_goes_on_and_ends_in_an_encoder(toy: tuple[Path, Pa
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
     reached = max(entry["step"] for entry in read_curve(out))
-    assert 0 < reached < 400
+    assert 0 < reached < 200
     found = run("sparse", recipe, "--out", out)
     assert found.returncode == 0, found.stderr
-    assert [entry["step"] for entry in read_curve(out)] == list(range(0, 401, 50))
+    assert [entry["step"] for entry in read_curve(out)] == list(range(0, 201, 50))
     directory = out / "toy-encoder"
     encoder, table = load_encoder(str(directory)), QueryTable.load(directory)
     assert encoder.manifest.name == "toy-encoder"
