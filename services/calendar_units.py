@@ -42,6 +42,21 @@ def shown(moment: int, unit: Unit) -> str | None:
     return f"{written}T{rest // HOUR:02}:00Z" if unit == "hour" else written
 
 
+def written(moment: int, unit: Unit) -> dict[str, str]:
+    """The stretch that a moment lies in, as the range of a filter that finds its dates and no others.
+
+    What an offset moved out of the years 1 to 9999, which dates are written with, is one stretch at either end.
+    """
+    first, after = stretch(moment, unit)
+    begin, end = shown(first, unit), shown(after, unit)
+    if begin is None:
+        return {"lt": date.min.isoformat()} if first < 0 else {"gt": date.max.isoformat()}
+    if end is None:
+        # (a week goes on in the year 10000)
+        return {"gte": begin} if unit == "week" else {"gte": begin, "lte": date.max.isoformat()}
+    return {"gte": begin, "lt": end}
+
+
 def _month(months: int, cycle: int) -> int:
     """The first moment of a month, counted from the year 0 of a cycle."""
     year, month = divmod(months, 12)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from query_api.search.facets import Counted
-from services.calendar_units import shown, stretch
+from services.calendar_units import stretch, written
 from services.errors import InvalidInput
 from services.filters.tree import Within
 from services.opensearch.field_values import Values
@@ -134,12 +134,13 @@ def _of_dates(facet: Counted, counts: Mapping[int, int], most: int) -> dict[str,
             f"facets.{facet.field}: there are {len(counts):,} {unit}s and {most:,} may be shown; take a longer unit or "
             "a filter with a range.",
         )
-    buckets = []
+    buckets: list[dict[str, Any]] = []
     for begun in sorted(counts):
-        first, after = stretch(begun, unit)
-        ends = {"gte": shown(first, unit), "lt": shown(after, unit)}
-        written = {name: end for name, end in ends.items() if end is not None}
-        buckets.append({"range": written, "count": counts[begun]})
+        within = written(begun, unit)
+        if buckets and buckets[-1]["range"] == within:
+            buckets[-1]["count"] += counts[begun]
+        else:
+            buckets.append({"range": within, "count": counts[begun]})
     return {"buckets": buckets, "other": 0, "exact": True}
 
 

@@ -1,12 +1,13 @@
 """Dates as milliseconds, and stretches of the calendar."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.calendar_units import UNITS, Unit, shown, stretch
+from services.calendar_units import UNITS, Unit, shown, stretch, written
 from services.documents import is_date
 from services.moments import DAY, span
 
@@ -71,6 +72,33 @@ def test_stretches_are_shown_as_dates(unit: Unit, first: str, after: str) -> Non
     begun, ended = stretch(span("2024-02-29T13:14:15Z")[0], unit)
     assert (shown(begun, unit), shown(ended, unit)) == (first, after)
     assert is_date(first)
+
+
+def bounds(within: dict[str, str]) -> tuple[float, float]:
+    """First and last moment of a range as a filter reads it."""
+    low = span(within["gte"])[0] if "gte" in within else span(within["gt"])[1] + 1 if "gt" in within else -math.inf
+    high = span(within["lt"])[0] - 1 if "lt" in within else span(within["lte"])[1] if "lte" in within else math.inf
+    return low, high
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_each_moment_is_in_one_written_stretch(unit: Unit) -> None:
+    """At the ends of the calendar too, where an offset moves a date out of the years that can be written."""
+    dates = ["0001-01-01T00:00+18:00", "0001-01-01T09:00+18:00", "0001-01-01", "0001-01-01T00:59", "2024-02-29"]
+    dates += [
+        "9999-12-26T12:00",
+        "9999-12-31T22:59",
+        "9999-12-31T23:59Z",
+        "9999-12-31T12:00-18:00",
+        "9999-12-31T23:59-18:00",
+    ]
+    moments = [span(one)[0] for one in dates]
+    for moment in moments:
+        within = written(moment, unit)
+        low, high = bounds(within)
+        assert [one for one in moments if low <= one <= high] == [
+            one for one in moments if written(one, unit) == within
+        ]
 
 
 def test_beyond_the_calendar_nothing_is_shown() -> None:
