@@ -51,7 +51,9 @@ class Synonym(_Rule):
     words: tuple[Words, ...] = Field((), max_length=20, description="two-way: each one stands for all")
     from_: tuple[Words, ...] = Field((), alias="from", max_length=20, description="one-way: what is asked for")
     to: tuple[Words, ...] = Field((), max_length=20, description="one-way: what is searched for as well")
-    weight: float = Field(1.0, gt=0, le=10, description="of what is added, beside 1 for the user's own words")
+    weight: float = Field(
+        1.0, gt=0, le=10, strict=True, description="of what is added, beside 1 for the user's own words"
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Synonym":
@@ -67,7 +69,7 @@ class Pin(_Rule):
     """A document that is shown at a place."""
 
     id: DocumentId
-    position: int = Field(ge=1, le=100, description="1 is the first place")
+    position: int = Field(ge=1, le=100, strict=True, description="1 is the first place")
 
 
 class Results(_Rule):
@@ -101,10 +103,16 @@ class Term(_Rule):
 
     term: Words
     weight: float | None = Field(
-        None, ge=0, le=1000, description="of each of its pieces in the sparse list, on the scale of the query table"
+        None,
+        ge=0,
+        le=1000,
+        strict=True,
+        description="of each of its pieces in the sparse list, on the scale of the query table",
     )
-    factor: float = Field(1.0, ge=0, le=100, description="of its weight in both lists; 0 leaves it out")
-    phrase: bool = Field(False, description="keyword search finds it only as it stands, its words side by side")
+    factor: float = Field(1.0, ge=0, le=100, strict=True, description="of its weight in both lists; 0 leaves it out")
+    phrase: bool = Field(
+        False, strict=True, description="keyword search finds it only as it stands, its words side by side"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> "Term":
@@ -121,7 +129,9 @@ class Boost(_Rule):
     """Documents that count more, or less, than their words say: a factor of their score in each list."""
 
     filter: OneFilterJson = Field(description="which documents, by their declared metadata, as in a search")
-    factor: float = Field(ge=0.1, le=10, description="of several boosts of a document, their product counts")
+    factor: float = Field(
+        ge=0.1, le=10, strict=True, description="of several boosts of a document, their product counts"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> "Boost":
@@ -134,7 +144,11 @@ class Fields(_Rule):
     """What the words of a field count in keyword search, beside 1 for those of the text."""
 
     title: float = Field(
-        1.0, ge=1, le=10, description="as often as this the words of the title count; more than 1 adds BM25 of titles"
+        1.0,
+        ge=1,
+        le=10,
+        strict=True,
+        description="as often as this the words of the title count; more than 1 adds BM25 of titles",
     )
 
 
