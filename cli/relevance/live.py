@@ -122,7 +122,8 @@ class LiveIndex:
         """
         found = Asked()
         for number, (query, text) in enumerate(queries.items(), 1):
-            body = {"query": text, "mode": mode, "size": size, "passage": False, "fields": [], **(options or {})}
+            body = {"query": text, "mode": mode, "size": size, "passage": False, "fields": [], "learn": False}
+            body |= options or {}
             begun = time.perf_counter()
             try:
                 answer = self._send("POST", f"{self._path}/search", json=body)

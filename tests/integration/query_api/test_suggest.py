@@ -277,6 +277,25 @@ def test_hostile_input_is_answered(api: httpx.Client, q: str) -> None:
     assert answered(api, q)["suggestions"] == []
 
 
+def test_an_index_of_an_older_version_says_that_it_has_to_be_reindexed(
+    api: httpx.Client, opensearch_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"older{secrets.token_hex(4)}"
+    assert api.put(f"/v1/indexes/{name}", json={}).raise_for_status().json()["suggests"] is True
+    with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as node:
+        (physical, found), *_ = node.get(f"/*-{name}.g000001/_mapping").raise_for_status().json().items()
+        meta = found["mappings"]["_meta"]
+        del meta["sparsewell"]["suggests"]
+        node.put(f"/{physical}/_mapping", json={"_meta": meta}).raise_for_status()
+    path = f"/v1/indexes/{name}"
+    assert api.get(path).json()["suggests"] is False
+    answer = api.get(f"{path}/suggest", params={"q": "ma"}).raise_for_status().json()
+    assert (answer["titles"], answer["suggestions"]) == (False, [])
+    assert "did_you_mean" not in searched(api, "experimnt", f"{path}/search")
+    suggest(name, "ma", api_url=str(api.base_url))
+    assert "sparsewell reindex" in capsys.readouterr().out
+
+
 QUERIES = "/v1/indexes/asked/queries"
 
 
