@@ -14,18 +14,18 @@ from query_api.search.across_kinds import checked_kinds, mixed_fields
 from query_api.search.across_lists import alike, put_together
 from query_api.search.across_sorted import sorted_together
 from query_api.search.asked import Asked
-from query_api.search.bodies import needed_source
 from query_api.search.context import remember
 from query_api.search.engine import Engine
 from query_api.search.highlight import highlight
 from query_api.search.hits import pieces_of, shaped
 from query_api.search.limits import checked
-from query_api.search.lists import one_list, with_sources
+from query_api.search.lists import one_list
 from query_api.search.own_terms import read_own_terms
 from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.pipeline import in_time
 from query_api.search.query_vector import query_vector
+from query_api.search.reading import read_shown
 from query_api.search.rules import curated
 from query_api.search.selection import selection
 from query_api.search.spelling import did_you_mean
@@ -117,7 +117,7 @@ async def _search(
     else:
         apart = sorted_together if request.sort and not request.is_ranked_here else put_together
         found = await apart(each)
-        await with_sources(each[0], found, needed_source(request))
+        await read_shown(alike(each, "lexical", request.size), found)
     by_name = {asked.generation.physical: asked for asked in each}
     there = [(by_name[one.index], one, one.source) for one in found if one.source is not None]
     hits = [{"index": asked.generation.index} | shaped(asked, one, source) for asked, one, source in there]

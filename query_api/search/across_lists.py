@@ -9,7 +9,6 @@ import orjson
 from query_api.search.asked import Asked, Found
 from query_api.search.bodies import candidates_plan, depth_of, list_body, modes_of
 from query_api.search.counting import (
-    counted_candidates,
     counted_matches,
     groups,
     read_among_candidates,
@@ -68,10 +67,9 @@ async def put_together(each: Sequence[Asked]) -> list[Found]:
         ranked = sorted(scaled[modes[0]].items(), key=_by_score)
     ranked = ordered(ranked, asked.selection.sort, values[0])
     scores = {mode: one.scores for mode, one in lists[0].items()}
-    explanations = {key: why for one in searched for key, why in one.explanations.items()}
     boosts = {key: marks for one in searched for key, marks in one.boosts.items()}
     full = any(one.full for one in lists[0].values())
-    return shown(asked, ranked, Ranked(scores, scaled, explanations, full, boosts))
+    return shown(asked, ranked, Ranked(scores, scaled, full, boosts))
 
 
 def counting_matches(each: Sequence[Asked]) -> list[Plan]:
@@ -105,9 +103,8 @@ class _Wanted:
     filter: int
 
     def plan(self, depth: int) -> Plan:
-        if not self.filter:
-            return candidates_plan(self.asked, self.mode, depth)
-        return counted_candidates(self.asked, self.mode, depth, groups(self.asked.selection)[self.filter].clauses)
+        clauses = groups(self.asked.selection)[self.filter].clauses if self.filter else None
+        return candidates_plan(self.asked, self.mode, depth, clauses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,6 @@ class _Searched:
     weight: float
     scores: Scores
     values: Mapping[Key, Values]
-    explanations: Mapping[Key, Any]
     boosts: Mapping[Key, Sequence[str]]
 
 
@@ -150,7 +146,6 @@ def _read(one: _Wanted, hits: Sequence[Mapping[str, Any]]) -> _Searched:
         query_weight(one.asked),
         {key: float(hit["_score"]) for key, hit in keyed.items()},
         {key: read_values(hit, one.asked.selection.columns) for key, hit in keyed.items()},
-        {key: hit["_explanation"] for key, hit in keyed.items() if "_explanation" in hit},
         {key: hit["matched_queries"] for key, hit in keyed.items() if "matched_queries" in hit},
     )
 

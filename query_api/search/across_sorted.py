@@ -46,12 +46,7 @@ async def sorted_together(each: Sequence[Asked]) -> list[Found]:
 
     ranked = [(key, scaled.get(key, 0.0)) for key in sorted(found, key=tie)]
     values = {key: read_values(hit, columns) for key, hit in found.items()}
-    explanations = {key: hit["_explanation"] for key, hit in found.items() if "_explanation" in hit}
     boosts = {key: hit["matched_queries"] for key, hit in found.items() if "matched_queries" in hit}
     by_mode = {asked.mode: scores} if scored else {}
     full = any(len(hits) == depth for hits in lists)
-    return shown(
-        asked,
-        ordered(ranked, asked.selection.sort, values),
-        Ranked(by_mode, by_mode, explanations, full, boosts),
-    )
+    return shown(asked, ordered(ranked, asked.selection.sort, values), Ranked(by_mode, by_mode, full, boosts))

@@ -94,8 +94,8 @@ class Found:
     """A document that a list named. `scores` are its own in each list, none where documents are not scored but sorted;
     `source` is None for one that is gone.
 
-    `index` is the generation that it is of, where several are searched. `fusion`, `explanation` and `boosts` are for
-    those who ask why: share and scaled score of each list that was fused, the engine's own explanation of the keyword
+    `index` is the generation that it is of, where several are searched. `fusion`, `shares` and `boosts` are for those
+    who ask why: share and scaled score of each list that was fused, what each term (of a field) added to the keyword
     score, and the marks of the boosts that the document has.
     """
 
@@ -103,7 +103,7 @@ class Found:
     score: float
     scores: dict[str, float]
     source: Source | None = None
-    explanation: Mapping[str, Any] | None = field(default=None, repr=False)
+    shares: Mapping[tuple[str, str], float] = field(default_factory=dict)
     fusion: Mapping[str, tuple[float, float]] | None = None
     reranking: Mapping[str, tuple[float, float]] | None = None
     index: str = ""

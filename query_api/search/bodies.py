@@ -16,7 +16,7 @@ from services.opensearch.queries import (
     filtered,
     lexical_query,
     rescored,
-    rescored_by_window,
+    scored_anew,
     sparse_query,
 )
 
@@ -82,12 +82,12 @@ def list_body(
         by = phases(asked, size)
         search = body(filtered(sparse_query(by.head, asked.score_by), clauses, hidden), size, source, asked.timeout)
         if by.tail.ids and asked.score_by == "window":
-            search = rescored_by_window(search, asked.query, by.window)
+            search = scored_anew(search, sparse_query(asked.query, "window"), by.window)
         elif by.tail.ids:
             search = rescored(search, by.tail, by.window)
     else:
         search = body(filtered(words_query(asked, mode), clauses, hidden), size, source, asked.timeout)
-    return explained(asked, mode, boosted(asked, search))
+    return boosted(asked, search)
 
 
 def boosted(asked: Asked, search: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +96,10 @@ def boosted(asked: Asked, search: dict[str, Any]) -> dict[str, Any]:
 
 
 def explained(asked: Asked, mode: str, search: dict[str, Any]) -> dict[str, Any]:
-    """With the engine's explanation of keyword scores, where somebody asks why."""
-    if mode == "lexical" and (asked.request.explain or asked.request.highlight):
+    """With the engine's explanation of keyword scores, where somebody asks why: of hits that are shown, no candidates.
+    Explaining costs far more than scoring (docs/decisions/0170).
+    """
+    if mode == "lexical" and asked.request.asks_why:
         search["explain"] = True
     return search
 
@@ -109,9 +111,19 @@ def sorted_body(asked: Asked, mode: str, size: int, source: Sequence[str] | bool
     chosen, scored = asked.selection, is_scored(asked.request)
     query = filtered(words_query(asked, mode), chosen.clauses, left_out(asked))
     search = body(query, size, source, asked.timeout)
-    search = explained(asked, mode, boosted(asked, search) if scored else search)
-    search["sort"] = engine_sort(chosen.sort, scored=scored)
-    return search
+    search = boosted(asked, search) if scored else search
+    return search | {"sort": engine_sort(chosen.sort, scored=scored)}
+
+
+def explained_body(asked: Asked, wanted: Clause, size: int, source: Sequence[str]) -> dict[str, Any]:
+    """The body that reads so many `wanted` documents with the engine's explanation of their keyword scores.
+
+    They are found by id and the words only score them again, in one request with their sources: a filter beside the
+    words would be one condition more than OpenSearch takes (1,024 words are as many as it does), and a shard that has
+    none of the documents would not be asked for its statistics of the words.
+    """
+    search = body({"bool": {"filter": [wanted]}}, size, source, asked.timeout)
+    return explained(asked, "lexical", boosted(asked, scored_anew(search, keyword_query(asked), size)))
 
 
 def candidates_plan(asked: Asked, mode: str, size: int, clauses: Sequence[Clause] | None = None) -> Plan:

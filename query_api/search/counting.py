@@ -105,7 +105,7 @@ def counting(asked: Asked, *, at_hand: bool = False) -> list[Maker]:
     if asked.request.chosen_among == "matches":
         return [counted_matches]
     return [
-        partial(counted_candidates, mode=mode, size=depth_of(asked), clauses=group.clauses)
+        partial(candidates_plan, mode=mode, size=depth_of(asked), clauses=group.clauses)
         for group in groups(chosen)[at_hand:]
         for mode in modes_of(asked)
     ]
@@ -131,10 +131,3 @@ def counted_matches(asked: Asked, *, partly: bool = False) -> Plan:
     """A search that counts among all that matches."""
     query = filtered(words_query(asked, asked.mode), (), left_out(asked))
     return plan(asked, asked.mode, count_among_matches(query, asked.selection, asked.timeout, partly=partly))
-
-
-def counted_candidates(asked: Asked, mode: str, size: int, clauses: Sequence[Clause]) -> Plan:
-    """A list that is counted and not shown."""
-    made = candidates_plan(asked, mode, size, clauses)
-    made.body.pop("explain", None)
-    return made

@@ -76,40 +76,33 @@ def sparse_why(
     return _largest_first(found)
 
 
-def lexical_why(explanation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The share of each word in a BM25 score, read from the engine's own explanation; what words of the title add by
-    themselves apart.
-    """
+def keyword_shares(explanation: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """What each of the analyser's terms, by its field, added to a BM25 score, out of the engine's own explanation."""
+    shares: dict[tuple[str, str], float] = {}
+    for key, value in _terms(explanation):
+        shares[key] = shares.get(key, 0.0) + value
+    return shares
+
+
+def lexical_why(shares: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+    """The share of each word in a BM25 score; what words of the title add by themselves apart."""
     found = []
-    for (field, term), value in _field_shares(explanation).items():
+    for (field, term), value in shares.items():
         entry = {"list": "lexical", "piece": term, "contribution": value, "expansion": False}
         found.append(entry if field == "lexical" else entry | {"origins": {_TITLE: value}})
     return _largest_first(found)
 
 
-def term_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
-    """What each of the analyser's terms added to a BM25 score; one that is counted more than once, their sum."""
-    shares: dict[str, float] = {}
-    for (_, term), value in _field_shares(explanation).items():
-        shares[term] = shares.get(term, 0.0) + value
-    return shares
-
-
-def _field_shares(explanation: Mapping[str, Any] | None) -> dict[tuple[str, str], float]:
-    shares: dict[tuple[str, str], float] = {}
-    for key, value in _terms(explanation or {}):
-        shares[key] = shares.get(key, 0.0) + value
-    return shares
-
-
-def word_shares(explanation: Mapping[str, Any] | None) -> dict[str, float]:
-    """As `term_shares`, with the share of a phrase divided among its words."""
-    shares: dict[str, float] = {}
-    for term, share in term_shares(explanation).items():
+def word_shares(shares: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """What each word added to a BM25 score, in all fields together, with the share of a phrase divided among its
+    words.
+    """
+    words: dict[str, float] = {}
+    for (_, term), share in shares.items():
         phrase = term[1:-1].split() if term.startswith('"') else [term]
         for word in phrase:
-            shares[word] = shares.get(word, 0.0) + share / len(phrase)
-    return shares
+            words[word] = words.get(word, 0.0) + share / len(phrase)
+    return words
 
 
 def sum_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from query_api.search.asked import Asked, Found, Source
 from query_api.search.feedback_request import Example, Feedback
-from query_api.search.lists import one_list, two_lists, with_sources
+from query_api.search.lists import one_list, two_lists
+from query_api.search.reading import with_sources
 from services.errors import InvalidInput
 from services.opensearch.journal import document_vector, read_packed_windows, read_windows
 from services.query_table import QueryTable

@@ -67,7 +67,7 @@ def _shown(asked: Asked, one: Found, source: Source, passage: Mapping[str, Any],
         for i, (query_weight, weight) in common.items():
             sparse[i] = Match("sparse", asked.table.piece(i), query_weight * weight, i)
     if "lexical" in one.scores:
-        for term, share in word_shares(one.explanation).items():
+        for term, share in word_shares(one.shares).items():
             lexical[term] = Match("lexical", term, share)
     return _Shown(
         own_text=joined_text(title, source["text"]),

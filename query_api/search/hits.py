@@ -52,7 +52,7 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
         pieces = common_pieces(asked, read_windows(source))
         by_list.append(sparse_why(asked.table, pieces, asked.blend.origins, text))
     if "lexical" in one.scores:
-        by_list.append(lexical_why(one.explanation))
+        by_list.append(lexical_why(one.shares))
     rules = asked.curated
     if rules is not None:
         by_list = [rules.marked(why) + rules.boost_why(why, one.boosts) for why in by_list]

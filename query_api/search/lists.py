@@ -9,6 +9,7 @@ from query_api.search.asked import Asked, Found
 from query_api.search.bodies import (
     candidates_plan,
     depth_of,
+    explained,
     list_body,
     modes_of,
     needed_source,
@@ -17,6 +18,7 @@ from query_api.search.bodies import (
 )
 from query_api.search.counting import Maker, counting, counts
 from query_api.search.engine import Answer, whole
+from query_api.search.explain import keyword_shares
 from query_api.search.phases import in_one_phase, too_few
 from query_api.search.sorting import ordered
 from services.fusion import K, fuse, parts
@@ -25,7 +27,9 @@ from services.opensearch.queries import Plan
 
 
 async def one_list(asked: Asked) -> list[Found]:
-    """The hits of a search that is one list of the engine's, with their sources."""
+    """The hits of a search that is one list of the engine's; with their sources and explanations, unless they are
+    candidates of which not all are shown.
+    """
     mode, part = asked.mode, asked.part
     answer, *counted = await _answers(asked, [_one_plan, *counting(asked)])
     asked.counts.update(counts(asked, counted))
@@ -38,8 +42,8 @@ async def one_list(asked: Asked) -> list[Found]:
             hit["_id"],
             hit["_score"] or 0.0,
             {} if hit["_score"] is None else {mode: hit["_score"]},
-            hit["_source"],
-            hit.get("_explanation"),
+            hit.get("_source"),
+            keyword_shares(hit["_explanation"]) if "_explanation" in hit else {},
             index=hit["_index"],
             boosts=hit.get("matched_queries", ()),
         )
@@ -48,18 +52,21 @@ async def one_list(asked: Asked) -> list[Found]:
 
 
 def _one_plan(asked: Asked) -> Plan:
-    size, source, chosen = asked.room, needed_source(asked.request), asked.selection
+    size, chosen, later = asked.room, asked.selection, asked.request.is_read_later
+    source = False if later else needed_source(asked.request)
     if chosen.sort or asked.request.browses:
         search = sorted_body(asked, asked.mode, size, source)
     else:
         search = list_body(asked, asked.mode, size, source)
+    if not later:
+        search = explained(asked, asked.mode, search)
     if asked.part is not None:
         asked.part.ask(search, size)
     return plan(asked, asked.mode, search)
 
 
 async def two_lists(asked: Asked) -> list[Found]:
-    """The hits of a ranking that is made here, without their sources: they are read once it is known of which.
+    """The hits of a ranking that is made here, without sources and explanations: see `reading`.
 
     Lists are fused (or one is taken as it is), and sorted if the request says by what.
     """
@@ -81,9 +88,8 @@ async def two_lists(asked: Asked) -> list[Found]:
         ranking = ordered(ranking, chosen.sort, values)
     asked.counts.update(counts(asked, counted, listed))
     full = any(len(hits) == depth for hits in lists.values())
-    explanations = {hit["_id"]: hit.get("_explanation") for hit in lists.get("lexical", ())}
     matched = {hit["_id"]: hit.get("matched_queries", ()) for hits in lists.values() for hit in hits}
-    return shown(asked, ranking, Ranked(scores, scores, explanations, full, matched))
+    return shown(asked, ranking, Ranked(scores, scores, full, matched))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,6 @@ class Ranked(Generic[K]):
 
     scores: Mapping[str, Mapping[K, float]]
     scaled: Mapping[str, Mapping[K, float]]
-    explanations: Mapping[K, Any]
     full: bool
     boosts: Mapping[K, Sequence[str]]
 
@@ -112,9 +117,8 @@ def shown(asked: Asked, ranking: Sequence[tuple[K, float]], lists: Ranked[K]) ->
     for key, score in ranking:
         index, document = ("", key) if isinstance(key, str) else key
         own = {mode: listed[key] for mode, listed in lists.scores.items() if key in listed}
-        why, by_list = lists.explanations.get(key), fusion.get(key)
         boosts = lists.boosts.get(key, ())
-        found.append(Found(document, score, own, explanation=why, fusion=by_list, index=index, boosts=boosts))
+        found.append(Found(document, score, own, fusion=fusion.get(key), index=index, boosts=boosts))
     asked.watch.lap("fuse")
     return found
 
@@ -137,21 +141,3 @@ async def answers_of(asked: Asked, plans: Sequence[Plan]) -> list[Answer]:
     for answer in answers:
         whole(answer, asked.watch)
     return answers
-
-
-async def with_sources(asked: Asked, found: Sequence[Found], source: Sequence[str]) -> None:
-    """Reads what was found. Of two copies of a shard, the one that is asked here may not show yet what the other one
-    found: what it misses is read in real time, or a hit would be gone without a word.
-    """
-    if not found:
-        return
-    physical = asked.generation.physical
-    wanted = [(one.index or physical, one.id) for one in found]
-    read = await asked.engine.documents(wanted, source)
-    if missing := [key for key in wanted if key not in read]:
-        read |= await asked.engine.documents(missing, source, realtime=True)
-    for key, one in zip(wanted, found, strict=True):
-        content = read.get(key)
-        # but for a document that was deleted between the two requests
-        one.source = content if content is not None and content.get("state") != "deleted" else None
-    asked.watch.lap("opensearch")

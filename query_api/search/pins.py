@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from query_api.search.asked import Asked, Found
-from query_api.search.bodies import HYBRID, boosted, explained, keyword_query, needed_source
+from query_api.search.bodies import HYBRID, boosted, keyword_query, needed_source
 from query_api.search.curated import Curated
 from query_api.search.engine import whole
 from query_api.search.own_terms import read_own_terms
@@ -84,7 +84,6 @@ async def _read(asked: Asked, ids: list[str]) -> dict[str, Found]:
             one.boosts = hit.get("matched_queries", ())
             if hit["_score"] > 0:
                 one.scores[name] = hit["_score"]
-                one.explanation = hit.get("_explanation", one.explanation)
     asked.watch.lap("opensearch")
     return found
 
@@ -97,5 +96,5 @@ def _body(asked: Asked, mode: str, ids: list[str], *, first: bool) -> dict[str, 
             "must_not": [{"ids": {"values": list(asked.left_out)}}],
         }
     }
-    search = body(query, len(ids), needed_source(asked.request) if first else False, asked.timeout)
-    return explained(asked, mode, boosted(asked, search))
+    source = needed_source(asked.request) if first and not asked.request.is_read_later else False
+    return boosted(asked, body(query, len(ids), source, asked.timeout))

@@ -5,18 +5,18 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from query_api.parts import Parts
 from query_api.search.asked import Asked
-from query_api.search.bodies import needed_source
 from query_api.search.context import remember
 from query_api.search.engine import Engine
 from query_api.search.feedback import feed_back
 from query_api.search.highlight import highlight
 from query_api.search.hits import pieces_of, shaped
 from query_api.search.limits import checked
-from query_api.search.lists import one_list, two_lists, with_sources
+from query_api.search.lists import one_list, two_lists
 from query_api.search.pages import Answer, asked_part
 from query_api.search.part import Part
 from query_api.search.pins import prepared
 from query_api.search.query_vector import query_vector
+from query_api.search.reading import read_shown, unread
 from query_api.search.request import SearchRequest
 from query_api.search.rerank import reranked
 from query_api.search.rules import curated
@@ -112,10 +112,9 @@ async def _search(
         found, reranking = await reranked(asked, request.rerank, lists)
     else:
         found = await lists(asked)
-    if request.is_ranked_here or reranking is not None:
-        await with_sources(asked, found, needed_source(request))
     if rules is not None and pins is not None:
         found = pins.placed(asked, rules, found)
+    await read_shown([asked], unread(request, found))
     there = [(one, one.source) for one in found if one.source is not None]
     hits = [shaped(asked, one, source) for one, source in there]
     if request.highlight and not request.browses:

@@ -174,6 +174,16 @@ class SearchRequest(BaseModel):
         return self.mode == "hybrid"
 
     @property
+    def is_read_later(self) -> bool:
+        """Whether hits are chosen among candidates, and read once it is known which of them are shown."""
+        return self.is_ranked_here or self.rerank is not None
+
+    @property
+    def asks_why(self) -> bool:
+        """Whether it is to be said what matched in each hit."""
+        return self.explain or bool(self.highlight)
+
+    @property
     def asks_for_feedback(self) -> bool:
         """Whether documents or examples move the query."""
         return self.feedback is not None or bool(self.like or self.unlike)

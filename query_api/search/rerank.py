@@ -7,8 +7,8 @@ from typing import Any
 
 from query_api.search.asked import Asked, Found
 from query_api.search.engine import whole
-from query_api.search.lists import with_sources
 from query_api.search.passages import best_passage
+from query_api.search.reading import with_sources
 from query_api.search.rerank_form import Rerank
 from services.dense_form import DenseIdentity
 from services.dense_vectors import Dense, StoredVectors, moved
@@ -40,8 +40,7 @@ async def reranked(asked: Asked, rerank: Rerank, lists: Lists) -> tuple[list[Fou
     wanted, part = asked.room, asked.part
     # The same list for every page, deep enough to be reranked; texts are read of what is left in the end.
     depth = max(rerank.top, wanted if part is None else part.depth)
-    narrow = {"size": depth, "fields": [], "passage": False}
-    deep = replace(asked, part=None, pinned=0, request=asked.request.model_copy(update=narrow))
+    deep = replace(asked, part=None, pinned=0, request=asked.request.model_copy(update={"size": depth}))
 
     def shown(found: Sequence[Found]) -> list[Found]:
         return list(found[:wanted] if part is None else part.of_fused(found, wanted, full=len(found) >= depth))

@@ -7,6 +7,7 @@ from query_api.search.engine import Answer, Documents, Engine, Key, whole
 from query_api.search.stopwatch import Stopwatch
 from services.errors import NotFound
 from services.opensearch.analysis import Terms
+from services.opensearch.filter_clauses import Clause
 from services.opensearch.queries import Plan, body
 from services.opensearch.snapshots import within
 
@@ -51,9 +52,18 @@ class InSnapshot:
     def _within(self, plan: Plan) -> Plan:
         search = plan.body | within(self.snapshot, self._kept)
         if plan.index != self._index:
-            some = {"terms": {"_index": (plan.index or "").split(",")}}
-            search["query"] = {"bool": {"must": [search["query"]], "filter": [some]}}
+            names = (plan.index or "").split(",")
+            search["query"] = _only(names, search["query"])
+            if "rescore" in search:  # (or words would be counted in the other indexes too)
+                again = search["rescore"]["query"]
+                query = again | {"rescore_query": _only(names, again["rescore_query"])}
+                search["rescore"] = search["rescore"] | {"query": query}
         return replace(plan, index=None, body=search)
+
+
+def _only(names: Sequence[str], query: Clause) -> Clause:
+    """A query of some of the snapshot's indexes."""
+    return {"bool": {"must": [query], "filter": [{"terms": {"_index": names}}]}}
 
 
 def cursor_expired() -> NotFound:

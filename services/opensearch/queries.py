@@ -73,13 +73,14 @@ def body(query: dict[str, Any], size: int, source: Sequence[str] | bool, timeout
     }
 
 
-def rescored_by_window(search: dict[str, Any], query: QueryVector, window: int) -> dict[str, Any]:
-    """A search whose best `window` documents of each shard get the score of their best window for all of `query`.
+def scored_anew(search: dict[str, Any], query: dict[str, Any], window: int) -> dict[str, Any]:
+    """A search whose best `window` documents of each shard get the score of `query` in place of theirs, 0 where it does
+    not match.
 
-    It takes the place of the first score: the window that is best for the heavy pieces need not be the best for all,
-    and the largest sum is not the sum of two largest ones.
+    So those of two phases by windows are scored: the window that is best for the heavy pieces need not be the best for
+    all, and the largest sum is not the sum of two largest ones.
     """
-    again = {"rescore_query": sparse_query(query, "window"), "query_weight": 0, "rescore_query_weight": 1}
+    again = {"rescore_query": query, "query_weight": 0, "rescore_query_weight": 1}
     return search | {"rescore": {"window_size": window, "query": again}}
 
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.opensearch.client import Call, SyncSearch
-from services.opensearch.queries import Plan, body, rescored_by_window, search_call, sparse_query
+from services.opensearch.queries import Plan, body, scored_anew, search_call, sparse_query
 from services.pruning import split
 from services.vectors import PackedVector, SparseVector
 from tests.congruence import oracle
@@ -97,7 +97,8 @@ def test_two_phases_give_the_score_of_the_window_that_is_best_for_all_pieces(
         head, tail = split(whole, threshold)
         if not tail.ids:
             continue
-        plan = rescored_by_window(body(sparse_query(head, "window"), 1000, False, SECONDS), whole, 1000)
+        first = body(sparse_query(head, "window"), 1000, False, SECONDS)
+        plan = scored_anew(first, sparse_query(whole, "window"), 1000)
         answer: dict[str, Any] = index.client.send(search_call(Plan(index.generation.physical, plan), SECONDS))
         found = {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]}
         assert found == pytest.approx({name: score for name, score in one_phase if name in found}, rel=1e-6)

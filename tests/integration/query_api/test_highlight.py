@@ -216,6 +216,6 @@ async def test_a_plain_search_asks_for_nothing_more(settings: Settings, monkeypa
             asked[name] = [(call.path.rpartition("/")[2], b'"explain"' in (call.body or b"")) for call in sent]
     assert asked == {
         "plain": [("_msearch", False), ("_mget", False)],
-        "explained": [("_msearch", True), ("_mget", False)],
-        "marked": [("_msearch", True), ("_mget", False), ("_analyze", False)],
+        "explained": [("_msearch", False), ("_search", True)],
+        "marked": [("_msearch", False), ("_search", True), ("_analyze", False)],
     }

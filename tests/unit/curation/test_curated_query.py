@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query_api.search.curated import OwnTerms
-from query_api.search.explain import lexical_why, term_shares
+from query_api.search.explain import keyword_shares, lexical_why, word_shares
 from services.curation.boosts import Factor, boost_shares, boosted, factors, filter_name
 from services.curation.comparing import difference, rank_biased_overlap
 from services.curation.lexical import curated_lexical
@@ -177,10 +177,11 @@ def test_what_a_word_of_the_title_adds_is_told_apart() -> None:
             {"value": 3.0, "description": "weight(title_words:rose in 3) [PerFieldSimilarity], result of:"},
         ],
     }  # fmt: skip
-    assert [(one["piece"], one["contribution"], one.get("origins")) for one in lexical_why(explanation)] == [
+    shares = keyword_shares(explanation)
+    assert [(one["piece"], one["contribution"], one.get("origins")) for one in lexical_why(shares)] == [
         ("rose", 3.0, {"title": 3.0}), ("rose", 1.0, None),
     ]  # fmt: skip
-    assert term_shares(explanation) == {"rose": 4.0}
+    assert word_shares(shares) == {"rose": 4.0}
 
 
 def test_of_alternatives_only_the_best_one_is_explained() -> None:
@@ -199,7 +200,7 @@ def test_of_alternatives_only_the_best_one_is_explained() -> None:
             },
         ],
     }
-    why = lexical_why(explanation)
+    why = lexical_why(keyword_shares(explanation))
     assert [(one["piece"], one["contribution"]) for one in why] == [('"myocardi infarct"', 4.0), ("sign", 1.0)]
     terms = OwnTerms(frozenset({"sign", "heart", "attack"}), frozenset({"sign"}))
     assert terms.origin('"myocardi infarct"') == "synonym"

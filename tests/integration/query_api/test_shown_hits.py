@@ -1,0 +1,173 @@
+"""Which documents OpenSearch is asked to explain: those that are shown, not all candidates."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import closing
+from itertools import product
+from typing import Any
+
+import httpx
+import pytest
+
+from benchmarks.filled_index import create, encode, fill
+from models.registry import load_encoder
+from query_api.app import create_app
+from services.documents import Document
+from services.index_spec import Generation, IndexSpec
+from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.settings import Settings
+
+WORDS = ("whale", "sea", "storm", "island", "captain")
+# Each is in both indexes, so ids alone do not say which document is meant; `more` has other words for them.
+TEXTS = [f"{'whale ' * (n % 3 + 1)} {WORDS[n % 5]} and {' '.join(WORDS[: n % 4])}" for n in range(40)]
+SPEC = IndexSpec.model_validate({"fields": {"year": "number"}})
+RULES = {
+    "synonyms": [{"words": ["storm", "great gale"]}],
+    "results": [{"match": "every", "pin": [{"id": "d7", "position": 2}, {"id": "d8", "position": 9}]}],
+    "boosts": [{"filter": {"field": "year", "is": 3}, "factor": 1.5}],
+}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"shards": 2, "max_query_pieces": 1024})
+
+
+@pytest.fixture
+def generations(settings: Settings) -> Iterator[dict[str, Generation]]:
+    """Two indexes of two shards each."""
+    with closing(SyncSearch(settings)) as search:
+        made = {}
+        for name, texts in (("docs", TEXTS), ("more", [text.replace("whale", "sea") for text in TEXTS])):
+            documents = [Document(f"d{n}", text, f"{WORDS[n % 5]} {n}", {"year": n}) for n, text in enumerate(texts)]
+            made[name] = create(search, settings, name, SPEC)
+            fill(search, settings, made[name], encode(load_encoder("standin"), documents))
+        yield made
+
+
+class Sent:
+    """The documents that came back explained from OpenSearch, each with its index and the score that is explained."""
+
+    def __init__(self) -> None:
+        self.explained: list[tuple[tuple[str, str], float]] = []
+        self.after: Callable[[], Awaitable[None]] | None = None
+
+    async def read(self, call: Call, answer: Any) -> None:
+        if call.path.endswith(("/_search", "/_msearch")):
+            for one in answer.get("responses", [answer]):
+                for hit in one.get("hits", {}).get("hits", ()):
+                    if "_explanation" in hit:
+                        self.explained.append(((hit["_index"], hit["_id"]), hit["_explanation"]["value"]))
+        if self.after is not None:
+            await self.after()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    seen = Sent()
+    send = AsyncSearch.send
+
+    async def recorded(self: AsyncSearch, call: Call) -> Any:
+        answer = await send(self, call)
+        await seen.read(call, answer)
+        return answer
+
+    monkeypatch.setattr(AsyncSearch, "send", recorded)
+    return seen
+
+
+@pytest.fixture
+async def asking(settings: Settings, generations: Mapping[str, Generation]) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+        yield api
+
+
+async def ask(api: httpx.AsyncClient, **body: Any) -> list[dict[str, Any]]:
+    path = "/v1/search" if "indexes" in body else "/v1/indexes/docs/search"
+    answer = await api.post(path, json={"query": "the whale and the storm", "size": 4} | body)
+    assert answer.status_code == 200, answer.text
+    hits: list[dict[str, Any]] = answer.json()["hits"]
+    return hits
+
+
+def adds_up(hits: list[dict[str, Any]]) -> None:
+    for hit in hits:
+        for name in ("sparse", "lexical"):
+            parts = [why["contribution"] for why in hit["why"] if why["list"] == name]
+            assert sum(parts) == pytest.approx(hit["scores"].get(name, 0), rel=1e-5), (name, hit)
+
+
+# Of a page of one list one hit more is read, which tells whether anything follows.
+KEYWORDS = {"mode": "lexical"}
+CASES: list[tuple[dict[str, Any], int]] = [
+    ({}, 0),
+    ({"candidates": 7, "mode": "hybrid", "size": 3}, 0),
+    (KEYWORDS, 0),
+    ({"offset": 4}, 0),
+    ({"cursor": "*"}, 0),
+    (KEYWORDS | {"cursor": "*"}, 1),
+    (KEYWORDS | {"sort": [{"field": "year", "order": "desc"}], "among": "candidates"}, 0),
+    (KEYWORDS | {"sort": [{"field": "year", "order": "desc"}]}, 0),
+    ({"sort": [{"field": "year"}]}, 0),
+    (KEYWORDS | {"rerank": {"model": "cross-encoder"}}, 0),
+    ({"rerank": {"model": "cross-encoder"}}, 0),
+    ({"two_phase": True, "feedback": {"documents": 2}}, 0),
+    ({"facets": {"year": {"terms": 3}}, "filter": {"field": "year", "range": {"lt": 30}}}, 0),
+    ({"indexes": ["docs", "more"]}, 0),
+    (KEYWORDS | {"indexes": ["docs", "more"]}, 0),
+    ({"indexes": ["docs", "more"], "cursor": "*"}, 0),
+    (KEYWORDS | {"indexes": ["docs", "more"], "sort": [{"field": "year"}]}, 0),
+]
+
+
+async def test_what_is_shown_is_explained_and_nothing_else(
+    asking: httpx.AsyncClient, generations: Mapping[str, Generation], sent: Sent, subtests: pytest.Subtests
+) -> None:
+    pinned = set()
+    for rules in ({}, RULES):
+        answer = await asking.put("/v1/indexes/docs/curation", json={"rules": rules}, headers={"if-match": "*"})
+        assert answer.status_code == 200, answer.text
+        for (body, more), why in product(CASES, ({"explain": True}, {"highlight": True})):
+            with subtests.test(rules=bool(rules), **body, **why):
+                sent.explained.clear()
+                hits = await ask(asking, **body, **why)
+                shown = {(generations[hit.get("index", "docs")].physical, hit["id"]): hit["scores"] for hit in hits}
+                explained = dict(sent.explained)
+                assert shown
+                assert len(sent.explained) == len(explained) == len(shown) + more
+                for key, scores in shown.items():
+                    assert explained[key] == pytest.approx(scores.get("lexical", explained[key]), rel=1e-6)
+                pinned |= {hit["id"] for hit in hits if "pinned" in hit}
+                if "explain" in why:
+                    adds_up(hits)
+                    assert [hit for hit in hits if "lexical" in hit["scores"]]
+    assert pinned == {"d7"}
+
+
+async def test_a_query_of_as_many_words_as_opensearch_takes_is_explained(asking: httpx.AsyncClient) -> None:
+    """Each of these characters is a word of keyword search, and the same unknown piece for the encoder."""
+    hits = await ask(asking, query="whale" + "".join(chr(0x3400 + n) for n in range(1023)), explain=True)
+    assert all("lexical" in hit["scores"] for hit in hits)
+    adds_up(hits)
+
+
+async def test_what_is_written_meanwhile(
+    asking: httpx.AsyncClient, generations: Mapping[str, Generation], sent: Sent, settings: Settings
+) -> None:
+    """Between the list and what is read of its best, words become rarer or more frequent, and documents vanish."""
+    before = await ask(asking, explain=True)
+    gone = before[0]["id"]
+
+    async def write() -> None:
+        sent.after = None
+        with closing(SyncSearch(settings)) as search:
+            more = [Document(f"n{n}", "a whale of a whale", "", {}) for n in range(30)]
+            fill(search, settings, generations["docs"], encode(load_encoder("standin"), more))
+            path = f"/{generations['docs'].physical}/_doc/{gone}"
+            search.send(Call("DELETE", path, params={"refresh": "true"}))
+
+    sent.after = write
+    after = await ask(asking, explain=True)
+    assert [(hit["id"], hit["scores"]) for hit in after] == [(hit["id"], hit["scores"]) for hit in before[1:]]
+    adds_up(after)
