@@ -39,7 +39,7 @@ class Settings(EnvironmentSettings):
 
     # What a search does unless its request says otherwise (docs/decisions/0151, 0152).
     prune: float = Field(0.2, ge=0, lt=1, description="query pieces below this share of the heaviest are left out")
-    two_phase_threshold: float = Field(0.4, gt=0, le=1, description="heavy query pieces: this share of the heaviest")
+    two_phase_threshold: float = Field(0.5, gt=0, le=1, description="heavy query pieces: this share of the heaviest")
     two_phase_window: int = Field(200, ge=1, le=10_000, description="documents of a shard that light pieces score")
 
     # What people ask can be about themselves: nothing is kept of it unless indexes are named (docs/decisions/0179).

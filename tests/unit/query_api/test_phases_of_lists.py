@@ -31,3 +31,9 @@ def test_a_list_that_is_fused_or_sorted_is_the_same_for_every_part(by: dict[str,
 
 def test_a_part_of_one_list_lies_within_the_window() -> None:
     assert window({"mode": "sparse"}, 10, Part(300)) > 310
+
+
+def test_a_list_under_a_filter_is_made_in_one_phase() -> None:
+    """Of the few documents that a filter leaves heavy pieces find too few, and the list would be asked for twice."""
+    assert window({"mode": "sparse"}, 10, None) == 200
+    assert window({"mode": "sparse", "filter": {"field": "year", "is": 1851}}, 10, None) == 0
