@@ -5,6 +5,7 @@
 FOLDER holds texts that are not part of the project (see benchmarks.passages), cut as by benchmarks.pruning.
 One client, one kept connection, each query to every side in turn; queries are titles of the texts. The filters are a
 value of a keyword field, the same among ten values, and a range of a number: each leaves at most one document in 1,000.
+Without `did_you_mean`, which asks twice more where the keyword list is empty; one more side has it.
 """
 
 import argparse
@@ -32,14 +33,16 @@ from services.settings import Settings
 INDEX = "stretches"
 SPEC = IndexSpec.model_validate({"fields": {"part": "keyword", "number": "number"}})
 PLAIN = "no filter"
-FILTERS: dict[str, dict[str, Any]] = {
+SPELT = "is, did you mean"
+SIDES: dict[str, dict[str, Any]] = {
+    PLAIN: {},
     "is": {"filter": {"field": "part", "is": "7"}},
     "any of ten, of which one is there": {
         "filter": {"field": "part", "any_of": ["7", *(f"none-{i}" for i in range(9))]}
     },
     "range": {"filter": {"field": "number", "range": {"gte": 7, "lt": 8}}},
 }
-ASKED: dict[str, dict[str, Any]] = {PLAIN: {}} | FILTERS
+ASKED = {name: {"did_you_mean": False} | members for name, members in SIDES.items()} | {SPELT: SIDES["is"]}
 MODES = ("sparse", "lexical", "hybrid")
 
 
