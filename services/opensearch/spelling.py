@@ -1,6 +1,8 @@
 """Asking an index for words that are near those of a query, and which of them documents have that may be found."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from services.opensearch.queries import body, filtered
@@ -11,16 +13,20 @@ Clause = dict[str, Any]
 # Words of one query that are looked up, and terms near each of them.
 MOST_WORDS: Final = 10
 _NEAR: Final = 8
+# What may be one word or more to the engine, which passes over shorter ones; a long run is several.
+_LONG: Final = re.compile(rf"\w{{{SHORTEST},40}}")
 
 
 def near_body(field: str, text: str, timeout: float) -> dict[str, Any]:
     """A search for nothing that looks up the terms near each word of a text that the field does not have.
 
-    One letter may be wrong, or two behind the first. `timeout` in seconds.
+    One letter may be wrong, or two behind the first. `timeout` in seconds. The first `MOST_WORDS` words that are long
+    enough are looked up: each is a walk through the dictionary, which no timeout ends.
     """
     term = {"field": field, "suggest_mode": "missing", "size": _NEAR, "shard_size": 5 * _NEAR}
     term |= {"prefix_length": 0, "min_word_length": SHORTEST, "max_edits": 2}
-    return body({"match_none": {}}, 0, False, timeout) | {"suggest": {"text": text, "words": {"term": term}}}
+    words = {"text": _beginning(text), "words": {"term": term}}
+    return body({"match_none": {}}, 0, False, timeout) | {"suggest": words}
 
 
 def read_near(answer: Mapping[str, Any], text: str) -> list[Unknown]:
@@ -58,6 +64,11 @@ def read_documents(answer: Mapping[str, Any], terms: Sequence[str]) -> dict[str,
     """The counts in an answer to `documents_body`."""
     counted = answer["aggregations"]["terms"]["buckets"]
     return {term: counted[str(at)]["doc_count"] for at, term in enumerate(terms)}
+
+
+def _beginning(text: str) -> str:
+    beyond = next(islice(_LONG.finditer(text), MOST_WORDS, None), None)
+    return text if beyond is None else text[: beyond.start()]
 
 
 def _characters(text: str) -> list[int]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.opensearch.spelling import merged, read_near
+from services.opensearch.spelling import MOST_WORDS, merged, near_body, read_near
 from services.spelling import Correction, Unknown, corrected, corrections, distance
 
 LETTERS = st.text("abc", max_size=8)
@@ -58,3 +58,17 @@ def test_places_are_those_of_characters() -> None:
     assert "🫖 whle sea"[word.start : word.end] == "whle"
     other = Unknown("whle", 2, 6, ("whole", "whale"))
     assert merged([[word], [other], []]) == [Unknown("whle", 2, 6, ("whale", "whole"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in a hwale", "in a hwale"),
+        ("wrod " * MOST_WORDS + "of a", "wrod " * MOST_WORDS + "of a"),
+        ("🫖 " + "wrod, " * 500, "🫖 " + "wrod, " * MOST_WORDS),
+        ("wrod-" * 500, "wrod-" * MOST_WORDS),
+        ("abcd東" * 500, ("abcd東" * 500)[: 40 * MOST_WORDS]),
+    ],
+)
+def test_a_long_query_walks_through_the_dictionary_for_its_first_words_only(text: str, expected: str) -> None:
+    assert near_body("spelling", text, 1.0)["suggest"]["text"] == expected
