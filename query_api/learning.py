@@ -24,6 +24,7 @@ from services.opensearch.query_store import (
     read_beyond,
     read_call,
     read_conflicts,
+    refresh_call,
     remove_call,
     write_call,
 )
@@ -80,6 +81,7 @@ class Learning:
     async def forget(self, index: str, query: str | None) -> int:
         """Removes a query of an index, or all; how many there were."""
         self._counts.forget(index, query)
+        await self._search.send(refresh_call(self._names))
         answer = await self._search.send(remove_call(self._names, index, query))
         return int(answer.get("deleted", 0))
 

@@ -12,26 +12,33 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from services.typed import MOST_TYPED
+from services.typed import MOST_TYPED, folded
 
 HALF_LIFE_DAYS: Final = 30.0
 # What counts less than this by now is forgotten.
 FORGOTTEN: Final = 0.5
 _HALF_LIFE_MS: Final = HALF_LIFE_DAYS * 24 * 3600 * 1000
 # Most of what must not be kept of somebody shows: addresses, and numbers of people, cards, telephones, accounts.
-_PERSONAL: Final = re.compile(r"@|(?:\d[\s./-]*){6,}")
+# (numbers are written with all kinds of signs between the digits)
+_PERSONAL: Final = re.compile(r"@|(?:\d[\W_]*){6,}")
+
+
+def counted(query: str) -> str:
+    """The form in which a query is counted: case and spaces do not count."""
+    return " ".join(unicodedata.normalize("NFC", query).split()).lower()
 
 
 def learnable(query: str) -> str | None:
     """The query in the form in which it is counted, None for one that is not kept.
 
-    Not kept are long ones, and those with an `@` or six digits in a row. Case and spaces do not count.
+    Not kept are long ones, and those with an `@` or six digits in a row, whatever signs stand between them and however
+    they are written (full width, …).
     """
     if len(query) > MOST_TYPED:
         return None
-    plain = " ".join(unicodedata.normalize("NFC", query).split()).lower()
+    plain = counted(query)
     kept = len(plain) <= MOST_TYPED and any(one.isalnum() for one in plain) and all(one.isprintable() for one in plain)
-    return plain if kept and not _PERSONAL.search(plain) else None
+    return plain if kept and not _PERSONAL.search(unicodedata.normalize("NFKC", plain)) else None
 
 
 def rank(count: float, now: int) -> float:
@@ -72,8 +79,9 @@ class QueryCounts:
         return taken
 
     def forget(self, index: str, query: str | None) -> None:
-        """Drops what was counted of a query of an index, or of all of them."""
-        for key in [key for key in self._counts if key[0] == index and query in (None, key[2])]:
+        """Drops what was counted of a query of an index, whatever its case and accents, or of all of them."""
+        wanted = None if query is None else folded(query)
+        for key in [key for key in self._counts if key[0] == index and wanted in (None, folded(key[2]))]:
             del self._counts[key]
 
     def __len__(self) -> int:

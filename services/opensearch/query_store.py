@@ -117,6 +117,11 @@ def read_list(answer: Mapping[str, Any], now: int) -> dict[str, Any]:
     }
 
 
+def refresh_call(names: Names) -> Call:
+    """Makes what was written so far visible to `remove_call`, which is a search."""
+    return Call("POST", f"/{names.queries}/_refresh", params={"ignore_unavailable": "true"})
+
+
 def remove_call(names: Names, index: str, query: str | None = None) -> Call:
     """Removes a query of an index, in the form of `learnable`, or all of them, of whatever lineage."""
     clauses: list[Clause] = [{"term": {"index": index}}]

@@ -18,7 +18,11 @@ HALF_LIFE = int(HALF_LIFE_DAYS * 24 * 3600 * 1000)
         ("year 1984", "year 1984"),
         ("iso 27001", "iso 27001"),
         ("jo@example.org", None),
+        ("jo＠example.org", None),
         ("4111 1111 1111", None),
+        ("030–12–34–56", None),
+        ("+49(0)30(12)34", None),
+        ("①②③④⑤⑥", None),
         ("call 555-01-99", None),
         ("bell\x07", None),
         ("half \ud800", None),
@@ -59,6 +63,8 @@ def test_a_full_counter_takes_no_other_query_and_invents_no_count() -> None:
     assert counts.take() == {("books", "l", "a"): 2, ("films", "m", "c"): 5}
     assert counts.take() == {}
     counts.note("books", "l", "a")
+    counts.note("films", "m", "a")
+    counts.forget("films", "à")  # as what is stored is removed
     counts.note("films", "m", "a")
     counts.forget("books", None)
     assert counts.take() == {("films", "m", "a"): 1}
