@@ -19,7 +19,7 @@ from services.opensearch.filter_clauses import Clause, filter_clauses
 from services.opensearch.journal import now_ms
 from services.opensearch.queries import Plan, msearch_call
 from services.opensearch.query_store import suggested_plan
-from services.opensearch.suggestions import titles_plan
+from services.opensearch.suggestions import read_alike, titles_plan
 from services.typed import cleaned, folded, typed_parts
 
 Suggestions = list[dict[str, Any]]
@@ -67,29 +67,42 @@ class _Suggesting:
         settings = self.parts.settings
         call = msearch_call(plans.values(), settings.search_timeout, near=self.parts.near)
         answers = dict(zip(plans, (await self.parts.search.send(call))["responses"], strict=True))
-        titles = self._titles(answers["title"], rules) if "title" in answers else []
+        titles = await self._titles(answers["title"], clauses or (), rules) if "title" in answers else []
         known = {folded(title["text"]) for title in titles}
         asked = [one for one in self._queries(answers.get("query")) if folded(one["text"]) not in known]
         size = self.asked.size
         asked = asked[: max(size // 2, size - len(titles))]
         return asked + titles[: size - len(asked)]
 
-    def _titles_plan(self, clauses: Sequence[Clause], rules: Compiled | None) -> Plan:
+    def _titles_plan(self, clauses: Sequence[Clause], rules: Compiled | None, alike: int = 1) -> Plan:
         """Twice as many where rules may hide some for their own title."""
         most, timeout = self.parts.settings.max_query_pieces, self.parts.settings.search_timeout
         hidden = () if rules is None else sorted(rules.matched(self.typed, most).hidden)
         size = self.asked.size if rules is None else 2 * self.asked.size
         physical, fuzzy = self.generation.physical, self.asked.fuzzy
-        return titles_plan(physical, self.typed, size, clauses, hidden, timeout, fuzzy=fuzzy)
+        return titles_plan(physical, self.typed, size, clauses, hidden, timeout, fuzzy=fuzzy, alike=alike)
 
-    def _titles(self, answer: Mapping[str, Any], rules: Compiled | None) -> Suggestions:
-        """Titles of documents that a search for what was typed may show, and a search for the title itself too."""
-        found, most = [], self.parts.settings.max_query_pieces
-        for hit in whole(answer, Stopwatch()):
-            title = hit["_source"]["title"]
-            if rules is None or hit["_id"] not in rules.matched(title, most).hidden:
-                found.append(self._shown(title, "title", hit["_id"]))
+    async def _titles(
+        self, answer: Mapping[str, Any], clauses: Sequence[Clause], rules: Compiled | None
+    ) -> Suggestions:
+        """Titles of documents that a search for what was typed may show, and a search for the title itself too.
+
+        Only when one is hidden for its title are others asked for that have the same: finding them costs five times a
+        suggestion.
+        """
+        titles = whole(answer, Stopwatch())
+        if rules is not None and any(self._hides(rules, hit) for hit in titles):
+            settings = self.parts.settings
+            plan = self._titles_plan(clauses, rules, 1 + rules.most_hidden)
+            call = msearch_call([plan], settings.search_timeout, near=self.parts.near)
+            titles = whole((await self.parts.search.send(call))["responses"][0], Stopwatch())
+        shown = (next((hit for hit in read_alike(one) if not self._hides(rules, hit)), None) for one in titles)
+        found = [self._shown(hit["_source"]["title"], "title", hit["_id"]) for hit in shown if hit is not None]
         return found[: self.asked.size]
+
+    def _hides(self, rules: Compiled | None, hit: Mapping[str, Any]) -> bool:
+        most = self.parts.settings.max_query_pieces
+        return rules is not None and hit["_id"] in rules.matched(hit["_source"]["title"], most).hidden
 
     def _queries_plan(self) -> Plan:
         settings = self.parts.settings

@@ -87,6 +87,11 @@ class Compiled:
         self._contained = _by_query(rules.results, "contains")
         self._every = [i for i, rule in enumerate(rules.results) if rule.match == "every"]
 
+    @property
+    def most_hidden(self) -> int:
+        """As many documents as rules may hide for one query beside those that are hidden for every one."""
+        return sum(len(rule.hide) for rule in self.rules.results if rule.match != "every")
+
     def matched(self, query: str, max_words: int) -> Matched:
         """What the rules say of a query; nothing is added to it beyond `max_words` words in all."""
         found = words(query)

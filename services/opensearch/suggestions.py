@@ -5,7 +5,7 @@ their own, so that a prefix is one look-up and no walk through the dictionary; a
 by which equal titles are one. See docs/decisions/0178.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from services.index_spec import IndexSpec
@@ -17,6 +17,9 @@ MOST_PREFIX: Final = 12
 LONGEST_TITLE: Final = 256
 # A word of four letters may have one wrong, one of nine two.
 _FUZZINESS: Final = "AUTO:4,9"
+_ALIKE: Final = "alike"
+# (as many as OpenSearch gives of a group)
+_MOST_ALIKE: Final = 100
 _ANALYSER: Final = "sparsewell_words"
 _NORMALISER: Final = "sparsewell_whole"
 
@@ -62,9 +65,11 @@ def titles_plan(
     timeout: float,
     *,
     fuzzy: bool,
+    alike: int = 1,
 ) -> Plan:
     """The titles that hold each word of `typed`, the last one as far as it goes: first those that begin with it, then
-    those that have it in one stretch, then by the alphabet. Equal titles are one; `timeout` in seconds.
+    those that have it in one stretch, then by the alphabet. Equal titles are one, with up to `alike` of the documents
+    that have it (`read_alike`); `timeout` in seconds.
 
     With `fuzzy`, titles follow whose words differ by a letter, or two of nine.
     """
@@ -81,8 +86,17 @@ def titles_plan(
     if left_out:
         fits["bool"]["must_not"] = [{"ids": {"values": list(left_out)}}]
     search = body(fits, size, ["title"], timeout)
-    search |= {"collapse": {"field": "title.whole"}, "sort": ["_score", {"title.whole": "asc"}]}
+    equal: Clause = {"field": "title.whole"}
+    if alike > 1:
+        equal["inner_hits"] = {"name": _ALIKE, "size": min(alike, _MOST_ALIKE), "_source": ["title"]}
+    search |= {"collapse": equal, "sort": ["_score", {"title.whole": "asc"}]}
     return Plan(index, search)
+
+
+def read_alike(hit: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The documents of one title in an answer to `titles_plan`."""
+    found: Sequence[Mapping[str, Any]] = hit["inner_hits"][_ALIKE]["hits"]["hits"] if "inner_hits" in hit else [hit]
+    return found
 
 
 def words_clause(field: str, typed: str) -> Clause:

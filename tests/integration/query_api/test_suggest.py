@@ -236,12 +236,14 @@ def test_what_is_hidden_deleted_or_changed_is_not_suggested(api: httpx.Client) -
         {"match": "every", "hide": ["secret"]},
         {"query": "opening hours", "hide": ["opening"]},
         {"query": "dic", "hide": ["moby"]},
+        {"query": "the time machine", "hide": ["machine"]},
     ]}  # fmt: skip
     api.put("/v1/indexes/books/curation", json={"rules": rules}).raise_for_status()
-    assert texts(api, "mach") == ["Machine learning", "The Time Machine"]
+    assert texts(api, "mach") == ["Machine learning", TITLES["twin"]]
     assert texts(api, "open") == []  # whoever takes it would not find it
     assert texts(api, "dic") == []
     assert texts(api, "dick") == ["Moby-Dick"]
+    assert [one["id"] for one in answered(api, "the tim")["suggestions"]] == ["twin"]  # its title is not hidden
     api.put("/v1/indexes/books/curation", json={"rules": {}}, headers={"if-match": "*"}).raise_for_status()
     assert texts(api, "open") == ["Opening hours"]
 
@@ -339,6 +341,8 @@ def test_an_operator_gives_and_takes_queries(api: httpx.Client, eventually: Even
     eventually(lambda: queries(api).get("whale watching") == 41, 20, "they can be listed")
     assert frequent(api, size=2) == [("query", "time"), ("query", "whale watching")]
     assert frequent(api, "time") == [("query", "time machine"), ("title", "Time")], "a text once"
+    api.post(QUERIES, json={"queries": [{"query": "just now"}]}).raise_for_status()
+    assert api.delete(QUERIES, params={"q": "just now"}).json()["deleted"] == 1, "before anybody could see it"
     refused = api.post(QUERIES, json={"queries": [{"query": "call 0171 555 0199"}]})
     assert (refused.status_code, refused.json()["code"], refused.json()["position"]) == (422, "query_not_learnable", 1)
 
