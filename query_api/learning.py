@@ -50,6 +50,8 @@ class Learning:
         self._settings: Final = settings
         self._indexes: Final = frozenset(filter(None, map(str.strip, settings.learn_queries.split(","))))
         self._counts: Final = QueryCounts(_MOST)
+        # What is being written down is neither in the counts nor found by a search: who removes it waits.
+        self._writing: Final = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def note(self, generation: Generation, query: str) -> None:
@@ -65,9 +67,10 @@ class Learning:
 
     async def flush(self) -> None:
         """Writes what was counted. Raises what OpenSearch says; the counts are lost then."""
-        asked = [Asked(*key, times) for key, times in self._counts.take().items()]
-        for one in await self._write(asked):  # somebody else was faster: with the next ones
-            self._counts.note(one.index, one.lineage, one.query, one.times)
+        async with self._writing:
+            asked = [Asked(*key, times) for key, times in self._counts.take().items()]
+            for one in await self._write(asked):  # somebody else was faster: with the next ones
+                self._counts.note(one.index, one.lineage, one.query, one.times)
         for lineage in {one.lineage for one in asked}:
             await self._tidy(lineage)
 
@@ -80,9 +83,10 @@ class Learning:
 
     async def forget(self, index: str, query: str | None) -> int:
         """Removes a query of an index, or all; how many there were."""
-        self._counts.forget(index, query)
-        await self._search.send(refresh_call(self._names))
-        answer = await self._search.send(remove_call(self._names, index, query))
+        async with self._writing:
+            self._counts.forget(index, query)
+            await self._search.send(refresh_call(self._names))
+            answer = await self._search.send(remove_call(self._names, index, query))
         return int(answer.get("deleted", 0))
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ filtered away, none.
 import asyncio
 import json
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -353,6 +354,23 @@ def test_an_operator_gives_and_takes_queries(api: httpx.Client, eventually: Even
         assert api.delete(QUERIES, params=params).json()["code"] == "invalid_request"
     assert api.get("/v1/indexes/nowhere/queries").status_code == 404
     assert api.delete(QUERIES, params={"all": True}).json()["deleted"] == 3
+    assert queries(api) == {}
+
+
+def test_a_query_that_is_being_written_down_can_be_removed(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, read = AsyncSearch.send, threading.Event()
+
+    async def slow(self: AsyncSearch, call: Call) -> Any:
+        answer = await send(self, call)
+        if call.path == "/_mget" and b"_queries" in (call.body or b""):
+            read.set()
+            await asyncio.sleep(0.2)
+        return answer
+
+    monkeypatch.setattr(AsyncSearch, "send", slow)
+    searched(api, "captain", "/v1/indexes/asked/search")
+    assert read.wait(10)
+    assert api.delete(QUERIES, params={"q": "captain"}).json()["deleted"] == 1
     assert queries(api) == {}
 
 
