@@ -92,6 +92,13 @@ class Curated:
         """Notes a pinned document that is not there, or not among what the request asks for."""
         self.matched.skip("results", self.matched.pins[pinned].rule, pinned, "not_found")
 
+    def unboosted(self, score: float, matched: Collection[str]) -> float:
+        """The score of a list without the boosts that the document had."""
+        for one in self.boosts:
+            if one.mark in matched:
+                score /= one.factor
+        return score
+
     def boost_why(self, why: Sequence[Mapping[str, Any]], matched: Collection[str]) -> list[dict[str, Any]]:
         """What boosts added to the contributions of one list, which are those of a score without them."""
         if not why or not matched:

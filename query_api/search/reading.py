@@ -45,8 +45,11 @@ async def _with_explanations(alike: Sequence[Asked], found: Sequence[Found], sou
     asked = alike[0]
     keys = _keys(asked, found)
     plans = []
+    # (of indexes that are searched alike the rules boost alike)
+    asked_of: dict[str, Asked] = {}
     for one in alike:
         names = one.across or (one.generation.physical,)
+        asked_of |= dict.fromkeys(names, one)
         wanted = {name: ids for name in names if (ids := [document for index, document in keys if index == name])}
         if wanted:
             search = explained_body(one, _clause(wanted), sum(map(len, wanted.values())), source)
@@ -55,7 +58,8 @@ async def _with_explanations(alike: Sequence[Asked], found: Sequence[Found], sou
     hits = {(hit["_index"], hit["_id"]): hit for answer in answers for hit in answer["hits"]["hits"]}
     for key, each in zip(keys, found, strict=True):
         if key in hits and "lexical" in each.scores:
-            each.shares = _shares(hits[key], each.scores["lexical"])
+            rules, score = asked_of[key[0]].curated, each.scores["lexical"]
+            each.shares = _shares(hits[key], score if rules is None else rules.unboosted(score, each.boosts))
     await _fill(asked, found, source, {key: hit["_source"] for key, hit in hits.items()})
 
 
@@ -71,11 +75,13 @@ def _clause(wanted: Mapping[str, Sequence[str]]) -> Clause:
 
 
 def _shares(hit: Mapping[str, Any], score: float) -> dict[tuple[str, str], float]:
-    """Contributions to the `score` that the list gave. What was written meanwhile changes how much a word counts, and
-    another copy of the shard counts otherwise: a little, but they would no longer add up to the score that is shown.
+    """Contributions to the `score` that the list gave, without boosts. What was written meanwhile changes how much a
+    word counts and which boosts a document has, and another copy of the shard counts otherwise: a little, but they
+    would no longer add up to the score that is shown.
     """
-    now = hit["_score"]
-    return {term: share * (score / now) for term, share in keyword_shares(hit["_explanation"]).items()} if now else {}
+    shares = keyword_shares(hit["_explanation"])
+    now = sum(shares.values())
+    return {term: share * (score / now) for term, share in shares.items()} if now else {}
 
 
 async def _fill(asked: Asked, found: Sequence[Found], source: Sequence[str], read: Documents) -> None:

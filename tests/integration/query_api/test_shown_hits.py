@@ -171,3 +171,23 @@ async def test_what_is_written_meanwhile(
     after = await ask(asking, explain=True)
     assert [(hit["id"], hit["scores"]) for hit in after] == [(hit["id"], hit["scores"]) for hit in before[1:]]
     adds_up(after)
+
+
+async def test_a_boost_that_a_document_loses_meanwhile(
+    asking: httpx.AsyncClient, generations: Mapping[str, Generation], sent: Sent, settings: Settings
+) -> None:
+    rules = {"boosts": RULES["boosts"]}
+    (await asking.put("/v1/indexes/docs/curation", json={"rules": rules})).raise_for_status()
+    before = await ask(asking, explain=True, mode="hybrid", size=40)
+    assert [hit["id"] for hit in before if any("boost" in why["origins"] for why in hit["why"] if "origins" in why)]
+
+    async def write() -> None:
+        sent.after = None
+        with closing(SyncSearch(settings)) as search:
+            path, changed = f"/{generations['docs'].physical}/_update/d3", b'{"doc": {"metadata": {"year": 4}}}'
+            search.send(Call("POST", path, changed, {"refresh": "true"}))
+
+    sent.after = write
+    after = await ask(asking, explain=True, mode="hybrid", size=40)
+    assert [(hit["id"], hit["scores"]) for hit in after] == [(hit["id"], hit["scores"]) for hit in before]
+    adds_up(after)
