@@ -90,11 +90,9 @@ def dry_run(
     api_url: Api = None,
 ) -> None:
     """Show which queries other rules would answer differently; nothing is changed."""
-    from services.errors import InvalidInput
+    from cli.given_queries import given_queries
 
-    asked = [*(_text(one, "A query") for one in query or []), *(_lines(queries) if queries is not None else [])]
-    if not asked:
-        raise InvalidInput("no_queries", "Name queries, or a file of them with --queries.")
+    asked = given_queries(query, queries)
     rules, _ = _rules(file)
     door = _door(api_url, index)
     found: dict[str, Any] = {}
@@ -143,15 +141,6 @@ def _rules(file: str) -> tuple[dict[str, Any], int | None]:
     if not isinstance(found, dict):
         raise InvalidInput("bad_rules_file", f"{file} is no JSON object of rules.")
     return found, None
-
-
-def _lines(path: Path) -> list[str]:
-    from services.errors import InvalidInput
-
-    try:
-        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InvalidInput("bad_queries_file", f"{path} cannot be read: {error}") from None
 
 
 def _tell(one: dict[str, Any]) -> None:

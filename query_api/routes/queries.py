@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from query_api.parts import WithParts
+from query_api.queries_form import MOST, AddedQueries, FrequentQueries, QueriesBody, RemovedQueries
 from query_api.routes.answers import documented, json_answer
 from services.errors import InvalidInput
 from services.learned import counted, learnable
@@ -14,51 +14,6 @@ from services.opensearch.journal import now_ms
 from services.opensearch.query_store import Asked, list_call, read_list
 
 router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"])
-
-MOST = 1000
-
-
-class GivenQuery(BaseModel):
-    """A query, and how often it was asked."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    query: str
-    times: int = Field(1, ge=1, le=1_000_000)
-
-
-class QueriesBody(BaseModel):
-    """Queries out of somebody else's log, or of one's own choice."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    queries: list[GivenQuery] = Field(min_length=1, max_length=MOST)
-
-
-class FrequentQuery(BaseModel):
-    """`asked` counts all there was, `lately` what is left of it: it halves every 30 days."""
-
-    query: str
-    asked: int
-    lately: float
-
-
-class FrequentQueries(BaseModel):
-    """Those that are asked most nowadays first."""
-
-    index: str
-    total: int
-    queries: list[FrequentQuery]
-
-
-class AddedQueries(BaseModel):
-    index: str
-    added: int
-
-
-class RemovedQueries(BaseModel):
-    index: str
-    deleted: int
 
 
 @router.get(

@@ -72,6 +72,8 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         (["search", "words", "-i", "x", "--after", b"\xff"], "not_utf8"),
         (["search", "words", "-i", "x", "--api", "nonsense"], "bad_address"),
         (["search", "words", "-i", "x", "--api", "http://h:99999"], "bad_address"),
+        (["queries", "add", "x"], "no_queries"),
+        (["queries", "delete", "x"], "queries_or_all"),
         (["load", str(ROOT / "README.md"), "-i", b"\xff"], "not_utf8"),
         (["load", str(ROOT / "README.md"), "-i", "x", "--rejected", "/proc/no/file"], "unwritable_file"),
     ],

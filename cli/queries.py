@@ -1,0 +1,114 @@
+"""`sparsewell queries`: the frequent queries of an index, listed, added, and removed."""
+
+import json as jsonlib
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.plain import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cli.api_answers import Door
+
+app = typer.Typer(no_args_is_help=True, help="List the frequent queries of an index, add some, remove some.")
+
+_BATCH = 1000  # queries that the API lists in one answer, and takes in one request
+
+Index = Annotated[str, typer.Argument(help="index whose queries are meant")]
+Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
+
+
+@app.command("list")
+def list_(
+    index: Index,
+    size: Annotated[int, typer.Option("--size", "-n", min=1, max=_BATCH, help="queries to show")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="print what the API answered")] = False,
+    api_url: Api = None,
+) -> None:
+    """Show what is asked most nowadays: how often ever, and what is left of that (it halves every 30 days)."""
+    answer = _door(api_url, index).ask("GET", parameters={"size": size})
+    if json:
+        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    _show(answer, Console(highlight=False))
+
+
+@app.command()
+def add(
+    index: Index,
+    query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to count")] = None,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="a file with a query a line, as often as asked")
+    ] = None,
+    times: Annotated[int, typer.Option("--times", min=1, help="how often each was asked")] = 1,
+    api_url: Api = None,
+) -> None:
+    """Count queries that were asked elsewhere; exit status 1 when some are not kept."""
+    from cli.given_queries import given_queries
+    from services.learned import learnable
+
+    given = given_queries(query, queries)
+    # Out of a log what may not be kept is left out here: the API refuses the whole request for one of them.
+    counted = Counter(plain for one in given if (plain := learnable(one)) is not None)
+    door, added = _door(api_url, index), 0
+    entries = [{"query": one, "times": often * times} for one, often in counted.items()]
+    try:
+        for at in range(0, len(entries), _BATCH):
+            added += door.ask("POST", body={"queries": entries[at : at + _BATCH]})["added"]
+    finally:  # what was counted before a request failed would be counted twice if all were given again
+        print(f"{_so_many(added)} counted.")
+    if refused := len(given) - counted.total():
+        print(f"{refused:,} not kept: of more than 100 characters, with an @ or six digits in a row, or without words.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def delete(
+    index: Index,
+    query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to remove")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all of the index")] = False,
+    api_url: Api = None,
+) -> None:
+    """Remove frequent queries, so that they are suggested to nobody."""
+    from services.errors import InvalidInput
+    from services.web.answers import utf8
+
+    if bool(query) == every:
+        raise InvalidInput("queries_or_all", "Name the queries to remove, or say --all.")
+    asked = [{"q": utf8(one, "A query")} for one in query or []] or [{"all": "true"}]
+    door = _door(api_url, index)
+    print(f"{_so_many(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} removed.")
+
+
+def _door(api_url: str | None, index: str) -> "Door":
+    from cli.api_answers import Door
+
+    return Door(api_url, index, "queries")
+
+
+def _so_many(queries: int) -> str:
+    return f"{queries:,} quer{'y' if queries == 1 else 'ies'}"
+
+
+def _show(answer: dict[str, Any], console: "Console") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not answer["queries"]:
+        console.print("No query is kept.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("asked", "lately", "query"):
+        table.add_column(name, justify="left" if name == "query" else "right", overflow="fold")
+    for one in answer["queries"]:
+        # Text as it is: a query may hold what rich takes for markup.
+        table.add_row(f"{one['asked']:,}", f"{one['lately']:,.1f}", Text(one_line(one["query"])))
+    console.print(table)
+    if answer["total"] > len(answer["queries"]):
+        console.print(Text(f"{len(answer['queries']):,} of {answer['total']:,}; --size shows more.", "dim"))
