@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from services.addresses import http_address
 from services.errors import BackendUnavailable, InvalidInput
 from services.settings import Settings
-from services.web.answers import checked_address, read_answer, utf8
+from services.web.answers import checked_address, path_part, read_answer
 
 
 def api_address(settings: Settings, given: str | None) -> str:
@@ -18,8 +17,8 @@ def api_address(settings: Settings, given: str | None) -> str:
 
 
 def index_path(index: str) -> str:
-    """The path of an index, whatever its name holds. Raises InvalidInput (`not_utf8`)."""
-    return f"/v1/indexes/{quote(utf8(index, '--index'), safe='')}"
+    """The path of an index, whatever its name holds. Raises InvalidInput (`not_utf8`, `invalid_request`)."""
+    return f"/v1/indexes/{path_part(index, 'The name of the index')}"
 
 
 def connect(base: str, timeout: float | httpx.Timeout) -> httpx.Client:
@@ -66,4 +65,4 @@ def bulk_answer(send: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except InvalidInput as error:
         if error.code != "no_document_accepted":
             raise
-        return {"accepted": [], "rejected": error.extra["rejected"]}
+        return {"accepted": [], "rejected": error.extra.get("rejected", [])}

@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -54,7 +55,7 @@ def problem(status: int, body: dict[str, Any], retry_after: str | None) -> Spars
     code = str(body.get("code", "api_unavailable"))
     detail = str(body.get("detail", f"What answers there is not sparsewell's API (status {status})."))
     extra = {name: value for name, value in body.items() if name not in _PROBLEM_MEMBERS}
-    extra = {"rejected": []} | extra | {"status": status}
+    extra["status"] = status
     if retry_after and retry_after.isdigit():
         extra["retry_after"] = float(retry_after)
     kind = _BY_TITLE.get((status, str(body.get("title"))))
@@ -77,6 +78,16 @@ def read_answer(response: httpx.Response) -> dict[str, Any]:
     if response.is_success and isinstance(body, dict):
         return body
     raise problem(response.status_code, body if isinstance(body, dict) else {}, response.headers.get("retry-after"))
+
+
+def path_part(text: str, name: str) -> str:
+    """The text as one part of an address. Raises InvalidInput (`not_utf8`; `invalid_request` for `.` and `..`).
+
+    Those two are steps of a path, however they are quoted: deleting document `..` would delete its index.
+    """
+    if text in (".", ".."):
+        raise InvalidInput("invalid_request", f"{name} is {text}, which no address can name.")
+    return quote(utf8(text, name), safe="")
 
 
 def utf8(text: str, name: str) -> str:

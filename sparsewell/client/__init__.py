@@ -20,6 +20,7 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.queries_form import AddedQueries, FrequentQueries, FrequentQuery, RemovedQueries
 from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import Hit, SearchAnswer
 from query_api.search.request import SearchRequest
@@ -43,6 +44,7 @@ from sparsewell.client.blocking import Client
 
 __all__ = [
     "AcrossAnswer",
+    "AddedQueries",
     "AsyncClient",
     "BackendUnavailable",
     "Client",
@@ -54,6 +56,8 @@ __all__ = [
     "DryRunAnswer",
     "EncoderList",
     "EncoderMismatch",
+    "FrequentQueries",
+    "FrequentQuery",
     "Hit",
     "IndexAnswer",
     "IndexSpec",
@@ -62,6 +66,7 @@ __all__ = [
     "JobAnswer",
     "NotFound",
     "Overloaded",
+    "RemovedQueries",
     "RetryAnswer",
     "Rules",
     "SearchAnswer",

@@ -19,6 +19,7 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.queries_form import AddedQueries, FrequentQueries, RemovedQueries
 from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchedAnswer
@@ -81,7 +82,7 @@ class AsyncClient:
         """All pages of a search, over the index as it is now, whatever is written meanwhile."""
         cursor: str | None = "*"
         while cursor is not None:
-            answer = await self.search(index, query, **options, cursor=cursor)
+            answer = await self.search(index, query, **operations.page(query, options, cursor))
             yield answer
             cursor = answer.cursor
 
@@ -95,7 +96,7 @@ class AsyncClient:
         """All pages of it, as `pages`."""
         cursor: str | None = "*"
         while cursor is not None:
-            answer = await self.search_across(indexes, query, **options, cursor=cursor)
+            answer = await self.search_across(indexes, query, **operations.page(query, options, cursor))
             yield answer
             cursor = answer.cursor
 
@@ -213,6 +214,21 @@ class AsyncClient:
     ) -> DryRunAnswer:
         """Which of some queries other rules would answer differently; nothing is stored."""
         return await self.run(operations.dry_run_curation(index, rules, queries, mode, size))
+
+    async def list_queries(self, index: str, *, size: int = 100) -> FrequentQueries:
+        """The frequent queries of an index that are kept, those that are asked most nowadays first."""
+        return await self.run(operations.list_queries(index, size))
+
+    async def add_queries(self, index: str, times: Mapping[str, int]) -> AddedQueries:
+        """Counts queries that were asked elsewhere, each with how often: 1,000 in one request at most.
+
+        Raises InvalidInput (`query_not_learnable`, its `extra["position"]` says which) and then counts none.
+        """
+        return await self.run(operations.add_queries(index, times))
+
+    async def delete_queries(self, index: str, query: str | None = None, *, everything: bool = False) -> RemovedQueries:
+        """Removes one frequent query, or with `everything` all of them."""
+        return await self.run(operations.delete_queries(index, query, everything))
 
     async def run(self, operation: Operation[T]) -> T:
         """Sends an operation, as often as patience lasts, and reads its answer."""

@@ -18,6 +18,7 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.queries_form import AddedQueries, FrequentQueries, RemovedQueries
 from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchedAnswer
@@ -80,7 +81,7 @@ class Client:
         """All pages of a search, over the index as it is now, whatever is written meanwhile."""
         cursor: str | None = "*"
         while cursor is not None:
-            answer = self.search(index, query, **options, cursor=cursor)
+            answer = self.search(index, query, **operations.page(query, options, cursor))
             yield answer
             cursor = answer.cursor
 
@@ -94,7 +95,7 @@ class Client:
         """All pages of it, as `pages`."""
         cursor: str | None = "*"
         while cursor is not None:
-            answer = self.search_across(indexes, query, **options, cursor=cursor)
+            answer = self.search_across(indexes, query, **operations.page(query, options, cursor))
             yield answer
             cursor = answer.cursor
 
@@ -206,6 +207,21 @@ class Client:
     ) -> DryRunAnswer:
         """Which of some queries other rules would answer differently; nothing is stored."""
         return self.run(operations.dry_run_curation(index, rules, queries, mode, size))
+
+    def list_queries(self, index: str, *, size: int = 100) -> FrequentQueries:
+        """The frequent queries of an index that are kept, those that are asked most nowadays first."""
+        return self.run(operations.list_queries(index, size))
+
+    def add_queries(self, index: str, times: Mapping[str, int]) -> AddedQueries:
+        """Counts queries that were asked elsewhere, each with how often: 1,000 in one request at most.
+
+        Raises InvalidInput (`query_not_learnable`, its `extra["position"]` says which) and then counts none.
+        """
+        return self.run(operations.add_queries(index, times))
+
+    def delete_queries(self, index: str, query: str | None = None, *, everything: bool = False) -> RemovedQueries:
+        """Removes one frequent query, or with `everything` all of them."""
+        return self.run(operations.delete_queries(index, query, everything))
 
     def run(self, operation: Operation[T]) -> T:
         """Sends an operation, as often as patience lasts, and reads its answer."""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import quote
 
 import httpx
 import orjson
@@ -21,6 +20,7 @@ from query_api.models import (
     JobAnswer,
     RetryAnswer,
 )
+from query_api.queries_form import AddedQueries, FrequentQueries, RemovedQueries
 from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchAnswer, BatchedAnswer
@@ -29,7 +29,7 @@ from query_api.suggest_form import SuggestAnswer
 from services.curation.rules import Rules
 from services.errors import BackendUnavailable, InvalidInput
 from services.index_spec import IndexSpec
-from services.web.answers import read_answer, utf8
+from services.web.answers import path_part, read_answer, utf8
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -133,7 +133,7 @@ def batch(searches: Iterable[Mapping[str, Any]]) -> Operation[list[BatchedAnswer
 
 
 def suggest(index: str, typed: str, options: Mapping[str, Any]) -> Operation[SuggestAnswer]:
-    asked = {"q": utf8(typed, "What was typed")} | dict(options)
+    asked = {"q": _text(typed, "What was typed")} | dict(options)
     if asked.get("filter") is not None:
         asked["filter"] = json.dumps(asked["filter"])
     return Operation("GET", f"{_index(index)}/suggest", _model(SuggestAnswer), params=asked)
@@ -175,10 +175,46 @@ def dry_run_curation(
     return Operation("POST", f"{_curation(index)}/dry-run", _model(DryRunAnswer), body=body)
 
 
+def list_queries(index: str, size: int) -> Operation[FrequentQueries]:
+    return Operation("GET", _queries(index), _model(FrequentQueries), params={"size": size})
+
+
+def add_queries(index: str, times: Mapping[str, int]) -> Operation[AddedQueries]:
+    """Sent twice they are counted twice. Raises InvalidInput (`invalid_request`) for what says no times."""
+    if not isinstance(times, Mapping):
+        raise InvalidInput(
+            "invalid_request", f"Queries to count are a mapping of each to its times, and no {type(times).__name__}."
+        )
+    body = {"queries": [{"query": query, "times": often} for query, often in times.items()]}
+    return Operation("POST", _queries(index), _model(AddedQueries), body=body, again=False)
+
+
+def delete_queries(index: str, query: str | None, everything: bool) -> Operation[RemovedQueries]:
+    """What is neither a query nor everything, or both, the API refuses."""
+    asked = {"q": None if query is None else _text(query, "The query"), "all": everything or None}
+    return Operation("DELETE", _queries(index), _model(RemovedQueries), params=asked, again=False)
+
+
 def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The members of a search: of a request those that were set, and what is given beside it."""
-    given = {"query": query} if isinstance(query, str) else query.model_dump(mode="json", exclude_unset=True)
+    """The members of a search: of a request those that were set, and what is given beside it.
+
+    Raises InvalidInput (`invalid_request`) for a query that is neither words nor a request.
+    """
+    if isinstance(query, SearchRequest):
+        given = query.model_dump(mode="json", exclude_unset=True)
+    else:
+        given = {"query": _text(query, "The query")}
     return given | {name: _plain(value) for name, value in options.items()}
+
+
+def page(query: str | SearchRequest, options: Mapping[str, Any], cursor: str) -> dict[str, Any]:
+    """The options of the page at a cursor. Raises InvalidInput (`invalid_request`) for a search with its own cursor."""
+    if search_body(query, options).get("cursor") is not None:
+        raise InvalidInput(
+            "invalid_request",
+            "Pages begin with the first and follow the cursors themselves; give a cursor to a search.",
+        )
+    return {**options, "cursor": cursor}
 
 
 def _rules(rules: Rules | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,6 +223,10 @@ def _rules(rules: Rules | Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _curation(index: str) -> str:
     return f"{_index(index)}/curation"
+
+
+def _queries(index: str) -> str:
+    return f"{_index(index)}/queries"
 
 
 def _plain(value: Any) -> Any:
@@ -205,7 +245,14 @@ def _nothing(response: httpx.Response) -> None:
 
 
 def _part(text: str, name: str) -> str:
-    return quote(utf8(text, name), safe="")
+    return path_part(_text(text, name), name)
+
+
+def _text(given: object, name: str) -> str:
+    """Raises InvalidInput (`invalid_request`, `not_utf8`) for what is no text."""
+    if not isinstance(given, str):
+        raise InvalidInput("invalid_request", f"{name} has to be text, and is of type {type(given).__name__}.")
+    return utf8(given, name)
 
 
 def _index(index: str) -> str:

@@ -171,6 +171,23 @@ def test_several_indexes_and_their_rules(client: Any, eventually: Callable[..., 
     assert bad.value.code == "undeclared_metadata"
 
 
+def test_queries_that_were_asked_elsewhere(client: Any, eventually: Callable[..., None]) -> None:
+    client.create_index("asked")
+    assert client.list_queries("asked").queries == []
+    assert client.add_queries("asked", {"Whale  watching": 40, "sea": 5, "emma": 1}).added == 3
+    eventually(lambda: client.list_queries("asked").total == 3, 20, "they are listed")
+    listed = client.list_queries("asked", size=2)
+    assert [(one.query, one.asked) for one in listed.queries] == [("whale watching", 40), ("sea", 5)]
+    with pytest.raises(InvalidInput) as personal:
+        client.add_queries("asked", {"sea": 1, "jo@example.org": 1})
+    assert (personal.value.code, personal.value.extra["position"]) == ("query_not_learnable", 2)
+    with pytest.raises(InvalidInput) as unclear:
+        client.delete_queries("asked")
+    assert (unclear.value.code, "rejected" in unclear.value.extra) == ("invalid_request", False)
+    assert client.delete_queries("asked", "Sea").deleted == 1
+    assert client.delete_queries("asked", everything=True).deleted == 2
+
+
 def test_many_documents_go_in_batches(client: Any) -> None:
     client.create_index("many")
     answers = list(client.add_all("many", ({"id": str(i), "text": f"text {i}"} for i in range(25)), batch=10))

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import services.errors as tree
+from cli.api_answers import index_path
 from services.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -28,7 +30,8 @@ from services.web.problems import members
 from sparsewell.client import AsyncClient, Client, Rules, SearchRequest, operations
 from sparsewell.client.patience import Patience
 
-NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+STEPS = ".", ".."
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(lambda name: name not in STEPS)
 KINDS = [
     kind
     for kind in vars(tree).values()
@@ -43,6 +46,10 @@ def test_an_error_comes_back_as_what_it_was(kind: type[SparsewellError]) -> None
     assert type(found) is kind
     assert (found.code, found.detail) == ("some_code", "What happened.")
     assert (found.extra["limit"], found.extra["rejected"]) == (7, [{"code": "bad_id"}])
+
+
+def test_an_error_says_of_documents_only_what_the_answer_said() -> None:
+    assert problem(404, {"code": "index_not_found", "detail": "x"}, "3").extra == {"status": 404, "retry_after": 3}
 
 
 @pytest.mark.parametrize(
@@ -71,14 +78,25 @@ def test_a_bad_address_is_said(address: str) -> None:
     assert caught.value.code == "bad_address"
 
 
-@given(
-    st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), st.text(st.characters(codec="utf-8"), min_size=1)
-)
+@given(NAMES, NAMES)
 def test_any_name_stays_one_part_of_the_path(index: str, document: str) -> None:
     path = operations.get_document(index, document).path
     url = httpx.URL("http://x").join(path)
     assert url.raw_path.count(b"/") == 5
     assert not url.query
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_name_that_is_a_step_of_a_path_is_refused(name: str) -> None:
+    for make in (
+        lambda: operations.delete_document("books", name, None),  # .. would be the index
+        lambda: operations.delete_queries(name, None, True),  # . would be the index named queries
+        lambda: index_path(name),  # of the commands
+    ):
+        with pytest.raises(InvalidInput, match="which no address can name") as caught:
+            make()
+        assert caught.value.code == "invalid_request"
+    assert operations.get_document("books", "...").path.endswith("/documents/...")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +114,49 @@ def test_what_json_and_utf8_cannot_say_is_refused_here(make: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         make()
     assert caught.value.code in ("not_utf8", "not_json")
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
+@pytest.mark.parametrize(
+    ("method", "arguments", "options", "sentence"),
+    [
+        ("search", ("a", None), {}, "The query has to be text, and is of type NoneType."),
+        ("search", (None, "x"), {}, "The name of the index has to be text"),
+        ("suggest", ("a", 7), {}, "What was typed has to be text, and is of type int."),
+        ("pages", ("a", None), {}, "The query has to be text"),
+        ("pages", ("a", "x"), {"cursor": "c"}, "give a cursor to a search"),
+        ("pages", ("a", SearchRequest(query="x", cursor="c")), {}, "give a cursor to a search"),
+        ("pages_across", (["a"], "x"), {"cursor": "*"}, "give a cursor to a search"),
+        ("add_queries", ("a", ["whale"]), {}, "a mapping of each to its times, and no list"),
+        ("delete_queries", ("a", 7), {}, "The query has to be text"),
+    ],
+)
+async def test_what_is_no_request_is_said_before_anything_is_sent(
+    kind: str, method: str, arguments: Any, options: Any, sentence: str
+) -> None:
+    nobody = "http://127.0.0.1:1"
+    with pytest.raises(InvalidInput, match=sentence) as caught:
+        if kind == "blocking":
+            with Client(nobody) as client:
+                found = getattr(client, method)(*arguments, **options)
+                next(found)
+        else:
+            async with AsyncClient(nobody) as awaited:
+                found = getattr(awaited, method)(*arguments, **options)
+                await (anext(found) if inspect.isasyncgen(found) else found)
+    assert caught.value.code == "invalid_request"
+
+
+def test_no_cursor_for_pages_is_none() -> None:
+    assert operations.page("x", {"cursor": None, "size": 2}, "*") == {"cursor": "*", "size": 2}
+
+
+def test_queries_are_sent_as_they_were_counted() -> None:
+    added = operations.add_queries("a b", Counter(["whale", "sea", "whale"]))
+    assert (added.method, added.path, added.again) == ("POST", "/v1/indexes/a%20b/queries", False)
+    assert added.body == {"queries": [{"query": "whale", "times": 2}, {"query": "sea", "times": 1}]}
+    assert operations.delete_queries("a", "", False).arguments()["params"] == {"q": ""}
+    assert operations.delete_queries("a", None, True).arguments()["params"] == {"all": True}
 
 
 def test_a_request_sends_what_was_set_and_no_more() -> None:
