@@ -28,8 +28,8 @@ class WindowSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pieces: int = Field(ge=16, le=8192)
-    overlap: int = Field(ge=0)
+    pieces: int = Field(strict=True, ge=16, le=8192)
+    overlap: int = Field(strict=True, ge=0)
 
     def model_post_init(self, _context: Any) -> None:
         if self.overlap * 2 > self.pieces:

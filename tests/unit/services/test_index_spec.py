@@ -39,6 +39,8 @@ def test_no_index_of_a_user_meets_one_of_ours() -> None:
         {"window": {"pieces": 8, "overlap": 0}},
         {"window": {"pieces": 64, "overlap": 33}},
         {"document_top_k": 0},
+        {"document_top_k": "512"},
+        {"window": {"pieces": "64", "overlap": 0}},
         {"unknown": 1},
     ],
 )
