@@ -44,6 +44,9 @@ def checked_id(value: Any) -> str:
         raise InvalidInput("missing_id", "A document needs an `id` (a string), so that sending it again replaces it.")
     if not isinstance(value, str) or not value or _CONTROL.search(value):
         raise InvalidInput("bad_id", "`id` must be a string of at least one character, without control characters.")
+    if value in (".", ".."):
+        # clients resolve them before they send: DELETE of the document `..` is one of its index
+        raise InvalidInput("bad_id", "`id` may not be `.` or `..`, which mean a place in an address.")
     if len(value.encode()) > MAX_ID_BYTES:
         raise InvalidInput("bad_id", f"`id` may have {MAX_ID_BYTES} bytes at most.")
     return value

@@ -42,6 +42,8 @@ def test_a_whole_document_is_taken_as_it_is() -> None:
         ({"text": "x"}, "missing_id"),
         ({"id": 5, "text": "x"}, "bad_id"),
         ({"id": "", "text": "x"}, "bad_id"),
+        ({"id": ".", "text": "x"}, "bad_id"),
+        ({"id": "..", "text": "x"}, "bad_id"),
         ({"id": "a\x00", "text": "x"}, "bad_id"),
         ({"id": "é" * 257, "text": "x"}, "bad_id"),
         ({"id": "a"}, "missing_text"),
