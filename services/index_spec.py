@@ -45,7 +45,9 @@ class IndexSpec(BaseModel):
     fields: dict[str, FieldType] = Field(default_factory=dict, max_length=MAX_FIELDS)
     encoder: str | None = Field(None, description="name of an encoder that the API knows; none: the configured one")
     window: WindowSettings | None = Field(None, description="none: what the encoder's manifest recommends")
-    document_top_k: int = Field(512, strict=True, ge=1, le=8192, description="heaviest pieces of a document that are indexed")
+    document_top_k: int = Field(
+        512, strict=True, ge=1, le=8192, description="heaviest pieces of a document that are indexed"
+    )
     windows: Windows = Field(
         "merged",
         description="vectors that are searched: one a document, merged from its windows; each window's own, as nested "
