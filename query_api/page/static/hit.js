@@ -95,10 +95,11 @@ function chips(hit, title) {
   return list;
 }
 
-/** Metadata as list items, a chip for each field that has a value. */
+/** Metadata as list items, a chip for each field that has a value, by name: OpenSearch gives members in any order. */
 export const metadataChips = (metadata) =>
   Object.entries(metadata ?? {})
     .filter(([, value]) => value !== null && value !== "")
+    .sort(([one], [other]) => (one < other ? -1 : 1))
     .map(([field, value]) => h("li", { class: "chip" }, h("span", { class: "field" }, field), " ", plain(value)));
 
 const STATES = {
