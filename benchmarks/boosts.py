@@ -13,17 +13,15 @@ from itertools import product
 from typing import Any
 
 import httpx
-import orjson
 import uvloop
 
 from benchmarks.filled_index import Encoded, create, fill
 from benchmarks.large_index import repeated
-from benchmarks.loopback import KeptConnection
 from benchmarks.record import command_line, run
 from benchmarks.segments import merge_to_one, settle
 from benchmarks.service import node_settings, opensearch_version, running
+from benchmarks.sides import compared
 from benchmarks.stdlib_index import encoded_stdlib, everyday_questions
-from benchmarks.timing import ratios, spread, take_turns
 from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearch
 from services.settings import Settings
@@ -46,22 +44,6 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 SPEC = IndexSpec.model_validate({"fields": {"kind": "keyword", "module": "keyword", "part": "keyword"}})
-
-
-async def compare(settings: Settings, size: int, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Milliseconds of each index, and their ratios to the one without rules."""
-    async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
-
-        def side(index: str) -> Any:
-            async def ask(query: str) -> None:
-                body = orjson.dumps({"query": query, "mode": mode})
-                await connection.send("POST", f"/v1/indexes/{index}-{size}/search", body)
-
-            return ask
-
-        took = await take_turns({name: side(name) for name in RULES}, queries, rounds)
-    spreads = {name: spread(values) for name, values in took.items()}
-    return {name: {"ms": values, "over plain": ratios(values, spreads["plain"])} for name, values in spreads.items()}
 
 
 def _fill(settings: Settings, encoded: Sequence[Encoded], size: int) -> None:
@@ -87,8 +69,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             for size, (name, rules) in product(sizes, RULES.items()):
                 api.put(f"/v1/indexes/{name}-{size}/curation", json={"rules": rules}).raise_for_status()
             for size, mode in product(sizes, ("sparse", "lexical", "hybrid")):
-                uvloop.run(compare(settings, size, mode, queries, 2))
-                row = uvloop.run(compare(settings, size, mode, queries, given.rounds))
+                sides = {name: (f"{name}-{size}", {"mode": mode}) for name in RULES}
+                uvloop.run(compared(settings, sides, queries, 2))
+                row = uvloop.run(compared(settings, sides, queries, given.rounds))
                 rows[f"{size} documents, {mode}"] = row
                 shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
                 print(f"{size:>6} documents, {mode:>8}, ms p50: {shown}", flush=True)

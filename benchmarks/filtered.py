@@ -9,23 +9,21 @@ Without `did_you_mean`, which asks twice more where the keyword list is empty; o
 """
 
 import argparse
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
+import uvloop
 
 from benchmarks.filled_index import Encoded, create, fill
 from benchmarks.large_index import PARTS, real_documents, repeated
-from benchmarks.loopback import KeptConnection
 from benchmarks.record import command_line, run
 from benchmarks.segments import settle, size_of
 from benchmarks.service import node_settings, opensearch_version, running
+from benchmarks.sides import compared
 from benchmarks.sparse_vs_match import title_queries
-from benchmarks.timing import ratios, spread, take_turns
 from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearch
 from services.settings import Settings
@@ -52,31 +50,6 @@ def numbered(documents: Iterator[Encoded]) -> Iterator[Encoded]:
         yield replace(document, metadata=document.metadata | {"number": at % PARTS}), windows
 
 
-async def compared(settings: Settings, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Milliseconds of each side, over those without a filter, and the hits of a query on average."""
-    found: dict[str, list[int]] = {}
-    async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
-
-        def side(name: str, members: dict[str, Any]) -> Any:
-            async def ask(query: str) -> None:
-                body = orjson.dumps({"query": query, "mode": mode} | members)
-                answer = await connection.send("POST", f"/v1/indexes/{INDEX}/search", body)
-                found.setdefault(name, []).append(len(answer["hits"]))
-
-            return ask
-
-        sides = {name: side(name, members) for name, members in ASKED.items()}
-        took = {name: spread(values) for name, values in (await take_turns(sides, queries, rounds)).items()}
-    return {
-        name: {
-            "ms": took[name],
-            "over no filter": ratios(took[name], took[PLAIN]),
-            "hits_mean": round(sum(found[name]) / len(found[name]), 2),
-        }
-        for name in took
-    }
-
-
 def measured(given: argparse.Namespace) -> dict[str, Any]:
     """The table by mode."""
     found, real = real_documents(Settings.read().encoder, given.folder, given.encoded, given.pieces, given.cache)
@@ -88,9 +61,10 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         settle(search, generation)
         with running(settings, "api"):
             for mode in MODES:
+                sides = {name: (INDEX, members | {"mode": mode}) for name, members in ASKED.items()}
                 # a Java process is fast only after thousands of the same request
                 for rounds in (1, given.rounds):
-                    rows[mode] = asyncio.run(compared(settings, mode, queries, rounds))
+                    rows[mode] = uvloop.run(compared(settings, sides, queries, rounds))
                 for name, row in rows[mode].items():
                     print(
                         f"{mode:>8}, {name:>34}: p50 {row['ms']['p50']:6.2f} ms "

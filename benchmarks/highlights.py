@@ -7,19 +7,15 @@ and ten of its documents as one (several windows each). `over plain` are ratios 
 """
 
 import argparse
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-import orjson
 import uvloop
 
-from benchmarks.loopback import KeptConnection
 from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version, running
+from benchmarks.sides import compared
 from benchmarks.stdlib_index import encoded_stdlib, everyday_questions, joined, stdlib_index
-from benchmarks.timing import ratios, spread, take_turns
-from services.settings import Settings
 
 # Documents of Python's documentation that make a long one.
 PARTS = 10
@@ -29,22 +25,6 @@ SIDES: dict[str, dict[str, Any]] = {
     "highlighted": {"highlight": True},
     "excerpt of 200 characters": {"highlight": {"characters": 200}},
 }
-
-
-async def compare(settings: Settings, index: str, mode: str, queries: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Milliseconds of each side, and their ratios to the plain search."""
-    async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
-
-        def side(options: dict[str, Any]) -> Any:
-            async def ask(query: str) -> None:
-                body = orjson.dumps({"query": query, "mode": mode} | options)
-                await connection.send("POST", f"/v1/indexes/{index}/search", body)
-
-            return ask
-
-        took = await take_turns({name: side(options) for name, options in SIDES.items()}, queries, rounds)
-    spreads = {name: spread(values) for name, values in took.items()}
-    return {name: {"ms": values, "over plain": ratios(values, spreads["plain"])} for name, values in spreads.items()}
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -57,10 +37,10 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             stdlib_index(settings, encoded, name)
         with running(settings, "api"):
             for index, mode in product(("short", "long"), ("sparse", "lexical", "hybrid")):
-                uvloop.run(compare(settings, index, mode, queries, 1))
-                rows[f"{mode}, {index} documents"] = row = uvloop.run(
-                    compare(settings, index, mode, queries, given.rounds)
-                )
+                sides = {name: (index, options | {"mode": mode}) for name, options in SIDES.items()}
+                uvloop.run(compared(settings, sides, queries, 1))
+                row = uvloop.run(compared(settings, sides, queries, given.rounds))
+                rows[f"{mode}, {index} documents"] = row
                 shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
                 print(f"{mode:>8}, {index:>5} documents, ms p50: {shown}", flush=True)
         version = opensearch_version(settings)

@@ -39,19 +39,12 @@ PATH = "/v1/indexes/books/suggest"
 
 
 @pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
 def api(
     opensearch_url: str,
     redis_server_url: str,
     redis_database_numbers: Iterator[int],
     live_api: Callable[[Settings], AbstractContextManager[str]],
     remove_indexes: Callable[[str, str], None],
-    monkeypatch_module: pytest.MonkeyPatch,
 ) -> Iterator[httpx.Client]:
     """A service with an index of documents that wait to be encoded."""
     settings = Settings(
@@ -63,8 +56,12 @@ def api(
         search_timeout=2.0,
         learn_queries="asked, others",
     )
-    monkeypatch_module.setattr(learning, "INTERVAL", 0.1)
-    with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        live_api(settings) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        patch.setattr(learning, "INTERVAL", 0.1)
         client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
         documents = [
             {"id": one, "title": title, "text": "An experiment on photosynthesis.", "metadata": {"year": n}}
