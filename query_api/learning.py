@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from services.environment import listed
 from services.errors import Conflict, SparsewellError
 from services.index_spec import Generation, Names
 from services.learned import QueryCounts, learnable
@@ -48,7 +49,7 @@ class Learning:
         self._search: Final = search
         self._names: Final = names
         self._settings: Final = settings
-        self._indexes: Final = frozenset(filter(None, map(str.strip, settings.learn_queries.split(","))))
+        self._indexes: Final = frozenset(listed(settings.learn_queries))
         self._counts: Final = QueryCounts(_MOST)
         # What is being written down is neither in the counts nor found by a search: who removes it waits.
         self._writing: Final = asyncio.Lock()

@@ -32,3 +32,8 @@ class EnvironmentSettings(BaseSettings):
             raise ConfigurationError(
                 "bad_setting", f"{subject}: {first['msg'].removeprefix('Value error, ')}."
             ) from None
+
+
+def listed(text: str) -> list[str]:
+    """The names in a setting that holds several, separated by commas."""
+    return [name for part in text.split(",") if (name := part.strip())]

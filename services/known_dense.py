@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.dense_form import DenseForm, DenseIdentity, dense_fingerprint
+from services.environment import listed
 from services.errors import ConfigurationError, InvalidInput
 from services.known_models import SHA256, known_models
 from services.manifest import NAME, WindowSettings
@@ -49,10 +50,9 @@ def known_dense(settings: Settings) -> dict[str, KnownDense]:
         if model.form is not None and model.window is not None:
             files = {file: member.sha256 for file, member in model.files.items()}
             found[name] = _known(name, model.width, files, model.form, model.window, model.licence)
-    for given in settings.dense_encoders.split(","):
-        if given.strip():
-            one = _of_directory(Path(given.strip()).expanduser())
-            found[one.identity.name] = one
+    for given in listed(settings.dense_encoders):
+        one = _of_directory(Path(given).expanduser())
+        found[one.identity.name] = one
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from services.environment import listed
 from services.errors import ConfigurationError
 from services.manifest import MANIFEST, WEIGHTS_ROOT, Manifest, has_manifest, is_path, read_manifest, resolve
 from services.settings import Settings
@@ -33,7 +34,7 @@ def named_encoders(settings: Settings, further: Sequence[str] = ()) -> list[Name
     """Every encoder that the settings, `further` (names or paths) or the shipped weights name, each directory once."""
     asked: list[tuple[Origin, str]] = [("configured", settings.encoder)]
     asked += [("given", name) for name in further]
-    asked += [("further", name) for part in settings.more_encoders.split(",") if (name := part.strip())]
+    asked += [("further", name) for name in listed(settings.more_encoders)]
     asked += [("shipped", str(path.parent)) for path in sorted(WEIGHTS_ROOT.glob(f"*/{MANIFEST}"))]
     named: dict[str, Named] = {}
     for origin, name in asked:

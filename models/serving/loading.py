@@ -8,6 +8,7 @@ from models.dense.opening import load_dense
 from models.fetching import Report
 from models.reranking.scorer import Scorer
 from models.serving.held import Held
+from services.environment import listed
 from services.known_dense import find_dense, known_dense
 from services.settings import Settings
 
@@ -15,8 +16,7 @@ from services.settings import Settings
 def load_held(settings: Settings, cache: Path, report: Report) -> Held:
     """Raises InvalidInput (`unknown_dense_encoder`) and ConfigurationError before anything is served."""
     known = known_dense(settings)
-    names = [name.strip() for name in settings.model_encoders.split(",") if name.strip()]
-    threads = settings.worker_threads
+    names, threads = listed(settings.model_encoders), settings.worker_threads
     dense = {name: load_dense(find_dense(known, name), cache, report, threads=threads) for name in names}
     scorers: dict[str, Scorer] = {}
     if settings.cross_encoder:
