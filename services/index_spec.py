@@ -37,6 +37,22 @@ def checked_index_name(name: str) -> str:
     return name
 
 
+class TalkSettings(BaseModel):
+    """How documents of the kind `talk` are chaptered and linked. A producer's own chapters are kept whatever is set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chapters: Literal["tiling", "podtile", "none"] = Field(
+        "tiling", description="what makes chapters where the producer gave none"
+    )
+    link: str | None = Field(
+        None,
+        max_length=2000,
+        description="address that plays a talk from a time: `{url}` the recording's, `{id}` the document's, `{start}` "
+        "seconds; none: `{url}#t={start}`",
+    )
+
+
 class IndexSpec(BaseModel):
     """The body of PUT /v1/indexes/{index}; every member has a default."""
 
@@ -57,6 +73,7 @@ class IndexSpec(BaseModel):
     dense: str | None = Field(
         None, description="dense encoder whose vectors are stored for reranking; none: no vectors"
     )
+    talk: TalkSettings | None = Field(None, description="declares that documents may be talk; an empty object will do")
 
     @property
     def scored_by(self) -> tuple[ScoreBy, ...]:

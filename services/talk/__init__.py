@@ -1,0 +1,1 @@
+"""Talk: transcripts with their times and speakers, chapters, and where a player begins. No model, no I/O."""
