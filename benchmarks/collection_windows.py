@@ -10,7 +10,7 @@ import numpy as np
 
 from cli.relevance.collection import Collection, CorpusDocument
 from services.documents import joined_text
-from services.opensearch.journal import EncodedWindow
+from services.opensearch.stored_windows import EncodedWindow
 from services.vectors import SparseVector
 
 if TYPE_CHECKING:

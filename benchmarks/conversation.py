@@ -35,8 +35,8 @@ from services.conversation import Memory, carried_pieces, carried_words, word_we
 from services.index_spec import IndexSpec
 from services.manifest import resolve
 from services.opensearch.client import SyncSearch
-from services.opensearch.journal import document_vector
 from services.opensearch.queries import lexical_query
+from services.opensearch.stored_windows import document_vector
 from services.query_blend import Blend
 from services.query_table import QueryTable
 from services.settings import Settings

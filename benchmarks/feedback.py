@@ -30,7 +30,7 @@ from services.fusion import DEFAULT_WEIGHTS, fuse
 from services.index_spec import IndexSpec
 from services.manifest import resolve
 from services.opensearch.client import SyncSearch
-from services.opensearch.journal import document_vector
+from services.opensearch.stored_windows import document_vector
 from services.query_blend import Blend
 from services.query_table import QueryTable, QueryVector
 from services.rocchio import DOCUMENTS, Rocchio, TableWeight, centroid, moved, share_of

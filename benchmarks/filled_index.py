@@ -11,7 +11,8 @@ from services.manifest import read_manifest, resolve
 from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import create_call, new_generation, refresh_call
-from services.opensearch.journal import EncodedWindow, Stored, encoded_write, raw_write
+from services.opensearch.journal import Stored, encoded_write, raw_write
+from services.opensearch.stored_windows import EncodedWindow
 from services.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from benchmarks.passages import Passage, cached_vectors, first_windows, stretche
 from models.registry import load_encoder
 from services.documents import Document
 from services.index_spec import IndexSpec
-from services.opensearch.journal import EncodedWindow
+from services.opensearch.stored_windows import EncodedWindow
 
 # A filter on one value of the field `part` leaves one document in a thousand.
 PARTS = 1000

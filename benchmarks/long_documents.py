@@ -37,8 +37,8 @@ from services.index_spec import Windows as Declared
 from services.manifest import resolve
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 from services.opensearch.generations import delete_call
-from services.opensearch.journal import document_vector
 from services.opensearch.queries import Plan, body, search_call, sparse_query
+from services.opensearch.stored_windows import document_vector
 from services.query_table import QueryTable
 from services.settings import Settings
 

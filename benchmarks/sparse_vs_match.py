@@ -29,8 +29,8 @@ from services.documents import Document
 from services.index_spec import Generation
 from services.manifest import resolve
 from services.opensearch.client import SyncSearch
-from services.opensearch.journal import EncodedWindow
 from services.opensearch.queries import body, lexical_query, sparse_query
+from services.opensearch.stored_windows import EncodedWindow
 from services.query_table import QueryTable
 from services.settings import Settings
 

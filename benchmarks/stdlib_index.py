@@ -11,7 +11,7 @@ from examples.stdlib.questions import questions
 from services.documents import Document, joined_text
 from services.index_spec import Generation, IndexSpec
 from services.opensearch.client import SyncSearch
-from services.opensearch.journal import EncodedWindow
+from services.opensearch.stored_windows import EncodedWindow
 from services.settings import Settings
 
 SPEC = IndexSpec.model_validate({"fields": FIELDS})

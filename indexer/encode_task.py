@@ -7,24 +7,20 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from indexer.chaptering import chaptered
 from indexer.dense import dense_outcomes
-from indexer.encoding import Cut, Encoded, Failed, cut, encode, runs
+from indexer.encoding import Cut, Encoded, Failed, cut, encode, encode_in_runs, runs
 from indexer.patience import patiently
 from indexer.runtime import Runtime
+from indexer.talk_windows import cut_talk
 from indexer.triage import begun, triage
 from services.contracts import EncodeMessage
 from services.errors import BackendUnavailable, EncoderMismatch, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.bulk import Outcome, Write, write
-from services.opensearch.journal import (
-    Stored,
-    attempt_write,
-    dead_write,
-    encoded_write,
-    read_many,
-    read_many_call,
-    too_many_windows,
-)
+from services.opensearch.journal import Stored, attempt_write, dead_write, encoded_write, read_many, read_many_call
+from services.opensearch.stored_windows import too_many_windows
+from services.talk.chaptering import is_talk
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +81,42 @@ class EncodeRun:
         ]
 
     def _cut(self, stored: Stored) -> Cut | Failed:
-        one = cut(self.runtime.encoder, self.generation.window, stored)
+        encoder, window, settings = self.runtime.encoder, self.generation.window, self.generation.spec.talk
+        if settings is not None and is_talk(stored.source):
+            gave_up = stored.attempts >= max(self.runtime.settings.max_attempts, 2)
+            seconds = self.runtime.worker.chapter_time
+            chaptering = chaptered(stored, settings, self.runtime.maker, seconds, gave_up=gave_up)
+            self.counts["without chapters"] += chaptering.error is not None
+            one = cut_talk(encoder, window, stored, chaptering, settings)
+        else:
+            one = cut(encoder, window, stored)
         refusal = too_many_windows(len(one.windows), self.generation.spec) if isinstance(one, Cut) else None
         return one if refusal is None else Failed(stored, *refusal, final=True)
 
     def _together(self, documents: Sequence[Stored]) -> list[Stored]:
-        """Encodes and writes documents, run by run; returns those that there was no time for."""
+        """Encodes and writes documents; returns those that there was no time for. Talk comes last, one by one: making
+        chapters may take as long as everything else.
+        """
+        left = self._in_runs([stored for stored in documents if not is_talk(stored.source)])
+        for stored in documents:
+            if not is_talk(stored.source):
+                continue
+            if self._in_time:
+                self.runs += 1
+                self._talk(stored)
+            else:
+                left.append(stored)
+        return left
+
+    def _talk(self, stored: Stored) -> None:
+        one = self._cut(stored)
+        outcome = encode_in_runs(self.runtime.encoder, one) if isinstance(one, Cut) else one
+        if isinstance(outcome, Failed):
+            self._bury([outcome])
+        else:
+            self._bury(self._account([outcome], self._write(self._encoded_writes([outcome]))))
+
+    def _in_runs(self, documents: Sequence[Stored]) -> list[Stored]:
         cuts: list[Cut] = []
         failures: list[Failed] = []
         for stored in documents:
@@ -122,11 +148,13 @@ class EncodeRun:
         """With dense vectors, where the generation declares them."""
         model, identity = self.runtime.dense(self.generation), self.generation.dense
         if model is None or identity is None:
-            return [encoded_write(self.generation, one.stored, one.windows) for one in encoded]
+            return [
+                encoded_write(self.generation, one.stored, one.windows, chaptering=one.chaptering) for one in encoded
+            ]
         dense = dense_outcomes(model, identity, [one.stored for one in encoded])
         self.counts["without dense vectors"] += sum(bool(outcome.error) for outcome in dense)
         return [
-            encoded_write(self.generation, one.stored, one.windows, outcome)
+            encoded_write(self.generation, one.stored, one.windows, outcome, one.chaptering)
             for one, outcome in zip(encoded, dense, strict=True)
         ]
 

@@ -1,14 +1,16 @@
 """From stored documents to encoded ones: windows, one run of the encoder, failures kept to one document. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.encoder import Encoder
 from models.windows import Window
 from services.documents import joined_text
 from services.errors import SparsewellError
 from services.manifest import WindowSettings
-from services.opensearch.journal import EncodedWindow, Stored
+from services.opensearch.journal import Stored
+from services.opensearch.stored_windows import EncodedWindow
+from services.talk.chaptering import Chaptering
 from services.vectors import SparseVector
 
 # Windows of one run of the encoder: a few of its own batches. While a run computes, the one before is written; so the
@@ -18,10 +20,11 @@ RUN_WINDOWS = 16
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A document and its windows."""
+    """A document and its windows. `chaptering`: of talk."""
 
     stored: Stored
     windows: list[Window]
+    chaptering: Chaptering | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Encoded:
 
     stored: Stored
     windows: list[EncodedWindow]
+    chaptering: Chaptering | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,17 @@ def cut(encoder: Encoder, window: WindowSettings, stored: Stored) -> Cut | Faile
         return Cut(stored, encoder.windows(text, window.pieces, window.overlap))
     except Exception as error:
         return Failed.by(stored, error)
+
+
+def encode_in_runs(encoder: Encoder, one: Cut, most: int = RUN_WINDOWS) -> Encoded | Failed:
+    """As `encode` for one document that may have thousands of windows: a run holds no more than `most` of them."""
+    found: list[EncodedWindow] = []
+    for at in range(0, len(one.windows), most):
+        (outcome,) = encode(encoder, [replace(one, windows=one.windows[at : at + most])])
+        if isinstance(outcome, Failed):
+            return outcome
+        found += outcome.windows
+    return Encoded(one.stored, found, one.chaptering)
 
 
 def runs(cuts: Iterable[Cut], most: int = RUN_WINDOWS) -> Iterator[list[Cut]]:
@@ -99,4 +114,5 @@ def _bounded(encoder: Encoder, one: Cut, vectors: Sequence[SparseVector]) -> Enc
         reason = f"The encoder gave a window {most:,} weights; it gives {limit} at most."
         return Failed(one.stored, "too_many_weights", reason, final=True)
     spans = zip(one.windows, vectors, strict=True)
-    return Encoded(one.stored, [EncodedWindow(window.start, window.end, vector) for window, vector in spans])
+    found = [EncodedWindow(window.start, window.end, vector) for window, vector in spans]
+    return Encoded(one.stored, found, one.chaptering)

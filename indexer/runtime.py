@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 
+from indexer.chaptering import Maker
 from indexer.settings import WorkerSettings
 from models.dense.model import DenseModel
 from models.encoder import Encoder
@@ -31,6 +32,7 @@ REMEMBERED_SECONDS = 2.0
 REPEATED_SECONDS = 60.0
 
 LoadEncoder = Callable[[Settings], Encoder]
+LoadMaker = Callable[[Settings, str, Encoder], Maker]
 LoadDense = Callable[[Settings, DenseIdentity], DenseModel]
 
 
@@ -59,6 +61,11 @@ def load_known_dense(settings: Settings, identity: DenseIdentity) -> DenseModel:
     return load_dense(known, cache_dir(LocalSettings.read()), log.info, threads=settings.worker_threads)
 
 
+def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> Maker:
+    """The engine of that name, with its chapters checked. Raises ConfigurationError for one that cannot be had."""
+    raise ConfigurationError("chapters_unavailable", f"This worker has no chapter engine {engine!r}.")
+
+
 class Runtime:
     """Made in the parent, filled in each child when its first task asks: no client and no session crosses a fork."""
 
@@ -68,6 +75,7 @@ class Runtime:
         worker: WorkerSettings,
         load: LoadEncoder = load_configured,
         load_dense: LoadDense = load_known_dense,
+        load_maker: LoadMaker = load_chapter_maker,
     ) -> None:
         self.settings = settings
         self.worker = worker
@@ -75,6 +83,8 @@ class Runtime:
         self.clock = Clock()
         self._load = load
         self._load_dense = load_dense
+        self._load_maker = load_maker
+        self._makers: dict[str, Maker] = {}
         self._dense: dict[str, DenseModel] = {}
         self._jobs_made = False
         self._said: dict[str, float] = {}
@@ -99,6 +109,12 @@ class Runtime:
             except ConfigurationError as error:
                 raise EncoderMismatch(error.code, error.detail) from error
         return self._dense[identity.fingerprint]
+
+    def maker(self, engine: str) -> Maker:
+        """What makes the chapters of talk, opened once. Raises whatever opening it does."""
+        if engine not in self._makers:
+            self._makers[engine] = self._load_maker(self.settings, engine, self.encoder)
+        return self._makers[engine]
 
     @cached_property
     def search(self) -> SyncSearch:

@@ -16,11 +16,19 @@ class WorkerSettings(EnvironmentSettings):
     task_budget: float = Field(30.0, gt=0)
     task_limit: float = Field(300.0, gt=0)
     redelivery: float = Field(1200.0, gt=0)
+    chapter_seconds: float = Field(
+        120.0, gt=0, description="time for the chapters of one talk, at most half of `task_limit`"
+    )
     patience: float = Field(
         60.0, gt=0, description="how long a task waits for an OpenSearch that is down or overloaded"
     )
     soft_shutdown: float = Field(20.0, ge=0, description="time for running tasks after SIGQUIT; SIGTERM waits for them")
     redis_wait: float = Field(30.0, ge=0, description="how long a starting worker waits for Redis before it gives up")
+
+    @property
+    def chapter_time(self) -> float:
+        """Seconds for the chapters of one talk: the rest of the task's is for encoding it."""
+        return min(self.chapter_seconds, self.task_limit / 2)
 
     def model_post_init(self, _context: object) -> None:
         if self.task_limit < 2 * self.task_budget:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cli.relevance.collection import CorpusDocument
 from services.documents import joined_text
 from services.manifest import WindowSettings
-from services.opensearch.journal import EncodedWindow, document_vector
+from services.opensearch.stored_windows import EncodedWindow, document_vector
 from services.vectors import SparseVector
 
 if TYPE_CHECKING:

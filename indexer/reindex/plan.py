@@ -18,7 +18,10 @@ NO_DENSE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs in the new generation; None and empty mean: as it is. `dense` "none" means: no dense vectors."""
+    """What differs in the new generation; None and empty mean: as it is. `dense` "none" means: no dense vectors.
+
+    `chapters`: the engine that makes those of talk; an index that declared no talk declares it with that.
+    """
 
     encoder: str | None = None
     window_pieces: int | None = None
@@ -28,6 +31,7 @@ class Changes:
     fields: Mapping[str, str] = field(default_factory=dict)
     dense: str | None = None
     windows: str | None = None
+    chapters: str | None = None
 
     @property
     def any(self) -> bool:
@@ -42,8 +46,10 @@ def planned(
     changes: Changes,
     manifest: Manifest,
     dense: DenseIdentity | None = None,
+    chapters: str = "",
 ) -> Generation:
-    """The new generation; `manifest` is that of the encoder that it will have, `dense` what `changes.dense` names.
+    """The new generation; `manifest` is that of the encoder that it will have, `dense` what `changes.dense` names,
+    `chapters` the fingerprint of the engine of chapters that it will have (empty: not known, or none).
 
     An encoder of its own window keeps it, unless the index declared one or the change names one. Raises InvalidInput
     (`bad_change`, `bad_window`) and Conflict (`encoder_name_taken`).
@@ -63,6 +69,8 @@ def planned(
         merged["language"] = changes.language
     if changes.windows is not None:
         merged["windows"] = changes.windows
+    if changes.chapters is not None:
+        merged["talk"] = {**(merged["talk"] or {}), "chapters": changes.chapters}
     if changes.dense is not None:
         merged["dense"] = None if changes.dense == NO_DENSE else changes.dense
     merged["fields"] = {**merged["fields"], **changes.fields}
@@ -82,11 +90,19 @@ def planned(
     if spec.window is not None and spec.window.pieces > room:
         raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
     kept = source.dense if changes.dense is None else dense
-    return new_generation(names, source.index, number, spec, manifest, source.lineage, kept)
+    new = new_generation(names, source.index, number, spec, manifest, source.lineage, kept)
+    return new.model_copy(update={"chapters": chapters})
 
 
 def _shown(dense: DenseIdentity | None) -> str:
     return NO_DENSE if dense is None else f"{dense.name} ({dense.fingerprint}) window {dense.window.model_dump()}"
+
+
+def _engine(generation: Generation) -> str:
+    talk = generation.spec.talk
+    if talk is None:
+        return "no talk"
+    return f"{talk.chapters} ({generation.chapters})" if generation.chapters else talk.chapters
 
 
 def described(source: Generation, target: Generation) -> list[str]:
@@ -102,6 +118,7 @@ def described(source: Generation, target: Generation) -> list[str]:
         ("window", source.window.model_dump(), target.window.model_dump()),
         ("windows", source.spec.windows, target.spec.windows),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
+        ("chapters", _engine(source), _engine(target)),
         ("language", source.spec.language, target.spec.language),
         ("fields", source.spec.fields, target.spec.fields),
         ("suggests", source.suggests, target.suggests),
@@ -109,5 +126,10 @@ def described(source: Generation, target: Generation) -> list[str]:
     ):
         if old != new:
             lines.append(f"{name}: {old} -> {new}")
-    lines.append("vectors: " + ("copied" if same_vectors(source, target) else "encoded again"))
+    copied = same_vectors(source, target)
+    lines.append("vectors: " + ("copied" if copied else "encoded again"))
+    if copied and source.spec.talk is not None and _engine(source) != _engine(target):
+        lines.append(
+            "talk: encoded again where it has other chapters than this engine makes and its producer gave none"
+        )
     return lines

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from query_api.search.asked import Asked
-from services.opensearch.journal import EncodedWindow, document_vector
+from services.opensearch.stored_windows import EncodedWindow, document_vector
 from services.query_blend import WORDS, Blend
 from services.query_table import QueryTable
 from services.vectors import EMPTY

@@ -11,7 +11,7 @@ from query_api.search.feedback_request import Example, Feedback
 from query_api.search.lists import one_list, two_lists
 from query_api.search.reading import with_sources
 from services.errors import InvalidInput
-from services.opensearch.journal import document_vector, read_packed_windows, read_windows
+from services.opensearch.stored_windows import document_vector, read_packed_windows, read_windows
 from services.query_table import QueryTable
 from services.rocchio import FEEDBACK, Rocchio, moved
 from services.vectors import SparseVector

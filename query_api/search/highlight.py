@@ -13,7 +13,7 @@ from query_api.search.explain import common_pieces, word_shares
 from query_api.search.marking import Match, Span, best_stretch, joined, piece_spans, term_spans
 from services.documents import joined_text
 from services.opensearch.analysis import Terms, Word, affordable, words
-from services.opensearch.journal import read_windows
+from services.opensearch.stored_windows import read_windows
 
 # Characters of titles and passages that one search looks at, best hits first: a hundred windows of ordinary length,
 # about 0.1 s of the tokeniser.

@@ -7,7 +7,7 @@ from query_api.search.explain import common_pieces, lexical_why, query_pieces, s
 from query_api.search.passages import best_passage
 from query_api.search.text_fragment import text_fragment
 from services.documents import joined_text
-from services.opensearch.journal import read_packed_windows, read_windows
+from services.opensearch.stored_windows import read_packed_windows, read_windows
 
 
 def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.documents import joined_text
-from services.opensearch.journal import EncodedWindow, PackedWindow
+from services.opensearch.stored_windows import EncodedWindow, PackedWindow
 
 # A document without vectors yet is cut at line ends and sentence ends into pieces of about this many characters.
 _CHUNK = 400

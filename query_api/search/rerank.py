@@ -15,8 +15,8 @@ from services.dense_vectors import Dense, StoredVectors, moved
 from services.errors import BackendUnavailable, InvalidInput
 from services.interpolation import interpolated, parts
 from services.model_client import ModelClient
-from services.opensearch.journal import read_packed_windows
 from services.opensearch.queries import Plan, stored_vectors_body
+from services.opensearch.stored_windows import read_packed_windows
 
 Lists = Callable[[Asked], Awaitable[list[Found]]]
 Opinion = Mapping[str, float]

@@ -1,24 +1,15 @@
 """What becomes of a stored document in another generation: its vectors are copied where they stay valid. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from services import versions
 from services.index_spec import Generation
 from services.opensearch.bulk import Write
-from services.opensearch.journal import (
-    DEAD,
-    DELETED,
-    ENCODED,
-    PENDING,
-    TOO_MANY_WINDOWS,
-    Stored,
-    dead_write,
-    now_ms,
-    read_windows,
-    searched,
-    too_many_windows,
-)
+from services.opensearch.journal import DEAD, DELETED, ENCODED, PENDING, Stored, dead_write, now_ms
+from services.opensearch.stored_windows import TOO_MANY_WINDOWS, read_windows, searched, too_many_windows
+from services.talk.chaptering import is_talk
 
 # What the client sent and what is known of the sending; the rest belongs to one generation.
 _RAW = ("text", "title", "metadata", "version", "job", "ingested_at")
@@ -28,10 +19,29 @@ _DENSE = ("dense", "dense_encoder", "dense_error")
 def same_vectors(source: Generation, target: Generation) -> bool:
     """Whether the vectors in `source`, sparse and dense, are what `target`'s encoders would make.
 
-    Dense vectors that `target` does not want are left behind; those that it lacks mean that all is encoded again.
+    Dense vectors that `target` does not want are left behind; those that it lacks mean that all is encoded again. Of
+    talk it depends on each document's chapters as well: see `same_chapters`.
     """
     sparse = source.encoder.fingerprint == target.encoder.fingerprint and source.window == target.window
     return sparse and (target.dense is None or target.dense == source.dense)
+
+
+def same_chapters(source: Generation, target: Generation, stored: Mapping[str, Any]) -> bool:
+    """Whether a document has the chapters that `target` asks for, and windows that were encoded with them.
+
+    A producer's are what every engine is asked for. Chapters that an engine failed to make are tried again.
+    """
+    if not is_talk(stored) or source.spec.talk is None or target.spec.talk is None:
+        return True
+    if source.spec.talk.titles_in_vectors != target.spec.talk.titles_in_vectors:
+        return False
+    made = stored.get("chaptering", {})
+    if made.get("engine") == "given":
+        return True
+    wanted = target.spec.talk.chapters
+    if made.get("engine") != wanted or "error" in made:
+        return False
+    return wanted == "none" or not target.chapters or made.get("fingerprint") == target.chapters
 
 
 def carried(source: Generation, target: Generation, stored: Stored, lease_seconds: float) -> Write:
@@ -46,14 +56,14 @@ def carried(source: Generation, target: Generation, stored: Stored, lease_second
     if stored.state == DELETED:
         return Write(alias, stored.id, versions.raw(versions.client(external)), stored.source)
     if same_vectors(source, target):
-        if stored.state == ENCODED:
+        if stored.state == ENCODED and same_chapters(source, target, stored.source):
             windows = read_windows(stored.source)
             refusal = too_many_windows(len(windows), target.spec)
             if refusal is not None:
                 return _dead(target, stored, *refusal)
             left = () if target.dense is not None else _DENSE
             kept = {name: value for name, value in stored.source.items() if name not in left}
-            return Write(alias, stored.id, external, kept | searched(windows, target.spec))
+            return Write(alias, stored.id, external, kept | searched(windows, target.spec, kept))
         if stored.state == DEAD and stored.source.get("error", {}).get("code") != TOO_MANY_WINDOWS:
             return Write(alias, stored.id, external, stored.source)
         if stored.state == PENDING:

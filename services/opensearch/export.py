@@ -14,8 +14,9 @@ import orjson
 from services.cursors import packed, unpacked
 from services.errors import InvalidInput
 from services.opensearch.client import Call
-from services.opensearch.journal import DEAD, ENCODED, PENDING, read_windows
+from services.opensearch.journal import DEAD, ENCODED, PENDING
 from services.opensearch.snapshots import within
+from services.opensearch.stored_windows import read_windows
 from services.query_table import QueryTable
 
 EXPORTED_STATES = (PENDING, ENCODED, DEAD)

@@ -14,19 +14,16 @@ import orjson
 
 from services import versions
 from services.documents import Document
-from services.index_spec import Generation, IndexSpec
+from services.index_spec import Generation
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
-from services.vectors import PackedVector, SparseVector, merge_max
+from services.opensearch.stored_windows import EncodedWindow, searched
+from services.talk.chaptering import Chaptering
 
 # What only an encoder made: large, and not read where a document is looked at.
 _VECTORS = "windows,dense"
 PENDING, ENCODED, DEAD, DELETED = "pending", "encoded", "dead", "deleted"
 MAX_REASON = 2000  # characters
-TOO_MANY_WINDOWS = "too_many_windows"
-# Nested documents of one document: more than a text of 1 MiB can have of windows of ordinary size (3,654). OpenSearch
-# takes 10,000, but those are a request of 58 MB; 4,096 are 24 MB.
-MAX_NESTED = 4096
 # A retry takes one transition, and what follows takes three for each attempt (enqueued, begun, failed) and one to die.
 RETRY_ROOM = 64
 
@@ -104,50 +101,6 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedWindow:
-    """A window of `joined_text` (character offsets, end exclusive) with its vector."""
-
-    start: int
-    end: int
-    vector: SparseVector
-
-
-@dataclass(frozen=True, slots=True)
-class PackedWindow:
-    """A window as it is stored, for a search that only scores it."""
-
-    start: int
-    end: int
-    vector: PackedVector
-
-
-def searched(windows: Sequence[EncodedWindow], spec: IndexSpec) -> dict[str, Any]:
-    """The fields in which a document's vectors are searched, as the index declares."""
-    fields: dict[str, Any] = {}
-    if "document" in spec.scored_by:
-        fields["sparse"] = document_vector(windows, spec.document_top_k).features()
-    if "window" in spec.scored_by:
-        fields["window_vectors"] = [{"sparse": window.vector.features()} for window in windows]
-    return fields
-
-
-def too_many_windows(count: int, spec: IndexSpec) -> tuple[str, str] | None:
-    """Code and reason of a refusal when an index takes no document of so many windows; None when it does."""
-    if "window" not in spec.scored_by or count <= MAX_NESTED:
-        return None
-    return (
-        TOO_MANY_WINDOWS,
-        f"It has {count:,} windows, and an index that keeps the vector of each takes {MAX_NESTED:,} of a document. "
-        "Split it, or declare larger windows, or `windows` as merged (sparsewell reindex).",
-    )
-
-
-def document_vector(windows: Sequence[EncodedWindow], top_k: int) -> SparseVector:
-    """The vector that is indexed: max over windows, the `top_k` heaviest pieces."""
-    return merge_max(window.vector for window in windows).top(top_k)
-
-
-@dataclass(frozen=True, slots=True)
 class DenseOutcome:
     """What became of a document's dense vectors: packed, or the code of why there are none."""
 
@@ -156,12 +109,16 @@ class DenseOutcome:
 
 
 def encoded_write(
-    generation: Generation, stored: Stored, windows: Sequence[EncodedWindow], dense: DenseOutcome | None = None
+    generation: Generation,
+    stored: Stored,
+    windows: Sequence[EncodedWindow],
+    dense: DenseOutcome | None = None,
+    chaptering: Chaptering | None = None,
 ) -> Write:
     """The same raw document with its vectors. A newer raw write beats it, whatever arrives first.
 
     `dense` is there when the generation declares a dense encoder. A document without dense vectors is found like any
-    other and only not reranked.
+    other and only not reranked. `chaptering` is there for talk.
     """
     kept = {k: v for k, v in stored.source.items() if k not in ("due_at", "error", "earlier")}
     source = kept | {
@@ -169,8 +126,10 @@ def encoded_write(
         "encoder": generation.encoder.fingerprint,
         "encoded_at": now_ms(),
         "windows": [{"start": w.start, "end": w.end, "vector": w.vector.pack()} for w in windows],
-        **searched(windows, generation.spec),
     }
+    if chaptering is not None:
+        source |= chaptering.fields()
+    source |= searched(windows, generation.spec, source)
     if dense is not None and generation.dense is not None:
         if dense.error:
             source["dense_error"] = dense.error
@@ -236,22 +195,6 @@ def retried_write(generation: Generation, stored: Stored, lease_seconds: float) 
         },
     }
     return Write(generation.write_alias, stored.id, versions.transition(stored.external), source)
-
-
-def read_windows(source: Mapping[str, Any]) -> list[EncodedWindow]:
-    """The windows of a stored document; empty until it is encoded."""
-    return [
-        EncodedWindow(window["start"], window["end"], SparseVector.unpack(window["vector"]))
-        for window in source.get("windows", ())
-    ]
-
-
-def read_packed_windows(source: Mapping[str, Any]) -> list[PackedWindow]:
-    """As `read_windows`, without unpacking them."""
-    return [
-        PackedWindow(window["start"], window["end"], PackedVector(window["vector"]))
-        for window in source.get("windows", ())
-    ]
 
 
 def get_call(alias: str, document_id: str) -> Call:

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from services.index_spec import FieldType, Generation, ScoreBy
+from services.opensearch.chapter_fields import EXCLUDED, chapter_properties
 from services.opensearch.client import Call
 from services.opensearch.suggestions import ANALYSIS, COMPLETED, WORDS, spelling_field
 from services.settings import Settings
@@ -18,7 +19,6 @@ _TYPES: dict[FieldType, dict[str, Any]] = {
 }
 _LABEL = {"type": "keyword"}
 _VECTOR = {"type": "rank_features"}
-_NESTED = {"type": "nested", "properties": {"sparse": _VECTOR}}
 _MOMENT = {"type": "date", "format": "epoch_millis"}
 # Fields that the first generations were made without; the sweeper adds them there (`indexer.later_fields`).
 LATER: dict[str, Any] = {
@@ -44,8 +44,11 @@ def properties(generation: Generation) -> dict[str, Any]:
     What is typed is completed by titles, and misspelt words are corrected by the index's own: `suggestions`.
     """
     spec = generation.spec
-    vectors: dict[ScoreBy, dict[str, Any]] = {"document": {"sparse": _VECTOR}, "window": {"window_vectors": _NESTED}}
     words = {"type": "text", "analyzer": spec.language}
+    # passages of talk are found by their own words as well
+    window = {"sparse": _VECTOR} if spec.talk is None else {"sparse": _VECTOR, "words": words}
+    nested = {"type": "nested", "properties": window}
+    vectors: dict[ScoreBy, dict[str, Any]] = {"document": {"sparse": _VECTOR}, "window": {"window_vectors": nested}}
     found_by = {"lexical": words}
     found_by.setdefault(spelling_field(spec), WORDS)
     title_words = {"title_words": words} if generation.titles else {}
@@ -56,6 +59,7 @@ def properties(generation: Generation) -> dict[str, Any]:
         **found_by,
         **title_words,
         **{name: field for by in spec.scored_by for name, field in vectors[by].items()},
+        **({} if spec.talk is None else chapter_properties(words)),
         "windows": {"type": "object", "enabled": False},
         "metadata": {"dynamic": "strict", "properties": {name: _TYPES[kind] for name, kind in spec.fields.items()}},
         "state": _LABEL,
@@ -86,7 +90,7 @@ def creation_body(generation: Generation, settings: Settings, aliases: list[str]
         "mappings": {
             "dynamic": "strict",
             "_meta": {"sparsewell": generation.model_dump(mode="json")},
-            "_source": {"excludes": ["sparse", "sparse.*", "window_vectors"]},
+            "_source": {"excludes": ["sparse", "sparse.*", "window_vectors", *EXCLUDED]},
             "properties": properties(generation),
         },
         "aliases": {alias: {} for alias in (*aliases, generation.write_alias)},

@@ -15,8 +15,9 @@ from services.manifest import WindowSettings
 from services.opensearch.bulk import Outcome, Verdict, write
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import create_call, delete_call, refresh_call
-from services.opensearch.journal import PENDING, EncodedWindow, Stored, encoded_write
+from services.opensearch.journal import PENDING, Stored, encoded_write
 from services.opensearch.queries import Plan, body, msearch_call, sparse_query
+from services.opensearch.stored_windows import EncodedWindow
 from services.query_table import QueryVector
 from services.settings import Settings
 from services.vectors import SparseVector

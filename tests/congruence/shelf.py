@@ -17,7 +17,8 @@ from services.index_spec import FieldType
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import PENDING, EncodedWindow, Stored, encoded_write, tombstone
+from services.opensearch.journal import PENDING, Stored, encoded_write, tombstone
+from services.opensearch.stored_windows import EncodedWindow
 from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, vector
 
 FIELDS: dict[str, FieldType] = {

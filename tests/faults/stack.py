@@ -23,7 +23,8 @@ from services.index_spec import Names
 from services.manifest import WindowSettings
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import Stored, read_hits, read_windows
+from services.opensearch.journal import Stored, read_hits
+from services.opensearch.stored_windows import read_windows
 from services.settings import Settings
 from services.vectors import merge_max
 

@@ -17,7 +17,8 @@ from services.index_spec import Generation, Names
 from services.opensearch.bulk import Write, write
 from services.opensearch.client import Call
 from services.opensearch.generations import read_generation, refresh_call, resolve_call
-from services.opensearch.journal import EncodedWindow, Stored, encoded_write, read_many, read_many_call
+from services.opensearch.journal import Stored, encoded_write, read_many, read_many_call
+from services.opensearch.stored_windows import EncodedWindow
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

@@ -20,8 +20,9 @@ from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.carrying import carried
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import create_call, delete_call, new_generation
-from services.opensearch.journal import attempt_write, dead_write, read_windows, requeued_write, tombstone
+from services.opensearch.journal import attempt_write, dead_write, requeued_write, tombstone
 from services.opensearch.mapping import creation_body
+from services.opensearch.stored_windows import read_windows
 from services.settings import Settings
 from services.vectors import merge_max
 

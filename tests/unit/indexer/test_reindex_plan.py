@@ -73,3 +73,16 @@ def test_what_cannot_be() -> None:
 def test_whether_anything_was_asked_for() -> None:
     assert not Changes().any
     assert Changes(language="standard").any
+
+
+def test_talk_is_declared_and_chaptered_anew() -> None:
+    first = planned(NAMES, OLD, 2, Changes(chapters="tiling"), STANDIN, chapters="c1")
+    assert first.spec.talk is not None
+    assert (first.spec.talk.chapters, first.spec.windows, first.chapters) == ("tiling", "merged", "c1")
+    assert described(OLD, first) == ["chapters: no talk -> tiling (c1)", "vectors: copied"]
+    newer = planned(NAMES, first, 3, Changes(), STANDIN, chapters="c2")
+    assert described(first, newer)[0] == "chapters: tiling (c1) -> tiling (c2)"
+    assert "encoded again where" in described(first, newer)[-1]
+    assert described(first, planned(NAMES, first, 3, Changes(), STANDIN, chapters="c1")) == ["vectors: copied"]
+    with pytest.raises(InvalidInput, match="bad_change"):
+        plan(Changes(chapters="oracle"))

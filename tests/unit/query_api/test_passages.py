@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query_api.search.passages import best_passage
-from services.opensearch.journal import EncodedWindow
+from services.opensearch.stored_windows import EncodedWindow
 from services.vectors import SparseVector
 
 

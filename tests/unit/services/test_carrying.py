@@ -10,7 +10,8 @@ from services.index_spec import EncoderIdentity, Generation, IndexSpec, Windows
 from services.manifest import WindowSettings
 from services.opensearch.carrying import carried, misfit, same_vectors, waits
 from services.opensearch.changes import ShardState, read_changes, read_shards
-from services.opensearch.journal import MAX_NESTED, TOO_MANY_WINDOWS, Stored
+from services.opensearch.journal import Stored
+from services.opensearch.stored_windows import MAX_NESTED, TOO_MANY_WINDOWS
 from services.vectors import SparseVector
 
 
@@ -141,3 +142,54 @@ def test_shards_are_read_from_their_primaries() -> None:
 def test_changes_come_with_their_numbers() -> None:
     hit = {"_id": "d", "_version": 5, "_source": {"state": "pending"}, "sort": [12]}
     assert read_changes({"hits": {"hits": [hit]}}) == [(12, Stored("d", 5, {"state": "pending"}))]
+
+
+def talk(number: int, chapters: str = "tiling", fingerprint: str = "", *, titled: bool = False) -> Generation:
+    spec = IndexSpec.model_validate({"talk": {"chapters": chapters, "titles_in_vectors": titled}})
+    return generation(number).model_copy(update={"spec": spec, "chapters": fingerprint})
+
+
+def episode(engine: str, **made: Any) -> Stored:
+    chapters = [
+        {"number": 1, "title": "Whales", "start": 0, "end": 6},
+        {"number": 2, "title": "Sea", "start": 6, "end": 9},
+    ]
+    windows = [
+        {"start": 0, "end": 5, "vector": VECTOR.pack()},
+        {"start": 4, "end": 8, "vector": OTHER.pack()},
+        {"start": 8, "end": 11, "vector": OTHER.pack()},
+    ]
+    more = {"kind": "talk", "text": "one twoxy", "windows": windows, "chapters": chapters}
+    return stored("encoded", versions.encoded(7), chaptering={"engine": engine} | made, **more)
+
+
+def test_what_finds_chapters_and_passages_is_made_again_from_what_is_stored() -> None:
+    source = carried(talk(1), talk(2), episode("tiling"), 60).source
+    first, second = source["chapters"]
+    assert (first["words"], first["sparse"]) == ("Whales\none tw", {"3": 4.0, "5": 2.0, "9": 0.5})
+    assert (second["words"], second["sparse"]) == ("Sea\noxy", {"3": 4.0})
+    # (a window of the title and of the text: offsets count in both)
+    assert [window["words"] for window in source["window_vectors"]] == ["t\none", "e tw", "oxy"]
+    assert source["sparse"] == {"3": 4.0, "5": 2.0, "9": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("one", "target", "again"),
+    [
+        (episode("tiling", fingerprint="c1"), talk(2), False),
+        (episode("tiling", fingerprint="c1"), talk(2, fingerprint="c1"), False),
+        (episode("tiling", fingerprint="c1"), talk(2, fingerprint="c2"), True),
+        (episode("tiling", fingerprint="c1"), talk(2, "podtile"), True),
+        (episode("tiling", fingerprint="c1"), talk(2, "none"), True),
+        (episode("none"), talk(2, "none"), False),
+        (episode("tiling", error={"code": "chapters_late"}), talk(2), True),
+        (episode("given"), talk(2, "podtile", "c2"), False),
+        (episode("given"), talk(2, titled=True), True),
+        (stored("encoded", versions.encoded(7), windows=WINDOWS), talk(2, "podtile", "c2"), False),
+    ],
+)
+def test_talk_is_encoded_again_where_it_would_get_other_chapters(one: Stored, target: Generation, again: bool) -> None:
+    write = carried(talk(1), target, one, 60)
+    assert waits(write) is again
+    assert write.version == (versions.raw(7) if again else versions.encoded(7))
+    assert ("chapters" in write.source) is (not again and "chapters" in one.source)
