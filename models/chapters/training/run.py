@@ -1,0 +1,184 @@
+"""A generator of chapters from a base and episodes, to a directory that workers open."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.chapters.episodes import Chaptered, read_episodes
+from models.chapters.podtile.checkpoint import Checkpoint, brought, load_checkpoint
+from models.chapters.podtile.directory import ADAPTER, TOKENIZER, ChapterManifest, write_chapter_manifest
+from models.chapters.podtile.generator import weights_sha256
+from models.chapters.training.adapters import add_adapters, merged, save_adapters
+from models.chapters.training.examples import examples
+from models.chapters.training.feeding import Feeding
+from models.chapters.training.recipe import ChapterRecipe
+from models.chapters.training.trainer import make_trainer
+from models.training.device import cpu_dtype
+from models.training.json_lines import ReadReport
+from models.training.show import Show
+from models.training.trainer import Watch, drop_unfinished, last_checkpoint
+from services.errors import ConfigurationError, InvalidInput
+from services.manifest import MANIFEST
+
+RUN, LOG = "run.json", "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What `train_chapters` wrote. `losses` are the logged ones of this call, in nats a piece of an answer."""
+
+    directory: Path
+    manifest: ChapterManifest
+    losses: list[float]
+    seconds: float
+
+
+def train_chapters(
+    files: Sequence[Path],
+    base: str,
+    out: Path,
+    recipe: ChapterRecipe,
+    *,
+    licence: str = "unstated",
+    merge: bool = False,
+    show: Show,
+) -> Made:
+    """Trains on the episodes of `files` that are not held out, and writes the directory `out`: adapters that name their
+    base, or whole weights with `merge` and where all weights are trained.
+
+    Checkpoints go beside it (its name and `.training`); the same call after a kill goes on from the last whole one.
+    Raises InvalidInput (`no_episodes`, `too_few_examples`) and ConfigurationError: those of `brought`,
+    `load_checkpoint` and `AnswerTrainer`, and `other_training` where checkpoints of another run are.
+    """
+    began = time.monotonic()
+    episodes = _learned(files, show)
+    source = brought(base)
+    work = out.with_name(f"{out.name}.training")
+    _claim(work, {"recipe": recipe.model_dump(), "base": weights_sha256(source), "episodes": _identity(episodes)})
+    torch.manual_seed(recipe.seed)
+    checkpoint = load_checkpoint(source, _dtype(recipe))
+    data = _examples(checkpoint, episodes, recipe)
+    show.say(f"{len(episodes)} episodes, {len(data):,} examples, {recipe.steps} steps of {recipe.batch}.")
+    if len(data) < recipe.batch:
+        raise InvalidInput("too_few_examples", f"{len(data)} examples do not fill a batch of {recipe.batch}.")
+    model = add_adapters(checkpoint.model, recipe) if recipe.rank else checkpoint.model
+    losses: list[float] = []
+
+    def report(step: int, steps: int, logs: dict[str, float]) -> None:
+        if "loss" not in logs:
+            return
+        losses.append(logs["loss"])
+        with (work / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, "loss": logs["loss"], "seconds": time.monotonic() - began}) + "\n")
+        show.trained(step, steps, logs)
+
+    drop_unfinished(work)
+    trainer = make_trainer(
+        model, data, Feeding(checkpoint, min(recipe.part_pieces, checkpoint.positions)), recipe, work, Watch(report)
+    )
+    resumed = last_checkpoint(work)
+    if resumed is not None:
+        show.say(f"Going on from {resumed}.")
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    record = {
+        "method": "PODTILE (arXiv 2410.16148): parts with the global context, boundaries and titles written together",
+        "episodes": len(episodes),
+        "files": [path.name for path in files],
+        "examples": len(data),
+        "seen": recipe.steps * recipe.batch,
+        "recipe": recipe.model_dump(),
+        "last_loss": losses[-1] if losses else None,
+    }
+    whole = merge or not recipe.rank
+    manifest = _write(checkpoint, model, out, recipe, whole, {"base": base, "licence": licence, "training": record})
+    return Made(out, manifest, losses, time.monotonic() - began)
+
+
+def _learned(files: Sequence[Path], show: Show) -> list[Chaptered]:
+    found: list[Chaptered] = []
+    for path in files:
+        report = ReadReport(path.name)
+        read = list(read_episodes(path, report))
+        kept = [one for one in read if not one.held_out]
+        refused = f", {sum(report.refused.values())} lines refused: {report.examples[0]}" if report.refused else ""
+        show.say(f"{path.name}: {len(read)} episodes, {len(read) - len(kept)} of them held out{refused}.")
+        found += kept
+    return found
+
+
+def _examples(checkpoint: Checkpoint, episodes: list[Chaptered], recipe: ChapterRecipe) -> Any:
+    def count(texts: Sequence[str]) -> list[int]:
+        rows = checkpoint.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(row) for row in rows]
+
+    return examples(episodes, recipe, count)
+
+
+def _write(
+    checkpoint: Checkpoint, model: Any, out: Path, recipe: ChapterRecipe, whole: bool, told: dict[str, Any]
+) -> ChapterManifest:
+    """Beside its place, then renamed: a directory of that name is always whole."""
+    fresh = out.with_name(f"{out.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    description: dict[str, Any] = {
+        "name": out.resolve().name,
+        "part_pieces": recipe.part_pieces,
+        "answer_pieces": recipe.answer_pieces,
+        "title_pieces": recipe.title_pieces,
+        "ahead": recipe.ahead,
+        "licence": told["licence"],
+        "training": {**told["training"], "base": told["base"]},
+    }
+    if whole:
+        merged(model, recipe).save_pretrained(str(fresh))
+        shutil.copyfile(checkpoint.directory / TOKENIZER, fresh / TOKENIZER)
+        names = [path.name for path in fresh.iterdir()]
+    else:
+        save_adapters(model, fresh)
+        description["base"] = {"source": told["base"], "sha256": weights_sha256(checkpoint.directory)}
+        names = list(ADAPTER)
+    for name in names:
+        (fresh / name).chmod(0o644)  # safetensors lets nobody else read, a worker may be another user
+    manifest = write_chapter_manifest(fresh, description, names)
+    if (out / MANIFEST).is_file():
+        shutil.rmtree(out)
+    fresh.rename(out)
+    return manifest
+
+
+def _dtype(recipe: ChapterRecipe) -> str:
+    if not recipe.rank:
+        return "float32"
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bfloat16" if torch.cuda.is_available() else str(cpu_dtype()).removeprefix("torch.")
+
+
+def _identity(episodes: list[Chaptered]) -> str:
+    digest = hashlib.sha256()
+    for one in episodes:
+        digest.update(repr((one.id, one.episode.text, one.chapters)).encode())
+    return digest.hexdigest()
+
+
+def _claim(work: Path, run: dict[str, Any]) -> None:
+    """Makes the directory of the checkpoints, or sees that it is this run's."""
+    path, content = work / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n"
+    work.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text(content, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != content:
+        raise ConfigurationError(
+            "other_training",
+            f"{work} holds checkpoints of another recipe, base or episodes: remove it, or choose another --out.",
+        )

@@ -1,0 +1,111 @@
+"""The engine around a generator: parts, context, carry-over, time."""
+
+import re
+import time
+
+import pytest
+from written import Written, talk
+
+from models.chapters.engine import Proposed
+from models.chapters.podtile.engine import Podtile
+from models.chapters.podtile.lines import lines_of
+from services.errors import Overloaded
+
+SENTENCES = [f"Sentence number {i} says something about farming and about what it takes to do it." for i in range(200)]
+
+
+def marked(prompt: str, begun: str) -> str:
+    """A chapter at each line that speaks of the word `new`, called by the word after it."""
+    found = re.findall(r"\n\[(\d+)\][^\n]*?\bnew (\w+)", prompt)
+    if begun:
+        return f" {found[0][1] if found and found[0][0] == '1' else 'Opening'}" + "".join(
+            f" [{n}] {word}" for n, word in found if n != "1"
+        )
+    return "".join(f" [{n}] {word}" for n, word in found) or " none"
+
+
+def with_chapters() -> list[str]:
+    sentences = list(SENTENCES)
+    for place, word in ((60, "soil"), (61, "rain"), (140, "harvest")):
+        sentences[place] = (
+            f"Now to something new {word} and so on, with as many words as are needed for a line of it." * 3
+        )
+    return sentences
+
+
+def test_chapters_of_every_part_come_together_once() -> None:
+    episode = talk(with_chapters())
+    generator = Written(marked)
+    found = Podtile(generator).propose(episode)
+    assert [one.title for one in found] == ["Opening", "soil", "rain", "harvest"]
+    assert found[0].start == 0
+    assert all(one.start == episode.text.index(f"Now to something new {one.title}") for one in found[1:])
+    assert len(generator.asked) > 10
+
+
+def test_each_part_knows_the_chapters_before_it_and_fits() -> None:
+    generator = Written(marked)
+    Podtile(generator).propose(talk(with_chapters(), "Farms", "All about farms"))
+    for prompt, _ in generator.asked:
+        assert prompt.startswith("Title: Farms\nAbout: All about farms\n")
+        assert sum(generator.pieces([prompt])) <= generator.part_pieces - generator.answer_pieces
+    assert "Chapters so far" not in generator.asked[0][0]
+    assert "Chapters so far: Opening; soil; rain; harvest\n" in generator.asked[-1][0]
+    assert generator.asked[0][1] == " [1]"
+    assert {begun for _, begun in generator.asked[1:]} == {""}
+
+
+@pytest.mark.parametrize("nonsense", ["", "none", "[", "[1] [2] [3]", "\x00", "[5] x " * 500, "[-1] x", "[1e9] y"])
+def test_nonsense_gives_proposals_all_the_same(nonsense: str) -> None:
+    episode = talk(SENTENCES)
+    found = Podtile(Written(lambda prompt, begun: nonsense)).propose(episode)
+    assert found[0].start == 0
+    assert {one.start for one in found} <= {line.start for line in lines_of(episode)}
+
+
+def test_a_talk_without_words_has_no_chapters_and_asks_nobody() -> None:
+    generator = Written(marked)
+    assert Podtile(generator).propose(talk([])) == []
+    assert generator.asked == []
+
+
+def test_it_gives_up_between_parts() -> None:
+    def slowly(prompt: str, begun: str) -> str:
+        time.sleep(0.05)
+        return " none"
+
+    generator = Written(slowly)
+    with pytest.raises(Overloaded, match="in time") as late:
+        Podtile(generator).propose(talk(SENTENCES * 10), seconds=0.12)
+    assert late.value.code == "chapters_late"
+    assert 1 <= len(generator.asked) <= 4
+
+
+def test_a_line_that_is_more_than_a_part_is_shown_cut() -> None:
+    generator = Written(marked, part_pieces=100)
+    Podtile(generator).propose(talk(["a b c d e f g h i j k l m n o p " * 60]))
+    assert all(sum(generator.pieces([prompt])) <= 100 for prompt, _ in generator.asked)
+
+
+class Quarters:
+    """Boundaries at every quarter of the text."""
+
+    fingerprint = "quarters"
+
+    def propose(self, episode: "object", seconds: float | None = None) -> list[Proposed]:
+        offsets = talk(SENTENCES).segments.offsets
+        return [Proposed(offsets[i], "theirs") for i in (150, 50, 100, 50)]
+
+
+def test_boundaries_of_another_engine_get_titles_of_the_generator() -> None:
+    generator = Written(lambda prompt, begun: f" About {re.findall('number (.+?) ', prompt)[0]} [2] Another")
+    engine = Podtile(generator, boundaries=Quarters())
+    episode = talk(SENTENCES)
+    found = engine.propose(episode)
+    assert [one.start for one in found] == [episode.segments.offsets[i] for i in (0, 50, 100, 150)]
+    assert found[0].title == "About 0"
+    assert [int(one.title.split()[1]) for one in found] == sorted(int(one.title.split()[1]) for one in found)
+    assert "theirs" not in {one.title for one in found}
+    assert all(begun == " [1]" for _, begun in generator.asked)
+    assert all(sum(generator.pieces([prompt])) <= generator.title_pieces for prompt, _ in generator.asked)
+    assert engine.fingerprint != Podtile(generator).fingerprint != Podtile(generator, ahead=0).fingerprint

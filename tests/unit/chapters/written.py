@@ -1,0 +1,34 @@
+"""A generator that writes what a test says, and talks to give it."""
+
+from collections.abc import Callable, Sequence
+
+from models.chapters.engine import Episode
+from services.talk.segments import UNKNOWN, Segments
+
+
+class Written:
+    """Answers by a function of the prompt and of what is given; a piece is a word. Keeps what it was asked."""
+
+    fingerprint = "written"
+
+    def __init__(self, answer: Callable[[str, str], str], part_pieces: int = 200, answer_pieces: int = 20) -> None:
+        self._answer, self.part_pieces, self.answer_pieces = answer, part_pieces, answer_pieces
+        self.title_pieces = part_pieces // 2
+        self.asked: list[tuple[str, str]] = []
+
+    def pieces(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def write(self, prompt: str, begun: str = "", seconds: float | None = None) -> str:
+        self.asked.append((prompt, begun))
+        return begun + self._answer(prompt, begun)
+
+
+def talk(sentences: Sequence[str], title: str = "A talk", description: str = "") -> Episode:
+    """One segment a sentence, without times."""
+    offsets, at = [], 0
+    for sentence in sentences:
+        offsets.append(at)
+        at += len(sentence) + 1
+    unknown = [UNKNOWN] * len(offsets)
+    return Episode(title, description, " ".join(sentences), Segments(offsets, unknown, unknown, unknown))
