@@ -16,8 +16,8 @@ from indexer.patience import patiently
 from indexer.quiet import complaint
 from indexer.runtime import Runtime
 from services.contracts import IngestMessage, encode_messages
-from services.documents import Document, parse_document
-from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError, TooLarge
+from services.documents import Document, Limits, parse_document
+from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.intake import Intake
 from services.opensearch.bulk import Outcome, Verdict, Write, write
@@ -72,7 +72,7 @@ def _ingest(
     intake = Intake(generation, job, runtime.clock, settings.lease_seconds)
     version = _version(message)
     for position, item in enumerate(message.documents, message.offset + 1):
-        intake.receive(position, partial(parse_bounded, item, generation.spec, settings.max_document_bytes, version))
+        intake.receive(position, partial(parse_bounded, item, generation.spec, settings.document_limits, version))
     writes = intake.writes()
     verdicts = write(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
     if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
@@ -93,18 +93,13 @@ def _ingest(
     return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
 
 
-def parse_bounded(item: dict[str, Any], spec: IndexSpec, max_bytes: int, version: int | None) -> Document:
+def parse_bounded(item: dict[str, Any], spec: IndexSpec, limits: Limits, version: int | None) -> Document:
     """One document of a message; `version` is for one that brings none. Raises InvalidInput."""
     try:
         size = len(orjson.dumps(item))
     except TypeError as error:  # half a surrogate pair, a number beyond 64 bits, nesting without end
         raise InvalidInput("invalid_json", f"The document cannot be stored as JSON: {error}.") from None
-    if size > max_bytes:
-        raise TooLarge(
-            "document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {size:,}.",
-            id=str(item.get("id"))[:512],
-        )  # fmt: skip
-    document = parse_document(item, spec)
+    document = parse_document(item, spec, limits, size)
     return replace(document, version=version) if document.version is None else document
 
 

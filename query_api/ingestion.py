@@ -19,7 +19,6 @@ from services.errors import (
     NotFound,
     Overloaded,
     SparsewellError,
-    TooLarge,
 )
 from services.index_spec import Generation
 from services.intake import Intake
@@ -33,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # Documents that are journalled together, unless their bytes reach the limit of a bulk request before.
 FLUSH_DOCUMENTS = 500
+_LONG = 64 * 1024  # bytes of a line that is parsed on the side where talk is taken
 
 
 class Ingestion:
@@ -61,33 +61,38 @@ class Ingestion:
         """Whether the same request would end the same way: nothing was left out for a reason that may pass."""
         return all(rejection.code != "not_stored" for rejection in self._intake.rejections)
 
-    def acceptable(self, position: int, item: object) -> bool:
+    async def acceptable(self, position: int, item: object) -> bool:
         """Receives one item without journalling; whether there is anything to journal by now."""
-        self._receive(position, item)
+        await self._received(position, item)
         return self._intake.waiting > 0
 
     async def take(self, position: int, item: object) -> None:
         """Receives one item: a decoded value of an array, or a line, None standing for one over the limit."""
-        self._bytes += self._receive(position, item)
+        self._bytes += await self._received(position, item)
         if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._parts.settings.journal_bytes:
             await self._flush()
 
+    async def _received(self, position: int, item: object) -> int:
+        """As `_receive`. Talk of 50,000 segments takes a second, in which searches are answered meanwhile."""
+        if self._generation.spec.talk is None or (isinstance(item, bytes) and len(item) < _LONG):
+            return self._receive(position, item)
+        return await asyncio.to_thread(self._receive, position, item)
+
     def _receive(self, position: int, item: object) -> int:
         """Bytes that the item takes in memory. A value is held against the same limit as a line of its JSON."""
-        limit = self._parts.settings.max_document_bytes
+        limits, spec = self._parts.settings.document_limits, self._generation.spec
         raw = item if self._form == "lines" else orjson.dumps(item)
-        size = limit + 1 if raw is None else len(raw)  # type: ignore[arg-type]
+        size = limits.longest(spec) + 1 if raw is None else len(raw)  # type: ignore[arg-type]
 
         def parse() -> Document:
-            if size > limit:
-                raise TooLarge("document_too_large", f"A document may have {limit:,} bytes of JSON; this has more.")
+            limits.check(size, spec, talk=True)
             if self._form == "lines":
-                return parse_document_bytes(raw, self._generation.spec, limit)  # type: ignore[arg-type]
-            return parse_document(item, self._generation.spec)
+                return parse_document_bytes(raw, spec, limits)  # type: ignore[arg-type]
+            return parse_document(item, spec, limits, size)
 
         self._intake.receive(position, parse)
         self._last = position
-        return size if size <= limit else 0
+        return size if size <= limits.longest(spec) else 0
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """Journals what is left and saves the job; the answer. Raises as `answer` does."""

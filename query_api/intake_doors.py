@@ -3,6 +3,7 @@
 In this order: the key, a place in flight, the index, the backlog, the body, and what the key stands for.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ async def post_documents(parts: Parts, index: str, request: Request) -> Answer:
         raw = await bodies.whole(receiving, settings.max_body_bytes, _ARRAY_ADVICE if key is None else _KEY_ADVICE)
         items: Items
         if form == "lines":
-            items = bodies.cut(raw, settings.max_document_bytes)
+            items = bodies.cut(raw, settings.document_limits.longest(generation.spec))
         else:
             items = list(enumerate(bodies.array(raw), 1))
         return await _execute(parts, generation, form, items, (key, digest(form, raw)) if key else None)
@@ -66,11 +67,15 @@ async def put_document(parts: Parts, index: str, document_id: str, request: Requ
         generation = await parts.generation(index)
         await parts.backlog.admit(generation.encoder.name)
         receiving = Receiving(request, slot, parts.settings.body_timeout)
-        raw = await bodies.whole(receiving, parts.settings.max_document_bytes)
+        limits = parts.settings.document_limits
+        raw = await bodies.whole(receiving, limits.longest(generation.spec))
         item = bodies.value(raw)
         if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
             raise InvalidInput("id_mismatch", "The body's `id` is not the path's.")
-        parse_document(item, generation.spec)
+        if generation.spec.talk is None:
+            parse_document(item, generation.spec, limits, len(raw))
+        else:
+            await asyncio.to_thread(parse_document, item, generation.spec, limits, len(raw))
         # the path says what is written, so it is part of the request
         same = digest("document", orjson.dumps(document_id) + raw) if key else ""
         return await _execute(parts, generation, "array", [(1, item)], (key, same) if key else None)
@@ -80,10 +85,11 @@ async def _stream(parts: Parts, generation: Generation, receiving: Receiving) ->
     """Journals lines while they arrive. What ends it half-way is said in the answer: what came before is kept."""
     settings, ingestion = parts.settings, Ingestion(parts, generation, "lines")
     # of a stream as much is in memory as is journalled at once, and a line
-    kept = settings.journal_bytes + settings.max_document_bytes
+    longest = settings.document_limits.longest(generation.spec)
+    kept = settings.journal_bytes + longest
     receiving.reserve(min(kept, kept if receiving.declared() is None else receiving.declared() or 0))
     try:
-        async for chunk in bodies.lines(receiving, settings.max_stream_bytes, settings.max_document_bytes):
+        async for chunk in bodies.lines(receiving, settings.max_stream_bytes, longest):
             for number, raw in chunk:
                 await ingestion.take(number, raw)
             await parts.backlog.admit(generation.encoder.name)
@@ -105,7 +111,7 @@ async def _execute(
             await ingestion.take(position, item)
         return Answer(await ingestion.finish())
     probe = Ingestion(parts, generation, form)
-    if not any(probe.acceptable(position, item) for position, item in items):
+    if not await _any_acceptable(probe, items):
         # Nothing of it can be written, so the key is left for the corrected request.
         return Answer(await probe.finish())
     claimed = await claim(parts, generation, *key)
@@ -122,3 +128,10 @@ async def _execute(
     outcome = {"status": answer.status, "body": answer.body}
     earlier = await settle(parts, ingestion.job, outcome if ingestion.final else None)
     return answer if earlier is None else Answer(earlier["body"], earlier["status"], replayed=True)
+
+
+async def _any_acceptable(probe: Ingestion, items: Items) -> bool:
+    for position, item in items:
+        if await probe.acceptable(position, item):
+            return True
+    return False

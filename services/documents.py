@@ -11,26 +11,55 @@ import orjson
 
 from services.errors import InvalidInput, TooLarge
 from services.index_spec import FieldType, IndexSpec
+from services.talk import reading
+from services.talk.chaptering import KIND
+from services.talk.talk import Talk
 from services.versions import LARGEST_CLIENT_VERSION
 
 MAX_ID_BYTES = 512  # OpenSearch's own limit on _id
 MAX_KEYWORD_BYTES = 8191  # far below Lucene's 32,766 bytes a term, above which the whole document is refused
 MAX_VALUES = 1000
-_MEMBERS = frozenset({"id", "title", "text", "metadata", "version"})
+_MEMBERS = frozenset({"id", "title", "text", "metadata", "version", "kind"})
 # What OpenSearch's strict_date_optional_time takes, and datetime.fromisoformat checks the calendar of.
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of JSON that a document may have, and one that is talk, whose segments take more than its words."""
+
+    document: int = 1024**2
+    talk: int = 8 * 1024**2
+
+    def longest(self, spec: IndexSpec) -> int:
+        """Of anything that an index takes."""
+        return self.document if spec.talk is None else max(self.document, self.talk)
+
+    def check(self, size: int, spec: IndexSpec, *, talk: bool) -> None:
+        """Raises TooLarge (`document_too_large`)."""
+        talk = talk and spec.talk is not None
+        if size > (limit := self.talk if talk else self.document):
+            kind = "document that is talk" if talk else "document"
+            raise TooLarge("document_too_large", f"A {kind} may have {limit:,} bytes of JSON; this has more.")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """A checked raw document. `version` is the client's, None when it leaves ordering to the server's clock."""
+    """A checked raw document. `version` is the client's, None when it leaves ordering to the server's clock.
+
+    `talk`: what a transcript says beside its text; None: it is none.
+    """
 
     id: str
     text: str
     title: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     version: int | None = None
+    talk: Talk | None = None
 
 
 def joined_text(title: str, text: str) -> str:
@@ -52,50 +81,75 @@ def checked_id(value: Any) -> str:
     return value
 
 
-def parse_document(value: Any, spec: IndexSpec) -> Document:
-    """Checks one decoded JSON value against the index. Raises InvalidInput; nothing is converted or dropped silently.
+def parse_document(value: Any, spec: IndexSpec, limits: Limits = DEFAULT_LIMITS, size: int = 0) -> Document:
+    """Checks one decoded JSON value, of `size` bytes, against the index. Nothing is converted or dropped silently.
 
-    A metadata value of null counts as absent.
+    Raises InvalidInput or TooLarge. A metadata value of null counts as absent.
     """
     if not isinstance(value, dict):
+        limits.check(size, spec, talk=False)
         raise InvalidInput("not_an_object", "A document is a JSON object with `id` and `text`.")
-    document_id = checked_id(value.get("id"))
+    document_id = None
     try:
-        return _parse_members(document_id, value, spec)
+        document_id = checked_id(value.get("id"))
+        limits.check(size, spec, talk=value.get("kind") == KIND)
+        return _parse_members(document_id, value, spec, limits)
     except InvalidInput as error:
-        error.extra.setdefault("id", document_id)  # a list of refusals is of no use without the ids
+        if document_id is not None:
+            error.extra.setdefault("id", document_id)  # a list of refusals is of no use without the ids
         raise
 
 
-def parse_document_bytes(raw: bytes, spec: IndexSpec, max_bytes: int) -> Document:
+def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: Limits = DEFAULT_LIMITS) -> Document:
     """Parses one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
-    if len(raw) > max_bytes:
-        raise TooLarge("document_too_large", f"A document may have {max_bytes:,} bytes of JSON; this has {len(raw):,}.")
+    limits.check(len(raw), spec, talk=True)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
-    return parse_document(value, spec)
+    return parse_document(value, spec, limits, len(raw))
 
 
-def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec) -> Document:
-    if unknown := value.keys() - _MEMBERS:
+def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, limits: Limits) -> Document:
+    is_talk = _is_talk(value, spec)
+    if unknown := value.keys() - (_MEMBERS | reading.MEMBERS if is_talk else _MEMBERS):
         raise InvalidInput(
             "unknown_field",
-            f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version; "
-            "put your own fields under `metadata` and declare them on the index.",
+            f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version"
+            + (
+                ", talk (`kind`) also description, segments, transcript, chapters, duration and url"
+                if spec.talk
+                else ""
+            )
+            + "; put your own fields under `metadata` and declare them on the index.",
         )
-    text = value.get("text")
+    title = value.get("title")
+    if title is not None and not isinstance(title, str):
+        raise InvalidInput("bad_title", "`title` must be a string.")
+    text, talk = reading.read_talk(value, limits.document) if is_talk else (_text(value.get("text")), None)
+    metadata, version = _metadata(value.get("metadata"), spec.fields), _version(value.get("version"))
+    return Document(document_id, text, title or "", metadata, version, talk)
+
+
+def _is_talk(value: dict[str, Any], spec: IndexSpec) -> bool:
+    kind = value.get("kind")
+    if kind is None:
+        return False
+    if kind != KIND:
+        raise InvalidInput("bad_kind", f"`kind` may be {KIND!r} or left away.")
+    if spec.talk is None:
+        raise InvalidInput(
+            "talk_not_declared", "The index takes no talk: create it with `talk`, or reindex it with that declaration."
+        )
+    return True
+
+
+def _text(text: Any) -> str:
     if text is None:
         raise InvalidInput("missing_text", "A document needs a `text`.")
     if not isinstance(text, str) or not text.strip():
         raise InvalidInput("bad_text", "`text` must be a string with something in it.")
-    title = value.get("title")
-    if title is not None and not isinstance(title, str):
-        raise InvalidInput("bad_title", "`title` must be a string.")
-    return Document(
-        document_id, text, title or "", _metadata(value.get("metadata"), spec.fields), _version(value.get("version"))
-    )
+    return text
 
 
 def _version(value: Any) -> int | None:

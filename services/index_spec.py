@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from services.dense_form import DenseIdentity
 from services.errors import InvalidInput
 from services.manifest import WindowSettings
+from services.talk.links import checked_template
 
 FieldType = Literal["keyword", "text", "number", "date", "boolean"]
 # What a document's sparse score is: that of its merged vector, or that of its best window.
@@ -63,6 +64,11 @@ class TalkSettings(BaseModel):
     titles_in_vectors: bool = Field(
         False, strict=True, description="the encoder reads the title of its chapter before each window"
     )
+
+    @field_validator("link")
+    @classmethod
+    def _usable(cls, link: str | None) -> str | None:
+        return None if link is None else checked_template(link)
 
 
 class IndexSpec(BaseModel):

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from services.addresses import OpenSearchUrl, RedisUrl
+from services.documents import Limits
 from services.environment import EnvironmentSettings, also_plain
 
 
@@ -67,7 +68,8 @@ class Settings(EnvironmentSettings):
     # Limits. A refusal names the limit, so that the reader knows which of these to raise.
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="a JSON array of documents, buffered")
     max_stream_bytes: int = Field(1024**3, gt=0, description="an NDJSON stream, never buffered whole")
-    max_document_bytes: int = Field(1024**2, gt=0, description="one document as JSON")
+    max_document_bytes: int = Field(1024**2, gt=0, description="one document as JSON; of talk, its words")
+    max_talk_bytes: int = Field(8 * 1024**2, gt=0, description="one document that is talk, as JSON")
     max_query_characters: int = Field(4096, gt=0)
     # Lucene's default of 1,024 clauses holds for the lexical query too, and it counts repeated words.
     max_query_pieces: int = Field(1000, gt=0, le=1024)
@@ -113,6 +115,11 @@ class Settings(EnvironmentSettings):
     batch_pieces: int | None = Field(
         None, gt=0, description="padded pieces of one run of the model; unset: what the encoder finds best"
     )
+
+    @property
+    def document_limits(self) -> Limits:
+        """What a document may have, for those who parse it."""
+        return Limits(self.max_document_bytes, self.max_talk_bytes)
 
     def model_post_init(self, _context: object) -> None:
         if self.job_days * 24 < self.idempotency_hours:

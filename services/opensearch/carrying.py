@@ -6,13 +6,14 @@ from typing import Any
 
 from services import versions
 from services.index_spec import Generation
+from services.opensearch import talk_members
 from services.opensearch.bulk import Write
 from services.opensearch.journal import DEAD, DELETED, ENCODED, PENDING, Stored, dead_write, now_ms
 from services.opensearch.stored_windows import TOO_MANY_WINDOWS, read_windows, searched, too_many_windows
 from services.talk.chaptering import is_talk
 
 # What the client sent and what is known of the sending; the rest belongs to one generation.
-_RAW = ("text", "title", "metadata", "version", "job", "ingested_at")
+_RAW = ("text", "title", "metadata", "version", "job", "ingested_at", *talk_members.RAW)
 _DENSE = ("dense", "dense_encoder", "dense_error")
 
 

@@ -18,6 +18,7 @@ from services.index_spec import Generation
 from services.opensearch.bulk import Write
 from services.opensearch.client import Call
 from services.opensearch.stored_windows import EncodedWindow, searched
+from services.opensearch.talk_members import talk_members
 from services.talk.chaptering import Chaptering
 
 # What only an encoder made: large, and not read where a document is looked at.
@@ -54,6 +55,8 @@ def raw_write(generation: Generation, document: Document, job: str, version: int
         source["title"] = document.title
     if document.metadata:
         source["metadata"] = document.metadata
+    if document.talk is not None:
+        source |= talk_members(document.talk)
     return Write(generation.alias, document.id, versions.raw(version), source)
 
 

@@ -8,6 +8,7 @@ from services.index_spec import FieldType, Generation, ScoreBy
 from services.opensearch.chapter_fields import EXCLUDED, chapter_properties
 from services.opensearch.client import Call
 from services.opensearch.suggestions import ANALYSIS, COMPLETED, WORDS, spelling_field
+from services.opensearch.talk_members import talk_fields
 from services.settings import Settings
 
 _TYPES: dict[FieldType, dict[str, Any]] = {
@@ -56,6 +57,7 @@ def properties(generation: Generation) -> dict[str, Any]:
     return {
         "title": shown | {"copy_to": [*found_by, *title_words], "fields": COMPLETED},
         "text": shown,
+        **(talk_fields(shown) if spec.talk is not None else {}),
         **found_by,
         **title_words,
         **{name: field for by in spec.scored_by for name, field in vectors[by].items()},

@@ -11,7 +11,7 @@ from typing import Any, Self
 from services.errors import InvalidInput
 
 UNKNOWN = -1  # of a time or a speaker that the transcript does not tell
-_LONGEST_MS = 2**31 - 1  # 24.8 days: a time fits four bytes
+LONGEST_MS = 2**31 - 1  # 24.8 days: a time fits four bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ class Segments:
 
 def milliseconds(seconds: float) -> int:
     """A time that fits a segment. Raises InvalidInput (`bad_time`) for one that does not."""
-    if not 0 <= seconds * 1000 <= _LONGEST_MS:  # NaN compares false
-        raise InvalidInput("bad_time", f"A time is a number of seconds from 0 to {_LONGEST_MS // 1000:,}.")
+    if not 0 <= seconds * 1000 <= LONGEST_MS:  # NaN compares false
+        raise InvalidInput("bad_time", f"A time is a number of seconds from 0 to {LONGEST_MS // 1000:,}.")
     return round(seconds * 1000)
 
 

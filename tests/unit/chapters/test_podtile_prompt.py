@@ -32,7 +32,9 @@ def test_an_answer_is_read_whatever_it_holds(written: str, read: list[tuple[int,
     assert read_answer(written, 20) == read
 
 
-_TITLES = st.text(st.characters(codec="utf-8"), min_size=1).map(clean).filter(lambda title: title != "" and title[0] != ":")
+_TITLES = (
+    st.text(st.characters(codec="utf-8"), min_size=1).map(clean).filter(lambda title: title != "" and title[0] != ":")
+)
 
 
 @given(st.dictionaries(st.integers(1, 50), _TITLES))

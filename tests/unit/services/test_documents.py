@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.documents import Document, checked_id, joined_text, parse_document, parse_document_bytes
+from services.documents import Document, Limits, checked_id, joined_text, parse_document, parse_document_bytes
 from services.errors import InvalidInput, TooLarge
 from services.index_spec import IndexSpec
 
@@ -90,14 +90,14 @@ def test_null_metadata_counts_as_absent() -> None:
 @pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'{"id":"a","text":"\\ud800"}', b'{"id":"a","text":NaN}', b""])
 def test_what_is_not_json_in_utf8_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_document_bytes(raw, SPEC, 1000)
+        parse_document_bytes(raw, SPEC, Limits(1000))
     assert caught.value.code == "invalid_json"
 
 
 def test_a_document_over_the_limit_is_refused_with_the_limit() -> None:
     raw = orjson.dumps({"id": "a", "text": "x" * 100})
     with pytest.raises(TooLarge, match="50 bytes") as caught:
-        parse_document_bytes(raw, SPEC, 50)
+        parse_document_bytes(raw, SPEC, Limits(50))
     assert caught.value.code == "document_too_large"
 
 

@@ -1,0 +1,118 @@
+"""The producer's chapters: kept with their titles and seconds, placed in the text, and mended where they disagree."""
+
+from typing import Any
+
+import pytest
+
+from services.documents import parse_document
+from services.errors import InvalidInput
+from services.index_spec import IndexSpec
+from services.talk.talk import Talk
+
+SPEC = IndexSpec.model_validate({"talk": {}})
+SEGMENTS = [{"start": 10 * i, "end": 10 * i + 9, "text": f"w{i}"} for i in range(10)]  # three characters each
+
+
+def talk(chapters: Any, **members: Any) -> Talk:
+    sent = {"id": "t", "kind": "talk", "chapters": chapters} | ({"segments": SEGMENTS} | members)
+    if "text" in members:
+        del sent["segments"]
+    found = parse_document(sent, SPEC).talk
+    assert found is not None
+    return found
+
+
+def rows(one: Talk) -> list[tuple[str, int, int, float | None, float | None]]:
+    return [(c.title, c.start, c.end, c.start_time, c.end_time) for c in one.given or ()]
+
+
+def repairs(one: Talk) -> dict[str, int]:
+    return {repair.code: repair.count for repair in one.repairs}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_chapters_keep_their_seconds_and_begin_with_the_nearest_segment(wrapped: bool) -> None:
+    chapters = [{"startTime": 0, "title": "A"}, {"startTime": 38.5, "title": "B"}, {"startTime": "1:10", "title": "C"}]
+    one = talk({"version": "1.2.0", "chapters": chapters} if wrapped else chapters)
+    assert rows(one) == [("A", 0, 12, 0.0, 38.5), ("B", 12, 21, 38.5, 70.0), ("C", 21, 29, 70.0, 99.0)]
+    assert repairs(one) == {}
+
+
+def test_ends_are_kept_where_they_lie_within_the_chapter() -> None:
+    one = talk([{"startTime": 0, "endTime": 25, "title": "A"}, {"startTime": 30, "endTime": 20, "title": "B"}])
+    assert [chapter[4] for chapter in rows(one)] == [25.0, 99.0]
+
+
+def test_chapters_by_segment_count_what_was_sent() -> None:
+    segments = [{"text": " "}, {"text": "b", "start": 5}, {"text": "a", "start": 1}, {"text": "c", "start": 9}]
+    one = talk([{"segment": 0, "title": "A"}, {"segment": 3, "title": "C", "startTime": 8.5}], segments=segments)
+    # (what begins with the segment that is left out begins with the next one of those sent)
+    assert rows(one) == [("A", 0, 4, 5.0, 8.5), ("C", 4, 5, 8.5, 9.0)]
+
+
+def test_chapters_that_contradict_the_transcript_are_mended() -> None:
+    one = talk(
+        [
+            {"startTime": 50, "title": "B"},
+            {"startTime": 20, "title": " "},
+            {"startTime": 51, "title": "same segment"},
+            {"startTime": 5000, "title": "after the end"},
+            {"startTime": 30, "title": "hidden", "toc": False},
+            {"startTime": 80, "title": "C\n\x00c", "img": "https://i", "url": "https://u"},
+        ]
+    )
+    assert rows(one) == [
+        ("Chapter 1", 0, 15, 20.0, 50.0),
+        ("B", 15, 24, 50.0, 80.0),
+        ("C c", 24, 29, 80.0, 99.0),
+    ]
+    assert repairs(one) == {
+        "hidden_chapters": 1,
+        "chapter_members_left_out": 2,
+        "untitled_chapters": 1,
+        "unordered_chapters": 1,
+        "chapters_beyond_end": 1,
+        "chapters_without_text": 1,
+        "late_first_chapter": 1,
+    }
+
+
+@pytest.mark.parametrize("none", [None, [], {"version": "1.2.0", "chapters": []}, [{"startTime": 500, "title": "A"}]])
+def test_no_chapters_that_are_about_the_talk_are_none(none: Any) -> None:
+    assert talk(none).given is None
+
+
+def test_times_without_a_timed_transcript_are_shares_of_the_duration() -> None:
+    text = "\n".join(f"w{i}" for i in range(10))
+    one = talk([{"startTime": 0, "title": "A"}, {"startTime": 50, "title": "B"}], text=text, duration=100)
+    assert rows(one) == [("A", 0, 15, 0.0, 50.0), ("B", 15, 29, 50.0, 100.0)]
+    assert repairs(one) == {"chapters_by_share": 2}
+    assert rows(talk([{"segment": 0, "title": "A"}, {"segment": 5, "title": "B"}], text=text)) == [
+        ("A", 0, 15, None, None),
+        ("B", 15, 29, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "chapters", "members"),
+    [
+        ("bad_chapters", "x", {}),
+        ("bad_chapters", {"version": "1.2.0"}, {}),
+        ("bad_chapters", ["x"], {}),
+        ("bad_chapters", [{"title": "A"}], {}),
+        ("bad_chapters", [{"startTime": 0, "title": 5}], {}),
+        ("bad_chapters", [{"startTime": 0, "title": "x" * 1001}], {}),
+        ("bad_chapters", [{"startTime": 0, "title": "A", "toc": "no"}], {}),
+        ("bad_chapters", [{"segment": 10, "title": "A"}], {}),
+        ("bad_chapters", [{"segment": True, "title": "A"}], {}),
+        ("bad_time", [{"startTime": -1, "title": "A"}], {}),
+        ("bad_time", [{"startTime": float("nan"), "title": "A"}], {}),
+        ("bad_time", [{"startTime": "one", "title": "A"}], {}),
+        ("chapters_without_times", [{"startTime": 0, "title": "A"}], {"text": "a b"}),
+        ("too_many_chapters", [{"startTime": 0, "title": "A"}] * 1001, {}),
+    ],
+)
+def test_what_is_no_chapter_is_refused(code: str, chapters: Any, members: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        talk(chapters, **members)
+    assert refused.value.code == code
