@@ -25,6 +25,10 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     query: Annotated[str, typer.Argument(help="words; may be left out beside --like, --filter, --sort, --facet")] = "",
     mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
     size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
+    unit: Annotated[str, typer.Option("--unit", help="what to find: document, chapter or passage")] = "document",
+    per_document: Annotated[
+        int | None, typer.Option("--per-document", help="chapters or passages of one document, at most")
+    ] = None,
     filter: Annotated[str | None, typer.Option(help=_FORM["filter"])] = None,  # noqa: A002 (as in the API)
     sort: Annotated[list[str] | None, typer.Option(help=_FORM["sort"])] = None,
     facet: Annotated[list[str] | None, typer.Option(help=_FORM["facet"])] = None,
@@ -45,6 +49,8 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         "like": like,
         "unlike": unlike,
         "context": {"turns": after} if after else None,
+        "unit": unit if unit != "document" else None,
+        "per_document": per_document,
     }
     body |= {name: value for name, value in asked.items() if value is not None}
     body |= _selection(filter, sort or [], facet or [])
@@ -83,8 +89,8 @@ def ask(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[s
     paths = [index_path(index) for index in indexes]
     path = paths[0] if len(paths) == 1 else "/v1"
     body = body if len(paths) == 1 else body | {"indexes": indexes}
-    for name in ("query", "mode"):
-        utf8(body[name], f"The {name}")
+    for name in ("query", "mode", "unit"):
+        utf8(body.get(name, ""), f"The {name}")
     for text in (*body.get("like", ()), *body.get("unlike", ()), *body.get("context", {}).get("turns", ())):
         utf8(text, "An id or a turn")
     with connect(base, timeout=30) as client:
@@ -110,6 +116,8 @@ def show(answer: dict[str, Any], console: "Console") -> None:
         if hit["score"] is not None:
             head.append(f"  {hit['score']:.3f}  ({scores})", "dim")
         console.print(head)
+        if "chapter" in hit or "link" in hit:
+            console.print(Text(f"     {_where(hit)}", "magenta"))
         if "passage" in hit:
             passage = " ".join(hit["passage"]["text"].split())
             shown = textwrap.shorten(passage, _SHOWN_CHARACTERS, placeholder=" …")
@@ -130,6 +138,18 @@ def show(answer: dict[str, Any], console: "Console") -> None:
     timings = answer["timings_ms"]
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in timings.items() if stage != "total")
     console.print(Text(f"{timings['total']:.1f} ms ({stages})", "dim"))
+
+
+def _where(hit: dict[str, Any]) -> str:
+    """The chapter, when the passage is said, by whom, and the link."""
+    chapter, passage = hit.get("chapter"), hit.get("passage", {})
+    said = [] if chapter is None else [f"{chapter['number']}. {one_line(chapter['title'])}"]
+    if "start_time" in passage:
+        minutes, seconds = divmod(int(passage["start_time"]), 60)
+        said.append(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}")
+    if "speaker" in passage:
+        said.append(one_line(passage["speaker"]))
+    return "  ".join([*said, hit["link"]] if "link" in hit else said)
 
 
 def _show_counts(answer: dict[str, Any], console: "Console") -> None:

@@ -12,7 +12,9 @@ from typing import Final, Literal, TypeVar
 
 Method = Literal["min_max", "z_score", "rrf"]
 # A document by its id, or by its index and its id.
-K = TypeVar("K", str, tuple[str, str])
+D = TypeVar("D", str, tuple[str, str])
+# Or a part of a document, by that one's id and its number.
+K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 
 # What hybrid search weighs its lists with when nobody says otherwise (docs/decisions/0070).
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}

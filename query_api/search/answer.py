@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from query_api.search.request import Mode
+from query_api.search.request import Mode, Unit
 from query_api.search.rerank_form import Reranked
 from query_api.search.selection_form import Among
 
@@ -18,7 +18,21 @@ class Passage(BaseModel):
     window: int
     windows: int = Field(description="windows of the document; 0 while it waits for its vectors")
     score: float | None
+    start_time: float | None = Field(None, description="of talk: seconds")
+    end_time: float | None = Field(None, description="of talk: seconds")
+    speaker: str | None = Field(None, description="of talk: who says most of it")
     fragment: str | None = Field(None, description="what follows the # of a page's address to show the passage there")
+
+
+class FoundChapter(BaseModel):
+    """The chapter that was found, or that the passage is of; offsets count characters of `text`, times are seconds."""
+
+    number: int
+    title: str
+    start: int
+    end: int
+    start_time: float | None = None
+    end_time: float | None = None
 
 
 Origins = dict[str, float]
@@ -37,7 +51,8 @@ class Why(BaseModel):
     origins: Origins | None = Field(
         None,
         description="what each origin of the query weight contributed; for keyword matches what a rule did; `title`: "
-        "what a word of the title adds to its share of the text; `boost`: what a factor of the document added",
+        "what a word of the title adds to its share of the text, `chapter_title` one of a chapter's; `boost`: what a "
+        "factor of the document added",
     )
 
 
@@ -86,7 +101,7 @@ class Highlight(BaseModel):
 
 
 class Hit(BaseModel):
-    """One document."""
+    """One document, or the chapter or passage of it that was found."""
 
     id: str
     score: float | None = Field(description="null where nothing is scored; 0 for a pinned one that does not match")
@@ -96,7 +111,11 @@ class Hit(BaseModel):
     title: str | None = None
     text: str | None = None
     metadata: dict[str, Any] | None = None
+    chapter: FoundChapter | None = Field(None, description="of talk with chapters")
     passage: Passage | None = None
+    link: str | None = Field(
+        None, description="plays the talk from the passage; where chapters are found, from the chapter"
+    )
     highlight: Highlight | None = None
     why: list[Why] | None = None
     fusion: dict[str, ScorePart] | None = Field(
@@ -165,8 +184,9 @@ class SkippedRule(BaseModel):
     kind: RuleKind
     rule: int
     what: str
-    reason: Literal["too_many", "not_found", "several_indexes", "sorted", "unfit"] = Field(
-        description="`unfit`: this generation of the index lacks the field"
+    reason: Literal["too_many", "not_found", "several_indexes", "sorted", "unfit", "by_unit"] = Field(
+        description="`unfit`: this generation of the index lacks the field; `by_unit`: it is for documents, and parts "
+        "of them were searched"
     )
 
 
@@ -227,6 +247,7 @@ class SearchAnswer(BaseModel):
 
     index: str
     mode: Mode | Literal["browse"]
+    unit: Unit | None = Field(None, description="where it is not the document")
     query: str
     encoder: str = Field(description="fingerprint of the encoder whose vectors were searched")
     hits: list[Hit]

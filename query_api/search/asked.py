@@ -108,4 +108,6 @@ class Found:
     reranking: Mapping[str, tuple[float, float]] | None = None
     index: str = ""
     pinned: bool = False
+    # Which chapter or window of the document was found, counted from 0; None: the document.
+    part: int | None = None
     boosts: Sequence[str] = ()

@@ -11,6 +11,7 @@ from query_api.search.sorting import engine_sort
 from services.opensearch.field_values import value_columns
 from services.opensearch.filter_clauses import ALIVE, Clause
 from services.opensearch.queries import (
+    KeywordField,
     Plan,
     body,
     filtered,
@@ -21,13 +22,15 @@ from services.opensearch.queries import (
 )
 
 HYBRID = ("sparse", "lexical")
+# What tells of a passage where and by whom it is said; other documents have nothing of it.
+OF_TALK = ("chapters", "segments", "url")
 
 
 def needed_source(request: SearchRequest) -> list[str]:
     """What must be read of each hit, and no more: texts and vectors are the largest part of an answer."""
     needed: set[str] = {"state", *request.fields}
-    if request.passage or request.explain:
-        needed |= {"title", "text", "windows"}
+    if request.passage or request.explain or request.unit != "document":
+        needed |= {"title", "text", "windows", *OF_TALK}
     return sorted(needed)
 
 
@@ -60,8 +63,17 @@ def words_query(asked: Asked, mode: str) -> Clause:
 
 def keyword_query(asked: Asked) -> Clause:
     """What scores the documents of the keyword list."""
+    words, talk = words_in(asked, "lexical"), asked.generation.spec.talk
+    if talk is None or not talk.titles_in_keywords:
+        return words
+    titles = {"bool": {"should": [words_in(asked, "chapter_titles")], "boost": talk.titles_in_keywords}}
+    return {"bool": {"should": [words, titles]}}
+
+
+def words_in(asked: Asked, field: KeywordField) -> Clause:
+    """What scores by the words of one field."""
     words, also = asked.request.query, asked.carried
-    return lexical_query(words, also) if asked.curated is None else asked.curated.lexical(words, also)
+    return lexical_query(words, also, field) if asked.curated is None else asked.curated.lexical(words, also, field)
 
 
 def left_out(asked: Asked) -> Sequence[str]:
@@ -90,9 +102,13 @@ def list_body(
     return boosted(asked, search)
 
 
-def boosted(asked: Asked, search: dict[str, Any]) -> dict[str, Any]:
-    """A body whose hits are scored, with the factors that the rules of the index give to documents."""
-    return search if asked.curated is None else asked.curated.boosted(search, explained=asked.request.explain)
+def boosted(asked: Asked, search: dict[str, Any], *, named: bool = False) -> dict[str, Any]:
+    """A body whose hits are scored, with the factors that the rules of the index give to documents. `named`: hits say
+    which they have, as they do for those who ask why.
+    """
+    if asked.curated is None:
+        return search
+    return asked.curated.boosted(search, explained=named or asked.request.explain)
 
 
 def explained(asked: Asked, mode: str, search: dict[str, Any]) -> dict[str, Any]:

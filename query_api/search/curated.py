@@ -1,5 +1,6 @@
 """What the rules of an index make of one search: its vector, the query of each list, the places of its hits."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from services.curation.boosts import BOOST, Factor, boost_shares, boosted
 from services.curation.lexical import curated_lexical
 from services.curation.matching import Matched
 from services.curation.vector import OVERRIDE, SYNONYM, curated_blend
+from services.opensearch.queries import KeywordField
 from services.query_table import QueryTable, QueryVector
 
 
@@ -49,9 +51,9 @@ class Curated:
         """Where the weights of what is left of `vector` come from; None while all of it is the words'."""
         return {i: self.origins[i] for i in query.ids} if self.origins else None
 
-    def lexical(self, text: str, also: Mapping[str, float]) -> dict[str, Any]:
+    def lexical(self, text: str, also: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
         """The keyword query, with words beside the text."""
-        return curated_lexical(text, self.matched.spans, also, self.title)
+        return curated_lexical(text, self.matched.spans, also, self.title, field)
 
     def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
         """A search by score, with the factors that documents have."""
@@ -91,6 +93,10 @@ class Curated:
     def miss(self, pinned: str) -> None:
         """Notes a pinned document that is not there, or not among what the request asks for."""
         self.matched.skip("results", self.matched.pins[pinned].rule, pinned, "not_found")
+
+    def factor(self, matched: Collection[str]) -> float:
+        """What the score of a document with these boosts is multiplied by."""
+        return math.prod(one.factor for one in self.boosts if one.mark in matched)
 
     def unboosted(self, score: float, matched: Collection[str]) -> float:
         """The score of a list without the boosts that the document had."""

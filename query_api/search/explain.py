@@ -1,19 +1,22 @@
 """Why a document matched: contributions that add up to the score of each list."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from query_api.search.asked import Asked
-from services.opensearch.stored_windows import EncodedWindow, document_vector
+from query_api.search.asked import Asked, Found, Source
+from query_api.search.places import windows_of
+from services.opensearch.stored_windows import document_vector, read_windows
 from services.query_blend import WORDS, Blend
 from services.query_table import QueryTable
 from services.vectors import EMPTY
 
 # Lucene's explanation of one term of the keyword query, with the term's share of the score as its value.
-_TERM = re.compile(r"weight\((?P<field>lexical|title_words):(?P<term>.*) in \d+\)")
-# Where the share of a word of the title comes from that counts beside being one of the text.
-_TITLE = "title"
+_TERM = re.compile(
+    r"weight\((?P<field>lexical|title_words|chapter_titles|chapters\.words|window_vectors\.words):(?P<term>.*) in \d+\)"
+)
+# Where the share of a word of a title comes from that counts beside being one of the text.
+_TITLES = {"title_words": "title", "chapter_titles": "chapter_title"}
 
 
 def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
@@ -37,16 +40,18 @@ def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
     ]
 
 
-def common_pieces(asked: Asked, windows: Sequence[EncodedWindow]) -> dict[int, tuple[float, float]]:
+def common_pieces(asked: Asked, one: Found, source: Source) -> dict[int, tuple[float, float]]:
     """Query weight and document weight of each piece that the query and what was scored have, by vocabulary id.
 
-    Scored was the merged vector, or the best window's: the first of equals, which is the passage too.
+    Scored was the merged vector of the document or of a chapter, or that of a window: the one that was found, or the
+    best, the first of equals, which is the passage too.
     """
-    weights = asked.query.by_id()
-    if asked.score_by == "document":
-        vector = document_vector(windows, asked.generation.spec.document_top_k)
+    weights, unit, windows = asked.query.by_id(), asked.request.unit, read_windows(source)
+    own = windows if one.part is None else [windows[at] for at in windows_of(unit, one.part, source, windows)]
+    if unit == "chapter" or (unit == "document" and asked.score_by == "document"):
+        vector = document_vector(own, asked.generation.spec.document_top_k)
     else:
-        vector = max((window.vector for window in windows), key=lambda one: one.dot(weights), default=EMPTY)
+        vector = max((window.vector for window in own), key=lambda each: each.dot(weights), default=EMPTY)
     pairs = zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)
     return {i: (weights[i], weight) for i, weight in pairs if i in weights}
 
@@ -89,7 +94,7 @@ def lexical_why(shares: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]
     found = []
     for (field, term), value in shares.items():
         entry = {"list": "lexical", "piece": term, "contribution": value, "expansion": False}
-        found.append(entry if field == "lexical" else entry | {"origins": {_TITLE: value}})
+        found.append(entry | {"origins": {_TITLES[field]: value}} if field in _TITLES else entry)
     return _largest_first(found)
 
 

@@ -11,9 +11,8 @@ from typing import Any, Final
 from query_api.search.asked import Asked, Found, Source
 from query_api.search.explain import common_pieces, word_shares
 from query_api.search.marking import Match, Span, best_stretch, joined, piece_spans, term_spans
-from services.documents import joined_text
+from query_api.search.places import own_text
 from services.opensearch.analysis import Terms, Word, affordable, words
-from services.opensearch.stored_windows import read_windows
 
 # Characters of titles and passages that one search looks at, best hits first: a hundred windows of ordinary length,
 # about 0.1 s of the tokeniser.
@@ -58,19 +57,20 @@ async def highlight(asked: Asked, found: Sequence[tuple[Found, Source]], hits: S
 
 
 def _shown(asked: Asked, one: Found, source: Source, passage: Mapping[str, Any], room: int) -> _Shown:
-    title, text = source.get("title", ""), passage["text"]
+    # (the keyword list of chapters and of passages has no titles of documents)
+    title, text = source.get("title", "") if one.part is None else "", passage["text"]
     shown_title = title[:room]
     shown_text = text[: room - len(shown_title)]
     sparse, lexical = {}, {}
     if "sparse" in one.scores:
-        common = common_pieces(asked, read_windows(source))
+        common = common_pieces(asked, one, source)
         for i, (query_weight, weight) in common.items():
             sparse[i] = Match("sparse", asked.table.piece(i), query_weight * weight, i)
     if "lexical" in one.scores:
         for term, share in word_shares(one.shares).items():
             lexical[term] = Match("lexical", term, share)
     return _Shown(
-        own_text=joined_text(title, source["text"]),
+        own_text=own_text(asked, one, source),
         title=_Part(shown_title, 0, words(shown_title) if lexical else ()),
         passage=_Part(shown_text, passage["start"], words(shown_text) if lexical else ()),
         whole=len(shown_title) + len(shown_text) == len(title) + len(text),

@@ -4,10 +4,8 @@ from typing import Any
 
 from query_api.search.asked import Asked, Found, Source
 from query_api.search.explain import common_pieces, lexical_why, query_pieces, sparse_why, sum_why
-from query_api.search.passages import best_passage
+from query_api.search.places import own_text, place
 from query_api.search.text_fragment import text_fragment
-from services.documents import joined_text
-from services.opensearch.stored_windows import read_packed_windows, read_windows
 
 
 def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
@@ -22,16 +20,12 @@ def shaped(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
         shown = "metadata" if name.startswith("metadata.") else name
         if shown in source:
             hit[shown] = source[shown]
-    if not request.passage and not request.explain:
-        return hit
-    title, text = source.get("title", ""), source["text"]
-    if request.passage and not request.browses:
-        windows = read_packed_windows(source)
-        hit["passage"] = best_passage(title, text, windows, asked.query.by_id(), request.query)
+    if (request.passage and not request.browses) or one.part is not None:
+        hit |= place(asked, one, source)
         if request.wants_fragments:
             hit["passage"]["fragment"] = text_fragment(hit["passage"]["text"])
     if request.explain:
-        hit["why"] = _why(asked, one, source, joined_text(title, text))
+        hit["why"] = _why(asked, one, source, own_text(asked, one, source))
         if one.fusion is not None:
             hit["fusion"] = sum_why(one.fusion)
         if one.reranking is not None:
@@ -49,7 +43,7 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
     """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
     by_list = []
     if "sparse" in one.scores:
-        pieces = common_pieces(asked, read_windows(source))
+        pieces = common_pieces(asked, one, source)
         by_list.append(sparse_why(asked.table, pieces, asked.blend.origins, text))
     if "lexical" in one.scores:
         by_list.append(lexical_why(one.shares))

@@ -21,7 +21,7 @@ from query_api.search.engine import Answer, whole
 from query_api.search.explain import keyword_shares
 from query_api.search.phases import in_one_phase, too_few
 from query_api.search.sorting import ordered
-from services.fusion import K, fuse, parts
+from services.fusion import D, fuse, parts
 from services.opensearch.field_values import read_values
 from services.opensearch.queries import Plan
 
@@ -93,23 +93,23 @@ async def two_lists(asked: Asked) -> list[Found]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked(Generic[K]):
+class Ranked(Generic[D]):
     """The lists behind a ranking. `scores` of each as OpenSearch gave them, `scaled` as they are fused or compared;
     `full`: one was cut at its depth. `boosts`: marks of those that a document has, where somebody asks why.
     """
 
-    scores: Mapping[str, Mapping[K, float]]
-    scaled: Mapping[str, Mapping[K, float]]
+    scores: Mapping[str, Mapping[D, float]]
+    scaled: Mapping[str, Mapping[D, float]]
     full: bool
-    boosts: Mapping[K, Sequence[str]]
+    boosts: Mapping[D, Sequence[str]]
 
 
-def shown(asked: Asked, ranking: Sequence[tuple[K, float]], lists: Ranked[K]) -> list[Found]:
+def shown(asked: Asked, ranking: Sequence[tuple[D, float]], lists: Ranked[D]) -> list[Found]:
     """What is asked for of a whole ranking, without sources."""
     if asked.part is not None:
         ranking = asked.part.of_fused(ranking, asked.room, full=lists.full)
     ranking = ranking[: asked.room]
-    fusion: Mapping[K, Mapping[str, tuple[float, float]]] = {}
+    fusion: Mapping[D, Mapping[str, tuple[float, float]]] = {}
     if asked.request.explain and len(lists.scaled) > 1:
         weights, method = asked.request.weights.model_dump(), asked.request.chosen_fusion()
         fusion = parts(lists.scaled, weights, method, [key for key, _ in ranking])

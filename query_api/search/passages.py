@@ -14,9 +14,14 @@ _WORD = re.compile(r"\w+")
 
 
 def best_passage(
-    title: str, text: str, windows: Sequence[EncodedWindow | PackedWindow], query: Mapping[int, float], words: str
+    title: str,
+    text: str,
+    windows: Sequence[EncodedWindow | PackedWindow],
+    query: Mapping[int, float],
+    words: str,
+    among: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """The window with the highest score of its own, the first of equals.
+    """The window with the highest score of its own, the first of equals; `among`: of these, which are some.
 
     `start` and `end` count characters of `text`. A document without vectors yet gives the stretch that holds most of
     the query's words.
@@ -24,8 +29,8 @@ def best_passage(
     if not windows:
         start, end = _by_words(text, words)
         return {"text": text[start:end], "start": start, "end": end, "window": 0, "windows": 0, "score": None}
-    scores = [window.vector.dot(query) for window in windows]
-    best = max(range(len(windows)), key=lambda i: (scores[i], -i))
+    scores = {at: windows[at].vector.dot(query) for at in (range(len(windows)) if among is None else among)}
+    best = max(scores, key=lambda i: (scores[i], -i))
     shift = len(joined_text(title, text)) - len(text)
     start, end = (max(0, offset - shift) for offset in (windows[best].start, windows[best].end))
     return {

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from query_api.parts import Parts
-from query_api.search.asked import Asked
+from query_api.search.asked import Asked, Found
 from query_api.search.context import remember
 from query_api.search.engine import Engine
 from query_api.search.feedback import feed_back
@@ -23,6 +24,7 @@ from query_api.search.rules import curated
 from query_api.search.selection import selection
 from query_api.search.spelling import did_you_mean
 from query_api.search.stopwatch import Stopwatch
+from query_api.search.units import found_parts
 from services.curation.matching import Compiled
 from services.errors import BackendUnavailable, NotFound
 from services.index_spec import Generation
@@ -105,16 +107,11 @@ async def _search(
     watch.lap("encode")
     if request.asks_for_feedback:
         await feed_back(asked)
-    pins = None if rules is None else await prepared(asked, rules)
-    lists = two_lists if request.is_ranked_here else one_list
-    reranking = None
-    if request.rerank is not None:
-        found, reranking = await reranked(asked, request.rerank, lists)
+    reranking: dict[str, Any] | None = None
+    if request.unit == "document":
+        found, reranking = await _found(asked)
     else:
-        found = await lists(asked)
-    if rules is not None and pins is not None:
-        found = pins.placed(asked, rules, found)
-    await read_shown([asked], unread(request, found))
+        found = await found_parts(asked, request.unit)
     there = [(one, one.source) for one in found if one.source is not None]
     hits = [shaped(asked, one, source) for one, source in there]
     if request.highlight and not request.browses:
@@ -126,6 +123,8 @@ async def _search(
         "encoder": generation.encoder.fingerprint,
         "hits": hits,
     }
+    if request.unit != "document":
+        answer["unit"] = request.unit
     answer |= asked.counts | await did_you_mean([asked])
     if reranking is not None:
         answer["rerank"] = reranking
@@ -137,3 +136,18 @@ async def _search(
         answer["feedback"] = asked.fed_back
     watch.lap("shape")
     return answer | {"timings_ms": watch.finish()}
+
+
+async def _found(asked: Asked) -> tuple[list[Found], dict[str, Any] | None]:
+    """The documents of the page, read, and what the answer says of reranking."""
+    request, rules, reranking = asked.request, asked.curated, None
+    pins = None if rules is None else await prepared(asked, rules)
+    lists = two_lists if request.is_ranked_here else one_list
+    if request.rerank is not None:
+        found, reranking = await reranked(asked, request.rerank, lists)
+    else:
+        found = await lists(asked)
+    if rules is not None and pins is not None:
+        found = pins.placed(asked, rules, found)
+    await read_shown([asked], unread(request, found))
+    return found, reranking

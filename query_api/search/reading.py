@@ -37,7 +37,9 @@ async def read_shown(alike: Sequence[Asked], found: Sequence[Found]) -> None:
 async def with_sources(asked: Asked, found: Sequence[Found], source: Sequence[str]) -> None:
     """Reads fields of what was found. `source` of one that is gone stays None."""
     if found:
-        await _fill(asked, found, source, await asked.engine.documents(_keys(asked, found), source))
+        # (several parts of a document are read once)
+        keys = list(dict.fromkeys(_keys(asked, found)))
+        await _fill(asked, found, source, await asked.engine.documents(keys, source))
 
 
 async def _with_explanations(alike: Sequence[Asked], found: Sequence[Found], source: Sequence[str]) -> None:
@@ -59,7 +61,7 @@ async def _with_explanations(alike: Sequence[Asked], found: Sequence[Found], sou
     for key, each in zip(keys, found, strict=True):
         if key in hits and "lexical" in each.scores:
             rules, score = asked_of[key[0]].curated, each.scores["lexical"]
-            each.shares = _shares(hits[key], score if rules is None else rules.unboosted(score, each.boosts))
+            each.shares = shares_of(hits[key], score if rules is None else rules.unboosted(score, each.boosts))
     await _fill(asked, found, source, {key: hit["_source"] for key, hit in hits.items()})
 
 
@@ -74,7 +76,7 @@ def _clause(wanted: Mapping[str, Sequence[str]]) -> Clause:
     return {"bool": {"should": each}}
 
 
-def _shares(hit: Mapping[str, Any], score: float) -> dict[tuple[str, str], float]:
+def shares_of(hit: Mapping[str, Any], score: float) -> dict[tuple[str, str], float]:
     """Contributions to the `score` that the list gave, without boosts. What was written meanwhile changes how much a
     word counts and which boosts a document has, and another copy of the shard counts otherwise: a little, but they
     would no longer add up to the score that is shown.
@@ -89,7 +91,7 @@ async def _fill(asked: Asked, found: Sequence[Found], source: Sequence[str], rea
     found: what it misses is read in real time, or a hit would be gone without a word.
     """
     keys = _keys(asked, found)
-    if missing := [key for key in keys if key not in read]:
+    if missing := [key for key in dict.fromkeys(keys) if key not in read]:
         read = read | await asked.engine.documents(missing, source, realtime=True)
     for key, one in zip(keys, found, strict=True):
         content = read.get(key)

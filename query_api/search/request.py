@@ -12,7 +12,13 @@ from services.fusion import DEFAULT_FUSION, DEFAULT_K, DEFAULT_WEIGHTS, Fusion, 
 from services.index_spec import ScoreBy
 
 Mode = Literal["sparse", "lexical", "hybrid"]
+# What a hit is: a document, a chapter of talk, or a window.
+Unit = Literal["document", "chapter", "passage"]
 ReturnedField = Annotated[str, Field(pattern=r"^(title|text|metadata(\.[A-Za-z][A-Za-z0-9_]{0,63})?)$")]
+
+
+# OpenSearch gives no more inner hits of a document (index.max_inner_result_window).
+MAX_PER_DOCUMENT = 100
 
 
 class FusionWeights(BaseModel):
@@ -89,6 +95,17 @@ class SearchRequest(BaseModel):
     size: StrictInt = Field(10, ge=1, description="hits to return")
     offset: StrictInt = Field(
         0, ge=0, description="hits to pass over; a few pages only, and what is written moves them"
+    )
+    unit: Unit = Field(
+        "document",
+        description="what is found: documents, chapters of talk, or passages; several of the latter may be of one "
+        "document",
+    )
+    per_document: StrictInt | None = Field(
+        None,
+        ge=1,
+        le=MAX_PER_DOCUMENT,
+        description="chapters or passages: the best so many of a document at most",
     )
     cursor: str | None = Field(
         None,
@@ -176,7 +193,7 @@ class SearchRequest(BaseModel):
     @property
     def is_read_later(self) -> bool:
         """Whether hits are chosen among candidates, and read once it is known which of them are shown."""
-        return self.is_ranked_here or self.rerank is not None
+        return self.is_ranked_here or self.rerank is not None or self.unit != "document"
 
     @property
     def asks_why(self) -> bool:

@@ -47,7 +47,9 @@ def _weigh(made: Curated, rules: Rules, generation: Generation, request: SearchR
             made.matched.skip("boost", number, filter_name(rules.boosts[number].filter), "unfit")
     if rules.fields.title == 1 or request.mode == "sparse":
         return
-    if generation.titles:
+    if request.unit != "document":
+        made.matched.skip("field", 0, "title", "by_unit")
+    elif generation.titles:
         made.title = rules.fields.title
         made.matched.applied.append({"kind": "field", "rule": 0, "matched": "title"})
     else:

@@ -7,6 +7,7 @@ from typing import Any
 from query_api.search.facets import Counted, checked_facets
 from query_api.search.request import SearchRequest
 from query_api.search.sorting import By, checked_sort
+from query_api.search.units_form import checked_unit
 from services.errors import InvalidInput
 from services.filters.reading import FilterLimits, read_filter
 from services.filters.tree import Filter
@@ -41,8 +42,9 @@ def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Se
     """Reads a request against an index.
 
     Raises InvalidInput: what `read_filter`, `checked_sort` and `checked_facets` raise, `undeclared_metadata` for a
-    field to return, and `not_scored_by`.
+    field to return, `not_scored_by`, and `not_by_unit`.
     """
+    checked_unit(request, spec)
     if request.score_by is not None and request.score_by not in spec.scored_by:
         wanted = "nested" if request.score_by == "window" else "merged"
         raise InvalidInput(

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from query_api.search.request import Mode, SearchRequest
+from query_api.search.request import Mode, SearchRequest, Unit
 from services.calendar_units import UNITS
 from services.errors import InvalidInput
 
@@ -20,6 +20,7 @@ class SearchAddress(BaseModel):
 
     q: str = Field("", description="the words of the user; may be empty beside `filter`, `sort` or `facet`")
     mode: Mode = "hybrid"
+    unit: Unit = "document"
     size: int = Field(10, ge=1)
     offset: int = Field(0, ge=0)
     cursor: str | None = Field(None, description="`*`, or that of the page before")
@@ -30,7 +31,7 @@ class SearchAddress(BaseModel):
 
     def request(self) -> SearchRequest:
         """What is asked. Raises InvalidInput as `read_short` does."""
-        same = self.model_dump(include={"mode", "size", "offset", "cursor", "explain"})
+        same = self.model_dump(include={"mode", "unit", "size", "offset", "cursor", "explain"})
         short = read_short(self.filter, self.sort, self.facet)
         return SearchRequest.model_validate({"query": self.q} | same | short)
 

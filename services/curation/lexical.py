@@ -7,7 +7,13 @@ from services.curation.matching import Span
 from services.opensearch.queries import KeywordField, lexical_query
 
 
-def curated_lexical(text: str, spans: Sequence[Span], also: Mapping[str, float], title: float = 1.0) -> dict[str, Any]:
+def curated_lexical(
+    text: str,
+    spans: Sequence[Span],
+    also: Mapping[str, float],
+    title: float = 1.0,
+    field: KeywordField = "lexical",
+) -> dict[str, Any]:
     """The query of a text, cut where the spans are, and of words beside it (`also`: as in `lexical_query`).
 
     BM25 sums over words, so the parts together score what the whole would. Words and what stands for them are
@@ -15,10 +21,11 @@ def curated_lexical(text: str, spans: Sequence[Span], also: Mapping[str, float],
     it twice. What is added is a phrase if it has several words: "infarction" alone is no synonym of "heart attack".
 
     `title`: how often the words of titles count. They are counted once with the text; what is above 1 is a factor of
-    BM25 over titles alone, which finds no document that the text's words do not find.
+    BM25 over titles alone, which finds no document that the text's words do not find. Of another `field` than the
+    documents' own, titles do not count.
     """
-    words = _over("lexical", text, spans, also)
-    if title == 1:
+    words = _over(field, text, spans, also)
+    if title == 1 or field != "lexical":
         return words
     of_titles = {"bool": {"should": [_over("title_words", text, spans, also)], "boost": title - 1}}
     return {"bool": {"should": [words, of_titles]}}

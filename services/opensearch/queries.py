@@ -10,8 +10,8 @@ from services.index_spec import ScoreBy
 from services.opensearch.client import Call
 from services.query_table import QueryVector
 
-# Title and text together, and the words of titles alone.
-KeywordField = Literal["lexical", "title_words"]
+# Title and text together, the words of titles alone, of chapters' titles alone, of a chapter, of a passage.
+KeywordField = Literal["lexical", "title_words", "chapter_titles", "chapters.words", "window_vectors.words"]
 _VECTOR: dict[ScoreBy, str] = {"document": "sparse", "window": "window_vectors.sparse"}
 
 
@@ -24,14 +24,21 @@ def sparse_query(query: QueryVector, by: ScoreBy = "document") -> dict[str, Any]
     """
     if not query.ids:
         return {"match_none": {}}
-    clauses = [
-        {"rank_feature": {"field": f"{_VECTOR[by]}.{piece}", "boost": weight, "linear": {}}}
-        for piece, weight in zip(query.ids, query.weights, strict=True)
-    ]
-    pieces = {"bool": {"should": clauses}}
+    pieces = pieces_query(query, _VECTOR[by])
     if by == "document":
         return pieces
     return {"nested": {"path": "window_vectors", "score_mode": "max", "query": pieces}}
+
+
+def pieces_query(query: QueryVector, field: str) -> dict[str, Any]:
+    """The sum over one field, of whatever has it. See `sparse_query`, which is what documents are asked with."""
+    if not query.ids:
+        return {"match_none": {}}
+    clauses = [
+        {"rank_feature": {"field": f"{field}.{piece}", "boost": weight, "linear": {}}}
+        for piece, weight in zip(query.ids, query.weights, strict=True)
+    ]
+    return {"bool": {"should": clauses}}
 
 
 def lexical_query(

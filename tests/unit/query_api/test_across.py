@@ -30,7 +30,7 @@ def test_a_member_that_is_not_known_here_is_refused_rather_than_ignored() -> Non
 
 def test_every_member_of_a_request_is_known_or_was_left_out_on_purpose() -> None:
     """A new member of a search fails here: make it work for several indexes, or name it below."""
-    refused = {"rerank", "feedback", "like", "unlike", "include_liked"}
+    refused = {"rerank", "feedback", "like", "unlike", "include_liked", "unit", "per_document"}
     assert AcrossRequest.model_fields.keys() - KNOWN == refused
 
 
