@@ -1,4 +1,4 @@
-"""`sparsewell train`: encoders from pairs, or from a corpus alone. Needs the `train` extra (make setup-train)."""
+"""`sparsewell train`: encoders from pairs or a corpus, generators of chapters. Needs the `train` extra."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cli.training.console import TrainingConsole
     from models.training.prepare import IndexSource
 
-app = typer.Typer(no_args_is_help=True, help="Train encoders (needs `make setup-train`).")
+app = typer.Typer(no_args_is_help=True, help="Train encoders, and generators of chapters (needs `make setup-train`).")
 
 Recipe = Annotated[Path, typer.Argument(help="TOML file, see docs/training.md")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run goes on from there")]
@@ -109,6 +109,29 @@ def mistral(context: typer.Context) -> None:
     from models.decoder.train import main
 
     main(context.args)
+
+
+@app.command()
+def chapters(
+    episodes: Annotated[list[Path], typer.Argument(help="JSON lines of episodes with chapters, packed or not")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="directory of the model; its checkpoints go beside it")],
+    base: Annotated[str, typer.Option(help="`smollm2`, a checkpoint's directory, or a hub's name")] = "smollm2",
+    recipe: Annotated[Path | None, typer.Option(help="TOML file of a ChapterRecipe, see docs/training.md")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="wins over the recipe")] = None,
+    licence: Annotated[str, typer.Option(help="of what you make; goes to the manifest")] = "unstated",
+    merge: Annotated[bool, typer.Option(help="whole weights instead of adapters that need their base")] = False,
+) -> None:
+    """Train a generator of chapters (podtile) on the episodes that are not held out."""
+    from cli.training.chapter_recipe import read_chapter_recipe
+
+    given = read_chapter_recipe(recipe, steps)
+    with _session() as show:
+        from models.chapters.training.run import train_chapters
+
+        made = train_chapters(episodes, base, out, given, licence=licence, merge=merge, show=show)
+        show.say(
+            f"{made.directory} has the fingerprint {made.manifest.fingerprint}: SPARSEWELL_CHAPTER_MODEL names it."
+        )
 
 
 @app.command()

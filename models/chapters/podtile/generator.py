@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.chapters.podtile.checkpoint import Checkpoint, brought, load_checkpoint
 from models.chapters.podtile.directory import ADAPTER, Base, ChapterManifest, read_chapter_manifest
@@ -134,9 +133,9 @@ def adapted(checkpoint: Checkpoint, directory: Path, manifest: ChapterManifest) 
     if missing := [name for name in ADAPTER if name not in manifest.files]:
         raise ConfigurationError("bad_manifest", f"{directory} names a base and lists no {missing[0]}.")
     with needs("peft", "make chapters with an adapted generator", "train"):
-        from peft import PeftModel
+        from models.chapters.podtile.adapters import with_adapters
     try:
-        merged: Any = PeftModel.from_pretrained(checkpoint.model, str(directory)).merge_and_unload()
+        merged = with_adapters(checkpoint.model, directory)
     except Exception as error:  # peft, safetensors and torch have no common base
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError("bad_checkpoint", f"The adapters of {directory} cannot be used: {first}") from None

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from models.chapters.episodes import Chaptered, read_episodes
+from models.chapters.podtile.adapters import add_adapters, save_adapters
 from models.chapters.podtile.checkpoint import Checkpoint, brought, load_checkpoint
 from models.chapters.podtile.directory import ADAPTER, TOKENIZER, ChapterManifest, write_chapter_manifest
 from models.chapters.podtile.generator import weights_sha256
-from models.chapters.training.adapters import add_adapters, merged, save_adapters
 from models.chapters.training.examples import examples
 from models.chapters.training.feeding import Feeding
 from models.chapters.training.recipe import ChapterRecipe
@@ -70,7 +70,11 @@ def train_chapters(
     show.say(f"{len(episodes)} episodes, {len(data):,} examples, {recipe.steps} steps of {recipe.batch}.")
     if len(data) < recipe.batch:
         raise InvalidInput("too_few_examples", f"{len(data)} examples do not fill a batch of {recipe.batch}.")
-    model = add_adapters(checkpoint.model, recipe) if recipe.rank else checkpoint.model
+    model = (
+        add_adapters(checkpoint.model, recipe.rank, recipe.alpha, recipe.dropout) if recipe.rank else checkpoint.model
+    )
+    if recipe.checkpoint_layers:
+        checkpoint.model.activation_checkpointing_enable({"use_reentrant": False})
     losses: list[float] = []
 
     def report(step: int, steps: int, logs: dict[str, float]) -> None:
@@ -140,7 +144,7 @@ def _write(
         "training": {**told["training"], "base": told["base"]},
     }
     if whole:
-        merged(model, recipe).save_pretrained(str(fresh))
+        (model.merge_and_unload() if recipe.rank else model).save_pretrained(str(fresh))
         shutil.copyfile(checkpoint.directory / TOKENIZER, fresh / TOKENIZER)
         names = [path.name for path in fresh.iterdir()]
     else:

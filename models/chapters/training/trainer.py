@@ -86,8 +86,6 @@ def make_trainer(
         logging_steps=min(5, recipe.save_every),
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
-        gradient_checkpointing=recipe.checkpoint_layers,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if recipe.checkpoint_layers else None,
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
         disable_tqdm=True,

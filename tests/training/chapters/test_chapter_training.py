@@ -1,0 +1,218 @@
+"""A tiny generator learns chapters on a processor, goes on after a stop, and is opened as an engine."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_generators import TOPICS, make_generator, write_episodes
+from typer.testing import CliRunner
+
+from cli.main import app
+from models.chapters.engine import Episode
+from models.chapters.episodes import Chaptered, read_episodes
+from models.chapters.podtile.directory import ADAPTER, read_chapter_manifest
+from models.chapters.podtile.opening import open_podtile
+from models.chapters.training.recipe import ChapterRecipe
+from models.chapters.training.run import LOG, Made, train_chapters
+from models.training.show import Silent
+from models.training.trainer import last_checkpoint
+from services.errors import ConfigurationError, InvalidInput
+
+# whole weights, as random ones have nothing that adapters could bend
+RECIPE = ChapterRecipe(
+    part_pieces=512, answer_pieces=48, title_pieces=256, titles_share=0.5, rank=0, steps=120, batch=8, mini_batch=8,
+    learning_rate=1e-2, save_every=60, warmup=0.1,
+)  # fmt: skip
+SHORT = RECIPE.model_copy(update={"steps": 4, "batch": 4, "mini_batch": 2, "save_every": 2, "rank": 4, "alpha": 8})
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_episodes(tmp_path_factory.mktemp("episodes") / "toy.jsonl")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bases")
+    for kind in ("llama", "t5", "longt5"):
+        make_generator(root / kind, kind)
+    return root
+
+
+def trained(bases: Path, episodes: Path, out: Path, recipe: ChapterRecipe, kind: str = "llama", **given: Any) -> Made:
+    return train_chapters([episodes], str(bases / kind), out, recipe, show=given.pop("show", Silent()), **given)
+
+
+def held_out(episodes: Path) -> list[Chaptered]:
+    return [one for one in read_episodes(episodes) if one.held_out]
+
+
+@pytest.fixture(scope="module")
+def made(bases: Path, episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return trained(bases, episodes, tmp_path_factory.mktemp("out") / "toy", RECIPE)
+
+
+def test_the_loss_falls_and_titles_of_unseen_episodes_are_right(made: Made, episodes: Path) -> None:
+    assert made.losses[-1] < 0.5 * made.losses[0]
+    engine = open_podtile(str(made.directory))
+    right = total = 0
+    for one in held_out(episodes)[:4]:
+        found = engine.titled(one.episode, [chapter.start for chapter in one.chapters])
+        right += sum(a.title == b.title for a, b in zip(found, one.chapters, strict=True))
+        total += len(one.chapters)
+        assert {chapter.title for chapter in engine.propose(one.episode)} & set(TOPICS)
+    assert right >= 0.75 * total
+
+
+def test_its_directory_says_what_it_is(made: Made, episodes: Path) -> None:
+    manifest = read_chapter_manifest(made.directory)
+    assert manifest.fingerprint == made.manifest.fingerprint == open_podtile(str(made.directory)).fingerprint[:16]
+    assert manifest.base is None
+    assert (manifest.part_pieces, manifest.title_pieces) == (512, 256)
+    record = manifest.model_extra["training"]  # type: ignore[index]
+    assert record["episodes"] == 24 - len(held_out(episodes))
+    assert record["recipe"]["steps"] == 120
+    assert {path.name for path in made.directory.iterdir()} == {*manifest.files, "manifest.json"}
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "longt5"])
+def test_adapters_and_merged_weights_write_the_same(
+    bases: Path, episodes: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # (adapters are kept in bfloat16, and so is their sum with weights of that type)
+    monkeypatch.setattr("models.training.device.cpu_dtype", lambda: torch.float32)
+    recipe = SHORT.model_copy(update={"precision": "float32"})
+    adapters = trained(bases, episodes, tmp_path / "adapters", recipe, kind)
+    whole = trained(bases, episodes, tmp_path / "whole", recipe, kind, merge=True)
+    assert adapters.manifest.base is not None
+    assert set(adapters.manifest.files) == set(ADAPTER)
+    assert str(bases) not in (adapters.directory / ADAPTER[0]).read_text()
+    episode = held_out(episodes)[0].episode
+    given, wanted = (open_podtile(str(one.directory)).propose(episode) for one in (adapters, whole))
+    assert given == wanted
+    assert given[0].start == 0
+
+
+class Stops(Silent):
+    """Stops the run like somebody who presses a key."""
+
+    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
+        if step >= 3:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(bases: Path, episodes: Path, tmp_path: Path) -> None:
+    through = trained(bases, episodes, tmp_path / "through", SHORT)
+    stops = SHORT.model_copy(update={"save_every": 2})
+    with pytest.raises(KeyboardInterrupt):
+        trained(bases, episodes, tmp_path / "stopped", stops, show=Stops())
+    assert last_checkpoint(tmp_path / "stopped.training") is not None
+    assert not (tmp_path / "stopped").exists()
+    again = trained(bases, episodes, tmp_path / "stopped", stops)
+    one, other = (load_file(made.directory / ADAPTER[1]) for made in (through, again))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert again.manifest.fingerprint == through.manifest.fingerprint
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stopped.training" / LOG).read_text().splitlines()]
+    assert steps[-1] == 4
+
+
+def test_checkpoints_of_another_run_are_refused(bases: Path, episodes: Path, tmp_path: Path) -> None:
+    trained(bases, episodes, tmp_path / "out", SHORT)
+    with pytest.raises(ConfigurationError) as refused:
+        trained(bases, episodes, tmp_path / "out", SHORT.model_copy(update={"seed": 12}))
+    assert refused.value.code == "other_training"
+
+
+def test_a_run_that_diverges_stops(bases: Path, episodes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as stopped:
+        trained(bases, episodes, tmp_path / "out", RECIPE.model_copy(update={"learning_rate": 1e30, "warmup": 0.0}))
+    assert stopped.value.code == "training_diverged"
+
+
+def test_too_few_episodes_are_refused(bases: Path, tmp_path: Path) -> None:
+    few = write_episodes(tmp_path / "few.jsonl", 1)
+    with pytest.raises(InvalidInput, match="do not fill") as refused:
+        trained(bases, few, tmp_path / "out", SHORT.model_copy(update={"batch": 64}))
+    assert refused.value.code == "too_few_examples"
+
+
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        (lambda out, base: (out / ADAPTER[1]).write_bytes(b"x"), "corrupt_model_file"),
+        (lambda out, base: (out / ADAPTER[1]).unlink(), "missing_model_file"),
+        (lambda out, base: make_generator(base, seed=4), "other_base"),
+        (lambda out, base: _changed(out, "part_pieces", 256), "bad_manifest"),
+        (lambda out, base: _changed(out, "prompt", 0), "bad_manifest"),
+        (lambda out, base: (out / "manifest.json").write_text("[" * 100_000), "bad_manifest"),
+    ],
+)
+def test_what_was_changed_is_not_opened(episodes: Path, tmp_path: Path, harm: Any, code: str) -> None:
+    base = make_generator(tmp_path / "base")
+    out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=Silent()).directory
+    harm(out, base)
+    with pytest.raises(ConfigurationError) as refused:
+        open_podtile(str(out))
+    assert refused.value.code == code
+
+
+def _changed(out: Path, name: str, value: Any) -> None:
+    path = out / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path, file: str) -> None:
+    base = make_generator(tmp_path / "base")
+    (base / file).unlink()
+    with pytest.raises(ConfigurationError) as refused:
+        open_podtile(str(base))
+    assert refused.value.code == "bad_checkpoint"
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    base = make_generator(tmp_path / "base")
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match="pickles are refused"):
+        open_podtile(str(base))
+
+
+def test_who_has_no_model_is_told_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match="SPARSEWELL_CHAPTER_MODEL") as refused:
+        open_podtile("")
+    assert refused.value.code == "no_chapter_model"
+    with pytest.raises(ConfigurationError, match="smollm2"):
+        open_podtile("nowhere")
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "longt5"])
+def test_an_untrained_model_writes_nonsense_that_is_none_for_the_engine(bases: Path, episodes: Path, kind: str) -> None:
+    engine = open_podtile(str(bases / kind))
+    episode = held_out(episodes)[0].episode
+    found = engine.propose(episode)
+    assert found[0].start == 0
+    assert engine.fingerprint != open_podtile(str(bases / ("t5" if kind == "llama" else "llama"))).fingerprint
+    empty = Episode("", "", "", episode.segments)
+    assert engine.propose(empty) == []
+
+
+def test_the_command_trains_by_a_recipe(bases: Path, episodes: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    values = SHORT.model_dump(exclude={"steps", "checkpoint_layers"})
+    recipe.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items()))
+    out = tmp_path / "made"
+    arguments = [str(episodes), "--base", str(bases / "llama"), "--out", str(out), "--recipe", str(recipe)]
+    done = CliRunner().invoke(app, ["train", "chapters", *arguments, "--steps", "2", "--licence", "MIT"])
+    assert done.exit_code == 0, done.output
+    manifest = read_chapter_manifest(out)
+    assert manifest.licence == "MIT"
+    recipe.write_text("answer_pieces = 4000")
+    refused = CliRunner().invoke(app, ["train", "chapters", *arguments])
+    assert refused.exit_code != 0
+    assert "answer_pieces" in str(refused.exception or refused.output)
