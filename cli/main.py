@@ -31,6 +31,7 @@ def api(
 _COMMANDS = (
     ("search", "cli.search", "search"),
     ("suggest", "cli.suggest", "suggest"),
+    ("chapters", "cli.chapters", "chapters"),
     ("up", "cli.stack", "up"),
     ("down", "cli.stack", "down"),
     ("status", "cli.stack", "status"),

@@ -23,6 +23,7 @@ from query_api.routes import (
     search,
     several,
     suggest,
+    talk,
 )
 from services.settings import Settings
 from services.web.body_limit import BodyLimit
@@ -56,7 +57,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
     add_handlers(app)
-    for module in (search, several, suggest, queries, documents, dead, curation, export, indexes, encoders, health):
+    for module in (
+        search,
+        several,
+        suggest,
+        queries,
+        documents,
+        talk,
+        dead,
+        curation,
+        export,
+        indexes,
+        encoders,
+        health,
+    ):
         app.include_router(module.router)
     mount_page(app)
     return app

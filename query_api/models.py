@@ -4,7 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from query_api.talk_form import ChapteringModel, ChapterModel, RepairModel, SegmentModel
 from services.dense_form import DenseIdentity
+from services.index_spec import TalkSettings
 
 
 class JobReference(BaseModel):
@@ -83,6 +85,14 @@ class DocumentAnswer(BaseModel):
     attempts: int = 0
     error: dict[str, str] | None = None
     earlier: Earlier | None = None
+    kind: str | None = Field(None, description="`talk`; null for other documents, as all that follows")
+    description: str | None = None
+    duration: float | None = Field(None, description="in seconds")
+    url: str | None = None
+    chapters: list[ChapterModel] | None = Field(None, description="the producer's until the talk is encoded")
+    chaptering: ChapteringModel | None = None
+    talk_repairs: list[RepairModel] | None = Field(None, description="what was mended in what was sent")
+    segments: list[SegmentModel] | None = Field(None, description="with `segments=true`")
 
 
 class DeadDocument(BaseModel):
@@ -157,6 +167,7 @@ class IndexAnswer(BaseModel):
     language: str
     document_top_k: int
     dense: DenseIdentity | None = Field(description="whose vectors are stored for reranking; null: none are")
+    talk: TalkSettings | None = Field(None, description="how talk is chaptered and linked; null: none is taken")
     suggests: bool = Field(
         description="titles complete what is typed and words correct it; false: made by an older version, reindex it"
     )

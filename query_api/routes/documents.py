@@ -5,11 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from query_api import intake_doors
+from query_api import intake_doors, talk_form
+from query_api.documents import stored_document
 from query_api.idempotency import HEADER, MAX_KEY, REPLAYED
 from query_api.ingestion import raw_writes
 from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
-from query_api.parts import Parts, WithParts
+from query_api.parts import WithParts
 from query_api.routes.answers import documented, json_answer
 from services.documents import checked_id
 from services.errors import BackendUnavailable, Conflict, NotFound
@@ -17,13 +18,15 @@ from services.opensearch.bulk import Outcome
 from services.opensearch.dead_letters import shown_earlier
 from services.opensearch.generations import count_call, read_counts, refresh_call
 from services.opensearch.jobs import load_call, summary, unseen
-from services.opensearch.journal import DELETED, Stored, get_call, tombstone
+from services.opensearch.journal import tombstone
+from services.opensearch.talk_members import sent_segments, shown_chapters
+from services.talk.chaptering import is_talk
 from services.versions import LARGEST_CLIENT_VERSION
 from services.web.problems import said
 
 router = APIRouter(prefix="/v1", tags=["documents"])
 
-_DOCUMENT = {
+_DOCUMENT: dict[str, Any] = {
     "type": "object",
     "required": ["id", "text"],
     "additionalProperties": False,
@@ -40,6 +43,17 @@ _DOCUMENT = {
         },
     },
 }
+_TALK: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "kind"],
+    "additionalProperties": False,
+    "properties": _DOCUMENT["properties"] | talk_form.MEMBERS,
+    "description": "in an index that declares `talk`; one of text, segments and transcript",
+}
+_SHOWN = (
+    *("title", "text", "metadata", "version", "state", "job", "encoder", "attempts", "error"),
+    *("kind", "description", "duration", "url", "chaptering", "talk_repairs"),
+)
 _KEY: dict[str, Any] = {
     "name": HEADER,
     "in": "header",
@@ -63,7 +77,7 @@ _MANY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "array", "items": _DOCUMENT}},
+            "application/json": {"schema": {"type": "array", "items": {"anyOf": [_DOCUMENT, _TALK]}}},
             "application/x-ndjson": {"schema": {"type": "string", "description": "one document a line"}},
         },
     },
@@ -74,7 +88,12 @@ _ONE: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _DOCUMENT | {"required": ["text"], "description": "`id` is the path's"}}
+            "application/json": {
+                "schema": {
+                    "anyOf": [_DOCUMENT | {"required": ["text"]}, _TALK | {"required": ["kind"]}],
+                    "description": "`id` is the path's",
+                }
+            }
         },
     },
 }
@@ -110,12 +129,20 @@ async def put_document(index: str, document_id: str, request: Request, parts: Wi
     operation_id="get_document",
     summary="Read one document and its state",
 )
-async def get_document(index: str, document_id: str, parts: WithParts) -> Response:
-    stored = await _stored(parts, index, document_id)
-    shown = ("title", "text", "metadata", "version", "state", "job", "encoder", "attempts", "error")
-    answer = {"id": stored.id} | {name: stored.source[name] for name in shown if name in stored.source}
+async def get_document(
+    index: str,
+    document_id: str,
+    parts: WithParts,
+    segments: bool = Query(False, description="of talk: what is said when and by whom, too"),
+) -> Response:
+    stored = await stored_document(parts, index, document_id)
+    answer = {"id": stored.id} | {name: stored.source[name] for name in _SHOWN if name in stored.source}
     if "earlier" in stored.source:
         answer["earlier"] = shown_earlier(stored.source["earlier"])
+    if is_talk(stored.source):
+        answer["chapters"] = shown_chapters(stored.source)
+        if segments:
+            answer["segments"] = sent_segments(stored.source)
     return json_answer(answer)
 
 
@@ -135,7 +162,7 @@ async def delete_document(
     generation = await parts.generation(index)
     if version is None:
         # Without a version a delete is about a document that is there; with one it may come before the document.
-        await _stored(parts, index, document_id)
+        await stored_document(parts, index, document_id)
     write = tombstone(generation, checked_id(document_id), parts.clock.next() if version is None else version)
     (verdict,) = await raw_writes(parts, generation, [write])
     if verdict.outcome is Outcome.SUPERSEDED:
@@ -174,16 +201,3 @@ def _answered(answer: intake_doors.Answer) -> Response:
     if answer.replayed:
         response.headers[REPLAYED] = "true"
     return response
-
-
-async def _stored(parts: Parts, index: str, document_id: str) -> Stored:
-    generation = await parts.generation(index)
-    try:
-        found = await parts.search.send(get_call(generation.alias, checked_id(document_id)))
-    except NotFound as error:
-        if error.code == "index_not_found":
-            parts.forget(index)
-        found = {}
-    if not found.get("found") or found["_source"]["state"] == DELETED:
-        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
-    return Stored(found["_id"], found["_version"], found["_source"])

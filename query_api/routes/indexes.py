@@ -41,6 +41,7 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
         "windows": spec.windows,
         "language": spec.language,
         "document_top_k": spec.document_top_k,
+        "talk": None if spec.talk is None else spec.talk.model_dump(),
         "dense": None if generation.dense is None else generation.dense.model_dump(),
         "suggests": generation.suggests,
         "created_at": generation.created_at,

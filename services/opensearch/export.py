@@ -17,13 +17,16 @@ from services.opensearch.client import Call
 from services.opensearch.journal import DEAD, ENCODED, PENDING
 from services.opensearch.snapshots import within
 from services.opensearch.stored_windows import read_windows
+from services.opensearch.talk_members import sent_members
 from services.query_table import QueryTable
+from services.talk.chaptering import is_talk
 
 EXPORTED_STATES = (PENDING, ENCODED, DEAD)
 KEPT_SECONDS = 300.0  # how long the snapshot waits for the next page
 _DENSE = ("dense", "dense_encoder")  # packed, see services.dense_vectors
 _VECTORS = ("encoder", "windows", *_DENSE)
 _SHOWN = ("title", "text", "metadata", "version", "state")
+_TALK = ("kind", "description", "segments", "given", "duration", "url")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def read_count(answer: Mapping[str, Any]) -> int:
 
 def page_call(place: Place, size: int) -> Call:
     """The next documents of the shard that is read."""
-    names = (*_SHOWN, "error", *(_VECTORS if place.vectors else ()))
+    names = (*_SHOWN, "error", *_TALK, *(_VECTORS if place.vectors else ()))
     body: dict[str, Any] = {
         "size": size,
         "query": _query(place.states),
@@ -119,6 +122,9 @@ def exported(hit: Mapping[str, Any], table: QueryTable | None) -> dict[str, Any]
     """A document as it was sent, with its version and state; with a table its vectors as well, window by window."""
     source = hit["_source"]
     document = {"id": hit["_id"]} | {name: source[name] for name in _SHOWN if name in source}
+    if is_talk(source):
+        del document["text"]
+        document |= sent_members(source)
     if source["state"] == DEAD and "error" in source:
         document["error"] = source["error"]
     if table is None or "windows" not in source:

@@ -200,9 +200,10 @@ def retried_write(generation: Generation, stored: Stored, lease_seconds: float) 
     return Write(generation.write_alias, stored.id, versions.transition(stored.external), source)
 
 
-def get_call(alias: str, document_id: str) -> Call:
-    """Reads one document in real time, vectors left out."""
-    return Call("GET", f"/{alias}/_doc/{quote(document_id, safe='')}", params={"_source_excludes": _VECTORS})
+def get_call(alias: str, document_id: str, only: Sequence[str] = ()) -> Call:
+    """Reads one document in real time, vectors left out, or of its members `only` some."""
+    which = {"_source_includes": ",".join(only)} if only else {"_source_excludes": _VECTORS}
+    return Call("GET", f"/{alias}/_doc/{quote(document_id, safe='')}", params=which)
 
 
 def read_many_call(index: str, ids: Sequence[str]) -> Call:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.talk.chaptering import KIND
+from services.talk.chaptering import KIND, given_chapters
 from services.talk.segments import Segments
+from services.talk.sending import chapter_list, segment_list
 from services.talk.talk import Talk
 
 # What the client sent, in the form in which it is stored; a reindex carries it.
@@ -29,9 +30,24 @@ def talk_members(talk: Talk) -> dict[str, Any]:
     return members
 
 
-def read_segments(source: Mapping[str, Any]) -> Segments | None:
-    """Those of a stored document, None when it is no talk."""
-    return Segments.unpack(source["segments"]) if "segments" in source else None
+def shown_chapters(source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chapters of a stored talk: those that were made when it was encoded, until then the producer's."""
+    return [dict(chapter) for chapter in source.get("chapters", source.get("given", ()))]
+
+
+def sent_segments(source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The segments of a stored talk as they are sent."""
+    return segment_list(source["text"], Segments.unpack(source["segments"]))
+
+
+def sent_members(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored talk's own members in the form in which they are sent; `segments` are there instead of the text."""
+    segments = Segments.unpack(source["segments"])
+    members = {name: source[name] for name in ("kind", "description", "duration", "url") if name in source}
+    members["segments"] = segment_list(source["text"], segments)
+    if given := given_chapters(source):
+        members["chapters"] = chapter_list(given, segments)
+    return members
 
 
 def talk_fields(shown_text: Mapping[str, Any]) -> dict[str, Any]:

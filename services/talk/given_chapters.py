@@ -108,8 +108,14 @@ def _in_order(sent: list[_Sent], repairs: Repairs) -> list[_Sent]:
     """By their places, which follow their times; among those of one segment, by time."""
     places = [(one.offset, one.start) for one in sent]
     unordered = sum(1 for i in range(1, len(places)) if places[i] < places[i - 1])
+    ordered = sorted(sent, key=lambda one: (one.offset, one.start)) if unordered else sent
+    latest = 0
+    for one in ordered:
+        if UNKNOWN != one.start < latest:  # its `segment` says another place than its time
+            one.start, unordered = UNKNOWN, unordered + 1
+        latest = max(latest, one.start)
     repairs.count("unordered_chapters", unordered)
-    return sorted(sent, key=lambda one: (one.offset, one.start)) if unordered else sent
+    return ordered
 
 
 def _distinct(sent: list[_Sent], repairs: Repairs) -> list[_Sent]:

@@ -71,10 +71,9 @@ def _in_order(rows: list[Row], repairs: Repairs) -> list[Row]:
 def _agreeing(rows: list[Row], duration: int, repairs: Repairs) -> int:
     """Gives each an end that is known, not before its start and not after the next one's; the duration that results."""
     following, missing, reversed_, overlapping, alone = UNKNOWN, 0, 0, 0, 0
-    last = max((max(row.start, row.end) for row in rows), default=UNKNOWN)
-    if duration not in (UNKNOWN, 0) and last > duration:
-        repairs.count("beyond_duration", sum(1 for row in rows if max(row.start, row.end) > duration))
-        duration = last
+    given = duration
+    if duration != UNKNOWN:
+        duration = max(duration, *(row.start for row in rows))
     for row in reversed(rows):
         if row.start == UNKNOWN:
             alone += row.end != UNKNOWN
@@ -91,7 +90,10 @@ def _agreeing(rows: list[Row], duration: int, repairs: Repairs) -> int:
     repairs.count("missing_ends", missing)
     repairs.count("end_before_start", reversed_)
     repairs.count("overlapping_segments", overlapping)
-    return duration if duration != UNKNOWN else last
+    last = max(max(row.start, row.end) for row in rows)
+    if UNKNOWN != given < last:
+        repairs.count("beyond_duration", sum(1 for row in rows if max(row.start, row.end) > given))
+    return max(duration, last)
 
 
 def _text(parts: list[Row]) -> tuple[str, list[int]]:

@@ -97,3 +97,10 @@ def utf8(text: str, name: str) -> str:
     except UnicodeEncodeError:
         raise InvalidInput("not_utf8", f"{name} is not text in UTF-8.") from None
     return text
+
+
+def read_text(response: httpx.Response) -> str:
+    """The text of a good answer that is a file. Raises as `read_answer`."""
+    if not response.is_success:
+        read_answer(response)
+    return response.text

@@ -25,6 +25,7 @@ from query_api.search.across_form import AcrossAnswer
 from query_api.search.answer import Hit, SearchAnswer
 from query_api.search.request import SearchRequest
 from query_api.suggest_form import SuggestAnswer, Suggestion
+from query_api.talk_form import ChaptersAnswer
 from services.curation.rules import Rules
 from services.errors import (
     BackendUnavailable,
@@ -47,6 +48,7 @@ __all__ = [
     "AddedQueries",
     "AsyncClient",
     "BackendUnavailable",
+    "ChaptersAnswer",
     "Client",
     "Conflict",
     "CurationAnswer",

@@ -25,12 +25,13 @@ from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchedAnswer
 from query_api.search.request import Mode, SearchRequest
 from query_api.suggest_form import SuggestAnswer
+from query_api.talk_form import ChaptersAnswer
 from services.curation.rules import Rules
 from services.errors import SparsewellError
 from services.index_spec import IndexSpec
 from services.web.answers import away, checked_address
 from sparsewell.client import operations
-from sparsewell.client.operations import Document, Operation
+from sparsewell.client.operations import ChapterFile, Document, Operation
 from sparsewell.client.patience import Patience
 
 T = TypeVar("T")
@@ -148,9 +149,17 @@ class AsyncClient:
         """Adds or replaces one document: `text`, and if it has them `title`, `metadata` and `version`."""
         return await self.run(operations.put_document(index, document_id, document, key))
 
-    async def get_document(self, index: str, document_id: str) -> DocumentAnswer:
-        """A document and how far it is. Raises NotFound (`document_not_found`)."""
-        return await self.run(operations.get_document(index, document_id))
+    async def get_document(self, index: str, document_id: str, *, segments: bool = False) -> DocumentAnswer:
+        """A document and how far it is; of talk with its segments, if asked. Raises NotFound (`document_not_found`)."""
+        return await self.run(operations.get_document(index, document_id, segments))
+
+    async def get_chapters(self, index: str, document_id: str) -> ChaptersAnswer:
+        """The chapters of a talk and who made them. Raises NotFound (`document_not_found`, `not_talk`)."""
+        return await self.run(operations.get_chapters(index, document_id))
+
+    async def export_chapters(self, index: str, document_id: str, form: ChapterFile) -> str:
+        """The chapters of a talk as a file. Raises NotFound (`no_chapters`), InvalidInput (`not_for_youtube`)."""
+        return await self.run(operations.export_chapters(index, document_id, form))
 
     async def delete_document(self, index: str, document_id: str, *, version: int | None = None) -> None:
         return await self.run(operations.delete_document(index, document_id, version))

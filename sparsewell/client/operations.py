@@ -26,14 +26,16 @@ from query_api.search.answer import SearchAnswer
 from query_api.search.batch_form import BatchAnswer, BatchedAnswer
 from query_api.search.request import Mode, SearchRequest
 from query_api.suggest_form import SuggestAnswer
+from query_api.talk_form import ChaptersAnswer
 from services.curation.rules import Rules
 from services.errors import BackendUnavailable, InvalidInput
 from services.index_spec import IndexSpec
-from services.web.answers import path_part, read_answer, utf8
+from services.web.answers import path_part, read_answer, read_text, utf8
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any]
+ChapterFile = Literal["podcasting", "webvtt", "youtube"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,17 @@ def put_document(index: str, document_id: str, document: Document, key: str | No
     return Operation("PUT", path, _model(IngestAnswer), headers=headers, body=dict(document), again=again)
 
 
-def get_document(index: str, document_id: str) -> Operation[DocumentAnswer]:
-    return Operation("GET", _document(index, document_id), _model(DocumentAnswer))
+def get_document(index: str, document_id: str, segments: bool = False) -> Operation[DocumentAnswer]:
+    asked = {"segments": "true" if segments else None}
+    return Operation("GET", _document(index, document_id), _model(DocumentAnswer), params=asked)
+
+
+def get_chapters(index: str, document_id: str) -> Operation[ChaptersAnswer]:
+    return Operation("GET", _chapters(index, document_id), _model(ChaptersAnswer))
+
+
+def export_chapters(index: str, document_id: str, form: ChapterFile) -> Operation[str]:
+    return Operation("GET", _chapters(index, document_id), read_text, params={"format": form})
 
 
 def delete_document(index: str, document_id: str, version: int | None) -> Operation[None]:
@@ -261,6 +272,10 @@ def _index(index: str) -> str:
 
 def _document(index: str, document_id: str) -> str:
     return f"{_index(index)}/documents/{_part(document_id, 'The id of the document')}"
+
+
+def _chapters(index: str, document_id: str) -> str:
+    return f"{_index(index)}/chapters/{_part(document_id, 'The id of the document')}"
 
 
 def unfinished(job: JobAnswer, seconds: float) -> BackendUnavailable:
