@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from models.chapters.engine import Episode
 from models.chapters.episodes import Chaptered, read_episodes
+from models.chapters.podtile.checkpoint import load_checkpoint
 from models.chapters.podtile.directory import ADAPTER, read_chapter_manifest
 from models.chapters.podtile.opening import open_podtile
 from models.chapters.training.recipe import ChapterRecipe
@@ -181,6 +182,20 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
     (base / "model.safetensors").unlink()
     with pytest.raises(ConfigurationError, match="pickles are refused"):
         open_podtile(str(base))
+
+
+def test_a_long_t5_as_it_is_published_is_read_and_kept_as_such(episodes: Path, tmp_path: Path) -> None:
+    """`tie_word_embeddings: false` there means unscaled outputs; the one matrix is tied all the same. Releases of
+    transformers that take it at its word leave three matrices random (their pull request 47620), which is refused."""
+    base = make_generator(tmp_path / "base", "longt5")
+    config = json.loads((base / "config.json").read_text())
+    config.pop("scale_decoder_outputs")
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    read = load_checkpoint(base).model
+    assert read.lm_head.weight is read.shared.weight is read.encoder.embed_tokens.weight
+    assert read.config.scale_decoder_outputs is False
+    out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=Silent(), merge=True).directory
+    assert load_checkpoint(out).model.config.scale_decoder_outputs is False
 
 
 def test_who_has_no_model_is_told_what_to_set() -> None:
