@@ -109,3 +109,12 @@ def test_boundaries_of_another_engine_get_titles_of_the_generator() -> None:
     assert all(begun == " [1]" for _, begun in generator.asked)
     assert all(sum(generator.pieces([prompt])) <= generator.title_pieces for prompt, _ in generator.asked)
     assert engine.fingerprint != Podtile(generator).fingerprint != Podtile(generator, ahead=0).fingerprint
+
+
+def test_ten_hours_are_read_in_parts_of_one_size() -> None:
+    generator = Written(lambda prompt, begun: " none", part_pieces=1000)
+    Podtile(generator).propose(
+        talk([f"And then number {i} came along with quite a story of its own." for i in range(8000)])
+    )
+    assert len(generator.asked) > 100
+    assert max(sum(generator.pieces([prompt])) for prompt, _ in generator.asked) <= 1000

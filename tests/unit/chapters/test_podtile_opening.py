@@ -1,0 +1,16 @@
+"""What a worker is told that cannot open the generator."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.chapters.podtile.opening import open_podtile
+from services.errors import ConfigurationError
+
+
+def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigurationError, match=r"sparsewell\[train\]") as refused:
+        open_podtile(str(tmp_path))
+    assert refused.value.code == "missing_library"
