@@ -13,6 +13,8 @@ import orjson
 from services.errors import ConfigurationError
 from services.extra import needs
 
+_AS_JSON = ("metadata", "segments", "chapters")
+
 
 class Writer(Protocol):
     """Takes documents as lines of JSON."""
@@ -74,6 +76,9 @@ def _table(out: BinaryIO, *, vectors: bool) -> Iterator[Writer]:
         import pyarrow.parquet as pq
     columns = [(name, pa.string()) for name in ("id", "title", "text", "metadata")]
     columns += [("version", pa.int64()), ("state", pa.string())]
+    # of talk, whose text is that of its segments
+    columns += [(name, pa.string()) for name in ("kind", "description", "segments", "chapters", "url")]
+    columns += [("duration", pa.float64())]
     if vectors:
         window = [("start", pa.int32()), ("end", pa.int32()), ("ids", pa.list_(pa.int32()))]
         window += [("pieces", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
@@ -93,5 +98,5 @@ def _table(out: BinaryIO, *, vectors: bool) -> Iterator[Writer]:
 
 
 def _row(document: dict[str, Any]) -> dict[str, Any]:
-    metadata = document.get("metadata")
-    return document | {"metadata": None if metadata is None else orjson.dumps(metadata).decode()}
+    lists = {name: orjson.dumps(document[name]).decode() for name in _AS_JSON if name in document}
+    return document | {"metadata": None} | lists

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.loading.formats import Format
+from cli.loading.formats import Format, Kind
 
 if TYPE_CHECKING:
     from cli.loading.api_door import ApiDoor
@@ -40,6 +40,10 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     api: Annotated[str | None, typer.Option(help="address of the API")] = None,
     via: Annotated[Via, typer.Option(help="the API, or the bulk queue (then REDIS_URL says where)")] = Via.api,
     format: Annotated[Format | None, typer.Option(help="of files whose names do not say it")] = None,  # noqa: A002
+    kind: Annotated[
+        Kind | None,
+        typer.Option(help="talk: a directory of transcripts (vtt, json, srt, txt) with .chapters.json and .meta.json"),
+    ] = None,
     delimiter: Annotated[str | None, typer.Option(help="between the fields of a CSV file, one character")] = None,
     map: Annotated[  # noqa: A002
         list[str] | None,
@@ -79,19 +83,19 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     fields = parse_fields(field or [], create=create)
     field_map = parse_map(map or [], id_from)
     base = api_address(settings, api)
-    sources = open_sources(source, format, delimiter, field_map)
+    sources = open_sources(source, format, delimiter, field_map, kind)
     records = records_directory()
     if rejected is not None:
         require_writable(rejected)
     with Display(Console(stderr=True)) as show:
         rest = ApiDoor(base, index, patience, show.say)
-        if create and rest.create(dict.fromkeys(field_map.metadata, "keyword") | fields):
+        if create and rest.create(dict.fromkeys(field_map.metadata, "keyword") | fields, talk=kind is Kind.talk):
             show.say(f"Created the index {index}.")
         typed = any(one.typed for one in sources)
         needed = via is Via.api or create or typed
         created_at = rest.created_at() if needed else rest.created_at_if_known()
-        make = Mapper(field_map, rest.fields() if typed else {})
-        way = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter)))
+        make = Mapper(field_map, rest.fields() if typed else {}, talk=typed and rest.takes_talk())
+        way = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
         record = open_record(records, source, sources, way, restart=restart, say=show.say)
         job = next(iter(record.jobs), None)
         door = (

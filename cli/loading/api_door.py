@@ -39,10 +39,10 @@ class ApiDoor:
         self._load = uuid.uuid4().hex
         self._client = connect(self.base, httpx.Timeout(60, connect=5))
 
-    def create(self, fields: dict[str, str]) -> bool:
+    def create(self, fields: dict[str, str], *, talk: bool = False) -> bool:
         """Creates the index; False when there was one of that name, which is used as it is."""
         try:
-            self._ask("PUT", self._path, json={"fields": fields})
+            self._ask("PUT", self._path, json={"fields": fields} | ({"talk": {}} if talk else {}))
         except Conflict:
             return False
         return True
@@ -55,6 +55,10 @@ class ApiDoor:
         """The metadata fields that the index declares."""
         found: dict[str, FieldType] = self._ask("GET", self._path)["fields"]
         return found
+
+    def takes_talk(self) -> bool:
+        """Whether the index declares talk."""
+        return self._ask("GET", self._path)["talk"] is not None
 
     def created_at_if_known(self) -> str:
         """As `created_at`, for a load that can do without the API: asked once, empty for no answer."""

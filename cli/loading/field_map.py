@@ -10,6 +10,7 @@ import orjson
 
 from cli.loading.conversion import as_id, as_text, as_whole, converted
 from cli.loading.source import Record
+from cli.loading.talk_columns import TALK_COLUMNS, talk_columns
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import FieldType
 
@@ -70,8 +71,8 @@ def parse_map(pairs: Sequence[str], id_from: str | None) -> FieldMap:
 class Mapper:
     """Makes documents of one index from columns; `unused` are names of columns that went nowhere (the first 20)."""
 
-    def __init__(self, field_map: FieldMap, fields: Mapping[str, FieldType]) -> None:
-        """Raises ConfigurationError (`undeclared_metadata`)."""
+    def __init__(self, field_map: FieldMap, fields: Mapping[str, FieldType], *, talk: bool = False) -> None:
+        """`talk`: rows may be talk. Raises ConfigurationError (`undeclared_metadata`)."""
         for name in field_map.metadata:
             if name not in fields:
                 raise ConfigurationError(
@@ -81,6 +82,7 @@ class Mapper:
         self._targets = field_map.targets
         self._hashed_id = field_map.hashed_id
         self._fields = fields
+        self._talk = talk
         self._used = {"metadata", *_SINGLE, *_JOINED, *fields, *(_METADATA + name for name in fields)}
         self._used |= {column for columns in self._targets.values() for column in columns}
         self._used |= {column.partition(".")[0] for column in self._used}
@@ -88,11 +90,14 @@ class Mapper:
 
     def wants(self, column: str) -> bool:
         """Whether it goes anywhere."""
-        if column in self._used:
+        if column in self._used or (self._talk and column in TALK_COLUMNS):  # (of which a row makes use if it is talk)
             return True
+        self._leave(column)
+        return False
+
+    def _leave(self, column: str) -> None:
         if len(self.unused) < _KEPT_NAMES:
             self.unused[column] = None
-        return False
 
     def __call__(self, record: Record) -> bytes:
         """The JSON of a document. Raises InvalidInput, with the id where it is known."""
@@ -103,11 +108,13 @@ class Mapper:
             document |= {name: self._joined(name, record) for name in _JOINED}
             document["version"] = self._single("version", record, as_whole)
             document["metadata"] = self._metadata(record)
+            if self._talk:
+                document |= talk_columns(record)
         except InvalidInput as error:
             error.extra.setdefault("id", document.get("id"))
             raise
-        for name in record.keys() - self._used:
-            self.wants(name)
+        for name in record.keys() - self._used - (set(TALK_COLUMNS) if "kind" in document else set()):
+            self._leave(name)
         document = {name: value for name, value in document.items() if value is not None and value != {}}
         if self._hashed_id:
             stable = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)

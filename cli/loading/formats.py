@@ -19,6 +19,12 @@ class Format(StrEnum):
     text = "text"
 
 
+class Kind(StrEnum):
+    """What the documents are, where the files do not say it."""
+
+    talk = "talk"
+
+
 TEXTS = (Format.markdown, Format.html, Format.text)  # a file is a document
 
 

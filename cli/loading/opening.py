@@ -6,16 +6,21 @@ from pathlib import Path
 
 from cli.loading.delimited import Delimited
 from cli.loading.field_map import FieldMap
-from cli.loading.formats import TEXTS, Format, format_of
+from cli.loading.formats import TEXTS, Format, Kind, format_of
 from cli.loading.jsonl import JsonLines
 from cli.loading.parquet import Parquet
 from cli.loading.source import Source
+from cli.loading.talk_files import TalkFiles
 from cli.loading.text_files import TextFiles
 from services.errors import ConfigurationError, InvalidInput
 
 
 def open_sources(
-    paths: Sequence[Path], given: Format | None, delimiter: str | None, field_map: FieldMap
+    paths: Sequence[Path],
+    given: Format | None,
+    delimiter: str | None,
+    field_map: FieldMap,
+    kind: Kind | None = None,
 ) -> list[Source]:
     """The sources in the order of the arguments, their headers checked.
 
@@ -24,18 +29,41 @@ def open_sources(
     """
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
         raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
+    if kind is Kind.talk:
+        if given or delimiter or field_map.given:
+            raise ConfigurationError("bad_map", "--kind talk reads transcripts, which have no columns to map.")
+        return _talks(paths)
     found: list[Source] = []
     # text files that follow each other are one source: a batch never holds lines of two
-    for directory, kind, group in _grouped(paths, given):
+    for directory, held, group in _grouped(paths, given):
         try:
-            found += _opened(directory, kind, group, given, delimiter, field_map)
+            found += _opened(directory, held, group, given, delimiter, field_map)
         except OSError as error:
             name = error.filename or group[0]
             raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
-    if sum(path.is_dir() for path in paths) > 1:
-        raise ConfigurationError("two_directories", "Load one directory at a time: ids are paths below it.")
+    _require_one_directory(paths)
     _check_columns(found, field_map)
     return found
+
+
+def _talks(paths: Sequence[Path]) -> list[Source]:
+    found: list[Source] = []
+    try:
+        for directory, group in groupby(paths, Path.is_dir):
+            files = list(group)
+            for path in () if directory else files:
+                path.open("rb").close()
+            found += [TalkFiles(path) for path in files] if directory else [TalkFiles(None, files)]
+    except OSError as error:
+        name = error.filename or paths[0]
+        raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
+    _require_one_directory(paths)
+    return found
+
+
+def _require_one_directory(paths: Sequence[Path]) -> None:
+    if sum(path.is_dir() for path in paths) > 1:
+        raise ConfigurationError("two_directories", "Load one directory at a time: ids are paths below it.")
 
 
 def _grouped(paths: Sequence[Path], given: Format | None) -> Iterator[tuple[bool, Format | None, list[Path]]]:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from cli.loading.refusal import Refusal
 from services.errors import InvalidInput
 
-# No line, row or text file is held in memory beyond this. Eight times what the API takes of one document by default, so
-# what is refused here is refused there as well.
+# No line, row or text file is held in memory beyond this: what the API takes of a talk by default, and eight times what
+# it takes of another document, so what is refused here is refused there as well.
 MAX_RECORD_BYTES = 8 * 1024**2
 
 Record = Mapping[str, Any]

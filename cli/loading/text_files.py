@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from cli.loading.delimited import not_utf8
-from cli.loading.formats import Format, format_of
+from cli.loading.formats import BY_SUFFIX, TEXTS, Format, format_of
 from cli.loading.html import read_html
 from cli.loading.markdown import read_markdown
 from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, made
 from cli.loading.walking import Entry, shown, walk
-from services.content import open_content
+from services.content import open_content, suffixes
 from services.errors import ConfigurationError, InvalidInput
 
 
@@ -64,12 +64,12 @@ class TextFiles:
 
     def _entries(self, skipped: Counter[str]) -> Iterator[Entry]:
         if self._root is not None:
-            return walk(self._root, skipped)
+            return walk(self._root, skipped, lambda path: BY_SUFFIX.get(suffixes(path)[0]) in TEXTS)
         return (Entry(shown(path.as_posix()), path) for path in self._files)
 
     def _document(self, entry: Entry, make: Make) -> bytes | InvalidInput:
         try:
-            text = _text(entry.path)
+            text = read_text(entry.path)
             match self._format or format_of(entry.path):
                 case Format.markdown:
                     record = read_markdown(text)
@@ -88,7 +88,8 @@ class TextFiles:
         return made(make, {**record, "id": entry.name})
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """All of a file. Raises InvalidInput (`file_too_large`, `not_utf8`, `not_text`, `damaged_file`)."""
     with open_content(path) as content:
         data = content.stream.read(MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:

@@ -1,13 +1,11 @@
-"""The text files of a directory, in an order that does not change."""
+"""The files of a directory, in an order that does not change."""
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.loading.formats import BY_SUFFIX, TEXTS
-from services.content import suffixes
 from services.errors import InvalidInput
 
 
@@ -20,8 +18,8 @@ class Entry:
     fault: InvalidInput | None = None
 
 
-def walk(root: Path, skipped: Counter[str]) -> Iterator[Entry]:
-    """Text files below `root`, sorted by name within each directory; what is passed over is counted by reason.
+def walk(root: Path, skipped: Counter[str], wanted: Callable[[Path], bool]) -> Iterator[Entry]:
+    """Files that are `wanted` below `root`, sorted by name within each directory; the others are counted by reason.
 
     A link to a directory is followed once, and not at all where it leads into what is walked anyway or around it:
     then there is no circle. Raises OSError when the root cannot be listed.
@@ -46,7 +44,7 @@ def walk(root: Path, skipped: Counter[str]) -> Iterator[Entry]:
                 stack.append((f"{name}/", iter(_listed(path))))
             elif not entry.is_file():
                 skipped["broken links and what is no file"] += 1
-            elif BY_SUFFIX.get(suffixes(path)[0]) in TEXTS:
+            elif wanted(path):
                 yield Entry(*_named(name, path))
             else:
                 skipped["of other kinds"] += 1

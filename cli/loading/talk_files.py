@@ -1,0 +1,146 @@
+"""Transcripts in files: NAME.vtt, .json, .srt or .txt, with NAME.chapters.json and NAME.meta.json beside it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cli.loading.source import Make, Place, Row
+from cli.loading.text_files import read_text
+from cli.loading.walking import Entry, shown, walk
+from services.errors import ConfigurationError, InvalidInput
+
+# Of several transcripts of one name the first of these is taken: they have times and speakers, times, neither.
+TYPES = {".vtt": "text/vtt", ".json": "application/json", ".srt": "application/x-subrip", ".txt": "text/plain"}
+CHAPTERS, META = ".chapters.json", ".meta.json"
+_META = ("title", "description", "duration", "url", "metadata", "version")
+
+
+class TalkFiles:
+    """A directory, or transcripts that were named one by one. Lines count talks.
+
+    The id of a talk is the path of its transcript below the directory, or as it was given, without the ending.
+    """
+
+    typed = False
+
+    def __init__(self, root: Path | None, files: Sequence[Path] = ()) -> None:
+        """Looks at every file's size and time of change. Raises OSError, ConfigurationError (`unknown_format`)."""
+        for path in files:
+            if _name(path) is None:
+                raise ConfigurationError(
+                    "unknown_format",
+                    f"{path} is no transcript: those end in {', '.join(TYPES)}; JSONL says `kind` itself.",
+                )
+        self._root = root
+        self._files = files
+        self.name = str(root or files[0])
+        self._skipped: Counter[str] = Counter()
+        self._read = 0
+        content, self.size = hashlib.sha256(), 0
+        for entry in self._entries(self._skipped):
+            for path in (entry.path, *_beside(entry.path)):
+                with suppress(FileNotFoundError):
+                    status = path.lstat() if entry.fault else path.stat()
+                    content.update(repr((path.name, entry.name, status.st_size, status.st_mtime_ns)).encode())
+                    self.size += status.st_size
+        self._identity = f"{(root or files[0]).resolve()} {content.hexdigest()}"
+
+    def identity(self) -> str:
+        return self._identity
+
+    def columns(self) -> None:
+        return None
+
+    def read(self) -> int:
+        return self._read
+
+    def notes(self) -> list[str]:
+        found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._skipped.items()))
+        return [f"Passed over in {self.name}: {found}."] if found else []
+
+    def rows(self, start: Place, make: Make) -> Iterator[Row]:
+        self._read = start.offset
+        for number, entry in enumerate(self._entries(Counter()), 1):
+            if number <= start.line:
+                continue
+            for path in (entry.path, *_beside(entry.path)):
+                with suppress(OSError):
+                    self._read += path.stat().st_size
+            yield Row(number, entry.fault or _document(entry), number, self._read, entry.name)
+
+    def _entries(self, skipped: Counter[str]) -> Iterator[Entry]:
+        if self._root is None:
+            yield from (Entry(shown(path.as_posix()), path) for path in self._files)
+            return
+        for entry in walk(self._root, skipped, lambda path: path.suffix.lower() in TYPES):
+            stem = _name(entry.path)
+            if stem is None:
+                if not any(Path(f"{_companion_of(entry.path)}{ending}").exists() for ending in TYPES):
+                    skipped["chapters and meta files without a transcript"] += 1
+            elif any(Path(f"{stem}{ending}").exists() for ending in _before(entry.path.suffix.lower())):
+                skipped["other transcripts of the same talk"] += 1
+            else:
+                yield entry
+
+
+def _document(entry: Entry) -> bytes | InvalidInput:
+    """The JSON of a talk as the API takes it; the service reads what the transcript holds."""
+    chapters, meta = _beside(entry.path)
+    document: dict[str, Any] = {"id": entry.name[: -len(entry.path.suffix)], "kind": "talk"}
+    try:
+        text = read_text(entry.path)
+        if not text.strip():
+            raise InvalidInput("empty_file", "It has no text.")
+        document["transcript"] = {"type": TYPES[entry.path.suffix.lower()], "text": text}
+        if chapters.exists():
+            document["chapters"] = _json(chapters)
+        if meta.exists():
+            document |= _meta(meta)
+        return orjson.dumps(document)
+    except ConfigurationError as error:
+        return InvalidInput(error.code, error.detail)
+    except InvalidInput as error:
+        return error
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    value = _json(path)
+    if not isinstance(value, dict) or (value.keys() - set(_META)):
+        raise InvalidInput("bad_meta", f"{path.name} must be an object with some of {', '.join(_META)}.")
+    return value
+
+
+def _json(path: Path) -> Any:
+    try:
+        return orjson.loads(read_text(path))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", f"{path.name} is not JSON: {error}.") from None
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"{path.name}: {error.detail}") from None
+
+
+def _name(path: Path) -> str | None:
+    """The path of a transcript without its ending; None for other files."""
+    if path.suffix.lower() not in TYPES or path.name.lower().endswith((CHAPTERS, META)):
+        return None
+    return str(path)[: -len(path.suffix)]
+
+
+def _companion_of(path: Path) -> str:
+    ending = CHAPTERS if path.name.lower().endswith(CHAPTERS) else META
+    return str(path)[: -len(ending)]
+
+
+def _before(ending: str) -> list[str]:
+    """The endings of transcripts that are taken rather than this one."""
+    return list(TYPES)[: list(TYPES).index(ending)]
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    stem = str(path)[: -len(path.suffix)]
+    return Path(stem + CHAPTERS), Path(stem + META)
