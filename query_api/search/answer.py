@@ -24,8 +24,8 @@ class Passage(BaseModel):
     fragment: str | None = Field(None, description="what follows the # of a page's address to show the passage there")
 
 
-class FoundChapter(BaseModel):
-    """The chapter that was found, or that the passage is of; offsets count characters of `text`, times are seconds."""
+class Chapter(BaseModel):
+    """A chapter of talk; `number` counts from 1, offsets count characters of `text`, times are seconds."""
 
     number: int
     title: str
@@ -111,7 +111,10 @@ class Hit(BaseModel):
     title: str | None = None
     text: str | None = None
     metadata: dict[str, Any] | None = None
-    chapter: FoundChapter | None = Field(None, description="of talk with chapters")
+    chapters: list[Chapter] | None = Field(None, description="all of a talk, where `fields` names them")
+    chapter: Chapter | None = Field(
+        None, description="of talk with chapters: the one that was found, or that the passage is of"
+    )
     passage: Passage | None = None
     link: str | None = Field(
         None, description="plays the talk from the passage; where chapters are found, from the chapter"

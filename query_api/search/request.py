@@ -14,7 +14,7 @@ from services.index_spec import ScoreBy
 Mode = Literal["sparse", "lexical", "hybrid"]
 # What a hit is: a document, a chapter of talk, or a window.
 Unit = Literal["document", "chapter", "passage"]
-ReturnedField = Annotated[str, Field(pattern=r"^(title|text|metadata(\.[A-Za-z][A-Za-z0-9_]{0,63})?)$")]
+ReturnedField = Annotated[str, Field(pattern=r"^(title|text|chapters|metadata(\.[A-Za-z][A-Za-z0-9_]{0,63})?)$")]
 
 
 # OpenSearch gives no more inner hits of a document (index.max_inner_result_window).
@@ -151,7 +151,8 @@ class SearchRequest(BaseModel):
     fields: list[ReturnedField] = Field(
         default=["title", "metadata"],
         max_length=200,
-        description="stored fields to return: `title`, `text`, `metadata`, or `metadata.NAME` for one of the metadata",
+        description="stored fields to return: `title`, `text`, `metadata`, `metadata.NAME` for one of the metadata, or "
+        "`chapters`, all of a talk",
     )
     filter: FilterJson = Field(None, description="which documents may be found, by their declared metadata")
     facets: dict[str, Facet] | None = Field(

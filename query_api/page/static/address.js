@@ -5,11 +5,13 @@
 //   &sort=year | -year                 the order
 //   &share=&fusion=&prune=&phases=2    how the lists are made and put together
 //   &by=document                       the vector that is scored, where an index has both kinds
+//   &unit=chapter | passage            what a result is, where an index has talk
 //   &rerank=                           share of the second opinion
 //   &like=ID&unlike=ID                 more like these, not like those
 //   &doc=ID&start=&end=                the document that is open, and the passage that is marked in it
 
 export const MODES = ["hybrid", "sparse", "keyword", "compare"];
+export const UNITS = ["chapter", "passage"];
 export const METHODS = ["min_max", "z_score", "rrf"];
 export const PAGE_SIZE = 10;
 export const MAX_SIZE = 200;
@@ -29,6 +31,7 @@ export const NOTHING = Object.freeze({
   prune: null,
   phases: false,
   by: "", // "document": sparse scores of the whole vector where the index would take the best window's
+  unit: "", // what a result is; "": a document
   rerank: null, // share of the second opinion, 0 to 1
   like: Object.freeze([]),
   unlike: Object.freeze([]),
@@ -52,6 +55,7 @@ export function readAddress(text = window.location.search) {
     prune: numberIn(given.get("prune"), 0, 0.99),
     phases: given.get("phases") === "2",
     by: given.get("by") === "document" ? "document" : "",
+    unit: UNITS.includes(given.get("unit")) ? given.get("unit") : "",
     rerank: numberIn(given.get("rerank"), 0, 1),
     like: given.getAll("like"),
     unlike: given.getAll("unlike"),
@@ -74,6 +78,7 @@ export function writeAddress(view) {
   put("prune", view.prune);
   put("phases", view.phases ? 2 : null);
   put("by", view.by);
+  put("unit", view.unit);
   put("rerank", view.rerank);
   for (const id of view.like) given.append("like", id);
   for (const id of view.unlike) given.append("unlike", id);

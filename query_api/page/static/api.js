@@ -48,13 +48,14 @@ export async function listIndexes() {
 }
 
 /**
- * One index: {name, fields, dense, windows, pending, encoded, dead, deleted, total}: the declared fields by their types, the
- * dense encoder or null, which vectors are searched, documents by state. Tombstones are in no total.
+ * One index: {name, fields, dense, windows, talk, pending, encoded, dead, deleted, total}: the declared fields by their types,
+ * the dense encoder or null, which vectors are searched, how talk is chaptered or null, documents by state. Tombstones are in
+ * no total.
  */
 export async function inspectIndex(name) {
-  const { fields, dense = null, windows, documents } = await request(at(name));
+  const { fields, dense = null, windows, talk = null, documents } = await request(at(name));
   const { pending = 0, encoded = 0, dead = 0, deleted = 0 } = documents;
-  return { name, fields, dense, windows, pending, encoded, dead, deleted, total: pending + encoded + dead };
+  return { name, fields, dense, windows, talk, pending, encoded, dead, deleted, total: pending + encoded + dead };
 }
 
 /** All indexes, inspected a few at a time. One that is deleted meanwhile is left out. */
@@ -116,7 +117,12 @@ export function suggest(index, typed, filter, signal) {
   return request(`${at(index)}/suggest?${parameters}`, { signal });
 }
 
-/** One stored document, whole. */
+/** One stored document, whole; of talk also what is said when and by whom. */
 export function getDocument(index, id) {
-  return request(`${at(index)}/documents/${encodeURIComponent(id)}`);
+  return request(`${at(index)}/documents/${encodeURIComponent(id)}?segments=true`);
+}
+
+/** The chapters of a talk, with links that play them. */
+export function getChapters(index, id) {
+  return request(`${at(index)}/chapters/${encodeURIComponent(id)}`);
 }

@@ -18,6 +18,7 @@ import { renderRequests } from "./requestpanel.js";
 import { renderAnswers } from "./results.js";
 import { rulesRemark } from "./rules.js";
 import { answer, nextPage, requestsOf } from "./searching.js";
+import { markElsewhere } from "./talk.js";
 
 const SLOW_MS = 150;
 const STATE_POLL_MS = 3000;
@@ -33,10 +34,14 @@ let index = null; // the one in view, with what it declares and its counts
 let running = null; // the AbortController of the search under way
 let shown = null; // the address of the search that is on the page, without its document
 const titles = new Map(); // of documents that were seen, by id
-const showDocument = documentView(element("document"), () => show({ ...view, document: null }));
+const showDocument = documentView(element("document"), {
+  onClose: () => show({ ...view, document: null }),
+  linkTo: (place) => writeAddress({ ...view, document: place }),
+});
 
 const known = () => (index?.name === view.index ? index : null);
 const fields = () => known()?.fields ?? {};
+const declared = () => known() ?? { fields: {}, talk: null };
 const change = (part) => show({ ...view, query: box.value, size: PAGE_SIZE, ...part }, { learn: false });
 const ask = (query) => {
   box.value = query;
@@ -68,14 +73,16 @@ async function showSearch(search, learn) {
     if (known() === null) await inspect(view.index);
     if (running !== mine) return;
     fillControls();
-    const requests = requestsOf(asks(view) ? view : { ...view, mode: "hybrid", size: 1 }, fields(), learn);
+    const requests = requestsOf(asks(view) ? view : { ...view, mode: "hybrid", size: 1 }, declared(), learn);
     if (!asks(view)) showIdle();
     // Nothing is asked: what could be chosen among is still worth counting.
     if (!view.index || (!asks(view) && !(requests[0].body.facets && known()?.total > 0))) return;
     const answers = await answer(view, requests, mine.signal);
     if (running !== mine) return;
-    if (asks(view)) showAnswers(requests, answers);
-    else fillFilters(answers[0]);
+    if (asks(view)) {
+      showAnswers(requests, answers);
+      markElsewhere(results, view.index, requests.at(-1).body, answers.at(-1), mine.signal);
+    } else fillFilters(answers[0]);
   } catch (error) {
     if (running === mine) showProblem(error);
     mine.abort(); // of two searches, the one still under way is of no use any more
@@ -108,7 +115,7 @@ function showAnswers(requests, answers) {
     return;
   }
   const linkTo = (hit) => writeAddress({ ...view, document: { id: hit.id, start: hit.passage?.start ?? null, end: hit.passage?.end ?? null } });
-  const { said, body, append } = renderAnswers(view, answers, { linkTo, like: view.mode !== "keyword", onMore: (size) => more(size, requests[0].body, answers[0], append) });
+  const { said, body, append } = renderAnswers(view, answers, { linkTo, like: view.mode !== "keyword" && !view.unit, onMore: (size) => more(size, requests[0].body, answers[0], append) });
   put({ ...side, said, body, insight: renderInsight(requests.map(({ label }, at) => ({ label, answer: answers[at] }))) });
 }
 
@@ -177,7 +184,7 @@ function fillControls() {
 /** The search that tells what in the open document matched; null when nothing is asked in words. */
 function documentBody() {
   if (!view.document || view.query.trim() === "") return null;
-  return bodyOfOne(requestsOf(view, fields()).at(-1).body, view.document.id);
+  return bodyOfOne(requestsOf(view, declared()).at(-1).body, view.document.id);
 }
 
 // ---- indexes and their states

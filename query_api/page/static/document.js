@@ -1,16 +1,18 @@
 // The whole of one document, with its own address: the passage that was linked to is set off and scrolled to.
 
-import { getDocument, search } from "./api.js";
+import { getChapters, getDocument, search } from "./api.js";
 import { h } from "./dom.js";
 import { plain } from "./format.js";
 import { marked, metadataChips } from "./hit.js";
 import { runsOf, strongest } from "./highlight.js";
 import { copyButton } from "./copying.js";
+import { chapterList, turnsOf, wholeTalk } from "./transcript.js";
 
 const RECORD = ["id", "state", "version", "attempts", "encoder", "job", "error"];
 
-/** Keeps a dialog in step with what is open. `onClose` is told when the reader closes it. */
-export function documentView(dialog, onClose) {
+/** Keeps a dialog in step with what is open. `onClose` is told when the reader closes it, `linkTo`
+ * gives the address of a place in a document. */
+export function documentView(dialog, { onClose, linkTo }) {
   let open = null; // as JSON, what is shown
   dialog.addEventListener("close", () => {
     if (open !== null) {
@@ -18,7 +20,13 @@ export function documentView(dialog, onClose) {
       onClose();
     }
   });
-  dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close()); // the space around it
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) return dialog.close(); // the space around it
+    const chapter = event.target.closest("a[data-start]");
+    if (!chapter || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    scrollTo(dialog, `.chapter-head[data-start="${chapter.dataset.start}"]`, 0);
+  });
 
   /** Shows `view.document` of `view.index`, or nothing. `body` finds it as the view does, or is null. */
   return async function show(view, body) {
@@ -32,7 +40,8 @@ export function documentView(dialog, onClose) {
     let content;
     try {
       const [stored, answer] = await Promise.all([getDocument(index, asked.id), body ? search(index, body).catch(() => null) : null]);
-      content = [head(stored), wholeText(stored, asked, answer?.hits[0]), record(stored)];
+      const talk = stored.kind === "talk" ? await getChapters(index, asked.id).catch(() => null) : null;
+      content = [head(stored), talk && chapterList(talk, (chapter) => linkTo({ id: asked.id, start: chapter.start, end: chapter.end })), wholeText(stored, asked, answer?.hits[0], talk), record(stored)].filter(Boolean);
     } catch (problem) {
       content = [
         h("h2", { id: "document-title" }, problem.title ?? "The page could not show this"),
@@ -41,11 +50,16 @@ export function documentView(dialog, onClose) {
     }
     if (open !== wanted) return;
     dialog.replaceChildren(closeButton(dialog), ...content);
-    const text = dialog.querySelector(".whole");
-    const best = dialog.querySelector(".best");
-    if (best) text.scrollTop += best.getBoundingClientRect().top - text.getBoundingClientRect().top - text.clientHeight / 4;
-    text?.focus({ preventScroll: true });
+    scrollTo(dialog, ".best", 1 / 4);
   };
+}
+
+/** Brings what a selector finds in the text to a place of what is seen of it: 0 is its top. */
+function scrollTo(dialog, selector, place) {
+  const text = dialog.querySelector(".whole");
+  const found = text?.querySelector(selector);
+  if (found) text.scrollTop += found.getBoundingClientRect().top - text.getBoundingClientRect().top - text.clientHeight * place;
+  text?.focus({ preventScroll: true });
 }
 
 const closeButton = (dialog) => h("button", { type: "button", class: "close", "aria-label": "Close", on: { click: () => dialog.close() } }, "×");
@@ -70,16 +84,19 @@ function record(stored) {
 }
 
 /** The stored text, the asked passage set off, and in the best passage of the search the words that matched. */
-function wholeText(stored, asked, hit) {
+function wholeText(stored, asked, hit, talk) {
   const points = [...(stored.text ?? "")];
   const spans = hit?.highlight?.text ?? [];
   const most = strongest(hit?.highlight);
   const cut = (from, to) => marked(runsOf(points.slice(from, to).join(""), from, within(spans, from, to), most));
-  const passage = passageOf(points, asked, hit);
-  const body = passage
-    ? [cut(0, passage.start), h("span", { class: "best", title: "The passage" }, cut(passage.start, passage.end)), cut(passage.end, points.length)]
-    : cut(0, points.length);
-  return h("div", { class: "whole", tabindex: "0", role: "group", "aria-label": "Whole text" }, body);
+  const passage = passageOf(points, asked, hit) ?? { start: 0, end: 0 };
+  const setOff = (from, to) => {
+    const [start, end] = [passage.start, passage.end].map((place) => Math.min(Math.max(place, from), to));
+    return [cut(from, start), start < end && h("span", { class: "best", title: "The passage" }, cut(start, end)), cut(end, to)];
+  };
+  const turns = talk ? turnsOf(points, stored.segments ?? []) : [];
+  const body = turns.length > 0 ? wholeTalk(turns, talk.chapters, setOff) : setOff(0, points.length);
+  return h("div", { class: turns.length > 0 ? "whole talk" : "whole", tabindex: "0", role: "group", "aria-label": "Whole text" }, body);
 }
 
 const within = (spans, from, to) => spans.filter(({ start, end }) => end > from && start < to);

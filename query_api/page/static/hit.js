@@ -3,6 +3,7 @@
 import { disclosure, h } from "./dom.js";
 import { plain, weight } from "./format.js";
 import { runsOf, strongest, worthNaming } from "./highlight.js";
+import { lineOf, whereSaid } from "./talk.js";
 import { whyPanel } from "./why.js";
 
 const NAMED = 5;
@@ -30,7 +31,9 @@ export function renderHit(hit, context) {
       h("h3", { id: `${name}-title` }, h("a", { class: "open", href: context.linkTo(hit), data: { act: "document" } }, marked(runsOf(title, 0, spans, most)))),
       hit.score !== null && h("p", { class: "score", title: scoreTitle(context.mode) }, scoreText(hit, context.mode)),
     ),
+    whereSaid(hit),
     passage(hit, most),
+    lineOf(hit, context.linkTo),
     beside(hit.highlight, most),
     h("ul", { class: "chips", "aria-label": "About the document" }, chips(hit, title)),
     h(

@@ -12,7 +12,16 @@ const SORTABLE = ["keyword", "number", "date", "boolean"];
 export function renderRanking(view, index, onView) {
   const hybrid = view.mode === "hybrid";
   const sparse = view.mode !== "keyword";
-  return [hybrid && lists(view, onView), sparse && shorter(view, onView), sparse && index.windows === "both" && long(view, onView), index.dense && second(view, onView)].filter(Boolean);
+  return [index.talk && talk(view, onView), hybrid && lists(view, onView), sparse && shorter(view, onView), sparse && index.windows === "both" && long(view, onView), index.dense && second(view, onView)].filter(Boolean);
+}
+
+const UNITS = [["", "whole talks"], ["chapter", "chapters"], ["passage", "passages"]];
+
+function talk(view, onView) {
+  const unit = h("select", { data: { key: "unit" } }, UNITS.map(([value, label]) => h("option", { value, selected: view.unit === value }, label)));
+  // Parts are found by words alone, in the order of their scores.
+  unit.addEventListener("change", () => onView({ unit: unit.value, ...(unit.value && { sort: "", rerank: null, phases: false, by: "", like: [], unlike: [] }) }));
+  return group("Talk", [row("find", unit, "each with its place in the talk")]);
 }
 
 function lists(view, onView) {
@@ -71,7 +80,7 @@ export function renderSort(view, fields, onView) {
 
 /** How much of the ranking is not as the service does it by itself. */
 export const changes = (view) =>
-  [view.share !== null, view.fusion !== "min_max", view.prune !== null, view.phases, view.by !== "", view.rerank !== null].filter(Boolean).length;
+  [view.share !== null, view.fusion !== "min_max", view.prune !== null, view.phases, view.by !== "", view.unit !== "", view.rerank !== null].filter(Boolean).length;
 
 function slider(key, label, value, onValue) {
   const output = h("output", {}, value.toFixed(2));

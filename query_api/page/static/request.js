@@ -14,12 +14,16 @@ const COUNTED = {
 /** Whether a view asks for documents: by words, by examples, or by what is declared. */
 export const asks = (view) => view.query.trim() !== "" || view.like.length > 0 || view.filters.length > 0 || view.sort !== "";
 
+/** What a view shows of each document: of an index with talk also the chapters, of which a line of time is made. */
+const SHOWN_OF_TALK = ["title", "metadata", "chapters"];
+
 /**
- * The body of POST /v1/indexes/{index}/search. `fields` are the declared ones by their types; `mode` is the API's;
- * `characters` the length of an excerpt.
+ * The body of POST /v1/indexes/{index}/search. `declared` has the `fields` by their types and `talk`; `mode` is the
+ * API's; `characters` the length of an excerpt.
  */
-export function bodyOf(view, fields, { mode, size, characters }) {
+export function bodyOf(view, { fields, talk }, { mode, size, characters }) {
   const words = view.query.trim() !== "";
+  if (words && talk && view.unit) return bodyOfParts(view, fields, { mode, size, characters });
   const hybrid = mode === "hybrid";
   const sparse = mode !== "lexical";
   const facets = facetsOf(fields);
@@ -31,6 +35,7 @@ export function bodyOf(view, fields, { mode, size, characters }) {
     mode,
     size,
     ...(filter && { filter }),
+    ...(talk && { fields: SHOWN_OF_TALK }),
     ...(facets && { facets }),
     ...(view.sort && { sort: [sortKey(view.sort)] }),
     ...(hybrid && view.share !== null && { weights: { sparse: view.share, lexical: rounded(1 - view.share) } }),
@@ -45,9 +50,28 @@ export function bodyOf(view, fields, { mode, size, characters }) {
   };
 }
 
+/** The body that finds chapters or passages, which words alone find, and which are not counted or sorted. */
+function bodyOfParts(view, fields, { mode, size, characters }) {
+  const hybrid = mode === "hybrid";
+  const filter = filterOf(view.filters, fields);
+  return {
+    query: view.query,
+    mode,
+    size,
+    unit: view.unit,
+    fields: SHOWN_OF_TALK,
+    ...(filter && { filter }),
+    ...(hybrid && view.share !== null && { weights: { sparse: view.share, lexical: rounded(1 - view.share) } }),
+    ...(hybrid && view.fusion !== "min_max" && { fusion: view.fusion }),
+    ...(mode !== "lexical" && view.prune !== null && { prune: view.prune }),
+    explain: true,
+    highlight: { characters },
+  };
+}
+
 /** The body that finds one document as the view does, to mark in it what matched. */
 export function bodyOfOne(body, id) {
-  const { facets, sort, rerank, like, unlike, cursor, ...rest } = body;
+  const { facets, sort, rerank, like, unlike, cursor, unit, ...rest } = body;
   return { ...rest, size: 1, filter: { field: "_id", is: id }, highlight: true, learn: false };
 }
 

@@ -4,13 +4,13 @@ import { renderComparison } from "./compare.js";
 import { h } from "./dom.js";
 import { counted, duration } from "./format.js";
 import { further, renderList } from "./listing.js";
-import { MOST_SIDE_BY_SIDE } from "./searching.js";
+import { mostOf } from "./searching.js";
 
 /** {said, body, append} of the answers of a view; `append(page, from)` puts a further page behind a single list. */
 export function renderAnswers(view, answers, { linkTo, like, onMore }) {
   if (view.mode === "compare") return sideBySide(view, answers, { linkTo, like, onMore });
   const [answer] = answers;
-  const list = renderList(answer, { mode: answer.mode, linkTo, like }, { size: view.size, onMore });
+  const list = renderList(answer, { mode: answer.mode, linkTo, like }, { size: view.size, most: mostOf(view), onMore });
   return {
     said: `${counted(answer.hits.length, "result")} in ${duration(answer.timings_ms?.total)}`,
     body: list.element,
@@ -25,7 +25,7 @@ function sideBySide(view, answers, { linkTo, like, onMore }) {
   const longer = answers[answers[0].hits.length >= answers[1].hits.length ? 0 : 1];
   return {
     said: `${both || "No"} document${both === 1 ? "" : "s"} in both lists, ${left} only by keyword, ${right} only by sparse`,
-    body: [element, h("div", { class: "further" }, further(longer, view.size, onMore, MOST_SIDE_BY_SIDE))],
+    body: [element, h("div", { class: "further" }, further(longer, view.size, onMore, mostOf(view)))],
     append: null,
   };
 }

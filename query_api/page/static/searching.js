@@ -1,12 +1,14 @@
 // The searches of a view: one, or two for side by side; and the pages that follow the first.
 
-import { PAGE_SIZE } from "./address.js";
+import { MAX_SIZE, PAGE_SIZE } from "./address.js";
 import { search } from "./api.js";
 import { bodyOf } from "./request.js";
 
 // Below what an API takes at once, whatever its settings are likely to be.
 const CHUNK = 50;
-export const MOST_SIDE_BY_SIDE = CHUNK;
+/** How many results a view can show: lists side by side and parts of documents are asked for at once. */
+export const mostOf = (view) => (paged(view) ? MAX_SIZE : CHUNK);
+const paged = (view) => view.mode !== "compare" && !view.unit;
 
 const EXCERPT = { wide: 340, narrow: 190 };
 const PHONE = window.matchMedia("(width < 40rem)");
@@ -14,14 +16,14 @@ const API_MODES = { hybrid: ["hybrid"], sparse: ["sparse"], keyword: ["lexical"]
 const LABELS = { hybrid: "", sparse: "Sparse", lexical: "Keyword" };
 
 /** The requests that a view stands for: [{label, mode, body}]. `learn`: somebody asks this, and it counts once. */
-export function requestsOf(view, fields, learn = true) {
+export function requestsOf(view, declared, learn = true) {
   const side = view.mode === "compare";
   const characters = side || PHONE.matches ? EXCERPT.narrow : EXCERPT.wide;
-  const size = side ? Math.min(view.size, MOST_SIDE_BY_SIDE) : Math.min(view.size, CHUNK);
+  const size = Math.min(view.size, CHUNK);
   return API_MODES[view.mode].map((mode, at) => {
-    const body = { ...bodyOf(view, fields, { mode, size, characters }), ...(!(learn && at === 0) && { learn: false }) };
+    const body = { ...bodyOf(view, declared, { mode, size, characters }), ...(!(learn && at === 0) && { learn: false }) };
     // More than a first look: pages of one snapshot, so that none of them moves while the next is fetched.
-    return { label: side ? LABELS[mode] : "", mode, body: !side && view.size > PAGE_SIZE ? { ...body, cursor: "*" } : body };
+    return { label: side ? LABELS[mode] : "", mode, body: paged(view) && view.size > PAGE_SIZE ? { ...body, cursor: "*" } : body };
   });
 }
 

@@ -63,7 +63,33 @@ BOOKS = [
     }
     for n in range(36)
 ]
+TOPICS = [
+    ("Bread", "The baker lights his oven and kneads a dough of rye.", "Ada"),
+    ("Boats", "The sailor mends a rope and waits for the tide.", "Bo"),
+    ("Bees", "The keeper lifts a frame of honey out of the hive.", "Ada"),
+]
+# A talk of three chapters of a minute, twelve segments each, and one whose chapters are made here.
+SPOKEN = [
+    {"start": 60 * part + 5 * n, "end": 60 * part + 5 * n + 5, "speaker": speaker, "text": f"{text} Sentence {n}."}
+    for part, (_, text, speaker) in enumerate(TOPICS)
+    for n in range(12)
+]
+TALKS = [
+    {
+        "id": "trades/1",
+        "kind": "talk",
+        "title": "Three trades",
+        "description": "A baker, a sailor and a keeper of bees",
+        "url": "https://example.org/trades.mp3",
+        "segments": SPOKEN,
+        "chapters": [{"startTime": 60 * part, "title": title} for part, (title, _, _) in enumerate(TOPICS)],
+        "metadata": {"show": "Trades"},
+    },
+    {"id": "plain", "kind": "talk", "text": f"{TOPICS[1][1]}\n\n<b onclick=window.hacked=1>Bold</b> words on rope."},
+    {"id": "note", "title": "A note", "text": "A rope lies on the quay, and nobody talks."},
+]
 INDEXES = {
+    "talks": ({"talk": {}, "fields": {"show": "keyword"}, "window": {"pieces": 64, "overlap": 8}}, TALKS),
     "notes": ({"fields": {"kind": "keyword", "year": "number"}, "window": {"pieces": 64, "overlap": 8}}, DOCUMENTS),
     "shelf": (
         {

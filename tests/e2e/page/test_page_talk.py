@@ -1,0 +1,88 @@
+"""Talk on the page: the line of time, where and by whom something is said, chapters as results, the transcript."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+ROPE = "?index=talks&q=the+sailor+mends+a+rope"
+
+
+def trades(page: Page):
+    return page.locator(".hit").and_(page.locator("[data-id='trades/1']")).first
+
+
+def test_a_hit_on_talk_says_where_it_is_said_and_by_whom(visit) -> None:
+    page = visit.go(ROPE)
+    where = trades(page).locator(".said-where")
+    expect(where.locator(".chapter-title")).to_have_text("Boats")
+    expect(where.locator(".speaker")).to_have_text("Bo")
+    listen = where.get_by_role("link")
+    shown = re.fullmatch(r"▶ 1:([0-5]\d)", listen.inner_text())
+    assert shown is not None
+    assert listen.get_attribute("href") == f"https://example.org/trades.mp3#t={60 + int(shown[1])}"
+    expect(page.locator(".hit").and_(page.locator("[data-id='note']")).locator(".said-where")).to_have_count(0)
+
+
+def test_the_line_of_time_has_each_chapter_as_long_as_it_is_and_marks_what_was_found(visit) -> None:
+    page = visit.go(ROPE)
+    line = trades(page).locator(".timeline")
+    expect(line.get_by_role("list", name="Chapters").get_by_role("link")).to_have_text(["Bread", "Boats", "Bees"])
+    expect(line.locator("li.current")).to_have_text("Boats")
+    widths = line.locator("li").evaluate_all("(items) => items.map((item) => item.getBoundingClientRect().width)")
+    assert max(widths) - min(widths) < 2
+    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--part')))"
+    expect(line.locator(".timeline-mark").first).to_be_attached()
+    assert any(1 / 3 <= at < 2 / 3 for at in line.locator(".timeline-mark").evaluate_all(place))
+
+
+def test_passages_elsewhere_in_a_talk_are_marked_on_its_line(visit) -> None:
+    page = visit.go("?index=talks&q=oven+honey+rope&mode=keyword")
+    marks = trades(page).locator(".timeline-mark")
+    expect(marks.nth(2)).to_be_attached()
+    places = marks.evaluate_all("(marks) => marks.map((mark) => Math.floor(3 * mark.style.getPropertyValue('--part')))")
+    assert len(set(places)) > 1
+
+
+def test_chapters_are_results_of_their_own_where_they_are_asked_for(visit) -> None:
+    page = visit.go(ROPE)
+    page.get_by_role("button", name="Ranking").click()
+    page.get_by_label("find").select_option("chapter")
+    expect(page).to_have_url(re.compile("unit=chapter"))
+    expect(trades(page).locator(".chapter-title")).to_have_text("Boats")
+    expect(page.get_by_role("button", name="More like this")).to_have_count(0)
+    page.get_by_label("find").select_option("passage")
+    expect(page.locator(".hit").first.locator(".passage")).to_contain_text("rope")
+    page.get_by_label("find").select_option("")
+    expect(page).not_to_have_url(re.compile("unit="))
+
+
+def test_a_chapter_opens_the_transcript_at_its_place(visit) -> None:
+    page = visit.go(ROPE)
+    trades(page).locator(".timeline").get_by_role("link", name="Bees").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="Three trades")).to_be_visible()
+    assert dialog.locator(".chapter-head").evaluate_all("(heads) => heads.map((head) => head.firstChild.data)") == [
+        "Bread",
+        "Boats",
+        "Bees",
+    ]
+    expect(dialog.locator(".best").first).to_be_in_viewport()
+    expect(dialog.locator(".best").first).to_contain_text("hive")
+    assert dialog.locator(".turn-head b").all_inner_texts() == ["Ada", "Bo", "Ada"]
+    dialog.get_by_role("navigation", name="Chapters").get_by_role("link", name="Bread").click()
+    expect(dialog.locator(".chapter-head").first).to_be_in_viewport()
+    assert dialog.locator(".whole").inner_text().count("Sentence") == 36
+
+
+def test_talk_without_times_or_titles_is_shown_by_its_text(visit) -> None:
+    page = visit.go("?index=talks&q=rope&doc=plain")
+    whole = page.get_by_role("dialog").locator(".whole")
+    expect(whole).to_contain_text("<b onclick=window.hacked=1>Bold</b> words on rope.")
+    expect(page.get_by_role("dialog").locator(".listen")).to_have_count(0)
+
+
+def test_an_index_without_talk_offers_no_parts(visit) -> None:
+    page = visit.go("?index=notes&q=folder&unit=chapter")
+    expect(page.locator(".hit").first).to_be_visible()
+    page.get_by_role("button", name="Ranking").click()
+    expect(page.get_by_label("find")).to_have_count(0)
