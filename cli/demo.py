@@ -1,24 +1,23 @@
 """`sparsewell demo`: the service from nothing to answers, on documents that every machine has."""
 
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.demonstration import client_of, demonstrate, heading, index_documents
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from examples.stdlib.service import Progress, Service
     from examples.stdlib.tally import Asked
 
 INDEX = "stdlib"
-PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
 SHOWN_PLACES = 3
 
@@ -32,50 +31,18 @@ def demo(
 
     Replaces the index `stdlib`. What runs already is used and goes on running; what this starts is stopped at the end.
     """
-    from rich.console import Console
-
-    from cli.result_files import require_writable
-    from infra.settings import LocalSettings
-    from infra.stack import running_stack
-    from services.settings import Settings
-
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    settings = Settings.read()
-    if json is not None:
-        require_writable(json)
-    if port is not None:
-        settings = settings.model_copy(update={"api_port": port})
-
-    began, load_before = time.perf_counter(), os.getloadavg()
-    _heading(console, "1. Start OpenSearch, Redis, a worker, the sweeper and the API")
-    with running_stack(LocalSettings.read(), settings, _reporter(console), keep=keep) as stack:
-        seconds = {"start": time.perf_counter() - began}
-        figures = _show(console, stack.api_url, seconds)
-        seconds["total"] = time.perf_counter() - began
-        figures["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
-        if json is not None:
-            _write(json, figures, load_before)
-        console.print(f"\nAll of it took {seconds['total']:.0f} seconds.")
-        if keep:
-            console.print(f"The search page, until `make down` (or `sparsewell down`):\n\n  {stack.api_url}/\n")
-        else:
-            console.print(
-                "What this started is stopped again now. `make demo KEEP=1` leaves it running,\n"
-                f"with the search page at\n\n  {stack.api_url}/\n"
-            )
+    demonstrate(_show, "demo", keep=keep, port=port, json=json)
 
 
 def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
     """Everything that happens on the running service; returns the figures and fills in the seconds of each stage."""
-    import httpx
-
+    from examples.service import Service
     from examples.stdlib.corpus import FIELDS, documents
     from examples.stdlib.questions import questions
-    from examples.stdlib.service import Service, ask
+    from examples.stdlib.service import ask, searcher
     from examples.stdlib.tally import as_json
-    from services.errors import BackendUnavailable
 
-    _heading(console, "2. Index the documentation of Python's standard library")
+    heading(console, "2. Index the documentation of Python's standard library")
     began = time.perf_counter()
     corpus = documents()
     seconds["read_corpus"] = time.perf_counter() - began
@@ -86,21 +53,15 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         + ", ".join(f"{count:,} {_plural(kind)}" for kind, count in kinds.most_common())
         + "."
     )
-    try:
-        # trust_env: a proxy that is set for the outside world must not come between us and this machine.
-        with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
-            service = Service(client, INDEX)
-            service.recreate(FIELDS)
-            _index(console, service, corpus, seconds)
-            _heading(console, "3. Ask everyday questions")
-            began = time.perf_counter()
-            asked = ask(service.search, questions())
-            seconds["ask"] = time.perf_counter() - began
-            encoder = client.get("/readyz").json()["encoder"]
-    except httpx.HTTPError as error:
-        raise BackendUnavailable(
-            "api_unavailable", f"The API at {api_url} stopped answering ({type(error).__name__}); see its log."
-        ) from None
+    with client_of(api_url) as client:
+        service = Service(client, INDEX)
+        service.recreate({"fields": FIELDS})
+        index_documents(console, service, corpus, seconds)
+        heading(console, "3. Ask everyday questions")
+        began = time.perf_counter()
+        asked = ask(searcher(service), questions())
+        seconds["ask"] = time.perf_counter() - began
+        encoder = client.get("/readyz").json()["encoder"]
     _show_tally(console, asked)
     _show_contrasts(console, asked)
     rate = round(len(corpus) / seconds["encode"], 1)
@@ -111,50 +72,6 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         "documents_per_second": rate,
         "answers": as_json(asked),
     }
-
-
-def _index(console: "Console", service: "Service", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]) -> None:
-    """Sends the documents and follows the worker until it has encoded all of them."""
-    from examples.stdlib.service import follow
-
-    began = time.perf_counter()
-    job = service.send(corpus)
-    seconds["accept"] = time.perf_counter() - began
-    console.print(
-        f"Accepted in {seconds['accept']:.1f} s: every document is stored, and found by keyword.\n"
-        "The worker encodes them now, which makes them found by meaning."
-    )
-    for _ in _shown(console, follow(lambda: service.job(job), began)):
-        pass
-    seconds["encode"] = time.perf_counter() - began
-    rate = len(corpus) / seconds["encode"]
-    console.print(f"Encoded in {seconds['encode']:.0f} s: {rate:,.0f} documents a second.")
-
-
-def _shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
-    """Passes the steps on and shows them: as a bar in a terminal, elsewhere as some twenty lines."""
-    if not console.is_terminal or console.is_dumb_terminal:
-        seconds, share = 0.0, 0.0
-        for step in steps:
-            waited, moved = step.seconds - seconds, step.encoded / max(step.total, 1) - share
-            if waited >= 30 or (waited >= 5 and moved >= 0.05):
-                seconds, share = step.seconds, share + moved
-                console.print(
-                    f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
-                    f"{step.rate:,.0f} a second"
-                )
-            yield step
-        return
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    rate = TextColumn("{task.fields[rate]:,.0f} a second")
-    columns = (TextColumn("  encoded"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, rate=0.0)
-        for step in steps:
-            bar.update(task, total=step.total, completed=step.encoded, rate=step.rate)
-            yield step
 
 
 def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
@@ -228,34 +145,3 @@ def _share(count: int, of: int) -> str:
 
 def _plural(kind: str) -> str:
     return {"class": "classes", "property": "properties"}.get(kind, f"{kind}s")
-
-
-def _heading(console: "Console", text: str) -> None:
-    from rich.text import Text
-
-    console.print(Text(f"\n{text}", "bold"))
-
-
-def _reporter(console: "Console") -> Callable[[str], None]:
-    return lambda message: console.print(message, markup=False)
-
-
-def _write(path: Path, figures: Mapping[str, Any], load_before: Sequence[float]) -> None:
-    """Writes what was measured in the shape of benchmarks/results.
-
-    The load averages tell whether the machine did something else meanwhile; then the times mean little.
-    """
-    import json
-
-    from cli.relevance.provenance import provenance
-
-    load = {"before": load_before, "after": os.getloadavg()}
-    result = {
-        "benchmark": "stdlib_demo",
-        "parameters": {"command": "sparsewell demo"},
-        "load_average": {when: [round(value, 2) for value in values] for when, values in load.items()},
-        **provenance(PACKAGES),
-        "figures": figures,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli import demo
+from cli import demo, demonstration
+from examples.service import Progress
 from examples.stdlib.questions import Question
-from examples.stdlib.service import Progress
 from examples.stdlib.tally import Asked, Ranking
 
 
@@ -64,7 +64,7 @@ def steps() -> Iterator[Progress]:
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(plain: Console) -> None:
-    assert len(list(demo._shown(plain, steps()))) == 13
+    assert len(list(demonstration.shown(plain, steps()))) == 13
     assert printed(plain).splitlines() == [
         "     500 of 1,200 encoded after   5 s, 100 a second",
         "   1,000 of 1,200 encoded after  10 s, 100 a second",
@@ -72,19 +72,19 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(plain: Console) -> N
 
 
 def test_slow_progress_without_a_terminal_is_a_line_every_thirty_seconds(plain: Console) -> None:
-    list(demo._shown(plain, (Progress(seconds, 10_000, float(seconds)) for seconds in range(0, 100, 5))))
+    list(demonstration.shown(plain, (Progress(seconds, 10_000, float(seconds)) for seconds in range(0, 100, 5))))
     assert [line.split()[5] for line in printed(plain).splitlines()] == ["30", "60", "90"]
 
 
 def test_progress_in_a_terminal_is_a_bar() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    assert len(list(demo._shown(console, steps()))) == 13
+    assert len(list(demonstration.shown(console, steps()))) == 13
     assert "1200/1200" in printed(console)
 
 
 def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:
     target = tmp_path / "new" / "result.json"
-    demo._write(target, {"documents": 3}, (0.5, 1.234, 2.0))
+    demonstration.write_figures(target, "demo", {"documents": 3}, (0.5, 1.234, 2.0))
     result = json.loads(target.read_text())
     assert result["figures"] == {"documents": 3}
     assert result["load_average"]["before"] == [0.5, 1.23, 2.0]

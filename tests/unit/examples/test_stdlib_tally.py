@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from examples.service import Progress, follow
 from examples.stdlib.questions import Question
-from examples.stdlib.service import Progress, follow
 from examples.stdlib.tally import Asked, Ranking, as_json, contrasts, tally
 from services.errors import BackendUnavailable
 

@@ -1,0 +1,156 @@
+"""What the demonstrations of this command share: headings, and documents that are sent and followed."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+    from rich.console import Console
+
+    from examples.service import Progress, Service
+
+PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
+
+
+BENCHMARKS = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
+# Shows everything that happens on a service at an address; returns figures, fills in the seconds of each stage.
+Show = Callable[["Console", str, dict[str, float]], dict[str, Any]]
+
+
+def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json: Path | None) -> None:
+    """Starts what does not run, shows something on it, and stops what it started unless it is to be kept.
+
+    `command`: of `sparsewell` and of make. `json`: where what was measured is written.
+    """
+    from rich.console import Console
+
+    from cli.result_files import require_writable
+    from infra.settings import LocalSettings
+    from infra.stack import running_stack
+    from services.settings import Settings
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    settings = Settings.read()
+    if json is not None:
+        require_writable(json)
+    if port is not None:
+        settings = settings.model_copy(update={"api_port": port})
+
+    began, load_before = time.perf_counter(), os.getloadavg()
+    heading(console, "1. Start OpenSearch, Redis, a worker, the sweeper and the API")
+    with running_stack(LocalSettings.read(), settings, reporter(console), keep=keep) as stack:
+        seconds = {"start": time.perf_counter() - began}
+        figures = show(console, stack.api_url, seconds)
+        seconds["total"] = time.perf_counter() - began
+        figures["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
+        if json is not None:
+            write_figures(json, command, figures, load_before)
+        console.print(f"\nAll of it took {seconds['total']:.0f} seconds.")
+        if keep:
+            console.print(f"The search page, until `make down` (or `sparsewell down`):\n\n  {stack.api_url}/\n")
+        else:
+            console.print(
+                f"What this started is stopped again now. `make {command} KEEP=1` leaves it running,\n"
+                f"with the search page at\n\n  {stack.api_url}/\n"
+            )
+
+
+@contextmanager
+def client_of(api_url: str) -> Iterator["httpx.Client"]:
+    """A client of the API; what breaks on the way is one error that says where to look."""
+    import httpx
+
+    from services.errors import BackendUnavailable
+
+    try:
+        # trust_env: a proxy that is set for the outside world must not come between us and this machine.
+        with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
+            yield client
+    except httpx.HTTPError as error:
+        raise BackendUnavailable(
+            "api_unavailable", f"The API at {api_url} stopped answering ({type(error).__name__}); see its log."
+        ) from None
+
+
+def heading(console: "Console", text: str) -> None:
+    """Begins a step."""
+    from rich.text import Text
+
+    console.print(Text(f"\n{text}", "bold"))
+
+
+def reporter(console: "Console") -> Callable[[str], None]:
+    """What the stack says of itself while it starts and stops."""
+    return lambda message: console.print(message, markup=False)
+
+
+def index_documents(
+    console: "Console", service: "Service", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]
+) -> None:
+    """Sends the documents and follows the worker until it has encoded all of them."""
+    from examples.service import follow
+
+    began = time.perf_counter()
+    job = service.send(corpus)
+    seconds["accept"] = time.perf_counter() - began
+    console.print(
+        f"Accepted in {seconds['accept']:.1f} s: every document is stored, and found by keyword.\n"
+        "The worker encodes them now, which makes them found by meaning."
+    )
+    for _ in shown(console, follow(lambda: service.job(job), began)):
+        pass
+    seconds["encode"] = time.perf_counter() - began
+    rate = len(corpus) / seconds["encode"]
+    console.print(f"Encoded in {seconds['encode']:.0f} s: {rate:,.0f} documents a second.")
+
+
+def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
+    """Passes the steps on and shows them: as a bar in a terminal, elsewhere as some twenty lines."""
+    if not console.is_terminal or console.is_dumb_terminal:
+        seconds, share = 0.0, 0.0
+        for step in steps:
+            waited, moved = step.seconds - seconds, step.encoded / max(step.total, 1) - share
+            if waited >= 30 or (waited >= 5 and moved >= 0.05):
+                seconds, share = step.seconds, share + moved
+                console.print(
+                    f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
+                    f"{step.rate:,.0f} a second"
+                )
+            yield step
+        return
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:,.0f} a second")
+    columns = (TextColumn("  encoded"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, rate=0.0)
+        for step in steps:
+            bar.update(task, total=step.total, completed=step.encoded, rate=step.rate)
+            yield step
+
+
+def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_before: Sequence[float]) -> None:
+    """Writes what was measured in the shape of benchmarks/results.
+
+    The load averages tell whether the machine did something else meanwhile; then the times mean little.
+    """
+    import json
+
+    from cli.relevance.provenance import provenance
+
+    load = {"before": load_before, "after": os.getloadavg()}
+    result = {
+        "benchmark": BENCHMARKS[command],
+        "parameters": {"command": f"sparsewell {command}"},
+        "load_average": {when: [round(value, 2) for value in values] for when, values in load.items()},
+        **provenance(PACKAGES),
+        "figures": figures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
