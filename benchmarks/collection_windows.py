@@ -34,7 +34,7 @@ def collection_windows(collection: Collection, encoder: "Encoder", cache: Path |
     stamp = f"windows-{collection.name}-{made_by}-{corpus.st_size}-{corpus.st_mtime_ns}"
     path = cache / f"{stamp}.npz" if cache else None
     if path and path.is_file():
-        return read_windows(path)
+        return _read(path)
     begun = time.perf_counter()
     found: Windows = {}
     for together in _batches((d for d in collection.documents() if d.text), _TOGETHER):
@@ -46,7 +46,7 @@ def collection_windows(collection: Collection, encoder: "Encoder", cache: Path |
     print(f" in {time.perf_counter() - begun:.0f} s")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_windows(path, found)
+        _write(path, found)
     return found
 
 
@@ -56,8 +56,7 @@ def _batches(documents: Iterable[CorpusDocument], size: int) -> Iterator[Sequenc
         yield together
 
 
-def write_windows(path: Path, found: Windows) -> None:
-    """Keeps windows in a file."""
+def _write(path: Path, found: Windows) -> None:
     windows = [window for of_one in found.values() for window in of_one]
     np.savez_compressed(
         path,
@@ -70,8 +69,7 @@ def write_windows(path: Path, found: Windows) -> None:
     )
 
 
-def read_windows(path: Path) -> Windows:
-    """The inverse of `write_windows`."""
+def _read(path: Path) -> Windows:
     with np.load(path, allow_pickle=False) as file:
         ends = np.cumsum(file["lengths"])[:-1]
         ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)

@@ -63,7 +63,9 @@ def load_known_dense(settings: Settings, identity: DenseIdentity) -> DenseModel:
 
 def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> Maker:
     """The engine of that name, with its chapters checked. Raises ConfigurationError for one that cannot be had."""
-    raise ConfigurationError("chapters_unavailable", f"This worker has no chapter engine {engine!r}.")
+    from models.chapters.opening import ChapterMaker, open_engine
+
+    return ChapterMaker(open_engine(engine, encoder, settings.chapter_model, threads=settings.worker_threads))
 
 
 class Runtime:

@@ -1,0 +1,1 @@
+"""Titles of chapters: made of what is said, and checked against it."""

@@ -1,0 +1,60 @@
+"""The words of a talk, and which of them say nothing by themselves."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+# C++, node.js, TCP/IP, O'Brien and front-end are one word each.
+_WORD = re.compile(r"[^\W_]+(?:['.+#&/-][^\W_]+|[+#]+)*")
+_BREAK = re.compile(r"[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
+_STRETCH = 100  # words
+# In more of the stretches than this a word is as common as "and", whatever the language.
+_EVERYWHERE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """As it is written and in lower case; `breaks`: something that ends a phrase stands before it."""
+
+    shown: str
+    plain: str
+    breaks: bool
+
+
+def words(text: str) -> list[Word]:
+    """The words of a text, in order."""
+    found: list[Word] = []
+    last = 0
+    straight = text.replace("’", "'")
+    for match in _WORD.finditer(straight):
+        shown = match.group()
+        found.append(Word(shown, shown.lower(), _BREAK.search(straight, last, match.start()) is not None))
+        last = match.end()
+    return found
+
+
+def stretches_with(said: Iterable[Word]) -> tuple[Counter[str], int]:
+    """In how many stretches of a hundred words each word is, and how many stretches there are."""
+    plain = [word.plain for word in said]
+    counts: Counter[str] = Counter()
+    firsts = range(0, len(plain), _STRETCH)
+    for first in firsts:
+        counts.update(set(plain[first : first + _STRETCH]))
+    return counts, len(firsts)
+
+
+def empty_words(stretches: Counter[str], count: int) -> frozenset[str]:
+    """Words that say nothing of a chapter: common English ones, and those that are everywhere in this talk."""
+    everywhere = {word for word, held in stretches.items() if count > 4 and held > _EVERYWHERE * count}
+    return common_words() | everywhere
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """English words that no title begins or ends with."""
+    return frozenset((Path(__file__).parent / "common_words.txt").read_text(encoding="utf-8").split())

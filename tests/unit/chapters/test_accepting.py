@@ -1,0 +1,192 @@
+"""Whatever is proposed: chapters in order that cover the talk, with titles of their own; what was mended is said."""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from written import talk
+
+from models.chapters.accepting import LEAST_WORDS, MAX_CHAPTERS, accepted
+from models.chapters.engine import Episode, Proposed
+from models.chapters.titles.checking import LONGEST, clean
+from models.chapters.titles.phrases import phrase_titles
+from services.talk.chapters import Chapter, Repair
+from services.talk.segments import UNKNOWN, Segments
+
+SOIL = ["The soil of a vineyard holds water for the roots of the vines in a dry summer of the south."] * 6
+RAIN = ["Clouds from the sea bring rain to the mountains and a shower of hail to the fields below them."] * 6
+EPISODE = talk([*SOIL, *RAIN])
+HALF = EPISODE.segments.offsets[6]
+
+
+def codes(repairs: Sequence[Repair]) -> dict[str, int]:
+    return {repair.code: repair.count for repair in repairs}
+
+
+def spans(chapters: Sequence[Chapter]) -> list[tuple[int, int]]:
+    return [(one.start, one.end) for one in chapters]
+
+
+def test_a_good_proposal_stays_as_it_is() -> None:
+    chapters, repairs = accepted(EPISODE, [Proposed(0, "Soil"), Proposed(HALF, "Rain and hail")], phrase_titles)
+    assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
+    assert [one.title for one in chapters] == ["Soil", "Rain and hail"]
+    assert repairs == []
+
+
+def test_an_engine_without_titles_gets_them_and_nothing_was_mended() -> None:
+    chapters, repairs = accepted(EPISODE, [Proposed(0), Proposed(HALF)], phrase_titles)
+    assert repairs == []
+    first, second = (one.title.lower() for one in chapters)
+    assert first != second
+    assert any(word in first for word in ("soil", "vine", "roots", "water"))
+    assert any(word in second for word in ("clouds", "rain", "hail", "mountains"))
+
+
+@pytest.mark.parametrize(
+    ("proposals", "code"),
+    [
+        ([Proposed(HALF, "Rain"), Proposed(0, "Soil")], "chapters_unordered"),
+        ([Proposed(0, "Soil"), Proposed(HALF + 3, "Rain")], "chapters_snapped"),
+        ([Proposed(0, "Soil"), Proposed(HALF - 3, "Rain")], "chapters_snapped"),
+        ([Proposed(0, "Soil"), Proposed(HALF, "Rain"), Proposed(HALF, "Hail")], "chapters_at_one_place"),
+        ([Proposed(0, "Soil"), Proposed(HALF, ""), Proposed(HALF, "Rain")], "chapters_at_one_place"),
+        ([Proposed(0, "Soil"), Proposed(HALF, "Rain"), Proposed(10**9, "Rain")], "chapters_out_of_text"),
+        ([Proposed(-1, "Soil"), Proposed(0, "Soil"), Proposed(HALF, "Rain")], "chapters_out_of_text"),
+        ([Proposed(EPISODE.segments.offsets[1], "Soil"), Proposed(HALF, "Rain")], "first_chapter_moved"),
+    ],
+)
+def test_places_are_mended_once_and_counted(proposals: list[Proposed], code: str) -> None:
+    chapters, repairs = accepted(EPISODE, proposals, phrase_titles)
+    assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
+    assert [one.title for one in chapters] == ["Soil", "Rain"]
+    assert codes(repairs) == {code: 1}
+
+
+def test_a_long_beginning_without_a_chapter_becomes_one() -> None:
+    chapters, repairs = accepted(EPISODE, [Proposed(HALF, "Rain")], phrase_titles)
+    assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
+    assert chapters[1].title == "Rain"
+    assert codes(repairs) == {"first_chapter_added": 1, "titles_empty": 1}
+
+
+@pytest.mark.parametrize(
+    ("title", "code"),
+    [
+        ("", "titles_empty"),
+        (" \n\x00 ", "titles_empty"),
+        ("SOIL", "titles_repeated"),
+        ("Quantum computers", "titles_invented"),
+        ("The soil of a vineyard", "titles_invented"),  # is said, but in the other chapter
+    ],
+)
+def test_a_title_that_is_none_is_replaced_by_words_of_the_chapter(title: str, code: str) -> None:
+    chapters, repairs = accepted(EPISODE, [Proposed(0, "Soil"), Proposed(HALF, title)], phrase_titles)
+    assert codes(repairs) == {code: 1}
+    said = {word.strip(".").lower() for word in RAIN[0].split()}
+    assert {word.strip(",").lower() for word in chapters[1].title.split()} <= said
+
+
+def test_a_title_may_be_of_inflected_words_or_of_the_description() -> None:
+    episode = Episode("Farming", "With guests from Portugal", EPISODE.text, EPISODE.segments)
+    chapters, repairs = accepted(episode, [Proposed(0, "Portuguese guest"), Proposed(HALF, "Raining")], phrase_titles)
+    assert [one.title for one in chapters] == ["Portuguese guest", "Raining"]
+    assert repairs == []
+
+
+def test_long_titles_are_cut_between_words() -> None:
+    title = "The rain " + "and the hail " * 20
+    chapters, repairs = accepted(EPISODE, [Proposed(0, "Soil"), Proposed(HALF, title)], phrase_titles)
+    assert codes(repairs) == {"titles_cut": 1}
+    assert len(chapters[1].title) <= LONGEST
+    assert (
+        chapters[1].title.endswith("hail…") or chapters[1].title.endswith("the…") or chapters[1].title.endswith("and…")
+    )
+
+
+def test_a_chapter_of_a_few_words_is_joined_to_the_one_before() -> None:
+    episode = talk([*SOIL, "And so.", *RAIN])
+    tiny, rest = episode.segments.offsets[6:8]
+    chapters, repairs = accepted(
+        episode, [Proposed(0, "Soil"), Proposed(tiny, "So"), Proposed(rest, "Rain")], phrase_titles
+    )
+    assert spans(chapters) == [(0, rest), (rest, len(episode.text))]
+    assert codes(repairs) == {"chapters_too_short": 1}
+
+
+def test_a_short_first_chapter_takes_in_the_next() -> None:
+    episode = talk(["Hello there.", *SOIL])
+    chapters, repairs = accepted(episode, [Proposed(0, ""), Proposed(13, "Soil")], phrase_titles)
+    assert [(one.start, one.title) for one in chapters] == [(0, "Soil")]
+    assert codes(repairs) == {"chapters_too_short": 1}
+
+
+def test_a_short_talk_is_one_chapter() -> None:
+    episode = talk(["Hello there."])
+    chapters, repairs = accepted(episode, [Proposed(0)], phrase_titles)
+    assert spans(chapters) == [(0, len(episode.text))]
+    assert chapters[0].title == "Hello there"
+    assert repairs == []
+
+
+def test_no_more_chapters_than_a_producer_may_send() -> None:
+    episode = talk(SOIL[:1] * (MAX_CHAPTERS + 5))
+    proposals = [Proposed(start) for start in episode.segments.offsets]
+    chapters, repairs = accepted(episode, proposals, lambda _, bounds: [[] for _ in bounds])
+    assert len(chapters) == MAX_CHAPTERS
+    assert codes(repairs) == {"chapters_too_many": 5}
+    assert chapters[-1].end == len(episode.text)
+
+
+def test_times_are_those_of_the_segments() -> None:
+    unknown = [UNKNOWN] * 12
+    starts = [i * 10_000 for i in range(12)]
+    segments = Segments(EPISODE.segments.offsets, starts, [*unknown[:11], 118_500], unknown)
+    episode = Episode("", "", EPISODE.text, segments)
+    chapters, _ = accepted(episode, [Proposed(0, "Soil"), Proposed(HALF, "Rain")], phrase_titles)
+    assert [(one.start_time, one.end_time) for one in chapters] == [(0.0, 60.0), (60.0, 118.5)]
+
+
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_a_talk_without_words_has_no_chapters(text: str) -> None:
+    episode = Episode("Title", "", text, Segments((0,), (UNKNOWN,), (UNKNOWN,), (UNKNOWN,)))
+    assert accepted(episode, [Proposed(0, "Title")], phrase_titles) == ([], [])
+
+
+def test_no_proposals_are_no_chapters() -> None:
+    assert accepted(EPISODE, [], phrase_titles) == ([], [])
+
+
+SENTENCE = st.lists(
+    st.sampled_from(["rain", "Soil", "and", "C++", "的", "?", "wine", "\x07", "7"]), min_size=1, max_size=30
+)
+PROPOSAL = st.builds(
+    Proposed,
+    st.integers(-50, 3000),
+    st.one_of(st.text(max_size=200), st.sampled_from(["", "Rain", "rain", "Soil and wine", "Wine " * 60])),
+)
+
+
+@given(st.lists(SENTENCE.map(" ".join), min_size=1, max_size=40), st.lists(PROPOSAL, max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_proposed(sentences: list[str], proposals: list[Proposed]) -> None:
+    episode = talk(sentences)
+    chapters, repairs = accepted(episode, proposals, phrase_titles)
+    if not proposals or not episode.text.strip():
+        assert chapters == []
+        return
+    assert chapters[0].start == 0
+    assert chapters[-1].end == len(episode.text)
+    assert all(a.end == b.start for a, b in itertools.pairwise(chapters))
+    assert {one.start for one in chapters} <= set(episode.segments.offsets)
+    titles = [one.title for one in chapters]
+    assert len({title.casefold() for title in titles}) == len(titles)
+    for title in titles:
+        assert title
+        assert title == clean(title)
+        assert len(title) <= LONGEST
+    if len(chapters) > 1:
+        assert all(len(episode.text[one.start : one.end].split()) >= LEAST_WORDS for one in chapters)
+    assert all(repair.count > 0 and repair.detail for repair in repairs)

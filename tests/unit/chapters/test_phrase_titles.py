@@ -1,0 +1,57 @@
+"""Titles out of the words of a chapter."""
+
+from models.chapters.engine import Episode
+from models.chapters.titles.phrases import phrase_titles
+from services.talk.segments import UNKNOWN, Segments
+
+CSS = (
+    "Next up is CSS Grid. CSS Grid lays a page out in rows and columns, and we use CSS Grid for almost every layout. "
+    "You name areas of the page and put each part there. "
+)
+BASH = (
+    "Now to scripts. A shell script in Bash runs your build, and Bash expands what you write before it runs. A script "
+    "that fails should stop, so set that at the top of each shell script. "
+)
+
+
+def offered(*chapters: str) -> list[list[str]]:
+    text = "".join(chapters)
+    bounds, at = [], 0
+    for chapter in chapters:
+        bounds.append((at, at + len(chapter)))
+        at += len(chapter)
+    segments = Segments([start for start, _ in bounds], [UNKNOWN] * len(bounds), [UNKNOWN] * len(bounds), [UNKNOWN] * 2)
+    return phrase_titles(Episode("", "", text, segments), bounds)
+
+
+def test_what_is_said_here_more_than_elsewhere_with_its_capitals() -> None:
+    css, bash = offered(CSS, BASH)
+    assert css[0].startswith("CSS Grid")
+    assert "script" in bash[0].lower() or "Bash" in bash[0]
+
+
+def test_no_phrase_begins_or_ends_with_a_word_that_says_nothing() -> None:
+    for title in (title for titles in offered(CSS, BASH) for title in titles[:-1]):
+        for phrase in title.split(", "):
+            assert phrase.lower().split()[0] not in ("the", "a", "and", "we", "of", "that")
+            assert phrase.lower().split()[-1] not in ("the", "a", "and", "we", "of", "that")
+
+
+def test_no_word_is_in_both_phrases_of_a_title() -> None:
+    for title in (title for titles in offered(CSS, BASH) for title in titles[:-1]):
+        words = title.lower().replace(",", "").split()
+        assert len([word for word in words if word in ("css", "grid", "bash", "script", "shell")]) == len(
+            {word for word in words if word in ("css", "grid", "bash", "script", "shell")}
+        )
+
+
+def test_other_languages_have_titles_too() -> None:
+    wein = "Der Wein reift im Fass. Das Fass aus Eiche gibt dem Wein den Geschmack, und der Winzer prüft das Fass. " * 3
+    zug = "Der Zug hält am Bahnhof. Am Bahnhof wartet der Schaffner, und der Zug fährt vom Bahnhof pünktlich ab. " * 3
+    first, second = offered(wein, zug)
+    assert "Wein" in first[0] or "Fass" in first[0]
+    assert "Zug" in second[0] or "Bahnhof" in second[0]
+
+
+def test_a_chapter_of_words_that_say_nothing_is_called_by_its_beginning() -> None:
+    assert offered(CSS, "so that was it then and we go on")[1] == ["So that was it then and"]
