@@ -20,11 +20,13 @@ from benchmarks import (
     journal_cost,
     query_encoding,
     sparse_vs_match,
+    talk_intake,
     worker_pipeline,
 )
 
 ALONE: dict[str, Callable[[list[str]], None]] = {
     "query_encoding": query_encoding.main,
+    "talk_intake": talk_intake.main,
     "api_overhead": api_overhead.main,
     "batch": batch.main,
     "hybrid_requests": hybrid_requests.main,

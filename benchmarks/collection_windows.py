@@ -34,7 +34,7 @@ def collection_windows(collection: Collection, encoder: "Encoder", cache: Path |
     stamp = f"windows-{collection.name}-{made_by}-{corpus.st_size}-{corpus.st_mtime_ns}"
     path = cache / f"{stamp}.npz" if cache else None
     if path and path.is_file():
-        return _read(path)
+        return read_windows(path)
     begun = time.perf_counter()
     found: Windows = {}
     for together in _batches((d for d in collection.documents() if d.text), _TOGETHER):
@@ -46,7 +46,7 @@ def collection_windows(collection: Collection, encoder: "Encoder", cache: Path |
     print(f" in {time.perf_counter() - begun:.0f} s")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, found)
+        write_windows(path, found)
     return found
 
 
@@ -56,7 +56,8 @@ def _batches(documents: Iterable[CorpusDocument], size: int) -> Iterator[Sequenc
         yield together
 
 
-def _write(path: Path, found: Windows) -> None:
+def write_windows(path: Path, found: Windows) -> None:
+    """Keeps windows in a file."""
     windows = [window for of_one in found.values() for window in of_one]
     np.savez_compressed(
         path,
@@ -69,7 +70,8 @@ def _write(path: Path, found: Windows) -> None:
     )
 
 
-def _read(path: Path) -> Windows:
+def read_windows(path: Path) -> Windows:
+    """The inverse of `write_windows`."""
     with np.load(path, allow_pickle=False) as file:
         ends = np.cumsum(file["lengths"])[:-1]
         ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)

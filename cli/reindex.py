@@ -24,6 +24,10 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     top_k: Annotated[int | None, typer.Option(min=1, help="heaviest pieces of a document that are indexed")] = None,
     dense: Annotated[str | None, typer.Option(help="dense encoder to rerank with; `none`: no dense vectors")] = None,
     windows: Annotated[str | None, typer.Option(help="vectors that are searched: merged, nested or both")] = None,
+    chapters: Annotated[
+        str | None,
+        typer.Option(help="what makes chapters of talk: tiling, podtile or none; made anew where they differ"),
+    ] = None,
     language: Annotated[str | None, typer.Option(help="analyser of keyword search: english or standard")] = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; may be repeated")] = None,
     judgements: Annotated[
@@ -56,7 +60,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     settings = Settings.read()
     # Whatever can be wrong is found out before the first document is copied.
     gate = _gate(judgements, gate_modes, max_loss)
-    changes = Changes(encoder, window, overlap, top_k, language, parse_fields(field or [], create=True), dense, windows)
+    changes = Changes(
+        encoder, window, overlap, top_k, language, parse_fields(field or [], create=True), dense, windows, chapters
+    )
     dense_vectors = _dense(changes, settings)
     known = known_with(settings, encoder)
     search = SyncSearch(settings)

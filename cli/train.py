@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -120,6 +120,9 @@ def chapters(
     steps: Annotated[int | None, typer.Option(min=1, help="wins over the recipe")] = None,
     licence: Annotated[str, typer.Option(help="of what you make; goes to the manifest")] = "unstated",
     merge: Annotated[bool, typer.Option(help="whole weights instead of adapters that need their base")] = False,
+    boundaries: Annotated[
+        Literal["own", "tiling"], typer.Option(help="written by the model, or the engine tiling's, which it titles")
+    ] = "own",
 ) -> None:
     """Train a generator of chapters (podtile) on the episodes that are not held out."""
     from cli.training.chapter_recipe import read_chapter_recipe
@@ -128,7 +131,9 @@ def chapters(
     with _session() as show:
         from models.chapters.training.run import train_chapters
 
-        made = train_chapters(episodes, base, out, given, licence=licence, merge=merge, show=show)
+        made = train_chapters(
+            episodes, base, out, given, licence=licence, merge=merge, boundaries=boundaries, show=show
+        )
         show.say(
             f"{made.directory} has the fingerprint {made.manifest.fingerprint}: SPARSEWELL_CHAPTER_MODEL names it."
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from models.chapters.training.examples import examples
 from models.chapters.training.feeding import Feeding
 from models.chapters.training.recipe import ChapterRecipe
 from models.chapters.training.trainer import make_trainer
+from models.decoder.trainable import load_trainable
 from models.training.device import cpu_dtype
 from models.training.json_lines import ReadReport
 from models.training.show import Show
@@ -50,10 +51,11 @@ def train_chapters(
     *,
     licence: str = "unstated",
     merge: bool = False,
+    boundaries: Literal["own", "tiling"] = "own",
     show: Show,
 ) -> Made:
     """Trains on the episodes of `files` that are not held out, and writes the directory `out`: adapters that name their
-    base, or whole weights with `merge` and where all weights are trained.
+    base, or whole weights with `merge` and where all weights are trained. `boundaries`: see `ChapterManifest`.
 
     Checkpoints go beside it (its name and `.training`); the same call after a kill goes on from the last whole one.
     Raises InvalidInput (`no_episodes`, `too_few_examples`) and ConfigurationError: those of `brought`,
@@ -92,7 +94,10 @@ def train_chapters(
     resumed = last_checkpoint(work)
     if resumed is not None:
         show.say(f"Going on from {resumed}.")
-    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    if resumed is None or not resumed.name.endswith(f"-{recipe.steps}"):
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    else:  # (asked to go on from its last step, transformers makes one more)
+        load_trainable(model, resumed)
     record = {
         "method": "PODTILE (arXiv 2410.16148): parts with the global context, boundaries and titles written together",
         "episodes": len(episodes),
@@ -103,7 +108,8 @@ def train_chapters(
         "last_loss": losses[-1] if losses else None,
     }
     whole = merge or not recipe.rank
-    manifest = _write(checkpoint, model, out, recipe, whole, {"base": base, "licence": licence, "training": record})
+    told = {"base": base, "licence": licence, "boundaries": boundaries, "training": record}
+    manifest = _write(checkpoint, model, out, recipe, whole, told)
     return Made(out, manifest, losses, time.monotonic() - began)
 
 
@@ -140,6 +146,7 @@ def _write(
         "answer_pieces": recipe.answer_pieces,
         "title_pieces": recipe.title_pieces,
         "ahead": recipe.ahead,
+        "boundaries": told["boundaries"],
         "licence": told["licence"],
         "training": {**told["training"], "base": told["base"]},
     }

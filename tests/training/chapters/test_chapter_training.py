@@ -120,6 +120,13 @@ def test_a_stopped_run_goes_on_to_the_same_end(bases: Path, episodes: Path, tmp_
     assert again.manifest.fingerprint == through.manifest.fingerprint
     steps = [json.loads(line)["step"] for line in (tmp_path / "stopped.training" / LOG).read_text().splitlines()]
     assert steps[-1] == 4
+    once_more = trained(bases, episodes, tmp_path / "stopped", stops, boundaries="tiling")
+    assert once_more.losses == []
+    assert once_more.manifest.files == again.manifest.files
+    assert once_more.manifest.fingerprint != again.manifest.fingerprint
+    with pytest.raises(ConfigurationError) as refused:
+        open_podtile(str(once_more.directory))
+    assert refused.value.code == "no_boundaries"
 
 
 def test_checkpoints_of_another_run_are_refused(bases: Path, episodes: Path, tmp_path: Path) -> None:

@@ -1,0 +1,207 @@
+"""Do chapters help to find the right episode, and the right minute of it? Through the API, with and without them.
+
+    python -m benchmarks.chapter_search ../shared/data --json benchmarks/results/chapter-search.json
+
+Held-out episodes of two sets, title and transcript; the queries are titles that people gave to chapters in notes, which
+are not indexed, without those that name no subject. And judged meetings, for whole documents. The same
+texts are indexed without chapters (`plain`), with those of an engine (`chapters`), with titles of chapters counted in
+keyword search (`titles 0.5 in keywords`), and with titles read by the encoder before each window (`titles in vectors`).
+
+NDCG@10 and MRR@10 are of documents: of chapters and passages the first of each document counts. `first` is the share of
+queries whose first hit begins in the chapter that the query is the title of; `opened` is that share among queries whose
+document is found, of its best hit, and `inside` how much of that hit lies in the chapter.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import httpx
+import uvloop
+
+from benchmarks.chapter_sets import Said, TalkSet, episodes, meetings
+from benchmarks.record import command_line, run
+from benchmarks.service import node_settings, opensearch_version
+from benchmarks.talk_index import Chapters, talk_index, talk_windows
+from cli.relevance.metrics import measure
+from indexer.chaptering import chaptered
+from indexer.runtime import load_chapter_maker
+from models.encoder import Encoder
+from models.registry import load_encoder
+from query_api.app import create_app
+from services.documents import Document
+from services.index_spec import TalkSettings
+from services.opensearch.journal import Stored
+from services.opensearch.talk_members import talk_members
+from services.settings import Settings
+from services.talk.chaptering import Chaptering
+
+MODES = ("sparse", "lexical", "hybrid")
+SHARES = (0.1, 0.25, 0.5, 1.0)  # of titles in keyword search
+# Parts that are asked for: more than ten documents are among them.
+PARTS = 60
+EPISODES = "syntax_fm/50,bitcoin_transcripts/70"
+_SECONDS = 3600.0
+Hit = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One way to index, and what is searched for in it."""
+
+    name: str
+    talk: TalkSettings
+    units: Sequence[str] = ("document",)
+    modes: Sequence[str] = MODES
+
+    @property
+    def index(self) -> str:
+        return self.name.replace(" ", "-").replace(".", "-")
+
+
+def sides(engine: str) -> Iterator[Side]:
+    """What is compared; the first one is the text without anything of chapters."""
+    of = TalkSettings.model_validate({"chapters": engine})
+    yield Side("plain", TalkSettings(chapters="none"), ("document", "passage"))
+    yield Side("chapters", of, ("document", "chapter", "passage"))
+    for share in SHARES:
+        titled = of.model_copy(update={"titles_in_keywords": share})
+        yield Side(f"titles {share} in keywords", titled, modes=("lexical", "hybrid"))
+    vectors = of.model_copy(update={"titles_in_vectors": True})
+    yield Side("titles in vectors", vectors, ("document", "chapter", "passage"), ("sparse", "hybrid"))
+
+
+def place(hit: Hit, unit: str) -> tuple[int, int, float | None]:
+    """Characters of a hit, and when it begins."""
+    found = hit["chapter"] if unit == "chapter" else hit["passage"]
+    return found["start"], found["end"], found.get("start_time")
+
+
+def minutes(found: Mapping[str, Sequence[Hit]], said: Mapping[str, Said], unit: str) -> dict[str, Any]:
+    """Whether hits begin in the chapter that was asked for."""
+    first, opened, inside, off = [], [], [], []
+    for query, wanted in said.items():
+        own = next((hit for hit in found[query] if hit["id"] == wanted.document), None)
+        first.append(own is not None and own is found[query][0] and _begins(own, wanted, unit))
+        if own is None:
+            continue
+        start, end, second = place(own, unit)
+        opened.append(_begins(own, wanted, unit))
+        inside.append(max(0, min(end, wanted.end) - max(start, wanted.start)) / max(1, end - start))
+        if second is not None and wanted.second is not None:
+            off.append(abs(second - wanted.second))
+    rows = {"first": round(fmean(first), 4), "opened": round(fmean(opened), 4), "inside": round(fmean(inside), 4)}
+    return rows | ({"median_seconds_off": round(median(off), 1)} if off else {})
+
+
+def _begins(hit: Hit, wanted: Said, unit: str) -> bool:
+    return wanted.start <= place(hit, unit)[0] < wanted.end
+
+
+def ranked(hits: Sequence[Hit]) -> list[tuple[str, float]]:
+    """By the best part of each."""
+    best: dict[str, float] = {}
+    for hit in hits:
+        best.setdefault(hit["id"], hit["score"])
+    return list(best.items())
+
+
+async def asked(api: httpx.AsyncClient, index: str, query: str, mode: str, unit: str) -> list[Hit]:
+    size = 10 if unit == "document" else PARTS
+    body = {"query": query, "mode": mode, "unit": unit, "size": size, "fields": [], "candidates": 100}
+    answer = await api.post(f"/v1/indexes/{index}/search", json=body)
+    hits: list[Hit] = answer.raise_for_status().json()["hits"]
+    return hits
+
+
+async def searched(settings: Settings, of: TalkSet, side: Side) -> dict[str, Any]:
+    """The figures of one way to index."""
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    rows: dict[str, Any] = {}
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+        for unit in side.units:
+            for mode in side.modes:
+                found = {query: await asked(api, side.index, text, mode, unit) for query, text in of.queries.items()}
+                mean = measure(of.judgements, {query: ranked(hits) for query, hits in found.items()}).mean
+                row: dict[str, Any] = {name: round(mean[name], 4) for name in ("ndcg@10", "mrr@10")}
+                if of.said:
+                    row |= minutes(found, of.said, unit)
+                rows.setdefault(unit, {})[mode] = row
+                print(f"{of.name}  {side.name:24} {unit:9} {mode:8} {row}", flush=True)
+    return rows
+
+
+def made_chapters(of: TalkSet, engine: str, encoder: Encoder, settings: Settings) -> Chapters:
+    """Those of the engine for each document, none of a producer's."""
+    maker = load_chapter_maker(settings, engine, encoder)
+    talk = TalkSettings.model_validate({"chapters": engine})
+    found: dict[str, Chaptering] = {}
+    for number, document in enumerate(of.documents, 1):
+        stored = Stored(document.id, 0, _raw(document))
+        found[document.id] = chaptered(stored, talk, lambda _: maker, _SECONDS, gave_up=False)
+        print(f"\r{of.name}: chapters of {number:,} of {len(of.documents):,}", end="", flush=True)
+    print()
+    return found
+
+
+def _raw(document: Document) -> dict[str, Any]:
+    return {"title": document.title, "text": document.text} | (talk_members(document.talk) if document.talk else {})
+
+
+def measured(given: argparse.Namespace) -> Mapping[str, Any]:
+    encoder = load_encoder(given.encoder, threads=given.threads)
+    sets = [episodes(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in _sizes(given.episodes)]
+    if given.meetings:
+        sets.append(meetings(given.data / "collections" / "qmsum_meetings", given.meetings))
+    figures: dict[str, Any] = {}
+    with node_settings() as settings:
+        for number, of in enumerate(sets):
+            own = {"encoder": given.encoder, "index_prefix": f"{settings.index_prefix}{number}"}
+            figures[of.name] = _of_set(of, settings.model_copy(update=own), encoder, given)
+        figures["opensearch"] = opensearch_version(settings)
+    return figures
+
+
+def _of_set(of: TalkSet, settings: Settings, encoder: Encoder, given: argparse.Namespace) -> dict[str, Any]:
+    made = made_chapters(of, given.engine, encoder, settings)
+    none: Chapters = {document.id: Chaptering("none") for document in of.documents}
+    rows: dict[str, Any] = {
+        "documents": len(of.documents),
+        "queries": len(of.queries),
+        "chapters_of_a_document": round(fmean(len(one.chapters) for one in made.values()), 1),
+        "without_chapters": sum(one.error is not None for one in made.values()),
+    }
+    for side in sides(given.engine):
+        chapters = none if side.talk.chapters == "none" else made
+        windows = talk_windows(of.name, of.documents, chapters, side.talk, encoder, given.cache)
+        talk_index(side.index, of.documents, chapters, windows, side.talk, settings)
+        rows[side.name] = uvloop.run(searched(settings, of, side))
+    return rows
+
+
+def _sizes(text: str) -> Iterator[tuple[str, int]]:
+    for one in text.split(","):
+        name, _, most = one.partition("/")
+        yield name, int(most or 10**6)
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = command_line("chapter_search", __doc__ or "")
+    parser.add_argument("data", type=Path, help="directory with `chapters` and `collections`")
+    parser.add_argument(
+        "--episodes", default="syntax_fm/50,bitcoin_transcripts/70", help="sets, each with /N for so many"
+    )
+    parser.add_argument("--meetings", type=int, default=6, help="one judged meeting in so many; 0: none")
+    parser.add_argument("--engine", default="tiling")
+    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
+    run("chapter_search", parser, measured, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Talk on its way through the worker: chapters, windows, vectors, failed engines, another generation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from indexer.encode_task import run_encode
+from indexer.runtime import Runtime
+from models.chapters.engine import Episode
+from models.encoder import Encoder
+from services.contracts import EncodeMessage
+from services.errors import Overloaded
+from services.index_spec import Generation
+from services.opensearch.carrying import carried, waits
+from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import refresh_call
+from services.opensearch.journal import Stored
+from services.settings import Settings
+from services.talk.chapters import Chapter, Repair
+
+SPEC = {"talk": {"link": "https://player.example/{id}?t={start}"}, "window": {"pieces": 16, "overlap": 4}}
+SEGMENTS = [
+    {"start": 10 * n, "end": 10 * n + 9, "speaker": "Ada" if n < 6 else "Bo", "text": f"We speak of {what} now."}
+    for n, what in enumerate(["whales"] * 4 + ["anchors"] * 4 + ["storms"] * 4)
+]
+
+
+class Thirds:
+    """An engine that makes three chapters, or fails."""
+
+    fingerprint = "thirds"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.asked = error, 0
+
+    def chapters(self, episode: Episode, seconds: float) -> tuple[Sequence[Chapter], Sequence[Repair]]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        offsets = [*episode.segments.offsets, len(episode.text)]
+        places = [(offsets[0], offsets[4]), (offsets[4], offsets[8]), (offsets[8], offsets[12])]
+        return [Chapter(f"Part {n}", start, end, 40.0 * n, 40.0 * n + 39) for n, (start, end) in enumerate(places)], [
+            Repair("title_replaced", "an empty title", 2)
+        ]
+
+
+class Talks:
+    """An index of talk."""
+
+    def __init__(self, api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearch) -> None:
+        assert api.put("/v1/indexes/talks", json=SPEC).status_code == 201
+        self.api, self.settings, self.runtime, self._search = api, settings, runtime, search
+
+    @property
+    def generation(self) -> Generation:
+        return self.runtime.generation("talks")
+
+    def put(self, *documents: dict[str, Any]) -> None:
+        answer = self.api.post("/v1/indexes/talks/documents", json=list(documents)).json()
+        assert not answer["rejected"], answer
+
+    def encode(self, *ids: str, maker: Thirds, redelivered: bool = False) -> dict[str, int]:
+        runtime = Runtime(self.settings, self.runtime.worker, self._load, load_maker=lambda *_: maker)
+        counts = run_encode(runtime, EncodeMessage(index="talks", ids=ids), redelivered=redelivered)
+        self._search.send(refresh_call(self.generation.physical))
+        return counts
+
+    def _load(self, settings: Settings) -> Encoder:
+        return self.runtime.encoder
+
+    def stored(self, one: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._search.send(Call("GET", f"/{self.generation.physical}/_doc/{one}"))
+        return found
+
+    def search(self, **body: Any) -> list[dict[str, Any]]:
+        answer = self.api.post("/v1/indexes/talks/search", json={"query": "anchors"} | body)
+        assert answer.status_code == 200, answer.text
+        hits: list[dict[str, Any]] = answer.json()["hits"]
+        return hits
+
+
+@pytest.fixture
+def talks(api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearch) -> Talks:
+    return Talks(api, settings, runtime, search)
+
+
+def talk(one: str = "a", **more: Any) -> dict[str, Any]:
+    return {"id": one, "kind": "talk", "title": "At sea", "segments": SEGMENTS, "url": "https://x.example/a.mp3"} | more
+
+
+def test_a_talk_gets_chapters_and_is_found_and_opened_in_them(talks: Talks) -> None:
+    plain = {"id": "p", "text": "A text about anchors that is no talk."}
+    talks.put(talk(), plain)
+    assert talks.encode("a", "p", maker=Thirds()) == {"encoded": 2}
+    source = talks.stored("a")["_source"]
+    assert [chapter["title"] for chapter in source["chapters"]] == source["chapter_titles"]
+    assert source["chaptering"] == {
+        "engine": "tiling", "fingerprint": "thirds",
+        "repairs": [{"code": "title_replaced", "detail": "an empty title", "count": 2}],
+    }  # fmt: skip
+    assert not [one for one in source["chapters"] if {"sparse", "words"} & one.keys()], "searched, not kept"
+    edges = {chapter["end"] + len("At sea\n") for chapter in source["chapters"]}
+    assert not [1 for w in source["windows"] for edge in edges if w["start"] < edge < w["end"]]
+    for mode in ("sparse", "lexical", "hybrid"):
+        (hit,) = talks.search(unit="chapter", mode=mode, size=1)
+        assert hit["chapter"] == {
+            "number": 2, "title": "Part 1", "start": source["chapters"][1]["start"],
+            "end": source["chapters"][1]["end"], "start_time": 40.0, "end_time": 79.0,
+        }  # fmt: skip
+        assert hit["link"] == "https://player.example/a?t=40"
+        assert "anchors" in hit["passage"]["text"]
+        passages = talks.search(unit="passage", mode=mode)
+        assert {one["id"] for one in passages} == {"a", "p"}
+        (first, *_) = [one for one in passages if one["id"] == "a"]
+        assert 40 <= first["passage"]["start_time"] < first["passage"]["end_time"] <= 79
+        assert first["passage"]["speaker"] in ("Ada", "Bo")
+        assert first["link"] == f"https://player.example/a?t={int(first['passage']['start_time'])}"
+        by_document = {one["id"]: one for one in talks.search(mode=mode)}
+        assert by_document["a"]["chapter"]["number"] == 2
+        assert not {"chapter", "link"} & by_document["p"].keys()
+
+
+def test_the_producers_chapters_are_kept(talks: Talks) -> None:
+    maker = Thirds()
+    talks.put(talk(chapters=[{"startTime": 0, "title": "Whales"}, {"startTime": 60, "title": "The rest"}]))
+    talks.encode("a", maker=maker)
+    source = talks.stored("a")["_source"]
+    assert maker.asked == 0
+    assert source["chaptering"] == {"engine": "given"}
+    assert source["chapter_titles"] == ["Whales", "The rest"]
+    assert talks.search(unit="chapter", query="the rest", mode="lexical")[0]["chapter"]["number"] == 2
+
+
+@pytest.mark.parametrize("error", [Overloaded("chapters_late", "too late"), RuntimeError("out of its mind")])
+def test_a_failed_engine_leaves_the_talk_searchable_and_says_so(talks: Talks, error: Exception) -> None:
+    talks.put(talk())
+    assert talks.encode("a", maker=Thirds(error)) == {"encoded": 1, "without chapters": 1}
+    source = talks.stored("a")["_source"]
+    assert source["state"] == "encoded"
+    assert "chapters" not in source
+    assert source["chaptering"]["error"]["code"] in ("chapters_late", "chapters_failed")
+    assert talks.search(unit="chapter") == []
+    assert talks.search(unit="passage")[0]["passage"]["start_time"] >= 30
+    assert "chapter" not in talks.search()[0]
+
+
+def test_an_engine_that_kills_its_worker_is_left_out_in_the_last_attempt(talks: Talks) -> None:
+    """Each message comes back because its worker died; what the engine did is not known."""
+    talks.put(talk())
+    maker = Thirds()
+
+    def dies(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    for _ in range(talks.settings.max_attempts):
+        maker.chapters = dies  # type: ignore[method-assign]
+        try:
+            counts = talks.encode("a", maker=maker, redelivered=True)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert counts == {"encoded": 1, "without chapters": 1}
+    assert talks.stored("a")["_source"]["chaptering"]["error"]["code"] == "chapters_gave_up"
+
+
+def test_what_there_is_no_time_for_is_sent_on(talks: Talks, runtime: Runtime) -> None:
+    talks.put(talk("a"), talk("b"), talk("c"))
+    slow = Runtime(
+        talks.settings, runtime.worker.model_copy(update={"task_budget": 1e-9}), load_maker=lambda *_: Thirds()
+    )
+    counts = run_encode(slow, EncodeMessage(index="talks", ids=("a", "b", "c")), redelivered=False)
+    assert counts == {"encoded": 1, "left": 2}
+
+
+def test_another_generation_copies_what_stays_and_chapters_the_rest_anew(talks: Talks) -> None:
+    talks.put(talk("made"), talk("given", chapters=[{"startTime": 0, "title": "All"}]))
+    talks.encode("made", "given", maker=Thirds())
+    source = talks.generation
+    assert source.spec.talk is not None
+    other = source.model_copy(update={"chapters": "newer"})
+    same = source.model_copy(update={"chapters": "thirds"})
+
+    def again(one: str, target: Generation) -> bool:
+        found = talks.stored(one)
+        return waits(carried(source, target, Stored(one, found["_version"], found["_source"]), 60))
+
+    assert [again(one, same) for one in ("made", "given")] == [False, False]
+    assert [again(one, other) for one in ("made", "given")] == [True, False]
+
+
+def test_an_index_without_talk_has_no_fields_of_it(api: httpx.Client, search: SyncSearch, runtime: Runtime) -> None:
+    assert api.put("/v1/indexes/plain").status_code == 201
+    mapping = search.send(Call("GET", f"/{runtime.generation('plain').physical}/_mapping"))
+    (fields,) = (one["mappings"]["properties"] for one in mapping.values())
+    assert not {"chapters", "chapter_titles", "chaptering", "segments"} & fields.keys()
