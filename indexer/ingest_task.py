@@ -16,7 +16,8 @@ from indexer.patience import patiently
 from indexer.quiet import complaint
 from indexer.runtime import Runtime
 from services.contracts import IngestMessage, encode_messages
-from services.documents import Document, Limits, parse_document
+from services.document_limits import Limits
+from services.documents import Document, parse_document
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.intake import Intake

@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from services.errors import InvalidInput, TooLarge
+from services.document_limits import DEFAULT_LIMITS, Limits
+from services.errors import InvalidInput
 from services.index_spec import FieldType, IndexSpec
 from services.talk import reading
 from services.talk.chaptering import KIND
@@ -23,28 +24,6 @@ _MEMBERS = frozenset({"id", "title", "text", "metadata", "version", "kind"})
 # What OpenSearch's strict_date_optional_time takes, and datetime.fromisoformat checks the calendar of.
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes of JSON that a document may have, and one that is talk, whose segments take more than its words."""
-
-    document: int = 1024**2
-    talk: int = 8 * 1024**2
-
-    def longest(self, spec: IndexSpec) -> int:
-        """Of anything that an index takes."""
-        return self.document if spec.talk is None else max(self.document, self.talk)
-
-    def check(self, size: int, spec: IndexSpec, *, talk: bool) -> None:
-        """Raises TooLarge (`document_too_large`)."""
-        talk = talk and spec.talk is not None
-        if size > (limit := self.talk if talk else self.document):
-            kind = "document that is talk" if talk else "document"
-            raise TooLarge("document_too_large", f"A {kind} may have {limit:,} bytes of JSON; this has more.")
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +118,8 @@ def _is_talk(value: dict[str, Any], spec: IndexSpec) -> bool:
         raise InvalidInput("bad_kind", f"`kind` may be {KIND!r} or left away.")
     if spec.talk is None:
         raise InvalidInput(
-            "talk_not_declared", "The index takes no talk: create it with `talk`, or reindex it with that declaration."
+            "talk_not_declared",
+            "The index takes no talk: create it with `talk`, or declare it with `sparsewell reindex --chapters`.",
         )
     return True
 

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from services.addresses import OpenSearchUrl, RedisUrl
-from services.documents import Limits
+from services.document_limits import Limits
 from services.environment import EnvironmentSettings, also_plain
 
 

@@ -10,6 +10,7 @@ from services.talk.talk import Talk
 
 # What the client sent, in the form in which it is stored; a reindex carries it.
 RAW = ("kind", "description", "segments", "given", "duration", "url", "talk_repairs")
+_CHAPTER = ("number", "title", "start", "end", "start_time", "end_time")
 _UNSEARCHED = {"type": "object", "enabled": False}
 _SHOWN_ONLY = {"type": "keyword", "index": False, "doc_values": False}
 
@@ -32,7 +33,8 @@ def talk_members(talk: Talk) -> dict[str, Any]:
 
 def shown_chapters(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The chapters of a stored talk: those that were made when it was encoded, until then the producer's."""
-    return [dict(chapter) for chapter in source.get("chapters", source.get("given", ()))]
+    listed = source.get("chapters", source.get("given", ()))
+    return [{name: chapter[name] for name in _CHAPTER if name in chapter} for chapter in listed]
 
 
 def sent_segments(source: Mapping[str, Any]) -> list[dict[str, Any]]:

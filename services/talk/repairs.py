@@ -6,7 +6,8 @@ from services.talk.chapters import Repair
 
 # docs/talk.md lists the same; what an engine of chapters has mended of its own is said beside it, with the chapters.
 SENTENCES = {
-    "unread_cues": "Cues without readable times were left out.",
+    "unread_cues": "Cues without readable times (in SubRip also those without words) were left out.",
+    "long_names": "Names of voices were cut to 200 characters.",
     "repeated_captions": "Lines that rolling captions show a second time were left out.",
     "empty_segments": "Segments without words were left out.",
     "unordered_segments": "Segments that begin before the one before them were sorted by their starts.",

@@ -47,8 +47,6 @@ def moment(value: Any, where: str) -> int:
         return milliseconds(seconds)
     except InvalidInput as error:
         raise InvalidInput(error.code, f"{where}: {error.detail}") from None
-    except OverflowError:  # a whole number that no float holds
-        raise InvalidInput("bad_time", f"{where} is too large for a time.") from None
 
 
 def checked_speaker(value: Any, where: str) -> str:

@@ -5,9 +5,6 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from webvtt import WebVTT
-from webvtt.errors import MalformedCaptionError, MalformedFileError
-
 from services.errors import InvalidInput
 from services.talk.repairs import Repairs
 from services.talk.row import MAX_SPEAKER, Row, check_count, one_line
@@ -27,6 +24,9 @@ def subtitles(content: str, form: Literal["vtt", "srt"], repairs: Repairs) -> li
 
     Raises InvalidInput (`bad_transcript`) for what is no such file, TooLarge (`too_many_segments`).
     """
+    from webvtt import WebVTT  # 50 ms that only what reads subtitles pays
+    from webvtt.errors import MalformedCaptionError, MalformedFileError
+
     text = content.lstrip("\ufeff \t\r\n")
     check_count(text.count("-->"))  # before an object is made of each
     try:
@@ -50,7 +50,8 @@ def subtitles(content: str, form: Literal["vtt", "srt"], repairs: Repairs) -> li
         for speaker, words in voices:  # of one cue, they share its time by what they say
             begun, at = at, at + len(words)
             until = end if end < start else start + length * at // whole
-            rows.append(Row(words, start + length * begun // whole, until, speaker))
+            repairs.count("long_names", len(speaker) > MAX_SPEAKER)
+            rows.append(Row(words, start + length * begun // whole, until, speaker[:MAX_SPEAKER]))
     if not any(row.speaker for row in rows):
         rows = without_prefixes(rows)
     for i, row in enumerate(rows):
@@ -66,7 +67,7 @@ def _voices(raw: str) -> Iterator[tuple[str, str]]:
     before, *spans = _VOICE.split(raw)
     found = [
         ("", _plain(before)),
-        *((_plain(spans[i])[:MAX_SPEAKER], _plain(spans[i + 1])) for i in range(0, len(spans), 2)),
+        *((_plain(spans[i]), _plain(spans[i + 1])) for i in range(0, len(spans), 2)),
     ]
     yield from [one for one in found if one[1]] or [("", "")]
 

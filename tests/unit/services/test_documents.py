@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.documents import Document, Limits, checked_id, joined_text, parse_document, parse_document_bytes
+from services.document_limits import Limits
+from services.documents import Document, checked_id, joined_text, parse_document, parse_document_bytes
 from services.errors import InvalidInput, TooLarge
 from services.index_spec import IndexSpec
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.documents import Document, Limits, parse_document, parse_document_bytes
+from services.document_limits import Limits
+from services.documents import Document, parse_document, parse_document_bytes
 from services.errors import InvalidInput
 from services.index_spec import IndexSpec
 from services.talk.segments import UNKNOWN
@@ -292,6 +293,27 @@ def test_limits_of_talk_are_its_own() -> None:
         with pytest.raises(InvalidInput) as refused:
             parse_document_bytes(orjson.dumps(bad), SPEC, limits)
         assert refused.value.code == code
+
+
+hostile = st.text(
+    st.one_of(st.characters(codec="utf-8"), st.sampled_from("<>-:.,0123456789\n\n\n v/&;")), max_size=60
+).map(lambda text: text.replace(">>", "-->"))
+
+
+@given(st.sampled_from(["text/vtt", "application/srt", "application/json", "text/plain"]), hostile)
+def test_whatever_comes_as_a_transcript_is_talk_or_refused(kind: str, content: str) -> None:
+    head = {"text/vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n", "application/srt": "1\n00:00:01,000 --> 00:00:02,000\n"}
+    try:
+        document = talk(transcript={"type": kind, "text": head.get(kind, "") + content})
+    except InvalidInput:
+        return
+    assert document.text.strip()
+
+
+def test_a_name_without_end_is_cut() -> None:
+    document = talk(transcript={"type": "text/vtt", "text": f"WEBVTT\n\n00:01.000 --> 00:02.000\n<v {'A' * 300}>Hi."})
+    assert spoken(document) == [("Hi.", 1000, 2000, "A" * 200)]
+    assert repairs(document) == {"long_names": 1}
 
 
 words = st.text(st.sampled_from("ab. \n\x00é你。"), max_size=20)
