@@ -135,7 +135,9 @@ def _begin(  # type: ignore[no-untyped-def]
         return False
     if record is not None and record.step == "swapped" and not record.rollback and changes.any:
         manifest = _manifest(changes, known, record.target)
-        wanted = planned(Names(settings.index_prefix), record.source, record.target.number, changes, manifest, dense)
+        engine = _engine(changes, known, record.source, settings)
+        names, number = Names(settings.index_prefix), record.target.number
+        wanted = planned(names, record.source, number, changes, manifest, dense, engine)
         if _same(wanted, record.target):
             return False
     if record is not None and (record.step != "following" or record.rollback):
@@ -146,7 +148,8 @@ def _begin(  # type: ignore[no-untyped-def]
         )
     manifest = _manifest(changes, known, source if record is None else record.target)
     number = work.next_number() if record is None else record.target.number
-    target = planned(Names(settings.index_prefix), source, number, changes, manifest, dense)
+    engine = _engine(changes, known, source, settings)
+    target = planned(Names(settings.index_prefix), source, number, changes, manifest, dense, engine)
     if record is None:
         record = work.begin(source, target)
         say(f"Building generation {number} of {work.index} beside generation {source.number}.")
@@ -161,6 +164,24 @@ def _begin(  # type: ignore[no-untyped-def]
     for line in described(source, record.target):
         say(f"  {line}")
     return True
+
+
+def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation", settings: "Settings") -> str:
+    """The fingerprint of what would make the chapters of talk now; empty where nothing does.
+
+    Raises ConfigurationError for an engine that cannot be had here.
+    """
+    from cli.reindexing.build import by_fingerprint
+    from indexer.runtime import load_chapter_maker
+    from models.registry import load_encoder
+    from services.manifest import resolve
+
+    talk = source.spec.talk
+    name = changes.chapters or ("none" if talk is None else talk.chapters)
+    if name not in ("tiling", "podtile"):  # (`planned` refuses what is none)
+        return ""
+    directory = by_fingerprint(known, source).directory if changes.encoder is None else resolve(changes.encoder)
+    return load_chapter_maker(settings, name, load_encoder(str(directory))).fingerprint
 
 
 def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Generation") -> "Manifest":
