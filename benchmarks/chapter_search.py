@@ -25,17 +25,13 @@ import uvloop
 from benchmarks.chapter_sets import Said, TalkSet, episodes, meetings
 from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version
-from benchmarks.talk_index import Chapters, talk_index, talk_windows
+from benchmarks.talk_index import Chapters, made_chapters, talk_index, talk_windows
 from cli.relevance.metrics import measure
-from indexer.chaptering import chaptered
 from indexer.runtime import load_chapter_maker
 from models.encoder import Encoder
 from models.registry import load_encoder
 from query_api.app import create_app
-from services.documents import Document
 from services.index_spec import TalkSettings
-from services.opensearch.journal import Stored
-from services.opensearch.talk_members import talk_members
 from services.settings import Settings
 from services.talk.chaptering import Chaptering
 
@@ -44,7 +40,6 @@ SHARES = (0.1, 0.25, 0.5, 1.0)  # of titles in keyword search
 # Parts that are asked for: more than ten documents are among them.
 PARTS = 60
 EPISODES = "syntax_fm/50,bitcoin_transcripts/70"
-_SECONDS = 3600.0
 Hit = Mapping[str, Any]
 
 
@@ -135,23 +130,6 @@ async def searched(settings: Settings, of: TalkSet, side: Side) -> dict[str, Any
     return rows
 
 
-def made_chapters(of: TalkSet, engine: str, encoder: Encoder, settings: Settings) -> Chapters:
-    """Those of the engine for each document, none of a producer's."""
-    maker = load_chapter_maker(settings, engine, encoder)
-    talk = TalkSettings.model_validate({"chapters": engine})
-    found: dict[str, Chaptering] = {}
-    for number, document in enumerate(of.documents, 1):
-        stored = Stored(document.id, 0, _raw(document))
-        found[document.id] = chaptered(stored, talk, lambda _: maker, _SECONDS, gave_up=False)
-        print(f"\r{of.name}: chapters of {number:,} of {len(of.documents):,}", end="", flush=True)
-    print()
-    return found
-
-
-def _raw(document: Document) -> dict[str, Any]:
-    return {"title": document.title, "text": document.text} | (talk_members(document.talk) if document.talk else {})
-
-
 def measured(given: argparse.Namespace) -> Mapping[str, Any]:
     encoder = load_encoder(given.encoder, threads=given.threads)
     sets = [episodes(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in _sizes(given.episodes)]
@@ -167,13 +145,14 @@ def measured(given: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _of_set(of: TalkSet, settings: Settings, encoder: Encoder, given: argparse.Namespace) -> dict[str, Any]:
-    made = made_chapters(of, given.engine, encoder, settings)
+    maker = load_chapter_maker(settings, given.engine, encoder)
+    made = made_chapters(of.name, of.documents, maker, given.engine, given.cache)
     none: Chapters = {document.id: Chaptering("none") for document in of.documents}
     rows: dict[str, Any] = {
         "documents": len(of.documents),
         "queries": len(of.queries),
         "chapters_of_a_document": round(fmean(len(one.chapters) for one in made.values()), 1),
-        "without_chapters": sum(one.error is not None for one in made.values()),
+        "engine": {"name": given.engine, "fingerprint": maker.fingerprint},
     }
     for side in sides(given.engine):
         chapters = none if side.talk.chapters == "none" else made

@@ -1,6 +1,7 @@
 """Talk encoded as a worker does it, kept in a file for the next run, and written into an index as a worker does it."""
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.collection_windows import Windows, read_windows, write_windows
 from benchmarks.filled_index import create
+from indexer.chaptering import Maker, chaptered
 from indexer.encoding import Cut, encode_in_runs
 from indexer.talk_windows import cut_talk
 from models.encoder import Encoder
@@ -18,8 +20,10 @@ from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import refresh_call
 from services.opensearch.journal import Stored, encoded_write, raw_write
+from services.opensearch.talk_members import talk_members
 from services.settings import Settings
 from services.talk.chaptering import Chaptering
+from services.talk.chapters import Chapter
 
 _SECONDS = 120.0
 Chapters = Mapping[str, Chaptering]
@@ -51,6 +55,7 @@ def talk_windows(
         print(f"\r{name}: {len(found):,} of {len(documents):,} documents encoded", end="", flush=True)
     print(f" in {time.perf_counter() - begun:.0f} s")
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_windows(path, found)
     return found
 
@@ -74,6 +79,32 @@ def talk_index(
             if verdict.outcome is not Outcome.STORED:
                 raise BackendUnavailable("not_stored", f"OpenSearch did not store a document ({verdict}).")
         search.send(refresh_call(generation.physical))
+
+
+def made_chapters(name: str, documents: Sequence[Document], maker: Maker, engine: str, cache: Path | None) -> Chapters:
+    """Those of an engine for each document, none of a producer's. Prints how far it is."""
+    digest = hashlib.sha256(maker.fingerprint.encode())
+    for document in documents:
+        digest.update(repr((document.title, document.text)).encode())
+    path = None if cache is None else cache / f"chapters-{name}-{engine}-{digest.hexdigest()[:16]}.json"
+    if path is not None and path.is_file():
+        kept = json.loads(path.read_text())
+        return {one: Chaptering(engine, [Chapter.read(each) for each in chapters]) for one, chapters in kept.items()}
+    begun, talk = time.perf_counter(), TalkSettings.model_validate({"chapters": engine})
+    found: dict[str, Chaptering] = {}
+    for document in documents:
+        source = {"title": document.title, "text": document.text}
+        source |= talk_members(document.talk) if document.talk else {}
+        made = chaptered(Stored(document.id, 0, source), talk, lambda _: maker, 3600.0, gave_up=False)
+        if made.error is not None:
+            raise BackendUnavailable(*made.error)
+        found[document.id] = made
+        print(f"\r{name}: chapters of {len(found):,} of {len(documents):,}", end="", flush=True)
+    print(f" in {time.perf_counter() - begun:.0f} s")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({one: made.fields().get("chapters", []) for one, made in found.items()}))
+    return found
 
 
 def _stamp(documents: Sequence[Document], chapters: Chapters, settings: TalkSettings, encoder: Encoder) -> str:
