@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from reindexing import run_command
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
@@ -195,3 +196,29 @@ def test_an_index_without_talk_has_no_fields_of_it(api: httpx.Client, search: Sy
     mapping = search.send(Call("GET", f"/{runtime.generation('plain').physical}/_mapping"))
     (fields,) = (one["mappings"]["properties"] for one in mapping.values())
     assert not {"chapters", "chapter_titles", "chaptering", "segments"} & fields.keys()
+
+
+def test_a_command_gives_an_index_another_engine(talks: Talks) -> None:
+    talks.put(talk("made"), talk("given", chapters=[{"startTime": 0, "title": "All"}]))
+    talks.encode("made", "given", maker=Thirds())
+
+    def engines(*options: str) -> dict[str, str]:
+        status, output = run_command(talks.settings, "reindex", "talks", "--encode-here", "--unchecked", *options)
+        assert status == 0, output
+        talks.runtime.forget("talks")
+        generation = talks.generation
+        assert generation.spec.talk is not None
+        assert f"-> {generation.spec.talk.chapters}" in output
+        status, output = run_command(talks.settings, "generations", "drop", "talks")
+        assert status == 0, output
+        return {one: talks.stored(one)["_source"]["chaptering"]["engine"] for one in ("made", "given")}
+
+    assert engines("--chapters", "none") == {"made": "none", "given": "given"}
+    assert "chapters" not in talks.stored("made")["_source"]
+    assert engines("--chapters", "tiling") == {"made": "tiling", "given": "given"}
+    source = talks.stored("made")["_source"]
+    assert source["chaptering"]["fingerprint"] == talks.generation.chapters
+    assert source["chapters"][0]["start"] == 0
+    status, output = run_command(talks.settings, "reindex", "talks", "--chapters", "oracle", "--encode-here")
+    assert status != 0
+    assert "bad_change" in output
