@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo test test-faults lint types pytest bench pictures clean servers test-programs openapi
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults lint types pytest bench pictures clean servers test-programs openapi
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ setup-train: .venv/.train ## Install what trains encoders as well (torch: 7 GB)
 
 demo: setup-demo ## Index Python's documentation and search it (KEEP=1 leaves it running)
 	@exec $(BIN)/sparsewell demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+
+demo-talk: setup-demo ## Index six open talks, make their chapters, search what is said in them (KEEP=1 as above)
+	@exec $(BIN)/sparsewell demo-talk $(if $(filter-out 0 no,$(KEEP)),--keep)
 
 up: setup-demo ## Start OpenSearch, Redis, a worker, the sweeper and the API
 	@$(BIN)/sparsewell up

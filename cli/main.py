@@ -42,6 +42,7 @@ _COMMANDS = (
     ("eval", "cli.evaluate", "evaluate"),
     ("reindex", "cli.reindex", "reindex"),
     ("demo", "cli.demo", "demo"),
+    ("demo-talk", "cli.demo_talk", "demo_talk"),
     ("openapi", "cli.openapi", "openapi"),
 )
 for _name, _module, _function in _COMMANDS:
