@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 INDEX = "talk"
 FIELDS: "dict[str, FieldType]" = {"show": "keyword", "published": "date"}
 LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
-SIZE = 10
-QUOTED = 200  # characters of a passage
+PASSAGES: "dict[str, Any]" = {"unit": "passage", "size": 10, "highlight": {"characters": 240}}
 _UNTIMED = "--:--"
 
 
@@ -55,8 +54,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         heading(console, "3. Ask what is said")
         began = time.perf_counter()
         asked = [
-            Asked(one, {mode: service.search(one.text, mode, unit="passage", size=SIZE) for mode in MODES})
-            for one in questions()
+            Asked(one, {mode: service.search(one.text, mode, **PASSAGES) for mode in MODES}) for one in questions()
         ]
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
@@ -123,9 +121,9 @@ def _show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
             right = one.question.answered_by(hit)
             where = f"{_clock(passage.get('start_time'))}  {hit['title']} / {chapter.get('title', '')}"
             console.print(Text(f"  {'*' if right else ' '} {where}", "green" if right else ""))
-            said = " ".join(passage["text"].split())
+            said = " ".join((hit["highlight"].get("excerpt") or passage)["text"].split())
             who = f"{passage['speaker']}: " if "speaker" in passage else ""
-            console.print(Text(f"    {who}{said[:QUOTED]} ...", "dim"))
+            console.print(Text(f"    {who}... {said} ...", "dim"))
             if "link" in hit:
                 console.print(Text(f"    {hit['link']}", "dim"))
 

@@ -105,8 +105,7 @@ def index_documents(
     for _ in shown(console, follow(lambda: service.job(job), began)):
         pass
     seconds["encode"] = time.perf_counter() - began
-    rate = len(corpus) / seconds["encode"]
-    console.print(f"Encoded in {seconds['encode']:.0f} s: {rate:,.0f} documents a second.")
+    console.print(f"Encoded in {seconds['encode']:.0f} s: {_rate(len(corpus) / seconds['encode'])} documents a second.")
 
 
 def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
@@ -119,19 +118,19 @@ def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress
                 seconds, share = step.seconds, share + moved
                 console.print(
                     f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
-                    f"{step.rate:,.0f} a second"
+                    f"{_rate(step.rate)} a second"
                 )
             yield step
         return
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    rate = TextColumn("{task.fields[rate]:,.0f} a second")
+    rate = TextColumn("{task.fields[rate]} a second")
     columns = (TextColumn("  encoded"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, rate=0.0)
+        task = bar.add_task("", total=None, rate="0")
         for step in steps:
-            bar.update(task, total=step.total, completed=step.encoded, rate=step.rate)
+            bar.update(task, total=step.total, completed=step.encoded, rate=_rate(step.rate))
             yield step
 
 
@@ -154,3 +153,8 @@ def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_bef
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _rate(rate: float) -> str:
+    """Talk is a few documents a minute."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

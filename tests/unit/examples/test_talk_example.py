@@ -23,6 +23,7 @@ def hit(talk: str, text: str) -> dict[str, object]:
         "title": "On [boats]",
         "passage": {"text": text, "start_time": 3725.5, "speaker": "Ada"},
         "chapter": {"title": "Ropes"},
+        "highlight": {"excerpt": {"text": text}},
         "link": "https://example.org/boats.mp3#t=3725",
     }
 
@@ -60,4 +61,4 @@ def test_an_example_shows_place_speaker_words_and_link(text: str, mark: str) -> 
     demo_talk._show_examples(console, [asked(hit("boats", text))])
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(rf"^  {mark} 1:02:05  On \[boats\] / Ropes$", shown, re.MULTILINE)
-    assert f"Ada: {text}" in shown and "https://example.org/boats.mp3#t=3725" in shown
+    assert f"Ada: ... {text} ..." in shown and "https://example.org/boats.mp3#t=3725" in shown
