@@ -10,7 +10,9 @@ from models.chapters.podtile.directory import TOKENIZER
 from models.hub.fetch import fetch, is_hub_name
 from services.errors import ConfigurationError
 from services.extra import needs
+from services.manifest import has_manifest, is_path
 
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 # Of sequence-to-sequence models with relative positions (T5, LongT5), which name no longest input.
 UNLIMITED = 16_384
 
@@ -43,10 +45,12 @@ class Checkpoint:
 
 
 def brought(source: str) -> Path:
-    """The directory of a source: a path, a shipped start (`smollm2`) or a hub's name, fetched where it is not here.
+    """The directory of a source: a shipped model, a path, a start (`smollm2`) or a hub's name, fetched where need be.
 
     Raises ConfigurationError (`bad_checkpoint`) and those of `models.hub.fetch.fetch`.
     """
+    if not is_path(source) and has_manifest(SHIPPED / source):
+        return SHIPPED / source
     path = Path(source).expanduser()
     if path.is_dir():
         return path

@@ -92,6 +92,7 @@ class Podtile:
     def _together(self, episode: Episode, lines: Sequence[Line], clock: Clock) -> list[Proposed]:
         counts = self._counts(episode, lines)
         found: list[Proposed] = []
+        taken: set[str] = set()
         first = 0
         while first < len(lines):
             context = head(episode.title, episode.description, [one.title for one in found if one.title])
@@ -100,7 +101,10 @@ class Podtile:
             # the first part begins with a chapter, which need not be asked
             answer = self._write(context, episode, shown, clock, "" if first else begun())
             for number, title in read_answer(answer, part.settled - first):
-                found.append(Proposed(shown[number - 1].start, title))
+                # A generator that was trained little writes a chapter's title again where the chapter goes on.
+                if not title or title.casefold() not in taken:
+                    found.append(Proposed(shown[number - 1].start, title))
+                    taken.add(title.casefold())
             first = part.settled
         return found
 

@@ -25,8 +25,8 @@ from services.errors import ConfigurationError, InvalidInput
 
 # whole weights, as random ones have nothing that adapters could bend
 RECIPE = ChapterRecipe(
-    part_pieces=512, answer_pieces=48, title_pieces=256, titles_share=0.5, rank=0, steps=120, batch=8, mini_batch=8,
-    learning_rate=1e-2, save_every=60, warmup=0.1,
+    part_pieces=512, answer_pieces=48, title_pieces=256, titles_share=0.5, rank=0, steps=60, batch=8, mini_batch=8,
+    learning_rate=1e-2, save_every=30, warmup=0.1,
 )  # fmt: skip
 SHORT = RECIPE.model_copy(update={"steps": 4, "batch": 4, "mini_batch": 2, "save_every": 2, "rank": 4, "alpha": 8})
 
@@ -76,7 +76,7 @@ def test_its_directory_says_what_it_is(made: Made, episodes: Path) -> None:
     assert (manifest.part_pieces, manifest.title_pieces) == (512, 256)
     record = manifest.model_extra["training"]  # type: ignore[index]
     assert record["episodes"] == 24 - len(held_out(episodes))
-    assert record["recipe"]["steps"] == 120
+    assert record["recipe"]["steps"] == 60
     assert {path.name for path in made.directory.iterdir()} == {*manifest.files, "manifest.json"}
 
 

@@ -55,6 +55,13 @@ def test_each_part_knows_the_chapters_before_it_and_fits() -> None:
     assert {begun for _, begun in generator.asked[1:]} == {""}
 
 
+def test_a_title_that_comes_again_is_the_chapter_that_goes_on() -> None:
+    generator = Written(lambda prompt, begun: " Soil [4] Rain [5] soil" if begun else " [2] Rain [4] Wool")
+    found = Podtile(generator).propose(talk(SENTENCES))
+    assert [one.title for one in found] == ["Soil", "Rain", "Wool"]
+    assert len(generator.asked) > 2
+
+
 @pytest.mark.parametrize("nonsense", ["", "none", "[", "[1] [2] [3]", "\x00", "[5] x " * 500, "[-1] x", "[1e9] y"])
 def test_nonsense_gives_proposals_all_the_same(nonsense: str) -> None:
     episode = talk(SENTENCES)
