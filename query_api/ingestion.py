@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import orjson
 
 from query_api import bodies
+from query_api.long_reading import Read
 from query_api.parts import Parts
 from services.contracts import encode_messages
 from services.documents import Document, parse_document, parse_document_bytes
@@ -32,7 +35,6 @@ log = logging.getLogger(__name__)
 
 # Documents that are journalled together, unless their bytes reach the limit of a bulk request before.
 FLUSH_DOCUMENTS = 500
-_LONG = 64 * 1024  # bytes of a line that is parsed on the side where talk is taken
 
 
 class Ingestion:
@@ -67,32 +69,33 @@ class Ingestion:
         return self._intake.waiting > 0
 
     async def take(self, position: int, item: object) -> None:
-        """Receives one item: a decoded value of an array, or a line, None standing for one over the limit."""
+        """Receives one item: a decoded value of an array, or a line, None standing for one over the limit, or
+        what was read before."""
         self._bytes += await self._received(position, item)
         if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._parts.settings.journal_bytes:
             await self._flush()
 
     async def _received(self, position: int, item: object) -> int:
-        """As `_receive`. Talk of 50,000 segments takes a second, in which searches are answered meanwhile."""
-        if self._generation.spec.talk is None or (isinstance(item, bytes) and len(item) < _LONG):
-            return self._receive(position, item)
-        return await asyncio.to_thread(self._receive, position, item)
-
-    def _receive(self, position: int, item: object) -> int:
         """Bytes that the item takes in memory. A value is held against the same limit as a line of its JSON."""
         limits, spec = self._parts.settings.document_limits, self._generation.spec
-        raw = item if self._form == "lines" else orjson.dumps(item)
-        size = limits.longest(spec) + 1 if raw is None else len(raw)  # type: ignore[arg-type]
-
-        def parse() -> Document:
-            limits.check(size, spec, talk=True)
-            if self._form == "lines":
-                return parse_document_bytes(raw, spec, limits)  # type: ignore[arg-type]
-            return parse_document(item, spec, limits, size)
-
-        self._intake.receive(position, parse)
+        size, parse = self._reading(item)
+        # (what takes long, takes it because of a transcript)
+        receive = partial(self._intake.receive, position, parse)
+        await self._parts.long_reading.run(receive, 0 if spec.talk is None else size)
         self._last = position
         return size if size <= limits.longest(spec) else 0
+
+    def _reading(self, item: object) -> tuple[int, Callable[[], Document]]:
+        """The bytes of an item's JSON, and what reads it."""
+        if isinstance(item, Read):
+            return item.size, lambda: item.document
+        limits, spec = self._parts.settings.document_limits, self._generation.spec
+        if self._form == "array":
+            size = len(orjson.dumps(item))
+            return size, partial(parse_document, item, spec, limits, size)
+        if isinstance(item, bytes):
+            return len(item), partial(parse_document_bytes, item, spec, limits)
+        return limits.longest(spec) + 1, partial(parse_document, None, spec, limits, limits.longest(spec) + 1)
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """Journals what is left and saves the job; the answer. Raises as `answer` does."""

@@ -3,9 +3,9 @@
 In this order: the key, a place in flight, the index, the backlog, the body, and what the key stands for.
 """
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from query_api import bodies
 from query_api.idempotency import HEADER, checked_key, claim, settle
 from query_api.ingestion import Ingestion
+from query_api.long_reading import Read
 from query_api.parts import Parts
 from query_api.receiving import Receiving, disconnected
 from services.documents import parse_document
@@ -72,13 +73,11 @@ async def put_document(parts: Parts, index: str, document_id: str, request: Requ
         item = bodies.value(raw)
         if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
             raise InvalidInput("id_mismatch", "The body's `id` is not the path's.")
-        if generation.spec.talk is None:
-            parse_document(item, generation.spec, limits, len(raw))
-        else:
-            await asyncio.to_thread(parse_document, item, generation.spec, limits, len(raw))
+        read = partial(parse_document, item, generation.spec, limits, len(raw))
+        document = await parts.long_reading.run(read, 0 if generation.spec.talk is None else len(raw))
         # the path says what is written, so it is part of the request
         same = digest("document", orjson.dumps(document_id) + raw) if key else ""
-        return await _execute(parts, generation, "array", [(1, item)], (key, same) if key else None)
+        return await _execute(parts, generation, "array", [(1, Read(document, len(raw)))], (key, same) if key else None)
 
 
 async def _stream(parts: Parts, generation: Generation, receiving: Receiving) -> dict[str, Any]:

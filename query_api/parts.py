@@ -11,6 +11,7 @@ from query_api.backlog import Backlog
 from query_api.curations import Curations
 from query_api.encoders import QueryTables
 from query_api.learning import Learning
+from query_api.long_reading import LongReading
 from query_api.search.engine import Direct
 from query_api.snapshots import Held
 from services.addresses import each_address
@@ -50,6 +51,7 @@ class Parts:
         # Searches share the connections to OpenSearch: a quarter of them is never taken by documents.
         most = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
         self.in_flight = InFlight(most, settings.max_ingest_bytes)
+        self.long_reading = LongReading()
         self.curations = Curations(self.search, self.names, settings.search_timeout)
         self.learning = Learning(self.search, self.names, settings)
         self._generations: dict[str, tuple[float, Generation]] = {}
@@ -90,6 +92,7 @@ class Parts:
         self._generations.pop(index, None)
 
     async def close(self) -> None:
+        self.long_reading.close()
         await self.learning.close()
         await self.search.close()
         if self.model is not None:

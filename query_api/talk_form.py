@@ -74,7 +74,7 @@ _CHAPTERS: dict[str, Any] = {
     "items": {
         "type": "object",
         "properties": {
-            "title": {"type": "string", "maxLength": 1000},
+            "title": {"type": "string"},
             "startTime": _TIME,
             "endTime": _TIME,
             "segment": {"type": "integer", "minimum": 0, "description": "number of a segment as sent, from 0"},

@@ -51,8 +51,8 @@ def _read(item: Any, i: int, talk: Joined, repairs: Repairs) -> _Sent | None:
     if not isinstance(item, dict):
         raise InvalidInput("bad_chapters", f"`{where}` must be an object with a title and a startTime.")
     title, toc, segment = item.get("title"), item.get("toc"), item.get("segment")
-    if not isinstance(title, str | None) or len(title or "") > MAX_TITLE:
-        raise InvalidInput("bad_chapters", f"`{where}.title` must be a string of {MAX_TITLE:,} characters at most.")
+    if not isinstance(title, str | None):
+        raise InvalidInput("bad_chapters", f"`{where}.title` must be a string.")
     if not isinstance(toc, bool | None):
         raise InvalidInput("bad_chapters", f"`{where}.toc` must be true or false.")
     if item.get("startTime") is None and segment is None:
@@ -73,7 +73,9 @@ def _read(item: Any, i: int, talk: Joined, repairs: Repairs) -> _Sent | None:
         return None
     else:
         offset = _placed(start, where, talk, repairs)
-    return _Sent(one_line(_CONTROL.sub(" ", title or "")), start, end, offset)
+    title = one_line(_CONTROL.sub(" ", title or ""))
+    repairs.count("long_titles", len(title) > MAX_TITLE)
+    return _Sent(title[:MAX_TITLE].strip(), start, end, offset)
 
 
 def _beyond(start: int, talk: Joined) -> bool:

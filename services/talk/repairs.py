@@ -20,6 +20,7 @@ SENTENCES = {
     "are their share of the segment's.",
     "hidden_chapters": "Chapters with `toc`: false were left out.",
     "chapter_members_left_out": "Members of chapters other than title, start and end were left out.",
+    "long_titles": "Titles of chapters were cut to 1,000 characters.",
     "untitled_chapters": "Chapters without a title were given their number as one.",
     "unordered_chapters": "Chapters that begin before the one before them were sorted by their starts.",
     "chapters_beyond_end": "Chapters that begin after the end of the talk were left out.",
