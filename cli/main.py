@@ -39,7 +39,6 @@ _COMMANDS = (
     ("sweeper", "cli.worker", "sweeper"),
     ("load", "cli.load", "load"),
     ("export", "cli.export", "export"),
-    ("eval", "cli.evaluate", "evaluate"),
     ("reindex", "cli.reindex", "reindex"),
     ("demo", "cli.demo", "demo"),
     ("demo-talk", "cli.demo_talk", "demo_talk"),
@@ -47,6 +46,7 @@ _COMMANDS = (
 )
 for _name, _module, _function in _COMMANDS:
     app.command(_name)(getattr(importlib.import_module(_module), _function))
+app.add_typer(importlib.import_module("cli.evaluation_commands").app, name="eval")
 app.add_typer(importlib.import_module("cli.node").app, name="node")
 app.add_typer(importlib.import_module("cli.generations").app, name="generations")
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")

@@ -18,7 +18,7 @@ from models.encoder import Encoder
 from services.errors import Overloaded
 from services.vectors import SparseVector, merge_max
 
-# Chosen on the tuning half of both sets (docs/decisions/0190-chapters-by-tiling.md).
+# Chosen on the tuning half of both sets (docs/decisions/0195-chapters-by-tiling.md).
 WORDS = 40  # of a block
 PRICE = 0.06  # of a chapter, as a share of what the whole talk as one would cost
 CUE = 0.01  # how much of it a cue of weight 1 pays

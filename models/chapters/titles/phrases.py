@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from models.chapters.engine import Episode
 from models.chapters.titles.words import Word, empty_words, stretches_with, words
 
-# Chosen on the tuning half of both sets (docs/decisions/0191-titles-of-chapters.md).
+# Chosen on the tuning half of both sets (docs/decisions/0196-titles-of-chapters.md).
 _OPENING = 20  # words of a chapter in which its speaker names what follows,
 _NAMED = 8  # where a word counts as so many more
 _LONGEST = 5  # words of a phrase

@@ -1,0 +1,66 @@
+"""Measures of chapters: published definitions, and what they say of no error."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cli.segmentation.measures import Titles, likeness, paired, rouge_l
+from models.registry import load_encoder
+from services.talk.chapters import Chapter
+
+
+def by_definition(human: set[int], made: set[int], count: int) -> tuple[float, float]:
+    """Pk and WindowDiff, window by window."""
+    window = max(2, round(count / (len(human) + 1) / 2))
+    wrong_pk = wrong_count = 0
+    for first in range(count - window):
+        inside = [sum(first < boundary <= first + window for boundary in some) for some in (human, made)]
+        wrong_pk += (inside[0] > 0) != (inside[1] > 0)
+        wrong_count += inside[0] != inside[1]
+    return wrong_pk / (count - window), wrong_count / (count - window)
+
+
+@given(st.integers(4, 60), st.data())
+def test_pk_and_window_diff_are_what_their_papers_define(count: int, data: st.DataObject) -> None:
+    places = st.sets(st.integers(1, count - 1), max_size=8)
+    human, made = data.draw(places), data.draw(places)
+    # a half is rounded to the even number there and here
+    found = likeness(sorted(human), sorted(made), count)
+    assume(found is not None)
+    assert found is not None
+    assert (found.pk, found.window_diff) == pytest.approx(by_definition(human, made, count))
+    assert found.share == (len(made) + 1) / (len(human) + 1)
+
+
+def test_the_same_division_has_no_error() -> None:
+    found = likeness([10, 30], [30, 10, 0], 60)
+    assert found is not None
+    assert (found.pk, found.window_diff, found.boundary_similarity, found.share) == (0, 0, 1, 1)
+
+
+def test_a_near_miss_is_better_than_a_miss() -> None:
+    near, far = likeness([30], [31], 60), likeness([30], [50], 60)
+    assert near is not None
+    assert far is not None
+    assert near.window_diff < far.window_diff
+    assert near.boundary_similarity > far.boundary_similarity
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_talk_of_two_segments_is_too_short_to_measure(count: int) -> None:
+    assert likeness([], [], count) is None
+
+
+def test_titles_are_compared_by_stems_and_by_meaning() -> None:
+    assert rouge_l("Testing components", "components, tested") == pytest.approx(0.5)
+    assert rouge_l("Wine", "Rain") == 0
+    titles = Titles(load_encoder("standin"))
+    assert titles.likeness("wine and rain", "wine and rain") == pytest.approx(1, abs=1e-6)
+    assert titles.likeness("wine", "") == 0
+    assert titles.likeness("wine", "wines") > titles.likeness("wine", "rain")
+
+
+def test_a_title_is_paired_with_that_of_the_chapter_which_shares_most() -> None:
+    made = [Chapter("a", 0, 40), Chapter("b", 40, 100)]
+    assert paired([(0, 30, "x"), (30, 60, "y"), (60, 100, "")], made) == [("x", "a"), ("y", "b")]
+    assert paired([(0, 30, "x")], []) == []
