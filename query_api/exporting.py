@@ -30,6 +30,7 @@ MAX_PAGE_DOCUMENTS = 10_000
 # size of the documents before. That is a guess, so few are asked for: 64 of the largest that are accepted are 64 MiB.
 PAGE_BYTES = 16 * 1024**2
 _FIRST, _MOST = 20, 64
+_FIRST_OF_TALK, _MOST_OF_TALK = 4, 16  # of which one may have 8 MiB
 
 
 class Export:
@@ -58,12 +59,21 @@ class Export:
             return self._end(place, 0, last=True)
         try:
             table = await self._table(place) if place.vectors else None
-            first = await self._documents(place, min(_FIRST, self._size), table)
+            at_first, at_most = await self._at_a_time()
+            first = await self._documents(place, min(at_first, self._size), table)
         except SparsewellError:
             if cursor is None:
                 await let_go(self._parts.search, place.snapshot)
             raise
-        return self._lines(first, table, alone=cursor is None)
+        return self._lines(first, table, at_most, alone=cursor is None)
+
+    async def _at_a_time(self) -> tuple[int, int]:
+        """Documents that are asked for before their size is known, and at most."""
+        try:
+            talk = (await self._parts.generation(self._index)).spec.talk
+        except NotFound:  # the snapshot outlives the index
+            talk = None
+        return (_FIRST, _MOST) if talk is None else (_FIRST_OF_TALK, _MOST_OF_TALK)
 
     async def _begin(self, states: tuple[str, ...], vectors: bool) -> Place:
         search = self._parts.search
@@ -95,7 +105,7 @@ class Export:
         return [orjson.dumps(exported(hit, table)) + b"\n" for hit in hits], after
 
     async def _lines(
-        self, first: tuple[list[bytes], Place], table: QueryTable | None, *, alone: bool
+        self, first: tuple[list[bytes], Place], table: QueryTable | None, at_most: int, *, alone: bool
     ) -> AsyncIterator[bytes]:
         lines, place = first
         documents = length = 0
@@ -108,7 +118,7 @@ class Export:
                 break
             fitting = PAGE_BYTES // 4 * len(lines) // size if size else _FIRST
             try:
-                wanted = min(max(1, fitting), _MOST, self._size - documents)
+                wanted = min(max(1, fitting), at_most, self._size - documents)
                 lines, place = await self._documents(place, wanted, table)
             except SparsewellError:
                 # The page ends here, whole; what is wrong is the answer to the next one.

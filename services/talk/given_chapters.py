@@ -1,7 +1,7 @@
 """The chapters of a producer: Podcasting 2.0 chapters JSON or a list of the same, placed in the text. They are kept."""
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,34 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KEPT = frozenset({"title", "startTime", "endTime", "segment", "toc"})
 # A transcript without ends and a talk without a duration end somewhere after the last start.
 _TAIL = 600_000  # milliseconds
+
+
+class _Times:
+    """When the segments of a talk begin, for many questions: there may be 1,000 chapters and 100,000 segments."""
+
+    def __init__(self, talk: Joined) -> None:
+        self._segments = talk.segments
+        self._known = [i for i, start in enumerate(talk.segments.starts) if start != UNKNOWN]
+        self.timed = bool(self._known)
+        last = talk.segments.starts[self._known[-1]] if self._known else UNKNOWN
+        ends = not self._known or talk.segments.ends[-1] != UNKNOWN or talk.duration > last
+        self._end = talk.duration + (0 if ends else _TAIL) if talk.duration != UNKNOWN else None
+
+    def beyond(self, moment: int) -> bool:
+        """Whether the talk is over by then, as far as anybody knows."""
+        return self._end is not None and moment >= self._end
+
+    def nearest(self, moment: int) -> int:
+        """The character at which the segment begins that begins nearest: producers write whole seconds."""
+        starts = self._segments.starts
+        at = bisect_left(self._known, moment, key=starts.__getitem__)
+        near = self._known[max(0, at - 1) : at + 1]
+        return self._segments.offsets[min(near, key=lambda i: abs(starts[i] - moment))]
+
+    def second_at(self, offset: int) -> float | None:
+        """As that of the segments."""
+        at = bisect_right(self._known, self._segments.at(offset)) - 1
+        return None if at < 0 else self._segments.starts[self._known[at]] / 1000
 
 
 @dataclass(slots=True)
@@ -41,11 +69,12 @@ def given_chapters(value: Any, talk: Joined, repairs: Repairs) -> tuple[Chapter,
         raise InvalidInput("bad_chapters", "`chapters` must be a list, or an object with a list `chapters`.")
     if len(items) > MAX_CHAPTERS:
         raise TooLarge("too_many_chapters", f"A talk may have {MAX_CHAPTERS:,} chapters.", limit=MAX_CHAPTERS)
-    sent = [one for i, item in enumerate(items) if (one := _read(item, i, talk, repairs)) is not None]
-    return _chapters(_distinct(_in_order(sent, repairs), repairs), talk, repairs) or None
+    times = _Times(talk)
+    sent = [one for i, item in enumerate(items) if (one := _read(item, i, talk, times, repairs)) is not None]
+    return _chapters(_distinct(_in_order(sent, repairs), repairs), talk, times, repairs) or None
 
 
-def _read(item: Any, i: int, talk: Joined, repairs: Repairs) -> _Sent | None:
+def _read(item: Any, i: int, talk: Joined, times: _Times, repairs: Repairs) -> _Sent | None:
     """A chapter with its place; None for one that is not shown or lies outside the talk."""
     where = f"chapters[{i}]"
     if not isinstance(item, dict):
@@ -68,32 +97,18 @@ def _read(item: Any, i: int, talk: Joined, repairs: Repairs) -> _Sent | None:
                 "bad_chapters", f"`{where}.segment` must be the number of a segment, from 0 to {len(talk.places) - 1}."
             )
         offset = talk.segments.offsets[talk.places[segment]]
-    elif _beyond(start, talk):
+    elif times.beyond(start):
         repairs.count("chapters_beyond_end")
         return None
     else:
-        offset = _placed(start, where, talk, repairs)
+        offset = times.nearest(start) if times.timed else _shared(start, where, talk, repairs)
     title = one_line(_CONTROL.sub(" ", title or ""))
     repairs.count("long_titles", len(title) > MAX_TITLE)
     return _Sent(title[:MAX_TITLE].strip(), start, end, offset)
 
 
-def _beyond(start: int, talk: Joined) -> bool:
-    if talk.duration == UNKNOWN:
-        return False
-    ends = talk.segments.ends
-    known = not talk.segments.timed or (len(ends) and ends[-1] != UNKNOWN) or talk.duration > max(talk.segments.starts)
-    return start >= talk.duration + (0 if known else _TAIL)
-
-
-def _placed(start: int, where: str, talk: Joined, repairs: Repairs) -> int:
-    """Where the segment begins that begins nearest to `start`: producers write whole seconds."""
-    segments = talk.segments
-    if segments.timed:
-        known = [i for i in range(len(segments)) if segments.starts[i] != UNKNOWN]
-        at = bisect_left(known, start, key=segments.starts.__getitem__)
-        near = known[max(0, at - 1) : at + 1]
-        return segments.offsets[min(near, key=lambda i: abs(segments.starts[i] - start))]
+def _shared(start: int, where: str, talk: Joined, repairs: Repairs) -> int:
+    """Where a transcript without times is as far on as the recording, at the beginning of a segment."""
     if talk.duration == UNKNOWN:
         raise InvalidInput(
             "chapters_without_times",
@@ -101,9 +116,9 @@ def _placed(start: int, where: str, talk: Joined, repairs: Repairs) -> int:
             "segments with times.",
         )
     repairs.count("chapters_by_share")
-    wanted = len(talk.text) * start // talk.duration
-    at = bisect_left(segments.offsets, wanted)
-    return min(segments.offsets[max(0, at - 1) : at + 1], key=lambda offset: abs(offset - wanted))
+    wanted, offsets = len(talk.text) * start // talk.duration, talk.segments.offsets
+    at = bisect_left(offsets, wanted)
+    return min(offsets[max(0, at - 1) : at + 1], key=lambda offset: abs(offset - wanted))
 
 
 def _in_order(sent: list[_Sent], repairs: Repairs) -> list[_Sent]:
@@ -133,27 +148,24 @@ def _distinct(sent: list[_Sent], repairs: Repairs) -> list[_Sent]:
     return kept
 
 
-def _chapters(sent: Sequence[_Sent], talk: Joined, repairs: Repairs) -> tuple[Chapter, ...]:
-    """Chapters that share the text among them."""
+def _chapters(sent: Sequence[_Sent], talk: Joined, times: _Times, repairs: Repairs) -> tuple[Chapter, ...]:
+    """Chapters that have the text among them."""
     repairs.count("late_first_chapter", bool(sent) and sent[0].offset > 0)
     repairs.count("untitled_chapters", sum(1 for one in sent if not one.title))
     offsets = [one.offset for one in sent[1:]] + [len(talk.text)]
-    times = [_begins(one, talk) for one in sent] + [_last(talk)]
+    # the producer's own second need not be that of a segment
+    starts = [times.second_at(one.offset) if one.start == UNKNOWN else one.start / 1000 for one in sent]
+    seconds = [*starts, _last(talk)]
     return tuple(
         Chapter(
             one.title or f"Chapter {i + 1}",
             one.offset if i else 0,
             offsets[i],
-            times[i],
-            _ends(_seconds(one.end), times[i], times[i + 1]),
+            seconds[i],
+            _ends(_seconds(one.end), seconds[i], seconds[i + 1]),
         )
         for i, one in enumerate(sent)
     )
-
-
-def _begins(one: _Sent, talk: Joined) -> float | None:
-    """The producer's own second, which need not be that of a segment."""
-    return talk.segments.second_at(one.offset) if one.start == UNKNOWN else one.start / 1000
 
 
 def _ends(given: float | None, start: float | None, following: float | None) -> float | None:

@@ -13,7 +13,7 @@ from services.talk.speakers import without_prefixes
 
 # No tag holds a `<`: with `[^>]` a line of many of them would be searched to its end from each.
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t\n]+([^<>]*)>")
-_TAG = re.compile(r"</?[A-Za-z0-9:.][^<>]*>|</>")
+_TAG = re.compile(r"</?[A-Za-z0-9:.][^<>]*>|</>|\{\\[^{}]*\}")  # (the last is of SubRip: {\\an8})
 # What captions that roll do: a cue begins with the line that the cue before it ended with. Below this share of the
 # cues it is somebody who says the same again.
 _ROLLING = 0.25
@@ -62,7 +62,7 @@ def subtitles(content: str, form: Literal["vtt", "srt"], repairs: Repairs) -> li
 def _voices(raw: str) -> Iterator[tuple[str, str]]:
     """(Name or nothing, words) of a cue; one without any words is one empty row, which is counted later."""
     if "<" not in raw:
-        yield "", one_line(html.unescape(raw))
+        yield "", _plain(raw)
         return
     before, *spans = _VOICE.split(raw)
     found = [

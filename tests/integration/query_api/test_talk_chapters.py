@@ -67,6 +67,13 @@ def test_the_producers_chapters_are_shown_before_and_after_it_is_encoded(
     assert whole["segments"] == SEGMENTS
     text = document["text"]
     assert text[shown["chapters"][1]["start"] :].startswith("word3")
+    plain = talks.get("/v1/indexes/talks/chapters/plain").json()
+    assert plain["chaptering"]["engine"] == "tiling"
+    assert all(
+        one["title"] and "start_time" not in one and one["link"].endswith("plain#0") for one in plain["chapters"]
+    )
+    untimed = talks.get("/v1/indexes/talks/chapters/plain", params={"format": "webvtt"})
+    assert (untimed.status_code, untimed.json()["code"]) == (422, "chapters_untimed")
 
 
 def test_files_for_players(talks: httpx.Client) -> None:

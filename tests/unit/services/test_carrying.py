@@ -193,3 +193,21 @@ def test_talk_is_encoded_again_where_it_would_get_other_chapters(one: Stored, ta
     assert waits(write) is again
     assert write.version == (versions.raw(7) if again else versions.encoded(7))
     assert ("chapters" in write.source) is (not again and "chapters" in one.source)
+
+
+def test_what_was_sent_of_talk_is_carried_to_be_encoded_again() -> None:
+    sent = {
+        "kind": "talk",
+        "description": "D",
+        "segments": {"offsets": ""},
+        "given": [{"number": 1, "title": "A", "start": 0, "end": 1}],
+        "duration": 5.0,
+        "url": "https://a",
+        "talk_repairs": [{"code": "missing_ends", "detail": "x", "count": 1}],
+    }
+    made = {"chapters": [{"title": "Made"}], "chaptering": {"engine": "tiling"}, "chapter_titles": ["Made"]}
+    one = stored("encoded", versions.encoded(7), windows=WINDOWS, **sent, **made)
+    write = carried(talk(1), talk(2, "podtile"), one, 60)
+    assert waits(write)
+    assert {name: write.source[name] for name in sent} == sent
+    assert not made.keys() & write.source.keys()

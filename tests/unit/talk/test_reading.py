@@ -29,7 +29,7 @@ NOTE made by hand
 """
 SRT = """1
 00:00:00,500 --> 00:00:04,000
-Good <b>morning</b>.
+{\\an8}Good <b>morning</b>.
 
 2
 00:00:04,000 --> 00:00:06,000
