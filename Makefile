@@ -72,8 +72,8 @@ openapi: .venv/.dev ## Write docs/api/openapi.json anew
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
 
-pictures: .venv/.dev ## Take docs/images anew, of what `make demo KEEP=1` left running
-	@$(BIN)/python -m examples.stdlib.pictures
+pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP=1` left running
+	@$(BIN)/python -m examples.pictures
 
 clean: down ## Stop our processes and remove what was made in this folder
 	@rm -rf .venv build dist ./*.egg-info .coverage .coverage.* coverage.xml htmlcov

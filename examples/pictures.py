@@ -1,4 +1,4 @@
-"""The pictures of the search page in docs/images, taken of the demo: `make demo KEEP=1`, then `make pictures`."""
+"""The pictures of the search page in docs/images, of the demos: `make demo demo-talk KEEP=1`, then `make pictures`."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +11,10 @@ from infra.chromium import chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 QUESTION = "?index=stdlib&q=make+a+temporary+folder"
 AVERAGE = "?index=stdlib&q=average+of+some+numbers"
+SIGNAL = "?index=talk&q=weak+phone+signal+in+the+house"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def _filters(page: "Page") -> None:
     page.locator("#filters-toggle").click()
 
 
+def _marked(page: "Page") -> None:
+    page.locator(".timeline-mark").nth(2).wait_for(state="attached")
+
+
 PICTURES = (
     Picture("search-page", f"{AVERAGE}&mode=compare", act=_why_sparse),
     Picture("playground", f"{QUESTION}&f.kind=class&f.kind=function&share=0.6", height=1000, act=_why),
@@ -56,6 +61,8 @@ PICTURES = (
     Picture("playground-document", f"{AVERAGE}&doc=statistics", act=_document),
     Picture("playground-narrow", f"{QUESTION}&f.kind=function", width=390, height=844),
     Picture("playground-narrow-dark", QUESTION, width=390, height=844, scheme="dark", act=_filters),
+    Picture("talk", SIGNAL, act=_marked),
+    Picture("talk-transcript", f"{SIGNAL}&doc=syntax-169", act=_document),
 )
 
 
@@ -81,7 +88,7 @@ def take(browser: "Browser", base: str, directory: Path) -> Iterator[Path]:
 
 
 def main() -> None:
-    """`python -m examples.stdlib.pictures [URL] [DIRECTORY]`."""
+    """`python -m examples.pictures [URL] [DIRECTORY]`."""
     base = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:8010"
     directory = Path(sys.argv[2]) if len(sys.argv) > 2 else IMAGES
     with chromium() as browser:
