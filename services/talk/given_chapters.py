@@ -149,8 +149,7 @@ def _distinct(sent: list[_Sent], repairs: Repairs) -> list[_Sent]:
 
 
 def _chapters(sent: Sequence[_Sent], talk: Joined, times: _Times, repairs: Repairs) -> tuple[Chapter, ...]:
-    """Chapters that have the text among them."""
-    repairs.count("late_first_chapter", bool(sent) and sent[0].offset > 0)
+    """Chapters that have the text from the first one on among them: an opening without a title is in none."""
     repairs.count("untitled_chapters", sum(1 for one in sent if not one.title))
     offsets = [one.offset for one in sent[1:]] + [len(talk.text)]
     # the producer's own second need not be that of a segment
@@ -159,7 +158,7 @@ def _chapters(sent: Sequence[_Sent], talk: Joined, times: _Times, repairs: Repai
     return tuple(
         Chapter(
             one.title or f"Chapter {i + 1}",
-            one.offset if i else 0,
+            one.offset,
             offsets[i],
             seconds[i],
             _ends(_seconds(one.end), seconds[i], seconds[i + 1]),

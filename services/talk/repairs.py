@@ -26,7 +26,6 @@ SENTENCES = {
     "chapters_beyond_end": "Chapters that begin after the end of the talk were left out.",
     "chapters_without_text": "Chapters that begin at the same segment as another were left out.",
     "chapters_by_share": "The transcript has no times: chapters were placed by their share of the duration.",
-    "late_first_chapter": "What is said before the first chapter counts to it.",
 }
 
 

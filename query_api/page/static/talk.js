@@ -33,14 +33,15 @@ export function timeline(chapters, { current = null, linkTo }) {
       { href: linkTo(chapter), title: named(chapter), data: { act: "document", chapter: chapter.number } },
       h("span", { class: "timeline-title" }, chapter.title),
     );
+  const ends = [0, ...chapters.map((chapter) => chapter[to])]; // (an opening is in no chapter of a producer's)
+  const items = chapters.map((chapter, at) => [
+    chapter[from] > ends[at] && h("li", { class: "gap", "aria-hidden": "true", part: (chapter[from] - ends[at]) / length }),
+    h("li", { part: (chapter[to] - chapter[from]) / length, class: chapter.number === current ? "current" : null }, link(chapter)),
+  ]);
   return h(
     "div",
     { class: "timeline", data: { from, length } },
-    h(
-      "ol",
-      { class: "timeline-chapters", "aria-label": "Chapters" },
-      chapters.map((chapter) => h("li", { part: (chapter[to] - chapter[from]) / length, class: chapter.number === current ? "current" : null }, link(chapter))),
-    ),
+    h("ol", { class: "timeline-chapters", "aria-label": "Chapters" }, items),
     h("div", { class: "timeline-marks", "aria-hidden": "true" }),
   );
 }
