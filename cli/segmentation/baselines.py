@@ -65,17 +65,22 @@ def texttiling_nltk(episode: Episode) -> list[int]:
     return _inner(found, len(offsets))
 
 
-def texttiling(
-    episode: Episode, cut: Sequence[Block] | None = None, *, reach: int = 10, rounds: int = 1, above: float = 2.5
-) -> list[int]:
+def texttiling(episode: Episode, *, reach: int = 10, rounds: int = 1, above: float = 2.5) -> list[int]:
     """Hearst's TextTiling on the engine's own blocks: valleys of word cosine between so many blocks on each side.
 
     A valley counts when it is deeper than the mean by `above` standard deviations; `rounds` of smoothing come before.
     """
-    blocks = cut_blocks(episode) if cut is None else cut
+    cut = cut_blocks(episode)
+    return valleys(episode, cut, word_counts(episode, cut), reach=reach, rounds=rounds, above=above)
+
+
+def valleys(
+    episode: Episode, blocks: Sequence[Block], counts: npt.NDArray[np.float32], *, reach: int, rounds: int, above: float
+) -> list[int]:
+    """`texttiling` of words that have been counted."""
     if len(blocks) < 3:
         return []
-    depths = _depths(_likeness(_counted(episode, blocks), reach, rounds))
+    depths = _depths(_likeness(counts, reach, rounds))
     least = depths.mean() + above * depths.std()
     open_ = np.array([i for i, block in enumerate(blocks) if block.opens and i])
     chosen: list[int] = []
@@ -90,7 +95,7 @@ def texttiling(
     return _inner((episode.segments.at(start) for start in starts), len(episode.segments))
 
 
-def _counted(episode: Episode, blocks: Sequence[Block]) -> npt.NDArray[np.float32]:
+def word_counts(episode: Episode, blocks: Sequence[Block]) -> npt.NDArray[np.float32]:
     """Counts of words that mean something, up to each block."""
     places: dict[str, int] = {}
     counted = [

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from models.chapters.engine import Episode, Proposed
 from models.chapters.tiling.blocks import Block, blocks, length
-from models.chapters.tiling.cohesion import points
+from models.chapters.tiling.cohesion import alike, points
 from models.chapters.tiling.cues import Cues, shipped
 from models.chapters.tiling.division import divide
 from models.encoder import Encoder
@@ -20,7 +20,8 @@ from services.vectors import SparseVector, merge_max
 
 # Chosen on the tuning half of both sets (docs/decisions/0195-chapters-by-tiling.md).
 WORDS = 40  # of a block
-PRICE = 0.06  # of a chapter, as a share of what the whole talk as one would cost
+PRICE = 0.055  # of a chapter, as a share of what the whole talk as one would cost
+TURN = 0.02  # how much more it is where what follows is like what went before, and less where it is the contrary
 CUE = 0.01  # how much of it a cue of weight 1 pays
 # Words from which on chapters get more, not longer: with the price of a share ten hours would have no more of them than
 # two. As long as all but the longest talks that it was chosen on.
@@ -64,9 +65,11 @@ class Tiling:
         """Where chapters begin after the first one."""
         places, weights = _beginnings(episode, cut, self._cues)
         sizes = np.array([length(episode.text, block.start, block.end) for block in cut], dtype=np.float64) + 1
-        price = self._price * min(1.0, LONG / sizes.sum()) - self._cue * weights
+        near = points(vectors)
+        price = self._price + TURN * alike(near) - self._cue * weights
+        price *= min(1.0, LONG / sizes.sum())
         price[places == _NOWHERE] = np.inf
-        return [int(places[at]) for at in divide(points(vectors), sizes, price)]
+        return [int(places[at]) for at in divide(near, sizes, price)]
 
 
 def cut_blocks(episode: Episode) -> list[Block]:
