@@ -88,8 +88,8 @@ def tuned(sets: Mapping[str, Sequence[Encoded]], encoder: Encoder) -> dict[str, 
                 if found is not None:
                     made[way, json.dumps(parameters)][name].append(found)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (way, parameters), by_set in made.items():
-        rows[way].append(json.loads(parameters) | _means(by_set))
+    for (way, tried_with), by_set in made.items():
+        rows[way].append(json.loads(tried_with) | _means(by_set))
     for way, tried in rows.items():
         tried.sort(key=lambda row: float(row["mean"]))
         for row in tried[:3]:
