@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from models.chapters.engine import Episode
-from models.chapters.titles.words import Word, empty_words, stretches_with, words
+from models.chapters.titles.words import Word, empty_words, same_stem, stretches_with, words
 
 # Chosen on the tuning half of both sets (docs/decisions/0196-titles-of-chapters.md).
 _OPENING = 20  # words of a chapter in which its speaker names what follows,
@@ -53,7 +53,7 @@ class _Talk:
             for other, means in ranked if i == 0 else [*ranked[:i], *ranked[i + 1 :]]:
                 if len(title) == _PHRASES:
                     break
-                if not used & set(means):
+                if not any(same_stem(word, other_word) for word in used for other_word in means):
                     title.append(other)
                     used |= set(means)
             titles.append(_capital(", ".join(title)))
@@ -90,7 +90,7 @@ class _Talk:
                 continue
             empty = 0
             for j in range(i, min(i + _LONGEST, len(said))):
-                if j > i and (said[j].breaks or any(said[j].plain == word.plain for word in said[i:j])):
+                if j > i and (said[j].breaks or any(same_stem(said[j].plain, word.plain) for word in said[i:j])):
                     break
                 if means[j]:
                     yield i, j + 1

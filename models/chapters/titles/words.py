@@ -15,6 +15,7 @@ _BREAK = re.compile(r"[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
 _STRETCH = 100  # words
 # In more of the stretches than this a word is as common as "and", whatever the language.
 _EVERYWHERE = 0.6
+_STEM = 5  # letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,15 @@ def empty_words(stretches: Counter[str], count: int) -> frozenset[str]:
     """Words that say nothing of a chapter: common English ones, and those that are everywhere in this talk."""
     everywhere = {word for word, held in stretches.items() if count > 4 and held > _EVERYWHERE * count}
     return common_words() | everywhere
+
+
+def same_stem(one: str, other: str) -> bool:
+    """Whether two words are forms of one, as far as their beginnings tell: host and hosting, branches and branching.
+
+    Which words are like one another must not depend on the language, so no stemmer of one is asked.
+    """
+    begins = min(len(one), len(other), _STEM)
+    return begins > 1 and one[:begins] == other[:begins]
 
 
 @cache

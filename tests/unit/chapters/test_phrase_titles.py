@@ -1,7 +1,10 @@
 """Titles out of the words of a chapter."""
 
+import pytest
+
 from models.chapters.engine import Episode
 from models.chapters.titles.phrases import phrase_titles
+from models.chapters.titles.words import same_stem
 from services.talk.segments import UNKNOWN, Segments
 
 CSS = (
@@ -55,3 +58,24 @@ def test_other_languages_have_titles_too() -> None:
 
 def test_a_chapter_of_words_that_say_nothing_is_called_by_its_beginning() -> None:
     assert offered(CSS, "so that was it then and we go on")[1] == ["So that was it then and"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("host", "hosting", True),
+        ("branch", "branches", True),
+        ("ip", "ips", True),
+        ("a", "ape", False),
+        ("boat", "bolt", False),
+    ],
+)
+def test_forms_of_a_word_are_known_by_their_beginnings(one: str, other: str, same: bool) -> None:
+    assert same_stem(one, other) is same_stem(other, one) is same
+
+
+def test_a_title_says_a_word_once_whatever_its_form() -> None:
+    text = "An antenna on the roof. The antennas catch the signal, and an antenna needs a cable. " * 4
+    other = "We bake bread in the oven, and the baker sells it in the morning. " * 8
+    offers, _ = offered(text, other)
+    assert sum("antenna" in word for word in offers[0].lower().replace(",", "").split()) == 1
