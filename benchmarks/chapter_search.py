@@ -23,12 +23,12 @@ import httpx
 import uvloop
 
 from benchmarks.chapter_sets import Said, TalkSet, episodes, meetings
+from benchmarks.collection_windows import Windows
 from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version
 from benchmarks.talk_index import Chapters, made_chapters, talk_index, talk_windows
 from cli.relevance.metrics import measure
 from indexer.runtime import load_chapter_maker
-from models.encoder import Encoder
 from models.registry import load_encoder
 from query_api.app import create_app
 from services.index_spec import TalkSettings
@@ -135,31 +135,42 @@ def measured(given: argparse.Namespace) -> Mapping[str, Any]:
     sets = [episodes(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in _sizes(given.episodes)]
     if given.meetings:
         sets.append(meetings(given.data / "collections" / "qmsum_meetings", given.meetings))
-    figures: dict[str, Any] = {}
-    with node_settings() as settings:
-        for number, of in enumerate(sets):
-            own = {"encoder": given.encoder, "index_prefix": f"{settings.index_prefix}{number}"}
-            figures[of.name] = _of_set(of, settings.model_copy(update=own), encoder, given)
-        figures["opensearch"] = opensearch_version(settings)
+    settings = Settings(encoder=given.encoder)
+    maker = load_chapter_maker(settings, given.engine, encoder)
+    chapters = [made_chapters(of.name, of.documents, maker, given.engine, given.cache) for of in sets]
+    encoded = [
+        {
+            side.name: talk_windows(of.name, of.documents, _chapters(side, of, made), side.talk, encoder, given.cache)
+            for side in sides(given.engine)
+        }
+        for of, made in zip(sets, chapters, strict=True)
+    ]
+    figures: dict[str, Any] = {"engine": {"name": given.engine, "fingerprint": maker.fingerprint}}
+    with node_settings() as node:
+        for number, (of, made, windows) in enumerate(zip(sets, chapters, encoded, strict=True)):
+            # (nobody waits for these answers, and the machine may do something else meanwhile)
+            own = {"encoder": given.encoder, "index_prefix": f"{node.index_prefix}{number}", "search_timeout": 60.0}
+            figures[of.name] = _of_set(of, node.model_copy(update=own), made, windows, given.engine)
+        figures["opensearch"] = opensearch_version(node)
     return figures
 
 
-def _of_set(of: TalkSet, settings: Settings, encoder: Encoder, given: argparse.Namespace) -> dict[str, Any]:
-    maker = load_chapter_maker(settings, given.engine, encoder)
-    made = made_chapters(of.name, of.documents, maker, given.engine, given.cache)
-    none: Chapters = {document.id: Chaptering("none") for document in of.documents}
+def _of_set(
+    of: TalkSet, settings: Settings, made: Chapters, windows: Mapping[str, Windows], engine: str
+) -> dict[str, Any]:
     rows: dict[str, Any] = {
         "documents": len(of.documents),
         "queries": len(of.queries),
         "chapters_of_a_document": round(fmean(len(one.chapters) for one in made.values()), 1),
-        "engine": {"name": given.engine, "fingerprint": maker.fingerprint},
     }
-    for side in sides(given.engine):
-        chapters = none if side.talk.chapters == "none" else made
-        windows = talk_windows(of.name, of.documents, chapters, side.talk, encoder, given.cache)
-        talk_index(side.index, of.documents, chapters, windows, side.talk, settings)
+    for side in sides(engine):
+        talk_index(side.index, of.documents, _chapters(side, of, made), windows[side.name], side.talk, settings)
         rows[side.name] = uvloop.run(searched(settings, of, side))
     return rows
+
+
+def _chapters(side: Side, of: TalkSet, made: Chapters) -> Chapters:
+    return {document.id: Chaptering("none") for document in of.documents} if side.talk.chapters == "none" else made
 
 
 def _sizes(text: str) -> Iterator[tuple[str, int]]:

@@ -76,7 +76,8 @@ def talk_index(
             stored = Stored(raw.id, raw.version, raw.source)
             one = encoded_write(generation, stored, windows[document.id], chaptering=chapters[document.id])
             (verdict,) = write(search, [one], settings.journal_bytes, _SECONDS)
-            if verdict.outcome is not Outcome.STORED:
+            # (superseded: what was sent again because the answer was late)
+            if verdict.outcome not in {Outcome.STORED, Outcome.SUPERSEDED}:
                 raise BackendUnavailable("not_stored", f"OpenSearch did not store a document ({verdict}).")
         search.send(refresh_call(generation.physical))
 
