@@ -14,6 +14,7 @@ from indexer.talk_windows import cut_talk
 from infra.ports import free_port
 from models.encoder import Encoder
 from models.registry import load_encoder
+from query_api.search.answer import SearchAnswer
 from services.documents import joined_text
 from services.index_spec import Generation, Names, TalkSettings
 from services.manifest import WindowSettings
@@ -177,7 +178,9 @@ def test_the_best_parts_of_all_are_found_in_order(talks: httpx.Client, unit: str
 @pytest.mark.parametrize("unit", ["chapter", "passage"])
 def test_a_hit_says_where_and_why(talks: httpx.Client, unit: str) -> None:
     for mode in ("sparse", "lexical", "hybrid"):
-        hits = search(talks, unit=unit, mode=mode, explain=True, highlight=True, fields=["title", "text"])["hits"]
+        answer = search(talks, unit=unit, mode=mode, explain=True, highlight=True, fields=["title", "text"])
+        assert SearchAnswer.model_validate(answer).unit == unit
+        hits = answer["hits"]
         assert len(hits) == 10
         for hit in hits:
             text, passage = hit["text"], hit["passage"]

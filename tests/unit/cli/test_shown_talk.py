@@ -1,0 +1,32 @@
+"""What `sparsewell search` prints of a hit on talk."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from cli.search import show
+
+HIT: dict[str, Any] = {
+    "id": "e1", "score": 0.9, "scores": {"sparse": 4.2}, "title": "At sea",
+    "chapter": {"number": 2, "title": "Fog", "start": 9, "end": 80},
+    "passage": {"text": "Fog is what we fear.", "start_time": 3725.4, "speaker": "Bob"},
+    "link": "https://x.example/1.mp3#t=3725",
+}  # fmt: skip
+
+
+def printed(hit: dict[str, Any]) -> list[str]:
+    text = io.StringIO()
+    show({"hits": [hit], "timings_ms": {"total": 1.0}}, Console(file=text, width=200, highlight=False))
+    return [line.strip() for line in text.getvalue().splitlines()]
+
+
+def test_the_chapter_the_time_the_speaker_and_the_link_are_one_line() -> None:
+    assert "2. Fog  1:02:05  Bob  https://x.example/1.mp3#t=3725" in printed(HIT)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    bare = {name: value for name, value in HIT.items() if name != "link"}
+    assert "2. Fog" in printed(bare | {"passage": {"text": "Fog."}})
+    other = {name: value for name, value in bare.items() if name != "chapter"} | {"passage": {"text": "Fog."}}
+    assert printed(other)[1] == "Fog."
