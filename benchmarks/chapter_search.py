@@ -2,10 +2,11 @@
 
     python -m benchmarks.chapter_search ../shared/data --json benchmarks/results/chapter-search.json
 
-Held-out episodes of two sets, title and transcript; the queries are titles that people gave to chapters in notes, which
-are not indexed, without those that name no subject. And judged meetings, for whole documents. The same
-texts are indexed without chapters (`plain`), with those of an engine (`chapters`), with titles of chapters counted in
-keyword search (`titles 0.5 in keywords`), and with titles read by the encoder before each window (`titles in vectors`).
+Held-out episodes of two sets, title and transcript; the queries are titles that people gave to chapters in notes,
+which are not indexed, without those that name no subject. And judged meetings, for whole documents. The same texts
+are indexed without chapters (`plain`), with those of an engine (`chapters`), with the titles of chapters, the best
+chapter or the best passage counted in keyword search (`titles 0.5 in keywords`), and with titles read by the encoder
+before each window (`titles in vectors`).
 
 NDCG@10 and MRR@10 are of documents: of chapters and passages the first of each document counts. `first` is the share of
 queries whose first hit begins in the chapter that the query is the title of; `opened` is that share among queries whose
@@ -36,7 +37,7 @@ from services.settings import Settings
 from services.talk.chaptering import Chaptering
 
 MODES = ("sparse", "lexical", "hybrid")
-SHARES = (0.1, 0.25, 0.5, 1.0)  # of titles in keyword search
+FACTORS = (0.5, 1.0)  # of titles, of the best chapter, of the best passage in keyword search
 # Parts that are asked for: more than ten documents are among them.
 PARTS = 60
 EPISODES = "syntax_fm/50,bitcoin_transcripts/70"
@@ -62,9 +63,10 @@ def sides(engine: str) -> Iterator[Side]:
     of = TalkSettings.model_validate({"chapters": engine})
     yield Side("plain", TalkSettings(chapters="none"), ("document", "passage"))
     yield Side("chapters", of, ("document", "chapter", "passage"))
-    for share in SHARES:
-        titled = of.model_copy(update={"titles_in_keywords": share})
-        yield Side(f"titles {share} in keywords", titled, modes=("lexical", "hybrid"))
+    for what in ("titles", "chapter", "passage"):
+        for factor in FACTORS:
+            talk = of.model_copy(update={f"{what}_in_keywords": factor})
+            yield Side(f"{what} {factor} in keywords", talk, modes=("lexical", "hybrid"))
     vectors = of.model_copy(update={"titles_in_vectors": True})
     yield Side("titles in vectors", vectors, ("document", "chapter", "passage"), ("sparse", "hybrid"))
 
@@ -135,6 +137,7 @@ def measured(given: argparse.Namespace) -> Mapping[str, Any]:
     sets = [episodes(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in _sizes(given.episodes)]
     if given.meetings:
         sets.append(meetings(given.data / "collections" / "qmsum_meetings", given.meetings))
+    sets = [of.asking(given.queries) for of in sets]
     settings = Settings(encoder=given.encoder)
     maker = load_chapter_maker(settings, given.engine, encoder)
     chapters = [made_chapters(of.name, of.documents, maker, given.engine, given.cache) for of in sets]
@@ -186,6 +189,7 @@ def main(given: list[str] | None = None) -> None:
         "--episodes", default="syntax_fm/50,bitcoin_transcripts/70", help="sets, each with /N for so many"
     )
     parser.add_argument("--meetings", type=int, default=6, help="one judged meeting in so many; 0: none")
+    parser.add_argument("--queries", type=int, default=150, help="of each set, at most")
     parser.add_argument("--engine", default="tiling")
     parser.add_argument("--encoder", default="bootstrap-minilm-l6")
     parser.add_argument("--threads", type=int, default=1)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.sample import sampled
@@ -45,6 +45,17 @@ class TalkSet:
     queries: dict[str, str]
     judgements: Judgements
     said: dict[str, Said] = field(default_factory=dict)
+
+    def asking(self, most: int) -> "TalkSet":
+        """With so many of its queries, in an order by hash."""
+        kept = sorted(self.judgements, key=_hash)[:most]
+        of = {query: self.said[query] for query in kept if query in self.said}
+        return replace(
+            self,
+            queries={query: self.queries[query] for query in kept},
+            judgements={query: self.judgements[query] for query in kept},
+            said=of,
+        )
 
 
 def episodes(path: Path, most: int) -> TalkSet:

@@ -61,6 +61,22 @@ class TalkSettings(BaseModel):
         description="what a word of a chapter's title adds to the keyword score of the whole talk, as a factor of BM25 "
         "over the titles alone; 0: nothing",
     )
+    chapter_in_keywords: float = Field(
+        0,
+        ge=0,
+        le=10,
+        strict=True,
+        allow_inf_nan=False,
+        description="what the keyword score of the best chapter adds to that of a document, as a factor; 0: nothing",
+    )
+    passage_in_keywords: float = Field(
+        0,
+        ge=0,
+        le=10,
+        strict=True,
+        allow_inf_nan=False,
+        description="what the keyword score of the best passage adds to that of a document, as a factor; 0: nothing",
+    )
     titles_in_vectors: bool = Field(
         False, strict=True, description="the encoder reads the title of its chapter before each window"
     )

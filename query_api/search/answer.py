@@ -51,8 +51,8 @@ class Why(BaseModel):
     origins: Origins | None = Field(
         None,
         description="what each origin of the query weight contributed; for keyword matches what a rule did; `title`: "
-        "what a word of the title adds to its share of the text, `chapter_title` one of a chapter's; `boost`: what a "
-        "factor of the document added",
+        "what a word of the title adds to its share of the text, `chapter_title` one of a chapter's, "
+        "`chapter` and `passage` one of the best chapter and passage; `boost`: what a factor of the document added",
     )
 
 

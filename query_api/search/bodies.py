@@ -1,6 +1,6 @@
 """The bodies of the lists that OpenSearch is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from query_api.search.asked import Asked
@@ -10,6 +10,7 @@ from query_api.search.selection import is_scored
 from query_api.search.sorting import engine_sort
 from services.opensearch.field_values import value_columns
 from services.opensearch.filter_clauses import ALIVE, Clause
+from services.opensearch.part_queries import Part, best_part, words_field
 from services.opensearch.queries import (
     KeywordField,
     Plan,
@@ -24,6 +25,9 @@ from services.opensearch.queries import (
 HYBRID = ("sparse", "lexical")
 # What tells of a passage where and by whom it is said; other documents have nothing of it.
 OF_TALK = ("chapters", "segments", "url")
+# Words of a query from which on a talk is found by its words as a whole alone: each counts as often as it is asked for,
+# and OpenSearch takes 1,024.
+MOST_WORDS = 200
 
 
 def needed_source(request: SearchRequest) -> list[str]:
@@ -63,11 +67,24 @@ def words_query(asked: Asked, mode: str) -> Clause:
 
 def keyword_query(asked: Asked) -> Clause:
     """What scores the documents of the keyword list."""
-    words, talk = words_in(asked, "lexical"), asked.generation.spec.talk
-    if talk is None or not talk.titles_in_keywords:
-        return words
-    titles = {"bool": {"should": [words_in(asked, "chapter_titles")], "boost": talk.titles_in_keywords}}
-    return {"bool": {"should": [words, titles]}}
+    words, also = words_in(asked, "lexical"), list(_of_talk(asked))
+    return {"bool": {"should": [words, *also]}} if also else words
+
+
+def _of_talk(asked: Asked) -> Iterator[Clause]:
+    """What the titles of chapters, the best chapter and the best passage add, as the index declares."""
+    spec = asked.generation.spec
+    talk = spec.talk
+    if talk is None or len(asked.request.query.split()) > MOST_WORDS:
+        return
+    if talk.titles_in_keywords:
+        yield {"bool": {"should": [words_in(asked, "chapter_titles")], "boost": talk.titles_in_keywords}}
+    factors: dict[Part, float] = {"chapter": talk.chapter_in_keywords}
+    if "window" in spec.scored_by:
+        factors["passage"] = talk.passage_in_keywords
+    for part, factor in factors.items():
+        if factor:
+            yield best_part(words_in(asked, words_field(part)), part, factor)
 
 
 def words_in(asked: Asked, field: KeywordField) -> Clause:

@@ -6,6 +6,7 @@ from typing import Any
 
 from query_api.search.asked import Asked, Found, Source
 from query_api.search.places import windows_of
+from query_api.search.request import Unit
 from services.opensearch.stored_windows import document_vector, read_windows
 from services.query_blend import WORDS, Blend
 from services.query_table import QueryTable
@@ -15,8 +16,13 @@ from services.vectors import EMPTY
 _TERM = re.compile(
     r"weight\((?P<field>lexical|title_words|chapter_titles|chapters\.words|window_vectors\.words):(?P<term>.*) in \d+\)"
 )
-# Where the share of a word of a title comes from that counts beside being one of the text.
-_TITLES = {"title_words": "title", "chapter_titles": "chapter_title"}
+# Where the share of a word comes from that counts beside being one of the text.
+_ORIGINS = {
+    "title_words": "title",
+    "chapter_titles": "chapter_title",
+    "chapters.words": "chapter",
+    "window_vectors.words": "passage",
+}
 
 
 def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
@@ -89,12 +95,15 @@ def keyword_shares(explanation: Mapping[str, Any]) -> dict[tuple[str, str], floa
     return shares
 
 
-def lexical_why(shares: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
-    """The share of each word in a BM25 score; what words of the title add by themselves apart."""
+def lexical_why(shares: Mapping[tuple[str, str], float], unit: Unit = "document") -> list[dict[str, Any]]:
+    """The share of each word in a BM25 score; what words of a title, of the best chapter and of the best passage add to
+    that of a document apart.
+    """
     found = []
     for (field, term), value in shares.items():
         entry = {"list": "lexical", "piece": term, "contribution": value, "expansion": False}
-        found.append(entry | {"origins": {_TITLES[field]: value}} if field in _TITLES else entry)
+        beside = unit == "document" and field in _ORIGINS
+        found.append(entry | {"origins": {_ORIGINS[field]: value}} if beside else entry)
     return _largest_first(found)
 
 

@@ -46,7 +46,7 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
         pieces = common_pieces(asked, one, source)
         by_list.append(sparse_why(asked.table, pieces, asked.blend.origins, text))
     if "lexical" in one.scores:
-        by_list.append(lexical_why(one.shares))
+        by_list.append(lexical_why(one.shares, asked.request.unit))
     rules = asked.curated
     if rules is not None:
         by_list = [rules.marked(why) + rules.boost_why(why, one.boosts) for why in by_list]

@@ -33,6 +33,11 @@ def by_best_part(query: Clause, part: Part, most: int, *, explained: bool = Fals
     return {"nested": {"path": _PATHS[part], "score_mode": "max", "query": query, "inner_hits": inner}}
 
 
+def best_part(query: Clause, part: Part, factor: float) -> Clause:
+    """So many times the score of a document's best part."""
+    return {"nested": {"path": _PATHS[part], "score_mode": "max", "query": query, "boost": factor}}
+
+
 def read_parts(hit: Mapping[str, Any], part: Part) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """The best parts of a document that was found: their numbers, counted from 0, and what is said of each."""
     found: Collection[Mapping[str, Any]] = hit["inner_hits"][_PATHS[part]]["hits"]["hits"]

@@ -296,3 +296,41 @@ def test_an_index_without_talk_has_passages_by_meaning_where_it_keeps_their_vect
     assert (ask("nested", unit="passage")["code"], ask("nested", unit="passage")["member"]) == ("not_by_unit", "mode")
     assert ask("nested", unit="chapter", mode="sparse")["member"] == "unit"
     assert ask("merged", unit="passage", mode="sparse")["member"] == "unit"
+
+
+def test_titles_and_the_best_parts_count_in_keyword_search_where_that_is_declared(
+    talks: httpx.Client, service: tuple[httpx.Client, Settings]
+) -> None:
+    api, settings = service
+    factors = {"titles_in_keywords": 0.75, "chapter_in_keywords": 0.5, "passage_in_keywords": 0.25}
+    assert api.put("/v1/indexes/weighed", json=SPEC | {"talk": factors}).status_code == 201
+    fill(settings, "weighed", EPISODES)
+
+    def lexical(index: str, **more: Any) -> dict[str, dict[str, Any]]:
+        body = {"query": QUERY, "mode": "lexical", "size": 50, "explain": True} | more
+        answer = api.post(f"/v1/indexes/{index}/search", json=body)
+        assert answer.status_code == 200, answer.text
+        return {hit["id"]: hit for hit in answer.json()["hits"]}
+
+    plain, weighed = lexical("talks"), lexical("weighed")
+    best = {
+        unit: {one: hit["score"] for one, hit in lexical("talks", unit=unit, per_document=1).items()}
+        for unit in ("chapter", "passage")
+    }
+    assert plain.keys() == weighed.keys()
+    for one, hit in weighed.items():
+        given = {"chapter_title": 0.0, "chapter": 0.0, "passage": 0.0}
+        for why in hit["why"]:
+            for origin, share in (why["origins"] or {} if "origins" in why else {}).items():
+                given[origin] += share
+        assert given["chapter"] == pytest.approx(0.5 * best["chapter"].get(one, 0), rel=1e-4)
+        assert given["passage"] == pytest.approx(0.25 * best["passage"][one], rel=1e-4)
+        assert hit["score"] == pytest.approx(plain[one]["score"] + sum(given.values()), rel=1e-4)
+        assert sum(why["contribution"] for why in hit["why"]) == pytest.approx(hit["score"], rel=1e-5)
+        titles = " ".join(chapter.title for chapter in EPISODES[one]["made"])
+        assert (given["chapter_title"] > 0) == bool({"captain", "whale", "storm"} & set(titles.split()))
+    # parts are scored as they are anywhere
+    for unit in ("chapter", "passage"):
+        for one, hit in lexical("weighed", unit=unit, per_document=1).items():
+            assert hit["score"] == pytest.approx(best[unit][one], rel=1e-6)
+    assert lexical("weighed", query="whale " * 201).keys() <= plain.keys()
