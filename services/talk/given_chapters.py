@@ -19,6 +19,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KEPT = frozenset({"title", "startTime", "endTime", "segment", "toc"})
 # A transcript without ends and a talk without a duration end somewhere after the last start.
 _TAIL = 600_000  # milliseconds
+# Producers round: a time and a segment that are no further apart say the same.
+_NEAR = 5000
 
 
 class _Times:
@@ -31,6 +33,7 @@ class _Times:
         last = talk.segments.starts[self._known[-1]] if self._known else UNKNOWN
         ends = not self._known or talk.segments.ends[-1] != UNKNOWN or talk.duration > last
         self._end = talk.duration + (0 if ends else _TAIL) if talk.duration != UNKNOWN else None
+        self._places = sorted(set(talk.places))
 
     def beyond(self, moment: int) -> bool:
         """Whether the talk is over by then, as far as anybody knows."""
@@ -42,6 +45,15 @@ class _Times:
         at = bisect_left(self._known, moment, key=starts.__getitem__)
         near = self._known[max(0, at - 1) : at + 1]
         return self._segments.offsets[min(near, key=lambda i: abs(starts[i] - moment))]
+
+    def within(self, place: int, moment: int) -> int | None:
+        """The character of a sent segment (which may have been cut) where `moment` is; None: it contradicts."""
+        offsets = self._segments.offsets
+        near, at = self.nearest(moment), bisect_right(self._places, place)
+        if near >= offsets[place] and (at == len(self._places) or near < offsets[self._places[at]]):
+            return near
+        begins = self.second_at(offsets[place])
+        return offsets[place] if begins is not None and abs(round(begins * 1000) - moment) <= _NEAR else None
 
     def second_at(self, offset: int) -> float | None:
         """As that of the segments."""
@@ -96,7 +108,15 @@ def _read(item: Any, i: int, talk: Joined, times: _Times, repairs: Repairs) -> _
             raise InvalidInput(
                 "bad_chapters", f"`{where}.segment` must be the number of a segment, from 0 to {len(talk.places) - 1}."
             )
-        offset = talk.segments.offsets[talk.places[segment]]
+        place = talk.places[segment]
+        offset = talk.segments.offsets[place]
+        if start != UNKNOWN and times.timed:
+            found = times.within(place, start)
+            if found is None:
+                start = end = UNKNOWN
+                repairs.count("chapter_times")
+            else:
+                offset = found
     elif times.beyond(start):
         repairs.count("chapters_beyond_end")
         return None
@@ -154,23 +174,23 @@ def _chapters(sent: Sequence[_Sent], talk: Joined, times: _Times, repairs: Repai
     offsets = [one.offset for one in sent[1:]] + [len(talk.text)]
     # the producer's own second need not be that of a segment
     starts = [times.second_at(one.offset) if one.start == UNKNOWN else one.start / 1000 for one in sent]
-    seconds = [*starts, _last(talk)]
-    return tuple(
-        Chapter(
-            one.title or f"Chapter {i + 1}",
-            one.offset,
-            offsets[i],
-            seconds[i],
-            _ends(_seconds(one.end), seconds[i], seconds[i + 1]),
-        )
-        for i, one in enumerate(sent)
-    )
+    ends = [*starts[1:], _last(talk)]
+    # A recording goes on after the last word: how long, the producer knows.
+    latest = [*starts[1:], ends[-1] if talk.duration_given else None]
+    made = []
+    for i, one in enumerate(sent):
+        end, start, given = ends[i], starts[i], _seconds(one.end)
+        if _fits(given, start, latest[i]):
+            end = given
+        else:
+            repairs.count("chapter_ends", given is not None)
+        made.append(Chapter(one.title or f"Chapter {i + 1}", one.offset, offsets[i], start, end))
+    return tuple(made)
 
 
-def _ends(given: float | None, start: float | None, following: float | None) -> float | None:
-    """The producer's end where it lies within the chapter, else the start of the next one."""
-    fits = given is not None and start is not None and start < given and (following is None or given <= following)
-    return given if fits else following
+def _fits(given: float | None, start: float | None, latest: float | None) -> bool:
+    """Whether the producer's end lies within the chapter."""
+    return given is not None and start is not None and start < given and (latest is None or given <= latest)
 
 
 def _last(talk: Joined) -> float | None:

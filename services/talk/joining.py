@@ -16,12 +16,16 @@ _PAUSE = 2000  # milliseconds of silence after which the text goes on in a new l
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """`places[i]` is the segment that what was sent as number i is part of, or the next one where it was left out."""
+    """`places[i]` is the segment that what was sent as number i begins with, or the next one where it was left out.
+
+    `duration_given`: whether the sender said it (it may have been replaced).
+    """
 
     text: str
     segments: Segments
     places: Sequence[int]
     duration: int  # milliseconds, UNKNOWN when neither said nor to be seen
+    duration_given: bool = False
 
 
 def joined(rows: Sequence[Row], duration: int, repairs: Repairs) -> Joined:
@@ -31,6 +35,7 @@ def joined(rows: Sequence[Row], duration: int, repairs: Repairs) -> Joined:
     if not said:
         raise InvalidInput("empty_transcript", "The transcript has no words.")
     said = _in_order(said, repairs)
+    given = duration != UNKNOWN
     duration = _agreeing(said, duration, repairs)
     parts = _cut(said, repairs)
     check_count(len(parts))
@@ -41,7 +46,7 @@ def joined(rows: Sequence[Row], duration: int, repairs: Repairs) -> Joined:
     speakers = array("h", (names.get(part.speaker, UNKNOWN) for part in parts))
     starts, ends = array("i", (part.start for part in parts)), array("i", (part.end for part in parts))
     segments = Segments(array("i", offsets), starts, ends, speakers, tuple(names))
-    return Joined(text, segments, _places(parts, len(rows)), duration)
+    return Joined(text, segments, _places(parts, len(rows)), duration, given)
 
 
 def _cut(rows: list[Row], repairs: Repairs) -> list[Row]:

@@ -23,6 +23,8 @@ def own_segments(value: Any) -> list[Row]:
 def podcasting_segments(content: Any) -> list[Row]:
     """A Podcasting 2.0 transcript, as a text or decoded. Other members than those of the format are passed over.
 
+    What recognisers write (Whisper and its like) has the same list with the members of our own: it is read as well.
+
     Raises InvalidInput (`bad_transcript`) for what is none, else as `own_segments`.
     """
     if isinstance(content, str):
@@ -32,7 +34,10 @@ def podcasting_segments(content: Any) -> list[Row]:
             raise InvalidInput("bad_transcript", f"The transcript is not JSON: {error}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("segments"), list):
         raise InvalidInput("bad_transcript", "A transcript of type application/json is an object with `segments`.")
-    return _rows(content["segments"], "transcript.segments", _PODCASTING, strict=False)
+    items = content["segments"]
+    first = items[0] if items and isinstance(items[0], dict) else {}
+    members = _OURS if "text" in first and "body" not in first else _PODCASTING
+    return _rows(items, "transcript.segments", members, strict=False)
 
 
 def _rows(items: Any, name: str, members: tuple[str, str, str], *, strict: bool) -> list[Row]:

@@ -37,7 +37,7 @@ def checked_template(template: str) -> str:
         raise ValueError("`link` must be an address, escaped as a URL is, with {url}, {id} and {start} in it")
     if not {"url", "id"} & set(places) or "start" not in places or places.count("url") > 1:
         raise ValueError("`link` must name the talk by {url}, once, or {id}, and its {start}")
-    if not template.startswith("{url}") and not _usable(template):
+    if not _usable(_PLACE.sub("x", template)):  # (what is put in may be a scheme, or what one executes)
         raise ValueError("`link` must be an address of http or https, or a relative one")
     return template
 

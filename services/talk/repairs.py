@@ -23,6 +23,8 @@ SENTENCES = {
     "long_titles": "Titles of chapters were cut to 1,000 characters.",
     "untitled_chapters": "Chapters without a title were given their number as one.",
     "unordered_chapters": "Chapters that begin before the one before them were sorted by their starts.",
+    "chapter_times": "Chapters that begin at another time than their segment were given that of the segment.",
+    "chapter_ends": "Ends of chapters before their starts, or after the next one's, were replaced by the next start.",
     "chapters_beyond_end": "Chapters that begin after the end of the talk were left out.",
     "chapters_without_text": "Chapters that begin at the same segment as another were left out.",
     "chapters_by_share": "The transcript has no times: chapters were placed by their share of the duration.",

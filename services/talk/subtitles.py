@@ -52,11 +52,20 @@ def subtitles(content: str, form: Literal["vtt", "srt"], repairs: Repairs) -> li
             until = end if end < start else start + length * at // whole
             repairs.count("long_names", len(speaker) > MAX_SPEAKER)
             rows.append(Row(words, start + length * begun // whole, until, speaker[:MAX_SPEAKER]))
-    if not any(row.speaker for row in rows):
+    if any(row.speaker for row in rows):
+        _go_on(rows)
+    else:
         rows = without_prefixes(rows)
     for i, row in enumerate(rows):
         row.sent = i
     return rows
+
+
+def _go_on(rows: list[Row]) -> None:
+    """Podcasts name a voice where it changes: what has none is said by the one before."""
+    speaker = ""
+    for row in rows:
+        row.speaker = speaker = row.speaker or speaker
 
 
 def _voices(raw: str) -> Iterator[tuple[str, str]]:

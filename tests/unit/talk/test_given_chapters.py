@@ -41,6 +41,34 @@ def test_chapters_keep_their_seconds_and_begin_with_the_nearest_segment(wrapped:
 def test_ends_are_kept_where_they_lie_within_the_chapter() -> None:
     one = talk([{"startTime": 0, "endTime": 25, "title": "A"}, {"startTime": 30, "endTime": 20, "title": "B"}])
     assert [chapter[4] for chapter in rows(one)] == [25.0, 99.0]
+    assert repairs(one) == {"chapter_ends": 1}
+
+
+def test_a_recording_may_go_on_after_the_last_word() -> None:
+    chapters = [{"startTime": 0, "endTime": 31, "title": "A"}, {"startTime": 30, "endTime": 120, "title": "B"}]
+    assert [chapter[4] for chapter in rows(talk(chapters))] == [30.0, 120.0]
+    assert repairs(talk(chapters)) == {"chapter_ends": 1}
+    assert [chapter[4] for chapter in rows(talk(chapters, duration=110))] == [30.0, 110.0]
+    assert repairs(talk(chapters, duration=110)) == {"chapter_ends": 2}
+
+
+def test_a_chapter_is_where_its_segment_is_when_its_time_is_another() -> None:
+    one = talk(
+        [{"segment": 1, "startTime": 80, "endTime": 85, "title": "A"}, {"segment": 5, "startTime": 46, "title": "B"}]
+    )
+    assert rows(one) == [("A", 3, 15, 10.0, 46.0), ("B", 15, 29, 46.0, 99.0)]  # (46 is rounded, or nearly)
+    assert repairs(one) == {"chapter_times": 1}
+
+
+def test_a_chapter_may_begin_within_a_long_segment() -> None:
+    long = {"start": 0, "end": 3600, "text": "word " * 3000}
+    one = talk(
+        [{"segment": 0, "startTime": 1800, "title": "A"}, {"segment": 1, "title": "B"}],
+        segments=[long, {"start": 3600, "text": "end"}],
+    )
+    assert rows(one)[0][1] == pytest.approx(7500, abs=600)
+    assert [row[3] for row in rows(one)] == [1800.0, 3600.0]
+    assert repairs(one).keys() == {"long_segments", "missing_ends"}
 
 
 def test_chapters_by_segment_count_what_was_sent() -> None:

@@ -30,7 +30,7 @@ def test_without_an_address_there_is_no_link() -> None:
     [
         "javascript:play('{id}',{start})", "data:,{id}{start}", "https:{id}{start}", "https://[x/{id}#{start}",
         "/p/{id}", "/p#{start}", "/p/{episode}#{start}", "/p/{id} #{start}", "/p/{id}#{start}}", "{url}{url}#{start}",
-        'https://a/"{id}#{start}',
+        'https://a/"{id}#{start}', "{id}:{url}#{start}", "{url}:{id}#{start}",
     ],
 )  # fmt: skip
 def test_a_bad_template_is_refused_when_the_index_is_made(template: str) -> None:

@@ -99,6 +99,42 @@ def test_several_voices_of_a_cue_share_its_time() -> None:
     ]
 
 
+def test_a_cue_without_a_voice_is_said_by_the_one_before() -> None:
+    cues = ["(music)", "<v A>one", "two", "<v B>three", "four"]
+    text = "WEBVTT\n\n" + "\n\n".join(f"00:0{i}.000 --> 00:0{i + 1}.000\n{cue}" for i, cue in enumerate(cues))
+    said = spoken(talk(transcript={"type": "text/vtt", "text": text}))
+    assert [speaker for *_, speaker in said] == [None, "A", "A", "B", "B"]
+
+
+def test_what_recognisers_write_is_read_as_json() -> None:
+    whisper = {"text": " Hi. So.", "language": "en", "segments": [
+        {"id": 0, "seek": 0, "start": 0.0, "end": 1.5, "text": " Hi.", "tokens": [1]},
+        {"id": 1, "seek": 0, "start": 1.5, "end": 3.0, "text": " So.", "tokens": [2]},
+    ]}  # fmt: skip
+    document = talk(transcript={"type": "application/json", "text": whisper})
+    assert spoken(document) == [("Hi. ", 0, 1500, None), ("So.", 1500, 3000, None)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + VTT, SRT, SRT.replace("\n", "\r\n"), SRT.removeprefix("1\n"),
+        orjson.dumps(PODCASTING).decode(), "\n<!DOCTYPE html><p>x", "<html><p>x</p>", '<?xml version="1.0"?><tt/>',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("member", ["text", "transcript"])
+def test_what_is_not_plain_text_is_not_indexed_as_such(member: str, text: str) -> None:
+    sent = {"text": text} if member == "text" else {"transcript": {"type": "text/plain", "text": text}}
+    with pytest.raises(InvalidInput, match="not plain text") as caught:
+        talk(**sent)
+    assert caught.value.code == "bad_transcript"
+
+
+@pytest.mark.parametrize("text", ["[Music] Hi.", "WEBVTT is a format.", "1\n2\n3", "<b>Hi</b>", "{x} --> y", "12:30"])
+def test_what_only_looks_like_it_is_plain_text(text: str) -> None:
+    assert talk(text=text).text.split() == text.split()
+
+
 def test_names_before_the_words_are_speakers_where_they_come_again() -> None:
     cues = ["Anna: Hi.", "And more.", "Bob: Yes: no.", "Anna: So.", "Bob: Bye."]
     text = "WEBVTT\n\n" + "\n\n".join(f"00:0{i}.000 --> 00:0{i + 1}.000\n{cue}" for i, cue in enumerate(cues))
@@ -230,7 +266,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("bad_transcript", {"transcript": {"type": "application/json", "text": "{"}}),
     ("bad_transcript", {"transcript": {"type": "application/json", "text": "[]"}}),
     ("bad_transcript", {"transcript": {"type": "application/json", "text": {"segments": 5}}}),
-    ("bad_segments", {"transcript": {"type": "application/json", "text": {"segments": [{"text": "x"}]}}}),
+    ("bad_segments", {"transcript": {"type": "application/json", "text": {"segments": [{"words": "x"}]}}}),
     ("bad_segments", {"segments": {}}),
     ("bad_segments", {"segments": ["x"]}),
     ("bad_segments", {"segments": [{"text": "x", "speakr": "A"}]}),
