@@ -10,7 +10,7 @@ const NAMED = 5;
 let hits = 0;
 
 /**
- * An article for `hit`. `context` is {mode, rank, relation, linkTo, like}: `mode` as the API names it, `relation` an
+ * An article for `hit`. `context` is {mode, unit, rank, relation, linkTo, like}: `mode` and `unit` as the API names them, `relation` an
  * element that tells where the other list has the document, or null; `linkTo` gives the address of its document view,
  * and `like` says whether documents may be named as examples.
  */
@@ -23,7 +23,7 @@ export function renderHit(hit, context) {
   const whyFold = h("div", { class: "fold", hidden: true });
   return h(
     "article",
-    { class: "hit", tabindex: "-1", "aria-labelledby": `${name}-title`, data: { id: hit.id, rank } },
+    { class: "hit", tabindex: "-1", "aria-labelledby": `${name}-title`, data: { id: hit.id, key: keyOf(hit, context.unit), rank } },
     h("p", { class: "rank", "aria-label": `Rank ${rank}` }, String(rank)),
     h(
       "div",
@@ -31,7 +31,7 @@ export function renderHit(hit, context) {
       h("h3", { id: `${name}-title` }, h("a", { class: "open", href: context.linkTo(hit), data: { act: "document" } }, marked(runsOf(title, 0, spans, most)))),
       hit.score !== null && h("p", { class: "score", title: scoreTitle(context.mode) }, scoreText(hit, context.mode)),
     ),
-    whereSaid(hit),
+    whereSaid(hit, context.unit),
     passage(hit, most),
     lineOf(hit, context.linkTo),
     beside(hit.highlight, most),
@@ -48,6 +48,9 @@ export function renderHit(hit, context) {
     whyFold,
   );
 }
+
+/** What a result is, the same in every list: a document, or a chapter or passage of one. */
+export const keyOf = ({ id, chapter, passage }, unit) => JSON.stringify([id, unit === "chapter" ? chapter?.number : unit === "passage" ? passage?.start : null]);
 
 /** Runs of a text as elements; a marked word tells what it added. */
 export const marked = (runs) =>

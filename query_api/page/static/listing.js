@@ -9,7 +9,7 @@ import { renderHit } from "./hit.js";
  * show, and what is told the next size.
  */
 export function renderList(answer, context, { size, most, onMore }) {
-  const items = (hits, from) => hits.map((hit, at) => h("li", {}, renderHit(hit, { ...context, rank: from + at + 1, relation: null })));
+  const items = (hits, from) => hits.map((hit, at) => h("li", {}, renderHit(hit, { ...context, unit: answer.unit, rank: from + at + 1, relation: null })));
   const list = h("ol", { class: "hits" }, items(answer.hits, 0));
   const foot = h("div", { class: "further" });
   const end = (latest, shown) => foot.replaceChildren(...[further(latest, shown, onMore, most)].filter(Boolean));

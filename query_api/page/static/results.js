@@ -24,7 +24,7 @@ function sideBySide(view, answers, { linkTo, like, onMore }) {
   const [left, right] = alignment.only;
   const longer = answers[answers[0].hits.length >= answers[1].hits.length ? 0 : 1];
   return {
-    said: `${both || "No"} document${both === 1 ? "" : "s"} in both lists, ${left} only by keyword, ${right} only by sparse`,
+    said: `${both || "No"} ${answers[0].unit ?? "document"}${both === 1 ? "" : "s"} in both lists, ${left} only by keyword, ${right} only by sparse`,
     body: [element, h("div", { class: "further" }, further(longer, view.size, onMore, mostOf(view)))],
     append: null,
   };

@@ -18,19 +18,23 @@ export function when(seconds, link) {
   return link ? h("a", { class: "listen", href: link, rel: "noreferrer" }, `▶ ${shown}`) : h("span", { class: "listen" }, shown);
 }
 
+const CROWDED = 40; // chapters whose titles a line has no room for
+
 /**
  * A line of chapters, each as long as it is; `linkTo(chapter)` is where a chapter leads, `current` the number of the
- * one that stands out. Talk without times is as long as its text. `markPassages` puts on it what was found.
+ * one that stands out. Talk without times is as long as its text. `markPassages` puts on it what was found. It is one
+ * stop of the Tab key; arrows go along it.
  */
 export function timeline(chapters, { current = null, linkTo }) {
   if (chapters.length === 0) return null;
   const timed = chapters.every(({ start_time, end_time }) => Number.isFinite(start_time) && Number.isFinite(end_time));
   const [from, to] = timed ? ["start_time", "end_time"] : ["start", "end"];
   const length = Math.max(...chapters.map((chapter) => chapter[to])) || 1;
+  const stop = (chapters.find(({ number }) => number === current) ?? chapters[0]).number;
   const link = (chapter) =>
     h(
       "a",
-      { href: linkTo(chapter), title: named(chapter), data: { act: "document", chapter: chapter.number } },
+      { href: linkTo(chapter), title: named(chapter), tabindex: chapter.number === stop ? "0" : "-1", data: { act: "document", chapter: chapter.number } },
       h("span", { class: "timeline-title" }, chapter.title),
     );
   const ends = [0, ...chapters.map((chapter) => chapter[to])]; // (an opening is in no chapter of a producer's)
@@ -40,10 +44,24 @@ export function timeline(chapters, { current = null, linkTo }) {
   ]);
   return h(
     "div",
-    { class: "timeline", data: { from, length } },
-    h("ol", { class: "timeline-chapters", "aria-label": "Chapters" }, items),
+    { class: chapters.length > CROWDED ? "timeline crowded" : "timeline", data: { from, length } },
+    h("ol", { class: "timeline-chapters", "aria-label": "Chapters", on: { keydown: along } }, items),
     h("div", { class: "timeline-marks", "aria-hidden": "true" }),
   );
+}
+
+const TO = { ArrowLeft: (at) => at - 1, ArrowRight: (at) => at + 1, Home: () => 0, End: (at, last) => last };
+
+/** Arrows, Home and End move among the chapters of a line. */
+function along(event) {
+  if (!(event.key in TO) || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+  const links = [...event.currentTarget.querySelectorAll("a")];
+  const next = links[TO[event.key](links.indexOf(event.target), links.length - 1)];
+  event.preventDefault(); // (at an end it stays: the page's own arrows lead elsewhere)
+  if (!next) return;
+  event.target.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
 }
 
 /** The line of a hit, with the chapter and the passage that were found on it. Null for what has no chapters. */
@@ -63,14 +81,17 @@ export function markPassages(line, passages) {
 
 const named = ({ title, start_time: start }) => (clock(start) ? `${clock(start)} ${title}` : title);
 
-/** Where a hit on talk is: the chapter with its time, who speaks, and where to listen. Null for other documents. */
-export function whereSaid({ chapter, passage, link }) {
+/**
+ * Where a hit on talk is: the chapter with its time, who speaks, and where to listen. Null for other documents. The time
+ * is that to which the link leads: of a chapter where chapters are found (`unit`), else of the passage.
+ */
+export function whereSaid({ chapter, passage, link }, unit) {
   const speaker = passage?.speaker;
   if (!chapter && !speaker && passage?.start_time === undefined) return null;
   return h(
     "p",
     { class: "said-where" },
-    when(passage?.start_time ?? chapter?.start_time, link),
+    when((unit === "chapter" ? null : passage?.start_time) ?? chapter?.start_time, link),
     chapter && h("span", { class: "chapter-title" }, chapter.title),
     speaker && h("span", { class: "speaker" }, speaker),
   );

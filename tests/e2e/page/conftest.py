@@ -86,6 +86,13 @@ TALKS = [
         "metadata": {"show": "Trades"},
     },
     {"id": "plain", "kind": "talk", "text": f"{TOPICS[1][1]}\n\n<b onclick=window.hacked=1>Bold</b> words on rope."},
+    {
+        "id": "loom",
+        "kind": "talk",
+        "segments": [{"start": 6 * n, "end": 6 * n + 6, "text": f"The weaver threads loom {n}."} for n in range(300)],
+        "chapters": [{"startTime": 6 * n, "title": f"Loom {n}"} for n in range(300)],
+    },
+    {"id": "hebrew", "kind": "talk", "title": "שלום", "text": "היום נדבר על מגדלור."},
     {"id": "note", "title": "A note", "text": "A rope lies on the quay, and nobody talks."},
 ]
 INDEXES = {

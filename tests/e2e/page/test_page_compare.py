@@ -47,7 +47,7 @@ def test_ties_join_the_titles_and_follow_when_a_panel_opens(visit) -> None:
     measure = """() => [...document.querySelectorAll(".tie")].map((tie) => {
         const box = tie.getBoundingClientRect();
         const title = (side) => [...document.querySelectorAll(`.column[data-side="${side}"] .hit`)]
-            .find((hit) => hit.dataset.id === tie.dataset.id).querySelector("h3").getBoundingClientRect();
+            .find((hit) => hit.dataset.key === tie.dataset.key).querySelector("h3").getBoundingClientRect();
         const middle = (rect) => rect.top + 13;
         const wanted = [middle(title(0)), middle(title(1))].sort((a, b) => a - b);
         return Math.max(Math.abs(box.top - wanted[0]), Math.abs(box.bottom - wanted[1]));

@@ -56,6 +56,60 @@ def test_chapters_are_results_of_their_own_where_they_are_asked_for(visit) -> No
     expect(page).not_to_have_url(re.compile("unit="))
 
 
+def test_the_time_of_a_chapter_is_where_its_link_leads(visit) -> None:
+    page = visit.go(f"{ROPE}&unit=chapter")
+    listen = trades(page).locator(".said-where").get_by_role("link")
+    expect(listen).to_have_text("▶ 1:00")
+    assert listen.get_attribute("href") == "https://example.org/trades.mp3#t=60"
+
+
+def test_side_by_side_a_chapter_is_tied_to_itself(visit) -> None:
+    page = visit.go("?index=talks&q=the+sailor+mends+a+rope+and+the+baker&mode=compare&unit=chapter")
+    expect(page.get_by_text(re.compile(r"^\d chapters in both lists"))).to_be_visible()
+    for side in (0, 1):
+        hits = page.locator(f'.column[data-side="{side}"] .hit')
+        keys = hits.evaluate_all("(hits) => hits.map((hit) => hit.dataset.key)")
+        assert len(set(keys)) == len(keys) > 1
+
+
+def test_a_line_is_one_stop_of_the_tab_key_and_arrows_go_along_it(visit) -> None:
+    page = visit.go(ROPE)
+    links = trades(page).locator(".timeline").get_by_role("link")
+    expect(links).to_have_count(3)
+    assert [links.nth(i).get_attribute("tabindex") for i in range(3)] == ["-1", "0", "-1"]
+    links.nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    expect(links.nth(2)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(links.nth(2)).to_be_focused()
+    page.keyboard.press("Home")
+    expect(links.nth(0)).to_be_focused()
+    assert [links.nth(i).get_attribute("tabindex") for i in range(3)] == ["0", "-1", "-1"]
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").locator(".best").first).to_contain_text("oven")
+
+
+def test_hundreds_of_chapters_fit_a_narrow_screen(visit) -> None:
+    visit.page.set_viewport_size({"width": 360, "height": 700})
+    page = visit.go("?index=talks&q=weaver+loom")
+    line = page.locator("[data-id='loom'] .timeline")
+    expect(line.get_by_role("link")).to_have_count(300)
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    shown = line.locator("li.current").evaluate("(item) => item.getBoundingClientRect().width")
+    assert shown >= 4
+
+
+def test_each_text_has_its_own_direction(visit) -> None:
+    page = visit.go("?index=talks&q=מגדלור&mode=keyword")
+    passage = page.locator("[data-id='hebrew'] .passage")
+    text = page.evaluate_handle("() => document.createRange()")
+    box = passage.evaluate("(one) => one.getBoundingClientRect().toJSON()")
+    passage.evaluate("(one, range) => range.selectNodeContents(one)", text)
+    words = text.evaluate("(range) => range.getBoundingClientRect().toJSON()")
+    assert box["right"] - words["right"] < 2
+    assert words["left"] - box["left"] > 20
+
+
 def test_a_chapter_opens_the_transcript_at_its_place(visit) -> None:
     page = visit.go(ROPE)
     trades(page).locator(".timeline").get_by_role("link", name="Bees").click()
