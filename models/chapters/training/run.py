@@ -105,12 +105,18 @@ def train_chapters(
         "examples": len(data),
         "seen": recipe.steps * recipe.batch,
         "recipe": recipe.model_dump(),
-        "last_loss": losses[-1] if losses else None,
+        "last_loss": _last_loss(work / LOG),
     }
     whole = merge or not recipe.rank
     told = {"base": base, "licence": licence, "boundaries": boundaries, "training": record}
     manifest = _write(checkpoint, model, out, recipe, whole, told)
     return Made(out, manifest, losses, time.monotonic() - began)
+
+
+def _last_loss(log: Path) -> float:
+    """Of this call or one before it: the command may be given again after its last step."""
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return float(json.loads(lines[-1])["loss"])
 
 
 def _learned(files: Sequence[Path], show: Show) -> list[Chaptered]:

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 from cli.main import app
 from models.chapters.engine import Episode
 from models.chapters.episodes import Chaptered, read_episodes
+from models.chapters.opening import ChapterMaker, open_engine
 from models.chapters.podtile.checkpoint import load_checkpoint
 from models.chapters.podtile.directory import ADAPTER, read_chapter_manifest
 from models.chapters.podtile.opening import open_podtile
 from models.chapters.training.recipe import ChapterRecipe
 from models.chapters.training.run import LOG, Made, train_chapters
+from models.registry import load_encoder
 from models.training.show import Silent
 from models.training.trainer import last_checkpoint
 from services.errors import ConfigurationError, InvalidInput
@@ -98,6 +100,18 @@ def test_adapters_and_merged_weights_write_the_same(
     assert given[0].start == 0
 
 
+def test_workers_check_what_it_writes(made: Made, episodes: Path, bases: Path) -> None:
+    encoder = load_encoder("standin")
+    for model in (made.directory, bases / "llama"):  # trained and not
+        maker = ChapterMaker(open_engine("podtile", encoder, str(model), threads=1))
+        for one in held_out(episodes)[:2]:
+            chapters, _ = maker.chapters(one.episode, 60)
+            assert [c.start for c in chapters] == [0, *(c.end for c in chapters[:-1])]
+            assert chapters[-1].end == len(one.episode.text)
+            assert len({c.title for c in chapters}) == len(chapters)
+            assert all(c.title for c in chapters)
+
+
 class Stops(Silent):
     """Stops the run like somebody who presses a key."""
 
@@ -122,6 +136,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(bases: Path, episodes: Path, tmp_
     assert steps[-1] == 4
     once_more = trained(bases, episodes, tmp_path / "stopped", stops, boundaries="tiling")
     assert once_more.losses == []
+    assert once_more.manifest.model_extra == again.manifest.model_extra
     assert once_more.manifest.files == again.manifest.files
     assert once_more.manifest.fingerprint != again.manifest.fingerprint
     with pytest.raises(ConfigurationError) as refused:
