@@ -42,7 +42,10 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     format: Annotated[Format | None, typer.Option(help="of files whose names do not say it")] = None,  # noqa: A002
     kind: Annotated[
         Kind | None,
-        typer.Option(help="talk: a directory of transcripts (vtt, json, srt, txt) with .chapters.json and .meta.json"),
+        typer.Option(
+            help="talk: a directory of transcripts (vtt, json, srt, txt) with .chapters.json and .meta.json, or rows "
+            "of which some say that they are talk; --create makes an index that takes it"
+        ),
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="between the fields of a CSV file, one character")] = None,
     map: Annotated[  # noqa: A002

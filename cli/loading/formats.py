@@ -26,6 +26,7 @@ class Kind(StrEnum):
 
 
 TEXTS = (Format.markdown, Format.html, Format.text)  # a file is a document
+ROWS = (Format.jsonl, Format.csv, Format.tsv, Format.parquet)
 
 
 BY_SUFFIX = {

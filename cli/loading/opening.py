@@ -6,12 +6,13 @@ from pathlib import Path
 
 from cli.loading.delimited import Delimited
 from cli.loading.field_map import FieldMap
-from cli.loading.formats import TEXTS, Format, Kind, format_of
+from cli.loading.formats import BY_SUFFIX, ROWS, TEXTS, Format, Kind, format_of
 from cli.loading.jsonl import JsonLines
 from cli.loading.parquet import Parquet
 from cli.loading.source import Source
-from cli.loading.talk_files import TalkFiles
+from cli.loading.talk_files import TYPES, TalkFiles
 from cli.loading.text_files import TextFiles
+from services.content import suffixes
 from services.errors import ConfigurationError, InvalidInput
 
 
@@ -29,7 +30,7 @@ def open_sources(
     """
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
         raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
-    if kind is Kind.talk:
+    if kind is Kind.talk and not all(_rows(path, given) for path in paths):
         if given or delimiter or field_map.given:
             raise ConfigurationError("bad_map", "--kind talk reads transcripts, which have no columns to map.")
         return _talks(paths)
@@ -44,6 +45,14 @@ def open_sources(
     _require_one_directory(paths)
     _check_columns(found, field_map)
     return found
+
+
+def _rows(path: Path, given: Format | None) -> bool:
+    """Whether a file has a document in each row, which says itself what is talk."""
+    if path.is_dir():
+        return False
+    suffix = suffixes(path)[0]
+    return (given or (None if suffix in TYPES else BY_SUFFIX.get(suffix))) in ROWS
 
 
 def _talks(paths: Sequence[Path]) -> list[Source]:

@@ -34,7 +34,7 @@ class TalkFiles:
             if _name(path) is None:
                 raise ConfigurationError(
                     "unknown_format",
-                    f"{path} is no transcript: those end in {', '.join(TYPES)}; JSONL says `kind` itself.",
+                    f"{path} is no transcript: those end in {', '.join(TYPES)}.",
                 )
         self._root = root
         self._files = files

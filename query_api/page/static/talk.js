@@ -114,7 +114,7 @@ export async function markElsewhere(results, index, { query, mode, unit }, { hit
   if (found === null) return;
   for (const article of articles) {
     const line = article.querySelector(".timeline");
-    const passages = found.hits.filter(({ id }) => id === article.dataset.id).map(({ passage }) => passage);
-    if (line && passages.length > 0) markPassages(line, passages);
+    const of = (list) => list.filter(({ id, passage }) => id === article.dataset.id && passage).map(({ passage }) => passage);
+    if (line) markPassages(line, [...of(hits), ...of(found.hits)]); // (its own may be none of the best: they may be alike)
   }
 }

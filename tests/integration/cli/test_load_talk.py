@@ -62,8 +62,7 @@ def test_a_folder_is_loaded_exported_and_loaded_again(
     assert shown(api, "talks", "one")["title"] == "One"
     file = tmp_path / f"talks.{form}"
     assert sparsewell("export", "talks", "-o", file).exit_code == 0
-    assert api.put("/v1/indexes/copy", json={"talk": {}}).status_code == 201
-    again = sparsewell("load", file, "--index", "copy", "--no-wait")
+    again = sparsewell("load", file, "--kind", "talk", "--index", "copy", "--create", "--no-wait")
     assert again.exit_code == 0, again.output
     for name in ("one", "two"):
         assert shown(api, "copy", name) == shown(api, "talks", name)

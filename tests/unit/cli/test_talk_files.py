@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from cli.loading.field_map import FieldMap, Mapper
-from cli.loading.formats import Kind
+from cli.loading.formats import Format, Kind
+from cli.loading.jsonl import JsonLines
 from cli.loading.opening import open_sources
 from cli.loading.source import Place, Row
 from cli.loading.talk_files import TalkFiles
@@ -103,6 +104,21 @@ def test_named_files_and_what_is_no_transcript(folder: Path) -> None:
         assert refused.value.code == code
     with pytest.raises(ConfigurationError, match="no columns to map"):
         open_sources([folder], None, ";", FieldMap(), Kind.talk)
+
+
+def test_rows_are_rows_where_talk_is_loaded(tmp_path: Path) -> None:
+    rows = tmp_path / "talks.jsonl"
+    rows.write_text('{"id": "a", "kind": "talk", "text": "Hello."}\n')
+    (source,) = open_sources([rows], None, None, FieldMap(), Kind.talk)
+    assert isinstance(source, JsonLines)
+    other = tmp_path / "talks.json"
+    other.write_text(rows.read_text())
+    (source,) = open_sources([other], Format.jsonl, None, FieldMap(), Kind.talk)
+    assert isinstance(source, JsonLines)
+    (source,) = open_sources([other], None, None, FieldMap(), Kind.talk)
+    assert isinstance(source, TalkFiles)
+    with pytest.raises(ConfigurationError, match="is no transcript"):
+        open_sources([rows, other], None, None, FieldMap(), Kind.talk)
 
 
 def test_a_row_that_says_it_is_talk_brings_the_columns_of_one() -> None:
