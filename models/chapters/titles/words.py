@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 _WORD = re.compile(r"[^\W_]+(?:['.+#&/-][^\W_]+|[+#]+)*")
 _BREAK = re.compile(r"[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
 _STRETCH = 100  # words
+_FEW = 5  # stretches: fewer tell nothing
 # In more of the stretches than this a word is as common as "and", whatever the language.
 _EVERYWHERE = 0.6
 _STEM = 5  # letters
@@ -39,20 +40,14 @@ def words(text: str) -> list[Word]:
     return found
 
 
-def stretches_with(said: Iterable[Word]) -> tuple[Counter[str], int]:
-    """In how many stretches of a hundred words each word is, and how many stretches there are."""
-    plain = [word.plain for word in said]
-    counts: Counter[str] = Counter()
-    firsts = range(0, len(plain), _STRETCH)
-    for first in firsts:
-        counts.update(set(plain[first : first + _STRETCH]))
-    return counts, len(firsts)
-
-
-def empty_words(stretches: Counter[str], count: int) -> frozenset[str]:
+def empty_words(said: Sequence[Word]) -> frozenset[str]:
     """Words that say nothing of a chapter: common English ones, and those that are everywhere in this talk."""
-    everywhere = {word for word, held in stretches.items() if count > 4 and held > _EVERYWHERE * count}
-    return common_words() | everywhere
+    stretches: Counter[str] = Counter()
+    firsts = range(0, len(said), _STRETCH)
+    for first in firsts:
+        stretches.update({word.plain for word in said[first : first + _STRETCH]})
+    everywhere = {word for word, held in stretches.items() if held > _EVERYWHERE * len(firsts)}
+    return common_words() | everywhere if len(firsts) >= _FEW else common_words()
 
 
 def same_stem(one: str, other: str) -> bool:
