@@ -4,6 +4,7 @@ A list is a search for documents by their best part, with the best parts of each
 are; then the documents of the parts that are shown are read, and their keyword scores explained if somebody asks why.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ async def _ranked(asked: Asked, unit: Part) -> list[Found]:
     asked.unmatched = hits.get("lexical") == []
     lists = {mode: _scores(asked, unit, of_mode, depth) for mode, of_mode in hits.items()}
     if len(modes) > 1:
-        ranking = fuse(lists, request.weights.model_dump(), request.chosen_fusion())
+        ranking = _at_most(request.per_document, fuse(lists, request.weights.model_dump(), request.chosen_fusion()))
     else:
         ranking = list(lists[modes[0]].items())
     if part is not None:
@@ -89,6 +90,19 @@ def _scores(asked: Asked, unit: Part, hits: Sequence[Mapping[str, Any]], depth: 
         for number, one in read_parts(hit, unit):
             scores[hit["_id"], number] = float(one["_score"]) * factor
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
+
+
+def _at_most(number: int | None, ranking: Sequence[tuple[Key, float]]) -> list[tuple[Key, float]]:
+    """So many parts of each document: two lists may have different ones of the same."""
+    if number is None:
+        return list(ranking)
+    shown: Counter[str] = Counter()
+    kept = []
+    for key, score in ranking:
+        shown[key[0]] += 1
+        if shown[key[0]] <= number:
+            kept.append((key, score))
+    return kept
 
 
 async def _explain(asked: Asked, unit: Part, found: Sequence[Found]) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from typing import Any
@@ -173,6 +174,15 @@ def test_the_best_parts_of_all_are_found_in_order(talks: httpx.Client, unit: str
         assert (len(last["hits"]), last["end"]) == (3, "matches")
         few = ranking(talks, unit, mode=mode, size=100, per_document=1)
         assert [document for (document, _), _ in few] == list(dict.fromkeys(document for (document, _), _ in whole))
+
+
+@pytest.mark.parametrize("unit", ["chapter", "passage"])
+def test_two_lists_together_give_no_more_of_a_document(talks: httpx.Client, unit: str) -> None:
+    whole = ranking(talks, unit, size=100)
+    for most in (1, 2):
+        counts = Counter(document for (document, _), _ in ranking(talks, unit, size=100, per_document=most))
+        assert set(counts) == {document for (document, _), _ in whole}
+        assert max(counts.values()) == most
 
 
 @pytest.mark.parametrize("unit", ["chapter", "passage"])
