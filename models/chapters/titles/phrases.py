@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from models.chapters.engine import Episode
-from models.chapters.titles.words import Word, empty_words, same_stem, words
+from models.chapters.titles.words import Word, empty_words, same_stem, stretches, words
 
 # Chosen on the tuning half of both sets (docs/decisions/0196-titles-of-chapters.md).
 _OPENING = 20  # words of a chapter in which its speaker names what follows,
@@ -26,20 +26,25 @@ def phrase_titles(episode: Episode, bounds: Sequence[tuple[int, int]]) -> list[l
 
     Takes time linear in the text.
     """
-    chapters = [words(episode.text[start:end]) for start, end in bounds]
-    talk = _Talk(chapters)
+    # The words of one chapter at a time: those of a long talk, as objects, take a hundred times its text.
+    talk = _Talk(words(episode.text[start:end]) for start, end in bounds)
     return [
-        [*talk.titles(said), _beginning(episode.text[start:end])]
-        for said, (start, end) in zip(chapters, bounds, strict=True)
+        [*talk.titles(words(episode.text[start:end])), _beginning(episode.text[start:end])] for start, end in bounds
     ]
 
 
 class _Talk:
-    def __init__(self, chapters: Sequence[Sequence[Word]]) -> None:
-        everything = [word for said in chapters for word in said]
-        self._counts = Counter(word.plain for word in everything)
-        self._total = len(everything)
-        self._empty = empty_words(everything)
+    def __init__(self, chapters: Iterable[Sequence[Word]]) -> None:
+        self._counts: Counter[str] = Counter()
+        held: Counter[str] = Counter()
+        count = 0
+        for said in chapters:
+            self._counts.update(word.plain for word in said)
+            for stretch in stretches(said):
+                held.update(stretch)
+                count += 1
+        self._total = self._counts.total()
+        self._empty = empty_words(held, count)
 
     def titles(self, said: Sequence[Word]) -> list[str]:
         ranked = self._ranked(said)

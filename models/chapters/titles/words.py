@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-# C++, node.js, TCP/IP, O'Brien and front-end are one word each.
-_WORD = re.compile(r"[^\W_]+(?:['.+#&/-][^\W_]+|[+#]+)*")
-_BREAK = re.compile(r"[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
+# A word or what ends a phrase. C++, node.js, TCP/IP, O'Brien and front-end are one word each.
+_TOKEN = re.compile(r"([^\W_]+(?:['.+#&/-][^\W_]+|[+#]+)*)|[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
 _STRETCH = 100  # words
 _FEW = 5  # stretches: fewer tell nothing
 # In more of the stretches than this a word is as common as "and", whatever the language.
@@ -19,8 +18,7 @@ _EVERYWHERE = 0.6
 _STEM = 5  # letters
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """As it is written and in lower case; `breaks`: something that ends a phrase stands before it."""
 
     shown: str
@@ -31,23 +29,28 @@ class Word:
 def words(text: str) -> list[Word]:
     """The words of a text, in order."""
     found: list[Word] = []
-    last = 0
-    straight = text.replace("’", "'")
-    for match in _WORD.finditer(straight):
-        shown = match.group()
-        found.append(Word(shown, shown.lower(), _BREAK.search(straight, last, match.start()) is not None))
-        last = match.end()
+    breaks = False
+    for shown in _TOKEN.findall(text.replace("’", "'")):
+        if shown:
+            found.append(Word(shown, shown.lower(), breaks))
+        breaks = not shown
     return found
 
 
-def empty_words(said: Sequence[Word]) -> frozenset[str]:
-    """Words that say nothing of a chapter: common English ones, and those that are everywhere in this talk."""
-    stretches: Counter[str] = Counter()
-    firsts = range(0, len(said), _STRETCH)
-    for first in firsts:
-        stretches.update({word.plain for word in said[first : first + _STRETCH]})
-    everywhere = {word for word, held in stretches.items() if held > _EVERYWHERE * len(firsts)}
-    return common_words() | everywhere if len(firsts) >= _FEW else common_words()
+def stretches(said: Sequence[Word]) -> Iterator[set[str]]:
+    """The words of each hundred in a row."""
+    for first in range(0, len(said), _STRETCH):
+        yield {word.plain for word in said[first : first + _STRETCH]}
+
+
+def empty_words(held: Counter[str], count: int) -> frozenset[str]:
+    """Words that say nothing of a chapter: common English ones, and those that are everywhere in this talk.
+
+    Of `count` stretches of the talk a word is in `held`.
+    """
+    if count < _FEW:
+        return common_words()
+    return common_words() | {word for word, number in held.items() if number > _EVERYWHERE * count}
 
 
 def same_stem(one: str, other: str) -> bool:
