@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from services.talk.row import Row
 
-# One to four words of at most 40 characters, the first of them with a capital or a digit-free label such as `Q`.
-_PREFIX = re.compile(r"([^\W\d_][\w.'’-]*(?: [\w.'’()-]+){0,3}) ?: ?(?=\S)")
+# One to four words of at most 40 characters, the first of them with a capital where its script has such.
+_PREFIX = re.compile(r"([^\W\d_][\w.'’-]*(?: [\w.'’()-]+){0,3}) ?[:：] ?(?=\S)")
 _LONGEST = 40
 # A transcript with names has one before nearly every paragraph, or (subtitles) wherever another begins to speak.
 _NEARLY_ALL = 0.8
@@ -42,6 +42,6 @@ def without_prefixes(rows: Sequence[Row]) -> list[Row]:
 def _prefix(text: str) -> tuple[str, int]:
     """A name and how many characters it takes with its colon; empty where there is none."""
     match = _PREFIX.match(text[: _LONGEST + 3])
-    if match is None or len(match[1]) > _LONGEST or not match[1][0].isupper():
+    if match is None or len(match[1]) > _LONGEST or match[1][0].islower():
         return "", 0
     return match[1], match.end()

@@ -13,7 +13,7 @@ from services.talk.speakers import without_prefixes
 
 # No tag holds a `<`: with `[^>]` a line of many of them would be searched to its end from each.
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t\n]+([^<>]*)>")
-_TAG = re.compile(r"</?[A-Za-z0-9:.][^<>]*>|</>|\{\\[^{}]*\}")  # (the last is of SubRip: {\\an8})
+_TAG = re.compile(r"</?[A-Za-z:.][^<>]*>|<\d[\d:.]*>|</>|\{\\[^{}]*\}")  # (the last is of SubRip: {\\an8})
 # What captions that roll do: a cue begins with the line that the cue before it ended with. Below this share of the
 # cues it is somebody who says the same again.
 _ROLLING = 0.25

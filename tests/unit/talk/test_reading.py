@@ -144,6 +144,19 @@ def test_names_before_the_words_are_speakers_where_they_come_again() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("one", "two"), [("דוד: ", "רנה: "), ("田中：", "山田："), ("رنا: ", "علي: ")])
+def test_names_of_every_script_are_names(one: str, two: str) -> None:
+    cues = [f"{one}Aa.", f"{two}Bb.", f"{one}Cc.", f"{two}Dd."]
+    text = "WEBVTT\n\n" + "\n\n".join(f"00:0{i}.000 --> 00:0{i + 1}.000\n{cue}" for i, cue in enumerate(cues))
+    said = spoken(talk(transcript={"type": "text/vtt", "text": text}))
+    assert [speaker for *_, speaker in said] == [one[:-1].rstrip(":"), two[:-1].rstrip(":")] * 2
+
+
+def test_what_is_said_of_numbers_is_no_tag() -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\n1 <2 & 3> 2 <00:01.500><c>then</c>\n"
+    assert talk(transcript={"type": "text/vtt", "text": text}).text == "1 <2 & 3> 2 then"
+
+
 def test_words_before_a_colon_are_no_speakers_where_they_do_not() -> None:
     document = talk(text="Note: this is it.\nRemember: that.\nWe go on.\nAnd on.\nAnd on again.")
     assert document.text.startswith("Note: this is it.\nRemember: that.")
