@@ -5,7 +5,7 @@
 Held-out episodes of two sets, title and transcript; the queries are titles that people gave to chapters in notes,
 which are not indexed, without those that name no subject. And judged meetings, for whole documents. The same texts
 are indexed without chapters (`plain`), with those of an engine (`chapters`), with the titles of chapters, the best
-chapter or the best passage counted in keyword search (`titles 0.5 in keywords`), and with titles read by the encoder
+chapter or the best passage counted in keyword search (`titles in keywords`), and with titles read by the encoder
 before each window (`titles in vectors`).
 
 NDCG@10 and MRR@10 are of documents: of chapters and passages the first of each document counts. `first` is the share of
@@ -37,7 +37,7 @@ from services.settings import Settings
 from services.talk.chaptering import Chaptering
 
 MODES = ("sparse", "lexical", "hybrid")
-FACTORS = (0.5, 1.0)  # of titles, of the best chapter, of the best passage in keyword search
+FACTOR = 0.5  # of titles, of the best chapter, of the best passage in keyword search
 # Parts that are asked for: more than ten documents are among them.
 PARTS = 60
 EPISODES = "syntax_fm/50,bitcoin_transcripts/70"
@@ -63,12 +63,11 @@ def sides(engine: str) -> Iterator[Side]:
     of = TalkSettings.model_validate({"chapters": engine})
     yield Side("plain", TalkSettings(chapters="none"), ("document", "passage"))
     yield Side("chapters", of, ("document", "chapter", "passage"))
-    for what in ("titles", "chapter", "passage"):
-        for factor in FACTORS:
-            talk = of.model_copy(update={f"{what}_in_keywords": factor})
-            yield Side(f"{what} {factor} in keywords", talk, modes=("lexical", "hybrid"))
+    for whats in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
+        talk = of.model_copy(update={f"{what}_in_keywords": FACTOR for what in whats})
+        yield Side(f"{' and '.join(whats)} in keywords", talk, modes=("lexical", "hybrid"))
     vectors = of.model_copy(update={"titles_in_vectors": True})
-    yield Side("titles in vectors", vectors, ("document", "chapter", "passage"), ("sparse", "hybrid"))
+    yield Side("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))
 
 
 def place(hit: Hit, unit: str) -> tuple[int, int, float | None]:
@@ -134,7 +133,8 @@ async def searched(settings: Settings, of: TalkSet, side: Side) -> dict[str, Any
 
 def measured(given: argparse.Namespace) -> Mapping[str, Any]:
     encoder = load_encoder(given.encoder, threads=given.threads)
-    sets = [episodes(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in _sizes(given.episodes)]
+    named = _sizes(given.episodes) if given.episodes else ()
+    sets = [episodes(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in named]
     if given.meetings:
         sets.append(meetings(given.data / "collections" / "qmsum_meetings", given.meetings))
     sets = [of.asking(given.queries) for of in sets]
