@@ -60,7 +60,9 @@ def held_out(encoder: Encoder, episodes: Iterable[Encoded]) -> dict[str, dict[st
         "one chapter": divided(baselines.one_chapter),
         "equal lengths": divided(baselines.equal),
         "chance": divided(baselines.chance),
-        "TextTiling, as many chapters": divided(lambda episode: baselines.texttiling(episode, above=2.0)),
+        "TextTiling, as many chapters": divided(
+            lambda episode: baselines.texttiling(episode, reach=10, rounds=1, above=2.0)
+        ),
         "TextTiling": divided(baselines.texttiling),
         "tiling without cues": tiling(Tiling(encoder, cues=NO_CUES)),
         "tiling": tiling(Tiling(encoder)),
@@ -148,8 +150,8 @@ def measure(arguments: argparse.Namespace) -> Mapping[str, Any]:
             print(name, way, figures, flush=True)
     ratios = {
         name: {
-            measure: round(rows["tiling"][measure] / rows["TextTiling"][measure], 3)
-            for measure in ("pk", "window_diff")
+            way: {error: round(rows["tiling"][error] / rows[way][error], 3) for error in ("pk", "window_diff")}
+            for way in ("TextTiling", "TextTiling, as many chapters")
         }
         for name, rows in found.items()
     }

@@ -65,7 +65,7 @@ def texttiling_nltk(episode: Episode) -> list[int]:
     return _inner(found, len(offsets))
 
 
-def texttiling(episode: Episode, *, reach: int = 10, rounds: int = 1, above: float = 2.5) -> list[int]:
+def texttiling(episode: Episode, *, reach: int = 16, rounds: int = 3, above: float = 3.5) -> list[int]:
     """Hearst's TextTiling on the engine's own blocks: valleys of word cosine between so many blocks on each side.
 
     A valley counts when it is deeper than the mean by `above` standard deviations; `rounds` of smoothing come before.
