@@ -61,7 +61,7 @@ class Settings(EnvironmentSettings):
     cross_encoder: str = Field("", description="cross-encoder of the model process: a directory, or a hub's name")
     listwise_reranker: str = Field("", description="decoder that orders passages: a directory, or a hub's name")
     chapter_model: str = Field(
-        "", description="generator of the chapter engine `podtile`: a directory, or a hub's name"
+        "podtile-smollm2", description="generator of the chapter engine `podtile`: shipped, a directory, a hub's name"
     )
     max_rerank: int = Field(200, ge=1, description="documents that a search may rerank")
     shards: int = Field(1, ge=1)

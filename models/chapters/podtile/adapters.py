@@ -40,6 +40,7 @@ def save_adapters(model: Any, directory: Path) -> None:
             parameter.data = parameter.data.to(torch.bfloat16)
     for config in model.peft_config.values():
         config.base_model_name_or_path = ""  # a path of this machine; the manifest names the base
+        config.target_modules = sorted(config.target_modules)  # (a set is written in another order each time)
     with _quiet():
         # (to see whether embeddings were changed too, peft would ask a hub)
         model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)

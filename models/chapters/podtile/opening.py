@@ -16,8 +16,8 @@ def open_podtile(source: str, *, tiling: Boundaries | None = None, threads: int 
     if not source:
         raise ConfigurationError(
             "no_chapter_model",
-            "The engine podtile needs a model: SPARSEWELL_CHAPTER_MODEL names its directory or its name on a hub "
-            "(`sparsewell train chapters` makes one).",
+            "The engine podtile needs a model: SPARSEWELL_CHAPTER_MODEL is the shipped `podtile-smollm2`, a "
+            "directory (`sparsewell train chapters` makes one) or a name on a hub.",
         )
     generator, manifest = open_generator(source, threads)
     if manifest is None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from models.chapters.podtile.checkpoint import brought
+from models.chapters.podtile.checkpoint import SHIPPED, brought
+from models.chapters.podtile.directory import read_chapter_manifest
 from models.chapters.podtile.opening import open_podtile
+from models.chapters.podtile.starts import STARTS
 from services.errors import ConfigurationError
+from services.settings import Settings
 
 
 def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +28,13 @@ def test_a_shipped_model_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for other in ("./shipped", "Shipped"):
         with pytest.raises(ConfigurationError, match=other):
             brought(other)
+
+
+def test_the_shipped_adapters_are_whole_and_name_their_base() -> None:
+    directory = SHIPPED / Settings.model_fields["chapter_model"].default
+    manifest = read_chapter_manifest(directory)
+    assert manifest.base is not None
+    assert manifest.base.source in STARTS
+    assert manifest.licence == "Apache-2.0"
+    assert manifest.boundaries == "tiling"
+    assert {path.name for path in directory.iterdir()} == {*manifest.files, "manifest.json"}
