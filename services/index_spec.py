@@ -70,7 +70,7 @@ class TalkSettings(BaseModel):
         description="what the keyword score of the best chapter adds to that of a document, as a factor; 0: nothing",
     )
     passage_in_keywords: float = Field(
-        0,
+        0.5,
         ge=0,
         le=10,
         strict=True,
