@@ -174,6 +174,7 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
     from cli.reindexing.build import by_fingerprint
     from indexer.runtime import load_chapter_maker
     from models.registry import load_encoder
+    from services.errors import ConfigurationError
     from services.manifest import resolve
 
     talk = source.spec.talk
@@ -181,7 +182,13 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
     if name not in ("tiling", "podtile"):  # (`planned` refuses what is none)
         return ""
     directory = by_fingerprint(known, source).directory if changes.encoder is None else resolve(changes.encoder)
-    return load_chapter_maker(settings, name, load_encoder(str(directory))).fingerprint
+    encoder = load_encoder(str(directory))
+    try:
+        return load_chapter_maker(settings, name, encoder).fingerprint
+    except ConfigurationError:
+        if changes.chapters is not None:
+            raise
+        return source.chapters  # the engine stays, and its model need not be on this machine
 
 
 def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Generation") -> "Manifest":

@@ -71,6 +71,9 @@ class Talks:
     def _load(self, settings: Settings) -> Encoder:
         return self.runtime.encoder
 
+    def refresh(self) -> None:
+        self._search.send(refresh_call(self.generation.physical))
+
     def stored(self, one: str) -> dict[str, Any]:
         found: dict[str, Any] = self._search.send(Call("GET", f"/{self.generation.physical}/_doc/{one}"))
         return found
@@ -126,9 +129,12 @@ def test_a_talk_gets_chapters_and_is_found_and_opened_in_them(talks: Talks) -> N
 def test_the_producers_chapters_are_kept(talks: Talks) -> None:
     maker = Thirds()
     talks.put(talk(chapters=[{"startTime": 0, "title": "Whales"}, {"startTime": 60, "title": "The rest"}]))
+    talks.refresh()
+    assert [hit["state"] for hit in talks.search(query="the rest", mode="lexical")] == ["pending"], "nobody says it"
     talks.encode("a", maker=maker)
     source = talks.stored("a")["_source"]
     assert maker.asked == 0
+    assert [hit["id"] for hit in talks.search(query="the rest", mode="lexical")] == ["a"]
     assert source["chaptering"] == {"engine": "given"}
     assert source["chapter_titles"] == ["Whales", "The rest"]
     assert talks.search(unit="chapter", query="the rest", mode="lexical")[0]["chapter"]["number"] == 2
@@ -222,3 +228,14 @@ def test_a_command_gives_an_index_another_engine(talks: Talks) -> None:
     status, output = run_command(talks.settings, "reindex", "talks", "--chapters", "oracle", "--encode-here")
     assert status != 0
     assert "bad_change" in output
+
+
+def test_an_index_whose_engine_is_not_here_is_changed_in_other_ways(api: httpx.Client, settings: Settings) -> None:
+    assert api.put("/v1/indexes/shows", json={"talk": {"chapters": "podtile"}}).status_code == 201
+    lacking = settings.model_copy(update={"chapter_model": "/there/is/no/model"})
+    status, output = run_command(lacking, "reindex", "shows", "--chapters", "podtile", "--unchecked")
+    assert status != 0
+    assert "/there/is/no/model" in output
+    status, output = run_command(lacking, "reindex", "shows", "--language", "standard", "--unchecked")
+    assert status == 0, output
+    assert api.get("/v1/indexes/shows").json()["language"] == "standard"
