@@ -80,20 +80,13 @@ class Podtile:
         counts = self._counts(episode, lines)
         firsts = [line_at(lines, start) for start in starts]
         written: list[Proposed] = []
-        taken: set[str] = set()
         for i, (start, first) in enumerate(zip(starts, firsts, strict=True)):
             end = max(first + 1, firsts[i + 1] if i + 1 < len(starts) else len(lines))
-            title = ""
-            # It copied a title of the context for one chapter in five; asked without them, it reads the chapter.
-            for so_far in ([one.title for one in written if one.title], []):
-                context = head(episode.title, episode.description, so_far)
-                part = next_part(counts[:end], first, self._room(context, self._generator.title_pieces), 0)
-                answer = self._write(context, episode, lines[first : part.end], clock, begun())
-                title = next((title for _, title in read_answer(answer, 1)), "")
-                if title.casefold() not in taken:
-                    break
-            taken.add(title.casefold())
-            written.append(Proposed(start, title))
+            context = head(episode.title, episode.description, [one.title for one in written if one.title])
+            part = next_part(counts[:end], first, self._room(context, self._generator.title_pieces), 0)
+            answer = self._write(context, episode, lines[first : part.end], clock, begun())
+            titles = read_answer(answer, 1)
+            written.append(Proposed(start, titles[0][1] if titles else ""))
         return written
 
     def _together(self, episode: Episode, lines: Sequence[Line], clock: Clock) -> list[Proposed]:

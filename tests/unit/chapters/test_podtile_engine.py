@@ -125,14 +125,3 @@ def test_ten_hours_are_read_in_parts_of_one_size() -> None:
     )
     assert len(generator.asked) > 100
     assert max(sum(generator.pieces([prompt])) for prompt, _ in generator.asked) <= 1000
-
-
-def test_a_title_of_the_context_is_asked_for_again_without_the_context() -> None:
-    def copies(prompt: str, begun: str) -> str:
-        return " Copied" if "Chapters so far" in prompt or "number 0 " in prompt else " Read"
-
-    generator = Written(copies)
-    found = Podtile(generator, boundaries=Quarters()).propose(talk(SENTENCES))
-    assert [one.title for one in found] == ["Copied", "Read", "Read", "Read"]
-    asked = ["Chapters so far" in prompt for prompt, _ in generator.asked]
-    assert asked == [False, True, False, True, False, True, False]
