@@ -1,7 +1,7 @@
 """Simpler ways to divide a talk, for comparison: equal lengths, chance, and TextTiling twice.
 
 Each gives the segments where chapters begin after the first one. What they take as parameters was chosen on the tuning
-half of two sets, as the engine's was (docs/decisions/0195-chapters-by-tiling.md).
+half of two sets, as the engine's was (docs/decisions/0194-chapters-by-tiling.md).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from services.vectors import SparseVector
 
 Points = npt.NDArray[np.float32]
 
-# Chosen on the tuning half of both sets (docs/decisions/0195-chapters-by-tiling.md).
+# Chosen on the tuning half of both sets (docs/decisions/0194-chapters-by-tiling.md).
 DIMENSIONS = 12
 SMOOTHING = 0.7  # standard deviation in blocks
 COMMON = 0.5  # a piece in more of the blocks tells none from another

@@ -18,7 +18,7 @@ from models.encoder import Encoder
 from services.errors import Overloaded
 from services.vectors import SparseVector, merge_max
 
-# Chosen on the tuning half of both sets (docs/decisions/0195-chapters-by-tiling.md).
+# Chosen on the tuning half of both sets (docs/decisions/0194-chapters-by-tiling.md).
 WORDS = 40  # of a block
 PRICE = 0.055  # of a chapter, as a share of what the whole talk as one would cost
 TURN = 0.02  # how much more it is where what follows is like what went before, and less where it is the contrary

@@ -85,10 +85,7 @@ def test_options_that_mean_nothing_are_refused(episodes: Path, options: tuple[st
     assert result.exception.code == code
 
 
-def test_podtile_without_a_model_and_files_that_are_none(episodes: Path, tmp_path: Path) -> None:
-    result = run(episodes, "--encoder", "standin", "--engines", "podtile")
-    assert isinstance(result.exception, ConfigurationError)
-    assert result.exception.code == "no_chapter_model"
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     result = run(tmp_path / "none.jsonl", "--encoder", "standin")
     assert isinstance(result.exception, ConfigurationError)
     assert result.exception.code == "unreadable_file"
