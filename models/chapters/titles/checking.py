@@ -8,8 +8,10 @@ from models.chapters.engine import Episode
 from models.chapters.titles.words import common_words
 
 LONGEST = 120
-# Unlike Cc and Cf, which `isprintable` finds as well, spaces stay.
-_WORD = re.compile(r"[^\W_]+")
+# A word; or a sign of a script that puts no spaces between words (kana, Han, Thai) or glues endings to them (Hangul).
+_SIGNS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
+_WORD = re.compile(rf"[{_SIGNS}]|[^\W_{_SIGNS}]+")
+_SIGN = re.compile(rf"[{_SIGNS}]")
 # Inflected words are the same ("parsing", "parsed"): so many letters are compared. With half of the words that may be
 # new, 4 % and 18 % of the titles that people gave would be refused, and 80 % and 83 % of another chapter's.
 _LETTERS = 4
@@ -42,4 +44,4 @@ class Said:
 
 
 def _means(word: str) -> bool:
-    return len(word) > 1 and word not in common_words()
+    return (len(word) > 1 and word not in common_words()) or _SIGN.match(word) is not None

@@ -10,7 +10,7 @@ from written import talk
 
 from models.chapters.accepting import LEAST_WORDS, MAX_CHAPTERS, accepted
 from models.chapters.engine import Episode, Proposed
-from models.chapters.titles.checking import LONGEST, clean
+from models.chapters.titles.checking import LONGEST, Said, clean
 from models.chapters.titles.phrases import phrase_titles
 from services.talk.chapters import Chapter, Repair
 from services.talk.segments import UNKNOWN, Segments
@@ -94,6 +94,20 @@ def test_a_title_may_be_of_inflected_words_or_of_the_description() -> None:
     chapters, repairs = accepted(episode, [Proposed(0, "Portuguese guest"), Proposed(HALF, "Raining")], phrase_titles)
     assert [one.title for one in chapters] == ["Portuguese guest", "Raining"]
     assert repairs == []
+
+
+@pytest.mark.parametrize(
+    ("said", "title", "holds"),
+    [
+        ("我们今天谈谈葡萄酒的历史，还有土壤。", "葡萄酒历史", True),
+        ("我们今天谈谈葡萄酒的历史，还有土壤。", "量子计算机", False),
+        ("今日はワインの歴史について話します。", "ワインの歴史", True),
+        ("Сегодня мы говорим о винограднике и о почве.", "Виноградники", True),
+        ("Сегодня мы говорим о винограднике и о почве.", "Квантовые компьютеры", False),
+    ],
+)
+def test_titles_are_checked_in_every_script(said: str, title: str, holds: bool) -> None:
+    assert Said(talk([said], title=""), 0, len(said)).holds(title) is holds
 
 
 def test_long_titles_are_cut_between_words() -> None:
