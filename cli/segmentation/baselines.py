@@ -1,7 +1,7 @@
 """Simpler ways to divide a talk, for comparison: equal lengths, chance, and TextTiling twice.
 
-Each gives the segments where chapters begin after the first one. What they take as parameters was chosen on the tuning
-half of two sets, as the engine's was (docs/decisions/0194-chapters-by-tiling.md).
+Each gives the segments where chapters begin after the first one. TextTiling's parameters were chosen on the tuning half
+of two sets, as the engine's were (docs/decisions/0194-chapters-by-tiling.md); the best equal length would be one chapter.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def one_chapter(episode: Episode) -> list[int]:
     return []
 
 
-def equal(episode: Episode, words_each: float = 2000) -> list[int]:
+def equal(episode: Episode, words_each: float = 1200) -> list[int]:
     """As many chapters of equal length as fit."""
     said = _words_before(episode)
     count = max(1, round(said[-1] / words_each))
     return _inner((int(np.searchsorted(said, said[-1] * i / count)) for i in range(1, count)), len(said) - 1)
 
 
-def chance(episode: Episode, words_each: float = 2000) -> list[int]:
+def chance(episode: Episode, words_each: float = 1200) -> list[int]:
     """As many as in `equal`, anywhere; the same for the same text."""
     said = _words_before(episode)
     count = max(1, round(said[-1] / words_each))
@@ -65,7 +65,7 @@ def texttiling_nltk(episode: Episode) -> list[int]:
     return _inner(found, len(offsets))
 
 
-def texttiling(episode: Episode, *, reach: int = 16, rounds: int = 3, above: float = 3.5) -> list[int]:
+def texttiling(episode: Episode, *, reach: int = 16, rounds: int = 1, above: float = 3.0) -> list[int]:
     """Hearst's TextTiling on the engine's own blocks: valleys of word cosine between so many blocks on each side.
 
     A valley counts when it is deeper than the mean by `above` standard deviations; `rounds` of smoothing come before.
