@@ -1,7 +1,7 @@
 """Simpler ways to divide a talk, for comparison: equal lengths, chance, and TextTiling twice.
 
 Each gives the segments where chapters begin after the first one. TextTiling's parameters were chosen on the tuning half
-of two sets, as the engine's were (docs/decisions/0194-chapters-by-tiling.md); the best equal length would be one chapter.
+of two sets, as the engine's were (docs/decisions/0194-chapters-by-tiling.md); of equal lengths one chapter is best.
 """
 
 from __future__ import annotations
