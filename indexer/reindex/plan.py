@@ -70,6 +70,8 @@ def planned(
     if changes.windows is not None:
         merged["windows"] = changes.windows
     if changes.chapters is not None:
+        if merged["talk"] is None and changes.windows is None:
+            del merged["windows"]  # of an index that declares talk they are both kinds, unless it says otherwise
         merged["talk"] = {**(merged["talk"] or {}), "chapters": changes.chapters}
     if changes.dense is not None:
         merged["dense"] = None if changes.dense == NO_DENSE else changes.dense

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from models.chapters.engine import Episode, Proposed
-from models.chapters.titles.checking import Said, clean
+from models.chapters.tiling.blocks import length
+from models.chapters.titles.checking import Said, clean, says_something
 from services.talk.chapters import Chapter, Repair
 
 # Best first, for each stretch of the text: phrases that may be its title.
@@ -88,7 +89,7 @@ def _first_at_0(episode: Episode, kept: list[Proposed], counts: Counter[str]) ->
         return [Proposed(0)]
     if kept[0].start == 0:
         return kept
-    if len(episode.text[: kept[0].start].split()) < _GREETING:
+    if length(episode.text, 0, kept[0].start) < _GREETING:
         counts["first_chapter_moved"] += 1
         return [Proposed(0, kept[0].title), *kept[1:]]
     counts["first_chapter_added"] += 1
@@ -115,7 +116,7 @@ def _long_enough(episode: Episode, kept: list[Proposed], counts: Counter[str]) -
 
 
 def _words(episode: Episode, start: int, end: int) -> int:
-    return len(episode.text[start:end].split())
+    return length(episode.text, start, end)
 
 
 def _titles(
@@ -125,8 +126,9 @@ def _titles(
     taken: set[str] = set()
     for one, (start, end) in zip(kept, bounds, strict=True):
         title, cut = clean(one.title), len(one.title.split()) and clean(one.title) != clean(one.title, longest=None)
-        if not title:
+        if not says_something(title):
             counts["titles_empty"] += 1
+            title = ""
         elif title.casefold() in taken:
             counts["titles_repeated"] += 1
             title = ""

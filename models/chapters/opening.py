@@ -13,7 +13,7 @@ from services.errors import ConfigurationError
 from services.talk.chapters import Chapter, Repair
 
 # Changes when the same proposals would become other chapters.
-_ACCEPTING = 1
+_ACCEPTING = 2
 
 
 class ChapterMaker:

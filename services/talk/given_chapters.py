@@ -174,6 +174,10 @@ def _chapters(sent: Sequence[_Sent], talk: Joined, times: _Times, repairs: Repai
     offsets = [one.offset for one in sent[1:]] + [len(talk.text)]
     # the producer's own second need not be that of a segment
     starts = [times.second_at(one.offset) if one.start == UNKNOWN else one.start / 1000 for one in sent]
+    for i in range(len(sent) - 2, -1, -1):  # the segment's second may be a moment after the next one's own
+        before, after = starts[i], starts[i + 1]
+        if sent[i].start == UNKNOWN and before is not None and after is not None:
+            starts[i] = min(before, after)
     ends = [*starts[1:], _last(talk)]
     # A recording goes on after the last word: how long, the producer knows.
     latest = [*starts[1:], ends[-1] if talk.duration_given else None]

@@ -29,6 +29,11 @@ def clean(title: str, longest: int | None = LONGEST) -> str:
     return kept.rstrip() + "…"
 
 
+def says_something(title: str) -> bool:
+    """Whether there is a letter or a digit in it: signs alone name no chapter."""
+    return any(sign.isalnum() for sign in title)
+
+
 class Said:
     """What a title of the characters `start` to `end` may say: their words, and the talk's title and description."""
 

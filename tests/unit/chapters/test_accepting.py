@@ -204,3 +204,23 @@ def test_whatever_is_proposed(sentences: list[str], proposals: list[Proposed]) -
     if len(chapters) > 1:
         assert all(len(episode.text[one.start : one.end].split()) >= LEAST_WORDS for one in chapters)
     assert all(repair.count > 0 and repair.detail for repair in repairs)
+
+
+def test_a_script_without_spaces_has_words_as_well() -> None:
+    said = "我们今天谈谈怎样在海上修理一条旧船的绳子和帆" * 8
+    text = said * 3
+    starts = [0, len(said), 2 * len(said)]
+    segments = Segments(starts, [0, 60_000, 120_000], [60_000, 120_000, 180_000], [UNKNOWN] * 3)
+    chapters, repairs = accepted(
+        Episode("", "", text, segments), [Proposed(start) for start in starts], lambda _, bounds: [["船"]] * len(bounds)
+    )
+    assert [chapter.start for chapter in chapters] == starts
+    assert repairs == []
+
+
+@pytest.mark.parametrize("title", ["***", "—", "…", "🎉"])
+def test_signs_are_no_title(title: str) -> None:
+    text = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    episode = Episode("", "", text, Segments([0], [UNKNOWN], [UNKNOWN], [UNKNOWN]))
+    chapters, repairs = accepted(episode, [Proposed(0, title)], lambda _, bounds: [["one two"]] * len(bounds))
+    assert ([chapter.title for chapter in chapters], [one.code for one in repairs]) == (["one two"], ["titles_empty"])

@@ -78,8 +78,14 @@ def test_whether_anything_was_asked_for() -> None:
 def test_talk_is_declared_and_chaptered_anew() -> None:
     first = planned(NAMES, OLD, 2, Changes(chapters="tiling"), STANDIN, chapters="c1")
     assert first.spec.talk is not None
-    assert (first.spec.talk.chapters, first.spec.windows, first.chapters) == ("tiling", "merged", "c1")
-    assert described(OLD, first) == ["chapters: no talk -> tiling (c1)", "vectors: copied"]
+    assert (first.spec.talk.chapters, first.spec.windows, first.chapters) == ("tiling", "both", "c1")
+    assert described(OLD, first) == [
+        "windows: merged -> both",
+        "chapters: no talk -> tiling (c1)",
+        "vectors: copied",
+    ]
+    kept = planned(NAMES, OLD, 2, Changes(chapters="tiling", windows="merged"), STANDIN, chapters="c1")
+    assert kept.spec.windows == "merged"
     newer = planned(NAMES, first, 3, Changes(), STANDIN, chapters="c2")
     assert described(first, newer)[0] == "chapters: tiling (c1) -> tiling (c2)"
     assert "encoded again where" in described(first, newer)[-1]

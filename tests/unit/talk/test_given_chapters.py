@@ -148,3 +148,14 @@ def test_what_is_no_chapter_is_refused(code: str, chapters: Any, members: dict[s
     with pytest.raises(InvalidInput) as refused:
         talk(chapters, **members)
     assert refused.value.code == code
+
+
+def test_a_chapter_that_takes_its_segments_second_does_not_begin_after_the_next_one() -> None:
+    segments = [{"text": "a", "start": 0}, {"text": "b", "start": 30.123}, {"text": "c", "start": 60}]
+    one = talk(
+        [{"title": "A", "startTime": 40, "segment": 1}, {"title": "B", "startTime": 30, "segment": 2}],
+        segments=segments,
+    )
+    starts = [chapter[3] for chapter in rows(one)]
+    assert starts == sorted(starts)
+    assert all(start <= end for _, _, _, start, end in rows(one))
