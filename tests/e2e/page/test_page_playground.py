@@ -298,7 +298,7 @@ def test_a_document_opens_at_its_passage_from_a_link_alone(visit) -> None:
     expect(best).to_be_in_viewport()
     opened.get_by_role("button", name="Close").click()
     expect(opened).to_be_hidden()
-    assert page.url == f"{visit.base}/?index=notes"
+    expect(page).to_have_url(f"{visit.base}/?index=notes")
     page.go_back()
     expect(opened).to_be_visible()
     visit.go(f"{deep}&q=lighthouse")

@@ -32,7 +32,7 @@ def test_the_line_of_time_has_each_chapter_as_long_as_it_is_and_marks_what_was_f
     assert max(widths) - min(widths) < 2
     place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--part')))"
     expect(line.locator(".timeline-mark").first).to_be_attached()
-    assert any(1 / 3 <= at < 2 / 3 for at in line.locator(".timeline-mark").evaluate_all(place))
+    assert any(0.333 <= at < 0.667 for at in line.locator(".timeline-mark").evaluate_all(place))
 
 
 def test_passages_elsewhere_in_a_talk_are_marked_on_its_line(visit) -> None:
