@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
 
+from benchmarks.vector_files import load_vectors, save_vectors
 from services.errors import ConfigurationError
 from services.vectors import SparseVector
 
@@ -108,11 +108,11 @@ def cached_vectors(encoder: "Encoder", windows: "list[Window]", cache: Path | No
         some = windows[start : start + _SHARD]
         path = cache / f"{_stamp(encoder, some)}.npz" if cache else None
         if path and path.is_file():
-            vectors += _load(path)
+            vectors += load_vectors(path)
             continue
         made = encoder.encode(some)
         if path:
-            _save(path, made)
+            save_vectors(path, made)
         vectors += made
         encoded += len(made)
         speed = encoded / (time.perf_counter() - begun)
@@ -124,22 +124,3 @@ def _stamp(encoder: "Encoder", windows: "list[Window]") -> str:
     """Same encoder and same pieces, same file."""
     checksum = hash(tuple(window.piece_ids for window in windows)) & 0xFFFFFFFFFFFF
     return f"passages-{encoder.fingerprint}-{len(windows)}-{checksum:012x}"
-
-
-def _save(path: Path, vectors: list[SparseVector]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part.npz")
-    np.savez(
-        scratch,
-        lengths=np.array([len(vector) for vector in vectors], dtype=np.int64),
-        ids=np.concatenate([vector.ids for vector in vectors]),
-        weights=np.concatenate([vector.weights for vector in vectors]),
-    )
-    scratch.replace(path)
-
-
-def _load(path: Path) -> list[SparseVector]:
-    with np.load(path, allow_pickle=False) as file:
-        ends = np.cumsum(file["lengths"])[:-1]
-        ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)
-    return [SparseVector(i, w) for i, w in zip(ids, weights, strict=True)]

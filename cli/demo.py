@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.demonstration import client_of, demonstrate, heading, index_documents
+from cli.demonstration import LABELS, client_of, demonstrate, heading, index_documents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from examples.stdlib.tally import Asked
 
 INDEX = "stdlib"
-LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
 SHOWN_PLACES = 3
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.demonstration import client_of, demonstrate, heading, index_documents
+from cli.demonstration import LABELS, client_of, demonstrate, heading, index_documents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 INDEX = "talk"
 FIELDS: "dict[str, FieldType]" = {"show": "keyword", "published": "date"}
-LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
 PASSAGES: "dict[str, Any]" = {"unit": "passage", "size": 10, "highlight": {"characters": 240}}
 _UNTIMED = "--:--"
 
@@ -37,8 +36,9 @@ def demo_talk(
 
 def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
     from examples.service import Service
+    from examples.stdlib.tally import MODES
     from examples.talk.questions import questions
-    from examples.talk.tally import MODES, Asked, as_json
+    from examples.talk.tally import Asked, as_json
 
     heading(console, "2. Index six talks and make their chapters")
     corpus = _documents()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 
 
+# Modes of search as people call them.
+LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
 BENCHMARKS = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
 # Shows everything that happens on a service at an address; returns figures, fills in the seconds of each stage.
 Show = Callable[["Console", str, dict[str, float]], dict[str, Any]]

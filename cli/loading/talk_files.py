@@ -1,15 +1,14 @@
 """Transcripts in files: NAME.vtt, .json, .srt or .txt, with NAME.chapters.json and NAME.meta.json beside it."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cli.loading.source import Make, Place, Row
+from cli.loading.file_rows import FileRows
+from cli.loading.source import Make
 from cli.loading.text_files import read_text
 from cli.loading.walking import Entry, shown, walk
 from services.errors import ConfigurationError, InvalidInput
@@ -20,7 +19,7 @@ CHAPTERS, META = ".chapters.json", ".meta.json"
 _META = ("title", "description", "duration", "url", "metadata", "version")
 
 
-class TalkFiles:
+class TalkFiles(FileRows):
     """A directory, or transcripts that were named one by one. Lines count talks.
 
     The id of a talk is the path of its transcript below the directory, or as it was given, without the ending.
@@ -36,42 +35,13 @@ class TalkFiles:
                     "unknown_format",
                     f"{path} is no transcript: those end in {', '.join(TYPES)}.",
                 )
-        self._root = root
-        self._files = files
-        self.name = str(root or files[0])
-        self._skipped: Counter[str] = Counter()
-        self._read = 0
-        content, self.size = hashlib.sha256(), 0
-        for entry in self._entries(self._skipped):
-            for path in (entry.path, *_beside(entry.path)):
-                with suppress(FileNotFoundError):
-                    status = path.lstat() if entry.fault else path.stat()
-                    content.update(repr((path.name, entry.name, status.st_size, status.st_mtime_ns)).encode())
-                    self.size += status.st_size
-        self._identity = f"{(root or files[0]).resolve()} {content.hexdigest()}"
+        super().__init__(root, files)
 
-    def identity(self) -> str:
-        return self._identity
+    def _beside(self, path: Path) -> Iterable[Path]:
+        return _beside(path)
 
-    def columns(self) -> None:
-        return None
-
-    def read(self) -> int:
-        return self._read
-
-    def notes(self) -> list[str]:
-        found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._skipped.items()))
-        return [f"Passed over in {self.name}: {found}."] if found else []
-
-    def rows(self, start: Place, make: Make) -> Iterator[Row]:
-        self._read = start.offset
-        for number, entry in enumerate(self._entries(Counter()), 1):
-            if number <= start.line:
-                continue
-            for path in (entry.path, *_beside(entry.path)):
-                with suppress(OSError):
-                    self._read += path.stat().st_size
-            yield Row(number, entry.fault or _document(entry), number, self._read, entry.name)
+    def _document(self, entry: Entry, make: Make) -> bytes | InvalidInput:
+        return _document(entry)
 
     def _entries(self, skipped: Counter[str]) -> Iterator[Entry]:
         if self._root is None:

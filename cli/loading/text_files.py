@@ -1,23 +1,22 @@
 """Markdown, plain text and HTML: a file is a document, its name the id."""
 
 import codecs
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from cli.loading.delimited import not_utf8
+from cli.loading.file_rows import FileRows
 from cli.loading.formats import BY_SUFFIX, TEXTS, Format, format_of
 from cli.loading.html import read_html
 from cli.loading.markdown import read_markdown
-from cli.loading.source import MAX_RECORD_BYTES, Make, Place, Row, made
+from cli.loading.source import MAX_RECORD_BYTES, Make, made
 from cli.loading.walking import Entry, shown, walk
 from services.content import open_content, suffixes
 from services.errors import ConfigurationError, InvalidInput
 
 
-class TextFiles:
+class TextFiles(FileRows):
     """A directory, or files that were named one by one. Lines count files.
 
     The id of a file in a directory is its path below it, that of a named file the path that was given.
@@ -27,40 +26,8 @@ class TextFiles:
 
     def __init__(self, root: Path | None, files: Sequence[Path] = (), given: Format | None = None) -> None:
         """Looks at every file's size and time of change. Raises OSError."""
-        self._root = root
-        self._files = files
         self._format = given
-        self.name = str(root or files[0])
-        self._skipped: Counter[str] = Counter()
-        self._read = 0
-        content, self.size = hashlib.sha256(), 0
-        for entry in self._entries(self._skipped):
-            status = entry.path.lstat() if entry.fault else entry.path.stat()
-            content.update(repr((entry.name, status.st_size, status.st_mtime_ns)).encode())
-            self.size += status.st_size
-        self._identity = f"{(root or files[0]).resolve()} {content.hexdigest()}"
-
-    def identity(self) -> str:
-        return self._identity
-
-    def columns(self) -> None:
-        return None
-
-    def read(self) -> int:
-        return self._read
-
-    def notes(self) -> list[str]:
-        found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._skipped.items()))
-        return [f"Passed over in {self.name}: {found}."] if found else []
-
-    def rows(self, start: Place, make: Make) -> Iterator[Row]:
-        self._read = start.offset
-        for number, entry in enumerate(self._entries(Counter()), 1):
-            if number <= start.line:
-                continue
-            with suppress(OSError):  # what became of it is said by reading it
-                self._read += entry.path.stat().st_size
-            yield Row(number, entry.fault or self._document(entry, make), number, self._read, entry.name)
+        super().__init__(root, files)
 
     def _entries(self, skipped: Counter[str]) -> Iterator[Entry]:
         if self._root is not None:

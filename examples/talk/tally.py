@@ -5,9 +5,9 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from examples.service import Answered
+from examples.stdlib.tally import MODES
 from examples.talk.questions import Question
 
-MODES = ("lexical", "sparse", "hybrid")
 WITHIN = 3
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -29,10 +28,10 @@ from models.training.device import cpu_dtype
 from models.training.idf import Weights
 from models.training.mixing import PairFile, read_mixture
 from models.training.pairs import PairSet
-from services.errors import ConfigurationError, InvalidInput
+from models.training.run_directory import claim
+from services.errors import InvalidInput
 
 log = logging.getLogger("models.decoder")
-RUN = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def train_decoder(
     data = read_mixture([PairFile(path) for path in pairs], recipe.seed).pairs
     _require_enough(data, recipe)
     work = out.with_name(f"{out.name}.training")
-    _claim(work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint})
+    claim(work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint}, "recipe, start or pairs")
     torch.manual_seed(recipe.seed)
     checkpoint = load_checkpoint(start, dtype=training_dtype(recipe))
     document = EchoSplade.from_checkpoint(checkpoint, lowercase=recipe.lowercase, longest=recipe.passage_pieces)
@@ -149,19 +148,6 @@ def _require_enough(data: PairSet, recipe: DecoderRecipe) -> None:
             "too_few_pairs",
             f"There are {len(data):,} pairs of {distinct:,} distinct texts, and a batch has {recipe.batch}: a batch "
             "holds each text once, so give at least twice as many, or a smaller batch.",
-        )
-
-
-def _claim(work: Path, run: dict[str, Any]) -> None:
-    """Makes the directory of the checkpoints, or sees that it is this run's."""
-    path, content = work / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n"
-    work.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.write_text(content, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != content:
-        raise ConfigurationError(
-            "other_training",
-            f"{work} holds checkpoints of another recipe, start or pairs: remove it, or choose another --out.",
         )
 
 

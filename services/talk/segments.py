@@ -58,15 +58,6 @@ class Segments:
         later = next((start for start in self.starts[i + 1 :] if start != UNKNOWN), None)
         return None if later is None else later / 1000
 
-    def offset_of(self, second: float) -> int:
-        """Where the segment begins whose start is the last one not after `second`; 0 for a time before all of them."""
-        ms = round(second * 1000)
-        best = 0
-        for i, start in enumerate(self.starts):
-            if start != UNKNOWN and start <= ms:
-                best = i
-        return self.offsets[best] if self.offsets else 0
-
     def speaker_at(self, offset: int) -> str | None:
         """Who says the character at `offset`."""
         if not len(self):

@@ -25,12 +25,13 @@ from models.chapters.training.trainer import make_trainer
 from models.decoder.trainable import load_trainable
 from models.training.device import cpu_dtype
 from models.training.json_lines import ReadReport
+from models.training.run_directory import claim
 from models.training.show import Show
 from models.training.trainer import Watch, drop_unfinished, last_checkpoint
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import InvalidInput
 from services.manifest import MANIFEST
 
-RUN, LOG = "run.json", "log.jsonl"
+LOG = "log.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,11 @@ def train_chapters(
     episodes = _learned(files, show)
     source = brought(base)
     work = out.with_name(f"{out.name}.training")
-    _claim(work, {"recipe": recipe.model_dump(), "base": weights_sha256(source), "episodes": _identity(episodes)})
+    claim(
+        work,
+        {"recipe": recipe.model_dump(), "base": weights_sha256(source), "episodes": _identity(episodes)},
+        "recipe, base or episodes",
+    )
     torch.manual_seed(recipe.seed)
     checkpoint = load_checkpoint(source, _dtype(recipe))
     data = _examples(checkpoint, episodes, recipe)
@@ -186,16 +191,3 @@ def _identity(episodes: list[Chaptered]) -> str:
     for one in episodes:
         digest.update(repr((one.id, one.episode.text, one.chapters)).encode())
     return digest.hexdigest()
-
-
-def _claim(work: Path, run: dict[str, Any]) -> None:
-    """Makes the directory of the checkpoints, or sees that it is this run's."""
-    path, content = work / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n"
-    work.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.write_text(content, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != content:
-        raise ConfigurationError(
-            "other_training",
-            f"{work} holds checkpoints of another recipe, base or episodes: remove it, or choose another --out.",
-        )

@@ -25,10 +25,6 @@ def test_a_segment_without_an_end_ends_when_the_next_known_one_begins() -> None:
     assert [TALK.last_second(offset) for offset in (10, 25, 40, 60)] == [1.5, 9.0, 9.0, 12.0]
 
 
-def test_a_time_finds_the_segment_that_is_being_said() -> None:
-    assert [TALK.offset_of(second) for second in (0, 1.9, 2, 8.9, 9, 1e6)] == [0, 0, 10, 10, 40, 40]
-
-
 def test_speakers_have_names_or_none() -> None:
     assert [TALK.speaker_at(offset) for offset in (0, 10, 25, 40)] == ["A", "B", None, "A"]
 
