@@ -4,9 +4,9 @@
 
 Held-out episodes of two sets, title and transcript; the queries are titles that people gave to chapters in notes,
 which are not indexed, without those that name no subject. And judged meetings, for whole documents. The same texts
-are indexed without chapters (`plain`), with those of an engine (`chapters`), with the titles of chapters, the best
-chapter or the best passage counted in keyword search (`titles in keywords`), and with titles read by the encoder
-before each window (`titles in vectors`).
+are indexed without chapters (`plain`; once more with the best passage counted in keyword search), with those of an
+engine (`chapters`), with the titles of chapters, the best chapter or the best passage counted in keyword search
+(`titles in keywords`), and with titles read by the encoder before each window (`titles in vectors`).
 
 NDCG@10 and MRR@10 are of documents: of chapters and passages the first of each document counts. `first` is the share of
 queries whose first hit begins in the chapter that the query is the title of; `opened` is that share among queries whose
@@ -55,7 +55,7 @@ class Side:
 
     @property
     def index(self) -> str:
-        return self.name.replace(" ", "-").replace(".", "-")
+        return self.name.replace(" ", "-").replace(".", "-").replace(",", "")
 
 
 def sides(engine: str, left_out: str = "") -> list[Side]:
@@ -68,6 +68,8 @@ def _sides(engine: str) -> Iterator[Side]:
     nothing = {"passage_in_keywords": 0}
     of = TalkSettings.model_validate({"chapters": engine} | nothing)
     yield Side("plain", TalkSettings.model_validate({"chapters": "none"} | nothing), ("document", "passage"))
+    words = TalkSettings.model_validate({"chapters": "none", "passage_in_keywords": FACTOR})
+    yield Side("plain, passage in keywords", words, modes=("lexical", "hybrid"))
     yield Side("chapters", of, ("document", "chapter", "passage"))
     for whats in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
         talk = of.model_copy(update={f"{what}_in_keywords": FACTOR for what in whats})

@@ -20,6 +20,8 @@ MOST_PIECES = 4096
 AROUND = 12  # blocks on each side that are held against one another, near 500 words
 _REACH = 3
 _ROUNDS = 12
+# What another choice would make other chapters of.
+CHOSEN = (DIMENSIONS, SMOOTHING, COMMON, MOST_PIECES, AROUND, _REACH, _ROUNDS)
 _TINY = 1e-9
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.chapters.engine import Episode, Proposed
+from models.chapters.tiling import cohesion
 from models.chapters.tiling.blocks import Block, blocks, length
 from models.chapters.tiling.cohesion import alike, points
 from models.chapters.tiling.cues import Cues, shipped
@@ -49,7 +50,8 @@ class Tiling:
 
     @property
     def fingerprint(self) -> str:
-        of = f"{_VERSION} {self._encoder.fingerprint} {self._price:g} {self._cue:g} {self._cues!r}"
+        chosen = (WORDS, MOST_BLOCKS, LONG, TURN, *cohesion.CHOSEN, self._price, self._cue)
+        of = f"{_VERSION} {self._encoder.fingerprint} {chosen} {self._cues!r}"
         return hashlib.sha256(of.encode()).hexdigest()[:16]
 
     def propose(self, episode: Episode, seconds: float | None = None) -> Sequence[Proposed]:
