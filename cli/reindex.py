@@ -28,6 +28,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         str | None,
         typer.Option(help="what makes chapters of talk: tiling, podtile or none; made anew where they differ"),
     ] = None,
+    talk: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of what the index declares of talk; may be repeated")
+    ] = None,
     language: Annotated[str | None, typer.Option(help="analyser of keyword search: english or standard")] = None,
     field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; may be repeated")] = None,
     judgements: Annotated[
@@ -61,7 +64,16 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     # Whatever can be wrong is found out before the first document is copied.
     gate = _gate(judgements, gate_modes, max_loss)
     changes = Changes(
-        encoder, window, overlap, top_k, language, parse_fields(field or [], create=True), dense, windows, chapters
+        encoder=encoder,
+        window_pieces=window,
+        window_overlap=overlap,
+        document_top_k=top_k,
+        language=language,
+        fields=parse_fields(field or [], create=True),
+        dense=dense,
+        windows=windows,
+        chapters=chapters,
+        talk=_talk(talk or []),
     )
     dense_vectors = _dense(changes, settings)
     known = known_with(settings, encoder)
@@ -164,6 +176,24 @@ def _begin(  # type: ignore[no-untyped-def]
     for line in described(source, record.target):
         say(f"  {line}")
     return True
+
+
+def _talk(pairs: list[str]) -> dict[str, object]:
+    """NAME=VALUE pairs; the value is JSON where it can be, else text. Raises ConfigurationError (`bad_talk`)."""
+    import json
+
+    from services.errors import ConfigurationError
+
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or name == "chapters":
+            raise ConfigurationError("bad_talk", f"--talk {pair!r} is not NAME=VALUE (--chapters names the engine).")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation", settings: "Settings") -> str:

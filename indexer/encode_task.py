@@ -13,7 +13,7 @@ from indexer.encoding import Cut, Encoded, Failed, cut, encode, encode_in_runs, 
 from indexer.patience import patiently
 from indexer.runtime import Runtime
 from indexer.talk_windows import cut_talk
-from indexer.triage import begun, triage
+from indexer.triage import attempts_allowed, begun, triage
 from services.contracts import EncodeMessage
 from services.errors import BackendUnavailable, EncoderMismatch, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
@@ -24,6 +24,8 @@ from services.talk.chaptering import is_talk
 
 log = logging.getLogger(__name__)
 
+# Characters from which on a talk may take longer than a lease: two hours, which take a generator a minute on two cores.
+LONG_TALK = 100_000
 EXHAUSTED = (
     "attempts_exhausted",
     "Its encoding was begun {attempts} times and never ended: it seems to need more memory or time than a worker has.",
@@ -71,9 +73,20 @@ class EncodeRun:
         return answer
 
     def _count_attempts(self, documents: Sequence[Stored]) -> list[Stored]:
-        """Writes down that an attempt begins; the documents as they are stored now, without those that changed."""
-        lease = self.runtime.settings.lease_seconds
-        writes = [attempt_write(self.generation, s, begun(s, self.redelivered) + 1, lease) for s in documents]
+        """Writes down that an attempt begins; the documents as they are stored now, without those that changed.
+
+        Talk has a lease as long as a task may run: at the end of a shorter one a second worker would begin with it.
+        """
+        lease, limit = self.runtime.settings.lease_seconds, self.runtime.worker.task_limit
+        writes = [
+            attempt_write(
+                self.generation,
+                stored,
+                begun(stored, self.redelivered) + 1,
+                max(lease, limit) if is_talk(stored.source) else lease,
+            )
+            for stored in documents
+        ]
         return [
             Stored(one.id, one.version, one.source)
             for one, outcome in zip(writes, self._write(writes), strict=True)
@@ -83,7 +96,7 @@ class EncodeRun:
     def _cut(self, stored: Stored) -> Cut | Failed:
         encoder, window, settings = self.runtime.encoder, self.generation.window, self.generation.spec.talk
         if settings is not None and is_talk(stored.source):
-            gave_up = stored.attempts >= max(self.runtime.settings.max_attempts, 2)
+            gave_up = stored.attempts >= attempts_allowed(stored, self.runtime.settings.max_attempts)
             seconds = self.runtime.worker.chapter_time
             chaptering = chaptered(stored, settings, self.runtime.maker, seconds, gave_up=gave_up)
             self.counts["without chapters"] += chaptering.error is not None
@@ -109,6 +122,12 @@ class EncodeRun:
         return left
 
     def _talk(self, stored: Stored) -> None:
+        if not stored.attempts and len(stored.source["text"]) > LONG_TALK:
+            counted = self._count_attempts([stored])
+            if not counted:  # changed meanwhile
+                self.counts["superseded"] += 1
+                return
+            (stored,) = counted
         one = self._cut(stored)
         outcome = encode_in_runs(self.runtime.encoder, one) if isinstance(one, Cut) else one
         if isinstance(outcome, Failed):
@@ -176,7 +195,7 @@ class EncodeRun:
             stored = failed.stored
             # A document that was suspected has had this attempt counted; a fresh one has not.
             attempts = max(stored.attempts, begun(stored, self.redelivered), 1)
-            dead = failed.final or attempts >= settings.max_attempts or not stored.may_change
+            dead = failed.final or attempts >= attempts_allowed(stored, settings.max_attempts) or not stored.may_change
             self.counts["dead" if dead else "failed"] += 1
             log.warning("document %r of %s: %s", stored.id, self.generation.physical, failed.code)
             if dead:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # A swapped alias or a deleted index is noticed after this long.
 REMEMBERED_SECONDS = 2.0
 REPEATED_SECONDS = 60.0
+REMEMBERED_FAILURE = 600.0
 
 LoadEncoder = Callable[[Settings], Encoder]
 LoadMaker = Callable[[Settings, str, Encoder], Maker]
@@ -87,6 +88,7 @@ class Runtime:
         self._load_dense = load_dense
         self._load_maker = load_maker
         self._makers: dict[str, Maker] = {}
+        self._unopened: dict[str, tuple[float, Exception]] = {}
         self._dense: dict[str, DenseModel] = {}
         self._jobs_made = False
         self._said: dict[str, float] = {}
@@ -113,9 +115,18 @@ class Runtime:
         return self._dense[identity.fingerprint]
 
     def maker(self, engine: str) -> Maker:
-        """What makes the chapters of talk, opened once. Raises whatever opening it does."""
+        """What makes the chapters of talk, opened once. Raises whatever opening it does; ten minutes long without
+        another try, which may be a download that each talk would wait for.
+        """
         if engine not in self._makers:
-            self._makers[engine] = self._load_maker(self.settings, engine, self.encoder)
+            when, error = self._unopened.get(engine, (-REMEMBERED_FAILURE, None))
+            if error is not None and time.monotonic() - when < REMEMBERED_FAILURE:
+                raise error
+            try:
+                self._makers[engine] = self._load_maker(self.settings, engine, self.encoder)
+            except Exception as failure:
+                self._unopened[engine] = time.monotonic(), failure
+                raise
         return self._makers[engine]
 
     @cached_property

@@ -17,6 +17,7 @@ from indexer.expiry import Expiry
 from indexer.later_fields import LaterFields
 from indexer.overtaken import QueueHead
 from indexer.reindex.rescue import rescue
+from indexer.triage import attempts_allowed
 from services.contracts import encode_messages, encode_queue
 from services.errors import NotFound
 from services.index_spec import Generation, Names
@@ -52,7 +53,7 @@ def end_of(stored: Stored, max_attempts: int) -> tuple[str, str] | None:
 
     Only attempts that a worker began count; waiting and lost messages do not.
     """
-    if stored.attempts >= max_attempts:
+    if stored.attempts >= attempts_allowed(stored, max_attempts):
         error = stored.source.get("error")
         if error:
             return str(error["code"]), str(error["reason"])

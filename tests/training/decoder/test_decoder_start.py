@@ -128,3 +128,9 @@ def test_what_pip_cannot_fetch_is_a_clear_error(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigurationError) as caught:
         starts.fetch(STARTS["smollm2"], tmp_path)
     assert caught.value.code == "not_fetched"
+
+
+def test_a_download_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"within 0\.001 s") as caught:
+        starts.fetch(STARTS["smollm2"], tmp_path, seconds=0.001)
+    assert caught.value.code == "not_fetched"

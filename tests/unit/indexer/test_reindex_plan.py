@@ -82,6 +82,7 @@ def test_talk_is_declared_and_chaptered_anew() -> None:
     assert described(OLD, first) == [
         "windows: merged -> both",
         "chapters: no talk -> tiling (c1)",
+        f"talk: not declared -> {first.spec.talk.model_dump(exclude={'chapters'})}",
         "vectors: copied",
     ]
     kept = planned(NAMES, OLD, 2, Changes(chapters="tiling", windows="merged"), STANDIN, chapters="c1")
@@ -92,3 +93,19 @@ def test_talk_is_declared_and_chaptered_anew() -> None:
     assert described(first, planned(NAMES, first, 3, Changes(), STANDIN, chapters="c1")) == ["vectors: copied"]
     with pytest.raises(InvalidInput, match="bad_change"):
         plan(Changes(chapters="oracle"))
+
+
+def test_what_an_index_declares_of_talk_changes_by_itself() -> None:
+    first = planned(NAMES, OLD, 2, Changes(chapters="none"), STANDIN)
+    linked = planned(NAMES, first, 3, Changes(talk={"link": "https://x.example/{id}?t={start}"}), STANDIN)
+    assert linked.spec.talk is not None
+    assert (linked.spec.talk.chapters, linked.spec.talk.link) == ("none", "https://x.example/{id}?t={start}")
+    said = described(first, linked)
+    assert said[0].startswith("talk: ")
+    assert said[-1] == "vectors: copied"
+    unlinked = planned(NAMES, linked, 4, Changes(talk={"link": None, "passage_in_keywords": 0}), STANDIN)
+    assert unlinked.spec.talk is not None
+    assert (unlinked.spec.talk.link, unlinked.spec.talk.passage_in_keywords) == (None, 0)
+    for wrong in ({"link": "javascript:alert(1)"}, {"oracle": 1}, {"passage_in_keywords": "much"}):
+        with pytest.raises(InvalidInput, match="bad_change"):
+            planned(NAMES, first, 3, Changes(talk=wrong), STANDIN)

@@ -56,3 +56,10 @@ def test_a_document_without_free_versions_can_only_die() -> None:
     )
     assert (names(found.exhausted), names(found.suspected)) == (["a"], ["b"])
     versions.transition(found.exhausted[0].external)  # dying is a transition as well
+
+
+def test_talk_is_attempted_twice_at_least() -> None:
+    """The second time it goes without the engine of chapters that may have killed the worker."""
+    talk = Stored("t", versions.raw(7), {"state": "pending", "attempts": 0, "text": "words", "kind": "talk"})
+    found = triage([talk], redelivered=True, max_attempts=1)
+    assert (names(found.alone), found.exhausted) == (["t"], [])
