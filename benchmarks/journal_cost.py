@@ -117,7 +117,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         stack.enter_context(running(settings, "api"))
         command = (sys.executable, "-m", "benchmarks.unjournalled")
         stack.enter_context(running(settings, "worker", command))
-        broker = stack.enter_context(Celery(broker=settings.redis_url, set_as_current=False))
+        broker = stack.enter_context(Celery(broker=settings.redis_address, set_as_current=False))
         rounds = Rounds(settings, search, broker, documents)
         sides = {"journalled": rounds.journalled, "unjournalled": rounds.unjournalled}
         print("warming up", flush=True)

@@ -61,7 +61,7 @@ def main() -> int:
     """The worker."""
     logging.basicConfig(level=logging.INFO)
     settings, times = Settings.read(), WorkerSettings.read()
-    wait_for_redis(settings.redis_url, times.redis_wait)
+    wait_for_redis(settings.redis_address, times.redis_wait)
     return run_worker(create_worker(settings, times), settings, read_manifest(resolve(settings.encoder)), "info")
 
 

@@ -74,7 +74,7 @@ class Pipeline:
 
     def _publish(self, generation: Generation, documents: list[Document]) -> None:
         step = self._settings.message_documents
-        with closing(Publisher(self._settings.redis_url)) as publisher:
+        with closing(Publisher(self._settings.redis_address)) as publisher:
             for at in range(0, len(documents), step):
                 ids = tuple(one.id for one in documents[at : at + step])
                 publisher.encode(generation.encoder.name, EncodeMessage(index=generation.index, ids=ids))

@@ -102,7 +102,9 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         record = open_record(records, source, sources, way, restart=restart, say=show.say)
         job = next(iter(record.jobs), None)
         door = (
-            QueueDoor(settings.redis_url, index, job, patience, show.say) if via is Via.queue else rest.of(record.load)
+            QueueDoor(settings.redis_address, index, job, patience, show.say)
+            if via is Via.queue
+            else rest.of(record.load)
         )
         for note in (note for one in sources for note in one.notes()):
             show.say(note)

@@ -34,7 +34,7 @@ def worker(
     from indexer.start import run_worker, wait_for_redis
 
     times = WorkerSettings.read()
-    wait_for_redis(settings.redis_url, times.redis_wait)
+    wait_for_redis(settings.redis_address, times.redis_wait)
     raise typer.Exit(run_worker(create_celery(settings, times), settings, manifest, log_level))
 
 

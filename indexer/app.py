@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def configuration(settings: Settings, worker: WorkerSettings) -> dict[str, Any]:
     """Celery's settings; each is there for a reason, and docs/decisions/0060 has the measurements."""
     return {
-        "broker_url": settings.redis_url,
+        "broker_url": settings.redis_address,
         "broker_transport": "indexer.transport:TolerantTransport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,

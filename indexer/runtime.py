@@ -135,7 +135,7 @@ class Runtime:
 
     @cached_property
     def publisher(self) -> Publisher:
-        return Publisher(self.settings.redis_url)
+        return Publisher(self.settings.redis_address)
 
     def generation(self, index: str, number: int | None = None) -> Generation:
         """The generation of that number, None: the one that the alias points to.

@@ -149,7 +149,7 @@ def run_sweeper(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    search, publisher = SyncSearch(settings), Publisher(settings.redis_url)
+    search, publisher = SyncSearch(settings), Publisher(settings.redis_address)
     log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
     try:
         run_duties(

@@ -45,7 +45,7 @@ class Parts:
         self.near = len(each_address(settings.opensearch_url)) > 1
         self.engine = Direct(self.search, settings.search_timeout, near=self.near)
         self.held = Held(settings.max_snapshots)
-        self.publisher = Publisher(settings.redis_url)
+        self.publisher = Publisher(settings.redis_address)
         self.clock = Clock()
         self.backlog = Backlog(settings, self.search, self.publisher)
         # Searches share the connections to OpenSearch: a quarter of them is never taken by documents.

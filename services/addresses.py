@@ -30,6 +30,11 @@ def _redacted(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
+def names_a_user(url: str) -> bool:
+    """Whether the address has a user or a password within."""
+    return "@" in urlsplit(url).netloc
+
+
 def _checked(url: str, schemes: tuple[str, ...], example: str) -> str:
     # The message never repeats the value: it may hold a password.
     wanted = f"give an address such as {example}"

@@ -1,38 +1,15 @@
 """Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
 
-from typing import Any
-
 from pydantic import Field
 
-from services.addresses import OpenSearchUrl, RedisUrl
+from services.connections import ConnectionSettings
 from services.document_limits import Limits
-from services.environment import EnvironmentSettings, also_plain
 
 
-def _local_opensearch(given: dict[str, Any]) -> str:
-    return f"http://127.0.0.1:{given.get('opensearch_port')}"
-
-
-def _local_redis(given: dict[str, Any]) -> str:
-    return f"redis://127.0.0.1:{given.get('redis_port')}/0"
-
-
-class Settings(EnvironmentSettings):
+class Settings(ConnectionSettings):
     """Every knob with its default. Times are in seconds, sizes in bytes."""
 
-    # Where no address is given, it is that of the local server: a port that is moved there is moved here. (Of a port 0
-    # only the stack that started the server knows what became of it, so such an address is left for it to replace.)
-    opensearch_port: int = Field(19200, ge=0, le=65535)
-    redis_port: int = Field(16379, ge=0, le=65535)
-    opensearch_url: OpenSearchUrl = Field(
-        default_factory=_local_opensearch, validate_default=False, validation_alias=also_plain("OPENSEARCH_URL")
-    )
-    redis_url: RedisUrl = Field(
-        default_factory=_local_redis, validate_default=False, validation_alias=also_plain("REDIS_URL")
-    )
     index_prefix: str = Field("sparsewell", pattern=r"^[a-z][a-z0-9]{0,31}$")
-    opensearch_pool: int = Field(32, ge=1)
-    opensearch_timeout: float = Field(30.0, gt=0)
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8010, ge=0, le=65535)

@@ -101,7 +101,7 @@ class Build:
     @contextmanager
     def _follower(self) -> Iterator[Follower]:
         target = self.work.held.target
-        with closing(Publisher(self.settings.redis_url)) as publisher:
+        with closing(Publisher(self.settings.redis_address)) as publisher:
             dispatch = self._here(target) if self.encode_here else through_queue(publisher, self.settings, target)
             yield self.work.follower(dispatch, self.patience)
 

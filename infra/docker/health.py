@@ -35,7 +35,7 @@ def worker(settings: Settings) -> str | None:
     from kombu.exceptions import OperationalError
 
     node = f"celery@{socket.gethostname()}"
-    with Celery(broker=settings.redis_url, set_as_current=False) as app:
+    with Celery(broker=settings.redis_address, set_as_current=False) as app:
         for _ in range(2):  # a ping is published, not queued: one sent while a worker reconnects is lost
             try:
                 # With a destination it is over as soon as that one has answered.

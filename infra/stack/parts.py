@@ -105,7 +105,7 @@ def _worker_answers(settings: Settings) -> bool:
     from celery import Celery
     from kombu.exceptions import OperationalError
 
-    with Celery(broker=settings.redis_url, set_as_current=False) as app:
+    with Celery(broker=settings.redis_address, set_as_current=False) as app:
         try:
             return bool(app.control.ping(timeout=0.5, limit=1))
         except (OperationalError, OSError):

@@ -19,6 +19,7 @@ from services.errors import BackendUnavailable, NotFound, Overloaded, Sparsewell
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 
 BLOCKED = "cluster_block_exception"
+FORBIDDEN = "security_exception"
 OVERLOADED = "opensearch_overloaded"
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
@@ -80,8 +81,9 @@ def judge(status: int, error: Any) -> Verdict | None:
     if status == 409:
         return Verdict(Outcome.SUPERSEDED)
     kind = kind_of(error)
-    # A block says nothing of the document: a disk at flood stage, or a generation that is about to be replaced.
-    if status in (429, 500, 502, 503, 504) or kind == BLOCKED:
+    # A block says nothing of the document: a disk at flood stage, or a generation that is about to be replaced. Nor
+    # does what a role lacks.
+    if status in (429, 500, 502, 503, 504) or kind in (BLOCKED, FORBIDDEN):
         return None
     return Verdict(Outcome.REFUSED, kind)
 
@@ -169,7 +171,7 @@ def _may_pass(error: SparsewellError) -> bool:
 def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
     """Carries writes until each has a verdict or `seconds` have passed; order of verdicts is order of writes.
 
-    Raises only for errors that cannot pass (a missing index, a refused login).
+    Raises only for errors that cannot pass (a missing index).
     """
     run = BulkRun(list(writes), max_bytes)
     end = time.monotonic() + seconds

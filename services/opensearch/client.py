@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import urllib3
 from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
 from opensearchpy.exceptions import (
     ConflictError,
@@ -18,9 +19,12 @@ from opensearchpy.exceptions import (
 )
 
 from services.addresses import each_address
+from services.connections import ConnectionSettings
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, Overloaded, SparsewellError
+from services.opensearch.access import access_of
+from services.opensearch.failures import tls_failure
 from services.opensearch.nodes import AsyncNode, Nodes, SyncNode
-from services.settings import Settings
+from services.tls import ClientContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class _Orjson(JSONSerializer):
         return data if isinstance(data, str | bytes) else orjson.dumps(data)
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(settings: ConnectionSettings) -> dict[str, Any]:
     addresses = each_address(settings.opensearch_url)
     return {
         "hosts": addresses,
@@ -69,13 +73,24 @@ def _options(settings: Settings) -> dict[str, Any]:
         "retry_on_timeout": False,
         "serializer": _Orjson(),
         "http_compress": False,
+        "access": access_of(settings),
+        "ssl_context": _context(settings, addresses),
     }
+
+
+def _context(settings: ConnectionSettings, addresses: list[str]) -> ClientContext | None:
+    if not any(address.startswith("https:") for address in addresses):
+        return None
+    if not settings.opensearch_verify:
+        # (of each connection; the context has said it once)
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    return ClientContext.of(settings.opensearch_tls)
 
 
 class AsyncSearch:
     """For event loops. Errors of the library come out as ours."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ConnectionSettings) -> None:
         self._client = AsyncOpenSearch(connection_class=AsyncNode, **_options(settings))
 
     async def send(self, call: Call) -> Any:
@@ -93,7 +108,7 @@ class AsyncSearch:
 class SyncSearch:
     """For workers and tools. Errors of the library come out as ours."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ConnectionSettings) -> None:
         self._client = OpenSearch(connection_class=SyncNode, **_options(settings))
 
     def send(self, call: Call) -> Any:
@@ -111,6 +126,8 @@ def translated(error: OpenSearchException) -> SparsewellError:
     """Our error for one of the library's, without the bodies of requests or answers."""
     if isinstance(error, ConnectionTimeout):
         return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
+    if reason := tls_failure(error):
+        return BackendUnavailable("opensearch_tls", f"There is no secure connection to OpenSearch: {reason}.")
     if isinstance(error, ConnectionError):
         return BackendUnavailable("opensearch_unavailable", "OpenSearch cannot be reached.")
     if not isinstance(error, TransportError):
@@ -121,6 +138,12 @@ def translated(error: OpenSearchException) -> SparsewellError:
         return NotFound(code, "OpenSearch knows no such index, alias or document.")
     if isinstance(error, ConflictError):
         return Conflict("conflict", f"OpenSearch refused a conflicting change ({kind}).")
+    if error.status_code == 401:
+        return BackendUnavailable(
+            "opensearch_unauthorized", "OpenSearch does not take our user, certificate or signature."
+        )
+    if error.status_code == 403 and kind != "cluster_block_exception":
+        return BackendUnavailable("opensearch_forbidden", "OpenSearch does not let our user do that: see its roles.")
     if error.status_code == 429:
         return Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
     if kind == "resource_already_exists_exception":

@@ -9,12 +9,15 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import urllib3
-from opensearchpy import AIOHttpConnection, ConnectionPool, Urllib3HttpConnection
+from opensearchpy import AIOHttpConnection, Connection, ConnectionPool, Urllib3HttpConnection
 from opensearchpy._async.http_aiohttp import OpenSearchClientResponse
 from opensearchpy.exceptions import ConnectionError, ConnectionTimeout  # noqa: A004 (the library's name)
+
+from services.opensearch.access import Access
 
 # Linux sends a lost SYN again after a second: there is time for one.
 CONNECT_SECONDS = 1.5
@@ -36,6 +39,10 @@ class AsyncNode(AIOHttpConnection):
 
     hung = False
 
+    def __init__(self, *, access: Access | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._access = access
+
     async def perform_request(
         self,
         method: str,
@@ -54,6 +61,11 @@ class AsyncNode(AIOHttpConnection):
                 response_class=OpenSearchClientResponse,
                 connector=_QuickConnector(limit=self._limit or 0, ssl=self._ssl_context or True),
             )
+        if self._access is not None:
+            given = method, _sent(self, url, params), body
+            waits = self._access.waits()
+            ours = await asyncio.to_thread(self._access.headers, *given) if waits else self._access.headers(*given)
+            headers = {**(headers or {}), **ours}
         began = time.monotonic()
         try:
             return await super().perform_request(method, url, params, body, timeout, ignore, headers)
@@ -73,6 +85,10 @@ class SyncNode(Urllib3HttpConnection):
 
     hung = False
 
+    def __init__(self, *, access: Access | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._access = access
+
     def perform_request(
         self,
         method: str,
@@ -83,6 +99,8 @@ class SyncNode(Urllib3HttpConnection):
         ignore: Collection[int] = (),
         headers: Mapping[str, str] | None = None,
     ) -> Any:
+        if self._access is not None:
+            headers = {**(headers or {}), **self._access.headers(method, _sent(self, url, params), body)}
         limits = urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout or self.timeout)
         try:
             # (the library passes on to urllib3 what it is given)
@@ -90,6 +108,12 @@ class SyncNode(Urllib3HttpConnection):
         except ConnectionTimeout:
             self.hung = True
             raise
+
+
+def _sent(node: Connection, path: str, params: Mapping[str, Any] | None) -> str:
+    """The address as the library sends it: a signature covers it to the letter."""
+    query = f"?{urlencode(params)}" if params else ""
+    return f"{node.host}{node.url_prefix}{path}{query}"
 
 
 class Nodes(ConnectionPool):

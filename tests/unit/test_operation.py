@@ -33,6 +33,8 @@ def test_every_setting_is_listed_with_its_default(kind: type[BaseSettings]) -> N
         said = listed()[name.upper()]
         if isinstance(field.default, str):
             assert said == field.default, name
+        elif isinstance(field.default, bool):
+            assert said == str(field.default).lower(), name
         elif isinstance(field.default, int | float):
             number, _, unit = said.partition(" ")
             assert float(number) * UNITS.get(unit, 1) == field.default, name

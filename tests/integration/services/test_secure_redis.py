@@ -1,0 +1,97 @@
+"""A Redis with TLS, client certificates and a password, towards each client that we have of it."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from celery import Celery
+from certificates import Authority
+from kombu.exceptions import OperationalError
+
+from indexer.app import configuration
+from indexer.settings import WorkerSettings
+from indexer.start import wait_for_redis
+from infra import processes
+from infra.ports import free_port
+from infra.redis.server import command
+from services.contracts import EncodeMessage, encode_queue
+from services.errors import BackendUnavailable, ConfigurationError
+from services.queue import Publisher
+from services.settings import Settings
+
+PASSWORD = "s3cret/with@signs"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What it takes to reach it."""
+    directory = tmp_path_factory.mktemp("redis")
+    authority = Authority(directory)
+    server, (cert, key) = authority.sign("server", host="127.0.0.1"), authority.sign("client")
+    port = free_port()
+    binary = shutil.which("redis-server")
+    assert binary, "redis-server is not on the PATH"
+    tls = {"tls-port": port, "tls-cert-file": server[0], "tls-key-file": server[1], "tls-ca-cert-file": authority.ca}
+    arguments = command(binary, port=0, data=directory, databases=1)
+    for name, value in {**tls, "requirepass": PASSWORD}.items():
+        arguments += [f"--{name}", str(value)]
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
+    child = processes.start(
+        "redis", arguments, directory / "log", environment=environment, directory=directory, tied=True
+    )
+    settings = {
+        "redis_url": f"rediss://127.0.0.1:{port}/0", "redis_password": PASSWORD,
+        "redis_ca": authority.ca, "redis_cert": cert, "redis_key": key,
+    }  # fmt: skip
+    try:
+        wait_for_redis(Settings(**settings).redis_address, 30)
+        yield settings
+    finally:
+        processes.stop(child, 5)
+
+
+def test_messages_go_there_and_are_taken(given: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = Settings(**given)
+    with closing(Publisher(settings.redis_address)) as publisher:
+        publisher.encode("standin", EncodeMessage(index="books", ids=["1"]))
+        assert publisher.depth(encode_queue("standin")) == 1
+    with Celery("here", set_as_current=False) as app:
+        app.conf.update(configuration(settings, WorkerSettings()))
+        with app.connection_for_read() as connection, connection.SimpleQueue(encode_queue("standin")) as queue:
+            message = queue.get(timeout=10)
+            assert message.payload[1]["ids"] == ["1"]
+            message.ack()
+            assert PASSWORD not in f"{connection!r} {connection.as_uri()}"
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"redis_ca": None},
+        {"redis_cert": None, "redis_key": None},
+        {"redis_password": "other"},
+        {"redis_password": None},
+    ],
+    ids=["its certificate is not trusted", "we show none", "another password", "no password"],
+)
+def test_otherwise_nothing_is_sent(
+    given: dict[str, Any], wrong: dict[str, None], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(**given | wrong)
+    with closing(Publisher(settings.redis_address)) as publisher, pytest.raises(BackendUnavailable) as caught:
+        publisher.encode("standin", EncodeMessage(index="books", ids=["2"]))
+    assert caught.value.code == "redis_unavailable"
+    with pytest.raises(ConfigurationError) as stopped:
+        wait_for_redis(settings.redis_address, 0)
+    with Celery("here", set_as_current=False) as app:
+        app.conf.update(configuration(settings, WorkerSettings()))
+        with app.connection_for_read() as connection, pytest.raises((OperationalError, OSError)) as refused:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            connection.default_channel.client.ping()
+    assert "s3cret" not in f"{caught.value} {stopped.value} {refused.value} {caplog.text}"
