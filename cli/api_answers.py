@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 
+from services.access.client import bearer, own_bearer
+from services.access.mode import read_keys
 from services.addresses import http_address
 from services.errors import BackendUnavailable, InvalidInput
 from services.settings import Settings
@@ -22,8 +24,16 @@ def index_path(index: str) -> str:
 
 
 def connect(base: str, timeout: float | httpx.Timeout) -> httpx.Client:
-    """A client of the API; a proxy that is set for the outside world does not come between. Raises `bad_address`."""
-    return httpx.Client(base_url=checked_address(base), timeout=timeout, trust_env=False)
+    """A client of the API, with SPARSEWELL_API_KEY if there is one; a proxy that is set for the outside world does not
+    come between. Raises `bad_address`.
+    """
+    return httpx.Client(base_url=checked_address(base), timeout=timeout, trust_env=False, headers=own_bearer())
+
+
+def admin_headers(settings: Settings) -> dict[str, str]:
+    """The key that administers keys, where no other is given: beside the API, its own file has one."""
+    own = own_bearer()
+    return own or bearer(next(iter(read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")), ""))
 
 
 def away(base: str, error: Exception) -> BackendUnavailable:

@@ -67,11 +67,12 @@ def client_of(api_url: str) -> Iterator["httpx.Client"]:
     """A client of the API; what breaks on the way is one error that says where to look."""
     import httpx
 
+    from services.access.client import own_bearer
     from services.errors import BackendUnavailable
 
     try:
         # trust_env: a proxy that is set for the outside world must not come between us and this machine.
-        with httpx.Client(base_url=api_url, timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=own_bearer()) as client:
             yield client
     except httpx.HTTPError as error:
         raise BackendUnavailable(

@@ -52,6 +52,7 @@ app.add_typer(importlib.import_module("cli.generations").app, name="generations"
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")
 app.add_typer(importlib.import_module("cli.curation").app, name="curation")
 app.add_typer(importlib.import_module("cli.queries").app, name="queries")
+app.add_typer(importlib.import_module("cli.keys").app, name="keys")
 app.add_typer(importlib.import_module("cli.encoders").app, name="encoders")
 app.add_typer(importlib.import_module("cli.train").app, name="train")
 app.add_typer(importlib.import_module("cli.models").app, name="models")

@@ -45,9 +45,12 @@ def serve(
     from infra.settings import LocalSettings
     from models.serving.app import create_model_app
     from models.serving.loading import load_held
+    from services.access.mode import model_keys
     from services.settings import Settings
 
     settings = Settings.read()
-    with listen(settings.model_host if host is None else host, settings.model_port if port is None else port) as socket:
+    host = settings.model_host if host is None else host
+    keys = model_keys(settings, host)
+    with listen(host, settings.model_port if port is None else port) as socket:
         held = load_held(settings, cache_dir(LocalSettings.read()), print)
-        run_server(create_model_app(held), socket)
+        run_server(create_model_app(held, keys), socket)

@@ -8,18 +8,24 @@ import uvicorn
 from fastapi import FastAPI
 
 from query_api.app import create_app
+from services.access.mode import access_mode
 from services.addresses import http_address
 from services.errors import ConfigurationError
 from services.settings import Settings
 
 
 def serve(host: str | None, port: int | None) -> None:
-    """Listens until it is told to stop. Raises ConfigurationError (`port_in_use`) before anything else is done."""
+    """Listens until it is told to stop.
+
+    Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything else is done.
+    """
     settings = Settings.read()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # the library logs each request with its address and, at debug level, its body
     logging.getLogger("opensearch").setLevel(logging.ERROR)
-    listener = listen(settings.api_host if host is None else host, settings.api_port if port is None else port)
+    settings = settings.model_copy(update={} if host is None else {"api_host": host})
+    access_mode(settings)
+    listener = listen(settings.api_host, settings.api_port if port is None else port)
     app = create_app(settings)
     with listener:
         run_server(app, listener)

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
+from query_api.access.gate import Gate
+from query_api.access.operations import authorised
 from query_api.openapi import Api
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
@@ -19,12 +21,14 @@ from query_api.routes import (
     export,
     health,
     indexes,
+    keys,
     queries,
     search,
     several,
     suggest,
     talk,
 )
+from services.access.mode import access_mode, read_keys
 from services.settings import Settings
 from services.web.body_limit import BodyLimit
 from services.web.problems import add_handlers
@@ -35,8 +39,11 @@ _DOCUMENTS = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
 def create_app(settings: Settings) -> FastAPI:
     """The REST service and the search page. Reads the query table; connects to nothing before the first request.
 
-    Raises ConfigurationError when the encoder's files are missing or changed.
+    Raises ConfigurationError when the encoder's files are missing or changed, and when it would be open to others
+    although nobody said so.
     """
+    mode = access_mode(settings)
+    admin_keys = read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")
     parts = Parts(settings)
 
     @asynccontextmanager
@@ -53,9 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
         # their pages load scripts from another host; /openapi.json stays
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(authorised)],
     )
     app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
+    app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys)
     add_handlers(app)
     for module in (
         search,
@@ -68,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
         curation,
         export,
         indexes,
+        keys,
         encoders,
         health,
     ):

@@ -2,10 +2,13 @@
 
 import asyncio
 import time
-from typing import Annotated
+from copy import copy
+from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
+from query_api.access.operations import principal_of
+from query_api.access.ring import KeyRing
 from query_api.admission import InFlight
 from query_api.backlog import Backlog
 from query_api.curations import Curations
@@ -14,6 +17,8 @@ from query_api.learning import Learning
 from query_api.long_reading import LongReading
 from query_api.search.engine import Direct
 from query_api.snapshots import Held
+from services.access.mode import read_keys
+from services.access.principal import EVERYBODY, Principal
 from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
@@ -30,7 +35,7 @@ REMEMBERED_SECONDS = 2.0
 
 
 class Parts:
-    """Made by `create_app`, closed with it."""
+    """Made by `create_app`, closed with it. Each request has a view of them: that of who asks (`seen_by`)."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -39,7 +44,8 @@ class Parts:
         self.dense = known_dense(settings)
         # A late model never costs the answer: at least half of a search's time is OpenSearch's.
         patience = min(settings.model_timeout, settings.search_timeout / 2)
-        self.model = ModelClient(settings.model_url, patience) if settings.model_url else None
+        key = next(iter(read_keys(settings.model_key_file, "SPARSEWELL_MODEL_KEY_FILE")), "")
+        self.model = ModelClient(settings.model_url, patience, key) if settings.model_url else None
         self.search = AsyncSearch(settings)
         # Several addresses are asked in turn, so each node's own copies get their share of searches.
         self.near = len(each_address(settings.opensearch_url)) > 1
@@ -54,13 +60,24 @@ class Parts:
         self.long_reading = LongReading()
         self.curations = Curations(self.search, self.names, settings.search_timeout)
         self.learning = Learning(self.search, self.names, settings)
+        self.keys = KeyRing(self.search, self.names)
+        self.who: Principal = EVERYBODY
         self._generations: dict[str, tuple[float, Generation]] = {}
+
+    def seen_by(self, who: Principal) -> Self:
+        """The same parts, for what one principal asks."""
+        if who is self.who:
+            return self
+        view = copy(self)
+        view.who = who
+        return view
 
     async def generation(self, index: str, *, near: bool = False) -> Generation:
         """The generation that an index's alias points to; `near` as in `resolve_call`. Its rules are read beside it.
 
-        Raises NotFound (`index_not_found`).
+        Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`).
         """
+        self.who.demand_index(index)
         remembered = self._generations.get(index)
         now = time.monotonic()
         if remembered is not None and now - remembered[0] < REMEMBERED_SECONDS:
@@ -93,6 +110,7 @@ class Parts:
 
     async def close(self) -> None:
         self.long_reading.close()
+        await self.keys.close()
         await self.learning.close()
         await self.search.close()
         if self.model is not None:
@@ -102,8 +120,8 @@ class Parts:
 
 async def _parts(request: Request) -> Parts:
     # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
-    parts: Parts = request.app.state.parts
-    return parts
+    every: Parts = request.app.state.parts
+    return every.seen_by(principal_of(request))
 
 
 WithParts = Annotated[Parts, Depends(_parts)]

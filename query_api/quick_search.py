@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from query_api.access.operations import OPERATIONS, WHO, demand
 from query_api.parts import Parts
 from query_api.routes.answers import json_answer
 from query_api.search.pipeline import search
 from query_api.search.request import SearchRequest
+from services.access.principal import Principal
 from services.errors import SparsewellError
 from services.web.problems import answer_of
 
@@ -37,9 +39,11 @@ class QuickSearch:
         if request is None:
             await self._app(scope, _again(message, receive), send)
             return
-        parts: Parts = scope["app"].state.parts
+        every: Parts = scope["app"].state.parts
         try:
-            answer = json_answer(await search(parts, found[1], request))
+            who: Principal = scope[WHO]
+            demand(who, OPERATIONS["search"], found[1])
+            answer = json_answer(await search(every.seen_by(who), found[1], request))
         except SparsewellError as error:
             answer = await answer_of(Request(scope), error)
         await answer(scope, receive, send)

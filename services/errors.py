@@ -60,6 +60,20 @@ class UnsupportedMediaType(InvalidInput):
     title = "Unsupported media type"
 
 
+class Unauthorized(SparsewellError):
+    """The request does not say who asks, or not so that it can be believed."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(SparsewellError):
+    """Who asks is known, and may not do this."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(SparsewellError):
     """The named index, document or job does not exist."""
 

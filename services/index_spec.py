@@ -195,6 +195,7 @@ class Names:
         self.reindexes = f"{prefix}_reindexes"
         self.curation = f"{prefix}_curation"
         self.queries = f"{prefix}_queries"
+        self.keys = f"{prefix}_keys"
         self.every_alias = f"{prefix}-*"
         self.every_write_alias = f"{prefix}-*.w*"
 

@@ -13,6 +13,7 @@ import aiohttp
 import numpy as np
 import orjson
 
+from services.access.client import bearer
 from services.dense_form import DenseIdentity
 from services.dense_vectors import Dense
 from services.errors import BackendUnavailable
@@ -27,8 +28,9 @@ class ModelClient:
     """One for each API process. Every failure is BackendUnavailable, whose code says what: `model_timeout`,
     `model_unavailable`, `model_resting`, `model_refused`, `model_mismatch`, `model_garbage`."""
 
-    def __init__(self, url: str, timeout: float) -> None:
-        """Connects to nothing before the first request. `timeout` of a request in seconds."""
+    def __init__(self, url: str, timeout: float, key: str = "") -> None:
+        """Connects to nothing before the first request. `timeout` of a request in seconds; `key` that is sent."""
+        self._headers = {"content-type": "application/json"} | bearer(key)
         self._url = url.rstrip("/")
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -77,7 +79,7 @@ class ModelClient:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"content-type": "application/json"},
+                headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None),
             )
         async with self._session.post(self._url + path, data=body, allow_redirects=False) as answer:

@@ -1,5 +1,7 @@
 """Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from services.connections import ConnectionSettings
@@ -13,6 +15,15 @@ class Settings(ConnectionSettings):
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8010, ge=0, le=65535)
+    # Who may ask (docs/security.md). Where nothing is said, everybody on this machine and nobody else.
+    access: Literal["auto", "open", "keys"] = Field(
+        "auto", description="auto: keys where any are configured, else open, on loopback alone"
+    )
+    admin_key_file: str = Field(
+        "", description="file of a key with every right, one a line: to make the first keys with"
+    )
+    model_key_file: str = Field("", description="file of the key that the model process asks for")
+    oidc_issuer: str = Field("", pattern=r"^(https?://.+)?$", description="whose tokens are keys, too; empty: nobody's")
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
 
     # What a search does unless its request says otherwise (docs/decisions/0151, 0152).

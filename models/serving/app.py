@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.serving.held import Held
 from services.errors import BackendUnavailable
+from services.web.bearer import BearerKeys
 from services.web.body_limit import BodyLimit
 from services.web.problems import add_handlers
 
@@ -41,8 +42,10 @@ class RerankRequest(BaseModel):
     passages: list[Text] = Field(min_length=1, max_length=MOST_PASSAGES)
 
 
-def create_model_app(held: Held) -> FastAPI:
-    """POST /embed, POST /rerank, GET /healthz. Errors are problem+json; a body has 1 MiB at most."""
+def create_model_app(held: Held, keys: Sequence[str] = ()) -> FastAPI:
+    """POST /embed, POST /rerank, GET /healthz. Errors are problem+json; a body has 1 MiB at most. `keys`: one of them
+    is asked for; none: nobody is asked.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,6 +54,7 @@ def create_model_app(held: Held) -> FastAPI:
 
     app = FastAPI(title="sparsewell models", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit)
+    app.add_middleware(BearerKeys, keys=keys)
     add_handlers(app)
 
     @app.post("/embed")

@@ -183,7 +183,8 @@ async def get_job(job_id: str, parts: WithParts) -> Response:
         record = (await parts.search.send(load_call(parts.names, job_id)))["_source"]
     except NotFound:
         record = {}
-    if "accepted" not in record:  # the record of an idempotency key is no job
+    # (the record of an idempotency key is no job)
+    if "accepted" not in record or not parts.who.may(record["index"]):
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
         generation = await parts.generation(record["index"])

@@ -11,18 +11,20 @@ from services.errors import (
     ConfigurationError,
     Conflict,
     EncoderMismatch,
+    Forbidden,
     InvalidInput,
     NotFound,
     Overloaded,
     SparsewellError,
     TooLarge,
     TooSlow,
+    Unauthorized,
     UnsupportedMediaType,
 )
 
 _KINDS: tuple[type[SparsewellError], ...] = (
-    InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, NotFound, Conflict, Overloaded, BackendUnavailable,
-    EncoderMismatch,
+    InvalidInput, TooLarge, TooSlow, UnsupportedMediaType, Unauthorized, Forbidden, NotFound, Conflict, Overloaded,
+    BackendUnavailable, EncoderMismatch,
 )  # fmt: skip
 # One status may stand for several kinds (503); the title tells them apart.
 _BY_TITLE = {(kind.status, kind.title): kind for kind in _KINDS}

@@ -36,9 +36,21 @@ def said(body: dict[str, Any]) -> Response:
     headers = {}
     if "retry_after" in body:
         headers["retry-after"] = str(body["retry_after"])
+    if body["status"] in (401, 403):
+        headers["www-authenticate"] = _challenge(body)
     if body["status"] == REQUEST_TIMEOUT:  # nobody waits for the rest of a slow body
         headers["connection"] = "close"
     return Response(orjson.dumps(body), body["status"], headers, PROBLEM)
+
+
+def _challenge(body: dict[str, Any]) -> str:
+    """How one is to say who one is (RFC 6750, 3): without an error where nothing was said."""
+    parts = ['Bearer realm="sparsewell"']
+    if body["code"] == "insufficient_scope":
+        parts += ['error="insufficient_scope"', f'scope="{" ".join(body["scopes"])}"']
+    elif body["status"] == 401 and body["code"] != "no_credentials":
+        parts.append('error="invalid_token"')
+    return ", ".join(parts)
 
 
 def _members(status: int, title: str, code: str, detail: str, extra: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from query_api.search.batch_form import BatchedAnswer
 from query_api.search.request import Mode, SearchRequest
 from query_api.suggest_form import SuggestAnswer
 from query_api.talk_form import ChaptersAnswer
+from services.access.client import bearer, own_bearer
 from services.curation.rules import Rules
 from services.errors import SparsewellError
 from services.index_spec import IndexSpec
@@ -41,9 +42,10 @@ class AsyncClient:
     """A client of one API; for one event loop.
 
     `timeout` (seconds) bounds each request. `patience` (seconds) is how long a call is repeated while the API is
-    overloaded or away; 0: the first such error is raised. A proxy that is set for the outside world is not asked.
-    Every method raises the errors of `services.errors` with the API's own codes, and BackendUnavailable
-    (`api_unavailable`) when nothing answers. Raises ConfigurationError (`bad_address`).
+    overloaded or away; 0: the first such error is raised. `key`: of the API; None: SPARSEWELL_API_KEY, if it is set. A
+    proxy that is set for the outside world is not asked. Every method raises the errors of `services.errors` with the
+    API's own codes, and BackendUnavailable (`api_unavailable`) when nothing answers. Raises ConfigurationError
+    (`bad_address`).
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class AsyncClient:
         timeout: float = 30.0,
         patience: float = 0.0,
         headers: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> None:
         self.address = str(checked_address(address))
         self._patience = patience
@@ -60,7 +63,7 @@ class AsyncClient:
             base_url=self.address,
             timeout=httpx.Timeout(timeout, connect=min(5.0, timeout)),
             trust_env=False,
-            headers=headers,
+            headers={**(own_bearer() if key is None else bearer(key)), **(headers or {})},
         )
 
     async def __aenter__(self) -> Self:

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings
 
 from indexer.settings import WorkerSettings
 from infra.settings import LocalSettings
+from services.access.client import ClientSettings
 from services.settings import Settings
 
 TABLES = (Path(__file__).resolve().parents[2] / "docs" / "operation.md").read_text().partition("## Settings")[2]
@@ -27,7 +28,10 @@ def listed() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("kind", [Settings, WorkerSettings, LocalSettings])
+KINDS: list[type[BaseSettings]] = [Settings, WorkerSettings, LocalSettings, ClientSettings]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_listed_with_its_default(kind: type[BaseSettings]) -> None:
     for name, field in kind.model_fields.items():
         said = listed()[name.upper()]
@@ -41,5 +45,5 @@ def test_every_setting_is_listed_with_its_default(kind: type[BaseSettings]) -> N
 
 
 def test_nothing_else_is_listed() -> None:
-    known = {name.upper() for kind in (Settings, WorkerSettings, LocalSettings) for name in kind.model_fields}
+    known = {name.upper() for kind in KINDS for name in kind.model_fields}
     assert listed().keys() == known

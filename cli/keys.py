@@ -1,0 +1,151 @@
+"""`sparsewell keys`: keys of the API, made, listed, rotated and revoked with one that administers every index."""
+
+import json as jsonlib
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Keys of the API: create, list, show, rotate, revoke.")
+
+Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
+Json = Annotated[bool, typer.Option("--json", help="print what the API answered")]
+Id = Annotated[str, typer.Argument(help="id of the key: what stands between the first two underscores of its text")]
+_DAY = 86_400
+
+
+@app.command()
+def generate() -> None:
+    """Print a key for SPARSEWELL_ADMIN_KEY_FILE or SPARSEWELL_MODEL_KEY_FILE, which nothing else knows of."""
+    from services.access.key_text import new_key, new_key_id
+
+    print(new_key(new_key_id()))
+
+
+@app.command()
+def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
+    name: Annotated[str, typer.Argument(help="who uses it, and for what")],
+    scope: Annotated[list[str], typer.Option("--scope", "-s", help="search, ingest or admin; may be repeated")],
+    index: Annotated[
+        list[str] | None, typer.Option("--index", "-i", help="its name, or how names begin (logs-*); none: every one")
+    ] = None,
+    filter: Annotated[  # noqa: A002 (as in the API)
+        str | None, typer.Option(help="in JSON: only documents that satisfy it exist for this key")
+    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="until it expires; none: never")] = None,
+    rate: Annotated[float | None, typer.Option(help="requests a second")] = None,
+    burst: Annotated[int | None, typer.Option(help="requests at once")] = None,
+    daily: Annotated[int | None, typer.Option(help="requests a day, UTC")] = None,
+    json: Json = False,
+    api_url: Api = None,
+) -> None:
+    """Make a key and print its text, which is shown this once."""
+    from datetime import UTC, datetime, timedelta
+
+    from query_api.search.short_form import read_short
+
+    body: dict[str, Any] = {"name": name, "scopes": scope, "indexes": index or ["*"]}
+    limits = {"requests_per_second": rate, "burst": burst, "requests_per_day": daily}
+    body |= {key: value for key, value in limits.items() if value is not None}
+    if filter is not None:
+        body["filter"] = read_short(filter, (), ())["filter"]
+    if days is not None:
+        body["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+    _made(_ask(api_url, "POST", "", body=body), json)
+
+
+@app.command("list")
+def list_(
+    revoked: Annotated[bool, typer.Option("--revoked", help="those that were revoked, too")] = False,
+    json: Json = False,
+    api_url: Api = None,
+) -> None:
+    """List the keys, the latest first; their texts are known to nobody but those who have them."""
+    answer = _ask(api_url, "GET", "", {"revoked": str(revoked).lower()})
+    if json:
+        _print(answer)
+        return
+    for one in answer["keys"]:
+        print("  ".join(_said(one)))
+    if not answer["keys"]:
+        print("There are no keys.")
+
+
+@app.command()
+def show(key: Id, api_url: Api = None) -> None:
+    """Show a key's rights and until when its secrets hold."""
+    _print(_ask(api_url, "GET", f"/{_part(key)}"))
+
+
+@app.command()
+def rotate(
+    key: Id,
+    days: Annotated[float, typer.Option(min=0, max=365, help="that the secret in use holds beside the new one")] = 7,
+    json: Json = False,
+    api_url: Api = None,
+) -> None:
+    """Give a key a second secret and print its text; the one in use ends by itself."""
+    body = {"overlap_seconds": round(days * _DAY)}
+    _made(_ask(api_url, "POST", f"/{_part(key)}/rotate", body=body), json)
+
+
+@app.command()
+def revoke(key: Id, api_url: Api = None) -> None:
+    """End a key, all its secrets, within seconds."""
+    _ask(api_url, "DELETE", f"/{_part(key)}")
+    print(f"{key} is revoked.")
+
+
+def _ask(
+    api_url: str | None,
+    method: str,
+    path: str,
+    parameters: dict[str, Any] | None = None,
+    body: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    import httpx
+
+    from cli.api_answers import admin_headers, api_address, away, connect
+    from services.settings import Settings
+    from services.web.answers import read_answer
+
+    settings = Settings.read()
+    base = api_address(settings, api_url)
+    with connect(base, timeout=30) as client:
+        try:
+            headers = admin_headers(settings)
+            return read_answer(client.request(method, f"/v1/keys{path}", params=parameters, json=body, headers=headers))
+        except httpx.HTTPError as error:
+            raise away(base, error) from None
+
+
+def _part(key: str) -> str:
+    from services.web.answers import path_part
+
+    return path_part(key, "The id of the key")
+
+
+def _made(answer: dict[str, Any], json: bool) -> None:
+    """The text on standard output, alone, so that it can be piped into a secret store."""
+    if json:
+        _print(answer)
+        return
+    import sys
+
+    print("  ".join(_said(answer)), file=sys.stderr)
+    print("Keep it: it is shown this once.", file=sys.stderr)
+    print(answer["key"])
+
+
+def _said(one: dict[str, Any]) -> list[str]:
+    parts = [one["id"], one["name"], ",".join(one["scopes"]), ",".join(one["indexes"])]
+    if one["filter"] is not None:
+        parts.append(f"filter {jsonlib.dumps(one['filter'], ensure_ascii=False)}")
+    for member, word in (("expires_at", "expires"), ("revoked_at", "revoked")):
+        if one[member] is not None:
+            parts.append(f"{word} {one[member]}")
+    parts += [f"a secret ends {each['ends_at']}" for each in one["secrets"] if each["ends_at"] is not None]
+    return parts
+
+
+def _print(answer: dict[str, Any]) -> None:
+    print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))

@@ -1,0 +1,82 @@
+"""The door that every request comes through: whose it is, before anything of it is read.
+
+A key is in `Authorization: Bearer …` (RFC 6750) and nowhere else: that is what OIDC tokens use as well, what clients
+send by themselves, and what proxies and tools leave out of their logs. See docs/decisions/0200.
+"""
+
+import logging
+import time
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from query_api.access.operations import WHO
+from query_api.access.ring import KeyRing
+from services.access.key_text import KEY, digest
+from services.access.keys import Opened
+from services.access.mode import Mode
+from services.access.principal import EVERYBODY, NOBODY, Principal, no_credentials
+from services.errors import InvalidInput, SparsewellError
+from services.web.bearer import bad_key, is_one_of, presented_key
+from services.web.problems import answer_of
+
+log = logging.getLogger(__name__)
+
+ADMIN: Final = Principal("admin", frozenset({"admin"}), mark="admin")
+# Parameters by which other services take keys.
+_IN_ADDRESS: Final = frozenset({"api_key", "apikey", "access_token", "key", "token", "authorization"})
+
+
+class Gate:
+    """ASGI middleware, outside of all others that look at a request."""
+
+    def __init__(self, app: ASGIApp, mode: Mode, ring: KeyRing, admin_keys: tuple[str, ...]) -> None:
+        self._app = app
+        self._mode = mode
+        self._ring = ring
+        self._admin = tuple(digest(one) for one in admin_keys)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                scope[WHO] = EVERYBODY if self._mode == "open" else await self._who(scope)
+            except SparsewellError as error:
+                await (await answer_of(Request(scope), error))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _who(self, scope: Scope) -> Principal:
+        if scope["query_string"]:
+            _refuse_in_address(scope["query_string"])
+        token = presented_key(scope)
+        if token is None:
+            if scope["path"].startswith("/v1/"):  # (nothing of its body is read)
+                raise no_credentials()
+            return NOBODY
+        presented = digest(token)
+        if is_one_of(presented, self._admin):  # (asks nobody, so it opens while OpenSearch is away)
+            return ADMIN
+        if (found := KEY.fullmatch(token)) is not None:
+            opened = self._ring.known(found[1])
+            if not _opens(opened, presented):  # perhaps it was made, or rotated, a moment ago
+                opened = await self._ring.look_up(found[1])
+            if opened is not None and _opens(opened, presented):
+                return opened.principal
+        raise bad_key()
+
+
+def _opens(opened: Opened | None, presented: str) -> bool:
+    return opened is not None and opened.key.accepts(presented, time.time_ns() // 1_000_000)
+
+
+def _refuse_in_address(query: bytes) -> None:
+    """Raises InvalidInput (`key_in_address`): addresses are logged, kept in histories and sent to others."""
+    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name.lower() in _IN_ADDRESS:
+            raise InvalidInput(
+                "key_in_address",
+                f"A key does not belong in an address (`{name[:20]}`): send it as `Authorization: Bearer …`, and "
+                "rotate it, because addresses are written down in many places.",
+            )

@@ -1,0 +1,94 @@
+"""The keys as one process knows them: all of them in memory, so that a key is checked without asking anybody.
+
+They are read again every few seconds, beside the requests. While OpenSearch is away, those that were read count on.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from services.access.keys import Opened
+from services.errors import NotFound, SparsewellError
+from services.index_spec import Names
+from services.opensearch.client import AsyncSearch
+from services.opensearch.key_store import StoredKey, changed_call, latest, list_call, read_keys
+
+log = logging.getLogger(__name__)
+
+# A key that was revoked elsewhere opens nothing after this long, and as long again as a reading takes.
+REMEMBERED_SECONDS: Final = 2.0
+# A key that is not known may have been made a moment ago: so often it is asked for, whoever tries whatever keys.
+UNKNOWN_SECONDS: Final = 1.0
+_TIMEOUT: Final = 2.0
+
+
+class KeyRing:
+    """Belongs to one event loop."""
+
+    def __init__(self, search: AsyncSearch, names: Names) -> None:
+        self._search: Final = search
+        self._names: Final = names
+        self._keys: dict[str, Opened] = {}
+        self._seen = -1
+        self._read_at: float | None = None
+        self._tried_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    def known(self, key_id: str) -> Opened | None:
+        """The key as it was read last; that it may be too long ago is seen to beside this."""
+        if time.monotonic() - self._tried_at > REMEMBERED_SECONDS:
+            self._begin()
+        return self._keys.get(key_id)
+
+    async def look_up(self, key_id: str) -> Opened | None:
+        """As `known`, once more after reading what is new, if that was not done just now.
+
+        Raises BackendUnavailable when no keys could be read since the process began.
+        """
+        if self._read_at is None or time.monotonic() - self._tried_at > UNKNOWN_SECONDS:
+            reading = self._begin()
+            with suppress(SparsewellError):
+                await asyncio.shield(reading)
+            if self._read_at is None:
+                await asyncio.shield(reading)  # (raises what went wrong)
+        return self._keys.get(key_id)
+
+    def take(self, stored: Iterable[StoredKey]) -> None:
+        """Knows these keys as they are now."""
+        for one in stored:
+            self._keys[one.key.id] = Opened(one.key)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError, SparsewellError):
+                await self._reading
+
+    def _begin(self) -> "asyncio.Task[None]":
+        """The reading under way, or another one."""
+        if self._reading is None or self._reading.done():
+            self._tried_at = time.monotonic()
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_noted)
+        return self._reading
+
+    async def _read(self) -> None:
+        first = self._read_at is None
+        call = list_call(self._names, revoked=False, timeout=_TIMEOUT)
+        if not first:
+            call = changed_call(self._names, self._seen, _TIMEOUT)
+        try:
+            stored = read_keys(await self._search.send(call))
+        except NotFound:  # no key was ever made
+            stored = []
+        self.take(stored)
+        self._seen = latest(stored, self._seen)
+        self._read_at = time.monotonic()
+
+
+def _noted(reading: "asyncio.Task[None]") -> None:
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        log.warning("keys could not be read, those that are known count on: %s", error)

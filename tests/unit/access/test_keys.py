@@ -1,0 +1,131 @@
+"""Keys as values: their text, what is kept of it, when they open something, and which indexes they reach."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.access.filters import checked_key_filter
+from services.access.key_text import KEY, TOKEN, digest, key_id, new_key, new_key_id
+from services.access.keys import Key, Secret
+from services.access.principal import EVERYBODY, NOBODY, PATTERN, Principal
+from services.errors import Conflict, Forbidden, InvalidInput, Unauthorized
+
+TEXT = new_key(new_key_id())
+
+
+def made(**changed: object) -> Key:
+    members = {
+        "id": "k", "name": "shop", "scopes": ("search",), "indexes": ("books",), "filter": None, "created_at": 0,
+        "secrets": (Secret(digest(TEXT), 0),),
+    }  # fmt: skip
+    return Key(**members | changed)  # type: ignore[arg-type]
+
+
+def test_a_key_holds_256_random_bits_and_fits_a_header() -> None:
+    found = KEY.fullmatch(TEXT)
+    assert found is not None and TOKEN.fullmatch(TEXT)
+    assert len(found[2]) * 5 >= 256
+    assert len({new_key("a" * 16) for _ in range(100)}) == 100
+    assert key_id(TEXT) == found[1] and key_id(TEXT + "a") is None
+
+
+def test_what_is_kept_does_not_hold_the_text() -> None:
+    kept = repr(made().source())
+    assert KEY.search(kept) is None and KEY.fullmatch(TEXT)[2] not in kept  # type: ignore[index]
+    assert Key.read(made().source()) == made()
+
+
+def test_a_key_ends_by_its_time_and_when_it_is_revoked() -> None:
+    assert made().accepts(digest(TEXT), 10**15)
+    assert not made().accepts(digest(TEXT + "x"), 1)
+    assert made(expires_at=100).accepts(digest(TEXT), 99)
+    assert not made(expires_at=100).accepts(digest(TEXT), 100)
+    assert not made(revoked_at=5).accepts(digest(TEXT), 6)
+
+
+def test_two_secrets_hold_while_one_replaces_the_other() -> None:
+    newer = new_key("k" * 16)
+    both = made().rotated(digest(newer), now=1000, overlap=500)
+    assert all(both.accepts(digest(one), 1499) for one in (TEXT, newer))
+    assert not both.accepts(digest(TEXT), 1500) and both.accepts(digest(newer), 1500)
+    with pytest.raises(Conflict, match="key_rotating"):
+        both.rotated(digest(TEXT), 1499, 0)
+    again = both.rotated(digest(new_key("k" * 16)), 1500, 0)
+    assert len(again.secrets) == 2 and not again.accepts(digest(TEXT), 1500)
+    with pytest.raises(Conflict, match="key_ended"):
+        made(revoked_at=1).rotated(digest(newer), 2, 0)
+
+
+def test_rights_to_indexes_are_names_or_how_they_begin() -> None:
+    who = Principal("k", frozenset({"search"}), ("books", "logs-*"))
+    assert [name for name in ("books", "books2", "logs-", "logs-a", "log", "*") if who.may(name)] == [
+        "books", "logs-", "logs-a",
+    ]  # fmt: skip
+    with pytest.raises(Forbidden, match="index_forbidden"):
+        who.demand_index("other")
+    EVERYBODY.demand_index("other")
+    assert not NOBODY.may("books")
+
+
+@given(st.from_regex(r"[a-z0-9*_,.%/-]{1,20}", fullmatch=True))
+def test_a_pattern_has_its_star_at_the_end_alone(text: str) -> None:
+    plain = text.removesuffix("*")
+    fits = text == "*" or re.fullmatch(r"[a-z0-9][a-z0-9_-]*", plain) is not None
+    assert bool(PATTERN.fullmatch(text)) == fits
+
+
+def test_admin_includes_the_other_scopes_and_nothing_else_does() -> None:
+    for scope in ("search", "ingest", "admin"):
+        Principal("k", frozenset({"admin"})).demand_scope({scope})
+    with pytest.raises(Forbidden) as refused:
+        Principal("k", frozenset({"search", "ingest"})).demand_scope({"admin"})
+    assert refused.value.extra == {"scopes": ["admin"]}
+    with pytest.raises(Unauthorized, match="no_credentials"):
+        NOBODY.demand_scope({"search"})
+
+
+def test_cursors_are_bound_to_all_that_decides_what_is_seen() -> None:
+    marks = {
+        made().principal().mark,
+        made(id="j").principal().mark,
+        made(filter={"field": "a", "is": 1}).principal().mark,
+        made(indexes=("*",)).principal().mark,
+        EVERYBODY.mark,
+    }
+    assert len(marks) == 5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"field": "tenant", "is": "a"},
+        {"field": "_id", "any_of": ["1", "2"]},
+        {"all": [{"field": "year", "range": {"gte": 1990}}, {"not": {"any": [{"field": "x", "exists": True}]}}]},
+    ],
+)
+def test_a_filter_of_a_key_is_one_that_a_document_alone_decides(value: object) -> None:
+    checked_key_filter(value, ["search"])
+    for scopes in (["search", "ingest"], ["admin"], ["ingest"]):
+        with pytest.raises(InvalidInput, match="bad_key_filter"):
+            checked_key_filter(value, scopes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 1, "x", [], {}, {"field": "a"}, {"field": 1, "is": 2}, {"field": "a", "is": 1, "any_of": [1]},
+        {"field": "a", "match": "word"}, {"field": "_state", "is": "dead"}, {"all": []}, {"all": {}}, {"or": [1]},
+        {"not": {"field": "a", "match": "word"}}, {"any": [{"all": [{"field": "_state", "is": "dead"}]}]},
+        {"field": "a", "script": "x"}, {"all": [{"field": "a", "is": 1}], "any": []},
+    ],
+)  # fmt: skip
+def test_other_filters_are_refused(value: object) -> None:
+    with pytest.raises(InvalidInput, match="bad_key_filter"):
+        checked_key_filter(value, ["search"])
+    deep: object = {"field": "a", "is": 1}
+    for _ in range(8):
+        deep = {"not": deep}
+    with pytest.raises(InvalidInput, match="bad_key_filter"):
+        checked_key_filter(deep, ["search"])

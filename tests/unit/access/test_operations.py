@@ -1,0 +1,74 @@
+"""No route escapes: each says which scope it takes, and each is behind the check."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+from starlette.testclient import TestClient
+
+from query_api.access.operations import OPERATIONS, PUBLIC, authorised
+from query_api.app import create_app
+from services.access.key_text import new_key
+from services.settings import Settings
+
+KEY = new_key("a" * 16)
+VALUES = {"index": "i", "document_id": "d", "key_id": "k", "job_id": "j", "name": "app.js", "version": 1}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    # (nothing is behind this address, and nothing is asked of it)
+    return create_app(Settings(encoder="standin", admin_key_file=str(file), opensearch_url="http://127.0.0.1:9"))
+
+
+def routes(app: FastAPI) -> Iterator[APIRoute]:
+    def walk(some: list[BaseRoute]) -> Iterator[APIRoute]:
+        for one in some:
+            if isinstance(one, APIRoute):
+                yield one
+            else:
+                # the framework's own, of which the document is the only one; or what holds included ones
+                inner = getattr(getattr(one, "original_router", None), "routes", None)
+                if inner is None:
+                    assert getattr(one, "path", None) == "/openapi.json", one
+                else:
+                    yield from walk(inner)
+
+    yield from walk(app.routes)
+
+
+def test_every_route_is_in_the_table_and_the_table_has_no_other(app: FastAPI) -> None:
+    assert {one.operation_id or one.path for one in routes(app)} == set(OPERATIONS)
+
+
+def test_who_says_nothing_reaches_what_is_public_alone(app: FastAPI) -> None:
+    public = {name for name, rule in OPERATIONS.items() if rule is PUBLIC}
+    assert public == {"/", "/operate", "/favicon.ico", "/static/{name}", "live", "ready"}
+    client = TestClient(app, raise_server_exceptions=False)
+    with client:
+        for one in list(routes(app)):
+            for method in one.methods or ():
+                path = one.path.replace(":path", "").format(**VALUES)
+                answer = client.request(method, path)
+                name = one.operation_id or one.path
+                if name not in public:
+                    assert (answer.status_code, answer.json()["code"]) == (401, "no_credentials"), name
+                    assert answer.headers["www-authenticate"] == 'Bearer realm="sparsewell"'
+                else:
+                    assert answer.status_code not in (401, 403), name
+
+
+def test_a_route_that_nobody_thought_of_is_refused(app: FastAPI) -> None:
+    @app.get("/v1/forgotten", operation_id="forgotten")
+    async def forgotten() -> dict[str, str]:
+        return {"secret": "shown"}
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.get("/v1/forgotten", headers={"authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 500 and "shown" not in answer.text
+    assert authorised in [one.dependency for one in app.router.dependencies]
