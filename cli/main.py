@@ -48,6 +48,7 @@ for _name, _module, _function in _COMMANDS:
     app.command(_name)(getattr(importlib.import_module(_module), _function))
 app.add_typer(importlib.import_module("cli.evaluation_commands").app, name="eval")
 app.add_typer(importlib.import_module("cli.node").app, name="node")
+app.add_typer(importlib.import_module("cli.indexes").app, name="indexes")
 app.add_typer(importlib.import_module("cli.generations").app, name="generations")
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")
 app.add_typer(importlib.import_module("cli.curation").app, name="curation")

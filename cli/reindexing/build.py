@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from cli.api_answers import api_address, away, connect
+from cli.api_answers import admin_headers, api_address, away, connect
 from cli.loading.display import Display
 from cli.reindexing.gate import MODES, Questions, hold, quality, ranked
 from indexer.reindex.dispatch import here, through_queue
@@ -79,7 +79,7 @@ class Build:
         base = api_address(self.settings, api)
         with connect(base, 10) as client:
             try:
-                served = read_answer(client.get("/v1/encoders"))
+                served = read_answer(client.get("/v1/encoders", headers=admin_headers(self.settings)))
             except httpx.HTTPError as error:
                 raise away(base, error) from None
         if wanted.fingerprint not in {one["fingerprint"] for one in served["encoders"]}:

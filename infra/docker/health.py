@@ -1,4 +1,5 @@
-"""The health check of a container: `python -m infra.docker.health api|worker|sweeper`, exit status 0 or 1 and a reason.
+"""The health check of a container: `python -m infra.docker.health api|worker|worker-alive|sweeper`, exit status 0 or 1
+and a reason.
 
 It is run inside the container of the process that it asks about, and reads the same settings.
 """
@@ -46,26 +47,46 @@ def worker(settings: Settings) -> str | None:
     return f"{node} did not answer"
 
 
+# A worker's connections to Redis answer within 30 s or fail (indexer.app), and it looks at its pool every 5 s.
+_WORKER_SECONDS = 40.0
+
+
+def worker_alive(settings: Settings) -> str | None:
+    """None when the worker's own process runs, else what is wrong.
+
+    Redis is not asked: whoever starts a worker anew when this fails would start it anew for a Redis that is away.
+    """
+    return _runs("worker", _WORKER_SECONDS)
+
+
 def sweeper(settings: Settings) -> str | None:
-    """None when the sweeper woke up within a sweep's interval, else what is wrong.
+    """None when the sweeper woke up within a sweep's interval, else what is wrong."""
+    return _runs("sweeper", settings.sweep_interval + 5)
+
+
+def _runs(command: str, seconds: float) -> str | None:
+    """None once the process `sparsewell COMMAND` was seen to run, within `seconds`; else what is wrong.
 
     It serves nobody whom one could ask, so the kernel is asked how often its threads ran: one that hangs in a call
     or is stopped does not gain a single context switch.
     """
-    before = _wakes("sweeper")
+    before = _wakes(command)
     if before is None:
-        return "there is no sweeper process"
-    deadline = time.monotonic() + settings.sweep_interval + 5
+        return f"there is no {command} process"
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.2)
-        if (now := _wakes("sweeper")) != before:
-            return None if now is not None else "the sweeper ended"
-    return f"the sweeper did not run for {settings.sweep_interval + 5:.0f} s"
+        if (now := _wakes(command)) != before:
+            return None if now is not None else f"the {command} ended"
+    return f"the {command} did not run for {seconds:.0f} s"
 
 
 def _wakes(command: str) -> int | None:
-    """Voluntary context switches of all threads of the process `sparsewell COMMAND`; None when there is none."""
-    for directory in PROCESSES.iterdir():
+    """Voluntary context switches of all threads of the process `sparsewell COMMAND`; None when there is none.
+
+    Of several the first: the children of a worker, which look like it, are started after it.
+    """
+    for directory in sorted(PROCESSES.glob("[0-9]*"), key=lambda directory: int(directory.name)):
         try:
             words = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
             # The init process of the container has the same words at its end, behind its own.
@@ -83,7 +104,12 @@ def _switches(status: Path) -> int:
     return next(int(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
-CHECKS: dict[str, Callable[[Settings], str | None]] = {"api": api, "worker": worker, "sweeper": sweeper}
+CHECKS: dict[str, Callable[[Settings], str | None]] = {
+    "api": api,
+    "worker": worker,
+    "worker-alive": worker_alive,
+    "sweeper": sweeper,
+}
 
 
 def main(arguments: list[str]) -> int:

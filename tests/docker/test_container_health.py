@@ -35,7 +35,7 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
 
 def see_only(process: subprocess.Popen[bytes], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container of its own: other sweepers of this machine are not in sight."""
-    while b"sweeper" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # empty for a moment after exec
+    while b"sparsewell" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # empty for a moment after exec
         assert process.poll() is None
     (folder / "proc").mkdir()
     (folder / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
@@ -115,6 +115,33 @@ def test_the_workers_check_notices_that_redis_is_away() -> None:
     assert "Redis cannot be asked" in str(health.worker(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0")))
 
 
+def test_a_worker_whose_redis_is_away_is_alive(
+    running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be started anew for as long as Redis is away, and no worker were there when it comes back."""
+    settings, process = running("worker")
+    see_only(process, tmp_path, monkeypatch)
+    while health.worker(settings):
+        assert process.poll() is None
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    assert health.worker(away) is not None
+    assert health.worker_alive(away) is None
+
+
+def test_a_worker_that_hangs_is_not_alive(
+    running: Callable[[str], Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, process = running("worker")
+    see_only(process, tmp_path, monkeypatch)
+    monkeypatch.setattr(health, "_WORKER_SECONDS", 0.5)
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    try:
+        assert "did not run" in str(health.worker_alive(settings))
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.usefixtures("sleeper")
 def test_the_sweepers_check_sees_it_wake_up() -> None:
     assert health.sweeper(Settings(sweep_interval=0.5)) is None
@@ -131,4 +158,4 @@ def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[byte
 
 def test_an_unknown_process_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert health.main(["scheduler"]) == 2
-    assert "api, worker, sweeper" in capsys.readouterr().err
+    assert "api, worker, worker-alive, sweeper" in capsys.readouterr().err

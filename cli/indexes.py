@@ -1,0 +1,128 @@
+"""`sparsewell indexes`: the indexes that a file declares are made where they are missing, and compared where not."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import httpx
+
+    from cli.declared import Declaration
+
+app = typer.Typer(no_args_is_help=True, help="Indexes as a file declares them.")
+
+_ASK_AGAIN = 1.0
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help='JSON: {"indexes": {NAME: the body of PUT /v1/indexes/NAME}}')],
+    check: Annotated[bool, typer.Option("--check", help="change nothing, say what would be")] = False,
+    reindex: Annotated[bool, typer.Option("--reindex", help="build a new generation of an index that differs")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="seconds until the API must be ready")] = 0,
+    skip_unreachable: Annotated[
+        bool, typer.Option("--skip-unreachable", help="with --check: no API to compare with is no failure")
+    ] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+) -> None:
+    """Make the declared indexes that are missing; exit status 1 when one that is there differs.
+
+    Documents are not touched, and an index that is not declared neither. Given twice it does nothing the second time.
+    """
+    from cli.api_answers import admin_headers, api_address, connect
+    from cli.declared import read_declaration
+    from services.errors import BackendUnavailable, ConfigurationError
+    from services.settings import Settings
+
+    if (check and reindex) or (skip_unreachable and not check):
+        raise ConfigurationError("bad_options", "--check excludes --reindex, and --skip-unreachable needs --check.")
+    declaration = read_declaration(file)
+    settings = Settings.read()
+    base = api_address(settings, api_url)
+    with connect(base, 60) as client:
+        client.headers.update(admin_headers(settings))
+        try:
+            _wait(client, base, wait)
+            differing = _applied(client, base, declaration, check)
+        except BackendUnavailable as error:
+            if not skip_unreachable:
+                raise
+            typer.echo(f"Nothing was compared: {error}")
+            return
+    for index, members in differing.items():
+        if not reindex:
+            _tell(index, members)
+            continue
+        _reindex(index, members, base)
+    if differing and not reindex:
+        raise typer.Exit(1)
+
+
+def _wait(client: "httpx.Client", base: str, seconds: float) -> None:
+    """Returns once the API is ready. Raises what it says, or BackendUnavailable, after `seconds`."""
+    from services.errors import BackendUnavailable, EncoderMismatch
+
+    end = time.monotonic() + seconds
+    while seconds:
+        try:
+            _ask(client, base, "GET", "/readyz")
+        except (BackendUnavailable, EncoderMismatch):
+            if time.monotonic() > end:
+                raise
+            time.sleep(_ASK_AGAIN)
+        else:
+            return
+
+
+def _applied(
+    client: "httpx.Client", base: str, declaration: "Declaration", check: bool
+) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """Makes what is missing, unless `check`; the members of those that differ."""
+    from cli.declared import differences
+
+    there = {one["name"]: one for one in _ask(client, base, "GET", "/v1/indexes")["indexes"]}
+    differing: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for index, wanted in declaration.indexes.items():
+        if index not in there:
+            if not check:
+                _ask(client, base, "PUT", f"/v1/indexes/{index}", wanted.model_dump(exclude_unset=True))
+            typer.echo(f"{index}: {'would be made' if check else 'made'}.")
+        elif members := differences(wanted, there[index]):
+            differing[index] = members
+        else:
+            typer.echo(f"{index}: as declared.")
+    return differing
+
+
+def _ask(client: "httpx.Client", base: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    import httpx
+
+    from cli.api_answers import away
+    from services.web.answers import read_answer
+
+    try:
+        return read_answer(client.request(method, path, json=body))
+    except httpx.HTTPError as error:
+        raise away(base, error) from None
+
+
+def _tell(index: str, members: dict[str, tuple[Any, Any]]) -> None:
+    for name, (there, wanted) in members.items():
+        typer.echo(f"{index}: {name} is {json.dumps(there)}, declared is {json.dumps(wanted)}.", err=True)
+    typer.echo(f"{index}: differs. `sparsewell indexes apply --reindex` builds it as declared.", err=True)
+
+
+def _reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> None:
+    from cli.declared import reindex_options
+    from cli.reindex import reindex
+    from services.known_encoders import known_encoders
+    from services.settings import Settings
+
+    options = reindex_options(index, members)
+    if "encoder" in options:  # a name of the API's; the command takes directories of one's own by their path
+        known = {one.manifest.name: one.directory for one in known_encoders(Settings.read())}
+        options["encoder"] = str(known.get(options["encoder"], options["encoder"]))
+    reindex(index, **options, api=base)

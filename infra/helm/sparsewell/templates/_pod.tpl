@@ -1,0 +1,128 @@
+{{/* What every pod of ours has in common. Takes root, component and values (the component's). */}}
+{{- define "sparsewell.podMetadata" -}}
+metadata:
+  labels:
+    {{- include "sparsewell.labels" . | nindent 4 }}
+  annotations:
+    # pods read their settings when they start
+    checksum/settings: {{ include "sparsewell.settings" .root | sha256sum }}
+    {{- with mergeOverwrite (deepCopy .root.Values.podAnnotations) (.values.podAnnotations | default dict) }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{- define "sparsewell.podSpec" -}}
+serviceAccountName: {{ include "sparsewell.serviceAccount" .root }}
+automountServiceAccountToken: false
+# Kubernetes would set SPARSEWELL_API_PORT=tcp://... for a Service of that name, which is a setting of ours.
+enableServiceLinks: false
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Pods of one roll-out over zones and nodes: as well as can be, for a pod that waits for the perfect place serves nobody. */}}
+{{- define "sparsewell.spread" -}}
+topologySpreadConstraints:
+{{- if .values.topologySpreadConstraints }}
+  {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
+{{- else }}
+{{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "sparsewell.selector" $ | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "sparsewell.containerSecurity" -}}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+{{- end -}}
+
+{{/* Takes root and component. */}}
+{{- define "sparsewell.volumeMounts" -}}
+volumeMounts:
+  - name: tmp
+    mountPath: /tmp
+{{- if include "sparsewell.secretFiles" . | fromYamlArray }}
+  - name: secrets
+    mountPath: /etc/sparsewell/secrets
+    readOnly: true
+{{- end }}
+{{- if .root.Values.modelFiles.volume }}
+  - name: models
+    mountPath: {{ .root.Values.modelFiles.mountPath }}
+    readOnly: true
+{{- end }}
+{{- with .root.Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Takes root and component. */}}
+{{- define "sparsewell.volumes" -}}
+volumes:
+  - name: tmp
+    emptyDir:
+      sizeLimit: 64Mi
+{{- with include "sparsewell.secretFiles" . | fromYamlArray }}
+  - name: secrets
+    projected:
+      defaultMode: 0440
+      sources:
+        {{- range . }}
+        - {{ .kind }}:
+            name: {{ .name }}
+            items:
+              - key: {{ .key }}
+                path: {{ .file }}
+        {{- end }}
+{{- end }}
+{{- with .root.Values.modelFiles.volume }}
+  - name: models
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Takes root, component, name and values (podDisruptionBudget). */}}
+{{- define "sparsewell.disruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+{{ include "sparsewell.metadata" . }}
+spec:
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is not ready holds up no drain.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "sparsewell.selector" . | nindent 6 }}
+{{- end -}}

@@ -1,0 +1,215 @@
+"""values.schema.json of the chart: strict, so that a name that nobody reads is an error and not a surprise.
+
+What Kubernetes defines (resources, tolerations, volumes) is passed through: Kubernetes checks it.
+"""
+
+from typing import Any
+
+from indexer.settings import WorkerSettings
+from services.settings import Settings
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+BOOLEAN: Schema = {"type": "boolean"}
+POSITIVE: Schema = {"type": "integer", "minimum": 1}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+STRINGS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}}
+STRING_MAP: Schema = {"type": "object", "additionalProperties": STRING}
+KUBERNETES_OBJECT: Schema = {"type": "object"}
+KUBERNETES_LIST: Schema = {"type": "array", "items": {"type": "object"}}
+INT_OR_PERCENT: Schema = {"anyOf": [COUNT, {"type": "string", "pattern": "^[0-9]{1,3}%$"}]}
+NAME: Schema = {"type": "string", "pattern": "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"}
+PORTS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
+QUANTITY: Schema = {"type": "string", "pattern": "^[0-9.]+([KMGT]i?|m)?$"}
+
+# What templates/_environment.tpl and the Deployments set themselves, and what is of a machine without Kubernetes.
+SET_BY_THE_CHART = frozenset(
+    {
+        "access", "admin_key_file", "api_host", "api_port", "cache_dir", "encoder", "model_encoders", "model_host",
+        "model_key_file", "model_port", "model_timeout", "model_url", "more_encoders", "oidc_issuer",
+        "opensearch_aws_region", "opensearch_ca", "opensearch_cert", "opensearch_key", "opensearch_password",
+        "opensearch_password_file", "opensearch_port", "opensearch_url", "opensearch_user", "redis_ca", "redis_cert",
+        "redis_key", "redis_password", "redis_password_file", "redis_port", "redis_url", "redis_user",
+        "worker_concurrency", "worker_threads",
+    }
+)  # fmt: skip
+
+
+def setting_names() -> list[str]:
+    """Settings that `settings` of the values may name, in capitals."""
+    names = {*Settings.model_fields, *WorkerSettings.model_fields} - SET_BY_THE_CHART
+    return sorted(name.upper() for name in names)
+
+
+def strict(**properties: Schema) -> Schema:
+    """An object of these members and no others."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _secret_key(*keys: str) -> Schema:
+    return strict(name=NAME, **dict.fromkeys(keys, STRING))
+
+
+def _store() -> dict[str, Schema]:
+    return {
+        "url": STRING,
+        "urlSecret": _secret_key("key"),
+        "authSecret": _secret_key("userKey", "passwordKey"),
+        "ca": strict(secret=NAME, configMap=NAME, key=STRING),
+        "certSecret": _secret_key("certKey", "keyKey"),
+    }
+
+
+def _image() -> Schema:
+    digest = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
+    return strict(repository={"type": "string", "minLength": 1}, tag=STRING, digest=digest)
+
+
+def _budget() -> Schema:
+    return strict(enabled=BOOLEAN, maxUnavailable=INT_OR_PERCENT)
+
+
+def _pods() -> dict[str, Schema]:
+    return {
+        "resources": KUBERNETES_OBJECT,
+        "terminationGracePeriodSeconds": POSITIVE,
+        "env": KUBERNETES_LIST,
+        "podAnnotations": STRING_MAP,
+        "nodeSelector": STRING_MAP,
+        "tolerations": KUBERNETES_LIST,
+        "affinity": KUBERNETES_OBJECT,
+        "topologySpreadConstraints": KUBERNETES_LIST,
+        "priorityClassName": STRING,
+    }
+
+
+def _workers() -> dict[str, Schema]:
+    keda = strict(
+        pollingInterval=POSITIVE,
+        cooldownPeriod=COUNT,
+        address={"type": "string", "pattern": "^([^:/@]+:[0-9]+)?$"},
+        databaseIndex=COUNT,
+        enableTLS=BOOLEAN,
+        authSecret=_secret_key("usernameKey", "passwordKey"),
+    )
+    autoscaling = strict(
+        kind={"enum": ["none", "keda", "external"]},
+        minReplicas=COUNT,
+        maxReplicas=POSITIVE,
+        messagesPerReplica=POSITIVE,
+        keda=keda,
+        external=strict(metricName={"type": "string", "minLength": 1}, matchLabels=STRING_MAP),
+    )
+    own = {"enabled": BOOLEAN, "replicas": COUNT, "concurrency": POSITIVE, "threads": POSITIVE}
+    return own | {"autoscaling": autoscaling, "podDisruptionBudget": _budget()} | _pods()
+
+
+def _api() -> Schema:
+    return strict(
+        replicas=POSITIVE,
+        drainSeconds=COUNT,
+        autoscaling=strict(
+            enabled=BOOLEAN,
+            minReplicas=POSITIVE,
+            maxReplicas=POSITIVE,
+            targetCPUUtilizationPercentage={"type": "integer", "minimum": 1, "maximum": 100},
+        ),
+        podDisruptionBudget=_budget(),
+        service=strict(
+            type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+            port={"type": "integer", "minimum": 1, "maximum": 65535},
+            annotations=STRING_MAP,
+        ),
+        ingress=strict(enabled=BOOLEAN, className=STRING, annotations=STRING_MAP, hosts=STRINGS, tls=KUBERNETES_LIST),
+        httpRoute=strict(enabled=BOOLEAN, parentRefs=KUBERNETES_LIST, hostnames=STRINGS, annotations=STRING_MAP),
+        **_pods(),
+    )
+
+
+def _trial() -> Schema:
+    store = {"enabled": BOOLEAN, "image": {"type": "string", "pattern": "^.+[:@].+$"}, "storage": QUANTITY}
+    store |= {"storageClassName": STRING, "resources": KUBERNETES_OBJECT}
+    return strict(
+        opensearch=strict(**store, heap={"type": "string", "pattern": "^[0-9]+[mg]$"}),
+        redis=strict(**store, maxmemory={"type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"}),
+    )
+
+
+def _network() -> Schema:
+    store = strict(ports=PORTS, to=KUBERNETES_LIST)
+    return strict(
+        enabled=BOOLEAN,
+        apiFrom=KUBERNETES_LIST,
+        metricsFrom=KUBERNETES_LIST,
+        opensearch=store,
+        redis=store,
+        dns=strict(to=KUBERNETES_LIST),
+        extraEgress=KUBERNETES_LIST,
+    )
+
+
+def values_schema() -> Schema:
+    """The schema as it is committed in the chart."""
+    setting = {"type": ["string", "number", "boolean"]}
+    index_name = {"pattern": "^[a-z0-9][a-z0-9_-]{0,99}$"}
+    gpu = _workers() | {
+        "image": _image(),
+        "encoder": strict(name=STRING, queue=STRING),
+        "gpus": POSITIVE,
+        "resourceName": {"type": "string", "pattern": "^[a-z0-9.-]+/[A-Za-z0-9._-]+$"},
+        "batchPieces": {"anyOf": [POSITIVE, {"const": ""}]},
+        "runtimeClassName": STRING,
+    }
+    models = {"enabled": BOOLEAN, "replicas": POSITIVE, "encoders": STRINGS | {"minItems": 1}, "threads": POSITIVE}
+    models |= {"timeout": {"type": "number", "exclusiveMinimum": 0}, "drainSeconds": COUNT}
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart sparsewell"}
+    return head | strict(
+        nameOverride=STRING,
+        fullnameOverride=STRING,
+        commonLabels=STRING_MAP,
+        podAnnotations=STRING_MAP,
+        imagePullSecrets={"type": "array", "items": strict(name=NAME)},
+        image=strict(
+            registry=STRING,
+            pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
+            api=_image(),
+            worker=_image(),
+        ),
+        access=strict(
+            mode={"enum": ["keys", "open"]},
+            adminKeySecret=_secret_key("key"),
+            modelKeySecret=_secret_key("key"),
+            oidcIssuer={"type": "string", "pattern": "^(https?://.+)?$"},
+        ),
+        opensearch=strict(**_store(), awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"}),
+        redis=strict(**_store()),
+        encoder=strict(name={"type": "string", "minLength": 1}, queue=STRING, more=STRINGS),
+        modelFiles=strict(mountPath={"type": "string", "pattern": "^/"}, volume=KUBERNETES_OBJECT),
+        settings={
+            "type": "object",
+            "additionalProperties": False,
+            "properties": dict.fromkeys(setting_names(), setting),
+        },
+        extraEnv=KUBERNETES_LIST,
+        extraVolumes=KUBERNETES_LIST,
+        extraVolumeMounts=KUBERNETES_LIST,
+        serviceAccount=strict(create=BOOLEAN, name=NAME, annotations=STRING_MAP),
+        podSecurityContext=KUBERNETES_OBJECT,
+        securityContext=KUBERNETES_OBJECT,
+        api=_api(),
+        worker=strict(**_workers()),
+        gpuWorker=strict(**gpu),
+        sweeper=strict(enabled=BOOLEAN, replicas=POSITIVE, **_pods()),
+        models=strict(**models, podDisruptionBudget=_budget(), **_pods()),
+        indexes=strict(
+            declared={"type": "object", "propertyNames": index_name, "additionalProperties": {"type": "object"}},
+            onDifference={"enum": ["fail", "reindex"]},
+            wait=COUNT,
+            activeDeadlineSeconds=POSITIVE,
+            backoffLimit=COUNT,
+            resources=KUBERNETES_OBJECT,
+        ),
+        networkPolicy=_network(),
+        trial=_trial(),
+    )

@@ -1,0 +1,186 @@
+"""Every policy holds for every release, and each fails when what it asks for is taken out."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import policies
+import pytest
+
+from indexer.settings import WorkerSettings
+from infra.helm.rendering import Object, Rendered, case, cases, rendered
+from services.contracts import INGEST_QUEUE, encode_queue
+from services.settings import Settings
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+PING = ["python", "-m", "infra.docker.health", "worker"]
+
+
+@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("policy", policies.POLICIES, ids=lambda policy: policy.__name__)
+def test_it_holds(policy: policies.Policy, name: str, releases: dict[str, Rendered]) -> None:
+    assert list(policy(releases[name].objects)) == []
+
+
+def _container(one: Object) -> Object:
+    first: Object = policies.pod(one)["containers"][0]
+    return first
+
+
+# What a cluster would take from Secrets.
+SECRET = {
+    "SPARSEWELL_OPENSEARCH_URL": "https://opensearch:9200",
+    "SPARSEWELL_OPENSEARCH_USER": "sparsewell",
+    "SPARSEWELL_REDIS_URL": "rediss://:secret@redis:6379/0",
+    "SPARSEWELL_REDIS_USER": "sparsewell",
+}
+GONE = object()
+COMPONENT = "selector/matchLabels/app.kubernetes.io~component"
+# A policy, an object, what is put at which place of it (`pod` and `container` stand for those of a workload).
+BREAKS: list[tuple[policies.Policy, str, str, object]] = [
+    (policies.runs_as_nobody, "Deployment search-api", "pod/securityContext", GONE),
+    (policies.runs_as_nobody, "Job search-indexes", "pod/securityContext/runAsUser", 0),
+    (policies.runs_as_nobody, "Deployment search-worker", "pod/securityContext/seccompProfile", GONE),
+    (policies.has_no_rights, "Deployment search-worker", "container/securityContext/allowPrivilegeEscalation", GONE),
+    (policies.has_no_rights, "Deployment search-api", "container/securityContext/capabilities", GONE),
+    (policies.is_read_only, "Deployment search-api", "container/securityContext/readOnlyRootFilesystem", GONE),
+    (policies.has_nothing_of_the_node, "Deployment search-api", "pod/hostNetwork", True),
+    (policies.has_nothing_of_the_node, "Deployment search-api", "pod/volumes", [{"name": "x", "hostPath": {}}]),
+    (policies.cannot_speak_to_kubernetes, "Deployment search-sweeper", "pod/automountServiceAccountToken", GONE),
+    (policies.cannot_speak_to_kubernetes, "ServiceAccount search", "automountServiceAccountToken", GONE),
+    (policies.gets_no_variables_of_services, "Job search-indexes", "pod/enableServiceLinks", GONE),
+    (policies.says_what_it_needs, "Deployment search-gpu-worker", "container/resources/requests", GONE),
+    (policies.is_probed, "Deployment search-worker", "container/startupProbe", GONE),
+    (policies.is_probed, "Deployment search-sweeper", "container/livenessProbe", GONE),
+    (policies.is_not_killed_for_others, "Deployment search-api", "container/livenessProbe/httpGet/path", "/readyz"),
+    (policies.is_not_killed_for_others, "Deployment search-worker", "container/livenessProbe/exec/command", PING),
+    (policies.drains, "Deployment search-api", "container/lifecycle", GONE),
+    (policies.drains, "Deployment search-models", "pod/terminationGracePeriodSeconds", 15),
+    (policies.survives_a_drain, "PodDisruptionBudget search-api", "spec/maxUnavailable", 0),
+    (policies.survives_a_drain, "PodDisruptionBudget search-worker", f"spec/{COMPONENT}", GONE),
+    (policies.spreads, "Deployment search-worker", "pod/topologySpreadConstraints", GONE),
+    (policies.selects_its_own, "Deployment search-api", f"spec/{COMPONENT}", GONE),
+    (policies.services_reach_something, "Service search-api", "spec/ports/0/targetPort", "https"),
+    (policies.is_closed, "NetworkPolicy search-default", "spec/policyTypes", ["Ingress"]),
+    (policies.is_closed, "NetworkPolicy search-default", "spec/podSelector/matchLabels/x", "y"),
+    (policies.is_closed, "NetworkPolicy search-api", "spec/ingress/0/ports", GONE),
+    (policies.is_pinned, "Deployment search-api", "container/image", "sparsewell-api:latest"),
+    (policies.holds_no_secret, "Deployment search-api", "container/env/0/value", "https://me:secret@host"),
+    (policies.holds_no_secret, "ConfigMap search-settings", "kind", "Secret"),
+    (policies.scales_what_is_there, "Deployment search-api", "spec/replicas", 2),
+    (policies.scales_what_is_there, "ScaledObject search-worker", "spec/scaleTargetRef/name", "x"),
+    (policies.mounts_what_it_has, "Deployment search-api", "pod/volumes", []),
+    (policies.ends, "Job search-indexes", "spec/activeDeadlineSeconds", GONE),
+]  # fmt: skip
+
+
+def put(one: Object, place: str, value: object) -> None:
+    """Changes an object at a place; GONE takes out what is there."""
+    whole = place.replace("container/", "pod/containers/0/").replace("pod/", "spec/template/spec/")
+    at: Any = one
+    *above, last = (part.replace("~", "/") for part in whole.split("/"))
+    for part in above:
+        at = at[int(part)] if isinstance(at, list) else at[part]
+    if value is GONE:
+        del at[last]
+    else:
+        at[last] = value
+
+
+@pytest.mark.parametrize(("policy", "name", "place", "value"), BREAKS)
+def test_it_notices(
+    policy: policies.Policy, name: str, place: str, value: object, releases: dict[str, Rendered]
+) -> None:
+    objects = copy.deepcopy(releases["everything"].objects)
+    (broken,) = (one for one in objects if policies.named(one) == name)
+    put(broken, place, value)
+    assert list(policy(objects))
+
+
+def test_each_policy_was_seen_to_fail() -> None:
+    assert {policy for policy, *_ in BREAKS} == set(policies.POLICIES)
+
+
+def _environment(objects: list[Object], workload: str) -> dict[str, str]:
+    (settings,) = policies.of_kind(objects, "ConfigMap")
+    (one,) = (each for each in objects if policies.named(each) == workload)
+    return settings["data"] | {env["name"]: env.get("value", SECRET.get(env["name"])) for env in _container(one)["env"]}
+
+
+@pytest.mark.parametrize("name", cases())
+def test_processes_can_read_their_settings(
+    name: str, releases: dict[str, Rendered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = releases[name].objects
+    for one in policies.of_kind(objects, "Deployment"):
+        with monkeypatch.context() as patch:
+            for variable, value in _environment(objects, policies.named(one)).items():
+                patch.setenv(variable, value)
+            assert Settings.read().encoder == _environment(objects, policies.named(one))["SPARSEWELL_ENCODER"]
+            WorkerSettings.read()
+
+
+def test_large_numbers_are_said_as_they_are(releases: dict[str, Rendered]) -> None:
+    environment = _environment(releases["production"].objects, "Deployment search-sparsewell-api")
+    assert environment["SPARSEWELL_MAX_INGEST_BYTES"] == "268435456"
+
+
+def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, Rendered]) -> None:
+    (scaled,) = policies.of_kind(releases["production"].objects, "ScaledObject")
+    counted = [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]]
+    assert counted == [encode_queue("bootstrap-minilm-l6"), INGEST_QUEUE]
+    own = next(one for one in policies.of_kind(releases["everything"].objects, "ScaledObject"))
+    assert own["spec"]["triggers"][0]["metadata"]["listName"] == encode_queue("own")
+
+
+def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, Rendered]) -> None:
+    for name in cases():
+        for one in policies.of_kind(releases[name].objects, "Deployment"):
+            if _container(one)["name"] == "worker":
+                seconds = policies.pod(one)["terminationGracePeriodSeconds"]
+                assert seconds > WorkerSettings.model_fields["task_limit"].default
+
+
+def _mebibytes(quantity: str) -> float:
+    return float(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
+def test_requests_are_no_less_than_what_was_measured(releases: dict[str, Rendered]) -> None:
+    objects = {policies.named(one): one for one in releases["minimal"].objects}
+    api = _container(objects["Deployment search-sparsewell-api"])["resources"]
+    measured = json.loads((RESULTS / "journal_100k.json").read_text())["figures"]["rss_mib"]["max"]
+    assert _mebibytes(api["requests"]["memory"]) > measured
+    assert _mebibytes(api["limits"]["memory"]) > measured + Settings.model_fields["max_ingest_bytes"].default / 2**20
+    worker = objects["Deployment search-sparsewell-worker"]
+    processes = int(_environment(list(objects.values()), policies.named(worker))["SPARSEWELL_WORKER_CONCURRENCY"])
+    talk = json.loads((RESULTS / "talk-encoding.json").read_text())
+    most = max(_peaks(talk))
+    assert _mebibytes(_container(worker)["resources"]["requests"]["memory"]) > processes * most
+
+
+def _peaks(value: object) -> list[float]:
+    if isinstance(value, dict):
+        own = [value["peak_mib"]] if "peak_mib" in value else []
+        return own + [peak for each in value.values() for peak in _peaks(each)]
+    return [peak for each in value for peak in _peaks(each)] if isinstance(value, list) else []
+
+
+def test_an_upgrade_of_settings_restarts_the_pods() -> None:
+    def checksum(values: dict[str, object]) -> str:
+        objects = rendered(case("minimal") | values).objects
+        (api,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-api")
+        found: str = api["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
+        return found
+
+    assert checksum({}) != checksum({"settings": {"PRUNE": 0.1}})
+
+
+def test_notes_warn_of_what_is_open() -> None:
+    notes = rendered(case("everything") | {"networkPolicy": {"enabled": False}}).notes
+    assert "FOR TRIALS ONLY" in notes
+    assert "NO NETWORK POLICY" in notes
+    assert "OPEN" in rendered(case("gpu")).notes
+    without = rendered(case("minimal") | {"worker": {"enabled": False}}).notes
+    assert "NO WORKERS" in without
+    assert not any(word in rendered(case("minimal")).notes for word in ("TRIALS", "NO WORKERS", "NO NETWORK", "OPEN"))

@@ -1,0 +1,113 @@
+"""The chart renders as it is committed, passes Helm's linter, and is valid for every Kubernetes that it names."""
+
+import copy
+import functools
+import json
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate.utils as kubernetes
+import pytest
+import yaml
+
+from infra.helm.__main__ import GOLDEN, generated
+from infra.helm.rendering import CHART, Object, Rendered, case, cases, lint
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CRDS = {file.stem: json.loads(file.read_text()) for file in (Path(__file__).parent / "crds").glob("*.json")}
+HEAD = yaml.safe_load((CHART / "Chart.yaml").read_text())
+
+
+def minor(version: str) -> int:
+    return int(version.split(".")[1])
+
+
+# From the version that Chart.yaml asks for to the newest whose schema is at hand.
+OLDEST = minor(HEAD["kubeVersion"].removeprefix(">="))
+VERSIONS = sorted({minor(version) for version in kubernetes.all_versions() if minor(version) >= OLDEST})
+
+each_case = pytest.mark.parametrize("name", cases())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _schemas_are_read_once() -> Any:
+    read = kubernetes.schema_contents
+    kubernetes.schema_contents = functools.cache(read)
+    yield
+    kubernetes.schema_contents = read
+
+
+def complaint(one: Object, version: int) -> str | None:
+    """What Kubernetes 1.`version` (or the definition of a custom resource) has against an object."""
+    try:
+        if one["kind"] in CRDS:
+            jsonschema.Draft202012Validator(CRDS[one["kind"]]).validate(one)
+        else:
+            kubernetes.validate(one, f"1.{version}", strict=True)
+    except (jsonschema.ValidationError, kubernetes.SchemaNotFoundError) as error:
+        return f"{one['kind']} {one['metadata']['name']}: {error.message}"
+    return None
+
+
+@each_case
+def test_it_renders_as_committed(name: str, releases: dict[str, Rendered]) -> None:
+    """`python -m infra.helm` writes the golden files anew; the difference is what a reviewer looks at."""
+    assert (GOLDEN / f"{name}.yaml").read_text() == releases[name].text
+
+
+def test_there_is_no_golden_file_too_many() -> None:
+    assert {file.stem for file in GOLDEN.iterdir()} == set(cases())
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    """`python -m infra.helm` after a change of settings, values or comments."""
+    assert {path: path.read_text() for path in generated()} == generated()
+
+
+@each_case
+def test_helm_lint_strict_finds_nothing(name: str) -> None:
+    assert lint(case(name)) == []
+
+
+def test_helm_lint_would_find_something(tmp_path: Path) -> None:
+    shutil.copytree(CHART, tmp_path / "chart")
+    with (tmp_path / "chart" / "templates" / "settings.yaml").open("a") as file:
+        file.write("  bad: {{ .Values.nothing.at.all }}\n")
+    assert lint(case("minimal"), tmp_path / "chart")
+
+
+def test_every_supported_version_is_looked_at() -> None:
+    assert len(VERSIONS) >= 11
+    assert list(range(VERSIONS[0], VERSIONS[-1] + 1)) == VERSIONS
+    assert f"Kubernetes 1.{VERSIONS[0]} to 1.{VERSIONS[-1]}" in (CHART / "README.md").read_text()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_valid(version: int, releases: dict[str, Rendered]) -> None:
+    assert [said for name in cases() for one in releases[name].objects if (said := complaint(one, version))] == []
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+def test_a_member_that_is_spelt_wrongly_is_noticed(version: int, releases: dict[str, Rendered]) -> None:
+    for one in {one["kind"]: one for one in releases["everything"].objects if "spec" in one}.values():
+        wrong = copy.deepcopy(one)
+        wrong["spec"]["replicaz"] = 1
+        assert complaint(wrong, version)
+
+
+def test_kinds_below_the_oldest_version_would_be_noticed(releases: dict[str, Rendered]) -> None:
+    """What Chart.yaml says of 1.27: before it a disruption budget has no unhealthyPodEvictionPolicy."""
+    assert [said for one in releases["minimal"].objects if (said := complaint(one, 25))]
+
+
+def test_the_chart_carries_our_version() -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert (HEAD["version"], HEAD["appVersion"]) == (version, version)
+
+
+def test_it_needs_no_other_chart() -> None:
+    """One that is declared and not there would stop it from rendering, also when it is switched off."""
+    assert "dependencies" not in HEAD

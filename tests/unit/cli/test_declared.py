@@ -1,0 +1,104 @@
+"""Declared indexes against those that are there: what differs, what reindexing makes of it, files that cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.declared import differences, read_declaration, reindex_options
+from services.errors import ConfigurationError, Conflict
+from services.index_spec import IndexSpec
+
+THERE: dict[str, Any] = {
+    "fields": {"year": "number"},
+    "encoder": {"name": "standin", "fingerprint": "0" * 16},
+    "window": {"pieces": 126, "overlap": 32},
+    "windows": "merged",
+    "language": "english",
+    "document_top_k": 512,
+    "dense": None,
+    "talk": None,
+}
+
+
+def spec(**members: Any) -> IndexSpec:
+    return IndexSpec.model_validate({"fields": {"year": "number"}} | members)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [spec(), spec(encoder="standin"), spec(window={"pieces": 126, "overlap": 32}), spec(document_top_k=512)],
+)
+def test_what_is_as_declared_does_not_differ(wanted: IndexSpec) -> None:
+    assert differences(wanted, THERE) == {}
+
+
+@pytest.mark.parametrize(
+    ("member", "wanted", "options"),
+    [
+        ("fields", spec(fields={"year": "keyword", "author": "text"}), {"field": ["year=keyword", "author=text"]}),
+        ("encoder", spec(encoder="other"), {"encoder": "other"}),
+        ("window", spec(window={"pieces": 64, "overlap": 16}), {"window": 64, "overlap": 16}),
+        ("windows", spec(windows="both"), {"windows": "both"}),
+        ("language", spec(language="standard"), {"language": "standard"}),
+        ("document_top_k", spec(document_top_k=100), {"top_k": 100}),
+        ("dense", spec(dense="bge"), {"dense": "bge"}),
+    ],
+)
+def test_a_difference_is_what_reindex_takes(member: str, wanted: IndexSpec, options: dict[str, Any]) -> None:
+    found = differences(wanted, THERE)
+    assert set(found) == {member}
+    assert reindex_options("notes", found) == options
+
+
+def test_talk_and_no_dense_vectors_are_taken_too() -> None:
+    there = THERE | {"dense": {"name": "bge"}}
+    options = reindex_options("shows", differences(spec(talk={"chapters": "none", "titles_in_keywords": 2}), there))
+    assert options["dense"] == "none"
+    assert options["windows"] == "both"
+    assert options["chapters"] == "none"
+    assert "titles_in_keywords=2.0" in options["talk"]
+    assert "link=null" in options["talk"]
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [({"fields": {"year": "number", "gone": "text"}}, spec()), ({"talk": {"chapters": "tiling"}}, spec())],
+)
+def test_what_cannot_be_taken_away_is_said(there: dict[str, Any], wanted: IndexSpec) -> None:
+    with pytest.raises(Conflict, match="cannot_reindex"):
+        reindex_options("notes", differences(wanted, THERE | there))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        (b"\xff", "is no JSON"),
+        ("[]", "the whole"),
+        ("{}", "indexes"),
+        ('{"indexes": {}, "index": {}}', "index"),
+        ('{"indexes": {"Notes": {}}}', "'Notes'"),
+        ('{"indexes": {"notes": {"field": {}}}}', "indexes.notes.field"),
+        ('{"indexes": {"notes": {"fields": {"year": "int"}}}}', "indexes.notes.fields.year"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused(text: str | bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "indexes.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigurationError, match="bad_declaration") as caught:
+        read_declaration(file)
+    assert said in caught.value.detail
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_declaration(tmp_path / "none.json")
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "indexes.json"
+    file.write_text(json.dumps({"indexes": {"notes": {"fields": {"year": "number"}}}}))
+    assert read_declaration(file).indexes == {"notes": spec()}
