@@ -18,13 +18,13 @@ Index = Annotated[str, typer.Argument(help="name of the index")]
 
 @contextmanager
 def _work(index: str) -> "Iterator[tuple[Settings, Reindexing]]":
-    from cli.worker import configure_logging
     from indexer.reindex.run import Reindexing
     from services.opensearch.client import SyncSearch
     from services.settings import Settings
+    from services.telemetry.logs import configure_logging
 
-    configure_logging("warning")
     settings = Settings.read()
+    configure_logging("generations", settings.log_format, "warning")
     search = SyncSearch(settings)
     try:
         work = Reindexing(search, settings, index)

@@ -40,17 +40,23 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
 ) -> None:
     """Serve POST /embed and /rerank to searches, until told to stop. The API is told of it by SPARSEWELL_MODEL_URL."""
-    from cli.serve import listen, run_server
+    from cli.serve import listen, say_where
+    from cli.uvicorn_server import run_server
     from infra.directories import cache_dir
     from infra.settings import LocalSettings
     from models.serving.app import create_model_app
     from models.serving.loading import load_held
     from services.access.mode import model_keys
     from services.settings import Settings
+    from services.telemetry.exposition import exposed
+    from services.telemetry.logs import configure_logging
 
     settings = Settings.read()
+    configure_logging("models", settings.log_format)
     host = settings.model_host if host is None else host
     keys = model_keys(settings, host)
     with listen(host, settings.model_port if port is None else port) as socket:
         held = load_held(settings, cache_dir(LocalSettings.read()), print)
-        run_server(create_model_app(held, keys), socket)
+        with exposed(settings, "models"):
+            say_where(socket)
+            run_server(create_model_app(held, keys, log_requests=settings.log_requests), socket)

@@ -53,14 +53,14 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from cli.load import parse_fields
     from cli.loading.display import Display
     from cli.reindexing.build import Build, known_with
-    from cli.worker import configure_logging
     from indexer.reindex.plan import Changes
     from indexer.reindex.run import Reindexing
     from services.opensearch.client import SyncSearch
     from services.settings import Settings
+    from services.telemetry.logs import configure_logging
 
-    configure_logging("warning")
     settings = Settings.read()
+    configure_logging("reindex", settings.log_format, "warning")
     # Whatever can be wrong is found out before the first document is copied.
     gate = _gate(judgements, gate_modes, max_loss)
     changes = Changes(

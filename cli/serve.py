@@ -1,17 +1,16 @@
-"""Runs the API and the model process under uvicorn."""
+"""Runs the API under uvicorn."""
 
 import errno
-import logging
 import socket
 
-import uvicorn
-from fastapi import FastAPI
-
+from cli.uvicorn_server import run_server
 from query_api.app import create_app
 from services.access.mode import access_mode
 from services.addresses import http_address
 from services.errors import ConfigurationError
 from services.settings import Settings
+from services.telemetry.exposition import exposed
+from services.telemetry.logs import configure_logging
 
 
 def serve(host: str | None, port: int | None) -> None:
@@ -20,24 +19,19 @@ def serve(host: str | None, port: int | None) -> None:
     Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything else is done.
     """
     settings = Settings.read()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # the library logs each request with its address and, at debug level, its body
-    logging.getLogger("opensearch").setLevel(logging.ERROR)
+    configure_logging("api", settings.log_format)
     settings = settings.model_copy(update={} if host is None else {"api_host": host})
     access_mode(settings)
-    listener = listen(settings.api_host, settings.api_port if port is None else port)
-    app = create_app(settings)
-    with listener:
-        run_server(app, listener)
+    with listen(settings.api_host, settings.api_port if port is None else port) as listener:
+        app = create_app(settings)
+        with exposed(settings, "api"):
+            say_where(listener)
+            run_server(app, listener, app.state.readiness.drain, settings.drain_seconds)
 
 
-def run_server(app: FastAPI, listener: socket.socket) -> None:
-    """Serves an application until a signal says stop."""
-    # The port as chosen, also when 0 was asked for: tools that start us read this line.
-    bound = listener.getsockname()
-    print(f"listening on {http_address(*bound[:2])}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listener])
+def say_where(listener: socket.socket) -> None:
+    """The port as chosen, also when 0 was asked for: tools that start us read this line."""
+    print(f"listening on {http_address(*listener.getsockname()[:2])}", flush=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

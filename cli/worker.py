@@ -1,7 +1,7 @@
 """`sparsewell worker` and `sparsewell sweeper`: the processes that encode what was journalled."""
 
 import importlib.util
-import logging
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,8 +9,6 @@ import typer
 if TYPE_CHECKING:
     from services.manifest import Manifest
     from services.settings import Settings
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
 
 
 def worker(
@@ -22,29 +20,38 @@ def worker(
 ) -> None:
     """Encode documents and take bulk messages until told to stop (SIGTERM finishes what has begun)."""
     from services.settings import Settings
+    from services.telemetry.sharing import shared_by_children
 
     settings = Settings.read()
     chosen = {"worker_concurrency": concurrency, "encoder": encoder}
     settings = settings.model_copy(update={name: value for name, value in chosen.items() if value is not None})
-    configure_logging(log_level)
-    manifest = check_worker(settings)
+    with ExitStack() as stack:
+        if settings.metrics_port is not None:
+            stack.enter_context(shared_by_children())
 
-    from indexer.app import create_celery
-    from indexer.settings import WorkerSettings
-    from indexer.start import run_worker, wait_for_redis
+        from indexer.app import create_celery
+        from indexer.settings import WorkerSettings
+        from indexer.start import run_worker, wait_for_redis
+        from services.telemetry.exposition import exposed
+        from services.telemetry.logs import configure_logging
 
-    times = WorkerSettings.read()
-    wait_for_redis(settings.redis_address, times.redis_wait)
-    raise typer.Exit(run_worker(create_celery(settings, times), settings, manifest, log_level))
+        configure_logging("worker", settings.log_format, log_level)
+        manifest = check_worker(settings)
+        times = WorkerSettings.read()
+        wait_for_redis(settings.redis_address, times.redis_wait)
+        stack.enter_context(exposed(settings, "worker"))
+        raise typer.Exit(run_worker(create_celery(settings, times), settings, manifest, log_level))
 
 
 def sweeper(log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info") -> None:
     """Enqueue again what stays pending, until told to stop. Several may run at once."""
     from indexer.sweeper import run_sweeper
     from services.settings import Settings
+    from services.telemetry.logs import configure_logging
 
-    configure_logging(log_level)
-    run_sweeper(Settings.read())
+    settings = Settings.read()
+    configure_logging("sweeper", settings.log_format, log_level)
+    run_sweeper(settings)
 
 
 def check_worker(settings: "Settings") -> "Manifest":
@@ -67,15 +74,3 @@ def check_worker(settings: "Settings") -> "Manifest":
     for name in manifest.files:
         verified(directory, manifest, name)
     return manifest
-
-
-def configure_logging(level: str) -> None:
-    """Lines on standard error; the library of OpenSearch logs bodies at debug level and is kept quiet."""
-    from services.errors import ConfigurationError
-
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise ConfigurationError("bad_log_level", f"{level!r} is no log level: debug, info, warning or error.")
-    logging.basicConfig(level=number, format=_LOG_FORMAT)
-    for noisy in ("opensearch", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)

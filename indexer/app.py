@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
+from indexer.observed_task import observed_task
 from indexer.quiet import complaint, install
 from indexer.runtime import LoadEncoder, Runtime, load_configured
 from indexer.settings import WorkerSettings
@@ -82,17 +83,19 @@ def create_celery(
     @app.task(name=ENCODE_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
     def encode(self: Any, *_: object, **body: Any) -> dict[str, int]:
         """EncodeMessage as keyword arguments."""
-        try:
-            message = EncodeMessage.model_validate(body)
-        except ValidationError as error:
-            log.error("invalid_message: %s", complaint(error))
-            return {}
-        return run_encode(runtime, message, redelivered=redelivered(self))
+        with observed_task("encode", self.request, body) as observed:
+            try:
+                message = EncodeMessage.model_validate(body)
+            except ValidationError as error:
+                log.error("invalid_message: %s", complaint(error))
+                return observed.ended({"invalid": 1})
+            return observed.ended(run_encode(runtime, message, redelivered=redelivered(self)))
 
     @app.task(name=INGEST_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
     def ingest(self: Any, *_: object, **body: Any) -> dict[str, int]:
         """IngestMessage as keyword arguments."""
-        return run_ingest(runtime, body, self.request.id, redelivered=redelivered(self))
+        with observed_task("ingest", self.request, body) as observed:
+            return observed.ended(run_ingest(runtime, body, self.request.id, redelivered=redelivered(self)))
 
     return app
 

@@ -14,6 +14,7 @@ from services.opensearch.journal import MAX_REASON, Stored
 from services.talk.chaptering import Chaptering, given_chapters
 from services.talk.chapters import Chapter, Repair
 from services.talk.segments import Segments
+from services.telemetry.metrics import CHAPTER_DURATION, CHAPTER_FAILURES
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +46,17 @@ def chaptered(
     if name == "none":
         return Chaptering("none")
     if gave_up:
+        CHAPTER_FAILURES.labels(name, GAVE_UP[0]).inc()
         return Chaptering(name, error=GAVE_UP)
     fingerprint = ""
     try:
         maker = open_maker(name)
         fingerprint = maker.fingerprint
-        chapters, repairs = maker.chapters(_episode(stored), seconds)
+        with CHAPTER_DURATION.labels(name).time():
+            chapters, repairs = maker.chapters(_episode(stored), seconds)
     except Exception as error:  # an engine may be a model out of its mind
         log.warning("talk %r has no chapters: %s", stored.id, error)
+        CHAPTER_FAILURES.labels(name, _said(error)[0]).inc()
         return Chaptering(name, fingerprint=fingerprint, error=_said(error))
     return Chaptering(name, chapters, fingerprint, repairs)
 

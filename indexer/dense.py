@@ -12,6 +12,7 @@ from services.dense_vectors import gathered, pack
 from services.documents import joined_text
 from services.errors import SparsewellError
 from services.opensearch.journal import DenseOutcome, Stored
+from services.telemetry.metrics import DENSE_FAILURES
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def dense_outcomes(model: DenseModel, identity: DenseIdentity, documents: Sequen
             return [outcome for stored in documents for outcome in dense_outcomes(model, identity, [stored])]
         code = error.code if isinstance(error, SparsewellError) else "encoding_failed"
         log.warning("document %r has no dense vectors: %s", documents[0].id, error)
+        DENSE_FAILURES.labels(code).inc()
         return [DenseOutcome(error=code) for _ in documents]
 
 

@@ -21,6 +21,7 @@ from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.journal import Stored, attempt_write, dead_write, encoded_write, read_many, read_many_call
 from services.opensearch.stored_windows import too_many_windows
 from services.talk.chaptering import is_talk
+from services.telemetry.metrics import DEAD_LETTERS
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +198,8 @@ class EncodeRun:
             attempts = max(stored.attempts, begun(stored, self.redelivered), 1)
             dead = failed.final or attempts >= attempts_allowed(stored, settings.max_attempts) or not stored.may_change
             self.counts["dead" if dead else "failed"] += 1
+            if dead:
+                DEAD_LETTERS.labels(failed.code).inc()
             log.warning("document %r of %s: %s", stored.id, self.generation.physical, failed.code)
             if dead:
                 counted = replace(stored, source=stored.source | {"attempts": attempts})

@@ -1,5 +1,6 @@
-"""From stored documents to encoded ones: windows, one run of the encoder, failures kept to one document. Pure."""
+"""From stored documents to encoded ones: windows, one run of the encoder, failures kept to one document."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from services.manifest import WindowSettings
 from services.opensearch.journal import Stored
 from services.opensearch.stored_windows import EncodedWindow
 from services.talk.chaptering import Chaptering
+from services.telemetry.metrics import ENCODE_DURATION, ENCODE_PIECES
 from services.vectors import SparseVector
 
 # Windows of one run of the encoder: a few of its own batches. While a run computes, the one before is written; so the
@@ -94,12 +96,17 @@ def encode(encoder: Encoder, group: Sequence[Cut]) -> list[Encoded | Failed]:
 
     When the run raises, each document is encoded by itself, so that only the one at fault fails.
     """
+    windows = [window for one in group for window in one.windows]
+    began = time.perf_counter()
     try:
-        vectors = encoder.encode([window for one in group for window in one.windows])
+        vectors = encoder.encode(windows)
     except Exception as error:
         if len(group) == 1:
             return [Failed.by(group[0].stored, error)]
         return [outcome for one in group for outcome in encode(encoder, [one])]
+    name = encoder.manifest.name
+    ENCODE_DURATION.labels(name).observe(time.perf_counter() - began)
+    ENCODE_PIECES.labels(name).observe(sum(len(window.piece_ids) for window in windows))
     found = iter(vectors)
     return [_bounded(encoder, one, [next(found) for _ in one.windows]) for one in group]
 

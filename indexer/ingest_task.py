@@ -25,6 +25,7 @@ from services.opensearch.bulk import Outcome, Verdict, Write, write
 from services.opensearch.jobs import JobRecord, Rejection, add_call
 from services.opensearch.journal import read_many, read_many_call
 from services.opensearch.own_writes import doubtful, forgiven
+from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def _ingest(
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
     _save(runtime, record, message_id)
+    count_ingested(record.accepted, record.rejected)
     try:
         for physical, ids in stored.items():
             # After a swap the alias leads to another generation than the one that this worker remembered.
@@ -91,6 +93,7 @@ def _ingest(
                 runtime.publisher.encode(taker.encoder.name, part)
     except (BackendUnavailable, Overloaded, NotFound) as error:
         log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+        NOT_ENQUEUED.inc()
     return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
 
 
@@ -143,6 +146,7 @@ def _refuse_all(
     record = JobRecord(job, index, rejected=count)
     record.rejections = [Rejection(offset + i, None, error.code, error.detail) for i in range(1, count + 1)]
     _save(runtime, record, message_id)
+    count_ingested(0, count)
     return {"rejected": count}
 
 

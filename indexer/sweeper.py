@@ -17,6 +17,7 @@ from indexer.expiry import Expiry
 from indexer.later_fields import LaterFields
 from indexer.overtaken import QueueHead
 from indexer.reindex.rescue import rescue
+from indexer.state import StateOfService
 from indexer.triage import attempts_allowed
 from services.contracts import encode_messages, encode_queue
 from services.errors import NotFound
@@ -27,6 +28,8 @@ from services.opensearch.generations import list_call, read_written, refresh_cal
 from services.opensearch.journal import Stored, dead_write, now_ms, overdue_call, read_hits, requeued_write
 from services.queue import Publisher
 from services.settings import Settings
+from services.telemetry.exposition import exposed
+from services.telemetry.metrics import DEAD_LETTERS
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +126,7 @@ class Sweeper:
                 won.append(stored.id)
             else:
                 counts["dead"] += 1
+                DEAD_LETTERS.labels(end[0]).inc()
                 log.warning("document %r of %s: %s", stored.id, generation.physical, end[0])
         for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
             self.publisher.encode(generation.encoder.name, message)
@@ -151,16 +155,19 @@ def run_sweeper(settings: Settings) -> None:
         signal.signal(number, ask_to_stop)
     search, publisher = SyncSearch(settings), Publisher(settings.redis_address)
     log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
+    state = StateOfService(settings, search, publisher)
     try:
-        run_duties(
-            [
-                Duty("adding fields", "given the later fields", LaterFields(settings, search).add),
-                Duty("sweeping", "overdue documents", Sweeper(settings, search, publisher).sweep),
-                Duty("removing what has expired", "expired", Expiry(settings, search).remove),
-            ],
-            settings.sweep_interval,
-            stop,
-        )
+        with exposed(settings, "sweeper", state):
+            run_duties(
+                [
+                    Duty("looking", "seen", state.look),
+                    Duty("adding fields", "given the later fields", LaterFields(settings, search).add),
+                    Duty("sweeping", "overdue documents", Sweeper(settings, search, publisher).sweep),
+                    Duty("removing what has expired", "expired", Expiry(settings, search).remove),
+                ],
+                settings.sweep_interval,
+                stop,
+            )
     finally:
         search.close()
         publisher.close()

@@ -31,6 +31,7 @@ from query_api.routes import (
 from services.access.mode import access_mode, read_keys
 from services.settings import Settings
 from services.web.body_limit import BodyLimit
+from services.web.observed import Observed
 from services.web.problems import add_handlers
 
 _DOCUMENTS = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
@@ -62,9 +63,12 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(authorised)],
     )
+    app.state.readiness = parts.readiness
     app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
     app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys)
+    # the last one is the outermost: it sees what all others answer
+    app.add_middleware(Observed, log_requests=settings.log_requests)
     add_handlers(app)
     for module in (
         search,

@@ -17,6 +17,7 @@ from services.opensearch.bulk import Outcome, write_async
 from services.opensearch.dead_letters import Cursor, dead_call, read_cursor, read_dead, read_next, read_total
 from services.opensearch.generations import refresh_call
 from services.opensearch.journal import DEAD, DELETED, Stored, read_hits, read_many, read_many_call, retried_write
+from services.telemetry.metrics import NOT_ENQUEUED
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,7 @@ class Retry:
             await asyncio.to_thread(self.parts.publisher.encode, self.generation.encoder.name, message)
         except (BackendUnavailable, Overloaded) as error:
             log.warning("%s: the sweeper will enqueue what was retried", error.code)
+            NOT_ENQUEUED.inc()
             self.queued = False
 
     async def _answer(self, remaining: int, following: Cursor | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import read_many, read_many_call
 from services.opensearch.keys import KeyRecord
 from services.opensearch.own_writes import doubtful, forgiven
+from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class Ingestion:
         job, intake = self.job, self._intake
         job.accepted, job.rejected = len(intake.accepted), len(intake.rejections)
         job.rejections, job.complete = intake.rejections, True
+        count_ingested(job.accepted, job.rejected)
 
     def answer(self, failure: SparsewellError | None = None) -> dict[str, Any]:
         """The answer. Raises when no document was accepted: the failure, or InvalidInput with every reason."""
@@ -169,6 +171,7 @@ class Ingestion:
                 await asyncio.to_thread(publisher.encode, one.encoder.name, message)
         except (BackendUnavailable, Overloaded, NotFound) as error:
             log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+            NOT_ENQUEUED.inc()
             self._queued = False
 
 

@@ -15,6 +15,7 @@ from query_api.curations import Curations
 from query_api.encoders import QueryTables
 from query_api.learning import Learning
 from query_api.long_reading import LongReading
+from query_api.readiness import Readiness
 from query_api.search.engine import Direct
 from query_api.snapshots import Held
 from services.access.mode import read_keys
@@ -62,6 +63,7 @@ class Parts:
         self.learning = Learning(self.search, self.names, settings)
         self.keys = KeyRing(self.search, self.names)
         self.who: Principal = EVERYBODY
+        self.readiness = Readiness(self.names, self.tables, self.search, self.publisher)
         self._generations: dict[str, tuple[float, Generation]] = {}
 
     def seen_by(self, who: Principal) -> Self:

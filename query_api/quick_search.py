@@ -18,6 +18,7 @@ from query_api.search.pipeline import search
 from query_api.search.request import SearchRequest
 from services.access.principal import Principal
 from services.errors import SparsewellError
+from services.web.observed import ROUTE
 from services.web.problems import answer_of
 
 _PATH = re.compile(r"/v1/indexes/([^/]+)/search")
@@ -39,6 +40,7 @@ class QuickSearch:
         if request is None:
             await self._app(scope, _again(message, receive), send)
             return
+        scope[ROUTE] = "/v1/indexes/{index}/search"
         every: Parts = scope["app"].state.parts
         try:
             who: Principal = scope[WHO]

@@ -15,6 +15,12 @@ class Settings(ConnectionSettings):
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(8010, ge=0, le=65535)
+    drain_seconds: float = Field(0.0, ge=0, description="answers go on so long after SIGTERM, while /readyz says no")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="of each process's metrics; unset: none")
+    log_format: Literal["text", "json"] = "text"
+    log_requests: bool = False
+    commit: str = Field("", pattern=r"^[0-9A-Za-z._-]{0,64}$", description="of the sources; the images say it")
     # Who may ask (docs/security.md). Where nothing is said, everybody on this machine and nobody else.
     access: Literal["auto", "open", "keys"] = Field(
         "auto", description="auto: keys where any are configured, else open, on loopback alone"

@@ -16,6 +16,9 @@ from services.errors import BackendUnavailable, EncoderMismatch
 from services.manifest import MANIFEST, WEIGHTS_ROOT
 from services.settings import Settings
 
+# In the order of their ports, from SPARSEWELL_METRICS_PORT on.
+METRICS_PORTS = ("api", "worker", "sweeper", "models")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -61,6 +64,13 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         if directory.is_dir():
             chosen["encoder"] = directory.resolve()
     return {f"SPARSEWELL_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}
+
+
+def metrics_environment(settings: Settings, part: str) -> dict[str, str]:
+    """Of parts that share a machine each has a port of its own for its metrics, counted from that of the settings."""
+    if not settings.metrics_port:
+        return {}
+    return {"SPARSEWELL_METRICS_PORT": str(settings.metrics_port + METRICS_PORTS.index(part))}
 
 
 def wait_until_ready(part: Part, child: Child, timeout: float) -> None:

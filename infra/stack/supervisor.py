@@ -16,7 +16,7 @@ from infra.ports import require_free
 from infra.processes import Child
 from infra.redis.server import RedisConfig, find_redis, start_redis
 from infra.settings import LocalSettings
-from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
+from infra.stack.parts import Part, metrics_environment, service_parts, settings_environment, wait_until_ready
 from services.addresses import http_address, redacted
 from services.errors import ConfigurationError
 from services.settings import Settings
@@ -137,7 +137,12 @@ class Stack:
             part.name,
             part.command,
             log,
-            environment={**os.environ, "PYTHONUNBUFFERED": "1", **settings_environment(self._settings)},
+            environment={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                **settings_environment(self._settings),
+                **metrics_environment(self._settings, part.name),
+            },
             directory=self._directory,
             tied=tied,
         )

@@ -16,6 +16,7 @@ from models.serving.held import Held
 from services.errors import BackendUnavailable
 from services.web.bearer import BearerKeys
 from services.web.body_limit import BodyLimit
+from services.web.observed import Observed
 from services.web.problems import add_handlers
 
 MOST_TEXTS, MOST_PASSAGES = 64, 200
@@ -42,7 +43,7 @@ class RerankRequest(BaseModel):
     passages: list[Text] = Field(min_length=1, max_length=MOST_PASSAGES)
 
 
-def create_model_app(held: Held, keys: Sequence[str] = ()) -> FastAPI:
+def create_model_app(held: Held, keys: Sequence[str] = (), *, log_requests: bool = False) -> FastAPI:
     """POST /embed, POST /rerank, GET /healthz. Errors are problem+json; a body has 1 MiB at most. `keys`: one of them
     is asked for; none: nobody is asked.
     """
@@ -55,6 +56,7 @@ def create_model_app(held: Held, keys: Sequence[str] = ()) -> FastAPI:
     app = FastAPI(title="sparsewell models", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit)
     app.add_middleware(BearerKeys, keys=keys)
+    app.add_middleware(Observed, log_requests=log_requests)
     add_handlers(app)
 
     @app.post("/embed")

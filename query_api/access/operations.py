@@ -26,6 +26,7 @@ OPERATIONS: Final[Mapping[str, Rule]] = MappingProxyType(
         "/static/{name}": PUBLIC,
         "live": PUBLIC,
         "ready": PUBLIC,
+        "version": _EITHER,
         "search": _SEARCH,
         "search_simply": _SEARCH,
         "search_across": _SEARCH,

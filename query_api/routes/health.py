@@ -1,22 +1,27 @@
 """Liveness and readiness, which mean different things: a process that is alive may have nothing to answer with."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
 from query_api.parts import WithParts
+from query_api.readiness import LOOK_SECONDS
 from query_api.routes.answers import documented, json_answer
-from services.contracts import encode_queue
-from services.errors import BackendUnavailable, EncoderMismatch
-from services.opensearch.generations import list_call, read_active
+from services.errors import SparsewellError
+from services.opensearch.client import Call
+from services.telemetry.build import build
 
 router = APIRouter(tags=["health"])
+
+_NODE = Call("GET", "/", params={"filter_path": "version.number,version.distribution"})
 
 
 @router.get("/healthz", operation_id="live", summary="Is the process alive")
 async def live() -> Response:
+    """Nothing else is asked: what is wrong with OpenSearch is not mended by restarting this."""
     return json_answer({"status": "alive"})
 
 
@@ -27,27 +32,31 @@ async def live() -> Response:
     summary="Can searches be answered",
 )
 async def ready(parts: WithParts) -> Response:
-    """OpenSearch answers and every index can be served with the query table of its encoder.
+    """OpenSearch answers, every index can be served with the query table of its encoder, and the process goes on.
 
-    Redis is reported and not required: without it searches go on and documents are journalled.
+    `checks` says it of each part. Redis is reported and not required: without it searches go on and documents are
+    journalled. What was seen is a second old at most.
     """
-    generations = read_active(await parts.search.send(list_call(parts.names, near=True)))
-    for generation in generations:
-        if not parts.tables.serves(generation.encoder.fingerprint):
-            raise EncoderMismatch(
-                "encoder_mismatch",
-                f"No query table for the index {generation.index!r}, which {generation.encoder.name} "
-                f"({generation.encoder.fingerprint}) encoded.",
-            )
+    return json_answer(await parts.readiness.said())
+
+
+@router.get(
+    "/version",
+    responses=documented(200, dict[str, Any]),
+    operation_id="version",
+    summary="Which build this is, and what it works with",
+)
+async def version(parts: WithParts) -> Response:
+    """`opensearch` is null while it does not answer; `commit` where the build was not told."""
+    default = parts.tables.default
     try:
-        waiting: int | None = await asyncio.to_thread(parts.publisher.depth, encode_queue(parts.tables.default.name))
-    except BackendUnavailable:
-        waiting = None
+        async with asyncio.timeout(LOOK_SECONDS):
+            answer = await parts.search.send(replace(_NODE, timeout=LOOK_SECONDS))
+        said = answer["version"]
+        node = {"version": said["number"], "distribution": said.get("distribution", "elasticsearch")}
+    except (SparsewellError, TimeoutError):
+        node = None
     return json_answer(
-        {
-            "status": "ready",
-            "encoder": {"name": parts.tables.default.name, "fingerprint": parts.tables.default.fingerprint},
-            "indexes": len(generations),
-            "queue": {"reachable": waiting is not None, "messages": waiting},
-        }
+        build(parts.settings)
+        | {"encoder": {"name": default.name, "fingerprint": default.fingerprint}, "opensearch": node}
     )

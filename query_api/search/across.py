@@ -138,7 +138,7 @@ async def _search(
     if rules := {asked.generation.index: asked.curated.shown() for asked in each if asked.curated is not None}:
         answer["curation"] = rules
     watch.lap("shape")
-    return answer | {"timings_ms": watch.finish()}
+    return answer | {"timings_ms": watch.finish(request.mode)}
 
 
 async def _asked(

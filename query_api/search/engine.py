@@ -12,6 +12,7 @@ from services.errors import BackendUnavailable, InvalidInput, NotFound, Overload
 from services.opensearch.analysis import Terms, read_terms, terms_call
 from services.opensearch.client import AsyncSearch, has_too_many_clauses
 from services.opensearch.queries import Plan, fetch_call, msearch_call, search_call
+from services.telemetry.metrics import SEARCH_INCOMPLETE
 
 Answer = Mapping[str, Any]
 # A document by the generation's own name and its id: an id may be in several indexes.
@@ -81,6 +82,7 @@ def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:
             raise Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
         raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
     if answer["timed_out"] or answer["_shards"]["failed"]:
+        SEARCH_INCOMPLETE.inc()
         raise BackendUnavailable("search_incomplete", "OpenSearch did not finish in time; a partial answer is none.")
     # Two lists of one request are searched at the same time.
     watch.stages["engine"] = max(watch.stages["engine"], answer["took"])

@@ -135,7 +135,7 @@ async def _search(
     if asked.fed_back is not None:
         answer["feedback"] = asked.fed_back
     watch.lap("shape")
-    return answer | {"timings_ms": watch.finish()}
+    return answer | {"timings_ms": watch.finish(asked.mode)}
 
 
 async def _found(asked: Asked) -> tuple[list[Found], dict[str, Any] | None]:

@@ -17,6 +17,7 @@ from services.interpolation import interpolated, parts
 from services.model_client import ModelClient
 from services.opensearch.queries import Plan, stored_vectors_body
 from services.opensearch.stored_windows import read_packed_windows
+from services.telemetry.metrics import SEARCH_FALLBACKS
 
 Lists = Callable[[Asked], Awaitable[list[Found]]]
 Opinion = Mapping[str, float]
@@ -55,6 +56,7 @@ async def reranked(asked: Asked, rerank: Rerank, lists: Lists) -> tuple[list[Fou
         except BackendUnavailable as error:
             if not error.code.startswith("model_"):
                 raise
+            SEARCH_FALLBACKS.labels("rerank", error.code).inc()
             return shown(found), _said(rerank, 0, error.code)
     finally:
         embedding.cancel()

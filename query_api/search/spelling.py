@@ -7,7 +7,6 @@ takes too long, the answer comes without a suggestion. The query itself is not c
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +18,7 @@ from services.opensearch.queries import Plan
 from services.opensearch.spelling import documents_body, merged, near_body, read_documents, read_near
 from services.opensearch.suggestions import spelling_field
 from services.spelling import Correction, corrected, corrections
+from services.telemetry.metrics import SEARCH_FALLBACKS
 
 
 async def did_you_mean(each: Sequence[Asked]) -> dict[str, Any]:
@@ -32,9 +32,11 @@ async def did_you_mean(each: Sequence[Asked]) -> dict[str, Any]:
     if not (asked.unmatched and request.did_you_mean and request.is_first and known):
         return {}
     words: list[Correction] = []
-    with suppress(SparsewellError, TimeoutError):
+    try:
         async with asyncio.timeout((asked.timeout - asked.watch.passed) / 2):
             words = await _words(known, request.query)
+    except (SparsewellError, TimeoutError) as error:
+        SEARCH_FALLBACKS.labels("spelling", error.code if isinstance(error, SparsewellError) else "timeout").inc()
     asked.watch.lap("opensearch")
     if not words:
         return {}

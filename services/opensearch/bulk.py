@@ -7,7 +7,7 @@ them.
 import asyncio
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -17,6 +17,7 @@ import orjson
 
 from services.errors import BackendUnavailable, NotFound, Overloaded, SparsewellError
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.telemetry.metrics import BULK_ITEMS
 
 BLOCKED = "cluster_block_exception"
 FORBIDDEN = "security_exception"
@@ -136,6 +137,7 @@ class BulkRun:
             self.verdicts[i] = verdict
         self._flying.clear()
         self._waiting.extendleft(reversed(again))
+        BULK_ITEMS.labels("repeated").inc(len(again))
         return self._delay() if again else self._fresh()
 
     def failed(self, reason: str) -> float:
@@ -168,6 +170,12 @@ def _may_pass(error: SparsewellError) -> bool:
     return isinstance(error, BackendUnavailable | Overloaded)
 
 
+def _counted(verdicts: list[Verdict]) -> list[Verdict]:
+    for outcome, count in Counter(verdict.outcome for verdict in verdicts).items():
+        BULK_ITEMS.labels(outcome.value).inc(count)
+    return verdicts
+
+
 def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
     """Carries writes until each has a verdict or `seconds` have passed; order of verdicts is order of writes.
 
@@ -185,7 +193,7 @@ def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: 
         if delay and time.monotonic() + delay > end:
             break
         time.sleep(delay)
-    return run.give_up()
+    return _counted(run.give_up())
 
 
 async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
@@ -203,4 +211,4 @@ async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: i
             break
         if delay:
             await asyncio.sleep(delay)
-    return run.give_up()
+    return _counted(run.give_up())

@@ -24,6 +24,7 @@ from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.opensearch.access import access_of
 from services.opensearch.failures import tls_failure
 from services.opensearch.nodes import AsyncNode, Nodes, SyncNode
+from services.opensearch.timed import Timed, operation
 from services.tls import ClientContext
 
 
@@ -94,10 +95,11 @@ class AsyncSearch:
         self._client = AsyncOpenSearch(connection_class=AsyncNode, **_options(settings))
 
     async def send(self, call: Call) -> Any:
-        try:
-            return await self._client.transport.perform_request(call.method, call.path, **call.arguments())
-        except OpenSearchException as error:
-            raise translated(error) from error
+        with Timed(operation(call.path)) as timed:
+            try:
+                return await self._client.transport.perform_request(call.method, call.path, **call.arguments())
+            except OpenSearchException as error:
+                raise timed.failed(translated(error)) from error
 
     async def close(self) -> None:
         # (the library's own close passes over addresses that are left alone)
@@ -112,10 +114,11 @@ class SyncSearch:
         self._client = OpenSearch(connection_class=SyncNode, **_options(settings))
 
     def send(self, call: Call) -> Any:
-        try:
-            return self._client.transport.perform_request(call.method, call.path, **call.arguments())
-        except OpenSearchException as error:
-            raise translated(error) from error
+        with Timed(operation(call.path)) as timed:
+            try:
+                return self._client.transport.perform_request(call.method, call.path, **call.arguments())
+            except OpenSearchException as error:
+                raise timed.failed(translated(error)) from error
 
     def close(self) -> None:
         for node, _ in self._client.transport.connection_pool.connection_opts:

@@ -72,6 +72,14 @@ class ReindexRecords:
             return []
         return [self._read(hit) for hit in answer["hits"]["hits"]]
 
+    def every(self) -> list[ReindexRecord]:
+        """The records of all indexes, for those who look and change nothing."""
+        try:
+            answer = self._search.send(Call("POST", f"/{self._names.reindexes}/_search", orjson.dumps({"size": 1000})))
+        except NotFound:
+            return []
+        return [ReindexRecord.model_validate(hit["_source"]) for hit in answer["hits"]["hits"]]
+
     def begin(self, record: ReindexRecord) -> None:
         """Stores a new record. Raises Conflict (`reindex_exists`) when there is one."""
         self._make_index()

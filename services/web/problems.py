@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from services.errors import SparsewellError
+from services.telemetry.metrics import PROBLEMS
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def members(error: SparsewellError) -> dict[str, Any]:
 
 def said(body: dict[str, Any]) -> Response:
     """The answer with these members; `retry_after` (seconds) is a header as well."""
+    PROBLEMS.labels(body["code"]).inc()
     headers = {}
     if "retry_after" in body:
         headers["retry-after"] = str(body["retry_after"])

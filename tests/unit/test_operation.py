@@ -35,7 +35,9 @@ KINDS: list[type[BaseSettings]] = [Settings, WorkerSettings, LocalSettings, Clie
 def test_every_setting_is_listed_with_its_default(kind: type[BaseSettings]) -> None:
     for name, field in kind.model_fields.items():
         said = listed()[name.upper()]
-        if isinstance(field.default, str):
+        if isinstance(field.default, bool):
+            assert said == str(field.default).lower(), name
+        elif isinstance(field.default, str):
             assert said == field.default, name
         elif isinstance(field.default, bool):
             assert said == str(field.default).lower(), name

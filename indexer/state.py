@@ -1,0 +1,114 @@
+"""What no process can count by itself: queues, and what waits in the indexes. The sweeper looks and shows it.
+
+Its numbers are those of the whole installation: of several sweepers each shows the same (take the max, never the sum).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from services.contracts import INGEST_QUEUE, encode_queue
+from services.errors import SparsewellError
+from services.index_spec import Generation, Names
+from services.opensearch.client import SyncSearch
+from services.opensearch.generations import list_call, read_written
+from services.opensearch.reindex_record import ReindexRecord, ReindexRecords
+from services.opensearch.waiting import NOTHING, Waiting, read_waiting, waiting_call
+from services.queue import Publisher
+from services.settings import Settings
+
+LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """Messages in a queue; `oldest` as `Publisher.oldest` says it."""
+
+    messages: int
+    oldest: int | None
+
+
+@dataclass
+class Seen:
+    """One look; None: it could not be seen."""
+
+    queues: dict[str, QueueState] | None = None
+    waiting: dict[str, Waiting] | None = None
+    generations: list[Generation] = field(default_factory=list)
+    reindexes: list[ReindexRecord] = field(default_factory=list)
+
+
+# name, help, labels of each family, as docs/operation.md lists them
+FAMILIES = {
+    "sparsewell_dependency_up": ("1 where it answered the sweeper's last look.", ("dependency",)),
+    "sparsewell_queue_messages": ("Messages that wait in a queue.", ("queue",)),
+    "sparsewell_queue_oldest_message_age_seconds": ("Age of the message that is taken next; 0: none.", ("queue",)),
+    "sparsewell_pending_documents": ("Documents that wait for their vectors.", ("index", "generation")),
+    "sparsewell_pending_oldest_age_seconds": (
+        "How long the oldest pending document has been in; 0: none is.", ("index", "generation"),
+    ),
+    "sparsewell_dead_documents": ("Documents that were given up and not retried.", ("index", "generation")),
+    "sparsewell_reindex_carried_documents": ("Documents that a reindexing has carried over.", ("index", "step")),
+    "sparsewell_reindex_idle_seconds": ("Since a reindexing was last heard of.", ("index", "step")),
+}  # fmt: skip
+
+
+class StateOfService(Collector):
+    """Looks at the stores when it is told to, and shows what it saw last."""
+
+    def __init__(self, settings: Settings, search: SyncSearch, publisher: Publisher) -> None:
+        self._names = Names(settings.index_prefix)
+        self._search = search
+        self._publisher = publisher
+        self._records = ReindexRecords(search, settings)
+        self._seen: Seen | None = None
+
+    def look(self) -> Counter[str]:
+        """Looks once. What is away is left out, and `sparsewell_dependency_up` says so; other duties log it."""
+        seen = Seen()
+        with suppress(SparsewellError):
+            seen.generations = read_written(self._search.send(list_call(self._names)))
+            seen.waiting = read_waiting(self._search.send(waiting_call(self._names, LOOK_SECONDS)))
+            seen.reindexes = self._records.every()
+        with suppress(SparsewellError):
+            queues = [INGEST_QUEUE, *sorted({encode_queue(one.encoder.name) for one in seen.generations})]
+            seen.queues = {
+                name: QueueState(self._publisher.depth(name), self._publisher.oldest(name)) for name in queues
+            }
+        self._seen = seen
+        return Counter()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The families, empty where nothing was seen."""
+        found = {name: GaugeMetricFamily(name, said, labels=labels) for name, (said, labels) in FAMILIES.items()}
+        if self._seen is not None:
+            _fill(found, self._seen, time.time() * 1000)
+        yield from found.values()
+
+
+def _fill(found: dict[str, GaugeMetricFamily], seen: Seen, now: float) -> None:
+    def add(name: str, labels: tuple[str, ...], value: float) -> None:
+        found[f"sparsewell_{name}"].add_metric(labels, value)
+
+    def age(moment: int | None) -> float:
+        return 0.0 if not moment else max(0.0, (now - moment) / 1000)
+
+    add("dependency_up", ("opensearch",), seen.waiting is not None)
+    add("dependency_up", ("redis",), seen.queues is not None)
+    for queue, state in (seen.queues or {}).items():
+        add("queue_messages", (queue,), state.messages)
+        add("queue_oldest_message_age_seconds", (queue,), age(state.oldest))
+    if seen.waiting is not None:
+        for one in seen.generations:
+            labels, waiting = (one.index, str(one.number)), seen.waiting.get(one.physical, NOTHING)
+            add("pending_documents", labels, waiting.pending)
+            add("pending_oldest_age_seconds", labels, age(waiting.oldest))
+            add("dead_documents", labels, waiting.dead)
+    for record in seen.reindexes:
+        add("reindex_carried_documents", (record.index, record.step), record.carried)
+        add("reindex_idle_seconds", (record.index, record.step), age(record.updated_at))

@@ -1,0 +1,70 @@
+"""Real processes, each with a metrics port of its own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import conftest as shared
+import httpx
+import pytest
+
+from infra import processes
+from infra.ports import free_port
+from infra.processes import Child
+from infra.stack.parts import service_parts, wait_until_ready
+from services.settings import Settings
+
+
+@dataclass
+class Running:
+    """A process and where its metrics are."""
+
+    child: Child
+    metrics: str
+
+    def samples(self) -> dict[str, float]:
+        """Values by name and labels, as they are written: `name{label="value"}`."""
+        answer = httpx.get(f"{self.metrics}/metrics", trust_env=False).raise_for_status()
+        lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def log(self) -> str:
+        return Path(self.child.log).read_text()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/metrics", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """`start(name, VARIABLE=value)`: a process of the service, ready."""
+    started: list[Child] = []
+
+    def begin(name: str, **environment: str) -> Running:
+        port = free_port()
+        part = next(part for part in service_parts(settings) if part.name == name)
+        child = processes.start(
+            name,
+            part.command,
+            tmp_path / f"{name}-{len(started)}.log",
+            environment=shared.child_environment(settings) | {"SPARSEWELL_METRICS_PORT": str(port)} | environment,
+            directory=tmp_path,
+            tied=True,
+        )
+        started.append(child)
+        wait_until_ready(part, child, 60)
+        running = Running(child, f"http://127.0.0.1:{port}")
+        # (the sweeper is called ready as soon as it lives)
+        shared.wait_for(lambda: _answers(running.metrics), 30, f"the {name} shows its metrics")
+        return running
+
+    yield begin
+    for child in reversed(started):
+        shared.end(child)

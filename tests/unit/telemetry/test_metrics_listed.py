@@ -1,0 +1,35 @@
+"""docs/operation.md against the metrics that the processes have."""
+
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from indexer.state import FAMILIES
+from services.telemetry import metrics
+
+SECTION = (Path(__file__).resolve().parents[3] / "docs" / "operation.md").read_text().partition("## Watching it")[2]
+ROWS = [line.split("|")[1:4] for line in SECTION.splitlines() if line.startswith("| `sparsewell_")]
+LISTED = {
+    name.strip(" `"): (kind.strip(), [label.strip(" `") for label in labels.split(",") if label.strip()])
+    for name, kind, labels in ROWS
+}
+BASE_UNITS = ("_seconds", "_total", "_info", "_documents", "_messages", "_pieces", "_up", "_in_progress")
+
+
+def counted() -> dict[str, tuple[str, list[str]]]:
+    found = {}
+    for one in vars(metrics).values():
+        if isinstance(one, MetricWrapperBase):
+            name = one._name + ("_total" if one._type == "counter" else "")
+            found[name] = (one._type, list(one._labelnames))
+    return found
+
+
+def test_every_metric_is_listed_with_its_kind_and_labels_and_nothing_else() -> None:
+    looked_at = {name: ("gauge", list(labels)) for name, (_, labels) in FAMILIES.items()}
+    build = {"sparsewell_build_info": ("info", ["version", "commit", "process"])}
+    assert counted() | looked_at | build == LISTED
+
+
+def test_names_have_their_units() -> None:
+    assert [name for name in LISTED if not name.endswith(BASE_UNITS)] == []
