@@ -1,0 +1,197 @@
+"""Does it stay as it is? Searches and documents at 70 % of what this machine can do, while everything is restarted.
+
+    python -m benchmarks.soak --minutes 30 --json benchmarks/results/soak.json
+
+Two data nodes and a voter, Redis, two APIs behind a client that asks the other one where one does not answer, workers,
+a sweeper: real processes on loopback. First everybody asks as fast as answers come (that is the capacity), then at a
+share of it, as a Poisson process, for the minutes that are given. In the middle third each process is restarted in
+turn. Told are: answer times and memory by minute, the slope of memory after the first fifth, what failed, and whether
+every document that was acknowledged is there, encoded, in its last version.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from statistics import linear_regression
+from typing import Any
+
+import orjson
+import uvloop
+
+from benchmarks.loopback import KeptConnection
+from benchmarks.record import command_line, run
+from benchmarks.service import opensearch_version
+from benchmarks.soak_clients import INDEX, Clients, Kept
+from benchmarks.soak_stack import SoakStack, soak_stack
+from benchmarks.stdlib_index import everyday_questions, stdlib_documents
+from benchmarks.timing import spread
+from services.opensearch.client import Call, SyncSearch
+
+_SAMPLE_SECONDS = 5.0
+_SETTLE_SECONDS = 600.0
+_PENDING = orjson.dumps({"query": {"term": {"state": "pending"}}})
+
+
+async def _sampled(stack: SoakStack, samples: list[tuple[float, dict[str, float]]]) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while True:
+        samples.append((loop.time() - began, stack.memory()))
+        await asyncio.sleep(_SAMPLE_SECONDS)
+
+
+async def _restarted(stack: SoakStack, seconds: float, done: list[dict[str, Any]]) -> None:
+    """Every part once, evenly over the middle third."""
+    loop = asyncio.get_running_loop()
+    began, restarts = loop.time(), stack.restarts()
+    for number, (name, restart) in enumerate(restarts.items()):
+        await asyncio.sleep(max(0.0, began + seconds * (1 + number / len(restarts)) / 3 - loop.time()))
+        at = loop.time()
+        await asyncio.to_thread(restart)
+        done.append({"part": name, "at": round(at - began, 1), "seconds": round(loop.time() - at, 1)})
+        print(f"{at - began:6.0f} s: {name} restarted in {loop.time() - at:.1f} s", flush=True)
+
+
+def by_minute(searches: Sequence[tuple[float, float]], seconds: float) -> list[dict[str, float]]:
+    """Percentiles of each minute."""
+    rows = []
+    for minute in range(max(1, int(seconds // 60))):
+        some = [took for at, took in searches if minute * 60 <= at < (minute + 1) * 60]
+        if some:
+            rows.append({"minute": minute, "searches": len(some)} | spread(some, 2))
+    return rows
+
+
+def slopes(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Of each part MiB first, last, at most, and its slope an hour after the first fifth, when caches are filled.
+
+    Parts are young again when they are restarted; the slope is that of what was sampled, over all of its lives.
+    """
+    rows = {}
+    for name in sorted({name for _, sizes in samples for name in sizes}):
+        seen = [(at, sizes[name]) for at, sizes in samples if name in sizes]
+        later = [one for one in seen if one[0] >= samples[-1][0] / 5]
+        slope = linear_regression([at for at, _ in later], [size for _, size in later]).slope if len(later) > 2 else 0
+        rows[name] = {
+            "first": round(seen[0][1], 1), "last": round(seen[-1][1], 1), "most": round(max(s for _, s in seen), 1),
+            "slope_an_hour": round(slope * 3600, 2),
+        }  # fmt: skip
+    return rows
+
+
+def lost(stack: SoakStack, kept: Kept) -> dict[str, int]:
+    """Acknowledged documents that are not there, are older than acknowledged, or are not encoded, after settling."""
+    search = SyncSearch(stack.settings)
+    try:
+        search.send(Call("POST", f"/{stack.settings.index_prefix}-{INDEX}/_refresh"))
+        missing = stale = pending = 0
+        names = list(kept.acknowledged)
+        for at in range(0, len(names), 500):
+            some = names[at : at + 500]
+            call = Call("POST", f"/{stack.settings.index_prefix}-{INDEX}/_mget", orjson.dumps({"ids": some}))
+            for one in search.send(call)["docs"]:
+                source = one.get("_source")
+                missing += source is None
+                if source is not None:
+                    stale += source["version"] < kept.acknowledged[one["_id"]]
+                    pending += source["state"] != "encoded"
+        return {"acknowledged": len(names), "missing": missing, "stale": stale, "not_encoded": pending}
+    finally:
+        search.close()
+
+
+async def soaked(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one run."""
+    texts = [document.text[:2000] for document in stdlib_documents(3000) if document.text]
+    addresses = [f"http://127.0.0.1:{port}" for port in stack.ports]
+    clients = Clients(addresses, everyday_questions(), texts, given.clients)
+    await clients.closed_loop(given.warm, given.share, given.documents)  # warms what is compiled and cached
+    capacity = await clients.closed_loop(given.warm, given.share, given.documents)
+    print(f"capacity: {capacity:.1f} units a second (a document and {given.share} searches each)", flush=True)
+    await _settled(stack)
+    clients.kept.searches.clear()
+    clients.kept.failed.clear()
+    seconds, rate = given.minutes * 60, capacity * given.load
+    samples: list[tuple[float, dict[str, float]]] = []
+    restarts: list[dict[str, Any]] = []
+    watching = asyncio.create_task(_sampled(stack, samples))
+    rolling = asyncio.create_task(_restarted(stack, seconds, restarts))
+    await clients.at_rate(rate, seconds, given.share, given.documents)
+    await rolling
+    watching.cancel()
+    settled = await _settled(stack)
+    minutes = by_minute(clients.kept.searches, seconds)
+    thirds = [_third(clients.kept.searches, seconds, number) for number in range(3)]
+    return {
+        "capacity_units_a_second": round(capacity, 2),
+        "searches": len(clients.kept.searches),
+        "asked_again": clients.kept.asked_again,
+        "writes_asked_again": clients.kept.refused,
+        "failed": clients.kept.failed[:20],
+        "failures": len(clients.kept.failed),
+        "by_third": {"before": thirds[0], "while restarting": thirds[1], "after": thirds[2]},
+        "p99_after_over_before": round(thirds[2]["p99"] / thirds[0]["p99"], 3),
+        "by_minute": minutes,
+        "memory_mib": slopes(samples),
+        "restarts": restarts,
+        "settled_seconds": round(settled, 1),
+        "documents": lost(stack, clients.kept),
+    }
+
+
+def _third(searches: Sequence[tuple[float, float]], seconds: float, number: int) -> dict[str, float]:
+    return spread([took for at, took in searches if number * seconds / 3 <= at < (number + 1) * seconds / 3], 2)
+
+
+async def _settled(stack: SoakStack) -> float:
+    """Seconds until nothing is pending. Raises RuntimeError when it never ends."""
+    loop = asyncio.get_running_loop()
+    began, search = loop.time(), SyncSearch(stack.settings)
+    try:
+        while loop.time() < began + _SETTLE_SECONDS:
+            path = f"/{stack.settings.index_prefix}-{INDEX}"
+            search.send(Call("POST", f"{path}/_refresh"))
+            count = search.send(Call("POST", f"{path}/_count", _PENDING))
+            if not count["count"]:
+                return loop.time() - began
+            await asyncio.sleep(1)
+    finally:
+        search.close()
+    raise RuntimeError("documents are still pending")
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    """The run, with what it was made of."""
+    with soak_stack(given.workers) as stack:
+        figures = uvloop.run(_created(stack, given))
+        figures["opensearch"] = opensearch_version(stack.settings)
+    after = figures["by_third"]["after"]
+    print(
+        f"{figures['searches']:,} searches, {figures['failures']} failed; p99 {after['p99']:.1f} ms after, "
+        f"{figures['p99_after_over_before']:.2f} of before; documents {figures['documents']}",
+        flush=True,
+    )
+    return figures
+
+
+async def _created(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
+    async with KeptConnection(f"http://127.0.0.1:{stack.ports[0]}") as connection:
+        await connection.send("PUT", f"/v1/indexes/{INDEX}", b"{}")
+    return await soaked(stack, given)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = command_line("soak", __doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
+    parser.add_argument("--share", type=int, default=10, help="searches for each document")
+    parser.add_argument("--documents", type=int, default=2000, help="ids that are written, each again and again")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the worker")
+    parser.add_argument("--warm", type=float, default=30, help="seconds of warming, and of measuring the capacity")
+    run("soak", parser, measured, arguments)
+
+
+if __name__ == "__main__":
+    main()
