@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults lint types pytest bench pictures clean servers test-programs openapi
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults lint types pytest bench audit pictures clean servers test-programs openapi
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +67,10 @@ test-faults: .venv/.dev servers test-programs ## Break every part on purpose, an
 
 bench: setup ## Measure what benchmarks/ measures
 	@$(BIN)/python -m benchmarks
+
+audit: .venv/.dev ## Known vulnerabilities of the locked packages (ADVISORIES=a clone of github.com/pypa/advisory-database)
+	@test -n "$(ADVISORIES)" || { echo "Give ADVISORIES: git clone --depth 1 https://github.com/pypa/advisory-database"; exit 2; }
+	$(BIN)/python -m infra.advisories "$(ADVISORIES)"
 
 openapi: .venv/.dev ## Write docs/api/openapi.json anew
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
