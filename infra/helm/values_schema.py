@@ -26,12 +26,12 @@ QUANTITY: Schema = {"type": "string", "pattern": "^[0-9.]+([KMGT]i?|m)?$"}
 # What templates/_environment.tpl and the Deployments set themselves, and what is of a machine without Kubernetes.
 SET_BY_THE_CHART = frozenset(
     {
-        "access", "admin_key_file", "api_host", "api_port", "cache_dir", "encoder", "model_encoders", "model_host",
-        "model_key_file", "model_port", "model_timeout", "model_url", "more_encoders", "oidc_issuer",
-        "opensearch_aws_region", "opensearch_ca", "opensearch_cert", "opensearch_key", "opensearch_password",
-        "opensearch_password_file", "opensearch_port", "opensearch_url", "opensearch_user", "redis_ca", "redis_cert",
-        "redis_key", "redis_password", "redis_password_file", "redis_port", "redis_url", "redis_user",
-        "worker_concurrency", "worker_threads",
+        "access", "admin_key_file", "api_host", "api_port", "cache_dir", "commit", "encoder", "metrics_host",
+        "metrics_port", "model_encoders", "model_host", "model_key_file", "model_port", "model_timeout", "model_url",
+        "more_encoders", "oidc_issuer", "opensearch_aws_region", "opensearch_ca", "opensearch_cert", "opensearch_key",
+        "opensearch_password", "opensearch_password_file", "opensearch_port", "opensearch_url", "opensearch_user",
+        "redis_ca", "redis_cert", "redis_key", "redis_password", "redis_password_file", "redis_port", "redis_url",
+        "redis_user", "worker_concurrency", "worker_threads",
     }
 )  # fmt: skip
 
@@ -136,6 +136,13 @@ def _trial() -> Schema:
     )
 
 
+def _monitoring() -> Schema:
+    interval = {"type": "string", "pattern": "^[0-9]+(s|m)$"}
+    monitor = strict(enabled=BOOLEAN, interval=interval, labels=STRING_MAP)
+    metrics = strict(enabled=BOOLEAN, port={"type": "integer", "minimum": 1024, "maximum": 65535})
+    return strict(metrics=metrics, podMonitor=monitor, serviceMonitor=monitor)
+
+
 def _network() -> Schema:
     store = strict(ports=PORTS, to=KUBERNETES_LIST)
     return strict(
@@ -210,6 +217,7 @@ def values_schema() -> Schema:
             backoffLimit=COUNT,
             resources=KUBERNETES_OBJECT,
         ),
+        monitoring=_monitoring(),
         networkPolicy=_network(),
         trial=_trial(),
     )

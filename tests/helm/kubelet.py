@@ -65,6 +65,9 @@ class Pod:
         self.log = self.root / "log"
         self._lay_out()
         self.environment = self._environment()
+        # pods that share a network cannot all have the same one
+        if "SPARSEWELL_METRICS_PORT" in self.environment:
+            self.environment["SPARSEWELL_METRICS_PORT"] = str(free_port())
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -110,6 +113,11 @@ class Pod:
         """The exit status of a Job's container."""
         assert self.process is not None
         return self.process.wait(seconds)
+
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        address = f"http://127.0.0.1:{self.environment['SPARSEWELL_METRICS_PORT']}/metrics"
+        return httpx.get(address, trust_env=False).raise_for_status().text
 
     def run(self, words: list[str]) -> subprocess.CompletedProcess[bytes]:
         """A command in the container."""

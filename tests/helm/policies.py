@@ -4,12 +4,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cli.uvicorn_server import GRACE_SECONDS
 from infra.helm.rendering import Object
 
 Policy = Callable[[list[Object]], Iterator[str]]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
-# of uvicorn, in cli/serve.py
-API_SHUTDOWN_SECONDS = 10
 
 
 def workloads(objects: list[Object]) -> Iterator[Object]:
@@ -123,16 +122,21 @@ def is_not_killed_for_others(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} dies of what others lack: {asked}"
 
 
+def _serves(service: Object) -> bool:
+    """One without an address only lets Prometheus find pods."""
+    return service["spec"].get("clusterIP") != "None"
+
+
 def drains(objects: list[Object]) -> Iterator[str]:
     """What has a Service is still routed to for a moment after it was told to go."""
-    services = [one["spec"]["selector"] for one in of_kind(objects, "Service")]
+    services = [one["spec"]["selector"] for one in of_kind(objects, "Service") if _serves(one)]
     for one, container in containers(objects):
         if one["kind"] != "Deployment" or not any(matches(selector, pod_labels(one)) for selector in services):
             continue
         command = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
         if command[:1] != ["sleep"]:
             yield f"{named(one)} is cut off while requests come"
-        elif pod(one)["terminationGracePeriodSeconds"] < int(command[1]) + API_SHUTDOWN_SECONDS + 2:
+        elif pod(one)["terminationGracePeriodSeconds"] < int(command[1]) + GRACE_SECONDS + 2:
             yield f"{named(one)} is killed before it has drained"
 
 
@@ -165,9 +169,11 @@ def services_reach_something(objects: list[Object]) -> Iterator[str]:
     for service in of_kind(objects, "Service"):
         chosen = [one for one in workloads(objects) if matches(service["spec"]["selector"], pod_labels(one))]
         names = {port["name"] for one in chosen for each in pod(one)["containers"] for port in each.get("ports", [])}
-        numbers = {port["containerPort"] for one in chosen for each in pod(one)["containers"] for port in each["ports"]}
+        numbers = {
+            port["containerPort"] for one in chosen for each in pod(one)["containers"] for port in each.get("ports", [])
+        }
         for port in service["spec"]["ports"]:
-            if len(chosen) != 1 or port["targetPort"] not in names | numbers:
+            if (len(chosen) != 1 and _serves(service)) or port["targetPort"] not in names | numbers:
                 yield f"{named(service)} reaches nothing at {port['targetPort']}"
 
 

@@ -90,6 +90,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
         assert httpx.get(f"{cluster.address('api')}/v1/indexes", trust_env=False).status_code == 401
         embedding = httpx.post(f"{cluster.address('models')}/embed", json={"texts": ["a"]}, trust_env=False)
         assert embedding.status_code == 401
+        assert all(f'process="{pod.name}"' in pod.metrics() for pod in running.values())
         assert [file for pod in running.values() for file in pod.written_files()] == []
 
         # an upgrade that could not be finished is not begun, and one that changes nothing is

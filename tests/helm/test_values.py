@@ -51,6 +51,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"indexes": {"declared": {"Bad Name": {}}}}, "Bad Name"),
     ({"indexes": {"onDifference": "drop"}}, "onDifference"),
     ({"trial": {"redis": {"image": "redis"}}}, "image"),
+    ({"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
+    ({"monitoring": {"podMonitor": {"enabled": True}, "metrics": {"enabled": False}}}, "metrics.enabled"),
+    ({"monitoring": {"metrics": {"port": 80}}}, "port"),
     ({"networkPolicy": {"opensearch": {"ports": ["9200"]}}}, "ports"),
 ]
 

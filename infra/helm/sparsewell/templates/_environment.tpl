@@ -9,6 +9,10 @@ SPARSEWELL_CACHE_DIR: {{ .Values.modelFiles.mountPath | quote }}
 SPARSEWELL_MODEL_URL: {{ printf "http://%s-models.%s.svc:8020" (include "sparsewell.fullname" .) .Release.Namespace | quote }}
 SPARSEWELL_MODEL_TIMEOUT: {{ .Values.models.timeout | quote }}
 {{- end }}
+{{- if .Values.monitoring.metrics.enabled }}
+SPARSEWELL_METRICS_HOST: 0.0.0.0
+SPARSEWELL_METRICS_PORT: {{ .Values.monitoring.metrics.port | quote }}
+{{- end }}
 SPARSEWELL_ACCESS: {{ .Values.access.mode }}
 {{- with .Values.access.oidcIssuer }}
 SPARSEWELL_OIDC_ISSUER: {{ . | quote }}

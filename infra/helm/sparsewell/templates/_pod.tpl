@@ -60,6 +60,13 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{- define "sparsewell.metricsPort" -}}
+{{- if .Values.monitoring.metrics.enabled -}}
+- name: metrics
+  containerPort: {{ .Values.monitoring.metrics.port }}
+{{- end -}}
+{{- end -}}
+
 {{- define "sparsewell.containerSecurity" -}}
 securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}

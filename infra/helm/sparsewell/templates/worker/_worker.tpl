@@ -52,6 +52,10 @@ spec:
             {{- include "sparsewell.env" (dict "root" .root "component" .component "own" .values.env) | nindent 12 }}
           envFrom:
             {{- include "sparsewell.envFrom" .root | nindent 12 }}
+          {{- with include "sparsewell.metricsPort" .root }}
+          ports:
+            {{- . | nindent 12 }}
+          {{- end }}
           # Started: it answers a ping through Redis, so it takes messages. Without Redis it ends by itself after REDIS_WAIT.
           startupProbe:
             exec:
