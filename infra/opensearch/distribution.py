@@ -13,6 +13,7 @@ from infra.directories import make_directory
 from infra.locks import exclusive
 from infra.maven import Artifact
 from infra.opensearch.fetching import unpack
+from infra.opensearch.modules import add_modules, add_security
 from services.errors import ConfigurationError
 
 Report = Callable[[str], None]
@@ -20,17 +21,31 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Distribution:
-    """What to fetch and what it needs. `modules` must be in the unpacked node for our queries to work."""
+    """What to fetch and what it needs. `modules` must be in the unpacked node for our queries to work.
+
+    `security`: with the security plugin, which Maven Central has for some releases only.
+    """
 
     version: str
     group: str = "org.opensearch.distribution.integ-test-zip"
     artifact: str = "opensearch"
     modules: tuple[str, ...] = ("analysis-common", "lang-painless", "mapper-extras", "reindex")
+    security: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its directory in the cache."""
+        return f"{self.artifact}-{self.version}{'-security' if self.security else ''}"
 
     @property
     def minimum_java(self) -> int:
         """The oldest Java feature release that runs it."""
         return minimum_java(self.version)
+
+
+def newest_java(version: str) -> int | None:
+    """The newest Java feature release that runs it: the 2.x line needs the security manager, which is gone in 24."""
+    return 23 if int(version.split(".", maxsplit=1)[0]) < 3 else None
 
 
 def minimum_java(version: str) -> int:
@@ -52,7 +67,7 @@ def locate(
     """The unpacked distribution: `given` (OPENSEARCH_HOME) if set, else the cached one, fetched first if need be."""
     if given is not None:
         return _inspect(given, distribution.modules, account)
-    target = cache / "opensearch" / f"{distribution.artifact}-{distribution.version}"
+    target = cache / "opensearch" / distribution.name
     if not target.is_dir():
         make_directory(target.parent)
         with exclusive(
@@ -76,8 +91,12 @@ def _fetch(distribution: Distribution, target: Path, report: Report) -> None:
                 f"{distribution.group}:{distribution.artifact}:{distribution.version} holds no bin/opensearch; choose "
                 "another release with SPARSEWELL_OPENSEARCH_VERSION.",
             )
-        unpacked.parent.parent.chmod(0o755)
-        unpacked.parent.parent.rename(target)
+        home = unpacked.parent.parent
+        add_modules(home, distribution.version, distribution.modules)
+        if distribution.security:
+            add_security(home, distribution.version)
+        home.chmod(0o755)
+        home.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -96,7 +115,7 @@ def _inspect(path: Path, modules: tuple[str, ...], account: Account | None) -> H
         raise ConfigurationError(
             "missing_modules",
             f"The OpenSearch {versions[0]} in {path} lacks the modules {', '.join(missing)}, which the search needs. "
-            "Use a complete distribution (3.5.0 or later when fetched).",
+            "Use a complete distribution.",
         )
     if not can_reach(path, account):
         raise ConfigurationError(

@@ -5,6 +5,10 @@ from pathlib import Path
 from infra import maven
 
 POM = Path(__file__).with_name("pom.xml")
+WITHOUT = (
+    "OpenSearch must be fetched once, and there is no mvn on the PATH to do it. Install Maven (Debian: "
+    "apt-get install maven), or set OPENSEARCH_HOME to an unpacked OpenSearch, or OPENSEARCH_URL to a running one."
+)
 GOAL = f"{maven.DEPENDENCY_PLUGIN.rpartition(':')[0]}:unpack@distribution"
 
 
@@ -16,10 +20,4 @@ def unpack(artifact: maven.Artifact, directory: Path) -> None:
     arguments = ["-f", str(POM), GOAL]
     arguments += [f"-Dopensearch.group={artifact.group}", f"-Dopensearch.artifact={artifact.artifact}"]
     arguments += [f"-Dopensearch.version={artifact.version}", f"-Dunpack.directory={directory}"]
-    maven.run(
-        arguments,
-        what=str(artifact),
-        without="OpenSearch must be fetched once, and there is no mvn on the PATH to do it. Install Maven (Debian: "
-        "apt-get install maven), or set OPENSEARCH_HOME to an unpacked OpenSearch, or OPENSEARCH_URL to a "
-        "running one.",
-    )
+    maven.run(arguments, what=str(artifact), without=WITHOUT)

