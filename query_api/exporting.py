@@ -52,7 +52,9 @@ class Export:
         if cursor is None:
             place = await self._begin(tuple(states or EXPORTED_STATES), bool(vectors))
         else:
-            place = Place.read(cursor, parts.names.every_generation(self._index))
+            place = Place.read(cursor, parts.names.every_generation(self._index), parts.who.mark)
+            if parts.who.filter is not None:
+                await parts.generation_of(self._index, place.physical)  # (its filter is of this generation)
             if (states and set(states) != set(place.states)) or vectors not in (None, place.vectors):
                 raise InvalidInput("bad_cursor", "A cursor keeps `state` and `vectors` of the first page.")
         if place.ended:
@@ -86,7 +88,9 @@ class Export:
             self._parts.forget(self._index)
             raise
         total = read_count(await search.send(count_call(snapshot.id, states)))
-        return Place(generation.physical, snapshot.id, snapshot.shards, total, states, vectors)
+        return Place(
+            generation.physical, snapshot.id, snapshot.shards, total, states, vectors, owner=self._parts.who.mark
+        )
 
     async def _table(self, place: Place) -> QueryTable:
         generation = await self._parts.generation_of(self._index, place.physical)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from services.access.principal import EVERYBODY, Principal
 from services.environment import listed
 from services.errors import Conflict, SparsewellError
 from services.index_spec import Generation, Names
@@ -55,8 +56,12 @@ class Learning:
         self._writing: Final = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, generation: Generation, query: str) -> None:
-        """Counts a query that found something."""
+    def note(self, generation: Generation, query: str, of: Principal = EVERYBODY) -> None:
+        """Counts a query that found something; not that of a caller who sees some documents only: others would be told
+        what it asks.
+        """
+        if of.filter is not None:
+            return
         if not self._indexes or (generation.index not in self._indexes and EVERY not in self._indexes):
             return
         kept = learnable(query)

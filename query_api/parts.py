@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from fastapi import Depends, Request
 
+from query_api.access.confined import ConfinedSearch, own_filter
 from query_api.access.operations import principal_of
 from query_api.access.ring import KeyRing
 from query_api.admission import InFlight
@@ -17,6 +18,7 @@ from query_api.learning import Learning
 from query_api.long_reading import LongReading
 from query_api.readiness import Readiness
 from query_api.search.engine import Direct
+from query_api.search.selection import limits_of
 from query_api.snapshots import Held
 from services.access.mode import read_keys
 from services.access.principal import EVERYBODY, Principal
@@ -26,6 +28,7 @@ from services.index_spec import Generation, Names
 from services.known_dense import known_dense
 from services.model_client import ModelClient
 from services.opensearch.client import AsyncSearch
+from services.opensearch.confinement import Confinement
 from services.opensearch.generations import generation_call, index_not_found, read_generation, resolve_call
 from services.queue import Publisher
 from services.settings import Settings
@@ -64,6 +67,9 @@ class Parts:
         self.keys = KeyRing(self.search, self.names)
         self.who: Principal = EVERYBODY
         self.readiness = Readiness(self.names, self.tables, self.search, self.publisher)
+        # Of a caller with a filter of its own, `search` is kept within it, and `everything` is for what is no document.
+        self.everything = self.search
+        self._within: Confinement | None = None
         self._generations: dict[str, tuple[float, Generation]] = {}
 
     def seen_by(self, who: Principal) -> Self:
@@ -72,21 +78,28 @@ class Parts:
             return self
         view = copy(self)
         view.who = who
+        if who.filter is not None:
+            view._within = Confinement()
+            view.search = ConfinedSearch(self.everything, view._within)
+            view.engine = Direct(view.search, self.settings.search_timeout, near=self.near)
         return view
 
     async def generation(self, index: str, *, near: bool = False) -> Generation:
         """The generation that an index's alias points to; `near` as in `resolve_call`. Its rules are read beside it.
 
-        Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`).
+        Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`, `key_filter_unfit`).
         """
         self.who.demand_index(index)
+        return self._admitted(await self._generation(index, near=near))
+
+    async def _generation(self, index: str, *, near: bool) -> Generation:
         remembered = self._generations.get(index)
         now = time.monotonic()
         if remembered is not None and now - remembered[0] < REMEMBERED_SECONDS:
             return remembered[1]
         call = resolve_call(self.names, index, near=near)
         try:
-            answer, rules = await asyncio.gather(self.search.send(call), self.curations.read(index, near=near))
+            answer, rules = await asyncio.gather(self.everything.send(call), self.curations.read(index, near=near))
             generation = read_generation(answer, index)
         except NotFound:
             self.forget(index)
@@ -104,7 +117,14 @@ class Parts:
         active = await self.generation(index, near=True)
         if active.physical == physical:
             return active
-        return read_generation(await self.search.send(generation_call(physical)), index)
+        found = read_generation(await self.everything.send(generation_call(physical)), index)
+        return self._admitted(found)
+
+    def _admitted(self, generation: Generation) -> Generation:
+        """The generation, for a caller with a filter of its own to be asked under that filter alone."""
+        if self._within is not None:
+            self._within.admit(generation, own_filter(self.who.filter, generation, limits_of(self.settings)))
+        return generation
 
     def forget(self, index: str) -> None:
         """The next request asks OpenSearch again."""
@@ -114,7 +134,7 @@ class Parts:
         self.long_reading.close()
         await self.keys.close()
         await self.learning.close()
-        await self.search.close()
+        await self.everything.close()
         if self.model is not None:
             await self.model.close()
         self.publisher.close()

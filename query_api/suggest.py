@@ -38,6 +38,8 @@ async def suggest(parts: Parts, index: str, asked: SuggestAddress) -> dict[str, 
     async def of(near: bool) -> dict[str, Any]:
         generation = await parts.generation(index, near=near)
         clauses = None if condition is None else filter_clauses(filter_of(condition, generation.spec, parts.settings))
+        if parts.who.filter is not None:
+            clauses = clauses or []  # (so no queries: others asked them)
         found = await _Suggesting(parts, generation, typed, asked).found(clauses)
         return {"index": index, "q": asked.q, "suggestions": found, "titles": generation.suggests}
 

@@ -51,7 +51,7 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
 
 @router.get("", responses=documented(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes")
 async def list_indexes(parts: WithParts) -> Response:
-    found = read_active(await parts.search.send(list_call(parts.names)))
+    found = read_active(await parts.everything.send(list_call(parts.names)))
     return json_answer({"indexes": [_shown(generation) for generation in found if parts.who.may(generation.index)]})
 
 

@@ -135,7 +135,8 @@ async def _search(
     answer |= each[0].counts | await did_you_mean(each)
     if request.explain:
         answer["pieces"] = {asked.generation.index: pieces_of(asked) for asked in each}
-    if rules := {asked.generation.index: asked.curated.shown() for asked in each if asked.curated is not None}:
+    rules = {asked.generation.index: asked.curated.shown() for asked in each if asked.curated is not None}
+    if rules and parts.who.filter is None:  # (they name documents and filters of others)
         answer["curation"] = rules
     watch.lap("shape")
     return answer | {"timings_ms": watch.finish(request.mode)}

@@ -105,15 +105,19 @@ class Curated:
                 score /= one.factor
         return score
 
-    def boost_why(self, why: Sequence[Mapping[str, Any]], matched: Collection[str]) -> list[dict[str, Any]]:
-        """What boosts added to the contributions of one list, which are those of a score without them."""
+    def boost_why(
+        self, why: Sequence[Mapping[str, Any]], matched: Collection[str], *, named: bool = True
+    ) -> list[dict[str, Any]]:
+        """What boosts added to the contributions of one list, which are those of a score without them. `named`: each
+        with its filter.
+        """
         if not why or not matched:
             return []
         score = sum(float(entry["contribution"]) for entry in why)
         return [
             {
                 "list": why[0]["list"],
-                "piece": name,
+                "piece": name if named else BOOST,
                 "contribution": share,
                 "expansion": False,
                 "origins": {BOOST: share},

@@ -49,5 +49,7 @@ def _why(asked: Asked, one: Found, source: Source, text: str) -> list[dict[str, 
         by_list.append(lexical_why(one.shares, asked.request.unit))
     rules = asked.curated
     if rules is not None:
-        by_list = [rules.marked(why) + rules.boost_why(why, one.boosts) for why in by_list]
+        # (the filter of a boost may name what a caller with a filter of its own is not told of)
+        named = asked.parts.who.filter is None
+        by_list = [rules.marked(why) + rules.boost_why(why, one.boosts, named=named) for why in by_list]
     return [entry for why in by_list for entry in why]

@@ -98,8 +98,9 @@ async def _page(
     """
     kept = parts.settings.cursor_seconds
     asked = digest(request, [one.index for one in generations])
-    # Who was given a cursor does not know what it was sealed with: it was drawn when the index was made.
-    key = "\0".join(one.lineage for one in generations).encode()
+    # Who was given a cursor does not know what it was sealed with: it was drawn when the index was made. A cursor is of
+    # the caller that it was given to, and none for another one.
+    key = "\0".join([*(one.lineage for one in generations), parts.who.mark]).encode()
     if request.cursor == FIRST:
         parts.held.admit()
         physical = [one.physical for one in generations]

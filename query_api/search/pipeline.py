@@ -55,7 +55,7 @@ async def search(
         answer = await asked_part(parts, generations, request, engine or parts.engine, answered)
         # (a batch, or rules that are tried, is nobody who asks)
         if request.learn and answer["hits"] and request.is_first and engine is None and proposed is None:
-            parts.learning.note(generations[0], request.query)
+            parts.learning.note(generations[0], request.query, of=parts.who)
         return answer
 
     return await in_time(parts, [index], of)
@@ -130,7 +130,7 @@ async def _search(
         answer["rerank"] = reranking
     if request.explain:
         answer["pieces"] = pieces_of(asked)
-    if rules is not None:
+    if rules is not None and parts.who.filter is None:  # (rules name documents and filters of others)
         answer["curation"] = rules.shown()
     if asked.fed_back is not None:
         answer["feedback"] = asked.fed_back

@@ -28,7 +28,8 @@ async def did_you_mean(each: Sequence[Asked]) -> dict[str, Any]:
     """
     asked = each[0]
     request = asked.request
-    known = [one for one in each if one.generation.suggests]
+    # (which words an index lacks tells of all its documents)
+    known = [one for one in each if one.generation.suggests and one.parts.who.filter is None]
     if not (asked.unmatched and request.did_you_mean and request.is_first and known):
         return {}
     words: list[Correction] = []

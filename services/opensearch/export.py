@@ -42,6 +42,7 @@ class Place:
     shard: int = 0
     after: int | None = None
     exported: int = 0
+    owner: str = ""
 
     @property
     def ended(self) -> bool:
@@ -51,13 +52,20 @@ class Place:
         return packed([getattr(self, name) for name in self.__slots__])
 
     @classmethod
-    def read(cls, cursor: str, every_generation: str) -> Self:
-        """The place that `str` made a text of, in a generation of that name. Raises InvalidInput (`bad_cursor`)."""
+    def read(cls, cursor: str, every_generation: str, owner: str = "") -> Self:
+        """The place that `str` made a text of, in a generation of that name, for the caller whose mark is `owner`.
+
+        Raises InvalidInput (`bad_cursor`).
+        """
         try:
             place = cls(*unpacked(cursor))
         except (ValueError, TypeError):
             raise bad_cursor() from None
-        if not place._sound() or not place.physical.startswith(every_generation.removesuffix("*")):
+        if (
+            not place._sound()
+            or place.owner != owner
+            or not place.physical.startswith(every_generation.removesuffix("*"))
+        ):
             raise bad_cursor()
         return replace(place, states=tuple(place.states))
 
@@ -65,7 +73,7 @@ class Place:
         after = 0 if self.after is None else self.after
         whole = (self.shards, self.total, self.shard, self.exported, after)
         return (
-            all(isinstance(text, str) for text in (self.physical, self.snapshot))
+            all(isinstance(text, str) for text in (self.physical, self.snapshot, self.owner))
             and all(isinstance(number, int) and 0 <= number < 2**53 for number in whole)
             and after < 2**31  # Lucene's document numbers; a larger one would be read as another
             and isinstance(self.states, list)

@@ -1,0 +1,198 @@
+"""Two keys never see each other's documents, whatever they ask, through every door that they have."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from query_api.access.operations import OPERATIONS
+from services.opensearch.confinement import Confinement
+from tests.integration.access.doors import Sent, ask, rounds
+from tests.integration.query_api.conftest import encode
+
+__all__ = ["encode"]
+
+Make = Callable[..., str]
+As = Callable[[str], httpx.Client]
+
+WORDS = ["carpenter", "chair", "physician", "medicine", "harbour", "storm"]
+# Each document says its own mark wherever it says anything: id, title, text, metadata, chapters, speakers.
+MARK = re.compile(r"mark[abcn]\d+x", re.IGNORECASE)
+TENANTS: dict[str, Any] = {"a": "a", "b": "b", "c": ["b", "c"], "n": None}
+FILTERS: dict[str, Any] = {
+    "a": {"field": "tenant", "is": "a"},
+    "b": {"field": "tenant", "any_of": ["b"]},
+    "not b": {"all": [{"not": {"field": "tenant", "is": "b"}}, {"field": "year", "range": {"gte": 1}}]},
+}
+
+
+def seen_by(name: str, tenant: Any) -> bool:
+    values = tenant if isinstance(tenant, list) else [tenant]
+    return {"a": "a" in values, "b": "b" in values, "not b": "b" not in values}[name]
+
+
+def documents() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Mark, tenant, document."""
+    for letter, tenant in TENANTS.items():
+        for n in range(6):
+            mark = f"mark{letter}{n}x"
+            words = f"{WORDS[n]} {WORDS[(n + 1) % 6]}"
+            metadata: dict[str, Any] = {"year": 1900 + n, "note": mark}
+            if tenant is not None:
+                metadata["tenant"] = tenant
+            document: dict[str, Any] = {"id": mark, "title": f"{mark} {words}", "metadata": metadata}
+            if n % 3 == 2:
+                said = [f"{mark} {words} in the harbour {at}" for at in range(12)]
+                document |= {
+                    "kind": "talk",
+                    "segments": [{"start": 9 * at, "speaker": f"{mark}", "text": one} for at, one in enumerate(said)],
+                    "chapters": [{"title": f"{mark} {WORDS[at]}", "startTime": 36 * at} for at in range(3)],
+                }
+            else:
+                document["text"] = f"The {words} of {mark}, told by the fire. " * (1 + 40 * (n == 4))
+            yield mark, tenant, document
+
+
+DOCUMENTS = list(documents())
+NAMES = [mark for mark, _, _ in DOCUMENTS]
+RULES = {
+    "synonyms": [{"words": ["chair", "seat"]}],
+    "results": [{"query": "chair", "pin": [{"id": "markb1x", "position": 1}], "hide": ["marka3x"]}],
+    "boosts": [{"filter": {"field": "note", "is": "markb0x"}, "factor": 2}],
+}
+
+
+@pytest.fixture
+def tenants(admin: httpx.Client, make_key: Make, as_key: As, encode: Callable[[], None]) -> dict[str, httpx.Client]:
+    for index in ("one", "two"):
+        declared = {"fields": {"tenant": "keyword", "year": "number", "note": "keyword"}, "talk": {}}
+        assert admin.put(f"/v1/indexes/{index}", json=declared).status_code == 201
+        sent = admin.post(f"/v1/indexes/{index}/documents", json=[document for _, _, document in DOCUMENTS])
+        assert sent.status_code == 202 and not sent.json()["rejected"], sent.text
+        encode()
+    rules = admin.put("/v1/indexes/one/curation", json={"rules": RULES})
+    assert rules.status_code == 200, rules.text
+    return {name: as_key(make_key(["search"], filter=one)) for name, one in FILTERS.items()}
+
+
+def leaked(name: str, sent: Sent, answer: httpx.Response) -> set[str]:
+    """The marks of documents that are not this caller's, but for those that it has said itself."""
+    said = set(MARK.findall(f"{sent.path} {sent.body} {sent.parameters}"))
+    own = {mark for mark, tenant, _ in DOCUMENTS if seen_by(name, tenant)}
+    return {one.lower() for one in MARK.findall(answer.text)} - own - said
+
+
+def hits(answer: Any) -> Iterator[dict[str, Any]]:
+    """Everything in an answer that stands for a document."""
+    if isinstance(answer, dict):
+        if "id" in answer and ("score" in answer or "state" in answer):
+            yield answer
+        for value in answer.values():
+            yield from hits(value)
+    elif isinstance(answer, list):
+        for value in answer:
+            yield from hits(value)
+
+
+@settings(
+    max_examples=12,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.data())
+def test_nobody_sees_what_is_another_s(tenants: dict[str, httpx.Client], data: st.DataObject) -> None:
+    for sent in data.draw(rounds(NAMES, WORDS)):
+        for name, client in tenants.items():
+            for answer in ask(client, sent):
+                check(name, sent, answer)
+
+
+def check(name: str, sent: Sent, answer: httpx.Response) -> None:
+    own = {mark for mark, tenant, _ in DOCUMENTS if seen_by(name, tenant)}
+    assert answer.status_code in (200, 404, 422), answer.text
+    assert leaked(name, sent, answer) == set(), (name, sent, answer.text)
+    if sent.operation == "export":
+        return
+    body = answer.json()
+    assert {one["id"] for one in hits(body)} <= own | {"nobody"}
+    most = len(own) * (2 if "indexes" in body else 1)
+    if "counted" in body:
+        assert body["counted"]["documents"] <= most
+    for counts in body.get("facets", {}).values():
+        assert all(bucket["count"] <= most for bucket in counts["buckets"])
+    if sent.operation == "get_index":
+        assert sum(body["documents"].values()) == len(own)
+
+
+def test_all_that_is_one_s_own_is_seen(tenants: dict[str, httpx.Client]) -> None:
+    for name, client in tenants.items():
+        own = {mark for mark, tenant, _ in DOCUMENTS if seen_by(name, tenant)}
+        listed = client.post("/v1/indexes/one/search", json={"sort": [{"field": "year"}], "size": 100}).json()
+        assert {hit["id"] for hit in listed["hits"]} == own
+        exported = client.get("/v1/indexes/one/export").text
+        assert set(MARK.findall(exported)) == own
+        for mark in NAMES:
+            for index in ("one", "two"):
+                found = client.get(f"/v1/indexes/{index}/documents/{mark}")
+                assert (found.status_code == 200) == (mark in own)
+                if mark not in own:
+                    nobody = client.get(f"/v1/indexes/{index}/documents/nobody")
+                    assert found.text == nobody.text.replace("nobody", mark)
+
+
+@settings(max_examples=1, derandomize=True)
+@given(rounds(NAMES, WORDS))
+def test_the_test_tries_every_door(sent: tuple[Sent, ...]) -> None:
+    assert {one.operation for one in sent} == {name for name, rule in OPERATIONS.items() if "search" in rule}
+
+
+def test_a_cursor_is_of_the_key_that_it_was_given_to(tenants: dict[str, httpx.Client], admin: httpx.Client) -> None:
+    search = {"query": "carpenter", "cursor": "*", "size": 1}
+    cursor = tenants["a"].post("/v1/indexes/one/search", json=search).json()["cursor"]
+    page = tenants["a"].get("/v1/indexes/one/export", params={"size": 1}).text.splitlines()[-1]
+    exported = re.search(r'"cursor":"([^"]+)"', page)
+    assert cursor and exported
+    for other in (tenants["b"], tenants["not b"], admin):
+        for answer in (
+            other.post("/v1/indexes/one/search", json=search | {"cursor": cursor}),
+            other.get("/v1/indexes/one/export", params={"size": 1, "cursor": exported[1]}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (422, "bad_cursor")
+    assert tenants["a"].post("/v1/indexes/one/search", json=search | {"cursor": cursor}).status_code == 200
+
+
+def test_a_filter_that_does_not_fit_an_index_shows_nothing_of_it(
+    admin: httpx.Client, make_key: Make, as_key: As
+) -> None:
+    assert admin.put("/v1/indexes/plain").status_code == 201
+    assert admin.post("/v1/indexes/plain/documents", json=[{"id": "1", "text": "x"}]).status_code == 202
+    client = as_key(make_key(["search"], filter=FILTERS["a"]))
+    for answer in (
+        client.post("/v1/indexes/plain/search", json={"query": "x"}),
+        client.get("/v1/indexes/plain/documents/1"),
+        client.get("/v1/indexes/plain/export"),
+        client.get("/v1/indexes/plain"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "key_filter_unfit")
+
+
+def test_without_the_filter_they_do(tenants: dict[str, httpx.Client], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: what is looked for is found when the confinement is taken out."""
+    monkeypatch.setattr(Confinement, "confined", lambda self, call: call)
+    monkeypatch.setattr(Confinement, "answered", lambda self, call, answer: answer)
+    doors = [
+        Sent("search", "POST", "/v1/indexes/one/search", {"query": "carpenter chair", "size": 40}),
+        Sent("search", "POST", "/v1/indexes/one/search", {"query": "chair", "unit": "passage", "size": 40}),
+        Sent("search_across", "POST", "/v1/search", {"indexes": ["one", "two"], "query": "storm", "size": 40}),
+        Sent("search_simply", "GET", "/v1/indexes/one/search", None, {"q": "harbour"}),
+        Sent("suggest", "GET", "/v1/indexes/one/suggest", None, {"q": "mark"}),
+        Sent("export", "GET", "/v1/indexes/one/export"),
+    ]
+    for sent in doors:
+        assert leaked("a", sent, next(iter(ask(tenants["a"], sent)))), sent
+    assert tenants["a"].get("/v1/indexes/one/documents/markb1x").status_code == 200

@@ -1,0 +1,36 @@
+"""What a document alone decides of a filter is what OpenSearch finds: held against the congruence tests' oracle."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.errors import InvalidInput
+from services.filters.reading import FilterLimits, read_filter
+from services.filters.satisfying import satisfies
+from services.filters.tree import STATE, Words, conditions
+from tests.congruence import shelf
+
+LIMITS = FilterLimits(depth=20, conditions=200, values=500)
+
+
+@settings(max_examples=300, derandomize=True)
+@given(shelf.filters(), st.sampled_from(sorted(shelf.DOCUMENTS)))
+def test_a_document_satisfies_what_the_oracle_says(written: dict[str, Any], first: str) -> None:
+    try:
+        tree = read_filter(written, shelf.FIELDS, LIMITS)
+    except InvalidInput:
+        return
+    if any(isinstance(one, Words) or one.field == STATE for one in conditions(tree)):
+        return
+    names = sorted(shelf.DOCUMENTS)
+    at = names.index(first)
+    for name in names[at : at + 40]:
+        metadata = shelf.DOCUMENTS[name]
+        assert satisfies(tree, name, metadata) == shelf.holds(written, name, "encoded", metadata), (written, metadata)
+
+
+def test_words_are_not_decided_so() -> None:
+    with pytest.raises(TypeError):
+        satisfies(Words("blurb", "sea"), "1", {})
