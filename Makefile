@@ -127,7 +127,8 @@ servers:
 	# Without Maven all is not lost (a fetched OpenSearch may lie in the cache): the launcher has the last word.
 	if [ -z "$${OPENSEARCH_URL:-}$${OPENSEARCH_HOME:-}" ]; then infra/install-missing mvn maven || true; fi
 
-# The tests start a Redis of their own whatever REDIS_URL says, and drive a real browser.
+# The tests start a Redis of their own whatever REDIS_URL says, drive a real browser, and let promtool judge the alerts.
 test-programs:
 	@infra/install-missing redis-server redis-server
 	infra/install-missing chromium chromium
+	infra/install-missing promtool prometheus

@@ -105,6 +105,13 @@ SWEEPER_LAST = Gauge(
     multiprocess_mode="max",
 )
 
+# What alerts look for is there from the start: the first of its kind would not be an increase otherwise.
+for _outcome in ("stored", "superseded", "refused", "not_stored", "repeated"):
+    BULK_ITEMS.labels(_outcome)
+for _outcome in ("encoded", "superseded", "dead", "failed", "mismatch", "postponed"):
+    ENCODED.labels(_outcome)
+PROBLEMS.labels("encoder_mismatch")
+
 
 def count_ingested(accepted: int, rejected: int) -> None:
     """Counts the documents of one request or message."""
