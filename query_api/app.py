@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.readiness = parts.readiness
     app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
-    app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys)
+    app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys, limiter=parts.limiter)
     # the last one is the outermost: it sees what all others answer
     app.add_middleware(Observed, log_requests=settings.log_requests)
     add_handlers(app)

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from fastapi import Depends, Request
 
 from query_api.access.confined import ConfinedSearch, own_filter
+from query_api.access.limiting import Limiter
 from query_api.access.operations import principal_of
 from query_api.access.ring import KeyRing
 from query_api.admission import InFlight
@@ -21,7 +22,7 @@ from query_api.search.engine import Direct
 from query_api.search.selection import limits_of
 from query_api.snapshots import Held
 from services.access.mode import read_keys
-from services.access.principal import EVERYBODY, Principal
+from services.access.principal import EVERYBODY, Limits, Principal
 from services.addresses import each_address
 from services.errors import NotFound
 from services.index_spec import Generation, Names
@@ -65,6 +66,8 @@ class Parts:
         self.curations = Curations(self.search, self.names, settings.search_timeout)
         self.learning = Learning(self.search, self.names, settings)
         self.keys = KeyRing(self.search, self.names)
+        defaults = Limits(settings.key_rate or None, settings.key_burst or None, settings.key_daily or None)
+        self.limiter = Limiter(settings.redis_address, settings.index_prefix, defaults)
         self.who: Principal = EVERYBODY
         self.readiness = Readiness(self.names, self.tables, self.search, self.publisher)
         # Of a caller with a filter of its own, `search` is kept within it, and `everything` is for what is no document.
@@ -133,6 +136,7 @@ class Parts:
     async def close(self) -> None:
         self.long_reading.close()
         await self.keys.close()
+        await self.limiter.close()
         await self.learning.close()
         await self.everything.close()
         if self.model is not None:

@@ -29,6 +29,9 @@ class Settings(ConnectionSettings):
         "", description="file of a key with every right, one a line: to make the first keys with"
     )
     model_key_file: str = Field("", description="file of the key that the model process asks for")
+    key_rate: float = Field(0.0, ge=0, description="requests a second of a key that says nothing of its own; 0: any")
+    key_burst: int = Field(0, ge=0, description="and at once; 0: two seconds' worth")
+    key_daily: int = Field(0, ge=0, description="and a day, UTC; 0: any")
     oidc_issuer: str = Field("", pattern=r"^(https?://.+)?$", description="whose tokens are keys, too; empty: nobody's")
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
 

@@ -5,26 +5,33 @@ send by themselves, and what proxies and tools leave out of their logs. See docs
 """
 
 import logging
+import math
 import time
 from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from query_api.access.limiting import Limiter, Standing
 from query_api.access.operations import WHO
 from query_api.access.ring import KeyRing
+from services.access.buckets import Attempts
 from services.access.key_text import KEY, digest
 from services.access.keys import Opened
 from services.access.mode import Mode
 from services.access.principal import EVERYBODY, NOBODY, Principal, no_credentials
-from services.errors import InvalidInput, SparsewellError
+from services.errors import InvalidInput, Overloaded, SparsewellError, Unauthorized
 from services.web.bearer import bad_key, is_one_of, presented_key
 from services.web.problems import answer_of
 
 log = logging.getLogger(__name__)
 
 ADMIN: Final = Principal("admin", frozenset({"admin"}), mark="admin")
+# Keys that open nothing, from one address: so many at once, then one a second. What is behind it is only counted.
+FAILURES_A_SECOND: Final = 1.0
+FAILURES_AT_ONCE: Final = 20
+_SOURCES: Final = 10_000
 # Parameters by which other services take keys.
 _IN_ADDRESS: Final = frozenset({"api_key", "apikey", "access_token", "key", "token", "authorization"})
 
@@ -32,20 +39,42 @@ _IN_ADDRESS: Final = frozenset({"api_key", "apikey", "access_token", "key", "tok
 class Gate:
     """ASGI middleware, outside of all others that look at a request."""
 
-    def __init__(self, app: ASGIApp, mode: Mode, ring: KeyRing, admin_keys: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, mode: Mode, ring: KeyRing, admin_keys: tuple[str, ...], limiter: Limiter) -> None:
         self._app = app
         self._mode = mode
         self._ring = ring
         self._admin = tuple(digest(one) for one in admin_keys)
+        self._limiter = limiter
+        self._attempts = Attempts(FAILURES_A_SECOND, FAILURES_AT_ONCE, _SOURCES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            try:
-                scope[WHO] = EVERYBODY if self._mode == "open" else await self._who(scope)
-            except SparsewellError as error:
-                await (await answer_of(Request(scope), error))(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http" or self._mode == "open":
+            scope[WHO] = EVERYBODY
+            await self._app(scope, receive, send)
+            return
+        try:
+            who = scope[WHO] = await self._listened_to(scope)
+            standing = self._limiter.admit(who)
+        except SparsewellError as error:
+            await (await answer_of(Request(scope), error))(scope, receive, send)
+            return
+        await self._app(scope, receive, send if standing is None else _saying(standing, send))
+
+    async def _listened_to(self, scope: Scope) -> Principal:
+        """Who asks. Raises Overloaded (`too_many_failures`) in place of what `_who` does, for a source of many."""
+        try:
+            return await self._who(scope)
+        except Unauthorized as error:
+            if error.code == "no_credentials":
+                raise
+            if wait := self._attempts.failed(source(scope), time.monotonic()):
+                raise Overloaded(
+                    "too_many_failures",
+                    "Too many keys that open nothing came from this address; a right one is answered at any time.",
+                    retry_after=max(1, math.ceil(wait)),
+                ) from None
+            log.info("%s from %s", error.code, source(scope))
+            raise
 
     async def _who(self, scope: Scope) -> Principal:
         if scope["query_string"]:
@@ -65,6 +94,23 @@ class Gate:
             if opened is not None and _opens(opened, presented):
                 return opened.principal
         raise bad_key()
+
+
+def source(scope: Scope) -> str:
+    """Where a request comes from; of IPv6 the network, of which one host has as many addresses as it wants."""
+    host = str((scope.get("client") or ("unknown", 0))[0])
+    return ":".join(host.split(":")[:4]) if ":" in host else host
+
+
+def _saying(standing: Standing, send: Send) -> Send:
+    """Sends with what is left of the caller's limit."""
+
+    async def said(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *standing.headers()]
+        await send(message)
+
+    return said
 
 
 def _opens(opened: Opened | None, presented: str) -> bool:

@@ -21,13 +21,18 @@ from services.web.problems import of_any
 
 
 async def batch(parts: Parts, request: BatchRequest) -> dict[str, Any]:
-    """Answers all. Raises InvalidInput (`empty_batch`, `batch_too_large`); what is wrong with one search is its own."""
+    """Answers all. What is wrong with one search is its own.
+
+    Raises InvalidInput (`empty_batch`, `batch_too_large`), and Overloaded for a caller who may not ask so much.
+    """
     searches: Sequence[object] = request.searches
     most = parts.settings.max_batch
     if not searches:
         raise InvalidInput("empty_batch", "The batch has no searches.")
     if len(searches) > most:
         raise InvalidInput("batch_too_large", f"A batch may have {most:,} searches; this has {len(searches):,}.")
+    if len(searches) > 1:  # (the request itself counted as one)
+        parts.limiter.admit(parts.who, len(searches) - 1)
     until = asyncio.get_running_loop().time() + parts.settings.search_timeout
     await _look_up(parts, searches, until)
     engine = Together(parts.engine, len(searches))

@@ -1,0 +1,169 @@
+"""Limits of keys, alone and together with other processes, with Redis and without; keys that are tried."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from query_api.access.gate import FAILURES_AT_ONCE
+from query_api.access.limiting import Limiter
+from query_api.app import create_app
+from services.access.key_text import new_key
+from services.access.principal import Limits, Principal
+from services.errors import Overloaded
+from services.opensearch.client import Call
+from services.settings import Settings
+from services.telemetry.metrics import PROBLEMS
+
+Make = Callable[..., str]
+As = Callable[[str], httpx.Client]
+# so slow that nothing is refilled while a test runs
+SLOW = Principal("k", frozenset({"search"}), limits=Limits(rate=0.001, burst=10, daily=1000))
+
+
+@pytest_asyncio.fixture
+async def two(redis_url: str) -> AsyncIterator[tuple[Limiter, Limiter]]:
+    """Two processes that share a Redis."""
+    both = Limiter(redis_url, "t", Limits()), Limiter(redis_url, "t", Limits())
+    yield both
+    for one in both:
+        await one.close()
+
+
+async def test_what_one_process_uses_another_one_lacks(two: tuple[Limiter, Limiter]) -> None:
+    first, second = two
+    for _ in range(8):
+        first.admit(SLOW)
+    await first.settle()
+    second.admit(SLOW)
+    await second.settle()
+    second.admit(SLOW)
+    with pytest.raises(Overloaded, match="rate_limited") as refused:
+        second.admit(SLOW)
+    assert refused.value.extra["retry_after"] > 100
+    await second.settle()
+    first.admit(SLOW, 0)  # (it knows of nothing yet)
+    first._uses["k"].used = 1  # what it lets through in between is a debt of all
+    await first.settle()
+    with pytest.raises(Overloaded, match="rate_limited"):
+        first.admit(SLOW)
+
+
+async def test_a_day_s_requests_are_counted_over_all_processes(two: tuple[Limiter, Limiter]) -> None:
+    daily = Principal("d", frozenset({"search"}), limits=Limits(daily=5))
+    first, second = two
+    for one in (first, second):
+        one.admit(daily, 2)
+        await one.settle()
+    second.admit(daily)
+    with pytest.raises(Overloaded, match="daily_limit_reached") as refused:
+        second.admit(daily)
+    assert 0 < refused.value.extra["retry_after"] <= 86_400
+
+
+async def test_it_is_settled_by_itself(two: tuple[Limiter, Limiter], redis_url: str) -> None:
+    first, _ = two
+    first.admit(SLOW, 4)
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        for _ in range(100):
+            if kept := await client.hgetall("t:limits:{k}"):
+                break
+            await asyncio.sleep(0.05)
+        assert float(kept["tokens"]) == pytest.approx(6, abs=0.1)
+        assert await client.ttl("t:limits:{k}") > 0
+
+
+async def test_without_redis_a_process_goes_by_its_own_bucket() -> None:
+    alone = Limiter("redis://127.0.0.1:1/0", "t", Limits())
+    for _ in range(10):
+        alone.admit(SLOW)
+    with pytest.raises(Overloaded, match="rate_limited"):
+        alone.admit(SLOW)
+    await asyncio.sleep(0.05)  # (it asks, and is refused)
+    assert alone._away
+    with pytest.raises(Overloaded, match="rate_limited"):
+        alone.admit(SLOW)
+    await alone.close()
+
+
+def test_a_key_is_told_what_is_left_and_when_to_come_again(admin: httpx.Client, make_key: Make, as_key: As) -> None:
+    admin.put("/v1/indexes/books")
+    client = as_key(make_key(["search"], requests_per_second=0.01, burst=4))
+    answers = [client.post("/v1/indexes/books/search", json={"query": "x"}) for _ in range(2)]
+    assert [one.headers["ratelimit"].split(";")[1] for one in answers] == ["r=3", "r=2"]
+    assert answers[0].headers["ratelimit-policy"] == '"key";q=4;w=400'
+    batch = {"searches": [{"index": "books", "query": "x"}] * 3}
+    refused = client.post("/v1/search/batch", json=batch)  # one is left behind the request itself, two are wanted
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert client.get("/v1/indexes/books/search?q=x").status_code == 200
+    over = client.get("/v1/indexes/books/search?q=x")
+    assert (over.status_code, over.json()["code"]) == (429, "rate_limited")
+    assert int(over.headers["retry-after"]) > 10
+    assert as_key(make_key(["search"], requests_per_day=1)).get("/v1/indexes").status_code == 200
+    assert admin.get("/v1/indexes").headers.get("ratelimit") is None
+
+
+def test_defaults_hold_for_keys_that_say_nothing(settings: Settings, admin_key: str) -> None:
+    app = create_app(settings.model_copy(update={"key_rate": 0.01, "key_burst": 2}))
+    with TestClient(app, headers={"authorization": f"Bearer {admin_key}"}) as client:
+        assert [client.get("/v1/encoders").status_code for _ in range(3)] == [200, 200, 429]
+
+
+async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Settings, admin_key: str) -> None:
+    """No request to OpenSearch for each, no line in a log for each, and who has a right key is not kept out."""
+
+    def counted(code: str) -> float:
+        return float(PROBLEMS.labels(code)._value.get())
+
+    before = {code: counted(code) for code in ("bad_key", "too_many_failures")}
+    app = create_app(settings)
+    asked = 0
+    async with app.router.lifespan_context(app):
+        send = app.state.parts.search.send
+
+        async def counting(call: Call) -> Any:
+            nonlocal asked
+            asked += 1
+            return await send(call)
+
+        app.state.parts.search.send = counting
+        began = time.monotonic()
+        statuses = [
+            await status_of(app, new_key("z" * 16) if n % 2 else secrets.token_urlsafe(40)) for n in range(10_000)
+        ]
+        seconds = time.monotonic() - began
+        assert set(statuses) == {401, 429}
+        assert asked <= seconds + 2
+        assert await status_of(app, admin_key) == 200
+    refused = {code: counted(code) - then for code, then in before.items()}
+    assert sum(refused.values()) == 10_000
+    assert refused["bad_key"] <= FAILURES_AT_ONCE + seconds + 1
+
+
+async def status_of(app: FastAPI, key: str) -> int:
+    """The status of one request with a key, without a client's own work."""
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    headers = [(b"authorization", f"Bearer {key}".encode())]
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/encoders", "raw_path": b"/v1/encoders", "query_string": b"",
+        "headers": headers, "client": ("10.1.2.3", 1), "server": ("t", 80), "scheme": "http", "http_version": "1.1",
+        "root_path": "", "app": app,
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return statuses[0]
