@@ -50,6 +50,7 @@ def serve(
     from services.settings import Settings
     from services.telemetry.exposition import exposed
     from services.telemetry.logs import configure_logging
+    from services.web.connections import ConnectionLimits
 
     settings = Settings.read()
     configure_logging("models", settings.log_format)
@@ -59,4 +60,5 @@ def serve(
         held = load_held(settings, cache_dir(LocalSettings.read()), print)
         with exposed(settings, "models"):
             say_where(socket)
-            run_server(create_model_app(held, keys, log_requests=settings.log_requests), socket)
+            app = create_model_app(held, keys, log_requests=settings.log_requests)
+            run_server(app, socket, ConnectionLimits.of(settings))

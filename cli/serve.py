@@ -11,6 +11,7 @@ from services.errors import ConfigurationError
 from services.settings import Settings
 from services.telemetry.exposition import exposed
 from services.telemetry.logs import configure_logging
+from services.web.connections import ConnectionLimits
 
 
 def serve(host: str | None, port: int | None) -> None:
@@ -26,7 +27,7 @@ def serve(host: str | None, port: int | None) -> None:
         app = create_app(settings)
         with exposed(settings, "api"):
             say_where(listener)
-            run_server(app, listener, app.state.readiness.drain, settings.drain_seconds)
+            run_server(app, listener, ConnectionLimits.of(settings), app.state.readiness.drain, settings.drain_seconds)
 
 
 def say_where(listener: socket.socket) -> None:

@@ -9,6 +9,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from services.web.connections import ConnectionLimits, bounded
+
 # For requests under way once nothing new is taken.
 GRACE_SECONDS = 10
 
@@ -37,8 +39,18 @@ class DrainingServer(uvicorn.Server):
 
 
 def run_server(
-    app: FastAPI, listener: socket.socket, drain: Callable[[], None] = lambda: None, seconds: float = 0.0
+    app: FastAPI,
+    listener: socket.socket,
+    limits: ConnectionLimits,
+    drain: Callable[[], None] = lambda: None,
+    seconds: float = 0.0,
 ) -> None:
     """Serves an application until a signal says stop."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS)
+    config = uvicorn.Config(
+        app,
+        http=bounded(limits.within_files()),  # type: ignore[arg-type]  # called as a class is
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
     DrainingServer(config, drain, seconds).run(sockets=[listener])

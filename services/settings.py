@@ -65,6 +65,12 @@ class Settings(ConnectionSettings):
     replicas: int = Field(0, ge=0)
     refresh_interval: str = "1s"
 
+    # Of each connection to the API and the model process, so that none holds one for nothing.
+    head_seconds: float = Field(10.0, gt=0, description="for the head of a request to arrive")
+    stall_seconds: float = Field(60.0, gt=0, description="that an answer waits for a client that does not read it")
+    max_head_bytes: int = Field(65_536, ge=1024, description="address and headers of a request")
+    max_connections: int = Field(10_000, ge=1, description="at once, of one process; further ones are closed at once")
+
     # Limits. A refusal names the limit, so that the reader knows which of these to raise.
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="a JSON array of documents, buffered")
     max_stream_bytes: int = Field(1024**3, gt=0, description="an NDJSON stream, never buffered whole")

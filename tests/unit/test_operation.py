@@ -15,7 +15,7 @@ TABLES = (Path(__file__).resolve().parents[2] / "docs" / "operation.md").read_te
 ROWS = [
     line.split("|")[1:3] for line in TABLES.partition("## What to look at")[0].splitlines() if line.startswith("| `")
 ]
-UNITS = {"MiB": 1024**2, "GiB": 1024**3}
+UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 def listed() -> dict[str, str]:

@@ -1,0 +1,173 @@
+"""HTTP/1.1 connections that cannot hold the server: uvicorn's own, with limits that it lacks.
+
+A sender of a head has so many seconds and bytes for it (uvicorn waits for ever, and takes any number), who does not
+read its answer is let go, and there are never more connections than the process has room for. Ten thousand that send
+nothing hold 5 KB each, measured; without a time they would hold the last file descriptor as well.
+"""
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.settings import Settings
+from services.web.problems import problem
+
+# Files and connections of the process beside those of clients: to OpenSearch, Redis, logs, libraries.
+_OTHER_FILES = 256
+# After a refusal, in which whatever comes is thrown away.
+_LINGER_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """`head_seconds` from when a connection is there, or the request before was answered, to the end of a head;
+    `stall_seconds` that an answer may wait for its reader; `connections` at once, of one process.
+    """
+
+    head_seconds: float = 10.0
+    head_bytes: int = 65_536
+    stall_seconds: float = 60.0
+    connections: int = 10_000
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ConnectionLimits":
+        """Those that the settings give."""
+        return cls(settings.head_seconds, settings.max_head_bytes, settings.stall_seconds, settings.max_connections)
+
+    def within_files(self) -> "ConnectionLimits":
+        """With no more connections than the process may have files; its own limit is raised as far as it goes."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.connections + _OTHER_FILES
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            with contextlib.suppress(ValueError, OSError):  # some systems forbid it
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return replace(self, connections=max(1, min(self.connections, soft - _OTHER_FILES)))
+        return self
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One connection. Made by uvicorn, with its own arguments beside `limits`."""
+
+    def __init__(self, limits: ConnectionLimits, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._arrived = 0  # bytes of a head that is not whole yet
+        self._size = 0  # bytes of the fields of a head
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._refused = True
+            transport.abort()
+            return
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer = _end(self._head_timer)
+        self._stall_timer = _end(self._stall_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        before = self._in_head
+        super().data_received(data)
+        if before and self._in_head:
+            self._arrived += len(data)
+            if self._arrived > self._limits.head_bytes:
+                self._too_large()
+        self._watch()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._arrived, self._size = True, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        self._size += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._arrived = False, 0
+        self._head_timer = _end(self._head_timer)
+        if self._size > self._limits.head_bytes:
+            self._too_large()
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(self._limits.stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stall_timer = _end(self._stall_timer)
+        super().resume_writing()
+
+    def _watch(self) -> None:
+        """A head is waited for, and nothing else ends the wait: neither an answer under way nor uvicorn's own timer."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        idle = self.timeout_keep_alive_task is not None
+        if self._head_timer is None and not answering and not idle and not self._refused:
+            self._head_timer = self.loop.call_later(self._limits.head_seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        if self._arrived:
+            detail = f"The head of a request has {self._limits.head_seconds:g} s to arrive."
+            self._refuse(408, "Request Timeout", "head_too_slow", detail)
+        else:
+            self._refused = True
+            self.transport.close()
+
+    def _too_large(self) -> None:
+        detail = f"Address and headers may have {self._limits.head_bytes:,} bytes together (SPARSEWELL_MAX_HEAD_BYTES)."
+        self._refuse(431, "Request Header Fields Too Large", "head_too_large", detail)
+
+    def _refuse(self, status: int, reason: str, code: str, detail: str) -> None:
+        self._refused = True
+        self._head_timer = _end(self._head_timer)
+        body = bytes(problem(status, reason, code, detail).body)
+        head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
+        self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        # Closed at once, the kernel would answer what is still sent with a reset, and that takes the answer with it.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+def _end(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Nothing in the place of a timer."""
+    if timer is not None:
+        timer.cancel()
+    return None
+
+
+def bounded(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
+    """What uvicorn takes as `http`."""
+
+    def make(*args: Any, **kwargs: Any) -> asyncio.Protocol:
+        return BoundedConnection(limits, *args, **kwargs)
+
+    return make

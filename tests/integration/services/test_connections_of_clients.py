@@ -1,0 +1,203 @@
+"""Connections that send slowly, much or nothing, and those that do not read: none holds the server.
+
+Each limit stands beside uvicorn's own connection, which has none.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from services.web.connections import BoundedConnection, ConnectionLimits
+
+QUICK = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)
+PATIENT = ConnectionLimits(head_seconds=30, head_bytes=2000, stall_seconds=30, connections=3)
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+Made = Callable[..., asyncio.Protocol]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    """Says how long the body was; /much has a long answer."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(200 if scope["path"] == "/much" else 0):
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+    await send({"type": "http.response.body", "body": b"%d bytes" % length})
+
+
+@asynccontextmanager
+async def serving(made: Made) -> AsyncIterator[Callable[[], Any]]:
+    config = uvicorn.Config(answers, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=1)
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        partial(made, config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    port = server.sockets[0].getsockname()[1]
+    opened: list[Streams] = []
+
+    async def connect() -> Streams:
+        opened.append(await asyncio.open_connection("127.0.0.1", port))
+        return opened[-1]
+
+    try:
+        yield connect
+    finally:
+        server.close()
+        for _, writer in opened:
+            writer.close()
+        for one in list(state.connections):
+            one.transport.abort()
+        await asyncio.sleep(0)
+
+
+def quick(**kwargs: Any) -> asyncio.Protocol:
+    return BoundedConnection(QUICK, **kwargs)
+
+
+def patient(**kwargs: Any) -> asyncio.Protocol:
+    return BoundedConnection(PATIENT, **kwargs)
+
+
+def uvicorns(**kwargs: Any) -> asyncio.Protocol:
+    return HttpToolsProtocol(**kwargs)
+
+
+async def ended(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
+    """What came until the end; None: it is open still."""
+    try:
+        return await asyncio.wait_for(reader.read(), seconds)
+    except TimeoutError:
+        return None
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nx-slow: ", b"\r\n"])
+@pytest.mark.asyncio
+async def test_who_sends_no_head_is_let_go(sent: bytes) -> None:
+    async with serving(quick) as connect:
+        reader, writer = await connect()
+        writer.write(sent)
+        got = await ended(reader, 10)
+        assert got is not None, "closed"
+        if sent.strip():
+            assert got.startswith(b"HTTP/1.1 408 ")
+            assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "head_too_slow"
+    async with serving(uvicorns) as connect:  # the control
+        reader, writer = await connect()
+        writer.write(sent)
+        assert await ended(reader, 0.5) is None, "uvicorn's own waits for ever"
+
+
+@pytest.mark.asyncio
+async def test_so_is_who_trickles_a_second_head() -> None:
+    async with serving(quick) as connect:
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+        for piece in (b"GET / HTTP/1.1\r\n", b"x-a: 1\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+        got = await ended(reader, 10)
+        assert got is not None
+        assert got.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nx: " + b"y" * 3000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"y" * 3000,
+        b"GET /?" + b"q" * 3000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: 1\r\n" * 1000,
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_head_has_an_end(head: bytes) -> None:
+    async with serving(patient) as connect:
+        reader, writer = await connect()
+        for at in range(0, len(head), 1000):
+            writer.write(head[at : at + 1000])
+            await asyncio.sleep(0.01)
+        got = await ended(reader, 10)
+        assert got is not None
+        assert got.startswith(b"HTTP/1.1 431 ")
+        assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "head_too_large"
+    async with serving(uvicorns) as connect:  # the control
+        reader, writer = await connect()
+        writer.write(head)
+        got = await ended(reader, 0.5)
+        assert got is None or got.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_read_is_let_go() -> None:
+    async with serving(quick) as connect:
+        reader, writer = await connect()
+        reader._limit = 1  # type: ignore[attr-defined] (stops reading at once, as a client that hangs)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.sleep(1.0)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(reader.readexactly(200 * 100_000), 10)
+
+
+@pytest.mark.asyncio
+async def test_connections_beyond_the_limit_are_closed_and_the_others_served() -> None:
+    async with serving(patient) as connect:
+        kept = [await connect() for _ in range(PATIENT.connections)]
+        for reader, writer in kept:
+            writer.write(REQUEST)
+            assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+        for _ in range(20):
+            reader, _ = await connect()
+            with suppress(ConnectionError):
+                assert await ended(reader, 10) == b""
+        for reader, writer in kept:
+            writer.write(REQUEST)
+            assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+
+
+@pytest.mark.asyncio
+async def test_slow_bodies_and_pipelined_requests_are_left_alone() -> None:
+    """A body has its own deadline, which the application sets; a head's has nothing to do with it."""
+    async with serving(quick) as connect:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\na")
+        await asyncio.sleep(0.5)
+        writer.write(b"bc" + REQUEST + REQUEST)
+        assert b"3 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+        for _ in range(2):
+            assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+
+
+def test_there_are_no_more_connections_than_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    allowed = [300, 1000]
+
+    def getrlimit(_: int) -> tuple[int, int]:
+        return allowed[0], allowed[1]
+
+    def setrlimit(_: int, wanted: tuple[int, int]) -> None:
+        allowed[0] = wanted[0]
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    assert ConnectionLimits(connections=10_000).within_files().connections == 1000 - 256
+    assert allowed[0] == 1000
+    assert ConnectionLimits(connections=100).within_files().connections == 100
