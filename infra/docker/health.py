@@ -1,5 +1,5 @@
-"""The health check of a container: `python -m infra.docker.health api|worker|worker-alive|sweeper`, exit status 0 or 1
-and a reason.
+"""The health check of a container: `python -m infra.docker.health api|models|worker|worker-alive|sweeper`, exit status
+0 or 1 and a reason.
 
 It is run inside the container of the process that it asks about, and reads the same settings.
 """
@@ -18,16 +18,25 @@ PROCESSES = Path("/proc")
 
 def api(settings: Settings) -> str | None:
     """None when `/readyz` of this container's API says 200, else what is wrong. A search needs no Redis."""
+    return _answers(settings.api_port, "/readyz")
+
+
+def models(settings: Settings) -> str | None:
+    """None when `/healthz` of this container's model process says 200, else what is wrong."""
+    return _answers(settings.model_port, "/healthz")
+
+
+def _answers(port: int, path: str) -> str | None:
     # Not urllib: it would ask a proxy, which containers often have in their environment, for an address of our own.
-    connection = http.client.HTTPConnection("127.0.0.1", settings.api_port, timeout=4)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer on port {settings.api_port}: {error}"
+        return f"no answer on port {port}: {error}"
     finally:
         connection.close()
-    return None if status == http.client.OK else f"/readyz answered {status}"
+    return None if status == http.client.OK else f"{path} answered {status}"
 
 
 def worker(settings: Settings) -> str | None:
@@ -106,6 +115,7 @@ def _switches(status: Path) -> int:
 
 CHECKS: dict[str, Callable[[Settings], str | None]] = {
     "api": api,
+    "models": models,
     "worker": worker,
     "worker-alive": worker_alive,
     "sweeper": sweeper,

@@ -50,7 +50,7 @@ def copy_of(instruction: Instruction) -> Copy:
 
 
 def read(path: Path) -> dict[str, Stage]:
-    """The stages by name, in the order of the file. ARG defaults are put into FROM and LABEL."""
+    """The stages by name, in the order of the file. ARG defaults are put into FROM, LABEL and ENV."""
     stages: dict[str, Stage] = {}
     arguments: dict[str, str] = {}
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Stage]:
             stages[name] = Stage(name, parent)
             continue
         if stages and word != "ARG":
-            filled = _filled(rest, arguments) if word == "LABEL" else rest.strip()
+            filled = _filled(rest, arguments) if word in ("ENV", "LABEL") else rest.strip()
             list(stages.values())[-1].instructions.append(Instruction(word, filled))
     return stages
 
@@ -81,7 +81,7 @@ def ancestry(stages: dict[str, Stage], name: str) -> list[Stage]:
 def environment(stages: dict[str, Stage], name: str) -> dict[str, str]:
     """The variables that ENV sets in a stage, its ancestors' included."""
     pairs = (pair for stage in ancestry(stages, name) for each in stage.all("ENV") for pair in each.rest.split())
-    return dict(pair.split("=", 1) for pair in pairs)
+    return {name: value.strip('"') for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def last(stages: dict[str, Stage], name: str, word: str) -> Instruction:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.main import get_command
 
 from cli.main import app
 from infra.docker.health import CHECKS
+from infra.settings import LocalSettings
 from services.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,7 +30,8 @@ def interpolated(text: str) -> str:
 
 COMPOSE: dict[str, Any] = yaml.safe_load(interpolated((REPOSITORY / "docker-compose.yml").read_text()))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("api", "worker", "sweeper")
+OURS = ("api", "worker", "sweeper", "models")
+PROFILES = {"rerank": {"models"}, "monitoring": {"prometheus", "grafana"}}
 
 each_service = pytest.mark.parametrize("name", SERVICES)
 each_of_ours = pytest.mark.parametrize("name", OURS)
@@ -44,7 +47,16 @@ def test_the_schema_refuses_what_is_wrong() -> None:
 
 
 def test_it_has_the_parts_of_the_local_stack() -> None:
-    assert set(SERVICES) == {"opensearch", "redis", *OURS}
+    always = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert always == {"opensearch", "redis", "api", "worker", "sweeper"}
+
+
+def test_the_rest_comes_with_a_profile() -> None:
+    found = {
+        profile: {name for name, service in SERVICES.items() if profile in service.get("profiles", [])}
+        for profile in PROFILES
+    }
+    assert found == PROFILES
 
 
 def test_every_variable_has_a_default() -> None:
@@ -54,7 +66,7 @@ def test_every_variable_has_a_default() -> None:
 @each_service
 def test_a_service_is_pinned_checked_limited_and_comes_back(name: str) -> None:
     service = SERVICES[name]
-    assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+(-\w+)?", service["image"])
+    assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(-\w+)?", service["image"])
     assert service["healthcheck"]["test"][0] == "CMD"
     assert {"interval", "timeout", "retries", "start_period"} < set(service["healthcheck"])
     assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
@@ -73,7 +85,7 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices"} & set(service)
 
 
-@pytest.mark.parametrize("name", [*OURS, "redis"])
+@pytest.mark.parametrize("name", [*OURS, "redis", "prometheus", "grafana"])
 def test_the_root_file_system_is_read_only_with_scratch_space(name: str) -> None:
     assert SERVICES[name]["read_only"] is True
     assert any(mount.startswith("/tmp:size=") for mount in SERVICES[name]["tmpfs"])  # noqa: S108
@@ -93,8 +105,16 @@ def test_ports_are_those_of_the_local_stack() -> None:
 
 @each_service
 def test_volumes_are_named_and_declared(name: str) -> None:
+    """Or files of this repository, or models of this machine, read-only."""
     for volume in SERVICES[name].get("volumes", []):
-        assert volume.split(":")[0] in COMPOSE["volumes"]
+        if isinstance(volume, dict):
+            assert (volume["type"], volume["read_only"]) == ("bind", True)
+        elif volume.startswith("./"):
+            source, _, mode = volume.split(":")
+            assert (REPOSITORY / source).exists()
+            assert mode == "ro"
+        else:
+            assert volume.split(":")[0] in COMPOSE["volumes"]
 
 
 @pytest.mark.parametrize("name", ["opensearch", "redis"])
@@ -102,7 +122,7 @@ def test_a_store_keeps_its_data_in_a_volume(name: str) -> None:
     assert SERVICES[name]["volumes"]
 
 
-@each_of_ours
+@pytest.mark.parametrize("name", ["api", "worker", "sweeper"])
 def test_a_process_of_ours_waits_for_healthy_stores(name: str) -> None:
     assert SERVICES[name]["depends_on"] == {
         store: {"condition": "service_healthy"} for store in ("opensearch", "redis")
@@ -113,14 +133,16 @@ def test_a_process_of_ours_waits_for_healthy_stores(name: str) -> None:
 def test_a_command_is_one_of_the_command_line(name: str) -> None:
     command = SERVICES[name]["command"]
     assert dockerfile.last(STAGES, SERVICES[name]["build"]["target"], "ENTRYPOINT").listed() == ["sparsewell"]
-    assert len(command) == 1
-    assert command[0] in get_command(app).commands  # type: ignore[attr-defined]
+    found = get_command(app)
+    for word in command:
+        found = found.commands[word]  # type: ignore[attr-defined]
+    assert not hasattr(found, "commands")
 
 
 @each_of_ours
 def test_the_environment_names_settings(name: str) -> None:
     variables = SERVICES[name]["environment"]
-    known = {f"SPARSEWELL_{field.upper()}" for field in Settings.model_fields}
+    known = {f"SPARSEWELL_{field.upper()}" for field in {*Settings.model_fields, *LocalSettings.model_fields}}
     assert set(variables) <= known
 
 
@@ -165,3 +187,31 @@ def test_a_heap_fits_its_container() -> None:
     limit = SERVICES["opensearch"]["deploy"]["resources"]["limits"]["memory"]
     assert heap is not None
     assert int(heap[1]) * 1024 * 2 <= int(limit.removesuffix("m"))
+
+
+def test_a_prometheus_reads_its_configuration_and_our_rules(tmp_path: Path) -> None:
+    """Debian's promtool, with the rules where they lie here."""
+    text = (REPOSITORY / "infra" / "docker" / "prometheus.yml").read_text()
+    rules = REPOSITORY / "infra" / "monitoring" / "rules.yml"
+    assert "/etc/prometheus/rules.yml" in text
+    file = tmp_path / "prometheus.yml"
+    file.write_text(text.replace("/etc/prometheus/rules.yml", str(rules)))
+    done = subprocess.run(["promtool", "check", "config", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_reads_the_metrics_of_all_of_ours() -> None:
+    (scraped,) = yaml.safe_load((REPOSITORY / "infra" / "docker" / "prometheus.yml").read_text())["scrape_configs"]
+    (found,) = scraped["dns_sd_configs"]
+    assert set(found["names"]) == set(OURS)
+    assert {SERVICES[name]["environment"]["SPARSEWELL_METRICS_PORT"] for name in OURS} == {str(found["port"])}
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    folder = REPOSITORY / "infra" / "docker" / "grafana"
+    assert mounts["./infra/docker/grafana"] == "/etc/grafana/provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((folder / "dashboards" / "sparsewell.yml").read_text())["providers"]
+    assert Path(mounts["./infra/monitoring/dashboard.json"]).parent == Path(provider["options"]["path"])

@@ -70,6 +70,18 @@ def test_the_apis_check_asks_whether_it_is_ready(
             thread.join()
 
 
+def test_the_model_processs_check_asks_whether_it_is_alive() -> None:
+    assert "no answer" in str(health.models(Settings(model_port=free_port())))
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:  # this one knows /readyz alone
+            assert health.models(Settings(model_port=server.server_port)) == "/healthz answered 404"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_the_apis_check_notices_that_nobody_listens() -> None:
     assert "no answer" in str(health.api(Settings(api_port=free_port())))
 
@@ -158,4 +170,4 @@ def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[byte
 
 def test_an_unknown_process_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert health.main(["scheduler"]) == 2
-    assert "api, worker, worker-alive, sweeper" in capsys.readouterr().err
+    assert "api, models, worker, worker-alive, sweeper" in capsys.readouterr().err

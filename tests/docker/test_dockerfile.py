@@ -84,6 +84,17 @@ def test_dependencies_come_from_the_lock_file_with_hashes(image: str, lock: str)
     assert "--no-deps --no-build-isolation ." in installs[1]
 
 
+def test_what_the_build_itself_runs_is_locked_too() -> None:
+    (bill,) = (each.rest for each in STAGES["build"].all("RUN") if "sbom.txt" in each.rest)
+    assert "--require-hashes" in bill
+    assert "--only-binary :all:" in bill
+
+
+@each_image
+def test_an_image_says_which_commit_it_is_of(image: str) -> None:
+    assert dockerfile.environment(STAGES, image)["SPARSEWELL_COMMIT"] == "unknown"
+
+
 def test_the_api_has_no_code_of_models_or_indexer() -> None:
     sources = {source for each in STAGES["api-build"].all("COPY") for source in dockerfile.copy_of(each).sources}
     assert {"services", "query_api", "cli"} <= sources

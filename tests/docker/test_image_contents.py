@@ -11,6 +11,7 @@ import dockerfile_text as dockerfile
 import httpx
 import pytest
 
+from infra.docker.licences import refused
 from infra.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -19,9 +20,9 @@ DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
-    return bare_image.lay_out(REPOSITORY, DOCKERFILE, "api", tmp_path_factory.mktemp("image"))
+@pytest.fixture
+def image(api_image: bare_image.BareImage) -> bare_image.BareImage:
+    return api_image
 
 
 @pytest.fixture
@@ -66,6 +67,37 @@ def test_the_environment_is_the_locked_one(image: bare_image.BareImage) -> None:
     ours = {each for each in installed if each.startswith("sparsewell==")}
     assert len(ours) == 1
     assert {each.lower().replace("_", "-") for each in set(installed) - ours} <= locked
+
+
+def test_the_bill_of_materials_names_what_is_in_it(image: bare_image.BareImage) -> None:
+    bill = json.loads((image.root / "opt/sparsewell/share/sparsewell/sbom.cdx.json").read_text())
+    code = "import importlib.metadata as m\nfor each in m.distributions(): print(f'{each.name}=={each.version}')"
+    named = {f"{one['name']}=={one['version']}" for one in [*bill["components"], bill["metadata"]["component"]]}
+    assert named == set(python(image, code).split())
+    assert all("purl" in one for one in bill["components"])
+    assert bill["metadata"]["component"]["type"] == "application"
+    # what changes from one build to the next is left out
+    assert "serialNumber" not in bill
+    assert "timestamp" not in bill["metadata"]
+
+
+def test_the_list_of_licences_has_their_texts(image: bare_image.BareImage) -> None:
+    file = image.root / "opt/sparsewell/share/sparsewell/licences.json"
+    listed = {one["Name"]: one for one in json.loads(file.read_text())}
+    assert "Apache License" in listed["aiohttp"]["LicenseText"]
+    assert refused(listed.values()) == []
+    assert image.run("python", "-m", "infra.docker.licences", str(file)).stdout.endswith("0 not allowed.\n")
+
+
+def test_the_tools_of_the_build_stay_behind(image: bare_image.BareImage) -> None:
+    assert not {"cyclonedx-py", "pip-licenses", "pip"} & {path.name for path in image.root.rglob("bin/*")}
+
+
+def test_bytecode_does_not_depend_on_the_time_of_the_build(image: bare_image.BareImage) -> None:
+    compiled = list((image.root / "opt/sparsewell/lib").rglob("*.pyc"))
+    assert len(compiled) > 1000
+    # bytes 4 to 8: bit 0 says that a hash of the source follows and not its time (PEP 552)
+    assert {file.read_bytes()[4] for file in compiled} == {1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""No image holds a package whose licence nobody has looked at."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.docker.licences import licences, main, refused
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def names(lock: str) -> set[str]:
+    lines = (REPOSITORY / "requirements" / f"{lock}.txt").read_text().splitlines()
+    return {line.split("==")[0] for line in lines if "==" in line}
+
+
+def package(**members: str) -> dict[str, str]:
+    return {"Name": "one", "Version": "1"} | {key.replace("_", "-"): value for key, value in members.items()}
+
+
+def test_what_an_image_installs_is_allowed() -> None:
+    """Of the packages that are installed here: all but those of other systems and Pythons."""
+    command = [Path(sys.executable).parent / "pip-licenses", "--from=all", "--format=json", "--with-system"]
+    listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    wanted = names("base") | names("worker")
+    found = [one for one in listed if re.sub(r"[-_.]+", "-", one["Name"]).lower() in wanted]
+    assert len(found) > 0.9 * len(wanted)
+    assert refused(found) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        package(License_Expression="GPL-3.0-only"),
+        package(License_Expression="MIT AND AGPL-3.0-or-later"),
+        package(License_Expression="MIT OR GPL-2.0-only"),
+        package(License_Classifier="GNU Lesser General Public License v3 (LGPLv3)"),
+        package(License_Metadata="Proprietary"),
+        package(License_Metadata="UNKNOWN"),
+        package(),
+    ],
+)
+def test_a_licence_that_is_not_on_the_list_is_refused(wrong: dict[str, str], tmp_path: Path) -> None:
+    assert refused([package(License_Expression="MIT"), wrong])
+    file = tmp_path / "licences.json"
+    file.write_text(json.dumps([wrong]))
+    assert main([str(file)]) == 1
+
+
+def test_an_empty_list_is_no_good_one(tmp_path: Path) -> None:
+    file = tmp_path / "licences.json"
+    file.write_text("[]")
+    assert main([str(file)]) == 1
+
+
+def test_an_expression_says_more_than_a_classifier() -> None:
+    both = package(License_Expression="MPL-2.0 AND (Apache-2.0 OR MIT)", License_Classifier="Other/Proprietary License")
+    assert licences(both) == {"MPL-2.0", "Apache-2.0", "MIT"}
