@@ -4,7 +4,6 @@ import errno
 import socket
 
 from cli.uvicorn_server import run_server
-from query_api.app import create_app
 from services.access.mode import access_mode
 from services.addresses import http_address
 from services.errors import ConfigurationError
@@ -19,6 +18,9 @@ def serve(host: str | None, port: int | None) -> None:
 
     Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything else is done.
     """
+    # Here, because the model process listens by this module and its image has no API.
+    from query_api.app import create_app
+
     settings = Settings.read()
     configure_logging("api", settings.log_format)
     settings = settings.model_copy(update={} if host is None else {"api_host": host})

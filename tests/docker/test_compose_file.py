@@ -149,7 +149,7 @@ def test_the_environment_names_settings(name: str) -> None:
 @each_of_ours
 def test_the_environment_is_accepted_by_the_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in SERVICES[name]["environment"].items():
-        monkeypatch.setenv(variable, value)
+        monkeypatch.setenv(variable, value or "")  # YAML says nothing of what is empty
     settings = Settings.read()
     assert settings.opensearch_url == "http://opensearch:9200"
     assert settings.redis_url == "redis://redis:6379/0"

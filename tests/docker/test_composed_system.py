@@ -116,3 +116,10 @@ def test_a_document_is_encoded_found_and_reranked(
         assert "1" in [hit["id"] for hit in answer["hits"]]
     ended = {name: service.stop() for name, service in system.items()}
     assert {name: status for name, status in ended.items() if status not in (0, -15)} == {}
+
+
+def test_the_worker_image_can_reindex(worker_image: bare_image.BareImage) -> None:
+    """Of the chart's Job, and of people in a worker's pod: neither the API nor what trains is there."""
+    code = "import cli.reindex, cli.reindexing.build, cli.reindexing.gate, cli.indexes, cli.generations"
+    assert worker_image.run("python", "-c", code, check=False).stderr == ""
+    assert "query_api" in worker_image.run("python", "-c", "import query_api", check=False).stderr
