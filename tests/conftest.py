@@ -29,6 +29,7 @@ from infra.redis import temporary_redis
 from infra.settings import LocalSettings
 from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
 from services.settings import Settings
+from services.web.connections import ConnectionLimits, bounded
 
 # hypothesis' own limit of 200 ms for an example says something of the machine and nothing of the code.
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -136,7 +137,14 @@ def serving(settings: Settings) -> Iterator[str]:
     from query_api.app import create_app
 
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), host=settings.api_host, port=settings.api_port, log_config=None, ws="none")
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.api_host,
+            port=settings.api_port,
+            http=bounded(ConnectionLimits.of(settings)),  # type: ignore[arg-type]  # called as a class is
+            log_config=None,
+            ws="none",
+        )
     )
     thread = threading.Thread(target=server.run, name="api")
     thread.start()

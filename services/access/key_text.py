@@ -11,6 +11,7 @@ import re
 import secrets
 from typing import Final
 
+KEY_ID: Final = re.compile("[a-z2-7]{16}")
 KEY: Final = re.compile(r"sw_([a-z2-7]{16})_([a-z2-7]{52})")
 # A credential as an Authorization header takes it (RFC 6750, b64token).
 TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")

@@ -64,6 +64,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._arrived = 0  # bytes of a head that is not whole yet
         self._size = 0  # bytes of the fields of a head
         self._refused = False
+        self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -107,6 +108,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self._size > self._limits.head_bytes:
             self._too_large()
         if not self._refused:
+            self._in_body = True
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -114,8 +116,15 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         if not self._refused:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and not self._refused:
+            # answered before its body was all there: what still comes would be read and thrown away for ever
+            self.loop.call_later(_LINGER_SECONDS, self._let_go, self.cycle)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -125,6 +134,11 @@ class BoundedConnection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stall_timer = _end(self._stall_timer)
         super().resume_writing()
+
+    def _let_go(self, answered: object) -> None:
+        if self._in_body and self.cycle is answered and not self.transport.is_closing():
+            self._refused = True
+            self.transport.close()
 
     def _watch(self) -> None:
         """A head is waited for, and nothing else ends the wait: neither an answer under way nor uvicorn's own timer."""
