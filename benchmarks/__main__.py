@@ -21,6 +21,7 @@ from benchmarks import (
     query_encoding,
     sparse_vs_match,
     talk_intake,
+    telemetry_cost,
     worker_pipeline,
 )
 
@@ -28,6 +29,7 @@ ALONE: dict[str, Callable[[list[str]], None]] = {
     "query_encoding": query_encoding.main,
     "talk_intake": talk_intake.main,
     "api_overhead": api_overhead.main,
+    "telemetry_cost": telemetry_cost.main,
     "batch": batch.main,
     "hybrid_requests": hybrid_requests.main,
     "feedback_cost": feedback_cost.main,

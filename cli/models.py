@@ -50,6 +50,7 @@ def serve(
     from services.settings import Settings
     from services.telemetry.exposition import exposed
     from services.telemetry.logs import configure_logging
+    from services.telemetry.tracing import traced
     from services.web.connections import ConnectionLimits
 
     settings = Settings.read()
@@ -58,7 +59,7 @@ def serve(
     keys = model_keys(settings, host)
     with listen(host, settings.model_port if port is None else port) as socket:
         held = load_held(settings, cache_dir(LocalSettings.read()), print)
-        with exposed(settings, "models"):
+        with exposed(settings, "models"), traced("models"):
             say_where(socket)
             app = create_model_app(held, keys, log_requests=settings.log_requests)
             run_server(app, socket, ConnectionLimits.of(settings))

@@ -10,6 +10,7 @@ from services.errors import ConfigurationError
 from services.settings import Settings
 from services.telemetry.exposition import exposed
 from services.telemetry.logs import configure_logging
+from services.telemetry.tracing import traced
 from services.web.connections import ConnectionLimits
 
 
@@ -27,7 +28,7 @@ def serve(host: str | None, port: int | None) -> None:
     access_mode(settings)
     with listen(settings.api_host, settings.api_port if port is None else port) as listener:
         app = create_app(settings)
-        with exposed(settings, "api"):
+        with exposed(settings, "api"), traced("api"):
             say_where(listener)
             run_server(app, listener, ConnectionLimits.of(settings), app.state.readiness.drain, settings.drain_seconds)
 

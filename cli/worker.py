@@ -34,9 +34,11 @@ def worker(
         from indexer.start import run_worker, wait_for_redis
         from services.telemetry.exposition import exposed
         from services.telemetry.logs import configure_logging
+        from services.telemetry.tracing import check as check_tracing
 
         configure_logging("worker", settings.log_format, log_level)
         manifest = check_worker(settings)
+        check_tracing()
         times = WorkerSettings.read()
         wait_for_redis(settings.redis_address, times.redis_wait)
         stack.enter_context(exposed(settings, "worker"))

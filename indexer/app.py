@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from pydantic import ValidationError
 
 from indexer.encode_task import run_encode
@@ -15,6 +15,7 @@ from indexer.runtime import LoadEncoder, Runtime, load_configured
 from indexer.settings import WorkerSettings
 from services.contracts import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage
 from services.settings import Settings
+from services.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ def create_celery(
     runtime = Runtime(settings, worker, load)
     install()
     setup_logging.connect(_leave_logging_alone)
+    worker_process_init.connect(_trace)
+    worker_process_shutdown.connect(_send_spans)
 
     @app.task(name=ENCODE_TASK, bind=True, typing=False)  # type: ignore[untyped-decorator]
     def encode(self: Any, *_: object, **body: Any) -> dict[str, int]:
@@ -107,3 +110,12 @@ def redelivered(task: Any) -> bool:
 
 def _leave_logging_alone(**_: object) -> None:
     """A receiver of this signal is all that Celery asks before it leaves logging as the process has set it up."""
+
+
+def _trace(**_: object) -> None:
+    """Of a process of the pool: what sends spans does not survive a fork."""
+    tracing.start("worker")
+
+
+def _send_spans(**_: object) -> None:
+    tracing.stop()

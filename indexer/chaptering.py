@@ -14,6 +14,7 @@ from services.opensearch.journal import MAX_REASON, Stored
 from services.talk.chaptering import Chaptering, given_chapters
 from services.talk.chapters import Chapter, Repair
 from services.talk.segments import Segments
+from services.telemetry import tracing
 from services.telemetry.metrics import CHAPTER_DURATION, CHAPTER_FAILURES
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def chaptered(
     try:
         maker = open_maker(name)
         fingerprint = maker.fingerprint
-        with CHAPTER_DURATION.labels(name).time():
+        with CHAPTER_DURATION.labels(name).time(), tracing.span("chapters", engine=name):
             chapters, repairs = maker.chapters(_episode(stored), seconds)
     except Exception as error:  # an engine may be a model out of its mind
         log.warning("talk %r has no chapters: %s", stored.id, error)

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 
 from indexer.chaptering import chaptered
@@ -158,7 +159,7 @@ class EncodeRun:
                 failures += [outcome for outcome in outcomes if isinstance(outcome, Failed)]
                 encoded = [outcome for outcome in outcomes if isinstance(outcome, Encoded)]
                 writes = self._encoded_writes(encoded)
-                writing.append((encoded, writer.submit(self._write, writes)))
+                writing.append((encoded, writer.submit(copy_context().run, self._write, writes)))
         for encoded, written in writing:
             failures += self._account(encoded, written.result())
         self._bury(failures)

@@ -12,6 +12,7 @@ from services.manifest import WindowSettings
 from services.opensearch.journal import Stored
 from services.opensearch.stored_windows import EncodedWindow
 from services.talk.chaptering import Chaptering
+from services.telemetry import tracing
 from services.telemetry.metrics import ENCODE_DURATION, ENCODE_PIECES
 from services.vectors import SparseVector
 
@@ -97,16 +98,18 @@ def encode(encoder: Encoder, group: Sequence[Cut]) -> list[Encoded | Failed]:
     When the run raises, each document is encoded by itself, so that only the one at fault fails.
     """
     windows = [window for one in group for window in one.windows]
+    pieces = sum(len(window.piece_ids) for window in windows)
     began = time.perf_counter()
     try:
-        vectors = encoder.encode(windows)
+        with tracing.span("encode", windows=len(windows), pieces=pieces, encoder=encoder.manifest.name):
+            vectors = encoder.encode(windows)
     except Exception as error:
         if len(group) == 1:
             return [Failed.by(group[0].stored, error)]
         return [outcome for one in group for outcome in encode(encoder, [one])]
     name = encoder.manifest.name
     ENCODE_DURATION.labels(name).observe(time.perf_counter() - began)
-    ENCODE_PIECES.labels(name).observe(sum(len(window.piece_ids) for window in windows))
+    ENCODE_PIECES.labels(name).observe(pieces)
     found = iter(vectors)
     return [_bounded(encoder, one, [next(found) for _ in one.windows]) for one in group]
 

@@ -1,5 +1,6 @@
 """What a worker says of each message: how long it waited and took, how it ended, and in log lines whose it was."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,8 +10,11 @@ from typing import Any
 from celery.exceptions import Reject
 
 from services.queue import SENT_AT
-from services.telemetry.context import REQUEST_ID, accepted_request_id, binding
+from services.telemetry import tracing
+from services.telemetry.context import REQUEST_ID, accepted_request_id, binding, bound
 from services.telemetry.metrics import ENCODED, QUEUE_WAIT, TASK_DURATION, TASKS
+
+log = logging.getLogger(__name__)
 
 # Endings of a whole message; without one of them it was done.
 _ENDINGS = ("invalid", "postponed", "mismatch", "gone")
@@ -22,10 +26,12 @@ class Observed:
 
     task: str
     outcome: str = "done"
+    said: str = "nothing"
 
     def ended(self, counts: dict[str, int]) -> dict[str, int]:
         """Takes what became of the documents, and gives it back."""
         self.outcome = next((name for name in _ENDINGS if name in counts), "done")
+        self.said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
         if self.task == "encode":
             for name, count in counts.items():
                 ENCODED.labels(name.replace(" ", "_")).inc(count)
@@ -41,7 +47,8 @@ def observed_task(task: str, request: Any, body: Mapping[str, Any]) -> Iterator[
         QUEUE_WAIT.labels(task).observe(max(0.0, time.time() - sent_at / 1000))
     observed = Observed(task)
     began = time.perf_counter()
-    with binding(**_names(request, body)):
+    names = _names(request, body)
+    with binding(**names), tracing.span(f"process sparsewell.{task}", "consumer", _carrier(request)) as span:
         try:
             yield observed
         except Reject:
@@ -51,8 +58,18 @@ def observed_task(task: str, request: Any, body: Mapping[str, Any]) -> Iterator[
             observed.outcome = "failed"
             raise
         finally:
+            span.say(messaging__message__id=str(request.id), outcome=observed.outcome, **bound())
+            seconds = time.perf_counter() - began
             TASKS.labels(task, observed.outcome).inc()
-            TASK_DURATION.labels(task).observe(time.perf_counter() - began)
+            TASK_DURATION.labels(task).observe(seconds)
+            # (Celery's own lines know nothing of whose it is)
+            log.info("%s %s in %.2f s: %s", task, observed.outcome, seconds, observed.said)
+
+
+def _carrier(request: Any) -> dict[str, str]:
+    """Whose trace the message belongs to, as its sender said; an older one says nothing."""
+    given = {name: request.get(name) for name in (tracing.PARENT, tracing.STATE)}
+    return {name: value for name, value in given.items() if isinstance(value, str)}
 
 
 def _names(request: Any, body: Mapping[str, Any]) -> dict[str, str | None]:

@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -25,9 +25,11 @@ from services.index_spec import Generation, Names
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import list_call, read_written, refresh_call
+from services.opensearch.jobs import read_traces, traces_call
 from services.opensearch.journal import Stored, dead_write, now_ms, overdue_call, read_hits, requeued_write
 from services.queue import Publisher
 from services.settings import Settings
+from services.telemetry import tracing
 from services.telemetry.exposition import exposed
 from services.telemetry.metrics import DEAD_LETTERS
 
@@ -128,10 +130,22 @@ class Sweeper:
                 counts["dead"] += 1
                 DEAD_LETTERS.labels(end[0]).inc()
                 log.warning("document %r of %s: %s", stored.id, generation.physical, end[0])
-        for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
-            self.publisher.encode(generation.encoder.name, message)
-            counts["enqueued"] += len(message.ids)
+        jobs = {str(stored.source["job"]) for stored in overdue if "job" in stored.source} if tracing.on() else set()
+        with tracing.span("requeue", links=self._traces(jobs), index=generation.index, documents=len(won)):
+            for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
+                self.publisher.encode(generation.encoder.name, message)
+                counts["enqueued"] += len(message.ids)
         return counts
+
+    def _traces(self, jobs: Collection[str]) -> list[str]:
+        """The traces in which these jobs began, of a hundred at most."""
+        if not jobs:
+            return []
+        call = traces_call(Names(self.settings.index_prefix), sorted(jobs)[:100])
+        try:
+            return read_traces(self.search.send(call))
+        except NotFound:
+            return []
 
 
 def run_duties(duties: Sequence[Duty], interval: float, stop: threading.Event) -> None:
@@ -157,7 +171,7 @@ def run_sweeper(settings: Settings) -> None:
     log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
     state = StateOfService(settings, search, publisher)
     try:
-        with exposed(settings, "sweeper", state):
+        with exposed(settings, "sweeper", state), tracing.traced("sweeper"):
             run_duties(
                 [
                     Duty("looking", "seen", state.look),

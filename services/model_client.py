@@ -17,6 +17,7 @@ from services.access.client import bearer
 from services.dense_form import DenseIdentity
 from services.dense_vectors import Dense
 from services.errors import BackendUnavailable
+from services.telemetry import tracing
 
 # Nobody is asked for so long after a deadline has passed: of many searches only the first waits for a dead process.
 REST_SECONDS = 2.0
@@ -82,7 +83,8 @@ class ModelClient:
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None),
             )
-        async with self._session.post(self._url + path, data=body, allow_redirects=False) as answer:
+        address, further = self._url + path, tracing.headers()
+        async with self._session.post(address, data=body, headers=further, allow_redirects=False) as answer:
             content = await answer.content.read(_MOST_BYTES + 1)
             while len(content) <= _MOST_BYTES and (more := await answer.content.read(_MOST_BYTES + 1)):
                 content += more

@@ -14,6 +14,8 @@ from kombu.utils.json import loads
 
 from services.contracts import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage, IngestMessage, encode_queue
 from services.errors import BackendUnavailable, Overloaded, SparsewellError
+from services.telemetry import tracing
+from services.telemetry.context import REQUEST_ID, bound
 
 # Redis is not on the durability path: waiting for it longer than this would only make the caller late.
 CONNECT_SECONDS = 1.0
@@ -121,6 +123,12 @@ class Publisher:
             "argsrepr": "()", "kwargsrepr": "{...}",
             SENT_AT: time.time_ns() // 1_000_000,
         }  # fmt: skip
+        if (request_id := bound().get(REQUEST_ID)) is not None:
+            headers[REQUEST_ID] = request_id
+        with tracing.span(f"send {task}", "producer", messaging__system="redis", messaging__destination__name=queue):
+            self._publish(queue, headers | tracing.headers(), body)
+
+    def _publish(self, queue: str, headers: dict[str, Any], body: dict[str, Any]) -> None:
         no_workflow = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         with self._lock:
             if time.monotonic() < self._away_until:
@@ -129,7 +137,7 @@ class Publisher:
                 try:
                     Producer(self._open()).publish(
                         [[], body, no_workflow], exchange="", routing_key=queue, serializer="json",
-                        headers=headers, correlation_id=task_id, retry=False,
+                        headers=headers, correlation_id=headers["id"], retry=False,
                     )  # fmt: skip
                 except Exception as error:
                     failure = self._failed(error)

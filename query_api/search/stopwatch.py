@@ -2,6 +2,7 @@
 
 import time
 
+from services.telemetry import tracing
 from services.telemetry.metrics import SEARCH_STAGE, SEARCHES
 
 _STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
@@ -19,6 +20,8 @@ class Stopwatch:
         """The time since the last lap belongs to `stage`."""
         now = time.perf_counter()
         self.stages[stage] += (now - self._last) * 1000
+        if stage != "opensearch" and tracing.on():  # (its requests have spans of their own)
+            tracing.past(f"search {stage}", self._last, now)
         self._last = now
 
     @property
@@ -30,7 +33,9 @@ class Stopwatch:
         """The times of an answered search of this mode, which are counted as well: about 15 microseconds."""
         self.stages["total"] = (self._last - self._start) * 1000
         SEARCHES.labels(mode).inc()
+        trace = tracing.trace_id()
+        exemplar = None if trace is None else {"trace_id": trace}
         for stage, value in self.stages.items():
             if value:
-                _OBSERVED[stage].observe(value / 1000)
+                _OBSERVED[stage].observe(value / 1000, exemplar)
         return {stage: round(value, 3) for stage, value in self.stages.items()}

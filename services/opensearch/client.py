@@ -39,12 +39,13 @@ class Call:
     timeout: float | None = None
     ndjson: bool = False
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, further: Mapping[str, str]) -> dict[str, Any]:
+        """As the library takes them, with `further` headers."""
         params = dict(self.params)
         if self.timeout is not None:
             params["request_timeout"] = self.timeout
-        headers = {"content-type": "application/x-ndjson"} if self.ndjson else None
-        return {"params": params, "body": self.body, "headers": headers}
+        headers = {"content-type": "application/x-ndjson", **further} if self.ndjson else further
+        return {"params": params, "body": self.body, "headers": headers or None}
 
 
 class _Orjson(JSONSerializer):
@@ -97,7 +98,9 @@ class AsyncSearch:
     async def send(self, call: Call) -> Any:
         with Timed(operation(call.path)) as timed:
             try:
-                return await self._client.transport.perform_request(call.method, call.path, **call.arguments())
+                return await self._client.transport.perform_request(
+                    call.method, call.path, **call.arguments(timed.headers)
+                )
             except OpenSearchException as error:
                 raise timed.failed(translated(error)) from error
 
@@ -116,7 +119,7 @@ class SyncSearch:
     def send(self, call: Call) -> Any:
         with Timed(operation(call.path)) as timed:
             try:
-                return self._client.transport.perform_request(call.method, call.path, **call.arguments())
+                return self._client.transport.perform_request(call.method, call.path, **call.arguments(timed.headers))
             except OpenSearchException as error:
                 raise timed.failed(translated(error)) from error
 

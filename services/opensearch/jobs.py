@@ -4,7 +4,7 @@ A document names the job that wrote it last. So the states of a job need no coun
 counted, and accepted documents that name another job by now were superseded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ import orjson
 from services.index_spec import Names
 from services.opensearch.client import Call
 from services.opensearch.journal import now_ms
+from services.telemetry.tracing import traceparent
 
 KEPT_REJECTIONS = 1000
 # Messages are delivered again soon after the first time or, after a worker's death, within hours: the job remembers
@@ -37,7 +38,10 @@ class Rejection:
 
 @dataclass
 class JobRecord:
-    """What is stored of a job. `rejections` keeps the first 1,000; `rejected` counts all."""
+    """What is stored of a job. `rejections` keeps the first 1,000; `rejected` counts all.
+
+    `trace`: the span in which it began, when it is traced, for whoever takes its documents up again.
+    """
 
     id: str
     index: str
@@ -46,6 +50,7 @@ class JobRecord:
     rejected: int = 0
     complete: bool = False
     rejections: list[Rejection] = field(default_factory=list)
+    trace: str = field(default_factory=traceparent)
 
     def source(self) -> dict[str, Any]:
         return {
@@ -55,7 +60,7 @@ class JobRecord:
             "rejected": self.rejected,
             "complete": self.complete,
             "rejections": [rejection.as_json() for rejection in self.rejections[:KEPT_REJECTIONS]],
-        }
+        } | ({"trace": self.trace} if self.trace else {})
 
     def begin_call(self, names: Names) -> Call:
         """Makes the record; answered with a conflict when there is one, which may know more."""
@@ -88,6 +93,7 @@ def add_call(names: Names, job: JobRecord, message: str) -> Call:
     upsert = {
         "index": job.index, "created_at": job.created_at, "accepted": job.accepted, "rejected": job.rejected,
         "complete": True, "rejections": rejections[:KEPT_REJECTIONS], "messages": [message],
+        **({"trace": job.trace} if job.trace else {}),
     }  # fmt: skip
     body = {"script": {"source": script, "params": params}, "upsert": upsert}
     return Call(
@@ -101,6 +107,16 @@ def add_call(names: Names, job: JobRecord, message: str) -> Call:
 def load_call(names: Names, job_id: str) -> Call:
     """Reads a job in real time, without what only a repeated request needs."""
     return Call("GET", _path(names, job_id), params={"_source_excludes": "outcome"})
+
+
+def traces_call(names: Names, job_ids: Sequence[str]) -> Call:
+    """Reads in which traces jobs began."""
+    return Call("POST", f"/{names.jobs}/_mget", orjson.dumps({"ids": list(job_ids)}), {"_source_includes": "trace"})
+
+
+def read_traces(answer: Mapping[str, Any]) -> list[str]:
+    """The traceparents in an answer to `traces_call`; jobs that were not traced have none."""
+    return [one["_source"]["trace"] for one in answer["docs"] if one.get("found") and "trace" in one["_source"]]
 
 
 def summary(job_id: str, record: Mapping[str, Any], counts: Mapping[str, int] | None) -> dict[str, Any]:

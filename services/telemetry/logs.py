@@ -8,14 +8,22 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from services.errors import ConfigurationError
+from services.telemetry import tracing
 from services.telemetry.context import bound
 
 Format = Literal["text", "json"]
 
 # Members that a line may bring by `extra`; all else in a record is Python's own.
 _EXTRA: Final = ("method", "route", "status", "ms")
-# The library of OpenSearch logs each request with its address and, at debug level, its body.
-_QUIET: Final = {"opensearch": logging.ERROR, "urllib3": logging.ERROR, "uvicorn": logging.WARNING}
+# The library of OpenSearch logs each request with its address and, at debug level, its body; Celery each message, of
+# which `indexer.observed_task` has a line that says whose it is.
+_QUIET: Final = {
+    "opensearch": logging.ERROR,
+    "urllib3": logging.ERROR,
+    "uvicorn": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.strategy": logging.WARNING,
+}
 
 
 class JsonFormatter(logging.Formatter):
@@ -37,6 +45,8 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
         }
         line.update(bound())
+        if (trace := tracing.trace_id()) is not None:
+            line["trace_id"] = trace
         for name in _EXTRA:
             if (value := getattr(record, name, None)) is not None:
                 line[name] = value

@@ -134,7 +134,7 @@ def test_a_worker_that_is_paused_beyond_the_visibility_timeout(new_stack: NewSta
             wait_for(lambda: not stack.owed(), 60, "its message was delivered to the other worker")
             assert set(stack.states().values()) == {"encoded"}
             sleeper.resume()
-            wait_for(lambda: "succeeded in" in sleeper.log, 30, "it has written what it held")
+            wait_for(lambda: "encode done in" in sleeper.log, 30, "it has written what it held")
             return check(door.history, stack.last_look())
 
     kept = paused(new_stack(), tmp_path / "with")

@@ -7,7 +7,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from indexer.state import FAMILIES
 from services.telemetry import metrics
 
-SECTION = (Path(__file__).resolve().parents[3] / "docs" / "operation.md").read_text().partition("## Watching it")[2]
+AFTER = (Path(__file__).resolve().parents[3] / "docs" / "operation.md").read_text().partition("## Watching it\n")[2]
+SECTION = AFTER.partition("\n## ")[0]
 ROWS = [line.split("|")[1:4] for line in SECTION.splitlines() if line.startswith("| `sparsewell_")]
 LISTED = {
     name.strip(" `"): (kind.strip(), [label.strip(" `") for label in labels.split(",") if label.strip()])

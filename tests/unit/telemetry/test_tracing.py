@@ -1,0 +1,105 @@
+"""When traces are on, what is said when they cannot be, and what a span holds."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from services.errors import BackendUnavailable, ConfigurationError
+from services.telemetry import tracing
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "on"),
+    [
+        ({}, False),
+        (ENDPOINT, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", **ENDPOINT}, False),
+        ({"OTEL_SDK_DISABLED": "true", **ENDPOINT}, False),
+        ({"OTEL_SERVICE_NAME": "x"}, False),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", **ENDPOINT}, True),
+    ],
+)
+def test_the_standard_variables_decide(environment: dict[str, str], on: bool) -> None:
+    assert tracing.wanted(environment) is on
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", **ENDPOINT},
+        {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json", **ENDPOINT},
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+    ],
+)
+def test_what_is_not_offered_is_said_and_not_passed_over(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        tracing.wanted(environment)
+    assert caught.value.code == "tracing_protocol"
+
+
+def test_off_nothing_is_imported_and_a_span_is_nothing() -> None:
+    program = """
+import sys
+from services.telemetry import tracing
+tracing.start("api")
+given = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+with tracing.span("x", "server", given, a=1) as span:
+    span.say(b=2); span.named("y"); span.failed("z"); tracing.past("p", 0.0, 1.0)
+    assert (tracing.headers(), tracing.traceparent(), tracing.trace_id(), tracing.on()) == ({}, "", None, False)
+assert not any(name.startswith("opentelemetry") for name in sys.modules), "nothing of it is loaded"
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("command", [("api", "--port", "0"), ("worker",), ("sweeper",)])
+def test_without_the_extra_a_process_that_shall_trace_says_so(command: tuple[str, ...]) -> None:
+    program = f"""
+import sys
+sys.modules["opentelemetry.sdk"] = None  # (its API comes with FastAPI)
+sys.argv = ["sparsewell", *{command!r}]
+from cli.main import main
+main()
+"""
+    environment = os.environ | ENDPOINT | {"SPARSEWELL_ENCODER": "standin"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "[tracing_not_installed]" in done.stderr) == (1, True)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in (ENDPOINT | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OTEL_BSP_EXPORT_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # nothing is sent, so nothing is waited for at the end
+    with tracing.traced("test"):
+        yield
+
+
+@pytest.mark.usefixtures("traced")
+def test_an_unsampled_trace_is_carried_on_and_named_nowhere() -> None:
+    given = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    with tracing.span("request", "server", given):
+        assert tracing.trace_id() is None
+        assert tracing.traceparent().split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+        assert tracing.traceparent().endswith("-00")
+        with tracing.span("within") as inner:
+            assert type(inner) is tracing.Nothing, "nothing is made of what is not sent"
+    assert tracing.traceparent() == ""
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("error", [BackendUnavailable("redis_unavailable", "secret"), ValueError("secret")])
+def test_an_error_passes_through_and_ends_the_span(error: Exception) -> None:
+    with pytest.raises(type(error)), tracing.span("x", "server", {}):
+        raise error
+    assert tracing.traceparent() == ""
