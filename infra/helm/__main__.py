@@ -7,13 +7,16 @@ from infra.helm.reference import table, with_table
 from infra.helm.rendering import CHART, case, cases, rendered
 from infra.helm.values_schema import values_schema
 
+MONITORING = Path(__file__).parents[1] / "monitoring"
 GOLDEN = Path(__file__).parents[2] / "tests" / "helm" / "golden"
 
 
 def generated() -> dict[Path, str]:
     """The files of the chart that are made, and what is in them."""
     readme = CHART / "README.md"
-    return {
+    # Copies, because a chart reads no file outside of it.
+    monitoring = {CHART / "files" / name: (MONITORING / name).read_text() for name in ("rules.yml", "dashboard.json")}
+    return monitoring | {
         CHART / "values.schema.json": json.dumps(values_schema(), indent=1) + "\n",
         readme: with_table(readme.read_text(), table()),
     }

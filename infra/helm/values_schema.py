@@ -140,7 +140,13 @@ def _monitoring() -> Schema:
     interval = {"type": "string", "pattern": "^[0-9]+(s|m)$"}
     monitor = strict(enabled=BOOLEAN, interval=interval, labels=STRING_MAP)
     metrics = strict(enabled=BOOLEAN, port={"type": "integer", "minimum": 1024, "maximum": 65535})
-    return strict(metrics=metrics, podMonitor=monitor, serviceMonitor=monitor)
+    return strict(
+        metrics=metrics,
+        podMonitor=monitor,
+        serviceMonitor=monitor,
+        rules=strict(enabled=BOOLEAN, labels=STRING_MAP),
+        dashboard=strict(enabled=BOOLEAN, labels=STRING_MAP, annotations=STRING_MAP),
+    )
 
 
 def _network() -> Schema:

@@ -7,9 +7,10 @@ from typing import Any
 
 import policies
 import pytest
+import yaml
 
 from indexer.settings import WorkerSettings
-from infra.helm.rendering import Object, Rendered, case, cases, rendered
+from infra.helm.rendering import CHART, Object, Rendered, case, cases, rendered
 from services.contracts import INGEST_QUEUE, encode_queue
 from services.settings import Settings
 
@@ -102,8 +103,17 @@ def test_each_policy_was_seen_to_fail() -> None:
     assert {policy for policy, *_ in BREAKS} == set(policies.POLICIES)
 
 
+def test_rules_and_dashboard_arrive_as_they_are(releases: dict[str, Rendered]) -> None:
+    objects = releases["everything"].objects
+    monitoring = CHART.parents[1] / "monitoring"
+    (rules,) = policies.of_kind(objects, "PrometheusRule")
+    assert rules["spec"] == yaml.safe_load((monitoring / "rules.yml").read_text())
+    (dashboard,) = (one for one in objects if policies.named(one) == "ConfigMap search-dashboard")
+    assert json.loads(dashboard["data"]["sparsewell.json"]) == json.loads((monitoring / "dashboard.json").read_text())
+
+
 def _environment(objects: list[Object], workload: str) -> dict[str, str]:
-    (settings,) = policies.of_kind(objects, "ConfigMap")
+    (settings,) = (one for one in objects if policies.named(one).endswith("-settings"))
     (one,) = (each for each in objects if policies.named(each) == workload)
     return settings["data"] | {env["name"]: env.get("value", SECRET.get(env["name"])) for env in _container(one)["env"]}
 
