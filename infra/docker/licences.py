@@ -1,4 +1,5 @@
-"""What an image may hold by its licences: `python -m infra.docker.licences LIST`, exit status 1 and what is in the way.
+"""What an image may hold by its licences: `python -m infra.docker.licences [--for-gpus] LIST`, with exit status 1 where
+something is in the way.
 
 LIST is what `pip-licenses --from=all --format=json` says of the image's environment. An allow list, because a licence
 that nobody has looked at is no better than one that was refused. None of those below asks for the source of what it is
@@ -13,13 +14,16 @@ from pathlib import Path
 
 ALLOWED = frozenset(
     {
-        "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "MPL-2.0", "PSF-2.0", "Zlib",
+        "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
+        "CNRI-Python", "ISC", "MIT", "MPL-2.0", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
 # The words of older packages for them.
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
+    "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
@@ -28,6 +32,11 @@ NAMES = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "New BSD": "BSD-3-Clause",
     "Python Software Foundation License": "PSF-2.0",
+}
+# What is in the image for GPUs all the same, by how the names of its packages begin, and why.
+REASONS = {
+    "nvidia-": "NVIDIA's licence allows to pass its libraries on within an application that needs them, as torch is",
+    "cuda-toolkit": "names no licence, and has no file: it asks for NVIDIA's libraries",
 }
 _NONE = ("", "UNKNOWN")
 
@@ -45,19 +54,19 @@ def licences(package: Mapping[str, str]) -> set[str]:
     return {"none that it names"}
 
 
-def refused(packages: Iterable[Mapping[str, str]]) -> list[str]:
-    """A line for each package that may not be in an image."""
+def refused(packages: Iterable[Mapping[str, str]], reasons: Iterable[str] = ()) -> list[str]:
+    """A line for each package that may not be in an image; `reasons`: how those begin that have one."""
     return [
         f"{package['Name']} {package['Version']}: {', '.join(sorted(wrong))}"
         for package in packages
-        if (wrong := licences(package) - ALLOWED)
+        if (wrong := licences(package) - ALLOWED) and not package["Name"].startswith(tuple(reasons))
     ]
 
 
 def main(arguments: list[str]) -> int:
-    """Reads the list that the only argument names; the exit status for `sys.exit`."""
-    packages = json.loads(Path(arguments[0]).read_text())
-    for line in (lines := refused(packages)):
+    """Reads the list that the last argument names; the exit status for `sys.exit`."""
+    packages = json.loads(Path(arguments[-1]).read_text())
+    for line in (lines := refused(packages, REASONS if "--for-gpus" in arguments else ())):
         print(f"not allowed in an image: {line}", file=sys.stderr)
     print(f"{len(packages)} packages, {len(lines)} not allowed.")
     return 1 if lines or not packages else 0

@@ -84,6 +84,22 @@ def test_dependencies_come_from_the_lock_file_with_hashes(image: str, lock: str)
     assert "--no-deps --no-build-isolation ." in installs[1]
 
 
+def test_the_image_for_gpus_is_the_workers_with_more_locked_packages() -> None:
+    assert STAGES["worker-gpu"].parent == "worker"
+    assert STAGES["worker-gpu-build"].parent == "worker-build"
+    (install,) = (each.rest for each in STAGES["worker-gpu-build"].all("RUN") if " install " in each.rest)
+    assert install.endswith("--require-hashes -r requirements/gpu.txt")
+    (copy,) = (dockerfile.copy_of(each) for each in STAGES["worker-gpu"].all("COPY"))
+    assert copy == dockerfile.Copy(("/opt/sparsewell",), "/opt/sparsewell", "worker-gpu-build")
+    locks = {name: (REPOSITORY / "requirements" / f"{name}.txt").read_text().splitlines() for name in ("gpu", "worker")}
+    versions = {name: {line.split(" ")[0] for line in lines if "==" in line} for name, lines in locks.items()}
+    assert versions["worker"] <= versions["gpu"]
+
+
+def test_the_build_without_a_target_is_the_api() -> None:
+    assert list(STAGES)[-1] == "api"
+
+
 def test_what_the_build_itself_runs_is_locked_too() -> None:
     (bill,) = (each.rest for each in STAGES["build"].all("RUN") if "sbom.txt" in each.rest)
     assert "--require-hashes" in bill

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.docker.licences import licences, main, refused
+from infra.docker.licences import REASONS, licences, main, refused
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -22,14 +22,34 @@ def package(**members: str) -> dict[str, str]:
     return {"Name": "one", "Version": "1"} | {key.replace("_", "-"): value for key, value in members.items()}
 
 
-def test_what_an_image_installs_is_allowed() -> None:
-    """Of the packages that are installed here: all but those of other systems and Pythons."""
+@pytest.fixture(scope="module")
+def installed() -> dict[str, dict[str, str]]:
     command = [Path(sys.executable).parent / "pip-licenses", "--from=all", "--format=json", "--with-system"]
     listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return {re.sub(r"[-_.]+", "-", one["Name"]).lower(): one for one in listed}
+
+
+def test_what_the_images_install_is_allowed(installed: dict[str, dict[str, str]]) -> None:
+    """Of the packages that are installed here: all but those of other systems and Pythons."""
     wanted = names("base") | names("worker")
-    found = [one for one in listed if re.sub(r"[-_.]+", "-", one["Name"]).lower() in wanted]
+    found = [one for name, one in installed.items() if name in wanted]
     assert len(found) > 0.9 * len(wanted)
     assert refused(found) == []
+
+
+def test_what_the_image_for_gpus_installs_is_allowed_or_has_a_reason(installed: dict[str, dict[str, str]]) -> None:
+    """Of the packages that are installed here: all of them where torch is."""
+    found = [one for name, one in installed.items() if name in names("gpu")]
+    assert refused(found, REASONS) == []
+    assert all(any(name.startswith(reason) for name in names("gpu")) for reason in REASONS)
+
+
+def test_a_reason_is_for_the_image_for_gpus_alone(tmp_path: Path) -> None:
+    file = tmp_path / "licences.json"
+    file.write_text(
+        json.dumps([package(License_Expression="LicenseRef-NVIDIA-Proprietary") | {"Name": "nvidia-nccl-cu13"}])
+    )
+    assert (main([str(file)]), main(["--for-gpus", str(file)])) == (1, 0)
 
 
 @pytest.mark.parametrize(
