@@ -145,6 +145,12 @@ def _monitoring() -> Schema:
         podMonitor=monitor,
         serviceMonitor=monitor,
         rules=strict(enabled=BOOLEAN, labels=STRING_MAP),
+        traces=strict(
+            endpoint={"type": "string", "pattern": "^(https?://[^@]+)?$"},
+            ratio={"type": "number", "minimum": 0, "maximum": 1},
+            port={"type": "integer", "minimum": 1, "maximum": 65535},
+            to=KUBERNETES_LIST,
+        ),
         dashboard=strict(enabled=BOOLEAN, labels=STRING_MAP, annotations=STRING_MAP),
     )
 

@@ -13,6 +13,11 @@ SPARSEWELL_MODEL_TIMEOUT: {{ .Values.models.timeout | quote }}
 SPARSEWELL_METRICS_HOST: 0.0.0.0
 SPARSEWELL_METRICS_PORT: {{ .Values.monitoring.metrics.port | quote }}
 {{- end }}
+{{- with .Values.monitoring.traces }}{{ if .endpoint }}
+OTEL_EXPORTER_OTLP_ENDPOINT: {{ .endpoint | quote }}
+OTEL_TRACES_SAMPLER: parentbased_traceidratio
+OTEL_TRACES_SAMPLER_ARG: {{ .ratio | quote }}
+{{- end }}{{ end }}
 SPARSEWELL_ACCESS: {{ .Values.access.mode }}
 {{- with .Values.access.oidcIssuer }}
 SPARSEWELL_OIDC_ISSUER: {{ . | quote }}
