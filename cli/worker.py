@@ -30,8 +30,9 @@ def worker(
             stack.enter_context(shared_by_children())
 
         from indexer.app import create_celery
+        from indexer.present import present
         from indexer.settings import WorkerSettings
-        from indexer.start import run_worker, wait_for_redis
+        from indexer.start import cores, run_worker, wait_for_redis
         from services.telemetry.exposition import exposed
         from services.telemetry.logs import configure_logging
         from services.telemetry.tracing import check as check_tracing
@@ -42,6 +43,7 @@ def worker(
         times = WorkerSettings.read()
         wait_for_redis(settings.redis_address, times.redis_wait)
         stack.enter_context(exposed(settings, "worker"))
+        stack.enter_context(present(settings.redis_address, manifest, settings.worker_concurrency or cores()))
         raise typer.Exit(run_worker(create_celery(settings, times), settings, manifest, log_level))
 
 

@@ -19,6 +19,7 @@ from services.opensearch.client import SyncSearch
 from services.opensearch.generations import list_call, read_written
 from services.opensearch.reindex_record import ReindexRecord, ReindexRecords
 from services.opensearch.waiting import NOTHING, Waiting, read_waiting, waiting_call
+from services.presence import Presence
 from services.queue import Publisher
 from services.settings import Settings
 
@@ -38,6 +39,7 @@ class Seen:
     """One look; None: it could not be seen."""
 
     queues: dict[str, QueueState] | None = None
+    workers: Counter[str] | None = None
     waiting: dict[str, Waiting] | None = None
     generations: list[Generation] = field(default_factory=list)
     reindexes: list[ReindexRecord] = field(default_factory=list)
@@ -48,6 +50,7 @@ FAMILIES = {
     "sparsewell_dependency_up": ("1 where it answered the sweeper's last look.", ("dependency",)),
     "sparsewell_queue_messages": ("Messages that wait in a queue.", ("queue",)),
     "sparsewell_queue_oldest_message_age_seconds": ("Age of the message that is taken next; 0: none.", ("queue",)),
+    "sparsewell_workers": ("Workers that said so in the last half minute, by their encoder.", ("encoder",)),
     "sparsewell_pending_documents": ("Documents that wait for their vectors.", ("index", "generation")),
     "sparsewell_pending_oldest_age_seconds": (
         "How long the oldest pending document has been in; 0: none is.", ("index", "generation"),
@@ -61,10 +64,11 @@ FAMILIES = {
 class StateOfService(Collector):
     """Looks at the stores when it is told to, and shows what it saw last."""
 
-    def __init__(self, settings: Settings, search: SyncSearch, publisher: Publisher) -> None:
+    def __init__(self, settings: Settings, search: SyncSearch, publisher: Publisher, presence: Presence) -> None:
         self._names = Names(settings.index_prefix)
         self._search = search
         self._publisher = publisher
+        self._presence = presence
         self._records = ReindexRecords(search, settings)
         self._seen: Seen | None = None
 
@@ -80,6 +84,8 @@ class StateOfService(Collector):
             seen.queues = {
                 name: QueueState(self._publisher.depth(name), self._publisher.oldest(name)) for name in queues
             }
+            seen.workers = Counter(dict.fromkeys((one.encoder.name for one in seen.generations), 0))
+            seen.workers.update(worker.encoder for worker in self._presence.workers())
         self._seen = seen
         return Counter()
 
@@ -103,6 +109,8 @@ def _fill(found: dict[str, GaugeMetricFamily], seen: Seen, now: float) -> None:
     for queue, state in (seen.queues or {}).items():
         add("queue_messages", (queue,), state.messages)
         add("queue_oldest_message_age_seconds", (queue,), age(state.oldest))
+    for encoder, workers in (seen.workers or {}).items():
+        add("workers", (encoder,), workers)
     if seen.waiting is not None:
         for one in seen.generations:
             labels, waiting = (one.index, str(one.number)), seen.waiting.get(one.physical, NOTHING)

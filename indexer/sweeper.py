@@ -27,6 +27,7 @@ from services.opensearch.client import SyncSearch
 from services.opensearch.generations import list_call, read_written, refresh_call
 from services.opensearch.jobs import read_traces, traces_call
 from services.opensearch.journal import Stored, dead_write, now_ms, overdue_call, read_hits, requeued_write
+from services.presence import Presence
 from services.queue import Publisher
 from services.settings import Settings
 from services.telemetry import tracing
@@ -169,7 +170,8 @@ def run_sweeper(settings: Settings) -> None:
         signal.signal(number, ask_to_stop)
     search, publisher = SyncSearch(settings), Publisher(settings.redis_address)
     log.info("sweeping every %g s; a lease is %g s", settings.sweep_interval, settings.lease_seconds)
-    state = StateOfService(settings, search, publisher)
+    presence = Presence(settings.redis_address)
+    state = StateOfService(settings, search, publisher, presence)
     try:
         with exposed(settings, "sweeper", state), tracing.traced("sweeper"):
             run_duties(
@@ -185,4 +187,5 @@ def run_sweeper(settings: Settings) -> None:
     finally:
         search.close()
         publisher.close()
+        presence.close()
     log.info("stopped")

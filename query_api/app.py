@@ -25,6 +25,7 @@ from query_api.routes import (
     queries,
     search,
     several,
+    status,
     suggest,
     talk,
 )
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         keys,
         encoders,
         health,
+        status,
     ):
         app.include_router(module.router)
     mount_page(app)

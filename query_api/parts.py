@@ -31,6 +31,7 @@ from services.model_client import ModelClient
 from services.opensearch.client import AsyncSearch
 from services.opensearch.confinement import Confinement
 from services.opensearch.generations import generation_call, index_not_found, read_generation, resolve_call
+from services.presence import Presence
 from services.queue import Publisher
 from services.settings import Settings
 from services.versions import Clock
@@ -69,6 +70,7 @@ class Parts:
         defaults = Limits(settings.key_rate or None, settings.key_burst or None, settings.key_daily or None)
         self.limiter = Limiter(settings.redis_address, settings.index_prefix, defaults)
         self.who: Principal = EVERYBODY
+        self.presence = Presence(settings.redis_address)
         self.readiness = Readiness(self.names, self.tables, self.search, self.publisher)
         # Of a caller with a filter of its own, `search` is kept within it, and `everything` is for what is no document.
         self.everything = self.search
@@ -142,6 +144,7 @@ class Parts:
         if self.model is not None:
             await self.model.close()
         self.publisher.close()
+        self.presence.close()
 
 
 async def _parts(request: Request) -> Parts:

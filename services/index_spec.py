@@ -198,6 +198,7 @@ class Names:
         self.keys = f"{prefix}_keys"
         self.every_alias = f"{prefix}-*"
         self.every_write_alias = f"{prefix}-*.w*"
+        self.every_physical = f"{prefix}-*.g*"
 
     def alias(self, index: str) -> str:
         return f"{self.prefix}-{checked_index_name(index)}"

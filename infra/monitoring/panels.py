@@ -97,6 +97,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Queues", "Messages that wait", {"{{queue}}": most("queue_messages", "queue")}),
         Panel("Age of the next message", "Grows: add workers", {"{{queue}}":
               most("queue_oldest_message_age_seconds", "queue")}, "s"),
+        Panel("Workers", "Seen lately, by encoder", {"{{encoder}}": most("workers", "encoder")}),
         Panel("Wait in the queue, p95", "As workers see it", {"{{task}}":
               quantile(0.95, "queue_wait_seconds", "task")}, "s"),
         Panel("Run of the encoder, p50 and p99", "A run holds 16 windows at most", {f"{{{{encoder}}}} p{int(q * 100)}":

@@ -51,6 +51,7 @@ OPERATIONS: Final[Mapping[str, Rule]] = MappingProxyType(
         "list_curation_versions": _ADMIN,
         "get_curation_version": _ADMIN,
         "dry_run_curation": _ADMIN,
+        "status": _ADMIN,
         "list_queries": _ADMIN,
         "add_queries": _ADMIN,
         "delete_queries": _ADMIN,

@@ -82,6 +82,12 @@ def list_call(names: Names, *, near: bool = False) -> Call:
     return Call("GET", f"/{names.every_alias}", params=params)
 
 
+def all_generations_call(names: Names) -> Call:
+    """Asks for every generation there is, with its aliases: searched, being built, or kept."""
+    params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"}
+    return Call("GET", f"/{names.every_physical}", params=params)
+
+
 def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
     """The generations in an answer, by index and number."""
     # An index of somebody else's may begin with our prefix; it says nothing of us.

@@ -4,6 +4,7 @@ Every save is a compare-and-swap. Of two processes that work on the same index t
 save and stops; what it did until then is harmless, because carrying is idempotent.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import orjson
@@ -45,6 +46,17 @@ class ReindexRecord(BaseModel):
     swapped_at: int | None = None
 
 
+def records_call(names: Names, seconds: float) -> Call:
+    """Asks for the records of all indexes; where nothing was ever reindexed there is nothing to find."""
+    params = {"ignore_unavailable": "true", "allow_no_indices": "true"}
+    return Call("POST", f"/{names.reindexes}/_search", orjson.dumps({"size": 1000}), params, timeout=seconds)
+
+
+def read_records(answer: Mapping[str, Any]) -> list[ReindexRecord]:
+    """The records in an answer to `records_call`, for those who look and change nothing."""
+    return [ReindexRecord.model_validate(hit["_source"]) for hit in answer["hits"]["hits"]]
+
+
 class ReindexRecords:
     """Reads and writes records. `_held` is what this process saw last, and what its next save is compared with."""
 
@@ -74,11 +86,7 @@ class ReindexRecords:
 
     def every(self) -> list[ReindexRecord]:
         """The records of all indexes, for those who look and change nothing."""
-        try:
-            answer = self._search.send(Call("POST", f"/{self._names.reindexes}/_search", orjson.dumps({"size": 1000})))
-        except NotFound:
-            return []
-        return [ReindexRecord.model_validate(hit["_source"]) for hit in answer["hits"]["hits"]]
+        return read_records(self._search.send(records_call(self._names, 5.0)))
 
     def begin(self, record: ReindexRecord) -> None:
         """Stores a new record. Raises Conflict (`reindex_exists`) when there is one."""

@@ -81,6 +81,11 @@ export function getReadiness() {
   return request("readyz");
 }
 
+/** Queues, workers and generations. */
+export function getStatus() {
+  return request("v1/status");
+}
+
 /** A page of an index's dead documents. */
 export function listDead(index, size, cursor = null) {
   const parameters = new URLSearchParams({ size: String(size) });

@@ -21,6 +21,14 @@ export function duration(ms) {
   return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }
 
+/** Seconds as people say them: 8 s, 5 min, 3 h, 2 d. */
+export function ago(seconds) {
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= size) return `${Math.floor(seconds / size)} ${unit}`;
+  }
+  return `${Math.round(seconds)} s`;
+}
+
 /** A weight or score with about three digits that matter. */
 export function weight(value) {
   if (!Number.isFinite(value)) return "–";

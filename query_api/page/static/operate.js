@@ -1,11 +1,12 @@
 // The operator's view: asks again every few seconds, shows what changed, and puts dead documents back to pending.
 
-import { getReadiness, inspectAll, listDead, Problem, retryDead } from "./api.js";
+import { getReadiness, getStatus, inspectAll, listDead, Problem, retryDead } from "./api.js";
 import { h } from "./dom.js";
 import { counted } from "./format.js";
 import { letterKey, renderLetter, sayNotRetried } from "./letters.js";
 import { problemNotice } from "./notices.js";
 import { renderFacts, renderIndexes } from "./overview.js";
+import { renderGenerations, renderWork } from "./working.js";
 
 const POLL_MS = 3000;
 const PAGE_SIZE = 20;
@@ -14,6 +15,7 @@ const MAX_SIZE = 100;
 const element = (id) => document.getElementById(id);
 const [facts, table, problem, section, list, none] = ["facts", "indexes", "problem", "letters", "letters-list", "letters-none"].map(element);
 const [heading, count, status, lettersProblem] = ["letters-title", "letters-count", "status", "letters-problem"].map(element);
+const [work, generations] = ["work", "generations"].map(element);
 const [retryAll, more, toSearch] = ["retry-all", "more", "to-search"].map(element);
 
 let indexes = null; // with their counts; null until the API has told them
@@ -26,9 +28,10 @@ const articles = new Map(); // of the letters on the page, by key
 // ---- the service and its indexes
 
 async function look() {
-  const [readiness, found] = await Promise.allSettled([getReadiness(), inspectAll()]);
+  const [readiness, found, told] = await Promise.allSettled([getReadiness(), inspectAll(), getStatus()]);
   if (readiness.status === "fulfilled") facts.replaceChildren(...renderFacts(readiness.value, null));
   else facts.replaceChildren(...renderFacts(null, asProblem(readiness.reason)));
+  showWork(told);
   if (found.status === "rejected") {
     problem.replaceChildren(problemNotice(asProblem(found.reason), look));
     return;
@@ -41,6 +44,16 @@ async function look() {
   const now = of(chosen);
   const changed = before?.dead !== now?.dead || before?.pending !== now?.pending || now?.pending > 0;
   if (chosen && !working && (shown.index !== chosen || changed)) await load();
+}
+
+function showWork(answer) {
+  if (answer.status === "fulfilled") {
+    work.replaceChildren(...renderWork(answer.value));
+    generations.replaceChildren(...renderGenerations(answer.value));
+  } else {
+    work.replaceChildren(problemNotice(asProblem(answer.reason), look));
+    generations.replaceChildren();
+  }
 }
 
 const of = (name) => indexes?.find((index) => index.name === name);

@@ -15,6 +15,7 @@ from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import read_generation, refresh_call, resolve_call
 from services.opensearch.journal import dead_write, read_many, read_many_call
+from services.presence import Presence
 from services.settings import Settings
 
 HOSTILE = '<img src=x onerror="window.hacked=1">'
@@ -238,6 +239,35 @@ def test_redis_that_is_away_and_a_service_that_is_not_ready(go, ward: Ward) -> N
     page.route("**/readyz", lambda route: route.fulfill(status=503, json=problem))
     expect(page.locator(".fact.bad")).to_contain_text(f"No query table {HOSTILE} encoder_mismatch")
     assert page.locator(".letter").count() == 3
+
+
+def test_queues_workers_and_generations(go, ward: Ward) -> None:
+    with closing(Presence(ward.settings.redis_address)) as presence:
+        presence.say(f"host-1:{HOSTILE}", encoder="standin", fingerprint="d405", processes=2, version="0.1.0")
+    page = go()
+    queues, workers, generations = (
+        page.locator(f"[data-table={name}]") for name in ("queues", "workers", "generations")
+    )
+    row = queues.get_by_role("row").filter(has_text="sparsewell.encode.standin")
+    expect(row).to_contain_text("2")  # a message for each of the two requests that brought documents
+    expect(workers.get_by_role("row").filter(has_text="host-1")).to_contain_text(HOSTILE)
+    papers = generations.get_by_role("row").filter(has_text="papers 1")
+    expect(papers).to_contain_text("searched")
+    expect(papers.get_by_role("cell")).to_contain_text(["searched", "standin", "23", "3"])
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_reindexing_and_a_redis_that_is_away(go, ward: Ward) -> None:
+    told = ward.api.get("/v1/status").json()
+    (one,) = [index for index in told["indexes"] if index["name"] == "papers"]
+    building = one["generations"][0] | {"number": 2, "state": "building"}
+    one["generations"].append(building)
+    one["reindex"] = {"step": "following", "from": 1, "to": 2, "carried": 1234, "idle_seconds": 75.0}
+    page = go()
+    page.route("**/v1/status", lambda route: route.fulfill(json=told | {"queues": None, "workers": None}))
+    row = page.locator("[data-table=generations]").get_by_role("row").filter(has_text="papers 2")
+    expect(row).to_contain_text("building: following, 1,234 documents carried, last heard of 1 min ago")
+    expect(page.locator("#work")).to_contain_text("Redis does not answer")
 
 
 def test_without_an_index_and_from_the_search_page(ward: Ward, api_url: str, open_page: Callable[..., Any]) -> None:

@@ -64,7 +64,7 @@ def test_the_page_is_no_part_of_the_api(http: httpx.Client) -> None:
     assert [
         path
         for path in http.get("/openapi.json").json()["paths"]
-        if not path.startswith(("/v1", "/healthz", "/readyz"))
+        if not path.startswith(("/v1", "/healthz", "/readyz", "/version"))
     ] == []
 
 

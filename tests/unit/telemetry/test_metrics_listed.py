@@ -14,7 +14,7 @@ LISTED = {
     name.strip(" `"): (kind.strip(), [label.strip(" `") for label in labels.split(",") if label.strip()])
     for name, kind, labels in ROWS
 }
-BASE_UNITS = ("_seconds", "_total", "_info", "_documents", "_messages", "_pieces", "_up", "_in_progress")
+BASE_UNITS = ("_seconds", "_total", "_info", "_documents", "_messages", "_pieces", "_up", "_in_progress", "_workers")
 
 
 def counted() -> dict[str, tuple[str, list[str]]]:
