@@ -76,8 +76,8 @@ def sweeper(settings: Settings) -> str | None:
 def _runs(command: str, seconds: float) -> str | None:
     """None once the process `sparsewell COMMAND` was seen to run, within `seconds`; else what is wrong.
 
-    It serves nobody whom one could ask, so the kernel is asked how often its threads ran: one that hangs in a call
-    or is stopped does not gain a single context switch.
+    It serves nobody whom one could ask, so the kernel is asked how often it ran: one that hangs in a call or is
+    stopped does not gain a single context switch.
     """
     before = _wakes(command)
     if before is None:
@@ -91,7 +91,9 @@ def _runs(command: str, seconds: float) -> str | None:
 
 
 def _wakes(command: str) -> int | None:
-    """Voluntary context switches of all threads of the process `sparsewell COMMAND`; None when there is none.
+    """Voluntary context switches of the main thread of the process `sparsewell COMMAND`; None when there is none.
+
+    Of that thread alone: another one serves metrics, and wakes up twice a second whatever the rest does.
 
     Of several the first: the children of a worker, which look like it, are started after it.
     """
@@ -101,7 +103,7 @@ def _wakes(command: str) -> int | None:
             # The init process of the container has the same words at its end, behind its own.
             if not any(Path(word).name == "sparsewell" for word in words[:2]) or command not in words:
                 continue
-            return sum(_switches(thread / "status") for thread in (directory / "task").iterdir())
+            return _switches(directory / "task" / directory.name / "status")
         except OSError:  # not a process, or one that ended while it was read
             continue
     return None

@@ -47,6 +47,10 @@ def strict(**properties: Schema) -> Schema:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
+def _or_empty(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"const": ""}]}
+
+
 def _secret_key(*keys: str) -> Schema:
     return strict(name=NAME, **dict.fromkeys(keys, STRING))
 
@@ -89,8 +93,8 @@ def _workers() -> dict[str, Schema]:
         pollingInterval=POSITIVE,
         cooldownPeriod=COUNT,
         address={"type": "string", "pattern": "^([^:/@]+:[0-9]+)?$"},
-        databaseIndex=COUNT,
-        enableTLS=BOOLEAN,
+        databaseIndex=_or_empty(COUNT),
+        enableTLS=_or_empty(BOOLEAN),
         authSecret=_secret_key("usernameKey", "passwordKey"),
     )
     autoscaling = strict(
@@ -177,7 +181,7 @@ def values_schema() -> Schema:
         "encoder": strict(name=STRING, queue=STRING),
         "gpus": POSITIVE,
         "resourceName": {"type": "string", "pattern": "^[a-z0-9.-]+/[A-Za-z0-9._-]+$"},
-        "batchPieces": {"anyOf": [POSITIVE, {"const": ""}]},
+        "batchPieces": _or_empty(POSITIVE),
         "runtimeClassName": STRING,
     }
     models = {"enabled": BOOLEAN, "replicas": POSITIVE, "encoders": STRINGS | {"minItems": 1}, "threads": POSITIVE}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -166,6 +167,22 @@ def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[byte
         assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5)))
     finally:
         sleeper.send_signal(signal.SIGCONT)
+
+
+def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the one that serves metrics."""
+    program = tmp_path / "sparsewell"
+    busy = "threading.Thread(target=lambda: [time.sleep(0.05) for _ in range(10_000)], daemon=True).start()"
+    program.write_text(f"import threading, time\n{busy}\nthreading.Event().wait()\n")
+    with subprocess.Popen([sys.executable, program, "sweeper"]) as process:
+        see_only(process, tmp_path, monkeypatch)
+        while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2:
+            assert process.poll() is None
+        time.sleep(0.5)
+        try:
+            assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5)))
+        finally:
+            process.kill()
 
 
 def test_an_unknown_process_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,6 +144,25 @@ def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, Re
     assert own["spec"]["triggers"][0]["metadata"]["listName"] == encode_queue("own")
 
 
+def test_autoscaling_counts_in_the_redis_of_the_release() -> None:
+    keda: dict[str, Any] = {"worker": {"autoscaling": {"kind": "keda"}}}
+    own = {"redis": {"url": "rediss://redis.queue.svc:6380/3", "authSecret": {"name": "redis", "userKey": "user"}}}
+    objects = rendered(case("minimal") | keda | own).objects
+    (scaled,) = policies.of_kind(objects, "ScaledObject")
+    for trigger in scaled["spec"]["triggers"]:
+        told = trigger["metadata"]
+        assert (told["address"], told["databaseIndex"], told["enableTLS"]) == ("redis.queue.svc:6380", "3", "true")
+        assert trigger["authenticationRef"]["name"] == "search-sparsewell-worker"
+    (authentication,) = policies.of_kind(objects, "TriggerAuthentication")
+    assert [(one["parameter"], one["name"], one["key"]) for one in authentication["spec"]["secretTargetRef"]] == [
+        ("password", "redis", "password"),
+        ("username", "redis", "user"),
+    ]
+    (plain,) = policies.of_kind(rendered(case("minimal") | keda).objects, "ScaledObject")
+    assert plain["spec"]["triggers"][0]["metadata"]["enableTLS"] == "false"
+    assert "authenticationRef" not in plain["spec"]["triggers"][0]
+
+
 def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, Rendered]) -> None:
     for name in cases():
         for one in policies.of_kind(releases[name].objects, "Deployment"):

@@ -45,6 +45,20 @@ spec:
 {{- fail (printf "%s: redis.urlSecret hides the address of Redis from KEDA: say it as autoscaling.keda.address (host:port)." .component) }}
 {{- end }}
 {{- end }}
+{{- $url := ternary "" .root.Values.redis.url .root.Values.trial.redis.enabled }}
+{{- $database := $keda.databaseIndex | toString }}
+{{- if eq $database "" }}
+{{- $database = default "0" ((urlParse $url).path | trimPrefix "/") }}
+{{- end }}
+{{- $tls := $keda.enableTLS | toString }}
+{{- if eq $tls "" }}
+{{- $tls = hasPrefix "rediss://" $url | toString }}
+{{- end }}
+{{- $auth := $keda.authSecret }}
+{{- if not (or $auth.name .root.Values.trial.redis.enabled) }}
+{{- $redis := .root.Values.redis.authSecret }}
+{{- $auth = dict "name" $redis.name "usernameKey" $redis.userKey "passwordKey" $redis.passwordKey }}
+{{- end }}
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
 {{ include "sparsewell.metadata" . }}
@@ -63,14 +77,14 @@ spec:
         listName: {{ . }}
         listLength: {{ $.values.autoscaling.messagesPerReplica | quote }}
         activationListLength: "0"
-        databaseIndex: {{ $keda.databaseIndex | quote }}
-        enableTLS: {{ $keda.enableTLS | quote }}
-      {{- if $keda.authSecret.name }}
+        databaseIndex: {{ $database | quote }}
+        enableTLS: {{ $tls | quote }}
+      {{- if $auth.name }}
       authenticationRef:
         name: {{ $.name }}
       {{- end }}
     {{- end }}
-{{- if $keda.authSecret.name }}
+{{- if $auth.name }}
 ---
 apiVersion: keda.sh/v1alpha1
 kind: TriggerAuthentication
@@ -78,11 +92,11 @@ kind: TriggerAuthentication
 spec:
   secretTargetRef:
     - parameter: password
-      name: {{ $keda.authSecret.name }}
-      key: {{ $keda.authSecret.passwordKey }}
-    {{- with $keda.authSecret.usernameKey }}
+      name: {{ $auth.name }}
+      key: {{ $auth.passwordKey }}
+    {{- with $auth.usernameKey }}
     - parameter: username
-      name: {{ $keda.authSecret.name }}
+      name: {{ $auth.name }}
       key: {{ . }}
     {{- end }}
 {{- end }}
