@@ -8,6 +8,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 
 from query_api.access.gate import Gate
+from query_api.access.oidc import Issuer
 from query_api.access.operations import authorised
 from query_api.openapi import Api
 from query_api.page.routes import mount_page
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     although nobody said so.
     """
     mode = access_mode(settings)
+    issuer = Issuer(settings) if mode == "keys" and settings.oidc_issuer else None
     admin_keys = read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")
     parts = Parts(settings)
 
@@ -53,6 +55,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.parts = parts
         yield
         await parts.close()
+        if issuer is not None:
+            await issuer.close()
 
     app = Api(
         title="sparsewell",
@@ -67,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.readiness = parts.readiness
     app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
-    app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys, limiter=parts.limiter)
+    app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys, limiter=parts.limiter, issuer=issuer)
     # the last one is the outermost: it sees what all others answer
     app.add_middleware(Observed, log_requests=settings.log_requests)
     add_handlers(app)

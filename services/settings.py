@@ -33,6 +33,15 @@ class Settings(ConnectionSettings):
     key_burst: int = Field(0, ge=0, description="and at once; 0: two seconds' worth")
     key_daily: int = Field(0, ge=0, description="and a day, UTC; 0: any")
     oidc_issuer: str = Field("", pattern=r"^(https?://.+)?$", description="whose tokens are keys, too; empty: nobody's")
+    oidc_audience: str = Field("", description="whom its tokens must be made for, this service; several by commas")
+    oidc_algorithms: str = Field("RS256,ES256", description="signatures that are taken, by commas")
+    oidc_leeway: float = Field(30.0, ge=0, le=300, description="by how much clocks may differ")
+    oidc_scope_claim: str = Field("scope", description="claim that names scopes, as a text or a list")
+    oidc_scope_prefix: str = Field("sparsewell:", description="before `search`, `ingest` and `admin` there")
+    oidc_indexes_claim: str = Field(
+        "", description="claim that names indexes, or how they begin (`logs-*`); empty: all"
+    )
+    oidc_filter: str = Field("", description='in JSON, with {"claim": NAME} where a claim of the token stands')
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, the engine's share included")
 
     # What a search does unless its request says otherwise (docs/decisions/0151, 0152).

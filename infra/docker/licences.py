@@ -15,7 +15,7 @@ from pathlib import Path
 ALLOWED = frozenset(
     {
         "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0",
-        "CNRI-Python", "ISC", "MIT", "MPL-2.0", "PSF-2.0", "Zlib",
+        "CNRI-Python", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
 # The words of older packages for them.

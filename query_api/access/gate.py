@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from query_api.access.limiting import Limiter, Standing
+from query_api.access.oidc import Issuer
 from query_api.access.operations import WHO
 from query_api.access.ring import KeyRing
 from services.access.buckets import Attempts
@@ -39,12 +40,21 @@ _IN_ADDRESS: Final = frozenset({"api_key", "apikey", "access_token", "key", "tok
 class Gate:
     """ASGI middleware, outside of all others that look at a request."""
 
-    def __init__(self, app: ASGIApp, mode: Mode, ring: KeyRing, admin_keys: tuple[str, ...], limiter: Limiter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        mode: Mode,
+        ring: KeyRing,
+        admin_keys: tuple[str, ...],
+        limiter: Limiter,
+        issuer: Issuer | None = None,
+    ) -> None:
         self._app = app
         self._mode = mode
         self._ring = ring
         self._admin = tuple(digest(one) for one in admin_keys)
         self._limiter = limiter
+        self._issuer = issuer
         self._attempts = Attempts(FAILURES_A_SECOND, FAILURES_AT_ONCE, _SOURCES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +103,15 @@ class Gate:
                 opened = await self._ring.look_up(found[1])
             if opened is not None and _opens(opened, presented):
                 return opened.principal
+        elif self._issuer is not None and token.count(".") == 2:
+            return self._issuer.known(token) or await self._verified(self._issuer, token, scope)
         raise bad_key()
+
+    async def _verified(self, issuer: Issuer, token: str, scope: Scope) -> Principal:
+        """Whose token it is. Verifying costs more than comparing, so a source of many failures has to wait for it."""
+        if self._attempts.exhausted(source(scope), time.monotonic()):
+            raise bad_key()
+        return await issuer.principal(token)
 
 
 def source(scope: Scope) -> str:

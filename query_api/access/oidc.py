@@ -1,0 +1,168 @@
+"""Tokens of an OpenID Connect issuer: signatures by PyJWT, with keys that the issuer publishes.
+
+Keys are kept for ten minutes and count on while the issuer is away. A token with a key that is not known makes us look
+once more, every half a minute at most, whoever sends what. See docs/decisions/0203.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from services.access.claims import Claims, bad
+from services.access.key_text import digest
+from services.access.mode import is_loopback
+from services.access.principal import Principal
+from services.errors import BackendUnavailable, ConfigurationError, Unauthorized
+from services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS: Final = 600.0
+UNKNOWN_SECONDS: Final = 30.0
+_TIMEOUT: Final = 5.0
+_MOST_BYTES: Final = 1024**2
+_MOST_TOKENS: Final = 10_000
+
+
+class Issuer:
+    """Belongs to one event loop; asks nobody before the first token."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigurationError (`bad_oidc`, `oidc_extra_missing`)."""
+        try:
+            import jwt
+        except ImportError:
+            raise ConfigurationError(
+                "oidc_extra_missing", "SPARSEWELL_OIDC_ISSUER needs the extra `oidc`: pip install 'sparsewell[oidc]'."
+            ) from None
+        self._jwt: Final = jwt
+        self._issuer: Final = settings.oidc_issuer
+        self._audience: Final = [one.strip() for one in settings.oidc_audience.split(",") if one.strip()]
+        self._leeway: Final = settings.oidc_leeway
+        self._claims: Final = Claims(settings)
+        parts = urlsplit(self._issuer)
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise bad("SPARSEWELL_OIDC_ISSUER begins with https://: who changes its keys on the way could be anybody")
+        self._keys: dict[str, Any] = {}
+        self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+        self._verified: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+
+    def known(self, token: str) -> Principal | None:
+        """Whose token it is, if it was verified before and holds."""
+        found = self._verified.get(digest(token))
+        return found[0] if found is not None and time.time() < found[1] else None
+
+    async def principal(self, token: str) -> Principal:
+        """Whose token it is.
+
+        Raises Unauthorized (`bad_token`), BackendUnavailable (`oidc_unavailable`) while no keys could be read, and
+        Forbidden as `Claims.principal`.
+        """
+        jwt = self._jwt
+        try:
+            head = jwt.get_unverified_header(token)
+            if head.get("alg") not in self._claims.algorithms:
+                raise _refused("its algorithm is none of those that are taken here")
+            claims = jwt.decode(
+                token,
+                await self._key(head.get("kid"), head["alg"]),
+                algorithms=self._claims.algorithms,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._leeway,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except jwt.PyJWTError as error:
+            raise _refused(_WHY.get(type(error).__name__, "it cannot be verified")) from None
+        who = self._claims.principal(claims)
+        self._verified[digest(token)] = (who, float(claims["exp"]))
+        if len(self._verified) > _MOST_TOKENS:
+            self._verified.popitem(last=False)
+        return who
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _key(self, kid: Any, algorithm: str) -> Any:
+        now = time.monotonic()
+        known = isinstance(kid, str) and kid in self._keys
+        if now - self._read_at > KEPT_SECONDS or (not known and now - self._tried_at > UNKNOWN_SECONDS):
+            reading = self._begin(now)
+            if not known:
+                await asyncio.shield(reading)
+        elif self._reading is not None and not self._reading.done() and not known:
+            await asyncio.shield(self._reading)
+        if not self._keys:
+            raise BackendUnavailable("oidc_unavailable", "The keys of the issuer cannot be read; try again.")
+        if not isinstance(kid, str) or kid not in self._keys:
+            raise _refused("the issuer has no key of its name")
+        key = self._keys[kid]
+        if key.algorithm_name != algorithm:
+            raise _refused("the key of its name is for another algorithm")
+        return key.key
+
+    def _begin(self, now: float) -> "asyncio.Task[None]":
+        if self._reading is None or self._reading.done():
+            if now - self._tried_at <= UNKNOWN_SECONDS and self._reading is not None:
+                return self._reading
+            self._tried_at = now
+            self._reading = asyncio.create_task(self._read())
+        return self._reading
+
+    async def _read(self) -> None:
+        """What is wrong is logged; the keys that there are count on."""
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as session:
+                found = await _json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+                if found.get("issuer") != self._issuer:
+                    raise ValueError("it calls itself by another name")
+                address = str(found.get("jwks_uri"))
+                if urlsplit(address).scheme != "https" and not is_loopback(urlsplit(address).hostname or ""):
+                    raise ValueError("its keys are not at an address that begins with https://")
+                listed = await _json(session, address)
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            log.warning("keys of the OIDC issuer could not be read: %s", type(error).__name__)
+            return
+        keys = {}
+        for one in listed.get("keys", ()):
+            if isinstance(one, dict) and one.get("use", "sig") == "sig" and isinstance(one.get("kid"), str):
+                try:
+                    keys[one["kid"]] = self._jwt.PyJWK(one)
+                except self._jwt.PyJWTError:  # of a kind that is not known here
+                    continue
+        self._keys = keys or self._keys
+        self._read_at = time.monotonic()
+
+
+async def _json(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
+    async with session.get(address, allow_redirects=False) as answer:
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        content = await answer.content.read(_MOST_BYTES)
+        found = orjson.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
+
+
+_WHY: Final = {
+    "ExpiredSignatureError": "it has expired",
+    "ImmatureSignatureError": "its time has not come",
+    "InvalidAudienceError": "it was made for another service",
+    "InvalidIssuerError": "it is of another issuer",
+    "InvalidSignatureError": "its signature is wrong",
+    "MissingRequiredClaimError": "it lacks one of exp, iss, aud and sub",
+}
+
+
+def _refused(why: str) -> Unauthorized:
+    return Unauthorized("bad_token", f"The token is not taken: {why}.")
