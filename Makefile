@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults lint types pytest bench audit pictures clean servers test-programs openapi
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults lint types pytest bench audit pictures clean servers test-programs openapi chart
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,6 +75,9 @@ audit: .venv/.dev ## Known vulnerabilities of the locked packages (ADVISORIES=a 
 openapi: .venv/.dev ## Write docs/api/openapi.json anew
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
+
+chart: .venv/.dev ## Write what of the Helm chart is made of settings, comments and infra/monitoring anew, and its golden files
+	@$(BIN)/python -m infra.helm
 
 pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP=1` left running
 	@$(BIN)/python -m examples.pictures
