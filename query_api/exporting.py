@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 
 from query_api.parts import Parts
-from query_api.snapshots import let_go, take
+from query_api.snapshots import Snapshot, let_go, take
 from services.errors import InvalidInput, NotFound, SparsewellError
+from services.index_spec import Generation
 from services.opensearch.export import (
     EXPORTED_STATES,
     KEPT_SECONDS,
@@ -40,6 +41,7 @@ class Export:
         self._parts = parts
         self._index = index
         self._size = size
+        self._key = b""
 
     async def stream(
         self, states: Sequence[str] | None, vectors: bool | None, cursor: str | None
@@ -49,10 +51,12 @@ class Export:
         Raises NotFound (`index_not_found`, `cursor_expired`), InvalidInput (`bad_cursor`), EncoderMismatch.
         """
         parts = self._parts
+        generation = await parts.generation(self._index)
+        self._key = parts.cursor_key("export", [generation])
         if cursor is None:
-            place = await self._begin(tuple(states or EXPORTED_STATES), bool(vectors))
+            place = await self._begin(generation, tuple(states or EXPORTED_STATES), bool(vectors))
         else:
-            place = Place.read(cursor, parts.names.every_generation(self._index), parts.who.mark)
+            place = Place.read(cursor, self._key)
             if parts.who.filter is not None:
                 await parts.generation_of(self._index, place.physical)  # (its filter is of this generation)
             if (states and set(states) != set(place.states)) or vectors not in (None, place.vectors):
@@ -61,25 +65,18 @@ class Export:
             return self._end(place, 0, last=True)
         try:
             table = await self._table(place) if place.vectors else None
-            at_first, at_most = await self._at_a_time()
+            few = generation.spec.talk is not None
+            at_first, at_most = (_FIRST_OF_TALK, _MOST_OF_TALK) if few else (_FIRST, _MOST)
             first = await self._documents(place, min(at_first, self._size), table)
         except SparsewellError:
             if cursor is None:
-                await let_go(self._parts.search, place.snapshot)
+                await self._let_go(place)
             raise
         return self._lines(first, table, at_most, alone=cursor is None)
 
-    async def _at_a_time(self) -> tuple[int, int]:
-        """Documents that are asked for before their size is known, and at most."""
-        try:
-            talk = (await self._parts.generation(self._index)).spec.talk
-        except NotFound:  # the snapshot outlives the index
-            talk = None
-        return (_FIRST, _MOST) if talk is None else (_FIRST_OF_TALK, _MOST_OF_TALK)
-
-    async def _begin(self, states: tuple[str, ...], vectors: bool) -> Place:
+    async def _begin(self, generation: Generation, states: tuple[str, ...], vectors: bool) -> Place:
         search = self._parts.search
-        generation = await self._parts.generation(self._index)
+        self._parts.held.admit(self._parts.who.id)
         try:
             # what was acknowledged before the export began is in it
             await search.send(refresh_call(generation.physical))
@@ -87,10 +84,13 @@ class Export:
         except NotFound:
             self._parts.forget(self._index)
             raise
+        self._parts.held.keep(snapshot, KEPT_SECONDS, self._parts.who.id)
         total = read_count(await search.send(count_call(snapshot.id, states)))
-        return Place(
-            generation.physical, snapshot.id, snapshot.shards, total, states, vectors, owner=self._parts.who.mark
-        )
+        return Place(generation.physical, snapshot.id, snapshot.shards, total, states, vectors)
+
+    async def _let_go(self, place: Place) -> None:
+        self._parts.held.drop(place.snapshot)
+        await let_go(self._parts.search, place.snapshot)
 
     async def _table(self, place: Place) -> QueryTable:
         generation = await self._parts.generation_of(self._index, place.physical)
@@ -106,6 +106,8 @@ class Export:
         except InvalidInput:
             raise bad_cursor() from None
         hits, after = read_page(place, size, answer)
+        self._parts.held.drop(place.snapshot)
+        self._parts.held.keep(Snapshot(after.snapshot, after.shards), KEPT_SECONDS, self._parts.who.id)
         return [orjson.dumps(exported(hit, table)) + b"\n" for hit in hits], after
 
     async def _lines(
@@ -134,12 +136,12 @@ class Export:
     async def _end(self, place: Place, documents: int, *, last: bool) -> AsyncIterator[bytes]:
         """The line after the documents. There is no cursor in the very last one."""
         if last:
-            await let_go(self._parts.search, place.snapshot)
+            await self._let_go(place)
         told = {
             "index": self._index,
             "documents": documents,
             "exported": place.exported,
             "total": place.total,
-            "cursor": None if last else str(place),
+            "cursor": None if last else place.cursor(self._key),
         }
         yield orjson.dumps({"export": told}) + b"\n"

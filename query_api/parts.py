@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from copy import copy
 from typing import Annotated, Self
 
@@ -122,8 +123,20 @@ class Parts:
         active = await self.generation(index, near=True)
         if active.physical == physical:
             return active
+        if not self.names.is_generation(index, physical):
+            raise index_not_found(index)
         found = read_generation(await self.everything.send(generation_call(physical)), index)
+        if found.physical != physical:
+            raise index_not_found(index)
         return self._admitted(found)
+
+    def cursor_key(self, kind: str, generations: Sequence[Generation]) -> bytes:
+        """What cursors of a kind over these indexes are sealed with for who asks.
+
+        Who is given a cursor does not know it: it was drawn when the index was made. A cursor is of the caller that it
+        was given to, and none for another one.
+        """
+        return "\0".join([kind, *(one.lineage for one in generations), self.who.mark]).encode()
 
     def _admitted(self, generation: Generation) -> Generation:
         """The generation, for a caller with a filter of its own to be asked under that filter alone."""

@@ -206,5 +206,9 @@ class Names:
     def physical(self, index: str, number: int) -> str:
         return f"{self.alias(index)}.g{number:06d}"
 
+    def is_generation(self, index: str, physical: str) -> bool:
+        """Whether a generation of the index may have that name."""
+        return re.fullmatch(re.escape(self.alias(index)) + r"\.g\d{6,12}", physical, re.ASCII) is not None
+
     def every_generation(self, index: str) -> str:
         return f"{self.alias(index)}.g*"

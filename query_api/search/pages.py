@@ -98,14 +98,12 @@ async def _page(
     """
     kept = parts.settings.cursor_seconds
     asked = digest(request, [one.index for one in generations])
-    # Who was given a cursor does not know what it was sealed with: it was drawn when the index was made. A cursor is of
-    # the caller that it was given to, and none for another one.
-    key = "\0".join([*(one.lineage for one in generations), parts.who.mark]).encode()
+    key = parts.cursor_key("search", generations)
     if request.cursor == FIRST:
-        parts.held.admit()
+        parts.held.admit(parts.who.id)
         physical = [one.physical for one in generations]
         snapshot = await take(parts.search, physical, kept, near=parts.near)
-        parts.held.keep(snapshot, kept)
+        parts.held.keep(snapshot, kept, parts.who.id)
         depth = max(request.candidates, request.size)
         part = Part(by_place=not request.is_ranked_here, depth=depth)
     else:
@@ -126,7 +124,7 @@ async def _page(
     now = Snapshot(within.snapshot, snapshot.shards)
     if now != snapshot:
         parts.held.drop(snapshot.id)
-    parts.held.keep(now, kept)
+    parts.held.keep(now, kept, parts.who.id)
     place = Place(
         asked,
         list(physical),

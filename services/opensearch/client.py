@@ -1,5 +1,6 @@
 """Two thin clients, one for event loops and one for workers, that carry the same `Call` values."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ from services.opensearch.nodes import AsyncNode, Nodes, SyncNode
 from services.opensearch.timed import Timed, operation
 from services.tls import ClientContext
 
+_OTHER_PATH = re.compile(r"[?#\s\\\x00-\x1f\x7f]|/\.{1,2}(/|$)")
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -38,6 +41,11 @@ class Call:
     params: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     ndjson: bool = False
+
+    def __post_init__(self) -> None:
+        # Whatever a name in it is made of: it stays the path that was meant, and gets no parameters or parts from it.
+        if _OTHER_PATH.search(self.path):
+            raise ValueError("a path of OpenSearch has no query, no fragment, no blanks and no way up")
 
     def arguments(self, further: Mapping[str, str]) -> dict[str, Any]:
         """As the library takes them, with `further` headers."""

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import orjson
 
-from services.cursors import packed, unpacked
+from services.cursors import sealed, unsealed
 from services.errors import InvalidInput
 from services.opensearch.client import Call
 from services.opensearch.journal import DEAD, ENCODED, PENDING
@@ -31,7 +31,10 @@ _TALK = ("kind", "description", "segments", "given", "duration", "url")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Up to where an export is: everything that the next page needs, so that any API process can give it."""
+    """Up to where an export is: everything that the next page needs, so that any API process can give it.
+
+    A client carries it, and cannot write one: it holds names and snapshots that OpenSearch is asked for.
+    """
 
     physical: str
     snapshot: str
@@ -42,30 +45,23 @@ class Place:
     shard: int = 0
     after: int | None = None
     exported: int = 0
-    owner: str = ""
 
     @property
     def ended(self) -> bool:
         return self.shard >= self.shards
 
-    def __str__(self) -> str:
-        return packed([getattr(self, name) for name in self.__slots__])
+    def cursor(self, key: bytes) -> str:
+        """As a text that only who has the key could have made."""
+        return sealed([getattr(self, name) for name in self.__slots__], key)
 
     @classmethod
-    def read(cls, cursor: str, every_generation: str, owner: str = "") -> Self:
-        """The place that `str` made a text of, in a generation of that name, for the caller whose mark is `owner`.
-
-        Raises InvalidInput (`bad_cursor`).
-        """
+    def read(cls, cursor: str, key: bytes) -> Self:
+        """The place that `cursor` made a text of with the same key. Raises InvalidInput (`bad_cursor`)."""
         try:
-            place = cls(*unpacked(cursor))
+            place = cls(*unsealed(cursor, key))
         except (ValueError, TypeError):
             raise bad_cursor() from None
-        if (
-            not place._sound()
-            or place.owner != owner
-            or not place.physical.startswith(every_generation.removesuffix("*"))
-        ):
+        if not place._sound():  # (of another version)
             raise bad_cursor()
         return replace(place, states=tuple(place.states))
 
@@ -73,7 +69,7 @@ class Place:
         after = 0 if self.after is None else self.after
         whole = (self.shards, self.total, self.shard, self.exported, after)
         return (
-            all(isinstance(text, str) for text in (self.physical, self.snapshot, self.owner))
+            all(isinstance(text, str) for text in (self.physical, self.snapshot))
             and all(isinstance(number, int) and 0 <= number < 2**53 for number in whole)
             and after < 2**31  # Lucene's document numbers; a larger one would be read as another
             and isinstance(self.states, list)

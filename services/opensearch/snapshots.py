@@ -21,7 +21,9 @@ def open_call(physical: Sequence[str], seconds: float, *, near: bool = False) ->
 
 
 def close_call(snapshot: str) -> Call:
-    """Lets go of it."""
+    """Lets go of it. Raises ValueError for the word that OpenSearch takes for all there are."""
+    if snapshot == "_all":
+        raise ValueError("a snapshot is closed by its id")
     return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [snapshot]}))
 
 

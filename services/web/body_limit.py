@@ -1,20 +1,24 @@
 """Refuses large bodies where none is expected, before a framework buffers them."""
 
+import asyncio
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.errors import TooLarge
+from services.errors import TooLarge, TooSlow
 from services.web.problems import problem_of
 
 SMALL_BODY = 1024**2
+# For all of it to arrive: a megabyte on a slow line of 300 kbit/s.
+SECONDS = 30.0
 
 
 class BodyLimit:
     """ASGI middleware: paths of the pattern `large` limit themselves, all others take 1 MiB."""
 
-    def __init__(self, app: ASGIApp, large: re.Pattern[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, large: re.Pattern[str] | None = None, seconds: float = SECONDS) -> None:
         self._app = app
+        self._seconds = seconds
         self._large = large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -28,19 +32,32 @@ class BodyLimit:
             return
         # The body is read here, not by the framework: an error raised inside its reading would come out as its own.
         messages: list[Message] = []
-        received = 0
-        while True:
-            message = await receive()
-            messages.append(message)
-            received += len(message.get("body", b""))
-            if received > SMALL_BODY:
-                await problem_of(error)(scope, receive, send)
-                return
-            if not message.get("more_body", False):
-                break
+        try:
+            async with asyncio.timeout(self._seconds):
+                whole = await _read(receive, messages)
+        except TimeoutError:
+            slow = TooSlow("body_timeout", f"The body did not arrive in {self._seconds:g} s.")
+            await problem_of(slow)(scope, receive, send)
+            return
+        if not whole:
+            await problem_of(error)(scope, receive, send)
+            return
         replay = iter(messages)
 
         async def replayed() -> Message:
             return next(replay, None) or await receive()
 
         await self._app(scope, replayed, send)
+
+
+async def _read(receive: Receive, messages: list[Message]) -> bool:
+    """Reads the body; whether it is small enough."""
+    received = 0
+    while True:
+        message = await receive()
+        messages.append(message)
+        received += len(message.get("body", b""))
+        if received > SMALL_BODY:
+            return False
+        if not message.get("more_body", False):
+            return True

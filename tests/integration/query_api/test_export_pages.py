@@ -130,10 +130,19 @@ def test_pages_are_bounded_by_bytes(books: httpx.Client) -> None:
     assert max(last["documents"] for last in told) < 40
 
 
+SEAL = 16
+
+
+def content(cursor: str) -> tuple[bytes, list[Any]]:
+    """The seal, and what is sealed: not hidden, and worth nothing with another seal."""
+    whole = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    return whole[:SEAL], orjson.loads(whole[SEAL:])
+
+
 def altered(cursor: str, at: int, value: Any) -> str:
-    values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    seal, values = content(cursor)
     values[at] = value
-    return base64.urlsafe_b64encode(orjson.dumps(values)).decode()
+    return base64.urlsafe_b64encode(seal + orjson.dumps(values)).decode()
 
 
 def test_a_cursor_that_is_none_is_refused(books: httpx.Client) -> None:
@@ -149,11 +158,18 @@ def test_a_cursor_that_is_none_is_refused(books: httpx.Client) -> None:
     for changed in ({"vectors": True}, {"state": "dead"}):
         answer = books.get(PATH, params={"cursor": cursor, **changed})
         assert answer.json()["code"] == "bad_cursor"
+    # names and snapshots go into what OpenSearch is asked: nobody writes them but us
+    for at, value in ((0, "p-books.g000001,*/_search?q=x"), (1, "_all")):
+        bare = content(altered(cursor, at, value))[1]
+        for forged in (altered(cursor, at, value), base64.urlsafe_b64encode(orjson.dumps(bare)).decode()):
+            answer = books.get(PATH, params={"cursor": forged, "vectors": "true"})
+            assert (answer.status_code, answer.json()["code"]) == (422, "bad_cursor")
     # a snapshot of another index is none of this one
     books.put("/v1/indexes/others", json={}).raise_for_status()
     books.post("/v1/indexes/others/documents", json=[{"id": "secret", "text": "secret"}]).raise_for_status()
     _, other = read_page(books.get("/v1/indexes/others/export", params={"size": 1}).content)
-    snapshot = orjson.loads(base64.urlsafe_b64decode(other["cursor"] + "=" * (-len(other["cursor"]) % 4)))[1]
+    assert books.get(PATH, params={"cursor": other["cursor"]}).json()["code"] == "bad_cursor"
+    snapshot = content(other["cursor"])[1][1]
     for shard in range(3):
         answer = books.get(PATH, params={"cursor": altered(altered(altered(cursor, 1, snapshot), 7, None), 6, shard)})
         assert "secret" not in answer.text
@@ -165,7 +181,7 @@ def test_a_cursor_that_is_none_is_refused(books: httpx.Client) -> None:
 def test_a_snapshot_that_is_gone_says_so(books: httpx.Client, settings: Settings) -> None:
     put(books, 5)
     _, told = read_page(books.get(PATH, params={"size": 2}).content)
-    snapshot = orjson.loads(base64.urlsafe_b64decode(told["cursor"] + "=" * (-len(told["cursor"]) % 4)))[1]
+    snapshot = content(told["cursor"])[1][1]
     with httpx.Client(base_url=settings.opensearch_url, trust_env=False) as engine:
         engine.request("DELETE", "/_search/point_in_time", json={"pit_id": [snapshot]}).raise_for_status()
     answer = books.get(PATH, params={"cursor": told["cursor"]})

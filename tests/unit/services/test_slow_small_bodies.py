@@ -1,0 +1,42 @@
+"""A small body is read before anything else looks at the request, within a time."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.web.body_limit import BodyLimit
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def status(seconds: float, pause: float) -> int:
+    """The answer to a body that comes in two parts with a pause between them."""
+    sent: list[Any] = []
+    parts = iter([{"body": b"a", "more_body": True}, {"body": b"b"}])
+
+    async def receive() -> Any:
+        part = next(parts)
+        if "more_body" not in part:
+            await asyncio.sleep(pause)
+        return {"type": "http.request"} | part
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/", "headers": [], "method": "POST"}
+    await BodyLimit(application, seconds=seconds)(scope, receive, send)
+    return int(sent[0]["status"])
+
+
+@pytest.mark.asyncio
+async def test_a_body_that_does_not_end_is_not_waited_for() -> None:
+    assert await asyncio.wait_for(status(0.05, 3600), 30) == 408
+
+
+@pytest.mark.asyncio
+async def test_one_that_comes_slowly_is_read() -> None:
+    assert await status(60, 0.01) == 200
