@@ -40,6 +40,7 @@ _COMMANDS = (
     ("load", "cli.load", "load"),
     ("export", "cli.export", "export"),
     ("reindex", "cli.reindex", "reindex"),
+    ("restore", "cli.backup", "restore"),
     ("demo", "cli.demo", "demo"),
     ("demo-talk", "cli.demo_talk", "demo_talk"),
     ("openapi", "cli.openapi", "openapi"),
@@ -50,6 +51,7 @@ app.add_typer(importlib.import_module("cli.evaluation_commands").app, name="eval
 app.add_typer(importlib.import_module("cli.node").app, name="node")
 app.add_typer(importlib.import_module("cli.indexes").app, name="indexes")
 app.add_typer(importlib.import_module("cli.generations").app, name="generations")
+app.add_typer(importlib.import_module("cli.backup").app, name="backup")
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")
 app.add_typer(importlib.import_module("cli.curation").app, name="curation")
 app.add_typer(importlib.import_module("cli.queries").app, name="queries")

@@ -125,6 +125,11 @@ class Settings(ConnectionSettings):
     tombstone_days: float = Field(7.0, gt=0, description="a delete holds against late writes for so long")
     job_days: float = Field(30.0, gt=0, description="records of ingestions are kept for so long")
 
+    backup_repository: str = Field(
+        "sparsewell", pattern=r'^[^\s,\\/*?"<>|#]+$', description="snapshot repository of OpenSearch's for backups"
+    )
+    backup_location: str = Field("", description="directory of the nodes' where it is made if it is not there")
+
     worker_concurrency: int = Field(0, ge=0, description="worker processes; 0: one a core")
     worker_threads: int = Field(1, ge=1, description="threads of an ONNX session")
     batch_pieces: int | None = Field(

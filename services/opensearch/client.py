@@ -1,5 +1,6 @@
 """Two thin clients, one for event loops and one for workers, that carry the same `Call` values."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from services.opensearch.timed import Timed, operation
 from services.tls import ClientContext
 
 _OTHER_PATH = re.compile(r"[?#\s\\\x00-\x1f\x7f]|/\.{1,2}(/|$)")
+CLOSING_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,9 @@ class AsyncSearch:
         # (the library's own close passes over addresses that are left alone)
         for node, _ in self._client.transport.connection_pool.connection_opts:
             await node.close()
+            if node.use_ssl:
+                # A TLS connection is gone some turns of the loop after it was told to close; the loop may end here.
+                await asyncio.sleep(CLOSING_SECONDS)
 
 
 class SyncSearch:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import urllib3
+from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from opensearchpy import AIOHttpConnection, Connection, ConnectionPool, Urllib3HttpConnection
 from opensearchpy._async.http_aiohttp import OpenSearchClientResponse
 from opensearchpy.exceptions import ConnectionError, ConnectionTimeout  # noqa: A004 (the library's name)
@@ -59,7 +60,12 @@ class AsyncNode(AIOHttpConnection):
                 skip_auto_headers=("accept", "accept-encoding"),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 response_class=OpenSearchClientResponse,
-                connector=_QuickConnector(limit=self._limit or 0, ssl=self._ssl_context or True),
+                connector=_QuickConnector(
+                    limit=self._limit or 0,
+                    ssl=self._ssl_context or True,
+                    # OpenSearch does not answer the end of a TLS connection: one that was idle would stay half closed.
+                    enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
+                ),
             )
         if self._access is not None:
             given = method, _sent(self, url, params), body

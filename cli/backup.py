@@ -1,0 +1,106 @@
+"""`sparsewell backup` and `sparsewell restore`: snapshots of everything that sparsewell keeps in OpenSearch."""
+
+import json as jsonlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cli.backups.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Backups of all indexes, in a snapshot repository of OpenSearch's.")
+
+Name = Annotated[str, typer.Argument(help="name of a backup, or `latest`")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LATEST = "latest"
+
+
+@contextmanager
+def _store() -> "Iterator[Store]":
+    from cli.backups.store import Store
+    from services.settings import Settings
+
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # what is answered with an error here says why itself
+    with Store.of(Settings.read()) as store:
+        yield store
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@app.command()
+def create(
+    keep: Annotated[int | None, typer.Option(min=1, help="remove all but so many of the newest")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a backup. The index may be written and searched meanwhile."""
+    with _store() as store:
+        made = store.take(_say)
+        removed = store.keep(keep) if keep else []
+        if as_json:
+            typer.echo(jsonlib.dumps(made.as_json() | {"removed": removed}, indent=1))
+            return
+        typer.echo(made.name)
+        for name in removed:
+            _say(f"Removed {name}.")
+
+
+@app.command("list")
+def list_backups(as_json: Json = False) -> None:
+    """List the backups of this installation, the oldest first."""
+    with _store() as store:
+        backups = [one.as_json() for one in store.backups()]
+        if as_json:
+            typer.echo(jsonlib.dumps(backups, indent=1))
+            return
+        for one in backups:
+            state = one["state"] if not one["failed_shards"] else f"{one['failed_shards']} shards failed"
+            typer.echo(f"{one['name']}  {state:<12} {one['seconds']:>7} s  {', '.join(one['indexes'])}")
+
+
+@app.command()
+def verify(
+    name: Name = LATEST,
+    restored: Annotated[bool, typer.Option("--restore", help="restore each index aside, count, remove it")] = False,
+) -> None:
+    """Ask whether every node reaches the repository and a backup is whole; only a restore reads all of it."""
+    from cli.backups.restoring import try_out
+
+    with _store() as store:
+        backup = store.verify(name)
+        typer.echo(f"{backup.name}: {backup.shards} shards of {', '.join(sorted(backup.generations))}")
+        for index, counts in (try_out(store, backup, _say) if restored else {}).items():
+            typer.echo(f"{index}: {_counted(counts)}")
+
+
+@app.command()
+def delete(name: Annotated[str, typer.Argument(help="name of a backup")]) -> None:
+    """Remove a backup."""
+    with _store() as store:
+        store.remove(name)
+    typer.echo(f"Removed {name}.")
+
+
+def restore(
+    name: Name = LATEST,
+    index: Annotated[list[str] | None, typer.Option(help="an index alone; may be repeated; none: everything")] = None,
+    under: Annotated[str | None, typer.Option("--as", help="another name for the one index")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="replace indexes that exist")] = False,
+) -> None:
+    """Bring indexes back from a backup. What exists is not touched unless `--replace` says so."""
+    from cli.backups.restoring import Wanted
+    from cli.backups.restoring import restore as bring_back
+
+    with _store() as store:
+        backup = store.find(name)
+        done = bring_back(store, backup, Wanted(tuple(index or ()), under, replace), _say)
+        for one, counts in done.documents.items():
+            typer.echo(f"{one}: {_counted(counts)}")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {state}" for state, count in counts.items() if count) or "empty"

@@ -1,0 +1,1 @@
+"""What `sparsewell backup` and `sparsewell restore` do."""

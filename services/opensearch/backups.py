@@ -1,0 +1,209 @@
+"""Snapshots of our indexes as calls and readers; what they are put to is in `cli.backups`."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from services.index_spec import Generation, Names
+from services.opensearch.client import Call
+
+SUCCESS, RUNNING = "SUCCESS", "IN_PROGRESS"
+_GENERATION = re.compile(r"-(?P<index>[a-z0-9][a-z0-9_-]*)\.g(?P<number>\d{6})")
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A snapshot that we made. `generations` by user's index, `own` the small indexes beside them; physical names."""
+
+    name: str
+    state: str
+    prefix: str
+    began: int
+    ended: int
+    opensearch: str
+    shards: int
+    failed: int
+    generations: Mapping[str, str]
+    own: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        return self.state == SUCCESS and not self.failed
+
+    @property
+    def began_at(self) -> str:
+        return datetime.fromtimestamp(self.began / 1000, UTC).isoformat(timespec="seconds")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "state": self.state, "began_at": self.began_at,
+            "seconds": round(max(0, self.ended - self.began) / 1000, 1), "opensearch": self.opensearch,
+            "shards": self.shards, "failed_shards": self.failed, "indexes": sorted(self.generations),
+        }  # fmt: skip
+
+
+def new_name(names: Names, now: datetime) -> str:
+    """Of a backup: when it was made, to the second, in UTC."""
+    return f"{names.prefix}-{now:%Y%m%dt%H%M%Sz}"
+
+
+def repository_call(repository: str) -> Call:
+    """Asks for a repository; answered with NotFound where it is not registered."""
+    return Call("GET", _path(repository))
+
+
+def register_call(repository: str, location: str) -> Call:
+    """Registers a directory that all nodes share; OpenSearch tries it from each of them."""
+    body = {"type": "fs", "settings": {"location": location, "compress": True}}
+    return Call("PUT", _path(repository), orjson.dumps(body))
+
+
+def verify_call(repository: str) -> Call:
+    """Every node writes to the repository and reads what the others wrote."""
+    return Call("POST", f"{_path(repository)}/_verify")
+
+
+def own_indexes_call(names: Names) -> Call:
+    """Asks which of our own indexes there are. (Not the reindexes: see decision 0207.)"""
+    own = ",".join((names.jobs, names.curation, names.queries, names.keys))
+    return Call("GET", f"/{own}", params={"ignore_unavailable": "true", "filter_path": "*.aliases"})
+
+
+def take_call(repository: str, name: str, names: Names, physical: Collection[str], version: str) -> Call:
+    """Begins a snapshot; `recorded_call` tells how far it is."""
+    body = {
+        "indices": ",".join(physical),
+        "include_global_state": False,
+        "partial": False,
+        "metadata": {"sparsewell": {"prefix": names.prefix, "version": version}},
+    }
+    return Call("PUT", _path(repository, name), orjson.dumps(body), {"wait_for_completion": "false"})
+
+
+def recorded_call(repository: str, name: str = "_all") -> Call:
+    """Asks for one snapshot, or all."""
+    return Call("GET", _path(repository, name), params={"ignore_unavailable": "true"})
+
+
+def status_call(repository: str, name: str) -> Call:
+    """Reads what the repository has of each shard; fails where something of that is missing."""
+    return Call("GET", f"{_path(repository, name)}/_status", params={"filter_path": "snapshots.state"})
+
+
+def remove_call(repository: str, name: str) -> Call:
+    """Removes a snapshot, and of its files those that no other one needs."""
+    return Call("DELETE", _path(repository, name))
+
+
+def restore_call(repository: str, name: str, physical: str, target: str) -> Call:
+    """Begins to restore one index under the name `target`, without an alias: nobody sees it yet.
+
+    A block of writes may have been on it in the moment of the snapshot: a swap was under way.
+    """
+    body = {
+        "indices": physical,
+        "rename_pattern": ".+",
+        "rename_replacement": target,
+        "include_global_state": False,
+        "include_aliases": False,
+        "partial": False,
+        "ignore_index_settings": ["index.blocks.write"],
+    }
+    return Call("POST", f"{_path(repository, name)}/_restore", orjson.dumps(body), {"wait_for_completion": "false"})
+
+
+def health_call(physical: str) -> Call:
+    """Asks how many of its primary shards an index has. (Its colour does not say that: one that is new is yellow.)"""
+    return Call("GET", f"/_cluster/health/{physical}", params={"level": "indices"})
+
+
+def identify_call(generation: Generation) -> Call:
+    """Writes into a restored index which generation it is now."""
+    body = {"_meta": {"sparsewell": generation.model_dump(mode="json")}}
+    return Call("PUT", f"/{generation.physical}/_mapping", orjson.dumps(body))
+
+
+def appear_call(
+    restored: Sequence[Generation], replaced: Sequence[Generation], own: Mapping[str, str], old: Collection[str]
+) -> Call:
+    """Gives all restored ones their aliases in one step, and takes them from those that they replace.
+
+    `own`: the alias of each of our own that is restored, `old` what those replace.
+    """
+    actions: list[dict[str, Any]] = []
+    for one in replaced:
+        actions += [_alias("remove", one.physical, name, must_exist=False) for name in (one.alias, one.write_alias)]
+    for one in restored:
+        actions += [_alias("add", one.physical, name) for name in (one.alias, one.write_alias)]
+    actions += [_alias("remove", physical, physical.partition(".")[0], must_exist=False) for physical in old]
+    actions += [_alias("add", physical, alias) for physical, alias in own.items()]
+    return Call("POST", "/_aliases", orjson.dumps({"actions": actions}))
+
+
+def forget_outcomes_call(jobs: str, since: int) -> Call:
+    """Has requests with an Idempotency-Key executed again that were answered since (milliseconds since 1970).
+
+    A job may say that documents are stored which the snapshot of their index came too early for. Executed again, under
+    the same job and with the same versions, the request stores what is missing and nothing else.
+    """
+    body = {
+        "query": {"range": {"created_at": {"gte": since}}},
+        "script": {"source": "if (ctx._source.remove('outcome') == null) { ctx.op = 'noop' }"},
+    }
+    return Call("POST", f"/{jobs}/_update_by_query", orjson.dumps(body), _BY_QUERY)
+
+
+def forget_jobs_call(jobs: str, indexes: Collection[str], since: int) -> Call:
+    """Removes jobs and keys of these indexes that were made since: their documents are not there any more."""
+    recent = {"range": {"created_at": {"gte": since}}}
+    body = {"query": {"bool": {"filter": [{"terms": {"index": sorted(indexes)}}, recent]}}}
+    return Call("POST", f"/{jobs}/_delete_by_query", orjson.dumps(body), _BY_QUERY)
+
+
+def read_backups(answer: Mapping[str, Any], names: Names | None = None) -> list[Backup]:
+    """Those in an answer to `recorded_call` that we made, the oldest first; with `names` those of this installation."""
+    found = []
+    for one in answer["snapshots"]:
+        made = (one.get("metadata") or {}).get("sparsewell")
+        if made is None or (names is not None and made["prefix"] != names.prefix):
+            continue
+        prefix = made["prefix"]
+        generations, own = {}, []
+        for physical in one["indices"]:
+            match = _GENERATION.fullmatch(physical.removeprefix(prefix))
+            if match:
+                generations[match["index"]] = physical
+            else:
+                own.append(physical)
+        shards = one.get("shards", {})
+        found.append(
+            Backup(
+                one["snapshot"],
+                one["state"],
+                prefix,
+                one["start_time_in_millis"],
+                one.get("end_time_in_millis") or 0,
+                one.get("version", ""),
+                shards.get("total", 0),
+                shards.get("failed", 0),
+                generations,
+                tuple(sorted(own)),
+            )
+        )
+    return sorted(found, key=lambda backup: (backup.began, backup.name))
+
+
+_BY_QUERY = {"refresh": "true", "conflicts": "proceed"}
+
+
+def _alias(what: str, index: str, alias: str, **further: bool) -> dict[str, Any]:
+    return {what: {"index": index, "alias": alias, **further}}
+
+
+def _path(repository: str, name: str = "") -> str:
+    return "/_snapshot/" + "/".join(quote(part, safe="") for part in (repository, name) if part)
