@@ -1,5 +1,7 @@
 // The REST API as this page uses it. Addresses are relative, so the page also works below a path of a proxy.
 
+import { credentials } from "./credential.js";
+
 /** A refusal, as the API's problem+json says it, or in the same form when there was no answer at all. */
 export class Problem extends Error {
   constructor({ title, detail, code, status }) {
@@ -14,7 +16,7 @@ export class Problem extends Error {
 async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { accept: "application/json", ...options.headers } });
+    response = await fetch(path, { ...options, headers: { accept: "application/json", ...credentials(), ...options.headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({

@@ -1,5 +1,6 @@
 // What stands in place of results: a welcome, an empty index, nothing found, an error.
 
+import { keyForm } from "./credential.js";
 import { h } from "./dom.js";
 
 const EXAMPLES = new Map([
@@ -103,6 +104,7 @@ export function problemNotice(problem, onRetry) {
     { class: "problem" },
     h("h2", {}, problem.title),
     problem.detail && h("p", {}, problem.detail),
+    keyForm(problem, onRetry),
     h(
       "p",
       { class: "problem-foot" },

@@ -1,6 +1,7 @@
 // The operator's view: asks again every few seconds, shows what changed, and puts dead documents back to pending.
 
 import { getReadiness, getStatus, inspectAll, listDead, Problem, retryDead } from "./api.js";
+import { enteringKey } from "./credential.js";
 import { h } from "./dom.js";
 import { counted } from "./format.js";
 import { letterKey, renderLetter, sayNotRetried } from "./letters.js";
@@ -28,6 +29,7 @@ const articles = new Map(); // of the letters on the page, by key
 // ---- the service and its indexes
 
 async function look() {
+  if (enteringKey()) return;
   const [readiness, found, told] = await Promise.allSettled([getReadiness(), inspectAll(), getStatus()]);
   if (readiness.status === "fulfilled") facts.replaceChildren(...renderFacts(readiness.value, null));
   else facts.replaceChildren(...renderFacts(null, asProblem(readiness.reason)));

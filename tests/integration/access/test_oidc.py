@@ -33,7 +33,7 @@ class SmallIssuer:
             def do_GET(self) -> None:
                 issuer.asked += 1
                 documents = {
-                    "/.well-known/openid-configuration": {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"},
+                    "/.well-known/openid-configuration": {"issuer": issuer.name, "jwks_uri": f"{issuer.url}/keys"},
                     "/keys": {"keys": [issuer.public(kid) for kid in issuer.private]},
                 }
                 content = json.dumps(documents.get(self.path, {})).encode()
@@ -47,6 +47,7 @@ class SmallIssuer:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.name = self.url
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
         self.thread.start()
 
