@@ -56,7 +56,7 @@ def checked_key(given: Sequence[str]) -> str | None:
 async def claim(parts: Parts, generation: Generation, key: str, digest: str) -> Claim:
     """Takes the key for the request, or finds it taken by the same one. Raises Conflict (`idempotency_key_reused`)."""
     names, index = parts.names, generation.index
-    key_id = record_id(generation, key)
+    key_id = record_id(generation, parts.who.id, key)
     mine = KeyRecord(digest, uuid4().hex, parts.clock.next(), now_ms())
     taking = create_call(names, key_id, index, mine)
     for _ in range(_ROUNDS):

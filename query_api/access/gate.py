@@ -7,6 +7,7 @@ send by themselves, and what proxies and tools leave out of their logs. See docs
 import logging
 import math
 import time
+from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -58,13 +59,17 @@ class Gate:
         self._attempts = Attempts(FAILURES_A_SECOND, FAILURES_AT_ONCE, _SOURCES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there is none, and none is to come by without being looked at
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http" or self._mode == "open":
             scope[WHO] = EVERYBODY
             await self._app(scope, receive, send)
             return
         try:
             who = scope[WHO] = await self._listened_to(scope)
-            standing = self._limiter.admit(who)
+            # Pages and probes have no limit: one for all of them would let anybody end the service by its own probes.
+            standing = None if who is NOBODY else self._limiter.admit(who)
         except SparsewellError as error:
             await (await answer_of(Request(scope), error))(scope, receive, send)
             return
@@ -91,14 +96,15 @@ class Gate:
             _refuse_in_address(scope["query_string"])
         token = presented_key(scope)
         if token is None:
-            if scope["path"].startswith("/v1/"):  # (nothing of its body is read)
+            # Nothing of a body is read: what is for everybody takes none.
+            if scope["path"].startswith("/v1/") or _has_body(scope):
                 raise no_credentials()
             return NOBODY
         presented = digest(token)
         if is_one_of(presented, self._admin):  # (asks nobody, so it opens while OpenSearch is away)
             return ADMIN
         if (found := KEY.fullmatch(token)) is not None:
-            opened = self._ring.known(found[1])
+            opened = await self._ring.current(found[1])
             if not _opens(opened, presented):  # perhaps it was made, or rotated, a moment ago
                 opened = await self._ring.look_up(found[1])
             if opened is not None and _opens(opened, presented):
@@ -117,7 +123,16 @@ class Gate:
 def source(scope: Scope) -> str:
     """Where a request comes from; of IPv6 the network, of which one host has as many addresses as it wants."""
     host = str((scope.get("client") or ("unknown", 0))[0])
-    return ":".join(host.split(":")[:4]) if ":" in host else host
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:  # a socket of this machine, or a proxy's own word
+        return host
+    return str(ip_network((address, 64), strict=False)) if address.version == 6 else host
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0").strip() not in (b"", b"0") or b"transfer-encoding" in headers
 
 
 def _saying(standing: Standing, send: Send) -> Send:

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # A key that was revoked elsewhere opens nothing after this long, and as long again as a reading takes.
 REMEMBERED_SECONDS: Final = 2.0
+# What was read longer ago is read again before it is believed.
+STALE_SECONDS: Final = 2 * REMEMBERED_SECONDS
 # A key that is not known may have been made a moment ago: so often it is asked for, whoever tries whatever keys.
 UNKNOWN_SECONDS: Final = 1.0
 _TIMEOUT: Final = 2.0
@@ -32,19 +34,26 @@ class KeyRing:
         self._search: Final = search
         self._names: Final = names
         self._keys: dict[str, Opened] = {}
+        self._numbers: dict[str, int] = {}
         self._seen = -1
         self._read_at: float | None = None
         self._tried_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
 
-    def known(self, key_id: str) -> Opened | None:
-        """The key as it was read last; that it may be too long ago is seen to beside this."""
-        if time.monotonic() - self._tried_at > REMEMBERED_SECONDS:
+    async def current(self, key_id: str) -> Opened | None:
+        """The key as it was read last. A reading every few seconds goes on beside this; of a process that was asked
+        nothing for longer the first request waits for it, and where it fails, what was known counts on.
+        """
+        now = time.monotonic()
+        if now - self._tried_at > REMEMBERED_SECONDS:
             self._begin()
+        if self._read_at is not None and now - self._read_at > STALE_SECONDS and self._reading is not None:
+            with suppress(SparsewellError):
+                await asyncio.shield(self._reading)
         return self._keys.get(key_id)
 
     async def look_up(self, key_id: str) -> Opened | None:
-        """As `known`, once more after reading what is new, if that was not done just now.
+        """As `current`, once more after reading what is new, if that was not done just now.
 
         Raises BackendUnavailable when no keys could be read since the process began.
         """
@@ -59,7 +68,10 @@ class KeyRing:
     def take(self, stored: Iterable[StoredKey]) -> None:
         """Knows these keys as they are now."""
         for one in stored:
-            self._keys[one.key.id] = Opened(one.key)
+            # (a reading under way may be of before a change that this process has made)
+            if one.seq_no >= self._numbers.get(one.key.id, -1):
+                self._numbers[one.key.id] = one.seq_no
+                self._keys[one.key.id] = Opened(one.key)
 
     async def close(self) -> None:
         if self._reading is not None:

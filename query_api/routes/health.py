@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from query_api.parts import WithParts
 from query_api.readiness import LOOK_SECONDS
 from query_api.routes.answers import documented, json_answer
+from services.access.principal import NOBODY
 from services.errors import SparsewellError
 from services.opensearch.client import Call
 from services.telemetry.build import build
@@ -37,7 +38,16 @@ async def ready(parts: WithParts) -> Response:
     `checks` says it of each part. Redis is reported and not required: without it searches go on and documents are
     journalled. What was seen is a second old at most.
     """
-    return json_answer(await parts.readiness.said())
+    if parts.who is not NOBODY:
+        return json_answer(await parts.readiness.said())
+    # A probe has no key, and needs no more than this.
+    try:
+        said = await parts.readiness.said()
+    except SparsewellError as error:
+        raise type(error)(
+            error.code, "This process cannot answer searches; a key is told why.", **error.extra
+        ) from None
+    return json_answer({name: said[name] for name in ("status", "checks")})
 
 
 @router.get(

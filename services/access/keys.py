@@ -45,8 +45,9 @@ class Key:
 
     @classmethod
     def read(cls, source: Mapping[str, Any]) -> Self:
-        """The key in what `source` made."""
-        kept = dict(source)
+        """The key in what `source` made. Raises TypeError, KeyError or ValueError for what it cannot have made."""
+        # (what a later version adds is null where it says nothing; what it says may be a limit that we do not know)
+        kept = {name: value for name, value in source.items() if value is not None or name in cls.__slots__}
         kept["secrets"] = tuple(Secret(**one) for one in source["secrets"])
         return cls(**kept | {"scopes": tuple(source["scopes"]), "indexes": tuple(source["indexes"])})
 

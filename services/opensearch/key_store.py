@@ -3,6 +3,7 @@
 API processes read all of them once and then what changed: sequence numbers of the one shard order all changes.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,8 @@ from services.access.keys import Key
 from services.index_spec import Names
 from services.opensearch import own_index
 from services.opensearch.client import Call
+
+log = logging.getLogger(__name__)
 
 # Keys of one installation that are not revoked; as many as one search gives.
 MOST_KEYS: Final = 10_000
@@ -63,8 +66,16 @@ def read_count(answer: Mapping[str, Any]) -> int:
 
 
 def read_keys(answer: Mapping[str, Any]) -> list[StoredKey]:
-    """The keys in an answer."""
-    return [_stored(hit) for hit in answer["hits"]["hits"]]
+    """The keys in an answer. One that cannot be read (of a later version) opens nothing, and stops no other."""
+    found = []
+    for hit in answer["hits"]["hits"]:
+        try:
+            found.append(_stored(hit))
+        except (TypeError, KeyError, ValueError):
+            log.warning("the key %r is of another version and opens nothing here", str(hit["_id"])[:40])
+            closed = Key(hit["_id"], "unreadable", (), (), None, 0, ())
+            found.append(StoredKey(closed, hit["_seq_no"], hit["_primary_term"]))
+    return found
 
 
 def get_call(names: Names, key_id: str) -> Call:

@@ -56,9 +56,9 @@ class FoundKey:
         return now_ms - self.record.created_at > hours * 3_600_000
 
 
-def record_id(generation: Generation, key: str) -> str:
-    """The id of a key's record. Another index has other keys, and so has one that was deleted and made again."""
-    parts = (generation.index, generation.lineage, key)
+def record_id(generation: Generation, caller: str, key: str) -> str:
+    """The id of a key's record. Another caller has other keys, and so has another index, or one that was made again."""
+    parts = (generation.index, generation.lineage, caller, key)
     return _PREFIX + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

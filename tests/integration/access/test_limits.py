@@ -167,3 +167,39 @@ async def status_of(app: FastAPI, key: str) -> int:
     }  # fmt: skip
     await app(scope, receive, send)
     return statuses[0]
+
+
+def test_nobody_ends_the_service_by_its_own_probes(settings: Settings) -> None:
+    """Limits are those of keys: what is for everybody has none that strangers could use up."""
+    app = create_app(settings.model_copy(update={"key_rate": 1.0, "key_daily": 3}))
+    with TestClient(app) as client:
+        assert {client.get("/healthz").status_code for _ in range(20)} == {200}
+
+
+@pytest.mark.parametrize("headers", [{"content-length": "3"}, {"transfer-encoding": "chunked"}])
+def test_a_stranger_s_body_is_not_read(settings: Settings, headers: dict[str, str]) -> None:
+    read = []
+
+    async def receive() -> Message:
+        read.append(1)
+        return {"type": "http.request", "body": b"abc", "more_body": True}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {
+        "type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "headers": raw,
+        "client": ("192.0.2.1", 1), "server": ("x", 80), "scheme": "http", "http_version": "1.1", "root_path": "",
+    }  # fmt: skip
+    asyncio.run(create_app(settings)(scope, receive, send))
+    assert (sent[0]["status"], read) == (401, [])
+
+
+def test_a_probe_without_a_key_is_told_no_numbers(settings: Settings, admin_key: str) -> None:
+    with TestClient(create_app(settings)) as client:
+        assert set(client.get("/readyz").json()) == {"status", "checks"}
+        told = client.get("/readyz", headers={"authorization": f"Bearer {admin_key}"}).json()
+    assert {"indexes", "queue"} <= set(told)
