@@ -28,10 +28,10 @@ SET_BY_THE_CHART = frozenset(
     {
         "access", "admin_key_file", "api_host", "api_port", "cache_dir", "commit", "encoder", "metrics_host",
         "metrics_port", "model_encoders", "model_host", "model_key_file", "model_port", "model_timeout", "model_url",
-        "more_encoders", "oidc_issuer", "opensearch_aws_region", "opensearch_ca", "opensearch_cert", "opensearch_key",
-        "opensearch_password", "opensearch_password_file", "opensearch_port", "opensearch_url", "opensearch_user",
-        "redis_ca", "redis_cert", "redis_key", "redis_password", "redis_password_file", "redis_port", "redis_url",
-        "redis_user", "worker_concurrency", "worker_threads",
+        "more_encoders", "oidc_audience", "oidc_issuer", "opensearch_aws_region", "opensearch_ca", "opensearch_cert",
+        "opensearch_key", "opensearch_password", "opensearch_password_file", "opensearch_port", "opensearch_url",
+        "opensearch_user", "redis_ca", "redis_cert", "redis_key", "redis_password", "redis_password_file",
+        "redis_port", "redis_url", "redis_user", "worker_concurrency", "worker_threads",
     }
 )  # fmt: skip
 
@@ -204,6 +204,7 @@ def values_schema() -> Schema:
             adminKeySecret=_secret_key("key"),
             modelKeySecret=_secret_key("key"),
             oidcIssuer={"type": "string", "pattern": "^(https?://.+)?$"},
+            oidcAudience=STRING,
         ),
         opensearch=strict(**_store(), awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"}),
         redis=strict(**_store()),

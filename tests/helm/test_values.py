@@ -14,7 +14,9 @@ def merged(values: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-ISSUER_ONLY = {"access": {"adminKeySecret": {"name": ""}, "oidcIssuer": "https://login.example.com"}}
+ISSUER_ONLY = {
+    "access": {"adminKeySecret": {"name": ""}, "oidcIssuer": "https://login.example.com", "oidcAudience": "a"}
+}
 MINIMAL = case("minimal")
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"replicas": 3}, "replicas"),
@@ -45,6 +47,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"models": {"enabled": True, "encoders": ["standin-dense"]}}, "access.modelKeySecret"),
     ({"access": {"adminKeySecret": {"name": ""}}}, "access.adminKeySecret"),
     ({"access": {"mode": "auto"}}, "mode"),
+    ({"access": {"oidcIssuer": "https://login.example.com"}}, "access.oidcAudience"),
     (ISSUER_ONLY | {"indexes": {"declared": {"notes": {}}}}, "show a key"),
     ({"access": {"adminKey": "0123456789"}}, "adminKey"),
     ({"settings": {"OPENSEARCH_PASSWORD": "secret"}}, "OPENSEARCH_PASSWORD"),

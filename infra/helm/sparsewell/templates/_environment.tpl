@@ -21,6 +21,7 @@ OTEL_TRACES_SAMPLER_ARG: {{ .ratio | quote }}
 SPARSEWELL_ACCESS: {{ .Values.access.mode }}
 {{- with .Values.access.oidcIssuer }}
 SPARSEWELL_OIDC_ISSUER: {{ . | quote }}
+SPARSEWELL_OIDC_AUDIENCE: {{ required "access.oidcIssuer needs access.oidcAudience." $.Values.access.oidcAudience | quote }}
 {{- end }}
 {{- with .Values.opensearch.awsRegion }}
 SPARSEWELL_OPENSEARCH_AWS_REGION: {{ . | quote }}
