@@ -30,6 +30,7 @@ from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import read_many, read_many_call
 from services.opensearch.keys import KeyRecord
 from services.opensearch.own_writes import doubtful, forgiven
+from services.telemetry.context import also
 from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Ingestion:
         self._generation = generation
         self._form = form
         self.job = JobRecord(record.job if record else uuid.uuid4().hex, generation.index)
+        also(job=self.job.id)
         self._intake = Intake(
             generation, self.job.id, parts.clock, parts.settings.lease_seconds, record.version if record else None
         )

@@ -30,6 +30,11 @@ def unbind(token: Token[Mapping[str, str]]) -> None:
     _bound.reset(token)
 
 
+def also(**values: str) -> None:
+    """Adds names until whoever bound the others unbinds them: what a request turns out to belong to."""
+    _bound.set({**_bound.get(), **values})
+
+
 @contextmanager
 def binding(**values: str | None) -> Iterator[None]:
     """Adds names inside the block; None adds nothing."""

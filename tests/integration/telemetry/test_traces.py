@@ -36,16 +36,14 @@ def client(settings: Settings) -> httpx.Client:
 def test_one_trace_from_the_request_through_the_queue_to_the_bulk_write(
     start: Start, settings: Settings, collector: Collector, traced: dict[str, str], eventually: Eventually
 ) -> None:
-    api, worker = (
-        start("api", SPARSEWELL_LOG_FORMAT="json", **traced),
-        start("worker", SPARSEWELL_LOG_FORMAT="json", **traced),
-    )
+    traced |= {"SPARSEWELL_LOG_FORMAT": "json", "SPARSEWELL_LOG_REQUESTS": "true"}
+    api, worker = start("api", **traced), start("worker", **traced)
     secret = "a text that nobody else may read"
     with client(settings) as http:
         http.put("/v1/indexes/notes").raise_for_status()
         headers = {"traceparent": GIVEN, "x-request-id": "mine"}
         documents = [{"id": "1", "text": secret}, {"id": "2", "text": "another"}]
-        http.post("/v1/indexes/notes/documents", json=documents, headers=headers).raise_for_status()
+        accepted = http.post("/v1/indexes/notes/documents", json=documents, headers=headers).raise_for_status().json()
         eventually(lambda: collector.named("process sparsewell.encode"), 30, "the worker's spans have come")
         http.post("/v1/indexes/notes/search", json={"query": secret}, headers={"traceparent": GIVEN}).raise_for_status()
         route = "POST /v1/indexes/{index}/search"
@@ -72,6 +70,10 @@ def test_one_trace_from_the_request_through_the_queue_to_the_bulk_write(
     assert not any(b"nobody else" in body for body in collector.raw), "no text is in any span"
     lines = [json.loads(line) for line in worker.log().splitlines() if line.startswith("{")]
     assert any(line.get("trace_id") == TRACE and line.get("request_id") == "mine" for line in lines)
+    said = [json.loads(line) for line in api.log().splitlines() if line.startswith("{")]
+    (line,) = [line for line in said if line.get("status") == 202]
+    assert (line["request_id"], line["job"], line["index"]) == ("mine", accepted["job"]["id"], "notes")
+    assert "nobody else" not in api.log() + worker.log()
     accept = {"accept": "application/openmetrics-text"}
     shown = httpx.get(f"{api.metrics}/metrics", headers=accept, trust_env=False).text
     assert f'# {{trace_id="{TRACE}"}}' in shown, "exemplars lead from a histogram to a trace"
