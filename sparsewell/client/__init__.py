@@ -31,12 +31,14 @@ from services.errors import (
     BackendUnavailable,
     Conflict,
     EncoderMismatch,
+    Forbidden,
     InvalidInput,
     NotFound,
     Overloaded,
     SparsewellError,
     TooLarge,
     TooSlow,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from services.index_spec import IndexSpec
@@ -58,6 +60,7 @@ __all__ = [
     "DryRunAnswer",
     "EncoderList",
     "EncoderMismatch",
+    "Forbidden",
     "FrequentQueries",
     "FrequentQuery",
     "Hit",
@@ -78,5 +81,6 @@ __all__ = [
     "Suggestion",
     "TooLarge",
     "TooSlow",
+    "Unauthorized",
     "UnsupportedMediaType",
 ]

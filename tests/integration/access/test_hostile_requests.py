@@ -40,51 +40,55 @@ def lives_on(api: httpx.Client) -> object:
     assert api.get("/healthz").status_code == 200
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"content-length: 4\r\ntransfer-encoding: chunked\r\n",
-        b"transfer-encoding: chunked\r\ncontent-length: 4\r\n",
-        b"content-length: 4\r\ncontent-length: 5\r\n",
-        b"transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
-        b"transfer-encoding: xchunked\r\n",
-        b"content-length: -1\r\n",
-        b"content-length: 4x\r\n",
-        b"content-length : 4\r\n",
-        b" content-length: 4\r\n",
-        b"a\0b: 4\r\n",
-    ],
-)
-def test_a_request_that_two_readers_would_end_differently_is_refused(settings: Settings, head: bytes) -> None:
+SMUGGLED = [
+    b"content-length: 4\r\ntransfer-encoding: chunked\r\n",
+    b"transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+    b"content-length: 4\r\ncontent-length: 5\r\n",
+    b"transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+    b"transfer-encoding: xchunked\r\n",
+    b"content-length: -1\r\n",
+    b"content-length: 4x\r\n",
+    b"content-length : 4\r\n",
+    b" content-length: 4\r\n",
+    b"a\0b: 4\r\n",
+]
+
+
+# (one test for each of these lists: an API that starts for every entry would take longer than the entries)
+def test_a_request_that_two_readers_would_end_differently_is_refused(settings: Settings) -> None:
     smuggled = b"GET /healthz?smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
-    found = raw(settings, b"POST /v1/search HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n0\r\n\r\n" + smuggled)
-    assert b" 200 " not in found
+    for head in SMUGGLED:
+        found = raw(settings, b"POST /v1/search HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n0\r\n\r\n" + smuggled)
+        assert b" 200 " not in found, head
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+NAMES = [
         "..", "%2e%2e", "%2E%2E%2Fetc", "a%2Fb", "_all", "*", "a*", "a,b", "-a", "A", "a.g000001", "%00", "a%00",
         "%3Ca%7Bnow%2Fd%7D%3E", "a%20b", "a%0Ab", "a%5Cb", "%C3%A9", "a%23", "x" * 101, ".ds", "_jobs", "a:b",
-    ],
-)  # fmt: skip
-def test_tricks_in_the_name_of_an_index(admin: httpx.Client, name: str) -> None:
-    for method, below in (
-        ("PUT", ""), ("GET", ""), ("DELETE", ""), ("POST", "/search"), ("GET", "/export"), ("POST", "/documents"),
-        ("GET", "/documents/1"), ("GET", "/curation"), ("GET", "/queries"), ("GET", "/suggest?q=a"),
-    ):  # fmt: skip
-        body = {"json": {"query": "x"}} if below == "/search" else {"json": []} if method == "POST" else {}
-        answer = admin.request(method, f"/v1/indexes/{name}{below}", **body)  # type: ignore[arg-type]
-        assert answer.status_code in (404, 405, 422, 503) or (answer.status_code, name) == (200, ".."), answer.text
-        assert answer.status_code != 503, answer.text
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("document_id", ["..%2F..%2F_search", "%2e%2e", "_mapping", "a%2F_doc%2Fb", "%00", "a%0A", "*"])
-def test_tricks_in_the_id_of_a_document(admin: httpx.Client, document_id: str) -> None:
+def test_tricks_in_the_name_of_an_index(admin: httpx.Client) -> None:
+    for name in NAMES:
+        for method, below in (
+            ("PUT", ""), ("GET", ""), ("DELETE", ""), ("POST", "/search"), ("GET", "/export"), ("POST", "/documents"),
+            ("GET", "/documents/1"), ("GET", "/curation"), ("GET", "/queries"), ("GET", "/suggest?q=a"),
+        ):  # fmt: skip
+            body = {"json": {"query": "x"}} if below == "/search" else {"json": []} if method == "POST" else {}
+            answer = admin.request(method, f"/v1/indexes/{name}{below}", **body)  # type: ignore[arg-type]
+            assert answer.status_code in (404, 405, 422, 503) or (answer.status_code, name) == (200, ".."), answer.text
+            assert answer.status_code != 503, answer.text
+
+
+IDS = ["..%2F..%2F_search", "%2e%2e", "_mapping", "a%2F_doc%2Fb", "%00", "a%0A", "*"]
+
+
+def test_tricks_in_the_id_of_a_document(admin: httpx.Client) -> None:
     admin.put("/v1/indexes/books")
-    for method in ("GET", "DELETE"):
-        answer = admin.request(method, f"/v1/indexes/books/documents/{document_id}")
-        assert answer.status_code in (404, 422), answer.text
+    for document_id in IDS:
+        for method in ("GET", "DELETE"):
+            answer = admin.request(method, f"/v1/indexes/books/documents/{document_id}")
+            assert answer.status_code in (404, 422), answer.text
     assert admin.get("/v1/indexes/books").status_code == 200
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from services.access.key_text import new_key
 from services.settings import Settings
+from sparsewell.client import Client, Forbidden, Unauthorized
 
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
@@ -92,31 +93,29 @@ def test_indexes_that_are_not_a_key_s_own_are_answered_alike_whether_they_exist_
     assert operator.get("/v1/keys/self").json()["indexes"] == ["logs-*"]
 
 
-@pytest.mark.parametrize(
-    ("headers", "wanted"),
-    [
-        ([], "no_credentials"),
-        ([("x-api-key", "{key}")], "no_credentials"),
-        ([("authorization", "Basic {key}")], "bad_credentials"),
-        ([("authorization", "Bearer")], "bad_credentials"),
-        ([("authorization", "Bearer {key} {key}")], "bad_credentials"),
-        ([("authorization", "Bearer {key}, Bearer {key}")], "bad_credentials"),
-        ([("authorization", "Bearer {key}"), ("authorization", "Bearer {key}")], "bad_credentials"),
-        ([("authorization", "Bearer x"), ("authorization", "Bearer {key}")], "bad_credentials"),
-        ([("authorization", "Bearer {key}x")], "bad_key"),
-        ([("authorization", "Bearer {other}")], "bad_key"),
-        ([("authorization", "Bearer " + "x" * 5000)], "bad_key"),
-    ],
-)
-def test_what_is_no_key_is_refused(
-    api: httpx.Client, admin_key: str, headers: list[tuple[str, str]], wanted: str
-) -> None:
+NO_KEYS: list[tuple[list[tuple[str, str]], str]] = [
+    ([], "no_credentials"),
+    ([("x-api-key", "{key}")], "no_credentials"),
+    ([("authorization", "Basic {key}")], "bad_credentials"),
+    ([("authorization", "Bearer")], "bad_credentials"),
+    ([("authorization", "Bearer {key} {key}")], "bad_credentials"),
+    ([("authorization", "Bearer {key}, Bearer {key}")], "bad_credentials"),
+    ([("authorization", "Bearer {key}"), ("authorization", "Bearer {key}")], "bad_credentials"),
+    ([("authorization", "Bearer x"), ("authorization", "Bearer {key}")], "bad_credentials"),
+    ([("authorization", "Bearer {key}x")], "bad_key"),
+    ([("authorization", "Bearer {other}")], "bad_key"),
+    ([("authorization", "Bearer " + "x" * 5000)], "bad_key"),
+]
+
+
+def test_what_is_no_key_is_refused(api: httpx.Client, admin_key: str) -> None:
     other = new_key("b" * 16)
-    given = [(name, value.format(key=admin_key, other=other)) for name, value in headers]
-    answer = api.get("/v1/indexes", headers=given)
-    assert code(answer) == (401, wanted)
-    assert ("error=" in answer.headers["www-authenticate"]) == (wanted != "no_credentials")
-    assert admin_key not in answer.text and other not in answer.text
+    for headers, wanted in NO_KEYS:
+        given = [(name, value.format(key=admin_key, other=other)) for name, value in headers]
+        answer = api.get("/v1/indexes", headers=given)
+        assert code(answer) == (401, wanted)
+        assert ("error=" in answer.headers["www-authenticate"]) == (wanted != "no_credentials")
+        assert admin_key not in answer.text and other not in answer.text
 
 
 def test_a_key_in_the_address_is_refused_even_where_it_is_right(admin: httpx.Client, admin_key: str) -> None:
@@ -174,9 +173,7 @@ def test_an_expired_key_opens_nothing(admin: httpx.Client, make_key: Make, as_ke
     assert code(client.get("/v1/indexes")) == (401, "bad_key")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+NOT_SOUND: list[dict[str, object]] = [
         {}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["root"]}, {"name": "x", "scopes": ["search"], "a": 1},
         {"name": "x", "scopes": ["search"], "indexes": ["../x"]}, {"name": "x", "scopes": ["search"], "indexes": []},
         {"name": "x", "scopes": ["search"], "indexes": ["a*b"]}, {"name": "x", "scopes": ["search"], "indexes": ["A"]},
@@ -184,10 +181,12 @@ def test_an_expired_key_opens_nothing(admin: httpx.Client, make_key: Make, as_ke
         {"name": "x", "scopes": ["search"], "expires_at": "2999-01-01"},
         {"name": "x", "scopes": ["search", "ingest"], "filter": {"field": "a", "is": 1}},
         {"name": "x", "scopes": ["search"], "filter": {"field": "a", "match": "b"}},
-    ],
-)  # fmt: skip
-def test_a_key_that_says_nothing_sound_is_not_made(admin: httpx.Client, body: dict[str, object]) -> None:
-    assert admin.post("/v1/keys", json=body).status_code == 422
+    ]  # fmt: skip
+
+
+def test_a_key_that_says_nothing_sound_is_not_made(admin: httpx.Client) -> None:
+    for body in NOT_SOUND:
+        assert admin.post("/v1/keys", json=body).status_code == 422, body
 
 
 def test_the_command(admin: httpx.Client, admin_key: str, api_url: str, settings: Settings, as_key: As) -> None:
@@ -213,6 +212,21 @@ def test_the_command(admin: httpx.Client, admin_key: str, api_url: str, settings
     assert as_key(rotated.stdout.strip()).get("/v1/indexes").status_code == 401
     refused = run("search", "x", "--index", "books", key=rotated.stdout.strip())
     assert refused.returncode == 1 and "bad_key" in refused.stderr and rotated.stdout.strip() not in refused.stderr
+
+
+def test_the_python_client(admin: httpx.Client, make_key: Make, api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin.put("/v1/indexes/books")
+    key = make_key(["search"])
+    with Client(api_url, key=key) as client:
+        assert [one.name for one in client.list_indexes()] == ["books"]
+        with pytest.raises(Forbidden, match="insufficient_scope"):
+            client.delete_index("books")
+    monkeypatch.setenv("SPARSEWELL_API_KEY", key)
+    with Client(api_url) as client:
+        assert client.search("books", "x").hits == []
+    monkeypatch.setenv("SPARSEWELL_API_KEY", new_key("d" * 16))
+    with Client(api_url) as client, pytest.raises(Unauthorized, match="bad_key"):
+        client.list_indexes()
 
 
 def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
