@@ -15,10 +15,10 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults lint types pytest bench audit pictures clean servers test-programs openapi chart
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest bench audit pictures clean servers test-programs openapi chart
 
 help: ## List what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: .venv/.dev servers test-programs ## Install everything for work on the project
 	@echo "Set up. Next: make demo, make test, or make up."
@@ -64,6 +64,9 @@ test-faults: .venv/.dev servers test-programs ## Break every part on purpose, an
 	@rm -f build/faults.json
 	echo "Faults, each beside its control; half an hour at most:"
 	FAULT_ROWS=build/faults.json $(BIN)/python -m pytest tests/faults -m "" --durations=15
+
+test-2.19: .venv/.dev servers test-programs ## Run the congruence suite on OpenSearch 2.19.4
+	@SPARSEWELL_OPENSEARCH_VERSION=2.19.4 $(BIN)/python -m pytest tests/congruence
 
 bench: setup ## Measure what benchmarks/ measures
 	@$(BIN)/python -m benchmarks
