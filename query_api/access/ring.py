@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 REMEMBERED_SECONDS: Final = 2.0
 # What was read longer ago is read again before it is believed.
 STALE_SECONDS: Final = 2 * REMEMBERED_SECONDS
+# Now and then all of them are read again: some may have gone without a trace (an index that was restored or removed).
+WHOLE_SECONDS: Final = 60.0
 # A key that is not known may have been made a moment ago: so often it is asked for, whoever tries whatever keys.
 UNKNOWN_SECONDS: Final = 1.0
 _TIMEOUT: Final = 2.0
@@ -37,6 +39,8 @@ class KeyRing:
         self._numbers: dict[str, int] = {}
         self._seen = -1
         self._read_at: float | None = None
+        self._whole_at = float("-inf")
+        self._taken = 0
         self._tried_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
 
@@ -67,6 +71,7 @@ class KeyRing:
 
     def take(self, stored: Iterable[StoredKey]) -> None:
         """Knows these keys as they are now."""
+        self._taken += 1
         for one in stored:
             # (a reading under way may be of before a change that this process has made)
             if one.seq_no >= self._numbers.get(one.key.id, -1):
@@ -88,17 +93,20 @@ class KeyRing:
         return self._reading
 
     async def _read(self) -> None:
-        first = self._read_at is None
+        now, taken = time.monotonic(), self._taken
+        whole = now - self._whole_at > WHOLE_SECONDS
         call = list_call(self._names, revoked=False, timeout=_TIMEOUT)
-        if not first:
+        if not whole:
             call = changed_call(self._names, self._seen, _TIMEOUT)
         try:
             stored = read_keys(await self._search.send(call))
         except NotFound:  # no key was ever made
             stored = []
+        if whole and self._taken == taken:  # (else it may be of before a change that this process has made: next time)
+            self._keys, self._numbers, self._seen, self._whole_at = {}, {}, -1, now
         self.take(stored)
         self._seen = latest(stored, self._seen)
-        self._read_at = time.monotonic()
+        self._read_at = now
 
 
 def _noted(reading: "asyncio.Task[None]") -> None:
