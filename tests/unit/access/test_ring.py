@@ -1,70 +1,106 @@
-"""The keys that a process knows: read whole, then what changed, and whole again now and then."""
+"""What a process knows of keys: how old it may be, and what changes it."""
 
-from typing import Any
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any, cast
 
-import orjson
 import pytest
 
 from query_api.access import ring as module
+from query_api.access.gate import source
 from query_api.access.ring import KeyRing
-from services.access.key_text import digest, new_key
 from services.access.keys import Key, Secret
 from services.errors import BackendUnavailable
 from services.index_spec import Names
-from services.opensearch.client import Call
+from services.opensearch.client import AsyncSearch
+from services.opensearch.key_store import StoredKey, read_keys
+
+KEY = Key("a" * 16, "shop", ("search",), ("*",), None, 1, (Secret("d", 1),))
 
 
 class Store:
-    """Answers as OpenSearch would, with the keys that it is given."""
+    """Answers with keys; counts how often it was asked, and is away when told."""
 
-    def __init__(self) -> None:
-        self.keys: dict[str, tuple[Key, int]] = {}
-        self.asked: list[Any] = []
-        self.away = False
+    def __init__(self, *hits: dict[str, Any]) -> None:
+        self.hits, self.asked, self.away = list(hits), 0, False
 
-    def put(self, key_id: str, **more: Any) -> None:
-        key = Key(key_id, "n", ("search",), ("*",), None, 0, (Secret(digest(new_key(key_id)), 0),), **more)
-        self.keys[key_id] = key, len(self.asked) + len(self.keys)
-
-    async def send(self, call: Call) -> Any:
-        self.asked.append(orjson.loads(call.body or b"")["query"])
+    async def send(self, call: Any) -> Any:
+        self.asked += 1
+        await asyncio.sleep(0)
         if self.away:
             raise BackendUnavailable("opensearch_unavailable", "away")
-        hits = [{"_source": key.source(), "_seq_no": n, "_primary_term": 1} for key, n in self.keys.values()]
-        return {"hits": {"hits": hits}}
+        return {"hits": {"hits": self.hits}}
 
 
-async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_when_they_are_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    store = Store()
-    store.put("a")
-    ring = KeyRing(store, Names("p"))  # type: ignore[arg-type]
-    assert await ring.look_up("a") is not None
-    for _ in range(100):  # keys that are tried ask nobody
-        assert await ring.look_up("unknown") is None
-    assert len(store.asked) == 1
-    now += 1.5
-    store.put("b")
-    assert await ring.look_up("b") is not None and "range" in store.asked[-1]
-    store.away, now = True, now + 10
-    assert await ring.look_up("c") is None and await ring.current("a") is not None
-    del store.keys["a"]
-    store.away, now = False, now + module.WHOLE_SECONDS
-    assert await ring.look_up("c") is None and "range" not in store.asked[-1]
-    assert await ring.current("a") is None and await ring.current("b") is not None
+def hit(key: Key, number: int, **more: Any) -> dict[str, Any]:
+    return {"_id": key.id, "_source": key.source() | more, "_seq_no": number, "_primary_term": 1}
+
+
+def made(store: Store) -> KeyRing:
+    return KeyRing(cast(AsyncSearch, store), Names("p"))
+
+
+async def lives(ring: KeyRing) -> bool:
+    found = await ring.current(KEY.id)
+    return found is not None and found.key.lives(2)
+
+
+@pytest.mark.asyncio
+async def test_an_idle_process_reads_before_it_believes(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(hit(KEY, 1))
+    ring = made(store)
+    await ring.look_up(KEY.id)
+    assert await lives(ring)
+    store.hits = [hit(replace(KEY, revoked_at=2), 2)]
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    assert not await lives(ring), "revoked while nothing was asked here"
     await ring.close()
 
 
-async def test_before_the_first_reading_nobody_is_told_that_a_key_is_wrong() -> None:
-    store = Store()
+@pytest.mark.asyncio
+async def test_while_the_store_is_away_what_is_known_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(hit(KEY, 1))
+    ring = made(store)
+    await ring.look_up(KEY.id)
     store.away = True
-    ring = KeyRing(store, Names("p"))  # type: ignore[arg-type]
-    with pytest.raises(BackendUnavailable):
-        await ring.look_up("a")
-    store.away = False
-    store.put("a")
-    assert await ring.look_up("a") is not None
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    assert await lives(ring)
+    asked = store.asked
+    assert await lives(ring)
+    assert store.asked == asked, "it is not asked for each request"
     await ring.close()
+
+
+@pytest.mark.asyncio
+async def test_a_reading_of_before_a_revocation_does_not_undo_it() -> None:
+    ring = made(Store())
+    ring.take([StoredKey(replace(KEY, revoked_at=1), 7, 1)])
+    ring.take([StoredKey(KEY, 6, 1)])
+    assert not await lives(ring)
+    await ring.close()
+
+
+@pytest.mark.parametrize("more", [{"allowed_networks": ["10.0.0.0/8"]}, {"secrets": 3}, {"scopes": None}])
+def test_a_key_of_another_version_opens_nothing_and_stops_no_other(more: dict[str, Any]) -> None:
+    """A limit that this version does not know must not be left out."""
+    other = replace(KEY, id="b" * 16)
+    first, second = read_keys({"hits": {"hits": [hit(KEY, 1, **more), hit(other, 2)]}})
+    assert not first.key.accepts("d", 2)
+    assert first.seq_no == 1
+    assert second.key.accepts("d", 2)
+    (read,) = read_keys({"hits": {"hits": [hit(KEY, 1, later_member=None)]}})
+    assert read.key == KEY, "what says nothing is no limit"
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("192.0.2.7", "192.0.2.7"), ("2001:db8::1", "2001:db8::/64"), ("2001:db8::2", "2001:db8::/64"),
+        ("2001:db8:0:0:ffff::1", "2001:db8::/64"), ("fe80::1%eth0", "fe80::/64"), ("testclient", "testclient"),
+    ],
+)  # fmt: skip
+def test_addresses_of_one_network_are_one_source(host: str, told: str) -> None:
+    assert source({"client": (host, 1)}) == told

@@ -1,0 +1,70 @@
+"""Keys are read whole, then what changed, and whole again now and then: what is gone opens nothing."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from query_api.access import ring as module
+from query_api.access.ring import KeyRing
+from services.access.key_text import digest, new_key
+from services.access.keys import Key, Secret
+from services.errors import BackendUnavailable
+from services.index_spec import Names
+from services.opensearch.client import Call
+
+
+class Store:
+    """Answers as OpenSearch would, with the keys that it is given."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, tuple[Key, int]] = {}
+        self.asked: list[Any] = []
+        self.away = False
+
+    def put(self, key_id: str, **more: Any) -> None:
+        key = Key(key_id, "n", ("search",), ("*",), None, 0, (Secret(digest(new_key(key_id)), 0),), **more)
+        self.keys[key_id] = key, len(self.asked) + len(self.keys)
+
+    async def send(self, call: Call) -> Any:
+        self.asked.append(orjson.loads(call.body or b"")["query"])
+        if self.away:
+            raise BackendUnavailable("opensearch_unavailable", "away")
+        hits = [{"_source": key.source(), "_seq_no": n, "_primary_term": 1} for key, n in self.keys.values()]
+        return {"hits": {"hits": hits}}
+
+
+async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_when_they_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    store = Store()
+    store.put("a")
+    ring = KeyRing(store, Names("p"))  # type: ignore[arg-type]
+    assert await ring.look_up("a") is not None
+    for _ in range(100):  # keys that are tried ask nobody
+        assert await ring.look_up("unknown") is None
+    assert len(store.asked) == 1
+    now += 1.5
+    store.put("b")
+    assert await ring.look_up("b") is not None and "range" in store.asked[-1]
+    store.away, now = True, now + 10
+    assert await ring.look_up("c") is None and await ring.current("a") is not None
+    del store.keys["a"]
+    store.away, now = False, now + module.WHOLE_SECONDS
+    assert await ring.look_up("c") is None and "range" not in store.asked[-1]
+    assert await ring.current("a") is None and await ring.current("b") is not None
+    await ring.close()
+
+
+async def test_before_the_first_reading_nobody_is_told_that_a_key_is_wrong() -> None:
+    store = Store()
+    store.away = True
+    ring = KeyRing(store, Names("p"))  # type: ignore[arg-type]
+    with pytest.raises(BackendUnavailable):
+        await ring.look_up("a")
+    store.away = False
+    store.put("a")
+    assert await ring.look_up("a") is not None
+    await ring.close()
