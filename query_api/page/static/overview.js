@@ -9,6 +9,8 @@ export function renderFacts(readiness, problem) {
     return [fact("Search", "Not ready", [problem.detail, " ", h("code", {}, problem.code)], "bad")];
   }
   const { encoder, indexes, queue } = readiness;
+  // Without a key it is told no more than this.
+  if (queue === undefined) return [fact("Search", "Ready", "OpenSearch answers; who has a key is told more", "good")];
   return [
     fact("Search", "Ready", `OpenSearch answers; ${counted(indexes, "index", "indexes")} to search`, "good"),
     queue.reachable
