@@ -38,6 +38,10 @@ def test_a_documents_way_and_a_search_are_counted_where_they_happen(
         for batch in batches:
             http.post("/v1/indexes/notes/documents", json=[*batch, {"id": "no text"}]).raise_for_status()
         eventually(lambda: worker.samples().get(ENCODED) == 240, 30, "both children's documents are counted")
+        # (stored is not shown yet: the search is to find something, and is asked once)
+        httpx.post(
+            f"{settings.opensearch_url}/{settings.index_prefix}-notes/_refresh", trust_env=False
+        ).raise_for_status()
         assert http.post("/v1/indexes/notes/search", json={"query": "words"}).json()["hits"]
         assert http.get("/v1/indexes/none/search", params={"q": "x"}).status_code == 404
     seen = api.samples()
