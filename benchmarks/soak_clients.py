@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -67,13 +68,12 @@ class Clients:
 
     async def search(self, due: float, began: float) -> None:
         """One hybrid search, by the clock from when it was due."""
-        loop = asyncio.get_running_loop()
         body = orjson.dumps({"query": self._chance.choice(self._queries)})
         client = await self._free.get()
         try:
             _, again = await client.send("POST", f"/v1/indexes/{INDEX}/search", body, 3)
             self.kept.asked_again += again > 0
-            self.kept.searches.append((due - began, (loop.time() - due) * 1000))
+            self.kept.searches.append((due - began, (perf_counter() - due) * 1000))
         except (OSError, EOFError, RuntimeError) as error:
             self.kept.failed.append(f"{due - began:.1f} s: {str(error)[:200]}")
         finally:
@@ -100,28 +100,26 @@ class Clients:
 
     async def closed_loop(self, seconds: float, share: int, most: int) -> float:
         """Units of work a second (`share` searches and a document) with as many under way as there are clients."""
-        loop = asyncio.get_running_loop()
-        began, done = loop.time(), 0
+        began, done = perf_counter(), 0
 
         async def one() -> None:
             nonlocal done
-            while loop.time() < began + seconds:
+            while perf_counter() < began + seconds:
                 for _ in range(share):
-                    await self.search(loop.time(), began)
+                    await self.search(perf_counter(), began)
                 await self.write(most)
                 done += 1
 
         await asyncio.gather(*(one() for _ in range(self._free.qsize())))
-        return done / (loop.time() - began)
+        return done / (perf_counter() - began)
 
     async def at_rate(self, rate: float, seconds: float, share: int, most: int) -> None:
         """Units of work as a Poisson process, whether earlier ones are answered or not."""
-        loop = asyncio.get_running_loop()
-        began = due = loop.time()
+        began = due = perf_counter()
         under_way: set[asyncio.Task[None]] = set()
         each = rate * (share + 1)
         while due < began + seconds:
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            await asyncio.sleep(max(0.0, due - perf_counter()))
             work = self.write(most) if self._chance.random() < 1 / (share + 1) else self.search(due, began)
             task = asyncio.create_task(work)
             under_way.add(task)

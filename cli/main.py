@@ -41,6 +41,7 @@ _COMMANDS = (
     ("export", "cli.export", "export"),
     ("reindex", "cli.reindex", "reindex"),
     ("restore", "cli.backup", "restore"),
+    ("plan", "cli.plan", "plan"),
     ("demo", "cli.demo", "demo"),
     ("demo-talk", "cli.demo_talk", "demo_talk"),
     ("openapi", "cli.openapi", "openapi"),

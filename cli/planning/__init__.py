@@ -1,0 +1,1 @@
+"""`sparsewell plan`: machines for a number of documents and of searches, from measured coefficients."""

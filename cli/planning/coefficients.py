@@ -1,0 +1,51 @@
+"""The coefficients of some machines, as `python -m benchmarks.capacity_shipped FILE` writes them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cli.planning.fit import MODES, Coefficients, Line, SearchCost
+from cli.planning.plan import Working
+from services.errors import ConfigurationError
+
+__all__ = ["MODES", "parsed", "read"]
+
+
+def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
+    """The coefficients, for cores of another speed, and what they were measured on.
+
+    Raises ConfigurationError (`bad_coefficients`).
+    """
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found, working, source = parsed(kept["coefficients"]), Working(**kept["working"]), str(kept["measured_on"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError("bad_coefficients", f"{path} holds no coefficients: {error}.") from None
+    search = {
+        mode: SearchCost(
+            cost.node_by_shard / speed,
+            cost.node_by_million / speed,
+            cost.api / speed,
+            Line(cost.clock.floor / speed, cost.clock.slope / speed),
+            cost.tail,
+        )
+        for mode, cost in found.search.items()
+    }
+    faster = replace(
+        working,
+        encode_ms_a_piece=working.encode_ms_a_piece / speed,
+        index_ms_a_document=working.index_ms_a_document / speed,
+        journal_ms_a_document=working.journal_ms_a_document / speed,
+    )
+    return replace(found, search=search), faster, source
+
+
+def parsed(written: dict[str, Any]) -> Coefficients:
+    """The inverse of `asdict`."""
+    return Coefficients(
+        written["pieces_a_word"],
+        Line(**written["stored"]),
+        Line(**written["searched"]),
+        {mode: SearchCost(**{**cost, "clock": Line(**cost["clock"])}) for mode, cost in written["search"].items()},
+    )

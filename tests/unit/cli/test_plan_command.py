@@ -1,0 +1,77 @@
+"""`sparsewell plan` with coefficients from a file."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.planning.fit import MODES, Coefficients, Line, SearchCost
+from cli.planning.plan import Working
+from services.errors import ConfigurationError
+
+COST = SearchCost(0.8, 30, 0.9, Line(3, 25), 2.5)
+OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST))
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> list[str]:
+    path = tmp_path / "coefficients.json"
+    kept = {
+        "measured_on": "2 cores, OpenSearch 3.6.0",
+        "coefficients": asdict(OF),
+        "working": asdict(Working(0.13, 0.7, 0.2, 421, 135)),
+    }
+    path.write_text(json.dumps(kept))
+    return ["plan", "--coefficients", str(path), "--docs", "5M", "--qps", "50", "--p99", "2s"]
+
+
+def figures(asked: list[str], *options: str) -> dict[str, float]:
+    done = CliRunner().invoke(app, [*asked, *options, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return {one["name"]: one["value"] for one in json.loads(done.output)["figures"]}
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"coefficients": 1}', None])
+def test_a_file_without_coefficients_is_told_so(asked: list[str], content: str | None) -> None:
+    path = Path(asked[2])
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError) as caught:
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert caught.value.code == "bad_coefficients"
+
+
+def test_each_figure_is_shown_with_its_formula(asked: list[str]) -> None:
+    done = CliRunner().invoke(app, [*asked])
+    assert done.exit_code == 0, done.output
+    for name in ("shards", "data nodes", "disk", "API processes", "first load", "a month"):
+        assert f"{name}  " in done.output
+    assert done.output.count("   = ") >= 15
+    assert "OpenSearch" in done.output.splitlines()[-1], "what it was measured on"
+    bare = CliRunner().invoke(app, [*asked, "--no-formulas"])
+    assert "   = " not in bare.output
+
+
+def test_faster_cores_need_fewer_hours(asked: list[str]) -> None:
+    assert figures(asked, "--speed", "2")["first load"] == pytest.approx(figures(asked)["first load"] / 2, rel=1e-6)
+
+
+def test_prices_are_the_readers(asked: list[str]) -> None:
+    free = figures(asked, "--core-hour", "0", "--gib-hour", "0", "--disk-month", "0")
+    assert free["a month"] == 0
+    assert figures(asked)["a month"] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--docs", "lots"), ("--p99", "fast"), ("--mode", "magic"), ("--busy", "1"), ("--p99", "1ms"), ("--qps", "0")],
+)
+def test_what_cannot_be_planned_is_told_so(asked: list[str], wrong: tuple[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        CliRunner().invoke(app, [*asked, *wrong], catch_exceptions=False)
+    assert caught.value.code == "bad_plan"

@@ -1,0 +1,97 @@
+"""Plans grow with what is asked, say how, and refuse what cannot be."""
+
+from dataclasses import replace
+
+import pytest
+
+from cli.planning.fit import MODES, Coefficients, Line, SearchCost
+from cli.planning.need import Machine, Need, amount, duration
+from cli.planning.plan import SHARD_GIB, Working, planned
+from services.errors import ConfigurationError
+
+COST = SearchCost(0.8, 30, 0.9, Line(3, 25), 2.5)
+OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST))
+WORK = Working(0.13, 0.7, 0.2, 421, 135)
+NEED = Need(docs=50e6, qps=300, p99=0.2)
+
+
+def figures(need: Need = NEED, machine: Machine | None = None) -> dict[str, float]:
+    found = planned(need, machine or Machine(), OF, WORK)
+    assert all(one.formula for one in found.figures)
+    return {one.name: one.value for one in found.figures}
+
+
+def test_the_formulas_hold() -> None:
+    found = figures()
+    assert found["pieces"] == 260
+    assert found["document"] == 900 + 20 * 260
+    assert found["index"] == pytest.approx(50e6 * 6100 / 1024**3)
+    assert found["shards"] >= found["index"] / SHARD_GIB
+    assert found["p99"] <= 200
+    assert found["search on data nodes"] == pytest.approx(0.8 * found["shards"] + 1500)
+    assert found["first load"] == pytest.approx(50e6 * 260 * 0.13 / 3.6e6)
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({"docs": 500e6}, "disk"),
+        ({"qps": 3000}, "cores of data nodes"),
+        ({"p99": 0.03}, "shards"),
+        ({"words": 400}, "first load"),
+        ({"replicas": 2}, "disk"),
+        ({"busy": 0.05}, "API processes"),
+        ({"changed": 0.5}, "workers"),
+        ({"load_days": 0.5}, "workers of the first load"),
+    ],
+)
+def test_more_that_is_asked_costs_more(more: dict[str, float], name: str) -> None:
+    assert figures(replace(NEED, **more))[name] > figures()[name]  # type: ignore[arg-type]
+
+
+def test_each_shard_less_than_planned_is_too_slow() -> None:
+    need = replace(NEED, p99=0.03)
+    shards = int(figures(need)["shards"])
+    slower = COST.tail * COST.p50(need.docs, shards - 1) / (1 - need.busy)
+    assert slower > need.p99 * 1000
+
+
+def test_what_no_number_of_shards_gives_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="No number of shards") as caught:
+        figures(replace(NEED, p99=0.010))
+    assert caught.value.code == "bad_plan"
+
+
+def test_copies_need_as_many_nodes() -> None:
+    assert figures(Need(docs=1000, qps=1, p99=1, replicas=4))["data nodes"] == 5
+
+
+def test_gpus_are_planned_only_by_a_rate_that_somebody_measured() -> None:
+    assert "or on GPUs" not in figures()
+    found = figures(machine=Machine(gpu_documents=1000, gpu_hour=3))
+    assert found["or on GPUs"] == pytest.approx(50e6 / 1000 / 3600)
+    assert found["GPUs once"] == pytest.approx(3 * found["or on GPUs"])
+
+
+@pytest.mark.parametrize(("text", "value"), [("50M", 50e6), ("1.5k", 1500), ("2G", 2e9), ("7", 7), ("10_000", 10_000)])
+def test_amounts(text: str, value: float) -> None:
+    assert amount(text, "--docs") == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("50ms", 0.05), ("2s", 2), ("3d", 259_200)])
+def test_durations(text: str, value: float) -> None:
+    assert duration(text, "--p99") == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "many", "5x", "nan", "infM", "M", "1e999"])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--docs"):
+        amount(text, "--docs")
+    with pytest.raises(ConfigurationError, match="--p99"):
+        duration(text, "--p99")
+
+
+@pytest.mark.parametrize("wrong", [{"docs": 0}, {"qps": -1}, {"busy": 1}, {"replicas": -1}, {"changed": 2}])
+def test_needs_that_are_none(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="out of what can be planned"):
+        replace(NEED, **wrong)  # type: ignore[arg-type]
