@@ -14,10 +14,10 @@ from time import thread_time
 from typing import Any
 
 import orjson
-import psutil
 import uvloop
 
 from benchmarks.loopback import KeptConnection
+from benchmarks.processor import process_ms
 from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version, running
 from benchmarks.stdlib_index import encoded_stdlib, everyday_questions, stdlib_index
@@ -89,9 +89,9 @@ async def compare(
                 for stage, value in answer["timings_ms"].items():
                     stages.setdefault(stage, []).append(value)
 
-            before = sum(psutil.Process(pid).cpu_times()[:2])
+            before = process_ms(pid)
             took = await take_turns({"raw": raw, "api": api}, queries, rounds)
-            api_cpu = (sum(psutil.Process(pid).cpu_times()[:2]) - before) * 1000
+            api_cpu = process_ms(pid) - before
     finally:
         await search.close()
     raw_ms, api_ms = spread(took["raw"]), spread(took["api"])

@@ -19,7 +19,6 @@ from time import perf_counter
 from typing import Any
 
 import orjson
-import psutil
 import uvloop
 
 from benchmarks.capacity_load import at_rates
@@ -27,6 +26,7 @@ from benchmarks.filled_index import Encoded, create, fill
 from benchmarks.large_index import SPEC, repeated
 from benchmarks.loopback import KeptConnection
 from benchmarks.passages import Passage, cached_vectors, first_windows, passages
+from benchmarks.processor import process_ms
 from benchmarks.record import command_line, run
 from benchmarks.segments import settle
 from benchmarks.service import node_settings, opensearch_version, running
@@ -162,7 +162,7 @@ async def _asked(
     async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
         for turn in range(rounds + 1):
             if turn == 1:  # the first round warms what is cached and compiled
-                before = _node_ms(search), _process_ms(api)
+                before = _node_ms(search), process_ms(api)
             for query in queries:
                 begun = perf_counter()
                 body = {"query": query, "mode": mode, "did_you_mean": False}
@@ -176,18 +176,14 @@ async def _asked(
         "p99": clock["p99"],
         "mean": clock["mean"],
         "node": round((_node_ms(search) - before[0]) / calls, 3),
-        "api": round((_process_ms(api) - before[1]) / calls, 3),
+        "api": round((process_ms(api) - before[1]) / calls, 3),
     }
 
 
 def _node_ms(search: SyncSearch) -> float:
     """Of the node's process, which runs on this machine: its own figure is up to a second old."""
     nodes = search.send(Call("GET", "/_nodes/process"))["nodes"].values()
-    return sum(_process_ms(node["process"]["id"]) for node in nodes)
-
-
-def _process_ms(pid: int) -> float:
-    return sum(psutil.Process(pid).cpu_times()[:2]) * 1000
+    return sum(process_ms(node["process"]["id"]) for node in nodes)
 
 
 def _said(one: Observed) -> str:

@@ -18,6 +18,7 @@ from services.opensearch.client import Call, SyncSearch
 from services.settings import Settings
 
 _START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
 
 
 @contextmanager
@@ -46,19 +47,28 @@ def service_settings() -> Iterator[Settings]:
 @contextmanager
 def running(settings: Settings, name: str, command: tuple[str, ...] = ()) -> Iterator[Child]:
     """A process of the service (api, worker or sweeper), ready; `command` is run in its place."""
+    with tempfile.TemporaryDirectory(prefix="sparsewell-bench-") as folder:
+        child = started(settings, name, Path(folder) / f"{name}.log", command)
+        try:
+            yield child
+        finally:
+            processes.stop(child, _STOP_SECONDS)
+
+
+def started(settings: Settings, name: str, log: Path, command: tuple[str, ...] = ()) -> Child:
+    """As `running`, for who stops it; it is stopped here where it does not become ready."""
     part = next(part for part in service_parts(settings) if part.name == name)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SPARSEWELL_")}
     environment = {**kept, "PYTHONUNBUFFERED": "1", **settings_environment(settings)}
-    with tempfile.TemporaryDirectory(prefix="sparsewell-bench-") as folder:
-        log = Path(folder) / f"{name}.log"
-        child = processes.start(
-            name, command or part.command, log, environment=environment, directory=Path.cwd(), tied=True
-        )
-        try:
-            wait_until_ready(part, child, _START_SECONDS)
-            yield child
-        finally:
-            processes.stop(child, 30)
+    child = processes.start(
+        name, command or part.command, log, environment=environment, directory=Path.cwd(), tied=True
+    )
+    try:
+        wait_until_ready(part, child, _START_SECONDS)
+    except BaseException:
+        processes.stop(child, _STOP_SECONDS)
+        raise
+    return child
 
 
 def opensearch_version(settings: Settings) -> str:

@@ -1,6 +1,5 @@
 """Everything that a soak restarts in turn: two data nodes and a voter, Redis, two APIs, a worker, the sweeper."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.service import started
 from infra import processes
 from infra.accounts import child_account
 from infra.directories import temporary_state
@@ -19,10 +19,8 @@ from infra.ports import free_port
 from infra.processes import Child
 from infra.redis.server import RedisConfig, RedisServer, start_redis
 from infra.settings import LocalSettings
-from infra.stack.parts import service_parts, settings_environment, wait_until_ready
 from services.settings import Settings
 
-_START_SECONDS = 180.0
 _STOP_SECONDS = 60.0
 
 
@@ -74,14 +72,8 @@ class SoakStack:
     def _started(self, name: str) -> Child:
         kind, _, number = name.partition("-")
         settings = self.settings.model_copy(update={"api_port": self.ports[int(number)]} if number else {})
-        part = next(part for part in service_parts(settings) if part.name == kind)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("SPARSEWELL_")}
-        environment = {**kept, "PYTHONUNBUFFERED": "1", **settings_environment(settings)}
         self._made += 1
-        log = self.directory / f"{name}-{self._made}.log"
-        child = processes.start(kind, part.command, log, environment=environment, directory=Path.cwd(), tied=True)
-        wait_until_ready(part, child, _START_SECONDS)
-        return child
+        return started(settings, kind, self.directory / f"{name}-{self._made}.log")
 
     def _roller(self, name: str) -> Callable[[], None]:
         def roll() -> None:

@@ -39,7 +39,8 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     import json
     from dataclasses import asdict
 
-    from cli.planning.coefficients import MODES, read
+    from cli.planning.coefficients import read
+    from cli.planning.fit import MODES
     from cli.planning.need import Machine, Need, amount, duration
     from cli.planning.plan import planned
     from services.errors import ConfigurationError

@@ -1,15 +1,13 @@
-"""The coefficients of some machines, as `python -m benchmarks.capacity_shipped FILE` writes them."""
+"""The coefficients of some machines, as `python -m benchmarks.plan_coefficients FILE` writes them."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cli.planning.fit import MODES, Coefficients, Line, SearchCost
+from cli.planning.fit import Coefficients, Line, SearchCost
 from cli.planning.plan import Working
 from services.errors import ConfigurationError
-
-__all__ = ["MODES", "parsed", "read"]
 
 
 def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
@@ -19,7 +17,7 @@ def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
     """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        found, working, source = parsed(kept["coefficients"]), Working(**kept["working"]), str(kept["measured_on"])
+        found, working, source = _parsed(kept["coefficients"]), Working(**kept["working"]), str(kept["measured_on"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError("bad_coefficients", f"{path} holds no coefficients: {error}.") from None
     search = {
@@ -41,7 +39,7 @@ def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
     return replace(found, search=search), faster, source
 
 
-def parsed(written: dict[str, Any]) -> Coefficients:
+def _parsed(written: dict[str, Any]) -> Coefficients:
     """The inverse of `asdict`."""
     return Coefficients(
         written["pieces_a_word"],

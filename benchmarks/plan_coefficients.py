@@ -1,4 +1,4 @@
-"""What `sparsewell plan` counts with, put together from results: `python -m benchmarks.capacity_shipped FILE`."""
+"""What `sparsewell plan` counts with, put together from results: `python -m benchmarks.plan_coefficients FILE`."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 _RESULTS = Path(__file__).parent / "results"
 
 
-def shipped() -> dict[str, Any]:
+def coefficients() -> dict[str, Any]:
     """Coefficients of capacity.json, and what encoding and journalling cost by the benchmarks that measure these."""
     capacity, workers = _read("capacity"), _read("worker_pipeline")["figures"]
     ingest, talk = _read("ingest_throughput")["figures"], _read("talk-encoding")["figures"]
@@ -36,7 +36,7 @@ def _read(name: str) -> dict[str, Any]:
 def main() -> None:
     """Writes the file."""
     path = Path(sys.argv[1])
-    path.write_text(json.dumps(shipped(), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(coefficients(), indent=2) + "\n", encoding="utf-8")
     print(path)
 
 
