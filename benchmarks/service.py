@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from infra import processes
-from infra.opensearch.node import temporary_node
+from infra.opensearch.temporary import temporary_node
 from infra.ports import free_port
 from infra.processes import Child
 from infra.redis import temporary_redis

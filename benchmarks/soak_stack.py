@@ -10,11 +10,9 @@ import psutil
 
 from benchmarks.service import started
 from infra import processes
-from infra.accounts import child_account
-from infra.directories import temporary_state
-from infra.opensearch.cluster import cluster_configs
-from infra.opensearch.mounts import place_for_data
+from infra.opensearch.cluster import cluster_configs, start_together
 from infra.opensearch.node import Node, NodeConfig, launch_node
+from infra.opensearch.temporary import temporary_config
 from infra.ports import free_port
 from infra.processes import Child
 from infra.redis.server import RedisConfig, RedisServer, start_redis
@@ -104,19 +102,13 @@ def soak_stack(workers: int) -> Iterator[SoakStack]:
     """All of it, on free ports with temporary data, gone at the end."""
     local = LocalSettings.read()
     with ExitStack() as undo:
-        account = child_account(local.run_as)
-        directory = undo.enter_context(temporary_state(account, place_for_data(Path(tempfile.gettempdir()))))
+        base = undo.enter_context(temporary_config(local))
         logs = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="sparsewell-soak-")))
-        configs = [
-            replace(config, http_port=free_port())
-            for config in cluster_configs(NodeConfig.of(local), directory / "nodes", 2)
-        ]
-        starting = []
-        for config in configs:
-            starting.append(launch_node(config, print))
-            undo.callback(starting[-1].node.stop)
-        nodes = [one.wait(print, nodes=len(starting)) for one in starting]
-        redis_config = replace(RedisConfig.of(local), root=directory / "redis", data=None, port=free_port(), tied=True)
+        configs = [replace(config, http_port=free_port()) for config in cluster_configs(base, base.root, 2)]
+        nodes = start_together(configs, print, undo)
+        redis_config = replace(
+            RedisConfig.of(local), root=base.root.parent / "redis", data=None, port=free_port(), tied=True
+        )
         redis = start_redis(redis_config)
         settings = Settings(
             opensearch_url=",".join(node.url for node in nodes[:-1]),

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from infra import processes
-from infra.opensearch.node import temporary_node
+from infra.opensearch.temporary import temporary_node
 from infra.ports import free_port
 from infra.processes import Child
 from infra.redis import temporary_redis

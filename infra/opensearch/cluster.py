@@ -4,16 +4,13 @@ Two nodes hold data. A third, small one holds none and only votes: of two that v
 without it the death of the wrong node would stop every write (docs/decisions/0094).
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.accounts import child_account
-from infra.directories import temporary_state
-from infra.opensearch.mounts import place_for_data
 from infra.opensearch.node import Node, NodeConfig, Report, launch_node
+from infra.opensearch.temporary import temporary_config
 from infra.ports import LOOPBACK, free_port
 from infra.settings import LocalSettings
 
@@ -73,11 +70,15 @@ def temporary_cluster(
     `data[0]` founded it, so at first it is the elected cluster manager. Raises what `start_node` raises.
     """
     with ExitStack() as undo:
-        account = child_account(settings.run_as)
-        directory = undo.enter_context(temporary_state(account, place_for_data(Path(tempfile.gettempdir()))))
-        starting = []
-        for config in cluster_configs(NodeConfig.of(settings), directory, nodes):
-            starting.append(launch_node(config, report))
-            undo.callback(starting[-1].node.stop)
-        running = [one.wait(report, nodes=len(starting)) for one in starting]
+        base = undo.enter_context(temporary_config(settings))
+        running = start_together(cluster_configs(base, base.root, nodes), report, undo)
         yield Cluster(running[:-1], running[-1])
+
+
+def start_together(configs: Sequence[NodeConfig], report: Report, undo: ExitStack) -> list[Node]:
+    """Nodes of one cluster, which become ready together; `undo` stops them, those too that never did."""
+    starting = []
+    for config in configs:
+        starting.append(launch_node(config, report))
+        undo.callback(starting[-1].node.stop)
+    return [one.wait(report, nodes=len(starting)) for one in starting]

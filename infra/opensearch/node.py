@@ -2,10 +2,8 @@
 
 import os
 import ssl
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +13,7 @@ import httpx
 
 from infra import processes
 from infra.accounts import Account, child_account
-from infra.directories import cache_dir, make_directory, state_dir, temporary_state
+from infra.directories import cache_dir, make_directory, state_dir
 from infra.locks import exclusive
 from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
 from infra.opensearch.distribution import Distribution, Home, locate, minimum_java, newest_java
@@ -162,30 +160,6 @@ def launch_node(config: NodeConfig, report: Report = lambda message: None) -> St
         account=account,
     )
     return Starting(_launch(config, home, java, account, report), config, java)
-
-
-@contextmanager
-def temporary_node(
-    settings: LocalSettings, report: Report = lambda message: None, further: Mapping[str, object] | None = None
-) -> Iterator[Node]:
-    """A node of its own on free ports, with a temporary data directory, gone at the end. For tests and tries.
-
-    The kernel ends it too when this process (more exactly: the calling thread) dies without stopping it.
-    """
-    # (what is kept in memory would outlive the temporary directory, so that lies there too)
-    within = place_for_data(Path(tempfile.gettempdir()))
-    with temporary_state(child_account(settings.run_as), within) as directory:
-        config = replace(
-            NodeConfig.of(settings),
-            root=directory / "opensearch",
-            data=None,
-            http_port=0,
-            transport_port=0,
-            tied=True,
-            further=further or {},
-        )
-        with start_node(config, report) as node:
-            yield node
 
 
 def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None, report: Report) -> Node:

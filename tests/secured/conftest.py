@@ -4,8 +4,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from tempfile import gettempdir
 
 import httpx
 import pytest
@@ -13,10 +11,10 @@ from certificates import Authority
 from secured_parts import ROLES, Secured
 
 from infra.accounts import child_account
-from infra.directories import make_directory, temporary_state
-from infra.opensearch.mounts import place_for_data
-from infra.opensearch.node import NodeConfig, start_node
+from infra.directories import make_directory
+from infra.opensearch.node import start_node
 from infra.opensearch.secured import Credentials, Pair, secured
+from infra.opensearch.temporary import temporary_config
 from infra.settings import LocalSettings
 from services.opensearch.client import SyncSearch
 
@@ -26,18 +24,13 @@ def secured_node(local_settings: LocalSettings, tmp_path_factory: pytest.TempPat
     authority = Authority(tmp_path_factory.mktemp("certificates"))
     pairs = {name: Pair(*authority.sign(name, host="127.0.0.1")) for name in ("the-node", "the-admin")}
     credentials = Credentials(authority.ca, pairs["the-node"], pairs["the-admin"])
-    account = child_account(local_settings.run_as)
     with (
-        temporary_state(account, place_for_data(Path(gettempdir()))) as directory,
+        temporary_config(local_settings) as config,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")  # it does not live long
-        repositories = make_directory(directory / "repositories", account)
-        base = replace(
-            NodeConfig.of(local_settings),
-            root=directory / "opensearch", data=None, http_port=0, transport_port=0, heap="512m", tied=True,
-            further={"path.repo": [str(repositories)]},
-        )  # fmt: skip
+        repositories = make_directory(config.root.parent / "repositories", child_account(local_settings.run_as))
+        base = replace(config, heap="512m", further={"path.repo": [str(repositories)]})
         with (
             start_node(secured(base, credentials, "the-admin", "the-node")) as node,
             httpx.Client(base_url=node.url, trust_env=False, verify=credentials.context, timeout=30) as admin,

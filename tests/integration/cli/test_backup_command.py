@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import httpx
@@ -14,9 +13,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from infra.accounts import child_account
-from infra.directories import make_directory, temporary_state
-from infra.opensearch.mounts import place_for_data
+from infra.directories import make_directory
 from infra.opensearch.node import Node, NodeConfig, start_node
+from infra.opensearch.temporary import temporary_config
 from infra.ports import free_port
 from infra.processes import Child
 from infra.settings import LocalSettings
@@ -51,18 +50,13 @@ class Losable:
 
 @pytest.fixture(scope="module")
 def losable(local_settings: LocalSettings) -> Iterator[Losable]:
-    account = child_account(local_settings.run_as)
     with (
-        temporary_state(account, place_for_data(Path(gettempdir()))) as directory,
+        temporary_config(local_settings) as base,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")  # it does not live long
-        repositories = make_directory(directory / "repositories", account)
-        config = replace(
-            NodeConfig.of(local_settings),
-            root=directory / "opensearch", data=None, http_port=free_port(), transport_port=0, heap="512m", tied=True,
-            further={"path.repo": [str(repositories)]},
-        )  # fmt: skip
+        repositories = make_directory(base.root.parent / "repositories", child_account(local_settings.run_as))
+        config = replace(base, http_port=free_port(), heap="512m", further={"path.repo": [str(repositories)]})
         one = Losable(config, repositories, start_node(config))
         try:
             yield one
