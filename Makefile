@@ -9,6 +9,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 PYTHON ?= python3
 KEEP ?=
+# Of the tests, which wait for servers half of the time; each takes 2 GiB.
+PROCESSES ?= 2
 BIN := .venv/bin
 # Unbuffered, so that messages come when they are said, also through a pipe.
 export PYTHONUNBUFFERED := 1
@@ -57,8 +59,8 @@ types: .venv/.dev ## Check the types
 	$(BIN)/mypy
 
 pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
-	@echo "Tests, on an OpenSearch and a Redis of their own:"
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
+	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
 
 test-faults: .venv/.dev servers test-programs ## Break every part on purpose, and print what the protections are worth
 	@rm -f build/faults.json

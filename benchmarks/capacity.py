@@ -1,16 +1,15 @@
-"""What does a search and a document cost, by the size of the index? The coefficients of `sparsewell plan`.
+"""What does a search and a document cost, by the size of the index? What `sparsewell plan` is fitted on.
 
     python -m benchmarks.capacity FOLDER --cache CACHE --json benchmarks/results/capacity.json
 
 FOLDER holds texts that are not part of the project (see benchmarks.passages). Indexes of several sizes, lengths of
-document and numbers of shards are filled one after the other; each is searched through the API process, one question
-at a time. Disk, milliseconds of the clock and of the processor are fitted (cli.planning.fit) on the points that are
-named `fit`; the points named `check` are predicted by them, and the errors are told. Last, one index is asked at
-several rates with more than one question under way, which the formula for waiting is held against.
+document and numbers of shards are filled, then searched in turn through the API process, one question at a time: bytes,
+milliseconds of the clock and of the processor. Last, one index is asked at several rates with more than one question
+under way. `python -m benchmarks.plan_coefficients` fits on the points that are named `fit`, and predicts the others.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from benchmarks.capacity_fit import Observed
 from benchmarks.capacity_load import at_rates
 from benchmarks.filled_index import Encoded, create, fill
 from benchmarks.large_index import SPEC, repeated
@@ -32,11 +32,12 @@ from benchmarks.segments import settle
 from benchmarks.service import node_settings, opensearch_version, running
 from benchmarks.sparse_vs_match import title_queries
 from benchmarks.timing import spread
-from cli.planning.fit import MODES, Observed, errors, fitted
+from cli.planning.costs import MODES
 from models.registry import load_encoder
 from services.documents import Document
 from services.index_spec import Generation
 from services.opensearch.client import Call, SyncSearch
+from services.opensearch.generations import refresh_call
 from services.opensearch.stored_windows import EncodedWindow
 from services.settings import Settings
 
@@ -64,38 +65,35 @@ POINTS = (
     Point("fit", 120_000, 64),
     Point("fit", 40_000, 192),
     Point("fit", 40_000, 64, shards=4),
+    Point("fit", 200_000, 64),
     Point("check", 80_000, 64),
     Point("check", 80_000, 64, shards=2),
     Point("check", 40_000, 128),
-    Point("check", 240_000, 64),
+    Point("check", 400_000, 64),
 )
+_LOADED = POINTS[1]
 
 
 def measured(given: argparse.Namespace) -> dict[str, Any]:
-    """All points, the fit, its errors, and the index under load."""
+    """All points, and the index under load."""
     encoder, points = Settings.read().encoder, [point for point in POINTS if point.documents <= given.most]
     texts = {pieces: _texts(encoder, given, pieces) for pieces in sorted({point.pieces for point in points})}
-    found: dict[Point, Observed] = {}
-    with node_settings() as base:
-        for point in points:
-            some, queries = texts[point.pieces], _queries(texts[point.pieces].passages, given.queries)
-            settings = base.model_copy(update={"shards": point.shards})
-            if not found:  # a Java process is fast only after thousands of the same request
-                _point(point, settings, some, queries, given.warm)
-            found[point] = _point(point, settings, some, queries, given.rounds)
-            print(f"{point.role:>5} {point.index:>16}: {_said(found[point])}", flush=True)
-        coefficients = fitted([one for point, one in found.items() if point.role == "fit"])
-        under_load = _load(base, texts[64], given)
-        version = opensearch_version(base)
-    checks = {point.index: errors(coefficients, one) for point, one in found.items() if point.role == "check"}
-    for name, row in checks.items():
-        print(f"check {name:>16}: predicted over measured {row}", flush=True)
+    with node_settings() as settings, closing(SyncSearch(settings)) as search:
+        sizes = {point: _filled(search, settings, point, texts[point.pieces]) for point in points}
+        with running(settings, "api") as api:
+            asked = {point: _queries(texts[point.pieces].passages, given.queries) for point in points}
+            ways = Ways(settings, search, api.pid, asked)
+            modes = uvloop.run(ways.in_turn(given.warm, given.rounds))
+            index, queries = _LOADED.index, asked[_LOADED]
+            under_load = uvloop.run(at_rates(settings, index, queries, given.seconds, "hybrid"))
+        version = opensearch_version(settings)
+    found = {point: _observed(point, texts[point.pieces], *sizes[point], modes[point]) for point in points}
+    for point, one in found.items():
+        print(f"{point.role:>5} {point.index:>16}: {_said(one)}", flush=True)
     return {
         "opensearch": version,
-        "points": [asdict(point) | asdict(one) for point, one in found.items()],
-        "coefficients": asdict(coefficients),
-        "predicted_over_measured": checks,
-        "load": under_load,
+        "points": [{"role": point.role, "index": point.index} | asdict(one) for point, one in found.items()],
+        "load": {"index": index, "mode": "hybrid", "rates": under_load},
     }
 
 
@@ -128,19 +126,17 @@ def _queries(found: Sequence[Passage], count: int) -> list[str]:
     return [text for texts in title_queries(found, count).values() for text in texts]
 
 
-def _point(point: Point, settings: Settings, some: Texts, queries: Sequence[str], rounds: int) -> Observed:
-    with closing(SyncSearch(settings)) as search:
-        generation = create(search, settings, point.index, SPEC)
-        fill(search, settings, generation, repeated(some.encoded, point.documents))
-        settle(search, generation)
-        stored, searched = _bytes(search, generation)
-        with running(settings, "api") as api:
-            modes = {
-                mode: uvloop.run(_asked(settings, point.index, mode, queries, rounds, api.pid, search))
-                for mode in MODES
-            }
-        search.send(Call("DELETE", f"/{generation.physical}"))
-    return Observed(point.documents, some.pieces, point.shards, some.words, stored, searched, modes)
+def _filled(search: SyncSearch, settings: Settings, point: Point, some: Texts) -> tuple[int, int]:
+    """Makes the index. Bytes of all of it, and of what searches read."""
+    began = perf_counter()
+    generation = create(search, settings.model_copy(update={"shards": point.shards}), point.index, SPEC)
+    fill(search, settings, generation, repeated(some.encoded, point.documents))
+    settle(search, generation)
+    # What was merged is deleted once nothing reads it and no commit names it; before, an index can look twice as large.
+    search.send(refresh_call(generation.physical))
+    search.send(Call("POST", f"/{generation.physical}/_flush", params={"force": "true"}))
+    print(f"{point.index}: filled in {perf_counter() - began:.0f} s", flush=True)
+    return _bytes(search, generation)
 
 
 def _bytes(search: SyncSearch, generation: Generation) -> tuple[int, int]:
@@ -154,36 +150,53 @@ def _bytes(search: SyncSearch, generation: Generation) -> tuple[int, int]:
     return stored, round(stored * (1 - shown / everything))
 
 
-async def _asked(
-    settings: Settings, index: str, mode: str, queries: Sequence[str], rounds: int, api: int, search: SyncSearch
-) -> dict[str, float]:
-    """Milliseconds of a search: the clock's percentiles, and the processor's of the node and of the API process."""
-    took: list[float] = []
-    async with KeptConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
-        for turn in range(rounds + 1):
-            if turn == 1:  # the first round warms what is cached and compiled
-                before = _node_ms(search), process_ms(api)
-            for query in queries:
-                begun = perf_counter()
-                body = {"query": query, "mode": mode, "did_you_mean": False}
-                await connection.send("POST", f"/v1/indexes/{index}/search", orjson.dumps(body))
-                if turn:
-                    took.append((perf_counter() - begun) * 1000)
-    calls = rounds * len(queries)
-    clock = spread(took)
-    return {
-        "p50": clock["p50"],
-        "p99": clock["p99"],
-        "mean": clock["mean"],
-        "node": round((_node_ms(search) - before[0]) / calls, 3),
-        "api": round((process_ms(api) - before[1]) / calls, 3),
-    }
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Every index in every mode, asked in turn: a machine that is slow for a minute is slow for all of them."""
+
+    settings: Settings
+    search: SyncSearch
+    api: int
+    queries: Mapping[Point, Sequence[str]]
+
+    async def in_turn(self, warm: int, rounds: int) -> dict[Point, dict[str, dict[str, float]]]:
+        """By index and mode milliseconds of a search: the clock's percentiles, the processor's of node and API."""
+        took: dict[tuple[Point, str], list[float]] = {(point, mode): [] for point in self.queries for mode in MODES}
+        worked = {way: [0.0, 0.0] for way in took}
+        async with KeptConnection(f"http://{self.settings.api_host}:{self.settings.api_port}") as connection:
+            for turn in range(-warm, rounds):
+                print(f"round {turn + 1} of {rounds}", flush=True)
+                for (point, mode), clock in took.items():
+                    before = _node_ms(self.search), process_ms(self.api)
+                    clocks = [await self._asked(connection, point, mode, query) for query in self.queries[point]]
+                    if turn >= 0:
+                        clock.extend(clocks)
+                        worked[point, mode][0] += _node_ms(self.search) - before[0]
+                        worked[point, mode][1] += process_ms(self.api) - before[1]
+        found: dict[Point, dict[str, dict[str, float]]] = {point: {} for point in self.queries}
+        for (point, mode), clock in took.items():
+            row, (node, api) = spread(clock), worked[point, mode]
+            costs = {"node": round(node / len(clock), 3), "api": round(api / len(clock), 3)}
+            found[point][mode] = {name: row[name] for name in ("p50", "p99", "mean")} | costs
+        return found
+
+    async def _asked(self, connection: KeptConnection, point: Point, mode: str, query: str) -> float:
+        body = orjson.dumps({"query": query, "mode": mode, "did_you_mean": False})
+        begun = perf_counter()
+        await connection.send("POST", f"/v1/indexes/{point.index}/search", body)
+        return (perf_counter() - begun) * 1000
 
 
 def _node_ms(search: SyncSearch) -> float:
     """Of the node's process, which runs on this machine: its own figure is up to a second old."""
     nodes = search.send(Call("GET", "/_nodes/process"))["nodes"].values()
     return sum(process_ms(node["process"]["id"]) for node in nodes)
+
+
+def _observed(
+    point: Point, some: Texts, stored: int, searched: int, modes: Mapping[str, Mapping[str, float]]
+) -> Observed:
+    return Observed(point.documents, some.pieces, point.shards, some.words, stored, searched, modes)
 
 
 def _said(one: Observed) -> str:
@@ -195,15 +208,6 @@ def _said(one: Observed) -> str:
     )
 
 
-def _load(settings: Settings, some: Texts, given: argparse.Namespace) -> Any:
-    with closing(SyncSearch(settings)) as search:
-        generation = create(search, settings, "load", SPEC)
-        fill(search, settings, generation, repeated(some.encoded, 40_000))
-        settle(search, generation)
-    with running(settings, "api"):
-        return uvloop.run(at_rates(settings, "load", _queries(some.passages, given.queries), given.seconds, "hybrid"))
-
-
 def main(given: list[str] | None = None) -> None:
     """The command."""
     parser = command_line("capacity", __doc__)
@@ -211,9 +215,9 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, help="keeps the vectors there")
     parser.add_argument("--encoded", type=int, default=2500, help="passages of each length that are encoded")
     parser.add_argument("--most", type=int, default=10**9, help="points of more documents are left out")
-    parser.add_argument("--queries", type=int, default=100, help="of each kind")
-    parser.add_argument("--warm", type=int, default=8, help="rounds before, which nobody counts")
-    parser.add_argument("--rounds", type=int, default=4, help="times that every query is asked")
+    parser.add_argument("--queries", type=int, default=60, help="of each kind")
+    parser.add_argument("--warm", type=int, default=3, help="rounds before, which nobody counts")
+    parser.add_argument("--rounds", type=int, default=8, help="times that every query is asked")
     parser.add_argument("--seconds", type=float, default=20, help="of each rate under load")
     run("capacity", parser, measured, given)
 

@@ -29,10 +29,12 @@ from services.opensearch.client import Call, SyncSearch
 
 _SAMPLE_SECONDS = 5.0
 _SETTLE_SECONDS = 600.0
+# Seconds since the beginning; of each part its process and MiB.
+Sample = tuple[float, Mapping[str, tuple[int, float]]]
 _PENDING = orjson.dumps({"query": {"term": {"state": "pending"}}})
 
 
-async def _sampled(stack: SoakStack, samples: list[tuple[float, dict[str, float]]]) -> None:
+async def _sampled(stack: SoakStack, samples: list[Sample]) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
@@ -62,19 +64,24 @@ def by_minute(searches: Sequence[tuple[float, float]], seconds: float) -> list[d
     return rows
 
 
-def slopes(samples: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Of each part MiB first, last, at most, and its slope an hour after the first fifth, when caches are filled.
-
-    Parts are young again when they are restarted; the slope is that of what was sampled, over all of its lives.
+def slopes(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+    """Of each part MiB first, last, at most and by minute; and of the longest life (parts are restarted) its slope an
+    hour after the first third, when caches are filled.
     """
     rows = {}
     for name in sorted({name for _, sizes in samples for name in sizes}):
-        seen = [(at, sizes[name]) for at, sizes in samples if name in sizes]
-        later = [one for one in seen if one[0] >= samples[-1][0] / 5]
-        slope = linear_regression([at for at, _ in later], [size for _, size in later]).slope if len(later) > 2 else 0
+        seen = [(at, *sizes[name]) for at, sizes in samples if name in sizes]
+        lives: dict[int, list[tuple[float, float]]] = {}
+        for at, process, size in seen:
+            lives.setdefault(process, []).append((at, size))
+        longest = max(lives.values(), key=len)
+        later = longest[len(longest) // 3 :]
+        slope = linear_regression(*zip(*later, strict=True)).slope if len(later) > 2 else 0
+        sizes = [size for _, _, size in seen]
         rows[name] = {
-            "first": round(seen[0][1], 1), "last": round(seen[-1][1], 1), "most": round(max(s for _, s in seen), 1),
-            "slope_an_hour": round(slope * 3600, 2),
+            "first": round(sizes[0], 1), "last": round(sizes[-1], 1), "most": round(max(sizes), 1),
+            "slope_an_hour": round(slope * 3600, 2), "slope_over_seconds": round(later[-1][0] - later[0][0]),
+            "by_minute": [round(size, 1) for size in sizes[:: round(60 / _SAMPLE_SECONDS)]],
         }  # fmt: skip
     return rows
 
@@ -112,7 +119,7 @@ async def soaked(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
     clients.kept.searches.clear()
     clients.kept.failed.clear()
     seconds, rate = given.minutes * 60, capacity * given.load
-    samples: list[tuple[float, dict[str, float]]] = []
+    samples: list[Sample] = []
     restarts: list[dict[str, Any]] = []
     watching = asyncio.create_task(_sampled(stack, samples))
     rolling = asyncio.create_task(_restarted(stack, seconds, restarts))

@@ -47,14 +47,14 @@ class SoakStack:
         nodes = {f"opensearch-{at}": self._node_roller(at) for at in range(len(self.nodes))}
         return rolled | {"redis": self._roll_redis} | nodes
 
-    def memory(self) -> dict[str, float]:
-        """MiB of resident memory of each part of the service, its children counted."""
-        found = {}
+    def memory(self) -> dict[str, tuple[int, float]]:
+        """Process and MiB of resident memory of each part of the service, its children counted."""
+        found: dict[str, tuple[int, float]] = {}
         for name, child in list(self.parts.items()):
             try:
                 process = psutil.Process(child.pid)
                 tree = [process, *process.children(recursive=True)]
-                found[name] = sum(one.memory_info().rss for one in tree) / 1024**2
+                found[name] = child.pid, sum(one.memory_info().rss for one in tree) / 1024**2
             except psutil.NoSuchProcess:
                 continue
         return found

@@ -7,9 +7,6 @@ import typer
 
 
 def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    coefficients: Annotated[
-        Path, typer.Option(help="what documents and searches cost on your machines, see docs/capacity.md")
-    ],
     docs: Annotated[str, typer.Option(help="documents: 500k, 50M")],
     qps: Annotated[str, typer.Option(help="searches a second at the busiest time")],
     p99: Annotated[str, typer.Option(help="all but one in a hundred are answered within: 50ms")],
@@ -28,6 +25,9 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         float, typer.Option(min=0, help="documents that one GPU encodes a second, as you measured it; 0: no GPU")
     ] = 0,
     gpu_hour: Annotated[float, typer.Option(min=0, help="price of a GPU for an hour")] = 2.5,
+    coefficients: Annotated[
+        Path | None, typer.Option(help="what documents and searches cost on your machines, see docs/capacity.md")
+    ] = None,
     speed: Annotated[float, typer.Option(min=0.01, help="of your cores, those of the measurement are 1")] = 1,
     formulas: Annotated[bool, typer.Option(help="show how each figure is found")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -39,8 +39,8 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     import json
     from dataclasses import asdict
 
-    from cli.planning.coefficients import read
-    from cli.planning.fit import MODES
+    from cli.planning.coefficients import SHIPPED, read
+    from cli.planning.costs import MODES
     from cli.planning.need import Machine, Need, amount, duration
     from cli.planning.plan import planned
     from services.errors import ConfigurationError
@@ -51,7 +51,7 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         amount(docs, "--docs"), amount(qps, "--qps"), duration(p99, "--p99"), words, mode, changed, load_days, replicas,
         busy,
     )  # fmt: skip
-    measured, working, source = read(coefficients, speed)
+    measured, working, source = read(coefficients or SHIPPED, speed)
     found = planned(
         need, Machine(cores, memory, core_hour, gib_hour, disk_month, gpu_documents, gpu_hour), measured, working
     )

@@ -1,13 +1,18 @@
-"""The coefficients of some machines, as `python -m benchmarks.plan_coefficients FILE` writes them."""
+"""The coefficients of some machines, as `python -m benchmarks.plan_coefficients FILE` writes them.
+
+SHIPPED are those of the machine that the committed results are from.
+"""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cli.planning.fit import Coefficients, Line, SearchCost
+from cli.planning.costs import Clock, Coefficients, Line, SearchCost, Work
 from cli.planning.plan import Working
 from services.errors import ConfigurationError
+
+SHIPPED = Path(__file__).with_name("measured.json")
 
 
 def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
@@ -22,10 +27,9 @@ def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
         raise ConfigurationError("bad_coefficients", f"{path} holds no coefficients: {error}.") from None
     search = {
         mode: SearchCost(
-            cost.node_by_shard / speed,
-            cost.node_by_million / speed,
+            Work(cost.node.fixed / speed, cost.node.by_shard / speed, cost.node.by_million / speed),
             cost.api / speed,
-            Line(cost.clock.floor / speed, cost.clock.slope / speed),
+            Clock(cost.clock.fixed / speed, cost.clock.by_shard / speed, cost.clock.by_million / speed),
             cost.tail,
         )
         for mode, cost in found.search.items()
@@ -45,5 +49,10 @@ def _parsed(written: dict[str, Any]) -> Coefficients:
         written["pieces_a_word"],
         Line(**written["stored"]),
         Line(**written["searched"]),
-        {mode: SearchCost(**{**cost, "clock": Line(**cost["clock"])}) for mode, cost in written["search"].items()},
+        {mode: _search_cost(cost) for mode, cost in written["search"].items()},
+        written["at_random"],
     )
+
+
+def _search_cost(written: dict[str, Any]) -> SearchCost:
+    return SearchCost(Work(**written["node"]), written["api"], Clock(**written["clock"]), written["tail"])

@@ -13,7 +13,7 @@ class Need:
     """`qps` searches a second at the busiest time, answered within `p99` seconds but for one in a hundred.
 
     `words` of a document on average; `changed` documents written anew a day; `load_days` for the first load; `replicas`
-    further copies; `busy` the share of cores that is used at the busiest time.
+    further copies; `busy` the share of cores that is used at the busiest time, at most.
     """
 
     docs: float

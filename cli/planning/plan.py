@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
-from cli.planning.fit import Coefficients
+from cli.planning.costs import Coefficients
 from cli.planning.need import Machine, Need
 from services.errors import ConfigurationError
 
@@ -18,6 +18,8 @@ DISK_FULL = 0.7
 # Beyond 31 GiB Java's pointers take twice the room; the rest of the memory is the page cache's.
 MOST_HEAP_GIB = 31
 MOST_SHARDS = 1000
+# Shares of --busy that are tried: answers may need cores that are less busy, and no plan leaves more of them idle.
+BUSY_STEPS = [step / 20 for step in range(20, 3, -1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,6 @@ class Plan:
         return next(one.value for one in self.figures if one.name == name)
 
 
-def waiting(busy: float) -> float:
-    """How much longer an answer takes where a share of the cores is busy: 1 / (1 - busy)."""
-    return 1 / (1 - busy)
-
-
 def planned(need: Need, machine: Machine, of: Coefficients, work: Working) -> Plan:
     """The plan. Raises ConfigurationError (`bad_plan`) for an answer time that no number of shards gives."""
     plan = Plan()
@@ -67,8 +64,8 @@ def planned(need: Need, machine: Machine, of: Coefficients, work: Working) -> Pl
         "pieces", need.words * of.pieces_a_word, "a document", f"{need.words:g} words x {of.pieces_a_word:g}"
     )
     _disk(plan, need, of, pieces)
-    shards = _shards(plan, need, of)
-    _nodes(plan, need, machine, of, work, shards)
+    shards, busy = _shards(plan, need, of)
+    _nodes(plan, need, machine, of, work, shards, busy)
     _front(plan, need, of, work)
     _workers(plan, need, work, pieces)
     _money(plan, need, machine)
@@ -88,31 +85,45 @@ def _disk(plan: Plan, need: Need, of: Coefficients, pieces: float) -> None:
     plan.add("searched", need.docs * searched / GIB, "GiB a copy", f"{line}: what searches read")
 
 
-def _shards(plan: Plan, need: Need, of: Coefficients) -> int:
-    cost, slower = of.search[need.mode], waiting(need.busy)
+def _shards(plan: Plan, need: Need, of: Coefficients) -> tuple[int, float]:
+    """Shards, and the share of the cores that may be busy: what answers in time with the fewest cores."""
+    cost, within = of.search[need.mode], need.p99 * 1000
     by_size = max(1, ceil(plan["index"] / SHARD_GIB))
+    found = []
+    for busy in (need.busy * step for step in BUSY_STEPS):
 
-    def p99(shards: int) -> float:
-        return cost.tail * cost.p50(need.docs, shards) * slower / 1000
+        def in_time(shards: int, busy: float = busy) -> bool:
+            return of.p99(need.mode, need.docs, shards, busy) <= within
 
-    if p99(MOST_SHARDS) > need.p99:
-        least = p99(MOST_SHARDS) * 1000
+        if in_time(MOST_SHARDS):
+            by_time = _least(in_time)
+            shards = max(by_size, by_time)
+            found.append((cost.node.of(need.docs, shards) / busy, shards, by_time, busy))
+    if not found:
+        idle = need.busy * BUSY_STEPS[-1]
+        least = of.p99(need.mode, need.docs, MOST_SHARDS, idle)
         raise ConfigurationError(
             "bad_plan",
-            f"No number of shards up to {MOST_SHARDS} answers within {need.p99 * 1000:g} ms: even then one search in a "
-            f"hundred takes {least:.0f} ms on these machines. Allow more (--p99), a lower --busy, or faster cores.",
+            f"No number of shards up to {MOST_SHARDS} answers within {within:g} ms: even then, and with {idle:.0%} of "
+            f"the cores busy, one search in a hundred takes {least:.0f} ms on these machines. "
+            "Allow more (--p99), another --mode, or faster cores (--speed).",
         )
-    by_time = _least(lambda shards: p99(shards) <= need.p99)
-    shards = max(by_size, by_time)
+    _, shards, by_time, busy = min(found)
     plan.add(
         "shards",
         shards,
         "",
-        f"the larger of {by_size} (index / {SHARD_GIB} GiB) and {by_time} (p99 within {need.p99 * 1000:g} ms)",
+        f"the larger of {by_size} (index / {SHARD_GIB} GiB) and {by_time} (p99 within {within:g} ms)",
     )
-    line = f"{cost.tail:g} x ({cost.clock.floor:.2f} + {cost.clock.slope:.2f} x million documents of a shard)"
-    plan.add("p99", p99(shards) * 1000, "ms", f"{line} / (1 - {need.busy:g} busy)")
-    return shards
+    plan.add("busy", busy, "of the cores", f"at most {need.busy:g}; what answers in time with the fewest cores")
+    clock = cost.clock
+    line = (
+        f"{of.at_random:g} x {cost.tail:g} x ({clock.fixed:.2f} + {clock.by_shard:.2f} + "
+        f"{clock.by_million:.2f} x million documents of a shard)"
+    )
+    p99 = of.p99(need.mode, need.docs, shards, busy)
+    plan.add("p99", p99, "ms", f"{line} / (1 - {busy:g} busy)")
+    return shards, busy
 
 
 def _least(holds: Callable[[int], bool]) -> int:
@@ -123,15 +134,15 @@ def _least(holds: Callable[[int], bool]) -> int:
     return low
 
 
-def _nodes(plan: Plan, need: Need, machine: Machine, of: Coefficients, work: Working, shards: int) -> None:
-    cost = of.search[need.mode]
-    each = cost.node(need.docs, shards)
-    line = f"{cost.node_by_shard:.2f} x {shards} shards + {cost.node_by_million:.2f} x million documents"
+def _nodes(plan: Plan, need: Need, machine: Machine, of: Coefficients, work: Working, shards: int, busy: float) -> None:
+    node = of.search[need.mode].node
+    each = node.of(need.docs, shards)
+    line = f"{node.fixed:.2f} + {node.by_shard:.2f} x {shards} shards + {node.by_million:.2f} x million documents"
     plan.add("search on data nodes", each, "ms of a core", line)
     writes, copies = need.docs * need.changed / 86_400, 1 + need.replicas
-    cores = (need.qps * each + writes * work.index_ms_a_document * copies) / 1000 / need.busy
+    cores = (need.qps * each + writes * work.index_ms_a_document * copies) / 1000 / busy
     line = f"({need.qps:g} x {each:.2f} ms + {writes:.1f} documents x {work.index_ms_a_document:g} ms x {copies})"
-    plan.add("cores of data nodes", cores, "", f"{line} / {need.busy:g} busy")
+    plan.add("cores of data nodes", cores, "", f"{line} / {busy:g} busy")
     heap = min(MOST_HEAP_GIB, machine.memory_gib / 2)
     cached = machine.memory_gib - heap
     by_cores, by_memory = ceil(cores / machine.cores), ceil(plan["searched"] * copies / cached)

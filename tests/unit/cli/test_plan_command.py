@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.plan_coefficients import coefficients
 from cli.main import app
-from cli.planning.fit import MODES, Coefficients, Line, SearchCost
+from cli.planning.coefficients import SHIPPED
+from cli.planning.costs import MODES, Clock, Coefficients, Line, SearchCost, Work
 from cli.planning.plan import Working
 from services.errors import ConfigurationError
 
-COST = SearchCost(0.8, 30, 0.9, Line(3, 25), 2.5)
-OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST))
+COST = SearchCost(Work(1.5, 0.8, 30), 0.9, Clock(2, 0.5, 25), 2.5)
+OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST), 2)
 
 
 @pytest.fixture
@@ -26,6 +28,22 @@ def asked(tmp_path: Path) -> list[str]:
     }
     path.write_text(json.dumps(kept))
     return ["plan", "--coefficients", str(path), "--docs", "5M", "--qps", "50", "--p99", "2s"]
+
+
+def test_without_a_file_what_was_measured_for_the_project_is_counted_with() -> None:
+    """By the example of the guide, and by coefficients that are those of the committed results."""
+    found = figures(["plan", "--docs", "50M", "--qps", "300", "--p99", "50ms"])
+    assert found["p99"] <= 50
+    assert found["data nodes"] * 8 >= found["cores of data nodes"]
+    assert json.loads(SHIPPED.read_text()) == coefficients()
+
+
+def test_predictions_of_what_was_not_fitted_on_are_near() -> None:
+    """Bounds are those that the guide tells."""
+    kept = json.loads(SHIPPED.read_text())
+    for name, row in kept["predicted_over_measured"].items():
+        assert all(0.8 <= value <= 1.3 for value in row.values()), name
+    assert all(0.8 <= value <= 1.3 for value in kept["predicted_over_measured_p99_at_a_rate"].values())
 
 
 def figures(asked: list[str], *options: str) -> dict[str, float]:

@@ -1,19 +1,23 @@
 """Coefficients come back out of points that were made with them, and bad points are refused."""
 
+from dataclasses import astuple
+
 import pytest
 
-from cli.planning.fit import MODES, Line, Observed, errors, fitted
+from benchmarks.capacity_fit import Observed, UnderLoad, errors, fitted, load_error
+from cli.planning.costs import MODES, Clock, Line, Work
 
-STORED, SEARCHED, CLOCK = Line(900, 20), Line(300, 8), Line(3, 25)
+STORED, SEARCHED, CLOCK, WORK = Line(900, 20), Line(300, 8), Clock(3, 0.4, 25), Work(1.5, 0.8, 30)
+LOAD = [UnderLoad(0.2, 2 * 10 / 0.8, 10), UnderLoad(0.6, 2 * 10 / 0.4, 10)]
 
 
 def observed(documents: int, pieces: int, shards: int = 1) -> Observed:
-    clock = CLOCK.at(documents / shards / 1e6)
+    clock = CLOCK.of(documents, shards, shards)
     row = {
         "p50": clock,
         "p99": 2.5 * clock,
         "mean": clock,
-        "node": 0.8 * shards + 30 * documents / 1e6,
+        "node": WORK.of(documents, shards),
         "api": 0.9,
     }
     return Observed(
@@ -31,12 +35,14 @@ FITTED_ON = [observed(10_000, 64), observed(100_000, 64), observed(40_000, 192),
 
 
 def test_what_points_were_made_with_comes_back() -> None:
-    found = fitted(FITTED_ON)
+    found = fitted(FITTED_ON, LOAD)
     assert found.pieces_a_word == 1.28
     assert (found.stored, found.searched) == (STORED, SEARCHED)
     cost = found.search["hybrid"]
-    assert (cost.node_by_shard, cost.node_by_million, cost.api, cost.tail) == (0.8, 30, 0.9, 2.5)
-    assert cost.clock == CLOCK
+    assert (cost.node, cost.clock, cost.api, cost.tail) == (WORK, CLOCK, 0.9, 2.5)
+    assert found.at_random == 2
+    assert load_error(found, LOAD[0]) == 1
+    assert found.p99("hybrid", 1e6, 1, 0.5) == pytest.approx(2 * 2.5 * (3 + 0.4 + 25) / 0.5)
     assert set(errors(found, observed(1_000_000, 128, 2)).values()) == {1.0}
 
 
@@ -51,7 +57,7 @@ def test_a_prediction_that_is_off_is_told_so() -> None:
         twice.searched,
         {mode: {name: 2 * value for name, value in row.items()} for mode, row in twice.modes.items()},
     )
-    found = errors(fitted(FITTED_ON), twice)
+    found = errors(fitted(FITTED_ON, LOAD), twice)
     assert (found["stored"], found["searched"], found["sparse node"], found["lexical p99"]) == (0.5, 1.0, 0.5, 0.5)
 
 
@@ -64,8 +70,8 @@ def test_nothing_costs_less_than_nothing() -> None:
         observed(40_000, 192),
         observed(40_000, 64, 4),
     ]
-    cost = fitted(swapped).search["sparse"]
-    assert min(cost.clock.floor, cost.clock.slope, cost.node_by_shard, cost.node_by_million) >= 0
+    cost = fitted(swapped, LOAD).search["sparse"]
+    assert min(*astuple(cost.clock), *astuple(cost.node)) >= 0
 
 
 @pytest.mark.parametrize(
@@ -74,4 +80,19 @@ def test_nothing_costs_less_than_nothing() -> None:
 )
 def test_points_that_tell_nothing_apart_are_refused(points: list[Observed]) -> None:
     with pytest.raises(ValueError, match="two"):
-        fitted(points)
+        fitted(points, LOAD)
+
+
+def test_what_cost_nothing_was_not_measured() -> None:
+    one = observed(10_000, 64)
+    nothing = Observed(
+        one.documents, one.pieces, one.shards, one.words, one.stored, one.searched,
+        {mode: {**row, "node": 0.0} for mode, row in one.modes.items()},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="above 0"):
+        fitted([nothing, *FITTED_ON], LOAD)
+
+
+def test_an_index_must_have_been_under_load() -> None:
+    with pytest.raises(ValueError, match="at a rate"):
+        fitted(FITTED_ON, [])

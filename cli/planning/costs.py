@@ -1,0 +1,85 @@
+"""What searches and documents cost, by coefficients that were fitted on measured indexes. Pure.
+
+bytes of a document   = floor + slope * pieces
+processor of a search = fixed + by_shard * shards + by_million * documents / 10^6    (milliseconds, on data nodes)
+clock of a search     = fixed + by_shard * turns + by_million * documents of a shard / 10^6     (milliseconds, alone)
+
+Shards are asked side by side. Where they have fewer cores than they are, they take turns: on the two cores of the
+measurement as many as there are shards, in a plan, which has more cores than shards, one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MODES = ("sparse", "lexical", "hybrid")
+MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """floor + slope * x."""
+
+    floor: float
+    slope: float
+
+    def at(self, x: float) -> float:
+        return self.floor + self.slope * x
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Processor of the data nodes for a search, in milliseconds."""
+
+    fixed: float
+    by_shard: float
+    by_million: float
+
+    def of(self, documents: float, shards: int) -> float:
+        return self.fixed + self.by_shard * shards + self.by_million * documents / MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What an answer takes where nothing waits, in milliseconds."""
+
+    fixed: float
+    by_shard: float
+    by_million: float
+
+    def of(self, documents: float, shards: int, turns: int = 1) -> float:
+        return self.fixed + self.by_shard * turns + self.by_million * documents / shards / MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCost:
+    """Of one mode, in milliseconds; see the module. `api`: processor of the API; `tail`: p99 over p50 of the clock."""
+
+    node: Work
+    api: float
+    clock: Clock
+    tail: float
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """All that was fitted. Bytes are of one copy of a document by its pieces.
+
+    `at_random`: how much longer p99 is where questions come when they come than where one follows the other, beside
+    the waiting of 1 / (1 - busy).
+    """
+
+    pieces_a_word: float
+    stored: Line
+    searched: Line
+    search: Mapping[str, SearchCost]
+    at_random: float
+
+    def p99(self, mode: str, documents: float, shards: int, busy: float) -> float:
+        """Milliseconds within which 99 of 100 searches are answered, with this share of the cores busy."""
+        cost = self.search[mode]
+        return self.at_random * cost.tail * cost.clock.of(documents, shards) * waiting(busy)
+
+
+def waiting(busy: float) -> float:
+    """How much longer an answer takes where a share of the cores is busy: 1 / (1 - busy)."""
+    return 1 / (1 - busy)
