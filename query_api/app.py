@@ -69,9 +69,17 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(authorised)],
     )
     app.state.readiness = parts.readiness
-    app.add_middleware(BodyLimit, large=_DOCUMENTS)
     app.add_middleware(QuickSearch)
-    app.add_middleware(Gate, mode=mode, ring=parts.keys, admin_keys=admin_keys, limiter=parts.limiter, issuer=issuer)
+    app.add_middleware(BodyLimit, large=_DOCUMENTS)
+    app.add_middleware(
+        Gate,
+        mode=mode,
+        ring=parts.keys,
+        admin_keys=admin_keys,
+        limiter=parts.limiter,
+        issuer=issuer,
+        unasked=settings.access == "auto",
+    )
     # the last one is the outermost: it sees what all others answer
     app.add_middleware(Observed, log_requests=settings.log_requests)
     add_handlers(app)

@@ -31,7 +31,7 @@ from services.opensearch.journal import read_many, read_many_call
 from services.opensearch.keys import KeyRecord
 from services.opensearch.own_writes import doubtful, forgiven
 from services.telemetry.context import also
-from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
+from services.telemetry.metrics import NOT_ENQUEUED, PROBLEMS, count_ingested
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ class Ingestion:
             "queued": self._queued,
         }
         if failure is not None:
+            PROBLEMS.labels(failure.code).inc()
             answer["stopped"] = {"code": failure.code, "detail": failure.detail, "after": self._last}
             if "retry_after" in failure.extra:
                 answer["stopped"]["retry_after"] = failure.extra["retry_after"]

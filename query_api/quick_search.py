@@ -25,7 +25,7 @@ _PATH = re.compile(r"/v1/indexes/([^/]+)/search")
 
 
 class QuickSearch:
-    """ASGI middleware, outside of all others of ours and inside the one that answers unforeseen errors."""
+    """ASGI middleware, inside the gate and the one that waits for bodies: what comes here is all there."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,7 +56,7 @@ def _is_json(scope: Scope) -> bool:
 
 
 def _read(message: Message) -> SearchRequest | None:
-    """The request, when it is all there and valid. A body of one message is far below any limit on bodies."""
+    """The request, when it is valid and came in one message."""
     if message["type"] != "http.request" or message.get("more_body", False):
         return None
     try:

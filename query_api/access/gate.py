@@ -7,7 +7,7 @@ send by themselves, and what proxies and tools leave out of their logs. See docs
 import logging
 import math
 import time
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -19,11 +19,12 @@ from query_api.access.oidc import Issuer
 from query_api.access.operations import WHO
 from query_api.access.ring import KeyRing
 from services.access.buckets import Attempts
+from services.access.hosts import named_elsewhere
 from services.access.key_text import KEY, digest
 from services.access.keys import Opened
 from services.access.mode import Mode
 from services.access.principal import EVERYBODY, NOBODY, Principal, no_credentials
-from services.errors import InvalidInput, Overloaded, SparsewellError, Unauthorized
+from services.errors import Forbidden, InvalidInput, Overloaded, SparsewellError, Unauthorized
 from services.web.bearer import bad_key, is_one_of, presented_key
 from services.web.problems import answer_of
 
@@ -34,6 +35,7 @@ ADMIN: Final = Principal("admin", frozenset({"admin"}), mark="admin")
 FAILURES_A_SECOND: Final = 1.0
 FAILURES_AT_ONCE: Final = 20
 _SOURCES: Final = 10_000
+_LONGEST_SOURCE: Final = 64
 # Parameters by which other services take keys.
 _IN_ADDRESS: Final = frozenset({"api_key", "apikey", "access_token", "key", "token", "authorization"})
 
@@ -49,13 +51,17 @@ class Gate:
         admin_keys: tuple[str, ...],
         limiter: Limiter,
         issuer: Issuer | None = None,
+        *,
+        unasked: bool = False,
     ) -> None:
+        """`unasked`: where it is open, nobody asked for that by name: it is for this machine alone."""
         self._app = app
         self._mode = mode
         self._ring = ring
         self._admin = tuple(digest(one) for one in admin_keys)
         self._limiter = limiter
         self._issuer = issuer
+        self._unasked = unasked
         self._attempts = Attempts(FAILURES_A_SECOND, FAILURES_AT_ONCE, _SOURCES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,6 +69,9 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http" or self._mode == "open":
+            if self._unasked and scope["type"] == "http" and named_elsewhere(scope["headers"]):
+                await (await answer_of(Request(scope), _host_forbidden()))(scope, receive, send)
+                return
             scope[WHO] = EVERYBODY
             await self._app(scope, receive, send)
             return
@@ -126,8 +135,20 @@ def source(scope: Scope) -> str:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:  # a socket of this machine, or a proxy's own word
+        return host[:_LONGEST_SOURCE]
+    if not isinstance(address, IPv6Address):
         return host
-    return str(ip_network((address, 64), strict=False)) if address.version == 6 else host
+    if address.ipv4_mapped is not None:  # where one socket takes both kinds: all of IPv4 is one /64 there
+        return str(address.ipv4_mapped)
+    return str(ip_network((address, 64), strict=False))
+
+
+def _host_forbidden() -> Forbidden:
+    return Forbidden(
+        "host_forbidden",
+        "This service is open because only its own machine reaches it, and this request came by the name of another. "
+        "Ask for keys (SPARSEWELL_ADMIN_KEY_FILE), or set SPARSEWELL_ACCESS=open.",
+    )
 
 
 def _has_body(scope: Scope) -> bool:

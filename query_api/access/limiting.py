@@ -116,9 +116,11 @@ class Limiter:
             return
         if self._redis is None:
             self._redis = Redis.from_url(self._address, socket_connect_timeout=1.0, socket_timeout=1.0)
+        days: list[int] = []
         async with self._redis.pipeline(transaction=False) as pipe:
             for name, use in used:
                 use.settling, use.used = use.used, 0
+                days.append(use.day)
                 keys = shared_limits.names(self._prefix, name, use.day)
                 pipe.eval(shared_limits.TAKE, 2, *keys, use.bucket.rate, use.bucket.burst, use.settling)
             try:
@@ -128,10 +130,12 @@ class Limiter:
                     use.used += use.settling
                 raise
         now = time.monotonic()
-        for (_, use), answer in zip(used, answers, strict=True):
+        for (_, use), day, answer in zip(used, days, answers, strict=True):
             tokens, today = shared_limits.read(answer)
             use.bucket.tokens, use.bucket.at = tokens - use.used, now
-            use.today = today + use.used
+            if day == use.day:  # (else midnight came while Redis was asked, and this is of yesterday)
+                # a Redis that lost its data has seen less of the day than we
+                use.today = max(use.today, today + use.used)
 
     async def close(self) -> None:
         if self._task is not None:

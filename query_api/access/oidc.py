@@ -128,16 +128,18 @@ class Issuer:
                 address = str(found.get("jwks_uri"))
                 if urlsplit(address).scheme != "https" and not is_loopback(urlsplit(address).hostname or ""):
                     raise ValueError("its keys are not at an address that begins with https://")
-                listed = await _json(session, address)
+                listed = (await _json(session, address)).get("keys")
+                if not isinstance(listed, list):
+                    raise ValueError("no list of keys")
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             log.warning("keys of the OIDC issuer could not be read: %s", type(error).__name__)
             return
         keys = {}
-        for one in listed.get("keys", ()):
+        for one in listed:
             if isinstance(one, dict) and one.get("use", "sig") == "sig" and isinstance(one.get("kid"), str):
                 try:
                     keys[one["kid"]] = self._jwt.PyJWK(one)
-                except self._jwt.PyJWTError:  # of a kind that is not known here
+                except (self._jwt.PyJWTError, ValueError, TypeError, KeyError):  # of a kind that is not known here
                     continue
         self._keys = keys or self._keys
         self._read_at = time.monotonic()
@@ -147,7 +149,11 @@ async def _json(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
     async with session.get(address, allow_redirects=False) as answer:
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
-        content = await answer.content.read(_MOST_BYTES)
+        content = b""
+        async for piece in answer.content.iter_any():
+            content += piece
+            if len(content) > _MOST_BYTES:
+                raise ValueError("longer than any list of keys")
         found = orjson.loads(content)
         if not isinstance(found, dict):
             raise ValueError("no object")

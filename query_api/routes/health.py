@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from query_api.parts import WithParts
 from query_api.readiness import LOOK_SECONDS
 from query_api.routes.answers import documented, json_answer
-from services.access.principal import NOBODY
 from services.errors import SparsewellError
 from services.opensearch.client import Call
 from services.telemetry.build import build
@@ -38,14 +37,14 @@ async def ready(parts: WithParts) -> Response:
     `checks` says it of each part. Redis is reported and not required: without it searches go on and documents are
     journalled. What was seen is a second old at most.
     """
-    if parts.who is not NOBODY:
+    if parts.who.sees_everything:
         return json_answer(await parts.readiness.said())
-    # A probe has no key, and needs no more than this.
+    # A probe has no key, and needs no more than this; a key of some indexes or documents is told of no others.
     try:
         said = await parts.readiness.said()
     except SparsewellError as error:
         raise type(error)(
-            error.code, "This process cannot answer searches; a key is told why.", **error.extra
+            error.code, "This process cannot answer searches; a key of every index is told why.", **error.extra
         ) from None
     return json_answer({name: said[name] for name in ("status", "checks")})
 
@@ -61,7 +60,7 @@ async def version(parts: WithParts) -> Response:
     default = parts.tables.default
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            answer = await parts.search.send(replace(_NODE, timeout=LOOK_SECONDS))
+            answer = await parts.everything.send(replace(_NODE, timeout=LOOK_SECONDS))
         said = answer["version"]
         node = {"version": said["number"], "distribution": said.get("distribution", "elasticsearch")}
     except (SparsewellError, TimeoutError):

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+import orjson
+
 from services.access.principal import Scope
 from services.errors import InvalidInput
 from services.filters.tree import STATE
@@ -23,6 +25,10 @@ def checked_key_filter(value: Any, scopes: Collection[Scope]) -> None:
             "A key with a filter has the scope `search` alone: it could write over documents that it may not see.",
         )
     _check(value, "filter", 1)
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        raise _bad("filter", "it holds a number or a text that cannot be stored") from None
 
 
 def _check(value: Any, where: str, depth: int) -> None:

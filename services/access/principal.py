@@ -45,6 +45,11 @@ class Principal:
             for pattern in self.indexes
         )
 
+    @property
+    def sees_everything(self) -> bool:
+        """Whether all documents of all indexes are there for it."""
+        return self.filter is None and EVERY in self.indexes
+
     def demand_scope(self, any_of: Collection[Scope]) -> None:
         """Raises Unauthorized (`no_credentials`), Forbidden (`insufficient_scope`)."""
         if "admin" in self.scopes or not self.scopes.isdisjoint(any_of):

@@ -3,6 +3,9 @@
 A sender of a head has so many seconds and bytes for it (uvicorn waits for ever, and takes any number), who does not
 read its answer is let go, and there are never more connections than the process has room for. Ten thousand that send
 nothing hold 5 KB each, measured; without a time they would hold the last file descriptor as well.
+
+Fields behind a body (trailers) are thrown away: uvicorn adds them to the headers, after a proxy and the gate have read
+those, and as many as somebody sends.
 """
 
 import asyncio
@@ -15,6 +18,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.settings import Settings
+from services.telemetry.metrics import PROBLEMS
 from services.web.problems import problem
 
 # Files and connections of the process beside those of clients: to OpenSearch, Redis, logs, libraries.
@@ -61,8 +65,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._in_head = True
-        self._arrived = 0  # bytes of a head that is not whole yet
-        self._size = 0  # bytes of the fields of a head
+        self._moved = False  # whether what came brought a head to its end, or bytes of a body
+        self._arrived = 0  # bytes since then: of a head that is not whole yet, or beside a body (trailers, for one)
+        self._size = 0  # bytes of the fields of a head, and of those behind its body
         self._refused = False
         self._in_body = False
 
@@ -82,12 +87,11 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        before = self._in_head
+        self._moved = False
         super().data_received(data)
-        if before and self._in_head:
-            self._arrived += len(data)
-            if self._arrived > self._limits.head_bytes:
-                self._too_large()
+        self._arrived = 0 if self._moved else self._arrived + len(data)
+        if max(self._arrived, self._size) > self._limits.head_bytes and not self._refused:
+            self._too_large()
         self._watch()
 
     def on_message_begin(self) -> None:
@@ -100,10 +104,11 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
-        super().on_header(name, value)
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._arrived = False, 0
+        self._in_head, self._moved = False, True
         self._head_timer = _end(self._head_timer)
         if self._size > self._limits.head_bytes:
             self._too_large()
@@ -112,11 +117,12 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._moved = True
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._in_body, self._moved = False, True
         if not self._refused:
             super().on_message_complete()
 
@@ -159,9 +165,21 @@ class BoundedConnection(HttpToolsProtocol):
         detail = f"Address and headers may have {self._limits.head_bytes:,} bytes together (SPARSEWELL_MAX_HEAD_BYTES)."
         self._refuse(431, "Request Header Fields Too Large", "head_too_large", detail)
 
+    def send_400_response(self, msg: str) -> None:
+        """In the place of uvicorn's: counted, and worded as everything else that is refused."""
+        self._refuse(400, "Bad Request", "bad_http", "What came is no request of HTTP/1.1, or one with two endings.")
+
     def _refuse(self, status: int, reason: str, code: str, detail: str) -> None:
         self._refused = True
         self._head_timer = _end(self._head_timer)
+        if self.cycle is not None and (self._in_body or not self.cycle.response_complete):
+            # Another answer is on its way, or this one is; else nobody may write behind what is said here.
+            if self.pipeline or self.cycle.response_started:
+                PROBLEMS.labels(code).inc()
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         body = bytes(problem(status, reason, code, detail).body)
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
         self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from services.access.key_text import new_key
 from services.settings import Settings
@@ -23,7 +23,7 @@ def locked(
     file.write_text(KEY)
     with live_api(settings.model_copy(update={"admin_key_file": str(file)})) as base:
         headers = {"authorization": f"Bearer {KEY}"}
-        httpx.put(f"{base}/v1/indexes/books", headers=headers, trust_env=False).raise_for_status()
+        httpx.put(f"{base}/v1/indexes/books", headers=headers, trust_env=False, timeout=30).raise_for_status()
         yield base
 
 
@@ -48,6 +48,59 @@ def test_a_key_is_asked_for_kept_and_forgotten(locked: str, open_page: Callable[
     page.get_by_role("button", name="Forget the key").click()
     expect(page.get_by_text("no_credentials")).to_be_visible()
     assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_key_with_a_filter_shows_its_own_documents_alone(locked: str, open_page: Callable[..., Visit]) -> None:
+    """Whatever the page asks for by itself: hits, facets, counts, titles, a document by its address."""
+    administrator = {"authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=locked, headers=administrator, trust_env=False, timeout=30) as admin:
+        admin.put("/v1/indexes/shared", json={"fields": {"tenant": "keyword"}}).raise_for_status()
+        documents = [
+            {
+                "id": one,
+                "title": f"Storm {one}",
+                "text": f"A storm of {one}",
+                "metadata": {"tenant": f"tenant {one[4]}"},
+            }
+            for one in ("marka0x", "marka1x", "markb0x", "markb1x")
+        ]
+        sent = admin.post("/v1/indexes/shared/documents", json=documents).raise_for_status().json()
+        admin.get(f"/v1/jobs/{sent['job']['id']}").raise_for_status()  # counting makes them visible
+        asked = {"name": "a", "scopes": ["search"], "filter": {"field": "tenant", "is": "tenant a"}}
+        key = admin.post("/v1/keys", json=asked).raise_for_status().json()["key"]
+
+    def seen(key: str, hits: int) -> str:
+        """All that the page was told and shows, of what it is asked for in turn."""
+        page, told = open_page(locked).go(), []
+
+        def tell(route: Route) -> None:
+            answer = route.fetch()
+            told.append(answer.text())
+            route.fulfill(response=answer)
+
+        page.route("**/v1/**", tell)
+        page.evaluate("key => sessionStorage.setItem('sparsewell.key', key)", key)
+        page.goto(f"{locked}/?index=shared&q=storm&mode=keyword")
+        expect(page.locator(".hit")).to_have_count(hits)
+        told.append(page.content())
+        page.goto(f"{locked}/?index=shared")  # the index as it is, its facets
+        expect(page.locator("#index-state")).to_contain_text(f"{hits} documents")
+        told.append(page.content())
+        page.get_by_role("combobox", name="Query").press_sequentially("sto")
+        expect(page.get_by_role("listbox", name="Suggestions").get_by_role("option")).to_have_count(hits)
+        told.append(page.content())
+        # (the address repeats what it was asked for, so what is looked for here is the other document)
+        page.goto(f"{locked}/?index=shared&doc=markb0x")
+        expect(page.get_by_role("dialog")).to_contain_text("A storm of markb0x" if hits == 4 else "document_not_found")
+        page.goto(f"{locked}/operate")
+        expect(page.get_by_text("insufficient_scope") if hits == 2 else page.locator("#indexes")).to_be_visible()
+        page.unroute_all(behavior="wait")
+        return "\n".join(told)
+
+    told = seen(key, 2)
+    assert "markb1x" not in told and "tenant b" not in told and "A storm of markb0x" not in told
+    told = seen(KEY, 4)
+    assert "markb1x" in told and "tenant b" in told and "A storm of markb0x" in told, "the control"
 
 
 def test_who_enters_a_key_is_not_disturbed(locked: str, open_page: Callable[..., Visit]) -> None:

@@ -1,14 +1,23 @@
-"""An API that asks for keys."""
+"""An API that asks for keys, and a model process for searches that rerank."""
 
-from collections.abc import Callable, Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import uvicorn
+from numpy.typing import NDArray
 
+from models.dense.opening import load_dense
+from models.serving.app import create_model_app
+from models.serving.held import Held
 from services.access.key_text import new_key
+from services.known_dense import STANDIN, known_dense
 from services.settings import Settings
 
 Client = httpx.Client
@@ -59,6 +68,37 @@ def as_key(api_url: str) -> Iterator[Callable[[str], httpx.Client]]:
     yield client
     for one in clients:
         one.close()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What a model that reads passages was given."""
+    return []
+
+
+@pytest.fixture
+def model_socket() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def model_process(model_socket: socket.socket, told: list[str], eventually: Callable[..., None]) -> Iterator[None]:
+    def shortest(query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        told.extend(passages)
+        return np.array([-len(passage) for passage in passages], dtype=np.float32)
+
+    dense = load_dense(known_dense(Settings())[STANDIN], Path("unused"))
+    held = Held({STANDIN: dense}, {"cross-encoder": shortest})
+    server = uvicorn.Server(uvicorn.Config(create_model_app(held), log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [model_socket]}, name="models")
+    thread.start()
+    try:
+        eventually(lambda: server.started, 30, "the model process listens")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 LiveApi = Callable[[Settings], AbstractContextManager[str]]

@@ -21,6 +21,13 @@ class Sent:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
+RERANKS: list[dict[str, Any]] = [
+    {"model": "dense", "weight": 0.5},
+    {"model": "dense", "weight": 1.0, "top": 3, "feedback": {"documents": 2, "weight": 1.0}},
+    {"model": "cross-encoder", "weight": 1.0},
+]
+
+
 def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict[str, Any]], ...]:
     """Bodies of searches of one index, of several kinds: every member that could name, count, order or move by
     documents.
@@ -53,6 +60,14 @@ def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict
             "fields": st.sampled_from([["title", "text", "metadata"], ["metadata.tenant"], ["chapters"], []]),
             "score_by": st.sampled_from([None, "window", "document"]),
             "curation": st.booleans(),
+            "candidates": st.sampled_from([2, 100]),
+            "among": st.sampled_from([None, "matches", "candidates"]),
+            "fusion": st.sampled_from(["min_max", {"method": "rrf", "k": 5}]),
+            "weights": st.just({"sparse": 1.0, "lexical": 2.0}),
+            "prune": st.sampled_from([None, 0.4]),
+            "passage": st.just({"fragment": True}),
+            "did_you_mean": st.just(True),
+            "learn": st.just(True),
         }
     )
     moved = st.fixed_dictionaries(
@@ -60,6 +75,7 @@ def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict
             "query": text,
             "mode": st.sampled_from(["sparse", "hybrid"]),
             "like": ids,
+            "unlike": ids,
             "feedback": st.sampled_from([None, {"documents": 5}]),
             "include_liked": st.booleans(),
             "context": st.one_of(st.none(), text.map(lambda one: {"turns": [one]})),
@@ -74,11 +90,21 @@ def searches(names: list[str], words: list[str]) -> tuple[st.SearchStrategy[dict
             "mode": st.sampled_from(["sparse", "lexical", "hybrid"]),
             "filter": filters,
             "size": st.just(40),
+            "per_document": st.sampled_from([None, 1]),
             "highlight": st.booleans(),
             "explain": st.booleans(),
         }
     )
-    rerank = st.fixed_dictionaries({"query": text, "rerank": st.just({"model": "cross-encoder"}), "size": st.just(40)})
+    rerank = st.fixed_dictionaries(
+        {
+            "query": text,
+            "mode": st.sampled_from(["sparse", "lexical", "hybrid"]),
+            "rerank": st.sampled_from(RERANKS),
+            "filter": filters,
+            "explain": st.booleans(),
+            "size": st.sampled_from([2, 40]),
+        }
+    )
     return plain, moved, parts, rerank
 
 
@@ -95,6 +121,8 @@ def rounds(names: list[str], words: list[str]) -> st.SearchStrategy[tuple[Sent, 
             "size": st.just(80),
             "explain": st.booleans(),
             "highlight": st.booleans(),
+            "filter": st.sampled_from([None, {"not": {"field": "tenant", "is": "a"}}]),
+            "fields": st.just(["title", "text", "metadata"]),
             "facets": st.sampled_from([None, {"tenant": {"terms": 10}}]),
             "sort": st.sampled_from([[], [{"field": "year"}]]),
             "among": st.sampled_from([None, "matches"]),
@@ -103,7 +131,10 @@ def rounds(names: list[str], words: list[str]) -> st.SearchStrategy[tuple[Sent, 
     batched = st.lists(st.tuples(one, index).map(lambda pair: pair[0] | {"index": pair[1]}), min_size=1, max_size=3)
     short = st.fixed_dictionaries({"q": st.sampled_from(words), "facet": st.just("tenant:10"), "size": st.just(40)})
     typed = st.fixed_dictionaries(
-        {"q": st.sampled_from([*words, *(word[:3] for word in words)]), "fuzzy": st.sampled_from(["true", "false"])}
+        {
+            "q": st.sampled_from([*words, *(word[:3] for word in words), names[0][:4], names[-1][:5]]),
+            "fuzzy": st.sampled_from(["true", "false"]),
+        }
     )
     return st.tuples(
         *(
@@ -145,7 +176,7 @@ def ask(client: httpx.Client, sent: Sent) -> Iterator[httpx.Response]:
         while (cursor := _last(answer)) is not None:
             answer = client.get(sent.path, params=sent.parameters | {"cursor": cursor})
             yield answer
-    if sent.operation == "search" and "unit" not in sent.body and not sent.body.get("offset"):
+    if sent.operation in ("search", "search_across") and "unit" not in sent.body and not sent.body.get("offset"):
         cursor: str | None = "*"
         while cursor is not None and answer.status_code == 200:
             answer = client.post(sent.path, json=sent.body | {"cursor": cursor, "size": 5})

@@ -11,8 +11,10 @@ from contextlib import AbstractContextManager, closing
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from services.settings import Settings
+from services.telemetry.metrics import PROBLEMS
 
 
 def raw(settings: Settings, *parts: bytes, pause: float = 0.0) -> bytes:
@@ -60,6 +62,11 @@ def test_a_request_that_two_readers_would_end_differently_is_refused(settings: S
     for head in SMUGGLED:
         found = raw(settings, b"POST /v1/search HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n0\r\n\r\n" + smuggled)
         assert b" 200 " not in found, head
+        assert b"bad_http" in found, head
+    # the control: behind a request with one ending the other one is answered
+    for head in (b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n"):
+        found = raw(settings, b"POST /v1/search HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n0\r\n\r\n" + smuggled)
+        assert b" 200 " in found, head
 
 
 NAMES = [
@@ -69,6 +76,8 @@ NAMES = [
 
 
 def test_tricks_in_the_name_of_an_index(admin: httpx.Client) -> None:
+    for name in ("a", "b"):  # (which some of the names would find)
+        assert admin.put(f"/v1/indexes/{name}").status_code == 201
     for name in NAMES:
         for method, below in (
             ("PUT", ""), ("GET", ""), ("DELETE", ""), ("POST", "/search"), ("GET", "/export"), ("POST", "/documents"),
@@ -78,6 +87,7 @@ def test_tricks_in_the_name_of_an_index(admin: httpx.Client) -> None:
             answer = admin.request(method, f"/v1/indexes/{name}{below}", **body)  # type: ignore[arg-type]
             assert answer.status_code in (404, 405, 422, 503) or (answer.status_code, name) == (200, ".."), answer.text
             assert answer.status_code != 503, answer.text
+    assert [one["name"] for one in admin.get("/v1/indexes").json()["indexes"]] == ["a", "b"]
 
 
 IDS = ["..%2F..%2F_search", "%2e%2e", "_mapping", "a%2F_doc%2Fb", "%00", "a%0A", "*"]
@@ -112,6 +122,7 @@ def test_lines_without_an_end_stop_at_the_limit(
         "POST /v1/indexes/books/documents HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
         f"content-type: application/x-ndjson\r\nauthorization: Bearer {admin_key}\r\n\r\n"
     ).encode()
+    before = PROBLEMS.labels("body_too_large")._value.get()
     with live_api(limited) as url, httpx.Client(base_url=url, trust_env=False) as client:
         client.headers["authorization"] = f"Bearer {admin_key}"
         assert client.put("/v1/indexes/books").status_code == 201
@@ -121,6 +132,7 @@ def test_lines_without_an_end_stop_at_the_limit(
                 while True:
                     connection.sendall(b"%x\r\n%b\r\n" % (len(line), line))
         assert sum(client.get("/v1/indexes/books").json()["documents"].values()) <= 1
+        assert PROBLEMS.labels("body_too_large")._value.get() == before + 1, "counted although some was taken"
         assert client.get("/v1/indexes/books/documents/1").status_code == 200
 
 
@@ -131,7 +143,9 @@ def free() -> int:
     return free_port()
 
 
-def test_no_key_is_in_any_answer_or_log(admin: httpx.Client, admin_key: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_key_is_in_any_answer_log_or_metric(
+    admin: httpx.Client, admin_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     key = admin.post("/v1/keys", json={"name": "x", "scopes": ["search"]}).json()["key"]
     tokens = (admin_key, key, admin_key[:-1], key + "x", f"{key} x")
@@ -144,6 +158,8 @@ def test_no_key_is_in_any_answer_or_log(admin: httpx.Client, admin_key: str, cap
         for method in ("GET", "POST", "DELETE")
     ]
     secrets = [one.rsplit("_", 1)[1][:20] for one in (admin_key, key)]
+    texts.append(generate_latest().decode())
+    assert 'sparsewell_problems_total{code="bad_key"}' in texts[-1]
     others = ("httpx", "httpcore", "uvicorn.access")  # (uvicorn's log of requests is off where it is not a test's)
     logged = [record.getMessage() for record in caplog.records if not record.name.startswith(others)]
     assert len(logged) > 10

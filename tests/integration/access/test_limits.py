@@ -4,7 +4,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -27,6 +28,7 @@ from services.telemetry.metrics import PROBLEMS
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
 # so slow that nothing is refilled while a test runs
+FILTER = {"field": "tenant", "is": "a"}
 SLOW = Principal("k", frozenset({"search"}), limits=Limits(rate=0.001, burst=10, daily=1000))
 
 
@@ -68,6 +70,61 @@ async def test_a_day_s_requests_are_counted_over_all_processes(two: tuple[Limite
     with pytest.raises(Overloaded, match="daily_limit_reached") as refused:
         second.admit(daily)
     assert 0 < refused.value.extra["retry_after"] <= 86_400
+
+
+async def test_a_redis_that_lost_its_data_gives_nobody_a_second_day(
+    two: tuple[Limiter, Limiter], redis_url: str
+) -> None:
+    daily = Principal("d", frozenset({"search"}), limits=Limits(daily=5))
+    first, _ = two
+    first.admit(daily, 3)
+    await first.settle()
+    async with Redis.from_url(redis_url) as client:
+        await client.flushdb()
+    first.admit(daily)
+    await first.settle()
+    with pytest.raises(Overloaded, match="daily_limit_reached"):
+        first.admit(daily, 2)
+
+
+async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Redis says then is of yesterday: with it the key would be shut out of all of today."""
+    daily = Principal("d", frozenset({"search"}), limits=Limits(daily=5))
+    day = 20_000.0
+    clock = SimpleNamespace(time=lambda: day * 86_400, monotonic=time.monotonic)
+    monkeypatch.setattr("query_api.access.limiting.time", clock)
+    limiter = Limiter("redis://127.0.0.1:1/0", "t", Limits())
+
+    class AtMidnight:
+        """A Redis to which somebody asks the limiter while it answers."""
+
+        async def __aenter__(self) -> "AtMidnight":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        def pipeline(self, *, transaction: bool) -> "AtMidnight":
+            return self
+
+        def eval(self, *_: object) -> None:
+            pass
+
+        async def execute(self) -> list[list[object]]:
+            nonlocal day
+            day += 1
+            limiter.admit(daily)
+            return [[b"0", 5]]
+
+    limiter._redis = cast(Redis, AtMidnight())
+    limiter._task = asyncio.create_task(asyncio.sleep(60))  # (settled by the test alone)
+    limiter.admit(daily, 5)
+    await limiter.settle()
+    limiter.admit(daily, 4)
+    with pytest.raises(Overloaded, match="daily_limit_reached"):
+        limiter.admit(daily)
+    limiter._redis = None
+    await limiter.close()
 
 
 async def test_it_is_settled_by_itself(two: tuple[Limiter, Limiter], redis_url: str) -> None:
@@ -198,8 +255,14 @@ def test_a_stranger_s_body_is_not_read(settings: Settings, headers: dict[str, st
     assert (sent[0]["status"], read) == (401, [])
 
 
-def test_a_probe_without_a_key_is_told_no_numbers(settings: Settings, admin_key: str) -> None:
-    with TestClient(create_app(settings)) as client:
+def test_who_may_not_see_everything_is_told_no_numbers(
+    api: httpx.Client, admin_key: str, make_key: Make, as_key: As
+) -> None:
+    some = [as_key(make_key(["search"], **rights)) for rights in ({"indexes": ["a-*"]}, {"filter": FILTER})]
+    everything = [as_key(key) for key in (admin_key, make_key(["search"]))]
+    del api.headers["authorization"]
+    for client in (api, *some):
         assert set(client.get("/readyz").json()) == {"status", "checks"}
-        told = client.get("/readyz", headers={"authorization": f"Bearer {admin_key}"}).json()
-    assert {"indexes", "queue"} <= set(told)
+    for client in everything:
+        assert {"indexes", "queue"} <= set(client.get("/readyz").json())
+    assert some[1].get("/version").json()["opensearch"] is not None

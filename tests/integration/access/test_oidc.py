@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from query_api.app import create_app
 from services.errors import ConfigurationError
 from services.settings import Settings
+from services.telemetry.metrics import PROBLEMS
 
 As = Callable[[str], httpx.Client]
 
@@ -26,6 +28,8 @@ class SmallIssuer:
     def __init__(self) -> None:
         self.asked = 0
         self.away = False
+        self.moved = ""  # where its keys are to be looked for
+        self.padding = 0  # bytes behind its keys
         self.private: dict[str, Any] = {"one": rsa.generate_private_key(65537, 2048)}
         issuer = self
 
@@ -36,11 +40,19 @@ class SmallIssuer:
                     "/.well-known/openid-configuration": {"issuer": issuer.name, "jwks_uri": f"{issuer.url}/keys"},
                     "/keys": {"keys": [issuer.public(kid) for kid in issuer.private]},
                 }
-                content = json.dumps(documents.get(self.path, {})).encode()
-                self.send_response(503 if issuer.away else 200)
+                asked_for = self.path.removeprefix("/moved")
+                content = json.dumps(documents.get(asked_for, {})).encode() + b" " * issuer.padding
+                moved = issuer.moved and self.path == "/keys"
+                self.send_response(503 if issuer.away else 302 if moved else 200)
+                if moved:
+                    self.send_header("location", issuer.moved)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                # (not all of it in one piece, as from afar)
+                self.wfile.write(content[:30])
+                time.sleep(0.02)
+                with suppress(OSError):
+                    self.wfile.write(content[30:])
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -156,12 +168,13 @@ def test_tokens_that_are_none(api: httpx.Client, as_key: As, issuer: SmallIssuer
         "a word": "a.b.c",
     }
     assert as_key(right).get("/v1/indexes").status_code == 200
-    asked = issuer.asked
+    asked, counted = issuer.asked, PROBLEMS.labels("bad_token")._value.get()
     for what, token in bad.items():
         answer = as_key(token).get("/v1/indexes")
         assert said(answer) == (401, "bad_token"), what
         assert 'error="invalid_token"' in answer.headers["www-authenticate"] and token not in answer.text
     assert issuer.asked <= asked + 2  # for the keys that it does not have, once
+    assert PROBLEMS.labels("bad_token")._value.get() == counted + len(bad)
     assert as_key(right).get("/v1/indexes").status_code == 200
 
 
@@ -190,6 +203,17 @@ def test_a_new_key_of_the_issuer_is_learned_and_an_away_issuer_stops_nobody(
     assert said(as_key(issuer.token(kid="three", tenants=["a"])).get("/v1/indexes")) == (401, "bad_token")
     # keys of our own beside it
     assert admin.get("/v1/indexes").status_code == 200
+
+
+def test_keys_are_read_where_the_issuer_says_and_no_further(api: httpx.Client, as_key: As, issuer: SmallIssuer) -> None:
+    """A redirect leads anywhere, inside too."""
+    issuer.moved = f"{issuer.url}/moved/keys"
+    assert said(as_key(issuer.token(tenants=["a"])).get("/v1/indexes")) == (503, "oidc_unavailable")
+
+
+def test_an_answer_of_the_issuer_has_an_end(api: httpx.Client, as_key: As, issuer: SmallIssuer) -> None:
+    issuer.padding = 3_000_000
+    assert said(as_key(issuer.token(tenants=["a"])).get("/v1/indexes")) == (503, "oidc_unavailable")
 
 
 def test_before_the_issuer_was_ever_reached(api: httpx.Client, as_key: As, issuer: SmallIssuer) -> None:

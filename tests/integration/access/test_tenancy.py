@@ -1,17 +1,24 @@
 """Two keys never see each other's documents, whatever they ask, through every door that they have."""
 
 import re
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from query_api.access.operations import OPERATIONS
+from query_api.search.request import SearchRequest
+from services.known_dense import STANDIN
 from services.opensearch.confinement import Confinement
-from tests.integration.access.doors import Sent, ask, rounds
+from services.settings import Settings
+from tests.integration.access.doors import RERANKS, Sent, ask, rounds
 from tests.integration.query_api.conftest import encode
 
 __all__ = ["encode"]
@@ -67,9 +74,18 @@ RULES = {
 
 
 @pytest.fixture
-def tenants(admin: httpx.Client, make_key: Make, as_key: As, encode: Callable[[], None]) -> dict[str, httpx.Client]:
+def settings(settings: Settings, model_socket: socket.socket) -> Settings:
+    address = f"http://127.0.0.1:{model_socket.getsockname()[1]}"
+    return settings.model_copy(update={"model_url": address, "model_timeout": 5.0})
+
+
+@pytest.fixture
+def tenants(
+    admin: httpx.Client, make_key: Make, as_key: As, encode: Callable[[], None], model_process: None
+) -> dict[str, httpx.Client]:
     for index in ("one", "two"):
-        declared = {"fields": {"tenant": "keyword", "year": "number", "note": "keyword"}, "talk": {}}
+        fields = {"tenant": "keyword", "year": "number", "note": "keyword"}
+        declared = {"fields": fields, "talk": {}, "dense": STANDIN, "windows": "both"}
         assert admin.put(f"/v1/indexes/{index}", json=declared).status_code == 201
         sent = admin.post(f"/v1/indexes/{index}/documents", json=[document for _, _, document in DOCUMENTS])
         assert sent.status_code == 202 and not sent.json()["rejected"], sent.text
@@ -98,35 +114,75 @@ def hits(answer: Any) -> Iterator[dict[str, Any]]:
             yield from hits(value)
 
 
-@settings(
-    max_examples=12,
+@pytest.fixture
+def answered() -> Iterator[Counter[tuple[str, int]]]:
+    """How often each operation was answered with which status; refusals alone would show nothing."""
+    found: Counter[tuple[str, int]] = Counter()
+    yield found
+    assert all(found[operation, 200] for operation, _ in found), found
+    assert found["search", 200] > found["search", 404] + found["search", 422], found
+
+
+@hypothesis(
+    max_examples=8,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.data())
-def test_nobody_sees_what_is_another_s(tenants: dict[str, httpx.Client], data: st.DataObject) -> None:
+def test_nobody_sees_what_is_another_s(
+    tenants: dict[str, httpx.Client], told: list[str], answered: Counter[tuple[str, int]], data: st.DataObject
+) -> None:
     for sent in data.draw(rounds(NAMES, WORDS)):
         for name, client in tenants.items():
+            told.clear()
             for answer in ask(client, sent):
+                answered[sent.operation, answer.status_code] += 1
                 check(name, sent, answer)
+            assert set(MARK.findall(" ".join(told))) <= owned(name), "a model reads what the caller may see"
+
+
+def owned(name: str) -> set[str]:
+    return {mark for mark, tenant, _ in DOCUMENTS if seen_by(name, tenant)}
+
+
+def values(name: str, field: str) -> Counter[Any]:
+    """How many of a caller's documents have which value of a field."""
+    found: Counter[Any] = Counter()
+    for _, tenant, document in DOCUMENTS:
+        if seen_by(name, tenant) and field in document["metadata"]:
+            value = document["metadata"][field]
+            found.update(value if isinstance(value, list) else [value])
+    return found
 
 
 def check(name: str, sent: Sent, answer: httpx.Response) -> None:
-    own = {mark for mark, tenant, _ in DOCUMENTS if seen_by(name, tenant)}
+    own = owned(name)
     assert answer.status_code in (200, 404, 422), answer.text
     assert leaked(name, sent, answer) == set(), (name, sent, answer.text)
     if sent.operation == "export":
         return
     body = answer.json()
     assert {one["id"] for one in hits(body)} <= own | {"nobody"}
-    most = len(own) * (2 if "indexes" in body else 1)
-    if "counted" in body:
-        assert body["counted"]["documents"] <= most
-    for counts in body.get("facets", {}).values():
-        assert all(bucket["count"] <= most for bucket in counts["buckets"])
+    for one in [body, *(each.get("answer", {}) for each in body.get("answers", ()))]:
+        counted(name, one)
     if sent.operation == "get_index":
         assert sum(body["documents"].values()) == len(own)
+
+
+def counted(name: str, body: dict[str, Any]) -> None:
+    """Holds the numbers of one answer against what there is for the caller."""
+    indexes = 2 if "indexes" in body else 1
+    most = indexes * len(owned(name))
+    assert "did_you_mean" not in body and "curation" not in body
+    if "rerank" in body:
+        assert body["rerank"]["applied"] and body["rerank"]["scored"] <= most
+    if "counted" in body:
+        assert body["counted"]["documents"] <= most
+    for field, counts in (body.get("facets") or {}).items():
+        there = values(name, field)
+        assert all(bucket["count"] <= indexes * there[bucket["value"]] for bucket in counts["buckets"]), counts
+        assert counts["other"] == 0
 
 
 def test_all_that_is_one_s_own_is_seen(tenants: dict[str, httpx.Client]) -> None:
@@ -145,10 +201,13 @@ def test_all_that_is_one_s_own_is_seen(tenants: dict[str, httpx.Client]) -> None
                     assert found.text == nobody.text.replace("nobody", mark)
 
 
-@settings(max_examples=1, derandomize=True)
+@hypothesis(max_examples=1, derandomize=True)
 @given(rounds(NAMES, WORDS))
 def test_the_test_tries_every_door(sent: tuple[Sent, ...]) -> None:
+    """And in a search everything that can be asked; `cursor` is for the pages behind each."""
     assert {one.operation for one in sent} == {name for name, rule in OPERATIONS.items() if "search" in rule}
+    said = {member for one in sent if one.operation == "search" for member in one.body}
+    assert said | {"cursor"} == set(SearchRequest.model_fields)
 
 
 def test_a_cursor_is_of_the_key_that_it_was_given_to(tenants: dict[str, httpx.Client], admin: httpx.Client) -> None:
@@ -181,7 +240,30 @@ def test_a_filter_that_does_not_fit_an_index_shows_nothing_of_it(
         assert (answer.status_code, answer.json()["code"]) == (403, "key_filter_unfit")
 
 
-def test_without_the_filter_they_do(tenants: dict[str, httpx.Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reranking_orders_all_that_is_one_s_own_and_nothing_else(
+    tenants: dict[str, httpx.Client], told: list[str]
+) -> None:
+    for mode, (name, client) in product(("sparse", "lexical", "hybrid"), tenants.items()):
+        body = {"query": "carpenter chair physician medicine harbour storm", "mode": mode, "size": 40}
+        plain = client.post("/v1/indexes/one/search", json=body).json()["hits"]
+        assert {hit["id"] for hit in plain} == owned(name)
+        for rerank in RERANKS:
+            told.clear()
+            found = client.post("/v1/indexes/one/search", json=body | {"rerank": rerank}).json()
+            assert found["rerank"] == {
+                "applied": True,
+                "model": rerank["model"],
+                "scored": min(len(plain), rerank.get("top", 100)),
+                "reason": None,
+            }
+            assert {hit["id"] for hit in found["hits"]} == owned(name)
+            assert all(rerank["model"] in hit["scores"] for hit in found["hits"][: found["rerank"]["scored"]])
+            assert set(MARK.findall(" ".join(told))) == (owned(name) if rerank["model"] == "cross-encoder" else set())
+
+
+def test_without_the_filter_they_do(
+    tenants: dict[str, httpx.Client], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: what is looked for is found when the confinement is taken out."""
     monkeypatch.setattr(Confinement, "confined", lambda self, call: call)
     monkeypatch.setattr(Confinement, "answered", lambda self, call, answer: answer)
@@ -192,7 +274,12 @@ def test_without_the_filter_they_do(tenants: dict[str, httpx.Client], monkeypatc
         Sent("search_simply", "GET", "/v1/indexes/one/search", None, {"q": "harbour"}),
         Sent("suggest", "GET", "/v1/indexes/one/suggest", None, {"q": "mark"}),
         Sent("export", "GET", "/v1/indexes/one/export"),
+        *(
+            Sent("search", "POST", "/v1/indexes/one/search", {"query": "carpenter", "rerank": one, "size": 40})
+            for one in RERANKS
+        ),
     ]
     for sent in doors:
         assert leaked("a", sent, next(iter(ask(tenants["a"], sent)))), sent
+    assert not set(MARK.findall(" ".join(told))) <= owned("a")
     assert tenants["a"].get("/v1/indexes/one/documents/markb1x").status_code == 200

@@ -1,10 +1,17 @@
 """The short way of POST /search and the framework's way give the same answers and the same refusals."""
 
+import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
+
+from query_api.app import create_app
+from services.settings import Settings
+from services.web.body_limit import BodyLimit
 
 QUICK = {"content-type": "application/json"}
 # The same body to the framework; the short way takes the plain type only.
@@ -75,6 +82,30 @@ def test_an_index_that_is_not_there(api: httpx.Client) -> None:
     assert quick.status_code == 404
     assert quick.json()["code"] == "index_not_found"
     assert quick.json() == usual.json()
+
+
+@pytest.mark.parametrize("headers", [QUICK, USUAL])
+async def test_a_body_that_never_comes_is_not_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr("query_api.app.BodyLimit", partial(BodyLimit, seconds=0.1))
+    sent: list[Message] = []
+
+    async def never() -> Message:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in (headers | {"content-length": "9"}).items()]
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/indexes/docs/search", "raw_path": b"/", "query_string": b"",
+        "headers": raw, "client": ("192.0.2.1", 1), "server": ("x", 80), "scheme": "http", "http_version": "1.1",
+        "root_path": "",
+    }  # fmt: skip
+    await asyncio.wait_for(create_app(settings)(scope, never, send), 30)
+    assert sent[0]["status"] == 408
 
 
 def test_a_large_body_is_refused_both_ways(api: httpx.Client, index: str) -> None:

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from services.telemetry.metrics import PROBLEMS
 from services.web.connections import BoundedConnection, ConnectionLimits
 
 QUICK = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)
@@ -25,7 +26,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def answers(scope: Any, receive: Any, send: Any) -> None:
-    """Says how long the body was; /much has a long answer."""
+    """Says how long the body was; /much has a long answer, /names says which headers there are."""
     length, more = 0, True
     while more:
         message = await receive()
@@ -36,7 +37,8 @@ async def answers(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(200 if scope["path"] == "/much" else 0):
         await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
-    await send({"type": "http.response.body", "body": b"%d bytes" % length})
+    names = b",".join(name for name, _ in scope["headers"]) if scope["path"] == "/names" else b""
+    await send({"type": "http.response.body", "body": b"%b%d bytes" % (names, length)})
 
 
 @asynccontextmanager
@@ -141,6 +143,68 @@ async def test_a_head_has_an_end(head: bytes) -> None:
         writer.write(head)
         got = await ended(reader, 0.5)
         assert got is None or got.startswith(b"HTTP/1.1 200 ")
+
+
+CHUNKED = b"POST /names HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"
+
+
+@pytest.mark.asyncio
+async def test_fields_behind_a_body_are_no_headers() -> None:
+    """A proxy has read the headers, and so has the gate: what comes later is not to be believed in their place."""
+    sent = CHUNKED + b"0\r\nauthorization: Bearer x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n"
+    told = {}
+    for made in (patient, uvicorns):
+        async with serving(made) as connect:
+            reader, writer = await connect()
+            writer.write(sent)
+            told[made] = await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+    assert b"host,transfer-encoding1 bytes" in told[patient]
+    assert b"authorization" not in told[patient]
+    assert b"authorization" in told[uvicorns], "the control"
+
+
+@pytest.mark.parametrize("behind", [b"0\r\n" + b"a: 1\r\n" * 1000, b"0\r\na: " + b"y" * 5000, b"1;" + b"e" * 5000])
+@pytest.mark.asyncio
+async def test_so_has_what_stands_behind_or_beside_a_body(behind: bytes) -> None:
+    async with serving(patient) as connect:
+        reader, writer = await connect()
+        writer.write(CHUNKED)
+        for at in range(0, len(behind), 1000):
+            writer.write(behind[at : at + 1000])
+            await asyncio.sleep(0.01)
+        got = await ended(reader, 10)
+        assert got is not None
+        assert got.startswith(b"HTTP/1.1 431 ")
+    async with serving(uvicorns) as connect:  # the control
+        reader, writer = await connect()
+        writer.write(CHUNKED + behind)
+        assert await ended(reader, 0.5) is None
+
+
+@pytest.mark.asyncio
+async def test_a_body_in_small_chunks_is_a_body() -> None:
+    async with serving(patient) as connect:
+        reader, writer = await connect()
+        writer.write(CHUNKED)
+        for _ in range(6):
+            writer.write(b"1\r\nb\r\n" * 500)
+            await asyncio.sleep(0.01)
+        writer.write(b"0\r\n\r\n")
+        assert b"3001 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("sent", [b"GET\r\n\r\n", CHUNKED + b"zz\r\n", REQUEST + b"GET\r\n\r\n"])
+@pytest.mark.asyncio
+async def test_what_is_no_http_is_refused_and_counted(sent: bytes) -> None:
+    before = PROBLEMS.labels("bad_http")._value.get()
+    async with serving(patient) as connect:
+        reader, writer = await connect()
+        writer.write(sent)
+        got = await ended(reader, 10)
+        assert got is not None
+        if b"HTTP/1.1 400 " in got:
+            assert json.loads(got.rpartition(b"\r\n\r\n")[2])["code"] == "bad_http"
+    assert PROBLEMS.labels("bad_http")._value.get() == before + 1
 
 
 @pytest.mark.asyncio

@@ -1,5 +1,6 @@
 """Keys as values: their text, what is kept of it, when they open something, and which indexes they reach."""
 
+import hmac
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from services.access.key_text import KEY, TOKEN, digest, key_id, new_key, new_ke
 from services.access.keys import Key, Secret
 from services.access.principal import EVERYBODY, NOBODY, PATTERN, Principal
 from services.errors import Conflict, Forbidden, InvalidInput, Unauthorized
+from services.web.bearer import is_one_of
 
 TEXT = new_key(new_key_id())
 
@@ -56,6 +58,26 @@ def test_two_secrets_hold_while_one_replaces_the_other() -> None:
     assert len(again.secrets) == 2 and not again.accepts(digest(TEXT), 1500)
     with pytest.raises(Conflict, match="key_ended"):
         made(revoked_at=1).rotated(digest(newer), 2, 0)
+
+
+def test_every_digest_is_compared_in_constant_time_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, str]] = []
+
+    def compare(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    digests = [digest(one) for one in (TEXT, new_key("k" * 16), new_key("j" * 16))]
+    both = made().rotated(digests[1], now=1000, overlap=500)
+    for presented, known in zip(digests, (True, True, False), strict=True):
+        wanted = [{one, presented} for one in digests[:2]]
+        assert both.accepts(presented, 1200) == known
+        assert [set(pair) for pair in compared] == wanted
+        compared.clear()
+        assert is_one_of(presented, digests[:2]) == known
+        assert [set(pair) for pair in compared] == wanted
+        compared.clear()
 
 
 def test_rights_to_indexes_are_names_or_how_they_begin() -> None:
@@ -119,6 +141,7 @@ def test_a_filter_of_a_key_is_one_that_a_document_alone_decides(value: object) -
         {"field": "a", "match": "word"}, {"field": "_state", "is": "dead"}, {"all": []}, {"all": {}}, {"or": [1]},
         {"not": {"field": "a", "match": "word"}}, {"any": [{"all": [{"field": "_state", "is": "dead"}]}]},
         {"field": "a", "script": "x"}, {"all": [{"field": "a", "is": 1}], "any": []},
+        {"field": "a", "is": 10**30}, {"field": "a", "any_of": ["\ud800"]}, {"not": {"field": "a", "is": [10**20]}},
     ],
 )  # fmt: skip
 def test_other_filters_are_refused(value: object) -> None:

@@ -100,6 +100,7 @@ def test_a_key_of_another_version_opens_nothing_and_stops_no_other(more: dict[st
     [
         ("192.0.2.7", "192.0.2.7"), ("2001:db8::1", "2001:db8::/64"), ("2001:db8::2", "2001:db8::/64"),
         ("2001:db8:0:0:ffff::1", "2001:db8::/64"), ("fe80::1%eth0", "fe80::/64"), ("testclient", "testclient"),
+        ("::ffff:192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.8", "192.0.2.8"), ("x" * 65_000, "x" * 64),
     ],
 )  # fmt: skip
 def test_addresses_of_one_network_are_one_source(host: str, told: str) -> None:
