@@ -52,5 +52,6 @@ def run_server(
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=limits.idle_seconds,
     )
     DrainingServer(config, drain, seconds).run(sockets=[listener])

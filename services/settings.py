@@ -77,6 +77,7 @@ class Settings(ConnectionSettings):
     # Of each connection to the API and the model process, so that none holds one for nothing.
     head_seconds: float = Field(10.0, gt=0, description="for the head of a request to arrive")
     stall_seconds: float = Field(60.0, gt=0, description="that an answer waits for a client that does not read it")
+    idle_seconds: int = Field(75, ge=1, description="that a connection is kept between two requests")
     max_head_bytes: int = Field(65_536, ge=1024, description="address and headers of a request")
     max_connections: int = Field(10_000, ge=1, description="at once, of one process; further ones are closed at once")
 

@@ -69,8 +69,13 @@ def worker_alive(settings: Settings) -> str | None:
 
 
 def sweeper(settings: Settings) -> str | None:
-    """None when the sweeper woke up within a sweep's interval, else what is wrong."""
-    return _runs("sweeper", settings.sweep_interval + 5)
+    """None when the sweeper woke up within a sweep's interval, else what is wrong.
+
+    Or within the time of a request: it sleeps for so long while an OpenSearch that hangs, or that a policy shuts out,
+    does not answer.
+    """
+    # (between two sweeps it waits for up to a fifth more than the interval)
+    return _runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
 
 
 def _runs(command: str, seconds: float) -> str | None:

@@ -65,6 +65,10 @@ def _store() -> dict[str, Schema]:
     }
 
 
+def _parts() -> Schema:
+    return strict(api=NAME, worker=NAME, operator=NAME)
+
+
 def _image() -> Schema:
     digest = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
     return strict(repository={"type": "string", "minLength": 1}, tag=STRING, digest=digest)
@@ -167,7 +171,9 @@ def _network() -> Schema:
         metricsFrom=KUBERNETES_LIST,
         opensearch=store,
         redis=store,
+        oidc=store,
         dns=strict(to=KUBERNETES_LIST),
+        kedaFrom=KUBERNETES_LIST,
         extraEgress=KUBERNETES_LIST,
     )
 
@@ -206,7 +212,12 @@ def values_schema() -> Schema:
             oidcIssuer={"type": "string", "pattern": "^(https?://.+)?$"},
             oidcAudience=STRING,
         ),
-        opensearch=strict(**_store(), awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"}),
+        opensearch=strict(
+            **_store(),
+            authSecrets=_parts(),
+            certSecrets=_parts(),
+            awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"},
+        ),
         redis=strict(**_store()),
         encoder=strict(name={"type": "string", "minLength": 1}, queue=STRING, more=STRINGS),
         modelFiles=strict(mountPath={"type": "string", "pattern": "^/"}, volume=KUBERNETES_OBJECT),
@@ -226,6 +237,7 @@ def values_schema() -> Schema:
         gpuWorker=strict(**gpu),
         sweeper=strict(enabled=BOOLEAN, replicas=POSITIVE, **_pods()),
         models=strict(**models, podDisruptionBudget=_budget(), **_pods()),
+        commands=strict(enabled=BOOLEAN, **_pods()),
         indexes=strict(
             declared={"type": "object", "propertyNames": index_name, "additionalProperties": {"type": "object"}},
             onDifference={"enum": ["fail", "reindex"]},

@@ -30,18 +30,29 @@ _LINGER_SECONDS = 1.0
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """`head_seconds` from when a connection is there, or the request before was answered, to the end of a head;
-    `stall_seconds` that an answer may wait for its reader; `connections` at once, of one process.
+    `stall_seconds` that an answer may wait for its reader; `connections` at once, of one process; `idle_seconds`
+    between two requests.
+
+    A proxy in front must be the one that ends an idle connection (nginx and Amazon's load balancers after 60 s): else
+    now and then it sends a request into one that ends, and answers 502.
     """
 
     head_seconds: float = 10.0
     head_bytes: int = 65_536
     stall_seconds: float = 60.0
     connections: int = 10_000
+    idle_seconds: int = 75
 
     @classmethod
     def of(cls, settings: Settings) -> "ConnectionLimits":
         """Those that the settings give."""
-        return cls(settings.head_seconds, settings.max_head_bytes, settings.stall_seconds, settings.max_connections)
+        return cls(
+            settings.head_seconds,
+            settings.max_head_bytes,
+            settings.stall_seconds,
+            settings.max_connections,
+            settings.idle_seconds,
+        )
 
     def within_files(self) -> "ConnectionLimits":
         """With no more connections than the process may have files; its own limit is raised as far as it goes."""

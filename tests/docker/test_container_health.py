@@ -157,16 +157,25 @@ def test_a_worker_that_hangs_is_not_alive(
 
 @pytest.mark.usefixtures("sleeper")
 def test_the_sweepers_check_sees_it_wake_up() -> None:
-    assert health.sweeper(Settings(sweep_interval=0.5)) is None
+    assert health.sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)) is None
 
 
 def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
     try:
-        assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5)))
+        assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)))
     finally:
         sleeper.send_signal(signal.SIGCONT)
+
+
+def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps for as long as one request may take, and a restart would not make OpenSearch answer."""
+    waited: dict[str, float] = {}
+    monkeypatch.setattr(health, "_runs", waited.__setitem__)
+    for asked, settings in ((35, Settings(sweep_interval=1)), (65, Settings(sweep_interval=1, opensearch_timeout=60))):
+        assert health.sweeper(settings) is None
+        assert waited["sweeper"] == asked
 
 
 def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +189,7 @@ def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypa
             assert process.poll() is None
         time.sleep(0.5)
         try:
-            assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5)))
+            assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)))
         finally:
             process.kill()
 

@@ -51,6 +51,7 @@ class Cluster:
         """Names of Services, ports and the address to listen on, as they are on this machine."""
         for component, port in SERVED.items():
             text = re.sub(rf"http://[\w-]+-{component}\.[\w-]+\.svc:{port}", self.address(component), text)
+            text = re.sub(rf"^[\w-]+-{component}\.[\w-]+\.svc$", "127.0.0.1", text)
         return {str(port): str(own) for port, own in self.ports.items()}.get(text, text.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
 
 

@@ -43,14 +43,15 @@ def test_every_value_that_is_named_in_the_text_is_one() -> None:
 
 
 def test_the_secrets_that_are_made_are_those_that_are_mounted() -> None:
-    made = set(re.findall(r"create secret generic (\S+)", TEXT))
+    made = {("secret", name) for name in re.findall(r"create secret generic (\S+)", TEXT)}
+    made |= {("configMap", name) for name in re.findall(r"create configmap (\S+)", TEXT)}
     (release,) = render(shown()[0])
     assert not isinstance(release, ChartError)
     mounted = {
-        source["secret"]["name"]
+        (kind, source[kind]["name"])
         for one, _ in policies.containers(release.objects)
         for volume in policies.pod(one)["volumes"]
         for source in volume.get("projected", {}).get("sources", [])
-        if "secret" in source
+        for kind in source
     }
     assert mounted == made

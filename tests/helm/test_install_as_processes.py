@@ -31,6 +31,7 @@ def values(opensearch_url: str, redis_url: str, index_prefix: str) -> dict[str, 
         "models": {"enabled": True, "encoders": ["standin-dense"], "drainSeconds": 1},
         "api": {"drainSeconds": 2},
         "indexes": {"declared": {"notes": {"fields": {"year": "number"}, "dense": "standin-dense"}}, "wait": 60},
+        "commands": {"enabled": True},
     }
 
 
@@ -43,7 +44,7 @@ def cluster(values: dict[str, Any], tmp_path: Path) -> Cluster:
 @pytest.fixture
 def running(cluster: Cluster) -> Iterator[dict[str, Pod]]:
     """The Deployments, each started and ready by its own probes."""
-    pods = {pod.name: pod for pod in cluster.pods("Deployment")}
+    pods = {pod.name: pod for pod in cluster.pods("Deployment") if pod.name != "commands"}
     try:
         for pod in pods.values():  # all at once, as Kubernetes does
             pod.start()
@@ -100,6 +101,12 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
             later = Cluster(rendered(declared, is_upgrade=True).objects, cluster.secrets, cluster.folder, cluster.ports)
             check = Pod(later, hook(later, "pre-upgrade")).start()
             assert check.finish(60) == status, check.said()
+
+        # what docs/kubernetes.md has people run in the pod for commands
+        (shell,) = (pod for pod in cluster.pods("Deployment") if pod.name == "commands")
+        for command in (["reindex", "notes"], ["generations", "rollback", "notes"], ["keys", "list"]):
+            done = shell.run(["sparsewell", *command])
+            assert done.returncode == 0, done.stderr.decode()
 
         for name in ("models", "sweeper", "worker"):
             assert running[name].stop() in (0, -15), running[name].said()

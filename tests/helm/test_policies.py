@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from indexer.settings import WorkerSettings
+from infra.docker import health
 from infra.helm.rendering import CHART, Object, Rendered, case, cases, rendered
 from services.contracts import INGEST_QUEUE, encode_queue
 from services.settings import Settings
@@ -161,6 +162,74 @@ def test_autoscaling_counts_in_the_redis_of_the_release() -> None:
     (plain,) = policies.of_kind(rendered(case("minimal") | keda).objects, "ScaledObject")
     assert plain["spec"]["triggers"][0]["metadata"]["enableTLS"] == "false"
     assert "authenticationRef" not in plain["spec"]["triggers"][0]
+
+
+def _trusted(values: dict[str, Any]) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Whether KEDA speaks TLS, and the parameters that it is given, with the Secret or ConfigMap and its key."""
+    objects = rendered(
+        values | {"worker": {"autoscaling": {"kind": "keda", "keda": {"address": "redis:6379"}}}}
+    ).objects
+    (scaled,) = policies.of_kind(objects, "ScaledObject")
+    (authentication,) = policies.of_kind(objects, "TriggerAuthentication")
+    given = [*authentication["spec"].get("secretTargetRef", []), *authentication["spec"].get("configMapTargetRef", [])]
+    assert {each["authenticationRef"]["name"] for each in scaled["spec"]["triggers"]} == {"search-sparsewell-worker"}
+    (told,) = {each["metadata"]["enableTLS"] for each in scaled["spec"]["triggers"]}
+    return told, {each["parameter"]: (each["name"], each["key"]) for each in given}
+
+
+def test_autoscaling_trusts_the_redis_that_workers_trust() -> None:
+    """KEDA checks certificates too: without our authority it would count nothing, and no worker would be added."""
+    plain, certified = {"url": "rediss://redis:6379/0"}, {"certSecret": {"name": "own"}}
+    assert _trusted(case("minimal") | {"redis": plain | {"ca": {"configMap": "company"}}}) == (
+        "true",
+        {"ca": ("company", "ca.crt")},
+    )
+    assert _trusted(case("minimal") | {"redis": plain | certified | {"ca": {"secret": "ca", "key": "ca.pem"}}}) == (
+        "true",
+        {"ca": ("ca", "ca.pem"), "cert": ("own", "tls.crt"), "key": ("own", "tls.key")},
+    )
+    # of an address that is in a Secret, the certificates say it
+    assert _trusted(case("minimal") | {"redis": {"urlSecret": {"name": "redis"}} | certified})[0] == "true"
+
+
+def test_autoscaling_checks_no_certificate_that_workers_do_not_check() -> None:
+    keda: dict[str, Any] = {"worker": {"autoscaling": {"kind": "keda"}}, "redis": {"url": "rediss://redis:6379/0"}}
+    for verified, said in ((True, None), (False, "true")):
+        objects = rendered(case("minimal") | keda | {"settings": {"REDIS_VERIFY": verified}}).objects
+        (scaled,) = policies.of_kind(objects, "ScaledObject")
+        assert {each["metadata"].get("unsafeSsl") for each in scaled["spec"]["triggers"]} == {said}
+
+
+def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
+    """The four roles of docs/operation.md are worth nothing where all parts are one user."""
+    secrets = {"authSecrets": {"api": "a", "worker": "w"}, "certSecrets": {"operator": "o"}}
+    common = {"authSecret": {"name": "all"}, "certSecret": {"name": "cert"}, "url": "https://opensearch:9200"}
+    values = {"opensearch": common | secrets, "gpuWorker": {"enabled": True}, "indexes": {"declared": {"notes": {}}}}
+    found = {}
+    for one, container in policies.containers(rendered(case("minimal") | values).objects):
+        users = {
+            env["valueFrom"]["secretKeyRef"]["name"] for env in container["env"] if env["name"].endswith("SEARCH_USER")
+        }
+        (mounted,) = (volume["projected"] for volume in policies.pod(one)["volumes"] if volume["name"] == "secrets")
+        files = {
+            item["path"]: each["secret"]["name"] for each in mounted["sources"] for item in each["secret"]["items"]
+        }
+        assert users == {files["opensearch-password"]}
+        assert files["opensearch-cert.pem"] == files["opensearch-key.pem"]
+        found[container["name"]] = (files["opensearch-password"], files["opensearch-cert.pem"])
+    assert found == {
+        "api": ("a", "cert"), "worker": ("w", "cert"), "sweeper": ("all", "o"), "indexes": ("all", "o"),
+    }  # fmt: skip
+
+
+def test_the_sweepers_probe_has_the_time_that_its_check_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_runs", lambda _command, seconds: str(seconds))
+    for settings in ({}, {"OPENSEARCH_TIMEOUT": 60}, {"SWEEP_INTERVAL": 90.5}):
+        objects = rendered(case("minimal") | {"settings": settings}).objects
+        (sweeper,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-sweeper")
+        own = {name.lower(): value for name, value in settings.items()}
+        asked = float(str(health.sweeper(Settings.model_validate(own))))
+        assert _container(sweeper)["livenessProbe"]["timeoutSeconds"] >= asked + 4
 
 
 def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, Rendered]) -> None:

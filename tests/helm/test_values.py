@@ -17,6 +17,7 @@ def merged(values: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 ISSUER_ONLY = {
     "access": {"adminKeySecret": {"name": ""}, "oidcIssuer": "https://login.example.com", "oidcAudience": "a"}
 }
+MODELS = {"access": {"modelKeySecret": {"name": "keys"}}, "modelFiles": {"volume": {"emptyDir": {}}}}
 MINIMAL = case("minimal")
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"replicas": 3}, "replicas"),
@@ -57,6 +58,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "twice"),
     ({"monitoring": {"podMonitor": {"enabled": True}, "metrics": {"enabled": False}}}, "metrics.enabled"),
     ({"monitoring": {"metrics": {"port": 80}}}, "port"),
+    ({"monitoring": {"podMonitor": {"enabled": True}}}, "networkPolicy.metricsFrom"),
+    ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "networkPolicy.metricsFrom"),
+    ({"api": {"drainSeconds": 30}}, "api.terminationGracePeriodSeconds must be 42"),
+    ({"settings": {"DRAIN_SECONDS": 15}}, "api.terminationGracePeriodSeconds must be 35"),
+    (MODELS | {"models": {"enabled": True, "drainSeconds": 20}}, "models.terminationGracePeriodSeconds must be 32"),
+    ({"opensearch": {"authSecrets": {"sweeper": "a"}}}, "sweeper"),
     ({"networkPolicy": {"opensearch": {"ports": ["9200"]}}}, "ports"),
 ]
 

@@ -76,7 +76,7 @@ SPARSEWELL_{{ $name }}: {{ ternary $value (toJson $value) (kindIs "string" $valu
 {{- define "sparsewell.env" -}}
 {{- if ne .component "models" }}
 {{- include "sparsewell.addresses" .root }}
-{{- with include "sparsewell.users" .root | trim }}
+{{- with include "sparsewell.users" . | trim }}
 {{ . }}
 {{- end }}
 {{- end }}

@@ -85,3 +85,16 @@ metadata:
 {{- end -}}
 {{- printf "sparsewell.encode.%s" (default $name $queue) -}}
 {{- end -}}
+
+{{/* Ports of a policy: those of the list, and those that addresses name. Takes ports and urls (separated by commas). */}}
+{{- define "sparsewell.ports" -}}
+{{- $ports := list }}
+{{- range .ports }}{{ $ports = append $ports (int .) }}{{ end }}
+{{- range regexFindAll "://[^/?,]+" .urls -1 }}
+{{- with regexFind ":[0-9]+$" . | trimPrefix ":" }}{{ $ports = append $ports (int .) }}{{ end }}
+{{- end }}
+{{- range $ports | uniq }}
+- protocol: TCP
+  port: {{ . }}
+{{- end }}
+{{- end -}}

@@ -97,7 +97,8 @@ volumeMounts:
 volumes:
   - name: tmp
     emptyDir:
-      sizeLimit: 64Mi
+      {{- /* CUDA keeps what it compiles below HOME, which is /tmp: up to 1 GiB. More than the limit is an eviction. */}}
+      sizeLimit: {{ ternary "2Gi" "64Mi" (eq .component "gpu-worker") }}
 {{- with include "sparsewell.secretFiles" . | fromYamlArray }}
   - name: secrets
     projected:
@@ -117,6 +118,14 @@ volumes:
 {{- end }}
 {{- with .root.Values.extraVolumes }}
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* preStop, then DRAIN_SECONDS, then 10 s for requests under way: a grace that ends before is an answer cut off. Takes component, values and drain. */}}
+{{- define "sparsewell.requireGrace" -}}
+{{- $needed := add (int .values.drainSeconds) (ceil (default 0 .drain)) 12 }}
+{{- if lt (int .values.terminationGracePeriodSeconds) (int $needed) }}
+{{- fail (printf "%s.terminationGracePeriodSeconds must be %d at least: %s.drainSeconds, DRAIN_SECONDS and 12 s for requests under way." .component $needed .component) }}
 {{- end }}
 {{- end -}}
 

@@ -49,6 +49,12 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "sparsewell.ours" .root | nindent 14 }}
+        {{- if and (eq .store "redis") (has "keda" (list .root.Values.worker.autoscaling.kind .root.Values.gpuWorker.autoscaling.kind)) }}
+        {{- with .root.Values.networkPolicy.kedaFrom }}
+        # who counts what waits
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+        {{- end }}
   egress: []
 {{- end }}
 {{- end -}}

@@ -50,15 +50,23 @@ spec:
 {{- if eq $database "" }}
 {{- $database = default "0" ((urlParse $url).path | trimPrefix "/") }}
 {{- end }}
+{{- $redis := ternary dict .root.Values.redis .root.Values.trial.redis.enabled }}
 {{- $tls := $keda.enableTLS | toString }}
 {{- if eq $tls "" }}
 {{- $tls = hasPrefix "rediss://" $url | toString }}
+{{- if and $redis (not $url) }}
+{{- /* The address is in a Secret: the certificates say it. */}}
+{{- $tls = ne "" (print $redis.ca.secret $redis.ca.configMap $redis.certSecret.name) | toString }}
 {{- end }}
+{{- end }}
+{{- $secure := ternary $redis dict (eq $tls "true") }}
 {{- $auth := $keda.authSecret }}
-{{- if not (or $auth.name .root.Values.trial.redis.enabled) }}
-{{- $redis := .root.Values.redis.authSecret }}
-{{- $auth = dict "name" $redis.name "usernameKey" $redis.userKey "passwordKey" $redis.passwordKey }}
+{{- if and $redis (not $auth.name) }}
+{{- $auth = dict "name" $redis.authSecret.name "usernameKey" $redis.authSecret.userKey "passwordKey" $redis.authSecret.passwordKey }}
 {{- end }}
+{{- $secrets := include "sparsewell.kedaSecrets" (dict "auth" $auth "redis" $secure) | fromYamlArray }}
+{{- $authority := "" }}
+{{- if $secure }}{{ if not $secure.ca.secret }}{{ $authority = $secure.ca.configMap }}{{ end }}{{ end }}
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
 {{ include "sparsewell.metadata" . }}
@@ -79,25 +87,48 @@ spec:
         activationListLength: "0"
         databaseIndex: {{ $database | quote }}
         enableTLS: {{ $tls | quote }}
-      {{- if $auth.name }}
+        {{- if and $secure (eq (toString $.root.Values.settings.REDIS_VERIFY) "false") }}
+        unsafeSsl: "true"
+        {{- end }}
+      {{- if or $secrets $authority }}
       authenticationRef:
         name: {{ $.name }}
       {{- end }}
     {{- end }}
-{{- if $auth.name }}
+{{- if or $secrets $authority }}
 ---
 apiVersion: keda.sh/v1alpha1
 kind: TriggerAuthentication
 {{ include "sparsewell.metadata" . }}
 spec:
+  {{- with $secrets }}
   secretTargetRef:
-    - parameter: password
-      name: {{ $auth.name }}
-      key: {{ $auth.passwordKey }}
-    {{- with $auth.usernameKey }}
-    - parameter: username
-      name: {{ $auth.name }}
-      key: {{ . }}
-    {{- end }}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $authority }}
+  configMapTargetRef:
+    - parameter: ca
+      name: {{ . }}
+      key: {{ $redis.ca.key }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What KEDA is told of Secrets. Takes auth (name, usernameKey, passwordKey) and redis (ca, certSecret; empty without TLS). */}}
+{{- define "sparsewell.kedaSecrets" -}}
+{{- with .auth }}{{ if .name }}
+- {parameter: password, name: {{ .name }}, key: {{ .passwordKey }}}
+{{- if .usernameKey }}
+- {parameter: username, name: {{ .name }}, key: {{ .usernameKey }}}
+{{- end }}
+{{- end }}{{ end }}
+{{- with .redis }}
+{{- if .ca.secret }}
+- {parameter: ca, name: {{ .ca.secret }}, key: {{ .ca.key }}}
+{{- end }}
+{{- if .certSecret.name }}
+- {parameter: cert, name: {{ .certSecret.name }}, key: {{ .certSecret.certKey }}}
+- {parameter: key, name: {{ .certSecret.name }}, key: {{ .certSecret.keyKey }}}
+{{- end }}
 {{- end }}
 {{- end -}}

@@ -1,0 +1,126 @@
+"""The NetworkPolicies let through what the settings name, and between our pods what they ask each other."""
+
+from typing import Any
+
+import policies
+import pytest
+from test_values import MINIMAL, merged
+
+from infra.helm.rendering import Object, Rendered, rendered
+
+# Who asks whom of ours; everything else is closed.
+ASKED = {("api", "models", 8020), ("indexes", "api", 8010), ("commands", "api", 8010)}
+
+
+def _rules(objects: list[Object], labels: dict[str, str], direction: str) -> list[dict[str, Any]]:
+    """The rules of all policies that mean a pod."""
+    meant = [
+        policy["spec"]
+        for policy in policies.of_kind(objects, "NetworkPolicy")
+        if policies.matches(policy["spec"]["podSelector"]["matchLabels"], labels)
+        and direction in policy["spec"]["policyTypes"]
+    ]
+    assert meant
+    return [rule for spec in meant for rule in spec.get(direction.lower(), [])]
+
+
+def _pods(objects: list[Object]) -> dict[str, Object]:
+    return {
+        policies.pod_labels(one)["app.kubernetes.io/component"]: one
+        for one in policies.workloads(objects)
+        if "app.kubernetes.io/component" in policies.pod_labels(one)
+    }
+
+
+def _lets(rules: list[dict[str, Any]], peers: str, labels: dict[str, str], ports: set[object]) -> bool:
+    return any(
+        ports & {each["port"] for each in rule["ports"]}
+        and (
+            peers not in rule
+            or any(
+                "podSelector" in peer
+                and "namespaceSelector" not in peer
+                and policies.matches(peer["podSelector"]["matchLabels"], labels)
+                for peer in rule[peers]
+            )
+        )
+        for rule in rules
+    )
+
+
+def _reaches(objects: list[Object], source: Object, target: Object, port: int) -> bool:
+    ports: set[object] = {port}
+    ports |= {
+        each["name"] for each in policies.pod(target)["containers"][0].get("ports", []) if each["containerPort"] == port
+    }
+    one, other = policies.pod_labels(source), policies.pod_labels(target)
+    return _lets(_rules(objects, one, "Egress"), "to", other, ports) and _lets(
+        _rules(objects, other, "Ingress"), "from", one, ports
+    )
+
+
+def test_our_pods_reach_whom_they_ask_and_nobody_else(releases: dict[str, Rendered]) -> None:
+    objects = releases["everything"].objects
+    pods = _pods(objects)
+    assert {"worker", "gpu-worker", "sweeper"} < set(pods)
+    reached = {
+        (source, target, port)
+        for source in pods
+        for target, port in (("api", 8010), ("models", 8020))
+        if source != target and _reaches(objects, pods[source], pods[target], port)
+    }
+    assert reached == ASKED
+
+
+def test_a_list_of_those_who_may_ask_does_not_shut_our_own_out() -> None:
+    values = {
+        "networkPolicy": {"apiFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+        "commands": {"enabled": True},
+        "indexes": {"declared": {"notes": {}}},
+    }
+    objects = rendered(merged(MINIMAL, values)).objects
+    pods = _pods(objects)
+    for source in ("indexes", "commands"):
+        assert _reaches(objects, pods[source], pods["api"], 8010)
+    assert not _reaches(objects, pods["worker"], pods["api"], 8010)
+
+
+def _outside(values: dict[str, Any], component: str) -> set[int]:
+    """Ports at which a pod may ask others than pods of ours."""
+    objects = rendered(merged(MINIMAL, values)).objects
+    rules = _rules(objects, policies.pod_labels(_pods(objects)[component]), "Egress")
+    outside = [rule for rule in rules if not any("podSelector" in peer for peer in rule.get("to", []))]
+    return {each["port"] for rule in outside for each in rule["ports"]}
+
+
+# What a value names, the ports that the API may then ask, and those that a worker may.
+NAMED: list[tuple[dict[str, Any], int, bool]] = [
+    ({"opensearch": {"url": "https://a.example.com:9201,https://b.example.com:9202/"}}, 9202, True),
+    ({"redis": {"url": "rediss://redis.example.com:6380/0"}}, 6380, True),
+    ({"monitoring": {"traces": {"endpoint": "http://collector.telemetry.svc:14318"}}}, 14318, True),
+    ({"access": {"oidcIssuer": "https://login.example.com:8443/realms/a", "oidcAudience": "a"}}, 8443, False),
+]
+
+
+@pytest.mark.parametrize(("values", "port", "of_workers"), NAMED)
+def test_what_a_value_names_can_be_asked(values: dict[str, Any], port: int, of_workers: bool) -> None:
+    assert port not in _outside({}, "api")
+    assert port in _outside(values, "api")
+    assert (port in _outside(values, "worker")) is of_workers
+
+
+def test_an_issuer_can_be_asked_where_opensearch_is_one_machine() -> None:
+    """Its keys are at 443, which the rule for OpenSearch happens to let through as long as that names nobody."""
+    machine = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+    issuer = {"access": {"oidcIssuer": "https://login.example.com", "oidcAudience": "a"}}
+    objects = rendered(merged(MINIMAL, issuer | {"networkPolicy": {"opensearch": {"to": machine}}})).objects
+    rules = _rules(objects, policies.pod_labels(_pods(objects)["api"]), "Egress")
+    assert any("to" not in rule and 443 in {each["port"] for each in rule["ports"]} for rule in rules)
+
+
+def test_keda_reaches_the_redis_of_a_trial() -> None:
+    trial = {"trial": {"redis": {"enabled": True}}}
+    for kind, expected in (("none", 1), ("keda", 2)):
+        objects = rendered(merged(MINIMAL, trial | {"worker": {"autoscaling": {"kind": kind}}})).objects
+        (policy,) = (one for one in objects if policies.named(one) == "NetworkPolicy search-sparsewell-trial-redis")
+        assert len(policy["spec"]["ingress"][0]["from"]) == expected

@@ -1,0 +1,22 @@
+"""How the API and the model process are served."""
+
+import socket
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from cli.uvicorn_server import DrainingServer, run_server
+from services.settings import Settings
+from services.web.connections import ConnectionLimits
+
+
+def test_an_idle_connection_outlives_that_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx and Amazon's load balancers keep one for 60 s, uvicorn for 5 s: who closes first loses requests."""
+    configured: list[uvicorn.Config] = []
+    monkeypatch.setattr(DrainingServer, "run", lambda self, **_: configured.append(self.config))
+    with socket.socket() as listener:
+        run_server(FastAPI(), listener, ConnectionLimits.of(Settings()))
+        run_server(FastAPI(), listener, ConnectionLimits.of(Settings(idle_seconds=620)))
+    assert configured[0].timeout_keep_alive > 60
+    assert configured[1].timeout_keep_alive == 620
