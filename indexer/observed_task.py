@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 
 from services.queue import SENT_AT
 from services.telemetry import tracing
-from services.telemetry.context import REQUEST_ID, accepted_request_id, binding, bound
+from services.telemetry.context import CARRIED, JOB, accepted_request_id, binding, bound
 from services.telemetry.metrics import ENCODED, QUEUE_WAIT, TASK_DURATION, TASKS
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def observed_task(task: str, request: Any, body: Mapping[str, Any]) -> Iterator[
         QUEUE_WAIT.labels(task).observe(max(0.0, time.time() - sent_at / 1000))
     observed = Observed(task)
     began = time.perf_counter()
-    names = _names(request, body)
+    names = _names(task, request, body)
     with binding(**names), tracing.span(f"process sparsewell.{task}", "consumer", _carrier(request)) as span:
         try:
             yield observed
@@ -72,9 +72,11 @@ def _carrier(request: Any) -> dict[str, str]:
     return {name: value for name, value in given.items() if isinstance(value, str)}
 
 
-def _names(request: Any, body: Mapping[str, Any]) -> dict[str, str | None]:
+def _names(task: str, request: Any, body: Mapping[str, Any]) -> dict[str, str | None]:
     """A producer's message may hold anything; of it only what is well-formed gets into a log line."""
-    given = {REQUEST_ID: request.get(REQUEST_ID), "job": body.get("job"), "index": body.get("index")}
+    given = {name: request.get(name) for name in CARRIED} | {"index": body.get("index")}
+    if task == "ingest":
+        given[JOB] = body.get(JOB) or request.id  # as `run_ingest` calls it
     return {name: one for name, one in given.items() if isinstance(one, str) and accepted_request_id(one) == one} | {
-        "message": request.id
+        "message_id": request.id
     }

@@ -22,6 +22,7 @@ from services.documents import parse_document
 from services.errors import InvalidInput, Overloaded, TooLarge, TooSlow
 from services.index_spec import Generation
 from services.opensearch.keys import digest
+from services.telemetry.context import also
 from services.web.problems import members
 
 _ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
@@ -115,6 +116,7 @@ async def _execute(
         return Answer(await probe.finish())
     claimed = await claim(parts, generation, *key)
     if claimed.outcome is not None:
+        also(job=claimed.record.job)  # (not that of the probe, which never was one)
         return Answer(claimed.outcome["body"], claimed.outcome["status"], replayed=True)
     ingestion = Ingestion(parts, generation, form, claimed.record)
     for position, item in items:

@@ -15,7 +15,7 @@ from kombu.utils.json import loads
 from services.contracts import ENCODE_TASK, INGEST_QUEUE, INGEST_TASK, EncodeMessage, IngestMessage, encode_queue
 from services.errors import BackendUnavailable, Overloaded, SparsewellError
 from services.telemetry import tracing
-from services.telemetry.context import REQUEST_ID, bound
+from services.telemetry.context import CARRIED, bound
 
 # Redis is not on the durability path: waiting for it longer than this would only make the caller late.
 CONNECT_SECONDS = 1.0
@@ -123,8 +123,7 @@ class Publisher:
             "argsrepr": "()", "kwargsrepr": "{...}",
             SENT_AT: time.time_ns() // 1_000_000,
         }  # fmt: skip
-        if (request_id := bound().get(REQUEST_ID)) is not None:
-            headers[REQUEST_ID] = request_id
+        headers |= {name: value for name, value in bound().items() if name in CARRIED}
         with tracing.span(f"send {task}", "producer", messaging__system="redis", messaging__destination__name=queue):
             self._publish(queue, headers | tracing.headers(), body)
 

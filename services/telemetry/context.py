@@ -8,6 +8,9 @@ from contextvars import ContextVar, Token
 from typing import Final
 
 REQUEST_ID: Final = "request_id"
+JOB: Final = "job"
+# Names that a message on the queue carries on, as headers.
+CARRIED: Final = (REQUEST_ID, JOB)
 # What a client may choose: nothing that breaks a log line, a header or a shell.
 _WELL_FORMED: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NOTHING: Final[Mapping[str, str]] = {}

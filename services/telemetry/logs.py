@@ -44,7 +44,8 @@ class JsonFormatter(logging.Formatter):
             "process": self._process,
             "pid": record.process,
         }
-        line.update(bound())
+        # (a name of the work never stands in the place of what the line says)
+        line |= {name: value for name, value in bound().items() if name not in line}
         if (trace := tracing.trace_id()) is not None:
             line["trace_id"] = trace
         for name in _EXTRA:

@@ -69,7 +69,9 @@ def test_one_trace_from_the_request_through_the_queue_to_the_bulk_write(
     }  # fmt: skip
     assert not any(b"nobody else" in body for body in collector.raw), "no text is in any span"
     lines = [json.loads(line) for line in worker.log().splitlines() if line.startswith("{")]
-    assert any(line.get("trace_id") == TRACE and line.get("request_id") == "mine" for line in lines)
+    (line,) = [line for line in lines if line["logger"] == "indexer.observed_task"]
+    assert (line["trace_id"], line["request_id"], line["job"]) == (TRACE, "mine", accepted["job"]["id"])
+    assert line["message"].startswith("encode done in "), "what a line says is never displaced by whose it is"
     said = [json.loads(line) for line in api.log().splitlines() if line.startswith("{")]
     (line,) = [line for line in said if line.get("status") == 202]
     assert (line["request_id"], line["job"], line["index"]) == ("mine", accepted["job"]["id"], "notes")

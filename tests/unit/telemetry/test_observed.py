@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from prometheus_client import REGISTRY
 
 from services.errors import Overloaded
-from services.telemetry.context import accepted_request_id, bound
+from services.telemetry.context import accepted_request_id, binding, bound
 from services.telemetry.logs import JsonFormatter, TextFormatter
 from services.web.observed import Observed
 from services.web.problems import add_handlers
@@ -109,6 +109,13 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
     assert json.loads(said)["message"] == "a\nb c\r\nd\u2028"
     text = TextFormatter().format(record("a\nb %s", "c\r\nd"))
     assert len(text.splitlines()) == 1
+
+
+def test_whose_a_line_is_never_displaces_what_it_says() -> None:
+    with binding(request_id="mine", message="m", level="l", time="t", pid="p"):
+        said = json.loads(JsonFormatter("worker").format(record("it happened")))
+    assert (said["message"], said["level"], said["request_id"]) == ("it happened", "warning", "mine")
+    assert isinstance(said["pid"], int)
 
 
 def test_what_cannot_be_serialised_is_said_all_the_same() -> None:

@@ -1,0 +1,25 @@
+"""Whose a message is, as a worker's lines and spans say it: by its headers, and of its body by what is well-formed."""
+
+import pytest
+from celery.app.task import Context
+
+from indexer.observed_task import observed_task
+from services.telemetry.context import bound
+
+
+@pytest.mark.parametrize(
+    ("task", "headers", "body", "named"),
+    [
+        ("encode", {"request_id": "r1", "job": "j1"}, {"index": "notes"}, {"request_id": "r1", "job": "j1"}),
+        ("encode", {}, {"index": "notes", "job": "of no use here"}, {}),
+        ("ingest", {}, {"index": "notes", "job": "mine"}, {"job": "mine"}),
+        ("ingest", {}, {"index": "notes"}, {"job": "m1"}),  # a job that is named after its message
+        ("ingest", {"request_id": "a b\n"}, {"index": "notes", "job": ["x"]}, {}),
+    ],
+)
+def test_a_message_says_whose_it_is(
+    task: str, headers: dict[str, str], body: dict[str, object], named: dict[str, str]
+) -> None:
+    with observed_task(task, Context({"id": "m1", **headers}), body):
+        assert dict(bound()) == {"message_id": "m1", "index": "notes", **named}
+    assert not bound()
