@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from query_api.search.stopwatch import Stopwatch
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded
 from services.opensearch.analysis import Terms, read_terms, terms_call
-from services.opensearch.client import AsyncSearch, has_too_many_clauses
+from services.opensearch.client import INCOMPLETE, AsyncSearch, has_too_many_clauses, is_incomplete
 from services.opensearch.queries import Plan, fetch_call, msearch_call, search_call
 from services.telemetry.metrics import SEARCH_INCOMPLETE
 
@@ -54,6 +54,10 @@ class Direct:
                 return [await self._search.send(search_call(plans[0], self._timeout, near=self._near))]
             except InvalidInput:
                 raise too_many_words() from None
+            except BackendUnavailable as error:
+                if error.code == "search_incomplete":
+                    SEARCH_INCOMPLETE.inc()
+                raise
         call = msearch_call(plans, self._timeout, near=self._near)
         answers: Sequence[Answer] = (await self._search.send(call))["responses"]
         return answers
@@ -80,14 +84,20 @@ def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:
             raise too_many_words()
         if answer.get("status") == 429:
             raise Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
+        if is_incomplete(answer["error"]):
+            raise _incomplete()
         raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
     if answer["timed_out"] or answer["_shards"]["failed"]:
-        SEARCH_INCOMPLETE.inc()
-        raise BackendUnavailable("search_incomplete", "OpenSearch did not finish in time; a partial answer is none.")
+        raise _incomplete()
     # Two lists of one request are searched at the same time.
     watch.stages["engine"] = max(watch.stages["engine"], answer["took"])
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits
+
+
+def _incomplete() -> BackendUnavailable:
+    SEARCH_INCOMPLETE.inc()
+    return BackendUnavailable("search_incomplete", INCOMPLETE)
 
 
 def too_many_words() -> InvalidInput:

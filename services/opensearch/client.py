@@ -31,6 +31,10 @@ from services.tls import ClientContext
 
 _OTHER_PATH = re.compile(r"[?#\s\\\x00-\x1f\x7f]|/\.{1,2}(/|$)")
 CLOSING_SECONDS = 0.05
+# What OpenSearch says of a search for which a shard failed, was away, or had no more time: all of ours forbid it to
+# answer without that shard (`allow_partial_search_results`).
+_UNSEARCHED = "search_phase_execution_exception"
+INCOMPLETE = "OpenSearch did not search every shard, or not in time; a part of an answer is none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ def translated(error: OpenSearchException) -> SparsewellError:
         return Conflict("already_exists", "OpenSearch has an index of that name already.")
     if isinstance(error, RequestError) or _has_too_many_clauses(error):
         return InvalidInput("opensearch_refused", f"OpenSearch refused the request ({kind}).")
+    if kind == _UNSEARCHED:
+        return BackendUnavailable("search_incomplete", INCOMPLETE)
     return BackendUnavailable("opensearch_error", f"OpenSearch failed with status {error.status_code} ({kind}).")
 
 
@@ -181,3 +187,8 @@ def has_too_many_clauses(error: Any) -> bool:
     """Whether an error of OpenSearch's is Lucene's limit of clauses."""
     causes = error.get("root_cause", []) if isinstance(error, dict) else []
     return any(cause.get("type") in ("too_many_clauses", "too_many_nested_clauses") for cause in causes)
+
+
+def is_incomplete(error: Any) -> bool:
+    """Whether an error of OpenSearch's is that not every shard was searched."""
+    return isinstance(error, dict) and error.get("type") == _UNSEARCHED

@@ -72,6 +72,26 @@ def test_a_documents_way_and_a_search_are_counted_where_they_happen(
     assert httpx.get(f"{api.metrics}/metrics", headers=accept, trust_env=False).text.endswith("# EOF\n")
 
 
+def test_a_search_that_lacks_a_shard_is_refused_and_counted(start: Start, settings: Settings) -> None:
+    api, physical = start("api", SPARSEWELL_SHARDS="2"), f"/{settings.index_prefix}-notes.g000001"
+    node = httpx.Client(base_url=settings.opensearch_url, trust_env=False, timeout=30)
+    with node, client(settings) as http:
+        http.put("/v1/indexes/notes").raise_for_status()
+
+        def asked(mode: str) -> tuple[int, str]:
+            answer = http.post("/v1/indexes/notes/search", json={"query": "words", "mode": mode})
+            return answer.status_code, answer.json().get("code", "")
+
+        modes = ("lexical", "hybrid")  # one list, which is one request; two, which share one
+        assert [asked(mode) for mode in modes] == [(200, "")] * 2
+        node.put(f"{physical}/_settings", json={"index.routing.allocation.enable": "none"}).raise_for_status()
+        (place,) = {shard["node"] for shard in node.get(f"/_cat/shards{physical}", params={"format": "json"}).json()}
+        lost = {"index": physical[1:], "shard": 1, "node": place, "allow_primary": True}
+        node.post("/_cluster/reroute", json={"commands": [{"cancel": lost}]}).raise_for_status()
+        assert [asked(mode) for mode in modes] == [(503, "search_incomplete")] * 2
+    assert api.samples()["sparsewell_search_incomplete_total"] == 2
+
+
 def test_what_a_killed_child_counted_stays_counted_and_its_files_go_with_the_worker(
     start: Start, settings: Settings, eventually: Eventually, tmp_path: Path
 ) -> None:
