@@ -22,7 +22,7 @@ from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.journal import Stored, attempt_write, dead_write, encoded_write, read_many, read_many_call
 from services.opensearch.stored_windows import too_many_windows
 from services.talk.chaptering import is_talk
-from services.telemetry.metrics import DEAD_LETTERS
+from services.telemetry.metrics import DEAD_LETTERS, NOT_ENQUEUED
 
 log = logging.getLogger(__name__)
 
@@ -180,27 +180,33 @@ class EncodeRun:
         ]
 
     def _account(self, encoded: Sequence[Encoded], outcomes: Sequence[Outcome]) -> list[Failed]:
-        """Counts what became of encoded documents; those that OpenSearch will never take come back as failed."""
+        """Counts what became of encoded documents; those that OpenSearch will never take come back as failed, and are
+        counted when they are buried.
+        """
         refused = []
         for one, outcome in zip(encoded, outcomes, strict=True):
-            self.counts["encoded" if outcome is Outcome.STORED else outcome.value] += 1
             if outcome is Outcome.REFUSED:
                 reason = "OpenSearch refused the encoded document; its log says why."
                 refused.append(Failed(one.stored, "refused_by_opensearch", reason, final=True))
+            else:
+                self.counts["encoded" if outcome is Outcome.STORED else outcome.value] += 1
         return refused
 
     def _bury(self, failures: Sequence[Failed]) -> None:
-        """Marks documents dead with the reason, or counts the attempt when another one may go better."""
+        """Marks documents dead with the reason, or counts the attempt when another one may go better.
+
+        A document is counted as what it is by then: one that was written meanwhile, or could not be marked, is no dead
+        letter yet.
+        """
         settings = self.runtime.settings
         writes = []
+        endings = []
         for failed in failures:
             stored = failed.stored
             # A document that was suspected has had this attempt counted; a fresh one has not.
             attempts = max(stored.attempts, begun(stored, self.redelivered), 1)
             dead = failed.final or attempts >= attempts_allowed(stored, settings.max_attempts) or not stored.may_change
-            self.counts["dead" if dead else "failed"] += 1
-            if dead:
-                DEAD_LETTERS.labels(failed.code).inc()
+            endings.append("dead" if dead else "failed")
             log.warning("document %r of %s: %s", stored.id, self.generation.physical, failed.code)
             if dead:
                 counted = replace(stored, source=stored.source | {"attempts": attempts})
@@ -208,7 +214,10 @@ class EncodeRun:
             else:
                 error = (failed.code, failed.reason)
                 writes.append(attempt_write(self.generation, stored, attempts, settings.lease_seconds, error))
-        self._write(writes)
+        for failed, ending, outcome in zip(failures, endings, self._write(writes), strict=True):
+            self.counts[ending if outcome is Outcome.STORED else outcome.value] += 1
+            if ending == "dead" and outcome is Outcome.STORED:
+                DEAD_LETTERS.labels(failed.code).inc()
 
     def _write(self, writes: Sequence[Write]) -> list[Outcome]:
         settings = self.runtime.settings
@@ -258,3 +267,4 @@ def _send_on(runtime: Runtime, generation: Generation, rest: EncodeMessage) -> N
         runtime.publisher.encode(generation.encoder.name, rest)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("%d documents of %r stay pending: %s", len(rest.ids), rest.index, error)
+        NOT_ENQUEUED.inc()

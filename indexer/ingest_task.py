@@ -130,12 +130,14 @@ def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason:
     try:
         checked_index_name(index if isinstance(index, str) else "")
     except InvalidInput:
+        count_ingested(0, count)
         return {"rejected": count}
     named = job if isinstance(job, str) and job.replace("-", "").replace("_", "").isalnum() and len(job) <= 64 else None
     try:
         return _refuse_all(runtime, named or message_id, str(index), message_id, error, count=count, offset=0)
     except (BackendUnavailable, Overloaded) as failure:
         log.warning("the refusal could not be recorded: %s", failure)
+        count_ingested(0, count)
         return {"rejected": count}
 
 

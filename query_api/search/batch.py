@@ -17,7 +17,7 @@ from query_api.search.pages import Answer
 from query_api.search.pipeline import late, search
 from query_api.search.request import SearchRequest
 from services.errors import InvalidInput
-from services.web.problems import of_any
+from services.web.problems import counted, of_any
 
 
 async def batch(parts: Parts, request: BatchRequest) -> dict[str, Any]:
@@ -55,9 +55,9 @@ async def _one(parts: Parts, engine: Together, asked: object, until: float) -> d
             async with asyncio.timeout_at(until):
                 return {"status": 200, "answer": await _answer(parts, engine, asked)}
         except TimeoutError:
-            problem = of_any(late())
+            problem = counted(of_any(late()))
         except Exception as error:  # (a fault of ours in one search is none of the others' either)
-            problem = of_any(error)
+            problem = counted(of_any(error))
     return {"status": problem["status"], "problem": problem}
 
 

@@ -143,6 +143,7 @@ class BulkRun:
     def failed(self, reason: str) -> float:
         """The whole request failed in a way that may pass; returns seconds to wait before sending it again."""
         self._reason = reason
+        BULK_ITEMS.labels("repeated").inc(len(self._flying))
         self._waiting.extendleft(reversed(self._flying))
         self._flying.clear()
         return self._delay()

@@ -32,7 +32,9 @@ HTTP_DURATION = Histogram(
 HTTP_IN_PROGRESS = Gauge(
     "sparsewell_http_requests_in_progress", "Requests that are being answered.", multiprocess_mode="livesum"
 )
-PROBLEMS = Counter("sparsewell_problems", "Answers that were an error, by its stable code.", ["code"])
+PROBLEMS = Counter(
+    "sparsewell_problems", "Errors that were answered, by their stable code; those of a batch one by one.", ["code"]
+)
 SEARCHES = Counter("sparsewell_searches", "Searches that were answered, those of a batch one by one.", ["mode"])
 SEARCH_STAGE = Histogram(
     "sparsewell_search_stage_duration_seconds",
@@ -41,7 +43,8 @@ SEARCH_STAGE = Histogram(
     buckets=_STAGES,
 )
 SEARCH_INCOMPLETE = Counter(
-    "sparsewell_search_incomplete", "Lists that OpenSearch answered in part only; they were refused, not passed on."
+    "sparsewell_search_incomplete",
+    "Lists for which OpenSearch did not search every shard: one failed, was away or had no more time.",
 )
 SEARCH_FALLBACKS = Counter(
     "sparsewell_search_fallbacks",

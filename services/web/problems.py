@@ -32,9 +32,15 @@ def members(error: SparsewellError) -> dict[str, Any]:
     return _members(error.status, error.title, error.code, error.detail, extra)
 
 
+def counted(body: dict[str, Any]) -> dict[str, Any]:
+    """The members of an error that somebody is told, counted by its code."""
+    PROBLEMS.labels(body["code"]).inc()
+    return body
+
+
 def said(body: dict[str, Any]) -> Response:
     """The answer with these members; `retry_after` (seconds) is a header as well."""
-    PROBLEMS.labels(body["code"]).inc()
+    counted(body)
     headers = {}
     if "retry_after" in body:
         headers["retry-after"] = str(body["retry_after"])

@@ -8,6 +8,7 @@ import orjson
 import pytest
 import redis
 from journalled import Hooked, Journal
+from prometheus_client import REGISTRY
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
@@ -206,11 +207,34 @@ def test_a_document_that_raises_is_tried_thrice_and_its_neighbours_once(
     assert run_encode(failing, journal.message("a", "b", "c"), redelivered=False) == {"encoded": 2, "failed": 1}
     assert journal.stored("b").attempts == 1
     assert journal.stored("b").source["error"] == {"code": "encoding_failed", "reason": "RuntimeError: an accident"}
+    before = dead_letters("encoding_failed")
     assert run_encode(failing, journal.message("b"), redelivered=False) == {"failed": 1}
+    assert dead_letters("encoding_failed") == before
     assert run_encode(failing, journal.message("b"), redelivered=False) == {"dead": 1}
+    assert dead_letters("encoding_failed") == before + 1
     assert journal.stored("b").source["attempts"] == 3
     assert journal.stored("b").source["error"]["code"] == "encoding_failed"
     assert journal.states("a", "c") == ["encoded", "encoded"]
+
+
+def dead_letters(code: str) -> float:
+    return REGISTRY.get_sample_value("sparsewell_dead_letters_total", {"code": code}) or 0.0
+
+
+def test_what_is_replaced_while_it_fails_for_the_last_time_is_no_dead_letter(
+    runtime: Runtime, journal: Journal, search: SyncSearch, standin: Encoder
+) -> None:
+    journal.put({"a": "old"}, version=1)
+    assert put_through(search, attempt_write(journal.generation, journal.stored("a"), 2, 60)) == [Outcome.STORED]
+
+    def replace_and_fail(_: object) -> None:
+        journal.put({"a": "new"}, version=2)
+        raise RuntimeError("an accident")
+
+    failing, before = hooked(runtime, Hooked(standin, replace_and_fail)), dead_letters("encoding_failed")
+    assert run_encode(failing, journal.message("a"), redelivered=False) == {"superseded": 1}
+    assert dead_letters("encoding_failed") == before
+    assert journal.stored("a").state == "pending"
 
 
 def test_a_document_that_was_dead_and_is_sent_anew_is_encoded(
@@ -251,8 +275,9 @@ def test_a_document_that_opensearch_refuses_encoded_is_dead(
 ) -> None:
     search.send(without_vectors(journal, settings))
     journal.put({"a": "text"})
-    counts = run_encode(runtime, EncodeMessage(index="bare", ids=("a",)), redelivered=False)
-    assert counts["dead"] == 1
+    before = dead_letters("refused_by_opensearch")
+    assert run_encode(runtime, EncodeMessage(index="bare", ids=("a",)), redelivered=False) == {"dead": 1}
+    assert dead_letters("refused_by_opensearch") == before + 1
     assert journal.stored("a").source["error"]["code"] == "refused_by_opensearch"
 
 

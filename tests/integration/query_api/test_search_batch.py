@@ -1,10 +1,12 @@
 """POST /v1/search/batch: each search is answered as it would be alone, in order, in a few requests to OpenSearch."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from services.index_spec import Names
 from services.opensearch.client import AsyncSearch, Call
@@ -34,6 +36,10 @@ def ask(api: httpx.Client, *searches: Any) -> list[dict[str, Any]]:
     response = api.post(PATH, json={"searches": searches}).raise_for_status()
     answers: list[dict[str, Any]] = response.json()["answers"]
     return answers
+
+
+def problems(code: str) -> float:
+    return REGISTRY.get_sample_value("sparsewell_problems_total", {"code": code}) or 0.0
 
 
 def untimed(answer: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +81,10 @@ def test_what_is_wrong_with_one_is_its_own(shelves: httpx.Client) -> None:
         (None, 422, "invalid_request"),
         ([], 422, "invalid_request"),
     ]
+    codes = Counter(code for _, _, code in wrong)
+    before = {code: problems(code) for code in codes}
     answers = ask(shelves, good, *(search for search, _, _ in wrong), good)
+    assert {code: problems(code) - before[code] for code in codes} == codes, "each is counted"
     assert untimed(answers[0]["answer"]) == untimed(answers[-1]["answer"])
     assert len(answers[0]["answer"]["hits"]) == 8
     for one, (search, status, code) in zip(answers[1:-1], wrong, strict=True):
