@@ -16,7 +16,7 @@ from services.contracts import INGEST_QUEUE, encode_queue
 from services.errors import SparsewellError
 from services.index_spec import Generation, Names
 from services.opensearch.client import SyncSearch
-from services.opensearch.generations import list_call, read_written
+from services.opensearch.generations import list_call, read_active, read_written
 from services.opensearch.reindex_record import ReindexRecord, ReindexRecords
 from services.opensearch.waiting import NOTHING, Waiting, read_waiting, waiting_call
 from services.presence import Presence
@@ -42,6 +42,7 @@ class Seen:
     workers: Counter[str] | None = None
     waiting: dict[str, Waiting] | None = None
     generations: list[Generation] = field(default_factory=list)
+    searched: set[str] = field(default_factory=set)  # those of them, by their physical names
     reindexes: list[ReindexRecord] = field(default_factory=list)
 
 
@@ -53,7 +54,8 @@ FAMILIES = {
     "sparsewell_workers": ("Workers that said so in the last half minute, by their encoder.", ("encoder",)),
     "sparsewell_pending_documents": ("Documents that wait for their vectors.", ("index", "generation")),
     "sparsewell_pending_oldest_age_seconds": (
-        "How long the oldest pending document has been in; 0: none is.", ("index", "generation"),
+        "How long the oldest pending document of a generation that is searched has been in; 0: none is.",
+        ("index", "generation"),
     ),
     "sparsewell_dead_documents": ("Documents that were given up and not retried.", ("index", "generation")),
     "sparsewell_reindex_carried_documents": ("Documents that a reindexing has carried over.", ("index", "step")),
@@ -76,7 +78,9 @@ class StateOfService(Collector):
         """Looks once. What is away is left out, and `sparsewell_dependency_up` says so; other duties log it."""
         seen = Seen()
         with suppress(SparsewellError):
-            seen.generations = read_written(self._search.send(list_call(self._names)))
+            listed = self._search.send(list_call(self._names))
+            seen.generations = read_written(listed)
+            seen.searched = {one.physical for one in read_active(listed)}
             seen.waiting = read_waiting(self._search.send(waiting_call(self._names, LOOK_SECONDS)))
             seen.reindexes = self._records.every()
         with suppress(SparsewellError):
@@ -115,7 +119,9 @@ def _fill(found: dict[str, GaugeMetricFamily], seen: Seen, now: float) -> None:
         for one in seen.generations:
             labels, waiting = (one.index, str(one.number)), seen.waiting.get(one.physical, NOTHING)
             add("pending_documents", labels, waiting.pending)
-            add("pending_oldest_age_seconds", labels, age(waiting.oldest))
+            if one.physical in seen.searched:
+                # (one that is being built has documents that came long ago: searches find them in the other one)
+                add("pending_oldest_age_seconds", labels, age(waiting.oldest))
             add("dead_documents", labels, waiting.dead)
     for record in seen.reindexes:
         add("reindex_carried_documents", (record.index, record.step), record.carried)

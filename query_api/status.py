@@ -86,7 +86,8 @@ def _index(
                 # (what a retired generation had is not looked at)
                 "pending": here.pending if written else None,
                 "dead": here.dead if written else None,
-                "oldest_pending_seconds": _age(here.oldest, now),
+                # (one that is being built has documents that came long ago)
+                "oldest_pending_seconds": _age(here.oldest, now) if state == "searched" else None,
             }
         )
     return {"name": index, "generations": shown, "reindex": None if record is None else _progress(record, now)}

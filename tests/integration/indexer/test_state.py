@@ -1,0 +1,56 @@
+"""What the sweeper shows of the indexes, and `GET /v1/status` of their generations, while one is being built."""
+
+from contextlib import closing
+
+import httpx
+from journalled import Journal
+
+from indexer.encode_task import run_encode
+from indexer.runtime import Runtime
+from indexer.state import StateOfService
+from models.encoder import Encoder
+from services.index_spec import EncoderIdentity, Names
+from services.opensearch.bulk import Outcome, write
+from services.opensearch.carrying import carried
+from services.opensearch.client import SyncSearch
+from services.opensearch.generations import create_call, new_generation, refresh_call
+from services.presence import Presence
+from services.queue import Publisher
+from services.settings import Settings
+
+PENDING, AGE = "sparsewell_pending_documents", "sparsewell_pending_oldest_age_seconds"
+
+
+def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
+    journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher, runtime: Runtime, standin: Encoder,
+    api: httpx.Client,
+) -> None:  # fmt: skip
+    """It keeps the day on which it came, a year ago maybe, and is found by its vectors in the old generation."""
+    journal.put({"a": "one"})
+    assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
+    old, names = journal.generation, Names(settings.index_prefix)
+    new = new_generation(names, "papers", 2, old.spec, standin.manifest)
+    new = new.model_copy(update={"encoder": EncoderIdentity(name="other", fingerprint="0" * 16)})
+    search.send(create_call(new, settings, []))
+    (verdict,) = write(search, [carried(old, new, journal.stored("a"), 60)], 1024**2, 10)
+    assert verdict.outcome is Outcome.STORED
+
+    with closing(Presence(settings.redis_address)) as presence:
+        state = StateOfService(settings, search, publisher, presence)
+
+        def seen() -> dict[tuple[str, str], float]:
+            for one in (old, new):
+                search.send(refresh_call(one.physical))
+            state.look()
+            samples = [sample for family in state.collect() for sample in family.samples]
+            return {(one.name, one.labels["generation"]): one.value for one in samples if "generation" in one.labels}
+
+        now = seen()
+        assert (now[PENDING, "1"], now[AGE, "1"], now[PENDING, "2"]) == (0, 0, 1)
+        assert (AGE, "2") not in now
+        journal.put({"b": "two"})
+        assert seen()[AGE, "1"] > 0, "the control: what searches wait for"
+
+    (index,) = api.get("/v1/status").json()["indexes"]
+    told = {one["state"]: (one["pending"], one["oldest_pending_seconds"] is None) for one in index["generations"]}
+    assert told == {"searched": (1, False), "building": (1, True)}
