@@ -20,7 +20,7 @@ from indexer.reindex.rescue import rescue
 from indexer.state import StateOfService
 from indexer.triage import attempts_allowed
 from services.contracts import encode_messages, encode_queue
-from services.errors import NotFound
+from services.errors import BackendUnavailable, NotFound, SparsewellError
 from services.index_spec import Generation, Names
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
@@ -97,6 +97,11 @@ class Sweeper:
                     counts += self._sweep(generation, before)
                 except NotFound:
                     continue  # deleted meanwhile
+                except BackendUnavailable as error:
+                    if error.code != "search_incomplete":
+                        raise
+                    # a shard that is away is the trouble of one index: the documents of others do not wait for it
+                    counts["generations with a shard away"] += 1
         return counts
 
     def _sweep(self, generation: Generation, before: int) -> Counter[str]:
@@ -131,21 +136,25 @@ class Sweeper:
                 counts["dead"] += 1
                 DEAD_LETTERS.labels(end[0]).inc()
                 log.warning("document %r of %s: %s", stored.id, generation.physical, end[0])
-        jobs = {str(stored.source["job"]) for stored in overdue if "job" in stored.source} if tracing.on() else set()
-        with tracing.span("requeue", links=self._traces(jobs), index=generation.index, documents=len(won)):
-            for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
-                self.publisher.encode(generation.encoder.name, message)
-                counts["enqueued"] += len(message.ids)
+        if won:
+            jobs = {str(stored.source["job"]) for stored in overdue if "job" in stored.source}
+            links = self._traces(jobs) if tracing.on() else []
+            with tracing.span("requeue", links=links, index=generation.index, documents=len(won)):
+                for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
+                    self.publisher.encode(generation.encoder.name, message)
+                    counts["enqueued"] += len(message.ids)
         return counts
 
     def _traces(self, jobs: Collection[str]) -> list[str]:
-        """The traces in which these jobs began, of a hundred at most."""
+        """The traces in which these jobs began, of a hundred at most; none where they cannot be read: the documents
+        have a new lease by now, and their message must not wait for it.
+        """
         if not jobs:
             return []
         call = traces_call(Names(self.settings.index_prefix), sorted(jobs)[:100])
         try:
             return read_traces(self.search.send(call))
-        except NotFound:
+        except SparsewellError:
             return []
 
 

@@ -18,19 +18,24 @@ import redis
 from journalled import Journal, log_of
 
 from indexer.encode_task import run_encode
+from indexer.overtaken import QueueHead
 from indexer.runtime import Runtime
 from indexer.sweeper import Sweeper
 from infra.ports import free_port
 from infra.processes import Child
 from infra.redis import RedisConfig, start_redis
 from infra.settings import LocalSettings
+from models.encoder import Encoder
 from services.contracts import encode_queue
 from services.errors import BackendUnavailable
-from services.opensearch.bulk import write
-from services.opensearch.client import SyncSearch
-from services.opensearch.journal import attempt_write
+from services.index_spec import Names
+from services.opensearch.bulk import Outcome, write
+from services.opensearch.client import INCOMPLETE, Call, SyncSearch
+from services.opensearch.generations import create_call, new_generation
+from services.opensearch.journal import attempt_write, now_ms, requeued_write
 from services.queue import Publisher
 from services.settings import Settings
+from services.telemetry import tracing
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]
@@ -74,6 +79,53 @@ def test_what_lost_its_message_is_enqueued_again_and_encoded(
     assert run_encode(runtime, journal.message("a", "b"), redelivered=False) == {"encoded": 2}
     broker.delete(QUEUE)
     assert not sweep_for(4 * LEASE, sweeper_here, journal)
+
+
+def test_traces_that_cannot_be_read_keep_no_document_waiting(
+    journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher, broker: "redis.Redis",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    class WithoutJobs(SyncSearch):
+        def send(self, call: Call) -> object:
+            if "_jobs/" in call.path:
+                raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
+            return search.send(call)
+
+    monkeypatch.setattr(tracing, "on", lambda: True)
+    journal.put({"a": "one"})
+    with closing(WithoutJobs(settings)) as deaf:
+        counts = Sweeper(settings, deaf, publisher)._again(journal.generation, [journal.stored("a")])
+    assert counts == {"enqueued": 1}
+    assert broker.llen(QUEUE) == 1
+
+
+def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
+    journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher, standin: Encoder
+) -> None:
+    names = Names(settings.index_prefix)
+    broken = new_generation(names, "broken", 1, journal.generation.spec, standin.manifest)
+    search.send(create_call(broken, settings, [names.alias("broken")]))
+
+    class WithoutAShard(SyncSearch):
+        def send(self, call: Call) -> object:
+            if call.path == f"/{broken.physical}/_search":
+                raise BackendUnavailable("search_incomplete", INCOMPLETE)
+            return search.send(call)
+
+    journal.put({"a": "one"})
+    put_back(search, journal, "a", seconds=-600)
+    journal.refresh()
+    with closing(WithoutAShard(settings)) as client:
+        sweeper = Sweeper(settings, client, publisher)
+        sweeper._heads["standin"] = watched = QueueHead(LEASE)
+        watched.saw(now_ms() - int(2000 * LEASE), None)
+        assert sweeper.sweep() == {"enqueued": 1, "generations with a shard away": 1}
+
+
+def put_back(search: SyncSearch, journal: Journal, name: str, seconds: float) -> None:
+    """Gives a document a lease of so many seconds from now."""
+    (verdict,) = write(search, [requeued_write(journal.generation, journal.stored(name), seconds)], 1024**2, 10)
+    assert verdict.outcome is Outcome.STORED
 
 
 def test_of_two_sweepers_one_enqueues(
