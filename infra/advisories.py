@@ -12,7 +12,7 @@ import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from packaging.version import InvalidVersion, Version
 
 LOCKS = Path(__file__).parents[1] / "requirements"
 ACCEPTED = LOCKS / "accepted-advisories.toml"
+# Of one version the first one counts first.
+_EVENTS = ("fixed", "introduced", "last_affected")
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?==(?P<version>[^\s;\\]+)", re.MULTILINE)
 
 
@@ -38,9 +40,9 @@ class Finding:
     summary: str
 
 
-def pinned(lock: str) -> dict[str, str]:
-    """Names (canonical) and versions of a lock file."""
-    return {canonicalize_name(found["name"]): found["version"] for found in _PINNED.finditer(lock)}
+def pinned(lock: str) -> set[tuple[str, str]]:
+    """Names (canonical) and versions of a lock file, which may pin several of one name: one for each Python."""
+    return {(canonicalize_name(found["name"]), found["version"]) for found in _PINNED.finditer(lock)}
 
 
 def affected(version: Version, package: Mapping[str, Any]) -> bool:
@@ -63,24 +65,26 @@ def _same(version: Version, other: str) -> bool:
 
 
 def _within(version: Version, events: Sequence[Mapping[str, str]]) -> bool:
-    """The events of a range in order: `introduced` opens it, `fixed` closes it before, `last_affected` after."""
+    """The events of a range by their versions, in whatever order they stand: `introduced` opens it, `fixed` closes it
+    before, `last_affected` after.
+    """
     inside = False
-    for event in events:
-        for kind, text in event.items():
-            at = Version("0" if str(text) == "0" else str(text))
-            if kind == "introduced" and version >= at:
-                inside = True
-            elif (kind == "fixed" and version >= at) or (kind == "last_affected" and version > at):
-                inside = False
+    told = [pair for event in events for pair in event.items() if pair[0] in _EVENTS]
+    for at, order in sorted((Version(str(text)), _EVENTS.index(kind)) for kind, text in told):
+        kind = _EVENTS[order]
+        if kind == "introduced" and version >= at:
+            inside = True
+        elif (kind == "fixed" and version >= at) or (kind == "last_affected" and version > at):
+            inside = False
     return inside
 
 
-def findings(packages: Mapping[str, str], database: Path) -> Iterator[Finding]:
+def findings(packages: Iterable[tuple[str, str]], database: Path) -> Iterator[Finding]:
     """Every advisory that names a package in its version. Raises FileNotFoundError for a folder without `vulns`."""
     vulns = database / "vulns"
     if not vulns.is_dir():
         raise FileNotFoundError(f"{database} holds no folder `vulns`: it is no copy of pypa/advisory-database.")
-    for name, version in sorted(packages.items()):
+    for name, version in sorted(packages):
         for path in sorted((vulns / name).glob("*.yaml")):
             advisory = yaml.safe_load(path.read_text(encoding="utf-8"))
             if advisory.get("withdrawn"):
@@ -108,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.advisories", description=__doc__)
     parser.add_argument("database", type=Path, help="a copy of pypa/advisory-database")
     given = parser.parse_args(arguments)
-    packages: dict[str, str] = {}
-    for lock in sorted(LOCKS.glob("*.txt")):
+    packages: set[tuple[str, str]] = set()
+    for lock in LOCKS.glob("*.txt"):
         packages |= pinned(lock.read_text(encoding="utf-8"))
     reasons = accepted(ACCEPTED.read_text(encoding="utf-8"))
     try:
@@ -125,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in unused:
         print(f"{name} is accepted in {ACCEPTED.name} and concerns nothing any more: take it out.")
     of_use = len(reasons) - len(unused)
-    print(f"{len(packages)} locked packages, {len(left)} advisories that concern them, {of_use} accepted")
+    print(f"{len(packages)} versions of locked packages, {len(left)} advisories that concern them, {of_use} accepted")
     return 1 if left or unused else 0
 
 
