@@ -206,6 +206,7 @@ def test_prometheus_reads_the_metrics_of_all_of_ours() -> None:
     (found,) = scraped["dns_sd_configs"]
     assert set(found["names"]) == set(OURS)
     assert {SERVICES[name]["environment"]["SPARSEWELL_METRICS_PORT"] for name in OURS} == {str(found["port"])}
+    assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"], "else it throws exemplars away"
 
 
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:
