@@ -4,14 +4,18 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.utils import floatToGoString
 
 from indexer.state import FAMILIES
 from infra.monitoring.dashboard import dashboard
+from query_api.search import stopwatch
+from services.opensearch.bulk import Outcome
+from services.opensearch.reindex_record import Step
 from services.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,15 +58,16 @@ def test_alerts_fire_when_they_should_and_only_then(file: str) -> None:
     promtool("test", "rules", str(HERE / file))
 
 
-def test_every_alert_is_made_to_fire() -> None:
-    fired = {
-        alert["alertname"]
+def test_every_alert_is_made_to_fire_and_is_quiet_while_all_is_well() -> None:
+    asked = [
+        (alert["alertname"], bool(alert.get("exp_alerts")))
         for file in TESTS
         for case in yaml.safe_load((HERE / file).read_text())["tests"]
         for alert in case["alert_rule_test"]
-        if alert.get("exp_alerts")
-    }
-    assert {rule["alert"] for rule in ALERTS} == fired
+    ]
+    every = {rule["alert"] for rule in ALERTS}
+    for fires in (True, False):
+        assert {name for name, fired in asked if fired is fires} == every
 
 
 def test_every_expression_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
@@ -84,6 +89,45 @@ def test_only_metrics_and_labels_that_exist_are_asked_for(expression: str) -> No
         assert name in SAMPLES, name
         asked = set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
         assert asked <= SAMPLES[name] | ADDED, name
+
+
+def values_that_exist() -> dict[str, set[str]]:
+    """By label: what processes ever say there, as far as rules and panels ask for it."""
+    routes = {path for path, operations in json.loads((ROOT / "docs/api/openapi.json").read_text())["paths"].items()}
+    errors = (ROOT / "docs" / "api.md").read_text().partition("\n## Errors\n")[2].partition("\nCodes of single")[0]
+    codes = {code for row in errors.splitlines() if row.startswith("| ") for code in row.split("|")[2].split("`")[1::2]}
+    outcomes = {"mismatch", "done", *(outcome.value for outcome in Outcome)}
+    return {
+        "route": routes,
+        "code": codes,
+        "outcome": outcomes,
+        "status": {"200", "503"},
+        "le": {floatToGoString(bound) for bound in metrics.HTTP_DURATION._upper_bounds},
+        "stage": set(stopwatch._STAGES),
+        "step": set(get_args(Step)),
+        "process": {"api", "worker", "sweeper", "models"},
+        "duty": {"sweeping"},
+        "kind": {"rerank"},
+    }
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule.get("alert", rule.get("record")) for rule in RULES])
+def test_only_values_that_exist_are_asked_for(rule: dict[str, Any]) -> None:
+    """A code, a route or a step that was renamed would leave its alert silent for ever."""
+    known = values_that_exist()
+    for label, operator, wanted in re.findall(r'(\w+)\s*(=~|=)\s*"([^"]*)"', rule["expr"]):
+        assert operator == "=~" or wanted in known[label], (label, wanted)
+        for one in wanted.split("|") if operator == "=~" else ():
+            assert any(re.fullmatch(one, value) for value in known[label]), (label, one)
+
+
+def test_processes_and_duties_are_called_so() -> None:
+    source = "\n".join(path.read_text() for name in ("cli", "indexer") for path in (ROOT / name).glob("*.py"))
+    for name in values_that_exist()["process"]:
+        assert f'exposed(settings, "{name}"' in source
+    assert 'Duty("sweeping", ' in source
+    assert 'SEARCH_FALLBACKS.labels("rerank", ' in (ROOT / "query_api/search/rerank.py").read_text()
+    assert '{"mismatch": len(message.ids)}' in (ROOT / "indexer/encode_task.py").read_text()
 
 
 def test_grouped_labels_exist() -> None:
