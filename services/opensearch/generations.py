@@ -1,5 +1,6 @@
 """Lifecycle of generations as calls and readers: create, resolve, list, count, delete."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from services.opensearch.client import Call
 from services.opensearch.mapping import creation_body, jobs_body
 from services.settings import Settings
 
+_NUMBER = re.compile(r"\.g(\d+)$")
 STATES = ("pending", "encoded", "dead", "deleted")
 
 
@@ -89,10 +91,18 @@ def all_generations_call(names: Names) -> Call:
 
 
 def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
-    """The generations in an answer, by index and number."""
-    # An index of somebody else's may begin with our prefix; it says nothing of us.
-    meta = [content.get("mappings", {}).get("_meta", {}).get("sparsewell") for content in (answer or {}).values()]
-    found = [Generation.model_validate(recorded) for recorded in meta if recorded]
+    """The generations in an answer, by index and number.
+
+    What one is called OpenSearch says: a copy that is being restored from a backup records the name that it had.
+    """
+    found = []
+    for physical, content in (answer or {}).items():
+        # An index of somebody else's may begin with our prefix; it says nothing of us.
+        recorded = content.get("mappings", {}).get("_meta", {}).get("sparsewell")
+        if recorded:
+            named = _NUMBER.search(physical)
+            called = {"physical": physical} | ({"number": int(named[1])} if named else {})
+            found.append(Generation.model_validate(recorded | called))
     return sorted(found, key=lambda generation: (generation.index, generation.number))
 
 
