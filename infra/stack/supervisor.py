@@ -1,12 +1,10 @@
 """Starts, watches and stops the parts together; remembers between commands what it started."""
 
 import os
-import signal
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 from infra import processes
 from infra.directories import make_directory, state_dir
@@ -16,6 +14,7 @@ from infra.ports import require_free
 from infra.processes import Child
 from infra.redis.server import RedisConfig, find_redis, start_redis
 from infra.settings import LocalSettings
+from infra.signals import signals_raise
 from infra.stack.parts import Part, metrics_environment, service_parts, settings_environment, wait_until_ready
 from services.addresses import http_address, redacted
 from services.errors import ConfigurationError
@@ -204,7 +203,7 @@ def running_stack(local: LocalSettings, settings: Settings, report: Report, *, k
     a SIGKILL of this process.
     """
     stack = Stack(local, settings)
-    with _signals_raise():
+    with signals_raise():
         started = stack.up(report, tied=not keep)
         try:
             yield stack
@@ -213,18 +212,3 @@ def running_stack(local: LocalSettings, settings: Settings, report: Report, *, k
             raise
     if not keep:
         stack.down(report, started)
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as an exception, so that what follows it runs."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
