@@ -21,10 +21,12 @@ LATEST = "latest"
 @contextmanager
 def _store() -> "Iterator[Store]":
     from cli.backups.store import Store
+    from infra.signals import signals_raise
     from services.settings import Settings
 
     logging.getLogger("opensearch").setLevel(logging.ERROR)  # what is answered with an error here says why itself
-    with Store.of(Settings.read()) as store:
+    # (a terminal that is closed, too, leaves nothing half restored)
+    with signals_raise(), Store.of(Settings.read()) as store:
         yield store
 
 
@@ -90,6 +92,9 @@ def restore(
     index: Annotated[list[str] | None, typer.Option(help="an index alone; may be repeated; none: everything")] = None,
     under: Annotated[str | None, typer.Option("--as", help="another name for the one index")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace indexes that exist")] = False,
+    documents_only: Annotated[
+        bool, typer.Option("--documents-only", help="no rules, learned queries, jobs or keys")
+    ] = False,
 ) -> None:
     """Bring indexes back from a backup. What exists is not touched unless `--replace` says so."""
     from cli.backups.restoring import Wanted
@@ -97,7 +102,9 @@ def restore(
 
     with _store() as store:
         backup = store.find(name)
-        done = bring_back(store, backup, Wanted(tuple(index or ()), under, replace), _say)
+        done = bring_back(store, backup, Wanted(tuple(index or ()), under, replace, documents_only), _say)
+        for generation in done.generations:
+            _say(f"{generation.index} needs the encoder {generation.encoder.name} ({generation.encoder.fingerprint}).")
         for one, counts in done.documents.items():
             typer.echo(f"{one}: {_counted(counts)}")
 

@@ -6,37 +6,37 @@ So nothing is overwritten while it is not certain that the backup can be read, a
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import uuid4
 
-from cli.backups.store import Say, Store, damaged
-from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, SparsewellError
+from cli.backups.bringing import bring, discard
+from cli.backups.own import Brought, Own, bring_own, carry
+from cli.backups.store import Say, Store
+from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.index_spec import Generation, checked_index_name
 from services.opensearch.backups import (
     Backup,
     appear_call,
     forget_jobs_call,
     forget_outcomes_call,
-    health_call,
     identify_call,
     own_indexes_call,
-    restore_call,
+    read_own,
 )
-from services.opensearch.client import Call, SyncSearch
+from services.opensearch.client import SyncSearch
 from services.opensearch.generations import (
     count_call,
     delete_call,
     every_generation_call,
     generation_call,
+    list_call,
+    read_active,
     read_counts,
     read_generations,
     refresh_call,
 )
 from services.opensearch.reindex_record import ReindexRecords
 
-# An index whose shards nobody restores for so long will not be restored.
-STUCK_SECONDS = 10.0
-LOOK_SECONDS = 0.3
 # What a request with a key takes at most between taking the key and storing its outcome.
 SETTLED_MS = 3_600_000
 # An API remembers for two seconds which generation is searched.
@@ -45,11 +45,15 @@ NOTICED_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to restore of a backup. `indexes` empty: all of them, and our own; `under`: one of them, by another name."""
+    """What to restore of a backup. `indexes` empty: all of them, and our own; `under`: one of them, by another name.
+
+    `documents_only`: nothing of our own, for a backup of which just that cannot be read.
+    """
 
     indexes: tuple[str, ...] = ()
     under: str | None = None
     replace: bool = False
+    documents_only: bool = False
 
     def targets(self, backup: Backup) -> dict[str, str]:
         """By index of the backup the name that it gets. Raises NotFound and InvalidInput."""
@@ -68,23 +72,12 @@ class Wanted:
         return {self.indexes[0]: checked_index_name(self.under)}
 
 
-@dataclass
-class Own:
-    """Of our own indexes: the names that came back, the alias of each new one, and what those replace."""
-
-    restored: list[str] = field(default_factory=list)
-    aliases: dict[str, str] = field(default_factory=dict)
-    replaced: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Restored:
-    """What came back: documents by state of each index, and which of our own indexes."""
+    """What came back: the indexes as they are now, and their documents by state."""
 
-    backup: Backup
+    generations: Sequence[Generation]
     documents: Mapping[str, Mapping[str, int]]
-    own: Sequence[str]
-    removed: Sequence[str]
 
 
 def restore(store: Store, backup: Backup, wanted: Wanted, say: Say) -> Restored:
@@ -94,59 +87,95 @@ def restore(store: Store, backup: Backup, wanted: Wanted, say: Say) -> Restored:
     targets = wanted.targets(backup)
     existing = {target: _generations(store, target) for target in targets.values()}
     _require_free(store, existing, wanted.replace)
+    replaced = [one for generations in existing.values() for one in generations]
     made: list[str] = []
+    brought: list[Brought] = []
+    own = Own()
     try:
-        restored = []
         for index, target in targets.items():
             number = max((one.number for one in existing[target]), default=0) + 1
             physical = store.names.physical(target, number)
             say(f"Restoring {index} of {backup.began_at} as {physical}.")
-            _bring(store, backup, backup.generations[index], physical, made)
-            restored.append(_identified(store.search, target, number, physical))
-        own = Own() if wanted.indexes else _own(store, backup, wanted.replace, say, made)
-        replaced = [one for generations in existing.values() for one in generations]
-        store.search.send(appear_call(restored, replaced, own.aliases, own.replaced))
+            bring(store, backup, backup.generations[index], physical, made)
+            brought.append(_identified(store.search, target, number, physical))
+        if not wanted.documents_only:
+            own = bring_own(store, backup, say, made, everything=not wanted.indexes)
+        if store.names.jobs in made:
+            _settle_restored_jobs(store, backup)
+        _appear(store, brought, replaced, own)
     except BaseException:
-        for physical in made:
-            with suppress(SparsewellError):
-                store.search.send(Call("DELETE", f"/{physical}"))
+        if not _appeared(store, brought):
+            discard(store, made)
         raise
-    _settle_jobs(store, backup, targets.values(), restored=store.names.jobs in made)
-    documents = {one.index: _counts(store.search, one.physical) for one in restored}
-    if replaced:
+    say("Searched from now on.")
+    try:
+        if store.names.jobs not in made:
+            _settle_jobs(store, backup, targets.values())
+        if not wanted.documents_only:
+            carry(store, backup, own, brought)
+    finally:
+        discard(store, own.aside.values())
+    documents = {one.generation.index: _counts(store.search, one.generation.physical) for one in brought}
+    _remove(store, existing, own, say)
+    return Restored([one.generation for one in brought], documents)
+
+
+def _appear(store: Store, brought: Sequence[Brought], replaced: Sequence[Generation], own: Own) -> None:
+    try:
+        store.search.send(appear_call([one.generation for one in brought], replaced, own.aliases))
+    except BackendUnavailable:
+        # It may have been done, and only the answer is lost or late.
+        if not _appeared(store, brought):
+            raise
+
+
+def _appeared(store: Store, brought: Sequence[Brought]) -> bool:
+    """Whether aliases lead to what was brought. Raises BackendUnavailable where OpenSearch does not say."""
+    active = {one.physical for one in read_active(store.search.send(list_call(store.names)))}
+    return any(one.generation.physical in active for one in brought)
+
+
+def _remove(store: Store, existing: Mapping[str, Sequence[Generation]], own: Own, say: Say) -> None:
+    """Removes what was replaced, and of our own indexes those without a name that an earlier restore left."""
+    if any(existing.values()):
         say("Removing what was replaced.")
         time.sleep(NOTICED_SECONDS)
-        store.search.send(delete_call(replaced))
-        for index in existing:
-            _forget_reindex(store, index)
-    for physical in own.replaced:
-        store.search.send(Call("DELETE", f"/{physical}"))
-    return Restored(backup, documents, own.restored, [one.physical for one in replaced])
+        for index, replaced in existing.items():
+            if replaced:
+                store.search.send(delete_call(replaced))
+                _forget_reindex(store, index)
+    if own.idle:
+        used = read_own(store.search.send(own_indexes_call(store.names)), store.names)
+        discard(store, (one for one in own.idle if one not in used.values()))
 
 
 def try_out(store: Store, backup: Backup, say: Say) -> Mapping[str, Mapping[str, int]]:
-    """Restores each index of a backup where nobody sees it, counts its documents and removes it again."""
+    """Restores each index of a backup where nobody sees it, counts documents and removes it again; our own too."""
+    indexes = {physical: index for index, physical in backup.generations.items()}
     counts = {}
-    for index, physical in sorted(backup.generations.items()):
+    for physical in [*sorted(indexes), *backup.own]:
         made: list[str] = []
-        say(f"Restoring {index} aside.")
+        name = physical.replace(backup.prefix, store.names.prefix, 1).partition(".")[0]
+        say(f"Restoring {physical} aside.")
         try:
-            _bring(store, backup, physical, f"{store.names.alias(index)}.try-{uuid4().hex[:8]}", made)
-            counts[index] = _counts(store.search, made[0])
+            bring(store, backup, physical, f"{name}.try-{uuid4().hex[:8]}", made)
+            if physical in indexes:
+                counts[indexes[physical]] = _counts(store.search, made[0])
         finally:
-            for name in made:
-                with suppress(NotFound):
-                    store.search.send(Call("DELETE", f"/{name}"))
+            discard(store, made)
     return counts
 
 
 def _require_free(store: Store, existing: Mapping[str, Sequence[Generation]], replace: bool) -> None:
     taken = sorted(index for index, generations in existing.items() if generations)
     if taken and not replace:
+        searched = {one.index for one in read_active(store.search.send(list_call(store.names)))}
+        idle = [index for index in taken if index not in searched]
+        left = f" (Not searched: {', '.join(idle)}. A restore that was cut off leaves such.)" if idle else ""
         raise Conflict(
             "restore_exists",
-            f"There is {', '.join(taken)} already. Restore it under another name (--index NAME --as OTHER), or have it "
-            "replaced (--replace): what was written since the backup is lost then, so make one first.",
+            f"There is {', '.join(taken)} already.{left} Restore it under another name (--index NAME --as OTHER), or "
+            "have it replaced (--replace): what was written since the backup is lost then, so make one first.",
         )
     records = ReindexRecords(store.search, store.settings)
     for index in taken:
@@ -158,77 +187,35 @@ def _require_free(store: Store, existing: Mapping[str, Sequence[Generation]], re
             )
 
 
-def _bring(store: Store, backup: Backup, physical: str, target: str, made: list[str]) -> None:
-    """Restores one index under a name that nobody knows, until its primary shards are there."""
-    try:
-        store.search.send(restore_call(store.repository, backup.name, physical, target))
-    except NotFound as error:
-        raise damaged(backup, "index missing") from error
-    made.append(target)
-    stuck_since = None
-    while True:
-        health = store.search.send(health_call(target))["indices"][target]
-        if health["active_primary_shards"] == health["number_of_shards"]:
-            return
-        if health["initializing_shards"]:
-            stuck_since = None
-        elif stuck_since is None:
-            stuck_since = time.monotonic()
-        elif time.monotonic() - stuck_since > STUCK_SECONDS:
-            raise BackendUnavailable(
-                "restore_failed",
-                f"{health['unassigned_shards']} shards of {physical} cannot be restored from {backup.name}: a file of "
-                "the backup is missing or damaged, or no node has room. Nothing is changed; OpenSearch's log says why.",
-            )
-        time.sleep(LOOK_SECONDS)
-
-
-def _identified(search: SyncSearch, index: str, number: int, physical: str) -> Generation:
+def _identified(search: SyncSearch, index: str, number: int, physical: str) -> Brought:
     """The restored index as the generation that it is from now on.
 
     Its token is a new one: what is on its way to the generation that was backed up does not belong here.
     """
-    (found,) = read_generations(search.send(generation_call(physical)))
+    try:
+        (found,) = read_generations(search.send(generation_call(physical)))
+    except ValueError as error:
+        raise BackendUnavailable(
+            "restore_failed",
+            f"{physical} says of itself what this version of sparsewell does not know. Take a later one.",
+        ) from error
     identity = {} if found.index == index else {"identity": uuid4().hex}
     told = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12]}
     generation = found.model_copy(update=told | identity)
     search.send(identify_call(generation))
-    return generation
+    return Brought(found, generation)
 
 
-def _own(store: Store, backup: Backup, replace: bool, say: Say, made: list[str]) -> Own:
-    """Restores our own indexes that are missing; with `replace` rules and learned queries as well.
-
-    Keys and jobs that are there stay: a key that was revoked since stays revoked.
-    """
-    names, own = store.names, Own()
-    there = store.search.send(own_indexes_call(names)) or {}
-    for physical in backup.own:
-        base, _, number = physical.replace(backup.prefix, names.prefix, 1).partition(".")
-        present = [one for one in there if one.partition(".")[0] == base]
-        if present and not (replace and base in (names.curation, names.queries)):
-            say(f"{base} is kept as it is.")
-            continue
-        say(f"Restoring {base}.")
-        newest = max((int(one.partition(".")[2]) for one in present), default=0)
-        target = f"{base}.{newest + 1}" if number else base
-        _bring(store, backup, physical, target, made)
-        own.restored.append(base)
-        own.replaced += present
-        if number:
-            own.aliases[target] = base
-    return own
+def _settle_restored_jobs(store: Store, backup: Backup) -> None:
+    """So that no Idempotency-Key stands for documents that are not there: before anybody can send one again."""
+    hours = max(SETTLED_MS, int(store.settings.idempotency_hours * 3_600_000))
+    store.search.send(forget_outcomes_call(store.names.jobs, backup.began - hours))
 
 
-def _settle_jobs(store: Store, backup: Backup, indexes: Collection[str], *, restored: bool) -> None:
-    """So that no Idempotency-Key stands for documents that are not there."""
-    jobs = store.names.jobs
+def _settle_jobs(store: Store, backup: Backup, indexes: Collection[str]) -> None:
+    """The same where jobs were there: after nobody writes to what was replaced any more."""
     with suppress(NotFound):
-        if restored:
-            hours = max(SETTLED_MS, int(store.settings.idempotency_hours * 3_600_000))
-            store.search.send(forget_outcomes_call(jobs, backup.began - hours))
-        else:
-            store.search.send(forget_jobs_call(jobs, indexes, backup.began - SETTLED_MS))
+        store.search.send(forget_jobs_call(store.names.jobs, indexes, backup.began - SETTLED_MS))
 
 
 def _forget_reindex(store: Store, index: str) -> None:

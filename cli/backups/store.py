@@ -1,8 +1,9 @@
 """The repository of backups: there or made, looked through, rid of what is old."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,9 +13,11 @@ from services.index_spec import Names
 from services.opensearch.backups import (
     RUNNING,
     Backup,
+    named_call,
     new_name,
     own_indexes_call,
     read_backups,
+    read_own,
     recorded_call,
     register_call,
     remove_call,
@@ -29,6 +32,8 @@ from services.settings import Settings
 
 Say = Callable[[str], None]
 LATEST = "latest"
+# As ours are named. To OpenSearch `*`, `_all` and commas are several snapshots.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,254}")
 # How often OpenSearch is asked how far it is.
 LOOK_SECONDS = 0.5
 
@@ -58,12 +63,21 @@ class Store:
         """Makes sure that there is a repository. Raises ConfigurationError (`no_backup_repository`,
         `backup_location_refused`).
         """
+        location = self.settings.backup_location
         try:
-            self.search.send(repository_call(self.repository))
-            return
+            found = self.search.send(repository_call(self.repository))[self.repository]
         except NotFound:
             pass
-        location = self.settings.backup_location
+        else:
+            there = found.get("settings", {}).get("location", "")
+            if location and (found.get("type") != "fs" or there.rstrip("/") != location.rstrip("/")):
+                raise ConfigurationError(
+                    "backup_location_refused",
+                    f"The repository {self.repository!r} is registered elsewhere ({found.get('type')} {there}) and "
+                    "not in SPARSEWELL_BACKUP_LOCATION: leave that away to use it, or name another with "
+                    "SPARSEWELL_BACKUP_REPOSITORY.",
+                )
+            return
         if not location:
             raise ConfigurationError(
                 "no_backup_repository",
@@ -89,22 +103,32 @@ class Store:
 
     def find(self, name: str, *, whole: bool = True) -> Backup:
         """A backup by name, of another installation too, or the latest. Raises NotFound (`backup_not_found`) and
-        BackendUnavailable (`backup_incomplete`).
+        BackendUnavailable (`backup_incomplete`, `backup_damaged`).
         """
         self.ready()
+        found: list[Backup] = []
         if name == LATEST:
-            found = [one for one in self.backups() if one.whole]
-        else:
-            try:
+            found = self._readable()
+        elif _NAME.fullmatch(name):
+            with suppress(NotFound):
                 found = read_backups(self.search.send(recorded_call(self.repository, name)))
-            except NotFound:
-                found = []
         if not found:
             what = "no backup that is whole" if name == LATEST else f"no backup {name!r} of sparsewell's"
             raise NotFound("backup_not_found", f"There is {what} in the repository {self.repository!r}.")
         if whole and not found[-1].whole:
             raise BackendUnavailable("backup_incomplete", f"The backup {name!r} is not whole: {found[-1].state}.")
         return found[-1]
+
+    def _readable(self) -> list[Backup]:
+        """Those that are whole. Raises BackendUnavailable (`backup_damaged`) where the newest cannot even be read."""
+        named = {one["snapshot"] for one in self.search.send(named_call(self.repository))["snapshots"]}
+        answer = self.search.send(recorded_call(self.repository))
+        found = [one for one in read_backups(answer, self.names) if one.whole]
+        unread = named - {one["snapshot"] for one in answer["snapshots"]}
+        ours = [one for one in unread if one.startswith(f"{self.names.prefix}-")]
+        if ours and (not found or max(ours) > found[-1].name):
+            raise damaged(max(ours), "it is the latest; name an earlier one to have that")
+        return found
 
     def take(self, say: Say) -> Backup:
         """Makes a backup of everything that is searched, and of our own indexes.
@@ -115,11 +139,18 @@ class Store:
         active = read_active(self.search.send(list_call(self.names)))
         if not active:
             raise NotFound("nothing_to_back_up", f"There is no index with the prefix {self.names.prefix!r}.")
-        own = sorted(self.search.send(own_indexes_call(self.names)) or {})
+        own = sorted(read_own(self.search.send(own_indexes_call(self.names)), self.names).values())
         name = new_name(self.names, datetime.now(UTC))
         physical = [*(one.physical for one in active), *own]
         say(f"Backing up {', '.join(sorted(one.index for one in active))} as {name}.")
-        self.search.send(take_call(self.repository, name, self.names, physical, version("sparsewell")))
+        try:
+            self.search.send(take_call(self.repository, name, self.names, physical, version("sparsewell")))
+        except BackendUnavailable as error:
+            if kind(error) != "snapshot_exception":
+                raise
+            raise BackendUnavailable(
+                "backup_failed", "OpenSearch began no backup: an index lacks primary shards, see GET _cat/shards."
+            ) from error
         while (made := self.find(name, whole=False)).state == RUNNING:
             time.sleep(LOOK_SECONDS)
         if not made.whole:
@@ -163,13 +194,13 @@ class Store:
         except (BackendUnavailable, NotFound) as error:
             if not kind(error).startswith(("snapshot", "repository", "no_such_file")):
                 raise
-            raise damaged(backup, kind(error)) from error
+            raise damaged(backup.name, kind(error)) from error
         return backup
 
 
-def damaged(backup: Backup, why: str) -> BackendUnavailable:
+def damaged(name: str, why: str) -> BackendUnavailable:
     """The error for a backup of which something is missing."""
-    return BackendUnavailable("backup_damaged", f"The backup {backup.name} cannot be read ({why}): files are missing.")
+    return BackendUnavailable("backup_damaged", f"The backup {name} cannot be read ({why}): files are missing.")
 
 
 def kind(error: SparsewellError) -> str:

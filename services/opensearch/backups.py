@@ -13,6 +13,8 @@ from services.index_spec import Generation, Names
 from services.opensearch.client import Call
 
 SUCCESS, RUNNING = "SUCCESS", "IN_PROGRESS"
+# A repository may be a bucket far away, and what is put right by query may be long: no answer comes before all is done.
+SLOW_SECONDS = 900.0
 _GENERATION = re.compile(r"-(?P<index>[a-z0-9][a-z0-9_-]*)\.g(?P<number>\d{6})")
 
 
@@ -65,13 +67,20 @@ def register_call(repository: str, location: str) -> Call:
 
 def verify_call(repository: str) -> Call:
     """Every node writes to the repository and reads what the others wrote."""
-    return Call("POST", f"{_path(repository)}/_verify")
+    return Call("POST", f"{_path(repository)}/_verify", timeout=SLOW_SECONDS)
 
 
 def own_indexes_call(names: Names) -> Call:
-    """Asks which of our own indexes there are. (Not the reindexes: see decision 0207.)"""
-    own = ",".join((names.jobs, names.curation, names.queries, names.keys))
+    """Asks which of our own indexes there are, with and without their names. (Not the reindexes: see decision 0207.)"""
+    own = ",".join((names.jobs, *(f"{name}.*" for name in (names.curation, names.queries, names.keys))))
     return Call("GET", f"/{own}", params={"ignore_unavailable": "true", "filter_path": "*.aliases"})
+
+
+def read_own(answer: Mapping[str, Any], names: Names) -> dict[str, str]:
+    """By name which of our own indexes has it. One that is there without its name was never seen by anybody."""
+    found = {physical: content.get("aliases", {}) for physical, content in (answer or {}).items()}
+    used = {physical.partition(".")[0]: physical for physical in found if physical.partition(".")[0] in found[physical]}
+    return used | ({names.jobs: names.jobs} if names.jobs in found else {})
 
 
 def take_call(repository: str, name: str, names: Names, physical: Collection[str], version: str) -> Call:
@@ -86,24 +95,30 @@ def take_call(repository: str, name: str, names: Names, physical: Collection[str
 
 
 def recorded_call(repository: str, name: str = "_all") -> Call:
-    """Asks for one snapshot, or all."""
-    return Call("GET", _path(repository, name), params={"ignore_unavailable": "true"})
+    """Asks for one snapshot, or all; what cannot be read is passed over."""
+    return Call("GET", _path(repository, name), params={"ignore_unavailable": "true"}, timeout=SLOW_SECONDS)
+
+
+def named_call(repository: str) -> Call:
+    """Asks for the names of all snapshots, those included that cannot be read."""
+    return Call("GET", _path(repository, "_all"), params={"verbose": "false"}, timeout=SLOW_SECONDS)
 
 
 def status_call(repository: str, name: str) -> Call:
     """Reads what the repository has of each shard; fails where something of that is missing."""
-    return Call("GET", f"{_path(repository, name)}/_status", params={"filter_path": "snapshots.state"})
+    params = {"filter_path": "snapshots.state"}
+    return Call("GET", f"{_path(repository, name)}/_status", params=params, timeout=SLOW_SECONDS)
 
 
 def remove_call(repository: str, name: str) -> Call:
     """Removes a snapshot, and of its files those that no other one needs."""
-    return Call("DELETE", _path(repository, name))
+    return Call("DELETE", _path(repository, name), timeout=SLOW_SECONDS)
 
 
 def restore_call(repository: str, name: str, physical: str, target: str) -> Call:
     """Begins to restore one index under the name `target`, without an alias: nobody sees it yet.
 
-    A block of writes may have been on it in the moment of the snapshot: a swap was under way.
+    Blocks may have been on it in the moment of the snapshot: a swap was under way, or the disk was full.
     """
     body = {
         "indices": physical,
@@ -112,7 +127,7 @@ def restore_call(repository: str, name: str, physical: str, target: str) -> Call
         "include_global_state": False,
         "include_aliases": False,
         "partial": False,
-        "ignore_index_settings": ["index.blocks.write"],
+        "ignore_index_settings": ["index.blocks.*"],
     }
     return Call("POST", f"{_path(repository, name)}/_restore", orjson.dumps(body), {"wait_for_completion": "false"})
 
@@ -128,19 +143,16 @@ def identify_call(generation: Generation) -> Call:
     return Call("PUT", f"/{generation.physical}/_mapping", orjson.dumps(body))
 
 
-def appear_call(
-    restored: Sequence[Generation], replaced: Sequence[Generation], own: Mapping[str, str], old: Collection[str]
-) -> Call:
+def appear_call(restored: Sequence[Generation], replaced: Sequence[Generation], own: Mapping[str, str]) -> Call:
     """Gives all restored ones their aliases in one step, and takes them from those that they replace.
 
-    `own`: the alias of each of our own that is restored, `old` what those replace.
+    `own`: the alias of each of our own that is restored.
     """
     actions: list[dict[str, Any]] = []
     for one in replaced:
         actions += [_alias("remove", one.physical, name, must_exist=False) for name in (one.alias, one.write_alias)]
     for one in restored:
         actions += [_alias("add", one.physical, name) for name in (one.alias, one.write_alias)]
-    actions += [_alias("remove", physical, physical.partition(".")[0], must_exist=False) for physical in old]
     actions += [_alias("add", physical, alias) for physical, alias in own.items()]
     return Call("POST", "/_aliases", orjson.dumps({"actions": actions}))
 
@@ -155,14 +167,14 @@ def forget_outcomes_call(jobs: str, since: int) -> Call:
         "query": {"range": {"created_at": {"gte": since}}},
         "script": {"source": "if (ctx._source.remove('outcome') == null) { ctx.op = 'noop' }"},
     }
-    return Call("POST", f"/{jobs}/_update_by_query", orjson.dumps(body), _BY_QUERY)
+    return Call("POST", f"/{jobs}/_update_by_query", orjson.dumps(body), _BY_QUERY, SLOW_SECONDS)
 
 
 def forget_jobs_call(jobs: str, indexes: Collection[str], since: int) -> Call:
     """Removes jobs and keys of these indexes that were made since: their documents are not there any more."""
     recent = {"range": {"created_at": {"gte": since}}}
     body = {"query": {"bool": {"filter": [{"terms": {"index": sorted(indexes)}}, recent]}}}
-    return Call("POST", f"/{jobs}/_delete_by_query", orjson.dumps(body), _BY_QUERY)
+    return Call("POST", f"/{jobs}/_delete_by_query", orjson.dumps(body), _BY_QUERY, SLOW_SECONDS)
 
 
 def read_backups(answer: Mapping[str, Any], names: Names | None = None) -> list[Backup]:
@@ -170,9 +182,9 @@ def read_backups(answer: Mapping[str, Any], names: Names | None = None) -> list[
     found = []
     for one in answer["snapshots"]:
         made = (one.get("metadata") or {}).get("sparsewell")
-        if made is None or (names is not None and made["prefix"] != names.prefix):
+        prefix = made.get("prefix") if isinstance(made, dict) else None
+        if not isinstance(prefix, str) or (names is not None and prefix != names.prefix):
             continue
-        prefix = made["prefix"]
         generations, own = {}, []
         for physical in one["indices"]:
             match = _GENERATION.fullmatch(physical.removeprefix(prefix))

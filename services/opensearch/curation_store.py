@@ -55,10 +55,15 @@ def make_calls(names: Names, replicas: int) -> tuple[Call, Call, Call]:
     return own_index.make_calls(names.curation, {}, replicas)
 
 
-def newest_call(names: Names, index: str, timeout: float | None = None, *, near: bool = False) -> Call:
-    """Reads the rules of an index. (A plain GET of what is not there is an error, and a line in the log each time.)"""
+def newest_call(
+    names: Names, index: str, timeout: float | None = None, *, near: bool = False, kept_in: str = ""
+) -> Call:
+    """Reads the rules of an index, or those in a copy of all rules that is `kept_in` another index.
+
+    (A plain GET of what is not there is an error, and a line in the log each time.)
+    """
     params = {"preference": "_local"} if near else {}
-    body = orjson.dumps({"docs": [{"_index": names.curation, "_id": index}]})
+    body = orjson.dumps({"docs": [{"_index": kept_in or names.curation, "_id": index}]})
     return Call("POST", "/_mget", body, params, timeout)
 
 
@@ -91,11 +96,13 @@ def save_call(names: Names, record: CurationRecord, seen: StoredCuration | None)
     return Call("PUT", path, record.source(), {"require_alias": "true"} | condition)
 
 
-def older_call(names: Names, index: str, lineage: str, versions: Iterable[int], *, rules: bool) -> Call:
-    """Reads older versions by number, without their rules unless they are asked for."""
+def older_call(
+    names: Names, index: str, lineage: str, versions: Iterable[int], *, rules: bool, kept_in: str = ""
+) -> Call:
+    """Reads older versions by number, without their rules unless they are asked for; `kept_in` as in `newest_call`."""
     ids = [_old_id(index, lineage, version) for version in versions]
     params = {} if rules else {"_source_excludes": "rules"}
-    return Call("POST", f"/{names.curation}/_mget", orjson.dumps({"ids": ids}), params)
+    return Call("POST", f"/{kept_in or names.curation}/_mget", orjson.dumps({"ids": ids}), params)
 
 
 def read_older(answer: Mapping[str, Any]) -> list[CurationRecord]:

@@ -130,6 +130,20 @@ def remove_call(names: Names, index: str, query: str | None = None) -> Call:
     return _delete_call(names, {"bool": {"filter": clauses}})
 
 
+def copy_call(names: Names, kept_in: str, source: Generation, target: Generation, timeout: float) -> Call:
+    """Copies the queries of an index out of another index that holds such, to be those of `target` from now on."""
+    script = (
+        "ctx._source.index = params.index; ctx._source.lineage = params.lineage;"
+        " ctx._id = params.lineage + '.' + ctx._source.query"
+    )
+    body = {
+        "source": {"index": kept_in, "query": {"term": {"lineage": source.lineage}}},
+        "dest": {"index": names.queries},
+        "script": {"source": script, "params": {"index": target.index, "lineage": target.lineage}},
+    }
+    return Call("POST", "/_reindex", orjson.dumps(body), {"refresh": "true"}, timeout)
+
+
 def beyond_call(names: Names, lineage: str, most: int) -> Call:
     """Finds the rank of the first query of an index that is one too many."""
     search = {"query": {"term": {"lineage": lineage}}, "from": most, "size": 1, "sort": [{"rank": "desc"}]}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from secured_parts import Secured
 from typer.testing import CliRunner
@@ -47,6 +48,10 @@ def api(
         httpx.Client(base_url=url, trust_env=False, timeout=30, verify=False) as client,  # noqa: S501 - plain HTTP
     ):
         yield client
+    lose_indexes(secured_node)
+
+
+def lose_indexes(secured_node: Secured) -> None:
     for row in secured_node.admin.get("/_cat/indices", params={"format": "json"}).json():
         if row["index"].startswith("sparsewell"):
             secured_node.admin.delete(f"/{row['index']}").raise_for_status()
@@ -114,6 +119,7 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
     asked(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
     asked(api, "GET", "/indexes/books/queries")
     asked(api, "DELETE", "/indexes/books/queries", params={"all": "true"})
+    asked(api, "POST", "/indexes/books/queries", json={"queries": [{"query": "old chairs", "times": 5}]})
     asked(api, "GET", "/indexes/books/dead")
     assert len(asked(api, "GET", "/indexes/books/export").splitlines()) >= 3
     asked(api, "GET", "/indexes/books/documents/a")
@@ -132,17 +138,24 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
         ["backup", "verify", "--restore"],
         ["restore", "--index", "books", "--as", "earlier"],
         ["restore", "--replace"],
+        ["lose"],
+        ["restore", "--index", "books"],
         ["reindex", "books", "--top-k", "64", "--encode-here", "--api", str(api.base_url)],
         ["generations", "show", "books"],
         ["generations", "rollback", "books"],
         ["generations", "drop", "books"],
     ):
+        if words == ["lose"]:
+            lose_indexes(secured_node)
+            continue
         role = secured_node.settings("backup", **backup) if words[0] in ("backup", "restore") else operator
         with monkeypatch.context() as patch:
             for name, value in settings_environment(role).items():
                 patch.setenv(name, value)
             result = CliRunner().invoke(app, words, catch_exceptions=False)
         assert result.exit_code == 0, result.output
+    assert asked(api, "GET", "/indexes/books/curation")["rules"] == rules["rules"]
+    assert "old chairs" in [one["query"] for one in asked(api, "GET", "/indexes/books/queries")["queries"]]
     assert [hit["id"] for hit in asked(api, "POST", "/indexes/books/search", json={"query": "physician"})["hits"]] == [
         "a"
     ]
@@ -169,6 +182,7 @@ REFUSED = [
     (("api", "worker"), Call("PUT", f"/{KEPT}/_mapping", b'{"properties": {"x": {"type": "keyword"}}}')),
     (("worker",), Call("PUT", "/sparsewell-new.g000001")),
     (("worker", "backup"), Call("DELETE", f"/{KEPT}/_doc/1")),
+    (("backup",), Call("PUT", f"/{KEPT}/_doc/1", b"{}")),
     (("worker",), Call("POST", "/_aliases", ALIAS)),
     (("worker",), Call("GET", "/sparsewell_curation/_search")),
     (("worker",), Call("DELETE", f"/{KEPT}")),
@@ -243,3 +257,25 @@ def test_a_password_that_is_changed_is_read_from_its_file(secured_node: Secured,
         file.write_text("Aa1!-another-secret-of-some-length\n")
         client.send(look)
     secured_node.admin.delete(account).raise_for_status()
+
+
+@pytest.mark.usefixtures("somebodys_indexes")
+def test_who_takes_backups_reads_the_cluster_and_writes_over_nobodys_index(
+    secured_node: Secured, client_of: Callable[[str], SyncSearch]
+) -> None:
+    """OpenSearch has no permission to snapshot some indexes alone, and docs/operation.md says so."""
+    client = client_of("backup")
+
+    def send(method: str, path: str, **body: object) -> Any:
+        return client.send(Call(method, path, orjson.dumps(body), {"wait_for_completion": "true"}))
+
+    registered = {"type": "fs", "settings": {"location": str(secured_node.repositories / "any")}}
+    client.send(Call("PUT", "/_snapshot/any", orjson.dumps(registered)))
+    send("PUT", "/_snapshot/any/all", indices=FOREIGN, include_global_state=False)
+    restored = {"indices": FOREIGN, "include_global_state": False, "rename_pattern": ".+"}
+    send("POST", "/_snapshot/any/all/_restore", **restored, rename_replacement="sparsewell-new.g000001")
+    assert len(client.send(Call("GET", "/sparsewell-new.g000001/_search"))["hits"]["hits"]) == 1
+    with pytest.raises(BackendUnavailable, match="opensearch_forbidden"):
+        send("POST", "/_snapshot/any/all/_restore", **restored, rename_replacement="another")
+    client.send(Call("DELETE", "/_snapshot/any/all"))
+    client.send(Call("DELETE", "/_snapshot/any"))

@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -21,6 +23,9 @@ from infra.processes import Child
 from infra.settings import LocalSettings
 from infra.stack.parts import settings_environment
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, SparsewellError
+from services.index_spec import Generation
+from services.opensearch.backups import Backup, identify_call, read_backups
+from services.opensearch.client import Call, SyncSearch
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -71,6 +76,12 @@ def opensearch_url(losable: Losable) -> str:
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """What is pending is soon overdue."""
+    return settings.model_copy(update={"lease_seconds": 2.0})
+
+
+@pytest.fixture
 def run(settings: Settings, losable: Losable, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A command of `sparsewell` with the settings of this test; raises what the command raises."""
     given = {
@@ -116,6 +127,40 @@ def answers(api: httpx.Client, index: str = "books") -> Any:
             hits = [(hit["id"], hit["score"]) for hit in answer.raise_for_status().json()["hits"]]
             found.append(sorted(hits) if mode == "sparse" else sorted(name for name, _ in hits))
     return found
+
+
+def indexes(losable: Losable, settings: Settings, part: str = "") -> list[str]:
+    """OpenSearch's names of indexes of this test's."""
+    rows = httpx.get(f"{losable.node.url}/_cat/indices/{settings.index_prefix}*?h=index", trust_env=False).text.split()
+    return sorted(row for row in rows if part in row)
+
+
+def lose_indexes(losable: Losable, settings: Settings) -> None:
+    """All that sparsewell keeps is gone, as on a node that lost its data; quicker."""
+    for index in indexes(losable, settings):
+        httpx.delete(f"{losable.node.url}/{index}", trust_env=False).raise_for_status()
+
+
+def rules(api: httpx.Client, index: str) -> list[list[str]]:
+    """The words of the rules of an index."""
+    found = api.get(f"/v1/indexes/{index}/curation").raise_for_status().json()["rules"]
+    return [one["words"] for one in found.get("synonyms", [])]
+
+
+def learned(api: httpx.Client, index: str) -> dict[str, int]:
+    """The learned queries of an index."""
+    found = api.get(f"/v1/indexes/{index}/queries").raise_for_status().json()["queries"]
+    return {one["query"]: one["asked"] for one in found}
+
+
+def set_rules(api: httpx.Client, index: str, *words: str) -> None:
+    body = {"rules": {"synonyms": [{"words": list(words)}]} if words else {}}
+    api.put(f"/v1/indexes/{index}/curation", json=body, headers={"if-match": "*"}).raise_for_status()
+
+
+def learn(api: httpx.Client, index: str, query: str, times: int) -> None:
+    body = {"queries": [{"query": query, "times": times}]}
+    api.post(f"/v1/indexes/{index}/queries", json=body).raise_for_status()
 
 
 def write(api: httpx.Client, document: dict[str, Any], index: str = "books") -> str:
@@ -173,12 +218,19 @@ def test_what_exists_is_replaced_only_by_name(
     api: httpx.Client, worker: Child, run: Run, eventually: Eventually, losable: Losable, settings: Settings
 ) -> None:
     fill(api, eventually)
+    learn(api, "books", "sea stories", 5)
     before = answers(api)
     run("backup", "create")
+    learn(api, "books", "sea stories", 5)
+    learn(api, "books", "since then", 5)
     write(api, {"id": "new", "text": "A book about sailing that came later."})
     write(api, DOCUMENTS[3] | {"text": "Rewritten.", "version": 30})
     api.delete("/v1/indexes/books/documents/d5")
-    api.put("/v1/indexes/books/curation", json={"rules": {}}, headers={"if-match": "*"})
+    set_rules(api, "books")
+    # an index that came later is in no backup
+    api.put("/v1/indexes/films").raise_for_status()
+    set_rules(api, "films", "film", "movie")
+    learn(api, "films", "westerns", 7)
     keyed = {"json": [{"id": "late", "text": "x"}], "headers": {"idempotency-key": "l"}}
     late = api.post("/v1/indexes/books/documents", **keyed)
     eventually(lambda: states(api)["encoded"] == 60, 60, "all are encoded")
@@ -191,17 +243,21 @@ def test_what_exists_is_replaced_only_by_name(
     # beside it, by another name
     assert run("restore", "--index", "books", "--as", "earlier") == "earlier: 59 encoded, 1 deleted\n"
     assert answers(api, "earlier") == before
-    assert api.get("/v1/indexes/earlier/curation").json()["rules"] == {}, "its rules are those of `books`"
+    assert (rules(api, "earlier"), rules(api, "books")) == ([["boat", "sailing"]], []), "with its rules of then"
+    assert learned(api, "earlier") == {"sea stories": 5}
+    assert learned(api, "books") == {"sea stories": 10, "since then": 5}
     assert write(api, {"id": "only-here", "text": "x"}, "earlier") == "stored"
     assert api.get("/v1/indexes/books/documents/only-here").status_code == 404
 
     # in its place
     run("restore", "--replace")
     assert answers(api) == before
-    assert api.get("/v1/indexes/books/curation").json()["rules"] != {}
-    rows = httpx.get(f"{losable.node.url}/_cat/indices/{settings.index_prefix}*?h=index", trust_env=False).text.split()
-    generations = sorted(row for row in rows if "-books." in row)
-    assert generations == [f"{settings.index_prefix}-books.g000002"], "what was replaced is gone"
+    assert (rules(api, "books"), learned(api, "books")) == ([["boat", "sailing"]], {"sea stories": 5})
+    versions = api.get("/v1/indexes/books/curation/versions").json()["versions"]
+    assert [one["version"] for one in versions] == [3, 2, 1], "the rules that were replaced can be looked up"
+    assert (rules(api, "films"), learned(api, "films")) == ([["film", "movie"]], {"westerns": 7}), "not in the backup"
+    assert indexes(losable, settings, "-books.") == [f"{settings.index_prefix}-books.g000002"], "the old one is gone"
+    assert indexes(losable, settings, ".aside") == []
     # a key that stands for documents which are not there any more is forgotten
     again = api.post(
         "/v1/indexes/books/documents", json=[{"id": "late", "text": "x"}], headers={"idempotency-key": "l"}
@@ -210,9 +266,13 @@ def test_what_exists_is_replaced_only_by_name(
     eventually(lambda: states(api)["encoded"] == 60, 60, "it is encoded")
     assert api.get("/v1/indexes/books/documents/late").status_code == 200
 
-    # and another installation's, by its name
-    run("restore", json.loads(run("backup", "list", "--json"))[0]["name"], "--index", "books", "--replace")
+    # and alone, by name, where nothing is left: with what belongs to it
+    lose_indexes(losable, settings)
+    eventually(lambda: api.get("/v1/indexes").json().get("indexes") == [], 30, "the API sees that it is gone")
+    run("restore", json.loads(run("backup", "list", "--json"))[0]["name"], "--index", "books")
+    eventually(lambda: api.get("/v1/indexes/books").status_code == 200, 10, "the API sees the index")
     assert answers(api) == before
+    assert (rules(api, "books"), learned(api, "books")) == ([["boat", "sailing"]], {"sea stories": 5})
 
 
 def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
@@ -221,7 +281,7 @@ def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
     api.put("/v1/indexes/notes")
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
     names = iter(f"{settings.index_prefix}-{n}" for n in range(4))
-    monkeypatch.setattr("cli.backups.restoring.STUCK_SECONDS", 1.0)
+    monkeypatch.setattr("cli.backups.bringing.STUCK_SECONDS", 1.0)
     monkeypatch.setattr("cli.backups.store.new_name", lambda *_: next(names))
     for _ in range(3):
         run("backup", "create", "--keep", "2")
@@ -239,12 +299,198 @@ def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
     with pytest.raises(BackendUnavailable, match="restore_failed"):
         run("restore", "--replace")
     assert states(api, "notes")["pending"] == 5, "what was to be replaced is untouched"
-    rows = httpx.get(f"{losable.node.url}/_cat/indices/{settings.index_prefix}*?h=index", trust_env=False).text.split()
-    assert [row for row in rows if "-notes." in row] == [f"{settings.index_prefix}-notes.g000001"]
+    assert indexes(losable, settings, "-notes.") == [f"{settings.index_prefix}-notes.g000001"]
     for file in repository.rglob("indices/*/0/snap-*"):
         file.unlink()
     with pytest.raises(BackendUnavailable, match="backup_damaged"):
         run("backup", "verify")
+    for file in repository.glob("snap-*"):
+        file.unlink()
+    with pytest.raises(BackendUnavailable, match="backup_damaged"):
+        run("restore", "--replace")  # and not, without a word, the one before it
+
+
+def test_what_verifies_can_be_restored_our_own_indexes_too(
+    api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.backups.bringing.STUCK_SECONDS", 1.0)
+    api.put("/v1/indexes/notes")
+    api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
+    set_rules(api, "notes", "note", "memo")
+    run("backup", "create")
+    assert "notes: 5 pending" in run("backup", "verify", "--restore"), "the control"
+    repository = losable.repositories / settings.index_prefix
+    known = json.loads(max(repository.glob("index-*")).read_text())["indices"]
+    for file in repository.glob(f"**/{known[f'{settings.index_prefix}_curation.1']['id']}/**/__*"):
+        file.unlink()
+    for words in (
+        ["backup", "verify", "--restore"],
+        ["restore", "--replace"],
+        ["restore", "--index", "notes", "--as", "x"],
+    ):
+        with pytest.raises(BackendUnavailable, match="restore_failed"):
+            run(*words)
+    run("restore", "--replace", "--documents-only")
+    assert states(api, "notes")["pending"] == 5
+    assert rules(api, "notes") == [["note", "memo"]], "those that are there"
+
+
+def test_a_backup_that_lacks_a_shard_is_none(
+    api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(f"{settings.index_prefix}-{n}" for n in range(2))
+    monkeypatch.setattr("cli.backups.store.new_name", lambda *_: next(names))
+    api.put("/v1/indexes/notes")
+    whole = run("backup", "create").strip()
+    (index,) = indexes(losable, settings, "-notes.")
+    with httpx.Client(base_url=losable.node.url, trust_env=False) as client:
+        alias, lost = f"{settings.index_prefix}-lost", f"{settings.index_prefix}-lost.g000001"
+        meta = client.get(f"/{index}/_mapping").json()[index]["mappings"]["_meta"]["sparsewell"]
+        body = {
+            "settings": {"index.routing.allocation.require._name": "nobody"},
+            "mappings": {"_meta": {"sparsewell": meta | {"index": "lost", "physical": lost}}},
+            "aliases": {alias: {}},
+        }
+        client.put(f"/{lost}?wait_for_active_shards=0", json=body).raise_for_status()
+    with pytest.raises(BackendUnavailable, match="backup_failed"):
+        run("backup", "create")
+    (listed,) = json.loads(run("backup", "list", "--json"))
+    assert (listed["name"], listed["state"]) == (whole, "SUCCESS")
+
+    # one that lost a shard on its way
+    def partly(*given: Any) -> list[Backup]:
+        return [replace(one, state="PARTIAL", failed=1) for one in read_backups(*given)]
+
+    monkeypatch.setattr("cli.backups.store.read_backups", partly)
+    for words in (["restore", whole], ["backup", "verify", whole]):
+        with pytest.raises(BackendUnavailable, match="backup_incomplete"):
+            run(*words)
+    with pytest.raises(NotFound, match="backup_not_found"):
+        run("restore")
+
+
+def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
+    api: httpx.Client, run: Run, losable: Losable, settings: Settings, eventually: Eventually,
+    start_part: Callable[[str], Child],
+) -> None:  # fmt: skip
+    api.put("/v1/indexes/notes")
+    assert api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5]).is_success
+    (index,) = indexes(losable, settings, "-notes.")
+    with httpx.Client(base_url=losable.node.url, trust_env=False) as client:
+        blocked = {"index.blocks.read_only_allow_delete": True}  # as OpenSearch does where a disk is full
+        client.put(f"/{index}/_settings", json=blocked).raise_for_status()
+        run("backup", "create")
+    lose_indexes(losable, settings)
+    with closing(redis.Redis.from_url(settings.redis_url)) as queues:
+        queues.flushdb()
+    assert run("restore") == "notes: 5 pending\n"
+    for part in ("worker", "sweeper"):
+        start_part(part)
+    eventually(lambda: states(api, "notes")["encoded"] == 5, 60, "the sweeper has them encoded")
+    assert write(api, {"id": "more", "text": "x"}, "notes") == "stored"
+
+
+def test_a_restore_that_is_killed_is_begun_again(
+    api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.backups.restoring.NOTICED_SECONDS", 0.0)
+    prefix = settings.index_prefix
+    api.put("/v1/indexes/notes")
+    api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
+    set_rules(api, "notes", "note", "memo")
+    with httpx.Client(base_url=losable.node.url, trust_env=False) as client:
+        client.put(f"/{prefix}_keys.1/_doc/some", json={"id": "some"}).raise_for_status()
+        named = {"add": {"index": f"{prefix}_keys.1", "alias": f"{prefix}_keys"}}
+        client.post("/_aliases", json={"actions": [named]}).raise_for_status()
+        run("backup", "create")
+        lose_indexes(losable, settings)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cli.backups.restoring.discard", lambda *_: None)  # as SIGKILL leaves it
+            patch.setattr("cli.backups.restoring._appear", interrupted)
+            with pytest.raises(Killed):
+                run("restore")
+        assert len(indexes(losable, settings)) == 4, "of each there is something, and nobody sees it"
+        with pytest.raises(Conflict, match="cut off"):
+            run("restore")
+        assert run("restore", "--replace") == "notes: 5 pending\n"
+        assert client.get(f"/{prefix}_keys/_doc/some").is_success, "keys have their name"
+    assert indexes(losable, settings) == [
+        f"{prefix}-notes.g000002", f"{prefix}_curation.2", f"{prefix}_jobs", f"{prefix}_keys.2",
+    ]  # fmt: skip
+
+    # one that ends otherwise leaves nothing
+    with monkeypatch.context() as patch:
+        patch.setattr("cli.backups.restoring._appear", interrupted)
+        with pytest.raises(Killed):
+            run("restore", "--index", "notes", "--as", "other")
+    assert indexes(losable, settings, "other") == []
+
+
+class Killed(BaseException):
+    """As Ctrl-C or a signal ends it; no error of ours."""
+
+
+def interrupted(*_: object) -> None:
+    raise Killed
+
+
+def test_an_answer_that_is_lost_undoes_nothing(
+    api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put("/v1/indexes/notes")
+    api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
+    run("backup", "create")
+    lose_indexes(losable, settings)
+    send, arrives = SyncSearch.send, False
+
+    def lossy(client: SyncSearch, call: Call) -> Any:
+        if call.path != "/_aliases":
+            return send(client, call)
+        if arrives:
+            send(client, call)
+        raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
+
+    monkeypatch.setattr(SyncSearch, "send", lossy)
+    with pytest.raises(BackendUnavailable, match="opensearch_timeout"):
+        run("restore")
+    assert indexes(losable, settings) == [], "the request did not arrive"
+    arrives = True
+    assert run("restore") == "notes: 5 pending\n"
+
+
+def test_one_installation_s_backup_is_restored_by_another(
+    api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch,
+    live_api: Callable[[Settings], AbstractContextManager[str]], eventually: Eventually,
+) -> None:  # fmt: skip
+    api.put("/v1/indexes/notes")
+    api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
+    set_rules(api, "notes", "note", "memo")
+    name = run("backup", "create").strip()
+    other = settings.model_copy(update={"index_prefix": f"{settings.index_prefix}b", "api_port": free_port()})
+    monkeypatch.setenv("SPARSEWELL_INDEX_PREFIX", other.index_prefix)
+    assert run("backup", "list") == "", "it is none of its own"
+    with pytest.raises(NotFound, match="backup_not_found"):
+        run("restore")
+    made = ["-notes.g000001", "_curation.1", "_jobs"]
+    with live_api(other) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        # while a copy is there that still says that it is the other one's
+        during: list[tuple[int, int, Any]] = []
+
+        def look(generation: Generation) -> Call:
+            assert indexes(losable, other) == [f"{other.index_prefix}{made[0]}"]
+            listed, ready = client.get("/v1/indexes"), client.get("/readyz")
+            during.append((listed.status_code, ready.status_code, listed.json().get("indexes")))
+            return identify_call(generation)
+
+        monkeypatch.setattr("cli.backups.restoring.identify_call", look)
+        assert run("restore", name) == "notes: 5 pending\n"
+        assert during == [(200, 200, [])]
+        assert indexes(losable, other) == [f"{other.index_prefix}{one}" for one in made]
+        eventually(lambda: client.get("/v1/indexes/notes").status_code == 200, 10, "the API sees the index")
+        assert rules(client, "notes") == [["note", "memo"]]
+        assert write(client, {"id": "more", "text": "x"}, "notes") == "stored"
+    assert states(api, "notes")["pending"] == 5
 
 
 def test_what_cannot_be_done_says_why(
@@ -263,9 +509,15 @@ def test_what_cannot_be_done_says_why(
     refused(NotFound, "backup_not_found", "backup", "verify")
     refused(NotFound, "backup_not_found", "backup", "delete", "x")
     run("backup", "create")
+    for name in ("*", "_all", f"{settings.index_prefix}*", "..", "", "a,b", "-x", "a/../b", "_current"):
+        refused(NotFound, "backup_not_found", "backup", "delete", "--", name)
+        refused(NotFound, "backup_not_found", "restore", "--", name)
+    assert len(run("backup", "list").splitlines()) == 1, "a pattern is no name"
     refused(NotFound, "index_not_in_backup", "restore", "--index", "films")
     refused(InvalidInput, "one_index_by_another_name", "restore", "--as", "films")
     refused(InvalidInput, "invalid_index_name", "restore", "--index", "notes", "--as", "a/b")
+    monkeypatch.setenv("SPARSEWELL_BACKUP_LOCATION", str(losable.repositories / "elsewhere"))
+    refused(ConfigurationError, "backup_location_refused", "backup", "create")  # it would still go to the old place
     monkeypatch.setenv("SPARSEWELL_BACKUP_REPOSITORY", "other")
     monkeypatch.setenv("SPARSEWELL_BACKUP_LOCATION", "/etc")
     refused(ConfigurationError, "backup_location_refused", "backup", "create")
