@@ -32,7 +32,7 @@ from query_api.routes import (
 )
 from services.access.mode import access_mode, read_keys
 from services.settings import Settings
-from services.web.body_limit import BodyLimit
+from services.web.body_limit import MOST_VALUES, BodyLimit
 from services.web.observed import Observed
 from services.web.problems import add_handlers
 
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.readiness = parts.readiness
     app.add_middleware(QuickSearch)
-    app.add_middleware(BodyLimit, large=_DOCUMENTS)
+    app.add_middleware(BodyLimit, large=_DOCUMENTS, values=MOST_VALUES)
     app.add_middleware(
         Gate,
         mode=mode,

@@ -77,6 +77,15 @@ def test_the_same_refusals(api: httpx.Client, index: str, subtests: pytest.Subte
             assert quick.json() == usual.json()
 
 
+def test_values_have_a_number(api: httpx.Client, index: str) -> None:
+    """Each wrong one is worded; a megabyte of them would keep everybody waiting."""
+    wrong = json.dumps({"query": "x", "like": [0] * 50_001}).encode()
+    for answer in both(api, index, wrong):
+        assert (answer.status_code, answer.json()["limit"]) == (413, 50_000)
+    quick, _ = both(api, index, json.dumps({"query": "x," * 500}).encode())
+    assert quick.status_code == 200
+
+
 def test_an_index_that_is_not_there(api: httpx.Client) -> None:
     quick, usual = both(api, "nowhere", b'{"query": "x"}')
     assert quick.status_code == 404
