@@ -5,7 +5,7 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.errors import TooLarge, TooSlow
+from services.errors import InvalidInput, TooLarge, TooSlow
 from services.web.problems import problem_of
 
 SMALL_BODY = 1024**2
@@ -52,7 +52,7 @@ class BodyLimit:
             await problem_of(error)(scope, receive, send)
             return
         if self._values is not None and sum(one.get("body", b"").count(b",") for one in messages) > self._values:
-            many = TooLarge("body_too_large", f"The body may have {self._values:,} values.", limit=self._values)
+            many = InvalidInput("too_many_values", f"The body may have {self._values:,} values.", limit=self._values)
             await problem_of(many)(scope, receive, send)
             return
         replay = iter(messages)
