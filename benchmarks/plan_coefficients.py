@@ -37,7 +37,7 @@ def coefficients() -> dict[str, Any]:
         "coefficients": asdict(found),
         "working": {
             "encode_ms_a_piece": round(workers["median"]["pipeline"]["processor_ms_a_document"] / pieces, 4),
-            "index_ms_a_document": workers["node_processor_ms_a_document"],
+            "index_ms_a_piece": round(workers["node_processor_ms_a_document"] / pieces, 5),
             # one API process that does nothing else: the whole of a core at most
             "journal_ms_a_document": round(1000 / ingest["median"]["documents_a_second"], 3),
             "worker_mib": talk["10 hours"]["peak_mib"],

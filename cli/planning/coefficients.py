@@ -37,7 +37,7 @@ def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
     faster = replace(
         working,
         encode_ms_a_piece=working.encode_ms_a_piece / speed,
-        index_ms_a_document=working.index_ms_a_document / speed,
+        index_ms_a_piece=working.index_ms_a_piece / speed,
         journal_ms_a_document=working.journal_ms_a_document / speed,
     )
     return replace(found, search=search), faster, source

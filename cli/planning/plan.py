@@ -27,7 +27,7 @@ class Working:
     """What encoding and journalling cost, measured elsewhere: milliseconds of a processor, MiB of a process."""
 
     encode_ms_a_piece: float
-    index_ms_a_document: float  # on data nodes
+    index_ms_a_piece: float  # on data nodes
     journal_ms_a_document: float  # in the API
     worker_mib: float
     api_mib: float
@@ -66,7 +66,7 @@ def planned(need: Need, machine: Machine, of: Coefficients, work: Working) -> Pl
     _disk(plan, need, of, pieces)
     shards, busy = _shards(plan, need, of)
     _nodes(plan, need, machine, of, work, shards, busy)
-    _front(plan, need, of, work)
+    _front(plan, need, of, work, busy)
     _workers(plan, need, work, pieces)
     _money(plan, need, machine)
     return plan
@@ -140,28 +140,30 @@ def _nodes(plan: Plan, need: Need, machine: Machine, of: Coefficients, work: Wor
     line = f"{node.fixed:.2f} + {node.by_shard:.2f} x {shards} shards + {node.by_million:.2f} x million documents"
     plan.add("search on data nodes", each, "ms of a core", line)
     writes, copies = need.docs * need.changed / 86_400, 1 + need.replicas
-    cores = (need.qps * each + writes * work.index_ms_a_document * copies) / 1000 / busy
-    line = f"({need.qps:g} x {each:.2f} ms + {writes:.1f} documents x {work.index_ms_a_document:g} ms x {copies})"
+    indexing = plan["pieces"] * work.index_ms_a_piece
+    cores = (need.qps * each + writes * indexing * copies) / 1000 / busy
+    line = f"({need.qps:g} x {each:.2f} ms + {writes:.1f} documents x {indexing:.2f} ms x {copies})"
     plan.add("cores of data nodes", cores, "", f"{line} / {busy:g} busy")
     heap = min(MOST_HEAP_GIB, machine.memory_gib / 2)
     cached = machine.memory_gib - heap
     by_cores, by_memory = ceil(cores / machine.cores), ceil(plan["searched"] * copies / cached)
+    by_shards = ceil(shards / machine.cores)
     plan.add(
         "data nodes",
-        max(by_cores, by_memory, copies),
+        max(by_cores, by_memory, by_shards, copies),
         f"of {machine.cores} cores, {machine.memory_gib:g} GiB",
         f"the largest of {by_cores} (cores), {by_memory} (searched x {copies} copies / {cached:g} GiB of page cache "
-        f"beside {heap:g} GiB of heap), {copies} (copies)",
+        f"beside {heap:g} GiB of heap), {by_shards} (a core for each shard of a search), {copies} (copies)",
     )
 
 
-def _front(plan: Plan, need: Need, of: Coefficients, work: Working) -> None:
+def _front(plan: Plan, need: Need, of: Coefficients, work: Working, busy: float) -> None:
     api = of.search[need.mode].api
     writes = need.docs * need.changed / 86_400
-    cores = (need.qps * api + writes * work.journal_ms_a_document) / 1000 / need.busy
+    cores = (need.qps * api + writes * work.journal_ms_a_document) / 1000 / busy
     line = f"({need.qps:g} searches x {api:.2f} ms + {writes:.1f} documents x {work.journal_ms_a_document:g} ms)"
     processes = max(2, ceil(cores))
-    plan.add("API processes", processes, "of a core", f"{line} / {need.busy:g} busy; 2 at least")
+    plan.add("API processes", processes, "of a core", f"{line} / {busy:g} busy; 2 at least")
     plan.add("memory of the API", processes * work.api_mib / 1024, "GiB", f"{processes} x {work.api_mib:g} MiB")
 
 

@@ -24,7 +24,7 @@ def asked(tmp_path: Path) -> list[str]:
     kept = {
         "measured_on": "2 cores, OpenSearch 3.6.0",
         "coefficients": asdict(OF),
-        "working": asdict(Working(0.13, 0.7, 0.2, 421, 135)),
+        "working": asdict(Working(0.13, 0.009, 0.2, 421, 135)),
     }
     path.write_text(json.dumps(kept))
     return ["plan", "--coefficients", str(path), "--docs", "5M", "--qps", "50", "--p99", "2s"]

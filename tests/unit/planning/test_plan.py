@@ -11,7 +11,7 @@ from services.errors import ConfigurationError
 
 COST = SearchCost(Work(1.5, 0.8, 30), 0.9, Clock(2, 0.5, 25), 2.5)
 OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST), 2)
-WORK = Working(0.13, 0.7, 0.2, 421, 135)
+WORK = Working(0.13, 0.009, 0.2, 421, 135)
 NEED = Need(docs=50e6, qps=300, p99=0.4)
 
 
@@ -104,3 +104,10 @@ def test_what_is_no_amount(text: str) -> None:
 def test_needs_that_are_none(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="out of what can be planned"):
         replace(NEED, **wrong)  # type: ignore[arg-type]
+
+
+def test_shards_of_a_search_have_a_core_each() -> None:
+    """The answer time is that of shards which do not wait for each other."""
+    found = figures(replace(NEED, docs=5e6, qps=0.1, p99=0.03))
+    assert found["shards"] > found["cores of data nodes"]
+    assert found["data nodes"] * Machine().cores >= found["shards"]
