@@ -55,7 +55,6 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
         {{- end }}
-  egress: []
 {{- end }}
 {{- end -}}
 
