@@ -53,6 +53,7 @@ TLS = httpx.create_ssl_context()
 REDIS_DATABASES = 4096
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
