@@ -60,7 +60,7 @@ types: .venv/.dev ## Check the types
 
 pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
 
 test-faults: .venv/.dev servers test-programs ## Break every part on purpose, and print what the protections are worth
 	@rm -f build/faults.json

@@ -43,9 +43,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # ask whether the whole holds together.
 TRACED = ("unit", "integration")
 
-# Tests that share what takes long to make (two images, a secured node, rendered charts) run in one process of several.
-TOGETHER = ("docker", "secured", "helm", "congruence")
-
 # Made once: reading the certificates takes longer than the requests of most tests, all of them over plain HTTP.
 TLS = httpx.create_ssl_context()
 
@@ -53,14 +50,11 @@ TLS = httpx.create_ssl_context()
 REDIS_DATABASES = 4096
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        if folder not in TRACED:
+        if item.path.relative_to(here).parts[0] not in TRACED:
             item.add_marker("no_cover")
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(item.path.relative_to(here))))
 
 
 @pytest.fixture(scope="session")
