@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from cli.planning.costs import MILLION, MODES, Clock, Coefficients, Line, SearchCost, Work, waiting
+from cli.planning.costs import MILLION, MODES, Coefficients, Cost, Line, SearchCost, waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ def _cost(points: Sequence[Observed], mode: str) -> SearchCost:
     ones, shards = np.ones(len(points)), np.array([one.shards for one in points])
     documents = np.array([one.documents / MILLION for one in points])
     return SearchCost(
-        Work(*_positive([ones, shards, documents], [row["node"] for row in rows])),
+        Cost(*_positive([ones, shards, documents], [row["node"] for row in rows])),
         round(float(np.mean([row["api"] for row in rows])), 4),
-        Clock(*_positive([ones, shards, documents / shards], [row["p50"] for row in rows])),
+        Cost(*_positive([ones, shards, documents / shards], [row["p50"] for row in rows])),
         round(float(np.median([row["p99"] / row["p50"] for row in rows])), 3),
     )
 
@@ -91,7 +91,7 @@ def errors(of: Coefficients, one: Observed) -> dict[str, float]:
         row = one.modes[mode]
         found[f"{mode} node"] = cost.node.of(one.documents, one.shards) / row["node"]
         found[f"{mode} api"] = cost.api / row["api"]
-        clock = cost.clock.of(one.documents, one.shards, one.shards)
+        clock = cost.p50(one.documents, one.shards, one.shards)
         found[f"{mode} p50"] = clock / row["p50"]
         found[f"{mode} p99"] = cost.tail * clock / row["p99"]
     return {name: round(value, 2) for name, value in found.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cli.planning.costs import Clock, Coefficients, Line, SearchCost, Work
+from cli.planning.costs import Coefficients, Cost, Line, SearchCost
 from cli.planning.plan import Working
 from services.errors import ConfigurationError
 
@@ -26,12 +26,7 @@ def read(path: Path, speed: float = 1) -> tuple[Coefficients, Working, str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError("bad_coefficients", f"{path} holds no coefficients: {error}.") from None
     search = {
-        mode: SearchCost(
-            Work(cost.node.fixed / speed, cost.node.by_shard / speed, cost.node.by_million / speed),
-            cost.api / speed,
-            Clock(cost.clock.fixed / speed, cost.clock.by_shard / speed, cost.clock.by_million / speed),
-            cost.tail,
-        )
+        mode: SearchCost(cost.node.faster(speed), cost.api / speed, cost.clock.faster(speed), cost.tail)
         for mode, cost in found.search.items()
     }
     faster = replace(
@@ -55,4 +50,4 @@ def _parsed(written: dict[str, Any]) -> Coefficients:
 
 
 def _search_cost(written: dict[str, Any]) -> SearchCost:
-    return SearchCost(Work(**written["node"]), written["api"], Clock(**written["clock"]), written["tail"])
+    return SearchCost(Cost(**written["node"]), written["api"], Cost(**written["clock"]), written["tail"])

@@ -27,8 +27,8 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Processor of the data nodes for a search, in milliseconds."""
+class Cost:
+    """Milliseconds of a search, of the processor or of the clock."""
 
     fixed: float
     by_shard: float
@@ -37,27 +37,24 @@ class Work:
     def of(self, documents: float, shards: int) -> float:
         return self.fixed + self.by_shard * shards + self.by_million * documents / MILLION
 
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """What an answer takes where nothing waits, in milliseconds."""
-
-    fixed: float
-    by_shard: float
-    by_million: float
-
-    def of(self, documents: float, shards: int, turns: int = 1) -> float:
-        return self.fixed + self.by_shard * turns + self.by_million * documents / shards / MILLION
+    def faster(self, speed: float) -> "Cost":
+        """On cores of another speed."""
+        return Cost(self.fixed / speed, self.by_shard / speed, self.by_million / speed)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCost:
-    """Of one mode, in milliseconds; see the module. `api`: processor of the API; `tail`: p99 over p50 of the clock."""
+    """Of one mode, in milliseconds; see the module. `node`: processor of the data nodes; `api`: that of the API;
+    `clock`: an answer where nothing waits; `tail`: p99 over p50 of the clock.
+    """
 
-    node: Work
+    node: Cost
     api: float
-    clock: Clock
+    clock: Cost
     tail: float
+
+    def p50(self, documents: float, shards: int, turns: int = 1) -> float:
+        return self.clock.of(documents / shards, turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class Coefficients:
     def p99(self, mode: str, documents: float, shards: int, busy: float) -> float:
         """Milliseconds within which 99 of 100 searches are answered, with this share of the cores busy."""
         cost = self.search[mode]
-        return self.at_random * cost.tail * cost.clock.of(documents, shards) * waiting(busy)
+        return self.at_random * cost.tail * cost.p50(documents, shards) * waiting(busy)
 
 
 def waiting(busy: float) -> float:

@@ -64,9 +64,9 @@ def planned(need: Need, machine: Machine, of: Coefficients, work: Working) -> Pl
         "pieces", need.words * of.pieces_a_word, "a document", f"{need.words:g} words x {of.pieces_a_word:g}"
     )
     _disk(plan, need, of, pieces)
-    shards, busy = _shards(plan, need, of)
-    _nodes(plan, need, machine, of, work, shards, busy)
-    _front(plan, need, of, work, busy)
+    _shards(plan, need, of)
+    _nodes(plan, need, machine, of, work)
+    _front(plan, need, of, work)
     _workers(plan, need, work, pieces)
     _money(plan, need, machine)
     return plan
@@ -85,7 +85,7 @@ def _disk(plan: Plan, need: Need, of: Coefficients, pieces: float) -> None:
     plan.add("searched", need.docs * searched / GIB, "GiB a copy", f"{line}: what searches read")
 
 
-def _shards(plan: Plan, need: Need, of: Coefficients) -> tuple[int, float]:
+def _shards(plan: Plan, need: Need, of: Coefficients) -> None:
     """Shards, and the share of the cores that may be busy: what answers in time with the fewest cores."""
     cost, within = of.search[need.mode], need.p99 * 1000
     by_size = max(1, ceil(plan["index"] / SHARD_GIB))
@@ -123,7 +123,6 @@ def _shards(plan: Plan, need: Need, of: Coefficients) -> tuple[int, float]:
     )
     p99 = of.p99(need.mode, need.docs, shards, busy)
     plan.add("p99", p99, "ms", f"{line} / (1 - {busy:g} busy)")
-    return shards, busy
 
 
 def _least(holds: Callable[[int], bool]) -> int:
@@ -134,8 +133,8 @@ def _least(holds: Callable[[int], bool]) -> int:
     return low
 
 
-def _nodes(plan: Plan, need: Need, machine: Machine, of: Coefficients, work: Working, shards: int, busy: float) -> None:
-    node = of.search[need.mode].node
+def _nodes(plan: Plan, need: Need, machine: Machine, of: Coefficients, work: Working) -> None:
+    node, shards, busy = of.search[need.mode].node, int(plan["shards"]), plan["busy"]
     each = node.of(need.docs, shards)
     line = f"{node.fixed:.2f} + {node.by_shard:.2f} x {shards} shards + {node.by_million:.2f} x million documents"
     plan.add("search on data nodes", each, "ms of a core", line)
@@ -157,8 +156,8 @@ def _nodes(plan: Plan, need: Need, machine: Machine, of: Coefficients, work: Wor
     )
 
 
-def _front(plan: Plan, need: Need, of: Coefficients, work: Working, busy: float) -> None:
-    api = of.search[need.mode].api
+def _front(plan: Plan, need: Need, of: Coefficients, work: Working) -> None:
+    api, busy = of.search[need.mode].api, plan["busy"]
     writes = need.docs * need.changed / 86_400
     cores = (need.qps * api + writes * work.journal_ms_a_document) / 1000 / busy
     line = f"({need.qps:g} searches x {api:.2f} ms + {writes:.1f} documents x {work.journal_ms_a_document:g} ms)"

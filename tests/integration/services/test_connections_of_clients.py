@@ -87,6 +87,14 @@ async def ended(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
         return None
 
 
+async def answer_to_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> bytes | None:
+    """What comes until the end to what is sent a thousand bytes at a time."""
+    for at in range(0, len(sent), 1000):
+        writer.write(sent[at : at + 1000])
+        await asyncio.sleep(0.01)
+    return await ended(reader, 10)
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nx-slow: ", b"\r\n"])
 @pytest.mark.asyncio
 async def test_who_sends_no_head_is_let_go(sent: bytes) -> None:
@@ -130,11 +138,7 @@ async def test_so_is_who_trickles_a_second_head() -> None:
 @pytest.mark.asyncio
 async def test_a_head_has_an_end(head: bytes) -> None:
     async with serving(patient) as connect:
-        reader, writer = await connect()
-        for at in range(0, len(head), 1000):
-            writer.write(head[at : at + 1000])
-            await asyncio.sleep(0.01)
-        got = await ended(reader, 10)
+        got = await answer_to_pieces(*await connect(), head)
         assert got is not None
         assert got.startswith(b"HTTP/1.1 431 ")
         assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "head_too_large"
@@ -169,10 +173,7 @@ async def test_so_has_what_stands_behind_or_beside_a_body(behind: bytes) -> None
     async with serving(patient) as connect:
         reader, writer = await connect()
         writer.write(CHUNKED)
-        for at in range(0, len(behind), 1000):
-            writer.write(behind[at : at + 1000])
-            await asyncio.sleep(0.01)
-        got = await ended(reader, 10)
+        got = await answer_to_pieces(reader, writer, behind)
         assert got is not None
         assert got.startswith(b"HTTP/1.1 431 ")
     async with serving(uvicorns) as connect:  # the control

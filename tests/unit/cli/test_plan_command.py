@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from benchmarks.plan_coefficients import coefficients
 from cli.main import app
 from cli.planning.coefficients import SHIPPED
-from cli.planning.costs import MODES, Clock, Coefficients, Line, SearchCost, Work
+from cli.planning.costs import MODES, Coefficients, Cost, Line, SearchCost
 from cli.planning.plan import Working
 from services.errors import ConfigurationError
 
-COST = SearchCost(Work(1.5, 0.8, 30), 0.9, Clock(2, 0.5, 25), 2.5)
+COST = SearchCost(Cost(1.5, 0.8, 30), 0.9, Cost(2, 0.5, 25), 2.5)
 OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST), 2)
 
 

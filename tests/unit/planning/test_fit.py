@@ -5,14 +5,14 @@ from dataclasses import astuple
 import pytest
 
 from benchmarks.capacity_fit import Observed, UnderLoad, errors, fitted, load_error
-from cli.planning.costs import MODES, Clock, Line, Work
+from cli.planning.costs import MODES, Cost, Line
 
-STORED, SEARCHED, CLOCK, WORK = Line(900, 20), Line(300, 8), Clock(3, 0.4, 25), Work(1.5, 0.8, 30)
+STORED, SEARCHED, CLOCK, WORK = Line(900, 20), Line(300, 8), Cost(3, 0.4, 25), Cost(1.5, 0.8, 30)
 LOAD = [UnderLoad(0.2, 2 * 10 / 0.8, 10), UnderLoad(0.6, 2 * 10 / 0.4, 10)]
 
 
 def observed(documents: int, pieces: int, shards: int = 1) -> Observed:
-    clock = CLOCK.of(documents, shards, shards)
+    clock = CLOCK.of(documents / shards, shards)
     row = {
         "p50": clock,
         "p99": 2.5 * clock,

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from cli.planning.costs import MODES, Clock, Coefficients, Line, SearchCost, Work
+from cli.planning.costs import MODES, Coefficients, Cost, Line, SearchCost
 from cli.planning.need import Machine, Need, amount, duration
 from cli.planning.plan import SHARD_GIB, Working, planned
 from services.errors import ConfigurationError
 
-COST = SearchCost(Work(1.5, 0.8, 30), 0.9, Clock(2, 0.5, 25), 2.5)
+COST = SearchCost(Cost(1.5, 0.8, 30), 0.9, Cost(2, 0.5, 25), 2.5)
 OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST), 2)
 WORK = Working(0.13, 0.009, 0.2, 421, 135)
 NEED = Need(docs=50e6, qps=300, p99=0.4)
