@@ -11,6 +11,7 @@ from services.curation.checking import checked_rules
 from services.curation.rules import Rules
 from services.errors import Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
+from services.opensearch import own_index
 from services.opensearch.curation_store import (
     KEPT_VERSIONS,
     CurationRecord,
@@ -142,11 +143,7 @@ async def _save(parts: Parts, record: CurationRecord, seen: StoredCuration | Non
     try:
         await parts.search.send(saving)
     except NotFound:  # the very first rules of all
-        make, wait, name = make_calls(parts.names, parts.settings.replicas)
-        with contextlib.suppress(Conflict):
-            await parts.search.send(make)
-        await parts.search.send(wait)
-        await parts.search.send(name)
+        await own_index.make(parts.search, make_calls(parts.names, parts.settings.replicas))
         await parts.search.send(saving)
 
 

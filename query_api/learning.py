@@ -15,6 +15,7 @@ from services.environment import listed
 from services.errors import Conflict, SparsewellError
 from services.index_spec import Generation, Names
 from services.learned import QueryCounts, learnable
+from services.opensearch import own_index
 from services.opensearch.client import AsyncSearch
 from services.opensearch.journal import now_ms
 from services.opensearch.query_store import (
@@ -131,8 +132,4 @@ class Learning:
         await self._search.send(forget_call(self._names, lineage, beyond, now_ms()))
 
     async def _make(self) -> None:
-        make, wait, name = make_calls(self._names, self._settings.replicas)
-        with contextlib.suppress(Conflict):
-            await self._search.send(make)
-        await self._search.send(wait)
-        await self._search.send(name)
+        await own_index.make(self._search, make_calls(self._names, self._settings.replicas))

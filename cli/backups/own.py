@@ -15,9 +15,9 @@ from services.errors import Conflict
 from services.index_spec import Generation
 from services.opensearch import curation_store, query_store
 from services.opensearch.backups import SLOW_SECONDS, Backup, own_indexes_call, read_own
-from services.opensearch.client import Call
 from services.opensearch.curation_store import CurationRecord, StoredCuration, kept, read_newest, read_older
 from services.opensearch.journal import now_ms
+from services.opensearch.own_index import MakeCalls, make_now
 
 # Somebody may change the rules of an index just then.
 ATTEMPTS = 5
@@ -124,14 +124,9 @@ def _carry_queries(store: Store, aside: str | None, one: Brought) -> None:
         store.search.send(query_store.copy_call(names, aside, one.source, one.generation, SLOW_SECONDS))
 
 
-def _ensure(store: Store, name: str, making: tuple[Call, Call, Call]) -> None:
-    if name in read_own(store.search.send(own_indexes_call(store.names)), store.names):
-        return
-    make, wait, named = making
-    with suppress(Conflict):
-        store.search.send(make)
-    store.search.send(wait)
-    store.search.send(named)
+def _ensure(store: Store, name: str, making: MakeCalls) -> None:
+    if name not in read_own(store.search.send(own_indexes_call(store.names)), store.names):
+        make_now(store.search, making)
 
 
 def _newest(store: Store, index: str, kept_in: str = "") -> StoredCuration | None:

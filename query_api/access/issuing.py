@@ -1,6 +1,5 @@
 """Making, rotating and revoking keys: each change a compare-and-swap, known to this process at once."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from services.access.filters import checked_key_filter
 from services.access.key_text import KEY_ID, digest, new_key, new_key_id
 from services.access.keys import Key, Secret
 from services.errors import Conflict, InvalidInput, NotFound
+from services.opensearch import own_index
 from services.opensearch.key_store import (
     MOST_KEYS,
     StoredKey,
@@ -58,11 +58,7 @@ async def create(parts: Parts, request: KeyRequest) -> tuple[Key, str]:
         await _admit(parts)
         await _save(parts, key, None)
     except NotFound:  # the very first key of all
-        make, wait, named = make_calls(parts.names, parts.settings.replicas)
-        with contextlib.suppress(Conflict):
-            await parts.search.send(make)
-        await parts.search.send(wait)
-        await parts.search.send(named)
+        await own_index.make(parts.search, make_calls(parts.names, parts.settings.replicas))
         await _save(parts, key, None)
     return key, text
 

@@ -1,15 +1,19 @@
 """Small indexes of the service's own, made when they are first written to."""
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from services.opensearch.client import Call
+from services.errors import Conflict
+from services.opensearch.client import AsyncSearch, Call, SyncSearch
+
+MakeCalls = tuple[Call, Call, Call]
 
 
 def make_calls(
     name: str, properties: dict[str, Any], replicas: int, settings: dict[str, Any] | None = None
-) -> tuple[Call, Call, Call]:
+) -> MakeCalls:
     """Create an index, wait for it, give it its name: in this order, each harmless twice.
 
     The first is answered with a conflict when it exists. It gets its name (an alias) last, because an index that has
@@ -26,3 +30,21 @@ def make_calls(
         Call("GET", f"/_cluster/health/{index}", params={"wait_for_status": "yellow"}),
         Call("POST", "/_aliases", orjson.dumps(named)),
     )
+
+
+async def make(search: AsyncSearch, calls: MakeCalls) -> None:
+    """Sends what `make_calls` gave."""
+    create, wait, named = calls
+    with suppress(Conflict):
+        await search.send(create)
+    await search.send(wait)
+    await search.send(named)
+
+
+def make_now(search: SyncSearch, calls: MakeCalls) -> None:
+    """The same for commands."""
+    create, wait, named = calls
+    with suppress(Conflict):
+        search.send(create)
+    search.send(wait)
+    search.send(named)
