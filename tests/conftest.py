@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -45,6 +46,14 @@ TRACED = ("unit", "integration")
 
 # Made once: reading the certificates takes longer than the requests of most tests, all of them over plain HTTP.
 TLS = httpx.create_ssl_context()
+
+# The processor may be away for seconds where others use the machine: a search of six documents once took more than the
+# five that are a search's own deadline. Deadlines have tests of their own, which set them.
+PATIENCE = 30.0
+
+# Most nodes of a run live for seconds or minutes: without the optimising compiler a start takes a third less of the
+# processor, and 46 tests of searches took 78 s of it instead of 112.
+os.environ.setdefault("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
 
 # Celery's queues have fixed names, so tests that share a Redis get a database each.
 REDIS_DATABASES = 4096
@@ -112,21 +121,37 @@ def delete_indexes(opensearch_url: str, prefix: str) -> None:
                 client.delete(f"/{row['index']}").raise_for_status()
 
 
+@pytest.fixture(scope="session")
+def new_settings(
+    opensearch_url: str, redis_server_url: str, redis_database_numbers: Iterator[int]
+) -> Callable[..., Settings]:
+    """`new_settings(**chosen)`: those of a service of its own, with the small deterministic encoder.
+
+    For a module whose service outlives a test; it deletes what lies under the prefix (`remove_indexes`).
+    """
+
+    def make(**chosen: Any) -> Settings:
+        own = {
+            "opensearch_url": opensearch_url,
+            "redis_url": f"{redis_server_url}/{next(redis_database_numbers)}",
+            "index_prefix": f"t{secrets.token_hex(6)}",
+            "encoder": "standin",
+            "api_port": free_port(),
+            "worker_concurrency": 1,
+            "search_timeout": PATIENCE,
+        }
+        return Settings(**(own | chosen))
+
+    return make
+
+
 @pytest.fixture
-def settings(opensearch_url: str, redis_url: str, index_prefix: str) -> Settings:
-    """Settings of a service of this test's own, with the small deterministic encoder.
+def settings(new_settings: Callable[..., Settings], redis_url: str, index_prefix: str) -> Settings:
+    """Settings of a service of this test's own.
 
     A test that wants others uses `settings.model_copy(update={...})`, or overrides this fixture in its module.
     """
-    return Settings(
-        opensearch_url=opensearch_url,
-        redis_url=redis_url,
-        index_prefix=index_prefix,
-        encoder="standin",
-        api_port=free_port(),
-        worker_concurrency=1,
-        sweep_interval=0.5,
-    )
+    return new_settings(redis_url=redis_url, index_prefix=index_prefix, sweep_interval=0.5)
 
 
 @contextmanager
@@ -149,12 +174,28 @@ def serving(settings: Settings) -> Iterator[str]:
     thread = threading.Thread(target=server.run, name="api")
     thread.start()
     try:
-        wait_for(lambda: server.started or not thread.is_alive(), 30, "the API starts")
+        wait_for(lambda: server.started or not thread.is_alive(), 60, "the API starts")
         assert thread.is_alive(), "the API ended while it started; its error is above"
         yield f"http://{settings.api_host}:{settings.api_port}"
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture(scope="session")
+def new_service(
+    new_settings: Callable[..., Settings],
+) -> Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]]:
+    """`with new_service(**chosen) as (client, settings)`: a live API while a module asks; then its indexes go."""
+
+    @contextmanager
+    def make(**chosen: Any) -> Iterator[tuple[httpx.Client, Settings]]:
+        settings = new_settings(**chosen)
+        with serving(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False, verify=TLS) as client:
+            yield client, settings
+        delete_indexes(settings.opensearch_url, settings.index_prefix)
+
+    return make
 
 
 @pytest.fixture

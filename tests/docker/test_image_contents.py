@@ -130,7 +130,7 @@ print(len(QueryTable.load(resolve(Settings.read().encoder)).encode("make a tempo
 
 def test_it_serves_the_page_and_tells_its_health(image: bare_image.BareImage, serving: dict[str, str]) -> None:
     address = f"http://127.0.0.1:{serving['SPARSEWELL_API_PORT']}"
-    with httpx.Client(base_url=address, trust_env=False) as client:
+    with httpx.Client(base_url=address, timeout=30, trust_env=False) as client:
         assert "<html" in client.get("/").text
         assert client.get("/healthz").status_code == 200
     started = time.monotonic()
@@ -138,4 +138,4 @@ def test_it_serves_the_page_and_tells_its_health(image: bare_image.BareImage, se
     asked = bare_image.BareImage(image.root, serving, image.directory).run(*json.loads(check), check=False)
     # OpenSearch is away: alive, but not fit to answer searches.
     assert (asked.returncode, asked.stdout.strip()) == (1, "api: /readyz answered 503")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20

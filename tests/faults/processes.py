@@ -75,7 +75,7 @@ class Running:
     def kill(self) -> None:
         """kill -9, pool and all."""
         self.send_all(signal.SIGKILL)
-        wait_for(lambda: not self.alive, 10, f"{self.child.name} is dead")
+        wait_for(lambda: not self.alive, 60, f"{self.child.name} is dead")
         processes.stop(self.child, 0)
 
     def pause(self) -> None:
@@ -137,7 +137,7 @@ class RedisProcess:
             tied=True,
         )
         self._running = Running(child)
-        wait_for(self.answers, 30, "Redis answers")
+        wait_for(self.answers, 60, "Redis answers")
 
     def answers(self) -> bool:
         with closing(self.client()) as client:
@@ -206,7 +206,7 @@ class OpenSearchProcess:
     def kill(self) -> None:
         """kill -9. Its threads end one after the other, so its port may be held a little longer than its process."""
         self.process.kill()
-        wait_for(lambda: not is_taken(self.port), 10, "its port is free again")
+        wait_for(lambda: not is_taken(self.port), 60, "its port is free again")
 
     def close(self) -> None:
         if self._node is not None:

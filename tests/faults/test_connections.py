@@ -128,8 +128,8 @@ def half_a_stream(stack: Stack, *without: str) -> int:
                 one.sendall(sent(b"".join(b'{"id": "d%d", "text": "harmless"}\n' % i for i in range(at, at + 100))))
             one.sendall(b"ffff\r\n" + b'{"id": "half')
             if not without:
-                wait_for(lambda: len(stack.states()) >= 1000, 20, "what came in is journalled, five hundred at a time")
-            wait_for(lambda: taken(one), 20, "the API has taken what was sent")
+                wait_for(lambda: len(stack.states()) >= 1000, 60, "what came in is journalled, five hundred at a time")
+            wait_for(lambda: taken(one), 60, "the API has taken what was sent")
             # abruptly: the kernel answers nothing any more and sends a reset
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         deadline = time.monotonic() + 5
@@ -146,7 +146,7 @@ def test_a_sender_is_gone_in_the_middle_of_its_stream(new_stack: NewStack, row: 
     jobs = {stored.source["job"] for stored in stack.documents("job")}
     assert len(jobs) == 1
     _, url = stack.api()
-    with httpx.Client(base_url=url, trust_env=False) as api:
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as api:
         job = api.get(f"/v1/jobs/{jobs.pop()}").json()
     assert job["accepted"] == 1200, "the job tells what was stored"
     row(
@@ -196,7 +196,7 @@ def crowd_of_slow_senders(stack: Stack, *without: str) -> tuple[int, float]:
                 longest = max(longest, time.monotonic() - began)
                 assert answer is not None and answer.is_success, answer
         grown = (resident(running) - before) // 1024**2
-    wait_for(lambda: door_is_quiet(url), 10, "the API answers after they have gone")
+    wait_for(lambda: door_is_quiet(url), 60, "the API answers after they have gone")
     return grown, longest
 
 

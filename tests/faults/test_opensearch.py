@@ -85,7 +85,7 @@ def test_it_is_paused_for_twenty_seconds(node: OpenSearchProcess, new_stack: New
             paused = time.monotonic()
             asked = threading.Thread(target=other.search)
             asked.start()
-            wait_for(lambda: time.monotonic() - paused > 20, 30, "twenty seconds are over")
+            wait_for(lambda: time.monotonic() - paused > 20, 60, "twenty seconds are over")
             at = client.sent
             refused = client.refused
             node.process.resume()
@@ -108,7 +108,7 @@ def test_it_is_paused_for_twenty_seconds(node: OpenSearchProcess, new_stack: New
 
 def rejected(url: str) -> int:
     """Writes that the node refused because its queue was full."""
-    stats = httpx.get(f"{url}/_nodes/stats/thread_pool", trust_env=False).json()
+    stats = httpx.get(f"{url}/_nodes/stats/thread_pool", timeout=30, trust_env=False).json()
     return sum(int(one["thread_pool"]["write"]["rejected"]) for one in stats["nodes"].values())
 
 

@@ -177,5 +177,5 @@ def stale_after_hard_deletes(stack: Stack, names: Sequence[str]) -> Findings:
         return True
 
     for one in names:
-        wait_for(lambda one=one: taken(one), 30, "OpenSearch has forgotten the delete")  # type: ignore[misc]
+        wait_for(lambda one=one: taken(one), 60, "OpenSearch has forgotten the delete")  # type: ignore[misc]
     return check(told, stack.final())

@@ -81,7 +81,7 @@ def test_it_delays_and_holds(proxy: Proxy) -> None:
 
 
 def test_it_cuts_all_connections(proxy: Proxy) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(timeout=30, trust_env=False) as client:
         assert client.post(proxy.url, content=b"a").content == b"a"
         proxy.cut_all()
         assert client.post(proxy.url, content=b"b").content == b"b"  # a new connection

@@ -69,7 +69,7 @@ def test_the_api_holds_another_query_table(new_stack: NewStack, foreign_encoder:
         assert stack.settle() == 0
     assert wrong_answers(right) == 0
     _, other = stack.api()
-    ready = httpx.get(f"{other}/readyz", trust_env=False)
+    ready = httpx.get(f"{other}/readyz", timeout=30, trust_env=False)
     assert (ready.status_code, ready.json()["code"]) == (503, "encoder_mismatch")
     assert "foreign" in ready.json()["detail"]
     _, careless = stack.api("query_tables")

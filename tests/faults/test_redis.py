@@ -194,7 +194,7 @@ def test_a_worker_lives_on_with_a_full_redis_and_loses_no_message_of_it(
             redis.limit(1)
             worker.resume()
             # (messages of dead workers are looked for every five seconds, with a write)
-            wait_for(lambda: worker.log.count("redis_full") >= 3 or not worker.alive, 30, "the worker has noticed")
+            wait_for(lambda: worker.log.count("redis_full") >= 3 or not worker.alive, 60, "the worker has noticed")
             redis.limit(0)
             assert without or worker.alive
 

@@ -64,9 +64,9 @@ def test_documents_that_nobody_can_take_among_others(new_stack: NewStack, row: R
     with stack.redis.client() as broker:
         broker.lpush(INGEST_QUEUE, b'{"body": "", "properties": ' + b"[" * DEEP + b"]" * DEEP + b"}")
     assert stack.settle() == 0
-    wait_for(lambda: not stack.owed(), 30, "the worker has read the message that nobody can read")
+    wait_for(lambda: not stack.owed(), 60, "the worker has read the message that nobody can read")
     assert worker.alive
-    assert httpx.get(f"{url}/healthz", trust_env=False).is_success
+    assert httpx.get(f"{url}/healthz", timeout=30, trust_env=False).is_success
     encoded = {one for one, state in stack.states().items() if state == "encoded"}
     assert not encoded & {f"x{i}" for i in range(1, 10)}
     stream(careless.api("judged_alone")[1])
@@ -89,7 +89,7 @@ def test_an_index_is_read_only_as_on_a_full_disk(new_stack: NewStack, tmp_path: 
         _block(stack, True)
         worker = stack.worker(ENCODER_LOG=log, patience=2)
         stack.sweeper()
-        wait_for(log.exists, 30, "the worker has encoded documents that it cannot write")
+        wait_for(log.exists, 60, "the worker has encoded documents that it cannot write")
         began = time.monotonic()
         answer = door.post({f"e{i}": f"harmless {i}" for i in range(10)})
         waited = time.monotonic() - began

@@ -74,16 +74,16 @@ def killed_at(stack: Stack, step: str, *, again: bool) -> tuple[Findings, int]:
         door.post({f"d{i}": f"the first text of {i}" for i in range(60)})
         stack.settle()
         with writing(door):
-            wait_for(grows(door), 30, "writes go on")
+            wait_for(grows(door), 60, "writes go on")
             command(stack, str(HERE / "killed_reindex.py"), step, *OPTIONS)
             if step in BEFORE_THE_SWAP:
-                wait_for(grows(door), 30, "writes go on after the kill")
+                wait_for(grows(door), 60, "writes go on after the kill")
             if again:
                 done = command(stack, "-m", "cli.main", *OPTIONS)
                 assert "is searched" in done.log, done.log
             else:
                 wait_for(lambda: (record := work.load()) and record.step == "swapped", 60, "the sweeper has finished")
-            wait_for(grows(door), 30, "writes go on after the swap")
+            wait_for(grows(door), 60, "writes go on after the swap")
         assert work.active().number == 2
         stack.physical = work.active().physical
         stack.settle()
@@ -105,9 +105,9 @@ def copied_and_swapped(stack: Stack) -> Findings:
         new = planned(Names(stack.settings.index_prefix), old, 2, Changes(window_pieces=16, window_overlap=4), manifest)
         stack.search.send(create_call(new, stack.settings, []))
         with writing(door):
-            wait_for(grows(door), 30, "writes go on")
+            wait_for(grows(door), 60, "writes go on")
             copy_and_swap(stack.search, stack.settings, old, new)
-            wait_for(grows(door), 30, "writes go on after the swap")
+            wait_for(grows(door), 60, "writes go on after the swap")
         stack.physical = new.physical
         stack.settle()
         return check(door.history, stack.final())

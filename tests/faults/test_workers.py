@@ -33,7 +33,7 @@ def broken_off(
     with Door(url) as door:
         door.create_index()
         door.post(TEXTS)
-        wait_for(lambda: log.exists() and "Task accepted" in worker.log, 30, "the worker has begun")
+        wait_for(lambda: log.exists() and "Task accepted" in worker.log, 60, "the worker has begun")
         end(worker)
         assert stack.pending()
         if not worker.alive:
@@ -127,14 +127,14 @@ def test_a_worker_that_is_paused_beyond_the_visibility_timeout(new_stack: NewSta
         with Door(url) as door:
             door.create_index()
             door.post({f"d{i}": f"slowpoison old {i}" for i in range(10)})
-            wait_for(log.exists, 30, "it has begun")
+            wait_for(log.exists, 60, "it has begun")
             sleeper.pause()
             door.post({f"d{i}": f"new {i}" for i in range(5)})
             stack.worker(SLOW_SECONDS=0.05)
             wait_for(lambda: not stack.owed(), 60, "its message was delivered to the other worker")
             assert set(stack.states().values()) == {"encoded"}
             sleeper.resume()
-            wait_for(lambda: "encode done in" in sleeper.log, 30, "it has written what it held")
+            wait_for(lambda: "encode done in" in sleeper.log, 60, "it has written what it held")
             return check(door.history, stack.last_look())
 
     kept = paused(new_stack(), tmp_path / "with")

@@ -118,7 +118,7 @@ class Pod:
     def metrics(self) -> str:
         """What Prometheus would read."""
         address = f"http://127.0.0.1:{self.environment['SPARSEWELL_METRICS_PORT']}/metrics"
-        return httpx.get(address, trust_env=False).raise_for_status().text
+        return httpx.get(address, timeout=30, trust_env=False).raise_for_status().text
 
     def run(self, words: list[str]) -> subprocess.CompletedProcess[bytes]:
         """A command in the container."""

@@ -88,8 +88,8 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
         assert answer["hits"][0]["id"] == "1"
         # the model process was asked, with the key that both have
         assert answer["rerank"]["applied"] is True, answer["rerank"]
-        assert httpx.get(f"{cluster.address('api')}/v1/indexes", trust_env=False).status_code == 401
-        embedding = httpx.post(f"{cluster.address('models')}/embed", json={"texts": ["a"]}, trust_env=False)
+        assert httpx.get(f"{cluster.address('api')}/v1/indexes", timeout=30, trust_env=False).status_code == 401
+        embedding = httpx.post(f"{cluster.address('models')}/embed", json={"texts": ["a"]}, timeout=30, trust_env=False)
         assert embedding.status_code == 401
         assert all(f'process="{pod.name}"' in pod.metrics() for pod in running.values())
         assert [file for pod in running.values() for file in pod.written_files()] == []

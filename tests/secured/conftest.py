@@ -24,11 +24,7 @@ def secured_node(local_settings: LocalSettings, tmp_path_factory: pytest.TempPat
     authority = Authority(tmp_path_factory.mktemp("certificates"))
     pairs = {name: Pair(*authority.sign(name, host="127.0.0.1")) for name in ("the-node", "the-admin")}
     credentials = Credentials(authority.ca, pairs["the-node"], pairs["the-admin"])
-    with (
-        temporary_config(local_settings) as config,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")  # it does not live long
+    with temporary_config(local_settings) as config:
         repositories = make_directory(config.root.parent / "repositories", child_account(local_settings.run_as))
         base = replace(config, heap="512m", further={"path.repo": [str(repositories)]})
         with (

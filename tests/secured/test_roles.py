@@ -230,7 +230,7 @@ def test_who_is_not_known_is_told_so(
     wrong = secured_node.settings("api", **chosen, opensearch_password="wr0ng-s3cret")
     with live_api(wrong) as url:
         for path in ("/readyz", "/v1/indexes", "/v1/indexes/books/search?q=x"):
-            answer = httpx.get(url + path, trust_env=False)
+            answer = httpx.get(url + path, timeout=30, trust_env=False)
             assert (answer.status_code, answer.json()["code"]) == (503, "opensearch_unauthorized")
             assert "s3cret" not in answer.text
 

@@ -1,7 +1,6 @@
 """A live service with a few encoded documents, and a real browser that looks at it."""
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,22 +131,12 @@ class Visit:
 @pytest.fixture(scope="package")
 def seeded(
     opensearch_url: str,
-    redis_server_url: str,
-    redis_database_numbers: Iterator[int],
+    new_settings: Callable[..., Settings],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """Address of an API with the indexes of INDEXES, whose documents a worker has encoded, and the empty `blank`."""
     models = model_process()
-    settings = Settings(
-        opensearch_url=opensearch_url,
-        redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
-        index_prefix=f"p{secrets.token_hex(6)}",
-        encoder="standin",
-        model_url=f"http://127.0.0.1:{models.config.port}",
-        model_timeout=5.0,
-        api_port=free_port(),
-        worker_concurrency=1,
-    )
+    settings = new_settings(model_url=f"http://127.0.0.1:{models.config.port}", model_timeout=15.0)
     directory = tmp_path_factory.mktemp("page")
     server = uvicorn.Server(
         uvicorn.Config(create_app(settings), host=settings.api_host, port=settings.api_port, log_config=None, ws="none")
@@ -169,7 +158,7 @@ def seeded(
         server.should_exit = models.should_exit = True
         for thread in threads:
             thread.join(30)
-        httpx.delete(f"{opensearch_url}/{settings.index_prefix}_jobs", trust_env=False)
+        httpx.delete(f"{opensearch_url}/{settings.index_prefix}_jobs", timeout=30, trust_env=False)
 
 
 def model_process() -> uvicorn.Server:

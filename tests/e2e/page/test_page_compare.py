@@ -23,7 +23,7 @@ def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
     lists = [ids(page, 0), ids(page, 1)]
     for mode, shown in zip(("lexical", "sparse"), lists, strict=True):
         asked = {"query": "waiting for the temporary folder", "mode": mode} | ({"prune": 0} if mode == "sparse" else {})
-        answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=asked, trust_env=False).json()
+        answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=asked, timeout=30, trust_env=False).json()
         assert shown == [entry["id"] for entry in answer["hits"]]
     both = set(lists[0]) & set(lists[1])
     # "waits" is a form of "waiting" to keyword search only; "the" is a word to the encoder only.

@@ -35,7 +35,7 @@ def ids(page: Page) -> list[str]:
 def asked(page: Page, base: str, index: str = "shelf") -> dict[str, Any]:
     """The answer to the request that the page shows, sent once more."""
     body = json.loads(page.locator(".request pre").text_content() or "")
-    answer = httpx.post(f"{base}/v1/indexes/{index}/search", json=body, trust_env=False).raise_for_status()
+    answer = httpx.post(f"{base}/v1/indexes/{index}/search", json=body, timeout=30, trust_env=False).raise_for_status()
     return answer.json()  # type: ignore[no-any-return]
 
 
@@ -256,7 +256,7 @@ def test_a_second_opinion_that_does_not_come_is_said_to_be_missing(
     api.put("/v1/indexes/lone", json={"dense": "standin-dense"}).raise_for_status()
     api.post("/v1/indexes/lone/documents", json=[{"id": "a", "text": "A lone goose."}]).raise_for_status()
     found = "/v1/indexes/lone/search?q=goose&mode=lexical"
-    eventually(lambda: api.get(found).json()["hits"], 30, "keyword search finds it")
+    eventually(lambda: api.get(found).json()["hits"], 60, "keyword search finds it")
     page = open_page(api_url).go("?index=lone&q=goose&mode=keyword&rerank=0.5")
     remark = page.locator(".remark")
     expect(remark).to_contain_text("the service knows no model process")
@@ -288,7 +288,7 @@ def test_examples_move_the_list_and_can_be_taken_back(visit) -> None:
 
 
 def test_a_document_opens_at_its_passage_from_a_link_alone(visit) -> None:
-    answer = httpx.get(f"{visit.base}/v1/indexes/notes/search?q=lighthouse&size=1", trust_env=False).json()
+    answer = httpx.get(f"{visit.base}/v1/indexes/notes/search?q=lighthouse&size=1", timeout=30, trust_env=False).json()
     passage = answer["hits"][0]["passage"]
     deep = f"?index=notes&doc=harbour%2Fno+7%3F%23a&start={passage['start']}&end={passage['end']}"
     page = visit.go(deep)

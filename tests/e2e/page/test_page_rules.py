@@ -23,7 +23,9 @@ def ruled(seeded: str) -> Iterator[None]:
     """The notes under these rules, and afterwards under none."""
     path = f"{seeded}/v1/indexes/notes/curation"
     for rules in (RULES, {}):
-        httpx.put(path, json={"rules": rules}, headers={"if-match": "*"}, trust_env=False).raise_for_status()
+        httpx.put(
+            path, json={"rules": rules}, headers={"if-match": "*"}, timeout=30, trust_env=False
+        ).raise_for_status()
         if rules:
             yield
 

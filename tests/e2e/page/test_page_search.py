@@ -37,7 +37,10 @@ def test_results_show_score_metadata_and_both_lists(visit) -> None:
     expect(patience.get_by_role("heading")).to_have_text("patience")  # no title: the id stands for it
     assert patience.locator(".chip").all_inner_texts() == ["kind novel, short", "year 1922"]
     api = httpx.get(
-        f"{visit.base}/v1/indexes/notes/search", params={"q": "nobody comes waits", "explain": True}, trust_env=False
+        f"{visit.base}/v1/indexes/notes/search",
+        params={"q": "nobody comes waits", "explain": True},
+        timeout=30,
+        trust_env=False,
     ).json()
     shown = next(entry for entry in api["hits"] if entry["id"] == "patience")
     assert patience.locator(".score").inner_text() == f"{shown['score']:.3f}"
@@ -88,7 +91,9 @@ def test_a_long_document_shows_its_best_passage(visit) -> None:
     expect(opened.locator(".record")).to_contain_text("harbour/no 7?#a")
     best = opened.locator(".whole .best")
     expect(best).to_contain_text("A lighthouse keeper counts his lamps.")
-    answer = httpx.get(f"{visit.base}/v1/indexes/notes/search?q=lighthouse+keeper&size=1", trust_env=False).json()
+    answer = httpx.get(
+        f"{visit.base}/v1/indexes/notes/search?q=lighthouse+keeper&size=1", timeout=30, trust_env=False
+    ).json()
     assert best.text_content() == answer["hits"][0]["passage"]["text"]
     assert opened.locator(".whole").text_content().startswith("🫖🫖🫖 The harbour")
 
@@ -211,6 +216,6 @@ def test_empty_states(visit, api_url: str, open_page: Callable[..., object]) -> 
     nothing = open_page(api_url).go()
     expect(nothing.get_by_role("heading", name="There is no index yet")).to_be_visible()
     expect(nothing.locator(".notice pre").first).to_have_text("sparsewell load documents.jsonl --index notes --create")
-    httpx.put(f"{api_url}/v1/indexes/fresh", json={}, trust_env=False).raise_for_status()
+    httpx.put(f"{api_url}/v1/indexes/fresh", json={}, timeout=30, trust_env=False).raise_for_status()
     # The page notices by itself.
     expect(nothing.get_by_role("heading", name="“fresh” has no documents yet")).to_be_visible()

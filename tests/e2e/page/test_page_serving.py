@@ -11,7 +11,7 @@ from query_api.page.routes import STATIC_DIRECTORY, client_has, read_page_files
 
 @pytest.fixture
 def http(seeded: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=seeded, trust_env=False) as client:
+    with httpx.Client(base_url=seeded, timeout=30, trust_env=False) as client:
         yield client
 
 

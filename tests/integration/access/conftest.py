@@ -94,7 +94,7 @@ def model_process(model_socket: socket.socket, told: list[str], eventually: Call
     thread = threading.Thread(target=server.run, kwargs={"sockets": [model_socket]}, name="models")
     thread.start()
     try:
-        eventually(lambda: server.started, 30, "the model process listens")
+        eventually(lambda: server.started, 60, "the model process listens")
         yield
     finally:
         server.should_exit = True

@@ -123,7 +123,7 @@ def test_lines_without_an_end_stop_at_the_limit(
         f"content-type: application/x-ndjson\r\nauthorization: Bearer {admin_key}\r\n\r\n"
     ).encode()
     before = PROBLEMS.labels("body_too_large")._value.get()
-    with live_api(limited) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with live_api(limited) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         client.headers["authorization"] = f"Bearer {admin_key}"
         assert client.put("/v1/indexes/books").status_code == 201
         with closing(socket.create_connection(("127.0.0.1", free), timeout=30)) as connection:

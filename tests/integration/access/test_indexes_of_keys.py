@@ -48,6 +48,7 @@ def fill(admin: httpx.Client, settings: Settings, letter: str, index: str) -> st
         f"{settings.opensearch_url}/{settings.index_prefix}-{index}.g000001/_update/{last}",
         params={"refresh": "true"},
         json={"doc": died},
+        timeout=30,
         trust_env=False,
     ).raise_for_status()
     return str(sent["job"]["id"])

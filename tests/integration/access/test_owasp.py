@@ -156,7 +156,7 @@ def api7_an_address_to_fetch(target: Target) -> bool:
         head = {"jku": f"{inner}/jku", "x5u": f"{inner}/x5u", "kid": f"{inner}/kid"}
         target.as_key(jwt.encode({"iss": inner, "sub": "u"}, "x" * 64, "HS256", head)).get("/v1/indexes")
         if FETCHES:  # the control: somebody who fetches what he is told to is seen here
-            httpx.get(f"{inner}/recording", trust_env=False)
+            httpx.get(f"{inner}/recording", timeout=30, trust_env=False)
     finally:
         server.shutdown()
         server.server_close()

@@ -76,7 +76,7 @@ RULES = {
 @pytest.fixture
 def settings(settings: Settings, model_socket: socket.socket) -> Settings:
     address = f"http://127.0.0.1:{model_socket.getsockname()[1]}"
-    return settings.model_copy(update={"model_url": address, "model_timeout": 5.0})
+    return settings.model_copy(update={"model_url": address, "model_timeout": 15.0})
 
 
 @pytest.fixture

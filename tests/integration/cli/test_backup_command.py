@@ -55,11 +55,7 @@ class Losable:
 
 @pytest.fixture(scope="module")
 def losable(local_settings: LocalSettings) -> Iterator[Losable]:
-    with (
-        temporary_config(local_settings) as base,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")  # it does not live long
+    with temporary_config(local_settings) as base:
         repositories = make_directory(base.root.parent / "repositories", child_account(local_settings.run_as))
         config = replace(base, http_port=free_port(), heap="512m", further={"path.repo": [str(repositories)]})
         one = Losable(config, repositories, start_node(config))
@@ -131,14 +127,16 @@ def answers(api: httpx.Client, index: str = "books") -> Any:
 
 def indexes(losable: Losable, settings: Settings, part: str = "") -> list[str]:
     """OpenSearch's names of indexes of this test's."""
-    rows = httpx.get(f"{losable.node.url}/_cat/indices/{settings.index_prefix}*?h=index", trust_env=False).text.split()
+    rows = httpx.get(
+        f"{losable.node.url}/_cat/indices/{settings.index_prefix}*?h=index", timeout=30, trust_env=False
+    ).text.split()
     return sorted(row for row in rows if part in row)
 
 
 def lose_indexes(losable: Losable, settings: Settings) -> None:
     """All that sparsewell keeps is gone, as on a node that lost its data; quicker."""
     for index in indexes(losable, settings):
-        httpx.delete(f"{losable.node.url}/{index}", trust_env=False).raise_for_status()
+        httpx.delete(f"{losable.node.url}/{index}", timeout=30, trust_env=False).raise_for_status()
 
 
 def rules(api: httpx.Client, index: str) -> list[list[str]]:
@@ -183,11 +181,11 @@ def test_what_a_node_lost_comes_back_as_it_was(
     assert "60 encoded, 1 deleted" in run("backup", "verify", "--restore")
 
     losable.lose_its_data()
-    eventually(lambda: api.get("/v1/indexes").json().get("indexes") == [], 30, "the API sees the empty node")
+    eventually(lambda: api.get("/v1/indexes").json().get("indexes") == [], 60, "the API sees the empty node")
     assert api.post("/v1/indexes/books/search", json={"query": "sailing"}).status_code == 404, "the control"
 
     assert run("restore") == "books: 60 encoded, 1 deleted\n"
-    eventually(lambda: api.get("/v1/indexes/books").status_code == 200, 10, "the API sees the index")
+    eventually(lambda: api.get("/v1/indexes/books").status_code == 200, 60, "the API sees the index")
     assert states(api) == counted
     assert answers(api) == before, "every document, by meaning with its score to the bit"
     for document in DOCUMENTS:
@@ -268,9 +266,9 @@ def test_what_exists_is_replaced_only_by_name(
 
     # and alone, by name, where nothing is left: with what belongs to it
     lose_indexes(losable, settings)
-    eventually(lambda: api.get("/v1/indexes").json().get("indexes") == [], 30, "the API sees that it is gone")
+    eventually(lambda: api.get("/v1/indexes").json().get("indexes") == [], 60, "the API sees that it is gone")
     run("restore", json.loads(run("backup", "list", "--json"))[0]["name"], "--index", "books")
-    eventually(lambda: api.get("/v1/indexes/books").status_code == 200, 10, "the API sees the index")
+    eventually(lambda: api.get("/v1/indexes/books").status_code == 200, 60, "the API sees the index")
     assert answers(api) == before
     assert (rules(api, "books"), learned(api, "books")) == ([["boat", "sailing"]], {"sea stories": 5})
 
@@ -343,7 +341,7 @@ def test_a_backup_that_lacks_a_shard_is_none(
     api.put("/v1/indexes/notes")
     whole = run("backup", "create").strip()
     (index,) = indexes(losable, settings, "-notes.")
-    with httpx.Client(base_url=losable.node.url, trust_env=False) as client:
+    with httpx.Client(base_url=losable.node.url, timeout=30, trust_env=False) as client:
         alias, lost = f"{settings.index_prefix}-lost", f"{settings.index_prefix}-lost.g000001"
         meta = client.get(f"/{index}/_mapping").json()[index]["mappings"]["_meta"]["sparsewell"]
         body = {
@@ -376,7 +374,7 @@ def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
     api.put("/v1/indexes/notes")
     assert api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5]).is_success
     (index,) = indexes(losable, settings, "-notes.")
-    with httpx.Client(base_url=losable.node.url, trust_env=False) as client:
+    with httpx.Client(base_url=losable.node.url, timeout=30, trust_env=False) as client:
         blocked = {"index.blocks.read_only_allow_delete": True}  # as OpenSearch does where a disk is full
         client.put(f"/{index}/_settings", json=blocked).raise_for_status()
         run("backup", "create")
@@ -398,7 +396,7 @@ def test_a_restore_that_is_killed_is_begun_again(
     api.put("/v1/indexes/notes")
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
     set_rules(api, "notes", "note", "memo")
-    with httpx.Client(base_url=losable.node.url, trust_env=False) as client:
+    with httpx.Client(base_url=losable.node.url, timeout=30, trust_env=False) as client:
         client.put(f"/{prefix}_keys.1/_doc/some", json={"id": "some"}).raise_for_status()
         named = {"add": {"index": f"{prefix}_keys.1", "alias": f"{prefix}_keys"}}
         client.post("/_aliases", json={"actions": [named]}).raise_for_status()
@@ -473,7 +471,7 @@ def test_one_installation_s_backup_is_restored_by_another(
     with pytest.raises(NotFound, match="backup_not_found"):
         run("restore")
     made = ["-notes.g000001", "_curation.1", "_jobs"]
-    with live_api(other) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with live_api(other) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         # while a copy is there that still says that it is the other one's
         during: list[tuple[int, int, Any]] = []
 
@@ -487,7 +485,7 @@ def test_one_installation_s_backup_is_restored_by_another(
         assert run("restore", name) == "notes: 5 pending\n"
         assert during == [(200, 200, [])]
         assert indexes(losable, other) == [f"{other.index_prefix}{one}" for one in made]
-        eventually(lambda: client.get("/v1/indexes/notes").status_code == 200, 10, "the API sees the index")
+        eventually(lambda: client.get("/v1/indexes/notes").status_code == 200, 60, "the API sees the index")
         assert rules(client, "notes") == [["note", "memo"]]
         assert write(client, {"id": "more", "text": "x"}, "notes") == "stored"
     assert states(api, "notes")["pending"] == 5

@@ -136,7 +136,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
-        answer = httpx.get(self.behind + self.path, trust_env=False)
+        answer = httpx.get(self.behind + self.path, timeout=30, trust_env=False)
         body = answer.content
         if len(self.asked) % 3 == 0:
             body = b'{"code": "opensearch_overloaded", "detail": "Busy."}'

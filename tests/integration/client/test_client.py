@@ -138,7 +138,7 @@ def test_several_indexes_and_their_rules(client: Any, eventually: Callable[..., 
         return [(hit.index, hit.id) for hit in client.search_across(shelves, "captain", **options).hits]
 
     both = [("letters", "y1815"), ("novels", "y1851"), ("letters", "y1860"), ("novels", "y1904")]
-    eventually(lambda: order() == both, 10, "all documents are seen")
+    eventually(lambda: order() == both, 60, "all documents are seen")
     pages = list(client.pages_across(shelves, SearchRequest(query="captain"), **options, size=3))
     assert [(hit.index, hit.id) for page in pages for hit in page.hits] == both
     counted = client.search_across(shelves, "captain", mode="lexical", facets={"year": {"ranges": [{"lt": 1900}]}})
@@ -175,7 +175,7 @@ def test_queries_that_were_asked_elsewhere(client: Any, eventually: Callable[...
     client.create_index("asked")
     assert client.list_queries("asked").queries == []
     assert client.add_queries("asked", {"Whale  watching": 40, "sea": 5, "emma": 1}).added == 3
-    eventually(lambda: client.list_queries("asked").total == 3, 20, "they are listed")
+    eventually(lambda: client.list_queries("asked").total == 3, 60, "they are listed")
     listed = client.list_queries("asked", size=2)
     assert [(one.query, one.asked) for one in listed.queries] == [("whale watching", 40), ("sea", 5)]
     with pytest.raises(InvalidInput) as personal:

@@ -109,7 +109,7 @@ def sweeper_soon(start: Callable[..., Child], eventually: Eventually) -> Callabl
 
     def run() -> Child:
         child = start("-m", "cli.main", "sweeper", SPARSEWELL_LEASE_SECONDS=1, SPARSEWELL_SWEEP_INTERVAL=0.3)
-        eventually(lambda: "sweeping every" in log_of(child), 30, "the sweeper runs")
+        eventually(lambda: "sweeping every" in log_of(child), 60, "the sweeper runs")
         return child
 
     return run

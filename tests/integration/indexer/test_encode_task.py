@@ -267,7 +267,7 @@ def test_without_opensearch_the_documents_stay_pending(settings: Settings, stand
     runtime = Runtime(away, WorkerSettings(patience=0.5), lambda _: standin)
     begun = time.monotonic()
     assert run_encode(runtime, EncodeMessage(index="papers", ids=("a",)), redelivered=False) == {"postponed": 1}
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 def test_a_document_that_opensearch_refuses_encoded_is_dead(

@@ -109,7 +109,7 @@ def test_a_load_that_was_killed_goes_on_where_it_was(
     assert done.returncode == 0, done.stderr
     assert f"Going on after line {reached:,}" in done.stderr
     assert done.stdout.splitlines() == ["3,000 accepted, 0 rejected"]
-    eventually(lambda: counts(api, "papers")["pending"] == 3000, 10, "all are there")
+    eventually(lambda: counts(api, "papers")["pending"] == 3000, 60, "all are there")
     # The control: what was acknowledged before the kill was not sent again, except one batch at most.
     versions = [api.get(f"/v1/indexes/papers/documents/d{i}").json()["job"] for i in (0, reached - 1, reached + 5)]
     assert versions[0] != versions[2]
@@ -166,7 +166,7 @@ def test_an_index_that_was_created_again_is_loaded_from_the_beginning(
     done = load(path, "-i", "papers", "--no-wait")
     assert "Going on" not in done.stderr
     assert done.stdout.splitlines() == ["30 accepted, 0 rejected"], done.stderr
-    eventually(lambda: counts(api, "papers")["pending"] == 30, 10, "all are there")
+    eventually(lambda: counts(api, "papers")["pending"] == 30, 60, "all are there")
 
 
 def test_an_interrupted_load_says_how_to_go_on(

@@ -131,10 +131,10 @@ def test_a_new_encoder_while_writes_go_on_loses_nothing_and_is_never_down(
 ) -> None:  # fmt: skip
     worker = start("-m", "cli.main", "worker", SPARSEWELL_ENCODER=str(other))
     with Writer(api_url) as writer:
-        eventually(lambda: len(writer.acknowledged) > 20, 30, "writes go on")
+        eventually(lambda: len(writer.acknowledged) > 20, 60, "writes go on")
         said = command("reindex", "notes", "--encoder", str(other))
         before = len(writer.acknowledged)
-        eventually(lambda: len(writer.acknowledged) > before + 20, 30, "writes go on afterwards")
+        eventually(lambda: len(writer.acknowledged) > before + 20, 60, "writes go on afterwards")
     assert "standin" in said and "other" in said and "generation 2 is searched" in said
     assert writer.refused == []
     assert generation(notes) == 2
@@ -219,7 +219,7 @@ def test_back_to_the_old_generation_with_what_came_since(
     assert generation(notes) == 1
     assert notes.get("/v1/indexes/notes/documents/since").json()["text"] == "written since the swap"
     assert notes.get("/v1/indexes/notes/documents/d1").status_code == 404
-    eventually(lambda: counts(notes)["pending"] == 0, 30, "the old encoder's worker has done its part")
+    eventually(lambda: counts(notes)["pending"] == 0, 60, "the old encoder's worker has done its part")
     command("generations", "drop", "notes")
     assert [
         one["generation"] for one in json.loads(command("generations", "show", "notes", "--json"))["generations"]
@@ -324,7 +324,7 @@ def test_documents_that_do_not_fit_the_new_fields_stop_the_swap(
         {"id": "b", "text": "y", "metadata": {"year": "MM"}},
     ]
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
-    eventually(lambda: counts(api)["encoded"] == 2, 30, "both are encoded")
+    eventually(lambda: counts(api)["encoded"] == 2, 60, "both are encoded")
     said = command("reindex", "notes", "--field", "year=number", status=1)
     assert "[misfits]" in said and "b" in said
     assert generation(api) == 1

@@ -71,7 +71,7 @@ def test_a_stream_that_began_before_the_swap(
     thread = threading.Thread(target=send)
     thread.start()
     try:
-        eventually(lambda: state("before") == "pending", 30, "the stream has begun")
+        eventually(lambda: state("before") == "pending", 60, "the stream has begun")
         code, said = run_command(settings, "reindex", "notes", "--encoder", str(other), "--encode-here")
         assert code == 0, said
     finally:
@@ -79,7 +79,7 @@ def test_a_stream_that_began_before_the_swap(
         thread.join(60)
     assert (answers[0].status_code, answers[0].json()["queued"]) == (202, True), answers[0].text
     for name in ("before", "after", "last"):
-        eventually(lambda name=name: state(name) == "encoded", 20, f"{name!r} is encoded")  # type: ignore[misc]
+        eventually(lambda name=name: state(name) == "encoded", 60, f"{name!r} is encoded")  # type: ignore[misc]
 
 
 def test_a_worker_that_journals_and_remembers_the_old_generation(

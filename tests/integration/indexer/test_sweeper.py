@@ -208,9 +208,9 @@ def test_documents_that_came_while_redis_was_down_are_encoded_after_it_is_back(
             worker = start("-m", "cli.main", "worker", **environment)
             eventually(lambda: "ready." in log_of(worker), 60, "the worker is ready")
             sweeper = start("-m", "cli.main", "sweeper", **environment)
-            eventually(lambda: "sweeping every" in log_of(sweeper), 30, "the sweeper runs")
+            eventually(lambda: "sweeping every" in log_of(sweeper), 60, "the sweeper runs")
         journal.put({"a": "written while Redis was down"})
-        eventually(lambda: "redis_unavailable" in log_of(sweeper), 30, "the sweeper has noticed")
+        eventually(lambda: "redis_unavailable" in log_of(sweeper), 60, "the sweeper has noticed")
         time.sleep(2)
         assert journal.states("a") == ["pending"]
         assert journal.stored("a").transitions == 0
@@ -236,8 +236,8 @@ def test_it_stops_promptly_even_when_everything_is_down(start: Start, eventually
         SPARSEWELL_OPENSEARCH_URL="http://127.0.0.1:9", SPARSEWELL_REDIS_URL="redis://127.0.0.1:9/0",
         SPARSEWELL_SWEEP_INTERVAL=1000,
     )  # fmt: skip
-    eventually(lambda: "not sweeping" in log_of(sweeper), 30, "it has noticed")
+    eventually(lambda: "not sweeping" in log_of(sweeper), 60, "it has noticed")
     os.kill(sweeper.pid, signal.SIGTERM)
-    eventually(lambda: not sweeper.alive(), 3, "it has ended")
+    eventually(lambda: not sweeper.alive(), 60, "it has ended")
     assert "stopped" in log_of(sweeper)
     assert "Traceback" not in log_of(sweeper)

@@ -40,8 +40,8 @@ def test_a_producer_s_documents_become_encoded(
     documents = tuple({"id": f"d{i}", "text": f"words number {i}"} for i in range(150))
     publisher.ingest(IngestMessage(index="papers", job="bulk", sent_at=time.time_ns() // 1000, documents=documents))
     names = [document["id"] for document in documents]
-    eventually(lambda: len(set(names)) == 150 and _found(journal, names), 30, "a worker has journalled them")
-    eventually(all_are(journal, names, "encoded"), 30, "all are encoded")
+    eventually(lambda: len(set(names)) == 150 and _found(journal, names), 60, "a worker has journalled them")
+    eventually(all_are(journal, names, "encoded"), 60, "all are encoded")
     assert journal.stored("d7").attempts == 0
 
 
@@ -64,15 +64,15 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
     log = tmp_path / "encoder.log"
     first = poisoned_worker(**times, SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
     publisher.encode("standin", journal.message(*names))
-    eventually(log.exists, 30, "the worker has begun")
+    eventually(log.exists, 60, "the worker has begun")
     for process in [*pool_of(first), psutil.Process(first.pid)]:
         process.kill()
-    eventually(lambda: not first.alive(), 5, "it is dead")
+    eventually(lambda: not first.alive(), 60, "it is dead")
     assert "pending" in journal.states(*names)
     second = poisoned_worker(**times, SPARSEWELL_WORKER_CONCURRENCY=1)
     eventually(all_are(journal, names, "encoded"), 90, "the second worker has encoded everything")
     assert {journal.stored(name).attempts for name in names} <= {0, 2}  # what was begun twice says so
-    eventually(lambda: broker.hlen("unacked") == 0, 15, "nothing is owed")
+    eventually(lambda: broker.hlen("unacked") == 0, 60, "nothing is owed")
     assert second.alive()
 
 
@@ -85,7 +85,7 @@ def test_a_document_that_kills_its_process_is_dead_and_its_neighbours_are_encode
     worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
     publisher.encode("standin", journal.message(*texts))
     eventually(lambda: journal.states("k") == ["dead"], 120, "the document that kills is dead")
-    eventually(all_are(journal, [name for name in texts if name != "k"], "encoded"), 20, "its neighbours are encoded")
+    eventually(all_are(journal, [name for name in texts if name != "k"], "encoded"), 60, "its neighbours are encoded")
     dead = journal.stored("k").source
     assert dead["error"]["code"] == "attempts_exhausted"
     assert dead["attempts"] == 3
@@ -97,7 +97,7 @@ def test_a_document_that_kills_its_process_is_dead_and_its_neighbours_are_encode
     # and the worker goes on
     journal.put({"after": "words"})
     publisher.encode("standin", journal.message("after"))
-    eventually(all_are(journal, ["after"], "encoded"), 20, "the next message is handled")
+    eventually(all_are(journal, ["after"], "encoded"), 60, "the next message is handled")
     assert worker.alive()
 
 
@@ -119,8 +119,8 @@ def test_a_message_that_kills_whoever_journals_it_is_refused_in_its_job(
 
     # Each process that is lost takes some seconds: Celery waits before it calls it lost.
     eventually(refused, 120, "it was given up")
-    eventually(lambda: _found(journal, ["g"]), 20, "the other message is journalled")
-    eventually(lambda: broker.llen(INGEST_QUEUE) == broker.hlen("unacked") == 0, 10, "nothing goes round")
+    eventually(lambda: _found(journal, ["g"]), 60, "the other message is journalled")
+    eventually(lambda: broker.llen(INGEST_QUEUE) == broker.hlen("unacked") == 0, 60, "nothing goes round")
     assert log_of(worker).count("exited with 'signal 9 (SIGKILL)'") == 3
     assert not broker.keys("sparsewell:began:*")
 
@@ -140,7 +140,7 @@ def test_a_document_that_raises_is_not_lost_and_does_not_disturb(
     journal.put({"r": "raisepoison", "d": "harmless"})
     poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1, SPARSEWELL_LEASE_SECONDS=1)
     publisher.encode("standin", journal.message("r", "d"))
-    eventually(all_are(journal, ["d"], "encoded"), 20, "the neighbour is encoded")
+    eventually(all_are(journal, ["d"], "encoded"), 60, "the neighbour is encoded")
     sweeper_soon()
     eventually(lambda: journal.states("r") == ["dead"], 60, "it was tried thrice")
     assert journal.stored("r").source["error"] == {"code": "encoding_failed", "reason": "RuntimeError: an accident"}
@@ -155,9 +155,9 @@ def test_sigterm_finishes_what_has_begun(
     log = tmp_path / "encoder.log"
     worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1, ENCODER_LOG=log)
     publisher.encode("standin", journal.message(*texts))
-    eventually(log.exists, 30, "the worker has begun")
+    eventually(log.exists, 60, "the worker has begun")
     os.kill(worker.pid, signal.SIGTERM)
-    eventually(lambda: not worker.alive(), 30, "it has ended")
+    eventually(lambda: not worker.alive(), 60, "it has ended")
     assert set(journal.states(*texts)) == {"encoded"}
     assert broker.llen(encode_queue("standin")) == broker.hlen("unacked") == 0
 
@@ -166,7 +166,7 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
     worker: Child, broker: "redis.Redis", publisher: Publisher, journal: Journal, eventually: Eventually
 ) -> None:
     publisher.ingest(IngestMessage(index="papers", job="j", documents=({"id": "a", "text": "SECRET words"},)))
-    eventually(lambda: _found(journal, ["a"]), 20, "a good message is handled")
+    eventually(lambda: _found(journal, ["a"]), 60, "a good message is handled")
     good = json.loads(_envelope(broker, publisher))
     other = json.loads(json.dumps(good))
     other["headers"]["task"] = "sparsewell.ingest.v9"
@@ -175,9 +175,9 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
     pickled = json.loads(json.dumps(good)) | {"content-type": "application/x-python-serialize"}
     for message in (other, broken, pickled):
         broker.lpush(INGEST_QUEUE, json.dumps(message))
-    eventually(lambda: log_of(worker).count("was deleted") >= 2, 20, "they were refused")
+    eventually(lambda: log_of(worker).count("was deleted") >= 2, 60, "they were refused")
     publisher.ingest(IngestMessage(index="papers", documents=({"id": "b", "text": "after"},)))
-    eventually(lambda: _found(journal, ["b"]), 20, "the worker goes on")
+    eventually(lambda: _found(journal, ["b"]), 60, "the worker goes on")
     assert "SECRET" not in log_of(worker)
     assert "unknown_task: a message for a task that no worker here knows was deleted: " in log_of(worker)
 
@@ -206,7 +206,7 @@ def test_a_worker_that_cannot_start_says_why(
     start: Start, eventually: Eventually, environment: dict[str, str], code: str, words: str
 ) -> None:
     worker = start("-m", "cli.main", "worker", **environment)
-    eventually(lambda: not worker.alive(), 30, "it has ended")
+    eventually(lambda: not worker.alive(), 60, "it has ended")
     assert f"[{code}]" in log_of(worker)
     assert words in log_of(worker)
     assert "hidden" not in log_of(worker)

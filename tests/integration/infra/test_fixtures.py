@@ -7,16 +7,16 @@ from services.settings import Settings
 
 
 def test_settings_point_at_live_servers(settings: Settings) -> None:
-    health = httpx.get(f"{settings.opensearch_url}/_cluster/health", trust_env=False).json()
+    health = httpx.get(f"{settings.opensearch_url}/_cluster/health", timeout=30, trust_env=False).json()
     assert health["status"] == "green"
     with redis.Redis.from_url(settings.redis_url) as client:
         assert client.dbsize() == 0
         client.set("left", "behind")
-    assert httpx.put(f"{settings.opensearch_url}/{settings.index_prefix}-left", trust_env=False).is_success
+    assert httpx.put(f"{settings.opensearch_url}/{settings.index_prefix}-left", timeout=30, trust_env=False).is_success
 
 
 def test_nothing_of_the_test_before_is_seen(settings: Settings) -> None:
-    listed = httpx.get(f"{settings.opensearch_url}/_cat/indices?format=json", trust_env=False).json()
+    listed = httpx.get(f"{settings.opensearch_url}/_cat/indices?format=json", timeout=30, trust_env=False).json()
     assert not [row for row in listed if row["index"].endswith("-left")]
     with redis.Redis.from_url(settings.redis_url) as client:
         assert client.dbsize() == 0

@@ -25,9 +25,8 @@ from services.errors import BackendUnavailable, ConfigurationError, SparsewellEr
 
 
 @pytest.fixture
-def config(local_settings: LocalSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[NodeConfig]:
-    """A node of this test's own, small, on free ports, compiled lightly because it does not live long."""
-    monkeypatch.setenv("OPENSEARCH_JAVA_OPTS", "-XX:TieredStopAtLevel=1")
+def config(local_settings: LocalSettings) -> Iterator[NodeConfig]:
+    """A node of this test's own, small, on free ports."""
     with temporary_state(child_account(local_settings.run_as), place_for_data(Path(gettempdir()))) as directory:
         base = NodeConfig.of(local_settings)
         root = directory / "opensearch"
@@ -80,7 +79,7 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
     assert find_node(config.root) is None
     assert not node.stop()
     with pytest.raises(httpx.TransportError):
-        httpx.get(node.url, trust_env=False)
+        httpx.get(node.url, timeout=30, trust_env=False)
 
 
 def test_the_distribution_stays_as_it_was_unpacked(config: NodeConfig) -> None:
@@ -103,7 +102,7 @@ def test_a_data_directory_has_one_node(config: NodeConfig) -> None:
         error = failure(replace(config, root=config.root.parent / "second", data=config.root / "data"))
         assert error.code == "data_dir_locked"
         assert "SPARSEWELL_OPENSEARCH_DATA_DIR" in error.detail
-        assert httpx.get(first.url, trust_env=False).is_success
+        assert httpx.get(first.url, timeout=30, trust_env=False).is_success
 
 
 def test_a_node_that_dies_shows_its_last_words(config: NodeConfig) -> None:

@@ -51,7 +51,7 @@ def test_up_and_down(local: LocalSettings, settings: Settings) -> None:
     assert any("OPENSEARCH_URL" in line for line in said)
     assert running(stack) == OURS
     assert {row.name for row in stack.status() if row.external} == {"opensearch"}
-    ready = httpx.get(f"{stack.api_url}/readyz", trust_env=False)
+    ready = httpx.get(f"{stack.api_url}/readyz", timeout=30, trust_env=False)
     assert ready.json()["status"] == "ready"
 
     assert Stack(local, settings).up(said.append) == [], "what runs is not started again"
@@ -59,8 +59,10 @@ def test_up_and_down(local: LocalSettings, settings: Settings) -> None:
     assert Stack(local, settings).down(said.append) == ["api", "sweeper", "worker", "redis"]
     assert running(stack) == []
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{stack.api_url}/healthz", trust_env=False)
-    assert httpx.get(local.opensearch_url or "", trust_env=False).is_success, "somebody's server is left alone"
+        httpx.get(f"{stack.api_url}/healthz", timeout=30, trust_env=False)
+    assert httpx.get(local.opensearch_url or "", timeout=30, trust_env=False).is_success, (
+        "somebody's server is left alone"
+    )
 
 
 def test_a_taken_port_stops_what_was_started(local: LocalSettings, settings: Settings) -> None:

@@ -55,7 +55,7 @@ def test_an_index_of_another_encoder_is_refused_not_searched_with_the_wrong_tabl
     with serving(settings) as api:
         api.put("/v1/indexes/docs")
         physical = f"{settings.index_prefix}-docs.g000001"
-        with httpx.Client(base_url=opensearch_url, trust_env=False) as node:
+        with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as node:
             meta = node.get(f"/{physical}/_mapping").json()[physical]["mappings"]["_meta"]
             meta["sparsewell"]["encoder"]["fingerprint"] = "f" * 16
             node.put(f"/{physical}/_mapping", json={"_meta": meta}).raise_for_status()

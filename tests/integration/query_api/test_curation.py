@@ -209,7 +209,7 @@ def test_pinned_and_hidden_results(api: httpx.Client, index: str, eventually: Ca
     assert ids(search(api, "signs", curation=False)) == before
     # a deleted document is not shown, pinned or not
     assert api.delete("/v1/indexes/docs/documents/york").status_code == 204
-    eventually(lambda: "york" not in ids(search(api, "signs")), 10, "a deleted document is not pinned any more")
+    eventually(lambda: "york" not in ids(search(api, "signs")), 60, "a deleted document is not pinned any more")
 
 
 MANY = [f"m{n:02}" for n in range(23)]

@@ -182,7 +182,7 @@ def test_a_snapshot_that_is_gone_says_so(books: httpx.Client, settings: Settings
     put(books, 5)
     _, told = read_page(books.get(PATH, params={"size": 2}).content)
     snapshot = content(told["cursor"])[1][1]
-    with httpx.Client(base_url=settings.opensearch_url, trust_env=False) as engine:
+    with httpx.Client(base_url=settings.opensearch_url, timeout=30, trust_env=False) as engine:
         engine.request("DELETE", "/_search/point_in_time", json={"pit_id": [snapshot]}).raise_for_status()
     answer = books.get(PATH, params={"cursor": told["cursor"]})
     assert (answer.status_code, answer.json()["code"]) == (404, "cursor_expired")
@@ -191,7 +191,7 @@ def test_a_snapshot_that_is_gone_says_so(books: httpx.Client, settings: Settings
 def test_the_end_lets_go_of_the_snapshot(books: httpx.Client, settings: Settings) -> None:
     put(books, 5)
     whole(books, size=2)
-    with httpx.Client(base_url=settings.opensearch_url, trust_env=False) as engine:
+    with httpx.Client(base_url=settings.opensearch_url, timeout=30, trust_env=False) as engine:
         stats = engine.get(f"/{settings.index_prefix}-books.g000001/_stats/search").raise_for_status().json()
     assert stats["_all"]["total"]["search"]["point_in_time_current"] == 0
     assert stats["_all"]["total"]["search"]["point_in_time_total"] > 0  # the control

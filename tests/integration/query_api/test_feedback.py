@@ -126,7 +126,7 @@ def test_documents_that_are_named_move_the_query(animals: httpx.Client, eventual
     }  # fmt: skip
     animals.delete(f"{PATH}/documents/cat2").raise_for_status()
     liked = {"query": "jaguar", "like": ["cat2"]}
-    eventually(lambda: ask(animals, **liked)["feedback"]["unknown"] == ["cat2"], 10, "the deletion is seen")
+    eventually(lambda: ask(animals, **liked)["feedback"]["unknown"] == ["cat2"], 60, "the deletion is seen")
     fed = ask(animals, query="late jaguar", mode="hybrid", feedback={"documents": 2, "choose_by": "lexical"})
     assert "late" in fed["feedback"]["without_vector"]
     shown = subprocess.run(

@@ -34,7 +34,7 @@ def index(api: httpx.Client, encode: Callable[[], None], eventually: Eventually)
     encode()
     assert api.get(f"/v1/jobs/{job}").json()["finished"]
     assert api.delete("/v1/indexes/books/documents/gone").status_code == 204
-    eventually(lambda: "gone" not in ids(api, query="captain", mode="lexical"), 10, "the deleted one is gone")
+    eventually(lambda: "gone" not in ids(api, query="captain", mode="lexical"), 60, "the deleted one is gone")
     return "books"
 
 

@@ -67,7 +67,9 @@ def search(api: httpx.Client, **body: Any) -> list[dict[str, Any]]:
 def whole_analysis(opensearch_url: str, settings: Settings, text: str) -> list[tuple[str, int, int]]:
     """OpenSearch's analysis of a whole text, in characters."""
     answer = httpx.post(
-        f"{opensearch_url}/{settings.index_prefix}-marked.g000001/_analyze", json={"field": "lexical", "text": text}
+        f"{opensearch_url}/{settings.index_prefix}-marked.g000001/_analyze",
+        json={"field": "lexical", "text": text},
+        timeout=30,
     )
     units = [at for at, character in enumerate(text) for _ in range(1 + (character > "\uffff"))] + [len(text)]
     return [
@@ -204,7 +206,10 @@ async def test_a_plain_search_asks_for_nothing_more(settings: Settings, monkeypa
     monkeypatch.setattr(AsyncSearch, "send", recorded)
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, timeout=30, base_url="http://api") as api,
+    ):
         await api.put("/v1/indexes/marked")
         job = (await api.post("/v1/indexes/marked/documents", json=DOCUMENTS)).json()["job"]["id"]
         assert (await api.get(f"/v1/jobs/{job}")).json()["accepted"] == len(DOCUMENTS)

@@ -31,7 +31,7 @@ def index(api: httpx.Client) -> str:
 
 @pytest.fixture
 def node(opensearch_url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=opensearch_url, trust_env=False) as client:
+    with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as client:
         yield client
 
 
@@ -140,7 +140,7 @@ def half_done(settings: Settings, at: Callable[[Call], bool], body: bytes, key: 
             search.send = dying
             transport = httpx.ASGITransport(app)
             headers = {"content-type": NDJSON, "idempotency-key": key}
-            async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            async with httpx.AsyncClient(transport=transport, timeout=30, base_url="http://api") as client:
                 answer = await client.post(DOCUMENTS, content=body, headers=headers)
             assert answer.status_code == 503, answer.text
             assert dead

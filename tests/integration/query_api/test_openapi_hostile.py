@@ -3,7 +3,6 @@ no answer that the document does not describe.
 """
 
 import json
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,7 +24,6 @@ from schemathesis.specs.openapi.checks import (
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
 from indexer.settings import WorkerSettings
-from infra.ports import free_port
 from services.contracts import EncodeMessage
 from services.settings import Settings
 
@@ -71,22 +69,9 @@ BOOKS = [
 
 
 @pytest.fixture(scope="module")
-def address(
-    opensearch_url: str,
-    redis_server_url: str,
-    redis_database_numbers: Iterator[int],
-    live_api: Callable[[Settings], AbstractContextManager[str]],
-    remove_indexes: Callable[[str, str], None],
-) -> Iterator[str]:
+def address(new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]]) -> Iterator[str]:
     """An API with an index of encoded documents."""
-    settings = Settings(
-        opensearch_url=opensearch_url,
-        redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
-        index_prefix=f"t{secrets.token_hex(6)}",
-        encoder="standin",
-        api_port=free_port(),
-    )
-    with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+    with new_service() as (client, settings):
         fields = {"year": "number", "lang": "keyword", "day": "date", "note": "text", "good": "boolean"}
         client.put("/v1/indexes/books", json={"fields": fields}).raise_for_status()
         client.post("/v1/indexes/books/documents", json=BOOKS).raise_for_status()
@@ -98,8 +83,7 @@ def address(
         )
         assert done["encoded"] == len(BOOKS)
         runtime.search.close()
-        yield url
-    remove_indexes(opensearch_url, settings.index_prefix)
+        yield str(client.base_url)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def model_socket() -> Iterator[socket.socket]:
 @pytest.fixture
 def settings(settings: Settings, model_socket: socket.socket) -> Settings:
     return settings.model_copy(
-        update={"model_url": f"http://127.0.0.1:{model_socket.getsockname()[1]}", "model_timeout": 5.0}
+        update={"model_url": f"http://127.0.0.1:{model_socket.getsockname()[1]}", "model_timeout": 15.0}
     )
 
 
@@ -57,7 +57,7 @@ def model_process(model_socket: socket.socket, eventually: Eventually) -> Iterat
     thread = threading.Thread(target=server.run, kwargs={"sockets": [model_socket]}, name="models")
     thread.start()
     try:
-        eventually(lambda: server.started, 30, "the model process listens")
+        eventually(lambda: server.started, 60, "the model process listens")
         yield server
     finally:
         server.should_exit = True
@@ -167,7 +167,7 @@ def test_documents_without_vectors_keep_their_place(
     notes: httpx.Client, model_process: uvicorn.Server, eventually: Eventually
 ) -> None:
     notes.put("/v1/indexes/notes/documents/new", json={"text": QUERY}).raise_for_status()
-    eventually(lambda: "new" in scores(search(notes)), 30, "it is found by keyword")
+    eventually(lambda: "new" in scores(search(notes)), 60, "it is found by keyword")
     found = search(notes, size=6, rerank={})
     assert found["rerank"]["applied"]
     (hit,) = [hit for hit in found["hits"] if hit["id"] == "new"]

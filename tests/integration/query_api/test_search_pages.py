@@ -35,7 +35,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=settings.opensearch_url, trust_env=False) as client:
+    with httpx.Client(base_url=settings.opensearch_url, timeout=30, trust_env=False) as client:
         yield client
 
 
@@ -197,7 +197,7 @@ def test_pages_outlive_a_swap_of_generations_and_end_when_theirs_is_dropped(
         new = new_generation(names, "books", 2, IndexSpec.model_validate({}), manifest, old.lineage)
         search.send(create_call(new, settings, []))
         search.send(swap_call(old, new))
-        eventually(lambda: ask(books)["hits"] == [], 20, "the new generation, which is empty, is searched")
+        eventually(lambda: ask(books)["hits"] == [], 60, "the new generation, which is empty, is searched")
         second = ask(books, cursor=first["cursor"], size=5)
         assert len(set(ids(first) + ids(second))) == 55
         search.send(delete_call([old]))

@@ -79,7 +79,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 async def asking(settings: Settings, generations: Mapping[str, Generation]) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, timeout=30, base_url="http://api") as api,
+    ):
         yield api
 
 

@@ -52,7 +52,7 @@ def index(api: httpx.Client, encode: Callable[[], None], eventually: Eventually)
     encode()
     assert api.get(f"/v1/jobs/{job}").json()["finished"]
     assert api.delete("/v1/indexes/books/documents/gone").status_code == 204
-    eventually(lambda: "gone" not in ids(ask(api, query="sea", mode="lexical", size=50)), 10, "the deleted one is gone")
+    eventually(lambda: "gone" not in ids(ask(api, query="sea", mode="lexical", size=50)), 60, "the deleted one is gone")
     return "books"
 
 
@@ -313,7 +313,7 @@ def test_stretches_of_time_beyond_the_limit(api: httpx.Client, index: str, event
     ]
     api.post("/v1/indexes/books/documents", json=days)
     request: dict[str, Any] = {"query": "sea", "mode": "lexical", "facets": {"printed": {"dates": "day"}}}
-    eventually(lambda: api.post("/v1/indexes/books/search", json=request).status_code == 422, 10, "all are found")
+    eventually(lambda: api.post("/v1/indexes/books/search", json=request).status_code == 422, 60, "all are found")
     assert refused(api, **request) == "facet_too_fine"
     assert refused(api, **request | {"among": "candidates"}) == "facet_too_fine"
     assert ask(api, **request | {"facets": {"printed": {"dates": "week"}}})["facets"]["printed"]["buckets"]

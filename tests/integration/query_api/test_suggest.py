@@ -15,13 +15,13 @@ import pytest
 
 from cli.search import search
 from cli.suggest import suggest
-from infra.ports import free_port
 from query_api import learning
 from services.errors import BackendUnavailable, SparsewellError
 from services.opensearch.client import AsyncSearch, Call
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
+NewService = Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]]
 
 TITLES = {
     "machine": "The Time Machine",
@@ -39,28 +39,9 @@ PATH = "/v1/indexes/books/suggest"
 
 
 @pytest.fixture(scope="module")
-def api(
-    opensearch_url: str,
-    redis_server_url: str,
-    redis_database_numbers: Iterator[int],
-    live_api: Callable[[Settings], AbstractContextManager[str]],
-    remove_indexes: Callable[[str, str], None],
-) -> Iterator[httpx.Client]:
+def api(new_service: NewService) -> Iterator[httpx.Client]:
     """A service with an index of documents that wait to be encoded."""
-    settings = Settings(
-        opensearch_url=opensearch_url,
-        redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
-        index_prefix=f"t{secrets.token_hex(6)}",
-        encoder="standin",
-        api_port=free_port(),
-        search_timeout=2.0,
-        learn_queries="asked, others",
-    )
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        live_api(settings) as url,
-        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
-    ):
+    with pytest.MonkeyPatch.context() as patch, new_service(learn_queries="asked, others") as (client, _):
         patch.setattr(learning, "INTERVAL", 0.1)
         client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
         documents = [
@@ -74,7 +55,6 @@ def api(
         job = client.post("/v1/indexes/plain/documents", json=other).raise_for_status().json()["job"]["id"]
         client.get(f"/v1/jobs/{job}").raise_for_status()
         yield client
-    remove_indexes(opensearch_url, settings.index_prefix)
 
 
 def answered(api: httpx.Client, q: str, **options: Any) -> dict[str, Any]:
@@ -326,7 +306,7 @@ def test_queries_that_are_often_asked_and_find_something_are_suggested(
     for options in ({"learn": False}, {"offset": 1}):
         searched(api, "captain", path, **options)
     api.post("/v1/search/batch", json={"searches": [{"index": "asked", "query": "captain"}]}).raise_for_status()
-    eventually(lambda: queries(api) == {"time machine": 3, "captain": 1}, 20, "the queries are written down")
+    eventually(lambda: queries(api) == {"time machine": 3, "captain": 1}, 60, "the queries are written down")
     assert frequent(api) == [("query", "time machine")]  # the captain was asked for once
     assert frequent(api, "ti") == [("query", "time machine"), ("title", "Time")]
     assert frequent(api, "ma", fuzzy=False) == [("query", "time machine")]
@@ -336,7 +316,7 @@ def test_queries_that_are_often_asked_and_find_something_are_suggested(
 def test_an_operator_gives_and_takes_queries(api: httpx.Client, eventually: Eventually) -> None:
     given = [{"query": "Whale Watching", "times": 40}, {"query": "Time", "times": 50}, {"query": "whale watching"}]
     assert api.post(QUERIES, json={"queries": given}).raise_for_status().json() == {"index": "asked", "added": 2}
-    eventually(lambda: queries(api).get("whale watching") == 41, 20, "they can be listed")
+    eventually(lambda: queries(api).get("whale watching") == 41, 60, "they can be listed")
     assert frequent(api, size=2) == [("query", "time"), ("query", "whale watching")]
     assert frequent(api, "time") == [("query", "time machine"), ("title", "Time")], "a text once"
     api.post(QUERIES, json={"queries": [{"query": "just now"}]}).raise_for_status()

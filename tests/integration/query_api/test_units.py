@@ -1,7 +1,6 @@
 """Chapters and passages as hits: the best of all parts, page by page, explained, marked, under rules; refusals."""
 
 import random
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
@@ -12,7 +11,6 @@ import pytest
 
 from indexer.encoding import Cut
 from indexer.talk_windows import cut_talk
-from infra.ports import free_port
 from models.encoder import Encoder
 from models.registry import load_encoder
 from query_api.search.answer import SearchAnswer
@@ -59,24 +57,11 @@ ENCODER = load_encoder("standin")
 
 @pytest.fixture(scope="module")
 def service(
-    opensearch_url: str,
-    redis_server_url: str,
-    redis_database_numbers: Iterator[int],
-    live_api: Callable[[Settings], AbstractContextManager[str]],
-    remove_indexes: Callable[[str, str], None],
+    new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]],
 ) -> Iterator[tuple[httpx.Client, Settings]]:
     """A service of indexes with two shards."""
-    settings = Settings(
-        opensearch_url=opensearch_url,
-        redis_url=f"{redis_server_url}/{next(redis_database_numbers)}",
-        index_prefix=f"t{secrets.token_hex(6)}",
-        encoder="standin",
-        api_port=free_port(),
-        shards=2,
-    )
-    with live_api(settings) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+    with new_service(shards=2) as (client, settings):
         yield client, settings
-    remove_indexes(opensearch_url, settings.index_prefix)
 
 
 @pytest.fixture(scope="module")

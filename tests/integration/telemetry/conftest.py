@@ -24,7 +24,7 @@ class Running:
 
     def samples(self) -> dict[str, float]:
         """Values by name and labels, as they are written: `name{label="value"}`."""
-        answer = httpx.get(f"{self.metrics}/metrics", trust_env=False).raise_for_status()
+        answer = httpx.get(f"{self.metrics}/metrics", timeout=30, trust_env=False).raise_for_status()
         lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
@@ -34,7 +34,7 @@ class Running:
 
 def _answers(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/metrics", trust_env=False).is_success
+        return httpx.get(f"{address}/metrics", timeout=30, trust_env=False).is_success
     except httpx.TransportError:
         return False
 
@@ -62,7 +62,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         wait_until_ready(part, child, 60)
         running = Running(child, f"http://127.0.0.1:{port}")
         # (the sweeper is called ready as soon as it lives)
-        shared.wait_for(lambda: _answers(running.metrics), 30, f"the {name} shows its metrics")
+        shared.wait_for(lambda: _answers(running.metrics), 60, f"the {name} shows its metrics")
         return running
 
     yield begin

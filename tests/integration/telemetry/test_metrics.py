@@ -37,10 +37,10 @@ def test_a_documents_way_and_a_search_are_counted_where_they_happen(
         batches = [[{"id": f"{n}-{m}", "text": f"words of {n} and {m}"} for m in range(20)] for n in range(12)]
         for batch in batches:
             http.post("/v1/indexes/notes/documents", json=[*batch, {"id": "no text"}]).raise_for_status()
-        eventually(lambda: worker.samples().get(ENCODED) == 240, 30, "both children's documents are counted")
+        eventually(lambda: worker.samples().get(ENCODED) == 240, 60, "both children's documents are counted")
         # (stored is not shown yet: the search is to find something, and is asked once)
         httpx.post(
-            f"{settings.opensearch_url}/{settings.index_prefix}-notes/_refresh", trust_env=False
+            f"{settings.opensearch_url}/{settings.index_prefix}-notes/_refresh", timeout=30, trust_env=False
         ).raise_for_status()
         assert http.post("/v1/indexes/notes/search", json={"query": "words"}).json()["hits"]
         assert http.get("/v1/indexes/none/search", params={"q": "x"}).status_code == 404
@@ -65,11 +65,11 @@ def test_a_documents_way_and_a_search_are_counted_where_they_happen(
         'sparsewell_queue_messages{queue="sparsewell.encode.standin"}': 0,
         'sparsewell_dependency_up{dependency="redis"}': 1,
     }
-    eventually(lambda: nothing_waits.items() <= sweeper.samples().items(), 10, "the sweeper has seen that it is done")
+    eventually(lambda: nothing_waits.items() <= sweeper.samples().items(), 60, "the sweeper has seen that it is done")
     for process, name in ((api, "api"), (worker, "worker"), (sweeper, "sweeper")):
         assert any("sparsewell_build_info" in key and f'process="{name}"' in key for key in process.samples())
     accept = {"accept": "application/openmetrics-text"}
-    assert httpx.get(f"{api.metrics}/metrics", headers=accept, trust_env=False).text.endswith("# EOF\n")
+    assert httpx.get(f"{api.metrics}/metrics", headers=accept, timeout=30, trust_env=False).text.endswith("# EOF\n")
 
 
 def test_a_search_that_lacks_a_shard_is_refused_and_counted(start: Start, settings: Settings) -> None:
@@ -101,12 +101,12 @@ def test_what_a_killed_child_counted_stays_counted_and_its_files_go_with_the_wor
         http.put("/v1/indexes/notes").raise_for_status()
         for n in range(4):
             http.post("/v1/indexes/notes/documents", json=[{"id": str(n), "text": "words"}]).raise_for_status()
-        eventually(lambda: worker.samples().get(ENCODED) == 4, 30, "they are encoded")
+        eventually(lambda: worker.samples().get(ENCODED) == 4, 60, "they are encoded")
         for child in psutil.Process(worker.child.pid).children():
             child.kill()
         assert worker.samples()[ENCODED] == 4
         http.post("/v1/indexes/notes/documents", json=[{"id": "after", "text": "words"}]).raise_for_status()
-        eventually(lambda: worker.samples().get(ENCODED) == 5, 30, "another child counts on")
+        eventually(lambda: worker.samples().get(ENCODED) == 5, 60, "another child counts on")
     assert list(tmp_path.glob("sparsewell-metrics-*"))
     stop(worker.child, 30)
     assert not list(tmp_path.glob("sparsewell-metrics-*"))
@@ -119,7 +119,7 @@ def test_the_sweeper_says_what_waits_and_what_is_away(start: Start, settings: Se
         http.post("/v1/indexes/notes/documents", json=[{"id": "1", "text": "x"}, {"id": "2", "text": "y"}])
     sweeper = start("sweeper", SPARSEWELL_REDIS_URL="redis://127.0.0.1:1/0")
     pending = 'sparsewell_pending_documents{generation="1",index="notes"}'
-    eventually(lambda: sweeper.samples().get(pending) == 2, 20, "it has seen them")
+    eventually(lambda: sweeper.samples().get(pending) == 2, 60, "it has seen them")
     seen = sweeper.samples()
     assert seen['sparsewell_pending_oldest_age_seconds{generation="1",index="notes"}'] > 0
     assert seen['sparsewell_dependency_up{dependency="redis"}'] == 0
@@ -132,19 +132,19 @@ def test_the_sweeper_says_what_waits_and_what_is_away(start: Start, settings: Se
 def test_sigterm_says_not_ready_at_once_and_answers_until_the_time_is_over(
     start: Start, settings: Settings, eventually: Eventually
 ) -> None:
-    api = start("api", SPARSEWELL_DRAIN_SECONDS="2")
+    api = start("api", SPARSEWELL_DRAIN_SECONDS="5")
     with client(settings) as http:
         http.put("/v1/indexes/notes").raise_for_status()
         process = psutil.Process(api.child.pid)
         process.terminate()
         told = time.monotonic()
-        eventually(lambda: http.get("/readyz").status_code == 503, 1, "it is not ready any more")
+        eventually(lambda: http.get("/readyz").status_code == 503, 4, "it is not ready any more")
         assert http.get("/readyz").json()["code"] == "draining"
         with client(settings) as late:  # a new connection, as a balancer that has not seen it opens one
             assert late.get("/v1/indexes/notes/search", params={"q": "x"}).status_code == 200
         assert http.get("/healthz").status_code == 200
     process.wait(20)
-    assert time.monotonic() - told >= 2
+    assert time.monotonic() - told >= 5
 
 
 def test_without_a_drain_time_a_request_under_way_is_finished(start: Start, settings: Settings) -> None:

@@ -44,10 +44,10 @@ def test_one_trace_from_the_request_through_the_queue_to_the_bulk_write(
         headers = {"traceparent": GIVEN, "x-request-id": "mine"}
         documents = [{"id": "1", "text": secret}, {"id": "2", "text": "another"}]
         accepted = http.post("/v1/indexes/notes/documents", json=documents, headers=headers).raise_for_status().json()
-        eventually(lambda: collector.named("process sparsewell.encode"), 30, "the worker's spans have come")
+        eventually(lambda: collector.named("process sparsewell.encode"), 60, "the worker's spans have come")
         http.post("/v1/indexes/notes/search", json={"query": secret}, headers={"traceparent": GIVEN}).raise_for_status()
         route = "POST /v1/indexes/{index}/search"
-        eventually(lambda: collector.named(route), 10, "those of the search have come")
+        eventually(lambda: collector.named(route), 60, "those of the search have come")
     ours = {span.id: span for span in collector.spans if span.trace == TRACE}
 
     def way(span: Any) -> list[str]:
@@ -77,7 +77,7 @@ def test_one_trace_from_the_request_through_the_queue_to_the_bulk_write(
     assert (line["request_id"], line["job"], line["index"]) == ("mine", accepted["job"]["id"], "notes")
     assert "nobody else" not in api.log() + worker.log()
     accept = {"accept": "application/openmetrics-text"}
-    shown = httpx.get(f"{api.metrics}/metrics", headers=accept, trust_env=False).text
+    shown = httpx.get(f"{api.metrics}/metrics", headers=accept, timeout=30, trust_env=False).text
     assert f'# {{trace_id="{TRACE}"}}' in shown, "exemplars lead from a histogram to a trace"
 
 
@@ -95,7 +95,7 @@ def test_the_sweepers_message_is_linked_to_the_trace_in_which_its_documents_came
     with redis.Redis.from_url(settings.redis_url) as broker:
         assert broker.delete(encode_queue("standin")) == 1, "the message is lost"
     start("sweeper", **quick)
-    eventually(lambda: any(TRACE in span.links for span in collector.named("requeue")), 30, "it is enqueued again")
+    eventually(lambda: any(TRACE in span.links for span in collector.named("requeue")), 60, "it is enqueued again")
     (linked, *_) = [span for span in collector.named("requeue") if TRACE in span.links]
     assert linked.trace != TRACE, "a link, not a child: its trace is the sweeper's own"
     sent = [span for span in collector.named("send sparsewell.encode.v1") if span.parent == linked.id]
@@ -113,7 +113,7 @@ def test_a_message_without_headers_of_ours_is_worked_as_ever(
         eventually(
             lambda: http.get("/v1/indexes/notes/documents/1").json().get("state") == "encoded", 30, "it is encoded"
         )
-    eventually(lambda: collector.named("process sparsewell.encode"), 10, "the span has come")
+    eventually(lambda: collector.named("process sparsewell.encode"), 60, "the span has come")
     (span,) = collector.named("process sparsewell.encode")
     assert span.parent == ""
 

@@ -64,12 +64,12 @@ def test_one_that_does_not_listen_is_killed_with_its_own_children(tmp_path: Path
         "time.sleep(60)",
     )
     log = Path(child.log)
-    eventually(lambda: log.read_text().endswith("\n"), 10, "the child has a child")
+    eventually(lambda: log.read_text().endswith("\n"), 60, "the child has a child")
     grandchild = int(log.read_text())
     began = time.monotonic()
     assert processes.stop(child, 0.3)
     assert time.monotonic() - began < 10
-    eventually(lambda: not psutil.pid_exists(grandchild), 5, "the grandchild is gone")
+    eventually(lambda: not psutil.pid_exists(grandchild), 60, "the grandchild is gone")
     assert not child.alive()
 
 
@@ -85,7 +85,7 @@ def test_the_record_survives_and_a_broken_one_is_none(tmp_path: Path) -> None:
 
 def test_the_output_of_both_streams_is_logged_and_the_last_run_is_kept(tmp_path: Path, eventually: Eventually) -> None:
     child = sleeper(tmp_path, "import sys; print('out'); print('err', file=sys.stderr)")
-    eventually(lambda: not child.alive(), 10, "the child ends")
+    eventually(lambda: not child.alive(), 60, "the child ends")
     log = Path(child.log)
     assert sorted(processes.last_lines(log).split()) == ["err", "out"]
     assert len(processes.last_lines(log, 1).splitlines()) == 1
@@ -114,7 +114,7 @@ def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventual
     assert records[0] is not None
     assert records[1] is not None
     (tied, _), (free, _) = records
-    eventually(lambda: not tied.alive(), 5, "the tied child is gone")
+    eventually(lambda: not tied.alive(), 60, "the tied child is gone")
     assert free.alive()
     processes.stop(free, 5)
 
@@ -136,7 +136,7 @@ def test_a_child_of_root_is_somebody_else(tmp_path: Path, eventually: Eventually
         account=replace(account, enters_all=enters_all),
         tied=True,
     )
-    eventually(lambda: not child.alive(), 10, "the child ends")
+    eventually(lambda: not child.alive(), 60, "the child ends")
     processes.stop(child, 1)
     said = (tmp_path / "log").read_text()
     assert said.startswith(f"{account.uid}\n")
@@ -179,7 +179,7 @@ def test_the_second_holder_of_a_lock_is_told_and_waits(tmp_path: Path, eventuall
     thread = threading.Thread(target=second)
     with exclusive(tmp_path / "lock", lambda: order.append("never")):
         thread.start()
-        eventually(lambda: order == ["told"], 5, "the second is told to wait")
+        eventually(lambda: order == ["told"], 60, "the second is told to wait")
         order.append("first")
     thread.join(5)
     assert order == ["told", "first", "second"]
