@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from models.batching import length_batches
-from models.encoder import PieceEncoder, finite_vector
-from models.windows import Window
+from models.batched_encoder import BatchedEncoder
 from services.errors import ConfigurationError
 from services.manifest import Manifest, verified
-from services.vectors import EMPTY, SparseVector
+
+log = logging.getLogger("sparsewell.encoder")
 
 MODEL = "model.onnx"
+CPU = "CPUExecutionProvider"
 # Padded pieces computed at once. The widest tensor takes 4 bytes x 30,522 for each: 120 MB at this size; more was no
 # faster (benchmarks/results/encoding-*.json).
 BATCH_PIECES = 1024
+# Of its arenas, of the C++ library, of CUDA.
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory")
 
 
-class OnnxSparseEncoder(PieceEncoder):
+class OnnxSparseEncoder(BatchedEncoder):
     """Encoder of a model directory, see `models.encoder.Encoder`. One per process; `encode` may be called by threads.
 
     `threads` is the number of threads of one call (0: as many as the machine has cores), `batch_pieces` the budget of
@@ -43,20 +46,17 @@ class OnnxSparseEncoder(PieceEncoder):
             )
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ConfigurationError("bad_model", f"{path} cannot be loaded by ONNX Runtime: {error}") from None
+        # What it really took: where the GPU cannot be used, the runtime goes on without.
+        self.place = "a GPU" if self._session.get_providers()[0] != CPU else "the processor"
+        log.info("%s computes on %s", manifest.name, self.place)
 
-    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
-        vectors = [EMPTY] * len(windows)
-        filled = [position for position, window in enumerate(windows) if window.piece_ids]
+    def _length(self, pieces: int) -> int:
         # Two more for the pieces that open and close every window.
-        lengths = [len(windows[position].piece_ids) + 2 for position in filled]
-        for batch in length_batches(lengths, self.batch_pieces):
-            rows = [filled[row] for row in batch]
-            ids, weights = self.run([windows[position].piece_ids for position in rows])
-            for row, position in enumerate(rows):
-                vectors[position] = finite_vector(
-                    ids[row], weights[row], self.manifest.name, position, windows[position]
-                )
-        return vectors
+        return pieces + 2
+
+    def _memory_ended(self, error: Exception) -> bool:
+        # The runtime's errors have kinds, but none for this.
+        return isinstance(error, MemoryError) or any(mark in str(error) for mark in _NO_MEMORY)
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """One run of the model on piece ids, special ones left out: ids int32 and weights float32, both [rows, k]."""
@@ -80,8 +80,8 @@ def providers(manifest: Manifest) -> list[str]:
     """
     precision = (manifest.model_extra or {}).get("precision")
     if precision in ("fp16", "fp32") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+        return ["CUDAExecutionProvider", CPU]
+    return [CPU]
 
 
 def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:

@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.batching import length_batches
+from models.batched_encoder import BatchedEncoder
 from models.decoder.module import FILES, EchoSplade
 from models.decoder.sparse_encoder import load_sparse_encoder
-from models.encoder import PieceEncoder, finite_vector
 from models.training.device import cpu_dtype, out_of_memory
-from models.windows import Window
-from services.errors import ConfigurationError
 from services.manifest import Manifest, verified
 from services.query_table import QUERY_WEIGHTS
-from services.vectors import EMPTY, SparseVector
 
 log = logging.getLogger("sparsewell.encoder")
 
@@ -27,7 +23,7 @@ log = logging.getLogger("sparsewell.encoder")
 GPU_POSITIONS = 32_768
 
 
-class DecoderEncoder(PieceEncoder):
+class DecoderEncoder(BatchedEncoder):
     """Encoder of a model directory with the architecture `MistralForSparseEncoding`, see `models.encoder.Encoder`.
 
     `threads` is the number of processor threads (0: torch's default; it holds for the whole process), `batch_pieces`
@@ -58,7 +54,12 @@ class DecoderEncoder(PieceEncoder):
             torch.set_num_threads(threads)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or self._own_dtype()
-        self.batch_positions = batch_pieces or (GPU_POSITIONS if self.device.type == "cuda" else 1)
+        gpu = self.device.type == "cuda"
+        self.place = str(self.device) if gpu else "the processor"
+        self.batch_pieces = batch_pieces or (GPU_POSITIONS if gpu else 1)
+        # Whoever has a decoder of billions of parameters meant a GPU, and has to see that it is missing.
+        found = f" ({torch.cuda.get_device_name(self.device)})" if gpu else "; PyTorch finds no GPU"
+        log.info("%s computes on %s%s", manifest.name, self.place, found if gpu or device is None else "")
         self._model = load_sparse_encoder(directory, dtype=self.dtype, device=str(self.device)).eval()
         document = self._model[0].sub_modules["document"][0]
         assert isinstance(document, EchoSplade)  # noqa: S101 (load_sparse_encoder put it there)
@@ -70,46 +71,16 @@ class DecoderEncoder(PieceEncoder):
             return torch.float32
         return torch.bfloat16 if self.device.type == "cuda" else cpu_dtype()
 
-    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
-        """As `models.encoder.Encoder.encode`. Where the device's memory ends, the budget is halved for good.
+    def _length(self, pieces: int) -> int:
+        return self._document.echo.positions(pieces)
 
-        Raises ConfigurationError (`out_of_memory`) when a single window does not fit.
-        """
-        vectors = [EMPTY] * len(windows)
-        waiting = [position for position, window in enumerate(windows) if window.piece_ids]
-        while waiting:
-            lengths = [self._document.echo.positions(len(windows[position].piece_ids)) for position in waiting]
-            done: set[int] = set()
-            for batch in length_batches(lengths, self.batch_positions):
-                rows = [waiting[row] for row in batch]
-                found = self._run_or_halve([windows[position].piece_ids for position in rows], lengths[batch[0]])
-                if found is None:
-                    break
-                for position, ids, weights in zip(rows, *found, strict=True):
-                    vectors[position] = finite_vector(ids, weights, self.manifest.name, position, windows[position])
-                done.update(rows)
-            waiting = [position for position in waiting if position not in done]
-        return vectors
+    def _memory_ended(self, error: Exception) -> bool:
+        return isinstance(error, RuntimeError) and out_of_memory(error)
 
-    def _run_or_halve(self, rows: Sequence[Sequence[int]], longest: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """`run`; None after the memory was not enough and the budget was halved."""
-        try:
-            return self.run(rows)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        # (outside of the handler, where the error's frames no longer hold the tensors)
+    def _halve(self, rows: Sequence[Sequence[int]], longest: int) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(rows) == 1:
-            raise ConfigurationError(
-                "out_of_memory",
-                f"The encoder {self.manifest.name} has not enough memory on {self.device} for one window of "
-                f"{len(rows[0])} pieces: choose a smaller window, or a device with more memory.",
-            )
-        self.batch_positions = max(longest, len(rows) * longest // 2)
-        log.warning("out of memory on %s: batches have %d positions from now on", self.device, self.batch_positions)
-        return None
+        super()._halve(rows, longest)
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """One run on windows of piece ids: ids int64 and weights float32, both [rows, k], heaviest first."""

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import torch
 
+# The allocator for processors on Linux and elsewhere, the C++ library, and CUDA where it is not torch's own pool that
+# has no more (a context, the workspace of a product).
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """On a GPU torch has a class for it, on a processor its allocator raises a bare RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """For its pool on a GPU torch has a class, everything else is a bare RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or any(mark in str(error) for mark in _NO_MEMORY)
 
 
 def cpu_dtype() -> torch.dtype:

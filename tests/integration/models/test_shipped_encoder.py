@@ -13,7 +13,7 @@ import pytest
 
 from models.onnx_encoder import OnnxSparseEncoder
 from models.registry import load_encoder
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import ConfigurationError, InvalidInput, Overloaded
 from services.manifest import WEIGHTS_ROOT, FileRecord, fingerprint, record
 from services.query_table import QueryTable
 
@@ -152,6 +152,47 @@ def test_weights_that_are_not_finite_name_the_window(copy: Path) -> None:
         broken.encode([*broken.windows(" "), *broken.windows("word")])
     assert caught.value.code == "not_finite_weights"
     assert caught.value.extra == {"window": 1}
+
+
+SCARCE = """
+import resource
+from models.registry import load_encoder
+encoder = load_encoder("bootstrap-minilm-l6", threads=1, batch_pieces=8192)
+windows = encoder.windows("a boundary layer grows along the surface of a wing " * 12)[:1] * 40
+alone = encoder.encode(windows[:1])[0].pack()
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+# a fifth of what 8,192 padded pieces take
+resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, resource.RLIM_INFINITY))
+assert [vector.pack() for vector in encoder.encode(windows)] == [alone] * 40
+assert encoder.batch_pieces < 8192 / 2, encoder.batch_pieces
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's memory is Linux's")
+def test_out_of_memory_halves_the_budget_and_goes_on() -> None:
+    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory on the processor: batches have" in done.stderr
+
+
+def test_a_window_that_does_not_fit_by_itself_may_be_tried_again(
+    encoder: OnnxSparseEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(error: Exception) -> None:
+        def run(_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(encoder, "run", run)
+
+    windows = encoder.windows("word")
+    fails(MemoryError())
+    with pytest.raises(Overloaded) as caught:
+        encoder.encode(windows)
+    assert caught.value.code == "out_of_memory"
+    fails(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        encoder.encode(windows)
 
 
 def test_loading_the_encoder_needs_no_training_library() -> None:

@@ -18,7 +18,7 @@ from models.decoder.module import BIAS, EchoSplade
 from models.decoder.sparse_encoder import load_sparse_encoder
 from models.registry import load_encoder
 from models.windows import Window
-from services.errors import ConfigurationError, InvalidInput
+from services.errors import ConfigurationError, InvalidInput, Overloaded
 from services.manifest import fingerprint, read_manifest, record
 from services.query_table import QueryTable
 from services.vectors import SparseVector
@@ -126,33 +126,45 @@ class Scarce(DecoderEncoder):
     """A device whose memory holds so many padded positions and no more."""
 
     memory = 10**9
+    on_a_gpu = True
     runs: list[int]
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         positions = len(rows) * max(self._document.echo.positions(len(row)) for row in rows)
         if positions > self.memory:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            if self.on_a_gpu:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            torch.empty(1 << 60, dtype=torch.uint8)  # what a processor's allocator says
         self.runs.append(positions)
         return super().run(rows)
 
 
+@pytest.mark.parametrize("on_a_gpu", [True, False])
 def test_out_of_memory_halves_the_budget_and_goes_on(
-    directory: Path, encoder: DecoderEncoder, text: str, caplog: pytest.LogCaptureFixture
+    directory: Path, encoder: DecoderEncoder, text: str, caplog: pytest.LogCaptureFixture, on_a_gpu: bool
 ) -> None:
     scarce = Scarce(directory, read_manifest(directory), device="cpu", dtype=torch.float32)
-    scarce.runs, scarce.memory, scarce.batch_positions = [], 130, 2048
+    scarce.runs, scarce.memory, scarce.batch_pieces, scarce.on_a_gpu = [], 130, 2048, on_a_gpu
     windows = [*encoder.windows(text), *encoder.windows(text, 9, 2)]
     found = scarce.encode(windows)
     assert all(close(one, other, 1e-5) for one, other in zip(found, encoder.encode(windows), strict=True))
-    assert scarce.batch_positions <= 130
+    assert scarce.batch_pieces <= 130
     assert "out of memory" in caplog.text
     before = len(scarce.runs)
     assert scarce.encode(windows)  # what was learned is kept: nothing fails again
     assert len(scarce.runs) - before == before
     scarce.memory = 20
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(Overloaded) as caught:
         scarce.encode(windows)
     assert caught.value.code == "out_of_memory"
+
+
+def test_what_computes_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sparsewell.encoder")
+    place = load_encoder(str(directory)).place  # type: ignore[attr-defined]
+    (said,) = caplog.messages
+    assert said.startswith(f"tiny-mistral computes on {place}")
+    assert ("finds no GPU" in said) == (not torch.cuda.is_available())
 
 
 def test_another_error_of_the_model_is_not_taken_for_memory(
