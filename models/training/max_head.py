@@ -4,7 +4,8 @@ A document's weight of piece j is activation(max over its positions of (h E^T + 
 and piece decides it, so that is all that is kept for the backward pass, and all that gradient flows through. The
 product is taken in blocks: at 2,048 positions and 1,024 pieces a block has 8 MB, where 32 passages of 192 pieces would
 have 750 MB in float32, twice with the gradient. On CUDA the product and its maximum are one kernel
-(`models.training.triton_head`); here is the form for every device, which that one is tested against.
+(`models.training.triton_head`); here is the form for every device, which that one is tested against, and which a GPU
+gets where the kernel cannot be built.
 
 Tokens come packed, [tokens, width] with the documents one after the other, or padded with a mask.
 """
@@ -118,7 +119,7 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: b
 
     A document without tokens has -inf and the token 0.
     """
-    if states.device.type == "cuda" and triton_head.AVAILABLE:
+    if states.device.type == "cuda" and triton_head.works(states.device):
         return triton_head.largest_logits(states, weight, offsets)
     lengths = offsets.diff()
     size = weight.shape[0]

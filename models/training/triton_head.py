@@ -10,6 +10,9 @@ Works for any width and for float32, bfloat16 and float16; runs on CUDA, and wit
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -19,11 +22,32 @@ try:
 except ImportError:  # no wheel of it for this platform; models.training.max_head computes in blocks then
     triton = None
 
+log = logging.getLogger("models.training")
 AVAILABLE = triton is not None
 # Tile of the product and documents of one program: as in the prototype that was measured on one H100 (16 ms for 209,000
 # tokens, 384 wide, 30,522 pieces). This kernel's own time: not measured.
 POSITIONS, PIECES, DOCUMENTS = 64, 128, 16
 WARPS, STAGES = 4, 2
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether the kernel runs on a device; where it does not, the log says why, once.
+
+    Triton builds what starts a kernel with the machine's C compiler. Images that hold torch often have none.
+    """
+    if not AVAILABLE:
+        return False
+    try:
+        one = torch.zeros(1, 16, device=device)
+        largest_logits(one, one, torch.tensor([0, 1], device=device))[0].cpu()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Triton's errors, its compiler's and the C compiler's have no common base
+        first = (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0]
+        log.warning("no kernel for the vocabulary head on %s (%s): PyTorch computes it in blocks", device, first)
+        return False
+    return True
 
 
 def channels(dtype: torch.dtype) -> int:

@@ -96,6 +96,24 @@ def test_the_kernel_compiles_for_gpus(capability: int, kind: str) -> None:
     assert "st.local" not in compiled.asm["ptx"]
 
 
+@needs_triton
+def test_where_the_kernel_cannot_be_built_the_log_says_why_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU on a machine without a C compiler: the head is computed by the form for every device."""
+
+    def unbuilt(*_: object) -> None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable\nand more")
+
+    monkeypatch.setattr(triton_head, "largest_logits", unbuilt)
+    triton_head.works.cache_clear()
+    for _ in range(2):
+        assert not triton_head.works(torch.device("cpu"))
+    triton_head.works.cache_clear()
+    (said,) = caplog.messages
+    assert "Failed to find C compiler" in said and "in blocks" in said and "\n" not in said
+
+
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("width", [384, 768, 100])
