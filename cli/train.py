@@ -106,9 +106,11 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
 def mistral(context: typer.Context) -> None:
     """Train Mistral-SPLADE from a decoder-only model; its own --help lists the options (docs/mistral-splade.md)."""
     require_train_extra()
+    from cli.training.disk import disk_failures
     from models.decoder.train import main
 
-    main(context.args)
+    with disk_failures():
+        main(context.args)
 
 
 @app.command()

@@ -13,6 +13,8 @@ from services.errors import ConfigurationError
 MANIFEST = "manifest.json"
 # What an encoder may be called.
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+# Vectors keep a vocabulary id in two bytes.
+LARGEST_VOCABULARY = 65_536
 WEIGHTS_ROOT = Path(__file__).resolve().parent.parent / "models" / "weights"
 
 
@@ -44,7 +46,7 @@ class Manifest(BaseModel):
     format: Literal["sparsewell-encoder/1"]
     name: str = Field(pattern=f"^{NAME}$")
     architecture: str
-    vocabulary: int = Field(ge=1, le=65536)
+    vocabulary: int = Field(ge=1, le=LARGEST_VOCABULARY)
     max_pieces: int = Field(ge=16)
     window: WindowSettings
     top_k: int = Field(ge=1)

@@ -50,6 +50,7 @@ def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> Check
             "bad_checkpoint",
             f"There is no checkpoint {source!r}: give a directory, a .gguf file or a name owner/model.",
         )
+    refuse_adapters(path, "bad_checkpoint")
     name = str(path) if path.is_dir() else source
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": path.is_dir()}
     try:
@@ -69,6 +70,18 @@ def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> Check
             "bad_checkpoint", f"{source} lacks {len(missing)} tensors of its model, {missing[0]} among them."
         )
     return Checkpoint(model.eval(), tokenizer, source)
+
+
+def refuse_adapters(directory: Path, code: str) -> None:
+    """transformers adds adapters that lie beside a model to its weights, whatever checksums and manifest say of those.
+
+    Raises ConfigurationError with `code`.
+    """
+    path = directory / "adapter_config.json"
+    if path.exists():
+        raise ConfigurationError(
+            code, f"{path}: adapters beside a model would change its weights unseen: merge them, or remove their files."
+        )
 
 
 def _from_gguf(path: Path, dtype: torch.dtype) -> Checkpoint:

@@ -31,7 +31,8 @@ def add_adapters(decoder: Any, *, rank: int, alpha: int, dropout: float) -> int:
 def merged_state(decoder: Any) -> dict[str, Tensor]:
     """The decoder's tensors under the names of a decoder without adapters, with the adapters added in.
 
-    The live decoder is left as it is; tensors without an adapter are not copied.
+    The live decoder is left as it is; tensors without an adapter are not copied. Sums are on the processor: all of them
+    at once on a GPU would take the decoder's size again there, after a training that just fitted.
     """
     layers = {name: module for name, module in decoder.named_modules() if isinstance(module, LoraLayer)}
     state: dict[str, Tensor] = {}
@@ -43,5 +44,5 @@ def merged_state(decoder: Any) -> dict[str, Tensor]:
             state[name] = tensor
             continue
         delta = layers[owner].get_delta_weight(ADAPTER)
-        state[f"{owner}.{rest}"] = (tensor.float() + delta.float()).to(tensor.dtype)
+        state[f"{owner}.{rest}"] = (tensor.float() + delta.float()).to("cpu", tensor.dtype)
     return state

@@ -20,11 +20,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import MistralForCausalLM
 
-from models.decoder.checkpoint import Checkpoint
+from models.decoder.checkpoint import Checkpoint, refuse_adapters
 from models.decoder.echo import Echo, echo_batch
-from models.decoder.vocabulary import matching_tokenizer, read_tokenizer, unsearched_ids
+from models.decoder.vocabulary import matching_tokenizer, read_tokenizer, too_large, unsearched_ids
 from models.training.max_head import max_head
 from services.errors import ConfigurationError
+from services.manifest import LARGEST_VOCABULARY
 
 DOCUMENT_SIDE = "document_side.json"
 BIAS = "sparse_bias.safetensors"
@@ -60,6 +61,9 @@ class EchoSplade(InputModule):
         """
         tokenizer = matching_tokenizer(checkpoint.tokenizer, lowercase=lowercase)
         width = int(checkpoint.model.config.vocab_size)
+        if width > LARGEST_VOCABULARY:
+            # (some models pad their embeddings beyond their pieces)
+            raise too_large(width)
         if tokenizer.get_vocab_size() > width:
             raise ConfigurationError(
                 "bad_checkpoint",
@@ -143,6 +147,7 @@ class EchoSplade(InputModule):
         known = ("token", "cache_folder", "revision", "local_files_only")
         where = {name: options[name] for name in known if name in options}
         directory = Path(cls.load_dir_path(model_name_or_path, subfolder, **where) or model_name_or_path)
+        refuse_adapters(directory, "bad_model")
         try:
             side = json.loads((directory / DOCUMENT_SIDE).read_bytes())
             bias = load_file(directory / BIAS)["bias"]

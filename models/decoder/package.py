@@ -10,6 +10,7 @@ import torch
 
 from models.decoder.module import FILES, EchoSplade
 from models.export.package import write_manifest
+from models.export.placing import replacing
 from models.registry import DECODER
 from models.training.idf import write_weights
 from services.errors import ConfigurationError
@@ -30,17 +31,10 @@ def write_model_directory(
     """Adapters merged, weights in `dtype`; returns the fingerprint. The directory's name becomes the encoder's.
 
     `query_weights` float32 [vocabulary], `positions` the longest input of the decoder, `window` pieces and overlap.
-    `extra` goes into the manifest (licence, training record). Raises ConfigurationError (`bad_window`)
-    and InvalidInput (`not_finite_weights`).
+    `extra` goes into the manifest (licence, training record). What was at `out` stays until all is written. Raises
+    ConfigurationError (`bad_window`, `unwritable_file`) and InvalidInput (`not_finite_weights`).
     """
-    room = document.echo.room(positions)
-    if window[0] > room:
-        raise ConfigurationError(
-            "bad_window", f"The decoder reads a text twice: windows have at most {room} pieces, not {window[0]}."
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    document.save(str(out), dtype=dtype)
-    write_weights(out / QUERY_WEIGHTS, query_weights, document.tokenizer.get_vocab(), document.excluded_ids())
+    room = require_room(document, positions, window[0])
     description = {
         "name": out.resolve().name,
         "architecture": DECODER,
@@ -56,4 +50,17 @@ def write_model_directory(
         "licence": "unstated",
         **(extra or {}),
     }
-    return write_manifest(out, description, [*FILES, QUERY_WEIGHTS])
+    with replacing(out) as fresh:
+        document.save(str(fresh), dtype=dtype)
+        write_weights(fresh / QUERY_WEIGHTS, query_weights, document.tokenizer.get_vocab(), document.excluded_ids())
+        return write_manifest(fresh, description, [*FILES, QUERY_WEIGHTS])
+
+
+def require_room(document: EchoSplade, positions: int, pieces: int) -> int:
+    """The longest window of a decoder of so many positions. Raises ConfigurationError (`bad_window`)."""
+    room = document.echo.room(positions)
+    if pieces > room:
+        raise ConfigurationError(
+            "bad_window", f"The decoder reads a text twice: windows have at most {room} pieces, not {pieces}."
+        )
+    return room

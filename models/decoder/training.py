@@ -18,17 +18,18 @@ from models.decoder.checkpoint import load_checkpoint
 from models.decoder.lora import add_adapters
 from models.decoder.module import EchoSplade
 from models.decoder.objective import Objective
-from models.decoder.package import write_model_directory
+from models.decoder.package import require_room, write_model_directory
 from models.decoder.recipe import DecoderRecipe
 from models.decoder.sparse_encoder import assemble
 from models.decoder.table import passage_weights
 from models.decoder.trainable import last_checkpoint, load_trainable
 from models.decoder.trainer import make_trainer
+from models.export.placing import require_place
 from models.training.device import cpu_dtype
 from models.training.idf import Weights
 from models.training.mixing import PairFile, read_mixture
 from models.training.pairs import PairSet
-from models.training.run_directory import claim
+from models.training.run_directory import RUN, claim
 from services.errors import InvalidInput
 
 log = logging.getLogger("models.decoder")
@@ -61,17 +62,21 @@ def train_decoder(
     `start` is what `load_checkpoint` takes, `pairs` are files of {"query", "passage"} lines, `adapters` a checkpoint
     whose trained parameters are taken over. Checkpoints go to a directory beside `out` (its name and `.training`): the
     same call after a kill goes on from the last one. Raises InvalidInput (`no_pairs`, `too_few_pairs`),
-    ConfigurationError: those of `load_checkpoint`, of `DecoderTrainer`, and `other_training` when the directory holds
-    the checkpoints of another recipe, start or pairs.
+    ConfigurationError: those of `load_checkpoint`, of `DecoderTrainer`, `bad_window`, those of `require_place` (an
+    encoder at `out` that this training did not write stays), and `other_training` when the directory holds the
+    checkpoints of another recipe, start or pairs. What would make the last step fail is found out before the first.
     """
     began = time.monotonic()
+    work = out.with_name(f"{out.name}.training")
+    require_place(out, replace=(work / RUN).is_file())
     data = read_mixture([PairFile(path) for path in pairs], recipe.seed).pairs
     _require_enough(data, recipe)
-    work = out.with_name(f"{out.name}.training")
-    claim(work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint}, "recipe, start or pairs")
     torch.manual_seed(recipe.seed)
     checkpoint = load_checkpoint(start, dtype=training_dtype(recipe))
     document = EchoSplade.from_checkpoint(checkpoint, lowercase=recipe.lowercase, longest=recipe.passage_pieces)
+    require_room(document, checkpoint.positions, recipe.window)
+    # (only now: a directory that was claimed takes no other recipe)
+    claim(work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint}, "recipe, start or pairs")
     excluded = document.excluded_ids()
     idf = passage_weights(document.tokenizer, data.passages, document.get_embedding_dimension(), excluded)
     if torch.cuda.is_available():

@@ -13,13 +13,12 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, normalizers
 
 from services.errors import ConfigurationError
+from services.manifest import LARGEST_VOCABULARY
 from services.pieces import piece_text
 
 # Before a word that follows a sign or an underscore: "(cat", "os.path", "read_file". Not after an apostrophe ("don't")
 # and not within numbers ("3.14").
 _WORD_AFTER_SIGN = r"(?<=[^\s\w'’]|_)(?=[^\W\d_])"
-# Vectors keep a vocabulary id in two bytes.
-LARGEST_VOCABULARY = 65_536
 
 
 def matching_tokenizer(tokenizer: Tokenizer, *, lowercase: bool = True) -> Tokenizer:
@@ -29,11 +28,7 @@ def matching_tokenizer(tokenizer: Tokenizer, *, lowercase: bool = True) -> Token
     """
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     if size > LARGEST_VOCABULARY:
-        raise ConfigurationError(
-            "vocabulary_too_large",
-            f"The vocabulary has {size:,} pieces and vectors keep ids in two bytes, so {LARGEST_VOCABULARY:,} at most: "
-            "choose a model with a smaller vocabulary (Mistral-7B-v0.1 has 32,000, SmolLM2 49,152).",
-        )
+        raise too_large(size)
     steps: list[normalizers.Normalizer] = [normalizers.NFC()]
     if lowercase:
         steps.append(normalizers.Lowercase())
@@ -51,6 +46,15 @@ def matching_tokenizer(tokenizer: Tokenizer, *, lowercase: bool = True) -> Token
     copy = Tokenizer.from_str(json.dumps(content))
     copy.normalizer = normalizers.Sequence(steps)
     return copy
+
+
+def too_large(size: int) -> ConfigurationError:
+    """The error (`vocabulary_too_large`) of a model of so many pieces."""
+    return ConfigurationError(
+        "vocabulary_too_large",
+        f"The vocabulary has {size:,} pieces and vectors keep ids in two bytes, so {LARGEST_VOCABULARY:,} at most: "
+        "choose a model with a smaller vocabulary (Mistral-7B-v0.1 has 32,000, SmolLM2 49,152).",
+    )
 
 
 def _begins_words(tokenizer: Tokenizer) -> bool:

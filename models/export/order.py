@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import onnx
 
 from models.export.checkpoint import Checkpoint, load_checkpoint
-from models.export.collection import read_collection
+from models.export.collection import Collection, read_collection
 from models.export.graph import Precision, build_graph
 from models.export.package import (
     copy_query_weights,
@@ -23,11 +22,12 @@ from models.export.package import (
     read_vocabulary,
     write_manifest,
 )
+from models.export.placing import replacing, require_place
 from models.export.source import Source, open_source
 from models.training.recipe_encoder import Activation, EncoderRecipe
 from models.verification import verify
 from services.errors import ConfigurationError
-from services.manifest import MANIFEST, NAME, Manifest, has_manifest, read_manifest
+from services.manifest import LARGEST_VOCABULARY, MANIFEST, Manifest, read_manifest
 
 FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
 # The size that was best on two collections (docs/decisions/0020); shorter where the model is.
@@ -66,40 +66,42 @@ def carry_out(order: Order) -> Manifest:
     what `models.export.source.open_source`, `models.export.checkpoint.load_checkpoint` and `models.verification.verify`
     find.
     """
-    _require_place(order)
+    require_place(order.out, replace=order.replace)
     _require_measurable(order)
     record = _record(order.record)
-    with tempfile.TemporaryDirectory() as work:
+    collections = [read_collection(directory) for directory in order.parity]
+    report = None if collections or order.report is None else _read_report(order.report)
+    with tempfile.TemporaryDirectory() as work, replacing(order.out) as fresh:
         source = open_source(order.source, Path(work) / "checkpoint", order.activation)
-        fresh = _beside(order.out)
-        try:
-            _write(order, source, {**source.origin, **record}, fresh)
-            for problem in verify(fresh).problems:
-                raise problem
-            _put(fresh, order.out)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        if order.parity:
-            add_parity(order.out, _measure(order, source.checkpoint))
-        elif order.report:
-            add_parity(order.out, json.loads(order.report.read_bytes()))
+        _write(order, source, {**source.origin, **record}, fresh)
+        for problem in verify(fresh).problems:
+            raise problem
+        if collections:
+            report = _measure(source.checkpoint, fresh, collections)
+        if report is not None:
+            _add_parity(fresh, report)
+    if collections and order.report is not None:
+        _write_report(order.report, report)
     return read_manifest(order.out)
 
 
-def add_parity(out: Path, report: dict[str, Any]) -> None:
+def _add_parity(out: Path, report: dict[str, Any]) -> None:
     """Puts the report's key figures into the manifest; the fingerprint stays. A report of other files is left out."""
     description = json.loads((out / MANIFEST).read_bytes())
     if report["fingerprint"] != description["fingerprint"]:
         log.warning("the report is about the fingerprint %s: measure again with --parity", report["fingerprint"])
         return
-    description["parity"] = {
+    write_manifest(out, description | {"parity": _key_figures(report)}, FILES)
+
+
+def _key_figures(report: dict[str, Any]) -> dict[str, Any]:
+    return {
         collection: {
             label: {name: found[name]["ndcg_at_10"] for name in found if name != "rows"}
             for label, found in cuts.items()
         }
         for collection, cuts in report["collections"].items()
     }
-    write_manifest(out, description, FILES)
 
 
 def _write(order: Order, source: Source, extra: dict[str, Any], out: Path) -> None:
@@ -109,6 +111,7 @@ def _write(order: Order, source: Source, extra: dict[str, Any], out: Path) -> No
     vocabulary = read_vocabulary(directory / "tokenizer.json")
     excluded = excluded_pieces(vocabulary)
     checkpoint = load_checkpoint(directory)
+    _require_one_vocabulary(directory, checkpoint, vocabulary)
     window = _window(order, checkpoint, source.longest)
     model = build_graph(
         checkpoint,
@@ -138,6 +141,21 @@ def _write(order: Order, source: Source, extra: dict[str, Any], out: Path) -> No
     write_manifest(out, {**description, **{k: v for k, v in extra.items() if k not in description}}, FILES)
 
 
+def _require_one_vocabulary(directory: Path, checkpoint: Checkpoint, vocabulary: dict[str, int]) -> None:
+    if checkpoint.vocabulary > LARGEST_VOCABULARY:
+        raise ConfigurationError(
+            "vocabulary_too_large",
+            f"{directory} has a vocabulary of {checkpoint.vocabulary:,} pieces, and vectors keep an id in two bytes, "
+            f"so {LARGEST_VOCABULARY:,} at most: of the OpenSearch family the multilingual encoder cannot be used.",
+        )
+    if (last := max(vocabulary.values(), default=0)) >= checkpoint.vocabulary:
+        raise ConfigurationError(
+            "bad_tokenizer",
+            f"{directory / 'tokenizer.json'} has piece ids up to {last:,}, and the model a vocabulary of "
+            f"{checkpoint.vocabulary:,}: it is another model's.",
+        )
+
+
 def _window(order: Order, checkpoint: Checkpoint, longest: int | None) -> dict[str, int]:
     # Two places are for the pieces that open and close a window.
     room = checkpoint.max_pieces - 2
@@ -153,33 +171,39 @@ def _window(order: Order, checkpoint: Checkpoint, longest: int | None) -> dict[s
     return {"pieces": pieces, "overlap": overlap}
 
 
-def _measure(order: Order, checkpoint: Path) -> dict[str, Any]:
-    """The parity report, measured now and written to `report`."""
+def _measure(checkpoint: Path, out: Path, collections: Sequence[Collection]) -> dict[str, Any]:
+    """The parity report of what was written to `out`."""
     # Only here: writing the files needs no torch.
     from models.export.parity import parity
 
     excluded = excluded_pieces(read_vocabulary(checkpoint / "tokenizer.json"))
-    collections = [read_collection(directory) for directory in order.parity]
-    report = parity(checkpoint, order.out, load_checkpoint(checkpoint), read_manifest(order.out), excluded, collections)
-    if order.report:
-        order.report.write_text(json.dumps(report, indent=2) + "\n")
+    return parity(checkpoint, out, load_checkpoint(checkpoint), read_manifest(out), excluded, collections)
+
+
+def _write_report(path: Path, report: dict[str, Any] | None) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            "unwritable_file",
+            f"The encoder is in its place, its manifest has the figures, but {path} cannot be written: "
+            f"{error.strerror}.",
+        ) from None
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    """A parity report. Raises ConfigurationError (`bad_record`)."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        _key_figures(report)
+        str(report["fingerprint"])
+    except OSError as error:
+        raise ConfigurationError(
+            "bad_record", f"{path} cannot be read ({error.strerror}): --report without --parity reads a report."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError("bad_record", f"{path} is no parity report of an export: {error!r}.") from None
     return report
-
-
-def _require_place(order: Order) -> None:
-    """Finds out before the work whether its result may stand at `out`."""
-    name = order.out.resolve().name
-    if not re.fullmatch(NAME, name):
-        raise ConfigurationError(
-            "bad_name",
-            f"{name!r} is no name of an encoder: at most 64 lower-case letters, digits, dots, hyphens, underscores.",
-        )
-    if has_manifest(order.out) and not order.replace:
-        raise ConfigurationError(
-            "encoder_exists", f"{order.out} holds an encoder already: choose another directory, or say --replace."
-        )
-    if order.out.exists() and not has_manifest(order.out) and (order.out.is_file() or any(order.out.iterdir())):
-        raise ConfigurationError("not_empty", f"{order.out} is there and is no encoder: choose another directory.")
 
 
 def _require_measurable(order: Order) -> None:
@@ -197,8 +221,6 @@ def _require_measurable(order: Order) -> None:
             raise ConfigurationError(
                 "missing_extra", "--parity compares with PyTorch: pip install 'sparsewell[train]', or leave it out."
             ) from None
-    if not order.parity and order.report is not None and not order.report.is_file():
-        raise ConfigurationError("bad_record", f"{order.report} is missing: --report without --parity reads a report.")
 
 
 def _record(path: Path | None) -> dict[str, Any]:
@@ -211,23 +233,3 @@ def _record(path: Path | None) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("licence", ""), str):
         raise ConfigurationError("bad_record", f"{path} has to be a JSON object, its `licence` a text.")
     return found
-
-
-def _beside(out: Path) -> Path:
-    """An empty directory beside `out`, on the same disk. Raises ConfigurationError (`unwritable_file`)."""
-    fresh = out.with_name(f".{out.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigurationError("unwritable_file", f"{fresh} cannot be made: {error.strerror}.") from None
-    return fresh
-
-
-def _put(fresh: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    fresh.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

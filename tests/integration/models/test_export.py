@@ -135,6 +135,17 @@ def test_what_would_be_exported_wrongly_is_refused(tmp_path: Path, key: str, val
     assert caught.value.code == "checkpoint_unsupported"
 
 
+def test_the_tokeniser_of_a_larger_model_is_refused(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "source", "bert")
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {f"[unused{index}]": index for index in range(len(PIECES), 99)}
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ConfigurationError, match="another model's") as caught:
+        carry_out(Order(str(source), tmp_path / "tiny", window=24, overlap=4))
+    assert caught.value.code == "bad_tokenizer"
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", "bert")
     checkpoint = load_checkpoint(source)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_decoder import SENTENCES, make_start, tiny_checkpoint
 
+from models.decoder import package as packages
 from models.decoder import trainer as trainers
 from models.decoder.calibration import calibrate, text_logits
 from models.decoder.lora import PROJECTIONS, add_adapters, merged_state
@@ -259,6 +260,44 @@ def test_the_checkpoints_of_another_training_are_not_gone_on_from(start: str, pa
     with pytest.raises(ConfigurationError) as caught:
         train_decoder(recipe.model_copy(update={"rank": 2}), start, [pairs], tmp_path / "one")
     assert caught.value.code == "other_training"
+
+
+def test_what_would_fail_at_the_end_is_found_out_at_the_beginning(start: str, pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("mine")
+    shutil.copytree("models/weights/standin", tmp_path / "served")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "served").iterdir()}
+    wide = RECIPE.model_copy(update={"window": 128})
+    for name, recipe, code in (
+        ("My Decoder", RECIPE, "bad_name"),
+        ("mine", RECIPE, "not_empty"),
+        ("served", RECIPE, "encoder_exists"),
+        ("wide", wide, "bad_window"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            train_decoder(recipe, start, [pairs], tmp_path / name)
+        assert caught.value.code == code
+    assert {path.name: path.read_bytes() for path in (tmp_path / "served").iterdir()} == before
+    # nothing was begun, so the next recipe is free
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "served"]
+
+
+def test_what_was_written_stays_until_the_next_is_whole(
+    start: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE.model_copy(update={"steps": 1})
+    first = train_decoder(recipe, start, [pairs], tmp_path / "one")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(packages, "write_weights", full)
+        train_decoder(recipe, start, [pairs], tmp_path / "one")
+    assert load_encoder(str(tmp_path / "one")).fingerprint == first.fingerprint
+    # the same command again goes on from its last checkpoint and replaces what is its own
+    assert train_decoder(recipe, start, [pairs], tmp_path / "one").fingerprint == first.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "one.training"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "another"])
