@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from services.manifest import Manifest
     from services.settings import Settings
 
+# What computes an encoder of an architecture, where that is not ONNX Runtime.
+_NEEDED = {"standin": (), "MistralForSparseEncoding": ("torch", "transformers", "sentence_transformers", "safetensors")}
+
 
 def worker(
     concurrency: Annotated[
@@ -68,12 +71,12 @@ def check_worker(settings: "Settings") -> "Manifest":
 
     directory = resolve(settings.encoder)
     manifest = read_manifest(directory)
-    needed = ["celery"] if manifest.architecture == "standin" else ["celery", "onnxruntime"]
+    needed = ["celery", *_NEEDED.get(manifest.architecture, ("onnxruntime",))]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise ConfigurationError(
             "worker_not_installed",
-            f"A worker needs {' and '.join(missing)}, which the base installation leaves out: "
-            "pip install 'sparsewell[worker]'.",
+            f"A worker with the encoder {manifest.name} needs {' and '.join(missing)}, which the base installation "
+            f"leaves out: pip install 'sparsewell[{'worker,gpu' if 'torch' in needed else 'worker'}]'.",
         )
     for name in manifest.files:
         verified(directory, manifest, name)

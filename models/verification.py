@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.registry import load_encoder
+from models.decoder_checks import decoder_problems
+from models.registry import DECODER, load_encoder
 from services.encoder_checks import TableFacts, file_problems, table_facts, table_problems
 from services.errors import ConfigurationError, SparsewellError
 from services.manifest import MANIFEST, has_manifest, read_manifest
@@ -62,6 +63,8 @@ def verify(directory: Path) -> Verdict:
             from models.onnx_checks import graph_problems
 
             problems += graph_problems(directory, manifest)
+        if manifest.architecture == DECODER:
+            problems += decoder_problems(directory, manifest)
         if problems:
             return Verdict(problems, facts)
         own, words = _encodes(directory, table, facts)

@@ -139,8 +139,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     given = {name: value for name in known if (value := getattr(arguments, name)) is not None}
     named = arguments.decoder == "mistral-7b"
-    config = MISTRAL_7B if named else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
-    found = estimate(config, DecoderRecipe.model_validate(given, strict=False), tflops=arguments.tflops)
+    try:
+        config = MISTRAL_7B if named else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
+        found = estimate(config, DecoderRecipe.model_validate(given, strict=False), tflops=arguments.tflops)
+    except KeyError as error:
+        raise SystemExit(f"{arguments.decoder}: config.json is no decoder's, it lacks {error}") from None
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     print(json.dumps(asdict(found), indent=2) if arguments.json else found.table())  # noqa: T201 (its output)
 
 

@@ -23,6 +23,7 @@ from models.decoder.table import passage_weights
 from models.decoder.vocabulary import read_tokenizer
 from models.export.collection import Collection, mean_ndcg, read_collection
 from models.export.machine import cpu_name
+from services.errors import SparsewellError
 from services.manifest import read_manifest, resolve
 from services.query_table import QueryTable
 from services.vectors import SparseVector, merge_max
@@ -70,20 +71,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
-    directory = resolve(arguments.encoder)
-    encoder = DecoderEncoder(directory, read_manifest(directory), threads=arguments.threads)
+    try:
+        report = _report(arguments.encoder, arguments.collections, arguments.threads)
+        arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except (SparsewellError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _report(name: str, collections: Sequence[Path], threads: int) -> dict[str, Any]:
+    directory = resolve(name)
+    encoder = DecoderEncoder(directory, read_manifest(directory), threads=threads)
     results = {}
-    for collection in map(read_collection, arguments.collections):
+    for collection in map(read_collection, collections):
         results[collection.name] = measure(encoder, directory, collection)
         log.info("%s: %s", collection.name, results[collection.name])
     extra = encoder.manifest.model_extra or {}
-    report = {
+    return {
         "encoder": encoder.manifest.name,
         "fingerprint": encoder.fingerprint,
         "machine": {
             "device": str(encoder.device),
             "cpu": cpu_name(),
-            "threads": arguments.threads,
+            "threads": threads,
             "precision": str(encoder.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "load_average_after": round(os.getloadavg()[0], 1),
@@ -92,7 +101,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "training": extra.get("training"),
         "collections": results,
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

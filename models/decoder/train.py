@@ -1,4 +1,4 @@
-"""`python -m models.decoder.train START PAIRS... --out DIR`: Mistral-SPLADE with a table on the query side.
+"""`sparsewell train mistral START PAIRS... --out DIR`: Mistral-SPLADE with a table on the query side.
 
 START is a directory with config.json, model.safetensors and tokenizer.json (`python -m models.decoder.start smollm2`
 makes one), or a name like mistralai/Mistral-7B-v0.1 where there is a network. PAIRS are files of
@@ -23,7 +23,7 @@ log = logging.getLogger("models.decoder")
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m models.decoder.train",
+        prog="sparsewell train mistral",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

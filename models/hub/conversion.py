@@ -18,6 +18,7 @@ from models.training.recipe_encoder import Activation, EncoderRecipe
 from services.errors import ConfigurationError
 from services.query_table import read_weights
 
+_NOT_OURS = ("version", "truncation", "padding", "post_processor", "decoder")
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
@@ -84,8 +85,9 @@ def _agreed(directory: Path, layout: HubLayout, given: Activation | None) -> Act
 
 
 def one_tokenizer(layout: HubLayout) -> Path:
-    """The tokeniser of both sides: what they do not share of it is only where they cut and pad."""
-    contents = [read_object(path) | {"truncation": None, "padding": None} for path in layout.tokenizers]
+    """The tokeniser of both sides: they may differ in where they cut, pad and put special pieces, which we do not do by
+    it, and in how their pieces are joined to text again."""
+    contents = [read_object(path) | dict.fromkeys(_NOT_OURS) for path in layout.tokenizers]
     if any(content != contents[0] for content in contents):
         raise ConfigurationError(
             "hub_unsupported",

@@ -78,3 +78,8 @@ def test_the_command_says_that_it_is_computed(capsys: pytest.CaptureFixture[str]
     assert "computed, not measured" in capsys.readouterr().out
     main([str(make_start(tmp_path)), "--json"])
     assert json.loads(capsys.readouterr().out)["parameters"] > 0
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "config.json").write_text("{}")
+    for where, said in (("none", "lacks 'hidden_size'"), ("gone", "No such file")):
+        with pytest.raises(SystemExit, match=said):
+            main([str(tmp_path / where)])

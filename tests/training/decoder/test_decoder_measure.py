@@ -35,6 +35,12 @@ def test_a_report_has_figures_and_says_on_what_they_were_measured(
     assert 0 < found["weights_a_document"] <= 64
     assert report["fingerprint"] == json.loads((directory / "manifest.json").read_text())["fingerprint"]
     assert report["machine"]["precision"] == "float32"
+    for encoder, at, said in (
+        ("nobody", collection, "unknown_encoder"),
+        (str(directory), tmp_path, "collection_not_found"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            main([encoder, str(at), "--out", str(tmp_path / "other.json")])
 
 
 def test_the_table_of_a_collection_knows_its_rare_words(directory: Path) -> None:

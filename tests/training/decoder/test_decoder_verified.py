@@ -3,9 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from cli.registry.facts import document_weights
+from models.decoder.checkpoint import load_checkpoint
 from models.verification import verify
+from services.errors import ConfigurationError
 from services.query_table import QueryTable
+from tests.unit.encoders.directories import restate
 
 
 def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path) -> None:
@@ -20,6 +25,32 @@ def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     (problem,) = verify(mine).problems
     assert problem.code == "corrupt_model_file"
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [({"vocabulary": 500}, "500"), ({"max_pieces": 130}, "windows of 127 pieces, and the manifest promises 128")],
+)
+def test_a_manifest_that_promises_more_than_the_decoder_has(
+    directory: Path, tmp_path: Path, members: dict[str, int], said: str
+) -> None:
+    mine = Path(shutil.copytree(directory, tmp_path / "mine"))
+    restate(mine, **members)
+    (problem,) = verify(mine).problems
+    assert problem.code == "bad_model"
+    assert said in problem.detail
+
+
+def test_adapters_beside_the_weights_are_refused(directory: Path, tmp_path: Path) -> None:
+    """transformers would add them to weights whose checksums are right."""
+    mine = Path(shutil.copytree(directory, tmp_path / "mine"))
+    (mine / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
+    (problem,) = verify(mine).problems
+    assert problem.code == "bad_model"
+    assert "adapters" in problem.detail
+    with pytest.raises(ConfigurationError, match="merge them") as caught:
+        load_checkpoint(str(mine))
+    assert caught.value.code == "bad_checkpoint"
 
 
 def test_its_pieces_are_shown_as_words(directory: Path) -> None:

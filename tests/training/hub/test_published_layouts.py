@@ -85,6 +85,16 @@ def test_the_table_may_be_lines_or_a_file_that_the_config_names(tmp_path: Path) 
     assert dict(lines) == {piece: pytest.approx(weight) for piece, weight in idf.items()}
 
 
+def test_tokenisers_that_differ_in_what_we_do_not_use_are_one(tmp_path: Path) -> None:
+    """Of the published directories one tokenizer.json is the model's, the other was written years later."""
+    source = as_published(tmp_path / "source", "distilbert")
+    path = source / "query_0_SparseStaticEmbedding" / "tokenizer.json"
+    other = {"post_processor": None, "decoder": None, "padding": None, "truncation": None, "version": "2.0"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
+    exported(source, tmp_path / "tiny")
+    assert_equal(original(as_published(tmp_path / "same", "distilbert")), tmp_path / "tiny")
+
+
 def test_the_published_value_of_doc_v2_distill(tmp_path: Path) -> None:
     """From the model card: query and document score 17.5307."""
     directory = os.environ.get("SPARSEWELL_DOC_V2_DISTILL")

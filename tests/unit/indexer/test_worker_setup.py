@@ -1,18 +1,25 @@
 """What a worker is told before it starts."""
 
 import logging
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery.worker.consumer import consumer
 from pydantic import ValidationError
 
+from cli import worker
 from indexer.app import configuration, create_celery
 from indexer.quiet import complaint, install
 from indexer.settings import WorkerSettings
 from indexer.start import cores
 from services.contracts import ENCODE_TASK, INGEST_TASK, IngestMessage
 from services.errors import ConfigurationError
+from services.manifest import WEIGHTS_ROOT
 from services.settings import Settings
+from tests.unit.encoders.directories import restate
 
 
 def test_a_message_comes_again_long_after_its_task_was_killed() -> None:
@@ -81,3 +88,27 @@ def test_a_complaint_about_a_message_holds_nothing_of_it() -> None:
         IngestMessage.model_validate({"index": "a", "documents": "SECRET"})
     assert complaint(caught.value).startswith("documents: ")
     assert "SECRET" not in complaint(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "lacking", "said"),
+    [
+        ("BertForMaskedLM", "onnxruntime", "sparsewell[worker]"),
+        ("MistralForSparseEncoding", "torch", "sparsewell[worker,gpu]"),
+        ("MistralForSparseEncoding", "sentence_transformers", "sparsewell[worker,gpu]"),
+        ("standin", "celery", "sparsewell[worker]"),
+    ],
+)
+def test_what_a_worker_lacks_for_its_encoder_is_said_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, lacking: str, said: str
+) -> None:
+    mine = shutil.copytree(WEIGHTS_ROOT / "standin", tmp_path / "mine")
+    restate(mine, architecture=architecture)
+    installed = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None if name == lacking else name))
+    monkeypatch.setattr(worker, "importlib", installed)
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
+        worker.check_worker(Settings(encoder=str(mine)))
+    assert caught.value.code == "worker_not_installed"
+    assert lacking in caught.value.detail
+    installed.util.find_spec = lambda name: name
+    assert worker.check_worker(Settings(encoder=str(mine))).name == "standin"
