@@ -79,7 +79,7 @@ class Settings(ConnectionSettings):
     stall_seconds: float = Field(60.0, gt=0, description="that an answer waits for a client that does not read it")
     idle_seconds: int = Field(75, ge=1, description="that a connection is kept between two requests")
     max_head_bytes: int = Field(65_536, ge=1024, description="address and headers of a request")
-    max_connections: int = Field(10_000, ge=1, description="at once, of one process; further ones are closed at once")
+    max_connections: int = Field(10_000, ge=1, description="at once, of one process; beside them 64 of probes")
 
     # Limits. A refusal names the limit, so that the reader knows which of these to raise.
     max_body_bytes: int = Field(32 * 1024**2, gt=0, description="a JSON array of documents, buffered")

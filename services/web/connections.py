@@ -2,7 +2,8 @@
 
 A sender of a head has so many seconds and bytes for it (uvicorn waits for ever, and takes any number), who does not
 read its answer is let go, and there are never more connections than the process has room for. Ten thousand that send
-nothing hold 5 KB each, measured; without a time they would hold the last file descriptor as well.
+nothing hold 5 KB each, measured; without a time they would hold the last file descriptor as well. A few beyond them
+are heard out for whether they are a probe: a process that is full is not dead, and must not be restarted for it.
 
 Fields behind a body (trailers) are thrown away: uvicorn adds them to the headers, after a proxy and the gate have read
 those, and as many as somebody sends.
@@ -13,6 +14,7 @@ import contextlib
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,6 +25,10 @@ from services.web.problems import problem
 
 # Files and connections of the process beside those of clients: to OpenSearch, Redis, logs, libraries.
 _OTHER_FILES = 256
+# Beyond the limit, for probes; whoever takes one has a second to say what it wants. A kubelet asks once in seconds.
+_SPARE = 64
+_SPARE_SECONDS = 1.0
+_PROBES = (b"/healthz", b"/readyz")
 # After a refusal, in which whatever comes is thrown away.
 _LINGER_SECONDS = 1.0
 
@@ -30,8 +36,8 @@ _LINGER_SECONDS = 1.0
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """`head_seconds` from when a connection is there, or the request before was answered, to the end of a head;
-    `stall_seconds` that an answer may wait for its reader; `connections` at once, of one process; `idle_seconds`
-    between two requests.
+    `stall_seconds` that an answer may wait for its reader; `connections` at once, of one process, beside those of
+    probes; `idle_seconds` between two requests.
 
     A proxy in front must be the one that ends an idle connection (nginx and Amazon's load balancers after 60 s): else
     now and then it sends a request into one that ends, and answers 502.
@@ -57,13 +63,13 @@ class ConnectionLimits:
     def within_files(self) -> "ConnectionLimits":
         """With no more connections than the process may have files; its own limit is raised as far as it goes."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = self.connections + _OTHER_FILES
+        wanted = self.connections + _SPARE + _OTHER_FILES
         if soft != resource.RLIM_INFINITY and soft < wanted:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             with contextlib.suppress(ValueError, OSError):  # some systems forbid it
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            return replace(self, connections=max(1, min(self.connections, soft - _OTHER_FILES)))
+            return replace(self, connections=max(1, min(self.connections, soft - _SPARE - _OTHER_FILES)))
         return self
 
 
@@ -81,10 +87,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._size = 0  # bytes of the fields of a head, and of those behind its body
         self._refused = False
         self._in_body = False
+        self._is_spare = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
+        beyond = len(self.connections) - self._limits.connections
+        self._is_spare = beyond > 0
+        if beyond > _SPARE:
             self._refused = True
             transport.abort()
             return
@@ -123,9 +132,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer = _end(self._head_timer)
         if self._size > self._limits.head_bytes:
             self._too_large()
+        elif self._is_spare and self.url not in _PROBES:
+            detail = f"This process serves {self._limits.connections:,} connections (SPARSEWELL_MAX_CONNECTIONS)."
+            self._refuse(503, "Service Unavailable", "too_many_connections", detail)
         if not self._refused:
             self._in_body = True
             super().on_headers_complete()
+            if self._is_spare:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._moved = True
@@ -162,7 +176,8 @@ class BoundedConnection(HttpToolsProtocol):
         answering = self.cycle is not None and not self.cycle.response_complete
         idle = self.timeout_keep_alive_task is not None
         if self._head_timer is None and not answering and not idle and not self._refused:
-            self._head_timer = self.loop.call_later(self._limits.head_seconds, self._too_late)
+            seconds = min(self._limits.head_seconds, _SPARE_SECONDS if self._is_spare else inf)
+            self._head_timer = self.loop.call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
         if self._arrived:

@@ -229,12 +229,45 @@ async def test_connections_beyond_the_limit_are_closed_and_the_others_served() -
             writer.write(REQUEST)
             assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
         for _ in range(20):
-            reader, _ = await connect()
-            with suppress(ConnectionError):
-                assert await ended(reader, 10) == b""
+            reader, writer = await connect()
+            writer.write(REQUEST)
+            got = await ended(reader, 10)
+            assert got is not None
+            assert got.startswith(b"HTTP/1.1 503 ")
+            assert json.loads(got.partition(b"\r\n\r\n")[2])["code"] == "too_many_connections"
         for reader, writer in kept:
             writer.write(REQUEST)
             assert b"0 bytes" in await reader.readuntil(b"bytes\r\n0\r\n\r\n")
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_is_full_tells_a_probe_that_it_lives() -> None:
+    """The control is the request of something else, above: it is refused."""
+
+    async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: bytes) -> bytes | None:
+        writer.write(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path)
+        return await ended(reader, 10)
+
+    async with serving(patient) as connect:
+        kept = [await connect() for _ in range(PATIENT.connections)]
+        for path in (b"/healthz", b"/readyz"):
+            got = await asked(*await connect(), path)
+            assert got is not None, "one request, and the place is free again"
+            assert got.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in got
+        # two at once: what is asked second on a probe's connection is held to the same
+        got = await asked(*await connect(), b"/healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /names")
+        assert got is not None
+        assert got.startswith(b"HTTP/1.1 503 ")
+        # those who take the places of probes and say nothing have them for a second
+        silent = [await connect() for _ in range(200)]
+        for reader, _ in silent:
+            with suppress(ConnectionError):
+                assert await ended(reader, 10) == b""
+        got = await asked(*await connect(), b"/healthz")
+        assert got is not None
+        assert got.startswith(b"HTTP/1.1 200 ")
+        assert not any(reader.at_eof() for reader, _ in kept)
 
 
 @pytest.mark.asyncio
@@ -263,6 +296,6 @@ def test_there_are_no_more_connections_than_files(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
-    assert ConnectionLimits(connections=10_000).within_files().connections == 1000 - 256
+    assert ConnectionLimits(connections=10_000).within_files().connections == 1000 - 256 - 64
     assert allowed[0] == 1000
     assert ConnectionLimits(connections=100).within_files().connections == 100
