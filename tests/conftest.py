@@ -121,37 +121,39 @@ def delete_indexes(opensearch_url: str, prefix: str) -> None:
                 client.delete(f"/{row['index']}").raise_for_status()
 
 
-@pytest.fixture(scope="session")
-def new_settings(
-    opensearch_url: str, redis_server_url: str, redis_database_numbers: Iterator[int]
-) -> Callable[..., Settings]:
-    """`new_settings(**chosen)`: those of a service of its own, with the small deterministic encoder.
-
-    For a module whose service outlives a test; it deletes what lies under the prefix (`remove_indexes`).
-    """
-
-    def make(**chosen: Any) -> Settings:
-        own = {
-            "opensearch_url": opensearch_url,
-            "redis_url": f"{redis_server_url}/{next(redis_database_numbers)}",
-            "index_prefix": f"t{secrets.token_hex(6)}",
-            "encoder": "standin",
-            "api_port": free_port(),
-            "worker_concurrency": 1,
-            "search_timeout": PATIENCE,
-        }
-        return Settings(**(own | chosen))
-
-    return make
+def service_settings(opensearch_url: str, redis_url: str, **chosen: Any) -> Settings:
+    """Those of a service of its own, with the small deterministic encoder."""
+    own = {
+        "opensearch_url": opensearch_url,
+        "redis_url": redis_url,
+        "index_prefix": f"t{secrets.token_hex(6)}",
+        "encoder": "standin",
+        "api_port": free_port(),
+        "worker_concurrency": 1,
+        "search_timeout": PATIENCE,
+    }
+    return Settings(**(own | chosen))
 
 
 @pytest.fixture
-def settings(new_settings: Callable[..., Settings], redis_url: str, index_prefix: str) -> Settings:
+def settings(opensearch_url: str, redis_url: str, index_prefix: str) -> Settings:
     """Settings of a service of this test's own.
 
     A test that wants others uses `settings.model_copy(update={...})`, or overrides this fixture in its module.
     """
-    return new_settings(redis_url=redis_url, index_prefix=index_prefix, sweep_interval=0.5)
+    return service_settings(opensearch_url, redis_url, index_prefix=index_prefix, sweep_interval=0.5)
+
+
+@pytest.fixture(scope="session")
+def new_settings(
+    opensearch_url: str, redis_server_url: str, redis_database_numbers: Iterator[int]
+) -> Callable[..., Settings]:
+    """`new_settings(**chosen)`: for a module whose service outlives a test; it deletes what lies under the prefix."""
+
+    def make(**chosen: Any) -> Settings:
+        return service_settings(opensearch_url, f"{redis_server_url}/{next(redis_database_numbers)}", **chosen)
+
+    return make
 
 
 @contextmanager
@@ -169,6 +171,7 @@ def serving(settings: Settings) -> Iterator[str]:
             http=bounded(ConnectionLimits.of(settings)),  # type: ignore[arg-type]  # called as a class is
             log_config=None,
             ws="none",
+            timeout_keep_alive=settings.idle_seconds,  # (uvicorn's own, 5 s, is when httpx lets a connection go)
         )
     )
     thread = threading.Thread(target=server.run, name="api")

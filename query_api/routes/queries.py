@@ -11,7 +11,7 @@ from query_api.routes.answers import documented, json_answer
 from services.errors import InvalidInput
 from services.learned import counted, learnable
 from services.opensearch.journal import now_ms
-from services.opensearch.query_store import Asked, list_call, read_list
+from services.opensearch.query_store import Asked, list_call, read_list, refresh_call
 
 router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"])
 
@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"])
 )
 async def list_queries(index: str, parts: WithParts, size: Annotated[int, Query(ge=1, le=MOST)] = 100) -> Response:
     generation, now = await parts.generation(index), now_ms()
+    await parts.search.send(refresh_call(parts.names))  # (who has just added one looks for it)
     answer = await parts.search.send(list_call(parts.names, generation, size, now))
     return json_answer({"index": index} | read_list(answer, now))
 

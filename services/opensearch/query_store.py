@@ -118,7 +118,7 @@ def read_list(answer: Mapping[str, Any], now: int) -> dict[str, Any]:
 
 
 def refresh_call(names: Names) -> Call:
-    """Makes what was written so far visible to `remove_call`, which is a search."""
+    """Makes what was written so far visible to `list_call` and `remove_call`, which are searches."""
     return Call("POST", f"/{names.queries}/_refresh", params={"ignore_unavailable": "true"})
 
 

@@ -149,10 +149,16 @@ function showProblem(error) {
   put({ trouble: problemNotice(said, () => start()) });
 }
 
-/** Replaces everything below the form at once, so that nothing of an earlier view stays. */
+/**
+ * Replaces everything below the form at once, so that nothing of an earlier view stays. Who was among the results stays
+ * there, at the same rank: an answer to the last letters may come when the first result has the focus already.
+ */
 function put({ said = "", body = [], insight: aside = [], remarks: remarked = [], requests = [], facets = null, trouble = null }) {
   status.textContent = said;
+  const rank = [...results.querySelectorAll(".hit")].findIndex((hit) => hit.contains(document.activeElement));
   results.replaceChildren(...[body].flat(Infinity).filter(Boolean));
+  const hits = results.querySelectorAll(".hit");
+  if (rank >= 0) hits[Math.min(rank, hits.length - 1)]?.focus({ preventScroll: true });
   insight.replaceChildren(...aside);
   note.replaceChildren(...remarked);
   request.replaceChildren(...renderRequests(view.index, requests));

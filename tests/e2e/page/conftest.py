@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from infra import processes
 from infra.chromium import chromium
@@ -139,7 +139,14 @@ def seeded(
     settings = new_settings(model_url=f"http://127.0.0.1:{models.config.port}", model_timeout=15.0)
     directory = tmp_path_factory.mktemp("page")
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), host=settings.api_host, port=settings.api_port, log_config=None, ws="none")
+        uvicorn.Config(
+            create_app(settings),
+            host=settings.api_host,
+            port=settings.api_port,
+            log_config=None,
+            ws="none",
+            timeout_keep_alive=settings.idle_seconds,
+        )
     )
     threads = [
         threading.Thread(target=one.run, name=name) for one, name in ((server, "page-api"), (models, "page-models"))
@@ -211,6 +218,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
 # asynchronous tests elsewhere need the thread to themselves.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=30_000)
     with chromium() as browser:
         yield browser
 
@@ -223,7 +231,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Visit]]:
     def opened(base: str, *, width: int = 1280, height: int = 900, scheme: str = "light") -> Visit:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
         visit = Visit(context.new_page(), base)
-        visit.page.set_default_timeout(10_000)
+        visit.page.set_default_timeout(30_000)
         visit.page.on("request", lambda request: visit.requests.append(request.url))
         visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
         visit.page.on("console", lambda message: visit.errors.append(message.text) if message.type == "error" else None)

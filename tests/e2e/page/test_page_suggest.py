@@ -47,6 +47,23 @@ def test_titles_complete_what_is_typed_and_the_keyboard_chooses(visit) -> None:
     expect(page.locator(".hit:focus")).to_have_count(1)
 
 
+def test_who_is_among_the_results_stays_there_when_others_come(visit) -> None:
+    page = visit.go("?index=shelf&q=storm")
+    expect(page.locator(".hit").first).to_be_visible()
+    held: list[Route] = []
+    page.route(re.compile(r"/search$"), lambda route: held.append(route))  # noqa: PLW0108 (Playwright marks it)
+    with page.expect_request(re.compile(r"/search$")):
+        page.get_by_role("combobox", name="Query").fill("storm 3")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".hit:focus")).to_have_attribute("data-rank", "2")
+    before = page.locator(".hit:focus").element_handle()
+    held[-1].continue_()
+    page.wait_for_function("hit => !hit.isConnected", arg=before)
+    expect(page.locator(".hit:focus")).to_have_attribute("data-rank", "2")
+
+
 def test_a_mouse_chooses_and_a_title_is_no_markup(visit) -> None:
     page = visit.go("?index=notes")
     box = page.get_by_role("combobox", name="Query")
