@@ -101,8 +101,9 @@ class Row:
     seconds: float
 
     @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any], seconds: float) -> Row:
-        found = list(entry["collections"].values())
+    def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> Row:
+        """Means over the collections that choose the best, as `entry`'s own is; those in `reported` choose nothing."""
+        found = [figures for collection, figures in entry["collections"].items() if collection not in reported]
         mean = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
         return cls(
             name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.evaluation import BaseEvaluator
 
+from models.training.device import out_of_memory
 from models.training.evaluation import Judged, figures
 
 log = logging.getLogger("models.training")
@@ -21,12 +24,23 @@ _BATCH = 32
 
 
 def vectors(encode: Callable[..., Any], texts: Sequence[str]) -> list[dict[int, float]]:
-    """Vocabulary id to weight of each text, by one of SparseEncoder's encode methods."""
+    """Vocabulary id to weight of each text, by one of SparseEncoder's encode methods.
+
+    Where memory runs out it is done again with half as many at once; for one text the error goes on.
+    """
     if not texts:
         return []
-    found = encode(
-        list(texts), batch_size=_BATCH, convert_to_sparse_tensor=True, save_to_cpu=True, show_progress_bar=False
-    ).coalesce()
+    found, batch = None, _BATCH
+    while found is None:
+        try:
+            found = encode(
+                list(texts), batch_size=batch, convert_to_sparse_tensor=True, save_to_cpu=True, show_progress_bar=False
+            ).coalesce()
+        except (RuntimeError, MemoryError) as error:
+            if batch == 1 or not out_of_memory(error):
+                raise
+            batch //= 2
+            log.warning("memory ran out in an evaluation: going on with %d texts at once", batch)
     result: list[dict[int, float]] = [{} for _ in texts]
     rows, pieces = found.indices().tolist()
     for row, piece, weight in zip(rows, pieces, found.values().tolist(), strict=True):
@@ -36,24 +50,27 @@ def vectors(encode: Callable[..., Any], texts: Sequence[str]) -> list[dict[int, 
 
 
 def read_curve(out: Path) -> list[dict[str, Any]]:
-    """The evaluations so far. A last line that a killed process left half written is passed over."""
+    """The evaluations so far, one a step: a run that was killed before its next checkpoint makes some again. A last
+    line that a killed process left half written is passed over."""
     path = out / CURVE
     if not path.is_file():
         return []
-    lines = []
+    steps: dict[int, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             continue
-    return lines
+        steps[entry["step"]] = entry
+    return list(steps.values())
 
 
 def read_best(out: Path) -> dict[str, Any] | None:
     """The evaluation of the encoder in OUT/best, which may be an earlier one than the curve's best line."""
     best = out / BEST
     if not best.is_dir() and best.with_name(f"{BEST}.old").is_dir():
-        best.with_name(f"{BEST}.old").rename(best)  # (a run was killed between the two renames of `_put`)
+        with suppress(OSError):  # (another device of the run was first)
+            best.with_name(f"{BEST}.old").rename(best)  # (a run was killed between the two renames of `_put`)
     try:
         found: dict[str, Any] = json.loads((best / EVALUATION).read_bytes())
     except (OSError, ValueError):
@@ -115,8 +132,11 @@ class CurveEvaluator(BaseEvaluator):
         if better:
             self.best = mean
             self._keep(model, entry)
-        with (self._out / CURVE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with (self._out / CURVE).open("a+b") as file:
+            # (behind half a line, which a full disk leaves, this one would not be read either)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            begin = b"" if file.read() in (b"", b"\n") else b"\n"
+            file.write(begin + json.dumps(entry).encode() + b"\n")
         if self._copy_to is not None:
             self._copy_out(self._copy_to, better)
         self._report(entry)

@@ -15,9 +15,11 @@ _NO_MEMORY = (
 )
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """For its pool on a GPU torch has a class, everything else is a bare RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or any(mark in str(error) for mark in _NO_MEMORY)
+def out_of_memory(error: BaseException) -> bool:
+    """For its pool on a GPU torch has a class, everything else is a bare RuntimeError; NumPy has Python's own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _NO_MEMORY)
 
 
 def cpu_dtype() -> torch.dtype:

@@ -1,8 +1,10 @@
 """Several pair sets as one: weights, caps, and the order in which an epoch sees them."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from models.training.pairs import Pair, PairSet, Rows, join
 from services.errors import InvalidInput
 
 MOST_WEIGHT = 1000.0
+_MOST_EPOCHS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,13 @@ class Mixture:
     def epoch(self, seed: int, epoch: int) -> Rows:
         """The links of an epoch in the order in which they are seen; see `epoch_order`."""
         return epoch_order(self.pairs, self.weights, seed, epoch)
+
+    def cycle(self, seed: int) -> Rows:
+        """The links of as many epochs as every set needs to be seen whole: one where all weights are whole numbers,
+        four with a weight of 0.25; at most 100."""
+        shares = [Fraction(weight).limit_denominator(_MOST_EPOCHS) for weight in self.weights.values()]
+        period = math.lcm(*(share.denominator if share else _MOST_EPOCHS for share in shares))
+        return np.concatenate([self.epoch(seed, epoch) for epoch in range(min(period, _MOST_EPOCHS))])
 
 
 def read_mixture(files: Sequence[PairFile], seed: int) -> Mixture:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from models.export.order import Order, carry_out
-from models.training.curve import EVALUATION
+from models.training.curve import BEST, EVALUATION
 from models.training.recipe import TrainingRecipe
 from services.errors import ConfigurationError
 from services.manifest import NAME
@@ -21,6 +21,8 @@ from services.manifest import NAME
 if TYPE_CHECKING:
     from models.training.run import Material
 
+# Directories beside the encoder in that of a run.
+_OF_THE_RUN = (BEST, "checkpoints", "vectors", "questions")
 PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
 
 
@@ -31,6 +33,10 @@ def encoder_name(name: str) -> str:
             "bad_encoder_name",
             f"{name!r} cannot be an encoder's name: small letters, digits, dots, dashes and underscores, at most 64. "
             "Say --name.",
+        )
+    if name in _OF_THE_RUN:
+        raise ConfigurationError(
+            "bad_encoder_name", f"{name} is what a run calls a directory of its own beside the encoder: say --name."
         )
     return name
 

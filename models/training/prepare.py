@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from infra.directories import cache_dir
 from infra.locks import exclusive
 from infra.settings import LocalSettings
@@ -19,6 +21,7 @@ from models.export.collection import read_collection
 from models.export.package import excluded_pieces
 from models.export.reopen import reopen
 from models.tokenising import Pieces
+from models.training.architecture import build_encoder
 from models.training.evaluation import Judged
 from models.training.filtering import consistent
 from models.training.idf import passage_idf
@@ -27,7 +30,7 @@ from models.training.mixing import PairFile, read_mixture
 from models.training.pairs import PairSet, Rows, split
 from models.training.ranking import Candidates, VectorCandidates
 from models.training.recipe import TeacherChoice, TrainingRecipe
-from models.training.run import Material
+from models.training.run import OPENED, Material
 from models.training.show import Show
 from models.training.starting_point import starting_point
 from models.training.teachers.bm25 import Bm25Teacher, WordTokens
@@ -50,7 +53,7 @@ def opened_start(start: str, out: Path) -> str:
     for directory in (WEIGHTS_ROOT / start, Path(start).expanduser()):
         if (directory / MANIFEST).is_file() and not (directory / "model.safetensors").is_file():
             # by its fingerprint: another start in the same directory is another run
-            made = out / f"start-{read_manifest(directory).fingerprint}"
+            made = out / f"{OPENED}{read_manifest(directory).fingerprint}"
             with exclusive(out / "start.lock", lambda: None):
                 if not made.is_dir():
                     part = made.with_name(f"{made.name}.part")
@@ -76,7 +79,9 @@ def prepare(
     collections and held-out pairs.
     """
     kept = vectors or out / "vectors"
-    start = starting_point(recipe.start)  # (first: what cannot be started from shall not cost hours of teachers)
+    # First: what cannot be started from, or not by this recipe, shall not cost hours of teachers.
+    start = starting_point(recipe.start)
+    build_encoder(recipe.start, recipe.encoder, np.ones(max(start.pieces.values()) + 1, dtype=np.float32))
     mixture = read_mixture([PairFile(one.path, weight=one.weight, cap=one.cap) for one in recipe.pairs], recipe.seed)
     for report in mixture.reports:
         if report.refused:
@@ -100,7 +105,7 @@ def prepare(
     pairs = _consistent(recipe, pairs, found, show)
     idf = passage_idf(Pieces.load(start.directory / "tokenizer.json"), pairs.passages, excluded_pieces(start.pieces))
     negatives = _negatives(recipe, pairs, found, kept, show, index)
-    order = replace(mixture, pairs=pairs).epoch(recipe.seed, 0)
+    order = replace(mixture, pairs=pairs).cycle(recipe.seed)
     reported = [Judged.of(read_collection(one), recipe.evaluate_documents) for one in recipe.reported]
     return Material(pairs, order, negatives, ensemble, idf, judged, reported)
 

@@ -17,7 +17,8 @@ class _Part(BaseModel):
 
 
 class PairSource(_Part):
-    """A file of pairs, {"query", "passage"} a line: at most `cap` of them, each drawn `weight` times an epoch."""
+    """A file of pairs, {"query", "passage"} a line: at most `cap` of them, each drawn `weight` times an epoch (with
+    0.25, another quarter of them in each of four)."""
 
     path: Path
     weight: float = Field(1.0, gt=0, le=100)
@@ -82,7 +83,6 @@ class TrainingRecipe(_Part):
     consistency: Consistency | None = None
     steps: int = Field(1000, ge=1)
     batch: int = Field(32, ge=2)
-    query_pieces: int = Field(64, ge=4, description="pieces of a query in training; longer ones are cut")
     mini_batch: int | None = Field(None, ge=1, description="texts held at once (gradient caching); none: the batch")
     learning_rate: float = Field(2e-5, gt=0, lt=1)
     table_learning_rate: float = Field(1e-3, gt=0, lt=1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +22,21 @@ from models.training.architecture import build_encoder, parameter_groups
 from models.training.batches import PairCollator, columns, link_dataset
 from models.training.checkpoint import save_checkpoint
 from models.training.curve import BEST, CurveEvaluator, read_best, read_curve
-from models.training.device import cpu_dtype
+from models.training.device import cpu_dtype, out_of_memory
 from models.training.evaluation import Judged
 from models.training.idf import Weights
+from models.training.kept_checkpoints import drop_unfinished, last_checkpoint
 from models.training.losses import RankingLoss
 from models.training.pairs import PairSet, Rows
 from models.training.recipe import TrainingRecipe
 from models.training.regularisers import make_regulariser
 from models.training.teachers.ensemble import Ensemble
-from models.training.trainer import CarefulTrainer, SpladeLossInParts, Watch, drop_unfinished, last_checkpoint
+from models.training.trainer import CarefulTrainer, SpladeLossInParts, Watch
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
 CHECKPOINTS, RUN = "checkpoints", "run.json"
+OPENED = "start-"  # and the fingerprint of the exported encoder
 # Fewer and a batch holds the same pairs again and again: what is learned is noise.
 FEWEST_PAIRS = 16
 Report = Callable[[int, int, dict[str, float]], None]
@@ -41,8 +44,8 @@ Report = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from: links and their order in an epoch, hard negatives int32 [links, count], the teachers, IDF
-    float32 [vocabulary], what chooses the best checkpoint, and what is only shown."""
+    """What a run learns from: links, and how often each is seen (`Mixture.cycle`), hard negatives int32 [links, count],
+    the teachers, IDF float32 [vocabulary], what chooses the best checkpoint, and what is only shown."""
 
     pairs: PairSet
     order: Rows
@@ -54,8 +57,8 @@ class Material:
 
 
 def _arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
-    precision = _precision() if recipe.precision == "auto" else recipe.precision
-    return SparseEncoderTrainingArguments(
+    precision = chosen_precision(recipe)
+    arguments = SparseEncoderTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
@@ -80,12 +83,31 @@ def _arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncod
         seed=recipe.seed,
         data_seed=recipe.seed,
     )
+    # Several GPUs are one process each, by accelerate; without it transformers would wrap the model in DataParallel,
+    # which multiplies the batch and cannot take packed documents apart.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
-def _precision() -> str:
-    """bfloat16 where the device multiplies it faster: a core with AVX-512 BF16 did 298 GFLOPS for 77 in float32."""
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+def chosen_precision(recipe: TrainingRecipe) -> str:
+    """What the recipe says, or what this machine is fast with: bfloat16 where the device multiplies it faster (a core
+    with AVX-512 BF16 did 298 GFLOPS for 77 in float32).
+
+    Raises ConfigurationError (`bad_recipe`) for what the device cannot do.
+    """
+    gpu = torch.cuda.is_available()
+    half = gpu and torch.cuda.is_bf16_supported()
+    if recipe.precision == "float16" and not gpu:
+        raise ConfigurationError(
+            "bad_recipe",
+            "precision float16 needs a GPU, and PyTorch finds none here: say bfloat16, float32 or auto.",
+        )
+    if recipe.precision == "bfloat16" and gpu and not half:
+        raise ConfigurationError("bad_recipe", "This GPU has no bfloat16: say float16, float32 or auto for precision.")
+    if recipe.precision != "auto":
+        return recipe.precision
+    if gpu:
+        return "bfloat16" if half else "float16"
     return "bfloat16" if cpu_dtype() is torch.bfloat16 else "float32"
 
 
@@ -103,13 +125,13 @@ def train(
 
     Raises ConfigurationError: `too_few_pairs`, `training_diverged`, `out_of_memory`, `recipe_changed`.
     """
-    if len(material.pairs) < max(FEWEST_PAIRS, recipe.batch):
-        raise ConfigurationError(
-            "too_few_pairs",
-            f"There are {len(material.pairs)} pairs to train on; a batch of {recipe.batch} needs at least "
-            f"{max(FEWEST_PAIRS, recipe.batch)}. Give more pairs, or a smaller batch.",
-        )
+    _require_pairs(recipe, material)
     _begin(recipe, out)
+    if copy_to is not None and copy_to.resolve() == out.resolve():
+        raise ConfigurationError("bad_copy", f"{out} is the run's own directory: a copy belongs on another disk.")
+    if copy_to is not None and leads():
+        copy_to.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / RUN, copy_to / RUN)
     if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best(out):
         return out / BEST
     model = build_encoder(recipe.start, recipe.encoder, material.idf)
@@ -147,19 +169,41 @@ def train(
             pairs=material.pairs,
             teachers=material.teachers,
         ),
-        callbacks=[ramp, Watch(report)],
+        callbacks=[ramp, Watch(report, copy_to)],
         optimizers=(optimiser, schedule),
     )
     trainer.remove_callback(PrinterCallback)  # what it prints, `report` shows
-    drop_unfinished(out / CHECKPOINTS)
+    if leads():
+        drop_unfinished(out / CHECKPOINTS)
     checkpoint = last_checkpoint(out / CHECKPOINTS)
-    if checkpoint is None:
-        _evaluate_once(trainer, model, evaluator, 0, out)
-    else:
-        log.info("going on from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _evaluate_once(trainer, model, evaluator, recipe.steps, out)
+    try:
+        if checkpoint is None:
+            _evaluate_once(trainer, model, evaluator, 0, out)
+        else:
+            log.info("going on from %s", checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _evaluate_once(trainer, model, evaluator, recipe.steps, out)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ConfigurationError(  # (steps and evaluations have gone down to one text before)
+            "out_of_memory",
+            "Memory holds neither the optimiser's state nor one text beside it: take a smaller start or shorten "
+            f"encoder.passage_pieces. What is in {out} stays.",
+        ) from None
     return out / BEST
+
+
+def _require_pairs(recipe: TrainingRecipe, material: Material) -> None:
+    """A batch for each device, whole ones only: with fewer the trainer would end without a step."""
+    seen = min(len(material.pairs), len(material.order))
+    least = max(FEWEST_PAIRS, recipe.batch * int(os.environ.get("WORLD_SIZE", "1")))
+    if seen < least:
+        raise ConfigurationError(
+            "too_few_pairs",
+            f"There are {seen} pairs to train on after caps, weights, held_out and consistency; a batch of "
+            f"{recipe.batch} on each device needs at least {least}. Give more pairs, or a smaller batch.",
+        )
 
 
 def _evaluate_once(
@@ -176,12 +220,20 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def identity(recipe: TrainingRecipe) -> dict[str, Any]:
-    """What makes a run this one and no other: the recipe, and what its files of pairs hold."""
+def identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
+    """What makes a run this one and no other: the recipe, and what its files of pairs hold.
+
+    Not where `out` lies: a run may be copied, or named by another path to the same place.
+    """
     found: dict[str, Any] = json.loads(recipe.model_dump_json())
     for described, source in zip(found["pairs"], recipe.pairs, strict=True):
         with source.path.open("rb") as file:
             described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        if source.path.parent == out:
+            described["path"] = source.path.name
+    # (an exported start is opened into a directory of the run, or of the ablation that it is part of)
+    if Path(recipe.start).parent in (out, out.parent) and Path(recipe.start).name.startswith(OPENED):
+        found["start"] = Path(recipe.start).name
     return found
 
 
@@ -190,7 +242,7 @@ def same_run(recipe: TrainingRecipe, out: Path) -> bool:
     path = out / RUN
     if not path.is_file():
         return False
-    if json.loads(path.read_text(encoding="utf-8")) != identity(recipe):
+    if json.loads(path.read_text(encoding="utf-8")) != identity(recipe, out):
         raise ConfigurationError(
             "recipe_changed",
             f"{out} holds a run of another recipe, or of other pairs in the same files: give another directory, or "
@@ -204,5 +256,5 @@ def _begin(recipe: TrainingRecipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not same_run(recipe, out) and leads():
         fresh = out / f"{RUN}.part"
-        fresh.write_text(json.dumps(identity(recipe), indent=2) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps(identity(recipe, out), indent=2) + "\n", encoding="utf-8")
         fresh.replace(out / RUN)

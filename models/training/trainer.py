@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,10 +15,10 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from models.training.device import out_of_memory
+from models.training.kept_checkpoints import copy_checkpoint, last_checkpoint, mark_whole
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
-COMPLETE = "complete.json"
 
 
 @contextmanager
@@ -69,7 +67,8 @@ def not_finite(what: str, step: int, kept: str) -> ConfigurationError:
     return ConfigurationError(
         "training_diverged",
         f"The {what} of step {step} is not finite, so the run was stopped. {kept} Lower learning_rate or raise warmup; "
-        "with precision float16 take bfloat16 or float32; look for broken teacher scores. Then start the run again.",
+        "with precision float16 take bfloat16 or float32; look for broken teacher scores. What is changed is "
+        "another run: give it another --out.",
     )
 
 
@@ -94,16 +93,18 @@ class CarefulTrainer(SparseEncoderTrainer):
                 # DistributedDataParallel takes the second for an error, so gradients are averaged here when all are in.
                 with model.no_sync() if several else nullcontext():
                     loss: torch.Tensor = super().training_step(model, *arguments, **named)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                self._make_room()
-                continue
-            if not torch.isfinite(loss):
-                raise not_finite("loss", self.state.global_step + 1, kept(Path(self.args.output_dir)))
-            if several:
-                average_gradients(model)
-            return loss
+            else:
+                break
+            # outside of the handler, where the error's frames no longer hold the tensors
+            self._make_room()
+        if not torch.isfinite(loss):
+            raise not_finite("loss", self.state.global_step + 1, kept(Path(self.args.output_dir)))
+        if several:
+            average_gradients(model)
+        return loss
 
     def _save(self, *arguments: Any, **named: Any) -> None:
         # transformers 5 asks every device to save and sentence-transformers takes each for the first
@@ -127,10 +128,10 @@ class CarefulTrainer(SparseEncoderTrainer):
 
 
 class Watch(TrainerCallback):
-    """Refuses gradients that are not finite, marks finished checkpoints, reports progress."""
+    """Refuses gradients that are not finite, marks finished checkpoints and copies them out, reports progress."""
 
-    def __init__(self, report: Callable[[int, int, dict[str, float]], None]) -> None:
-        self._report = report
+    def __init__(self, report: Callable[[int, int, dict[str, float]], None], copy_to: Path | None = None) -> None:
+        self._report, self._copy_to = report, copy_to
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -147,20 +148,9 @@ class Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         if state.is_world_process_zero:
             directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (directory / COMPLETE).write_text(json.dumps({"step": state.global_step}))
-
-
-def last_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; a run that is killed while it saves leaves half of one."""
-    found = [path.parent for path in directory.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def drop_unfinished(directory: Path) -> None:
-    """Removes checkpoints without their mark."""
-    for path in directory.glob("checkpoint-*"):
-        if path.is_dir() and not (path / COMPLETE).is_file():
-            shutil.rmtree(path)
+            mark_whole(directory, state.global_step)
+            if self._copy_to is not None:
+                copy_checkpoint(directory, self._copy_to / directory.parent.name)
 
 
 def kept(directory: Path) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from infra.locks import exclusive
-from models.training.ablation import Row, variants
+from models.training.ablation import WHOLE, Row, variants
 from models.training.curve import read_curve
 from models.training.evaluation import Judged
 from models.training.packaging import encoder_name, package
 from models.training.prepare import IndexSource, opened_start, prepare
 from models.training.recipe import TrainingRecipe
-from models.training.run import leads, same_run, train
+from models.training.run import chosen_precision, leads, same_run, train
 from models.training.show import Show, Silent
 from services.errors import ConfigurationError
 
@@ -49,6 +49,7 @@ def run(
             "With binary document weights there is no model that could be served: that is for `sparsewell train "
             "ablation`. Say document_weighting = learned.",
         )
+    chosen_precision(recipe)  # (what this machine cannot do shall not cost hours of teachers)
     began = time.monotonic()
     with _alone(out):
         opened = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
@@ -72,6 +73,7 @@ def ablate(
 
     Returns a row each, the whole recipe first, and writes them to OUT/ablation.json.
     """
+    chosen_precision(recipe)
     with _alone(out):
         return _ablate(recipe, out, only, show or Silent(), index)
 
@@ -84,9 +86,17 @@ def _ablate(recipe: TrainingRecipe, out: Path, only: Sequence[str], show: Show, 
         if not _finished(directory, variant.recipe):
             show.say(f"Variant: {variant.name}.")
             material = prepare(variant.recipe, directory, show, vectors=out / "vectors", index=index)
-            train(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
+            try:
+                train(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
+            except ConfigurationError as error:
+                if error.code != "training_diverged" or variant.name == WHOLE:
+                    raise
+                show.say(f"{variant.name} has no row: {error}")  # (it would end so again, and the others never begin)
+                continue
         curve = read_curve(directory)
-        rows.append(Row.of(variant.name, max(curve, key=lambda entry: float(entry["mean"])), curve[-1]["seconds"]))
+        best = max(curve, key=lambda entry: float(entry["mean"]))
+        reported = [collection.name for collection in recipe.reported]
+        rows.append(Row.of(variant.name, best, curve[-1]["seconds"], reported))
         (out / "ablation.json").write_text(
             json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
             + "\n",

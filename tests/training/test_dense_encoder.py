@@ -6,44 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_dense import WIDTH, write_model
 
 from models.dense.encoder import DenseEncoder, pooled, unit
 from models.dense.opening import load_dense
 from services.dense_form import DenseForm, Pooling
 from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
 from services.known_dense import known_dense
-from services.manifest import WEIGHTS_ROOT, WindowSettings, record
+from services.manifest import WindowSettings, record
 from services.settings import Settings
 
 onnx = pytest.importorskip("onnx", reason="the extra [train] is not installed")
 
-VOCABULARY, WIDTH = 30522, 8
 TEXTS = ["a wing in a flow", "", "heat " * 300, "lift", "the pressure of the layer around a body"]
-
-
-def write_model(directory: Path, *, pools: bool = False, scale: float = 1.0, inputs: tuple[str, ...] = ()) -> Path:
-    """A model whose positions are rows of a table, or with `pools` their mean."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    table = (np.random.default_rng(0).standard_normal((VOCABULARY, WIDTH)) * scale).astype(np.float32)
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["positions"])]
-    shape: list[str | int] = ["rows", "pieces", WIDTH]
-    if pools:
-        nodes.append(helper.make_node("ReduceMean", ["positions", "axes"], ["mean"], keepdims=0))
-        shape = ["rows", WIDTH]
-    names = inputs or ("input_ids", "attention_mask", "token_type_ids")
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "pieces"]) for name in names],
-        [helper.make_tensor_value_info("mean" if pools else "positions", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")],
-    )
-    directory.mkdir(exist_ok=True)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, directory / "model.onnx")
-    shutil.copy(WEIGHTS_ROOT / "standin" / "tokenizer.json", directory / "tokenizer.json")
-    return directory
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,16 @@ from models.export.collection import read_collection
 from models.tokenising import Pieces
 from models.training.architecture import build_encoder
 from models.training.checkpoint import save_checkpoint
-from models.training.curve import CurveEvaluator, read_best, read_curve
+from models.training.curve import CurveEvaluator, read_best, read_curve, vectors
+from models.training.device import out_of_memory
 from models.training.evaluation import Judged
 from models.training.idf import passage_idf
+from models.training.kept_checkpoints import last_checkpoint
 from models.training.losses import RankingLoss
 from models.training.mixing import PairFile, read_mixture
 from models.training.recipe import TrainingRecipe, parse
-from models.training.run import CHECKPOINTS, Material, _begin, train
-from models.training.trainer import CarefulTrainer, SpladeLossInParts, last_checkpoint
+from models.training.run import CHECKPOINTS, Material, _arguments, _begin, train
+from models.training.trainer import CarefulTrainer, SpladeLossInParts
 from services.errors import ConfigurationError
 
 Recipe = Callable[..., TrainingRecipe]
@@ -128,6 +130,23 @@ def test_other_pairs_in_the_same_file_need_another_directory(toy: tuple[Path, Pa
     assert caught.value.code == "recipe_changed"
 
 
+def test_a_run_is_the_same_by_whatever_path(
+    toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def begin(out: Path) -> None:
+        pairs = [{"path": out / "pairs.jsonl"}]  # as `train own` writes them
+        _begin(parse(toy_recipe(*toy) | {"start": str(out / "start-0123"), "pairs": pairs}, "toy"), out)
+
+    Path("out").mkdir()
+    shutil.copyfile(toy[1] / "pairs.jsonl", "out/pairs.jsonl")
+    begin(Path("out"))
+    begin(tmp_path / "out")
+    shutil.copytree("out", "elsewhere")
+    begin(Path("elsewhere"))
+
+
 def test_the_best_is_what_lies_in_best(recipe: Recipe, material: Material, tmp_path: Path) -> None:
     train(recipe(steps=1), material, tmp_path)
     with (tmp_path / "curve.jsonl").open("a") as file:  # as if its encoder had been lost by a kill
@@ -149,6 +168,19 @@ def test_an_encoder_is_kept_before_the_curve_tells_of_it(recipe: Recipe, materia
     with pytest.raises(Stopped):
         evaluator(build_encoder(recipe().start, recipe().encoder, material.idf), steps=0)
     assert read_curve(tmp_path) == []
+
+
+def test_the_curve_has_a_step_once(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    small = replace(material.judged[0], documents=material.judged[0].documents[:2], grades=[{0: 1}] * 12)
+    encoder = build_encoder(recipe().start, recipe().encoder, material.idf)
+    evaluator = CurveEvaluator([small], tmp_path, save_checkpoint)
+    for step in (0, 50, 50):  # (as after a kill between an evaluation and its checkpoint)
+        evaluator(encoder, steps=step)
+    assert [entry["step"] for entry in read_curve(tmp_path)] == [0, 50]
+    with (tmp_path / "curve.jsonl").open("a") as file:  # (what a full disk took of a line)
+        file.write('{"step": 1')
+    evaluator(encoder, steps=100)
+    assert [entry["step"] for entry in read_curve(tmp_path)] == [0, 50, 100]
 
 
 def test_a_copy_that_fails_does_not_end_the_run(
@@ -225,28 +257,48 @@ def test_when_memory_runs_out_it_goes_on_in_parts_with_the_same_result(
         torch.testing.assert_close(weights(narrow)[name], tensor, rtol=1e-3, atol=3e-3)
 
 
-def refused_allocation() -> RuntimeError:
-    """What torch really says on this machine's processor."""
-    try:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    except RuntimeError as error:
-        return error
-    raise AssertionError("a machine with an exabyte")
+def no_room() -> torch.Tensor:
+    """Asks for more than any machine has, so that the error is the allocator's own."""
+    return torch.empty(2**60, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("no room at all"),
-        refused_allocation(),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    ],
-)
-def test_memory_for_not_even_one_text_is_an_error(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+def test_what_the_allocator_says_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        no_room()
+    assert out_of_memory(caught.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_an_evaluation_goes_on_with_fewer_texts_at_once() -> None:
+    sizes: list[int] = []
+
+    def encode(texts: list[str], *, batch_size: int, **given: Any) -> torch.Tensor:
+        sizes.append(batch_size)
+        return no_room() if batch_size > 8 else torch.eye(len(texts)).to_sparse()
+
+    assert vectors(encode, ["a", "b"]) == [{0: 1.0}, {1: 1.0}]
+    assert sizes == [32, 16, 8]
+    with pytest.raises(RuntimeError):
+        vectors(lambda texts, **given: no_room(), ["a"])
+
+
+def test_memory_that_an_optimiser_lacks_is_an_error(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forward(self: SpladeLossInParts, *arguments: Any) -> dict[str, torch.Tensor]:
-        raise error
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *given: no_room())
+    with pytest.raises(ConfigurationError, match="optimiser's state") as caught:
+        train(recipe(steps=1), material, tmp_path)
+    assert caught.value.code == "out_of_memory"
+
+
+def test_memory_for_not_even_one_text_is_an_error(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: SpladeLossInParts, *arguments: Any) -> torch.Tensor:
+        return no_room()
 
     monkeypatch.setattr(SpladeLossInParts, "forward", forward)
     with pytest.raises(ConfigurationError, match="passage_pieces") as caught:
@@ -261,14 +313,53 @@ def test_too_few_pairs_are_refused(recipe: Recipe, material: Material, tmp_path:
     assert caught.value.code == "too_few_pairs"
 
 
-def test_curve_and_best_checkpoint_are_copied_at_every_evaluation(
+def test_too_few_links_for_one_step_are_refused(
     recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_after(monkeypatch, 70)
-    with pytest.raises(Stopped):
-        train(recipe(), material, tmp_path / "lost", copy_to=tmp_path / "copy")
-    assert [entry["step"] for entry in read_curve(tmp_path / "copy")] == [0, 50]
-    assert weights(tmp_path / "copy" / "best").keys() == weights(tmp_path / "lost" / "best").keys()
+    """The trainer would take an epoch without a batch for the end, and the start for what was trained."""
+    weighed_down = replace(material, order=material.order[:15])
+    with pytest.raises(ConfigurationError, match="There are 15 pairs"):
+        train(recipe(), weighed_down, tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigurationError, match="needs at least 36"):
+        train(recipe(), replace(material, order=material.order[:35]), tmp_path)
+
+
+def test_a_machine_that_is_lost_leaves_a_copy_that_goes_on(
+    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, copy = tmp_path / "lost", tmp_path / "copy"
+    with monkeypatch.context() as patched:
+        stop_after(patched, 70)
+        with pytest.raises(Stopped):
+            train(recipe(), material, lost, copy_to=copy)
+    assert [entry["step"] for entry in read_curve(copy)] == [0, 50]
+    assert weights(copy / "best").keys() == weights(lost / "best").keys()
+    shutil.rmtree(lost)
+    steps: list[int] = []
+    train(recipe(), material, copy, report=lambda step, total, logs: steps.append(step))
+    assert min(steps) > 50
+    assert [entry["step"] for entry in read_curve(copy)] == [0, 50, 100]
+
+
+def test_a_run_is_not_copied_into_itself(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="another disk") as caught:
+        train(recipe(), material, tmp_path, copy_to=tmp_path)
+    assert caught.value.code == "bad_copy"
+
+
+def test_one_process_takes_one_device(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type(_arguments(recipe(), tmp_path, 0))
+    monkeypatch.setattr(kind, "n_gpu", property(lambda self: self._n_gpu or 4))  # (as on a machine with four)
+    arguments = _arguments(recipe(), tmp_path, 0)
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 12)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in float16")
+def test_float16_needs_a_gpu(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="float16 needs a GPU") as caught:
+        train(recipe(precision="float16"), material, tmp_path)
+    assert caught.value.code == "bad_recipe"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

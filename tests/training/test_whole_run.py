@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy_pairs import toy_files, toy_recipe, toy_start
 
 from infra.locks import exclusive
 from models.export.order import Order, carry_out
 from models.registry import load_encoder
+from models.training import whole_run
 from models.training.curve import read_curve
-from models.training.recipe import parse
+from models.training.recipe import TrainingRecipe, parse
+from models.training.trainer import not_finite
 from models.training.whole_run import ablate, run
 from services.errors import ConfigurationError
 
@@ -59,6 +62,40 @@ def test_binary_weights_are_refused_where_an_encoder_is_wanted(toy: tuple[Path, 
     with pytest.raises(ConfigurationError, match="ablation"):
         run(parse(toy_recipe(*toy, encoder=binary), "toy"), tmp_path, name="x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["best", "checkpoints", "vectors"])
+def test_an_encoder_is_not_called_what_a_run_keeps(toy: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="say --name") as caught:
+        run(parse(toy_recipe(*toy), "toy"), tmp_path / name)
+    assert caught.value.code == "bad_encoder_name"
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in float16")
+def test_a_precision_that_is_not_to_be_had_costs_nothing(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = parse(toy_recipe(*toy, precision="float16"), "toy")
+    for command in (run, ablate):
+        with pytest.raises(ConfigurationError, match="float16 needs a GPU"):
+            command(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_variant_that_diverges_costs_its_row(
+    toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = dict.fromkeys(("sparse", "bm25", "hybrid", "weights_a_document", "flops"), 0.5)
+
+    def train(recipe: TrainingRecipe, material: Any, out: Path, **given: Any) -> None:
+        if recipe.encoder.regulariser == "none":
+            raise not_finite("loss", 3, "There was no checkpoint yet.")
+        out.mkdir(parents=True)
+        entry = {"step": recipe.steps, "seconds": 1.0, "mean": 0.5, "collections": {"toy": figures}}
+        (out / "curve.jsonl").write_text(json.dumps(entry) + "\n")
+
+    monkeypatch.setattr(whole_run, "train", train)
+    chosen = ["regulariser none", "regulariser l1"]
+    assert [row.name for row in ablate(parse(toy_recipe(*toy), "toy"), tmp_path, chosen)] == ["whole", "regulariser l1"]
 
 
 def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) -> None:

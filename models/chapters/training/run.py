@@ -25,9 +25,10 @@ from models.chapters.training.trainer import make_trainer
 from models.decoder.trainable import load_trainable
 from models.training.device import cpu_dtype
 from models.training.json_lines import ReadReport
+from models.training.kept_checkpoints import drop_unfinished, last_checkpoint
 from models.training.run_directory import claim
 from models.training.show import Show
-from models.training.trainer import Watch, drop_unfinished, last_checkpoint
+from models.training.trainer import Watch
 from services.errors import InvalidInput
 from services.manifest import MANIFEST
 

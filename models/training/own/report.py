@@ -97,8 +97,9 @@ def _markdown(
 
 ![quality](quality.png)
 
-"held out" asks with what was made of documents that the training never saw, among all documents. Queries that were made
-of texts are easier for BM25 than a person's are: judge by your own queries where you have some (`--judgements`).
+"held out" asks with what was made of documents that the training never saw, among all documents; {facts["chosen_by"]:,}
+other held-out queries chose the checkpoint. Queries that were made of texts are easier for BM25 than a person's are:
+judge by your own queries where you have some (`--judgements`).
 
 ## What was done
 

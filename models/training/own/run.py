@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,9 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
     show = show or Silent()
     clock = _Clock()
     encoder_name(name)
-    recipe = _recipe(options, out)  # (both before pairs are made: a generator takes hours)
+    # (all before pairs are made and anything is trained: that takes hours)
+    recipe = _recipe(options, out)
+    judgements = None if options.judgements is None else read_collection(options.judgements)
     with clock.stage("pairs"):
         report = ReadReport(str(corpus_file(corpus)))
         documents = list(read_corpus(corpus, report))
@@ -82,11 +84,14 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
         out.mkdir(parents=True, exist_ok=True)
         write_pairs(out / "pairs.jsonl.gz", (parts.train.pair(link) for link in range(len(parts.train))))
     show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(parts.held_out):,} of them held out.")
-    judged = _held_out(parts.train, parts.held_out, options.among, options.seed)
+    choosing, reporting = halves(_held_out(parts.train, parts.held_out, options.among, options.seed))
     with clock.stage("training"):
-        made = run(recipe, out, name=name, show=show, judged=[_smaller(judged, options.curve_documents)])
+        made = run(recipe, out, name=name, show=show, judged=[_smaller(choosing, options.curve_documents)])
+    # (of a run that was stopped, what its earlier parts took)
+    clock.seconds["training"] = max(clock.seconds["training"], read_curve(out)[-1]["seconds"])
     with clock.stage("comparing"):
-        encoders, compared = _compare(options, made, judged, show)
+        sets = [reporting, *([Judged.of(judgements, len(judgements.ids))] if judgements else [])]
+        encoders, compared = _compare(options.start, made, sets, show)
     sureness(compared)
     write_report(
         out,
@@ -94,6 +99,7 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
             "corpus": {"name": corpus_file(corpus).parent.name or corpus.name, "documents": len(documents)},
             "pairs": pairs.counts(),
             "held_out": len(parts.held_out),
+            "chosen_by": len(choosing.queries),
             "start": options.start,
             "model": str(made),
             "steps": recipe.steps,
@@ -150,6 +156,26 @@ def _held_out(train: PairSet, held_out: PairSet, among: int, seed: int) -> Judge
     return Judged(own.name, own.documents + [others[place] for place in np.sort(drawn)], own.queries, own.grades)
 
 
+def halves(judged: Judged) -> tuple[Judged, Judged]:
+    """The held-out queries that choose the best checkpoint, and those that are reported: the best of several by the
+    queries that are reported would look better than the start by chance. A passage's queries stay together, unless all
+    ask for one."""
+    firsts = [min(grades) for grades in judged.grades]
+    places = {first: number % 2 for number, first in enumerate(sorted(set(firsts)))}
+    sides = [places[first] for first in firsts] if len(places) > 1 else [number % 2 for number in range(len(firsts))]
+    if len(set(sides)) < 2:
+        return judged, judged
+    choosing, reporting = (
+        replace(
+            judged,
+            queries=[query for query, own in zip(judged.queries, sides, strict=True) if own == side],
+            grades=[grades for grades, own in zip(judged.grades, sides, strict=True) if own == side],
+        )
+        for side in (0, 1)
+    )
+    return choosing, reporting
+
+
 def _smaller(judged: Judged, documents: int) -> Judged:
     """For the curve: the held-out passages (they come first) and fewer others."""
     needed = 1 + max((place for grades in judged.grades for place in grades), default=0)
@@ -157,17 +183,13 @@ def _smaller(judged: Judged, documents: int) -> Judged:
 
 
 def _compare(
-    options: OwnOptions, made: Path, judged: Judged, show: Show
+    start: str, made: Path, sets: Sequence[Judged], show: Show
 ) -> tuple[dict[str, Served], dict[str, dict[str, Any]]]:
     """Both encoders as they are served, on the held-out queries and on the judged collection where there is one."""
-    sets = [judged]
-    if options.judgements is not None:
-        collection = read_collection(options.judgements)
-        sets.append(Judged.of(collection, len(collection.ids)))
     compared: dict[str, dict[str, Any]] = {}
     for one in sets:
         encoders: dict[str, Served] = {}
-        for title, directory in ((OLD, options.start), (NEW, str(made))):
+        for title, directory in ((OLD, start), (NEW, str(made))):
             encoders[title] = served(directory, one.documents, _stage(show, f"{one.name} by the {title} encoder"))
         compared[one.name] = compare(one, encoders)
     return encoders, compared

@@ -21,8 +21,8 @@ from models.chapters.podtile.opening import open_podtile
 from models.chapters.training.recipe import ChapterRecipe
 from models.chapters.training.run import LOG, Made, train_chapters
 from models.registry import load_encoder
+from models.training.kept_checkpoints import last_checkpoint
 from models.training.show import Silent
-from models.training.trainer import last_checkpoint
 from services.errors import ConfigurationError, InvalidInput
 
 # whole weights, as random ones have nothing that adapters could bend

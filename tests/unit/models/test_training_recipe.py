@@ -107,6 +107,13 @@ def test_variants_by_name() -> None:
     assert caught.value.code == "unknown_variant"
 
 
+def test_a_row_is_about_the_collections_that_choose() -> None:
+    figures = dict.fromkeys(("sparse", "hybrid", "weights_a_document", "flops"), 0.5)
+    entry = {"mean": 0.5, "collections": {"chosen by": figures, "shown": dict.fromkeys(figures, 0.9)}}
+    assert Row.of("x", entry, 1.0, ["shown"]).hybrid == 0.5
+    assert Row.of("x", entry, 1.0).hybrid == 0.7
+
+
 def test_the_table_shows_points() -> None:
     shown = table([Row(WHOLE, 0.4, 0.5, 100, 1.5, 60), Row("no expansion", 0.38, 0.51, 40, 0.5, 50)])
     assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.mixing import PairFile, epoch_order, read_mixture
+from models.training.mixing import Mixture, PairFile, epoch_order, read_mixture
 from models.training.pair_files import write_pairs
 from models.training.pairs import Pair, PairSet
 from services.errors import InvalidInput
@@ -38,6 +38,17 @@ def test_four_epochs_of_a_quarter_see_everything_once() -> None:
     seen = Counter(link for epoch in range(4) for link in epoch_order(PAIRS, {"b": 0.25, "c": 0.3}, 1, epoch).tolist())
     assert [seen[link] for link in range(10, 50)] == [1] * 40
     assert sum(seen[link] for link in range(50, 57)) == int(4 * 0.3 * 7)
+
+
+@pytest.mark.parametrize(
+    ("weights", "epochs"),
+    [({}, 1), ({"a": 2.0, "b": 3.0}, 1), ({"a": 0.25}, 4), ({"a": 0.1, "b": 0.25}, 20), ({"a": 0.001}, 100)],
+)
+def test_a_cycle_leaves_no_pair_of_a_small_weight_unseen(weights: dict[str, float], epochs: int) -> None:
+    seen = Counter(Mixture(PAIRS, weights).cycle(1).tolist())
+    assert [seen[link] for link in range(50, 57)] == [epochs] * 7
+    if weights.get("a") != 0.001:
+        assert [seen[link] for link in range(10)] == [round(epochs * weights.get("a", 1.0))] * 10
 
 
 def test_an_order_depends_on_seed_and_epoch_only() -> None:

@@ -1,0 +1,39 @@
+"""Checkpoints that a run goes on from: the newest that is whole, wherever it lies."""
+
+from pathlib import Path
+
+import pytest
+
+from models.training.kept_checkpoints import copy_checkpoint, drop_unfinished, last_checkpoint, mark_whole
+
+
+def make(directory: Path, step: int) -> Path:
+    path = directory / f"checkpoint-{step}"
+    (path / "document").mkdir(parents=True)
+    (path / "document" / "model.safetensors").write_bytes(b"weights of %d" % step)
+    (path / "rng_state_1.pth").write_bytes(b"another device still writes this")
+    mark_whole(path, step)
+    return path
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, damaged = make(tmp_path, 90), make(tmp_path, 100)
+    assert last_checkpoint(tmp_path) == damaged
+    (damaged / "rng_state_1.pth").write_bytes(b"whole by now")
+    assert last_checkpoint(tmp_path) == damaged
+    (damaged / "document" / "model.safetensors").write_bytes(b"weights of 1O0")
+    assert last_checkpoint(tmp_path) == good
+    assert "checkpoint-100 is damaged (document/model.safetensors)" in caplog.text
+    (tmp_path / "checkpoint-110").mkdir()
+    drop_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == [good]
+
+
+def test_the_copy_is_of_the_newest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (50, 100):
+        copy_checkpoint(make(tmp_path / "run", step), tmp_path / "copy")
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["checkpoint-100"]
+    assert last_checkpoint(tmp_path / "copy") == tmp_path / "copy" / "checkpoint-100"
+    (tmp_path / "file").write_text("no directory")
+    copy_checkpoint(tmp_path / "run" / "checkpoint-100", tmp_path / "file")
+    assert "checkpoint-100 was not copied" in caplog.text

@@ -1,0 +1,154 @@
+"""What a recipe asks for is what a run learns from: teachers of every kind, negatives of every source, a filter."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tiny_dense import write_model
+from toy_pairs import toy_start
+
+from cli.training import questions as asking
+from models.training.index_candidates import IndexCandidates, passage_id
+from models.training.pairs import Pair, PairSet
+from models.training.prepare import prepare
+from models.training.recipe import TrainingRecipe, parse
+from models.training.show import Silent
+from services.errors import ConfigurationError
+
+WORDS = [
+    "wing",
+    "lift",
+    "drag",
+    "heat",
+    "flow",
+    "shock",
+    "wave",
+    "layer",
+    "body",
+    "plate",
+    "nose",
+    "cone",
+    "jet",
+    "fuel",
+    "pump",
+    "valve",
+    "tank",
+    "rotor",
+    "blade",
+    "gear",
+]
+
+
+class Lines(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> TrainingRecipe:
+    """Forty pairs that belong together, and some that do not."""
+    pairs = [
+        (f"{one} {other}", f"the {one} and the {other} in figure {number}")
+        for number, (one, other) in enumerate(
+            zip(WORDS * 2, WORDS[3:] + WORDS[:3] + WORDS[7:] + WORDS[:7], strict=True)
+        )
+    ]
+    pairs += [
+        (f"banana {letter}", f"the price of copper fell by {number} in june") for number, letter in enumerate("qrstuv")
+    ]
+    lines = "".join(json.dumps({"query": query, "passage": passage}) + "\n" for query, passage in pairs)
+    (tmp_path / "pairs.jsonl").write_text(lines)
+    return parse(
+        {
+            "start": str(toy_start(tmp_path / "start")),
+            "pairs": [{"path": str(tmp_path / "pairs.jsonl")}],
+            "teachers": [
+                {"kind": "dense", "name": str(write_model(tmp_path / "tiny-dense")), "weight": 1.0},
+                {"kind": "bm25", "weight": 5.0},
+                {"kind": "sparse", "name": "standin", "weight": 4.0},
+            ],
+            "negatives": {"sources": ["bm25", "dense", "sparse", "index"], "index": "served", "count": 4, "skip": 0},
+            "consistency": {"within": 3},
+            "distillation_scale": 10.0,
+            "held_out": 0.1,
+            "encoder": {"passage_pieces": 16},
+        },
+        "the test",
+    )
+
+
+def served(pairs: PairSet) -> IndexCandidates:
+    def search(texts: Sequence[str], depth: int) -> list[list[str]]:
+        return [[passage_id(text) for text in reversed(pairs.passages)][:depth]] * len(texts)
+
+    return IndexCandidates(pairs, search, name="index-hybrid", fingerprint="1")
+
+
+def test_all_parts_of_a_recipe_are_made(recipe: TrainingRecipe, tmp_path: Path) -> None:
+    show = Lines()
+    found = prepare(recipe, tmp_path / "out", show, index=served)
+    pairs = found.pairs
+    strangers = [link for link in range(len(pairs)) if "banana" in pairs.pair(link).query]
+    assert len(strangers) <= 2  # (what shares no word is for the dense teacher alone to tell, and it is a random one)
+    assert len(pairs) > 30
+    assert any(f"{len(pairs)} of " in line and "are consistent" in line for line in show.said)
+    assert found.teachers is not None
+    assert found.teachers.weights == [0.1, 0.5, 0.4]
+    assert [type(one).__name__ for one in found.teachers.vectors] == ["DenseVectors", "SparseVectors", "SparseVectors"]
+    targets = found.teachers.targets(pairs.query_rows[:20], pairs.passage_rows[:20])
+    assert targets.min() >= 0
+    assert (targets.argmax(axis=1) == range(20)).mean() > 0.9  # each query's own passage
+    assert 5 < targets.max() <= 10
+    assert found.negatives is not None
+    assert found.negatives.shape == (len(pairs), 4)
+    assert not (found.negatives == pairs.passage_rows[:, None]).any()
+    for source in ("tiny-dense", "bm25-words", "standin", "index-hybrid"):
+        assert list((tmp_path / "out" / "vectors").glob(f"candidates-{source}-*")), source
+    assert [one.name for one in found.judged] == ["held out"]
+    assert sorted(found.order.tolist()) == list(range(len(pairs)))
+
+
+def test_what_a_start_cannot_do_is_found_before_teachers_work(recipe: TrainingRecipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="this model reads at most 40"):
+        prepare(recipe.changed(encoder={"passage_pieces": 41}), tmp_path / "out", Silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_index_that_nobody_can_ask(recipe: TrainingRecipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="none can be asked"):
+        prepare(
+            recipe.changed(teachers=[{"kind": "bm25"}], negatives={"sources": ["index"], "index": "x"}),
+            tmp_path,
+            Silent(),
+        )
+
+
+def test_nothing_to_be_judged_by(recipe: TrainingRecipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        prepare(recipe.changed(held_out=0.0), tmp_path, Silent())
+    assert caught.value.code == "nothing_to_evaluate"
+
+
+def test_questions_that_do_not_lead_back_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train own --generator`: the start has to find the passage again."""
+
+    class Generator:
+        name, fingerprint = "generator", "1"
+
+        def __init__(self, directory: Path) -> None:
+            assert directory == tmp_path / "generator"
+
+        def __call__(self, passages: Sequence[str]) -> list[list[str]]:
+            return [["what is the price of copper" if "rotor" in text else f"what about {text}"] for text in passages]
+
+    monkeypatch.setattr(asking, "CausalQuestions", Generator)
+    pairs = PairSet.of(Pair(f"q {word}", f"{word} and {word} again") for word in WORDS)
+    show = Lines()
+    found = asking.questions(tmp_path / "generator", "standin", tmp_path, show)(pairs)
+    assert found.counts() == {"question": len(WORDS) - 1}
+    assert not [text for text in found.passages if "rotor" in text]
+    assert show.said == [f"{len(WORDS) - 1} of {len(WORDS)} questions lead back to their passage."]

@@ -1,0 +1,36 @@
+"""A dense model of one table over our own vocabulary, as the directory that a dense encoder is opened from."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from services.manifest import WEIGHTS_ROOT
+
+VOCABULARY, WIDTH = 30522, 8
+
+
+def write_model(directory: Path, *, pools: bool = False, scale: float = 1.0, inputs: tuple[str, ...] = ()) -> Path:
+    """A model whose positions are rows of a table, or with `pools` their mean."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    table = (np.random.default_rng(0).standard_normal((VOCABULARY, WIDTH)) * scale).astype(np.float32)
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["positions"])]
+    shape: list[str | int] = ["rows", "pieces", WIDTH]
+    if pools:
+        nodes.append(helper.make_node("ReduceMean", ["positions", "axes"], ["mean"], keepdims=0))
+        shape = ["rows", WIDTH]
+    names = inputs or ("input_ids", "attention_mask", "token_type_ids")
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "pieces"]) for name in names],
+        [helper.make_tensor_value_info("mean" if pools else "positions", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")],
+    )
+    directory.mkdir(exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, directory / "model.onnx")
+    shutil.copy(WEIGHTS_ROOT / "standin" / "tokenizer.json", directory / "tokenizer.json")
+    return directory
