@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.locks import exclusive
 from models.training.ablation import WHOLE, Row, variants
-from models.training.curve import read_curve
+from models.training.curve import read_best, read_curve
 from models.training.evaluation import Judged
 from models.training.packaging import encoder_name, package
 from models.training.prepare import IndexSource, opened_start, prepare
@@ -55,6 +55,9 @@ def run(
         opened = recipe.model_copy(update={"start": opened_start(recipe.start, out)})
         material = prepare(opened, out, show, index=index, judged=judged)
         best = train(opened, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
+        kept = read_best(out)
+        if kept is not None and kept["step"] == 0:
+            show.say("No evaluation was better than the start's: what is exported is the start.")
         if leads():
             package(best, out / chosen, recipe, material, read_curve(out), record or {})
     show.say(f"Done after {time.monotonic() - began:,.0f} s.")

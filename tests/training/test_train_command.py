@@ -16,8 +16,10 @@ from models.export.order import Order, carry_out
 from models.registry import load_encoder
 from models.training.curve import read_curve
 from models.training.evaluation import Judged
+from models.training.own.report import moved
 from models.training.own.run import OwnOptions, halves, train_own
 from services.errors import ConfigurationError
+from services.manifest import WEIGHTS_ROOT
 from services.query_table import QueryTable
 from services.settings import Settings
 
@@ -132,6 +134,13 @@ def test_own_needs_documents_only(toy: tuple[Path, Path], tmp_path: Path) -> Non
     [known] = [one for one in known_with(Settings(), str(out / "own-toy")) if one.manifest.name == "own-toy"]
     assert known.directory == out / "own-toy"  # as `reindex --encoder` finds it
     assert "points of NDCG@10 over the start" in found.stdout
+    assert f"that of step {report['best_step']}" in found.stdout
+    assert report["best_step"] in [entry["step"] for entry in report["curve"]]
+
+
+def test_only_what_moved_is_shown() -> None:
+    table = QueryTable.load(WEIGHTS_ROOT / "standin")
+    assert moved(table, table) == {"fell": [], "rose": []}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from models.registry import load_encoder
 from models.training import whole_run
 from models.training.curve import read_curve
 from models.training.recipe import TrainingRecipe, parse
+from models.training.show import Silent
 from models.training.trainer import not_finite
 from models.training.whole_run import ablate, run
 from services.errors import ConfigurationError
@@ -40,6 +41,14 @@ out = Path(sys.argv[2])
 run(parse(json.loads(sys.argv[1]), "toy"), out, name="made", show=Norms())
 (out / f"norms-{os.environ['RANK']}.json").write_text(json.dumps(Norms.seen))
 """
+
+
+class Lines(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +110,10 @@ def test_a_variant_that_diverges_costs_its_row(
 def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) -> None:
     carry_out(Order(str(toy[0]), tmp_path / "one", window=16, overlap=2))
     carry_out(Order(str(toy[0]), tmp_path / "two", window=16, overlap=2, precision="fp32"))
-    changes: dict[str, Any] = {"steps": 1, "evaluate_every": 1}
-    made = run(parse(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x")
+    changes: dict[str, Any] = {"steps": 1, "evaluate_every": 1, "learning_rate": 1e-9, "table_learning_rate": 1e-9}
+    show = Lines()
+    made = run(parse(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x", show=show)
+    assert "No evaluation was better than the start's: what is exported is the start." in show.said
     training = json.loads((made / "manifest.json").read_text())["training"]
     assert training["recipe"]["start"] == str(tmp_path / "one")
     with pytest.raises(ConfigurationError, match="another recipe"):
@@ -116,8 +127,9 @@ def test_two_devices_share_their_gradients_and_one_writes(toy: tuple[Path, Path]
     recipe = toy_recipe(*toy, steps=4, evaluate_every=2, batch=8, mini_batch=3)
     found = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script,
-            json.dumps(recipe), tmp_path / "out",
+            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+            "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
+            script, json.dumps(recipe), tmp_path / "out",
         ],
         cwd=ROOT, text=True, capture_output=True, timeout=240, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -33,8 +33,11 @@ def moved(old: QueryTable, new: QueryTable) -> dict[str, list[tuple[str, float, 
     """The pieces of the query table that rose and fell most, with both weights."""
     before, after = dict(old.weighted()), dict(new.weighted())
     changes = sorted((after.get(piece, 0.0) - weight, piece) for piece, weight in before.items())
+    changes = [(change, piece) for change, piece in changes if round(change, 3)]
     rows = [(piece, round(before[piece], 3), round(after.get(piece, 0.0), 3)) for _, piece in changes]
-    return {"fell": rows[:_SHOWN], "rose": rows[: -_SHOWN - 1 : -1]}
+    fell = [row for row in rows if row[2] < row[1]]
+    rose = [row for row in reversed(rows) if row[2] > row[1]]
+    return {"fell": fell[:_SHOWN], "rose": rose[:_SHOWN]}
 
 
 def write_report(
@@ -104,7 +107,8 @@ judge by your own queries where you have some (`--judgements`).
 ## What was done
 
 {facts["corpus"]["documents"]:,} documents; pairs: {pairs}. {facts["steps"]:,} steps of {facts["batch"]} pairs from
-{facts["start"]}; teachers: {facts["teachers"] or "none"}. Time: {spent}, on {facts["machine"]}.
+{facts["start"]}; teachers: {facts["teachers"] or "none"}. Time: {spent}, on {facts["machine"]}. The best checkpoint is
+that of step {facts["best_step"]:,}{", which is the start itself" if facts["best_step"] == 0 else ""}.
 
 ![learning curve](learning.png)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.export.collection import read_collection
 from models.export.machine import cpu_name
-from models.training.curve import read_curve
+from models.training.curve import read_best, read_curve
 from models.training.evaluation import Judged
 from models.training.json_lines import ReadReport
 from models.training.own.compare import Served, compare, served
@@ -104,6 +104,7 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
             "model": str(made),
             "steps": recipe.steps,
             "batch": recipe.batch,
+            "best_step": (read_best(out) or {"step": 0})["step"],
             "teachers": ", ".join(" ".join(filter(None, (*one[:2], f"{one[2]:g}"))) for one in options.teachers),
             "seconds": clock.seconds,
             "machine": f"{multiprocessing.cpu_count()} cores of {cpu_name()}",
