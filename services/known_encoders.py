@@ -7,7 +7,17 @@ from typing import Literal
 
 from services.environment import listed
 from services.errors import ConfigurationError
-from services.manifest import MANIFEST, WEIGHTS_ROOT, Manifest, has_manifest, is_path, read_manifest, resolve
+from services.manifest import (
+    MANIFEST,
+    Manifest,
+    as_path,
+    has_manifest,
+    is_path,
+    model_folders,
+    read_manifest,
+    resolve,
+    shipped_directories,
+)
 from services.settings import Settings
 
 Origin = Literal["configured", "given", "further", "shipped"]
@@ -35,7 +45,7 @@ def named_encoders(settings: Settings, further: Sequence[str] = ()) -> list[Name
     asked: list[tuple[Origin, str]] = [("configured", settings.encoder)]
     asked += [("given", name) for name in further]
     asked += [("further", name) for name in listed(settings.more_encoders)]
-    asked += [("shipped", str(path.parent)) for path in sorted(WEIGHTS_ROOT.glob(f"*/{MANIFEST}"))]
+    asked += [("shipped", str(directory)) for directory in shipped_directories()]
     named: dict[str, Named] = {}
     for origin, name in asked:
         directory, found = Path(name), None
@@ -68,7 +78,7 @@ def model_directories(path: Path) -> list[Path]:
     Raises ConfigurationError (`unknown_encoder`) for what is no folder.
     """
     try:
-        inside = sorted(child for child in path.iterdir() if has_manifest(child))
+        inside = model_folders(path)
     except OSError as error:
         raise ConfigurationError(
             "unknown_encoder",
@@ -83,7 +93,7 @@ def find_encoder(named: Sequence[Named], name: str) -> KnownEncoder:
     Raises ConfigurationError: the directory's own error where it cannot be used, `unknown_encoder`, and
     `ambiguous_encoder` where encoders of different fingerprints bear the name.
     """
-    path = Path(name).expanduser()
+    path = as_path(name)
     found = [KnownEncoder(path, read_manifest(path))] if has_manifest(path) else []
     if found and is_path(name):
         return found[0]

@@ -77,7 +77,7 @@ def resolve(name_or_path: str) -> Path:
     Raises ConfigurationError: `unknown_encoder`, and `ambiguous_encoder` where a shipped encoder and a directory here
     are both meant by it and are not the same encoder.
     """
-    here = Path(name_or_path).expanduser()
+    here = as_path(name_or_path)
     places = [here] if is_path(name_or_path) else [WEIGHTS_ROOT / name_or_path, here]
     found = [directory for directory in places if has_manifest(directory)]
     if len(found) > 1 and (found[0] / MANIFEST).read_bytes() != (found[1] / MANIFEST).read_bytes():
@@ -88,12 +88,33 @@ def resolve(name_or_path: str) -> Path:
         )
     if found:
         return found[0]
-    names = sorted(path.parent.name for path in WEIGHTS_ROOT.glob(f"*/{MANIFEST}"))
+    names = [directory.name for directory in shipped_directories()]
     raise ConfigurationError(
         "unknown_encoder",
         f"There is no encoder {name_or_path!r}: it is neither a directory with a {MANIFEST} "
         f"nor one of the shipped ones ({', '.join(names) or 'none'}).",
     )
+
+
+def as_path(name: str) -> Path:
+    """The path that a person means, `~` read as their home; what stands for nobody's home is left as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def model_folders(folder: Path) -> list[Path]:
+    """The model directories in a folder, by name. A hidden one is the unfinished work of an export beside it.
+
+    Raises OSError where the folder cannot be listed.
+    """
+    return sorted(child for child in folder.iterdir() if not child.name.startswith(".") and has_manifest(child))
+
+
+def shipped_directories() -> list[Path]:
+    """The model directories of the shipped weights, by name; none where they were left out."""
+    return model_folders(WEIGHTS_ROOT) if WEIGHTS_ROOT.is_dir() else []
 
 
 def is_path(name_or_path: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from services.errors import ConfigurationError
 from services.known_encoders import KnownEncoder, Named, find_encoder, model_directories, named_encoders
+from services.manifest import as_path
 from services.query_table import QueryTable
 from services.settings import Settings
 from services.vectors import merge_max
@@ -92,7 +93,7 @@ def verdicts(settings: Settings, names: Sequence[str] | None) -> list[dict[str, 
         return [_verdict(one.directory, one.encoder) for one in named]
     found: list[dict[str, Any]] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = as_path(name)
         try:
             found.append(_verdict(find_encoder(named, name).directory))
         except ConfigurationError as error:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mistra
 from transformers.utils import cached_file
 
 from services.errors import ConfigurationError
+from services.manifest import as_path
 
 # What a Llama may have and a Mistral has not.
 _ONLY_IN_LLAMA = ("attention_bias", "mlp_bias")
@@ -42,7 +43,7 @@ def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> Check
     Raises ConfigurationError: `bad_checkpoint` for what is missing, unreadable or only there as a pickle,
     `checkpoint_unsupported` for another architecture.
     """
-    path = Path(source).expanduser()
+    path = as_path(source)
     if path.suffix == ".gguf":
         return _from_gguf(path, dtype)
     if not path.is_dir() and source.count("/") != 1:

@@ -12,7 +12,7 @@ import torch
 from models.batched_encoder import BatchedEncoder
 from models.decoder.module import FILES, EchoSplade
 from models.decoder.sparse_encoder import load_sparse_encoder
-from models.training.device import cpu_dtype, out_of_memory
+from models.training.device import cpu_dtype, free_memory, out_of_memory
 from services.manifest import Manifest, verified
 from services.query_table import QUERY_WEIGHTS
 
@@ -75,11 +75,10 @@ class DecoderEncoder(BatchedEncoder):
         return self._document.echo.positions(pieces)
 
     def _memory_ended(self, error: Exception) -> bool:
-        return isinstance(error, RuntimeError) and out_of_memory(error)
+        return out_of_memory(error)
 
     def _halve(self, rows: Sequence[Sequence[int]], longest: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
         super()._halve(rows, longest)
 
     def run(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

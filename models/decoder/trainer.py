@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainerCallback
 from models.decoder.objective import Objective
 from models.decoder.recipe import DecoderRecipe
 from models.decoder.trainable import load_trainable, save_trainable
-from models.training.device import out_of_memory
+from models.training.device import free_memory, out_of_memory
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.decoder")
@@ -67,8 +67,7 @@ class DecoderTrainer(SparseEncoderTrainer):
     def _halve(self, rows: int) -> None:
         self.model.zero_grad()
         self.optimizer.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         size = min(rows, self.loss.mini_batch_size)
         if size <= 1:
             raise ConfigurationError(

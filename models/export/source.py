@@ -11,7 +11,7 @@ from models.hub.fetch import fetch, is_hub_name
 from models.hub.layout import is_hub_layout, require_safetensors
 from models.training.recipe_encoder import Activation, EncoderRecipe
 from services.errors import ConfigurationError
-from services.manifest import has_manifest
+from services.manifest import as_path, has_manifest
 
 CHECKPOINT = ("config.json", "tokenizer.json", "query_weights.json")
 
@@ -32,7 +32,7 @@ def open_source(source: str, work: Path, activation: Activation | None = None) -
     `missing_checkpoint_file`, `checkpoint_unsupported`, `pickle_refused`; and what `models.hub.conversion.convert` and
     `models.hub.fetch.fetch` raise.
     """
-    directory = fetch(source) if is_hub_name(source) else Path(source).expanduser()
+    directory = fetch(source) if is_hub_name(source) else as_path(source)
     if not directory.is_dir():
         raise ConfigurationError(
             "unknown_source",

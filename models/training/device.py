@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+
 import torch
 
-# The allocator for processors on Linux and elsewhere, the C++ library, and CUDA where it is not torch's own pool that
-# has no more (a context, the workspace of a product).
+# The allocator for processors on Linux and elsewhere, the C++ library, oneDNN (a training under `ulimit -v` ended so),
+# and CUDA where it is not torch's own pool that has no more (a context, the workspace of a product).
 _NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory object",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
@@ -20,6 +25,20 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _NO_MEMORY)
+
+
+def free_memory() -> None:
+    """Gives back what a step that failed still holds: tensors in cycles of frames and errors, and what pools keep.
+
+    The C library keeps freed tensors for its next small ones: a training under `ulimit -v` had 4 GB there and ended for
+    want of a few kilobytes of code.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def cpu_dtype() -> torch.dtype:

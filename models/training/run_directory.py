@@ -12,11 +12,13 @@ RUN = "run.json"
 def claim(work: Path, run: dict[str, Any], what: str) -> None:
     """Makes the directory of the checkpoints, or sees that it is this run's.
 
-    `run` is what a run is known by, `what` the same in words. Raises ConfigurationError (`other_training`).
+    `run` is what a run is known by, `what` the same in words. One that ended before its first checkpoint leaves nothing
+    to lose, and whoever was told to change a setting shall not have to remove it. Raises ConfigurationError
+    (`other_training`).
     """
     path, content = work / RUN, json.dumps(run, indent=2, sort_keys=True) + "\n"
     work.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not path.exists() or not any(work.glob("checkpoint-*")):
         path.write_text(content, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != content:
         raise ConfigurationError(

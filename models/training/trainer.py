@@ -14,7 +14,7 @@ from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, Splade
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from models.training.device import out_of_memory
+from models.training.device import free_memory, out_of_memory
 from models.training.kept_checkpoints import copy_checkpoint, last_checkpoint, mark_whole
 from services.errors import ConfigurationError
 
@@ -122,8 +122,7 @@ class CarefulTrainer(SparseEncoderTrainer):
                 else "A device ran out of memory: give mini_batch, since devices cannot change theirs one by one.",
             )
         self.model.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         log.warning("memory ran out: going on with %d texts at once", size)
 
 

@@ -300,6 +300,20 @@ def test_what_was_written_stays_until_the_next_is_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "one.training"]
 
 
+def test_a_training_that_left_no_checkpoint_binds_nobody(
+    start: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(self: EchoSplade, features: dict[str, torch.Tensor], **more: object) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    recipe = RECIPE.model_copy(update={"steps": 1})
+    with monkeypatch.context() as patch, pytest.raises(ConfigurationError, match="passage_pieces"):
+        patch.setattr(EchoSplade, "forward", none_left)
+        train_decoder(recipe, start, [pairs], tmp_path / "one")
+    shorter = recipe.model_copy(update={"passage_pieces": 16})
+    assert train_decoder(shorter, start, [pairs], tmp_path / "one").directory.is_dir()
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "another"])
 def test_trained_parameters_that_do_not_fit_are_refused(start: str, tmp_path: Path, damage: str) -> None:
     document = EchoSplade.from_checkpoint(tiny_checkpoint(Path(start)))

@@ -134,6 +134,8 @@ def test_a_folder_that_is_no_encoder_is_not_searched(command: Command, tmp_path:
         (["list", "/no/such/place"], "unknown_encoder"),
         (["show", "nothing"], "unknown_encoder"),
         (["show", "n" * 5000], "unknown_encoder"),
+        (["show", "~nobody-here/x"], "unknown_encoder"),
+        (["verify", "~nobody-here/x"], "unknown_encoder"),
         (["show", "standin", "--query", "\udcff"], "not_utf8"),
         (["show", "standin", "--query", "word " * 1001], "query_too_long"),
     ],

@@ -70,9 +70,22 @@ def test_a_folder_stands_for_the_encoders_in_it(copy: Copy, tmp_path: Path) -> N
     one, two = copy("standin", "one"), copy("standin", "two")
     (tmp_path / "three").mkdir()
     assert model_directories(tmp_path) == [one, two]
+    copy("standin", ".two.part")  # an export is at work, or was killed
+    assert model_directories(tmp_path) == [one, two]
     assert model_directories(one) == [one]
     assert model_directories(tmp_path / "three") == [tmp_path / "three"]
     assert code_of(lambda: model_directories(tmp_path / "gone")) == "unknown_encoder"
+
+
+def test_the_unfinished_export_of_a_shipped_encoder_is_none(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shipped, part = copy("standin", "standin"), copy("standin", ".standin.part")
+    restate(part, top_k=7)
+    monkeypatch.setattr("services.manifest.WEIGHTS_ROOT", tmp_path)
+    assert [one.directory for one in named_encoders(Settings(encoder="standin"))] == [shipped]
+    with pytest.raises(ConfigurationError, match=r"shipped ones \(standin\)"):
+        resolve("nobody")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +101,6 @@ def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> 
     assert len(caught.value.detail.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["", "n" * 5000, "a\0b", "no/such/place"])
+@pytest.mark.parametrize("name", ["", "n" * 5000, "a\0b", "no/such/place", "~nobody-here/x"])
 def test_what_cannot_be_a_path_is_unknown(name: str) -> None:
     assert code_of(lambda: resolve(name)) == "unknown_encoder"
