@@ -1,6 +1,7 @@
 """`sparsewell train`: encoders from pairs or a corpus, generators of chapters. Needs the `train` extra."""
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, 
         from models.training.whole_run import run
 
         made = run(given, out, name=name, copy_to=copy_to, show=show, index=_index(api, given.negatives.index))
-        show.say(f"The encoder is {made}: `sparsewell encoders show {made}`, `sparsewell reindex --encoder {made}`.")
+        show.say(
+            f"The encoder is {made}: `sparsewell encoders show {made}`, `sparsewell reindex INDEX --encoder {made}`."
+        )
 
 
 @app.command()
@@ -48,6 +51,7 @@ def ablation(
     """Train the recipe once more for each part that can be taken out of it, and print what each is worth."""
     from models.training.recipe import read_recipe
 
+    _one_device("ablation")
     given = read_recipe(recipe)
     with _session() as show:
         from models.training.ablation import table
@@ -80,6 +84,7 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     name: Name = None,
 ) -> None:
     """Train an encoder for a corpus alone: no queries and no judgements needed. Writes OUT/NAME and OUT/report.md."""
+    _one_device("own")
     with _session() as show:
         from cli.training.questions import questions
         from models.training.own.run import OwnOptions, train_own
@@ -191,6 +196,16 @@ def _index(api: str | None, index: str) -> "IndexSource | None":
     return lambda pairs: index_candidates(client, index, "hybrid", pairs)
 
 
+def _one_device(command: str) -> None:
+    """Raises ConfigurationError (`one_device_only`) in each process of accelerate: they would write one report."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError(
+            "one_device_only",
+            f"`sparsewell train {command}` takes one device: start it without accelerate. Several are for "
+            "`sparsewell train sparse`.",
+        )
+
+
 def require_train_extra() -> None:
     """Raises ConfigurationError (`train_extra_missing`) that says what to install."""
     for package in ("torch", "sentence_transformers", "bm25s", "datasets", "accelerate"):
@@ -206,8 +221,6 @@ def require_train_extra() -> None:
 def _session() -> Iterator["TrainingConsole"]:
     """Checks what is installed, and quiets the libraries."""
     require_train_extra()
-    import os
-
     from rich.console import Console
 
     from cli.training.console import TrainingConsole

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 
+from cli import train
 from cli.reindexing.build import known_with
 from models.export.order import Order, carry_out
 from models.registry import load_encoder
@@ -136,6 +137,14 @@ def test_own_needs_documents_only(toy: tuple[Path, Path], tmp_path: Path) -> Non
     assert "points of NDCG@10 over the start" in found.stdout
     assert f"that of step {report['best_step']}" in found.stdout
     assert report["best_step"] in [entry["step"] for entry in report["curve"]]
+
+
+def test_commands_that_take_one_device_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for begin in (train.ablation, train.own):
+        with pytest.raises(ConfigurationError, match="without accelerate") as caught:
+            begin(tmp_path / "given", tmp_path / "out")
+        assert caught.value.code == "one_device_only"
 
 
 def test_only_what_moved_is_shown() -> None:
