@@ -17,7 +17,8 @@ class RankingLoss(nn.Module):
 
     def __init__(self, contrastive_weight: float, *, distils: bool) -> None:
         super().__init__()
-        self.contrastive_weight = contrastive_weight if distils else (contrastive_weight or 1.0)
+        # (beside distillation; alone it would only make the regulariser three times as strong)
+        self.contrastive_weight = contrastive_weight if distils else 1.0
         self.distils = distils
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:

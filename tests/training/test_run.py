@@ -390,3 +390,12 @@ def test_the_distribution_of_the_teachers_is_what_the_student_is_drawn_to() -> N
         reduction="batchmean",
     )
     assert other["distillation"].item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_without_teachers_the_own_passage_weighs_whole() -> None:
+    queries, passages, labels = torch.eye(3, 5), torch.rand(3, 5), torch.ones(3, 2, 3)
+    alone = RankingLoss(0.3, distils=False).compute_loss_from_embeddings([queries, passages], labels)
+    wanted = torch.nn.functional.cross_entropy(queries @ passages.T, torch.arange(3))
+    assert alone["contrastive"].item() == pytest.approx(wanted.item())
+    beside = RankingLoss(0.3, distils=True).compute_loss_from_embeddings([queries, passages], labels)
+    assert beside["contrastive"].item() == pytest.approx(0.3 * wanted.item())
