@@ -21,7 +21,13 @@ CPU = "CPUExecutionProvider"
 # faster (benchmarks/results/encoding-*.json).
 BATCH_PIECES = 1024
 # Of its arenas, of the C++ library, of CUDA.
-_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory")
+_NO_MEMORY = (
+    "Failed to allocate memory",
+    "is smaller than requested bytes",
+    "bad_alloc",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class OnnxSparseEncoder(BatchedEncoder):
