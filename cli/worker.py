@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from services.manifest import Manifest
     from services.settings import Settings
 
-# What computes an encoder of an architecture, where that is not ONNX Runtime.
-_NEEDED = {"standin": (), "MistralForSparseEncoding": ("torch", "transformers", "sentence_transformers", "safetensors")}
+_OF_DECODERS = ("torch", "transformers", "sentence_transformers", "safetensors")
 
 
 def worker(
@@ -66,12 +65,14 @@ def check_worker(settings: "Settings") -> "Manifest":
 
     Raises ConfigurationError: `worker_not_installed`, `unknown_encoder`, `bad_manifest`, `corrupt_model_file`.
     """
+    from models.registry import DECODER, STANDIN
     from services.errors import ConfigurationError
     from services.manifest import read_manifest, resolve, verified
 
     directory = resolve(settings.encoder)
     manifest = read_manifest(directory)
-    needed = ["celery", *_NEEDED.get(manifest.architecture, ("onnxruntime",))]
+    computed_by = {STANDIN: (), DECODER: _OF_DECODERS}.get(manifest.architecture, ("onnxruntime",))
+    needed = ["celery", *computed_by]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise ConfigurationError(
             "worker_not_installed",

@@ -12,7 +12,7 @@ from services.dense_form import DenseForm, DenseIdentity, dense_fingerprint
 from services.environment import listed
 from services.errors import ConfigurationError, InvalidInput
 from services.known_models import SHA256, known_models
-from services.manifest import NAME, WindowSettings
+from services.manifest import NAME, WindowSettings, as_path
 from services.settings import Settings
 
 DENSE_MANIFEST = "dense.json"
@@ -51,7 +51,7 @@ def known_dense(settings: Settings) -> dict[str, KnownDense]:
             files = {file: member.sha256 for file, member in model.files.items()}
             found[name] = _known(name, model.width, files, model.form, model.window, model.licence)
     for given in listed(settings.dense_encoders):
-        one = _of_directory(Path(given).expanduser())
+        one = _of_directory(as_path(given))
         found[one.identity.name] = one
     return found
 

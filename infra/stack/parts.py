@@ -13,7 +13,7 @@ from infra import processes
 from infra.processes import Child
 from services.addresses import http_address
 from services.errors import BackendUnavailable, EncoderMismatch
-from services.manifest import MANIFEST, WEIGHTS_ROOT
+from services.manifest import MANIFEST, WEIGHTS_ROOT, as_path
 from services.settings import Settings
 
 # In the order of their ports, from SPARSEWELL_METRICS_PORT on.
@@ -60,7 +60,7 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     chosen = settings.model_dump(exclude_defaults=True)
     # (a name of shipped weights comes first, as in services.manifest.resolve; what is neither is left for its error)
     if not (WEIGHTS_ROOT / settings.encoder / MANIFEST).is_file():
-        directory = Path(settings.encoder).expanduser()
+        directory = as_path(settings.encoder)
         if directory.is_dir():
             chosen["encoder"] = directory.resolve()
     return {f"SPARSEWELL_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}

@@ -13,6 +13,7 @@ from services.dense_form import DenseForm
 from services.errors import ConfigurationError, EncoderMismatch
 from services.known_dense import STANDIN, KnownDense
 from services.known_models import known_models
+from services.manifest import as_path
 
 
 def open_dense(
@@ -30,7 +31,7 @@ def open_dense(
     own. `max_pieces` overrides the form's. Raises ConfigurationError: `unknown_model`, `not_dense` for a known model
     that is none, and as `fetch` and `DenseEncoder`.
     """
-    directory, used = Path(name).expanduser(), form or DenseForm()
+    directory, used = as_path(name), form or DenseForm()
     known = known_models().get(name)
     if known is not None:
         if known.form is None:

@@ -38,7 +38,7 @@ from models.training.teachers.ensemble import Ensemble
 from models.training.teachers.sparse import SparseTeacher
 from models.training.vectors import Teacher, TeacherVectors, teacher_vectors
 from services.errors import ConfigurationError
-from services.manifest import MANIFEST, WEIGHTS_ROOT, read_manifest
+from services.manifest import MANIFEST, WEIGHTS_ROOT, as_path, read_manifest
 
 # More held-out pairs make an evaluation longer, not surer than the judged collections beside it.
 _MOST_HELD_OUT = 500
@@ -50,7 +50,7 @@ IndexSource = Callable[[PairSet], Candidates]
 
 def opened_start(start: str, out: Path) -> str:
     """A start that training can read: an exported encoder (by name or directory) is reopened into OUT/start."""
-    for directory in (WEIGHTS_ROOT / start, Path(start).expanduser()):
+    for directory in (WEIGHTS_ROOT / start, as_path(start)):
         if (directory / MANIFEST).is_file() and not (directory / "model.safetensors").is_file():
             # by its fingerprint: another start in the same directory is another run
             made = out / f"{OPENED}{read_manifest(directory).fingerprint}"

@@ -16,6 +16,7 @@ from models.hub.fetch import fetch, is_hub_name
 from models.hub.layout import ROUTER, read_layout, require_safetensors
 from models.training.idf import Weights, aligned, read_weights
 from services.errors import ConfigurationError
+from services.manifest import as_path
 
 FILES = ("config.json", "tokenizer.json")
 
@@ -37,7 +38,7 @@ def starting_point(start: str | Path) -> StartingPoint:
     of another tokeniser, `checkpoint_unsupported` for another tokeniser than WordPiece; and what `fetch` and
     `read_layout` raise.
     """
-    root = fetch(str(start)) if is_hub_name(str(start)) else Path(start).expanduser()
+    root = fetch(str(start)) if is_hub_name(str(start)) else as_path(str(start))
     if not root.is_dir():
         raise ConfigurationError("unknown_start", f"There is no directory {root} to start from.")
     if (root / ROUTER).is_file():

@@ -14,7 +14,6 @@ import contextlib
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -88,11 +87,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._refused = False
         self._in_body = False
         self._is_spare = False
+        self._head_seconds = limits.head_seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         beyond = len(self.connections) - self._limits.connections
-        self._is_spare = beyond > 0
+        if beyond > 0:
+            self._is_spare = True
+            self._head_seconds = min(self._head_seconds, _SPARE_SECONDS)
         if beyond > _SPARE:
             self._refused = True
             transport.abort()
@@ -176,12 +178,11 @@ class BoundedConnection(HttpToolsProtocol):
         answering = self.cycle is not None and not self.cycle.response_complete
         idle = self.timeout_keep_alive_task is not None
         if self._head_timer is None and not answering and not idle and not self._refused:
-            seconds = min(self._limits.head_seconds, _SPARE_SECONDS if self._is_spare else inf)
-            self._head_timer = self.loop.call_later(seconds, self._too_late)
+            self._head_timer = self.loop.call_later(self._head_seconds, self._too_late)
 
     def _too_late(self) -> None:
         if self._arrived:
-            detail = f"The head of a request has {self._limits.head_seconds:g} s to arrive."
+            detail = f"The head of a request has {self._head_seconds:g} s to arrive."
             self._refuse(408, "Request Timeout", "head_too_slow", detail)
         else:
             self._refused = True

@@ -10,7 +10,7 @@ from models.chapters.podtile.directory import TOKENIZER
 from models.hub.fetch import fetch, is_hub_name
 from services.errors import ConfigurationError
 from services.extra import needs
-from services.manifest import has_manifest, is_path
+from services.manifest import as_path, has_manifest, is_path
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 # Of sequence-to-sequence models with relative positions (T5, LongT5), which name no longest input.
@@ -51,7 +51,7 @@ def brought(source: str) -> Path:
     """
     if not is_path(source) and has_manifest(SHIPPED / source):
         return SHIPPED / source
-    path = Path(source).expanduser()
+    path = as_path(source)
     if path.is_dir():
         return path
     if is_hub_name(source):

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from infra.stack.parts import service_parts, settings_environment, wait_until_re
 from models.dense.opening import load_dense
 from models.serving.app import create_model_app
 from models.serving.held import Held
-from query_api.app import create_app
 from services.known_dense import STANDIN, known_dense
 from services.settings import Settings
 
@@ -130,42 +130,23 @@ class Visit:
 
 @pytest.fixture(scope="package")
 def seeded(
-    opensearch_url: str,
-    new_settings: Callable[..., Settings],
+    new_service: Callable[..., AbstractContextManager[tuple[httpx.Client, Settings]]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """Address of an API with the indexes of INDEXES, whose documents a worker has encoded, and the empty `blank`."""
     models = model_process()
-    settings = new_settings(model_url=f"http://127.0.0.1:{models.config.port}", model_timeout=15.0)
-    directory = tmp_path_factory.mktemp("page")
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.api_host,
-            port=settings.api_port,
-            log_config=None,
-            ws="none",
-            timeout_keep_alive=settings.idle_seconds,
-        )
-    )
-    threads = [
-        threading.Thread(target=one.run, name=name) for one, name in ((server, "page-api"), (models, "page-models"))
-    ]
-    for thread in threads:
-        thread.start()
-    base = f"http://{settings.api_host}:{settings.api_port}"
+    thread = threading.Thread(target=models.run, name="page-models")
+    thread.start()
     try:
-        with httpx.Client(base_url=base, timeout=30, trust_env=False) as api:
-            until(lambda: server.started and models.started, "the API and the model process start")
-            fill(api, settings, directory)
-            yield base
+        with new_service(model_url=f"http://127.0.0.1:{models.config.port}", model_timeout=15.0) as (api, settings):
+            until(lambda: models.started, "the model process starts")
+            fill(api, settings, tmp_path_factory.mktemp("page"))
+            yield f"http://{settings.api_host}:{settings.api_port}"
             for name in (*INDEXES, "blank"):
                 api.delete(f"/v1/indexes/{name}").raise_for_status()
     finally:
-        server.should_exit = models.should_exit = True
-        for thread in threads:
-            thread.join(30)
-        httpx.delete(f"{opensearch_url}/{settings.index_prefix}_jobs", timeout=30, trust_env=False)
+        models.should_exit = True
+        thread.join(30)
 
 
 def model_process() -> uvicorn.Server:

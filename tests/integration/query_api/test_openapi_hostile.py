@@ -83,7 +83,7 @@ def address(new_service: Callable[..., AbstractContextManager[tuple[httpx.Client
         )
         assert done["encoded"] == len(BOOKS)
         runtime.search.close()
-        yield str(client.base_url)
+        yield f"http://{settings.api_host}:{settings.api_port}"
 
 
 @pytest.fixture(scope="module")
