@@ -66,3 +66,12 @@ def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _rounded(load: tuple[float, float, float]) -> list[float]:
     return [round(value, 2) for value in load]
+
+
+def choose(commands: Mapping[str, Callable[[list[str]], None]], given: list[str] | None = None) -> None:
+    """Run the benchmark that the first argument names, with the rest of the arguments."""
+    parser = argparse.ArgumentParser(description="Run one of the benchmarks of this module.")
+    parser.add_argument("name", choices=list(commands))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the benchmark; try --help")
+    chosen = parser.parse_args(given)
+    commands[chosen.name](chosen.arguments)

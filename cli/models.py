@@ -34,7 +34,7 @@ def fetch(names: Annotated[list[str], typer.Argument(help="dense encoders of `sp
         print(f"{name} is there.")
 
 
-@app.command()
+@app.command("serve")
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
     port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,

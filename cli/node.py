@@ -42,7 +42,7 @@ def stop() -> None:
     _say("OpenSearch is stopped; its data stays.")
 
 
-@app.command()
+@app.command("status")
 def status() -> None:
     """Print where the node is, as JSON; exit status 3 when none of ours runs."""
     from infra.opensearch import NodeConfig

@@ -14,22 +14,20 @@ from query_api.openapi import Api
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
 from query_api.quick_search import QuickSearch
-from query_api.routes import (
-    curation,
-    dead,
-    documents,
-    encoders,
-    export,
-    health,
-    indexes,
-    keys,
-    queries,
-    search,
-    several,
-    status,
-    suggest,
-    talk,
-)
+from query_api.routes.curation import router as curation_router
+from query_api.routes.dead import router as dead_letters_router
+from query_api.routes.documents import router as documents_router
+from query_api.routes.encoders import router as encoders_router
+from query_api.routes.export import router as export_router
+from query_api.routes.health import router as health_router
+from query_api.routes.indexes import router as indexes_router
+from query_api.routes.keys import router as keys_router
+from query_api.routes.queries import router as queries_router
+from query_api.routes.search import router as search_router
+from query_api.routes.several import router as several_indexes_router
+from query_api.routes.status import router as status_router
+from query_api.routes.suggest import router as suggest_router
+from query_api.routes.talk import router as talk_router
 from services.access.mode import access_mode, read_keys
 from services.settings import Settings
 from services.web.body_limit import MOST_VALUES, BodyLimit
@@ -83,22 +81,22 @@ def create_app(settings: Settings) -> FastAPI:
     # the last one is the outermost: it sees what all others answer
     app.add_middleware(Observed, log_requests=settings.log_requests)
     add_handlers(app)
-    for module in (
-        search,
-        several,
-        suggest,
-        queries,
-        documents,
-        talk,
-        dead,
-        curation,
-        export,
-        indexes,
-        keys,
-        encoders,
-        health,
-        status,
+    for router in (
+        search_router,
+        several_indexes_router,
+        suggest_router,
+        queries_router,
+        documents_router,
+        talk_router,
+        dead_letters_router,
+        curation_router,
+        export_router,
+        indexes_router,
+        keys_router,
+        encoders_router,
+        health_router,
+        status_router,
     ):
-        app.include_router(module.router)
+        app.include_router(router)
     mount_page(app)
     return app
