@@ -57,8 +57,13 @@ def _measure(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return figures
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
     parser = command_line("podtile_cost", __doc__ or "")
     parser.add_argument("data", type=Path, help="the folder that holds chapters/syntax_fm.jsonl.gz")
     parser.add_argument("--model", default="podtile-smollm2", help="directory or name of a chapter model")
-    run("podtile_cost", parser, _measure)
+    run("podtile_cost", parser, _measure, arguments)
+
+
+if __name__ == "__main__":
+    main()
