@@ -53,7 +53,7 @@ def chaptered(
     try:
         maker = open_maker(name)
         fingerprint = maker.fingerprint
-        with CHAPTER_DURATION.labels(name).time(), tracing.span("chapters", engine=name):
+        with CHAPTER_DURATION.labels(name).time(), tracing.span("chapters", attributes={"engine": name}):
             chapters, repairs = maker.chapters(_episode(stored), seconds)
     except Exception as error:  # an engine may be a model out of its mind
         log.warning("talk %r has no chapters: %s", stored.id, error)

@@ -101,7 +101,8 @@ def encode(encoder: Encoder, group: Sequence[Cut]) -> list[Encoded | Failed]:
     pieces = sum(len(window.piece_ids) for window in windows)
     began = time.perf_counter()
     try:
-        with tracing.span("encode", windows=len(windows), pieces=pieces, encoder=encoder.manifest.name):
+        attributes: tracing.Attributes = {"windows": len(windows), "pieces": pieces, "encoder": encoder.manifest.name}
+        with tracing.span("encode", attributes=attributes):
             vectors = encoder.encode(windows)
     except Exception as error:
         if len(group) == 1:

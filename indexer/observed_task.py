@@ -48,7 +48,7 @@ def observed_task(task: str, request: Any, body: Mapping[str, Any]) -> Iterator[
     observed = Observed(task)
     began = time.perf_counter()
     names = _names(task, request, body)
-    with binding(**names), tracing.span(f"process sparsewell.{task}", "consumer", _carrier(request)) as span:
+    with binding(**names), tracing.span(f"process sparsewell.{task}", "consumer", parent=_carrier(request)) as span:
         try:
             yield observed
         except Reject:
@@ -58,7 +58,7 @@ def observed_task(task: str, request: Any, body: Mapping[str, Any]) -> Iterator[
             observed.outcome = "failed"
             raise
         finally:
-            span.say(messaging__message__id=str(request.id), outcome=observed.outcome, **bound())
+            span.set_attributes({"messaging.message.id": str(request.id), "outcome": observed.outcome, **bound()})
             seconds = time.perf_counter() - began
             TASKS.labels(task, observed.outcome).inc()
             TASK_DURATION.labels(task).observe(seconds)

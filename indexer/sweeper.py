@@ -139,7 +139,8 @@ class Sweeper:
         if won:
             jobs = {str(stored.source["job"]) for stored in overdue if "job" in stored.source}
             links = self._traces(jobs) if tracing.on() else []
-            with tracing.span("requeue", links=links, index=generation.index, documents=len(won)):
+            attributes: tracing.Attributes = {"index": generation.index, "documents": len(won)}
+            with tracing.span("requeue", attributes=attributes, links=links):
                 for message in encode_messages(generation.index, won, settings.message_documents, generation.number):
                     self.publisher.encode(generation.encoder.name, message)
                     counts["enqueued"] += len(message.ids)

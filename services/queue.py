@@ -124,7 +124,8 @@ class Publisher:
             SENT_AT: time.time_ns() // 1_000_000,
         }  # fmt: skip
         headers |= {name: value for name, value in bound().items() if name in CARRIED}
-        with tracing.span(f"send {task}", "producer", messaging__system="redis", messaging__destination__name=queue):
+        attributes = {"messaging.system": "redis", "messaging.destination.name": queue}
+        with tracing.span(f"send {task}", "producer", attributes):
             self._publish(queue, headers | tracing.headers(), body)
 
     def _publish(self, queue: str, headers: dict[str, Any], body: dict[str, Any]) -> None:

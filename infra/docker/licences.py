@@ -1,9 +1,11 @@
-"""What an image may hold by its licences: `python -m infra.docker.licences [--for-gpus] LIST`, with exit status 1 where
-something is in the way.
+"""Check of an image's licences against an allow list: `python -m infra.docker.licences [--for-gpus] LIST`.
 
-LIST is what `pip-licenses --from=all --format=json` says of the image's environment. An allow list, because a licence
-that nobody has looked at is no better than one that was refused. None of those below asks for the source of what it is
-linked with; the Mozilla licence asks for that of its own files, which is in the packages.
+LIST is the output of `pip-licenses --from=all --format=json` for the image's environment. The exit status is 1 when a
+package has a licence that is not on the list. pip-licenses has a check of its own (`--allow-only`), but it compares
+whole texts: each expression such as `MPL-2.0 AND MIT` would be an entry, to be changed with every new version.
+
+No licence on the list asks for the source of software that is linked with the package. The Mozilla licence asks for
+the source of the package's own files, which the package contains.
 """
 
 import json
@@ -18,7 +20,7 @@ ALLOWED = frozenset(
         "CNRI-Python", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
-# The words of older packages for them.
+# Names that older packages use for these licences.
 NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache": "Apache-2.0",
@@ -33,7 +35,7 @@ NAMES = {
     "New BSD": "BSD-3-Clause",
     "Python Software Foundation License": "PSF-2.0",
 }
-# What is in the image for GPUs all the same, by how the names of its packages begin, and why.
+# Packages that the image for GPUs holds with other licences: the beginning of their names, and why.
 REASONS = {
     "nvidia-": "NVIDIA's licence allows to pass its libraries on within an application that needs them, as torch is",
     "cuda-toolkit": "names no licence, and has no file: it asks for NVIDIA's libraries",
@@ -42,9 +44,9 @@ _NONE = ("", "UNKNOWN")
 
 
 def licences(package: Mapping[str, str]) -> set[str]:
-    """The licences of a package: of its expression, else its classifiers, else its metadata.
+    """Return the licences of a package: of its expression, else of its classifiers, else of its metadata.
 
-    All of them must be allowed, also where one could choose: nobody has to ask then what was chosen.
+    Alternatives (`OR`) are all returned and must all be allowed, so no choice has to be recorded.
     """
     for member in ("License-Expression", "License-Classifier", "License-Metadata"):
         text = package.get(member, "")
@@ -55,7 +57,7 @@ def licences(package: Mapping[str, str]) -> set[str]:
 
 
 def refused(packages: Iterable[Mapping[str, str]], reasons: Iterable[str] = ()) -> list[str]:
-    """A line for each package that may not be in an image; `reasons`: how those begin that have one."""
+    """Return a line for each package that an image may not hold, except names that begin with one of `reasons`."""
     return [
         f"{package['Name']} {package['Version']}: {', '.join(sorted(wrong))}"
         for package in packages
@@ -64,7 +66,7 @@ def refused(packages: Iterable[Mapping[str, str]], reasons: Iterable[str] = ()) 
 
 
 def main(arguments: list[str]) -> int:
-    """Reads the list that the last argument names; the exit status for `sys.exit`."""
+    """Check the list that the last argument names; return the exit status."""
     packages = json.loads(Path(arguments[-1]).read_text())
     for line in (lines := refused(packages, REASONS if "--for-gpus" in arguments else ())):
         print(f"not allowed in an image: {line}", file=sys.stderr)

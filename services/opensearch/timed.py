@@ -43,7 +43,7 @@ class Timed:
     def __init__(self, operation: str) -> None:
         self._operation = operation
         self._span = tracing.span(
-            f"opensearch {operation}", "client", db__system__name="opensearch", db__operation__name=operation
+            f"opensearch {operation}", "client", {"db.system.name": "opensearch", "db.operation.name": operation}
         )
 
     def __enter__(self) -> Self:

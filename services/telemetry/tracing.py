@@ -1,32 +1,43 @@
-"""Spans for an OpenTelemetry collector. Without the standard OTEL_* variables there are none, and nothing is imported.
+"""Spans for an OpenTelemetry collector. Without the standard OTEL_* variables there are none, and no SDK is imported.
 
-Off, a call here costs a tenth of a microsecond; on, a span costs about 30 (docs/decisions/0212). No span holds a query,
-a document or a key; of an error it holds the code.
+Off, a span is the API's own invalid span. It comes without the API's no-op tracer, which attaches a context for each
+span and costs ten times as much. On, a span costs about 30 microseconds (docs/decisions/0212). No span holds a query, a
+document or a key; of an error it holds the code.
 """
 
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
+
+from opentelemetry import context, trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.errors import ConfigurationError, SparsewellError
 
 if TYPE_CHECKING:
-    from services.telemetry.sdk import Sdk
+    from opentelemetry.sdk.trace import TracerProvider
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
-Attribute = str | int | float
+Attributes = Mapping[str, str | int | float]
 PARENT: Final = "traceparent"
 STATE: Final = "tracestate"
 
-_sdk: "Sdk | None" = None
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+_NO_CONTEXT: Final = context.Context()
+_NO_SPAN: Final = nullcontext(trace.INVALID_SPAN)
+
+_provider: "TracerProvider | None" = None
+_tracer: trace.Tracer | None = None
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the standard variables name a place for spans. Raises ConfigurationError (`tracing_protocol`)."""
+    """Return whether the standard variables name a destination of spans.
+
+    Raises ConfigurationError (`tracing_protocol`).
+    """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environment.get("OTEL_TRACES_EXPORTER", "")
@@ -45,40 +56,44 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def start(process: str) -> None:
-    """Sends spans from here on, where that is wanted. A process that was forked starts for itself.
+    """Send spans from here on, where the environment asks for it. A forked process starts for itself.
 
     Raises ConfigurationError: `tracing_not_installed`, `tracing_protocol`.
     """
-    global _sdk  # noqa: PLW0603 (of the process, as the library's own provider is)
-    if (found := check()) is not None:
-        _sdk = found(process, version("sparsewell"))
+    global _provider, _tracer  # noqa: PLW0603 (of the process, as the library's own provider is)
+    if check():
+        from services.telemetry.sdk import make_provider
+
+        number = version("sparsewell")
+        _provider = make_provider(process, number)
+        _tracer = _provider.get_tracer("sparsewell", number)
 
 
-def check() -> "type[Sdk] | None":
-    """What would send spans; None where none are wanted. For a parent that sends none itself. Raises as `start`."""
+def check() -> bool:
+    """Return whether spans are wanted, for a parent that sends none itself. Raises as `start`."""
     if not wanted():
-        return None
+        return False
     try:
-        from services.telemetry.sdk import Sdk
+        import services.telemetry.sdk  # noqa: F401
     except ImportError:
         raise ConfigurationError(
             "tracing_not_installed",
             "OTEL_* asks for traces, and the base installation cannot send them: pip install 'sparsewell[tracing]'.",
         ) from None
-    return Sdk
+    return True
 
 
 def stop() -> None:
-    """Sends what waits, a few seconds at most."""
-    global _sdk  # noqa: PLW0603
-    if _sdk is not None:
-        _sdk.shutdown()
-    _sdk = None
+    """Send the spans that wait; takes a few seconds at most."""
+    global _provider, _tracer  # noqa: PLW0603
+    if _provider is not None:
+        _provider.shutdown()
+    _provider = _tracer = None
 
 
 @contextmanager
 def traced(process: str) -> Iterator[None]:
-    """`start` before the block, `stop` after it."""
+    """Call `start` before the block and `stop` after it."""
     start(process)
     try:
         yield
@@ -86,105 +101,95 @@ def traced(process: str) -> Iterator[None]:
         stop()
 
 
-class Nothing:
-    """A span that is none."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def say(self, **attributes: Attribute) -> None:
-        """Adds attributes; a double underscore in a name stands for a dot."""
-
-    def named(self, name: str) -> None:
-        """Gives it a better name."""
-
-    def failed(self, code: str) -> None:
-        """Marks it as failed."""
-
-
-_NOTHING: Final = Nothing()
-
-
-class Span(Nothing):
-    """A span that is the current one inside its block."""
-
-    __slots__ = ("_sdk", "_span", "_token")
-
-    def __init__(self, sdk: "Sdk", span: Any) -> None:
-        self._sdk = sdk
-        self._span = span
-
-    def __enter__(self) -> Self:
-        self._token = self._sdk.attach(self._span)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            # (never its text: OpenSearch quotes documents in its errors)
-            self.failed(error.code if isinstance(error, SparsewellError) else type(error).__name__)
-        self._span.end()
-        self._sdk.detach(self._token)
-
-    def say(self, **attributes: Attribute) -> None:
-        if not self._span.is_recording():
-            return
-        for name, value in attributes.items():
-            self._span.set_attribute(name.replace("__", "."), value)
-
-    def named(self, name: str) -> None:
-        self._span.update_name(name)
-
-    def failed(self, code: str) -> None:
-        self._sdk.fail(self._span, code)
-
-
 def span(
     name: str,
     kind: Kind = "internal",
+    attributes: Attributes | None = None,
+    *,
     parent: Mapping[str, str] | None = None,
     links: Iterable[str] = (),
-    **attributes: Attribute,
-) -> Nothing:
-    """A span around a block. `parent`: headers that may name the span that it belongs to, None: the current one.
+) -> AbstractContextManager[trace.Span]:
+    """Open a span around a block; it is the current one inside.
 
-    `links`: traceparents of what it has to do with. A name of an attribute has `__` for a dot.
+    `parent`: headers that may name the span's parent; None: the current span is the parent. `links`: traceparents of
+    related traces.
     """
-    if _sdk is None or (parent is None and _sdk.unsampled()):
-        return _NOTHING
-    made = Span(_sdk, _sdk.begin(name, kind, parent, links))
-    made.say(**attributes)
-    return made
+    if _tracer is None or (parent is None and _unsampled()):
+        return _NO_SPAN
+    return _recorded(_tracer, name, kind, attributes, parent, links)
+
+
+@contextmanager
+def _recorded(
+    tracer: trace.Tracer,
+    name: str,
+    kind: Kind,
+    attributes: Attributes | None,
+    parent: Mapping[str, str] | None,
+    links: Iterable[str],
+) -> Iterator[trace.Span]:
+    with tracer.start_as_current_span(
+        name,
+        None if parent is None else _PROPAGATOR.extract(parent, _NO_CONTEXT),
+        trace.SpanKind[kind.upper()],
+        attributes,
+        [trace.Link(found) for one in links if (found := _span_context(one)).is_valid],
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as opened:
+        try:
+            yield opened
+        except BaseException as error:
+            # Never its text: OpenSearch quotes documents in its errors.
+            fail(opened, error.code if isinstance(error, SparsewellError) else type(error).__name__)
+            raise
+
+
+def fail(failed: trace.Span, code: str) -> None:
+    """Mark a span as failed with an error's code."""
+    failed.set_attribute("error.type", code)
+    failed.set_status(trace.StatusCode.ERROR)
 
 
 def on() -> bool:
-    """Whether spans are sent."""
-    return _sdk is not None
+    """Return whether spans are sent."""
+    return _tracer is not None
 
 
 def past(name: str, began: float, ended: float) -> None:
-    """A span of something that is over; moments of `time.perf_counter`."""
-    if _sdk is not None and not _sdk.unsampled():
+    """Record a span that is over. `began` and `ended` are readings of `time.perf_counter`."""
+    if _tracer is not None and not _unsampled():
         shift = time.time_ns() - time.perf_counter_ns()
-        _sdk.past(name, shift + int(began * 1e9), shift + int(ended * 1e9))
+        _tracer.start_span(name, start_time=shift + int(began * 1e9)).end(shift + int(ended * 1e9))
 
 
 def headers() -> dict[str, str]:
-    """The headers that carry the current span on (W3C Trace Context); none without one."""
-    return {} if _sdk is None else _sdk.carrier()
+    """Return the headers that carry the current span on (W3C Trace Context); empty without one."""
+    found: dict[str, str] = {}
+    if _tracer is not None:
+        _PROPAGATOR.inject(found)
+    return found
 
 
 def traceparent() -> str:
-    """The current span, as a link to it can be kept; empty without one."""
+    """Return the current span in a form that can be stored for a link; empty without one."""
     return headers().get(PARENT, "")
 
 
 def trace_id() -> str | None:
-    """The current trace, when it is one that is sent."""
-    return None if _sdk is None else _sdk.trace_id()
+    """Return the id of the current trace when it is sent."""
+    if _tracer is None:
+        return None
+    current = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(current.trace_id) if current.trace_flags.sampled else None
+
+
+def _unsampled() -> bool:
+    """Return whether the current span isn't sent: spans inside of it need not be made."""
+    current = trace.get_current_span()
+    return current.get_span_context().is_valid and not current.is_recording()
+
+
+def _span_context(traceparent: str) -> trace.SpanContext:
+    found = _PROPAGATOR.extract({PARENT: traceparent}, _NO_CONTEXT)
+    return trace.get_current_span(found).get_span_context()

@@ -10,6 +10,7 @@ import time
 from functools import cache
 from typing import Final
 
+from opentelemetry.trace import Span
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +60,7 @@ class Observed:
 
         token = bind(names)
         HTTP_IN_PROGRESS.inc()
-        with tracing.span("request", "server", _carrier(scope) if tracing.on() else None) as span:
+        with tracing.span("request", "server", parent=_carrier(scope) if tracing.on() else None) as span:
             try:
                 await self._app(scope, receive, named)
             except Exception as error:
@@ -72,17 +73,18 @@ class Observed:
                 self._answered(scope, status, time.perf_counter() - began, span)
                 unbind(token)
 
-    def _answered(self, scope: Scope, status: int, seconds: float, span: tracing.Nothing) -> None:
+    def _answered(self, scope: Scope, status: int, seconds: float, span: Span) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = template(scope)
         trace = tracing.trace_id()
         _requests(method, route, status).inc()
         _duration(method, route).observe(seconds, None if trace is None else {"trace_id": trace})
         if trace is not None:
-            span.named(f"{method} {route}")
-            span.say(http__request__method=method, http__route=route, http__response__status_code=status, **bound())
+            span.update_name(f"{method} {route}")
+            said = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+            span.set_attributes({**said, **bound()})
             if status >= 500:
-                span.failed(str(status))
+                tracing.fail(span, str(status))
         if self._log_requests:
             log.info(
                 "%s %s %d %.1f ms", method, route, status, seconds * 1000,
