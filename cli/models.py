@@ -40,8 +40,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
 ) -> None:
     """Serve POST /embed and /rerank to searches, until told to stop. The API is told of it by SPARSEWELL_MODEL_URL."""
-    from cli.serve import listen, say_where
-    from cli.uvicorn_server import run_server
+    from cli.uvicorn_server import listen, run_server, say_where
     from infra.directories import cache_dir
     from infra.settings import LocalSettings
     from models.serving.app import create_model_app

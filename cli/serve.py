@@ -1,26 +1,19 @@
-"""Runs the API under uvicorn."""
-
-import errno
-import socket
-
-from cli.uvicorn_server import run_server
-from services.access.mode import access_mode
-from services.addresses import http_address
-from services.errors import ConfigurationError
-from services.settings import Settings
-from services.telemetry.exposition import exposed
-from services.telemetry.logs import configure_logging
-from services.telemetry.tracing import traced
-from services.web.connections import ConnectionLimits
+"""`sparsewell api`: the REST API under uvicorn."""
 
 
 def serve(host: str | None, port: int | None) -> None:
-    """Listens until it is told to stop.
+    """Serve the API until a signal stops it.
 
     Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything else is done.
     """
-    # Here, because the model process listens by this module and its image has no API.
+    from cli.uvicorn_server import listen, run_server, say_where
     from query_api.app import create_app
+    from services.access.mode import access_mode
+    from services.settings import Settings
+    from services.telemetry.exposition import exposed
+    from services.telemetry.logs import configure_logging
+    from services.telemetry.tracing import traced
+    from services.web.connections import ConnectionLimits
 
     settings = Settings.read()
     configure_logging("api", settings.log_format)
@@ -31,28 +24,3 @@ def serve(host: str | None, port: int | None) -> None:
         with exposed(settings, "api"), traced("api"):
             say_where(listener)
             run_server(app, listener, ConnectionLimits.of(settings), app.state.readiness.drain, settings.drain_seconds)
-
-
-def say_where(listener: socket.socket) -> None:
-    """The port as chosen, also when 0 was asked for: tools that start us read this line."""
-    print(f"listening on {http_address(*listener.getsockname()[:2])}", flush=True)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError: `bad_port`, `port_in_use`, `cannot_listen`."""
-    if not 0 <= port <= 65535:
-        raise ConfigurationError("bad_port", f"{port} is no port: choose one from 1 to 65535, or 0 for any free one.")
-    # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
-    except UnicodeError:
-        raise ConfigurationError("cannot_listen", f"{host!r} is no address to listen on.") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigurationError(
-                "port_in_use",
-                f"Port {port} on {host} is taken: stop what listens there, or choose SPARSEWELL_API_PORT.",
-            ) from None
-        raise ConfigurationError("cannot_listen", f"Cannot listen on {host}:{port}: {error.strerror}.") from None

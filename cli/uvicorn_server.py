@@ -1,5 +1,6 @@
 """uvicorn's server, with a time between the word to stop and the end in which it still answers."""
 
+import errno
 import signal
 import socket
 import threading
@@ -9,6 +10,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from services.addresses import http_address
+from services.errors import ConfigurationError
 from services.web.connections import ConnectionLimits, bounded
 
 # For requests under way once nothing new is taken.
@@ -55,3 +58,28 @@ def run_server(
         timeout_keep_alive=limits.idle_seconds,
     )
     DrainingServer(config, drain, seconds).run(sockets=[listener])
+
+
+def say_where(listener: socket.socket) -> None:
+    """The port as chosen, also when 0 was asked for: tools that start us read this line."""
+    print(f"listening on {http_address(*listener.getsockname()[:2])}", flush=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigurationError: `bad_port`, `port_in_use`, `cannot_listen`."""
+    if not 0 <= port <= 65535:
+        raise ConfigurationError("bad_port", f"{port} is no port: choose one from 1 to 65535, or 0 for any free one.")
+    # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+    except UnicodeError:
+        raise ConfigurationError("cannot_listen", f"{host!r} is no address to listen on.") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                "port_in_use",
+                f"Port {port} on {host} is taken: stop what listens there, or choose SPARSEWELL_API_PORT.",
+            ) from None
+        raise ConfigurationError("cannot_listen", f"Cannot listen on {host}:{port}: {error.strerror}.") from None

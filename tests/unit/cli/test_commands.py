@@ -11,7 +11,7 @@ import pytest
 
 from cli.api_answers import bulk_answer, connect, index_path
 from cli.result_files import require_writable
-from cli.serve import listen
+from cli.uvicorn_server import listen
 from services.addresses import http_address
 from services.errors import ConfigurationError, InvalidInput
 
