@@ -1,4 +1,4 @@
-"""Windows of a stored document with their vectors: the fields that are searched, and how windows are read back. Pure."""
+"""Windows of a stored document: the fields that are searched of them, and how they are read back. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

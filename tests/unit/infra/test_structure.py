@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_chain_is_told_in_the_order_of_its_imports(tmp_path: Path) -> None:
     )
     (chain,) = cycles(tmp_path)
     assert chain[0] == chain[-1]
-    assert set(zip(chain, chain[1:], strict=False)) == {
+    assert set(pairwise(chain)) == {
         ("services.a", "services.b"),
         ("services.b", "indexer.c"),
         ("indexer.c", "services.a"),
