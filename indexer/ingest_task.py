@@ -12,7 +12,6 @@ import orjson
 from celery.exceptions import Reject
 from pydantic import ValidationError
 
-from indexer.patience import patiently
 from indexer.quiet import complaint
 from indexer.runtime import Runtime
 from services.contracts import IngestMessage, encode_messages
@@ -25,6 +24,7 @@ from services.opensearch.bulk import Outcome, Verdict, Write, write
 from services.opensearch.jobs import JobRecord, Rejection, add_call
 from services.opensearch.journal import read_many, read_many_call
 from services.opensearch.own_writes import doubtful, forgiven
+from services.retry import retry
 from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
     try:
         if redelivered and _deaths(runtime, message_id) >= runtime.settings.max_attempts:
             return refuse(InvalidInput("attempts_exhausted", "Workers that took this message died, again and again."))
-        generation = patiently(lambda: runtime.generation(message.index), runtime.worker.patience)
+        generation = retry(lambda: runtime.generation(message.index), runtime.worker.patience)
         return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("a message of %d documents goes back to its queue: %s", len(message.documents), error)
@@ -79,7 +79,7 @@ def _ingest(
     verdicts = write(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
     if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
-    verdicts = patiently(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
+    verdicts = retry(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
     stored = intake.settle(verdicts)
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
@@ -159,4 +159,4 @@ def _save(runtime: Runtime, record: JobRecord, message_id: str) -> None:
         runtime.make_jobs_index()
         runtime.search.send(add_call(runtime.names, record, message_id))
 
-    patiently(save, runtime.worker.patience)
+    retry(save, runtime.worker.patience)
