@@ -1,4 +1,4 @@
-"""Where things are kept: a cache that may be deleted at any time, and state that may not."""
+"""The directories of this machine: a cache that may be deleted at any time, and state that may not."""
 
 import os
 import tempfile
@@ -7,31 +7,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 
+from platformdirs.unix import Unix
+
 from infra.accounts import Account, can_reach
 from infra.settings import LocalSettings
 from services.errors import ConfigurationError
 
+# The XDG layout on every system, macOS included.
+_PLATFORM = Unix("sparsewell")
+
 
 def cache_dir(settings: LocalSettings, *, euid: int | None = None) -> Path:
-    """The directory of unpacked distributions and Java runtimes."""
-    return settings.cache_dir or _default("/var/cache", "XDG_CACHE_HOME", ".cache", euid)
+    """Return the directory of unpacked distributions and Java runtimes."""
+    return settings.cache_dir or (_PLATFORM.site_cache_path if _is_root(euid) else _PLATFORM.user_cache_path)
 
 
 def state_dir(settings: LocalSettings, *, euid: int | None = None) -> Path:
-    """The directory of data, logs and process records."""
-    return settings.state_dir or _default("/var/lib", "XDG_STATE_HOME", ".local/state", euid)
+    """Return the directory of data, logs and process records."""
+    return settings.state_dir or (_PLATFORM.site_state_path if _is_root(euid) else _PLATFORM.user_state_path)
 
 
-def _default(system: str, variable: str, below_home: str, euid: int | None) -> Path:
-    # Root's home is closed to the unprivileged account that the servers run as, hence the system's places for root.
-    if (os.geteuid() if euid is None else euid) == 0:
-        return Path(system) / "sparsewell"
-    chosen = os.environ.get(variable, "")
-    return (Path(chosen) if chosen else Path.home() / below_home) / "sparsewell"
+def _is_root(euid: int | None) -> bool:
+    # Root's home is closed to the unprivileged account that the servers run as, hence the system's directories.
+    return (os.geteuid() if euid is None else euid) == 0
 
 
 def make_directory(path: Path, owner: Account | None = None) -> Path:
-    """Makes `path` and its parents, gives `path` itself to `owner`, and checks that the owner gets there."""
+    """Make `path` and its parents, give `path` itself to `owner`, and check that the owner can enter it.
+
+    Raises ConfigurationError: `directory_unusable`, `directory_unreachable`.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if owner is not None:
@@ -53,7 +58,7 @@ def make_directory(path: Path, owner: Account | None = None) -> Path:
 
 @contextmanager
 def temporary_state(owner: Account | None, within: Path | None = None) -> Iterator[Path]:
-    """A directory that `owner` can reach, removed with all in it at the end. For servers that live shortly."""
+    """Make a directory that `owner` can reach, for a short-lived server; remove it with its content at the end."""
     if within is not None:
         make_directory(within)
     path = Path(tempfile.mkdtemp(prefix="sparsewell-", dir=within))

@@ -1,22 +1,25 @@
-"""A lock between processes, so that two starters do not fetch or start the same thing twice."""
+"""A lock between processes that says when it waits, so that two starters do not fetch or start the same thing twice."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 @contextmanager
 def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path`; calls `waiting` once when another process holds it, then waits.
+    """Hold the lock file `path`; call `waiting` once when another process holds it, then wait.
 
-    The kernel lets go of the lock when its holder dies, so a stale file does no harm.
+    Use FileLock itself where nobody needs to know of the wait. The kernel releases the lock when its holder dies, so a
+    file that stays behind does no harm.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        held = lock.acquire()
+    with held:
         yield

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from infra.accounts import Account, can_reach
 from infra.directories import make_directory
-from infra.locks import exclusive
 from services.errors import ConfigurationError
 
 DEBIANS = Path("/usr/lib/jvm")
@@ -117,7 +118,7 @@ def _within_reach(java: Java, cache: Path, account: Account | None) -> Java:
     origin = f"{java.home.resolve()}-{(java.home / 'bin' / 'java').stat().st_mtime_ns}"
     target = cache / "java" / f"{java.release}-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
     make_directory(target.parent)
-    with exclusive(target.parent / ".lock", _quiet):
+    with FileLock(target.parent / ".lock"):
         if not target.is_dir():
             scratch = Path(tempfile.mkdtemp(prefix=".copying-", dir=target.parent))
             try:
@@ -128,7 +129,3 @@ def _within_reach(java: Java, cache: Path, account: Account | None) -> Java:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return replace(java, home=target)
-
-
-def _quiet() -> None:
-    """Copying takes a second; waiting for another process that copies needs no message."""

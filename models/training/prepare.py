@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from infra.directories import cache_dir
-from infra.locks import exclusive
 from infra.settings import LocalSettings
 from models.dense.opening import open_dense
 from models.export.collection import read_collection
@@ -54,7 +54,8 @@ def opened_start(start: str, out: Path) -> str:
         if (directory / MANIFEST).is_file() and not (directory / "model.safetensors").is_file():
             # by its fingerprint: another start in the same directory is another run
             made = out / f"{OPENED}{read_manifest(directory).fingerprint}"
-            with exclusive(out / "start.lock", lambda: None):
+            out.mkdir(parents=True, exist_ok=True)
+            with FileLock(out / "start.lock"):
                 if not made.is_dir():
                     part = made.with_name(f"{made.name}.part")
                     reopen(directory, part).replace(made)

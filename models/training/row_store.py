@@ -15,9 +15,9 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from infra.locks import exclusive
 from services.errors import ConfigurationError
 
 Arrays = dict[str, NDArray[Any]]
@@ -49,7 +49,7 @@ def stored_rows(
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             # (the processes of a run on several devices all want the same rows)
-            with exclusive(directory.with_name(f"{directory.name}.lock"), lambda: None):
+            with FileLock(directory.with_name(f"{directory.name}.lock")):
                 found = _load(directory, rows) or _made(directory, rows, block, make, about or {}, done)
         except OSError as error:
             raise ConfigurationError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.locks import exclusive
+from filelock import FileLock, Timeout
+
 from models.training.ablation import WHOLE, Row, variants
 from models.training.curve import read_best, read_curve
 from models.training.evaluation import Judged
@@ -114,15 +115,19 @@ def _finished(directory: Path, recipe: TrainingRecipe) -> bool:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """One command a directory: two would write one curve. The devices of one run are led by the first.
+    """Hold the run's directory: two commands would write one curve. Of the devices of one run, the first holds it.
 
     Raises ConfigurationError (`run_in_progress`).
     """
-
-    def refuse() -> None:
+    if not leads():
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(out / "run.lock").acquire(blocking=False)
+    except Timeout:
         raise ConfigurationError(
             "run_in_progress", f"Another process trains in {out}: wait for it, or give another directory."
-        )
-
-    with exclusive(out / "run.lock", refuse) if leads() else nullcontext():
+        ) from None
+    with held:
         yield

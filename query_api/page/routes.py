@@ -1,26 +1,26 @@
-"""Serves the search page at `/`, the operator's at `/operate` and their files, under a strict security policy."""
+"""Routes of the search page (`/`), the operator's page (`/operate`) and their files, under a strict security policy."""
 
 import hashlib
-import re
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from services.errors import NotFound
 
 STATIC_DIRECTORY: Final = Path(__file__).parent / "static"
 
+# The `mimetypes` module depends on the Python version and on the machine; with `nosniff`, a wrong type stops a script.
+# Files of other types are not served.
 MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        ".html": "text/html; charset=utf-8",
-        ".css": "text/css; charset=utf-8",
-        ".js": "text/javascript; charset=utf-8",
-        ".svg": "image/svg+xml",
-    }
+    {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 )
 
 # Documents are hostile. Nothing inline runs, nothing comes from or goes to another host, nobody frames the page, and
@@ -35,69 +35,62 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "content-security-policy": CONTENT_SECURITY_POLICY,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        # Kept, but asked about each time: an upgraded API never meets the scripts of an older page.
+        # The browser keeps files but validates them each time: an upgraded API never meets scripts of an older page.
         "cache-control": "no-cache",
     }
 )
 
 
-@dataclass(frozen=True)
-class PageFile:
-    """One file of the page as it goes out: its bytes, media type and strong entity tag (quoted)."""
+class PageFiles(StaticFiles):
+    """Files of `directory` (not below it), read once, with the security headers.
 
-    content: bytes
-    media_type: str
-    etag: str
+    Entity tags are digests of the content, not of modification times: machines with the same version agree on them.
+    Range headers are ignored.
+    """
 
+    def __init__(self, directory: Path = STATIC_DIRECTORY) -> None:
+        super().__init__(directory=directory)
+        self._contents = {
+            str(path.resolve()): path.read_bytes() for path in directory.iterdir() if path.suffix in MEDIA_TYPES
+        }
 
-def read_page_files(directory: Path = STATIC_DIRECTORY) -> dict[str, PageFile]:
-    """Reads every file of a known type in `directory` (not below it), by name."""
-    files = {}
-    for path in sorted(directory.iterdir()):
-        media_type = MEDIA_TYPES.get(path.suffix)
-        if media_type is not None:
-            content = path.read_bytes()
-            files[path.name] = PageFile(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:20]}"')
-    return files
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return the file `path`, or status 304 when the client has it. Raises NotFound (`page_file_not_found`)."""
+        try:
+            return await super().get_response(path, scope)
+        except (HTTPException, KeyError):
+            raise NotFound(
+                "page_file_not_found", f"The search page has no file {path!r}. The page itself is at /."
+            ) from None
 
-
-def client_has(if_none_match: str | None, etag: str) -> bool:
-    """Whether an If-None-Match header (RFC 9110, 13.1.2: weak comparison) names `etag` or is `*`."""
-    if if_none_match is None:
-        return False
-    return if_none_match.strip() == "*" or etag in re.findall(r'"[^"]*"', if_none_match)
-
-
-def page_response(file: PageFile, if_none_match: str | None) -> Response:
-    """The file with its headers, or 304 without a body when the client already has it."""
-    headers = {**SECURITY_HEADERS, "etag": file.etag}
-    if client_has(if_none_match, file.etag):
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Return the content that was read at the start. Raises KeyError for a file that is not served."""
+        content = self._contents[str(full_path)]
+        headers = {**SECURITY_HEADERS, "etag": f'"{hashlib.sha256(content).hexdigest()[:20]}"'}
+        if self.is_not_modified(Headers(headers), Headers(scope=scope)):
+            return Response(status_code=304, headers=headers)
+        return Response(content, status_code, headers, MEDIA_TYPES[Path(full_path).suffix])
 
 
 def mount_page(app: FastAPI) -> None:
-    """Adds `/`, `/operate`, `/favicon.ico` and `/static/{name}` to `app`, outside its OpenAPI document.
-
-    The files are read once, here. An unknown name raises NotFound with the code `page_file_not_found`.
-    """
-    files = read_page_files()
+    """Add the pages and their files to `app`, outside of its OpenAPI document."""
+    files = PageFiles()
 
     async def static(name: str, request: Request) -> Response:
-        file = files.get(name)
-        if file is None:
-            raise NotFound("page_file_not_found", f"The search page has no file {name!r}. The page itself is at /.")
-        return page_response(file, request.headers.get("if-none-match"))
+        return await files.get_response(name, request.scope)
 
     async def page(request: Request) -> Response:
-        return await static("index.html", request)
+        return await files.get_response("index.html", request.scope)
 
     async def operate(request: Request) -> Response:
-        return await static("operate.html", request)
+        return await files.get_response("operate.html", request.scope)
 
     async def favicon(request: Request) -> Response:
-        return await static("favicon.svg", request)
+        return await files.get_response("favicon.svg", request.scope)
 
+    # Routes and no mount: authorisation and metrics know operations by their routes.
     for path, endpoint in (
         ("/", page),
         ("/operate", operate),

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from toy_pairs import toy_files, toy_recipe, toy_start
 
-from infra.locks import exclusive
 from models.export.order import Order, carry_out
 from models.registry import load_encoder
 from models.training import whole_run
@@ -59,7 +59,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_two_commands_in_one_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = parse(toy_recipe(*toy), "toy")
-    with exclusive(tmp_path / "run.lock", lambda: None):
+    with FileLock(tmp_path / "run.lock"):
         for command in (run, ablate):
             with pytest.raises(ConfigurationError, match="Another process") as caught:
                 command(recipe, tmp_path, **({"name": "x"} if command is run else {}))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from filelock import FileLock
+
 from infra.directories import cache_dir, make_directory
-from infra.locks import exclusive
 from infra.settings import LocalSettings
 
 STARTS = ("smollm2",)
@@ -20,7 +21,7 @@ def start_directory(name: str) -> Path:
 
     target = cache_dir(LocalSettings.read()) / "models" / f"{name}-decoder"
     make_directory(target.parent)
-    with exclusive(target.parent / f".{name}-decoder.lock", lambda: None):
+    with FileLock(target.parent / f".{name}-decoder.lock"):
         if not target.is_dir():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 made = Path(scratch) / "made"

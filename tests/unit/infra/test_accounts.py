@@ -75,6 +75,9 @@ def test_places_of_root_and_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state_dir(settings, euid=0) == Path("/var/lib/sparsewell")
     assert cache_dir(settings, euid=1000) == Path("/caches/sparsewell")
     assert state_dir(settings, euid=1000) == Path("/home/someone/.local/state/sparsewell")
+    # The XDG specification says to ignore a relative path.
+    monkeypatch.setenv("XDG_CACHE_HOME", "caches")
+    assert cache_dir(settings, euid=1000) == Path("/home/someone/.cache/sparsewell")
 
 
 def test_named_places_win(tmp_path: Path) -> None:
