@@ -72,7 +72,7 @@ class Observed:
                 self._answered(scope, status, time.perf_counter() - began, span)
                 unbind(token)
 
-    def _answered(self, scope: Scope, status: int, seconds: float, span: tracing.Nothing) -> None:
+    def _answered(self, scope: Scope, status: int, seconds: float, span: tracing.Span) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = template(scope)
         trace = tracing.trace_id()
