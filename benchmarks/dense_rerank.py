@@ -29,9 +29,7 @@ from cli.relevance.exact import ExactIndex, rankings
 from cli.relevance.live import LiveIndex
 from cli.relevance.metrics import Rankings, measure
 from cli.relevance.session import ingest
-from infra.directories import cache_dir
 from infra.ports import free_port
-from infra.settings import LocalSettings
 from models.dense.model import DenseModel
 from models.dense.opening import load_dense
 from models.encoder import Encoder
@@ -41,6 +39,7 @@ from services.dense_vectors import Dense, StoredVectors, gathered, moved, pack, 
 from services.fusion import DEFAULT_WEIGHTS, fuse
 from services.interpolation import DEFAULT_WEIGHT, interpolated
 from services.known_dense import find_dense, known_dense
+from services.machine.directories import DirectorySettings, cache_dir
 from services.manifest import resolve
 from services.opensearch.client import SyncSearch
 from services.query_table import QueryTable
@@ -222,7 +221,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """Every collection, in memory and live."""
     encoder = load_encoder(arguments.encoder, threads=arguments.threads)
     known = find_dense(known_dense(Settings.read()), arguments.dense)
-    dense = load_dense(known, cache_dir(LocalSettings.read()), print, threads=arguments.threads)
+    dense = load_dense(known, cache_dir(DirectorySettings.read()), print, threads=arguments.threads)
     models = Models(encoder, QueryTable.load(resolve(arguments.encoder)), dense, known.identity, arguments.cache)
     found: dict[str, dict[str, Any]] = {}
     with node_settings() as settings, closing(SyncSearch(settings)) as search:

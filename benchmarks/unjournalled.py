@@ -33,7 +33,7 @@ class UnjournalledRun(EncodeRun):
 
     documents: Sequence[dict[str, Any]] = field(default=())
 
-    def _send_patiently(self, ids: Sequence[str]) -> dict[str, object]:
+    def _read(self, ids: Sequence[str]) -> dict[str, object]:
         found = []
         for item in self.documents:
             document = parse_document(item, self.generation.spec)

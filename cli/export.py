@@ -103,12 +103,12 @@ def pages(
     import httpx
 
     from cli.api_answers import connect
-    from cli.loading.retrying import retrying
+    from services.retry import retry
 
     asked = dict(first)
     with connect(base, httpx.Timeout(120, connect=5)) as client:
         while True:
-            lines, told = retrying(partial(_page, client, base, path, asked), patience, say)
+            lines, told = retry(partial(_page, client, base, path, asked), patience, say)
             yield lines, told
             if told["cursor"] is None:
                 return

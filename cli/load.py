@@ -145,10 +145,9 @@ def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
 
 def records_directory() -> Path:
     """Where the progress of loads is kept."""
-    from infra.directories import make_directory, state_dir
-    from infra.settings import LocalSettings
+    from services.machine.directories import DirectorySettings, make_directory, state_dir
 
-    return make_directory(state_dir(LocalSettings.read()) / "loads")
+    return make_directory(state_dir(DirectorySettings.read()) / "loads")
 
 
 def open_record(

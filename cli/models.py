@@ -22,15 +22,14 @@ def list_() -> None:
 @app.command()
 def fetch(names: Annotated[list[str], typer.Argument(help="dense encoders of `sparsewell models list`")]) -> None:
     """Fetch dense encoders, so that a worker or the model process need not."""
-    from infra.directories import cache_dir
-    from infra.settings import LocalSettings
     from models.dense.opening import load_dense
     from services.known_dense import find_dense, known_dense
+    from services.machine.directories import DirectorySettings, cache_dir
     from services.settings import Settings
 
     known = known_dense(Settings.read())
     for name in names:
-        load_dense(find_dense(known, name), cache_dir(LocalSettings.read()), print)
+        load_dense(find_dense(known, name), cache_dir(DirectorySettings.read()), print)
         print(f"{name} is there.")
 
 
@@ -41,11 +40,10 @@ def serve(
 ) -> None:
     """Serve POST /embed and /rerank to searches, until told to stop. The API is told of it by SPARSEWELL_MODEL_URL."""
     from cli.uvicorn_server import listen, run_server, say_where
-    from infra.directories import cache_dir
-    from infra.settings import LocalSettings
     from models.serving.app import create_model_app
     from models.serving.loading import load_held
     from services.access.mode import model_keys
+    from services.machine.directories import DirectorySettings, cache_dir
     from services.settings import Settings
     from services.telemetry.exposition import exposed
     from services.telemetry.logs import configure_logging
@@ -57,7 +55,7 @@ def serve(
     host = settings.model_host if host is None else host
     keys = model_keys(settings, host)
     with listen(host, settings.model_port if port is None else port) as socket:
-        held = load_held(settings, cache_dir(LocalSettings.read()), print)
+        held = load_held(settings, cache_dir(DirectorySettings.read()), print)
         with exposed(settings, "models"), traced("models"):
             say_where(socket)
             app = create_model_app(held, keys, log_requests=settings.log_requests)

@@ -151,17 +151,16 @@ def teachers(
     fetch: Annotated[list[str] | None, typer.Argument(help="models to fetch now; none: list them")] = None,
 ) -> None:
     """List the models that can be fetched to learn from or to start from, or fetch some."""
-    from infra.directories import cache_dir
-    from infra.settings import LocalSettings
     from models.fetching import fetch as fetched
     from services.known_models import known_models
+    from services.machine.directories import DirectorySettings, cache_dir
 
     if not fetch:
         for name, known in known_models().items():
             print(f"{name}: {known.what}; {known.megabytes} MB; {known.licence}")
         return
     for name in fetch:
-        print(f"{name}: {fetched(name, cache_dir(LocalSettings.read()), print)}")
+        print(f"{name}: {fetched(name, cache_dir(DirectorySettings.read()), print)}")
 
 
 @app.command()

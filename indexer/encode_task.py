@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from indexer.chaptering import chaptered
 from indexer.dense import dense_outcomes
 from indexer.encoding import Cut, Encoded, Failed, cut, encode, encode_in_runs, runs
-from indexer.patience import patiently
 from indexer.runtime import Runtime
 from indexer.talk_windows import cut_talk
 from indexer.triage import attempts_allowed, begun, triage
@@ -21,6 +20,7 @@ from services.index_spec import Generation
 from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.journal import Stored, attempt_write, dead_write, encoded_write, read_many, read_many_call
 from services.opensearch.stored_windows import too_many_windows
+from services.retry import retry
 from services.talk.chaptering import is_talk
 from services.telemetry.metrics import DEAD_LETTERS, NOT_ENQUEUED
 
@@ -47,7 +47,7 @@ class EncodeRun:
 
     def run(self, ids: Sequence[str]) -> list[str]:
         """Encodes what is pending among the documents; returns the ids that the time did not suffice for."""
-        found = read_many(self._send_patiently(ids))
+        found = read_many(self._read(ids))
         sorted_ = triage(found, redelivered=self.redelivered, max_attempts=self.runtime.settings.max_attempts)
         self._bury(
             [Failed(s, EXHAUSTED[0], EXHAUSTED[1].format(attempts=begun(s, self.redelivered)), final=True)
@@ -69,9 +69,9 @@ class EncodeRun:
         """The first run is always in time: a message that only travels on would travel for ever."""
         return not self.runs or time.monotonic() - self.began < self.runtime.worker.task_budget
 
-    def _send_patiently(self, ids: Sequence[str]) -> dict[str, object]:
+    def _read(self, ids: Sequence[str]) -> dict[str, object]:
         call = read_many_call(self.generation.physical, ids)
-        answer: dict[str, object] = patiently(lambda: self.runtime.search.send(call), self.runtime.worker.patience)
+        answer: dict[str, object] = retry(lambda: self.runtime.search.send(call), self.runtime.worker.patience)
         return answer
 
     def _count_attempts(self, documents: Sequence[Stored]) -> list[Stored]:
@@ -248,7 +248,7 @@ def run_encode(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -
 
 def _run(runtime: Runtime, message: EncodeMessage, *, redelivered: bool) -> tuple[EncodeRun, list[str]]:
     """The run, and the ids that its time did not suffice for."""
-    generation = patiently(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
+    generation = retry(lambda: runtime.generation(message.index, message.generation), runtime.worker.patience)
     runtime.check_encoder(generation)
     runtime.dense(generation)
     run = EncodeRun(runtime, generation, redelivered)

@@ -12,7 +12,6 @@ import orjson
 from celery.exceptions import Reject
 from pydantic import ValidationError
 
-from indexer.patience import patiently
 from indexer.quiet import complaint
 from indexer.runtime import Runtime
 from services.contracts import IngestMessage, encode_messages
@@ -21,10 +20,10 @@ from services.documents import Document, parse_document
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
 from services.index_spec import Generation, IndexSpec, checked_index_name
 from services.intake import Intake
-from services.opensearch.bulk import Outcome, Verdict, Write, write
+from services.opensearch.bulk import Outcome, write
 from services.opensearch.jobs import JobRecord, Rejection, add_call
-from services.opensearch.journal import read_many, read_many_call
-from services.opensearch.own_writes import doubtful, forgiven
+from services.opensearch.own_writes import LostAnswerCheck
+from services.retry import retry
 from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
     try:
         if redelivered and _deaths(runtime, message_id) >= runtime.settings.max_attempts:
             return refuse(InvalidInput("attempts_exhausted", "Workers that took this message died, again and again."))
-        generation = patiently(lambda: runtime.generation(message.index), runtime.worker.patience)
+        generation = retry(lambda: runtime.generation(message.index), runtime.worker.patience)
         return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
     except (BackendUnavailable, Overloaded) as error:
         log.warning("a message of %d documents goes back to its queue: %s", len(message.documents), error)
@@ -79,7 +78,10 @@ def _ingest(
     verdicts = write(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
     if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
-    verdicts = patiently(partial(_forgive, runtime, generation, writes, verdicts), runtime.worker.patience)
+    # A message that comes again finds its own documents stored.
+    check = LostAnswerCheck(generation.alias, writes, verdicts)
+    if (call := check.call()) is not None:
+        verdicts = check.settle(retry(partial(runtime.search.send, call), runtime.worker.patience))
     stored = intake.settle(verdicts)
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
@@ -110,15 +112,6 @@ def parse_bounded(item: dict[str, Any], spec: IndexSpec, limits: Limits, version
 def _version(message: IngestMessage) -> int | None:
     """The producer's moment, but never one to come: a clock ahead of ours would keep later documents out."""
     return None if message.sent_at is None else min(message.sent_at, time.time_ns() // 1000)
-
-
-def _forgive(runtime: Runtime, generation: Generation, writes: list[Write], verdicts: list[Verdict]) -> list[Verdict]:
-    """A message or a request that comes again finds its own documents stored: those are not superseded."""
-    doubts = doubtful(writes, verdicts)
-    if not doubts:
-        return verdicts
-    found = read_many(runtime.search.send(read_many_call(generation.alias, [one.id for one in doubts])))
-    return forgiven(writes, verdicts, found)
 
 
 def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason: str) -> dict[str, int]:
@@ -159,4 +152,4 @@ def _save(runtime: Runtime, record: JobRecord, message_id: str) -> None:
         runtime.make_jobs_index()
         runtime.search.send(add_call(runtime.names, record, message_id))
 
-    patiently(save, runtime.worker.patience)
+    retry(save, runtime.worker.patience)

@@ -47,10 +47,9 @@ def load_configured(settings: Settings) -> Encoder:
 
 def load_known_dense(settings: Settings, identity: DenseIdentity) -> DenseModel:
     """The dense encoder of an index; one that can be fetched is, once. Raises ConfigurationError, EncoderMismatch."""
-    from infra.directories import cache_dir
-    from infra.settings import LocalSettings
     from models.dense.opening import load_dense
     from services.known_dense import known_dense
+    from services.machine.directories import DirectorySettings, cache_dir
 
     known = known_dense(settings).get(identity.name)
     if known is None or known.identity.fingerprint != identity.fingerprint:
@@ -59,7 +58,7 @@ def load_known_dense(settings: Settings, identity: DenseIdentity) -> DenseModel:
             f"No dense encoder here is {identity.name} ({identity.fingerprint}): name its directory in "
             "SPARSEWELL_DENSE_ENCODERS.",
         )
-    return load_dense(known, cache_dir(LocalSettings.read()), log.info, threads=settings.worker_threads)
+    return load_dense(known, cache_dir(DirectorySettings.read()), log.info, threads=settings.worker_threads)
 
 
 def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> Maker:

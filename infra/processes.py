@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from infra.accounts import Account
 from services.errors import ConfigurationError
+from services.machine.accounts import Account
 
 # A record's start time and psutil's reading of it can differ by the clock's own correction since.
 CLOCK_SLACK = 2.0

@@ -5,18 +5,17 @@ from pathlib import Path
 from pydantic import Field
 
 from services.addresses import OpenSearchUrl, RedisUrl
-from services.environment import EnvironmentSettings, also_plain
+from services.environment import also_plain
+from services.machine.directories import DirectorySettings
 
 
-class LocalSettings(EnvironmentSettings):
+class LocalSettings(DirectorySettings):
     """Every knob of the local node, Redis and stack, read from the environment (prefix `SPARSEWELL_`).
 
     A given `opensearch_url` or `redis_url` is somebody's server: then nothing is started in its place. Times are in
     seconds; `opensearch_heap` is a JVM size such as `512m`.
     """
 
-    cache_dir: Path | None = Field(None, description="unpacked distributions and Java runtimes; may be deleted")
-    state_dir: Path | None = Field(None, description="data, logs and records of running processes")
     run_as: str = Field("nobody", description="the user of OpenSearch and Redis when we are root")
 
     opensearch_url: OpenSearchUrl | None = Field(None, validation_alias=also_plain("OPENSEARCH_URL"))

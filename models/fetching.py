@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra import maven
-from infra.directories import make_directory
-from infra.locks import exclusive
 from services.errors import ConfigurationError
 from services.known_models import Known, Member, known_models
+from services.machine import maven
+from services.machine.directories import make_directory
+from services.machine.locks import exclusive
 from services.manifest import record
 
 Report = Callable[[str], None]

@@ -1,7 +1,6 @@
 """Makes a request with an `Idempotency-Key` one job, however often and however concurrently it comes."""
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +25,15 @@ from services.opensearch.keys import (
     settle_call,
     take_over_call,
 )
+from services.retry import jitter
 
 HEADER = "idempotency-key"
 REPLAYED = "idempotency-replayed"
 MAX_KEY = 200
 # Somebody who loses a compare-and-swap reads what won; losing this often in a row is no accident.
 _ROUNDS = 30
+# Between two rounds, so that executions of one request do not meet in each.
+_CONTENTION_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ async def settle(parts: Parts, job: JobRecord, outcome: Mapping[str, Any] | None
         stored: Mapping[str, Any] | None = (seen or {}).get("_source", {}).get("outcome")
         if stored is not None:
             return stored
-        await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 (not a secret)
+        await asyncio.sleep(jitter(_CONTENTION_SECONDS))
     raise _contended()
 
 

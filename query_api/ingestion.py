@@ -27,9 +27,8 @@ from services.index_spec import Generation
 from services.intake import Intake
 from services.opensearch.bulk import OVERLOADED, Verdict, Write, write_async
 from services.opensearch.jobs import JobRecord
-from services.opensearch.journal import read_many, read_many_call
 from services.opensearch.keys import KeyRecord
-from services.opensearch.own_writes import doubtful, forgiven
+from services.opensearch.own_writes import LostAnswerCheck
 from services.telemetry.context import also
 from services.telemetry.metrics import NOT_ENQUEUED, PROBLEMS, count_ingested
 
@@ -187,14 +186,12 @@ def _nothing_stored(*, overloaded: bool) -> SparsewellError:
 
 
 async def raw_writes(parts: Parts, generation: Generation, writes: list[Write]) -> list[Verdict]:
-    """Carries raw writes and tombstones. One that was stored by a request whose answer got lost counts as stored.
+    """Carry raw writes and tombstones. A write that was stored by a request whose answer was lost counts as stored.
 
     Raises NotFound (`index_not_found`).
     """
     settings = parts.settings
     verdicts = await write_async(parts.search, writes, settings.journal_bytes, settings.opensearch_timeout)
-    doubts = doubtful(writes, verdicts)
-    if not doubts:
-        return verdicts
-    call = read_many_call(generation.alias, [one.id for one in doubts])
-    return forgiven(writes, verdicts, read_many(await parts.search.send(call)))
+    check = LostAnswerCheck(generation.alias, writes, verdicts)
+    call = check.call()
+    return verdicts if call is None else check.settle(await parts.search.send(call))

@@ -11,10 +11,10 @@ import httpx
 
 from cli.api_answers import away, bulk_answer, connect, index_path
 from cli.loading.refusal import Refusal
-from cli.loading.retrying import retrying
 from cli.loading.source import Batch
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound
 from services.index_spec import FieldType
+from services.retry import retry
 from services.web.answers import read_answer
 
 
@@ -88,7 +88,7 @@ class ApiDoor:
             ]
             return Sent([answer["job"]["id"]] if "job" in answer else [], len(answer["accepted"]), refusals)
 
-        return retrying(once, self._patience, self._say)
+        return retry(once, self._patience, self._say)
 
     def job(self, job_id: str) -> dict[str, Any] | None:
         """A job's counts; None when there is no such job (yet)."""
@@ -114,7 +114,7 @@ class ApiDoor:
         return bulk_answer(lambda: self._once("POST", f"{self._path}/documents", content=body, headers=headers))
 
     def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        return retrying(lambda: self._once(method, path, **arguments), self._patience, self._say)
+        return retry(lambda: self._once(method, path, **arguments), self._patience, self._say)
 
     def _once(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         try:

@@ -9,10 +9,10 @@ import orjson
 
 from cli.loading.api_door import Sent
 from cli.loading.refusal import Refusal
-from cli.loading.retrying import retrying
 from cli.loading.source import Batch
 from services.contracts import INGEST_QUEUE, IngestMessage
 from services.queue import Publisher
+from services.retry import retry
 
 # Redis holds the whole queue in memory, so a long file waits until the workers have caught up.
 MOST_WAITING = 50
@@ -47,8 +47,8 @@ class QueueDoor:
                 offset=group[0][0] - 1,
                 documents=tuple(document for _, document in group),
             )
-            retrying(self._wait_for_room, self._patience, self._say)
-            retrying(lambda message=message: self._publisher.ingest(message), self._patience, self._say)  # type: ignore[misc]
+            retry(self._wait_for_room, self._patience, self._say)
+            retry(lambda message=message: self._publisher.ingest(message), self._patience, self._say)  # type: ignore[misc]
             sent.accepted += len(group)
         return sent
 

@@ -9,9 +9,9 @@ import httpx
 import orjson
 
 from cli.api_answers import away, bulk_answer, index_path
-from cli.loading.retrying import retrying
 from cli.relevance.collection import CorpusDocument
 from services.errors import BackendUnavailable, Conflict, InvalidInput
+from services.retry import retry
 from services.web.answers import read_answer
 
 # One request: small enough for a progress bar that moves and for any server's limit on a body.
@@ -74,7 +74,7 @@ class LiveIndex:
         begun = time.perf_counter()
         total = 0
         for count, body in _requests(documents):
-            answer = self._patiently("POST", f"{self._path}/documents", body)
+            answer = self._retried("POST", f"{self._path}/documents", body)
             loaded.accepted += len(answer["accepted"])
             loaded.rejected += answer["rejected"]
             total += count
@@ -139,10 +139,10 @@ class LiveIndex:
             asked(number)
         return found
 
-    def _patiently(self, method: str, path: str, body: bytes) -> Any:
+    def _retried(self, method: str, path: str, body: bytes) -> Any:
         """Sends again while the service is overloaded or away; sending documents twice does no harm."""
         headers = {"content-type": "application/x-ndjson"}
-        return retrying(
+        return retry(
             lambda: bulk_answer(lambda: read_answer(self._send(method, path, content=body, headers=headers))),
             _PATIENCE_SECONDS,
             lambda message: None,

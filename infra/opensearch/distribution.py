@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.accounts import Account, can_reach
-from infra.directories import make_directory
-from infra.locks import exclusive
-from infra.maven import Artifact
 from infra.opensearch.fetching import unpack
 from infra.opensearch.modules import add_modules, add_security
 from services.errors import ConfigurationError
+from services.machine.accounts import Account, can_reach
+from services.machine.directories import make_directory
+from services.machine.locks import exclusive
+from services.machine.maven import Artifact
 
 Report = Callable[[str], None]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from infra import maven
+from services.machine import maven
 
 POM = Path(__file__).with_name("pom.xml")
 WITHOUT = (

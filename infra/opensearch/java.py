@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from infra.accounts import Account, can_reach
-from infra.directories import make_directory
 from services.errors import ConfigurationError
+from services.machine.accounts import Account, can_reach
+from services.machine.directories import make_directory
 
 DEBIANS = Path("/usr/lib/jvm")
 VECTOR_MODULE = "jdk.incubator.vector"

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import maven
 from infra.opensearch.fetching import WITHOUT, unpack
+from services.machine import maven
 
 POM = Path(__file__).with_name("modules.pom.xml")
 SECURITY = "opensearch-security"

@@ -12,9 +12,6 @@ from typing import Self
 import httpx
 
 from infra import processes
-from infra.accounts import Account, child_account
-from infra.directories import cache_dir, make_directory, state_dir
-from infra.locks import exclusive
 from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
 from infra.opensearch.distribution import Distribution, Home, locate, minimum_java, newest_java
 from infra.opensearch.java import Java, find_java
@@ -24,6 +21,9 @@ from infra.ports import free_port, require_free
 from infra.processes import Child
 from infra.settings import LocalSettings
 from services.errors import BackendUnavailable
+from services.machine.accounts import Account, child_account
+from services.machine.directories import cache_dir, make_directory, state_dir
+from services.machine.locks import exclusive
 
 Report = Callable[[str], None]
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from infra.accounts import child_account
-from infra.directories import temporary_state
 from infra.opensearch.mounts import place_for_data
 from infra.opensearch.node import Node, NodeConfig, Report, start_node
 from infra.settings import LocalSettings
+from services.machine.accounts import child_account
+from services.machine.directories import temporary_state
 
 
 @contextmanager

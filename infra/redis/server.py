@@ -13,13 +13,13 @@ from typing import Self
 import redis
 
 from infra import processes
-from infra.accounts import child_account
-from infra.directories import make_directory, state_dir, temporary_state
-from infra.locks import exclusive
 from infra.ports import LOOPBACK, free_port, require_free
 from infra.processes import Child
 from infra.settings import LocalSettings
 from services.errors import BackendUnavailable, ConfigurationError
+from services.machine.accounts import child_account
+from services.machine.directories import make_directory, state_dir, temporary_state
+from services.machine.locks import exclusive
 
 Report = Callable[[str], None]
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra import processes
-from infra.directories import make_directory, state_dir
-from infra.locks import exclusive
 from infra.opensearch.node import NodeConfig, find_node, start_node
 from infra.ports import require_free
 from infra.processes import Child
@@ -18,6 +16,8 @@ from infra.signals import signals_raise
 from infra.stack.parts import Part, metrics_environment, service_parts, settings_environment, wait_until_ready
 from services.addresses import http_address, redacted
 from services.errors import ConfigurationError
+from services.machine.directories import make_directory, state_dir
+from services.machine.locks import exclusive
 from services.settings import Settings
 
 Report = Callable[[str], None]

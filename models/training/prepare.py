@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from infra.directories import cache_dir
-from infra.settings import LocalSettings
 from models.dense.opening import open_dense
 from models.export.collection import read_collection
 from models.export.package import excluded_pieces
@@ -38,6 +36,7 @@ from models.training.teachers.ensemble import Ensemble
 from models.training.teachers.sparse import SparseTeacher
 from models.training.vectors import Teacher, TeacherVectors, teacher_vectors
 from services.errors import ConfigurationError
+from services.machine.directories import DirectorySettings, cache_dir
 from services.manifest import MANIFEST, WEIGHTS_ROOT, as_path, read_manifest
 
 # More held-out pairs make an evaluation longer, not surer than the judged collections beside it.
@@ -114,7 +113,7 @@ def prepare(
 def _vectors(choice: TeacherChoice, pairs: PairSet, kept: Path, show: Show) -> tuple[Teacher, TeacherVectors]:
     teacher: Teacher
     if choice.kind == "dense":
-        teacher = open_dense(choice.name, cache_dir(LocalSettings.read()), show.say, max_pieces=TEACHER_PIECES)
+        teacher = open_dense(choice.name, cache_dir(DirectorySettings.read()), show.say, max_pieces=TEACHER_PIECES)
     elif choice.kind == "sparse":
         teacher = SparseTeacher(choice.name)
     else:

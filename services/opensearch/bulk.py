@@ -5,7 +5,6 @@ them.
 """
 
 import asyncio
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -15,15 +14,14 @@ from typing import Any
 
 import orjson
 
-from services.errors import BackendUnavailable, NotFound, Overloaded, SparsewellError
+from services.errors import NotFound
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.retry import TRANSIENT, backoff
 from services.telemetry.metrics import BULK_ITEMS
 
 BLOCKED = "cluster_block_exception"
 FORBIDDEN = "security_exception"
 OVERLOADED = "opensearch_overloaded"
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 5.0
 LONGEST_REQUEST = 30.0
 _KEPT = "items.*.status,items.*.error.type,items.*._index"
 
@@ -157,18 +155,13 @@ class BulkRun:
         return 0.0
 
     def _delay(self) -> float:
-        # Full jitter, so that writers that were refused together do not return together.
         self._failures += 1
-        return random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures))  # noqa: S311 (not a secret)
+        return backoff(self._failures)
 
 
 def within(call: Call, end: float) -> Call:
     """The call with what is left until `end` (of time.monotonic) as its time limit, a second at least."""
     return replace(call, timeout=min(LONGEST_REQUEST, max(1.0, end - time.monotonic())))
-
-
-def _may_pass(error: SparsewellError) -> bool:
-    return isinstance(error, BackendUnavailable | Overloaded)
 
 
 def _counted(verdicts: list[Verdict]) -> list[Verdict]:
@@ -187,9 +180,7 @@ def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: 
     while not run.done:
         try:
             delay = run.answered(client.send(within(run.next_call(), end)))
-        except SparsewellError as error:
-            if not _may_pass(error):
-                raise
+        except TRANSIENT as error:
             delay = run.failed(error.code)
         if delay and time.monotonic() + delay > end:
             break
@@ -204,9 +195,7 @@ async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: i
     while not run.done:
         try:
             delay = run.answered(await client.send(within(run.next_call(), end)))
-        except SparsewellError as error:
-            if not _may_pass(error):
-                raise
+        except TRANSIENT as error:
             delay = run.failed(error.code)
         if delay and time.monotonic() + delay > end:
             break

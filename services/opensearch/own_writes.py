@@ -1,29 +1,50 @@
-"""A write whose answer was lost is sent again and finds itself stored: that is success, not "superseded"."""
+"""Bulk writes whose answer was lost: sent again, they find themselves stored. That is success, not "superseded". Pure.
 
-from collections.abc import Sequence
+check = LostAnswerCheck(alias, writes, verdicts)
+if (call := check.call()) is not None:
+    verdicts = check.settle(send(call))
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from services.opensearch.bulk import Outcome, Verdict, Write
-from services.opensearch.journal import Stored
+from services.opensearch.client import Call
+from services.opensearch.journal import read_many, read_many_call
 
 
-def doubtful(writes: Sequence[Write], verdicts: Sequence[Verdict]) -> list[Write]:
-    """The raw writes and tombstones that were superseded, perhaps by themselves."""
-    return [one for one, verdict in zip(writes, verdicts, strict=True) if verdict.outcome is Outcome.SUPERSEDED]
+@dataclass(frozen=True, slots=True)
+class LostAnswerCheck:
+    """A check of raw writes and tombstones, with their verdicts in the same order.
 
-
-def forgiven(writes: Sequence[Write], verdicts: Sequence[Verdict], found: Sequence[Stored]) -> list[Verdict]:
-    """The verdicts, with STORED for doubtful writes whose own version and job are what `found` holds.
-
-    `found` is what is stored under the ids of the doubtful writes, read in real time.
+    A write is its own predecessor when what is stored under its id has its version and its job. `alias` is where the
+    writes went.
     """
-    held = {(stored.id, *_identity(stored.source)): stored.physical for stored in found}
-    return [
-        Verdict(Outcome.STORED, physical=held[one.id, *_identity(one.source)])
-        if verdict.outcome is Outcome.SUPERSEDED and (one.id, *_identity(one.source)) in held
-        else verdict
-        for one, verdict in zip(writes, verdicts, strict=True)
-    ]
+
+    alias: str
+    writes: Sequence[Write]
+    verdicts: Sequence[Verdict]
+
+    def call(self) -> Call | None:
+        """Return the call that reads what is stored in place of superseded writes, in real time; None without any."""
+        ids = [
+            write.id
+            for write, verdict in zip(self.writes, self.verdicts, strict=True)
+            if verdict.outcome is Outcome.SUPERSEDED
+        ]
+        return read_many_call(self.alias, ids) if ids else None
+
+    def settle(self, answer: Mapping[str, Any]) -> list[Verdict]:
+        """Return the verdicts, with STORED for superseded writes that the answer to `call` holds."""
+        held = {(stored.id, *_identity(stored.source)): stored.physical for stored in read_many(answer)}
+        return [
+            Verdict(Outcome.STORED, physical=held[write.id, *_identity(write.source)])
+            if verdict.outcome is Outcome.SUPERSEDED and (write.id, *_identity(write.source)) in held
+            else verdict
+            for write, verdict in zip(self.writes, self.verdicts, strict=True)
+        ]
 
 
-def _identity(source: dict[str, object]) -> tuple[object, object]:
+def _identity(source: Mapping[str, object]) -> tuple[object, object]:
     return source.get("version"), source.get("job")

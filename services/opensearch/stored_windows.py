@@ -1,4 +1,4 @@
-"""The windows of a stored document with their vectors: what is searched of them, and how they are read back. Pure."""
+"""Windows of a stored document: the fields that are searched of them, and how they are read back. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from services.documents import joined_text
 from services.index_spec import IndexSpec
-from services.opensearch.chapter_fields import searched_chapters
+from services.talk.chaptering import ends_in_text, windows_within
 from services.vectors import PackedVector, SparseVector, merge_max
 
 TOO_MANY_WINDOWS = "too_many_windows"
@@ -50,6 +50,23 @@ def searched(windows: Sequence[EncodedWindow], spec: IndexSpec, source: Mapping[
     if spec.talk is not None and "chapters" in source:
         fields["chapters"] = searched_chapters(windows, spec, source)
     return fields
+
+
+def searched_chapters(
+    windows: Sequence[EncodedWindow], spec: IndexSpec, source: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the chapters of a document with the fields that are searched.
+
+    `sparse` holds for each piece its largest weight in any window of the chapter; `words` holds title and text.
+    """
+    text = source["text"]
+    ends = ends_in_text(windows, len(joined_text(source.get("title", ""), text)) - len(text))
+    found = []
+    for chapter in source["chapters"]:
+        own = [windows[at].vector for at in windows_within(chapter, ends)]
+        words = f"{chapter['title']}\n{text[chapter['start'] : chapter['end']]}"
+        found.append({**chapter, "sparse": merge_max(own).top(spec.document_top_k).features(), "words": words})
+    return found
 
 
 def too_many_windows(count: int, spec: IndexSpec) -> tuple[str, str] | None:

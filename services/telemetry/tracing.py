@@ -61,26 +61,39 @@ def start(process: str) -> None:
     Raises ConfigurationError: `tracing_not_installed`, `tracing_protocol`.
     """
     global _provider, _tracer  # noqa: PLW0603 (of the process, as the library's own provider is)
-    if check():
-        from services.telemetry.sdk import make_provider
-
-        number = version("sparsewell")
-        _provider = make_provider(process, number)
-        _tracer = _provider.get_tracer("sparsewell", number)
+    check()
+    if wanted():
+        _provider = _new_provider(process)
+        _tracer = _provider.get_tracer("sparsewell", version("sparsewell"))
 
 
-def check() -> bool:
-    """Return whether spans are wanted, for a parent that sends none itself. Raises as `start`."""
+def check() -> None:
+    """Check that spans can be sent where the environment asks for it, without sending any. Raises as `start`."""
     if not wanted():
-        return False
+        return
     try:
-        import services.telemetry.sdk  # noqa: F401
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.sdk.trace  # noqa: F401
     except ImportError:
         raise ConfigurationError(
             "tracing_not_installed",
             "OTEL_* asks for traces, and the base installation cannot send them: pip install 'sparsewell[tracing]'.",
         ) from None
-    return True
+
+
+def _new_provider(process: str) -> "TracerProvider":
+    """Return the SDK's provider. It reads sampler, batches, endpoint, headers and certificates from OTEL_*."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    attributes = {SERVICE_VERSION: version("sparsewell"), "sparsewell.process": process}
+    if not os.environ.get("OTEL_SERVICE_NAME"):
+        attributes[SERVICE_NAME] = f"sparsewell-{process}"
+    provider = TracerProvider(resource=Resource.create(attributes))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
 
 
 def stop() -> None:

@@ -13,10 +13,10 @@ import pytest
 from faults.processes import OpenSearchProcess, RedisProcess
 from faults.rows import Row, save, table
 from faults.stack import Stack
-from infra.accounts import child_account
-from infra.directories import temporary_state
 from infra.opensearch.mounts import place_for_data
 from infra.settings import LocalSettings
+from services.machine.accounts import child_account
+from services.machine.directories import temporary_state
 from services.settings import Settings
 
 ROWS = pytest.StashKey[list[Row]]()

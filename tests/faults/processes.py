@@ -15,13 +15,13 @@ import pytest
 import redis
 
 from infra import processes
-from infra.accounts import child_account
-from infra.directories import make_directory
 from infra.opensearch.node import Node, NodeConfig, start_node
 from infra.ports import free_port, is_taken
 from infra.processes import Child
 from infra.redis.server import command
 from infra.settings import LocalSettings
+from services.machine.accounts import child_account
+from services.machine.directories import make_directory
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -17,10 +17,10 @@ from faults.door import Door
 from faults.history import check
 from faults.processes import OpenSearchProcess, wait_for
 from faults.stack import Stack
-from infra.accounts import child_account
-from infra.directories import temporary_state
 from infra.opensearch.mounts import place_for_data
 from infra.settings import LocalSettings
+from services.machine.accounts import child_account
+from services.machine.directories import temporary_state
 from services.opensearch.client import Call
 
 NewStack = Callable[..., Stack]

@@ -10,12 +10,12 @@ import pytest
 from certificates import Authority
 from secured_parts import ROLES, Secured
 
-from infra.accounts import child_account
-from infra.directories import make_directory
 from infra.opensearch.node import start_node
 from infra.opensearch.secured import Credentials, Pair, secured
 from infra.opensearch.temporary import temporary_config
 from infra.settings import LocalSettings
+from services.machine.accounts import child_account
+from services.machine.directories import make_directory
 from services.opensearch.client import SyncSearch
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from infra.directories import cache_dir, make_directory
-from infra.settings import LocalSettings
+from services.machine.directories import DirectorySettings, cache_dir, make_directory
 
 STARTS = ("smollm2",)
 
@@ -19,7 +18,7 @@ def start_directory(name: str) -> Path:
     from models.decoder.start import STARTS as KNOWN
     from models.decoder.start import fetch, make_checkpoint
 
-    target = cache_dir(LocalSettings.read()) / "models" / f"{name}-decoder"
+    target = cache_dir(DirectorySettings.read()) / "models" / f"{name}-decoder"
     make_directory(target.parent)
     with FileLock(target.parent / f".{name}-decoder.lock"):
         if not target.is_dir():

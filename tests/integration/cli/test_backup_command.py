@@ -14,8 +14,6 @@ import redis
 from typer.testing import CliRunner
 
 from cli.main import app
-from infra.accounts import child_account
-from infra.directories import make_directory
 from infra.opensearch.node import Node, NodeConfig, start_node
 from infra.opensearch.temporary import temporary_config
 from infra.ports import free_port
@@ -24,6 +22,8 @@ from infra.settings import LocalSettings
 from infra.stack.parts import settings_environment
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
+from services.machine.accounts import child_account
+from services.machine.directories import make_directory
 from services.opensearch.backups import Backup, identify_call, read_backups
 from services.opensearch.client import Call, SyncSearch
 from services.settings import Settings

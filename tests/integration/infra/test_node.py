@@ -13,8 +13,6 @@ import psutil
 import pytest
 
 from infra import processes
-from infra.accounts import Account, child_account
-from infra.directories import temporary_state
 from infra.opensearch import java
 from infra.opensearch.distribution import Distribution, locate
 from infra.opensearch.java import find_java
@@ -22,6 +20,8 @@ from infra.opensearch.mounts import place_for_data
 from infra.opensearch.node import NodeConfig, find_node, start_node
 from infra.settings import LocalSettings
 from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
+from services.machine.accounts import Account, child_account
+from services.machine.directories import temporary_state
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from tempfile import gettempdir
 
 import pytest
 
-from infra.accounts import child_account
-from infra.directories import temporary_state
 from infra.opensearch.mounts import place_for_data
 from infra.ports import free_port
 from infra.settings import LocalSettings
+from services.machine.accounts import child_account
+from services.machine.directories import temporary_state
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -9,11 +9,11 @@ import psutil
 import pytest
 import redis
 
-from infra.accounts import child_account
-from infra.directories import temporary_state
 from infra.redis import RedisConfig, find_redis, start_redis
 from infra.settings import LocalSettings
 from services.errors import ConfigurationError
+from services.machine.accounts import child_account
+from services.machine.directories import temporary_state
 
 
 @pytest.fixture

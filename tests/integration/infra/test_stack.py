@@ -9,13 +9,13 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from infra.accounts import child_account
-from infra.directories import temporary_state
 from infra.ports import free_port
 from infra.redis import RedisConfig, start_redis
 from infra.settings import LocalSettings
 from infra.stack import Stack, running_stack
 from services.errors import SparsewellError
+from services.machine.accounts import child_account
+from services.machine.directories import temporary_state
 from services.settings import Settings
 
 OURS = ["redis", "worker", "sweeper", "api"]

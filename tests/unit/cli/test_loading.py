@@ -14,7 +14,6 @@ from cli.loading.api_door import batch_key
 from cli.loading.queue_door import MOST_BYTES, MOST_WAITING, contiguous, full, parsed
 from cli.loading.record import LoadRecord, record_name
 from cli.loading.refusal import Refusal
-from cli.loading.retrying import retrying
 from cli.loading.source import Batch, Place
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, Overloaded
 from services.web.answers import read_answer
@@ -88,27 +87,6 @@ def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:
     ways = [("api x", "i", "1", ""), ("api y", "i", "1", ""), ("api x", "j", "1", ""), ("api x", "i", "2", "m")]
     assert len({record_name([tmp_path / "a"], *way) for way in ways}) == 4
     assert record_name([tmp_path / "a"], *ways[0]) != record_name([tmp_path / "a", tmp_path / "b"], *ways[0])
-
-
-def test_what_may_pass_is_tried_again_and_said_once() -> None:
-    failures = iter([Overloaded("busy", "Busy.", retry_after=0.01), Overloaded("busy", "Busy.", retry_after=0.01)])
-    said: list[str] = []
-
-    def call() -> str:
-        for failure in failures:
-            raise failure
-        return "done"
-
-    assert retrying(call, 5, said.append) == "done"
-    assert len(said) == 1
-
-
-def test_patience_ends_with_the_last_error() -> None:
-    def call() -> None:
-        raise BackendUnavailable("away", "Away.")
-
-    with pytest.raises(BackendUnavailable):
-        retrying(call, 0.1, lambda message: None)
 
 
 @pytest.mark.parametrize(

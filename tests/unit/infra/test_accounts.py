@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.accounts import Account, can_reach, child_account
-from infra.directories import cache_dir, make_directory, state_dir, temporary_state
 from infra.settings import LocalSettings
 from services.errors import ConfigurationError
+from services.machine.accounts import Account, can_reach, child_account
+from services.machine.directories import cache_dir, make_directory, state_dir, temporary_state
 
 STRANGER = Account("stranger", 64321, 64321)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import certifi
 import pytest
 
-from infra.maven import _trust
-from infra.truststore import PASSWORD, write_truststore
+from services.machine.maven import _trust
+from services.machine.truststore import PASSWORD, write_truststore
 
 
 def test_java_reads_every_certificate_of_the_bundle(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from infra import processes
-from infra.accounts import Account, child_account
-from infra.locks import exclusive
 from infra.ports import free_port, is_taken, require_free
 from infra.processes import Child
 from services.errors import ConfigurationError
+from services.machine.accounts import Account, child_account
+from services.machine.locks import exclusive
 
 PATH = {"PATH": os.environ["PATH"]}
 Eventually = Callable[[Callable[[], object], float, str], None]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from infra.truststore import PASSWORD, write_truststore
 from services.errors import ConfigurationError
+from services.machine.truststore import PASSWORD, write_truststore
 
 _SMALL_FILE = re.compile(rb"Download(ing|ed) from \S+ \S+\.(pom|jar|xml)\b")
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"

@@ -8,21 +8,29 @@ from pathlib import Path
 from shutil import rmtree
 
 from platformdirs.unix import Unix
+from pydantic import Field
 
-from infra.accounts import Account, can_reach
-from infra.settings import LocalSettings
+from services.environment import EnvironmentSettings
 from services.errors import ConfigurationError
+from services.machine.accounts import Account, can_reach
 
 # The XDG layout on every system, macOS included.
 _PLATFORM = Unix("sparsewell")
 
 
-def cache_dir(settings: LocalSettings, *, euid: int | None = None) -> Path:
-    """Return the directory of unpacked distributions and Java runtimes."""
+class DirectorySettings(EnvironmentSettings):
+    """The directories that were chosen, read from the environment (prefix `SPARSEWELL_`)."""
+
+    cache_dir: Path | None = Field(None, description="unpacked distributions and Java runtimes; may be deleted")
+    state_dir: Path | None = Field(None, description="data, logs and records of running processes")
+
+
+def cache_dir(settings: DirectorySettings, *, euid: int | None = None) -> Path:
+    """Return the directory of unpacked distributions, Java runtimes and models."""
     return settings.cache_dir or (_PLATFORM.site_cache_path if _is_root(euid) else _PLATFORM.user_cache_path)
 
 
-def state_dir(settings: LocalSettings, *, euid: int | None = None) -> Path:
+def state_dir(settings: DirectorySettings, *, euid: int | None = None) -> Path:
     """Return the directory of data, logs and process records."""
     return settings.state_dir or (_PLATFORM.site_state_path if _is_root(euid) else _PLATFORM.user_state_path)
 

@@ -1,0 +1,121 @@
+"""The shape of the product's code: folder widths, import cycles, and the number of modules.
+
+    python -m infra.structure
+
+Three limits keep the code easy to scan:
+
+- a folder has at most `WIDEST_FOLDER` modules (`.py`, and `.js` for the page; `__init__.py` is not counted);
+- no module imports itself through others. Imports under TYPE_CHECKING and inside functions count as well;
+- the product has at most `MOST_FILES` Python files.
+
+Exit status 1: a limit is broken. Each breach is printed on a line of its own.
+"""
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+PACKAGES = ("services", "indexer", "query_api", "models", "infra", "cli", "benchmarks", "examples", "clients")
+WIDEST_FOLDER = 22
+MOST_FILES = 330
+_INIT = "__init__.py"
+_SKIPPED = frozenset({"__pycache__", "node_modules", "build", "dist", "tests"})
+
+Graph = Mapping[str, frozenset[str]]
+
+
+def product_files(root: Path, suffix: str, packages: Iterable[str] = PACKAGES) -> list[Path]:
+    """Return the product's files with this suffix, sorted. Built files and tests within a package are left out."""
+    return sorted(
+        path
+        for package in packages
+        for path in (root / package).rglob(f"*{suffix}")
+        if not _SKIPPED.intersection(path.relative_to(root).parts)
+    )
+
+
+def wide_folders(paths: Iterable[Path], limit: int = WIDEST_FOLDER) -> dict[Path, int]:
+    """Return the folders that hold more than `limit` of these files, with their number of files."""
+    widths = Counter(path.parent for path in paths if path.name != _INIT)
+    return {folder: count for folder, count in sorted(widths.items()) if count > limit}
+
+
+def import_graph(paths: Iterable[Path]) -> Graph:
+    """Return which of these modules imports which, by dotted names.
+
+    A package stands for its `__init__.py`. It counts as imported only where a name is taken from it that is no module
+    of its own: that Python also runs it before each of its modules is not counted.
+    """
+    modules = {_module_name(path): path for path in paths}
+    return {name: frozenset(_imported(name, path, modules)) for name, path in modules.items()}
+
+
+def _module_name(path: Path) -> str:
+    """Return the dotted name, counted from the outermost folder that is a package."""
+    names = [] if path.name == _INIT else [path.stem]
+    for folder in path.parents:
+        if not (folder / _INIT).is_file():
+            break
+        names.append(folder.name)
+    return ".".join(reversed(names))
+
+
+def _imported(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[str]:
+    package = name.split(".") if path.name == _INIT else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                submodule = f"{source}.{alias.name}"
+                if submodule in modules:
+                    yield submodule
+                elif source in modules:
+                    yield source
+
+
+def import_cycles(graph: Graph) -> list[list[str]]:
+    """Return chains of imports that end where they began, such as a, b, a.
+
+    One chain is found at a time and its last import is left out of the search for the next one, so the chains together
+    hold every group of modules that import each other, and breaking all of them leaves no cycle.
+    """
+    left = {module: set(imported) for module, imported in graph.items()}
+    found = []
+    while True:
+        try:
+            TopologicalSorter(left).prepare()
+        except CycleError as error:
+            chain = error.args[1][::-1]  # (graphlib lists the imported module before its importer)
+            found.append(chain)
+            left[chain[-2]].discard(chain[-1])
+        else:
+            return found
+
+
+def breaches(root: Path, *, widest: int = WIDEST_FOLDER, most: int = MOST_FILES) -> Iterator[str]:
+    """Return one line for each limit that the product below `root` breaks."""
+    python = product_files(root, ".py")
+    for folder, count in wide_folders([*python, *product_files(root, ".js")], widest).items():
+        yield f"{folder.relative_to(root)} has {count} modules; a folder has at most {widest}."
+    for chain in import_cycles(import_graph(python)):
+        yield f"Import cycle: {' -> '.join(chain)}."
+    if len(python) > most:
+        yield f"The product has {len(python)} Python files; it has at most {most}."
+
+
+def main() -> None:
+    """Print the breaches of this checkout; exit with status 1 where there is any."""
+    found = list(breaches(Path(__file__).parents[1]))
+    for line in found:
+        print(line)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from infra import structure
+from infra.structure import breaches, import_cycles, import_graph, product_files, wide_folders
+
+
+def product(root: Path, **files: str) -> Path:
+    """Write modules, named `services__a` for services/a.py, with an `__init__.py` in each folder."""
+    for name, text in files.items():
+        path = root.joinpath(*name.split("__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for folder in path.relative_to(root).parents[:-1]:
+            (root / folder / "__init__.py").touch()
+    return root
+
+
+def cycles(root: Path) -> list[list[str]]:
+    return import_cycles(import_graph(product_files(root, ".py")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import services.a",
+        "from services import a",
+        "from services.a import name",
+        "from . import a",
+        "from .a import name",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from services.a import Name",
+        "def late():\n    from services.a import name",
+    ],
+)
+def test_every_kind_of_import_counts_in_a_cycle(tmp_path: Path, text: str) -> None:
+    product(tmp_path, services__a="from services.b import x", services__b=text)
+    assert [set(chain) for chain in cycles(tmp_path)] == [{"services.a", "services.b"}]
+
+
+def test_a_chain_is_told_in_the_order_of_its_imports(tmp_path: Path) -> None:
+    product(
+        tmp_path,
+        services__a="from services.b import x",
+        services__b="from indexer.c import x",
+        indexer__c="import services.a",
+        indexer__d="import services.a",
+    )
+    (chain,) = cycles(tmp_path)
+    assert chain[0] == chain[-1]
+    assert set(pairwise(chain)) == {
+        ("services.a", "services.b"),
+        ("services.b", "indexer.c"),
+        ("indexer.c", "services.a"),
+    }
+
+
+def test_each_of_several_cycles_is_told(tmp_path: Path) -> None:
+    product(
+        tmp_path,
+        services__a="import services.b",
+        services__b="import services.a\nimport services.c",
+        services__c="import services.d",
+        services__d="import services.c",
+    )
+    assert {frozenset(chain) for chain in cycles(tmp_path)} == {
+        frozenset({"services.a", "services.b"}),
+        frozenset({"services.c", "services.d"}),
+    }
+
+
+def test_a_package_counts_where_a_name_is_taken_from_it(tmp_path: Path) -> None:
+    product(tmp_path, services__deep__a="import json", services__b="from services.deep import a")
+    assert cycles(tmp_path) == []
+    (tmp_path / "services/deep/__init__.py").write_text("from services.deep.a import name")
+    assert cycles(tmp_path) == [], "a is imported by its package, and not the other way round"
+    (tmp_path / "services/deep/a.py").write_text("from services.deep import name")
+    assert [set(chain) for chain in cycles(tmp_path)] == [{"services.deep", "services.deep.a"}]
+
+
+def test_imports_of_other_packages_do_not_matter(tmp_path: Path) -> None:
+    product(tmp_path, services__a="import json\nfrom fastapi import FastAPI\nfrom services import __name__ as x")
+    assert cycles(tmp_path) == []
+
+
+def test_a_wide_folder_is_told(tmp_path: Path) -> None:
+    product(tmp_path, services__a="", services__b="", services__deep__c="")
+    page = tmp_path / "services/page.js"
+    page.touch()
+    files = [*product_files(tmp_path, ".py"), *product_files(tmp_path, ".js")]
+    assert wide_folders(files, 2) == {tmp_path / "services": 3}, "neither __init__.py nor a deeper folder counts"
+    assert wide_folders(files, 3) == {}
+
+
+def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "clients/python/src/package"
+    folder.mkdir(parents=True)
+    for name, text in {"__init__": "", "a": "import package.b", "b": "import package.a"}.items():
+        (folder / f"{name}.py").write_text(text)
+    (tmp_path / "clients/python/tests").mkdir()
+    (tmp_path / "clients/python/tests/test_a.py").touch()
+    assert len(product_files(tmp_path, ".py")) == 3, "tests are no product"
+    assert [set(chain) for chain in cycles(tmp_path)] == [{"package.a", "package.b"}]
+
+
+def test_each_breach_is_a_line(tmp_path: Path) -> None:
+    product(tmp_path, services__a="import services.b", services__b="import services.a", services__c="")
+    assert list(breaches(tmp_path)) == ["Import cycle: services.a -> services.b -> services.a."]
+    assert list(breaches(tmp_path, widest=2, most=3)) == [
+        "services has 3 modules; a folder has at most 2.",
+        "Import cycle: services.a -> services.b -> services.a.",
+        "The product has 4 Python files; it has at most 3.",
+    ]
+
+
+def test_the_command_fails_with_what_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    product(tmp_path, infra__structure="import infra.structure")
+    monkeypatch.setattr(structure, "__file__", str(tmp_path / "infra/structure.py"))
+    with pytest.raises(SystemExit) as ended:
+        structure.main()
+    assert (ended.value.code, capsys.readouterr().out) == (
+        1,
+        "Import cycle: infra.structure -> infra.structure.\n",
+    )
+    product(tmp_path, infra__structure="import ast")
+    with pytest.raises(SystemExit) as ended:
+        structure.main()
+    assert ended.value.code == 0

@@ -1,0 +1,39 @@
+from typing import Any
+
+import orjson
+
+from services.opensearch.bulk import Outcome, Verdict, Write
+from services.opensearch.own_writes import LostAnswerCheck
+
+STORED = Verdict(Outcome.STORED, physical="g1")
+SUPERSEDED = Verdict(Outcome.SUPERSEDED)
+
+
+def write(name: str, version: int = 1, job: str = "ours") -> Write:
+    return Write("books", name, version, {"version": version, "job": job, "text": "A text."})
+
+
+def answer(*held: Write, physical: str = "g2") -> dict[str, Any]:
+    docs = [
+        {"_id": one.id, "_version": one.version, "_source": one.source, "_index": physical, "found": True}
+        for one in held
+    ]
+    return {"docs": [*docs, {"_id": "gone", "found": False}]}
+
+
+def test_nothing_is_read_when_no_write_was_superseded() -> None:
+    refused = Verdict(Outcome.REFUSED, "mapper_parsing_exception")
+    assert LostAnswerCheck("books", [write("a"), write("b")], [STORED, refused]).call() is None
+
+
+def test_only_superseded_writes_are_read() -> None:
+    call = LostAnswerCheck("books", [write("a"), write("b")], [STORED, SUPERSEDED]).call()
+    assert call is not None
+    assert (call.path, orjson.loads(call.body or b"")) == ("/books/_mget", {"ids": ["b"]})
+
+
+def test_a_write_that_finds_itself_is_stored_where_it_was_found() -> None:
+    writes = [write("a"), write("b"), write("c"), write("d")]
+    check = LostAnswerCheck("books", writes, [STORED, SUPERSEDED, SUPERSEDED, SUPERSEDED])
+    found = answer(write("b"), write("c", job="another"), write("d", version=2))
+    assert check.settle(found) == [STORED, Verdict(Outcome.STORED, physical="g2"), SUPERSEDED, SUPERSEDED]
