@@ -7,8 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic import BaseModel, TypeAdapter
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
 from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
@@ -23,6 +22,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any]
 ChapterFile = Literal["podcasting", "webvtt", "youtube"]
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Operation(Generic[T]):
             found["params"] = {name: value for name, value in self.params.items() if value is not None}
         if self.body is not None:
             try:
-                found["content"] = to_json(self.body, inf_nan_mode="null")
-            except (PydanticSerializationError, ValueError) as error:
+                found["content"] = _ANY.dump_json(self.body)
+            except ValueError as error:
                 raise InvalidInput("not_json", f"This cannot be written as JSON: {error}.") from None
             found["headers"]["content-type"] = "application/json"
         return found
