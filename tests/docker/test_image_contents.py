@@ -115,7 +115,7 @@ def test_bytecode_does_not_depend_on_the_time_of_the_build(image: bare_image.Bar
         "benchmarks",
         "tests",
         "sparsewell_client",
-    ],  # fmt: skip
+    ],
 )
 def test_what_has_no_place_in_it_is_absent(image: bare_image.BareImage, module: str) -> None:
     done = image.run("python", "-c", f"import {module}", check=False)
