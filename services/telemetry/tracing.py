@@ -63,7 +63,7 @@ def check() -> "type[Sdk] | None":
     except ImportError:
         raise ConfigurationError(
             "tracing_not_installed",
-            "OTEL_* asks for traces, and the base installation cannot send them: pip install 'sparsewell[tracing]'.",
+            "OTEL_* asks for traces, and the base installation cannot send them: pip install -e '.[tracing]'.",
         ) from None
     return Sdk
 
