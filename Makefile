@@ -20,7 +20,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest bench audit pictures clean servers test-programs openapi chart
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest bench audit pictures clean servers test-programs openapi chart client
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -90,6 +90,9 @@ openapi: .venv/.dev ## Write docs/api/openapi.json anew
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
 
+client: .venv/.dev ## Generate the blocking Python client from the asynchronous one
+	@$(BIN)/python clients/python/generate_sync.py
+
 chart: .venv/.dev ## Write what of the Helm chart is made of settings, comments and infra/monitoring anew, and its golden files
 	@$(BIN)/python -m infra.helm
 
@@ -97,7 +100,7 @@ pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP
 	@$(BIN)/python -m examples.pictures
 
 clean: down ## Stop our processes and remove what was made in this folder
-	@rm -rf .venv build dist ./*.egg-info .coverage .coverage.* coverage.xml htmlcov
+	@rm -rf .venv build dist ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "Clean. Data, logs and the fetched OpenSearch stay in SPARSEWELL_STATE_DIR and SPARSEWELL_CACHE_DIR"
@@ -118,15 +121,15 @@ clean: down ## Stop our processes and remove what was made in this folder
 	fi
 	rm -f .venv.log
 
-.venv/.demo: requirements/demo.txt pyproject.toml | .venv/bin/python
+.venv/.demo: requirements/demo.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	@$(call install,requirements/demo.txt)
 	touch .venv/.demo
 
-.venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+.venv/.dev: requirements/dev.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	@$(call install,requirements/dev.txt)
 	touch .venv/.demo .venv/.dev
 
-.venv/.train: requirements/train.txt pyproject.toml | .venv/bin/python
+.venv/.train: requirements/train.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	@$(call install,requirements/train.txt)
 	touch .venv/.demo .venv/.dev .venv/.train
 
@@ -136,7 +139,7 @@ clean: down ## Stop our processes and remove what was made in this folder
 define install
 echo "Installing the locked packages of $(1) into .venv."
 $(BIN)/python -m pip install --progress-bar off --no-deps --require-hashes --only-binary :all: --no-binary rouge-score,segeval -r $(1) | sed -un 's/^ *Downloading /  &/p'
-$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable clients/python
 endef
 
 servers:

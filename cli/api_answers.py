@@ -10,7 +10,7 @@ from services.access.mode import read_keys
 from services.addresses import http_address
 from services.errors import BackendUnavailable, InvalidInput
 from services.settings import Settings
-from services.web.answers import checked_address, path_part, read_answer
+from services.web.answers import checked_address, path_part, read_answer, read_text
 
 
 def api_address(settings: Settings, given: str | None) -> str:
@@ -60,10 +60,16 @@ class Door:
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """The answer to one request."""
+        return read_answer(self._send(method, below, params=parameters, json=body, headers=headers))
+
+    def ask_file(self, below: str, parameters: dict[str, Any]) -> str:
+        """Return the text of a file that the API makes."""
+        return read_text(self._send("GET", below, params=parameters))
+
+    def _send(self, method: str, below: str, **sent: Any) -> httpx.Response:
         with connect(self._base, timeout=60) as client:
             try:
-                sent = client.request(method, self._path + below, params=parameters, json=body, headers=headers)
-                return read_answer(sent)
+                return client.request(method, self._path + below, **sent)
             except httpx.HTTPError as error:
                 raise away(self._base, error) from None
 

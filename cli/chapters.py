@@ -3,15 +3,11 @@
 import json as jsonlib
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
 from cli.plain import one_line
-
-if TYPE_CHECKING:
-    from query_api.talk_form import ChaptersAnswer
-    from sparsewell.client.operations import ChapterFile
 
 
 class Form(StrEnum):
@@ -34,22 +30,20 @@ def chapters(
     api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
 ) -> None:
     """Show the chapters of a talk."""
-    from cli.api_answers import api_address
+    from cli.api_answers import Door
     from cli.result_files import require_writable
-    from services.settings import Settings
-    from sparsewell.client import Client
+    from services.web.answers import path_part
 
     if output is not None:
         require_writable(output)
-    with Client(api_address(Settings.read(), api_url)) as client:
-        match format:
-            case Form.json:
-                answer = client.get_chapters(index, document).model_dump(exclude_none=True)
-                text = f"{jsonlib.dumps(answer, ensure_ascii=False, indent=2)}\n"
-            case None:
-                text = _listed(client.get_chapters(index, document))
-            case _:
-                text = client.export_chapters(index, document, cast("ChapterFile", format.value))
+    door, below = Door(api_url, index, "chapters"), f"/{path_part(document, 'The id of the document')}"
+    match format:
+        case Form.json:
+            text = f"{jsonlib.dumps(door.ask('GET', below), ensure_ascii=False, indent=2)}\n"
+        case None:
+            text = _listed(door.ask("GET", below))
+        case _:
+            text = door.ask_file(below, {"format": format.value})
     if output is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
@@ -57,16 +51,16 @@ def chapters(
         typer.echo(f"Written to {output}.")
 
 
-def _listed(answer: "ChaptersAnswer") -> str:
-    """A line a chapter, and lines for what is to be said of them."""
-    made = answer.chaptering
-    said = [f"{answer.title or answer.id}: {made.engine if made else answer.state}"]
-    if made and made.error:
-        said.append(f"{made.error['reason']} [{made.error['code']}]")
-    repairs = (*answer.talk_repairs, *(made.repairs if made else ()))
-    said += [f"{repair.detail} ({repair.count:,})" for repair in repairs]
-    said += [f"{one.number:>4}  {clock(one.start_time):>8}  {one.title}" for one in answer.chapters]
-    if not answer.chapters:
+def _listed(answer: dict[str, Any]) -> str:
+    """Return a line for the talk, one for each repair and one for each chapter."""
+    made, listed = answer.get("chaptering") or {}, answer["chapters"]
+    said = [f"{answer.get('title') or answer['id']}: {made.get('engine') or answer['state']}"]
+    if error := made.get("error"):
+        said.append(f"{error['reason']} [{error['code']}]")
+    repairs = (*answer.get("talk_repairs", ()), *made.get("repairs", ()))
+    said += [f"{repair['detail']} ({repair['count']:,})" for repair in repairs]
+    said += [f"{one['number']:>4}  {clock(one.get('start_time')):>8}  {one['title']}" for one in listed]
+    if not listed:
         said.append("No chapters.")
     return "".join(f"{one_line(line)}\n" for line in said)
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,19 @@ Show = Callable[["Console", str, dict[str, float]], dict[str, Any]]
 def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json: Path | None) -> None:
     """Starts what does not run, shows something on it, and stops what it started unless it is to be kept.
 
-    `command`: of `sparsewell` and of make. `json`: where what was measured is written.
+    `command`: of `sparsewell` and of make. `json`: where what was measured is written. Raises ConfigurationError
+    (`needs_checkout`) where `examples` is missing, as in the images.
     """
     from rich.console import Console
 
     from cli.result_files import require_writable
     from infra.settings import LocalSettings
     from infra.stack import running_stack
+    from services.errors import ConfigurationError
     from services.settings import Settings
 
+    if find_spec("examples") is None:
+        raise ConfigurationError("needs_checkout", f"The examples are in a checkout only: run `make {command}` there.")
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     settings = Settings.read()
     if json is not None:

@@ -77,7 +77,7 @@ def check_worker(settings: "Settings") -> "Manifest":
         raise ConfigurationError(
             "worker_not_installed",
             f"A worker with the encoder {manifest.name} needs {' and '.join(missing)}, which the base installation "
-            f"leaves out: pip install 'sparsewell[{'worker,gpu' if 'torch' in needed else 'worker'}]'.",
+            f"leaves out: pip install -e '.[{'worker,gpu' if 'torch' in needed else 'worker'}]'.",
         )
     for name in manifest.files:
         verified(directory, manifest, name)

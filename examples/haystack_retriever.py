@@ -11,7 +11,7 @@ from typing import Any
 
 from haystack import Document, Pipeline, component, default_from_dict, default_to_dict
 
-from sparsewell.client import Client, Hit
+from sparsewell_client import Client, Hit
 
 
 @component

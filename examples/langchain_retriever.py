@@ -15,7 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
-from sparsewell.client import AsyncClient, Client, Hit
+from sparsewell_client import AsyncClient, Client, Hit
 
 
 class SparsewellRetriever(BaseRetriever):

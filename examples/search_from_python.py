@@ -7,7 +7,7 @@ python -m examples.search_from_python
 import sys
 from contextlib import suppress
 
-from sparsewell.client import Client, NotFound
+from sparsewell_client import Client, NotFound
 
 NOTES = [
     {
@@ -24,7 +24,7 @@ INDEX = "example-notes"
 
 
 def main(address: str = "http://127.0.0.1:8010") -> None:
-    with Client(address, patience=30) as client:
+    with Client(address, retry_for=30) as client:
         with suppress(NotFound):
             client.delete_index(INDEX)
         client.create_index(INDEX, {"fields": {"year": "number"}})

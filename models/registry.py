@@ -30,7 +30,7 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
             raise ConfigurationError(
                 "missing_extra",
                 f"The encoder {manifest.name} is a decoder-only model and needs the package {error.name}: "
-                "pip install 'sparsewell[train]'.",
+                "pip install -e '.[train]'.",
             ) from None
         return DecoderEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces)
     from models.onnx_encoder import BATCH_PIECES, OnnxSparseEncoder

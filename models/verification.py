@@ -72,7 +72,7 @@ def verify(directory: Path) -> Verdict:
         return Verdict([*problems, error])
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "missing_extra", f"Loading {directory} needs the package {error.name}: pip install 'sparsewell[worker]'."
+            "missing_extra", f"Loading {directory} needs the package {error.name}: pip install -e '.[worker]'."
         ) from None
     return Verdict([], facts, own, words)
 

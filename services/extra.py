@@ -15,5 +15,5 @@ def needs(module: str, what: str, extra: str = "load") -> Iterator[None]:
         if (error.name or "").partition(".")[0] != module.partition(".")[0]:
             raise
         raise ConfigurationError(
-            "missing_library", f"To {what}, install the extra: pip install 'sparsewell[{extra}]' ({module} is missing)."
+            "missing_library", f"To {what}, install the extra: pip install -e '.[{extra}]' ({module} is missing)."
         ) from None

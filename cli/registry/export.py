@@ -21,7 +21,7 @@ def carry_out(source: str, out: Path, *, replace: bool, **options: Any) -> Manif
         from models.training.recipe_encoder import Activation
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "missing_extra", f"Exporting needs the package {error.name}: pip install 'sparsewell[train,worker]'."
+            "missing_extra", f"Exporting needs the package {error.name}: pip install -e '.[train,worker]'."
         ) from None
     for option, choices in (("precision", Precision), ("activation", Activation)):
         if options[option] not in {None, *get_args(choices)}:

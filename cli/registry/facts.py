@@ -120,6 +120,4 @@ def _verdict(directory: Path, known: KnownEncoder | ConfigurationError | None = 
 
 
 def missing_worker(error: ModuleNotFoundError) -> ConfigurationError:
-    return ConfigurationError(
-        "missing_extra", f"Encoding needs the package {error.name}: pip install 'sparsewell[worker]'."
-    )
+    return ConfigurationError("missing_extra", f"Encoding needs the package {error.name}: pip install -e '.[worker]'.")

@@ -32,7 +32,7 @@ def measure(judgements: Judgements, rankings: Rankings) -> Quality:
         import ir_measures
     except ImportError:
         raise ConfigurationError(
-            "missing_extra", "Metrics need the package ir_measures: pip install 'sparsewell[eval]'."
+            "missing_extra", "Metrics need the package ir_measures: pip install -e '.[eval]'."
         ) from None
     runs = {
         query: {document: float(len(rankings[query]) - rank) for rank, (document, _) in enumerate(rankings[query])}

@@ -47,7 +47,7 @@ def texttiling_nltk(episode: Episode) -> list[int]:
         from nltk.tokenize.texttiling import TextTilingTokenizer
     except ImportError:
         raise ConfigurationError(
-            "missing_extra", "TextTiling needs the package nltk: pip install 'sparsewell[eval]'."
+            "missing_extra", "TextTiling needs the package nltk: pip install -e '.[eval]'."
         ) from None
     offsets = episode.segments.offsets
     parts = [

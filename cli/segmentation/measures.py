@@ -101,5 +101,5 @@ def _package(module: str, package: str) -> Any:
         return import_module(module)
     except ImportError:
         raise ConfigurationError(
-            "missing_extra", f"Measuring chapters needs the package {package}: pip install 'sparsewell[eval]'."
+            "missing_extra", f"Measuring chapters needs the package {package}: pip install -e '.[eval]'."
         ) from None

@@ -219,7 +219,7 @@ def _require_measurable(order: Order) -> None:
             import torch  # noqa: F401
         except ModuleNotFoundError:
             raise ConfigurationError(
-                "missing_extra", "--parity compares with PyTorch: pip install 'sparsewell[train]', or leave it out."
+                "missing_extra", "--parity compares with PyTorch: pip install -e '.[train]', or leave it out."
             ) from None
 
 

@@ -28,7 +28,7 @@ def fetch(name: str) -> Path:
         from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "missing_extra", f"Fetching {name} needs the package {error.name}: pip install 'sparsewell[train]'."
+            "missing_extra", f"Fetching {name} needs the package {error.name}: pip install -e '.[train]'."
         ) from None
     repository, _, revision = name.partition("@")
     try:

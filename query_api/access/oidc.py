@@ -39,7 +39,7 @@ class Issuer:
             import jwt
         except ImportError:
             raise ConfigurationError(
-                "oidc_extra_missing", "SPARSEWELL_OIDC_ISSUER needs the extra `oidc`: pip install 'sparsewell[oidc]'."
+                "oidc_extra_missing", "SPARSEWELL_OIDC_ISSUER needs the extra `oidc`: pip install -e '.[oidc]'."
             ) from None
         self._jwt: Final = jwt
         self._issuer: Final = settings.oidc_issuer

@@ -77,7 +77,7 @@ def check() -> None:
     except ImportError:
         raise ConfigurationError(
             "tracing_not_installed",
-            "OTEL_* asks for traces, and the base installation cannot send them: pip install 'sparsewell[tracing]'.",
+            "OTEL_* asks for traces, and the base installation cannot send them: pip install -e '.[tracing]'.",
         ) from None
 
 

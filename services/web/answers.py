@@ -45,13 +45,6 @@ def checked_address(base: str) -> httpx.URL:
     return url
 
 
-def away(base: str, error: Exception) -> BackendUnavailable:
-    """The error for an API that does not answer."""
-    return BackendUnavailable(
-        "api_unavailable", f"No API answers at {base} ({type(error).__name__}): is it running, and is that its address?"
-    )
-
-
 def problem(status: int, body: dict[str, Any], retry_after: str | None) -> SparsewellError:
     """The error for a status and a problem body; further members are its `extra`, `retry_after` in seconds."""
     code = str(body.get("code", "api_unavailable"))

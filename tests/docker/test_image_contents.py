@@ -101,7 +101,21 @@ def test_bytecode_does_not_depend_on_the_time_of_the_build(image: bare_image.Bar
 
 
 @pytest.mark.parametrize(
-    "module", ["onnxruntime", "celery", "torch", "transformers", "indexer", "models.registry", "pip", "setuptools"]
+    "module",
+    [
+        "onnxruntime",
+        "celery",
+        "torch",
+        "transformers",
+        "indexer",
+        "models.registry",
+        "pip",
+        "setuptools",
+        "examples",
+        "benchmarks",
+        "tests",
+        "sparsewell_client",
+    ],
 )
 def test_what_has_no_place_in_it_is_absent(image: bare_image.BareImage, module: str) -> None:
     done = image.run("python", "-c", f"import {module}", check=False)

@@ -27,7 +27,6 @@ ELSEWHERE = {
     "reindex_taken_over",
     "shard_unavailable",
     # of our clients
-    "api_unavailable",
     "not_utf8",
 }
 

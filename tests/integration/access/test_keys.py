@@ -11,7 +11,7 @@ import pytest
 
 from services.access.key_text import new_key
 from services.settings import Settings
-from sparsewell.client import Client, Forbidden, Unauthorized
+from sparsewell_client import Client, Forbidden, Unauthorized
 
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]

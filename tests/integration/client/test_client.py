@@ -11,7 +11,7 @@ import pytest
 from infra.ports import free_port
 from infra.processes import Child
 from services.settings import Settings
-from sparsewell.client import (
+from sparsewell_client import (
     AsyncClient,
     BackendUnavailable,
     Client,
@@ -229,7 +229,7 @@ def test_nobody_there(connect: Callable[..., Any]) -> None:
     assert caught.value.code == "api_unavailable"
 
 
-def test_a_patient_client_outlasts_a_restart(
+def test_a_client_with_retries_outlasts_a_restart(
     settings: Settings, start_part: Callable[[str], Child], connect: Callable[..., Any]
 ) -> None:
     address = f"http://{settings.api_host}:{settings.api_port}"
@@ -237,5 +237,5 @@ def test_a_patient_client_outlasts_a_restart(
         connect(address).list_indexes()
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(start_part, "api")
-        assert connect(address, patience=60).list_indexes() == []
+        assert connect(address, retry_for=60).list_indexes() == []
         starting.result()

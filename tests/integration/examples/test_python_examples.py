@@ -8,7 +8,7 @@ import pytest
 
 from infra.processes import Child
 from services.settings import Settings
-from sparsewell.client import Client
+from sparsewell_client import Client
 
 NOTES = [
     {"id": "whale", "title": "Whales", "text": "A captain hunts a white whale.", "metadata": {"year": 1851}},

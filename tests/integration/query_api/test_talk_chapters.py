@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from sparsewell.client import AsyncClient, Client, InvalidInput, NotFound
+from services import errors
+from sparsewell_client import AsyncClient, Client, InvalidInput, NotFound
 
 ID = "shows/1/chapters"  # slashes, and the ending that another address might have had
 SEGMENTS = [{"start": 10.0 * i, "end": 10.0 * i + 9, "text": f"word{i} is said.", "speaker": "A"} for i in range(9)]
@@ -143,7 +144,7 @@ def test_the_command_lists_and_writes(talks: httpx.Client, tmp_path: Any) -> Non
     assert run(talks, ID, "--format", "podcasting", "-o", str(file)).exit_code == 0
     assert json.loads(file.read_text())["title"] == "A show"
     assert json.loads(run(talks, ID, "--format", "json").output)["id"] == ID
-    assert isinstance(run(talks, "plain", "--format", "youtube").exception, NotFound)
+    assert isinstance(run(talks, "plain", "--format", "youtube").exception, errors.NotFound)
 
 
 def test_too_few_for_youtube(talks: httpx.Client) -> None:

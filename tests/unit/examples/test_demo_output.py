@@ -12,6 +12,7 @@ from cli import demo, demonstration
 from examples.service import Progress
 from examples.stdlib.questions import Question
 from examples.stdlib.tally import Asked, Ranking
+from services.errors import ConfigurationError
 
 
 def printed(console: Console) -> str:
@@ -89,3 +90,10 @@ def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:
     assert result["figures"] == {"documents": 3}
     assert result["load_average"]["before"] == [0.5, 1.23, 2.0]
     assert result["versions"]["python"] and result["machine"]["cores"]
+
+
+def test_a_demonstration_without_the_examples_names_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstration, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="make demo-talk") as caught:
+        demonstration.demonstrate(lambda *_: {}, "demo-talk", keep=False, port=None, json=None)
+    assert caught.value.code == "needs_checkout"

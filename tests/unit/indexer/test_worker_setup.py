@@ -93,10 +93,10 @@ def test_a_complaint_about_a_message_holds_nothing_of_it() -> None:
 @pytest.mark.parametrize(
     ("architecture", "lacking", "said"),
     [
-        ("BertForMaskedLM", "onnxruntime", "sparsewell[worker]"),
-        ("MistralForSparseEncoding", "torch", "sparsewell[worker,gpu]"),
-        ("MistralForSparseEncoding", "sentence_transformers", "sparsewell[worker,gpu]"),
-        ("standin", "celery", "sparsewell[worker]"),
+        ("BertForMaskedLM", "onnxruntime", ".[worker]"),
+        ("MistralForSparseEncoding", "torch", ".[worker,gpu]"),
+        ("MistralForSparseEncoding", "sentence_transformers", ".[worker,gpu]"),
+        ("standin", "celery", ".[worker]"),
     ],
 )
 def test_what_a_worker_lacks_for_its_encoder_is_said_before_it_starts(

@@ -68,5 +68,5 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
         "measure({'q': {'a': 1}}, {})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "pip install 'sparsewell[eval]'" in done.stderr
+    assert "pip install -e '.[eval]'" in done.stderr
     assert "[missing_extra]" in done.stderr

@@ -1,50 +1,36 @@
-"""The blocking client."""
+"""Client of the sparsewell API. `_sync/client.py` is generated from `_async/client.py`: see `make client`."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import httpx
 
-from query_api.curation_form import CurationAnswer, CurationVersion, DryRunAnswer
-from query_api.models import (
-    DeadList,
-    DocumentAnswer,
-    EncoderList,
-    IndexAnswer,
-    IngestAnswer,
-    JobAnswer,
-    RetryAnswer,
-)
-from query_api.queries_form import AddedQueries, FrequentQueries, RemovedQueries
-from query_api.search.across_form import AcrossAnswer
-from query_api.search.answer import SearchAnswer
-from query_api.search.batch_form import BatchedAnswer
-from query_api.search.request import Mode, SearchRequest
-from query_api.suggest_form import SuggestAnswer
-from query_api.talk_form import ChaptersAnswer
-from services.access.client import bearer, own_bearer
-from services.curation.rules import Rules
-from services.errors import SparsewellError
-from services.index_spec import IndexSpec
-from services.web.answers import away, checked_address
-from sparsewell.client import operations
-from sparsewell.client.operations import ChapterFile, Document, Operation
-from sparsewell.client.patience import Patience
+from sparsewell_client import operations
+from sparsewell_client.connection import checked_address, key_headers
+from sparsewell_client.curation import CurationAnswer, CurationVersion, DryRunAnswer, Rules
+from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
+from sparsewell_client.errors import SparsewellError
+from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
+from sparsewell_client.operations import ChapterFile, Document, Operation
+from sparsewell_client.responses import unreachable
+from sparsewell_client.retry import Retry
+from sparsewell_client.search_answer import AcrossAnswer, BatchedAnswer, SearchAnswer
+from sparsewell_client.search_request import Mode, SearchRequest
+from sparsewell_client.suggestions import AddedQueries, FrequentQueries, RemovedQueries, SuggestAnswer
 
 T = TypeVar("T")
 
 
 class Client:
-    """A client of one API; safe to share between threads.
+    """Client of one API. `Client` may be shared between threads, `AsyncClient` belongs to one event loop.
 
-    `timeout` (seconds) bounds each request. `patience` (seconds) is how long a call is repeated while the API is
-    overloaded or away; 0: the first such error is raised. `key`: of the API; None: SPARSEWELL_API_KEY, if it is set. A
-    proxy that is set for the outside world is not asked. Every method raises the errors of `services.errors` with the
-    API's own codes, and BackendUnavailable (`api_unavailable`) when nothing answers. Raises ConfigurationError
-    (`bad_address`).
+    `timeout`: limit of each request, in seconds. `retry_for`: how long a call is repeated while the API is overloaded
+    or unreachable, in seconds; 0: never. `key`: the API key; None: the key in SPARSEWELL_API_KEY, if set. Proxies in
+    the environment are ignored. Methods raise the errors of `sparsewell_client.errors` with the API's codes, and
+    BackendUnavailable (`api_unavailable`) when the API does not answer. Raises ConfigurationError (`bad_address`).
     """
 
     def __init__(
@@ -52,17 +38,17 @@ class Client:
         address: str = "http://127.0.0.1:8010",
         *,
         timeout: float = 30.0,
-        patience: float = 0.0,
+        retry_for: float = 0.0,
         headers: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> None:
-        self.address = str(checked_address(address))
-        self._patience = patience
+        self.address = checked_address(address)
+        self._retry_for = retry_for
         self._http = httpx.Client(
             base_url=self.address,
             timeout=httpx.Timeout(timeout, connect=min(5.0, timeout)),
             trust_env=False,
-            headers={**(own_bearer() if key is None else bearer(key)), **(headers or {})},
+            headers={**key_headers(key), **(headers or {})},
         )
 
     def __enter__(self) -> Self:
@@ -74,15 +60,15 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Close all connections."""
         self._http.close()
 
     def search(self, index: str, query: str | SearchRequest, **options: Any) -> SearchAnswer:
-        """One search; `options` are the members of SearchRequest (mode, size, filter, ...)."""
+        """Search an index. `options`: members of SearchRequest (mode, size, filter, ...)."""
         return self.run(operations.search(index, query, options))
 
     def pages(self, index: str, query: str | SearchRequest, **options: Any) -> Iterator[SearchAnswer]:
-        """All pages of a search, over the index as it is now, whatever is written meanwhile."""
+        """Yield all pages of a search over the index as it is now, whatever is written meanwhile."""
         cursor: str | None = "*"
         while cursor is not None:
             answer = self.search(index, query, **operations.page(query, options, cursor))
@@ -90,13 +76,13 @@ class Client:
             cursor = answer.cursor
 
     def search_across(self, indexes: Iterable[str], query: str | SearchRequest, **options: Any) -> AcrossAnswer:
-        """One search over several indexes, as if they were one; `options` as of `search`."""
+        """Search several indexes as one. `options`: as for `search`."""
         return self.run(operations.search_across(indexes, query, options))
 
     def pages_across(
         self, indexes: Sequence[str], query: str | SearchRequest, **options: Any
     ) -> Iterator[AcrossAnswer]:
-        """All pages of it, as `pages`."""
+        """Yield all pages of a search over several indexes, as `pages`."""
         cursor: str | None = "*"
         while cursor is not None:
             answer = self.search_across(indexes, query, **operations.page(query, options, cursor))
@@ -104,87 +90,90 @@ class Client:
             cursor = answer.cursor
 
     def batch(self, searches: Iterable[Mapping[str, Any]]) -> list[BatchedAnswer]:
-        """Searches (members of SearchRequest with `index`) in one request; each has an answer or its own problem."""
+        """Send several searches in one request. Each has members of SearchRequest and `index` or `indexes`."""
         return self.run(operations.batch(searches))
 
     def suggest(self, index: str, typed: str, **options: Any) -> SuggestAnswer:
-        """What completes `typed`, the best first; `options`: `size`, `fuzzy`, `filter` (whose titles may be named)."""
+        """Return completions of `typed`, best first. `options`: `size`, `fuzzy`, `filter` (on titles' documents)."""
         return self.run(operations.suggest(index, typed, options))
 
     def create_index(self, index: str, spec: IndexSpec | Mapping[str, Any] | None = None) -> IndexAnswer:
-        """Raises Conflict (`index_exists`)."""
+        """Create an index. Raises Conflict (`index_exists`)."""
         return self.run(operations.create_index(index, spec))
 
     def get_index(self, index: str) -> IndexAnswer:
-        """An index and its documents by state. Raises NotFound (`index_not_found`)."""
+        """Return an index and its document counts. Raises NotFound (`index_not_found`)."""
         return self.run(operations.get_index(index))
 
     def list_indexes(self) -> list[IndexAnswer]:
+        """Return all indexes that the key may see."""
         return self.run(operations.list_indexes())
 
     def delete_index(self, index: str) -> None:
+        """Delete an index and its documents. Raises NotFound (`index_not_found`)."""
         return self.run(operations.delete_index(index))
 
     def list_encoders(self) -> EncoderList:
-        """The encoders whose query tables the service has."""
+        """Return the encoders whose query tables the API has."""
         return self.run(operations.list_encoders())
 
     def add(self, index: str, documents: Iterable[Document], *, key: str | None = None) -> IngestAnswer:
-        """Adds or replaces documents in one request. What is `accepted` is on disk; what was refused is `rejected`.
+        """Add or replace documents in one request. `accepted` documents are durable, `rejected` ones have a reason.
 
-        Raises InvalidInput (`no_document_accepted`, its `extra["rejected"]` says why) when none was accepted.
-        `key`: an idempotency key, with which the same documents may be sent again.
+        Raises InvalidInput (`no_document_accepted`; `extra["rejected"]` has the reasons) when all are rejected.
+        `key`: an idempotency key; the same documents may then be sent again.
         """
         return self.run(operations.add(index, documents, key))
 
     def add_all(self, index: str, documents: Iterable[Document], *, batch: int = 500) -> Iterator[IngestAnswer]:
-        """As `add`, in requests of `batch` documents, however many there are; an answer for each."""
+        """Add any number of documents in requests of `batch` documents; yield the answer to each request."""
         waiting = iter(documents)
         while group := list(islice(waiting, batch)):
             yield self.add(index, group)
 
     def put_document(self, index: str, document_id: str, document: Document, *, key: str | None = None) -> IngestAnswer:
-        """Adds or replaces one document: `text`, and if it has them `title`, `metadata` and `version`."""
+        """Add or replace one document: `text`, optionally `title`, `metadata` and `version`."""
         return self.run(operations.put_document(index, document_id, document, key))
 
     def get_document(self, index: str, document_id: str, *, segments: bool = False) -> DocumentAnswer:
-        """A document and how far it is; of talk with its segments, if asked. Raises NotFound (`document_not_found`)."""
+        """Return a document and its state. `segments`: of talk. Raises NotFound (`document_not_found`)."""
         return self.run(operations.get_document(index, document_id, segments))
 
     def get_chapters(self, index: str, document_id: str) -> ChaptersAnswer:
-        """The chapters of a talk and who made them. Raises NotFound (`document_not_found`, `not_talk`)."""
+        """Return the chapters of a talk. Raises NotFound (`document_not_found`, `not_talk`)."""
         return self.run(operations.get_chapters(index, document_id))
 
     def export_chapters(self, index: str, document_id: str, form: ChapterFile) -> str:
-        """The chapters of a talk as a file. Raises NotFound (`no_chapters`), InvalidInput (`not_for_youtube`)."""
+        """Export the chapters of a talk. Raises NotFound (`no_chapters`), InvalidInput (`not_for_youtube`)."""
         return self.run(operations.export_chapters(index, document_id, form))
 
     def delete_document(self, index: str, document_id: str, *, version: int | None = None) -> None:
+        """Delete a document. `version`: do nothing if a newer version is stored."""
         return self.run(operations.delete_document(index, document_id, version))
 
     def get_job(self, job: str) -> JobAnswer:
-        """What became of the documents of a request."""
+        """Return an ingestion job and the states of its documents."""
         return self.run(operations.get_job(job))
 
     def wait(self, job: str, *, seconds: float = 60.0, every: float = 0.5) -> JobAnswer:
-        """The job once it is finished. Raises BackendUnavailable (`job_unfinished`) after `seconds`."""
-        end = time.monotonic() + seconds
+        """Return the job when it is finished. Raises BackendUnavailable (`job_unfinished`) after `seconds`."""
+        end = monotonic() + seconds
         while not (found := self.get_job(job)).finished:
-            if time.monotonic() + every > end:
+            if monotonic() + every > end:
                 raise operations.unfinished(found, seconds)
-            time.sleep(every)
+            sleep(every)
         return found
 
     def list_dead(self, index: str, *, size: int = 20, cursor: str | None = None) -> DeadList:
-        """Documents that could not be encoded, the latest first."""
+        """Return a page of dead letters (documents that could not be encoded), latest first."""
         return self.run(operations.list_dead(index, size, cursor))
 
     def retry_dead(self, index: str, ids: Sequence[str] | None = None, *, cursor: str | None = None) -> RetryAnswer:
-        """Gives dead documents another round of attempts; without `ids` all of them."""
+        """Retry dead letters; without `ids`: all of them."""
         return self.run(operations.retry_dead(index, ids, cursor))
 
     def get_curation(self, index: str, *, version: int | None = None) -> CurationAnswer:
-        """The rules of an index, or an earlier version; version 0: it has none.
+        """Return the rules of an index, or an earlier version of them. Version 0: it has none.
 
         Raises NotFound (`index_not_found`, `curation_version_not_found`).
         """
@@ -198,14 +187,14 @@ class Client:
         note: str = "",
         replaces: int | Literal["*"] | None = None,
     ) -> CurationAnswer:
-        """Replaces the rules of an index. `replaces`: the version that was read, `*` for any; None: there are none yet.
+        """Replace the rules of an index. `replaces`: the version that you read; `*`: any; None: there is none yet.
 
-        Raises Conflict (`stale_curation`) when somebody else was faster, InvalidInput and TooLarge for bad rules.
+        Raises Conflict (`stale_curation`) when the stored version is another; InvalidInput, TooLarge for bad rules.
         """
         return self.run(operations.put_curation(index, rules, note, replaces))
 
     def list_curation_versions(self, index: str) -> list[CurationVersion]:
-        """The versions that are kept, the newest first."""
+        """Return the stored versions of the rules, newest first."""
         return self.run(operations.list_curation_versions(index))
 
     def dry_run_curation(
@@ -217,37 +206,37 @@ class Client:
         mode: Mode = "hybrid",
         size: int = 10,
     ) -> DryRunAnswer:
-        """Which of some queries other rules would answer differently; nothing is stored."""
+        """Compare the answers to some queries under new rules and the stored ones. Nothing is written."""
         return self.run(operations.dry_run_curation(index, rules, queries, mode, size))
 
     def list_queries(self, index: str, *, size: int = 100) -> FrequentQueries:
-        """The frequent queries of an index that are kept, those that are asked most nowadays first."""
+        """Return the frequent queries of an index, the most frequent of late first."""
         return self.run(operations.list_queries(index, size))
 
     def add_queries(self, index: str, times: Mapping[str, int]) -> AddedQueries:
-        """Counts queries that were asked elsewhere, each with how often: 1,000 in one request at most.
+        """Count queries from elsewhere, at most 1,000 in one request. `times`: query to number of searches.
 
-        Raises InvalidInput (`query_not_learnable`, its `extra["position"]` says which) and then counts none.
+        Raises InvalidInput (`query_not_learnable`; `extra["position"]` says which) and then counts none.
         """
         return self.run(operations.add_queries(index, times))
 
     def delete_queries(self, index: str, query: str | None = None, *, everything: bool = False) -> RemovedQueries:
-        """Removes one frequent query, or with `everything` all of them."""
+        """Delete one frequent query, or all with `everything`."""
         return self.run(operations.delete_queries(index, query, everything))
 
     def run(self, operation: Operation[T]) -> T:
-        """Sends an operation, as often as patience lasts, and reads its answer."""
+        """Send an operation, with retries, and return its answer."""
         arguments = operation.arguments()
-        patience = Patience(self._patience)
+        retry = Retry(self._retry_for)
         while True:
             try:
-                return operation.read(self._sent(arguments))
+                return operation.read(self._send(arguments))
             except SparsewellError as error:
-                delay = patience.delay(operation, error)
-            time.sleep(delay)
+                delay = retry.delay(operation, error)
+            sleep(delay)
 
-    def _sent(self, arguments: dict[str, Any]) -> httpx.Response:
+    def _send(self, arguments: dict[str, Any]) -> httpx.Response:
         try:
             return self._http.request(**arguments)
         except httpx.HTTPError as error:
-            raise away(self.address, error) from None
+            raise unreachable(self.address, error) from None

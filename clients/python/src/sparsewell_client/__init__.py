@@ -1,34 +1,22 @@
-"""A typed client of the REST service, blocking (`Client`) and asynchronous (`AsyncClient`).
+"""Typed client of the sparsewell API: blocking (`Client`) and asynchronous (`AsyncClient`).
 
-    from sparsewell.client import Client
+    from sparsewell_client import Client
 
     with Client("http://127.0.0.1:8010") as client:
         for hit in client.search("books", "revenge at sea", filter={"field": "year", "range": {"gte": 1800}}).hits:
             print(hit.score, hit.title)
 
-Requests and answers are the service's own models, errors its own error tree: what the API calls `index_not_found` is
+Answers are pydantic models. Errors are classes of `sparsewell_client.errors`: the API's code `index_not_found` is
 raised as `NotFound` with that `code`.
 """
 
-from query_api.curation_form import CurationAnswer, CurationVersion, DryRunAnswer
-from query_api.models import (
-    DeadList,
-    DocumentAnswer,
-    EncoderList,
-    IndexAnswer,
-    IngestAnswer,
-    JobAnswer,
-    RetryAnswer,
-)
-from query_api.queries_form import AddedQueries, FrequentQueries, FrequentQuery, RemovedQueries
-from query_api.search.across_form import AcrossAnswer
-from query_api.search.answer import Hit, SearchAnswer
-from query_api.search.request import SearchRequest
-from query_api.suggest_form import SuggestAnswer, Suggestion
-from query_api.talk_form import ChaptersAnswer
-from services.curation.rules import Rules
-from services.errors import (
+from sparsewell_client._async.client import AsyncClient
+from sparsewell_client._sync.client import Client
+from sparsewell_client.curation import CurationAnswer, CurationVersion, DryRunAnswer, Rules
+from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
+from sparsewell_client.errors import (
     BackendUnavailable,
+    ConfigurationError,
     Conflict,
     EncoderMismatch,
     Forbidden,
@@ -41,9 +29,17 @@ from services.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from services.index_spec import IndexSpec
-from sparsewell.client.asynchronous import AsyncClient
-from sparsewell.client.blocking import Client
+from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
+from sparsewell_client.search_answer import AcrossAnswer, Hit, SearchAnswer
+from sparsewell_client.search_request import SearchRequest
+from sparsewell_client.suggestions import (
+    AddedQueries,
+    FrequentQueries,
+    FrequentQuery,
+    RemovedQueries,
+    SuggestAnswer,
+    Suggestion,
+)
 
 __all__ = [
     "AcrossAnswer",
@@ -52,6 +48,7 @@ __all__ = [
     "BackendUnavailable",
     "ChaptersAnswer",
     "Client",
+    "ConfigurationError",
     "Conflict",
     "CurationAnswer",
     "CurationVersion",

@@ -1,0 +1,282 @@
+"""Operations of the API as values: what to send, and how to read the response. No I/O."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
+from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
+from sparsewell_client.errors import BackendUnavailable, InvalidInput
+from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexList, IndexSpec
+from sparsewell_client.responses import read_json, read_text
+from sparsewell_client.search_answer import AcrossAnswer, BatchAnswer, BatchedAnswer, SearchAnswer
+from sparsewell_client.search_request import Mode, SearchRequest
+from sparsewell_client.suggestions import AddedQueries, FrequentQueries, RemovedQueries, SuggestAnswer
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+Document = Mapping[str, Any]
+ChapterFile = Literal["podcasting", "webvtt", "youtube"]
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+@dataclass(frozen=True)
+class Operation(Generic[T]):
+    """A request, and the function that reads its response. `idempotent`: sending it twice changes nothing more."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    idempotent: bool = True
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for `request` of an httpx client. Raises InvalidInput (`not_json`)."""
+        found: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
+        if self.params:
+            found["params"] = {name: value for name, value in self.params.items() if value is not None}
+        if self.body is not None:
+            try:
+                found["content"] = _ANY.dump_json(self.body)
+            except ValueError as error:
+                raise InvalidInput("not_json", f"This cannot be written as JSON: {error}.") from None
+            found["headers"]["content-type"] = "application/json"
+        return found
+
+
+def create_index(index: str, spec: IndexSpec | Mapping[str, Any] | None) -> Operation[IndexAnswer]:
+    return Operation("PUT", _index(index), _model(IndexAnswer), body=_json(spec), idempotent=False)
+
+
+def get_index(index: str) -> Operation[IndexAnswer]:
+    return Operation("GET", _index(index), _model(IndexAnswer))
+
+
+def list_indexes() -> Operation[list[IndexAnswer]]:
+    return Operation("GET", "/v1/indexes", lambda response: _model(IndexList)(response).indexes)
+
+
+def delete_index(index: str) -> Operation[None]:
+    return Operation("DELETE", _index(index), _nothing, idempotent=False)
+
+
+def list_encoders() -> Operation[EncoderList]:
+    return Operation("GET", "/v1/encoders", _model(EncoderList))
+
+
+def add(index: str, documents: Iterable[Document], key: str | None) -> Operation[IngestAnswer]:
+    """`key`: an idempotency key; requests with the same key are one job."""
+    headers = {"idempotency-key": key} if key else {}
+    path, idempotent = f"{_index(index)}/documents", key is not None
+    return Operation("POST", path, _model(IngestAnswer), headers=headers, body=list(documents), idempotent=idempotent)
+
+
+def put_document(index: str, document_id: str, document: Document, key: str | None) -> Operation[IngestAnswer]:
+    headers = {"idempotency-key": key} if key else {}
+    idempotent = key is not None or document.get("version") is not None
+    path = _document(index, document_id)
+    return Operation("PUT", path, _model(IngestAnswer), headers=headers, body=dict(document), idempotent=idempotent)
+
+
+def get_document(index: str, document_id: str, segments: bool = False) -> Operation[DocumentAnswer]:
+    params = {"segments": "true" if segments else None}
+    return Operation("GET", _document(index, document_id), _model(DocumentAnswer), params=params)
+
+
+def get_chapters(index: str, document_id: str) -> Operation[ChaptersAnswer]:
+    return Operation("GET", _chapters(index, document_id), _model(ChaptersAnswer))
+
+
+def export_chapters(index: str, document_id: str, form: ChapterFile) -> Operation[str]:
+    return Operation("GET", _chapters(index, document_id), read_text, params={"format": form})
+
+
+def delete_document(index: str, document_id: str, version: int | None) -> Operation[None]:
+    path, idempotent = _document(index, document_id), version is not None
+    return Operation("DELETE", path, _nothing, params={"version": version}, idempotent=idempotent)
+
+
+def get_job(job: str) -> Operation[JobAnswer]:
+    return Operation("GET", f"/v1/jobs/{_segment(job, 'The id of the job')}", _model(JobAnswer))
+
+
+def list_dead(index: str, size: int, cursor: str | None) -> Operation[DeadList]:
+    return Operation("GET", f"{_index(index)}/dead", _model(DeadList), params={"size": size, "cursor": cursor})
+
+
+def retry_dead(index: str, ids: Iterable[str] | None, cursor: str | None) -> Operation[RetryAnswer]:
+    """`ids` None: all dead letters."""
+    body: dict[str, Any] = {"all": True} if ids is None else {"ids": list(ids)}
+    if cursor is not None:
+        body["cursor"] = cursor
+    return Operation("POST", f"{_index(index)}/dead/retry", _model(RetryAnswer), body=body)
+
+
+def search(index: str, query: str | SearchRequest, options: Mapping[str, Any]) -> Operation[SearchAnswer]:
+    return Operation("POST", f"{_index(index)}/search", _model(SearchAnswer), body=search_body(query, options))
+
+
+def search_across(
+    indexes: Iterable[str], query: str | SearchRequest, options: Mapping[str, Any]
+) -> Operation[AcrossAnswer]:
+    body = {"indexes": list(indexes)} | search_body(query, options)
+    return Operation("POST", "/v1/search", _model(AcrossAnswer), body=body)
+
+
+def batch(searches: Iterable[Mapping[str, Any]]) -> Operation[list[BatchedAnswer]]:
+    """Each search has the members of a SearchRequest, and `index` or `indexes`."""
+    body = {"searches": [{name: _json(value) for name, value in search.items()} for search in searches]}
+    return Operation("POST", "/v1/search/batch", lambda response: _model(BatchAnswer)(response).answers, body=body)
+
+
+def suggest(index: str, typed: str, options: Mapping[str, Any]) -> Operation[SuggestAnswer]:
+    params = {"q": _text(typed, "The typed text")} | dict(options)
+    if params.get("filter") is not None:
+        params["filter"] = json.dumps(params["filter"])
+    return Operation("GET", f"{_index(index)}/suggest", _model(SuggestAnswer), params=params)
+
+
+def get_curation(index: str, version: int | None) -> Operation[CurationAnswer]:
+    """`version` None: the newest."""
+    below = "" if version is None else f"/versions/{version:d}"
+    return Operation("GET", f"{_curation(index)}{below}", _model(CurationAnswer))
+
+
+def put_curation(
+    index: str, rules: Rules | Mapping[str, Any], note: str, replaces: int | Literal["*"] | None
+) -> Operation[CurationAnswer]:
+    """Idempotent unless `replaces` is `*`: a second attempt could then undo a change that came in between."""
+    headers = {} if replaces is None else {"if-match": "*" if replaces == "*" else f'"{replaces:d}"'}
+    body = {"rules": _rules(rules), "note": note}
+    path, idempotent = _curation(index), replaces != "*"
+    return Operation("PUT", path, _model(CurationAnswer), headers=headers, body=body, idempotent=idempotent)
+
+
+def list_curation_versions(index: str) -> Operation[list[CurationVersion]]:
+    path = f"{_curation(index)}/versions"
+    return Operation("GET", path, lambda response: _model(CurationVersions)(response).versions)
+
+
+def dry_run_curation(
+    index: str, rules: Rules | Mapping[str, Any], queries: Iterable[str], mode: Mode, size: int
+) -> Operation[DryRunAnswer]:
+    body = {"rules": _rules(rules), "queries": list(queries), "mode": mode, "size": size}
+    return Operation("POST", f"{_curation(index)}/dry-run", _model(DryRunAnswer), body=body)
+
+
+def list_queries(index: str, size: int) -> Operation[FrequentQueries]:
+    return Operation("GET", _queries(index), _model(FrequentQueries), params={"size": size})
+
+
+def add_queries(index: str, times: Mapping[str, int]) -> Operation[AddedQueries]:
+    """Not idempotent: sent twice, queries are counted twice. Raises InvalidInput (`invalid_request`)."""
+    if not isinstance(times, Mapping):
+        raise InvalidInput(
+            "invalid_request", f"Queries must be a mapping of query to times, and not a {type(times).__name__}."
+        )
+    body = {"queries": [{"query": query, "times": often} for query, often in times.items()]}
+    return Operation("POST", _queries(index), _model(AddedQueries), body=body, idempotent=False)
+
+
+def delete_queries(index: str, query: str | None, everything: bool) -> Operation[RemovedQueries]:
+    """The API refuses neither and both of `query` and `everything`."""
+    params = {"q": None if query is None else _text(query, "The query"), "all": everything or None}
+    return Operation("DELETE", _queries(index), _model(RemovedQueries), params=params, idempotent=False)
+
+
+def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a search: those that were set in a request, then `options`.
+
+    Raises InvalidInput (`invalid_request`) for a query that is neither text nor a SearchRequest.
+    """
+    if isinstance(query, SearchRequest):
+        given = query.model_dump(mode="json", exclude_unset=True)
+    else:
+        given = {"query": _text(query, "The query")}
+    return given | {name: _json(value) for name, value in options.items()}
+
+
+def page(query: str | SearchRequest, options: Mapping[str, Any], cursor: str) -> dict[str, Any]:
+    """Return the options of the page at a cursor. Raises InvalidInput (`invalid_request`) if they have a cursor."""
+    if search_body(query, options).get("cursor") is not None:
+        raise InvalidInput(
+            "invalid_request",
+            "Paging starts with the first page and sets the cursor itself; use a search for one page.",
+        )
+    return {**options, "cursor": cursor}
+
+
+def unfinished(job: JobAnswer, seconds: float) -> BackendUnavailable:
+    """Make the error for a job that is not finished in time."""
+    left = job.states.get("pending", 0)
+    return BackendUnavailable(
+        "job_unfinished",
+        f"After {seconds:g} s {left:,} documents of job {job.id} still wait to be encoded: does a worker run?",
+    )
+
+
+def _rules(rules: Rules | Mapping[str, Any]) -> Mapping[str, Any]:
+    return rules.stored() if isinstance(rules, Rules) else rules
+
+
+def _json(value: Any) -> Any:
+    """Return a model as JSON, with the members that were set; other values as they are."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return value
+
+
+def _model(kind: type[M]) -> Callable[[httpx.Response], M]:
+    return lambda response: kind.model_validate(read_json(response))
+
+
+def _nothing(response: httpx.Response) -> None:
+    read_json(response)
+
+
+def _index(index: str) -> str:
+    return f"/v1/indexes/{_segment(index, 'The name of the index')}"
+
+
+def _document(index: str, document_id: str) -> str:
+    return f"{_index(index)}/documents/{_segment(document_id, 'The id of the document')}"
+
+
+def _chapters(index: str, document_id: str) -> str:
+    return f"{_index(index)}/chapters/{_segment(document_id, 'The id of the document')}"
+
+
+def _curation(index: str) -> str:
+    return f"{_index(index)}/curation"
+
+
+def _queries(index: str) -> str:
+    return f"{_index(index)}/queries"
+
+
+def _segment(text: str, name: str) -> str:
+    """Return the text as one path segment. Raises InvalidInput (`invalid_request`, `not_utf8`).
+
+    `.` and `..` are refused: they are path steps even when quoted, and deleting document `..` would delete its index.
+    """
+    if _text(text, name) in (".", ".."):
+        raise InvalidInput("invalid_request", f"{name} is {text}, which no address can name.")
+    return quote(text, safe="")
+
+
+def _text(given: object, name: str) -> str:
+    """Return the text. Raises InvalidInput (`invalid_request`: not a str; `not_utf8`: a lone surrogate)."""
+    if not isinstance(given, str):
+        raise InvalidInput("invalid_request", f"{name} has to be text, and is of type {type(given).__name__}.")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("not_utf8", f"{name} is not text in UTF-8.") from None
+    return given

@@ -1,1 +1,0 @@
-"""What programs that use sparsewell import: `sparsewell.client`."""
