@@ -1,4 +1,4 @@
-"""Keyword and sparse results side by side, the keyboard, narrow windows, colours, and documents on their way."""
+"""Lexical and sparse results side by side, the keyboard, narrow windows, colours, and documents on their way."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
         answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=asked, timeout=30, trust_env=False).json()
         assert shown == [entry["id"] for entry in answer["hits"]]
     both = set(lists[0]) & set(lists[1])
-    # "waits" is a form of "waiting" to keyword search only; "the" is a word to the encoder only.
+    # "waits" is a form of "waiting" to lexical search only; "the" is a word to the encoder only.
     assert {"patience"} == set(lists[0]) - both
     assert "kettle" in set(lists[1]) - both
     for side in (0, 1):
@@ -34,11 +34,11 @@ def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
             relation = column(page, side).locator(".hit").nth(rank - 1).locator(".relation")
             if document in both:
                 other = lists[1 - side].index(document) + 1
-                expect(relation).to_contain_text(f"{('sparse', 'keyword')[side]} {other}")
+                expect(relation).to_contain_text(f"{('sparse', 'lexical')[side]} {other}")
             else:
                 expect(relation).to_have_text("only here")
     expect(page.locator(".tie")).to_have_count(len(both))
-    expect(page.locator("#status")).to_contain_text(f"{len(both)} documents in both lists, 1 only by keyword")
+    expect(page.locator("#status")).to_contain_text(f"{len(both)} documents in both lists, 1 only in the lexical list")
 
 
 def test_ties_join_the_titles_and_follow_when_a_panel_opens(visit) -> None:
@@ -148,9 +148,9 @@ def test_pending_documents_are_seen_and_followed(
 ) -> None:
     api.put("/v1/indexes/post", json={}).raise_for_status()
     api.post("/v1/indexes/post/documents", json=[{"id": "letter", "text": "A letter about geese."}]).raise_for_status()
-    page = open_page(api_url).go("?index=post&q=geese&mode=keyword")
+    page = open_page(api_url).go("?index=post&q=geese&mode=lexical")
     expect(page.locator("#index-state")).to_have_text("1 document1 pending")
-    for _ in range(20):  # until the document is refreshed into keyword search
+    for _ in range(20):  # until lexical search finds the refreshed document
         if page.locator(".hit").count():
             break
         page.wait_for_timeout(200)

@@ -30,7 +30,7 @@ def locked(
 def test_a_key_is_asked_for_kept_and_forgotten(locked: str, open_page: Callable[..., Visit]) -> None:
     visit = open_page(locked)
     page = visit.go()
-    field = page.get_by_label("Key of the API")
+    field = page.get_by_label("API key")
     expect(page.get_by_text("no_credentials")).to_be_visible()
     field.fill(KEY[:-1])
     page.get_by_role("button", name="Use this key").click()
@@ -80,7 +80,7 @@ def test_a_key_with_a_filter_shows_its_own_documents_alone(locked: str, open_pag
 
         page.route("**/v1/**", tell)
         page.evaluate("key => sessionStorage.setItem('sparsewell.key', key)", key)
-        page.goto(f"{locked}/?index=shared&q=storm&mode=keyword")
+        page.goto(f"{locked}/?index=shared&q=storm&mode=lexical")
         expect(page.locator(".hit")).to_have_count(hits)
         told.append(page.content())
         page.goto(f"{locked}/?index=shared")  # the index as it is, its facets
@@ -105,7 +105,7 @@ def test_a_key_with_a_filter_shows_its_own_documents_alone(locked: str, open_pag
 
 def test_who_enters_a_key_is_not_disturbed(locked: str, open_page: Callable[..., Visit]) -> None:
     page = open_page(locked).go("operate")
-    field = page.locator("#problem").get_by_label("Key of the API")
+    field = page.locator("#problem").get_by_label("API key")
     field.press_sequentially(KEY[:20])
     page.wait_for_timeout(3500)  # (it looks again every three seconds)
     expect(field).to_be_focused()

@@ -119,7 +119,7 @@ def test_retry_one(go, ward: Ward) -> None:
     ward.die("papers", "a/b?c#d", reason="RuntimeError: y")
     again = letter(page, "a/b?c#d")
     expect(again.locator(".before")).to_have_text(
-        "Retried once, after 3 attempts; before that it died of encoding_failed: RuntimeError: x"
+        "Retried once, after 3 attempts; it had failed with encoding_failed: RuntimeError: x"
     )
     expect(again.locator(".cause")).to_contain_text("RuntimeError: y")
 
@@ -266,7 +266,7 @@ def test_a_reindexing_and_a_redis_that_is_away(go, ward: Ward) -> None:
     page = go()
     page.route("**/v1/status", lambda route: route.fulfill(json=told | {"queues": None, "workers": None}))
     row = page.locator("[data-table=generations]").get_by_role("row").filter(has_text="papers 2")
-    expect(row).to_contain_text("building: following, 1,234 documents carried, last heard of 1 min ago")
+    expect(row).to_contain_text("building: following, 1,234 documents copied, last progress 1 min ago")
     expect(page.locator("#work")).to_contain_text("Redis does not answer")
 
 
@@ -315,7 +315,8 @@ def test_text_has_contrast_in_both_colour_schemes(go, ward: Ward, scheme: str) -
         };
         return [...document.querySelectorAll("main *, header *")]
             .filter((node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()))
-            .filter((node) => node.getClientRects().length > 0 && !node.matches(".quiet, .quiet *, option"))
+            .filter((node) => node.getClientRects().length > 0)
+            .filter((node) => !node.matches("option, .visually-hidden, .visually-hidden *"))
             .map((node) => {
                 const [a, b] = [luminance(getComputedStyle(node).color), luminance(behind(node))].sort((x, y) => y - x);
                 return [(a + .05) / (b + .05), node.className || node.tagName];

@@ -40,7 +40,7 @@ def test_what_rules_did_is_said_and_shown(ruled: None, visit) -> None:
     expect(remark).to_have_text(
         "By rules of the index: synonyms of pot; 1 document pinned; 1 document hidden; "
         'factor for year range {"lt":1950}; words of the title count more; '
-        "gone is pinned and not among what is asked for."
+        "gone is pinned but was not found."
     )
     kettle = page.locator(".hit[data-id=kettle]")
     kettle.get_by_role("button", name="Why").click()

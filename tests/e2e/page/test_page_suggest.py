@@ -96,9 +96,9 @@ def test_a_slow_suggestion_never_replaces_a_newer_one(visit) -> None:
 
 
 def test_what_may_have_been_meant_is_a_click_away(visit) -> None:
-    page = visit.go("?index=notes&q=ketttle&mode=keyword")
+    page = visit.go("?index=notes&q=ketttle&mode=lexical")
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     page.get_by_role("button", name="kettle", exact=True).click()
     expect(page.locator(".hit").first).to_have_attribute("data-id", "kettle")
-    assert page.url.endswith("q=kettle&mode=keyword")
+    assert page.url.endswith("q=kettle&mode=lexical")
     expect(page.locator("[data-act=meant]")).to_have_count(0)

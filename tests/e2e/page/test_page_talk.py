@@ -13,14 +13,14 @@ def trades(page: Page):
 
 def test_a_hit_on_talk_says_where_it_is_said_and_by_whom(visit) -> None:
     page = visit.go(ROPE)
-    where = trades(page).locator(".said-where")
+    where = trades(page).locator(".talk-place")
     expect(where.locator(".chapter-title")).to_have_text("Boats")
     expect(where.locator(".speaker")).to_have_text("Bo")
     listen = where.get_by_role("link")
     shown = re.fullmatch(r"▶ 1:([0-5]\d)", listen.inner_text())
     assert shown is not None
     assert listen.get_attribute("href") == f"https://example.org/trades.mp3#t={60 + int(shown[1])}"
-    expect(page.locator(".hit").and_(page.locator("[data-id='note']")).locator(".said-where")).to_have_count(0)
+    expect(page.locator(".hit").and_(page.locator("[data-id='note']")).locator(".talk-place")).to_have_count(0)
 
 
 def test_the_line_of_time_has_each_chapter_as_long_as_it_is_and_marks_what_was_found(visit) -> None:
@@ -30,16 +30,18 @@ def test_the_line_of_time_has_each_chapter_as_long_as_it_is_and_marks_what_was_f
     expect(line.locator("li.current")).to_have_text("Boats")
     widths = line.locator("li").evaluate_all("(items) => items.map((item) => item.getBoundingClientRect().width)")
     assert max(widths) - min(widths) < 2
-    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--part')))"
+    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--fraction')))"
     expect(line.locator(".timeline-mark").first).to_be_attached()
     assert any(0.333 <= at < 0.667 for at in line.locator(".timeline-mark").evaluate_all(place))
 
 
 def test_passages_elsewhere_in_a_talk_are_marked_on_its_line(visit) -> None:
-    page = visit.go("?index=talks&q=oven+honey+rope&mode=keyword")
+    page = visit.go("?index=talks&q=oven+honey+rope&mode=lexical")
     marks = trades(page).locator(".timeline-mark")
     expect(marks.nth(2)).to_be_attached()
-    places = marks.evaluate_all("(marks) => marks.map((mark) => Math.floor(3 * mark.style.getPropertyValue('--part')))")
+    places = marks.evaluate_all(
+        "(marks) => marks.map((mark) => Math.floor(3 * mark.style.getPropertyValue('--fraction')))"
+    )
     assert len(set(places)) > 1
 
 
@@ -58,7 +60,7 @@ def test_chapters_are_results_of_their_own_where_they_are_asked_for(visit) -> No
 
 def test_the_time_of_a_chapter_is_where_its_link_leads(visit) -> None:
     page = visit.go(f"{ROPE}&unit=chapter")
-    listen = trades(page).locator(".said-where").get_by_role("link")
+    listen = trades(page).locator(".talk-place").get_by_role("link")
     expect(listen).to_have_text("▶ 1:00")
     assert listen.get_attribute("href") == "https://example.org/trades.mp3#t=60"
 
@@ -98,13 +100,13 @@ def test_hundreds_of_chapters_fit_a_narrow_screen(visit) -> None:
     shown = line.locator("li.current").evaluate("(item) => item.getBoundingClientRect().width")
     assert shown >= 4
     expect(line.locator(".timeline-mark").nth(5)).to_be_attached()  # five from elsewhere beside its own
-    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--part')))"
+    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--fraction')))"
     current = int((line.locator("li.current a").get_attribute("data-chapter")) or 0)
     assert any(abs(at - current / 300) < 0.02 for at in line.locator(".timeline-mark").evaluate_all(place))
 
 
 def test_each_text_has_its_own_direction(visit) -> None:
-    page = visit.go("?index=talks&q=מגדלור&mode=keyword")
+    page = visit.go("?index=talks&q=מגדלור&mode=lexical")
     passage = page.locator("[data-id='hebrew'] .passage")
     text = page.evaluate_handle("() => document.createRange()")
     box = passage.evaluate("(one) => one.getBoundingClientRect().toJSON()")
