@@ -1,4 +1,4 @@
-"""The playground: filters with counts, order, how lists are made, the request to copy, pages, examples, documents."""
+"""Filters with counts, order, ranking options, the request to copy, further pages, examples and the open document."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_every_declared_field_has_a_control_of_its_type(visit) -> None:
     expect(page.locator("#sort select")).to_have_count(0)
 
 
-def test_filters_narrow_and_can_be_taken_back(visit) -> None:
+def test_filters_can_be_added_and_removed(visit) -> None:
     page = visit.go(STORM)
     ids(page)
     bodies = searched(page)
@@ -166,7 +166,7 @@ def test_the_request_can_be_copied_as_json_and_as_curl(visit) -> None:
     assert json.loads(command[5]) == copied
 
 
-def test_the_order_is_by_a_field_and_without_words_everything_can_be_looked_through(visit) -> None:
+def test_documents_can_be_sorted_and_filtered_without_a_query(visit) -> None:
     page = visit.go("?index=shelf")
     expect(page.locator(".welcome")).to_be_visible()
     filters = page.get_by_role("region", name="Filters")
@@ -197,7 +197,7 @@ def test_pages_follow_each_other_without_repeating_a_document(visit) -> None:
     expect(page.locator(".hit")).to_have_count(36)
 
 
-def test_how_lists_are_made_shows_in_the_request_and_in_the_scores(visit) -> None:
+def test_ranking_options_change_the_request_and_the_scores(visit) -> None:
     page = visit.go(STORM)
     ids(page)
     bodies = searched(page)
@@ -261,7 +261,7 @@ def test_a_remark_says_why_a_search_was_not_reranked(api: httpx.Client, api_url:
     assert ids(page) == ["a"]
 
 
-def test_examples_move_the_list_and_can_be_taken_back(visit) -> None:
+def test_examples_change_the_results_and_can_be_removed(visit) -> None:
     page = visit.go("?index=notes&q=temporary")
     bodies = searched(page)
     first = ids(page)[0]
@@ -284,7 +284,7 @@ def test_examples_move_the_list_and_can_be_taken_back(visit) -> None:
     expect(page.locator(".remark")).to_have_text("Not in this index: nowhere.")
 
 
-def test_a_document_opens_at_its_passage_from_a_link_alone(visit) -> None:
+def test_a_link_opens_a_document_at_a_passage(visit) -> None:
     answer = httpx.get(f"{visit.base}/v1/indexes/notes/search?q=lighthouse&size=1", timeout=30, trust_env=False).json()
     passage = answer["hits"][0]["passage"]
     deep = f"?index=notes&doc=harbour%2Fno+7%3F%23a&start={passage['start']}&end={passage['end']}"
@@ -304,7 +304,7 @@ def test_a_document_opens_at_its_passage_from_a_link_alone(visit) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("document_not_found")
 
 
-def test_expansions_are_named_and_marks_tell_what_they_add(visit) -> None:
+def test_expansions_are_named_and_marks_show_contributions(visit) -> None:
     page = visit.go("?index=notes&q=temporary+file&mode=sparse")
     files = page.locator(".hit[data-id='files']")
     expect(files.locator(".by-meaning .named")).to_have_text(["file"])
@@ -312,7 +312,7 @@ def test_expansions_are_named_and_marks_tell_what_they_add(visit) -> None:
     assert re.fullmatch(r"sparse temporary \d[\d.]*", title or "")
 
 
-def test_the_keyboard_reaches_the_filters_and_keeps_its_place(visit) -> None:
+def test_the_keyboard_reaches_the_filters_and_keeps_the_focus(visit) -> None:
     page = visit.go(STORM)
     ids(page)
     page.locator(".hit").first.focus()
@@ -326,7 +326,7 @@ def test_the_keyboard_reaches_the_filters_and_keeps_its_place(visit) -> None:
     expect(page.get_by_role("combobox", name="Query")).to_be_focused()
 
 
-def test_on_a_phone_the_panels_fold_out_and_fit(seeded: str, open_page) -> None:
+def test_panels_fold_out_and_fit_on_a_phone(seeded: str, open_page) -> None:
     page = open_page(seeded, width=320, height=740, scheme="dark").go(ALL)
     ids(page)
     filters = page.get_by_role("region", name="Filters")

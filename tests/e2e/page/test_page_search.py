@@ -51,7 +51,7 @@ def test_results_show_score_metadata_and_both_lists(visit) -> None:
     )
 
 
-def test_why_multiplies_out_and_marks_expansions(visit) -> None:
+def test_why_shows_factors_and_marks_expansions(visit) -> None:
     page = visit.go("?index=notes&q=temporary+file&mode=sparse")
     files = hit(page, "files")
     files.get_by_role("button", name="Why").click()
@@ -175,7 +175,7 @@ def test_a_slow_answer_never_replaces_a_newer_one(visit) -> None:
     expect(page.locator("#waiting")).to_be_hidden()
 
 
-def test_problems_are_shown_as_the_api_says_them(visit) -> None:
+def test_problems_show_the_text_of_the_api(visit) -> None:
     page = visit.go("?index=notes")
     expect(page.locator(".welcome")).to_be_visible()
     page.get_by_role("combobox", name="Query").fill("x" * 5000)
@@ -190,7 +190,7 @@ def test_problems_are_shown_as_the_api_says_them(visit) -> None:
     expect(problem).to_contain_text("index_not_found")
 
 
-def test_without_a_connection_the_page_says_so_and_recovers(visit) -> None:
+def test_the_page_reports_a_lost_connection_and_recovers(visit) -> None:
     page = visit.go(QUERY)
     expect(page.locator(".hit").first).to_be_visible()
     page.context.set_offline(True)
