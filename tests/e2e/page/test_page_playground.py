@@ -233,7 +233,7 @@ def test_reranking_gives_scores_of_its_own(visit) -> None:
     page = visit.go(STORM)
     ids(page)
     page.get_by_role("button", name="Ranking").click()
-    page.get_by_label("rerank").check()
+    page.get_by_role("checkbox", name="rerank").check()
     expect(page.locator(".hit .scores").first).to_contain_text("dense")
     expect(page.locator(".remark")).to_have_count(0)
     expect(page.locator(".stage-list")).to_contain_text("rerank")
@@ -242,11 +242,11 @@ def test_reranking_gives_scores_of_its_own(visit) -> None:
     assert answer["rerank"]["applied"]
     assert ids(page) == [hit["id"] for hit in answer["hits"]]
     page.get_by_label("Sort by").select_option("pages")  # a sorted list cannot be reranked
-    expect(page.get_by_label("rerank")).not_to_be_checked()
+    expect(page.get_by_role("checkbox", name="rerank")).not_to_be_checked()
     visit.go("?index=notes&q=kettle")
     ids(page)
     page.get_by_role("button", name="Ranking").click()
-    expect(page.get_by_label("rerank")).to_have_count(0)  # that index declares no dense encoder
+    expect(page.get_by_role("checkbox", name="rerank")).to_have_count(0)  # that index declares no dense encoder
 
 
 def test_a_remark_says_why_a_search_was_not_reranked(api: httpx.Client, api_url: str, open_page, eventually) -> None:
