@@ -20,12 +20,12 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest bench audit pictures clean servers test-programs openapi chart client
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest page-lint page-test bench audit pictures clean servers test-programs openapi chart client
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: .venv/.dev servers test-programs ## Install everything for work on the project
+setup: .venv/.dev servers test-programs tests/page/node_modules/.package-lock.json ## Install everything for work on the project
 	@echo "Set up. Next: make demo, make test, or make up."
 
 setup-demo: .venv/.demo servers
@@ -48,14 +48,22 @@ down: ## Stop what `make up` or `make demo KEEP=1` left running
 status: ## Show what runs, where, and where its log is
 	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so nothing of ours runs."; fi
 
-test: setup lint types pytest ## Check style, types and contracts, run every test on real services
+test: setup lint types page-test pytest ## Check style, types and contracts, run every test on real services
 
-lint: .venv/.dev ## Style, formatting, and which package may import which
+lint: .venv/.dev page-lint ## Style, formatting, and which package may import which
 	@echo "Style:"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	echo "Import contracts:"
 	$(BIN)/lint-imports
+
+page-lint: tests/page/node_modules/.package-lock.json ## Style, formatting and types of the search page's scripts
+	@echo "The search page:"
+	npm --prefix tests/page run --silent lint
+
+page-test: tests/page/node_modules/.package-lock.json ## Run the unit tests of the search page's scripts
+	@echo "Unit tests of the search page:"
+	npm --prefix tests/page run --silent test
 
 types: .venv/.dev ## Check the types
 	@echo "Types:"
@@ -100,7 +108,7 @@ pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP
 	@$(BIN)/python -m examples.pictures
 
 clean: down ## Stop our processes and remove what was made in this folder
-	@rm -rf .venv build dist ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov
+	@rm -rf .venv build dist tests/page/node_modules ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "Clean. Data, logs and the fetched OpenSearch stay in SPARSEWELL_STATE_DIR and SPARSEWELL_CACHE_DIR"
@@ -141,6 +149,13 @@ echo "Installing the locked packages of $(1) into .venv."
 $(BIN)/python -m pip install --progress-bar off --no-deps --require-hashes --only-binary :all: --no-binary rouge-score,segeval -r $(1) | sed -un 's/^ *Downloading /  &/p'
 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable clients/python
 endef
+
+# The lock names every package with its hash. The page itself needs no Node.js: only its checks do.
+tests/page/node_modules/.package-lock.json: tests/page/package.json tests/page/package-lock.json
+	@infra/install-missing node nodejs
+	infra/install-missing npm npm
+	npm --prefix tests/page ci --no-progress
+	touch $@
 
 servers:
 	@if [ -z "$${REDIS_URL:-}$${SPARSEWELL_REDIS_URL:-}" ]; then infra/install-missing redis-server redis-server; fi

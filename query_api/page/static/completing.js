@@ -1,19 +1,25 @@
-// What is typed is completed: a combobox with a list below it, as the ARIA Authoring Practices have it. The list is a help and
-// never in the way: a failure shows nothing, an answer to what is not in the box any more is dropped, and the keyboard
-// goes into it only while it is open.
+// Completion of the query: a combobox with a list below it, as in the ARIA Authoring Practices. The list never gets in the
+// way: an error shows nothing, an answer for an older text is dropped, and keys go to the list only while it is open.
 
 import { suggest } from "./api.js";
 import { h } from "./dom.js";
 
 const PAUSE_MS = 120;
-// More than this is no beginning of anything; the API refuses it.
-const MOST_TYPED = 100;
+// The API refuses longer texts.
+const MAX_TYPED = 100;
 
 /**
- * Makes `box` the combobox of `list`. `where()` tells {index, filter} to complete from, `onChoice(text)` takes what is chosen.
+ * Complete the text of a box from a list.
+ * @param {HTMLInputElement} box
+ * @param {HTMLElement} list
+ * @param {object} handlers
+ * @param {() => { index: string, filter: object | null }} handlers.where returns the documents to complete from
+ * @param {(text: string) => void} handlers.onChoice is called with the chosen text
  */
-export function complete(box, list, { where, onChoice }) {
-  let pause = 0;
+export function completeBox(box, list, { where, onChoice }) {
+  /** @type {number | undefined} */
+  let pause;
+  /** @type {AbortController | null} */
   let running = null;
   let active = -1;
 
@@ -23,23 +29,26 @@ export function complete(box, list, { where, onChoice }) {
     running = null;
     open([]);
   };
-  const open = (found) => {
-    list.replaceChildren(...found.map(option));
-    list.hidden = found.length === 0;
+  /** @param {Suggestion[]} suggestions */
+  const open = (suggestions) => {
+    list.replaceChildren(...suggestions.map(renderOption));
+    list.hidden = suggestions.length === 0;
     box.setAttribute("aria-expanded", String(!list.hidden));
     activate(-1);
   };
+  /** @param {number} at */
   const activate = (at) => {
     list.children[active]?.setAttribute("aria-selected", "false");
     active = at;
-    const chosen = list.children[at];
-    chosen?.setAttribute("aria-selected", "true");
-    chosen?.scrollIntoView({ block: "nearest" });
-    if (chosen) box.setAttribute("aria-activedescendant", chosen.id);
+    const option = list.children[at];
+    option?.setAttribute("aria-selected", "true");
+    option?.scrollIntoView({ block: "nearest" });
+    if (option) box.setAttribute("aria-activedescendant", option.id);
     else box.removeAttribute("aria-activedescendant");
   };
-  const choose = (chosen) => {
-    const { text } = chosen.dataset;
+  /** @param {Element} option */
+  const choose = (option) => {
+    const { text = "" } = /** @type {HTMLElement} */ (option).dataset;
     close();
     onChoice(text);
   };
@@ -50,9 +59,10 @@ export function complete(box, list, { where, onChoice }) {
     const mine = new AbortController();
     running = mine;
     if (!index) return;
+    const isCurrent = () => running === mine && box.value === typed && document.activeElement === box;
     try {
       const { suggestions } = await suggest(index, typed, filter, mine.signal);
-      if (running === mine && box.value === typed && document.activeElement === box) open(suggestions.filter(({ text }) => text !== typed));
+      if (isCurrent()) open(suggestions.filter(({ text }) => text !== typed));
     } catch {
       if (running === mine) open([]);
     }
@@ -60,47 +70,63 @@ export function complete(box, list, { where, onChoice }) {
 
   box.addEventListener("input", (event) => {
     clearTimeout(pause);
-    if (event.isComposing) return;
-    if (box.value.trim() === "" || box.value.length > MOST_TYPED) close();
-    else pause = setTimeout(ask, PAUSE_MS);
+    if (event instanceof InputEvent && event.isComposing) return;
+    if (box.value.trim() === "" || box.value.length > MAX_TYPED) close();
+    else pause = window.setTimeout(ask, PAUSE_MS);
   });
   box.addEventListener("keydown", (event) => {
     if (list.hidden || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
-    const count = list.children.length;
-    if (event.key === "ArrowDown") activate(active + 1 < count ? active + 1 : -1);
-    else if (event.key === "ArrowUp") activate(active === -1 ? count - 1 : active - 1);
+    const last = list.children.length - 1;
+    if (event.key === "ArrowDown") activate(active < last ? active + 1 : -1);
+    else if (event.key === "ArrowUp") activate(active === -1 ? last : active - 1);
     else if (event.key === "Escape") close();
     else if (event.key === "Enter" && active >= 0) choose(list.children[active]);
     else return;
     event.preventDefault();
   });
   box.addEventListener("blur", close);
-  box.form.addEventListener("submit", close);
-  // The box keeps the focus while the list is clicked.
+  box.form?.addEventListener("submit", close);
+  // The box keeps the focus while the reader clicks in the list.
   list.addEventListener("mousedown", (event) => event.preventDefault());
   list.addEventListener("click", ({ target }) => {
-    const chosen = target.closest("[role=option]");
-    if (chosen) choose(chosen);
+    const option = target instanceof Element ? target.closest("[role=option]") : null;
+    if (option) choose(option);
   });
 }
 
-function option({ text, kind, typed }, at) {
-  const label = h("span", { class: "suggested" }, runs(text, typed));
+/** @typedef {{ text: string, kind: string, typed: { start: number, end: number }[] }} Suggestion */
+
+/** @type {(suggestion: Suggestion, at: number) => HTMLElement} */
+function renderOption({ text, kind, typed }, at) {
+  const label = h(
+    "span",
+    { class: "suggested" },
+    splitTyped(text, typed).map(({ text: run, isNew }) => (isNew ? h("b", {}, run) : run)),
+  );
   const note = kind === "query" && h("span", { class: "faint" }, "often asked");
-  return h("li", { role: "option", id: `suggestion-${at}`, "aria-selected": "false", data: { text, kind } }, label, note);
+  return h(
+    "li",
+    { role: "option", id: `suggestion-${at}`, "aria-selected": "false", data: { text, kind } },
+    label,
+    note,
+  );
 }
 
-/** The text with what was not typed in bold: that is what is new. Spans count code points, as JavaScript does not. */
-function runs(text, typed) {
+/**
+ * Split a suggestion into the runs that were typed and those that are new. Spans count code points, as JavaScript does not.
+ * @param {string} text
+ * @param {readonly { start: number, end: number }[]} typed
+ */
+export function splitTyped(text, typed) {
   const points = [...text];
-  const found = [];
   let at = 0;
-  const rest = (end) => end > at && found.push(h("b", {}, points.slice(at, end).join("")));
-  for (const { start, end } of typed) {
-    rest(start);
-    found.push(points.slice(start, end).join(""));
+  const runs = [];
+  for (const { start, end } of [...typed, { start: points.length, end: points.length }]) {
+    runs.push(
+      { text: points.slice(at, start).join(""), isNew: true },
+      { text: points.slice(start, end).join(""), isNew: false },
+    );
     at = end;
   }
-  rest(points.length);
-  return found;
+  return runs.filter((run) => run.text !== "");
 }

@@ -1,70 +1,96 @@
-// The whole of one document, with its own address: the passage that was linked to is set off and scrolled to.
+// A whole document in a dialog. It has an address of its own: the linked passage is marked and scrolled to.
 
-import { getChapters, getDocument, search } from "./api.js";
-import { h } from "./dom.js";
-import { plain } from "./format.js";
-import { marked, metadataChips } from "./hit.js";
-import { runsOf, strongest } from "./highlight.js";
-import { copyButton } from "./copying.js";
-import { chapterList, turnsOf, wholeTalk } from "./transcript.js";
+import { getChapters, getDocument, Problem, search } from "./api.js";
+import { formatValue, h, nodesOf } from "./dom.js";
+import { marked, metadataChips, runsOf, strongestOf } from "./hit.js";
+import { copyButton } from "./panels.js";
+import { renderChapters, renderTranscript, turnsOf } from "./talk.js";
+
+/** @typedef {import("./api.js").StoredDocument} StoredDocument */
+/** @typedef {import("./api.js").Hit} Hit */
+/** @typedef {import("./state.js").Place} Place */
 
 const RECORD = ["id", "state", "version", "attempts", "encoder", "job", "error"];
 
-/** Keeps a dialog in step with what is open. `onClose` is told when the reader closes it, `linkTo`
- * gives the address of a place in a document. */
+/**
+ * Return a function that shows the document of a view, or closes the dialog when the view has none.
+ * @param {HTMLDialogElement} dialog
+ * @param {{ onClose: () => void, linkTo: (place: Place) => string }} handlers `onClose` is called when the reader closes
+ *   the dialog, `linkTo` returns the address of a place in a document
+ */
 export function documentView(dialog, { onClose, linkTo }) {
-  let open = null; // as JSON, what is shown
+  /** @type {string | null} */
+  let open = null; // the document that is shown, as JSON
   dialog.addEventListener("close", () => {
-    if (open !== null) {
-      open = null;
-      onClose();
-    }
+    if (open === null) return;
+    open = null;
+    onClose();
   });
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) return dialog.close(); // the space around it
-    const chapter = event.target.closest("a[data-start]");
-    if (!chapter || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (event.target === dialog) return dialog.close(); // a click beside the dialog
+    const chapter = event.target instanceof Element ? event.target.closest("a[data-start]") : null;
+    if (!(chapter instanceof HTMLElement) || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     scrollTo(dialog, `.chapter-head[data-start="${chapter.dataset.start}"]`, 0);
   });
 
-  /** Shows `view.document` of `view.index`, or nothing. `body` finds it as the view does, or is null. */
+  /** @type {(index: string, place: Place, body: object | null) => Promise<import("./dom.js").Child[]>} */
+  async function load(index, place, body) {
+    const [stored, answer] = await Promise.all([
+      getDocument(index, place.id),
+      body ? search(index, body).catch(() => null) : null,
+    ]);
+    const talk = stored.kind === "talk" ? await getChapters(index, place.id).catch(() => null) : null;
+    return [
+      renderHead(stored),
+      talk && renderChapters(talk, ({ start, end }) => linkTo({ id: place.id, start, end })),
+      renderText(stored, place, answer?.hits[0], talk),
+      renderRecord(stored),
+    ];
+  }
+
+  /**
+   * @param {import("./state.js").View} view
+   * @param {object | null} body a search for the document that highlights it as the view's search does
+   */
   return async function show(view, body) {
-    const wanted = view.document && JSON.stringify([view.index, view.query, view.mode, view.document]);
+    const { index, query, mode, document: place } = view;
+    const wanted = place && JSON.stringify([index, query, mode, place]);
     if (wanted === open) return;
     open = wanted;
-    if (wanted === null) return dialog.close();
-    dialog.replaceChildren(closeButton(dialog), h("p", { class: "faint" }, "Fetching the document …"));
+    if (place === null) return dialog.close();
+    dialog.replaceChildren(closeButton(dialog), h("p", { class: "faint" }, "Loading the document …"));
     if (!dialog.open) dialog.showModal();
-    const { index, document: asked } = view;
-    let content;
-    try {
-      const [stored, answer] = await Promise.all([getDocument(index, asked.id), body ? search(index, body).catch(() => null) : null]);
-      const talk = stored.kind === "talk" ? await getChapters(index, asked.id).catch(() => null) : null;
-      content = [head(stored), talk && chapterList(talk, (chapter) => linkTo({ id: asked.id, start: chapter.start, end: chapter.end })), wholeText(stored, asked, answer?.hits[0], talk), record(stored)].filter(Boolean);
-    } catch (problem) {
-      content = [
-        h("h2", { id: "document-title" }, problem.title ?? "The page could not show this"),
-        h("p", { class: "faint" }, problem.message, " ", h("code", {}, problem.code ?? "page_error")),
-      ];
-    }
+    const content = await load(index, place, body).catch(renderProblem);
     if (open !== wanted) return;
-    dialog.replaceChildren(closeButton(dialog), ...content);
+    dialog.replaceChildren(closeButton(dialog), ...nodesOf(content));
     scrollTo(dialog, ".best", 1 / 4);
   };
 }
 
-/** Brings what a selector finds in the text to a place of what is seen of it: 0 is its top. */
+/** @type {(dialog: HTMLElement, selector: string, place: number) => void} scroll an element of the text to a height of its frame; 0 is the top */
 function scrollTo(dialog, selector, place) {
-  const text = dialog.querySelector(".whole");
+  const text = /** @type {HTMLElement | null} */ (dialog.querySelector(".whole"));
   const found = text?.querySelector(selector);
-  if (found) text.scrollTop += found.getBoundingClientRect().top - text.getBoundingClientRect().top - text.clientHeight * place;
+  if (text && found) {
+    const distance = found.getBoundingClientRect().top - text.getBoundingClientRect().top;
+    text.scrollTop += distance - text.clientHeight * place;
+  }
   text?.focus({ preventScroll: true });
 }
 
-const closeButton = (dialog) => h("button", { type: "button", class: "close", "aria-label": "Close", on: { click: () => dialog.close() } }, "×");
+/** @param {HTMLDialogElement} dialog */
+const closeButton = (dialog) =>
+  h("button", { type: "button", class: "close", "aria-label": "Close", on: { click: () => dialog.close() } }, "×");
 
-function head(stored) {
+/** @param {unknown} error */
+function renderProblem(error) {
+  const { title, message, code } = Problem.of(error);
+  return [h("h2", { id: "document-title" }, title), h("p", { class: "faint" }, message, " ", h("code", {}, code))];
+}
+
+/** @param {StoredDocument} stored */
+function renderHead(stored) {
   return h(
     "header",
     { class: "document-head" },
@@ -74,44 +100,65 @@ function head(stored) {
   );
 }
 
-function record(stored) {
-  const row = (field) => {
+/** @param {StoredDocument & Record<string, any>} stored */
+function renderRecord(stored) {
+  const rows = RECORD.map((field) => {
     const value = stored[field];
     if (value === undefined || value === null || value === "") return null;
-    return h("div", {}, h("dt", {}, field), h("dd", {}, field === "error" ? `${value.code}: ${value.reason}` : plain(value)));
-  };
-  return h("dl", { class: "record" }, RECORD.map(row));
+    const shown = field === "error" ? `${value.code}: ${value.reason}` : formatValue(value);
+    return h("div", {}, h("dt", {}, field), h("dd", {}, shown));
+  });
+  return h("dl", { class: "record" }, rows);
 }
 
-/** The stored text, the asked passage set off, and in the best passage of the search the words that matched. */
-function wholeText(stored, asked, hit, talk) {
+/**
+ * Show the text of a document with the linked passage set off, and the words marked that match the query.
+ * @param {StoredDocument} stored
+ * @param {Place} place
+ * @param {Hit | undefined} hit
+ * @param {import("./api.js").Chapters | null} talk
+ */
+function renderText(stored, place, hit, talk) {
   const points = [...(stored.text ?? "")];
   const spans = hit?.highlight?.text ?? [];
-  const most = strongest(hit?.highlight);
-  const cut = (from, to) => marked(runsOf(points.slice(from, to).join(""), from, within(spans, from, to), most));
-  const passage = passageOf(points, asked, hit) ?? { start: 0, end: 0 };
+  const strongest = strongestOf(hit?.highlight);
+  /** @type {(from: number, to: number) => import("./dom.js").Child} */
+  const cut = (from, to) => {
+    const inside = spans.filter(({ start, end }) => end > from && start < to);
+    return marked(runsOf(points.slice(from, to).join(""), from, inside, strongest));
+  };
+  const passage = passageOf(points, place, hit);
+  /** @type {(from: number, to: number) => import("./dom.js").Child} */
   const setOff = (from, to) => {
-    const [start, end] = [passage.start, passage.end].map((place) => Math.min(Math.max(place, from), to));
-    return [cut(from, start), start < end && h("span", { class: "best", title: "The passage" }, cut(start, end)), cut(end, to)];
+    const [start, end] = [passage.start, passage.end].map((offset) => Math.min(Math.max(offset, from), to));
+    const best = start < end && h("span", { class: "best", title: "The passage" }, cut(start, end));
+    return [cut(from, start), best, cut(end, to)];
   };
   const turns = talk ? turnsOf(points, stored.segments ?? []) : [];
-  const body = turns.length > 0 ? wholeTalk(turns, talk.chapters, setOff) : setOff(0, points.length);
-  return h("div", { class: turns.length > 0 ? "whole talk" : "whole", tabindex: "0", role: "group", "aria-label": "Whole text" }, body);
+  const transcript = talk !== null && turns.length > 0;
+  return h(
+    "div",
+    { class: transcript ? "whole talk" : "whole", tabindex: "0", role: "group", "aria-label": "Whole text" },
+    transcript ? renderTranscript(turns, talk.chapters, setOff) : setOff(0, points.length),
+  );
 }
 
-const within = (spans, from, to) => spans.filter(({ start, end }) => end > from && start < to);
-
-/** The asked passage, else the search's best one; null when that is all there is. */
-function passageOf(points, asked, hit) {
-  if (asked.start !== null && asked.start < points.length) {
-    const end = asked.end !== null && asked.end > asked.start ? Math.min(asked.end, points.length) : endOfParagraph(points, asked.start);
-    return { start: asked.start, end };
+/**
+ * Return the range of the linked passage, else of the search's best passage; an empty one when that is the whole text.
+ * @param {readonly string[]} points
+ * @param {Place} place
+ * @param {Hit | undefined} hit
+ */
+function passageOf(points, { start, end }, hit) {
+  if (start !== null && start < points.length) {
+    return { start, end: end !== null && end > start ? Math.min(end, points.length) : endOfParagraph(points, start) };
   }
-  const { start = 0, end = 0, windows = 0 } = hit?.passage ?? {};
-  return windows > 1 ? { start, end } : null;
+  const passage = hit?.passage;
+  return passage && passage.windows > 1 ? { start: passage.start, end: passage.end } : { start: 0, end: 0 };
 }
 
+/** @type {(points: readonly string[], start: number) => number} */
 function endOfParagraph(points, start) {
-  for (let at = start; at < points.length; at += 1) if (points[at] === "\n" && points[at + 1] === "\n") return at;
-  return points.length;
+  const end = points.findIndex((point, at) => at >= start && point === "\n" && points[at + 1] === "\n");
+  return end === -1 ? points.length : end;
 }

@@ -1,123 +1,215 @@
-// A control for every declared field: counted values to choose among, or the ends of a range.
+// Filters: a control for every declared field, with counted values or the ends of a range, and chips of the active ones.
 
-import { h } from "./dom.js";
-import { counted as documents, whole } from "./format.js";
-import { choose, chosen, rangeValue, readRange, shownValue, toggle } from "./filters.js";
+import { formatCount, formatNumber, h } from "./dom.js";
+import { formatFilter, readRange, setValues, toggleValue, valuesOf, writeRange } from "./state.js";
 
+/** @typedef {import("./api.js").Bucket} Bucket */
+/** @typedef {import("./dom.js").Child} Child */
+/** @typedef {import("./state.js").Filter} Filter */
+/** @typedef {import("./state.js").View} View */
+
+// Values that are shown without a click.
 const SHOWN = 8;
-const TYPES = ["keyword", "boolean", "date", "number", "text"]; // what is chosen with one click comes first
-const unfolded = new Set(); // fields of which all values are shown
+// Controls in this order of types: first those that need one click.
+const TYPES = ["keyword", "boolean", "date", "number", "text"];
+/** @type {Set<string>} fields of which all values are shown */
+const unfolded = new Set();
+
+/** @typedef {(change: (filters: readonly Filter[]) => Filter[]) => void} OnFilters takes a function of the filters at the time of the change */
+/**
+ * @typedef {object} Control
+ * @property {string} field
+ * @property {string} type
+ * @property {readonly Filter[]} filters
+ * @property {{ buckets: Bucket[], other: number } | null} counts
+ * @property {OnFilters} onFilters
+ */
 
 /**
- * The controls, one fieldset a field. `answer` has `facets` and `counted`, or is null; `onFilters` takes what makes the new filters of
- * those that there are by then.
+ * Create the controls, a fieldset for each field.
+ * @param {import("./api.js").Fields} fields
+ * @param {readonly Filter[]} filters
+ * @param {import("./api.js").Answer | null} answer with `facets` and `counted`
+ * @param {OnFilters} onFilters
  */
 export function renderFacets(fields, filters, answer, onFilters) {
-  const names = Object.keys(fields).sort((a, b) => TYPES.indexOf(fields[a]) - TYPES.indexOf(fields[b]) || a.localeCompare(b));
+  const order = (/** @type {string} */ field) => TYPES.indexOf(fields[field]);
+  const names = Object.keys(fields).sort((a, b) => order(a) - order(b) || a.localeCompare(b));
   if (names.length === 0) return [];
-  const panels = names.map((field) => {
+  const panels = names.flatMap((field) => {
     const type = fields[field];
     const controls = CONTROLS[type]?.({ field, type, filters, counts: answer?.facets?.[field] ?? null, onFilters });
-    return controls && h("fieldset", { class: "facet", data: { field, type } }, h("legend", {}, field), controls);
+    return controls ? [h("fieldset", { class: "facet", data: { field, type } }, h("legend", {}, field), controls)] : [];
   });
-  return [countedNote(answer?.counted), ...panels].filter(Boolean);
+  return [...renderCounted(answer?.counted), ...panels];
 }
 
-function countedNote(counted) {
-  if (!counted) return null;
-  const best = counted.among === "candidates";
-  return h("p", { class: "counted" }, best ? `counted among the ${whole(counted.documents)} best` : `counted in ${documents(counted.documents, "document")}`);
+/** @param {{ documents: number, among: string } | null | undefined} counted */
+function renderCounted(counted) {
+  if (!counted) return [];
+  const { documents, among } = counted;
+  const best = among === "candidates";
+  return [
+    h(
+      "p",
+      { class: "counted" },
+      best ? `counted among the best ${formatNumber(documents)}` : `counted in ${formatCount(documents, "document")}`,
+    ),
+  ];
 }
 
+/** @type {Record<string, (control: Control) => Child>} */
 const CONTROLS = {
-  keyword: (control) => [values(control), (control.counts === null || control.counts.other > 0) && another(control)],
-  boolean: values,
-  date: ({ ...control }) => [range({ ...control, input: "date" }), values(control)],
-  number: (control) => range({ ...control, input: "number" }),
-  text: words,
+  keyword: (control) => [renderValues(control), hasOther(control) && renderOther(control)],
+  boolean: renderValues,
+  date: (control) => [renderRange(control), renderValues(control)],
+  number: renderRange,
+  text: renderWords,
 };
 
-/** The value of a bucket as the address has it. */
-const bucketValue = ({ value, range: stretch }) => (stretch ? rangeValue(stretch) : String(value));
+/** @type {(control: Control) => boolean} whether the field may have values that are not listed */
+const hasOther = ({ counts }) => counts === null || counts.other > 0;
 
-function values({ field, type, filters, counts, onFilters }) {
-  const on = chosen(filters, field);
+/** @type {(bucket: Bucket) => string} a filter value */
+const bucketValue = ({ value, range }) => (range ? writeRange(range) : String(value));
+
+/** @param {Control} control */
+function renderValues(control) {
+  const { field, type, filters, counts } = control;
+  const selected = valuesOf(filters, field);
   const buckets = (counts?.buckets ?? []).map((bucket) => ({ value: bucketValue(bucket), count: bucket.count }));
   if (type === "date") buckets.reverse(); // the latest year first
-  const known = new Set(buckets.map(({ value }) => value));
-  // What is chosen stays to be seen, and to be taken back, when no document has it; of two values both do.
-  const kept = { keyword: on, boolean: counts ? ["true", "false"] : on, date: [] }[type];
-  const all = [...buckets, ...kept.filter((value) => !known.has(value)).map((value) => ({ value, count: 0 }))];
-  if (all.length === 0) return counts === null || type === "date" ? null : h("p", { class: "faint" }, "nothing to choose");
+  // Selected values stay visible when no document has them; of a boolean, both values do.
+  const kept = { keyword: selected, boolean: counts ? ["true", "false"] : selected }[type] ?? [];
+  const missing = kept.filter((value) => !buckets.some((bucket) => bucket.value === value));
+  const all = [...buckets, ...missing.map((value) => ({ value, count: 0 }))];
+  if (all.length === 0) return counts !== null && type !== "date" && h("p", { class: "faint" }, "no values");
   const most = Math.max(1, ...all.map(({ count }) => count));
-  const visible = unfolded.has(field) ? all : all.filter(({ value }, at) => at < SHOWN || on.includes(value));
-  const list = h("ul", { class: "values" }, visible.map(({ value, count }) => option({ field, type, value, count, most, on, onFilters })));
-  if (visible.length === all.length) return list;
-  const more = h("button", { type: "button", class: "toggle" }, `${all.length - visible.length} more`);
+  /** @param {{ value: string, count: number }} option */
+  const itemOf = ({ value, count }) => renderOption(control, value, count, count / most);
+  const shown = unfolded.has(field) ? all : all.filter(({ value }, at) => at < SHOWN || selected.includes(value));
+  const list = h("ul", { class: "values" }, shown.map(itemOf));
+  if (shown.length === all.length) return list;
+  const more = h("button", { type: "button", class: "toggle" }, `${all.length - shown.length} more`);
   more.addEventListener("click", () => {
     unfolded.add(field);
-    const rest = all.filter((one) => !visible.includes(one)).map(({ value, count }) => option({ field, type, value, count, most, on, onFilters }));
+    const rest = all.filter((option) => !shown.includes(option)).map(itemOf);
     list.append(...rest);
     more.remove();
-    rest[0].querySelector("input").focus();
+    rest[0].querySelector("input")?.focus();
   });
   return [list, more];
 }
 
-function option({ field, type, value, count, most, on, onFilters }) {
-  const box = h("input", { type: "checkbox", checked: on.includes(value), data: { key: `${field}=${value}` } });
-  box.addEventListener("change", () => onFilters((now) => toggle(now, field, value)));
+/** @type {(control: Control, value: string, count: number, fraction: number) => HTMLElement} */
+function renderOption({ field, type, filters, onFilters }, value, count, fraction) {
+  const checked = valuesOf(filters, field).includes(value);
+  const box = h("input", { type: "checkbox", checked, data: { key: `${field}=${value}` } });
+  box.addEventListener("change", () => onFilters((now) => toggleValue(now, field, value)));
   return h(
     "li",
     {},
-    h("label", { part: count / most }, box, h("span", { class: "value" }, shownValue(value, type)), " ", h("span", { class: "count" }, whole(count))),
+    h(
+      "label",
+      { fraction },
+      box,
+      h("span", { class: "value" }, formatFilter(value, type)),
+      " ",
+      h("span", { class: "count" }, formatNumber(count)),
+    ),
   );
 }
 
-function range({ field, filters, input, onFilters }) {
-  const values = chosen(filters, field);
-  const one = values.length === 1 ? readRange(values[0]) : null;
-  const { gte = "", lte = "" } = one === null || one.lt !== undefined ? {} : one; // a year is chosen below
-  const ends = [["from", gte], ["to", lte]].map(([label, value]) => {
-    const end = h("input", { type: input, step: input === "number" ? "any" : null, "aria-label": `${field} ${label}`, placeholder: label, data: { key: `${field} ${label}` } });
-    end.value = value;
-    return end;
-  });
-  for (const end of ends) {
-    end.addEventListener("change", () => {
-      const [from, to] = ends.map((each) => each.value);
-      onFilters((now) => choose(now, field, from || to ? [rangeValue({ gte: from || null, lte: to || null })] : []));
+/** @param {Control} control */
+function renderRange({ field, type, filters, onFilters }) {
+  const values = valuesOf(filters, field);
+  const range = values.length === 1 ? readRange(values[0]) : null;
+  // A range with an excluded end is a year, which is chosen among the values.
+  const { gte, lte } = range === null || range.lt !== undefined ? {} : range;
+  /** @type {(label: string, value: string | undefined) => HTMLInputElement} */
+  const inputOf = (label, value) => {
+    const input = h("input", {
+      type,
+      step: type === "number" ? "any" : null,
+      "aria-label": `${field} ${label}`,
+      placeholder: label,
+      data: { key: `${field} ${label}` },
     });
-  }
-  return h("div", { class: "range" }, ends[0], h("span", { "aria-hidden": "true" }, "–"), ends[1]);
+    input.value = value ?? "";
+    input.addEventListener("change", onChange);
+    return input;
+  };
+  const onChange = () => {
+    const value = from.value || to.value ? [writeRange({ gte: from.value, lte: to.value })] : [];
+    onFilters((now) => setValues(now, field, value));
+  };
+  const from = inputOf("from", gte);
+  const to = inputOf("to", lte);
+  return h("div", { class: "range" }, from, h("span", { "aria-hidden": "true" }, "–"), to);
 }
 
-/** A value that is not among those that are shown. */
-function another({ field, onFilters }) {
-  const box = h("input", { type: "text", "aria-label": `${field}: another value`, placeholder: "another value", data: { key: `${field} another` } });
+/** @param {Control} control a box for a value that is not listed */
+function renderOther({ field, onFilters }) {
+  const properties = { type: "text", "aria-label": `${field}: another value`, placeholder: "another value" };
+  const box = h("input", { ...properties, data: { key: `${field} another` } });
   box.addEventListener("change", () => {
     const value = box.value;
     box.value = "";
-    if (value !== "") onFilters((now) => choose(now, field, [...new Set([...chosen(now, field), value])]));
+    if (value !== "") onFilters((now) => setValues(now, field, [...new Set([...valuesOf(now, field), value])]));
   });
   return box;
 }
 
-function words({ field, filters, onFilters }) {
-  const box = h("input", { type: "text", "aria-label": `${field}: words`, placeholder: "contains the words", data: { key: `${field} words` } });
-  box.value = chosen(filters, field).join(" ");
-  box.addEventListener("change", () => onFilters((now) => choose(now, field, box.value.trim() ? [box.value.trim()] : [])));
+/** @param {Control} control */
+function renderWords({ field, filters, onFilters }) {
+  const properties = { type: "text", "aria-label": `${field}: words`, placeholder: "contains the words" };
+  const box = h("input", { ...properties, data: { key: `${field} words` } });
+  box.value = valuesOf(filters, field).join(" ");
+  box.addEventListener("change", () => {
+    const words = box.value.trim();
+    onFilters((now) => setValues(now, field, words ? [words] : []));
+  });
   return box;
 }
 
-/** Puts controls in place of others; the one with the focus keeps it, and what is being typed into it. */
-export function replaceControls(panel, children) {
-  const before = document.activeElement;
-  const key = panel.contains(before) ? before.dataset.key : undefined;
-  panel.replaceChildren(...children);
-  if (key === undefined) return;
-  const after = [...panel.querySelectorAll("[data-key]")].find((control) => control.dataset.key === key);
-  if (!after) return;
-  if (after.type === "number" || after.type === "text") after.value = before.value;
-  after.focus({ preventScroll: true });
+// ---- active filters and examples
+
+const EXAMPLES = /** @type {const} */ ([
+  ["like", "more like"],
+  ["unlike", "less like"],
+]);
+
+/**
+ * Create a chip for each active filter and example, with a button that removes it.
+ * @param {View} view
+ * @param {import("./api.js").Fields} fields
+ * @param {(id: string) => string} titleOf
+ * @param {(change: Partial<View>) => void} onChange
+ */
+export function renderActive(view, fields, titleOf, onChange) {
+  const filters = view.filters.map(([field, value], at) =>
+    renderChip(field, formatFilter(value, fields[field]), () =>
+      onChange({ filters: view.filters.filter((_, other) => other !== at) }),
+    ),
+  );
+  const examples = EXAMPLES.flatMap(([member, label]) =>
+    view[member].map((id) =>
+      renderChip(label, titleOf(id), () => onChange({ [member]: view[member].filter((other) => other !== id) })),
+    ),
+  );
+  const chips = [...filters, ...examples];
+  if (chips.length < 2) return chips;
+  const clear = () => onChange({ filters: [], like: [], unlike: [] });
+  return [...chips, h("li", {}, h("button", { type: "button", class: "toggle", on: { click: clear } }, "Clear all"))];
 }
+
+/** @type {(name: string, value: string, remove: () => void) => HTMLElement} */
+const renderChip = (name, value, remove) =>
+  h(
+    "li",
+    { class: "chip active" },
+    h("span", { class: "field" }, name),
+    " ",
+    value,
+    h("button", { type: "button", "aria-label": `Remove ${name} ${value}`, on: { click: remove } }, "×"),
+  );

@@ -1,78 +1,107 @@
-// The operator's view: asks again every few seconds, shows what changed, and puts dead documents back to pending.
+// The operator's page: refreshes the state of the service every few seconds, and retries dead letters.
 
 import { getReadiness, getStatus, inspectAll, listDead, Problem, retryDead } from "./api.js";
-import { enteringKey } from "./credential.js";
-import { h } from "./dom.js";
-import { counted } from "./format.js";
-import { letterKey, renderLetter, sayNotRetried } from "./letters.js";
-import { problemNotice } from "./notices.js";
-import { renderFacts, renderIndexes } from "./overview.js";
-import { renderGenerations, renderWork } from "./working.js";
+import { byId, formatCount, formatTime, h } from "./dom.js";
+import { renderFacts, renderGenerations, renderIndexes, renderNotReady, renderWork } from "./overview.js";
+import { isEnteringKey, renderProblem } from "./panels.js";
+
+/** @typedef {import("./api.js").DeadLetter} DeadLetter */
+/** @typedef {import("./api.js").DeadLetters} DeadLetters */
+/** @typedef {import("./api.js").Index} Index */
+/** @typedef {import("./api.js").Retried} Retried */
 
 const POLL_MS = 3000;
 const PAGE_SIZE = 20;
 const MAX_SIZE = 100;
 
-const element = (id) => document.getElementById(id);
-const [facts, table, problem, section, list, none] = ["facts", "indexes", "problem", "letters", "letters-list", "letters-none"].map(element);
-const [heading, count, status, lettersProblem] = ["letters-title", "letters-count", "status", "letters-problem"].map(element);
-const [work, generations] = ["work", "generations"].map(element);
-const [retryAll, more, toSearch] = ["retry-all", "more", "to-search"].map(element);
+const section = byId("letters");
+const list = byId("letters-list");
+const lettersProblem = byId("letters-problem");
+const retryAll = byId("retry-all", HTMLButtonElement);
+const more = byId("more");
 
-let indexes = null; // with their counts; null until the API has told them
-let chosen = new URLSearchParams(window.location.search).get("index") || "";
+/** @type {Index[] | null} with their counts; null until the API has returned them */
+let indexes = null;
+let chosen = indexInAddress();
+/** @type {DeadLetters & { index: string | null }} the dead letters on the page */
 let shown = { index: null, total: 0, dead: [], cursor: null };
-let loading = 0; // of several loads under way the latest counts
-let working = false; // a retry is under way
-const articles = new Map(); // of the letters on the page, by key
+let loads = 0; // only the latest of several loads is shown
+let retrying = false;
+/** @type {Map<string, HTMLElement>} articles of the dead letters on the page, by key */
+const articles = new Map();
+
+function indexInAddress() {
+  return new URLSearchParams(window.location.search).get("index") || "";
+}
 
 // ---- the service and its indexes
 
-async function look() {
-  if (enteringKey()) return;
-  const [readiness, found, told] = await Promise.allSettled([getReadiness(), inspectAll(), getStatus()]);
-  if (readiness.status === "fulfilled") facts.replaceChildren(...renderFacts(readiness.value, null));
-  else facts.replaceChildren(...renderFacts(null, asProblem(readiness.reason)));
-  showWork(told);
+async function refresh() {
+  if (isEnteringKey()) return;
+  const [readiness, found, status] = await Promise.allSettled([getReadiness(), inspectAll(), getStatus()]);
+  const facts =
+    readiness.status === "fulfilled" ? renderFacts(readiness.value) : renderNotReady(Problem.of(readiness.reason));
+  byId("facts").replaceChildren(...facts);
+  showStatus(status);
   if (found.status === "rejected") {
-    problem.replaceChildren(problemNotice(asProblem(found.reason), look));
+    byId("problem").replaceChildren(renderProblem(Problem.of(found.reason), refresh));
     return;
   }
-  problem.replaceChildren();
-  const before = of(chosen);
+  byId("problem").replaceChildren();
+  const before = indexNamed(chosen);
   indexes = found.value;
-  if (!chosen && indexes.length > 0) chosen = worst().name;
+  if (!chosen && indexes.length > 0) chosen = worstOf(indexes).name;
   showIndexes();
-  const now = of(chosen);
-  const changed = before?.dead !== now?.dead || before?.pending !== now?.pending || now?.pending > 0;
-  if (chosen && !working && (shown.index !== chosen || changed)) await load();
+  const now = indexNamed(chosen);
+  const changed = before?.dead !== now?.dead || before?.pending !== now?.pending || (now?.pending ?? 0) > 0;
+  if (chosen && !retrying && (shown.index !== chosen || changed)) await load();
 }
 
-function showWork(answer) {
-  if (answer.status === "fulfilled") {
-    work.replaceChildren(...renderWork(answer.value));
-    generations.replaceChildren(...renderGenerations(answer.value));
+/** @param {PromiseSettledResult<import("./api.js").Status>} status */
+function showStatus(status) {
+  if (status.status === "fulfilled") {
+    byId("work").replaceChildren(...renderWork(status.value));
+    byId("generations").replaceChildren(...renderGenerations(status.value));
   } else {
-    work.replaceChildren(problemNotice(asProblem(answer.reason), look));
-    generations.replaceChildren();
+    byId("work").replaceChildren(renderProblem(Problem.of(status.reason), refresh));
+    byId("generations").replaceChildren();
   }
 }
 
-const of = (name) => indexes?.find((index) => index.name === name);
-const worst = () => indexes.reduce((most, next) => (next.dead > most.dead || (next.dead === most.dead && next.total > most.total) ? next : most));
+/** @param {string} name */
+const indexNamed = (name) => indexes?.find((index) => index.name === name);
+
+/** @type {(indexes: readonly Index[]) => Index} the index with most dead documents, of several such the largest */
+const worstOf = (indexes) =>
+  indexes.reduce((worst, next) =>
+    next.dead > worst.dead || (next.dead === worst.dead && next.total > worst.total) ? next : worst,
+  );
 
 function showIndexes() {
-  const focused = document.activeElement?.closest?.("[data-index]")?.dataset.index;
-  const body = indexes.length > 0 ? renderIndexes(indexes, chosen, choose) : h("p", { class: "nothing" }, "There is no index yet.");
+  const table = byId("indexes");
+  const all = indexes ?? [];
+  const row = document.activeElement?.closest("[data-index]");
+  const focused = row instanceof HTMLElement ? row.dataset.index : undefined;
+  const body =
+    all.length > 0 ? renderIndexes(all, chosen, choose) : h("p", { class: "nothing" }, "There is no index yet.");
   table.replaceChildren(body);
-  if (focused !== undefined) [...table.querySelectorAll("[data-index]")].find((row) => row.dataset.index === focused)?.querySelector("a").focus();
-  toSearch.setAttribute("href", chosen ? `./?index=${encodeURIComponent(chosen)}` : "./");
+  if (focused !== undefined)
+    table
+      .querySelector(`[data-index="${CSS.escape(focused)}"]`)
+      ?.querySelector("a")
+      ?.focus();
+  byId("to-search").setAttribute("href", chosen ? `./?index=${encodeURIComponent(chosen)}` : "./");
 }
 
+/**
+ * Show the dead letters of an index.
+ * @param {string} name
+ * @param {{ push?: boolean }} [options] `push`: save the choice in the browser's history
+ */
 function choose(name, { push = true } = {}) {
   chosen = name;
   if (push) window.history.pushState(null, "", `operate?index=${encodeURIComponent(name)}`);
-  status.textContent = "";
+  byId("status").textContent = "";
   shown = { index: null, total: 0, dead: [], cursor: null };
   showLetters();
   if (indexes) showIndexes();
@@ -81,153 +110,217 @@ function choose(name, { push = true } = {}) {
 
 // ---- dead letters
 
-/** Loads the list anew, as long as it is shown at present. */
+/** Load the list again, with as many letters as it shows at present. */
 async function load() {
-  const mine = (loading += 1);
+  loads += 1;
+  const mine = loads;
   const index = chosen;
   const size = Math.min(MAX_SIZE, Math.max(PAGE_SIZE, shown.index === index ? shown.dead.length : 0));
   try {
     const answer = await listDead(index, size);
-    if (mine !== loading) return;
+    if (mine !== loads) return;
     shown = { ...answer, index };
     lettersProblem.replaceChildren();
   } catch (error) {
-    if (mine !== loading) return;
+    if (mine !== loads) return;
     shown = { index, total: 0, dead: [], cursor: null };
-    lettersProblem.replaceChildren(problemNotice(asProblem(error), load));
+    lettersProblem.replaceChildren(renderProblem(Problem.of(error), load));
   }
   showLetters();
 }
 
 async function loadMore() {
-  const mine = (loading += 1);
+  loads += 1;
+  const mine = loads;
+  const { index } = shown;
+  if (index === null) return;
   try {
-    const answer = await listDead(shown.index, PAGE_SIZE, shown.cursor);
-    if (mine !== loading) return;
-    const [first] = answer.dead;
-    shown = { ...answer, index: shown.index, dead: [...shown.dead, ...answer.dead] };
+    const answer = await listDead(index, PAGE_SIZE, shown.cursor);
+    if (mine !== loads) return;
+    shown = { ...answer, index, dead: [...shown.dead, ...answer.dead] };
     showLetters();
-    if (first) articles.get(letterKey(first)).focus();
+    const [first] = answer.dead;
+    if (first) articles.get(keyOf(first))?.focus();
   } catch (error) {
-    lettersProblem.replaceChildren(problemNotice(asProblem(error), loadMore));
+    lettersProblem.replaceChildren(renderProblem(Problem.of(error), loadMore));
   }
 }
 
-/** Brings the list on the page to what is known; letters that stay keep their elements, and one of them the focus. */
+/** Show the loaded letters. Letters that stay keep their elements, and with them the focus. */
 function showLetters() {
   const { index, total, dead, cursor } = shown;
-  heading.textContent = chosen ? `Dead letters of ${chosen}` : "Dead letters";
-  count.textContent = total > 0 ? counted(total, "document") : "";
+  byId("letters-title").textContent = chosen ? `Dead letters of ${chosen}` : "Dead letters";
+  byId("letters-count").textContent = total > 0 ? formatCount(total, "document") : "";
   retryAll.hidden = total === 0;
   more.hidden = cursor === null;
   const healthy = index !== null && total === 0 && lettersProblem.childElementCount === 0;
-  none.hidden = !healthy;
-  none.textContent = healthy ? "No document is dead." : "";
-  const keys = dead.map(letterKey);
+  byId("letters-none").hidden = !healthy;
+  byId("letters-none").textContent = healthy ? "No document is dead." : "";
+  const keys = dead.map(keyOf);
   if (keys.length === articles.size && keys.every((key) => articles.has(key))) return;
-  const focused = list.contains(document.activeElement) ? document.activeElement : null;
-  const place = focused ? [...list.children].indexOf(focused.closest("li")) : -1;
-  const kept = new Map(articles);
+  const active = document.activeElement;
+  const focused = active instanceof HTMLElement && list.contains(active) ? active : null;
+  const place = [...list.children].findIndex((item) => item.contains(focused));
+  const next = dead.map((letter, at) => articles.get(keys[at]) ?? renderLetter(letter));
   articles.clear();
-  dead.forEach((letter, at) => articles.set(keys[at], kept.get(keys[at]) ?? renderLetter(letter, retryOne)));
-  list.replaceChildren(...keys.map((key) => h("li", {}, articles.get(key))));
+  next.forEach((article, at) => {
+    articles.set(keys[at], article);
+  });
+  list.replaceChildren(...next.map((article) => h("li", {}, article)));
   if (!focused) return;
   if (focused.isConnected) focused.focus();
-  else (list.children[Math.min(place, list.children.length - 1)]?.firstElementChild ?? section).focus();
+  else (next[Math.min(place, next.length - 1)] ?? section).focus();
 }
 
+/** @type {(letter: DeadLetter) => string} the same only for the same death of a document */
+const keyOf = ({ id, version, dead_at, earlier }) => JSON.stringify([id, version, dead_at, earlier?.retries ?? 0]);
+
+let count = 0;
+
+/** @type {(letter: DeadLetter) => HTMLElement} */
+function renderLetter(letter) {
+  count += 1;
+  const name = `letter-${count}`;
+  const title = letter.title || letter.id;
+  const retry = {
+    type: "button",
+    class: "action second",
+    "aria-label": `Retry ${title}`,
+    on: { click: () => retryOne(letter.id) },
+  };
+  return h(
+    "article",
+    { class: "letter", tabindex: "-1", "aria-labelledby": name, data: { id: letter.id } },
+    h("h3", { id: name }, title),
+    h("button", retry, "Retry"),
+    h("p", { class: "cause" }, h("code", {}, letter.error.code), letter.error.reason),
+    letter.earlier && h("p", { class: "before" }, describeEarlier(letter.earlier)),
+    h(
+      "ul",
+      { class: "chips", "aria-label": "About the document" },
+      title !== letter.id && h("li", { class: "chip id" }, letter.id),
+      renderChip("attempts", String(letter.attempts)),
+      letter.dead_at &&
+        renderChip("died", h("time", { datetime: letter.dead_at, title: letter.dead_at }, formatTime(letter.dead_at))),
+      letter.job && renderChip("job", letter.job),
+      renderChip("version", String(letter.version)),
+    ),
+  );
+}
+
+/** @type {(field: string, value: import("./dom.js").Child) => HTMLElement} */
+const renderChip = (field, value) => h("li", { class: "chip" }, h("span", { class: "field" }, field), " ", value);
+
+/** @param {NonNullable<DeadLetter["earlier"]>} earlier */
+function describeEarlier({ retries, attempts, error }) {
+  const cause = error ? `; it had failed with ${error.code}: ${error.reason}` : "";
+  return `Retried ${retries === 1 ? "once" : `${retries} times`}, after ${formatCount(attempts, "attempt")}${cause}`;
+}
+
+// ---- retries
+
+/** @param {string} id */
 async function retryOne(id) {
   const { index } = shown;
-  await act(async () => {
+  if (index === null) return;
+  await retryWith(async () => {
     const answer = await retryDead(index, { ids: [id] });
-    say(answer.retried.length, answer.queued, answer.failed);
+    report({ retried: answer.retried.length, queued: answer.queued, failed: answer.failed });
     return answer.not_retried;
   });
 }
 
 async function retryEvery() {
   const { index } = shown;
-  await act(async () => {
+  if (index === null) return;
+  await retryWith(async () => {
     const sum = { retried: 0, failed: 0, queued: true };
+    /** @type {Retried["not_retried"]} */
     const left = [];
+    /** @type {string | null} */
     let cursor = null;
     do {
+      /** @type {Retried} */
       const answer = await retryDead(index, cursor === null ? { all: true } : { all: true, cursor });
       sum.retried += answer.retried.length;
       sum.failed += answer.failed;
       sum.queued &&= answer.queued;
       left.push(...answer.not_retried);
       cursor = answer.cursor;
-      say(sum.retried, sum.queued, sum.failed, answer.remaining);
+      report({ ...sum, remaining: answer.remaining });
     } while (cursor !== null);
     return left;
   });
 }
 
-/** One retry at a time; then the list as it is by then, with the reasons of those that were not retried. */
-async function act(retry) {
-  if (working) return;
-  setWorking(true);
+/**
+ * Retry, one request at a time; then show the list again, with the reasons for documents that were not retried.
+ * @param {() => Promise<Retried["not_retried"]>} retry
+ */
+async function retryWith(retry) {
+  if (retrying) return;
+  setRetrying(true);
   lettersProblem.replaceChildren();
   try {
     const left = await retry();
     await load();
-    for (const one of left) {
-      const article = [...articles.values()].find((letter) => letter.dataset.id === one.id);
-      if (article) sayNotRetried(article, one);
+    for (const { id, code, reason } of left) {
+      const article = [...articles.values()].find((letter) => letter.dataset.id === id);
+      article?.querySelector(".not-retried")?.remove();
+      article?.append(h("p", { class: "not-retried" }, reason, " ", h("code", {}, code)));
     }
   } catch (error) {
-    lettersProblem.replaceChildren(problemNotice(asProblem(error), null));
+    lettersProblem.replaceChildren(renderProblem(Problem.of(error), null));
   } finally {
-    setWorking(false);
+    setRetrying(false);
   }
-  await look();
+  await refresh();
 }
 
-function setWorking(now) {
-  working = now;
-  // Not the letters' own buttons: one that is disabled would lose the focus. They do nothing meanwhile.
+/** @param {boolean} now */
+function setRetrying(now) {
+  retrying = now;
+  // The buttons of the letters stay enabled, because a disabled one would lose the focus; they do nothing meanwhile.
   retryAll.disabled = now;
   section.toggleAttribute("aria-busy", now);
 }
 
-function say(retried, queued, failed, remaining = 0) {
+/** @param {{ retried: number, queued: boolean, failed: number, remaining?: number }} sums */
+function report({ retried, queued, failed, remaining = 0 }) {
   const parts = [
-    `${counted(retried, "document")} pending again`,
-    failed > 0 && `${counted(failed, "document")} not retried`,
-    remaining > 0 && `${counted(remaining, "document")} to go`,
-    retried > 0 && !queued && "the queue was not reached, the sweeper will enqueue what is pending",
+    `${formatCount(retried, "document")} pending again`,
+    failed > 0 && `${formatCount(failed, "document")} not retried`,
+    remaining > 0 && `${formatCount(remaining, "document")} to go`,
+    retried > 0 && !queued && "the queue could not be reached; the sweeper will enqueue pending documents",
   ];
-  status.textContent = `${parts.filter(Boolean).join("; ")}.`;
-}
-
-function asProblem(error) {
-  return error instanceof Problem ? error : new Problem({ title: "The page could not show this", detail: String(error), code: "page_error" });
+  byId("status").textContent = `${parts.filter(Boolean).join("; ")}.`;
 }
 
 // ---- controls
 
 retryAll.addEventListener("click", retryEvery);
 more.addEventListener("click", loadMore);
-window.addEventListener("popstate", () => choose(new URLSearchParams(window.location.search).get("index") || chosen, { push: false }));
+window.addEventListener("popstate", () => choose(indexInAddress() || chosen, { push: false }));
+
+/** @type {Record<string, 1 | -1>} */
+const STEPS = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 };
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-  const letter = document.activeElement?.closest?.(".letter");
+  const letter = document.activeElement?.closest(".letter");
   const all = [...articles.values()];
-  const at = all.indexOf(letter);
-  const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+  const step = STEPS[event.key];
   if (step !== undefined && all.length > 0) {
-    const next = letter ? all[at + step] : step > 0 ? all[0] : null;
+    const next = letter instanceof HTMLElement ? all[all.indexOf(letter) + step] : step > 0 ? all[0] : null;
     if (!next) return;
     next.focus({ preventScroll: true });
     next.scrollIntoView({ block: "nearest" });
     event.preventDefault();
-  } else if (event.key === "r" && letter) {
-    retryOne(letter.dataset.id);
+  } else if (event.key === "r" && letter instanceof HTMLElement) {
+    retryOne(letter.dataset.id ?? "");
     event.preventDefault();
   }
 });
 
-setInterval(() => document.hidden || look(), POLL_MS);
-look();
+setInterval(() => document.hidden || refresh(), POLL_MS);
+refresh();

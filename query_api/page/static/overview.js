@@ -1,44 +1,87 @@
-// The service's facts and its indexes by state.
+// The state of the service on the operator's page: readiness, indexes, queues, workers and generations, as elements.
 
-import { h } from "./dom.js";
-import { counted, whole } from "./format.js";
+import { formatAge, formatCount, formatNumber, h } from "./dom.js";
 
-/** What GET /readyz said: three facts, or the problem that it answered with. */
-export function renderFacts(readiness, problem) {
-  if (problem) {
-    return [fact("Search", "Not ready", [problem.detail, " ", h("code", {}, problem.code)], "bad")];
-  }
-  const { encoder, indexes, queue } = readiness;
-  // Without a key it is told no more than this.
-  if (queue === undefined) return [fact("Search", "Ready", "OpenSearch answers; who has a key is told more", "good")];
+/** @typedef {import("./api.js").Index} Index */
+/** @typedef {import("./dom.js").Child} Child */
+/** @typedef {import("./api.js").Status} Status */
+
+/**
+ * Show the facts of GET /readyz.
+ * @param {import("./api.js").Readiness} readiness
+ */
+export function renderFacts({ encoder, indexes, queue }) {
+  // Without a key, the API does not return more than the readiness.
+  if (queue === undefined)
+    return [renderFact("Search", "Ready", "OpenSearch answers; enter a key to see more", "good")];
+  const searchable = `OpenSearch answers; ${formatCount(indexes, "index", "indexes")} to search`;
+  const journalled =
+    "Documents are journalled and lexical search finds them; the sweeper enqueues them when Redis is back";
   return [
-    fact("Search", "Ready", `OpenSearch answers; ${counted(indexes, "index", "indexes")} to search`, "good"),
+    renderFact("Search", "Ready", searchable, "good"),
     queue.reachable
-      ? fact("Queue", `${counted(queue.messages, "message")} waiting`, "Redis is reachable", "good")
-      : fact("Queue", "Redis is not reachable", "Documents are journalled and found by keyword; the sweeper enqueues them once it is back", "bad"),
-    fact("Encoder", encoder.name, h("code", {}, encoder.fingerprint)),
+      ? renderFact("Queue", `${formatCount(queue.messages, "message")} waiting`, "Redis is reachable", "good")
+      : renderFact("Queue", "Redis is not reachable", journalled, "bad"),
+    renderFact("Encoder", encoder.name, h("code", {}, encoder.fingerprint)),
   ];
 }
 
-function fact(name, said, note, kind = "") {
-  return h("div", { class: `fact ${kind}` }, h("dt", {}, name), h("dd", { class: "said" }, said), h("dd", { class: "note" }, note));
-}
+/** @param {import("./api.js").Problem} problem the answer of GET /readyz when the service is not ready */
+export const renderNotReady = (problem) => [
+  renderFact("Search", "Not ready", [problem.detail, " ", h("code", {}, problem.code)], "bad"),
+];
 
-/** The table of indexes. `onChoose` is told the name of the one whose dead letters are wanted. */
+/** @type {(name: string, value: string, note: Child, kind?: "good" | "bad" | "") => HTMLElement} */
+const renderFact = (name, value, note, kind = "") =>
+  h(
+    "div",
+    { class: `fact ${kind}` },
+    h("dt", {}, name),
+    h("dd", { class: "value" }, value),
+    h("dd", { class: "note" }, note),
+  );
+
+// ---- indexes
+
+const STATES = /** @type {const} */ (["encoded", "pending", "dead"]);
+const DELETED_TITLE = "Tombstones: for some days they keep late writes from restoring a deleted document";
+
+/**
+ * Create the table of indexes.
+ * @param {readonly Index[]} indexes
+ * @param {string} chosen the index whose dead letters are shown
+ * @param {(name: string) => void} onChoose
+ */
 export function renderIndexes(indexes, chosen, onChoose) {
-  const head = [["Index", ""], ["", "share"], ["documents", "all"], ["encoded", ""], ["pending", ""], ["dead", ""], ["deleted", "removed"]];
+  /** @type {(name: string, properties?: import("./dom.js").Properties) => HTMLElement} */
+  const head = (name, properties = {}) => h("th", { scope: "col", ...properties }, name);
   return h(
     "table",
     { class: "indexes" },
-    h("caption", { class: "quiet" }, "Documents of each index by state"),
-    h("thead", {}, h("tr", {}, head.map(([name, kind]) => h(name ? "th" : "td", { class: kind, scope: name ? "col" : null, title: TITLES[name] }, name)))),
-    h("tbody", {}, indexes.map((index) => row(index, index.name === chosen, onChoose))),
+    h("caption", { class: "visually-hidden" }, "Documents of each index by state"),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        head("Index"),
+        h("td", { class: "share" }),
+        head("documents", { class: "all" }),
+        STATES.map((state) => head(state)),
+        head("deleted", { class: "removed", title: DELETED_TITLE }),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      indexes.map((index) => renderIndex(index, index.name === chosen, onChoose)),
+    ),
   );
 }
 
-const TITLES = { deleted: "Tombstones: they keep late writes from bringing a deleted document back, for some days" };
-
-function row(index, chosen, onChoose) {
+/** @type {(index: Index, chosen: boolean, onChoose: (name: string) => void) => HTMLElement} */
+function renderIndex(index, chosen, onChoose) {
   const { name, total } = index;
   const link = h("a", { href: `operate?index=${encodeURIComponent(name)}` }, name);
   link.addEventListener("click", (event) => {
@@ -46,12 +89,14 @@ function row(index, chosen, onChoose) {
     event.preventDefault();
     onChoose(name);
   });
-  const number = (value, kind = "") => h("td", { class: `${kind} ${value === 0 ? "zero" : ""}` }, whole(value));
+  /** @type {(value: number, kind?: string) => HTMLElement} */
+  const number = (value, kind = "") => h("td", { class: `${kind} ${value === 0 ? "zero" : ""}` }, formatNumber(value));
+  const bars = STATES.map((state) => index[state] > 0 && h("span", { class: state, fraction: index[state] / total }));
   return h(
     "tr",
     { "aria-current": chosen && "true", data: { index: name } },
     h("th", { scope: "row" }, link),
-    h("td", { class: "share" }, total > 0 && h("div", { class: "share-bar", "aria-hidden": "true" }, STATES.map((state) => index[state] > 0 && h("span", { class: state, part: index[state] / total })))),
+    h("td", { class: "share" }, total > 0 && h("div", { class: "share-bar", "aria-hidden": "true" }, bars)),
     number(total, "all"),
     number(index.encoded),
     number(index.pending),
@@ -60,4 +105,86 @@ function row(index, chosen, onChoose) {
   );
 }
 
-const STATES = ["encoded", "pending", "dead"];
+// ---- queues, workers and generations: GET /v1/status
+
+/**
+ * Show queues and workers; Redis keeps both.
+ * @param {Status} status
+ */
+export function renderWork({ queues, workers }) {
+  if (queues === null) return [renderNothing("Redis does not answer: queues and workers are unknown.")];
+  const queueRows = queues.map(({ queue, messages, oldest_seconds }) => [
+    queue,
+    formatNumber(messages),
+    messages === 0 ? "–" : oldest_seconds === null ? "unknown" : formatAge(oldest_seconds),
+  ]);
+  const workerRows = workers.map(({ name, encoder, processes, version, seen_ago }) => [
+    name,
+    encoder,
+    formatNumber(processes),
+    version,
+    `${formatAge(seen_ago)} ago`,
+  ]);
+  return [
+    renderTable("Queues", ["Queue", "messages", "oldest waits"], queueRows),
+    workers.length === 0
+      ? renderNothing("No worker has reported: documents wait, and lexical search finds them meanwhile.")
+      : renderTable("Workers", ["Worker", "encoder", "processes", "version", "seen"], workerRows),
+  ];
+}
+
+/**
+ * Show the generations of all indexes, with the progress of a reindex.
+ * @param {Status} status
+ */
+export function renderGenerations({ indexes }) {
+  if (indexes.length === 0) return [renderNothing("None yet.")];
+  const rows = indexes.flatMap(({ name, generations, reindex }) =>
+    generations.map(({ number, state, encoder, pending, dead, oldest_pending_seconds }) => [
+      `${name} ${number}`,
+      describeProgress(number, state, reindex),
+      `${encoder.name} (${encoder.fingerprint})`,
+      pending === null ? "–" : formatNumber(pending),
+      dead === null ? "–" : formatNumber(dead),
+      oldest_pending_seconds === null ? "–" : formatAge(oldest_pending_seconds),
+    ]),
+  );
+  return [renderTable("Generations", ["Generation", "state", "encoder", "pending", "dead", "oldest pending"], rows)];
+}
+
+/** @type {(number: number, state: string, reindex: import("./api.js").Reindex | null) => string} */
+function describeProgress(number, state, reindex) {
+  if (reindex === null || number !== reindex.to || reindex.step === "swapped") return state;
+  const copied = formatCount(reindex.carried, "document");
+  return `${state}: ${reindex.step}, ${copied} copied, last progress ${formatAge(reindex.idle_seconds ?? 0)} ago`;
+}
+
+/** @param {string} text */
+const renderNothing = (text) => h("p", { class: "nothing" }, text);
+
+/** @type {(caption: string, head: string[], rows: string[][]) => HTMLElement} */
+function renderTable(caption, head, rows) {
+  const body = rows.map(([first, ...rest]) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, first),
+      rest.map((cell) => h("td", {}, cell)),
+    ),
+  );
+  return h(
+    "table",
+    { class: "indexes work", data: { table: caption.toLowerCase() } },
+    h("caption", { class: "visually-hidden" }, caption),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        head.map((name) => h("th", { scope: "col" }, name)),
+      ),
+    ),
+    h("tbody", {}, body),
+  );
+}

@@ -1,4 +1,4 @@
-"""A live service with a few encoded documents, and a real browser that looks at it."""
+"""Fixtures: a live service with a few encoded documents, and a real browser."""
 
 import os
 import threading

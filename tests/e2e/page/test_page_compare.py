@@ -1,4 +1,4 @@
-"""Keyword and sparse results side by side, the keyboard, narrow windows, colours, and documents on their way."""
+"""Lexical and sparse results side by side, the keyboard, narrow windows, contrast and pending documents."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def ids(page: Page, side: int) -> list[str]:
     return [article.get_attribute("data-id") or "" for article in column(page, side).locator(".hit").all()]
 
 
-def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
+def test_lists_match_the_api_and_ties_join_equal_results(visit) -> None:
     page = visit.go(COMPARE + "&prune=0")
     lists = [ids(page, 0), ids(page, 1)]
     for mode, shown in zip(("lexical", "sparse"), lists, strict=True):
@@ -26,7 +26,7 @@ def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
         answer = httpx.post(f"{visit.base}/v1/indexes/notes/search", json=asked, timeout=30, trust_env=False).json()
         assert shown == [entry["id"] for entry in answer["hits"]]
     both = set(lists[0]) & set(lists[1])
-    # "waits" is a form of "waiting" to keyword search only; "the" is a word to the encoder only.
+    # "waits" is a form of "waiting" to lexical search only; "the" is a word to the encoder only.
     assert {"patience"} == set(lists[0]) - both
     assert "kettle" in set(lists[1]) - both
     for side in (0, 1):
@@ -34,11 +34,11 @@ def test_the_lists_are_those_of_the_api_and_tied_together(visit) -> None:
             relation = column(page, side).locator(".hit").nth(rank - 1).locator(".relation")
             if document in both:
                 other = lists[1 - side].index(document) + 1
-                expect(relation).to_contain_text(f"{('sparse', 'keyword')[side]} {other}")
+                expect(relation).to_contain_text(f"{('sparse', 'lexical')[side]} {other}")
             else:
                 expect(relation).to_have_text("only here")
     expect(page.locator(".tie")).to_have_count(len(both))
-    expect(page.locator("#status")).to_contain_text(f"{len(both)} documents in both lists, 1 only by keyword")
+    expect(page.locator("#status")).to_contain_text(f"{len(both)} documents in both lists, 1 only in the lexical list")
 
 
 def test_ties_join_the_titles_and_follow_when_a_panel_opens(visit) -> None:
@@ -89,7 +89,7 @@ def test_the_keyboard_reaches_everything(visit) -> None:
     assert page.get_by_role("combobox", name="Query").input_value() == "a/b"
 
 
-def test_the_other_list_is_a_click_away(visit) -> None:
+def test_a_click_goes_to_the_same_result_in_the_other_list(visit) -> None:
     page = visit.go(COMPARE)
     left, right = ids(page, 0), ids(page, 1)
     shared = next(document for document in left if document in right)
@@ -101,9 +101,7 @@ def test_the_other_list_is_a_click_away(visit) -> None:
 @pytest.mark.parametrize(
     "view", ["?index=notes", "?index=notes&q=temporary+folder", COMPARE, "?index=notes&q=intruder"]
 )
-def test_on_a_phone_nothing_is_wider_than_the_phone(
-    seeded: str, open_page: Callable[..., object], view: str, scheme: str
-) -> None:
+def test_nothing_is_wider_than_a_phone(seeded: str, open_page: Callable[..., object], view: str, scheme: str) -> None:
     page = open_page(seeded, width=320, height=740, scheme=scheme).go(view)
     expect(page.locator(".welcome, .hit").first).to_be_visible()
     for button in page.locator("[data-act=why]").all()[:2]:
@@ -143,14 +141,14 @@ def test_text_contrast(seeded: str, open_page: Callable[..., object], scheme: st
     assert {pair: ratio for pair, ratio in pairs.items() if ratio < 4.5} == {}  # WCAG 2.2 AA
 
 
-def test_pending_documents_are_seen_and_followed(
+def test_counts_of_pending_documents_are_updated(
     api: httpx.Client, api_url: str, open_page: Callable[..., object], start_part: Callable[[str], object]
 ) -> None:
     api.put("/v1/indexes/post", json={}).raise_for_status()
     api.post("/v1/indexes/post/documents", json=[{"id": "letter", "text": "A letter about geese."}]).raise_for_status()
-    page = open_page(api_url).go("?index=post&q=geese&mode=keyword")
+    page = open_page(api_url).go("?index=post&q=geese&mode=lexical")
     expect(page.locator("#index-state")).to_have_text("1 document1 pending")
-    for _ in range(20):  # until the document is refreshed into keyword search
+    for _ in range(20):  # until lexical search finds the refreshed document
         if page.locator(".hit").count():
             break
         page.wait_for_timeout(200)

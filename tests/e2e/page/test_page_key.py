@@ -1,4 +1,4 @@
-"""The page where the service asks for keys: it asks for one, keeps it in the tab, and sends it as a header alone."""
+"""API keys on the page: it asks for a key, stores it in the session of the tab and sends it only as a header."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -27,10 +27,10 @@ def locked(
         yield base
 
 
-def test_a_key_is_asked_for_kept_and_forgotten(locked: str, open_page: Callable[..., Visit]) -> None:
+def test_a_key_is_requested_stored_and_forgotten(locked: str, open_page: Callable[..., Visit]) -> None:
     visit = open_page(locked)
     page = visit.go()
-    field = page.get_by_label("Key of the API")
+    field = page.get_by_label("API key")
     expect(page.get_by_text("no_credentials")).to_be_visible()
     field.fill(KEY[:-1])
     page.get_by_role("button", name="Use this key").click()
@@ -50,7 +50,7 @@ def test_a_key_is_asked_for_kept_and_forgotten(locked: str, open_page: Callable[
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_key_with_a_filter_shows_its_own_documents_alone(locked: str, open_page: Callable[..., Visit]) -> None:
+def test_a_key_with_a_filter_shows_only_its_documents(locked: str, open_page: Callable[..., Visit]) -> None:
     """Whatever the page asks for by itself: hits, facets, counts, titles, a document by its address."""
     administrator = {"authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=locked, headers=administrator, trust_env=False, timeout=30) as admin:
@@ -80,7 +80,7 @@ def test_a_key_with_a_filter_shows_its_own_documents_alone(locked: str, open_pag
 
         page.route("**/v1/**", tell)
         page.evaluate("key => sessionStorage.setItem('sparsewell.key', key)", key)
-        page.goto(f"{locked}/?index=shared&q=storm&mode=keyword")
+        page.goto(f"{locked}/?index=shared&q=storm&mode=lexical")
         expect(page.locator(".hit")).to_have_count(hits)
         told.append(page.content())
         page.goto(f"{locked}/?index=shared")  # the index as it is, its facets
@@ -103,9 +103,9 @@ def test_a_key_with_a_filter_shows_its_own_documents_alone(locked: str, open_pag
     assert "markb1x" in told and "tenant b" in told and "A storm of markb0x" in told, "the control"
 
 
-def test_who_enters_a_key_is_not_disturbed(locked: str, open_page: Callable[..., Visit]) -> None:
+def test_refreshing_does_not_interrupt_entering_a_key(locked: str, open_page: Callable[..., Visit]) -> None:
     page = open_page(locked).go("operate")
-    field = page.locator("#problem").get_by_label("Key of the API")
+    field = page.locator("#problem").get_by_label("API key")
     field.press_sequentially(KEY[:20])
     page.wait_for_timeout(3500)  # (it looks again every three seconds)
     expect(field).to_be_focused()

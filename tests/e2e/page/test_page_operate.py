@@ -1,4 +1,4 @@
-"""The operator's view: indexes by state, the queue, dead letters with their reasons, and another try for them."""
+"""The operator's page: indexes by state, queues, workers, generations, dead letters and their retries."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -119,7 +119,7 @@ def test_retry_one(go, ward: Ward) -> None:
     ward.die("papers", "a/b?c#d", reason="RuntimeError: y")
     again = letter(page, "a/b?c#d")
     expect(again.locator(".before")).to_have_text(
-        "Retried once, after 3 attempts; before that it died of encoding_failed: RuntimeError: x"
+        "Retried once, after 3 attempts; it had failed with encoding_failed: RuntimeError: x"
     )
     expect(again.locator(".cause")).to_contain_text("RuntimeError: y")
 
@@ -195,7 +195,7 @@ def test_hostile_documents_stay_text(go, ward: Ward) -> None:
     expect(page.get_by_role("heading", name="Dead letters of <img")).to_be_visible()
 
 
-def test_what_was_not_retried_says_why(go, ward: Ward) -> None:
+def test_a_letter_shows_why_it_was_not_retried(go, ward: Ward) -> None:
     page = go()
     expect(page.locator(".letter")).to_have_count(3)
 
@@ -212,7 +212,7 @@ def test_what_was_not_retried_says_why(go, ward: Ward) -> None:
     expect(page.locator("#status")).to_have_text("0 documents pending again; 1 document not retried.")
 
 
-def test_problems_are_shown_as_text_and_pass(go, ward: Ward) -> None:
+def test_problems_are_shown_and_disappear(go, ward: Ward) -> None:
     page = go()
     expect(page.locator(".letter")).to_have_count(3)
     page.context.set_offline(True)
@@ -228,7 +228,7 @@ def test_problems_are_shown_as_text_and_pass(go, ward: Ward) -> None:
     expect(page.locator("#letters-problem")).to_be_empty()
 
 
-def test_redis_that_is_away_and_a_service_that_is_not_ready(go, ward: Ward) -> None:
+def test_unreachable_redis_and_a_service_that_is_not_ready(go, ward: Ward) -> None:
     page = go()
     expect(page.locator(".letter")).to_have_count(3)
     ready = ward.api.get("/readyz").json()
@@ -257,7 +257,7 @@ def test_queues_workers_and_generations(go, ward: Ward) -> None:
     assert page.evaluate("window.hacked") is None
 
 
-def test_a_reindexing_and_a_redis_that_is_away(go, ward: Ward) -> None:
+def test_reindex_progress_and_unreachable_redis(go, ward: Ward) -> None:
     told = ward.api.get("/v1/status").json()
     (one,) = [index for index in told["indexes"] if index["name"] == "papers"]
     building = one["generations"][0] | {"number": 2, "state": "building"}
@@ -266,7 +266,7 @@ def test_a_reindexing_and_a_redis_that_is_away(go, ward: Ward) -> None:
     page = go()
     page.route("**/v1/status", lambda route: route.fulfill(json=told | {"queues": None, "workers": None}))
     row = page.locator("[data-table=generations]").get_by_role("row").filter(has_text="papers 2")
-    expect(row).to_contain_text("building: following, 1,234 documents carried, last heard of 1 min ago")
+    expect(row).to_contain_text("building: following, 1,234 documents copied, last progress 1 min ago")
     expect(page.locator("#work")).to_contain_text("Redis does not answer")
 
 
@@ -315,7 +315,8 @@ def test_text_has_contrast_in_both_colour_schemes(go, ward: Ward, scheme: str) -
         };
         return [...document.querySelectorAll("main *, header *")]
             .filter((node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()))
-            .filter((node) => node.getClientRects().length > 0 && !node.matches(".quiet, .quiet *, option"))
+            .filter((node) => node.getClientRects().length > 0)
+            .filter((node) => !node.matches("option, .visually-hidden, .visually-hidden *"))
             .map((node) => {
                 const [a, b] = [luminance(getComputedStyle(node).color), luminance(behind(node))].sort((x, y) => y - x);
                 return [(a + .05) / (b + .05), node.className || node.tagName];

@@ -1,4 +1,4 @@
-"""Rules of an index, where they concern a search: what they did is said, and what is pinned is marked."""
+"""Rules of an index: the page describes the applied rules and marks pinned hits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def ruled(seeded: str) -> Iterator[None]:
             yield
 
 
-def test_what_rules_did_is_said_and_shown(ruled: None, visit) -> None:
+def test_applied_rules_are_described_and_pinned_hits_marked(ruled: None, visit) -> None:
     page = visit.go("?index=notes&mode=hybrid&q=a+pot")
     first = page.locator(".hit").first
     expect(first.locator(".chip.pinned")).to_have_text("pinned")
@@ -40,7 +40,7 @@ def test_what_rules_did_is_said_and_shown(ruled: None, visit) -> None:
     expect(remark).to_have_text(
         "By rules of the index: synonyms of pot; 1 document pinned; 1 document hidden; "
         'factor for year range {"lt":1950}; words of the title count more; '
-        "gone is pinned and not among what is asked for."
+        "gone is pinned but was not found."
     )
     kettle = page.locator(".hit[data-id=kettle]")
     kettle.get_by_role("button", name="Why").click()
@@ -49,7 +49,7 @@ def test_what_rules_did_is_said_and_shown(ruled: None, visit) -> None:
     assert not visit.errors
 
 
-def test_without_rules_nothing_is_said_of_them(visit) -> None:
+def test_without_rules_there_is_no_remark(visit) -> None:
     page = visit.go("?index=notes&q=kettle")
     expect(page.locator(".hit").first).to_be_visible()
     expect(page.locator(".remark.rules")).to_have_count(0)

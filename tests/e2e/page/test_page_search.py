@@ -27,7 +27,7 @@ def test_typing_is_enough(visit) -> None:
     assert first.locator("mark.m3").count() > 0
     stages = page.locator(".stage-list dt").all_inner_texts()
     assert "query to pieces" in stages
-    assert "merge the lists" in stages
+    assert "fuse the lists" in stages
     assert page.locator(".query-pieces .piece").all_inner_texts() == ["folder", "temporary"]
 
 
@@ -44,14 +44,14 @@ def test_results_show_score_metadata_and_both_lists(visit) -> None:
     ).json()
     shown = next(entry for entry in api["hits"] if entry["id"] == "patience")
     assert patience.locator(".score").inner_text() == f"{shown['score']:.3f}"
-    sparse, keyword = (float(text) for text in patience.locator(".parts b").all_inner_texts())
-    assert (sparse, keyword) == (
+    sparse, lexical = (float(text) for text in patience.locator(".scores b").all_inner_texts())
+    assert (sparse, lexical) == (
         approx(shown["scores"]["sparse"], rel=0.01),
         approx(shown["scores"]["lexical"], rel=0.01),
     )
 
 
-def test_why_multiplies_out_and_marks_expansions(visit) -> None:
+def test_why_shows_factors_and_marks_expansions(visit) -> None:
     page = visit.go("?index=notes&q=temporary+file&mode=sparse")
     files = hit(page, "files")
     files.get_by_role("button", name="Why").click()
@@ -71,8 +71,8 @@ def test_why_multiplies_out_and_marks_expansions(visit) -> None:
     expect(files.locator(".passage mark")).to_have_text(["temporary"])
 
 
-def test_keyword_reasons_are_words_and_their_forms_are_marked(visit) -> None:
-    page = visit.go("?index=notes&q=waiting+kettles&mode=keyword")
+def test_lexical_reasons_are_words_and_their_forms_are_marked(visit) -> None:
+    page = visit.go("?index=notes&q=waiting+kettles&mode=lexical")
     expect(hit(page, "patience").locator(".passage mark")).to_have_text(["waits"])
     kettle = hit(page, "kettle")
     kettle.get_by_role("button", name="Why").click()
@@ -84,7 +84,7 @@ def test_a_long_document_shows_its_best_passage(visit) -> None:
     page = visit.go("?index=notes&q=lighthouse+keeper")
     long = page.locator(".hit").first
     expect(long.locator(".passage")).to_contain_text("lighthouse keeper counts")
-    expect(long.locator(".chip.part")).to_have_text(re.compile(r"part \d+ of \d+"))
+    expect(long.locator(".chip.window")).to_have_text(re.compile(r"window \d+ of \d+"))
     long.get_by_role("link", name="Harbour notes").click()
     opened = page.get_by_role("dialog")
     # The document's id has a slash, a space, a question mark and a hash; its text begins outside the 16-bit plane.
@@ -112,7 +112,7 @@ def test_hostile_documents_and_queries_stay_text(visit) -> None:
     opened.get_by_role("button", name="Close").click()
     first.get_by_role("button", name="More like this").click()
     expect(page.get_by_role("button", name="Remove more like")).to_be_visible()
-    expect(page.locator("#asked")).to_contain_text("<script>window.hacked=1</script> intruder")
+    expect(page.locator("#active")).to_contain_text("<script>window.hacked=1</script> intruder")
     page.get_by_role("button", name="Remove more like").click()
     page.get_by_role("radio", name="Side by side").check()
     expect(page.locator(".column .hit").first).to_be_visible()
@@ -134,16 +134,16 @@ def test_the_address_holds_the_view_and_back_goes_back(visit) -> None:
     page.get_by_role("combobox", name="Query").fill("folder")
     page.keyboard.press("Enter")
     expect(page.locator(".hit").first).to_have_attribute("data-id", "folder")
-    page.get_by_role("radio", name="Keyword").check()
-    page.wait_for_url(f"{visit.base}/?index=notes&q=folder&mode=keyword")
+    page.get_by_role("radio", name="Lexical").check()
+    page.wait_for_url(f"{visit.base}/?index=notes&q=folder&mode=lexical")
     page.go_back()
     expect(page.get_by_role("radio", name="Hybrid")).to_be_checked()
     assert page.get_by_role("combobox", name="Query").input_value() == "folder"
     page.go_back()
     assert page.url in {f"{visit.base}/?index=notes&q=kettle", f"{visit.base}/?index=notes"}
     other = page.context.new_page()
-    other.goto(f"{visit.base}/?index=notes&q=folder&mode=keyword&size=20")
-    expect(other.get_by_role("radio", name="Keyword")).to_be_checked()
+    other.goto(f"{visit.base}/?index=notes&q=folder&mode=lexical&size=20")
+    expect(other.get_by_role("radio", name="Lexical")).to_be_checked()
     expect(other.locator(".hit").first).to_have_attribute("data-id", "folder")
 
 
@@ -175,7 +175,7 @@ def test_a_slow_answer_never_replaces_a_newer_one(visit) -> None:
     expect(page.locator("#waiting")).to_be_hidden()
 
 
-def test_problems_are_shown_as_the_api_says_them(visit) -> None:
+def test_problems_show_the_text_of_the_api(visit) -> None:
     page = visit.go("?index=notes")
     expect(page.locator(".welcome")).to_be_visible()
     page.get_by_role("combobox", name="Query").fill("x" * 5000)
@@ -190,7 +190,7 @@ def test_problems_are_shown_as_the_api_says_them(visit) -> None:
     expect(problem).to_contain_text("index_not_found")
 
 
-def test_without_a_connection_the_page_says_so_and_recovers(visit) -> None:
+def test_the_page_reports_a_lost_connection_and_recovers(visit) -> None:
     page = visit.go(QUERY)
     expect(page.locator(".hit").first).to_be_visible()
     page.context.set_offline(True)
@@ -203,7 +203,7 @@ def test_without_a_connection_the_page_says_so_and_recovers(visit) -> None:
 
 
 def test_empty_states(visit, api_url: str, open_page: Callable[..., object]) -> None:
-    page = visit.go("?index=notes&q=zzzz&mode=keyword")
+    page = visit.go("?index=notes&q=zzzz&mode=lexical")
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     page.get_by_role("combobox", name="Index").select_option("blank")
     expect(page.get_by_role("heading")).to_contain_text(["sparsewell", "“blank” has no documents yet"])

@@ -1,4 +1,4 @@
-"""The page's files over HTTP: headers, caching, and that nothing of them could run or load what is not ours."""
+"""The page's files over HTTP: headers, caching, and no inline or foreign code."""
 
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -38,7 +38,7 @@ def test_every_file_has_its_type_and_the_security_headers(http: httpx.Client, pa
     assert response.headers["cache-control"] == "no-cache"
 
 
-def test_a_browser_that_has_the_file_is_told_so(http: httpx.Client) -> None:
+def test_an_unchanged_file_is_answered_with_304(http: httpx.Client) -> None:
     etag = http.get("/static/app.js").headers["etag"]
     known = http.get("/static/app.js", headers={"if-none-match": etag})
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", etag)
@@ -60,7 +60,7 @@ def test_only_the_files_of_the_page_are_served(http: httpx.Client, name: str) ->
     assert response.json()["code"] in {"page_file_not_found", "no_such_path"}
 
 
-def test_the_page_is_no_part_of_the_api(http: httpx.Client) -> None:
+def test_the_openapi_document_leaves_the_page_out(http: httpx.Client) -> None:
     assert [
         path
         for path in http.get("/openapi.json").json()["paths"]
@@ -100,7 +100,11 @@ def test_the_markup_has_nothing_inline_and_names_only_files_that_exist(page: str
     assert [link for link in markup.links if link not in known] == []
 
 
-def test_no_script_makes_markup_of_strings() -> None:
+def test_the_folder_holds_only_files_that_are_served() -> None:
+    assert {path.name for path in STATIC_DIRECTORY.iterdir()} == set(read_page_files())
+
+
+def test_no_script_parses_strings_as_markup() -> None:
     for file in STATIC_DIRECTORY.glob("*.js"):
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
             assert sink not in file.read_text(), f"{file.name} uses {sink}"

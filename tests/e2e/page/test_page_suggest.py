@@ -1,4 +1,4 @@
-"""What the page makes of typing: suggestions below the box, by keyboard and mouse; words that may have been meant."""
+"""Suggestions below the query box, by keyboard and mouse, and corrected queries."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_titles_complete_what_is_typed_and_the_keyboard_chooses(visit) -> None:
     expect(page.locator(".hit:focus")).to_have_count(1)
 
 
-def test_who_is_among_the_results_stays_there_when_others_come(visit) -> None:
+def test_the_focus_stays_at_its_rank_when_results_change(visit) -> None:
     page = visit.go("?index=shelf&q=storm+3")
     expect(page.locator(".hit").first).to_be_visible()
     held: list[Route] = []
@@ -66,7 +66,7 @@ def test_who_is_among_the_results_stays_there_when_others_come(visit) -> None:
     expect(page.locator(".hit:focus")).to_have_attribute("data-rank", "2")
 
 
-def test_a_mouse_chooses_and_a_title_is_no_markup(visit) -> None:
+def test_a_click_chooses_and_titles_stay_text(visit) -> None:
     page = visit.go("?index=notes")
     box = page.get_by_role("combobox", name="Query")
     box.fill("intru")
@@ -95,10 +95,10 @@ def test_a_slow_suggestion_never_replaces_a_newer_one(visit) -> None:
     expect(options(page)).to_have_text(["Sweeping up"])
 
 
-def test_what_may_have_been_meant_is_a_click_away(visit) -> None:
-    page = visit.go("?index=notes&q=ketttle&mode=keyword")
+def test_a_click_takes_the_corrected_query(visit) -> None:
+    page = visit.go("?index=notes&q=ketttle&mode=lexical")
     expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
     page.get_by_role("button", name="kettle", exact=True).click()
     expect(page.locator(".hit").first).to_have_attribute("data-id", "kettle")
-    assert page.url.endswith("q=kettle&mode=keyword")
+    assert page.url.endswith("q=kettle&mode=lexical")
     expect(page.locator("[data-act=meant]")).to_have_count(0)

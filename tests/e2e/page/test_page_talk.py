@@ -1,4 +1,4 @@
-"""Talk on the page: the line of time, where and by whom something is said, chapters as results, the transcript."""
+"""Talk on the page: the timeline, speakers and times, chapters as results, the transcript."""
 
 import re
 
@@ -11,39 +11,41 @@ def trades(page: Page):
     return page.locator(".hit").and_(page.locator("[data-id='trades/1']")).first
 
 
-def test_a_hit_on_talk_says_where_it_is_said_and_by_whom(visit) -> None:
+def test_a_hit_on_talk_shows_chapter_speaker_and_time(visit) -> None:
     page = visit.go(ROPE)
-    where = trades(page).locator(".said-where")
+    where = trades(page).locator(".talk-place")
     expect(where.locator(".chapter-title")).to_have_text("Boats")
     expect(where.locator(".speaker")).to_have_text("Bo")
     listen = where.get_by_role("link")
     shown = re.fullmatch(r"▶ 1:([0-5]\d)", listen.inner_text())
     assert shown is not None
     assert listen.get_attribute("href") == f"https://example.org/trades.mp3#t={60 + int(shown[1])}"
-    expect(page.locator(".hit").and_(page.locator("[data-id='note']")).locator(".said-where")).to_have_count(0)
+    expect(page.locator(".hit").and_(page.locator("[data-id='note']")).locator(".talk-place")).to_have_count(0)
 
 
-def test_the_line_of_time_has_each_chapter_as_long_as_it_is_and_marks_what_was_found(visit) -> None:
+def test_the_timeline_shows_lengths_of_chapters_and_marks_passages(visit) -> None:
     page = visit.go(ROPE)
     line = trades(page).locator(".timeline")
     expect(line.get_by_role("list", name="Chapters").get_by_role("link")).to_have_text(["Bread", "Boats", "Bees"])
     expect(line.locator("li.current")).to_have_text("Boats")
     widths = line.locator("li").evaluate_all("(items) => items.map((item) => item.getBoundingClientRect().width)")
     assert max(widths) - min(widths) < 2
-    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--part')))"
+    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--fraction')))"
     expect(line.locator(".timeline-mark").first).to_be_attached()
     assert any(0.333 <= at < 0.667 for at in line.locator(".timeline-mark").evaluate_all(place))
 
 
-def test_passages_elsewhere_in_a_talk_are_marked_on_its_line(visit) -> None:
-    page = visit.go("?index=talks&q=oven+honey+rope&mode=keyword")
+def test_the_timeline_marks_passages_elsewhere_in_the_talk(visit) -> None:
+    page = visit.go("?index=talks&q=oven+honey+rope&mode=lexical")
     marks = trades(page).locator(".timeline-mark")
     expect(marks.nth(2)).to_be_attached()
-    places = marks.evaluate_all("(marks) => marks.map((mark) => Math.floor(3 * mark.style.getPropertyValue('--part')))")
+    places = marks.evaluate_all(
+        "(marks) => marks.map((mark) => Math.floor(3 * mark.style.getPropertyValue('--fraction')))"
+    )
     assert len(set(places)) > 1
 
 
-def test_chapters_are_results_of_their_own_where_they_are_asked_for(visit) -> None:
+def test_chapters_and_passages_can_be_results(visit) -> None:
     page = visit.go(ROPE)
     page.get_by_role("button", name="Ranking").click()
     page.get_by_label("find").select_option("chapter")
@@ -56,9 +58,9 @@ def test_chapters_are_results_of_their_own_where_they_are_asked_for(visit) -> No
     expect(page).not_to_have_url(re.compile("unit="))
 
 
-def test_the_time_of_a_chapter_is_where_its_link_leads(visit) -> None:
+def test_the_time_of_a_chapter_is_that_of_its_link(visit) -> None:
     page = visit.go(f"{ROPE}&unit=chapter")
-    listen = trades(page).locator(".said-where").get_by_role("link")
+    listen = trades(page).locator(".talk-place").get_by_role("link")
     expect(listen).to_have_text("▶ 1:00")
     assert listen.get_attribute("href") == "https://example.org/trades.mp3#t=60"
 
@@ -72,7 +74,7 @@ def test_side_by_side_a_chapter_is_tied_to_itself(visit) -> None:
         assert len(set(keys)) == len(keys) > 1
 
 
-def test_a_line_is_one_stop_of_the_tab_key_and_arrows_go_along_it(visit) -> None:
+def test_the_timeline_is_one_tab_stop_and_arrows_move_along_it(visit) -> None:
     page = visit.go(ROPE)
     links = trades(page).locator(".timeline").get_by_role("link")
     expect(links).to_have_count(3)
@@ -98,13 +100,13 @@ def test_hundreds_of_chapters_fit_a_narrow_screen(visit) -> None:
     shown = line.locator("li.current").evaluate("(item) => item.getBoundingClientRect().width")
     assert shown >= 4
     expect(line.locator(".timeline-mark").nth(5)).to_be_attached()  # five from elsewhere beside its own
-    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--part')))"
+    place = "(marks) => marks.map((mark) => Number(mark.style.getPropertyValue('--fraction')))"
     current = int((line.locator("li.current a").get_attribute("data-chapter")) or 0)
     assert any(abs(at - current / 300) < 0.02 for at in line.locator(".timeline-mark").evaluate_all(place))
 
 
 def test_each_text_has_its_own_direction(visit) -> None:
-    page = visit.go("?index=talks&q=מגדלור&mode=keyword")
+    page = visit.go("?index=talks&q=מגדלור&mode=lexical")
     passage = page.locator("[data-id='hebrew'] .passage")
     text = page.evaluate_handle("() => document.createRange()")
     box = passage.evaluate("(one) => one.getBoundingClientRect().toJSON()")
@@ -132,14 +134,14 @@ def test_a_chapter_opens_the_transcript_at_its_place(visit) -> None:
     assert dialog.locator(".whole").inner_text().count("Sentence") == 36
 
 
-def test_talk_without_times_or_titles_is_shown_by_its_text(visit) -> None:
+def test_talk_without_times_shows_its_text(visit) -> None:
     page = visit.go("?index=talks&q=rope&doc=plain")
     whole = page.get_by_role("dialog").locator(".whole")
     expect(whole).to_contain_text("<b onclick=window.hacked=1>Bold</b> words on rope.")
     expect(page.get_by_role("dialog").locator(".listen")).to_have_count(0)
 
 
-def test_an_index_without_talk_offers_no_parts(visit) -> None:
+def test_an_index_without_talk_offers_no_chapters(visit) -> None:
     page = visit.go("?index=notes&q=folder&unit=chapter")
     expect(page.locator(".hit").first).to_be_visible()
     page.get_by_role("button", name="Ranking").click()
