@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest bench audit pictures clean servers test-programs openapi chart
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types docs pytest bench audit pictures clean servers test-programs openapi chart
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,7 +45,7 @@ down: ## Stop what `make up` or `make demo KEEP=1` left running
 status: ## Show what runs, where, and where its log is
 	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so nothing of ours runs."; fi
 
-test: setup lint types pytest ## Check style, types and contracts, run every test on real services
+test: setup lint types docs pytest ## Check style, types, contracts and links of documents, run every test on real services
 
 lint: .venv/.dev ## Style, formatting, and which package may import which
 	@echo "Style:"
@@ -57,6 +57,10 @@ lint: .venv/.dev ## Style, formatting, and which package may import which
 types: .venv/.dev ## Check the types
 	@echo "Types:"
 	$(BIN)/mypy
+
+docs: .venv/.docs ## Build the documentation site into build/site; a broken link fails
+	@echo "Documents:"
+	$(BIN)/python -m infra.docs_site
 
 pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
@@ -89,7 +93,7 @@ pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP
 
 clean: down ## Stop our processes and remove what was made in this folder
 	@rm -rf .venv build dist ./*.egg-info .coverage .coverage.* coverage.xml htmlcov
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "Clean. Data, logs and the fetched OpenSearch stay in SPARSEWELL_STATE_DIR and SPARSEWELL_CACHE_DIR"
 	echo "(root: /var/lib/sparsewell and /var/cache/sparsewell; others: ~/.local/state/sparsewell and ~/.cache/sparsewell)."
@@ -116,6 +120,10 @@ clean: down ## Stop our processes and remove what was made in this folder
 .venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
 	@$(call install,requirements/dev.txt)
 	touch .venv/.demo .venv/.dev
+
+.venv/.docs: requirements/docs.txt pyproject.toml | .venv/bin/python
+	@$(call install,requirements/docs.txt)
+	touch .venv/.docs
 
 .venv/.train: requirements/train.txt pyproject.toml | .venv/bin/python
 	@$(call install,requirements/train.txt)
