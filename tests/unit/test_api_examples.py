@@ -29,7 +29,7 @@ class Example:
 
 
 def examples() -> Iterator[Example]:
-    for page in ("api.md", "curation.md", "loading.md", "security.md", "talk.md"):
+    for page in ("api.md", "curation.md", "loading.md", "security.md", "talk.md", "chapters.md"):
         text = (DOCS / page).read_text()
         for fence in re.finditer(r"^```bash\n(.*?)^```", text, re.S | re.M):
             line = text.count("\n", 0, fence.start()) + 1
