@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types docs pytest bench audit pictures clean servers test-programs openapi chart
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types docs pytest bench audit pictures clean servers test-programs openapi cli-docs chart
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -84,6 +84,9 @@ audit: .venv/.dev ## Known vulnerabilities of the locked packages (ADVISORIES=a 
 openapi: .venv/.dev ## Write docs/api/openapi.json anew
 	@$(BIN)/sparsewell openapi > docs/api/openapi.json.new
 	mv docs/api/openapi.json.new docs/api/openapi.json
+
+cli-docs: .venv/.dev ## Write docs/cli.md anew, the reference of the commands
+	@$(BIN)/python -m cli.reference docs/cli.md
 
 chart: .venv/.dev ## Write what of the Helm chart is made of settings, comments and infra/monitoring anew, and its golden files
 	@$(BIN)/python -m infra.helm

@@ -1,4 +1,4 @@
-"""`sparsewell chapters`: the chapters of a talk, listed, or as a file for players."""
+"""`sparsewell chapters`: list the chapters of a talk, or write them to a file for players."""
 
 import json as jsonlib
 from enum import StrEnum
@@ -28,12 +28,19 @@ def chapters(
     document: Annotated[str, typer.Argument(metavar="ID", help="id of the talk")],
     format: Annotated[  # noqa: A002
         Form | None,
-        typer.Option(help="Podcasting 2.0 chapters, a WebVTT track, lines for YouTube, or the API's own; none: a list"),
+        typer.Option(
+            help="Podcasting 2.0 chapters, WebVTT track, lines for YouTube, or JSON of the API; default: a list"
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="write the file here")] = None,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
+    ] = None,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
 ) -> None:
-    """Show the chapters of a talk."""
+    """Show the chapters of a talk.
+
+    Example: sparsewell chapters shows 2024/17 --format webvtt --output 17.vtt
+    """
     from cli.api_answers import api_address
     from cli.result_files import require_writable
     from services.settings import Settings
@@ -58,7 +65,7 @@ def chapters(
 
 
 def _listed(answer: "ChaptersAnswer") -> str:
-    """A line a chapter, and lines for what is to be said of them."""
+    """Return one line per chapter, after lines about the engine and repairs."""
     made = answer.chaptering
     said = [f"{answer.title or answer.id}: {made.engine if made else answer.state}"]
     if made and made.error:
@@ -72,7 +79,7 @@ def _listed(answer: "ChaptersAnswer") -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """A time for people; a dash for one that is not known."""
+    """Format a time in seconds as H:MM:SS; an unknown time as a dash."""
     if seconds is None:
         return "-"
     whole = int(seconds)

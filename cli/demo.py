@@ -1,4 +1,4 @@
-"""`sparsewell demo`: the service from nothing to answers, on documents that every machine has."""
+"""`sparsewell demo`: index and search documents that every machine has, from nothing."""
 
 import sys
 import time
@@ -22,13 +22,15 @@ SHOWN_PLACES = 3
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the page")] = None,
-    json: Annotated[Path | None, typer.Option(help="write what was measured to this file")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
 ) -> None:
-    """Start everything, index Python's standard library, ask everyday questions, show who answers them.
+    """Start the service, index the documentation of Python's standard library, and search it with everyday questions.
 
-    Replaces the index `stdlib`. What runs already is used and goes on running; what this starts is stopped at the end.
+    Replaces the index stdlib. Uses services that run already, and stops at the end only those that it started.
+
+    Example: sparsewell demo --keep
     """
     demonstrate(_show, "demo", keep=keep, port=port, json=json)
 

@@ -1,4 +1,4 @@
-"""`sparsewell demo-talk`: six talks, their chapters, and questions on what is said in the middle of them."""
+"""`sparsewell demo-talk`: index six talks, show their chapters, and search them."""
 
 import time
 from collections.abc import Sequence
@@ -23,13 +23,15 @@ _UNTIMED = "--:--"
 
 
 def demo_talk(
-    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the page")] = None,
-    json: Annotated[Path | None, typer.Option(help="write what was measured to this file")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
 ) -> None:
-    """Start everything, index six open talks, show their chapters, ask what is said in the middle of them.
+    """Start the service, index six open talks with chapters, and search them.
 
-    Replaces the index `talk`. What runs already is used and goes on running; what this starts is stopped at the end.
+    Replaces the index talk. Uses services that run already, and stops at the end only those that it started.
+
+    Example: sparsewell demo-talk --keep
     """
     demonstrate(_show, "demo-talk", keep=keep, port=port, json=json)
 

@@ -1,4 +1,4 @@
-"""`sparsewell reindex`: a new generation of an index, built while the old one is searched and written."""
+"""`sparsewell reindex`: build a new generation of an index while the old one serves searches and writes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,35 +18,47 @@ if TYPE_CHECKING:
 
 def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     index: Annotated[str, typer.Argument(help="index to build a new generation of")],
-    encoder: Annotated[str | None, typer.Option(help="name of shipped weights, or path of a model directory")] = None,
-    window: Annotated[int | None, typer.Option(min=16, help="pieces of a window")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="new encoder: name of a shipped one, or path of a model directory")
+    ] = None,
+    window: Annotated[int | None, typer.Option(min=16, help="pieces per window")] = None,
     overlap: Annotated[int | None, typer.Option(min=0, help="pieces that neighbouring windows share")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="heaviest pieces of a document that are indexed")] = None,
-    dense: Annotated[str | None, typer.Option(help="dense encoder to rerank with; `none`: no dense vectors")] = None,
-    windows: Annotated[str | None, typer.Option(help="vectors that are searched: merged, nested or both")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="number of heaviest pieces of a document to index")] = None,
+    dense: Annotated[
+        str | None, typer.Option(help="dense encoder for reranking; none removes the dense vectors")
+    ] = None,
+    windows: Annotated[str | None, typer.Option(help="vectors to search: merged, nested or both")] = None,
     chapters: Annotated[
         str | None,
-        typer.Option(help="what makes chapters of talk: tiling, podtile or none; made anew where they differ"),
+        typer.Option(help="engine of chapters: tiling, podtile or none; a change makes the chapters again"),
     ] = None,
     talk: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of what the index declares of talk; may be repeated")
+        list[str] | None, typer.Option(help="NAME=VALUE of the index's declaration of talk; repeatable")
     ] = None,
-    language: Annotated[str | None, typer.Option(help="analyser of keyword search: english or standard")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; may be repeated")] = None,
+    language: Annotated[str | None, typer.Option(help="analyser of lexical search: english or standard")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; repeatable")] = None,
     judgements: Annotated[
-        Path | None, typer.Option(help="folder with queries.jsonl and qrels.tsv: swap only if quality holds")
+        Path | None, typer.Option(help="folder with queries.jsonl and qrels.tsv: swap only if the quality holds")
     ] = None,
-    max_loss: Annotated[float, typer.Option(min=0, max=1, help="NDCG@10 that may be lost")] = 0.0,
-    gate_modes: Annotated[str, typer.Option(help="modes that must not lose, separated by commas")] = "sparse,hybrid",
+    max_loss: Annotated[float, typer.Option(min=0, max=1, help="loss of NDCG@10 that is allowed")] = 0.0,
+    gate_modes: Annotated[
+        str, typer.Option(help="modes that the quality gate checks, separated by commas")
+    ] = "sparse,hybrid",
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
-    swap: Annotated[bool, typer.Option(help="--no-swap stops when the new generation is complete")] = True,
-    patience: Annotated[float, typer.Option(min=1, help="seconds without progress before it gives up")] = 300.0,
-    api: Annotated[str | None, typer.Option(help="address of the API that must have the query table")] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without asking an API")] = False,
+    swap: Annotated[bool, typer.Option(help="swap when the new generation is complete, or stop before")] = True,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds without progress before the command gives up")
+    ] = 300.0,
+    api: Annotated[
+        str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
+    ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
 ) -> None:
-    """Build a new generation while the old one is searched and written, compare, swap.
+    """Build a new generation of an index, compare it, and swap. The old one serves searches and writes meanwhile.
 
-    Killed or stopped, the same command goes on where it was. The old generation is kept, see `sparsewell generations`.
+    Repeat the command to resume a stopped reindex. The old generation is kept, see `sparsewell generations`.
+
+    Example: sparsewell reindex books --encoder /models/mine --judgements judged
     """
     from rich.console import Console
 
@@ -61,7 +73,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     settings = Settings.read()
     configure_logging("reindex", settings.log_format, "warning")
-    # Whatever can be wrong is found out before the first document is copied.
+    # Find every fault of the options before copying the first document.
     gate = _gate(judgements, gate_modes, max_loss)
     changes = Changes(
         encoder=encoder,
