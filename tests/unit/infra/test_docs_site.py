@@ -11,7 +11,7 @@ from infra import docs_site
 def root(tmp_path: Path) -> Path:
     for name, text in {
         "README.md": "[start](docs/start.md#here) ![picture](docs/a.png)",
-        "docs/start.md": "# Here\n\n[code](../code.py), [more](../more/README.md), [web](https://example.com), [up](#here)",
+        "docs/start.md": "# Here\n[code](../code.py) [more](../more/README.md) [web](https://example.org) [up](#here)",
         "docs/a.png": "",
         "docs/not-linked.png": "",
         "code.py": "",
