@@ -38,7 +38,7 @@ def away(base: str, error: Exception) -> BackendUnavailable:
     """Return the error for an API that does not answer."""
     return BackendUnavailable(
         "api_unavailable",
-        f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or give its --api.",
+        f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or use --api.",
     )
 
 
