@@ -26,8 +26,8 @@ def _store() -> "Iterator[Store]":
     from infra.signals import signals_raise
     from services.settings import Settings
 
-    logging.getLogger("opensearch").setLevel(logging.ERROR)  # what is answered with an error here says why itself
-    # (a terminal that is closed, too, leaves nothing half restored)
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # errors of answers are reported by the commands
+    # (closing the terminal must not leave an index half restored)
     with signals_raise(), Store.of(Settings.read()) as store:
         yield store
 
@@ -55,7 +55,7 @@ def create(
             return
         typer.echo(made.name)
         for name in removed:
-            _say(f"Removed {name}.")
+            _say(f"Deleted {name}.")
 
 
 @app.command("list")
@@ -105,7 +105,7 @@ def delete(name: Annotated[str, typer.Argument(help="name of a backup")]) -> Non
     """
     with _store() as store:
         store.remove(name)
-    typer.echo(f"Removed {name}.")
+    typer.echo(f"Deleted {name}.")
 
 
 def restore(

@@ -128,7 +128,7 @@ def _tell(answer: dict[str, Any]) -> None:
     retried, failed = len(answer["retried"]), answer["failed"]
     print(f"{retried:,} document{'' if retried == 1 else 's'} pending again.")
     if retried and not answer["queued"]:
-        print("The queue was not reached: the sweeper enqueues them when their lease is over.")
+        print("Redis did not answer: the sweeper enqueues the documents when their leases end.")
     if failed:
         print(f"{failed:,} not retried:")
     for one in answer["not_retried"][:_NAMED]:

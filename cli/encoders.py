@@ -37,7 +37,7 @@ def list_(
     to = console()
     show_list(rows, to)
     for name in namesakes(rows):
-        to.print(f"Several encoders are called {name}: name them by fingerprint or path.")
+        to.print(f"Several encoders have the name {name}: use a fingerprint or path.")
 
 
 @app.command()
@@ -113,7 +113,7 @@ def verify(
             print(f"{one['name']}: {problem['detail']} [{problem['code']}]", file=sys.stderr)
         if not one["problems"] and not json:
             print(
-                f"{one['name']}: whole; the table weighs {one['coverage']:.1%} of the vocabulary, and of a text of "
+                f"{one['name']}: complete; the table weighs {one['coverage']:.1%} of the vocabulary, and of a text of "
                 f"{one['words']} words the model weighs {one['own_words']}."
             )
     if any(one["problems"] for one in found):

@@ -77,29 +77,29 @@ def export(
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # whoever read our output has enough; what is left in the buffer goes nowhere
+            # the reader has closed the pipe; discard the rest of the buffer
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
     typer.echo(f"{exported:,} documents{f' in {output}' if output else ''}", err=True)
 
 
 def chosen(output: Path | None, given: ExportFormat | None) -> ExportFormat:
-    """The format. Raises ConfigurationError (`bad_output`) for a file that nobody would read back."""
+    """Return the format. Raises ConfigurationError (`bad_output`) for an unsupported file."""
     from services.errors import ConfigurationError
 
     last = "" if output is None else output.suffix
     found = given or (ExportFormat.parquet if last == ".parquet" else ExportFormat.jsonl)
     if found is ExportFormat.parquet and (output is None or last == ".gz"):
-        raise ConfigurationError("bad_output", "Parquet is written to a file, --output FILE.parquet.")
+        raise ConfigurationError("bad_output", "Parquet needs a file: --output FILE.parquet.")
     if last in (".bz2", ".xz", ".zst", ".zip"):
-        raise ConfigurationError("bad_output", f"{output}: of compressions only .gz is written.")
+        raise ConfigurationError("bad_output", f"{output}: .gz is the only supported compression.")
     return found
 
 
 def pages(
     base: str, path: str, first: Mapping[str, Any], patience: float, say: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-    """Each page's documents and what its last line tells, until there is no cursor.
+    """Yield the documents and the last line of each page, until there is no cursor.
 
     Raises NotFound (`index_not_found`, `cursor_expired`) and, when patience ends, Overloaded or BackendUnavailable.
     """

@@ -67,8 +67,8 @@ def show(index: Index, as_json: Annotated[bool, typer.Option("--json", help="pri
                 f"{one.number:>4}  {mark:<9}{one.encoder.name} ({one.encoder.fingerprint})  {documents or 'empty'}"
             )
         if record is not None:
-            way = "rollback" if record.rollback else "reindexing"
-            typer.echo(f"{way}: {record.step}, {record.carried:,} documents carried")
+            way = "rollback" if record.rollback else "reindex"
+            typer.echo(f"{way}: {record.step}, {record.carried:,} documents copied")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def abort(index: Index) -> None:
     """
     with _work(index) as (_, work):
         work.abort()
-    typer.echo("Given up; the index is as it was.")
+    typer.echo("Aborted. The index has not changed.")
 
 
 @app.command()
@@ -90,7 +90,7 @@ def drop(index: Index) -> None:
     """
     with _work(index) as (_, work):
         work.drop_old()
-    typer.echo("The kept generation is removed.")
+    typer.echo("The kept generation is deleted.")
 
 
 @app.command()

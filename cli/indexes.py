@@ -64,7 +64,7 @@ def apply(
 
 
 def _wait(client: "httpx.Client", base: str, seconds: float) -> None:
-    """Returns once the API is ready. Raises what it says, or BackendUnavailable, after `seconds`."""
+    """Wait until the API is ready. After `seconds`, raise its error or BackendUnavailable."""
     from services.errors import BackendUnavailable, EncoderMismatch
 
     end = time.monotonic() + seconds
@@ -82,7 +82,7 @@ def _wait(client: "httpx.Client", base: str, seconds: float) -> None:
 def _applied(
     client: "httpx.Client", base: str, declaration: "Declaration", check: bool
 ) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """Makes what is missing, unless `check`; the members of those that differ."""
+    """Create missing indexes, unless `check`. Return the differing members of the others."""
     from cli.declared import differences
 
     there = {one["name"]: one for one in _ask(client, base, "GET", "/v1/indexes")["indexes"]}
@@ -124,7 +124,7 @@ def _reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> None
     from services.settings import Settings
 
     options = reindex_options(index, members)
-    if "encoder" in options:  # a name of the API's; the command takes directories of one's own by their path
+    if "encoder" in options:  # the API uses a name; the command takes other directories by their path
         known = {one.manifest.name: one.directory for one in known_encoders(Settings.read())}
         options["encoder"] = str(known.get(options["encoder"], options["encoder"]))
     reindex(index, **options, api=base)

@@ -114,17 +114,17 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             show.say(note)
         try:
             if record.resumed:
-                show.say(f"Going on after {place(record, sources)} (--restart begins anew).")
+                show.say(f"Resuming after {place(record, sources)} (--restart starts again).")
             send_all(sources, record, door, make, batch, show)
             states = _wait(record, rest, via, sources, show) if wait else None
         except KeyboardInterrupt:
-            show.say(f"Stopped after {place(record, sources)}; the same command goes on from there.")
+            show.say(f"Stopped after {place(record, sources)}. Repeat the command to resume.")
             raise typer.Exit(130) from None
         finally:
             door.close()
             rest.close()
         if make.unused:
-            show.say(f"Columns that are no part of a document were left out: {', '.join(make.unused)} (see --map).")
+            show.say(f"Unused columns: {', '.join(make.unused)} (see --map).")
     if rejected is not None:
         _write_refusals(rejected, record)
     raise typer.Exit(report(record, states))
@@ -178,7 +178,7 @@ def open_record(
         say("The sources have changed since the interrupted load: starting again.")
     if restart or changed:
         record = LoadRecord(record.path, content)
-    record.save()  # its name in the API must outlive us before the first batch is sent under it
+    record.save()  # the name of the load must be on disk before the first batch is sent under it
     return record
 
 
@@ -197,7 +197,7 @@ def _wait(
     from cli.loading.sending import located
     from cli.loading.waiting import wait_for_jobs
 
-    # What was handed to the queue is accepted or refused by a worker, later.
+    # A worker accepts or refuses the documents of the queue later.
     handed = record.accepted
     states, jobs = wait_for_jobs(
         record.jobs if handed else [],
@@ -222,7 +222,7 @@ def report(record: "LoadRecord", states: Counter[str] | None) -> int:
         name = f" ({refusal.id})" if refusal.id else ""
         typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
     if record.rejected > SHOWN_REFUSALS:
-        typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes them down.")
+        typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes all to a file.")
     typer.echo(f"{record.accepted:,} accepted, {record.rejected:,} rejected")
     record.forget()
     if states is None:

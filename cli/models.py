@@ -37,7 +37,7 @@ def fetch(names: Annotated[list[str], typer.Argument(help="names from `sparsewel
     known = known_dense(Settings.read())
     for name in names:
         load_dense(find_dense(known, name), cache_dir(LocalSettings.read()), print)
-        print(f"{name} is there.")
+        print(f"{name} is downloaded.")
 
 
 @app.command()

@@ -24,7 +24,7 @@ def start() -> None:
 
     settings = LocalSettings.read()
     if settings.opensearch_url:
-        _say(f"OPENSEARCH_URL is set: {redacted(settings.opensearch_url)} is used and nothing is started.")
+        _say(f"OPENSEARCH_URL is set: {redacted(settings.opensearch_url)} is used, and no node starts.")
         return
     node = start_node(NodeConfig.of(settings), _say)
     typer.echo(node.url)
@@ -45,7 +45,7 @@ def stop() -> None:
         _say("The local OpenSearch node does not run.")
         return
     node.stop()
-    _say("OpenSearch is stopped; its data stays.")
+    _say("OpenSearch is stopped. Its data stays.")
 
 
 @app.command()

@@ -50,7 +50,7 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from services.errors import ConfigurationError
 
     if mode not in MODES:
-        raise ConfigurationError("bad_plan", f"--mode {mode!r} is none of {', '.join(MODES)}.")
+        raise ConfigurationError("bad_plan", f"--mode {mode!r} is not one of {', '.join(MODES)}.")
     need = Need(
         amount(docs, "--docs"), amount(qps, "--qps"), duration(p99, "--p99"), words, mode, changed, load_days, replicas,
         busy,
@@ -66,7 +66,7 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         typer.echo(f"{one.name:>26}  {_shown(one.value):>12} {one.unit}")
         if formulas:
             typer.echo(f"{'':26}  {'':12}   = {one.formula}")
-    typer.echo(f"\nMeasured on {source}. Not in it: Redis (1 GiB is plenty), three managers, backups, rerank.")
+    typer.echo(f"\nMeasured on {source}. Not included: Redis (1 GiB suffices), three managers, backups, reranking.")
 
 
 def _shown(value: float) -> str:

@@ -67,10 +67,10 @@ def add(
     try:
         for at in range(0, len(entries), _BATCH):
             added += door.ask("POST", body={"queries": entries[at : at + _BATCH]})["added"]
-    finally:  # what was counted before a request failed would be counted twice if all were given again
+    finally:  # after a failed request, a repetition would count the added queries twice
         print(f"{_so_many(added)} counted.")
     if refused := len(given) - counted.total():
-        print(f"{refused:,} not kept: of more than 100 characters, with an @ or six digits in a row, or without words.")
+        print(f"{refused:,} not kept: they exceed 100 characters, have an @ or six digits in a row, or have no words.")
         raise typer.Exit(1)
 
 
@@ -92,7 +92,7 @@ def delete(
         raise InvalidInput("queries_or_all", "Give the queries to delete, or --all.")
     asked = [{"q": utf8(one, "A query")} for one in query or []] or [{"all": "true"}]
     door = _door(api_url, index)
-    print(f"{_so_many(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} removed.")
+    print(f"{_so_many(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} deleted.")
 
 
 def _door(api_url: str | None, index: str) -> "Door":

@@ -97,7 +97,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             if not _begin(work, settings, known, changes, dense_vectors, show.say):
                 if work.held.step == "swapping":
                     build.swap()
-                typer.echo(f"{index}: generation {work.held.target.number} is searched; the swap had begun before.")
+                typer.echo(f"{index}: generation {work.held.target.number} is searched; its swap had already begun.")
                 return
             progress = build.until_settled()
             if gate is not None:
@@ -111,7 +111,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             build.swap()
             typer.echo(f"{index}: generation {work.held.target.number} is searched ({new}).")
     except KeyboardInterrupt:
-        typer.echo("Stopped; the same command goes on from here, `sparsewell generations abort` gives up.", err=True)
+        typer.echo("Stopped. Repeat the command to resume, or abort with `sparsewell generations abort`.", err=True)
         raise typer.Exit(130) from None
     finally:
         search.close()
@@ -133,7 +133,7 @@ def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
 
 
 def _dense(changes: "Changes", settings: "Settings") -> "DenseIdentity | None":
-    """Of the dense encoder that was named. Raises InvalidInput (`unknown_dense_encoder`)."""
+    """Return the identity of the named dense encoder. Raises InvalidInput (`unknown_dense_encoder`)."""
     from indexer.reindex.plan import NO_DENSE
     from services.known_dense import dense_identity, known_dense
 
@@ -148,7 +148,7 @@ def _begin(  # type: ignore[no-untyped-def]
     dense: "DenseIdentity | None",
     say,
 ) -> bool:
-    """Plans a new generation, or goes on with one; False when its swap is decided, or done by the sweeper already."""
+    """Plan a new generation or resume one. Return False if its swap is decided, or done by the sweeper."""
     from indexer.reindex.plan import described, planned
     from services.errors import Conflict
     from services.index_spec import Names
@@ -167,8 +167,8 @@ def _begin(  # type: ignore[no-untyped-def]
     if record is not None and (record.step != "following" or record.rollback):
         raise Conflict(
             "generation_kept",
-            f"Another generation of {work.index!r} is there ({record.step}): look with `sparsewell generations show "
-            f"{work.index}`, then finish the rollback or drop it.",
+            f"Another generation of {work.index!r} exists ({record.step}). See `sparsewell generations show "
+            f"{work.index}`, then finish the rollback or drop the generation.",
         )
     manifest = _manifest(changes, known, source if record is None else record.target)
     number = work.next_number() if record is None else record.target.number
@@ -176,22 +176,22 @@ def _begin(  # type: ignore[no-untyped-def]
     target = planned(Names(settings.index_prefix), source, number, changes, manifest, dense, engine)
     if record is None:
         record = work.begin(source, target)
-        say(f"Building generation {number} of {work.index} beside generation {source.number}.")
+        say(f"Building generation {number} of {work.index} from generation {source.number}.")
     elif changes.any and not _same(target, record.target):
         raise Conflict(
             "reindex_exists",
-            f"A reindexing of {work.index!r} with other changes has begun: finish it without options, or give it up "
+            f"A reindex of {work.index!r} with other changes has begun. Finish it without options, or abort it "
             f"with `sparsewell generations abort {work.index}`.",
         )
     else:
-        say(f"Going on with generation {number} of {work.index} ({record.carried:,} documents carried so far).")
+        say(f"Resuming generation {number} of {work.index} ({record.carried:,} documents copied so far).")
     for line in described(source, record.target):
         say(f"  {line}")
     return True
 
 
 def _talk(pairs: list[str]) -> dict[str, object]:
-    """NAME=VALUE pairs; the value is JSON where it can be, else text. Raises ConfigurationError (`bad_talk`)."""
+    """Parse NAME=VALUE pairs; a value is JSON if possible, else text. Raises ConfigurationError (`bad_talk`)."""
     import json
 
     from services.errors import ConfigurationError
@@ -209,9 +209,9 @@ def _talk(pairs: list[str]) -> dict[str, object]:
 
 
 def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation", settings: "Settings") -> str:
-    """The fingerprint of what would make the chapters of talk now; empty where nothing does.
+    """Return the fingerprint of the engine that makes the chapters of talk; empty without an engine.
 
-    Raises ConfigurationError for an engine that cannot be had here.
+    Raises ConfigurationError for an engine that is not available here.
     """
     from cli.reindexing.build import by_fingerprint
     from indexer.runtime import load_chapter_maker
@@ -221,7 +221,7 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
 
     talk = source.spec.talk
     name = changes.chapters or ("none" if talk is None else talk.chapters)
-    if name not in ("tiling", "podtile"):  # (`planned` refuses what is none)
+    if name not in ("tiling", "podtile"):  # (`planned` refuses unknown engines)
         return ""
     directory = by_fingerprint(known, source).directory if changes.encoder is None else resolve(changes.encoder)
     encoder = load_encoder(str(directory))
@@ -230,11 +230,11 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
     except ConfigurationError:
         if changes.chapters is not None:
             raise
-        return source.chapters  # the engine stays, and its model need not be on this machine
+        return source.chapters  # the engine does not change, so its model need not be on this machine
 
 
 def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Generation") -> "Manifest":
-    """Of the encoder that was named, else of the generation's."""
+    """Return the manifest of the named encoder, or else of the generation's encoder."""
     from cli.reindexing.build import by_fingerprint
     from services.manifest import read_manifest, resolve
 

@@ -120,7 +120,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
     from rich.text import Text
 
     if not answer["hits"]:
-        console.print("Nothing matches.")
+        console.print("No hits.")
     if "did_you_mean" in answer:
         console.print(Text(f"Did you mean: {one_line(answer['did_you_mean']['query'])}", "yellow"))
     for rank, hit in enumerate(answer["hits"], 1):
@@ -146,7 +146,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
     fed_back = answer.get("feedback")
     if fed_back is not None:
         said = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
-        console.print(Text(f"Fed back: {said or 'nothing'}", "dim"))
+        console.print(Text(f"Feedback: {said or 'nothing'}", "dim"))
     reranked = answer.get("rerank")
     if reranked is not None and not reranked["applied"]:
         console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))

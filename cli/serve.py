@@ -1,4 +1,4 @@
-"""Runs the API under uvicorn."""
+"""`sparsewell api`: run the API under uvicorn."""
 
 import errno
 import socket
@@ -15,11 +15,11 @@ from services.web.connections import ConnectionLimits
 
 
 def serve(host: str | None, port: int | None) -> None:
-    """Listens until it is told to stop.
+    """Serve the API until a signal stops it.
 
-    Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything else is done.
+    Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything starts.
     """
-    # Here, because the model process listens by this module and its image has no API.
+    # Imported here, because the model process uses this module and its image has no API.
     from query_api.app import create_app
 
     settings = Settings.read()
@@ -34,25 +34,25 @@ def serve(host: str | None, port: int | None) -> None:
 
 
 def say_where(listener: socket.socket) -> None:
-    """The port as chosen, also when 0 was asked for: tools that start us read this line."""
+    """Print the address with the real port. Tools that start the process read this line."""
     print(f"listening on {http_address(*listener.getsockname()[:2])}", flush=True)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError: `bad_port`, `port_in_use`, `cannot_listen`."""
+    """Return a listening socket. Raises ConfigurationError (`bad_port`, `port_in_use`, `cannot_listen`)."""
     if not 0 <= port <= 65535:
-        raise ConfigurationError("bad_port", f"{port} is no port: choose one from 1 to 65535, or 0 for any free one.")
+        raise ConfigurationError("bad_port", f"{port} is not a port: choose 1 to 65535, or 0 for a free port.")
     # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
         return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except UnicodeError:
-        raise ConfigurationError("cannot_listen", f"{host!r} is no address to listen on.") from None
+        raise ConfigurationError("cannot_listen", f"{host!r} is not an address to listen on.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigurationError(
                 "port_in_use",
-                f"Port {port} on {host} is taken: stop what listens there, or choose SPARSEWELL_API_PORT.",
+                f"Port {port} on {host} is in use: stop the other process, or set SPARSEWELL_API_PORT.",
             ) from None
         raise ConfigurationError("cannot_listen", f"Cannot listen on {host}:{port}: {error.strerror}.") from None

@@ -32,7 +32,7 @@ def up(
     stack = _stack()
     if not stack.up(_say, wait=wait):
         _say("Everything runs already.")
-    _say("The page and the API (sparsewell down stops everything):")
+    _say("The search page and the API (sparsewell down stops all):")
     typer.echo(stack.api_url)
 
 

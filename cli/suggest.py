@@ -52,4 +52,4 @@ def show(answer: dict[str, Any], console: "Console") -> None:
         line.append(f"  {one['id'] or 'often asked'}", "dim")
         console.print(line)
     if not answer["suggestions"]:
-        console.print("Nothing completes that.")
+        console.print("No suggestions.")

@@ -225,8 +225,8 @@ def _one_device(command: str) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError(
             "one_device_only",
-            f"`sparsewell train {command}` takes one device: start it without accelerate. Several are for "
-            "`sparsewell train sparse`.",
+            f"`sparsewell train {command}` runs on one device: start it without accelerate. Only "
+            "`sparsewell train sparse` runs on several.",
         )
 
 

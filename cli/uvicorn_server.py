@@ -1,4 +1,4 @@
-"""uvicorn's server, with a time between the word to stop and the end in which it still answers."""
+"""A uvicorn server that still answers for some seconds after SIGTERM."""
 
 import signal
 import socket
@@ -11,14 +11,14 @@ from fastapi import FastAPI
 
 from services.web.connections import ConnectionLimits, bounded
 
-# For requests under way once nothing new is taken.
+# Time for running requests after the server accepts no new ones.
 GRACE_SECONDS = 10
 
 
 class DrainingServer(uvicorn.Server):
-    """SIGTERM is told to `drain` at once and stops the server `seconds` later; a second signal, or Ctrl-C, at once.
+    """A server that calls `drain` on SIGTERM and stops `seconds` later; on a second signal or Ctrl-C it stops at once.
 
-    Load balancers need that time: they send requests until they have seen that it is not ready.
+    Load balancers need that time: they send requests until they have seen that the server is not ready.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None], seconds: float) -> None:
@@ -45,7 +45,7 @@ def run_server(
     drain: Callable[[], None] = lambda: None,
     seconds: float = 0.0,
 ) -> None:
-    """Serves an application until a signal says stop."""
+    """Serve an application until a signal stops it."""
     config = uvicorn.Config(
         app,
         http=bounded(limits.within_files()),  # type: ignore[arg-type]  # called as a class is
