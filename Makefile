@@ -20,7 +20,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest page-lint page-test bench audit pictures clean servers test-programs openapi chart client
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,7 +48,7 @@ down: ## Stop what `make up` or `make demo KEEP=1` left running
 status: ## Show what runs, where, and where its log is
 	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so nothing of ours runs."; fi
 
-test: setup lint types page-test pytest ## Check style, types and contracts, run every test on real services
+test: setup lint types docs page-test pytest ## Check style, types, contracts and links of documents, run every test on real services
 
 lint: .venv/.dev page-lint ## Style, formatting, and which package may import which
 	@echo "Style:"
@@ -68,6 +68,10 @@ page-test: tests/page/node_modules/.package-lock.json ## Run the unit tests of t
 types: .venv/.dev ## Check the types
 	@echo "Types:"
 	$(BIN)/mypy
+
+docs: .venv/.docs ## Build the documentation site into build/site; a broken link fails
+	@echo "Documents:"
+	$(BIN)/python -m infra.docs_site
 
 pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
@@ -101,6 +105,9 @@ openapi: .venv/.dev ## Write docs/api/openapi.json anew
 client: .venv/.dev ## Generate the blocking Python client from the asynchronous one
 	@$(BIN)/python clients/python/generate_sync.py
 
+cli-docs: .venv/.dev ## Write docs/cli.md anew, the reference of the commands
+	@$(BIN)/python -m cli.reference docs/cli.md
+
 chart: .venv/.dev ## Write what of the Helm chart is made of settings, comments and infra/monitoring anew, and its golden files
 	@$(BIN)/python -m infra.helm
 
@@ -109,7 +116,7 @@ pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP
 
 clean: down ## Stop our processes and remove what was made in this folder
 	@rm -rf .venv build dist tests/page/node_modules ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	echo "Clean. Data, logs and the fetched OpenSearch stay in SPARSEWELL_STATE_DIR and SPARSEWELL_CACHE_DIR"
 	echo "(root: /var/lib/sparsewell and /var/cache/sparsewell; others: ~/.local/state/sparsewell and ~/.cache/sparsewell)."
@@ -136,6 +143,10 @@ clean: down ## Stop our processes and remove what was made in this folder
 .venv/.dev: requirements/dev.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	@$(call install,requirements/dev.txt)
 	touch .venv/.demo .venv/.dev
+
+.venv/.docs: requirements/docs.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
+	@$(call install,requirements/docs.txt)
+	touch .venv/.docs
 
 .venv/.train: requirements/train.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	@$(call install,requirements/train.txt)

@@ -1,4 +1,4 @@
-"""What the commands share as clients of the API: the address, the connection, answers and errors."""
+"""The API client of the commands: address, connection, answers and errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,38 +14,36 @@ from services.web.answers import checked_address, path_part, read_answer, read_t
 
 
 def api_address(settings: Settings, given: str | None) -> str:
-    """The address that was given with --api, else that of the settings, without a slash at the end."""
+    """Return the address of --api, or else of the settings, without a trailing slash."""
     return (given or http_address(settings.api_host, settings.api_port)).rstrip("/")
 
 
 def index_path(index: str) -> str:
-    """The path of an index, whatever its name holds. Raises InvalidInput (`not_utf8`, `invalid_request`)."""
+    """Return the escaped path of an index. Raises InvalidInput (`not_utf8`, `invalid_request`)."""
     return f"/v1/indexes/{path_part(index, 'The name of the index')}"
 
 
 def connect(base: str, timeout: float | httpx.Timeout) -> httpx.Client:
-    """A client of the API, with SPARSEWELL_API_KEY if there is one; a proxy that is set for the outside world does not
-    come between. Raises `bad_address`.
-    """
+    """Return a client of the API, with SPARSEWELL_API_KEY if it is set and without a proxy. Raises `bad_address`."""
     return httpx.Client(base_url=checked_address(base), timeout=timeout, trust_env=False, headers=own_bearer())
 
 
 def admin_headers(settings: Settings) -> dict[str, str]:
-    """The key that administers keys, where no other is given: beside the API, its own file has one."""
+    """Return headers with SPARSEWELL_API_KEY, or else with the key of SPARSEWELL_ADMIN_KEY_FILE."""
     own = own_bearer()
     return own or bearer(next(iter(read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")), ""))
 
 
 def away(base: str, error: Exception) -> BackendUnavailable:
-    """The error for an API that does not answer."""
+    """Return the error for an API that does not answer."""
     return BackendUnavailable(
         "api_unavailable",
-        f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or name it with --api.",
+        f"No API answers at {base} ({type(error).__name__}): start it with `sparsewell up`, or use --api.",
     )
 
 
 class Door:
-    """One of an index's doors of the API. Raises SparsewellError with the API's own code and words."""
+    """A resource of an index in the API. Raises SparsewellError with the code and detail of the API."""
 
     def __init__(self, api_url: str | None, index: str, name: str) -> None:
         self._base = api_address(Settings.read(), api_url)
@@ -59,7 +57,7 @@ class Door:
         body: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The answer to one request."""
+        """Send a request and return the JSON answer."""
         return read_answer(self._send(method, below, params=parameters, json=body, headers=headers))
 
     def ask_file(self, below: str, parameters: dict[str, Any]) -> str:
@@ -75,7 +73,7 @@ class Door:
 
 
 def bulk_answer(send: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The answer to documents, with `accepted` and `rejected`; that every single one was refused is an answer too."""
+    """Return the answer to documents, with `accepted` and `rejected`, also if all documents were refused."""
     try:
         return send()
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""`sparsewell backup` and `sparsewell restore`: snapshots of everything that sparsewell keeps in OpenSearch."""
+"""`sparsewell backup` and `sparsewell restore`: OpenSearch snapshots of all data of sparsewell."""
 
 import json as jsonlib
 import logging
@@ -11,10 +11,12 @@ import typer
 if TYPE_CHECKING:
     from cli.backups.store import Store
 
-app = typer.Typer(no_args_is_help=True, help="Backups of all indexes, in a snapshot repository of OpenSearch's.")
+app = typer.Typer(
+    no_args_is_help=True, help="Make, list, verify and delete backups in a snapshot repository of OpenSearch."
+)
 
-Name = Annotated[str, typer.Argument(help="name of a backup, or `latest`")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="name of a backup, or latest")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 LATEST = "latest"
 
 
@@ -24,8 +26,8 @@ def _store() -> "Iterator[Store]":
     from infra.signals import signals_raise
     from services.settings import Settings
 
-    logging.getLogger("opensearch").setLevel(logging.ERROR)  # what is answered with an error here says why itself
-    # (a terminal that is closed, too, leaves nothing half restored)
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # errors of answers are reported by the commands
+    # (closing the terminal must not leave an index half restored)
     with signals_raise(), Store.of(Settings.read()) as store:
         yield store
 
@@ -36,10 +38,15 @@ def _say(message: str) -> None:
 
 @app.command()
 def create(
-    keep: Annotated[int | None, typer.Option(min=1, help="remove all but so many of the newest")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="keep this many of the newest backups and delete the others")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a backup. The index may be written and searched meanwhile."""
+    """Make a backup of all indexes. Searches and writes continue.
+
+    Example: sparsewell backup create --keep 14
+    """
     with _store() as store:
         made = store.take(_say)
         removed = store.keep(keep) if keep else []
@@ -48,12 +55,15 @@ def create(
             return
         typer.echo(made.name)
         for name in removed:
-            _say(f"Removed {name}.")
+            _say(f"Deleted {name}.")
 
 
 @app.command("list")
 def list_backups(as_json: Json = False) -> None:
-    """List the backups of this installation, the oldest first."""
+    """List the backups of this installation, the oldest first.
+
+    Example: sparsewell backup list
+    """
     with _store() as store:
         backups = [one.as_json() for one in store.backups()]
         if as_json:
@@ -67,9 +77,17 @@ def list_backups(as_json: Json = False) -> None:
 @app.command()
 def verify(
     name: Name = LATEST,
-    restored: Annotated[bool, typer.Option("--restore", help="restore each index aside, count, remove it")] = False,
+    restored: Annotated[
+        bool,
+        typer.Option("--restore", help="restore each index under another name, count its documents, and delete it"),
+    ] = False,
 ) -> None:
-    """Ask whether every node reaches the repository and a backup is whole; only a restore reads all of it."""
+    """Check that every node reaches the repository and that a backup is complete.
+
+    Only --restore reads all data of the backup.
+
+    Example: sparsewell backup verify latest --restore
+    """
     from cli.backups.restoring import try_out
 
     with _store() as store:
@@ -81,22 +99,28 @@ def verify(
 
 @app.command()
 def delete(name: Annotated[str, typer.Argument(help="name of a backup")]) -> None:
-    """Remove a backup."""
+    """Delete a backup.
+
+    Example: sparsewell backup delete sparsewell-20261124-030000
+    """
     with _store() as store:
         store.remove(name)
-    typer.echo(f"Removed {name}.")
+    typer.echo(f"Deleted {name}.")
 
 
 def restore(
     name: Name = LATEST,
-    index: Annotated[list[str] | None, typer.Option(help="an index alone; may be repeated; none: everything")] = None,
-    under: Annotated[str | None, typer.Option("--as", help="another name for the one index")] = None,
+    index: Annotated[list[str] | None, typer.Option(help="index to restore; repeatable; default: everything")] = None,
+    under: Annotated[str | None, typer.Option("--as", help="new name of the restored index; needs one --index")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace indexes that exist")] = False,
     documents_only: Annotated[
-        bool, typer.Option("--documents-only", help="no rules, learned queries, jobs or keys")
+        bool, typer.Option("--documents-only", help="restore no rules, frequent queries, jobs or keys")
     ] = False,
 ) -> None:
-    """Bring indexes back from a backup. What exists is not touched unless `--replace` says so."""
+    """Restore indexes from a backup. Existing indexes change only with --replace.
+
+    Example: sparsewell restore latest --index books --as books-in-march
+    """
     from cli.backups.restoring import Wanted
     from cli.backups.restoring import restore as bring_back
 

@@ -1,4 +1,4 @@
-"""`sparsewell chapters`: the chapters of a talk, listed, or as a file for players."""
+"""`sparsewell chapters`: list the chapters of a talk, or write them to a file for players."""
 
 import json as jsonlib
 from enum import StrEnum
@@ -24,12 +24,19 @@ def chapters(
     document: Annotated[str, typer.Argument(metavar="ID", help="id of the talk")],
     format: Annotated[  # noqa: A002
         Form | None,
-        typer.Option(help="Podcasting 2.0 chapters, a WebVTT track, lines for YouTube, or the API's own; none: a list"),
+        typer.Option(
+            help="Podcasting 2.0 chapters, WebVTT track, lines for YouTube, or JSON of the API; default: a list"
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="write the file here")] = None,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
+    ] = None,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
 ) -> None:
-    """Show the chapters of a talk."""
+    """Show the chapters of a talk.
+
+    Example: sparsewell chapters shows 2024/17 --format webvtt --output 17.vtt
+    """
     from cli.api_answers import Door
     from cli.result_files import require_writable
     from services.web.answers import path_part
@@ -52,7 +59,7 @@ def chapters(
 
 
 def _listed(answer: dict[str, Any]) -> str:
-    """Return a line for the talk, one for each repair and one for each chapter."""
+    """Return a line for the talk, for each repair and for each chapter."""
     made, listed = answer.get("chaptering") or {}, answer["chapters"]
     said = [f"{answer.get('title') or answer['id']}: {made.get('engine') or answer['state']}"]
     if error := made.get("error"):
@@ -66,7 +73,7 @@ def _listed(answer: dict[str, Any]) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """A time for people; a dash for one that is not known."""
+    """Format a time in seconds as H:MM:SS; an unknown time as a dash."""
     if seconds is None:
         return "-"
     whole = int(seconds)

@@ -1,4 +1,4 @@
-"""`sparsewell curation`: the rules of an index, shown, changed, tried, and taken back."""
+"""`sparsewell curation`: show, change, try and revert the curation rules of an index."""
 
 import json as jsonlib
 import sys
@@ -14,25 +14,30 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Synonyms, pinned and hidden results, weights of terms, boosts, with versions.",
+    help="Manage curation rules: synonyms, pinned and hidden results, weights of terms, boosts.",
 )
 
 _BATCH = 50  # queries that the API takes in one request
 _SHOWN = 10  # documents that are named of those that move, a query
 
-Index = Annotated[str, typer.Argument(help="index whose rules are meant")]
-Rules = Annotated[str, typer.Argument(metavar="FILE", help="rules as JSON, or what `show` printed; - reads them here")]
-Note = Annotated[str, typer.Option("--note", help="why, for whoever reads the versions")]
-Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
+Index = Annotated[str, typer.Argument(help="index of the rules")]
+Rules = Annotated[
+    str, typer.Argument(metavar="FILE", help="file with rules as JSON, or the output of show; - is standard input")
+]
+Note = Annotated[str, typer.Option("--note", help="reason of the change, shown in the history")]
+Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
 
 
 @app.command()
 def show(
     index: Index,
-    version: Annotated[int | None, typer.Option("--version", min=1, help="an earlier version")] = None,
+    version: Annotated[int | None, typer.Option("--version", min=1, help="earlier version to show")] = None,
     api_url: Api = None,
 ) -> None:
-    """Print the rules as JSON: edit it and give it to `set`."""
+    """Print the rules as JSON. Edit the output and pass it to `set`.
+
+    Example: sparsewell curation show books
+    """
     below = "" if version is None else f"/versions/{version}"
     _print(_door(api_url, index).ask("GET", below))
 
@@ -43,22 +48,28 @@ def set_(
     file: Rules,
     note: Note = "",
     version: Annotated[
-        int | None, typer.Option("--if-version", min=0, help="the version that is replaced; none: the one in FILE")
+        int | None, typer.Option("--if-version", min=0, help="version to replace; default: the version in FILE")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace whatever version there is")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace any version")] = False,
     api_url: Api = None,
 ) -> None:
-    """Replace the rules of an index; refused when somebody else has changed them since they were read."""
+    """Replace the rules of an index. Fails if another user has changed them since you read them.
+
+    Example: sparsewell curation set books rules.json --note "synonyms for cardiology"
+    """
     rules, read = _rules(file)
     match = "*" if force else _if(read if version is None else version)
     body = {"rules": rules, "note": _text(note, "--note")}
     answer = _door(api_url, index).ask("PUT", body=body, headers={"if-match": match} if match else None)
-    print(f"{index}: version {answer['version']} of its rules holds.")
+    print(f"{index}: version {answer['version']} of its rules is in force.")
 
 
 @app.command()
 def history(index: Index, api_url: Api = None) -> None:
-    """List the versions, the newest first."""
+    """List the versions of the rules, the newest first.
+
+    Example: sparsewell curation history books
+    """
     for one in _door(api_url, index).ask("GET", "/versions")["versions"]:
         print(f"{one['version']:>6}  {one['at'][:19].replace('T', ' ')}  {one_line(one['note'])}".rstrip())
 
@@ -66,16 +77,19 @@ def history(index: Index, api_url: Api = None) -> None:
 @app.command()
 def revert(
     index: Index,
-    version: Annotated[int, typer.Argument(min=1, help="version whose rules are to hold again")],
+    version: Annotated[int, typer.Argument(min=1, help="version to restore")],
     note: Note = "",
     api_url: Api = None,
 ) -> None:
-    """Make the rules of an earlier version a new one."""
+    """Restore the rules of an earlier version as a new version.
+
+    Example: sparsewell curation revert books 7
+    """
     door = _door(api_url, index)
     old, now = door.ask("GET", f"/versions/{version}"), door.ask("GET")
     body = {"rules": old["rules"], "note": _text(note, "--note") or f"those of version {version}"}
     answer = door.ask("PUT", body=body, headers={"if-match": _if(now["version"])})
-    print(f"{index}: version {answer['version']} of its rules holds, with the rules of version {version}.")
+    print(f"{index}: version {answer['version']} of its rules is in force, with the rules of version {version}.")
 
 
 @app.command("dry-run")
@@ -83,13 +97,16 @@ def dry_run(
     index: Index,
     file: Rules,
     query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to try")] = None,
-    queries: Annotated[Path | None, typer.Option("--queries", help="a file with a query a line")] = None,
-    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
-    size: Annotated[int, typer.Option("--size", "-n", help="hits that are compared")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="print what the API answered")] = False,
+    queries: Annotated[Path | None, typer.Option("--queries", help="file with one query per line")] = None,
+    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical (BM25) or hybrid")] = "hybrid",
+    size: Annotated[int, typer.Option("--size", "-n", help="number of hits to compare")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
     api_url: Api = None,
 ) -> None:
-    """Show which queries other rules would answer differently; nothing is changed."""
+    """Show which queries would have other hits with these rules. Changes nothing.
+
+    Example: sparsewell curation dry-run books rules.json "revenge at sea"
+    """
     from cli.given_queries import given_queries
 
     asked = given_queries(query, queries)

@@ -1,4 +1,4 @@
-"""`sparsewell dead`: documents that could not be encoded, and another try for them."""
+"""`sparsewell dead`: list and retry dead letters, the documents that could not be encoded."""
 
 import json as jsonlib
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,29 @@ if TYPE_CHECKING:
 
     from cli.api_answers import Door
 
-app = typer.Typer(no_args_is_help=True, help="List documents that could not be encoded, and try them again.")
+app = typer.Typer(no_args_is_help=True, help="List and retry dead letters, the documents that could not be encoded.")
 
 _PAGE = 100  # documents the API lists in one answer
 _BATCH = 1000  # ids it takes in one request
 _NAMED = 20  # documents that are named, of those that were not retried
 
-Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
-Json = Annotated[bool, typer.Option("--json", help="print what the API answered")]
+Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+Json = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 
 
 @app.command("list")
 def list_(
-    index: Annotated[str, typer.Argument(help="index to look at")],
-    size: Annotated[int, typer.Option("--size", "-n", min=1, help="documents to show, the latest deaths first")] = 20,
+    index: Annotated[str, typer.Argument(help="index of the documents")],
+    size: Annotated[
+        int, typer.Option("--size", "-n", min=1, help="number of documents to show, the latest deaths first")
+    ] = 20,
     json: Json = False,
     api_url: Api = None,
 ) -> None:
-    """Show what died, of what, and after how many attempts."""
+    """Show dead documents with their error and number of attempts.
+
+    Example: sparsewell dead list books --size 50
+    """
     ask = _door(api_url, index).ask
     answer = ask("GET", "", {"size": min(size, _PAGE)}, None)
     while answer["cursor"] is not None and (missing := size - len(answer["dead"])) > 0:
@@ -46,17 +51,20 @@ def list_(
 
 @app.command()
 def retry(
-    index: Annotated[str, typer.Argument(help="index to look at")],
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="documents to try again")] = None,
-    every: Annotated[bool, typer.Option("--all", help="all that are dead")] = False,
+    index: Annotated[str, typer.Argument(help="index of the documents")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="ids of documents to retry")] = None,
+    every: Annotated[bool, typer.Option("--all", help="retry all dead documents")] = False,
     json: Json = False,
     api_url: Api = None,
 ) -> None:
-    """Put dead documents back to pending, with as many attempts as new ones; exit status 1 when some were not."""
+    """Make dead documents pending again, with all attempts. Exit status 1: some were not retried.
+
+    Example: sparsewell dead retry books --all
+    """
     from services.errors import InvalidInput
 
     if bool(ids) == every:
-        raise InvalidInput("ids_or_all", "Name the documents to try again, or say --all.")
+        raise InvalidInput("ids_or_all", "Give ids of documents to retry, or --all.")
     answers = list(_retried(_door(api_url, index), ids or []))
     answer = {
         "index": index,
@@ -80,7 +88,7 @@ def _door(api_url: str | None, index: str) -> "Door":
 
 
 def _retried(door: "Door", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The answers to as many requests as it takes; no ids: all that are dead."""
+    """Yield the answers of the retry requests; without ids, retry all dead documents."""
     from services.web.answers import utf8
 
     for at in range(0, len(ids), _BATCH):
@@ -120,7 +128,7 @@ def _tell(answer: dict[str, Any]) -> None:
     retried, failed = len(answer["retried"]), answer["failed"]
     print(f"{retried:,} document{'' if retried == 1 else 's'} pending again.")
     if retried and not answer["queued"]:
-        print("The queue was not reached: the sweeper enqueues them when their lease is over.")
+        print("Redis did not answer: the sweeper enqueues the documents when their leases end.")
     if failed:
         print(f"{failed:,} not retried:")
     for one in answer["not_retried"][:_NAMED]:

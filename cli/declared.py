@@ -1,4 +1,4 @@
-"""Declared indexes held against those that are there; what `sparsewell reindex` makes of differences. Pure."""
+"""Comparison of declared indexes with existing ones, and the reindex options that remove differences. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Declaration(BaseModel):
 
 
 def read_declaration(file: Path) -> Declaration:
-    """Raises ConfigurationError (`bad_declaration`) that says where in the file it is wrong."""
+    """Read a file of declared indexes. Raises ConfigurationError (`bad_declaration`) with the place of the fault."""
     try:
         return Declaration.model_validate(json.loads(file.read_bytes()))
     except OSError as error:
@@ -42,13 +42,13 @@ def read_declaration(file: Path) -> Declaration:
             "bad_declaration", f"{file}: {place}: {first['msg'].removeprefix('Value error, ')}."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError("bad_declaration", f"{file} is no JSON: {error}.") from None
+        raise ConfigurationError("bad_declaration", f"{file} is not JSON: {error}.") from None
 
 
 def differences(wanted: IndexSpec, there: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Members of an index, as the API shows it, that are not as declared: what is there, and what is wanted.
+    """Return the members of an index that differ from the declaration, each as (existing, declared).
 
-    An encoder or a window that is not declared is whatever the index has.
+    An undeclared encoder or window never differs.
     """
     encoder, dense = there["encoder"]["name"], there["dense"]
     pairs: dict[str, tuple[Any, Any]] = {
@@ -65,9 +65,9 @@ def differences(wanted: IndexSpec, there: Mapping[str, Any]) -> dict[str, tuple[
 
 
 def reindex_options(index: str, differing: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """The arguments of `cli.reindex.reindex` that make the index as declared.
+    """Return the arguments of `cli.reindex.reindex` that make the index as declared.
 
-    Raises Conflict (`cannot_reindex`) for what no reindexing takes away: a field, or that documents may be talk.
+    Raises Conflict (`cannot_reindex`) for a removed field or removed talk, which a reindex cannot remove.
     """
     options: dict[str, Any] = {}
     for name, (there, wanted) in differing.items():

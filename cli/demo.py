@@ -1,4 +1,4 @@
-"""`sparsewell demo`: the service from nothing to answers, on documents that every machine has."""
+"""`sparsewell demo`: index and search documents that every machine has, from nothing."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.demonstration import LABELS, client_of, demonstrate, heading, index_documents
+from cli.demonstration import client_of, demonstrate, heading, index_documents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,19 +22,21 @@ SHOWN_PLACES = 3
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the page")] = None,
-    json: Annotated[Path | None, typer.Option(help="write what was measured to this file")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
 ) -> None:
-    """Start everything, index Python's standard library, ask everyday questions, show who answers them.
+    """Start the service, index the documentation of Python's standard library, and search it with everyday questions.
 
-    Replaces the index `stdlib`. What runs already is used and goes on running; what this starts is stopped at the end.
+    Replaces the index stdlib. Uses services that run already, and stops at the end only those that it started.
+
+    Example: sparsewell demo --keep
     """
     demonstrate(_show, "demo", keep=keep, port=port, json=json)
 
 
 def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
-    """Everything that happens on the running service; returns the figures and fills in the seconds of each stage."""
+    """Run the demonstration on the running service, add the seconds of each stage, and return the figures."""
     from examples.service import Service
     from examples.stdlib.corpus import FIELDS, documents
     from examples.stdlib.questions import questions
@@ -77,44 +79,44 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
     from examples.stdlib.tally import WITHIN, tally
 
     console.print(
-        f"{len(asked)} questions in the words of somebody who does not know Python's names,\n"
-        "written before any search was run. How many have a name that does the job:\n"
+        f"{len(asked)} questions of a user who does not know Python's names, written before any search was run.\n"
+        "Number of questions with a right name among the hits:\n"
     )
     console.print(f"  {'':10}{'first':>12}{f'in first {WITHIN}':>16}{'median':>12}{'9 of 10 within':>18}")
     for row in tally(asked):
         first, within = _share(row.first, row.questions), _share(row.within, row.questions)
         times = f"{row.median_ms:9.1f} ms{row.p90_ms:15.1f} ms"
-        console.print(f"  {LABELS[row.mode]:10}{first:>12}{within:>16}{times}")
+        console.print(f"  {row.mode:10}{first:>12}{within:>16}{times}")
 
 
 def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
-    """The first question of each pattern of who answered: the first three names of each mode."""
+    """Print the first question of each pattern of answering modes, with the first three names of each mode."""
     from rich.text import Text
 
     from examples.stdlib.tally import MODES, contrasts
 
     console.print(
-        "\nSide by side: for each pattern of who answers within the first five, the first\n"
-        "such question of the file (an asterisk marks the names that answer it)."
+        "\nSide by side: one question for each combination of modes that answer within the\n"
+        "first five (an asterisk marks the names that answer it)."
     )
     width = max((min(console.width, 120) - 4) // len(MODES), 24)
     for pattern, count, item in contrasts(asked):
-        who = [LABELS[mode] for mode, answered in zip(MODES, pattern, strict=True) if answered]
-        head = f"answered by {' and '.join(who)}" if who else "answered by none"
+        who = [mode for mode, answered in zip(MODES, pattern, strict=True) if answered]
+        head = f"answered by {' and '.join(who)}" if who else "answered by no mode"
         console.print(
             Text.assemble(f"\n  {item.question.text}", (f"\n  {head} ({count} of {len(asked)} questions)", "dim"))
         )
-        console.print(Text("  " + "".join(f"{'  ' + LABELS[mode]:{width}}" for mode in MODES).rstrip(), "dim"))
+        console.print(Text("  " + "".join(f"{'  ' + mode:{width}}" for mode in MODES).rstrip(), "dim"))
         for place in range(SHOWN_PLACES):
             console.print(_row(item, place, width))
         later = [(mode, item.rank(mode) or 0) for mode in MODES]
-        found = [f"{LABELS[mode]} at {rank}" for mode, rank in later if rank > SHOWN_PLACES]
+        found = [f"{mode} at {rank}" for mode, rank in later if rank > SHOWN_PLACES]
         if found:
             console.print(Text(f"  Further down: {', '.join(found)}.", "dim"))
 
 
 def _row(item: "Asked", place: int, width: int) -> "Text":
-    """One line: for each mode the name at a place, counted from 0."""
+    """Return a line with the name at a place, counted from 0, for each mode."""
     from rich.text import Text
 
     from examples.stdlib.tally import MODES
@@ -130,7 +132,7 @@ def _row(item: "Asked", place: int, width: int) -> "Text":
 
 
 def _fitting(name: str, width: int) -> str:
-    """A dotted name cut to a width, at a dot where possible; its end says more than its beginning."""
+    """Shorten a dotted name to a width, at a dot where possible, and keep its end."""
     if len(name) <= width:
         return name
     tail = name[-(width - 2) :]

@@ -1,4 +1,4 @@
-"""`sparsewell demo-talk`: six talks, their chapters, and questions on what is said in the middle of them."""
+"""`sparsewell demo-talk`: index six talks, show their chapters, and search them."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.demonstration import LABELS, client_of, demonstrate, heading, index_documents
+from cli.demonstration import client_of, demonstrate, heading, index_documents
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +23,15 @@ _UNTIMED = "--:--"
 
 
 def demo_talk(
-    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the page")] = None,
-    json: Annotated[Path | None, typer.Option(help="write what was measured to this file")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
 ) -> None:
-    """Start everything, index six open talks, show their chapters, ask what is said in the middle of them.
+    """Start the service, index six open talks with chapters, and search them.
 
-    Replaces the index `talk`. What runs already is used and goes on running; what this starts is stopped at the end.
+    Replaces the index talk. Uses services that run already, and stops at the end only those that it started.
+
+    Example: sparsewell demo-talk --keep
     """
     demonstrate(_show, "demo-talk", keep=keep, port=port, json=json)
 
@@ -43,8 +45,8 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
     heading(console, "2. Index six talks and make their chapters")
     corpus = _documents()
     console.print(
-        f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one brings its own\n"
-        "chapters, the others get theirs. (sparsewell load FOLDER --kind talk does it in a terminal.)"
+        f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one has chapters,\n"
+        "the worker makes those of the others. (In a terminal: sparsewell load FOLDER --kind talk.)"
     )
     with client_of(api_url) as client:
         service = Service(client, INDEX)
@@ -64,7 +66,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
 
 
 def _documents() -> list[dict[str, Any]]:
-    """The talks, read as `sparsewell load --kind talk` reads a folder of transcripts."""
+    """Read the talks as `sparsewell load --kind talk` reads a folder of transcripts."""
     import orjson
 
     from cli.loading.field_map import FieldMap, Mapper
@@ -97,13 +99,13 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
     from examples.talk.tally import WITHIN, tally
 
     console.print(
-        f"{len(asked)} questions in words that are mostly not those of the talks, written before any search was run.\n"
-        "How many passages are of the right talk, and say the answer:\n"
+        f"{len(asked)} questions, mostly in other words than the talks, written before any search was run.\n"
+        "Number of questions with a passage of the right talk, and with the answer:\n"
     )
     console.print(f"  {'':10}{'right talk':>12}{'the answer':>13}{f'in first {WITHIN}':>14}{'median':>12}")
     for row in tally(asked):
         console.print(
-            f"  {LABELS[row.mode]:10}{row.talk:>12}{row.first:>13}{row.within:>14}{row.median_ms:9.1f} ms", markup=False
+            f"  {row.mode:10}{row.talk:>12}{row.first:>13}{row.within:>14}{row.median_ms:9.1f} ms", markup=False
         )
 
 
@@ -113,7 +115,7 @@ def _show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
 
     from examples.talk.tally import first_of_each_talk
 
-    console.print("\nOf each talk the first question, and the passage that is found (an asterisk: it says the answer):")
+    console.print("\nThe first question of each talk with the passage found (an asterisk: it has the answer):")
     for one in first_of_each_talk(asked):
         console.print(Text(f"\n  {one.question.text}", "bold"))
         for hit in one.hits("hybrid")[:1]:

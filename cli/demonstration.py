@@ -1,4 +1,4 @@
-"""What the demonstrations of this command share: headings, and documents that are sent and followed."""
+"""The common parts of the demonstrations: headings, indexing with progress, and measured figures."""
 
 import os
 import sys
@@ -18,18 +18,16 @@ if TYPE_CHECKING:
 PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 
 
-# Modes of search as people call them.
-LABELS = {"lexical": "keyword", "sparse": "sparse", "hybrid": "hybrid"}
 BENCHMARKS = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
-# Shows everything that happens on a service at an address; returns figures, fills in the seconds of each stage.
+# Shows the demonstration on the service at an address, adds the seconds of each stage, and returns the figures.
 Show = Callable[["Console", str, dict[str, float]], dict[str, Any]]
 
 
 def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json: Path | None) -> None:
-    """Starts what does not run, shows something on it, and stops what it started unless it is to be kept.
+    """Start the service, run a demonstration on it, and stop what was started, unless `keep`.
 
-    `command`: of `sparsewell` and of make. `json`: where what was measured is written. Raises ConfigurationError
-    (`needs_checkout`) where `examples` is missing, as in the images.
+    `command` is the name of the `sparsewell` command and the make target. `json` is the file for the figures.
+    Raises ConfigurationError (`needs_checkout`) where `examples` is missing, as in the images.
     """
     from rich.console import Console
 
@@ -57,26 +55,26 @@ def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json:
         figures["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
         if json is not None:
             write_figures(json, command, figures, load_before)
-        console.print(f"\nAll of it took {seconds['total']:.0f} seconds.")
+        console.print(f"\nTotal time: {seconds['total']:.0f} seconds.")
         if keep:
             console.print(f"The search page, until `make down` (or `sparsewell down`):\n\n  {stack.api_url}/\n")
         else:
             console.print(
-                f"What this started is stopped again now. `make {command} KEEP=1` leaves it running,\n"
+                f"The started processes stop now. `make {command} KEEP=1` keeps them running,\n"
                 f"with the search page at\n\n  {stack.api_url}/\n"
             )
 
 
 @contextmanager
 def client_of(api_url: str) -> Iterator["httpx.Client"]:
-    """A client of the API; what breaks on the way is one error that says where to look."""
+    """Yield a client of the API. Raises BackendUnavailable (`api_unavailable`) if the API stops answering."""
     import httpx
 
     from services.access.client import own_bearer
     from services.errors import BackendUnavailable
 
     try:
-        # trust_env: a proxy that is set for the outside world must not come between us and this machine.
+        # trust_env: requests to this machine must not go through a proxy of the environment.
         with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=own_bearer()) as client:
             yield client
     except httpx.HTTPError as error:
@@ -86,29 +84,29 @@ def client_of(api_url: str) -> Iterator["httpx.Client"]:
 
 
 def heading(console: "Console", text: str) -> None:
-    """Begins a step."""
+    """Print the heading of a step."""
     from rich.text import Text
 
     console.print(Text(f"\n{text}", "bold"))
 
 
 def reporter(console: "Console") -> Callable[[str], None]:
-    """What the stack says of itself while it starts and stops."""
+    """Return a function that prints the messages of the stack."""
     return lambda message: console.print(message, markup=False)
 
 
 def index_documents(
     console: "Console", service: "Service", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]
 ) -> None:
-    """Sends the documents and follows the worker until it has encoded all of them."""
+    """Send the documents and wait until the worker has encoded all of them."""
     from examples.service import follow
 
     began = time.perf_counter()
     job = service.send(corpus)
     seconds["accept"] = time.perf_counter() - began
     console.print(
-        f"Accepted in {seconds['accept']:.1f} s: every document is stored, and found by keyword.\n"
-        "The worker encodes them now, which makes them found by meaning."
+        f"Accepted in {seconds['accept']:.1f} s: every document is stored, and lexical search finds it.\n"
+        "The worker now encodes the documents, so that sparse search finds them."
     )
     for _ in shown(console, follow(lambda: service.job(job), began)):
         pass
@@ -117,7 +115,7 @@ def index_documents(
 
 
 def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
-    """Passes the steps on and shows them: as a bar in a terminal, elsewhere as some twenty lines."""
+    """Yield the steps and show them: as a bar in a terminal, elsewhere as about twenty lines."""
     if not console.is_terminal or console.is_dumb_terminal:
         seconds, share = 0.0, 0.0
         for step in steps:
@@ -143,9 +141,9 @@ def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress
 
 
 def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_before: Sequence[float]) -> None:
-    """Writes what was measured in the shape of benchmarks/results.
+    """Write the measured figures in the format of benchmarks/results.
 
-    The load averages tell whether the machine did something else meanwhile; then the times mean little.
+    The load averages show whether other processes disturbed the times.
     """
     import json
 
@@ -164,5 +162,5 @@ def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_bef
 
 
 def _rate(rate: float) -> str:
-    """Talk is a few documents a minute."""
+    """Format a rate; slow ones, as of talk, with a decimal."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

@@ -1,4 +1,4 @@
-"""`sparsewell encoders`: which encoders there are, what is known of each, whether they are whole, and new ones."""
+"""`sparsewell encoders`: list, show, verify and export encoders."""
 
 import json as jsonlib
 import sys
@@ -15,11 +15,15 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 @app.command("list")
 def list_(
     directories: Annotated[
-        list[Path] | None, typer.Argument(metavar="[DIRECTORY]...", help="more model directories, or folders of them")
+        list[Path] | None,
+        typer.Argument(metavar="[DIRECTORY]...", help="further model directories, or folders of them"),
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the encoders of the settings, the shipped ones and those in the given directories."""
+    """List the encoders of the settings, the shipped encoders and those in the given directories.
+
+    Example: sparsewell encoders list /models
+    """
     from cli.registry.display import console, show_list
     from cli.registry.facts import namesakes, row
     from services.known_encoders import model_directories, named_encoders
@@ -33,18 +37,25 @@ def list_(
     to = console()
     show_list(rows, to)
     for name in namesakes(rows):
-        to.print(f"Several encoders are called {name}: name them by fingerprint or path.")
+        to.print(f"Several encoders have the name {name}: use a fingerprint or path.")
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="name, fingerprint or path of an encoder")],
-    weigh: Annotated[str | None, typer.Option(metavar="TEXT", help="the heaviest pieces of this text's vector")] = None,
-    query: Annotated[str | None, typer.Option(metavar="TEXT", help="the weighted pieces of this query")] = None,
-    size: Annotated[int, typer.Option("--size", "-n", min=1, help="pieces shown of a text or of a table's end")] = 12,
+    weigh: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="text to encode: show the heaviest pieces of its vector")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="query to weigh: show its pieces with their weights")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", "-n", min=1, help="number of pieces to show")] = 12,
     json: Json = False,
 ) -> None:
-    """Show an encoder's manifest and the ends of its query table, or what it makes of a text and of a query."""
+    """Show an encoder's manifest and both ends of its query table, or its vectors of a text and a query.
+
+    Example: sparsewell encoders show bootstrap-minilm-l6 --query "revenge at sea"
+    """
     from cli.registry.display import console, show_one, show_weights
     from cli.registry.facts import described, document_weights, query_weights
     from services.known_encoders import find_encoder, named_encoders
@@ -76,18 +87,24 @@ def show(
 @app.command()
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="names, fingerprints or paths; folders of encoders")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="names, fingerprints or paths of encoders, or folders of them"),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="every encoder of the settings and every shipped one")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="verify all encoders of the settings and all shipped ones")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Check files, fingerprints, query tables and models; exit status 1 and a line for each problem."""
+    """Check files, fingerprints, query tables and models. Exit status 1: problems, one per line.
+
+    Example: sparsewell encoders verify --all
+    """
     from cli.registry.facts import verdicts
     from services.errors import InvalidInput
     from services.settings import Settings
 
     if bool(names) == every:
-        raise InvalidInput("names_or_all", "Name the encoders to verify, or say --all.")
+        raise InvalidInput("names_or_all", "Give the encoders to verify, or --all.")
     found = verdicts(Settings.read(), names)
     if json:
         print(jsonlib.dumps(found, ensure_ascii=False, indent=2))
@@ -96,7 +113,7 @@ def verify(
             print(f"{one['name']}: {problem['detail']} [{problem['code']}]", file=sys.stderr)
         if not one["problems"] and not json:
             print(
-                f"{one['name']}: whole; the table weighs {one['coverage']:.1%} of the vocabulary, and of a text of "
+                f"{one['name']}: complete; the table weighs {one['coverage']:.1%} of the vocabulary, and of a text of "
                 f"{one['words']} words the model weighs {one['own_words']}."
             )
     if any(one["problems"] for one in found):
@@ -105,23 +122,34 @@ def verify(
 
 @app.command()
 def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    source: Annotated[
-        str, typer.Argument(help="checkpoint, directory of a published encoder, or owner/name[@revision]")
-    ],
-    out: Annotated[Path, typer.Argument(help="model directory to write; its name becomes the encoder's")],
-    precision: Annotated[
-        str, typer.Option(help="int8, int7 (for processors without VNNI), fp16 (for a GPU) or fp32")
-    ] = "int8",
-    window: Annotated[int | None, typer.Option(help="pieces of a window; none: 382, or what the model takes")] = None,
-    overlap: Annotated[int | None, typer.Option(help="pieces that neighbours share; none: an eighth")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="heaviest pieces of a window that are kept")] = 256,
-    record: Annotated[Path | None, typer.Option(help="JSON with licence, training and more for the manifest")] = None,
-    parity: Annotated[list[Path] | None, typer.Option(help="collection to compare with PyTorch on; repeatable")] = None,
-    report: Annotated[Path | None, typer.Option(help="the parity report: written, or read without --parity")] = None,
-    activation: Annotated[str | None, typer.Option(help="of a published encoder whose files name none")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="an encoder that is there already")] = False,
+    source: Annotated[str, typer.Argument(help="checkpoint, directory of a published encoder, or owner/name@revision")],
+    out: Annotated[Path, typer.Argument(help="model directory to write; its name becomes the name of the encoder")],
+    precision: Annotated[str, typer.Option(help="int8, int7 (processors without VNNI), fp16 (GPUs) or fp32")] = "int8",
+    window: Annotated[
+        int | None, typer.Option(help="pieces per window; default: 382, or the maximum of the model")
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(help="pieces that neighbouring windows share; default: an eighth")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="number of heaviest pieces of a window to keep")] = 256,
+    record: Annotated[
+        Path | None, typer.Option(help="JSON file with licence, training and more for the manifest")
+    ] = None,
+    parity: Annotated[
+        list[Path] | None, typer.Option(help="collection to compare the export with PyTorch on; repeatable")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="file of the parity report: written with --parity, read without")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="activation of a published encoder whose files name none")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="replace an existing encoder")] = False,
 ) -> None:
-    """Make a model directory from a checkpoint or from an encoder as it is published."""
+    """Make a model directory from a checkpoint or a published encoder.
+
+    Example: sparsewell encoders export checkpoint models/weights/my-encoder --parity scifact
+    """
     from cli.registry.export import carry_out
 
     manifest = carry_out(

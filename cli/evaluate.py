@@ -1,4 +1,4 @@
-"""`sparsewell eval`: a judged collection through the live API, and how good and how fast the answers are."""
+"""`sparsewell eval collection`: measure relevance and latency on a judged collection through the live API."""
 
 import json as jsonlib
 import re
@@ -16,19 +16,26 @@ _PACKAGES = ("sparsewell", "ir_measures", "pytrec_eval-terrier", "httpx", "token
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
-    directory: Annotated[Path, typer.Argument(help="collection: corpus.jsonl (or .gz), queries.jsonl, qrels.tsv")],
-    modes: Annotated[str, typer.Option(help="which modes, separated by commas")] = "sparse,lexical,hybrid",
-    api: Annotated[str | None, typer.Option(help="address of the API; none: the one of the settings")] = None,
-    index: Annotated[str | None, typer.Option(help="name of the fresh index; none: one is made up")] = None,
-    json: Annotated[Path | None, typer.Option(help="write figures and where they come from to this file")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="write a TREC run file for each mode to this directory")] = None,
-    qrels: Annotated[Path | None, typer.Option(help="judgements other than DIRECTORY/qrels.tsv")] = None,
-    queries: Annotated[Path | None, typer.Option(help="queries other than DIRECTORY/queries.jsonl")] = None,
-    size: Annotated[int, typer.Option(min=10, help="hits asked for")] = 100,
-    weights: Annotated[str | None, typer.Option(help="fusion weights sparse,lexical as in .7,.3")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="leave the index there at the end")] = False,
+    directory: Annotated[Path, typer.Argument(help="folder with corpus.jsonl (or .gz), queries.jsonl and qrels.tsv")],
+    modes: Annotated[str, typer.Option(help="modes, separated by commas")] = "sparse,lexical,hybrid",
+    api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
+    index: Annotated[str | None, typer.Option(help="name of the new index; default: a generated name")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="directory for a TREC run file of each mode")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="judgements; default: DIRECTORY/qrels.tsv")] = None,
+    queries: Annotated[Path | None, typer.Option(help="queries; default: DIRECTORY/queries.jsonl")] = None,
+    size: Annotated[int, typer.Option(min=10, help="number of hits per query")] = 100,
+    weights: Annotated[
+        str | None, typer.Option(help="fusion weights of the sparse and the lexical list: .7,.3")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the index at the end")] = False,
 ) -> None:
-    """Load a judged collection through the API and measure NDCG@10, MRR@10, Recall@100 and latency."""
+    """Load a judged collection through the API and measure NDCG@10, MRR@10, Recall@100 and latency.
+
+    `sparsewell eval DIRECTORY` is short for this command.
+
+    Example: sparsewell eval collection scifact --modes sparse,hybrid --json result.json
+    """
     from rich.console import Console
 
     from cli.api_answers import api_address, connect
@@ -71,7 +78,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
 
 
 def _require_metrics() -> None:
-    """Finds out now, not after an hour of encoding, whether the `eval` extra is there."""
+    """Check for the `eval` extra now and not after an hour of encoding."""
     from cli.relevance.metrics import measure
 
     measure({"query": {"document": 1}}, {"query": [("document", 1.0)]})

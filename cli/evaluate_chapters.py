@@ -38,17 +38,30 @@ _COLUMNS = {
 
 
 def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
-    episodes: Annotated[list[Path], typer.Argument(metavar="EPISODES...", help="episodes with chapters (.jsonl, .gz)")],
-    engines: Annotated[str, typer.Option(help="tiling, podtile or both, separated by commas")] = "tiling",
-    model: Annotated[str | None, typer.Option(help="of podtile; none: the one of the settings")] = None,
-    encoder: Annotated[str | None, typer.Option(help="name or directory; none: the one of the settings")] = None,
-    baselines: Annotated[bool, typer.Option(help="one chapter, equal lengths, chance, TextTiling")] = True,
-    half: Annotated[str, typer.Option(help="held-out, tuning or all: by the ids of episodes")] = "held-out",
-    limit: Annotated[int | None, typer.Option(min=1, help="so many episodes of each file, in an order by hash")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.0, help="what an engine may take for an episode")] = None,
-    json: Annotated[Path | None, typer.Option(help="write figures and where they come from to this file")] = None,
+    episodes: Annotated[
+        list[Path], typer.Argument(metavar="EPISODES...", help="files of episodes with chapters (.jsonl, .gz)")
+    ],
+    engines: Annotated[str, typer.Option(help="engines, separated by commas: tiling, podtile")] = "tiling",
+    model: Annotated[str | None, typer.Option(help="model directory for podtile; default: of the settings")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="name or directory of the encoder; default: of the settings")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="measure the baselines as well: one chapter, equal lengths, chance, TextTiling")
+    ] = True,
+    half: Annotated[str, typer.Option(help="episodes to use: held-out, tuning or all; their ids decide")] = "held-out",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="maximum number of episodes of each file, in hash order")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="time limit of an engine for an episode, in seconds")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
 ) -> None:
-    """Measure Pk, WindowDiff, boundary similarity, titles and time of chapters against those that people made."""
+    """Compare generated chapters with human ones: Pk, WindowDiff, boundary similarity, titles and time.
+
+    Example: sparsewell eval chapters shows.jsonl.gz --limit 50 --json result.json
+    """
     from rich.console import Console
 
     from cli.relevance.provenance import provenance

@@ -1,4 +1,4 @@
-"""`sparsewell eval`: a collection where nothing else is named, and chapters."""
+"""`sparsewell eval`: the group of commands that measure search and chapters."""
 
 from typing import Any
 
@@ -20,6 +20,8 @@ class _CollectionFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_CollectionFirst, no_args_is_help=True, help="Measure search on a collection, or chapters.")
+app = typer.Typer(
+    cls=_CollectionFirst, no_args_is_help=True, help="Measure search on a judged collection, or chapters of talk."
+)
 app.command(_DEFAULT)(evaluate)
 app.command("chapters")(chapters)

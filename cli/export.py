@@ -1,4 +1,4 @@
-"""`sparsewell export`: all documents of an index into a file, as they were when it began."""
+"""`sparsewell export`: write all documents of an index, as they were at the start, to a file."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class ExportFormat(StrEnum):
-    """What is written."""
+    """The formats of an export."""
 
     jsonl = "jsonl"
     parquet = "parquet"
 
 
 class State(StrEnum):
-    """Documents of which state."""
+    """The states of documents."""
 
     pending = "pending"
     encoded = "encoded"
@@ -32,18 +32,21 @@ class State(StrEnum):
 def export(
     index: Annotated[str, typer.Argument(help="index to export")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="FILE.jsonl, FILE.jsonl.gz or FILE.parquet; none: to stdout")
+        Path | None,
+        typer.Option("--output", "-o", help="FILE.jsonl, FILE.jsonl.gz or FILE.parquet; default: standard output"),
     ] = None,
-    vectors: Annotated[bool, typer.Option("--vectors", help="each window's ids, pieces and weights too")] = False,
-    state: Annotated[list[State] | None, typer.Option(help="only documents in this state; may be repeated")] = None,
-    format: Annotated[ExportFormat | None, typer.Option(help="none: what the file's name says, else jsonl")] = None,  # noqa: A002
-    page: Annotated[int, typer.Option(min=1, max=10_000, help="documents of a request, at most")] = 1000,
-    api: Annotated[str | None, typer.Option(help="address of the API")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a service that is away")] = 300.0,
+    vectors: Annotated[bool, typer.Option("--vectors", help="include ids, pieces and weights of each window")] = False,
+    state: Annotated[list[State] | None, typer.Option(help="only documents in this state; repeatable")] = None,
+    format: Annotated[ExportFormat | None, typer.Option(help="format; default: by the file name")] = None,  # noqa: A002
+    page: Annotated[int, typer.Option(min=1, max=10_000, help="maximum number of documents per request")] = 1000,
+    api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
+    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for an unavailable service")] = 300.0,
 ) -> None:
-    """Write the documents of an index: id, title, text, metadata, version, state. `sparsewell load` reads them back.
+    """Write the documents of an index with id, title, text, metadata, version and state.
 
-    The file appears under its name when it is whole. Exit status 1: an error, and no file.
+    `sparsewell load` reads the file. The file gets its name when it is complete. Exit status 1: an error, and no file.
+
+    Example: sparsewell export books --output books.jsonl.gz
     """
     from rich.console import Console
 
@@ -74,29 +77,29 @@ def export(
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # whoever read our output has enough; what is left in the buffer goes nowhere
+            # the reader has closed the pipe; discard the rest of the buffer
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
     typer.echo(f"{exported:,} documents{f' in {output}' if output else ''}", err=True)
 
 
 def chosen(output: Path | None, given: ExportFormat | None) -> ExportFormat:
-    """The format. Raises ConfigurationError (`bad_output`) for a file that nobody would read back."""
+    """Return the format. Raises ConfigurationError (`bad_output`) for an unsupported file."""
     from services.errors import ConfigurationError
 
     last = "" if output is None else output.suffix
     found = given or (ExportFormat.parquet if last == ".parquet" else ExportFormat.jsonl)
     if found is ExportFormat.parquet and (output is None or last == ".gz"):
-        raise ConfigurationError("bad_output", "Parquet is written to a file, --output FILE.parquet.")
+        raise ConfigurationError("bad_output", "Parquet needs a file: --output FILE.parquet.")
     if last in (".bz2", ".xz", ".zst", ".zip"):
-        raise ConfigurationError("bad_output", f"{output}: of compressions only .gz is written.")
+        raise ConfigurationError("bad_output", f"{output}: .gz is the only supported compression.")
     return found
 
 
 def pages(
     base: str, path: str, first: Mapping[str, Any], patience: float, say: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-    """Each page's documents and what its last line tells, until there is no cursor.
+    """Yield the documents and the last line of each page, until there is no cursor.
 
     Raises NotFound (`index_not_found`, `cursor_expired`) and, when patience ends, Overloaded or BackendUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Files that an export is written to: under another name until they are whole."""
+"""The files of an export. A file gets its name when it is complete."""
 
 import gzip
 import os
@@ -17,14 +17,14 @@ _AS_JSON = ("metadata", "segments", "chapters")
 
 
 class Writer(Protocol):
-    """Takes documents as lines of JSON."""
+    """A writer of documents, given as lines of JSON."""
 
     def write(self, lines: Sequence[bytes]) -> None: ...
 
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
-    """A file that has its name from the moment on at which it is whole and on disk; otherwise nothing is left of it.
+    """Yield a file that gets its name when it is complete and on disk. After an error the file is deleted.
 
     Raises ConfigurationError (`unwritable_file`).
     """
@@ -43,7 +43,7 @@ def written(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_writer(path: Path | None, *, parquet: bool, vectors: bool) -> Iterator[Writer]:
-    """For a file, or for standard output when there is no path."""
+    """Yield a writer to a file, or to standard output without a path."""
     if path is None:
         yield Lines(sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -60,7 +60,7 @@ def open_writer(path: Path | None, *, parquet: bool, vectors: bool) -> Iterator[
 
 
 class Lines:
-    """JSONL as the API gave it."""
+    """A writer of JSONL, unchanged from the API."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -76,7 +76,7 @@ def _table(out: BinaryIO, *, vectors: bool) -> Iterator[Writer]:
         import pyarrow.parquet as pq
     columns = [(name, pa.string()) for name in ("id", "title", "text", "metadata")]
     columns += [("version", pa.int64()), ("state", pa.string())]
-    # of talk, whose text is that of its segments
+    # Members of talk. Its text is the text of its segments.
     columns += [(name, pa.string()) for name in ("kind", "description", "segments", "chapters", "url")]
     columns += [("duration", pa.float64())]
     if vectors:
@@ -86,7 +86,7 @@ def _table(out: BinaryIO, *, vectors: bool) -> Iterator[Writer]:
     schema = pa.schema(columns)
 
     class Table:
-        """A row group a page. Metadata is JSON text, because a field may hold a value here and a list there."""
+        """A writer of one row group per page. Metadata is JSON text, because a field may be a value or a list."""
 
         def write(self, lines: Sequence[bytes]) -> None:
             rows = [_row(orjson.loads(line)) for line in lines]

@@ -1,4 +1,4 @@
-"""`sparsewell generations`: look at the generations of an index, give one up, go back to one, remove one."""
+"""`sparsewell generations`: show, abort, roll back and drop generations of an index."""
 
 import json as jsonlib
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from indexer.reindex.run import Reindexing
     from services.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The generations of an index: what `sparsewell reindex` builds and keeps.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show, abort, roll back and drop the generations that sparsewell reindex builds and keeps.",
+)
 
 Index = Annotated[str, typer.Argument(help="name of the index")]
 
@@ -36,8 +39,11 @@ def _work(index: str) -> "Iterator[tuple[Settings, Reindexing]]":
 
 
 @app.command()
-def show(index: Index, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the generations of an index, their documents by state, and how far a reindexing is."""
+def show(index: Index, as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Show the generations of an index, their documents by state, and the progress of a reindex.
+
+    Example: sparsewell generations show books
+    """
     with _work(index) as (_, work):
         active, record = work.active(), work.record
         rows = [
@@ -61,35 +67,48 @@ def show(index: Index, as_json: Annotated[bool, typer.Option("--json", help="Pri
                 f"{one.number:>4}  {mark:<9}{one.encoder.name} ({one.encoder.fingerprint})  {documents or 'empty'}"
             )
         if record is not None:
-            way = "rollback" if record.rollback else "reindexing"
-            typer.echo(f"{way}: {record.step}, {record.carried:,} documents carried")
+            way = "rollback" if record.rollback else "reindex"
+            typer.echo(f"{way}: {record.step}, {record.carried:,} documents copied")
 
 
 @app.command()
 def abort(index: Index) -> None:
-    """Give up a reindexing before the swap; the new generation is removed, the index is as it was."""
+    """Abort a reindex before the swap and delete the new generation. The index does not change.
+
+    Example: sparsewell generations abort books
+    """
     with _work(index) as (_, work):
         work.abort()
-    typer.echo("Given up; the index is as it was.")
+    typer.echo("Aborted. The index has not changed.")
 
 
 @app.command()
 def drop(index: Index) -> None:
-    """Remove the generation that was kept for a rollback."""
+    """Delete the old generation that was kept for a rollback.
+
+    Example: sparsewell generations drop books
+    """
     with _work(index) as (_, work):
         work.drop_old()
-    typer.echo("The kept generation is removed.")
+    typer.echo("The kept generation is deleted.")
 
 
 @app.command()
 def rollback(
     index: Index,
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
-    patience: Annotated[float, typer.Option(min=1, help="seconds without progress before it gives up")] = 300.0,
-    api: Annotated[str | None, typer.Option(help="address of the API that must have the query table")] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without asking an API")] = False,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds without progress before the command gives up")
+    ] = 300.0,
+    api: Annotated[
+        str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
+    ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
 ) -> None:
-    """Go back to the generation that was kept: what came since the swap is carried to it first."""
+    """Return to the kept generation. Copies the changes since the swap to it first.
+
+    Example: sparsewell generations rollback books
+    """
     from rich.console import Console
 
     from cli.loading.display import Display

@@ -1,4 +1,4 @@
-"""Queries that a command is given: as arguments, and a line each in a file."""
+"""Queries of a command, from its arguments and from a file with one query per line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ from services.web.answers import utf8
 
 
 def given_queries(named: Sequence[str] | None, file: Path | None) -> list[str]:
-    """Those that were named, then those of the file. Raises InvalidInput (`no_queries`, `bad_queries_file`)."""
+    """Return the named queries, then those of the file. Raises InvalidInput (`no_queries`, `bad_queries_file`)."""
     found = [*(utf8(one, "A query") for one in named or ()), *(_lines(file) if file is not None else ())]
     if not found:
-        raise InvalidInput("no_queries", "Name queries, or a file of them with --queries.")
+        raise InvalidInput("no_queries", "Give queries, or a file of them with --queries.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Asks an index of ours for the candidates of mining, through the REST API as any other client."""
+"""Candidates for mining hard negatives, searched in an index through the REST API."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from models.training.pairs import PairSet
 
 
 def index_candidates(client: httpx.Client, index: str, mode: str, pairs: PairSet) -> IndexCandidates:
-    """Lists of the passages of `pairs`, which the index holds as `passage_documents` writes them.
+    """Return ranked lists of the passages of `pairs`, which the index holds as `passage_documents` writes them.
 
-    They count as the same for as long as the index is of one generation, encoder and number of documents by state. A
-    query that the API refuses for what it is (too long, empty) has no candidates. Raises NotFound, BackendUnavailable,
-    and InvalidInput for a mode that does not exist or more hits than the API gives.
+    The fingerprint changes with the index's generation, encoder and number of documents by state. A query that the API
+    refuses as invalid (too long, empty) has no candidates. Raises NotFound, BackendUnavailable, and InvalidInput for an
+    unknown mode or more hits than the API returns.
     """
     live = LiveIndex(client, index)
     state = orjson.dumps([live.inspect(), mode], option=orjson.OPT_SORT_KEYS).decode()

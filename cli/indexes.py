@@ -1,4 +1,4 @@
-"""`sparsewell indexes`: the indexes that a file declares are made where they are missing, and compared where not."""
+"""`sparsewell indexes`: create the indexes that a file declares, and compare existing ones."""
 
 import json
 import time
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from cli.declared import Declaration
 
-app = typer.Typer(no_args_is_help=True, help="Indexes as a file declares them.")
+app = typer.Typer(no_args_is_help=True, help="Create and compare the indexes that a file declares.")
 
 _ASK_AGAIN = 1.0
 
@@ -20,17 +20,19 @@ _ASK_AGAIN = 1.0
 @app.command()
 def apply(
     file: Annotated[Path, typer.Argument(help='JSON: {"indexes": {NAME: the body of PUT /v1/indexes/NAME}}')],
-    check: Annotated[bool, typer.Option("--check", help="change nothing, say what would be")] = False,
-    reindex: Annotated[bool, typer.Option("--reindex", help="build a new generation of an index that differs")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="seconds until the API must be ready")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="report differences and change nothing")] = False,
+    reindex: Annotated[bool, typer.Option("--reindex", help="reindex an index that differs")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the API to be ready")] = 0,
     skip_unreachable: Annotated[
-        bool, typer.Option("--skip-unreachable", help="with --check: no API to compare with is no failure")
+        bool, typer.Option("--skip-unreachable", help="with --check: succeed if the API is unavailable")
     ] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
 ) -> None:
-    """Make the declared indexes that are missing; exit status 1 when one that is there differs.
+    """Create the declared indexes that are missing. Exit status 1: an existing index differs.
 
-    Documents are not touched, and an index that is not declared neither. Given twice it does nothing the second time.
+    Documents and undeclared indexes do not change. A second run changes nothing.
+
+    Example: sparsewell indexes apply indexes.json --check
     """
     from cli.api_answers import admin_headers, api_address, connect
     from cli.declared import read_declaration
@@ -62,7 +64,7 @@ def apply(
 
 
 def _wait(client: "httpx.Client", base: str, seconds: float) -> None:
-    """Returns once the API is ready. Raises what it says, or BackendUnavailable, after `seconds`."""
+    """Wait until the API is ready. After `seconds`, raise its error or BackendUnavailable."""
     from services.errors import BackendUnavailable, EncoderMismatch
 
     end = time.monotonic() + seconds
@@ -80,7 +82,7 @@ def _wait(client: "httpx.Client", base: str, seconds: float) -> None:
 def _applied(
     client: "httpx.Client", base: str, declaration: "Declaration", check: bool
 ) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """Makes what is missing, unless `check`; the members of those that differ."""
+    """Create missing indexes, unless `check`. Return the differing members of the others."""
     from cli.declared import differences
 
     there = {one["name"]: one for one in _ask(client, base, "GET", "/v1/indexes")["indexes"]}
@@ -122,7 +124,7 @@ def _reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> None
     from services.settings import Settings
 
     options = reindex_options(index, members)
-    if "encoder" in options:  # a name of the API's; the command takes directories of one's own by their path
+    if "encoder" in options:  # the API uses a name; the command takes other directories by their path
         known = {one.manifest.name: one.directory for one in known_encoders(Settings.read())}
         options["encoder"] = str(known.get(options["encoder"], options["encoder"]))
     reindex(index, **options, api=base)

@@ -1,21 +1,24 @@
-"""`sparsewell keys`: keys of the API, made, listed, rotated and revoked with one that administers every index."""
+"""`sparsewell keys`: create, list, rotate and revoke API keys, with a key that administers every index."""
 
 import json as jsonlib
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Keys of the API: create, list, show, rotate, revoke.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke API keys.")
 
-Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
-Json = Annotated[bool, typer.Option("--json", help="print what the API answered")]
-Id = Annotated[str, typer.Argument(help="id of the key: what stands between the first two underscores of its text")]
+Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+Json = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
+Id = Annotated[str, typer.Argument(help="id of the key, between the first two underscores of its text")]
 _DAY = 86_400
 
 
 @app.command()
 def generate() -> None:
-    """Print a key for SPARSEWELL_ADMIN_KEY_FILE or SPARSEWELL_MODEL_KEY_FILE, which nothing else knows of."""
+    """Print a new key for SPARSEWELL_ADMIN_KEY_FILE or SPARSEWELL_MODEL_KEY_FILE. It is stored nowhere.
+
+    Example: sparsewell keys generate
+    """
     from services.access.key_text import new_key, new_key_id
 
     print(new_key(new_key_id()))
@@ -23,22 +26,26 @@ def generate() -> None:
 
 @app.command()
 def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    name: Annotated[str, typer.Argument(help="who uses it, and for what")],
-    scope: Annotated[list[str], typer.Option("--scope", "-s", help="search, ingest or admin; may be repeated")],
+    name: Annotated[str, typer.Argument(help="user and purpose of the key")],
+    scope: Annotated[list[str], typer.Option("--scope", "-s", help="search, ingest or admin; repeatable")],
     index: Annotated[
-        list[str] | None, typer.Option("--index", "-i", help="its name, or how names begin (logs-*); none: every one")
+        list[str] | None,
+        typer.Option("--index", "-i", help="name of an index, or a prefix (logs-*); repeatable; default: all indexes"),
     ] = None,
     filter: Annotated[  # noqa: A002 (as in the API)
-        str | None, typer.Option(help="in JSON: only documents that satisfy it exist for this key")
+        str | None, typer.Option(help="filter in JSON: the key sees only documents that satisfy it")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="until it expires; none: never")] = None,
-    rate: Annotated[float | None, typer.Option(help="requests a second")] = None,
-    burst: Annotated[int | None, typer.Option(help="requests at once")] = None,
-    daily: Annotated[int | None, typer.Option(help="requests a day, UTC")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="days until the key expires; default: never")] = None,
+    rate: Annotated[float | None, typer.Option(help="maximum requests per second")] = None,
+    burst: Annotated[int | None, typer.Option(help="maximum requests at once")] = None,
+    daily: Annotated[int | None, typer.Option(help="maximum requests per day (UTC)")] = None,
     json: Json = False,
     api_url: Api = None,
 ) -> None:
-    """Make a key and print its text, which is shown this once."""
+    """Create a key and print its text, which is shown only once.
+
+    Example: sparsewell keys create "web shop" --scope search --index books --days 365
+    """
     from datetime import UTC, datetime, timedelta
 
     body: dict[str, Any] = {"name": name, "scopes": scope, "indexes": index or ["*"]}
@@ -53,11 +60,14 @@ def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
 @app.command("list")
 def list_(
-    revoked: Annotated[bool, typer.Option("--revoked", help="those that were revoked, too")] = False,
+    revoked: Annotated[bool, typer.Option("--revoked", help="include revoked keys")] = False,
     json: Json = False,
     api_url: Api = None,
 ) -> None:
-    """List the keys, the latest first; their texts are known to nobody but those who have them."""
+    """List the keys, the latest first, without their texts.
+
+    Example: sparsewell keys list --revoked
+    """
     answer = _ask(api_url, "GET", "", {"revoked": str(revoked).lower()})
     if json:
         _print(answer)
@@ -70,25 +80,34 @@ def list_(
 
 @app.command()
 def show(key: Id, api_url: Api = None) -> None:
-    """Show a key's rights and until when its secrets hold."""
+    """Show the rights of a key and the expiry of its secrets.
+
+    Example: sparsewell keys show KEY_ID
+    """
     _print(_ask(api_url, "GET", f"/{_part(key)}"))
 
 
 @app.command()
 def rotate(
     key: Id,
-    days: Annotated[float, typer.Option(min=0, max=365, help="that the secret in use holds beside the new one")] = 7,
+    days: Annotated[float, typer.Option(min=0, max=365, help="days until the old secret ends")] = 7,
     json: Json = False,
     api_url: Api = None,
 ) -> None:
-    """Give a key a second secret and print its text; the one in use ends by itself."""
+    """Give a key a second secret and print its text. The old secret ends by itself.
+
+    Example: sparsewell keys rotate KEY_ID --days 7
+    """
     body = {"overlap_seconds": round(days * _DAY)}
     _made(_ask(api_url, "POST", f"/{_part(key)}/rotate", body=body), json)
 
 
 @app.command()
 def revoke(key: Id, api_url: Api = None) -> None:
-    """End a key, all its secrets, within seconds."""
+    """Revoke a key with all its secrets, within seconds.
+
+    Example: sparsewell keys revoke KEY_ID
+    """
     _ask(api_url, "DELETE", f"/{_part(key)}")
     print(f"{key} is revoked.")
 
@@ -140,7 +159,7 @@ def _made(answer: dict[str, Any], json: bool) -> None:
     import sys
 
     print("  ".join(_said(answer)), file=sys.stderr)
-    print("Keep it: it is shown this once.", file=sys.stderr)
+    print("Store this key now: it is shown only once.", file=sys.stderr)
     print(answer["key"])
 
 

@@ -1,4 +1,4 @@
-"""`sparsewell load`: files of documents into an index, resumable, with counts by state at the end."""
+"""`sparsewell load`: load files of documents into an index. A stopped load can be resumed."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ SHOWN_REFUSALS = 10
 
 
 class Via(StrEnum):
-    """The doors for documents."""
+    """The ways to send documents."""
 
     api = "api"
     queue = "queue"
@@ -33,41 +33,45 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         list[Path],
         typer.Argument(
             help="files of JSONL, CSV, TSV, Parquet, Markdown, HTML or text, or a directory of the last three; "
-            "also compressed (.gz, .bz2, .xz, .zst)"
+            "may be compressed (.gz, .bz2, .xz, .zst)"
         ),
     ],
     index: Annotated[str, typer.Option("--index", "-i", help="index to load into")],
-    api: Annotated[str | None, typer.Option(help="address of the API")] = None,
-    via: Annotated[Via, typer.Option(help="the API, or the bulk queue (then REDIS_URL says where)")] = Via.api,
-    format: Annotated[Format | None, typer.Option(help="of files whose names do not say it")] = None,  # noqa: A002
+    api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
+    via: Annotated[Via, typer.Option(help="send to the API, or to the bulk queue at REDIS_URL")] = Via.api,
+    format: Annotated[Format | None, typer.Option(help="format of files without a known suffix")] = None,  # noqa: A002
     kind: Annotated[
         Kind | None,
         typer.Option(
             help="talk: a directory of transcripts (vtt, json, srt, txt) with .chapters.json and .meta.json, or rows "
-            "of which some say that they are talk; --create makes an index that takes it"
+            "with the kind talk; --create then declares talk"
         ),
     ] = None,
-    delimiter: Annotated[str | None, typer.Option(help="between the fields of a CSV file, one character")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="delimiter of a CSV file, one character")] = None,
     map: Annotated[  # noqa: A002
         list[str] | None,
-        typer.Option(help="TARGET=COLUMN[,COLUMN]: id, title, text, version or metadata.NAME; may be repeated"),
+        typer.Option(
+            help="TARGET=COLUMN or TARGET=COLUMN,COLUMN; targets: id, title, text, version, metadata.NAME; repeatable"
+        ),
     ] = None,
     id_from: Annotated[
-        str | None, typer.Option(help="column that holds the id, or @content for a hash of the document")
+        str | None, typer.Option(help="column of the id, or @content for a hash of the document")
     ] = None,
-    create: Annotated[bool, typer.Option("--create", help="create the index when it is missing")] = False,
+    create: Annotated[bool, typer.Option("--create", help="create the index if it is missing")] = False,
     field: Annotated[
-        list[str] | None, typer.Option(help="with --create: NAME=TYPE of a metadata field; may be repeated")
+        list[str] | None, typer.Option(help="with --create: NAME=TYPE of a metadata field; repeatable")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=1000, help="documents a request or message")] = 500,
-    wait: Annotated[bool, typer.Option(help="wait until everything is encoded")] = True,
-    restart: Annotated[bool, typer.Option("--restart", help="begin anew instead of going on")] = False,
-    rejected: Annotated[Path | None, typer.Option(help="write what is refused, with reasons, here (JSONL)")] = None,
-    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for a service that is away")] = 300.0,
+    batch: Annotated[int, typer.Option(min=1, max=1000, help="documents per request or message")] = 500,
+    wait: Annotated[bool, typer.Option(help="wait until all documents are encoded")] = True,
+    restart: Annotated[bool, typer.Option("--restart", help="start again instead of resuming")] = False,
+    rejected: Annotated[Path | None, typer.Option(help="file for refused documents with reasons (JSONL)")] = None,
+    patience: Annotated[float, typer.Option(min=0, help="seconds to wait for an unavailable service")] = 300.0,
 ) -> None:
-    """Load documents; the same command goes on where an earlier one ended.
+    """Load documents into an index. Repeat the command to resume a stopped load.
 
-    Exit status 0: every document was accepted and, unless --no-wait, encoded. 1: some were not, or an error.
+    Exit status 0: all documents were accepted and, without --no-wait, encoded. 1: some were not, or an error.
+
+    Example: sparsewell load books.csv --index books --create --map id=isbn --map text=description
     """
     from rich.console import Console
 
@@ -82,7 +86,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from services.settings import Settings
 
     settings = Settings.read()
-    # Whatever can be wrong is found out before anything is created.
+    # Find every fault of the options before creating anything.
     fields = parse_fields(field or [], create=create)
     field_map = parse_map(map or [], id_from)
     base = api_address(settings, api)
@@ -110,28 +114,28 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             show.say(note)
         try:
             if record.resumed:
-                show.say(f"Going on after {place(record, sources)} (--restart begins anew).")
+                show.say(f"Resuming after {place(record, sources)} (--restart starts again).")
             send_all(sources, record, door, make, batch, show)
             states = _wait(record, rest, via, sources, show) if wait else None
         except KeyboardInterrupt:
-            show.say(f"Stopped after {place(record, sources)}; the same command goes on from there.")
+            show.say(f"Stopped after {place(record, sources)}. Repeat the command to resume.")
             raise typer.Exit(130) from None
         finally:
             door.close()
             rest.close()
         if make.unused:
-            show.say(f"Columns that are no part of a document were left out: {', '.join(make.unused)} (see --map).")
+            show.say(f"Unused columns: {', '.join(make.unused)} (see --map).")
     if rejected is not None:
         _write_refusals(rejected, record)
     raise typer.Exit(report(record, states))
 
 
 def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
-    """NAME=TYPE pairs as an index declares them. Raises ConfigurationError (`bad_field`)."""
+    """Parse NAME=TYPE pairs of metadata fields. Raises ConfigurationError (`bad_field`)."""
     from services.errors import ConfigurationError
 
     if pairs and not create:
-        raise ConfigurationError("bad_field", "--field declares fields of a new index: give --create as well.")
+        raise ConfigurationError("bad_field", "--field needs --create: it declares fields of a new index.")
     fields = {}
     for pair in pairs:
         name, equals, kind = pair.partition("=")
@@ -144,7 +148,7 @@ def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
 
 
 def records_directory() -> Path:
-    """Where the progress of loads is kept."""
+    """Return the directory with the progress of loads."""
     from services.machine.directories import DirectorySettings, make_directory, state_dir
 
     return make_directory(state_dir(DirectorySettings.read()) / "loads")
@@ -159,7 +163,7 @@ def open_record(
     restart: bool,
     say: Callable[[str], None],
 ) -> "LoadRecord":
-    """The record of this load; a new one when it is wanted, or when the sources are no longer what they were."""
+    """Return the record of this load; a new one with `restart`, or if the sources have changed."""
     from cli.loading.record import LoadRecord, content_identity, record_name
     from services.errors import ConfigurationError
 
@@ -170,15 +174,15 @@ def open_record(
     record = LoadRecord.open(directory / record_name(paths, *way), content)
     changed = record.content != content
     if changed:
-        say("What is loaded has changed since the load that was interrupted: beginning anew.")
+        say("The sources have changed since the interrupted load: starting again.")
     if restart or changed:
         record = LoadRecord(record.path, content)
-    record.save()  # its name in the API must outlive us before the first batch is sent under it
+    record.save()  # the name of the load must be on disk before the first batch is sent under it
     return record
 
 
 def place(record: "LoadRecord", sources: "Sequence[Source]") -> str:
-    """Where a load is, for people."""
+    """Describe the position of a load."""
     if record.place.part == len(sources):
         return "the last line"
     line = f"line {record.place.line:,}"
@@ -192,7 +196,7 @@ def _wait(
     from cli.loading.sending import located
     from cli.loading.waiting import wait_for_jobs
 
-    # What was handed to the queue is accepted or refused by a worker, later.
+    # A worker accepts or refuses the documents of the queue later.
     handed = record.accepted
     states, jobs = wait_for_jobs(
         record.jobs if handed else [],
@@ -212,12 +216,12 @@ def _wait(
 
 
 def report(record: "LoadRecord", states: Counter[str] | None) -> int:
-    """Prints what became of the documents, and forgets it; returns the exit status."""
+    """Print the result of the load, delete its record, and return the exit status."""
     for refusal in islice(record.refusals(), SHOWN_REFUSALS):
         name = f" ({refusal.id})" if refusal.id else ""
         typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")
     if record.rejected > SHOWN_REFUSALS:
-        typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes them down.")
+        typer.echo(f"... and {record.rejected - SHOWN_REFUSALS:,} more; --rejected FILE writes all to a file.")
     typer.echo(f"{record.accepted:,} accepted, {record.rejected:,} rejected")
     record.forget()
     if states is None:

@@ -1,4 +1,4 @@
-"""The `sparsewell` command. Each command imports what it needs when it runs, so that `--help` is quick."""
+"""The `sparsewell` command. Each command imports its dependencies when it runs, so that `--help` is quick."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ from services.errors import SparsewellError
 
 app = typer.Typer(
     name="sparsewell",
-    help="Learned sparse search on OpenSearch with no model on the query side.",
+    help="Learned sparse search on OpenSearch, without a model on the query side.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -19,15 +19,18 @@ app = typer.Typer(
 @app.command()
 def api(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 chooses a free port")] = None,
 ) -> None:
-    """Serve the REST API and the search page."""
+    """Serve the REST API and the search page.
+
+    Example: sparsewell api --host 127.0.0.1 --port 8010
+    """
     from cli.serve import serve
 
     serve(host, port)
 
 
-# Commands of other modules: those modules are light, what they need is imported when a command runs.
+# Modules of commands must be light: they import their dependencies when a command runs.
 _COMMANDS = (
     ("search", "cli.search", "search"),
     ("suggest", "cli.suggest", "suggest"),
@@ -63,7 +66,7 @@ app.add_typer(importlib.import_module("cli.models").app, name="models")
 
 
 def main() -> None:
-    """Entry point: our errors become one line on standard error and exit status 1."""
+    """Run the command. Print an error as one line on standard error and exit with status 1."""
     try:
         app(standalone_mode=True)
     except SparsewellError as error:

@@ -1,15 +1,18 @@
-"""`sparsewell models`: the process that answers searches which rerank, and the dense encoders that it holds."""
+"""`sparsewell models`: dense encoders, and the model process that reranks searches."""
 
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="models", help="Dense encoders and rerankers: list, fetch, serve.", no_args_is_help=True)
+app = typer.Typer(name="models", help="List, fetch and serve dense encoders and rerankers.", no_args_is_help=True)
 
 
 @app.command(name="list")
 def list_() -> None:
-    """List the dense encoders that an index may declare."""
+    """List the dense encoders that an index may declare.
+
+    Example: sparsewell models list
+    """
     from services.known_dense import known_dense
     from services.settings import Settings
 
@@ -20,8 +23,11 @@ def list_() -> None:
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="dense encoders of `sparsewell models list`")]) -> None:
-    """Fetch dense encoders, so that a worker or the model process need not."""
+def fetch(names: Annotated[list[str], typer.Argument(help="names from `sparsewell models list`")]) -> None:
+    """Download dense encoders ahead of their first use by a worker or the model process.
+
+    Example: sparsewell models fetch bge-small-en-v1.5-int8
+    """
     from models.dense.opening import load_dense
     from services.known_dense import find_dense, known_dense
     from services.machine.directories import DirectorySettings, cache_dir
@@ -30,15 +36,20 @@ def fetch(names: Annotated[list[str], typer.Argument(help="dense encoders of `sp
     known = known_dense(Settings.read())
     for name in names:
         load_dense(find_dense(known, name), cache_dir(DirectorySettings.read()), print)
-        print(f"{name} is there.")
+        print(f"{name} is downloaded.")
 
 
 @app.command("serve")
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on; 0 takes a free one")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 chooses a free port")] = None,
 ) -> None:
-    """Serve POST /embed and /rerank to searches, until told to stop. The API is told of it by SPARSEWELL_MODEL_URL."""
+    """Run the model process, which embeds queries and reranks, until stopped.
+
+    Set SPARSEWELL_MODEL_URL of the API to its address.
+
+    Example: sparsewell models serve --port 8020
+    """
     from cli.uvicorn_server import listen, run_server, say_where
     from models.serving.app import create_model_app
     from models.serving.loading import load_held

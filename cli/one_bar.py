@@ -1,4 +1,4 @@
-"""What every display of progress is made of: lines that stay, and at most one bar."""
+"""The base of progress displays: permanent lines and at most one bar."""
 
 from types import TracebackType
 from typing import Self
@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 
 class OneBar:
-    """A console with at most one bar, which ends with the block that shows it."""
+    """A console with at most one bar. Leaving the context ends the bar."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -24,7 +24,7 @@ class OneBar:
         self._end()
 
     def say(self, message: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         (self._bar.console if self._bar else self._console).print(
             message, markup=False, highlight=False, soft_wrap=True
         )

@@ -1,10 +1,13 @@
-"""Prints the OpenAPI document of the API."""
+"""`sparsewell openapi`: print the OpenAPI document of the API."""
 
 import json
 
 
 def openapi() -> None:
-    """Print the OpenAPI document as JSON."""
+    """Print the OpenAPI document of the API as JSON.
+
+    Example: sparsewell openapi
+    """
     from query_api.app import create_app
     from services.settings import Settings
 

@@ -1,6 +1,6 @@
-"""Text of others on a terminal."""
+"""Safe output of foreign text on a terminal."""
 
 
 def one_line(text: str) -> str:
-    """On one line, without what a terminal would obey."""
+    """Replace line breaks and control characters by spaces."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -1,4 +1,4 @@
-"""`sparsewell plan`: shards, nodes, memory, disk, workers and money for a number of documents and searches."""
+"""`sparsewell plan`: estimate shards, nodes, memory, disk, workers and costs of a deployment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,34 +7,38 @@ import typer
 
 
 def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    docs: Annotated[str, typer.Option(help="documents: 500k, 50M")],
-    qps: Annotated[str, typer.Option(help="searches a second at the busiest time")],
-    p99: Annotated[str, typer.Option(help="all but one in a hundred are answered within: 50ms")],
-    words: Annotated[float, typer.Option(help="of a document, on average")] = 200,
-    mode: Annotated[str, typer.Option(help="hybrid, sparse or lexical")] = "hybrid",
-    changed: Annotated[float, typer.Option(help="share of the documents that is written anew a day")] = 0.01,
+    docs: Annotated[str, typer.Option(help="number of documents: 500k, 50M")],
+    qps: Annotated[str, typer.Option(help="searches per second at peak")],
+    p99: Annotated[str, typer.Option(help="99th percentile of the latency: 50ms")],
+    words: Annotated[float, typer.Option(help="average number of words of a document")] = 200,
+    mode: Annotated[str, typer.Option(help="mode of the searches: hybrid, sparse or lexical")] = "hybrid",
+    changed: Annotated[float, typer.Option(help="share of the documents that changes per day")] = 0.01,
     load_days: Annotated[float, typer.Option(help="days that the first load may take")] = 3,
-    replicas: Annotated[int, typer.Option(help="further copies of each shard")] = 1,
-    busy: Annotated[float, typer.Option(help="share of the cores that is used at the busiest time")] = 0.5,
-    cores: Annotated[int, typer.Option(min=1, help="of a data node")] = 8,
-    memory: Annotated[float, typer.Option(min=2, help="of a data node, in GiB")] = 32,
-    core_hour: Annotated[float, typer.Option(min=0, help="price of a core for an hour")] = 0.04,
-    gib_hour: Annotated[float, typer.Option(min=0, help="price of a GiB of memory for an hour")] = 0.005,
-    disk_month: Annotated[float, typer.Option(min=0, help="price of a GiB of disk for a month")] = 0.10,
+    replicas: Annotated[int, typer.Option(help="replicas of each shard")] = 1,
+    busy: Annotated[float, typer.Option(help="share of the cores in use at peak")] = 0.5,
+    cores: Annotated[int, typer.Option(min=1, help="cores of a data node")] = 8,
+    memory: Annotated[float, typer.Option(min=2, help="memory of a data node, in GiB")] = 32,
+    core_hour: Annotated[float, typer.Option(min=0, help="price of a core per hour")] = 0.04,
+    gib_hour: Annotated[float, typer.Option(min=0, help="price of a GiB of memory per hour")] = 0.005,
+    disk_month: Annotated[float, typer.Option(min=0, help="price of a GiB of disk per month")] = 0.10,
     gpu_documents: Annotated[
-        float, typer.Option(min=0, help="documents that one GPU encodes a second, as you measured it; 0: no GPU")
+        float, typer.Option(min=0, help="measured number of documents that a GPU encodes per second; 0: no GPU")
     ] = 0,
-    gpu_hour: Annotated[float, typer.Option(min=0, help="price of a GPU for an hour")] = 2.5,
+    gpu_hour: Annotated[float, typer.Option(min=0, help="price of a GPU per hour")] = 2.5,
     coefficients: Annotated[
-        Path | None, typer.Option(help="what documents and searches cost on your machines, see docs/capacity.md")
+        Path | None, typer.Option(help="file with coefficients measured on your machines, see docs/capacity.md")
     ] = None,
-    speed: Annotated[float, typer.Option(min=0.01, help="of your cores, those of the measurement are 1")] = 1,
-    formulas: Annotated[bool, typer.Option(help="show how each figure is found")] = True,
+    speed: Annotated[
+        float, typer.Option(min=0.01, help="speed of your cores, relative to those of the measurement")
+    ] = 1,
+    formulas: Annotated[bool, typer.Option(help="show the formula of each figure")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Say what machines a number of documents and of searches need, from measured coefficients.
+    """Estimate the machines for a number of documents and searches, from measured coefficients.
 
-    Formulas, what they were fitted on and how far they were off: docs/capacity.md.
+    docs/capacity.md explains the formulas, the measurements and the errors.
+
+    Example: sparsewell plan --docs 50M --qps 300 --p99 50ms
     """
     import json
     from dataclasses import asdict
@@ -46,7 +50,7 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from services.errors import ConfigurationError
 
     if mode not in MODES:
-        raise ConfigurationError("bad_plan", f"--mode {mode!r} is none of {', '.join(MODES)}.")
+        raise ConfigurationError("bad_plan", f"--mode {mode!r} is not one of {', '.join(MODES)}.")
     need = Need(
         amount(docs, "--docs"), amount(qps, "--qps"), duration(p99, "--p99"), words, mode, changed, load_days, replicas,
         busy,
@@ -62,7 +66,7 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         typer.echo(f"{one.name:>26}  {_shown(one.value):>12} {one.unit}")
         if formulas:
             typer.echo(f"{'':26}  {'':12}   = {one.formula}")
-    typer.echo(f"\nMeasured on {source}. Not in it: Redis (1 GiB is plenty), three managers, backups, rerank.")
+    typer.echo(f"\nMeasured on {source}. Not included: Redis (1 GiB suffices), three managers, backups, reranking.")
 
 
 def _shown(value: float) -> str:

@@ -1,4 +1,4 @@
-"""`sparsewell queries`: the frequent queries of an index, listed, added, and removed."""
+"""`sparsewell queries`: list, add and delete the frequent queries of an index."""
 
 import json as jsonlib
 from collections import Counter
@@ -14,22 +14,25 @@ if TYPE_CHECKING:
 
     from cli.api_answers import Door
 
-app = typer.Typer(no_args_is_help=True, help="List the frequent queries of an index, add some, remove some.")
+app = typer.Typer(no_args_is_help=True, help="List, add and delete the frequent queries of an index.")
 
 _BATCH = 1000  # queries that the API lists in one answer, and takes in one request
 
-Index = Annotated[str, typer.Argument(help="index whose queries are meant")]
-Api = Annotated[str | None, typer.Option("--api", help="address of the API")]
+Index = Annotated[str, typer.Argument(help="index of the queries")]
+Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
 
 
 @app.command("list")
 def list_(
     index: Index,
-    size: Annotated[int, typer.Option("--size", "-n", min=1, max=_BATCH, help="queries to show")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="print what the API answered")] = False,
+    size: Annotated[int, typer.Option("--size", "-n", min=1, max=_BATCH, help="number of queries to show")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
     api_url: Api = None,
 ) -> None:
-    """Show what is asked most nowadays: how often ever, and what is left of that (it halves every 30 days)."""
+    """List the most frequent queries with their total and their recent count, which halves every 30 days.
+
+    Example: sparsewell queries list books
+    """
     answer = _door(api_url, index).ask("GET", parameters={"size": size})
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
@@ -42,48 +45,54 @@ def list_(
 @app.command()
 def add(
     index: Index,
-    query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to count")] = None,
+    query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to add")] = None,
     queries: Annotated[
-        Path | None, typer.Option("--queries", help="a file with a query a line, as often as asked")
+        Path | None, typer.Option("--queries", help="file with one query per line, as often as it was sent")
     ] = None,
-    times: Annotated[int, typer.Option("--times", min=1, help="how often each was asked")] = 1,
+    times: Annotated[int, typer.Option("--times", min=1, help="count of each query")] = 1,
     api_url: Api = None,
 ) -> None:
-    """Count queries that were asked elsewhere; exit status 1 when some are not kept."""
+    """Add queries from another source, for instance a log. Exit status 1: some may not be kept.
+
+    Example: sparsewell queries add books --queries log.txt
+    """
     from cli.given_queries import given_queries
     from services.learned import learnable
 
     given = given_queries(query, queries)
-    # Out of a log what may not be kept is left out here: the API refuses the whole request for one of them.
+    # Leave out queries that may not be kept: the API refuses a whole request that contains one.
     counted = Counter(plain for one in given if (plain := learnable(one)) is not None)
     door, added = _door(api_url, index), 0
     entries = [{"query": one, "times": often * times} for one, often in counted.items()]
     try:
         for at in range(0, len(entries), _BATCH):
             added += door.ask("POST", body={"queries": entries[at : at + _BATCH]})["added"]
-    finally:  # what was counted before a request failed would be counted twice if all were given again
+    finally:  # after a failed request, a repetition would count the added queries twice
         print(f"{_so_many(added)} counted.")
     if refused := len(given) - counted.total():
-        print(f"{refused:,} not kept: of more than 100 characters, with an @ or six digits in a row, or without words.")
+        print(f"{refused:,} not kept: they exceed 100 characters, have an @ or six digits in a row, or have no words.")
         raise typer.Exit(1)
 
 
 @app.command()
 def delete(
     index: Index,
-    query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to remove")] = None,
-    every: Annotated[bool, typer.Option("--all", help="all of the index")] = False,
+    query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to delete")] = None,
+    every: Annotated[bool, typer.Option("--all", help="delete all queries of the index")] = False,
     api_url: Api = None,
 ) -> None:
-    """Remove frequent queries, so that they are suggested to nobody."""
+    """Delete frequent queries, so that they are no longer suggested.
+
+    Example: sparsewell queries delete books "books about jane doe"
+    """
     from services.errors import InvalidInput
     from services.web.answers import utf8
 
     if bool(query) == every:
-        raise InvalidInput("queries_or_all", "Name the queries to remove, or say --all.")
+        raise InvalidInput("queries_or_all", "Give the queries to delete, or --all.")
     asked = [{"q": utf8(one, "A query")} for one in query or []] or [{"all": "true"}]
     door = _door(api_url, index)
-    print(f"{_so_many(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} removed.")
+    print(f"{_so_many(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} deleted.")
 
 
 def _door(api_url: str | None, index: str) -> "Door":

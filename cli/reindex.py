@@ -1,4 +1,4 @@
-"""`sparsewell reindex`: a new generation of an index, built while the old one is searched and written."""
+"""`sparsewell reindex`: build a new generation of an index while the old one serves searches and writes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,35 +18,47 @@ if TYPE_CHECKING:
 
 def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     index: Annotated[str, typer.Argument(help="index to build a new generation of")],
-    encoder: Annotated[str | None, typer.Option(help="name of shipped weights, or path of a model directory")] = None,
-    window: Annotated[int | None, typer.Option(min=16, help="pieces of a window")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="new encoder: name of a shipped one, or path of a model directory")
+    ] = None,
+    window: Annotated[int | None, typer.Option(min=16, help="pieces per window")] = None,
     overlap: Annotated[int | None, typer.Option(min=0, help="pieces that neighbouring windows share")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="heaviest pieces of a document that are indexed")] = None,
-    dense: Annotated[str | None, typer.Option(help="dense encoder to rerank with; `none`: no dense vectors")] = None,
-    windows: Annotated[str | None, typer.Option(help="vectors that are searched: merged, nested or both")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="number of heaviest pieces of a document to index")] = None,
+    dense: Annotated[
+        str | None, typer.Option(help="dense encoder for reranking; none removes the dense vectors")
+    ] = None,
+    windows: Annotated[str | None, typer.Option(help="vectors to search: merged, nested or both")] = None,
     chapters: Annotated[
         str | None,
-        typer.Option(help="what makes chapters of talk: tiling, podtile or none; made anew where they differ"),
+        typer.Option(help="engine of chapters: tiling, podtile or none; a change makes the chapters again"),
     ] = None,
     talk: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of what the index declares of talk; may be repeated")
+        list[str] | None, typer.Option(help="NAME=VALUE of the index's declaration of talk; repeatable")
     ] = None,
-    language: Annotated[str | None, typer.Option(help="analyser of keyword search: english or standard")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; may be repeated")] = None,
+    language: Annotated[str | None, typer.Option(help="analyser of lexical search: english or standard")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="NAME=TYPE of a metadata field; repeatable")] = None,
     judgements: Annotated[
-        Path | None, typer.Option(help="folder with queries.jsonl and qrels.tsv: swap only if quality holds")
+        Path | None, typer.Option(help="folder with queries.jsonl and qrels.tsv: swap only if the quality holds")
     ] = None,
-    max_loss: Annotated[float, typer.Option(min=0, max=1, help="NDCG@10 that may be lost")] = 0.0,
-    gate_modes: Annotated[str, typer.Option(help="modes that must not lose, separated by commas")] = "sparse,hybrid",
+    max_loss: Annotated[float, typer.Option(min=0, max=1, help="loss of NDCG@10 that is allowed")] = 0.0,
+    gate_modes: Annotated[
+        str, typer.Option(help="modes that the quality gate checks, separated by commas")
+    ] = "sparse,hybrid",
     encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
-    swap: Annotated[bool, typer.Option(help="--no-swap stops when the new generation is complete")] = True,
-    patience: Annotated[float, typer.Option(min=1, help="seconds without progress before it gives up")] = 300.0,
-    api: Annotated[str | None, typer.Option(help="address of the API that must have the query table")] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without asking an API")] = False,
+    swap: Annotated[bool, typer.Option(help="swap when the new generation is complete, or stop before")] = True,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds without progress before the command gives up")
+    ] = 300.0,
+    api: Annotated[
+        str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
+    ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
 ) -> None:
-    """Build a new generation while the old one is searched and written, compare, swap.
+    """Build a new generation of an index, compare it, and swap. The old one serves searches and writes meanwhile.
 
-    Killed or stopped, the same command goes on where it was. The old generation is kept, see `sparsewell generations`.
+    Repeat the command to resume a stopped reindex. The old generation is kept, see `sparsewell generations`.
+
+    Example: sparsewell reindex books --encoder /models/mine --judgements judged
     """
     from rich.console import Console
 
@@ -61,7 +73,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     settings = Settings.read()
     configure_logging("reindex", settings.log_format, "warning")
-    # Whatever can be wrong is found out before the first document is copied.
+    # Find every fault of the options before copying the first document.
     gate = _gate(judgements, gate_modes, max_loss)
     changes = Changes(
         encoder=encoder,
@@ -85,7 +97,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             if not _begin(work, settings, known, changes, dense_vectors, show.say):
                 if work.held.step == "swapping":
                     build.swap()
-                typer.echo(f"{index}: generation {work.held.target.number} is searched; the swap had begun before.")
+                typer.echo(f"{index}: generation {work.held.target.number} is searched; its swap had already begun.")
                 return
             progress = build.until_settled()
             if gate is not None:
@@ -99,7 +111,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             build.swap()
             typer.echo(f"{index}: generation {work.held.target.number} is searched ({new}).")
     except KeyboardInterrupt:
-        typer.echo("Stopped; the same command goes on from here, `sparsewell generations abort` gives up.", err=True)
+        typer.echo("Stopped. Repeat the command to resume, or abort with `sparsewell generations abort`.", err=True)
         raise typer.Exit(130) from None
     finally:
         search.close()
@@ -121,7 +133,7 @@ def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
 
 
 def _dense(changes: "Changes", settings: "Settings") -> "DenseIdentity | None":
-    """Of the dense encoder that was named. Raises InvalidInput (`unknown_dense_encoder`)."""
+    """Return the identity of the named dense encoder. Raises InvalidInput (`unknown_dense_encoder`)."""
     from indexer.reindex.plan import NO_DENSE
     from services.known_dense import dense_identity, known_dense
 
@@ -136,7 +148,7 @@ def _begin(  # type: ignore[no-untyped-def]
     dense: "DenseIdentity | None",
     say,
 ) -> bool:
-    """Plans a new generation, or goes on with one; False when its swap is decided, or done by the sweeper already."""
+    """Plan a new generation or resume one. Return False if its swap is decided, or done by the sweeper."""
     from indexer.reindex.plan import described, planned
     from services.errors import Conflict
     from services.index_spec import Names
@@ -155,8 +167,8 @@ def _begin(  # type: ignore[no-untyped-def]
     if record is not None and (record.step != "following" or record.rollback):
         raise Conflict(
             "generation_kept",
-            f"Another generation of {work.index!r} is there ({record.step}): look with `sparsewell generations show "
-            f"{work.index}`, then finish the rollback or drop it.",
+            f"Another generation of {work.index!r} exists ({record.step}). See `sparsewell generations show "
+            f"{work.index}`, then finish the rollback or drop the generation.",
         )
     manifest = _manifest(changes, known, source if record is None else record.target)
     number = work.next_number() if record is None else record.target.number
@@ -164,22 +176,22 @@ def _begin(  # type: ignore[no-untyped-def]
     target = planned(Names(settings.index_prefix), source, number, changes, manifest, dense, engine)
     if record is None:
         record = work.begin(source, target)
-        say(f"Building generation {number} of {work.index} beside generation {source.number}.")
+        say(f"Building generation {number} of {work.index} from generation {source.number}.")
     elif changes.any and not _same(target, record.target):
         raise Conflict(
             "reindex_exists",
-            f"A reindexing of {work.index!r} with other changes has begun: finish it without options, or give it up "
+            f"A reindex of {work.index!r} with other changes has begun. Finish it without options, or abort it "
             f"with `sparsewell generations abort {work.index}`.",
         )
     else:
-        say(f"Going on with generation {number} of {work.index} ({record.carried:,} documents carried so far).")
+        say(f"Resuming generation {number} of {work.index} ({record.carried:,} documents copied so far).")
     for line in described(source, record.target):
         say(f"  {line}")
     return True
 
 
 def _talk(pairs: list[str]) -> dict[str, object]:
-    """NAME=VALUE pairs; the value is JSON where it can be, else text. Raises ConfigurationError (`bad_talk`)."""
+    """Parse NAME=VALUE pairs; a value is JSON if possible, else text. Raises ConfigurationError (`bad_talk`)."""
     import json
 
     from services.errors import ConfigurationError
@@ -197,9 +209,9 @@ def _talk(pairs: list[str]) -> dict[str, object]:
 
 
 def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation", settings: "Settings") -> str:
-    """The fingerprint of what would make the chapters of talk now; empty where nothing does.
+    """Return the fingerprint of the engine that makes the chapters of talk; empty without an engine.
 
-    Raises ConfigurationError for an engine that cannot be had here.
+    Raises ConfigurationError for an engine that is not available here.
     """
     from cli.reindexing.build import by_fingerprint
     from indexer.runtime import load_chapter_maker
@@ -209,7 +221,7 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
 
     talk = source.spec.talk
     name = changes.chapters or ("none" if talk is None else talk.chapters)
-    if name not in ("tiling", "podtile"):  # (`planned` refuses what is none)
+    if name not in ("tiling", "podtile"):  # (`planned` refuses unknown engines)
         return ""
     directory = by_fingerprint(known, source).directory if changes.encoder is None else resolve(changes.encoder)
     encoder = load_encoder(str(directory))
@@ -218,11 +230,11 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
     except ConfigurationError:
         if changes.chapters is not None:
             raise
-        return source.chapters  # the engine stays, and its model need not be on this machine
+        return source.chapters  # the engine does not change, so its model need not be on this machine
 
 
 def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Generation") -> "Manifest":
-    """Of the encoder that was named, else of the generation's."""
+    """Return the manifest of the named encoder, or else of the generation's encoder."""
     from cli.reindexing.build import by_fingerprint
     from services.manifest import read_manifest, resolve
 

@@ -1,4 +1,4 @@
-"""Files and directories for results, tried before the work whose result they are to hold."""
+"""Check of result files before the work starts."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from services.errors import ConfigurationError
 
 
 def require_writable(path: Path) -> None:
-    """Makes the directory of a file and tries to write there; the file stays as it is.
+    """Make the directory of a file and check that the file can be written. An existing file does not change.
 
     Raises ConfigurationError (`unwritable_file`).
     """

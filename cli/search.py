@@ -1,4 +1,4 @@
-"""Asks the API and prints hits for a person, or the answer as it came."""
+"""`sparsewell search`: send a search to the API and print the hits, or the answer as JSON."""
 
 import json as jsonlib
 import textwrap
@@ -14,34 +14,49 @@ if TYPE_CHECKING:
 
 _SHOWN_CHARACTERS = 320
 _FORM = {
-    "filter": 'in JSON, as the API takes it: \'{"field": "year", "range": {"gte": 1990}}\'',
-    "sort": "year, year:asc or year:desc; may be repeated",
-    "facet": "what to count: genre, genre:25 (so many values) or printed:month; may be repeated",
+    "filter": 'filter of the API, in JSON: \'{"field": "year", "range": {"gte": 1990}}\'',
+    "sort": "field to sort by: year, year:asc or year:desc; repeatable",
+    "facet": "values to count: genre, genre:25 (the 25 most frequent) or printed:month; repeatable",
 }
 
 
 def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
-    index: Annotated[list[str], typer.Option("--index", "-i", help="index to search; several are searched as one")],
-    query: Annotated[str, typer.Argument(help="words; may be left out beside --like, --filter, --sort, --facet")] = "",
-    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical or hybrid")] = "hybrid",
-    size: Annotated[int, typer.Option("--size", "-n", help="hits to show")] = 10,
-    unit: Annotated[str, typer.Option("--unit", help="what to find: document, chapter or passage")] = "document",
+    index: Annotated[
+        list[str], typer.Option("--index", "-i", help="index to search; repeat it to search several as one")
+    ],
+    query: Annotated[str, typer.Argument(help="query; optional with --like, --filter, --sort or --facet")] = "",
+    mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical (BM25) or hybrid")] = "hybrid",
+    size: Annotated[int, typer.Option("--size", "-n", help="number of hits")] = 10,
+    unit: Annotated[str, typer.Option("--unit", help="kind of a hit: document, chapter or passage")] = "document",
     per_document: Annotated[
-        int | None, typer.Option("--per-document", help="chapters or passages of one document, at most")
+        int | None, typer.Option("--per-document", help="maximum number of chapters or passages of one document")
     ] = None,
     filter: Annotated[str | None, typer.Option(help=_FORM["filter"])] = None,  # noqa: A002 (as in the API)
     sort: Annotated[list[str] | None, typer.Option(help=_FORM["sort"])] = None,
     facet: Annotated[list[str] | None, typer.Option(help=_FORM["facet"])] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="show which pieces matched")] = False,
-    rerank: Annotated[bool, typer.Option("--rerank", help="order the best by the dense vectors of the index")] = False,
-    feedback: Annotated[bool, typer.Option("--feedback", help="search again by what the best documents hold")] = False,
-    like: Annotated[list[str] | None, typer.Option("--like", help="id: more like this document (repeatable)")] = None,
-    unlike: Annotated[list[str] | None, typer.Option("--unlike", help="id: not like this one (repeatable)")] = None,
-    after: Annotated[list[str] | None, typer.Option("--after", help="earlier turns, the oldest first")] = None,
-    json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="show the pieces that matched, with their contributions")
+    ] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="rerank the best documents by dense vectors")] = False,
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="search again with the pieces of the best documents")
+    ] = False,
+    like: Annotated[
+        list[str] | None, typer.Option("--like", help="id of a document: find more like it; repeatable")
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option("--unlike", help="id of a document: find less like it; repeatable")
+    ] = None,
+    after: Annotated[
+        list[str] | None, typer.Option("--after", help="earlier turn of the conversation, the oldest first; repeatable")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
 ) -> None:
-    """Search one index, or several as one, and show the best passages."""
+    """Search one index, or several as one, and show the best passages.
+
+    Example: sparsewell search "revenge at sea" --index books --mode hybrid --size 5
+    """
     body: dict[str, Any] = {"query": query, "mode": mode, "size": size, "explain": explain}
     asked = {
         "rerank": {} if rerank else None,
@@ -78,7 +93,7 @@ def _selection(filter_json: str | None, sort: list[str], facets: list[str]) -> d
 
 
 def ask(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[str, Any]:
-    """One POST to the search of an index, or of several. Raises SparsewellError with the API's own code and words."""
+    """Send a search over one index or several. Raises SparsewellError with the code and detail of the API."""
     import httpx
 
     from cli.api_answers import api_address, away, connect, index_path
@@ -101,11 +116,11 @@ def ask(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[s
 
 
 def show(answer: dict[str, Any], console: "Console") -> None:
-    """Rank, score, title and best passage of each hit; contributions and counts when they were asked for."""
+    """Print rank, score, title and best passage of each hit; with contributions and counts if requested."""
     from rich.text import Text
 
     if not answer["hits"]:
-        console.print("Nothing matches.")
+        console.print("No hits.")
     if "did_you_mean" in answer:
         console.print(Text(f"Did you mean: {one_line(answer['did_you_mean']['query'])}", "yellow"))
     for rank, hit in enumerate(answer["hits"], 1):
@@ -131,7 +146,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
     fed_back = answer.get("feedback")
     if fed_back is not None:
         said = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
-        console.print(Text(f"Fed back: {said or 'nothing'}", "dim"))
+        console.print(Text(f"Feedback: {said or 'nothing'}", "dim"))
     reranked = answer.get("rerank")
     if reranked is not None and not reranked["applied"]:
         console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))
@@ -141,7 +156,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
 
 
 def _where(hit: dict[str, Any]) -> str:
-    """The chapter, when the passage is said, by whom, and the link."""
+    """Return the chapter, time, speaker and link of a hit."""
     chapter, passage = hit.get("chapter"), hit.get("passage", {})
     said = [] if chapter is None else [f"{chapter['number']}. {one_line(chapter['title'])}"]
     if "start_time" in passage:

@@ -1,10 +1,10 @@
-"""`sparsewell api`: the REST API under uvicorn."""
+"""`sparsewell api`: run the API under uvicorn."""
 
 
 def serve(host: str | None, port: int | None) -> None:
     """Serve the API until a signal stops it.
 
-    Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything else is done.
+    Raises ConfigurationError (`access_undecided`, `port_in_use`) before anything starts.
     """
     from cli.uvicorn_server import listen, run_server, say_where
     from query_api.app import create_app

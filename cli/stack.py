@@ -1,4 +1,4 @@
-"""`sparsewell up`, `down` and `status`: the whole service on this machine."""
+"""`sparsewell up`, `down` and `status`: run the whole service on this machine."""
 
 import json
 import sys
@@ -23,26 +23,35 @@ def _stack() -> "Stack":
 
 
 def up(
-    wait: Annotated[bool, typer.Option(help="Return only once the worker and the API are ready.")] = True,
+    wait: Annotated[bool, typer.Option(help="wait until the worker and the API are ready")] = True,
 ) -> None:
-    """Start OpenSearch, Redis, a worker, the sweeper and the API in the background, where they do not run yet."""
+    """Start OpenSearch, Redis, a worker, the sweeper and the API in the background, unless they run.
+
+    Example: sparsewell up
+    """
     stack = _stack()
     if not stack.up(_say, wait=wait):
         _say("Everything runs already.")
-    _say("The page and the API (sparsewell down stops everything):")
+    _say("The search page and the API (sparsewell down stops all):")
     typer.echo(stack.api_url)
 
 
 def down() -> None:
-    """Stop what `up` started; data and logs stay."""
+    """Stop the processes that `up` started. Data and logs stay.
+
+    Example: sparsewell down
+    """
     if not _stack().down(_say):
-        _say("Nothing of ours is running.")
+        _say("Nothing runs that `up` started.")
 
 
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Show what runs, where, and where its log is; exit status 3 when a part of ours does not run."""
+    """Show each process with its address and log. Exit status 3: a process does not run.
+
+    Example: sparsewell status --json
+    """
     rows = _stack().status()
     if as_json:
         json.dump([row.__dict__ for row in rows], sys.stdout, indent=1)

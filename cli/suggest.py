@@ -1,4 +1,4 @@
-"""Completes what somebody types, as a search box would."""
+"""`sparsewell suggest`: complete a query as a search box does."""
 
 import json as jsonlib
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 
 
 def suggest(
-    index: Annotated[str, typer.Argument(help="index that is searched")],
-    prefix: Annotated[str, typer.Argument(help="what was typed so far; a space at its end ends the word")],
-    size: Annotated[int, typer.Option("--size", "-n", help="suggestions at most")] = 8,
-    fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="whether a letter may be wrong")] = True,
-    filter: Annotated[str | None, typer.Option(help="documents whose titles may be named, in JSON")] = None,  # noqa: A002
-    json: Annotated[bool, typer.Option("--json", help="print the answer as the API gave it")] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API")] = None,
+    index: Annotated[str, typer.Argument(help="index to search")],
+    prefix: Annotated[str, typer.Argument(help="typed text; a space at the end completes the last word")],
+    size: Annotated[int, typer.Option("--size", "-n", help="maximum number of suggestions")] = 8,
+    fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="allow a wrong letter, or do not")] = True,
+    filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002
+    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
 ) -> None:
-    """Complete what somebody types, by the titles of an index and by frequent queries."""
+    """Complete a query with titles of an index and with frequent queries.
+
+    Example: sparsewell suggest books "time ma"
+    """
     from cli.api_answers import Door
     from services.web.answers import utf8
 
@@ -37,11 +40,11 @@ def suggest(
 
 
 def show(answer: dict[str, Any], console: "Console") -> None:
-    """A suggestion a line, what was typed of it in bold."""
+    """Print one suggestion per line, with the typed parts in bold."""
     from rich.text import Text
 
     if not answer["titles"]:
-        console.print(Text("The titles of this index are not completed yet: sparsewell reindex makes it so.", "yellow"))
+        console.print(Text("This index does not suggest titles yet: run sparsewell reindex.", "yellow"))
     for one in answer["suggestions"]:
         line = Text(one_line(one["text"]))
         for part in one["typed"]:
@@ -49,4 +52,4 @@ def show(answer: dict[str, Any], console: "Console") -> None:
         line.append(f"  {one['id'] or 'often asked'}", "dim")
         console.print(line)
     if not answer["suggestions"]:
-        console.print("Nothing completes that.")
+        console.print("No suggestions.")

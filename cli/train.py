@@ -1,4 +1,4 @@
-"""`sparsewell train`: encoders from pairs or a corpus, generators of chapters. Needs the `train` extra."""
+"""`sparsewell train`: train encoders and chapter generators. Needs the `train` extra."""
 
 import importlib.util
 import os
@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from cli.training.console import TrainingConsole
     from models.training.prepare import IndexSource
 
-app = typer.Typer(no_args_is_help=True, help="Train encoders, and generators of chapters (needs `make setup-train`).")
+app = typer.Typer(no_args_is_help=True, help="Train encoders and chapter generators (needs make setup-train).")
 
-Recipe = Annotated[Path, typer.Argument(help="TOML file, see docs/training.md")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run goes on from there")]
+Recipe = Annotated[Path, typer.Argument(help="recipe, a TOML file, see docs/training.md")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run resumes from it")]
 CopyTo = Annotated[
-    Path | None, typer.Option(help="another directory that gets curve and best checkpoint at every evaluation")
+    Path | None, typer.Option(help="second directory for the curve and the best checkpoint of every evaluation")
 ]
-Api = Annotated[str | None, typer.Option(help="address of the API, for negatives.index; none: that of the settings")]
-Name = Annotated[str | None, typer.Option(help="the encoder's name; none: the directory's")]
+Api = Annotated[str | None, typer.Option(help="address of the API, for negatives.index; default: of the settings")]
+Name = Annotated[str | None, typer.Option(help="name of the encoder; default: of the directory")]
 
 
 @app.command()
 def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, api: Api = None) -> None:
-    """Train an inference-free sparse encoder by a recipe, and write its model directory to OUT/NAME."""
+    """Train an inference-free sparse encoder by a recipe. Writes the model directory OUT/NAME.
+
+    Example: sparsewell train sparse recipe.toml --out runs/mine
+    """
     from models.training.recipe import read_recipe
 
     given = read_recipe(recipe)
@@ -45,10 +48,13 @@ def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, 
 def ablation(
     recipe: Recipe,
     out: Out,
-    only: Annotated[list[str] | None, typer.Option(help="a variant by name; may be repeated")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="name of a variant to train; repeatable; default: all")] = None,
     api: Api = None,
 ) -> None:
-    """Train the recipe once more for each part that can be taken out of it, and print what each is worth."""
+    """Train the recipe again without each removable component, and print the effect of each.
+
+    Example: sparsewell train ablation recipe.toml --out runs/ablation
+    """
     from models.training.recipe import read_recipe
 
     _one_device("ablation")
@@ -64,26 +70,31 @@ def ablation(
 
 @app.command()
 def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
-    corpus: Annotated[Path, typer.Argument(help="JSON lines with id, title and text (packed or not), or a directory")],
+    corpus: Annotated[
+        Path, typer.Argument(help="JSON lines with id, title and text (may be compressed), or a directory")
+    ],
     out: Out,
-    judgements: Annotated[
-        Path | None, typer.Option(help="a judged collection (BEIR layout) to report on; nothing is chosen by it")
-    ] = None,
-    start: Annotated[str | None, typer.Option(help="encoder to start from; none: that of the settings")] = None,
+    judgements: Annotated[Path | None, typer.Option(help="judged collection (BEIR layout) for the report only")] = None,
+    start: Annotated[str | None, typer.Option(help="encoder to start from; default: of the settings")] = None,
     teacher: Annotated[
-        str, typer.Option(help="dense teacher, see `sparsewell train teachers`; `none` learns from BM25 and the start")
+        str, typer.Option(help="dense teacher, see sparsewell train teachers; none: learn from BM25 and the start only")
     ] = "bge-small-en-v1.5-int8",
     generator: Annotated[
-        Path | None, typer.Option(help="directory of a causal language model that writes questions")
+        Path | None, typer.Option(help="directory of a causal language model that generates questions")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1)] = 300,
-    batch: Annotated[int, typer.Option(min=2, help="pairs a step, each with three hard negatives")] = 12,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-1)] = 1e-4,
-    regulariser: Annotated[float, typer.Option(min=0, help="weight of the regulariser; more makes sparser")] = 0.001,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="training steps")] = 300,
+    batch: Annotated[int, typer.Option(min=2, help="pairs per step, each with three hard negatives")] = 12,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-1, help="peak learning rate")] = 1e-4,
+    regulariser: Annotated[
+        float, typer.Option(min=0, help="weight of the regulariser; a larger weight gives sparser vectors")
+    ] = 0.001,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the random numbers")] = 0,
     name: Name = None,
 ) -> None:
-    """Train an encoder for a corpus alone: no queries and no judgements needed. Writes OUT/NAME and OUT/report.md."""
+    """Train an encoder for a corpus, without queries or judgements. Writes OUT/NAME and OUT/report.md.
+
+    Example: sparsewell train own books.jsonl --out runs/books
+    """
     _one_device("own")
     with _session() as show:
         from cli.training.questions import questions
@@ -109,7 +120,10 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def mistral(context: typer.Context) -> None:
-    """Train Mistral-SPLADE from a decoder-only model; its own --help lists the options (docs/mistral-splade.md)."""
+    """Train Mistral-SPLADE from a decoder-only model. --help lists the options, see docs/mistral-splade.md.
+
+    Example: sparsewell train mistral smollm2 pairs.jsonl.gz --out my-decoder --licence Apache-2.0 --steps 1000
+    """
     require_train_extra()
     from cli.training.disk import disk_failures
     from models.decoder.train import main
@@ -120,18 +134,22 @@ def mistral(context: typer.Context) -> None:
 
 @app.command()
 def chapters(
-    episodes: Annotated[list[Path], typer.Argument(help="JSON lines of episodes with chapters, packed or not")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="directory of the model; its checkpoints go beside it")],
-    base: Annotated[str, typer.Option(help="`smollm2`, a checkpoint's directory, or a hub's name")] = "smollm2",
-    recipe: Annotated[Path | None, typer.Option(help="TOML file of a ChapterRecipe, see docs/training.md")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="wins over the recipe")] = None,
-    licence: Annotated[str, typer.Option(help="of what you make; goes to the manifest")] = "unstated",
-    merge: Annotated[bool, typer.Option(help="whole weights instead of adapters that need their base")] = False,
+    episodes: Annotated[list[Path], typer.Argument(help="JSON lines of episodes with chapters (may be compressed)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="directory of the model; its checkpoints go next to it")],
+    base: Annotated[str, typer.Option(help="smollm2, directory of a checkpoint, or name on a model hub")] = "smollm2",
+    recipe: Annotated[Path | None, typer.Option(help="recipe, a TOML file, see docs/training.md")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="training steps; overrides the recipe")] = None,
+    licence: Annotated[str, typer.Option(help="licence of the new model, for the manifest")] = "unstated",
+    merge: Annotated[bool, typer.Option(help="write full weights, or adapters that need their base model")] = False,
     boundaries: Annotated[
-        Literal["own", "tiling"], typer.Option(help="written by the model, or the engine tiling's, which it titles")
+        Literal["own", "tiling"],
+        typer.Option(help="boundaries by the model itself, or by the engine tiling (the model then writes titles)"),
     ] = "own",
 ) -> None:
-    """Train a generator of chapters (podtile) on the episodes that are not held out."""
+    """Train a chapter generator (podtile) on the episodes that are not held out.
+
+    Example: sparsewell train chapters episodes.jsonl.gz --base smollm2 --out my-chapters
+    """
     from cli.training.chapter_recipe import read_chapter_recipe
 
     given = read_chapter_recipe(recipe, steps)
@@ -148,9 +166,12 @@ def chapters(
 
 @app.command()
 def teachers(
-    fetch: Annotated[list[str] | None, typer.Argument(help="models to fetch now; none: list them")] = None,
+    fetch: Annotated[list[str] | None, typer.Argument(help="names of models to download; default: list all")] = None,
 ) -> None:
-    """List the models that can be fetched to learn from or to start from, or fetch some."""
+    """List the models that training can learn from or start from, or download some.
+
+    Example: sparsewell train teachers bge-small-en-v1.5-int8
+    """
     from models.fetching import fetch as fetched
     from services.known_models import known_models
     from services.machine.directories import DirectorySettings, cache_dir
@@ -166,9 +187,12 @@ def teachers(
 @app.command()
 def passages(
     recipe: Recipe,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines that `sparsewell load` takes")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write: JSON lines for sparsewell load")],
 ) -> None:
-    """Write the passages of a recipe as documents: loaded into an index, its searches give hard negatives."""
+    """Write the passages of a recipe as documents. An index of them supplies hard negatives.
+
+    Example: sparsewell train passages recipe.toml --output passages.jsonl
+    """
     import json
 
     from cli.training.disk import disk_failures
@@ -200,13 +224,13 @@ def _one_device(command: str) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError(
             "one_device_only",
-            f"`sparsewell train {command}` takes one device: start it without accelerate. Several are for "
-            "`sparsewell train sparse`.",
+            f"`sparsewell train {command}` runs on one device: start it without accelerate. Only "
+            "`sparsewell train sparse` runs on several.",
         )
 
 
 def require_train_extra() -> None:
-    """Raises ConfigurationError (`train_extra_missing`) that says what to install."""
+    """Check that the `train` extra is installed. Raises ConfigurationError (`train_extra_missing`)."""
     for package in ("torch", "sentence_transformers", "bm25s", "datasets", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise ConfigurationError(
@@ -218,7 +242,7 @@ def require_train_extra() -> None:
 
 @contextmanager
 def _session() -> Iterator["TrainingConsole"]:
-    """Checks what is installed, and quiets the libraries."""
+    """Check that the `train` extra is installed, and silence the libraries."""
     require_train_extra()
     from rich.console import Console
 

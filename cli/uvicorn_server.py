@@ -1,4 +1,4 @@
-"""uvicorn's server, with a time between the word to stop and the end in which it still answers."""
+"""A uvicorn server that still answers for some seconds after SIGTERM."""
 
 import errno
 import signal
@@ -14,14 +14,14 @@ from services.addresses import http_address
 from services.errors import ConfigurationError
 from services.web.connections import ConnectionLimits, bounded
 
-# For requests under way once nothing new is taken.
+# Time for running requests after the server accepts no new ones.
 GRACE_SECONDS = 10
 
 
 class DrainingServer(uvicorn.Server):
-    """SIGTERM is told to `drain` at once and stops the server `seconds` later; a second signal, or Ctrl-C, at once.
+    """A server that calls `drain` on SIGTERM and stops `seconds` later; on a second signal or Ctrl-C it stops at once.
 
-    Load balancers need that time: they send requests until they have seen that it is not ready.
+    Load balancers need that time: they send requests until they have seen that the server is not ready.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None], seconds: float) -> None:
@@ -48,7 +48,7 @@ def run_server(
     drain: Callable[[], None] = lambda: None,
     seconds: float = 0.0,
 ) -> None:
-    """Serves an application until a signal says stop."""
+    """Serve an application until a signal stops it."""
     config = uvicorn.Config(
         app,
         http=bounded(limits.within_files()),  # type: ignore[arg-type]  # called as a class is
@@ -61,25 +61,25 @@ def run_server(
 
 
 def say_where(listener: socket.socket) -> None:
-    """The port as chosen, also when 0 was asked for: tools that start us read this line."""
+    """Print the address with the real port. Tools that start the process read this line."""
     print(f"listening on {http_address(*listener.getsockname()[:2])}", flush=True)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError: `bad_port`, `port_in_use`, `cannot_listen`."""
+    """Return a listening socket. Raises ConfigurationError (`bad_port`, `port_in_use`, `cannot_listen`)."""
     if not 0 <= port <= 65535:
-        raise ConfigurationError("bad_port", f"{port} is no port: choose one from 1 to 65535, or 0 for any free one.")
+        raise ConfigurationError("bad_port", f"{port} is not a port: choose 1 to 65535, or 0 for a free port.")
     # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
         return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except UnicodeError:
-        raise ConfigurationError("cannot_listen", f"{host!r} is no address to listen on.") from None
+        raise ConfigurationError("cannot_listen", f"{host!r} is not an address to listen on.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigurationError(
                 "port_in_use",
-                f"Port {port} on {host} is taken: stop what listens there, or choose SPARSEWELL_API_PORT.",
+                f"Port {port} on {host} is in use: stop the other process, or set SPARSEWELL_API_PORT.",
             ) from None
         raise ConfigurationError("cannot_listen", f"Cannot listen on {host}:{port}: {error.strerror}.") from None

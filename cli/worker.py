@@ -1,4 +1,4 @@
-"""`sparsewell worker` and `sparsewell sweeper`: the processes that encode what was journalled."""
+"""`sparsewell worker` and `sparsewell sweeper`: the processes that encode journalled documents."""
 
 import importlib.util
 from contextlib import ExitStack
@@ -15,12 +15,18 @@ _OF_DECODERS = ("torch", "transformers", "sentence_transformers", "safetensors")
 
 def worker(
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, help="worker processes; default: one a core")
+        int | None, typer.Option("--concurrency", "-c", min=1, help="number of worker processes; default: one per core")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="name of a shipped encoder, or path of a model directory")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="name of a shipped encoder, or path of a model directory; default: of the settings"),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
 ) -> None:
-    """Encode documents and take bulk messages until told to stop (SIGTERM finishes what has begun)."""
+    """Encode documents and ingest bulk messages until stopped. SIGTERM finishes the current messages first.
+
+    Example: sparsewell worker --concurrency 2
+    """
     from services.settings import Settings
     from services.telemetry.sharing import shared_by_children
 
@@ -50,7 +56,10 @@ def worker(
 
 
 def sweeper(log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info") -> None:
-    """Enqueue again what stays pending, until told to stop. Several may run at once."""
+    """Enqueue overdue pending documents again, until stopped. Several sweepers may run.
+
+    Example: sparsewell sweeper --log-level warning
+    """
     from indexer.sweeper import run_sweeper
     from services.settings import Settings
     from services.telemetry.logs import configure_logging
@@ -61,7 +70,7 @@ def sweeper(log_level: Annotated[str, typer.Option(help="debug, info, warning or
 
 
 def check_worker(settings: "Settings") -> "Manifest":
-    """The encoder's manifest, after everything was checked that would stop a worker process later.
+    """Return the encoder's manifest after checks that find every fault that would stop a worker later.
 
     Raises ConfigurationError: `worker_not_installed`, `unknown_encoder`, `bad_manifest`, `corrupt_model_file`.
     """

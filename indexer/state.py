@@ -46,7 +46,7 @@ class Seen:
     reindexes: list[ReindexRecord] = field(default_factory=list)
 
 
-# name, help, labels of each family, as docs/operation.md lists them
+# name, help, labels of each family, as docs/observability.md lists them
 FAMILIES = {
     "sparsewell_dependency_up": ("1 where it answered the sweeper's last look.", ("dependency",)),
     "sparsewell_queue_messages": ("Messages that wait in a queue.", ("queue",)),

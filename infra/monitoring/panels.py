@@ -74,7 +74,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel("Requests by route", "Of all kinds", {"{{method}} {{route}}":
               rate("http_requests_total", "method, route")}, "reqps"),
-        Panel("Errors by code", "See docs/api.md", {"{{code}}": rate("problems_total", "code")}, "reqps"),
+        Panel("Errors by code", "See docs/api/errors.md", {"{{code}}": rate("problems_total", "code")}, "reqps"),
         Panel(
             "Fallbacks and partial answers", "Answers without what was asked for; lists refused as incomplete",
             {"{{kind}} {{reason}}": rate("search_fallbacks_total", "kind, reason"),

@@ -201,7 +201,7 @@ def test_autoscaling_checks_no_certificate_that_workers_do_not_check() -> None:
 
 
 def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
-    """The four roles of docs/operation.md are worth nothing where all parts are one user."""
+    """The four roles of docs/opensearch-access.md are worth nothing where all parts are one user."""
     secrets = {"authSecrets": {"api": "a", "worker": "w"}, "certSecrets": {"operator": "o"}}
     common = {"authSecret": {"name": "all"}, "certSecret": {"name": "cert"}, "url": "https://opensearch:9200"}
     values = {"opensearch": common | secrets, "gpuWorker": {"enabled": True}, "indexes": {"declared": {"notes": {}}}}

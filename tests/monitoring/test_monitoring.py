@@ -94,7 +94,7 @@ def test_only_metrics_and_labels_that_exist_are_asked_for(expression: str) -> No
 def values_that_exist() -> dict[str, set[str]]:
     """By label: what processes ever say there, as far as rules and panels ask for it."""
     routes = {path for path, operations in json.loads((ROOT / "docs/api/openapi.json").read_text())["paths"].items()}
-    errors = (ROOT / "docs" / "api.md").read_text().partition("\n## Errors\n")[2].partition("\nCodes of single")[0]
+    errors = (ROOT / "docs" / "api" / "errors.md").read_text().partition("\n## Codes of single")[0]
     codes = {code for row in errors.splitlines() if row.startswith("| ") for code in row.split("|")[2].split("`")[1::2]}
     outcomes = {"mismatch", "done", *(outcome.value for outcome in Outcome)}
     return {

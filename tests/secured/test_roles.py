@@ -263,7 +263,7 @@ def test_a_password_that_is_changed_is_read_from_its_file(secured_node: Secured,
 def test_who_takes_backups_reads_the_cluster_and_writes_over_nobodys_index(
     secured_node: Secured, client_of: Callable[[str], SyncSearch]
 ) -> None:
-    """OpenSearch has no permission to snapshot some indexes alone, and docs/operation.md says so."""
+    """OpenSearch has no permission to snapshot some indexes alone, and docs/opensearch-access.md says so."""
     client = client_of("backup")
 
     def send(method: str, path: str, **body: object) -> Any:

@@ -1,4 +1,4 @@
-"""The documentation's examples ask for what the service takes: each `curl` is held against the committed OpenAPI."""
+"""Validate each `curl` example of the documentation against the committed OpenAPI document."""
 
 import json
 import re
@@ -29,7 +29,8 @@ class Example:
 
 
 def examples() -> Iterator[Example]:
-    for page in ("api.md", "curation.md", "loading.md", "security.md", "talk.md"):
+    pages = sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "api").glob("*.md"))
+    for page in (*pages, "curation.md", "loading.md", "security.md", "talk.md", "chapters.md"):
         text = (DOCS / page).read_text()
         for fence in re.finditer(r"^```bash\n(.*?)^```", text, re.S | re.M):
             line = text.count("\n", 0, fence.start()) + 1

@@ -1,4 +1,4 @@
-"""The codes that the REST service may answer with are those that its documentation lists."""
+"""Compare the error codes of the REST API with the tables of docs/api/errors.md."""
 
 import ast
 import re
@@ -32,9 +32,8 @@ ELSEWHERE = {
 
 
 def listed() -> set[str]:
-    text = (ROOT / "docs" / "api.md").read_text()
-    section = text[text.index("\n## Errors") : text.index("\n## Health")]
-    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ")]
+    text = (ROOT / "docs" / "api" / "errors.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     column = {4: 1, 6: 2}  # codes of documents; codes of requests, behind a status
     return {code for row in rows for code in _CODE.findall(row[column[len(row)]])}
 

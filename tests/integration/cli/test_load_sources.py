@@ -72,7 +72,7 @@ def test_a_spreadsheet_is_loaded_through_a_map(
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout.splitlines()[-2:] == ["2 accepted, 2 rejected", "2 encoded"], done.stderr
-    assert "left out: shelf" in done.stderr
+    assert "Unused columns: shelf" in done.stderr
     assert api.get("/v1/indexes/books").json()["fields"] == {"printed": "date", "lent": "boolean", "year": "keyword"}
     assert stored(api, "books", "9-1") == {
         "title": "Moby Dick",
@@ -130,7 +130,7 @@ def test_a_killed_load_of_several_files_goes_on_and_notices_a_change(
     reached = place()
     assert reached["part"] == 1
     done = load(*arguments)
-    assert f"Going on after line {reached['line']:,} of {paths[1]}" in done.stderr
+    assert f"Resuming after line {reached['line']:,} of {paths[1]}" in done.stderr
     assert done.stdout.splitlines() == ["600 accepted, 0 rejected"]
     api.post("/v1/indexes/papers/documents", json=[{"id": "x", "text": "refreshes nothing"}]).raise_for_status()
     assert stored(api, "papers", "b299")["text"] == "words"
@@ -169,7 +169,7 @@ def test_a_directory_is_loaded_with_its_paths_as_ids(
         "3 encoded",
     ], done.stderr
     assert "1 hidden, 1 links to directories that are read anyway, 1 of other kinds" in done.stderr
-    assert "left out: author" in done.stderr
+    assert "Unused columns: author" in done.stderr
     found = [json.loads(line) for line in refused.read_text().splitlines()]
     assert [(one["file"], one["code"]) for one in found] == [
         ("guide/empty.md", "empty_file"), ("guide/latin.txt", "not_utf8"),
@@ -199,7 +199,7 @@ def test_a_table_of_columns_is_loaded_by_row_groups(load: Command, api: httpx.Cl
     assert done.stdout.splitlines() == [
         "line 78 (77): A document needs a `text`. [missing_text]", "249 accepted, 1 rejected",
     ], done.stderr  # fmt: skip
-    assert "left out: vector" in done.stderr
+    assert "Unused columns: vector" in done.stderr
     assert stored(api, "books", "249") == {"text": "words 249", "metadata": {"year": 249, "tags": ["a", "b"]}}
 
 

@@ -107,7 +107,7 @@ def test_a_load_that_was_killed_goes_on_where_it_was(
     assert 20 < reached < 3000, "it was killed in the middle"
     done = load(path, "-i", "papers", "--no-wait")
     assert done.returncode == 0, done.stderr
-    assert f"Going on after line {reached:,}" in done.stderr
+    assert f"Resuming after line {reached:,}" in done.stderr
     assert done.stdout.splitlines() == ["3,000 accepted, 0 rejected"]
     eventually(lambda: counts(api, "papers")["pending"] == 3000, 60, "all are there")
     # The control: what was acknowledged before the kill was not sent again, except one batch at most.

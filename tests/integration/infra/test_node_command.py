@@ -57,7 +57,7 @@ def test_start_status_stop(run: Run) -> None:
     assert shown["url"] == started.stdout.strip()
     assert "is stopped" in run("node", "stop").stderr
     assert run("node", "status").returncode == 3
-    assert "No OpenSearch of ours" in run("node", "stop").stderr
+    assert "does not run" in run("node", "stop").stderr
 
 
 def test_somebodys_cluster_is_used_and_nothing_is_started(run: Run, state: Path) -> None:

@@ -136,7 +136,7 @@ def test_documents_that_are_named_move_the_query(animals: httpx.Client, eventual
     ).stdout  # fmt: skip
     assert "from like" in shown
     assert "from context" in shown
-    assert "Fed back: liked: car3; without vector: late" in shown
+    assert "Feedback: liked: car3; without vector: late" in shown
     refused = animals.post(f"{PATH}/search", json={"like": ["late", "nowhere"]})
     assert (refused.status_code, refused.json()["code"]) == (422, "nothing_to_search_by")
 

@@ -100,9 +100,9 @@ def test_the_command_shows_a_suggestion_a_line(api: httpx.Client, capsys: pytest
     suggest("books", "m", 2, True, None, False, str(api.base_url))
     assert capsys.readouterr().out.splitlines() == ["Machinations of the Board  secret", "Machine learning  learning"]
     suggest("books", "zzz", 2, True, None, False, str(api.base_url))
-    assert capsys.readouterr().out == "Nothing completes that.\n"
+    assert capsys.readouterr().out == "No suggestions.\n"
     search(["books"], "experimnt", "lexical", api_url=str(api.base_url))
-    assert capsys.readouterr().out.splitlines()[:2] == ["Nothing matches.", "Did you mean: experiment"]
+    assert capsys.readouterr().out.splitlines()[:2] == ["No hits.", "Did you mean: experiment"]
 
 
 def test_a_filter_holds(api: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""What is mended of an engine's proposals, as docs/talk.md says it."""
+"""docs/chapters.md lists the repairs of an engine's proposals."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from models.chapters.accepting import LEAST_WORDS, SENTENCES
 from models.chapters.titles.checking import LONGEST
 
-PAGE = (Path(__file__).parents[3] / "docs" / "talk.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "chapters.md").read_text()
 
 
 def test_each_repair_is_listed_with_its_sentence() -> None:

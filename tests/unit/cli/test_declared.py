@@ -74,9 +74,9 @@ def test_what_cannot_be_taken_away_is_said(there: dict[str, Any], wanted: IndexS
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        (b"\xff", "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        (b"\xff", "is not JSON"),
         ("[]", "the whole"),
         ("{}", "indexes"),
         ('{"indexes": {}, "index": {}}', "index"),

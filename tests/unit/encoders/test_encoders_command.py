@@ -57,7 +57,7 @@ def test_show_weighs_a_text_and_a_query(command: Command) -> None:
 def test_verify_finds_the_shipped_encoders_whole(command: Command) -> None:
     status, out, err = command("verify", "--all")
     assert (status, err) == (0, "")
-    assert out.count(": whole; the table weighs 96.7% of the vocabulary") == 2
+    assert out.count(": complete; the table weighs 96.7% of the vocabulary") == 2
 
 
 def change(**members: object) -> Callable[[Path], None]:
@@ -109,7 +109,7 @@ def test_verify_goes_on_after_a_broken_one(copy: Copy, command: Command, tmp_pat
     (bad / "query_weights.json").write_text("{}")
     status, out, err = command("verify", str(tmp_path / "folder"), "nothing")
     assert status == 1
-    assert out.startswith(f"{good}: whole")
+    assert out.startswith(f"{good}: complete")
     assert [line.rpartition("[")[2] for line in err.splitlines()] == [
         "corrupt_model_file]", "missing_model_file]", "unknown_encoder]",
     ]  # fmt: skip

@@ -40,9 +40,9 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
     lines = printed(plain).splitlines()
     assert max(len(line) for line in lines) <= 80
     assert "    signal.pause           * time.sleep               -" in lines
-    assert "  Further down: keyword at 4." in lines
+    assert "  Further down: lexical at 4." in lines
     assert "pause the [program]" in printed(plain)  # brackets are the question's own, not markup
-    assert "answered by keyword and sparse (1 of 1 questions)" in printed(plain)
+    assert "answered by lexical and sparse (1 of 1 questions)" in printed(plain)
 
 
 def test_the_end_of_a_long_name_stays() -> None:
@@ -54,7 +54,7 @@ def test_the_end_of_a_long_name_stays() -> None:
 def test_tally_shows_counts_and_shares(plain: Console) -> None:
     demo._show_tally(plain, example())
     rows = {line.split()[0]: line for line in printed(plain).splitlines() if line.strip()}
-    assert "0 (0%)" in rows["keyword"] and "1 (100%)" in rows["keyword"]
+    assert "0 (0%)" in rows["lexical"] and "1 (100%)" in rows["lexical"]
     assert rows["sparse"].count("1 (100%)") == 2
     assert rows["hybrid"].count("0 (0%)") == 2
 

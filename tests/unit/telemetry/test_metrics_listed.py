@@ -1,4 +1,4 @@
-"""docs/operation.md against the metrics that the processes have."""
+"""docs/observability.md against the metrics that the processes have."""
 
 from pathlib import Path
 
@@ -7,9 +7,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from indexer.state import FAMILIES
 from services.telemetry import metrics
 
-AFTER = (Path(__file__).resolve().parents[3] / "docs" / "operation.md").read_text().partition("## Watching it\n")[2]
-SECTION = AFTER.partition("\n## ")[0]
-ROWS = [line.split("|")[1:4] for line in SECTION.splitlines() if line.startswith("| `sparsewell_")]
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "observability.md").read_text()
+ROWS = [line.split("|")[1:4] for line in PAGE.splitlines() if line.startswith("| `sparsewell_")]
 LISTED = {
     name.strip(" `"): (kind.strip(), [label.strip(" `") for label in labels.split(",") if label.strip()])
     for name, kind, labels in ROWS

@@ -1,4 +1,4 @@
-"""docs/operation.md against the settings that the processes read."""
+"""docs/configuration.md against the settings that the processes read."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,8 @@ from infra.settings import LocalSettings
 from services.access.client import ClientSettings
 from services.settings import Settings
 
-TABLES = (Path(__file__).resolve().parents[2] / "docs" / "operation.md").read_text().partition("## Settings")[2]
-ROWS = [
-    line.split("|")[1:3] for line in TABLES.partition("## What to look at")[0].splitlines() if line.startswith("| `")
-]
+TABLES = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text()
+ROWS = [line.split("|")[1:3] for line in TABLES.splitlines() if line.startswith("| `")]
 UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
