@@ -5,10 +5,10 @@ from fastapi.responses import Response
 
 from query_api.parts import WithParts
 from query_api.routes.answers import documented, json_answer
-from query_api.search.across import search_across
 from query_api.search.across_form import AcrossAnswer, AcrossRequest
 from query_api.search.batch import batch
 from query_api.search.batch_form import BatchAnswer, BatchRequest
+from query_api.search.pipeline import search_across
 
 router = APIRouter(prefix="/v1/search", tags=["search"])
 

@@ -9,13 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 from query_api.parts import Parts
-from query_api.search.across import search_across
 from query_api.search.across_form import AcrossRequest
 from query_api.search.batch_engine import Together
 from query_api.search.batch_form import BatchRequest
-from query_api.search.pages import Answer
-from query_api.search.pipeline import late, search
+from query_api.search.pipeline import late, search, search_across
 from query_api.search.request import SearchRequest
+from query_api.search.stages import Response
 from services.errors import InvalidInput
 from services.web.problems import counted, of_any
 
@@ -61,7 +60,7 @@ async def _one(parts: Parts, engine: Together, asked: object, until: float) -> d
     return {"status": problem["status"], "problem": problem}
 
 
-async def _answer(parts: Parts, engine: Together, asked: object) -> Answer:
+async def _answer(parts: Parts, engine: Together, asked: object) -> Response:
     if not isinstance(asked, dict):
         raise InvalidInput("invalid_request", "A search of a batch is a JSON object.")
     if "indexes" in asked:
