@@ -13,7 +13,6 @@ from query_api.access.operations import authorised
 from query_api.openapi import Api
 from query_api.page.routes import mount_page
 from query_api.parts import Parts
-from query_api.quick_search import QuickSearch
 from query_api.routes import (
     curation,
     dead,
@@ -25,7 +24,6 @@ from query_api.routes import (
     keys,
     queries,
     search,
-    several,
     status,
     suggest,
     talk,
@@ -69,7 +67,6 @@ def create_app(settings: Settings) -> FastAPI:
         dependencies=[Depends(authorised)],
     )
     app.state.readiness = parts.readiness
-    app.add_middleware(QuickSearch)
     app.add_middleware(BodyLimit, large=_DOCUMENTS, values=MOST_VALUES)
     app.add_middleware(
         Gate,
@@ -85,7 +82,6 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     for module in (
         search,
-        several,
         suggest,
         queries,
         documents,

@@ -160,10 +160,15 @@ class Parts:
         self.presence.close()
 
 
-async def _parts(request: Request) -> Parts:
-    # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
+def parts_of(request: Request) -> Parts:
+    """Return the application's state as the caller of a request may use it."""
     every: Parts = request.app.state.parts
     return every.seen_by(principal_of(request))
+
+
+async def _parts(request: Request) -> Parts:
+    # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
+    return parts_of(request)
 
 
 WithParts = Annotated[Parts, Depends(_parts)]

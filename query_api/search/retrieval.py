@@ -7,6 +7,7 @@ or it is made here from candidates: fused, merged from indexes that are searched
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from query_api.search.context import Hit, Retrieved, SearchContext
@@ -48,6 +49,10 @@ from services.fusion import D, fuse, parts
 from services.opensearch.field_values import Values, read_values, value_columns
 from services.opensearch.filter_clauses import Clause
 from services.opensearch.queries import Plan
+
+# The keys of hits in a search of one index, and of several.
+_id: Callable[[EngineHit], str] = itemgetter("_id")
+_physical_and_id: Callable[[EngineHit], Key] = itemgetter("_index", "_id")
 
 
 async def retrieve(contexts: Sequence[SearchContext]) -> Retrieved:
@@ -99,14 +104,6 @@ def _engine_plan(context: SearchContext) -> Plan:
     if context.page is not None:
         search = context.page.narrow(search, size)
     return plan(context, context.mode, search)
-
-
-def _id(hit: EngineHit) -> str:
-    return str(hit["_id"])
-
-
-def _physical_and_id(hit: EngineHit) -> Key:
-    return hit["_index"], hit["_id"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,12 +59,12 @@ async def run_stages(contexts: Sequence[SearchContext]) -> Outcome:
     contexts = [await with_curation_terms(one) for one in contexts]
     checked_kinds(contexts)
     if request.unit == "document":
-        return replace(await _documents(contexts), feedback=feedback)
+        return await _documents(contexts, feedback)
     contexts = [_without_pins(one, "by_unit") for one in contexts]
     return Outcome(contexts, await retrieve_numbered(contexts[0], request.unit))
 
 
-async def _documents(contexts: Sequence[SearchContext]) -> Outcome:
+async def _documents(contexts: Sequence[SearchContext], feedback: Mapping[str, Any] | None) -> Outcome:
     """Retrieve and read the documents of the page."""
     request, reranking, pins = contexts[0].request, None, None
     if contexts[0].curated is not None:
@@ -78,7 +78,7 @@ async def _documents(contexts: Sequence[SearchContext]) -> Outcome:
         retrieved = await retrieve(contexts)
     if pins is not None:
         retrieved = pins.placed(contexts[0], retrieved)
-    return Outcome(contexts, replace(retrieved, hits=await read_shown(contexts, retrieved)), reranking)
+    return Outcome(contexts, replace(retrieved, hits=await read_shown(contexts, retrieved)), reranking, feedback)
 
 
 def _without_pins(context: SearchContext, reason: str) -> SearchContext:
