@@ -12,7 +12,7 @@ from query_api.access.oidc import Issuer
 from query_api.access.operations import authorised
 from query_api.openapi import Api
 from query_api.page.routes import mount_page
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.routes import (
     curation,
     dead,
@@ -46,13 +46,13 @@ def create_app(settings: Settings) -> FastAPI:
     mode = access_mode(settings)
     issuer = Issuer(settings) if mode == "keys" and settings.oidc_issuer else None
     admin_keys = read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")
-    parts = Parts(settings)
+    state = AppState(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.parts = parts
+        app.state.app_state = state
         yield
-        await parts.close()
+        await state.close()
         if issuer is not None:
             await issuer.close()
 
@@ -66,14 +66,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(authorised)],
     )
-    app.state.readiness = parts.readiness
+    app.state.readiness = state.readiness
     app.add_middleware(BodyLimit, large=_DOCUMENTS, values=MOST_VALUES)
     app.add_middleware(
         Gate,
         mode=mode,
-        ring=parts.keys,
+        ring=state.keys,
         admin_keys=admin_keys,
-        limiter=parts.limiter,
+        limiter=state.limiter,
         issuer=issuer,
         unasked=settings.access == "auto",
     )

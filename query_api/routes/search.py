@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from query_api.access.operations import authorised
-from query_api.parts import WithParts, parts_of
+from query_api.parts import WithApp, app_state_of
 from query_api.routes.answers import documented, json_answer
 from query_api.search.across_form import AcrossAnswer, AcrossRequest
 from query_api.search.answer import SearchAnswer
@@ -24,7 +24,7 @@ class JsonRoute(APIRoute):
     """A route that validates its JSON body straight from the bytes, without the framework's dependency solver.
 
     The solver costs more than the search's own work (docs/decisions/0080). The route's endpoint takes the body as
-    `request` and the application's state as `parts`. Any request that is not plainly valid takes the framework's way,
+    `request` and the application's state as `app`. Any request that is not plainly valid takes the framework's way,
     so each refusal has one wording.
     """
 
@@ -44,7 +44,7 @@ class JsonRoute(APIRoute):
             except ValidationError:
                 return await by_framework(http)
             await authorised(http)
-            return await endpoint(**http.path_params, request=body, parts=parts_of(http))
+            return await endpoint(**http.path_params, request=body, app=app_state_of(http))
 
         return handle
 
@@ -54,8 +54,8 @@ _RESPONSES = documented(200, SearchAnswer, 404, 422, 429, 503)
 
 
 @router.post("/indexes/{index}/search", responses=_RESPONSES, operation_id="search", summary="Search an index")
-async def post_search(index: str, request: SearchRequest, parts: WithParts) -> Response:
-    return json_answer(await search(parts, index, request))
+async def post_search(index: str, request: SearchRequest, app: WithApp) -> Response:
+    return json_answer(await search(app, index, request))
 
 
 @router.get(
@@ -64,8 +64,8 @@ async def post_search(index: str, request: SearchRequest, parts: WithParts) -> R
     operation_id="search_simply",
     summary="Search an index from the address bar",
 )
-async def get_search(index: str, said: Annotated[SearchAddress, Query()], parts: WithParts) -> Response:
-    return json_answer(await search(parts, index, said.request()))
+async def get_search(index: str, said: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
+    return json_answer(await search(app, index, said.request()))
 
 
 @router.post(
@@ -74,8 +74,8 @@ async def get_search(index: str, said: Annotated[SearchAddress, Query()], parts:
     operation_id="search_across",
     summary="Search several indexes as one",
 )
-async def post_across(request: AcrossRequest, parts: WithParts) -> Response:
-    return json_answer(await search_across(parts, request))
+async def post_across(request: AcrossRequest, app: WithApp) -> Response:
+    return json_answer(await search_across(app, request))
 
 
 @router.post(
@@ -84,5 +84,5 @@ async def post_across(request: AcrossRequest, parts: WithParts) -> Response:
     operation_id="search_batch",
     summary="Search many times at once",
 )
-async def post_batch(request: BatchRequest, parts: WithParts) -> Response:
-    return json_answer(await batch(parts, request))
+async def post_batch(request: BatchRequest, app: WithApp) -> Response:
+    return json_answer(await batch(app, request))

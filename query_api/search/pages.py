@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Self
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.search.engine import Engine
 from query_api.search.page_state import PageState
 from query_api.search.request import SearchRequest
@@ -76,11 +76,11 @@ def digest(request: SearchRequest, indexes: Sequence[str]) -> str:
 
 
 async def paged(
-    parts: Parts, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
 ) -> Answer:
     """Answer the page that a request asks for; `generations` are those that are searched now."""
     if request.cursor is not None:
-        return await _of_cursor(parts, generations, request, engine, answered)
+        return await _of_cursor(app, generations, request, engine, answered)
     if not request.offset:
         answer, _ = await answered(generations, engine, None)
         return answer
@@ -90,42 +90,42 @@ async def paged(
 
 
 async def _of_cursor(
-    parts: Parts, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
 ) -> Answer:
     """Answer one page of a point in time.
 
     Raises InvalidInput (`bad_cursor`, `cursor_mismatch`), NotFound (`cursor_expired`), Overloaded
     (`too_many_snapshots`).
     """
-    kept = parts.settings.cursor_seconds
+    kept = app.settings.cursor_seconds
     asked = digest(request, [one.index for one in generations])
-    key = parts.cursor_key("search", generations)
+    key = app.cursor_key("search", generations)
     if request.cursor == FIRST:
-        parts.held.admit(parts.who.id)
+        app.held.admit(app.who.id)
         physical = [one.physical for one in generations]
-        snapshot = await take(parts.search, physical, kept, near=parts.near)
-        parts.held.keep(snapshot, kept, parts.who.id)
+        snapshot = await take(app.search, physical, kept, near=app.near)
+        app.held.keep(snapshot, kept, app.who.id)
         page = PageState(by_position=not request.is_ranked_here, depth=max(request.candidates, request.size))
     else:
         place = Place.read(request.cursor or "", key, asked)
         physical, snapshot = place.physical, Snapshot(place.snapshot, place.shards)
-        generations = await _earlier(parts, generations, physical)
+        generations = await _earlier(app, generations, physical)
         page = PageState(place.begin, place.by_position, place.after, place.skip, place.depth, rules=place.rules)
-    within = InSnapshot(engine, snapshot.id, physical, kept, parts.settings.search_timeout)
+    within = InSnapshot(engine, snapshot.id, physical, kept, app.settings.search_timeout)
     try:
         answer, after = await answered(generations, within, page)
     except SparsewellError as error:
         if request.cursor == FIRST or error.code == "cursor_expired":
-            await _end(parts, snapshot.id)
+            await _end(app, snapshot.id)
         raise
     assert after is not None  # noqa: S101 (a page was asked for)
     if after.end is not None:
-        await _end(parts, snapshot.id)
+        await _end(app, snapshot.id)
         return answer | {"cursor": None, "end": after.end}
     now = Snapshot(within.snapshot, snapshot.shards)
     if now != snapshot:
-        parts.held.drop(snapshot.id)
-    parts.held.keep(now, kept, parts.who.id)
+        app.held.drop(snapshot.id)
+    app.held.keep(now, kept, app.who.id)
     place = Place(
         asked=asked,
         physical=list(physical),
@@ -141,14 +141,14 @@ async def _of_cursor(
     return answer | {"cursor": place.cursor(key), "end": None}
 
 
-async def _earlier(parts: Parts, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
+async def _earlier(app: AppState, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
     """The generations that the first page was of: a swap meanwhile changes nothing for the pages after it."""
     try:
-        return [await parts.generation_of(now.index, one) for now, one in zip(active, physical, strict=True)]
+        return [await app.generation_of(now.index, one) for now, one in zip(active, physical, strict=True)]
     except NotFound:
         raise cursor_expired() from None
 
 
-async def _end(parts: Parts, snapshot: str) -> None:
-    parts.held.drop(snapshot)
-    await let_go(parts.search, snapshot)
+async def _end(app: AppState, snapshot: str) -> None:
+    app.held.drop(snapshot)
+    await let_go(app.search, snapshot)

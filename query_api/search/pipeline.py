@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.search.across_form import AcrossRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
@@ -26,7 +26,7 @@ from services.index_spec import Generation, ScoreBy
 
 
 async def search(
-    parts: Parts,
+    app: AppState,
     index: str,
     request: SearchRequest,
     engine: Engine | None = None,
@@ -37,58 +37,58 @@ async def search(
     `engine`: shared with other searches; None: the process's own. `proposed`: curation rules in place of those stored
     with the index.
     """
-    checked(request, parts.settings)
+    checked(request, app.settings)
     if request.like and not request.query.strip():
         # Without words there is no lexical list to ask for, and the response says so.
         request = request.model_copy(update={"mode": "sparse"})
 
     async def of(near: bool) -> Response:
-        generation = await parts.generation(index, near=near)
-        response = await _answered(parts, [generation], request, engine, proposed)
+        generation = await app.generation(index, near=near)
+        response = await _answered(app, [generation], request, engine, proposed)
         # (a batch, and rules that are tried, are not a user's own search)
         if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
-            parts.learning.note(generation, request.query, of=parts.who)
+            app.learning.note(generation, request.query, of=app.who)
         return response
 
-    return await in_time(parts, [index], of)
+    return await in_time(app, [index], of)
 
 
-async def search_across(parts: Parts, request: AcrossRequest, engine: Engine | None = None) -> Response:
+async def search_across(app: AppState, request: AcrossRequest, engine: Engine | None = None) -> Response:
     """Answer a search of several indexes as one index with all their documents would answer it.
 
     An index that cannot be searched is an error that names it; it is never left out. Raises InvalidInput
     (`too_many_indexes`, `repeated_index`, `not_across_indexes`), the errors of each index alone, and `bad_sort` and
     `bad_facet` for a field that the indexes declare as different types.
     """
-    checked_across(request, parts.settings)
+    checked_across(request, app.settings)
 
     async def of(near: bool) -> Response:
-        looking = (parts.generation(index, near=near) for index in request.indexes)
+        looking = (app.generation(index, near=near) for index in request.indexes)
         generations = []
         for found in await asyncio.gather(*looking, return_exceptions=True):
             if isinstance(found, BaseException):
                 raise found
             generations.append(found)
-        return await _answered(parts, generations, request, engine)
+        return await _answered(app, generations, request, engine)
 
-    return await in_time(parts, request.indexes, of)
+    return await in_time(app, request.indexes, of)
 
 
-async def in_time(parts: Parts, indexes: Sequence[str], of: Callable[[bool], Awaitable[Response]]) -> Response:
+async def in_time(app: AppState, indexes: Sequence[str], of: Callable[[bool], Awaitable[Response]]) -> Response:
     """Return the response of `of` within the deadline of a search.
 
-    `of` looks the indexes up itself (`near` as in `Parts.generation`). It runs once more when a remembered generation
-    was swapped and removed meanwhile. Raises BackendUnavailable (`opensearch_timeout`).
+    `of` looks the indexes up itself (`near` as in `AppState.generation`). It runs once more when a remembered
+    generation was swapped and removed meanwhile. Raises BackendUnavailable (`opensearch_timeout`).
     """
     try:
-        async with asyncio.timeout(parts.settings.search_timeout):
+        async with asyncio.timeout(app.settings.search_timeout):
             try:
                 return await of(True)
             except NotFound as error:
                 if error.code != "index_not_found":
                     raise
                 for index in indexes:
-                    parts.forget(index)
+                    app.forget(index)
                 return await of(False)
     except TimeoutError:
         raise late() from None
@@ -100,7 +100,7 @@ def late() -> BackendUnavailable:
 
 
 async def _answered(
-    parts: Parts,
+    app: AppState,
     generations: Sequence[Generation],
     request: SearchRequest,
     engine: Engine | None,
@@ -111,7 +111,7 @@ async def _answered(
     ) -> tuple[Response, PageState | None]:
         watch = Stopwatch()
         score_by = common_score_by(request, [one.spec for one in generations])
-        contexts = [await _context(parts, one, request, score_by, engine, watch, page, proposed) for one in generations]
+        contexts = [await _context(app, one, request, score_by, engine, watch, page, proposed) for one in generations]
         watch.lap("encode")
         outcome = await run_stages(contexts)
         after = outcome.retrieved.page
@@ -119,11 +119,11 @@ async def _answered(
             after = replace(after, rules={one.generation.index: _version(one) for one in contexts})
         return await respond(outcome), after
 
-    return await paged(parts, generations, request, engine or parts.engine, of_page)
+    return await paged(app, generations, request, engine or app.engine, of_page)
 
 
 async def _context(
-    parts: Parts,
+    app: AppState,
     generation: Generation,
     request: SearchRequest,
     score_by: ScoreBy,
@@ -132,13 +132,13 @@ async def _context(
     page: PageState | None,
     proposed: Compiled | None,
 ) -> SearchContext:
-    table = parts.tables.of(generation)
+    table = app.tables.of(generation)
     try:
-        chosen = selection(request, generation.spec, parts.settings)
-        rules = await rules_of(parts.curations, generation, request, page, proposed)
+        chosen = selection(request, generation.spec, app.settings)
+        rules = await rules_of(app.curations, generation, request, page, proposed)
         context = SearchContext(
-            generation, table, request, parts.settings, engine, watch, chosen, score_by,
-            page=page, who=parts.who, model=parts.model,
+            generation, table, request, app.settings, engine, watch, chosen, score_by,
+            page=page, who=app.who, model=app.model,
             targets=(generation.physical,) if isinstance(request, AcrossRequest) else (),
         )  # fmt: skip
         return with_query(context, rules)

@@ -83,8 +83,9 @@ def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AsyncSearch", "Direct", "Curations"):
         monkeypatch.setattr(f"cli.reindexing.gate.{name}", Sends)
     manifest = read_manifest(resolve("standin"))
+    encoder = EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint)
     generation = Generation(
-        index="docs", number=1, physical="docs-1", spec=IndexSpec(), encoder=EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint),
+        index="docs", number=1, physical="docs-1", spec=IndexSpec(), encoder=encoder,
         window=manifest.window, created_at="now",
     )  # fmt: skip
     questions = Questions({"q": "make a folder"}, {"q": {"right": 1}})
