@@ -23,7 +23,7 @@ from query_api.search.short_form import SearchAddress
 class JsonRoute(APIRoute):
     """A route that validates its JSON body straight from the bytes, without the framework's dependency solver.
 
-    The solver costs more than the search's own work (docs/decisions/0080). The route's endpoint takes the body as
+    The solver costs more than the search's own work (docs/decisions/0080, 0229). The route's endpoint takes the body as
     `request` and the application's state as `app`. Any request that is not plainly valid takes the framework's way,
     so each refusal has one wording.
     """
