@@ -22,7 +22,7 @@ from benchmarks.record import command_line, run
 from benchmarks.service import node_settings, opensearch_version, running
 from benchmarks.stdlib_index import encoded_stdlib, everyday_questions, stdlib_index
 from benchmarks.timing import spread, take_turns
-from query_api.search.bodies import needed_source
+from query_api.search.query_builder import needed_source
 from query_api.search.request import SearchRequest
 from services.index_spec import Generation
 from services.manifest import resolve

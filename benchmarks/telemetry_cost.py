@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter_ns, sleep
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,8 +27,9 @@ from query_api.search.stopwatch import Stopwatch
 from services.opensearch.timed import Timed, operation
 from services.telemetry import tracing
 from services.telemetry.logs import JsonFormatter
-from services.web.observed import ROUTE, Observed
+from services.web.observed import Observed
 
+_ROUTE = SimpleNamespace(path_format="/v1/indexes/{index}/search")
 _STAGES = ("encode", "opensearch", "fuse", "opensearch", "shape")
 _START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
 _BODY: Message = {"type": "http.response.body", "body": b"{}"}
@@ -48,7 +50,7 @@ async def _bare(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _search(scope: Scope, receive: Receive, send: Send) -> None:
-    scope[ROUTE] = "/v1/indexes/{index}/search"
+    scope["route"] = _ROUTE
     watch = Stopwatch()
     with Timed(operation("/sparsewell-notes.g000001/_search")) as timed:
         _ = timed.headers

@@ -12,8 +12,7 @@ from query_api.access.oidc import Issuer
 from query_api.access.operations import authorised
 from query_api.openapi import Api
 from query_api.page.routes import mount_page
-from query_api.parts import Parts
-from query_api.quick_search import QuickSearch
+from query_api.parts import AppState
 from query_api.routes.curation import router as curation_router
 from query_api.routes.dead import router as dead_letters_router
 from query_api.routes.documents import router as documents_router
@@ -24,7 +23,6 @@ from query_api.routes.indexes import router as indexes_router
 from query_api.routes.keys import router as keys_router
 from query_api.routes.queries import router as queries_router
 from query_api.routes.search import router as search_router
-from query_api.routes.several import router as several_indexes_router
 from query_api.routes.status import router as status_router
 from query_api.routes.suggest import router as suggest_router
 from query_api.routes.talk import router as talk_router
@@ -46,13 +44,13 @@ def create_app(settings: Settings) -> FastAPI:
     mode = access_mode(settings)
     issuer = Issuer(settings) if mode == "keys" and settings.oidc_issuer else None
     admin_keys = read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")
-    parts = Parts(settings)
+    state = AppState(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.parts = parts
+        app.state.app_state = state
         yield
-        await parts.close()
+        await state.close()
         if issuer is not None:
             await issuer.close()
 
@@ -66,15 +64,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         dependencies=[Depends(authorised)],
     )
-    app.state.readiness = parts.readiness
-    app.add_middleware(QuickSearch)
+    app.state.readiness = state.readiness
     app.add_middleware(BodyLimit, large=_DOCUMENTS, values=MOST_VALUES)
     app.add_middleware(
         Gate,
         mode=mode,
-        ring=parts.keys,
+        ring=state.keys,
         admin_keys=admin_keys,
-        limiter=parts.limiter,
+        limiter=state.limiter,
         issuer=issuer,
         unasked=settings.access == "auto",
     )
@@ -83,7 +80,6 @@ def create_app(settings: Settings) -> FastAPI:
     add_handlers(app)
     for router in (
         search_router,
-        several_indexes_router,
         suggest_router,
         queries_router,
         documents_router,

@@ -5,7 +5,7 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.search.selection import limits_of
 from services.curation.checking import checked_rules
 from services.curation.rules import Rules
@@ -47,22 +47,22 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-async def newest(parts: Parts, generation: Generation) -> StoredCuration | None:
+async def newest(app: AppState, generation: Generation) -> StoredCuration | None:
     """What is stored of this index now, whatever this process remembers."""
-    found = await _stored(parts, generation.index)
+    found = await _stored(app, generation.index)
     return found if found is not None and found.of(generation) else None
 
 
 async def change(
-    parts: Parts, generation: Generation, rules: Rules, note: str, match: int | str | None
+    app: AppState, generation: Generation, rules: Rules, note: str, match: int | str | None
 ) -> CurationRecord:
     """Stores rules as the next version. Rules that are the newest already change nothing, however often they are sent.
 
     Raises Conflict (`stale_curation`) unless `match` is the version that is the newest; without it, unless there is
     none. Raises InvalidInput and TooLarge for rules that this index cannot have.
     """
-    await asyncio.to_thread(checked_rules, rules, generation, parts.tables.of(generation), limits_of(parts.settings))
-    stored = await _stored(parts, generation.index)
+    await asyncio.to_thread(checked_rules, rules, generation, app.tables.of(generation), limits_of(app.settings))
+    stored = await _stored(app, generation.index)
     before = stored.record if stored is not None and stored.of(generation) else None
     wanted = rules.stored()
     if before is not None and before.rules == wanted:
@@ -72,53 +72,53 @@ async def change(
         raise changed_meanwhile(version)
     record = CurationRecord(generation.index, generation.lineage, version + 1, now_ms(), note, wanted)
     if before is not None:
-        await _keep(parts, before)
+        await _keep(app, before)
     try:
-        await _save(parts, record, stored)
+        await _save(app, record, stored)
     except Conflict:
         # The answer to the first try may have been lost on its way, and the client library tries again.
-        now = await newest(parts, generation)
+        now = await newest(app, generation)
         if now is None or now.record != record:
             raise changed_meanwhile(None if now is None else now.record.version) from None
-    parts.forget(generation.index)
-    await _remove_old(parts, record)
+    app.forget(generation.index)
+    await _remove_old(app, record)
     return record
 
 
-async def versions(parts: Parts, generation: Generation) -> list[CurationRecord]:
+async def versions(app: AppState, generation: Generation) -> list[CurationRecord]:
     """The versions that are kept, the newest first, the older ones without their rules."""
-    stored = await newest(parts, generation)
+    stored = await newest(app, generation)
     if stored is None:
         return []
     numbers = kept(stored.record.version)
     if not numbers:
         return [stored.record]
-    call = older_call(parts.names, generation.index, generation.lineage, numbers, rules=False)
-    return [stored.record, *read_older(await parts.search.send(call))]
+    call = older_call(app.names, generation.index, generation.lineage, numbers, rules=False)
+    return [stored.record, *read_older(await app.search.send(call))]
 
 
-async def version(parts: Parts, generation: Generation, number: int) -> CurationRecord:
+async def version(app: AppState, generation: Generation, number: int) -> CurationRecord:
     """One version with its rules. Raises NotFound (`curation_version_not_found`)."""
-    stored = await newest(parts, generation)
+    stored = await newest(app, generation)
     if stored is not None:
         if number == stored.record.version:
             return stored.record
         if number in kept(stored.record.version):
-            call = older_call(parts.names, generation.index, generation.lineage, [number], rules=True)
-            if found := read_older(await parts.search.send(call)):
+            call = older_call(app.names, generation.index, generation.lineage, [number], rules=True)
+            if found := read_older(await app.search.send(call)):
                 return found[0]
     raise NotFound(
         "curation_version_not_found", f"The index {generation.index!r} has no version {number} of its rules (any more)."
     )
 
 
-async def remove(parts: Parts, index: str) -> None:
+async def remove(app: AppState, index: str) -> None:
     """Removes the rules of an index that is gone. Without insisting: what stays counts for no other index."""
     with contextlib.suppress(SparsewellError):
-        stored = await _stored(parts, index)
+        stored = await _stored(app, index)
         if stored is not None:
             old = kept(stored.record.version)
-            await parts.search.send(remove_call(parts.names, stored.record, old, newest=True))
+            await app.search.send(remove_call(app.names, stored.record, old, newest=True))
 
 
 def shown(index: str, record: CurationRecord | None) -> dict[str, Any]:
@@ -134,28 +134,28 @@ def shown(index: str, record: CurationRecord | None) -> dict[str, Any]:
     }
 
 
-async def _stored(parts: Parts, index: str) -> StoredCuration | None:
-    return read_newest(await parts.search.send(newest_call(parts.names, index)))
+async def _stored(app: AppState, index: str) -> StoredCuration | None:
+    return read_newest(await app.search.send(newest_call(app.names, index)))
 
 
-async def _save(parts: Parts, record: CurationRecord, seen: StoredCuration | None) -> None:
-    saving = save_call(parts.names, record, seen)
+async def _save(app: AppState, record: CurationRecord, seen: StoredCuration | None) -> None:
+    saving = save_call(app.names, record, seen)
     try:
-        await parts.search.send(saving)
+        await app.search.send(saving)
     except NotFound:  # the very first rules of all
-        await own_index.make(parts.search, make_calls(parts.names, parts.settings.replicas))
-        await parts.search.send(saving)
+        await own_index.make(app.search, make_calls(app.names, app.settings.replicas))
+        await app.search.send(saving)
 
 
-async def _keep(parts: Parts, record: CurationRecord) -> None:
+async def _keep(app: AppState, record: CurationRecord) -> None:
     try:
-        await parts.search.send(keep_call(parts.names, record))
+        await app.search.send(keep_call(app.names, record))
     except Conflict:
         return  # by somebody who changed it and failed, or is about to
 
 
-async def _remove_old(parts: Parts, record: CurationRecord) -> None:
+async def _remove_old(app: AppState, record: CurationRecord) -> None:
     """Without insisting: what stays takes a little room and is shown to nobody."""
     if (number := record.version - KEPT_VERSIONS - 1) > _NONE:
         with contextlib.suppress(SparsewellError):
-            await parts.search.send(remove_call(parts.names, record, [number], newest=False))
+            await app.search.send(remove_call(app.names, record, [number], newest=False))

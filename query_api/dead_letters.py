@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from query_api.models import RetryRequest
-from query_api.parts import Parts
+from query_api.parts import AppState
 from services.contracts import EncodeMessage
 from services.documents import checked_id
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded
@@ -42,12 +42,12 @@ _CODES = {
 }
 
 
-async def list_dead(parts: Parts, index: str, size: int, cursor: str | None) -> dict[str, Any]:
+async def list_dead(app: AppState, index: str, size: int, cursor: str | None) -> dict[str, Any]:
     """One page of an index's dead documents. Raises NotFound and InvalidInput (`bad_cursor`)."""
     after = None if cursor is None else read_cursor(cursor)
 
     async def listed(generation: Generation) -> dict[str, Any]:
-        answer = await parts.search.send(dead_call(generation.physical, size, after))
+        answer = await app.search.send(dead_call(generation.physical, size, after))
         following = read_next(answer, size)
         return {
             "index": index,
@@ -56,14 +56,14 @@ async def list_dead(parts: Parts, index: str, size: int, cursor: str | None) -> 
             "cursor": None if following is None else str(following),
         }
 
-    return await _in_generation(parts, index, listed)
+    return await _in_generation(app, index, listed)
 
 
 @dataclass
 class Retry:
     """One request that puts dead documents back to pending."""
 
-    parts: Parts
+    app: AppState
     generation: Generation
     began: float = field(default_factory=time.monotonic)
     retried: list[str] = field(default_factory=list)
@@ -74,24 +74,24 @@ class Retry:
     async def these(self, ids: Sequence[str]) -> dict[str, Any]:
         """The documents of these ids, as they are stored at this moment."""
         checked = [one for one in dict.fromkeys(ids) if self._is_id(one)]
-        step = self.parts.settings.message_documents
+        step = self.app.settings.message_documents
         for at in range(0, len(checked), step):
             page = checked[at : at + step]
             if at and not self._in_time:
                 for document_id in checked[at:]:
                     self._leave(document_id, "not_reached")
                 break
-            answer = await self.parts.search.send(read_many_call(self.generation.physical, page))
+            answer = await self.app.search.send(read_many_call(self.generation.physical, page))
             found = {stored.id: stored for stored in read_many(answer)}
             await self._page([found[one] for one in page if self._is_dead(one, found.get(one))])
         return await self._answer(0, None)
 
     async def all(self, after: Cursor | None) -> dict[str, Any]:
         """All that searches see as dead, from a place in the list on, until the time is over."""
-        step = self.parts.settings.message_documents
+        step = self.app.settings.message_documents
         seen, total = 0, None
         while True:
-            page = await self.parts.search.send(dead_call(self.generation.physical, step, after, whole=True))
+            page = await self.app.search.send(dead_call(self.generation.physical, step, after, whole=True))
             found = read_hits(page)
             total = read_total(page) if total is None else total
             seen += len(found)
@@ -130,7 +130,7 @@ class Retry:
         return True
 
     async def _page(self, dead: Sequence[Stored]) -> None:
-        settings = self.parts.settings
+        settings = self.app.settings
         able = []
         for stored in dead:
             if stored.may_be_retried:
@@ -138,7 +138,7 @@ class Retry:
             else:
                 self._leave(stored.id, "retries_exhausted")
         writes = [retried_write(self.generation, stored, settings.lease_seconds) for stored in able]
-        verdicts = await write_async(self.parts.search, writes, settings.journal_bytes, RETRY_SECONDS)
+        verdicts = await write_async(self.app.search, writes, settings.journal_bytes, RETRY_SECONDS)
         won = []
         for stored, verdict in zip(able, verdicts, strict=True):
             if verdict.outcome is Outcome.STORED:
@@ -153,7 +153,7 @@ class Retry:
         """Redis may be away: the sweeper enqueues what is still pending when its lease is over."""
         message = EncodeMessage(index=self.generation.index, ids=tuple(ids), generation=self.generation.number)
         try:
-            await asyncio.to_thread(self.parts.publisher.encode, self.generation.encoder.name, message)
+            await asyncio.to_thread(self.app.publisher.encode, self.generation.encoder.name, message)
         except (BackendUnavailable, Overloaded) as error:
             log.warning("%s: the sweeper will enqueue what was retried", error.code)
             NOT_ENQUEUED.inc()
@@ -161,7 +161,7 @@ class Retry:
 
     async def _answer(self, remaining: int, following: Cursor | None) -> dict[str, Any]:
         if self.retried:  # the next look at the list shall not show them
-            await self.parts.search.send(refresh_call(self.generation.physical))
+            await self.app.search.send(refresh_call(self.generation.physical))
         return {
             "index": self.generation.index,
             "retried": self.retried,
@@ -173,25 +173,25 @@ class Retry:
         }
 
 
-async def retry_dead(parts: Parts, index: str, request: RetryRequest) -> dict[str, Any]:
+async def retry_dead(app: AppState, index: str, request: RetryRequest) -> dict[str, Any]:
     """Puts some or all dead documents back to pending. Raises NotFound, InvalidInput and BackendUnavailable."""
     after = None if request.cursor is None else read_cursor(request.cursor)
 
     async def retried(generation: Generation) -> dict[str, Any]:
-        retry = Retry(parts, generation)
+        retry = Retry(app, generation)
         return await (retry.all(after) if request.all else retry.these(request.ids or ()))
 
-    return await _in_generation(parts, index, retried)
+    return await _in_generation(app, index, retried)
 
 
 async def _in_generation(
-    parts: Parts, index: str, act: Callable[[Generation], Awaitable[dict[str, Any]]]
+    app: AppState, index: str, act: Callable[[Generation], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
     """Acts on the index's generation; one that was swapped and removed meanwhile is looked up once more."""
     try:
-        return await act(await parts.generation(index))
+        return await act(await app.generation(index))
     except NotFound as error:
         if error.code != "index_not_found":
             raise
-        parts.forget(index)
-        return await act(await parts.generation(index))
+        app.forget(index)
+        return await act(await app.generation(index))

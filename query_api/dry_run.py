@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.search.pipeline import search
 from query_api.search.request import Mode, SearchRequest
 from services.curation.comparing import difference
@@ -17,7 +17,7 @@ SECONDS = 30.0
 
 
 async def dry_run(
-    parts: Parts, index: str, proposed: Compiled, queries: Sequence[str], mode: Mode, size: int
+    app: AppState, index: str, proposed: Compiled, queries: Sequence[str], mode: Mode, size: int
 ) -> list[dict[str, Any]]:
     """For each query what is answered now and what would be, and the difference; a bad query says what is wrong."""
     places = asyncio.Semaphore(AT_ONCE)
@@ -26,8 +26,8 @@ async def dry_run(
         request = SearchRequest(query=query, mode=mode, size=size, passage=False, fields=[], did_you_mean=False)
         async with places:
             try:
-                before = await search(parts, index, request)
-                after = await search(parts, index, request, proposed=proposed)
+                before = await search(app, index, request)
+                after = await search(app, index, request, proposed=proposed)
             except InvalidInput as error:
                 said = query.encode(errors="replace").decode()  # (half of a surrogate pair has no place in an answer)
                 return {"query": said, "changed": False, "error": {"code": error.code, "detail": error.detail}}

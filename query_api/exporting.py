@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import orjson
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.snapshots import Snapshot, let_go, take
 from services.errors import InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
@@ -37,8 +37,8 @@ _FIRST_OF_TALK, _MOST_OF_TALK = 4, 16  # of which one may have 8 MiB
 class Export:
     """One request for a page."""
 
-    def __init__(self, parts: Parts, index: str, size: int) -> None:
-        self._parts = parts
+    def __init__(self, app: AppState, index: str, size: int) -> None:
+        self._app = app
         self._index = index
         self._size = size
         self._key = b""
@@ -50,15 +50,15 @@ class Export:
 
         Raises NotFound (`index_not_found`, `cursor_expired`), InvalidInput (`bad_cursor`), EncoderMismatch.
         """
-        parts = self._parts
-        generation = await parts.generation(self._index)
-        self._key = parts.cursor_key("export", [generation])
+        app = self._app
+        generation = await app.generation(self._index)
+        self._key = app.cursor_key("export", [generation])
         if cursor is None:
             place = await self._begin(generation, tuple(states or EXPORTED_STATES), bool(vectors))
         else:
             place = Place.read(cursor, self._key)
-            if parts.who.filter is not None:
-                await parts.generation_of(self._index, place.physical)  # (its filter is of this generation)
+            if app.who.filter is not None:
+                await app.generation_of(self._index, place.physical)  # (its filter is of this generation)
             if (states and set(states) != set(place.states)) or vectors not in (None, place.vectors):
                 raise InvalidInput("bad_cursor", "A cursor keeps `state` and `vectors` of the first page.")
         if place.ended:
@@ -75,30 +75,30 @@ class Export:
         return self._lines(first, table, at_most, alone=cursor is None)
 
     async def _begin(self, generation: Generation, states: tuple[str, ...], vectors: bool) -> Place:
-        search = self._parts.search
-        self._parts.held.admit(self._parts.who.id)
+        search = self._app.search
+        self._app.held.admit(self._app.who.id)
         try:
             # what was acknowledged before the export began is in it
             await search.send(refresh_call(generation.physical))
             snapshot = await take(search, [generation.physical], KEPT_SECONDS)
         except NotFound:
-            self._parts.forget(self._index)
+            self._app.forget(self._index)
             raise
-        self._parts.held.keep(snapshot, KEPT_SECONDS, self._parts.who.id)
+        self._app.held.keep(snapshot, KEPT_SECONDS, self._app.who.id)
         total = read_count(await search.send(count_call(snapshot.id, states)))
         return Place(generation.physical, snapshot.id, snapshot.shards, total, states, vectors)
 
     async def _let_go(self, place: Place) -> None:
-        self._parts.held.drop(place.snapshot)
-        await let_go(self._parts.search, place.snapshot)
+        self._app.held.drop(place.snapshot)
+        await let_go(self._app.search, place.snapshot)
 
     async def _table(self, place: Place) -> QueryTable:
-        generation = await self._parts.generation_of(self._index, place.physical)
-        return self._parts.tables.of(generation)
+        generation = await self._app.generation_of(self._index, place.physical)
+        return self._app.tables.of(generation)
 
     async def _documents(self, place: Place, size: int, table: QueryTable | None) -> tuple[list[bytes], Place]:
         try:
-            answer = await self._parts.search.send(page_call(place, size))
+            answer = await self._app.search.send(page_call(place, size))
         except NotFound:
             raise NotFound(
                 "cursor_expired", "The snapshot of this export is gone: begin again, without a cursor."
@@ -106,8 +106,8 @@ class Export:
         except InvalidInput:
             raise bad_cursor() from None
         hits, after = read_page(place, size, answer)
-        self._parts.held.drop(place.snapshot)
-        self._parts.held.keep(Snapshot(after.snapshot, after.shards), KEPT_SECONDS, self._parts.who.id)
+        self._app.held.drop(place.snapshot)
+        self._app.held.keep(Snapshot(after.snapshot, after.shards), KEPT_SECONDS, self._app.who.id)
         return [orjson.dumps(exported(hit, table)) + b"\n" for hit in hits], after
 
     async def _lines(

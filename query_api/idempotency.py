@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import orjson
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from services.errors import Conflict, InvalidInput, NotFound, Overloaded
 from services.index_spec import Generation
 from services.opensearch.jobs import JobRecord
@@ -55,34 +55,34 @@ def checked_key(given: Sequence[str]) -> str | None:
     return given[0]
 
 
-async def claim(parts: Parts, generation: Generation, key: str, digest: str) -> Claim:
+async def claim(app: AppState, generation: Generation, key: str, digest: str) -> Claim:
     """Takes the key for the request, or finds it taken by the same one. Raises Conflict (`idempotency_key_reused`)."""
-    names, index = parts.names, generation.index
-    key_id = record_id(generation, parts.who.id, key)
-    mine = KeyRecord(digest, uuid4().hex, parts.clock.next(), now_ms())
+    names, index = app.names, generation.index
+    key_id = record_id(generation, app.who.id, key)
+    mine = KeyRecord(digest, uuid4().hex, app.clock.next(), now_ms())
     taking = create_call(names, key_id, index, mine)
     for _ in range(_ROUNDS):
         try:
-            await parts.search.send(taking)
+            await app.search.send(taking)
         except Conflict:
             pass
         else:
             return Claim(mine)
         try:
-            found = read_key(await parts.search.send(load_call(names, key_id)))
+            found = read_key(await app.search.send(load_call(names, key_id)))
         except NotFound:  # it was removed meanwhile
             taking = create_call(names, key_id, index, mine)
             continue
-        if found.expired(now_ms(), parts.settings.idempotency_hours):
+        if found.expired(now_ms(), app.settings.idempotency_hours):
             taking = take_over_call(names, key_id, index, mine, found)
             continue
         if found.record.digest != digest:
             raise reused()
-        return Claim(found.record, (await _stored(parts, found.record.job) or {}).get("outcome"))
+        return Claim(found.record, (await _stored(app, found.record.job) or {}).get("outcome"))
     raise _contended()
 
 
-async def settle(parts: Parts, job: JobRecord, outcome: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+async def settle(app: AppState, job: JobRecord, outcome: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Stores a finished job with its outcome, unless another execution did; then that one's outcome is returned.
 
     `outcome` None: something was not stored for a reason that may pass, so a repetition shall try again.
@@ -92,12 +92,12 @@ async def settle(parts: Parts, job: JobRecord, outcome: Mapping[str, Any] | None
     seen: Mapping[str, Any] | None = None
     for _ in range(_ROUNDS):
         try:
-            await parts.search.send(settle_call(parts.names, job, outcome, seen))
+            await app.search.send(settle_call(app.names, job, outcome, seen))
         except Conflict:
             pass
         else:
             return None
-        seen = await _stored_job(parts, job.id)
+        seen = await _stored_job(app, job.id)
         stored: Mapping[str, Any] | None = (seen or {}).get("_source", {}).get("outcome")
         if stored is not None:
             return stored
@@ -105,14 +105,14 @@ async def settle(parts: Parts, job: JobRecord, outcome: Mapping[str, Any] | None
     raise _contended()
 
 
-async def _stored(parts: Parts, job_id: str) -> Mapping[str, Any] | None:
-    found = await _stored_job(parts, job_id)
+async def _stored(app: AppState, job_id: str) -> Mapping[str, Any] | None:
+    found = await _stored_job(app, job_id)
     return None if found is None else found["_source"]
 
 
-async def _stored_job(parts: Parts, job_id: str) -> Mapping[str, Any] | None:
+async def _stored_job(app: AppState, job_id: str) -> Mapping[str, Any] | None:
     try:
-        found: Mapping[str, Any] = await parts.search.send(outcome_call(parts.names, job_id))
+        found: Mapping[str, Any] = await app.search.send(outcome_call(app.names, job_id))
     except NotFound:
         return None
     return found

@@ -12,7 +12,7 @@ import orjson
 
 from query_api import bodies
 from query_api.long_reading import Read
-from query_api.parts import Parts
+from query_api.parts import AppState
 from services.contracts import encode_messages
 from services.documents import Document, parse_document, parse_document_bytes
 from services.errors import (
@@ -46,15 +46,15 @@ class Ingestion:
     """
 
     def __init__(
-        self, parts: Parts, generation: Generation, form: bodies.Form, record: KeyRecord | None = None
+        self, app: AppState, generation: Generation, form: bodies.Form, record: KeyRecord | None = None
     ) -> None:
-        self._parts = parts
+        self._app = app
         self._generation = generation
         self._form = form
         self.job = JobRecord(record.job if record else uuid.uuid4().hex, generation.index)
         also(job=self.job.id)
         self._intake = Intake(
-            generation, self.job.id, parts.clock, parts.settings.lease_seconds, record.version if record else None
+            generation, self.job.id, app.clock, app.settings.lease_seconds, record.version if record else None
         )
         self._queued = True
         self._bytes = 0
@@ -74,16 +74,16 @@ class Ingestion:
         """Receives one item: a decoded value of an array, or a line, None standing for one over the limit, or
         what was read before."""
         self._bytes += await self._received(position, item)
-        if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._parts.settings.journal_bytes:
+        if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._app.settings.journal_bytes:
             await self._flush()
 
     async def _received(self, position: int, item: object) -> int:
         """Bytes that the item takes in memory. A value is held against the same limit as a line of its JSON."""
-        limits, spec = self._parts.settings.document_limits, self._generation.spec
+        limits, spec = self._app.settings.document_limits, self._generation.spec
         size, parse = self._reading(item)
         # (what takes long, takes it because of a transcript)
         receive = partial(self._intake.receive, position, parse)
-        await self._parts.long_reading.run(receive, 0 if spec.talk is None else size)
+        await self._app.long_reading.run(receive, 0 if spec.talk is None else size)
         self._last = position
         return size if size <= limits.longest(spec) else 0
 
@@ -91,7 +91,7 @@ class Ingestion:
         """The bytes of an item's JSON, and what reads it."""
         if isinstance(item, Read):
             return item.size, lambda: item.document
-        limits, spec = self._parts.settings.document_limits, self._generation.spec
+        limits, spec = self._app.settings.document_limits, self._generation.spec
         if self._form == "array":
             size = len(orjson.dumps(item))
             return size, partial(parse_document, item, spec, limits, size)
@@ -103,7 +103,7 @@ class Ingestion:
         """Journals what is left and saves the job; the answer. Raises as `answer` does."""
         await self.journal()
         answer = self.answer(failure)
-        await self._parts.search.send(self.job.save_call(self._parts.names))
+        await self._app.search.send(self.job.save_call(self._app.names))
         return answer
 
     async def journal(self) -> None:
@@ -145,14 +145,14 @@ class Ingestion:
         # A long stream has a job from its first batch on, even if its sender vanishes.
         if streaming and not self._intake.accepted:
             with suppress(Conflict):
-                await self._parts.search.send(self.job.begin_call(self._parts.names))
+                await self._app.search.send(self.job.begin_call(self._app.names))
         try:
-            verdicts = await raw_writes(self._parts, self._generation, self._intake.writes())
+            verdicts = await raw_writes(self._app, self._generation, self._intake.writes())
         except NotFound:
-            self._parts.forget(self._generation.index)
+            self._app.forget(self._generation.index)
             raise
         for physical, ids in self._intake.settle(verdicts).items():
-            self._parts.backlog.journalled(len(ids))
+            self._app.backlog.journalled(len(ids))
             await self._enqueue(physical, ids)
 
     async def _enqueue(self, physical: str, ids: list[str]) -> None:
@@ -163,11 +163,11 @@ class Ingestion:
         """
         if not self._queued:
             return
-        settings, publisher = self._parts.settings, self._parts.publisher
+        settings, publisher = self._app.settings, self._app.publisher
         try:
             if physical != self._generation.physical:
-                self._parts.forget(self._generation.index)  # searches find the new one as well
-                self._generation = await self._parts.generation_of(self._generation.index, physical)
+                self._app.forget(self._generation.index)  # searches find the new one as well
+                self._generation = await self._app.generation_of(self._generation.index, physical)
             one = self._generation
             for message in encode_messages(one.index, ids, settings.message_documents, one.number):
                 await asyncio.to_thread(publisher.encode, one.encoder.name, message)
@@ -185,13 +185,13 @@ def _nothing_stored(*, overloaded: bool) -> SparsewellError:
     )
 
 
-async def raw_writes(parts: Parts, generation: Generation, writes: list[Write]) -> list[Verdict]:
+async def raw_writes(app: AppState, generation: Generation, writes: list[Write]) -> list[Verdict]:
     """Carry raw writes and tombstones. A write that was stored by a request whose answer was lost counts as stored.
 
     Raises NotFound (`index_not_found`).
     """
-    settings = parts.settings
-    verdicts = await write_async(parts.search, writes, settings.journal_bytes, settings.opensearch_timeout)
+    settings = app.settings
+    verdicts = await write_async(app.search, writes, settings.journal_bytes, settings.opensearch_timeout)
     check = LostAnswerCheck(generation.alias, writes, verdicts)
     call = check.call()
-    return verdicts if call is None else check.settle(await parts.search.send(call))
+    return verdicts if call is None else check.settle(await app.search.send(call))

@@ -41,7 +41,7 @@ from services.versions import Clock
 REMEMBERED_SECONDS = 2.0
 
 
-class Parts:
+class AppState:
     """Made by `create_app`, closed with it. Each request has a view of them: that of who asks (`seen_by`)."""
 
     def __init__(self, settings: Settings) -> None:
@@ -160,10 +160,15 @@ class Parts:
         self.presence.close()
 
 
-async def _parts(request: Request) -> Parts:
-    # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
-    every: Parts = request.app.state.parts
+def app_state_of(request: Request) -> AppState:
+    """Return the application's state as the caller of a request may use it."""
+    every: AppState = request.app.state.app_state
     return every.seen_by(principal_of(request))
 
 
-WithParts = Annotated[Parts, Depends(_parts)]
+async def _app_state(request: Request) -> AppState:
+    # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
+    return app_state_of(request)
+
+
+WithApp = Annotated[AppState, Depends(_app_state)]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any, Final
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from services.access.principal import EVERY
 from services.contracts import INGEST_QUEUE, encode_queue
 from services.errors import BackendUnavailable
@@ -18,15 +18,15 @@ from services.opensearch.waiting import NOTHING, Waiting, read_waiting, waiting_
 LOOK_SECONDS: Final = 5.0
 
 
-async def status(parts: Parts) -> dict[str, Any]:
+async def status(app: AppState) -> dict[str, Any]:
     """Raises BackendUnavailable when OpenSearch is away; of Redis it says so (`queues` and `workers` are null)."""
-    names = parts.names
+    names = app.names
     listed, counted, recorded = await asyncio.gather(
-        parts.search.send(all_generations_call(names)),
-        parts.search.send(waiting_call(names, LOOK_SECONDS)),
-        parts.search.send(records_call(names, LOOK_SECONDS)),
+        app.search.send(all_generations_call(names)),
+        app.search.send(waiting_call(names, LOOK_SECONDS)),
+        app.search.send(records_call(names, LOOK_SECONDS)),
     )
-    generations = [one for one in read_generations(listed) if parts.who.may(one.index)]
+    generations = [one for one in read_generations(listed) if app.who.may(one.index)]
     aliases = {one.physical: set(listed[one.physical].get("aliases", {})) for one in generations}
     waiting = read_waiting(counted)
     records = {record.index: record for record in read_records(recorded)}
@@ -34,7 +34,7 @@ async def status(parts: Parts) -> dict[str, Any]:
     for one in generations:
         by_index[one.index].append(one)
     encoders = sorted({one.encoder.name for one in generations if one.write_alias in aliases[one.physical]})
-    queues, workers = await asyncio.to_thread(_redis, parts, encoders)
+    queues, workers = await asyncio.to_thread(_redis, app, encoders)
     now = time.time() * 1000
     return {
         "queues": queues,
@@ -45,15 +45,15 @@ async def status(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _redis(parts: Parts, encoders: list[str]) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
+def _redis(app: AppState, encoders: list[str]) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
     now = time.time() * 1000
     try:
         found = []
         for name in (INGEST_QUEUE, *map(encode_queue, encoders)):
-            messages, oldest = parts.publisher.depth(name), parts.publisher.oldest(name)
+            messages, oldest = app.publisher.depth(name), app.publisher.oldest(name)
             found.append({"queue": name, "messages": messages, "oldest_seconds": _age(oldest, now)})
-        everything = EVERY in parts.who.indexes
-        workers = [one for one in parts.presence.workers() if everything or one.encoder in encoders]
+        everything = EVERY in app.who.indexes
+        workers = [one for one in app.presence.workers() if everything or one.encoder in encoders]
         return found, [asdict(one) for one in workers]
     except BackendUnavailable:
         return None, None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.search.engine import whole
 from query_api.search.limits import checked_size
 from query_api.search.pipeline import in_time
@@ -25,30 +25,30 @@ from services.typed import cleaned, folded, typed_parts
 Suggestions = list[dict[str, Any]]
 
 
-async def suggest(parts: Parts, index: str, asked: SuggestAddress) -> dict[str, Any]:
+async def suggest(app: AppState, index: str, asked: SuggestAddress) -> dict[str, Any]:
     """Answers a request.
 
     Raises InvalidInput (`query_too_long`, `size_too_large`, what `read_filter` raises), NotFound (`index_not_found`)
     and BackendUnavailable, as a search does.
     """
     typed = cleaned(asked.q)
-    checked_size(asked.size, parts.settings)
+    checked_size(asked.size, app.settings)
     condition = read_short(asked.filter, (), ()).get("filter")
 
     async def of(near: bool) -> dict[str, Any]:
-        generation = await parts.generation(index, near=near)
-        clauses = None if condition is None else filter_clauses(filter_of(condition, generation.spec, parts.settings))
-        if parts.who.filter is not None:
+        generation = await app.generation(index, near=near)
+        clauses = None if condition is None else filter_clauses(filter_of(condition, generation.spec, app.settings))
+        if app.who.filter is not None:
             clauses = clauses or []  # (so no queries: others asked them)
-        found = await _Suggesting(parts, generation, typed, asked).found(clauses)
+        found = await _Suggesting(app, generation, typed, asked).found(clauses)
         return {"index": index, "q": asked.q, "suggestions": found, "titles": generation.suggests}
 
-    return await in_time(parts, [index], of)
+    return await in_time(app, [index], of)
 
 
 @dataclass(frozen=True, slots=True)
 class _Suggesting:
-    parts: Parts
+    app: AppState
     generation: Generation
     typed: str
     asked: SuggestAddress
@@ -58,7 +58,7 @@ class _Suggesting:
 
         With a filter no queries: others asked them, of documents that the filter may leave out.
         """
-        rules = self.parts.curations.of(self.generation)
+        rules = self.app.curations.of(self.generation)
         plans = {}
         if self.typed and self.generation.suggests:
             plans["title"] = self._titles_plan(clauses or (), rules)
@@ -66,9 +66,9 @@ class _Suggesting:
             plans["query"] = self._queries_plan()
         if not plans:
             return []
-        settings = self.parts.settings
-        call = msearch_call(plans.values(), settings.search_timeout, near=self.parts.near)
-        answers = dict(zip(plans, (await self.parts.search.send(call))["responses"], strict=True))
+        settings = self.app.settings
+        call = msearch_call(plans.values(), settings.search_timeout, near=self.app.near)
+        answers = dict(zip(plans, (await self.app.search.send(call))["responses"], strict=True))
         titles = await self._titles(answers["title"], clauses or (), rules) if "title" in answers else []
         known = {folded(title["text"]) for title in titles}
         asked = [one for one in self._queries(answers.get("query")) if folded(one["text"]) not in known]
@@ -78,7 +78,7 @@ class _Suggesting:
 
     def _titles_plan(self, clauses: Sequence[Clause], rules: Compiled | None, alike: int = 1) -> Plan:
         """Twice as many where rules may hide some for their own title."""
-        most, timeout = self.parts.settings.max_query_pieces, self.parts.settings.search_timeout
+        most, timeout = self.app.settings.max_query_pieces, self.app.settings.search_timeout
         hidden = () if rules is None else sorted(rules.matched(self.typed, most).hidden)
         size = self.asked.size if rules is None else 2 * self.asked.size
         physical, fuzzy = self.generation.physical, self.asked.fuzzy
@@ -94,22 +94,22 @@ class _Suggesting:
         """
         titles = whole(answer, Stopwatch())
         if rules is not None and any(self._hides(rules, hit) for hit in titles):
-            settings = self.parts.settings
+            settings = self.app.settings
             plan = self._titles_plan(clauses, rules, 1 + rules.most_hidden)
-            call = msearch_call([plan], settings.search_timeout, near=self.parts.near)
-            titles = whole((await self.parts.search.send(call))["responses"][0], Stopwatch())
+            call = msearch_call([plan], settings.search_timeout, near=self.app.near)
+            titles = whole((await self.app.search.send(call))["responses"][0], Stopwatch())
         shown = (next((hit for hit in read_alike(one) if not self._hides(rules, hit)), None) for one in titles)
         found = [self._shown(hit["_source"]["title"], "title", hit["_id"]) for hit in shown if hit is not None]
         return found[: self.asked.size]
 
     def _hides(self, rules: Compiled | None, hit: Mapping[str, Any]) -> bool:
-        most = self.parts.settings.max_query_pieces
+        most = self.app.settings.max_query_pieces
         return rules is not None and hit["_id"] in rules.matched(hit["_source"]["title"], most).hidden
 
     def _queries_plan(self) -> Plan:
-        settings = self.parts.settings
+        settings = self.app.settings
         least, timeout = settings.suggest_after, settings.search_timeout
-        names, size = self.parts.names, 2 * self.asked.size
+        names, size = self.app.names, 2 * self.asked.size
         return suggested_plan(names, self.generation, self.typed, size, least, now_ms(), timeout)
 
     def _queries(self, answer: Mapping[str, Any] | None) -> Suggestions:

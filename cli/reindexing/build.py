@@ -13,7 +13,6 @@ from indexer.reindex.dispatch import here, through_queue
 from indexer.reindex.follower import Dispatch, Follower
 from indexer.reindex.run import Progress, Reindexing
 from services.errors import ConfigurationError, Conflict, EncoderMismatch
-from services.fusion import DEFAULT_WEIGHTS
 from services.index_spec import Generation
 from services.known_encoders import KnownEncoder, known_encoders
 from services.query_table import QueryTable
@@ -66,7 +65,7 @@ class Build:
         figures = []
         for generation in (record.source, record.target):
             table = QueryTable.load(self.encoder_of(generation).directory)
-            found = ranked(self.work.search, generation, table, gate.questions, DEFAULT_WEIGHTS)
+            found = ranked(self.settings, generation, table, gate.questions)
             figures.append(quality(found, gate.questions))
         old, new = figures
         for mode in MODES:

@@ -1,24 +1,33 @@
-"""The quality gate of a reindexing: both generations answer the same judged questions before one replaces the other."""
+"""The quality gate of a reindex: both generations answer the same judged questions before the new one is swapped in."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cli.relevance.collection import Judgements, read_judgements, read_queries
 from cli.relevance.metrics import Ranking, measure
-from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput
-from services.fusion import fuse
-from services.index_spec import Generation
-from services.opensearch.client import SyncSearch
+from query_api.curations import Curations
+from query_api.search.context import SearchContext
+from query_api.search.curation import rules_of
+from query_api.search.engine import Direct
+from query_api.search.multi_index import common_score_by
+from query_api.search.request import Mode, SearchRequest
+from query_api.search.selection import selection
+from query_api.search.stages import run_stages, with_query
+from query_api.search.stopwatch import Stopwatch
+from services.errors import ConfigurationError, Conflict, InvalidInput
+from services.index_spec import Generation, Names
+from services.opensearch.client import AsyncSearch
 from services.opensearch.generations import refresh_call
-from services.opensearch.queries import Plan, body, lexical_query, msearch_call, sparse_query
 from services.query_table import QueryTable
+from services.settings import Settings
 
 METRIC = "ndcg@10"
-MODES = ("sparse", "lexical", "hybrid")
-_DEPTH = 100
+MODES: Final[tuple[Mode, ...]] = ("sparse", "lexical", "hybrid")
+# Of one search: nobody waits for a page.
 _SECONDS = 30.0
-_MAX_PIECES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class Questions:
 
     @classmethod
     def read(cls, directory: Path) -> "Questions":
-        """DIR/queries.jsonl and DIR/qrels.tsv, as `sparsewell eval` reads them.
+        """Read DIR/queries.jsonl and DIR/qrels.tsv, as `sparsewell eval` reads them.
 
         Raises ConfigurationError (`collection_not_found`), InvalidInput (`malformed_collection`).
         """
@@ -45,40 +54,57 @@ class Questions:
 
 
 def ranked(
-    search: SyncSearch, generation: Generation, table: QueryTable, questions: Questions, weights: Mapping[str, float]
+    settings: Settings, generation: Generation, table: QueryTable, questions: Questions
 ) -> dict[str, dict[str, Ranking]]:
-    """Rankings by mode and query, of one generation asked by its own name.
+    """Return rankings by mode and query of one generation, searched by its own name as the API searches it.
 
-    Raises BackendUnavailable (`search_incomplete`) when a list is cut short: a figure of it would be wrong.
+    The API's own stages run with the settings of this process: pruning, curation rules, fusion and all. Raises
+    BackendUnavailable (`search_incomplete`) for a list that is cut short, and what a search raises.
     """
-    found: dict[str, dict[str, Ranking]] = {mode: {} for mode in MODES}
-    search.send(refresh_call(generation.physical))
-    for query, text in questions.texts.items():
-        sparse = sparse_query(table.encode(text, _MAX_PIECES), generation.spec.scored_by[0])
-        plans = [body(plan, _DEPTH, False, _SECONDS) for plan in (sparse, lexical_query(text))]
-        answer = search.send(msearch_call([Plan(generation.physical, plan) for plan in plans], _SECONDS))
-        lists = {}
-        for mode, part in zip(("sparse", "lexical"), answer["responses"], strict=True):
-            if "error" in part or part["timed_out"] or part["_shards"]["failed"]:
-                raise BackendUnavailable("search_incomplete", f"OpenSearch did not answer the query {query!r} whole.")
-            lists[mode] = {hit["_id"]: float(hit["_score"]) for hit in part["hits"]["hits"]}
-            found[mode][query] = list(lists[mode].items())
-        found["hybrid"][query] = fuse(lists, weights)[:_DEPTH]
-    return found
+    return asyncio.run(_ranked(settings, generation, table, questions))
+
+
+async def _ranked(
+    settings: Settings, generation: Generation, table: QueryTable, questions: Questions
+) -> dict[str, dict[str, Ranking]]:
+    settings = settings.model_copy(update={"search_timeout": _SECONDS})
+    search = AsyncSearch(settings)
+    try:
+        await search.send(refresh_call(generation.physical))
+        curations = Curations(search, Names(settings.index_prefix), _SECONDS)
+        curations.remember(generation, await curations.read(generation.index, near=False))
+        engine = Direct(search, _SECONDS, near=False)
+        found: dict[str, dict[str, Ranking]] = {}
+        for mode in MODES:
+            found[mode] = {}
+            for query, text in questions.texts.items():
+                request = SearchRequest(query=text, mode=mode, passage=False, fields=[], learn=False)
+                context = SearchContext(
+                    generation, table, request, settings, engine, Stopwatch(),
+                    selection(request, generation.spec, settings), common_score_by(request, [generation.spec]),
+                )  # fmt: skip
+                rules = await rules_of(curations, generation, request)
+                outcome = await run_stages([with_query(context, rules)])
+                hits = outcome.retrieved.hits
+                # a pinned hit keeps its place whatever its score is, so places are measured
+                found[mode][query] = [(hit.id, float(len(hits) - place)) for place, hit in enumerate(hits)]
+        return found
+    finally:
+        await search.close()
 
 
 def quality(rankings: Mapping[str, Mapping[str, Ranking]], questions: Questions) -> dict[str, float]:
-    """NDCG@10 by mode."""
+    """Return NDCG@10 by mode."""
     return {mode: measure(questions.judgements, found).mean[METRIC] for mode, found in rankings.items()}
 
 
 def worse(old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float) -> list[str]:
-    """The modes in which the new generation loses more than `most`."""
+    """Return the modes in which the new generation loses more than `most`."""
     return [mode for mode in modes if new[mode] < old[mode] - most]
 
 
 def hold(index: str, old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float) -> None:
-    """Raises Conflict (`quality_gate`) when the new generation is worse by more than `most` in one of `modes`."""
+    """Raise Conflict (`quality_gate`) when the new generation is worse by more than `most` in one of `modes`."""
     failing = worse(old, new, modes, most)
     if failing:
         figures = ", ".join(f"{mode} {old[mode]:.4f} -> {new[mode]:.4f}" for mode in failing)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from query_api.keys_form import KeyRequest
-from query_api.parts import Parts
+from query_api.parts import AppState
 from services.access.filters import checked_key_filter
 from services.access.key_text import KEY_ID, digest, new_key, new_key_id
 from services.access.keys import Key, Secret
@@ -27,7 +27,7 @@ from services.opensearch.key_store import (
 )
 
 
-async def create(parts: Parts, request: KeyRequest) -> tuple[Key, str]:
+async def create(app: AppState, request: KeyRequest) -> tuple[Key, str]:
     """The key and its text.
 
     Raises InvalidInput (`bad_key_filter`, `key_expired`), Conflict (`too_many_keys`).
@@ -55,58 +55,58 @@ async def create(parts: Parts, request: KeyRequest) -> tuple[Key, str]:
         daily=request.requests_per_day,
     )
     try:
-        await _admit(parts)
-        await _save(parts, key, None)
+        await _admit(app)
+        await _save(app, key, None)
     except NotFound:  # the very first key of all
-        await own_index.make(parts.search, make_calls(parts.names, parts.settings.replicas))
-        await _save(parts, key, None)
+        await own_index.make(app.search, make_calls(app.names, app.settings.replicas))
+        await _save(app, key, None)
     return key, text
 
 
-async def every(parts: Parts, *, revoked: bool) -> list[Key]:
+async def every(app: AppState, *, revoked: bool) -> list[Key]:
     """The keys, the latest first."""
     try:
-        return [one.key for one in read_keys(await parts.search.send(list_call(parts.names, revoked=revoked)))]
+        return [one.key for one in read_keys(await app.search.send(list_call(app.names, revoked=revoked)))]
     except NotFound:
         return []
 
 
-async def get(parts: Parts, key_id: str) -> StoredKey:
+async def get(app: AppState, key_id: str) -> StoredKey:
     """Raises NotFound (`key_not_found`), which does not repeat what may be a whole key."""
     try:
         if KEY_ID.fullmatch(key_id):
-            return read_key(await parts.search.send(get_call(parts.names, key_id)))
+            return read_key(await app.search.send(get_call(app.names, key_id)))
     except NotFound:
         pass
     raise NotFound("key_not_found", "There is no key of this id, which stands between the underscores of its text.")
 
 
-async def rotate(parts: Parts, key_id: str, overlap: int) -> tuple[Key, str]:
+async def rotate(app: AppState, key_id: str, overlap: int) -> tuple[Key, str]:
     """The key with a second secret, and its new text; `overlap` in seconds. Raises Conflict, see `Key.rotated`."""
     text = new_key(key_id)
     now = _now()
-    return await _change(parts, key_id, lambda key: key.rotated(digest(text), now, overlap * 1000)), text
+    return await _change(app, key_id, lambda key: key.rotated(digest(text), now, overlap * 1000)), text
 
 
-async def revoke(parts: Parts, key_id: str) -> None:
+async def revoke(app: AppState, key_id: str) -> None:
     """Ends a key now; one that was revoked already stays as it is."""
-    await _change(parts, key_id, lambda key: replace(key, revoked_at=key.revoked_at or _now()))
+    await _change(app, key_id, lambda key: replace(key, revoked_at=key.revoked_at or _now()))
 
 
-async def _change(parts: Parts, key_id: str, changed: Callable[[Key], Key]) -> Key:
-    seen = await get(parts, key_id)
+async def _change(app: AppState, key_id: str, changed: Callable[[Key], Key]) -> Key:
+    seen = await get(app, key_id)
     key = changed(seen.key)
-    await _save(parts, key, seen)
+    await _save(app, key, seen)
     return key
 
 
-async def _save(parts: Parts, key: Key, seen: StoredKey | None) -> None:
-    answer = await parts.search.send(save_call(parts.names, key, seen))
-    parts.keys.take([StoredKey(key, answer["_seq_no"], answer["_primary_term"])])
+async def _save(app: AppState, key: Key, seen: StoredKey | None) -> None:
+    answer = await app.search.send(save_call(app.names, key, seen))
+    app.keys.take([StoredKey(key, answer["_seq_no"], answer["_primary_term"])])
 
 
-async def _admit(parts: Parts) -> None:
-    if read_count(await parts.search.send(count_call(parts.names))) >= MOST_KEYS:
+async def _admit(app: AppState) -> None:
+    if read_count(await app.search.send(count_call(app.names))) >= MOST_KEYS:
         raise Conflict("too_many_keys", f"There are {MOST_KEYS:,} keys, and no more may be: revoke some.")
 
 

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from query_api.dead_letters import list_dead, retry_dead
 from query_api.models import DeadList, RetryAnswer, RetryRequest
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.routes.answers import documented, json_answer
 
 router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
@@ -21,11 +21,11 @@ router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
 )
 async def get_dead(
     index: str,
-    parts: WithParts,
+    app: WithApp,
     size: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(description="that of the page before; none: the first page")] = None,
 ) -> Response:
-    return json_answer(await list_dead(parts, index, size, cursor))
+    return json_answer(await list_dead(app, index, size, cursor))
 
 
 @router.post(
@@ -34,6 +34,6 @@ async def get_dead(
     operation_id="retry_dead",
     summary="Put dead documents back to pending",
 )
-async def post_retry(index: str, request: RetryRequest, parts: WithParts) -> Response:
+async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
     """The attempts begin anew. A newer write of a document wins, whenever it comes."""
-    return json_answer(await retry_dead(parts, index, request))
+    return json_answer(await retry_dead(app, index, request))

@@ -10,7 +10,7 @@ from query_api.documents import stored_document
 from query_api.idempotency import HEADER, MAX_KEY, REPLAYED
 from query_api.ingestion import raw_writes
 from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.routes.answers import documented, json_answer
 from services.documents import checked_id
 from services.errors import BackendUnavailable, Conflict, NotFound
@@ -107,8 +107,8 @@ _ONE: dict[str, Any] = {
     operation_id="ingest",
     summary="Add or replace documents",
 )
-async def post_documents(index: str, request: Request, parts: WithParts) -> Response:
-    return _answered(await intake_doors.post_documents(parts, index, request))
+async def post_documents(index: str, request: Request, app: WithApp) -> Response:
+    return _answered(await intake_doors.post_documents(app, index, request))
 
 
 @router.put(
@@ -119,8 +119,8 @@ async def post_documents(index: str, request: Request, parts: WithParts) -> Resp
     operation_id="put_document",
     summary="Add or replace one document",
 )
-async def put_document(index: str, document_id: str, request: Request, parts: WithParts) -> Response:
-    return _answered(await intake_doors.put_document(parts, index, document_id, request))
+async def put_document(index: str, document_id: str, request: Request, app: WithApp) -> Response:
+    return _answered(await intake_doors.put_document(app, index, document_id, request))
 
 
 @router.get(
@@ -132,10 +132,10 @@ async def put_document(index: str, document_id: str, request: Request, parts: Wi
 async def get_document(
     index: str,
     document_id: str,
-    parts: WithParts,
+    app: WithApp,
     segments: bool = Query(False, description="of talk: what is said when and by whom, too"),
 ) -> Response:
-    stored = await stored_document(parts, index, document_id)
+    stored = await stored_document(app, index, document_id)
     answer = {"id": stored.id} | {name: stored.source[name] for name in _SHOWN if name in stored.source}
     if "earlier" in stored.source:
         answer["earlier"] = shown_earlier(stored.source["earlier"])
@@ -156,15 +156,15 @@ async def get_document(
 async def delete_document(
     index: str,
     document_id: str,
-    parts: WithParts,
+    app: WithApp,
     version: int | None = Query(None, ge=0, le=LARGEST_CLIENT_VERSION, description="as a document's version"),
 ) -> Response:
-    generation = await parts.generation(index)
+    generation = await app.generation(index)
     if version is None:
         # Without a version a delete is about a document that is there; with one it may come before the document.
-        await stored_document(parts, index, document_id)
-    write = tombstone(generation, checked_id(document_id), parts.clock.next() if version is None else version)
-    (verdict,) = await raw_writes(parts, generation, [write])
+        await stored_document(app, index, document_id)
+    write = tombstone(generation, checked_id(document_id), app.clock.next() if version is None else version)
+    (verdict,) = await raw_writes(app, generation, [write])
     if verdict.outcome is Outcome.SUPERSEDED:
         raise Conflict("stale_version", "A newer version of this document is stored; it was kept.")
     if verdict.outcome is not Outcome.STORED:
@@ -178,20 +178,20 @@ async def delete_document(
     operation_id="get_job",
     summary="Follow an ingestion",
 )
-async def get_job(job_id: str, parts: WithParts) -> Response:
+async def get_job(job_id: str, app: WithApp) -> Response:
     try:
-        record = (await parts.search.send(load_call(parts.names, job_id)))["_source"]
+        record = (await app.search.send(load_call(app.names, job_id)))["_source"]
     except NotFound:
         record = {}
     # (the record of an idempotency key is no job)
-    if "accepted" not in record or not parts.who.may(record["index"]):
+    if "accepted" not in record or not app.who.may(record["index"]):
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
-        generation = await parts.generation(record["index"])
-        counts = read_counts(await parts.search.send(count_call(generation.physical, job_id)))
+        generation = await app.generation(record["index"])
+        counts = read_counts(await app.search.send(count_call(generation.physical, job_id)))
         if unseen(record, counts):
-            await parts.search.send(refresh_call(generation.physical))
-            counts = read_counts(await parts.search.send(count_call(generation.physical, job_id)))
+            await app.search.send(refresh_call(generation.physical))
+            counts = read_counts(await app.search.send(count_call(generation.physical, job_id)))
     except NotFound:
         return json_answer(summary(job_id, record, None))
     return json_answer(summary(job_id, record, counts))

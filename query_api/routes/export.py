@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from query_api.exporting import MAX_PAGE_DOCUMENTS, Export
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.routes.answers import documented
 
 router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
@@ -30,7 +30,7 @@ _LINES: dict[int | str, dict[str, Any]] = {
 )
 async def get_export(
     index: str,
-    parts: WithParts,
+    app: WithApp,
     state: Annotated[
         list[Literal["pending", "encoded", "dead"]] | None, Query(description="only these; may be repeated")
     ] = None,
@@ -39,5 +39,5 @@ async def get_export(
     cursor: Annotated[str | None, Query(description="that of the page before; none: the first page")] = None,
 ) -> StreamingResponse:
     """A page ends early when it grows beyond 16 MiB. A snapshot waits five minutes for the next page."""
-    lines = await Export(parts, index, size).stream(state, vectors, cursor)
+    lines = await Export(app, index, size).stream(state, vectors, cursor)
     return StreamingResponse(lines, media_type="application/x-ndjson")

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.readiness import LOOK_SECONDS
 from query_api.routes.answers import documented, json_answer
 from services.errors import SparsewellError
@@ -31,17 +31,17 @@ async def live() -> Response:
     operation_id="ready",
     summary="Can searches be answered",
 )
-async def ready(parts: WithParts) -> Response:
+async def ready(app: WithApp) -> Response:
     """OpenSearch answers, every index can be served with the query table of its encoder, and the process goes on.
 
     `checks` says it of each part. Redis is reported and not required: without it searches go on and documents are
     journalled. What was seen is a second old at most.
     """
-    if parts.who.sees_everything:
-        return json_answer(await parts.readiness.said())
+    if app.who.sees_everything:
+        return json_answer(await app.readiness.said())
     # A probe has no key, and needs no more than this; a key of some indexes or documents is told of no others.
     try:
-        said = await parts.readiness.said()
+        said = await app.readiness.said()
     except SparsewellError as error:
         raise type(error)(
             error.code, "This process cannot answer searches; a key of every index is told why.", **error.extra
@@ -55,17 +55,17 @@ async def ready(parts: WithParts) -> Response:
     operation_id="version",
     summary="Which build this is, and what it works with",
 )
-async def version(parts: WithParts) -> Response:
+async def version(app: WithApp) -> Response:
     """`opensearch` is null while it does not answer; `commit` where the build was not told."""
-    default = parts.tables.default
+    default = app.tables.default
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            answer = await parts.everything.send(replace(_NODE, timeout=LOOK_SECONDS))
+            answer = await app.everything.send(replace(_NODE, timeout=LOOK_SECONDS))
         said = answer["version"]
         node = {"version": said["number"], "distribution": said.get("distribution", "elasticsearch")}
     except (SparsewellError, TimeoutError):
         node = None
     return json_answer(
-        build(parts.settings)
+        build(app.settings)
         | {"encoder": {"name": default.name, "fingerprint": default.fingerprint}, "opensearch": node}
     )

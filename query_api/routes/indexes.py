@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from query_api import curating
 from query_api.models import IndexAnswer, IndexList
-from query_api.parts import Parts, WithParts
+from query_api.parts import AppState, WithApp
 from query_api.routes.answers import documented, json_answer
 from services.errors import Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation, IndexSpec, checked_index_name
@@ -50,9 +50,9 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
 
 
 @router.get("", responses=documented(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes")
-async def list_indexes(parts: WithParts) -> Response:
-    found = read_active(await parts.everything.send(list_call(parts.names)))
-    return json_answer({"indexes": [_shown(generation) for generation in found if parts.who.may(generation.index)]})
+async def list_indexes(app: WithApp) -> Response:
+    found = read_active(await app.everything.send(list_call(app.names)))
+    return json_answer({"indexes": [_shown(generation) for generation in found if app.who.may(generation.index)]})
 
 
 @router.put(
@@ -62,23 +62,23 @@ async def list_indexes(parts: WithParts) -> Response:
     operation_id="create_index",
     summary="Create an index",
 )
-async def create_index(index: str, parts: WithParts, spec: IndexSpec | None = None) -> Response:
+async def create_index(index: str, app: WithApp, spec: IndexSpec | None = None) -> Response:
     """Answers 201 for a new index, 200 when it exists with the same declaration, 409 when it differs."""
     wanted = spec or IndexSpec.model_validate({})
-    manifest = parts.tables.manifest(wanted.encoder)
+    manifest = app.tables.manifest(wanted.encoder)
     room = manifest.max_pieces - 2  # two for the pieces that open and close a window
     if wanted.window is not None and wanted.window.pieces > room:
         raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    dense = None if wanted.dense is None else dense_identity(parts.dense, wanted.dense)
-    generation = new_generation(parts.names, checked_index_name(index), 1, wanted, manifest, dense=dense)
-    existing = await _existing(parts, index)
+    dense = None if wanted.dense is None else dense_identity(app.dense, wanted.dense)
+    generation = new_generation(app.names, checked_index_name(index), 1, wanted, manifest, dense=dense)
+    existing = await _existing(app, index)
     if existing is None:
-        await _ensure_jobs(parts)
+        await _ensure_jobs(app)
         try:
-            await parts.search.send(create_call(generation, parts.settings, [parts.names.alias(index)]))
+            await app.search.send(create_call(generation, app.settings, [app.names.alias(index)]))
         except Conflict:  # somebody else was faster
-            parts.forget(index)
-            existing = await _existing(parts, index)
+            app.forget(index)
+            existing = await _existing(app, index)
         else:
             return json_answer(_shown(generation), 201)
     if existing is None:
@@ -99,9 +99,9 @@ async def create_index(index: str, parts: WithParts, spec: IndexSpec | None = No
     operation_id="get_index",
     summary="Inspect an index and count its documents by state",
 )
-async def get_index(index: str, parts: WithParts) -> Response:
-    generation = await parts.generation(index)
-    counts = read_counts(await parts.search.send(count_call(generation.physical)))
+async def get_index(index: str, app: WithApp) -> Response:
+    generation = await app.generation(index)
+    counts = read_counts(await app.search.send(count_call(generation.physical)))
     return json_answer(_shown(generation, counts))
 
 
@@ -112,27 +112,27 @@ async def get_index(index: str, parts: WithParts) -> Response:
     operation_id="delete_index",
     summary="Delete an index and all its documents",
 )
-async def delete_index(index: str, parts: WithParts) -> Response:
-    found = read_generations(await parts.search.send(every_generation_call(parts.names, index)))
+async def delete_index(index: str, app: WithApp) -> Response:
+    found = read_generations(await app.search.send(every_generation_call(app.names, index)))
     if not found:
         raise index_not_found(index)
-    await parts.search.send(delete_call(found))
-    await curating.remove(parts, index)
+    await app.search.send(delete_call(found))
+    await curating.remove(app, index)
     with contextlib.suppress(SparsewellError):  # (what stays counts for no other index)
-        await parts.learning.forget(index, None)
-    parts.forget(index)
+        await app.learning.forget(index, None)
+    app.forget(index)
     return Response(status_code=204)
 
 
-async def _existing(parts: Parts, index: str) -> Generation | None:
+async def _existing(app: AppState, index: str) -> Generation | None:
     try:
-        return await parts.generation(index)
+        return await app.generation(index)
     except NotFound:
         return None
 
 
-async def _ensure_jobs(parts: Parts) -> None:
+async def _ensure_jobs(app: AppState) -> None:
     try:
-        await parts.search.send(create_jobs_call(parts.names, parts.settings))
+        await app.search.send(create_jobs_call(app.names, app.settings))
     except Conflict:
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.queries_form import MOST, AddedQueries, FrequentQueries, QueriesBody, RemovedQueries
 from query_api.routes.answers import documented, json_answer
 from services.errors import InvalidInput
@@ -22,10 +22,10 @@ router = APIRouter(prefix="/v1/indexes/{index}/queries", tags=["search"])
     operation_id="list_queries",
     summary="List the frequent queries of an index",
 )
-async def list_queries(index: str, parts: WithParts, size: Annotated[int, Query(ge=1, le=MOST)] = 100) -> Response:
-    generation, now = await parts.generation(index), now_ms()
-    await parts.search.send(refresh_call(parts.names))  # (who has just added one looks for it)
-    answer = await parts.search.send(list_call(parts.names, generation, size, now))
+async def list_queries(index: str, app: WithApp, size: Annotated[int, Query(ge=1, le=MOST)] = 100) -> Response:
+    generation, now = await app.generation(index), now_ms()
+    await app.search.send(refresh_call(app.names))  # (who has just added one looks for it)
+    answer = await app.search.send(list_call(app.names, generation, size, now))
     return json_answer({"index": index} | read_list(answer, now))
 
 
@@ -35,9 +35,9 @@ async def list_queries(index: str, parts: WithParts, size: Annotated[int, Query(
     operation_id="add_queries",
     summary="Count queries that were asked elsewhere",
 )
-async def add_queries(index: str, body: QueriesBody, parts: WithParts) -> Response:
+async def add_queries(index: str, body: QueriesBody, app: WithApp) -> Response:
     """They are counted with those that are there already, in case-folded form."""
-    generation = await parts.generation(index)
+    generation = await app.generation(index)
     times: dict[str, int] = {}
     for position, given in enumerate(body.queries, 1):
         query = learnable(given.query)
@@ -49,7 +49,7 @@ async def add_queries(index: str, body: QueriesBody, parts: WithParts) -> Respon
                 position=position,
             )
         times[query] = times.get(query, 0) + given.times
-    await parts.learning.add([Asked(index, generation.lineage, query, count) for query, count in times.items()])
+    await app.learning.add([Asked(index, generation.lineage, query, count) for query, count in times.items()])
     return json_answer({"index": index, "added": len(times)})
 
 
@@ -61,13 +61,13 @@ async def add_queries(index: str, body: QueriesBody, parts: WithParts) -> Respon
 )
 async def delete_queries(
     index: str,
-    parts: WithParts,
+    app: WithApp,
     q: Annotated[str | None, Query(description="this one, whatever its case and accents")] = None,
     everything: Annotated[bool, Query(alias="all", description="all of them")] = False,
 ) -> Response:
     if (q is None) != everything:
         raise InvalidInput("invalid_request", "Name one query as `q`, or say `all=true`.")
-    await parts.generation(index)
+    await app.generation(index)
     # (what would not be kept by now may have been, by an earlier version)
     query = None if q is None else counted(q)
-    return json_answer({"index": index, "deleted": await parts.learning.forget(index, query)})
+    return json_answer({"index": index, "deleted": await app.learning.forget(index, query)})

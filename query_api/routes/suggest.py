@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.routes.answers import documented, json_answer
 from query_api.suggest import suggest
 from query_api.suggest_form import SuggestAddress, SuggestAnswer
@@ -19,5 +19,5 @@ router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
     operation_id="suggest",
     summary="Complete what somebody types",
 )
-async def get_suggestions(index: str, asked: Annotated[SuggestAddress, Query()], parts: WithParts) -> Response:
-    return json_answer(await suggest(parts, index, asked))
+async def get_suggestions(index: str, asked: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
+    return json_answer(await suggest(app, index, asked))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from query_api.documents import stored_document
-from query_api.parts import WithParts
+from query_api.parts import WithApp
 from query_api.routes.answers import documented, json_answer
 from query_api.talk_form import ChaptersAnswer
 from services.errors import NotFound
@@ -42,17 +42,17 @@ _ANSWERS = documented(200, ChaptersAnswer, 404, 422, 503)
 async def get_chapters(
     index: str,
     document_id: str,
-    parts: WithParts,
+    app: WithApp,
     form: Annotated[
         Form, Query(alias="format", description="json: ours, with the state; the others are files for players")
     ] = "json",
 ) -> Response:
-    stored = await stored_document(parts, index, document_id, only=_READ)
+    stored = await stored_document(app, index, document_id, only=_READ)
     if not is_talk(stored.source):
         raise NotFound("not_talk", f"The document {document_id[:80]!r} is no talk: it has no chapters.")
     listed = shown_chapters(stored.source)
     if form == "json":
-        talk = (await parts.generation(index)).spec.talk
+        talk = (await app.generation(index)).spec.talk
         return json_answer(_answer(stored, listed, None if talk is None else talk.link))
     if not listed:
         raise NotFound("no_chapters", f"The talk has no chapters ({_why(stored)}).")

@@ -1,16 +1,299 @@
-"""Earlier turns of a conversation, as pieces of the sparse list's query and as words of the lexical one's."""
+"""The context of one search: the request, the generation, and what the stages before made of them.
 
-from query_api.search.asked import Asked
-from query_api.search.feedback_request import Context
-from services.conversation import Memory, carried_pieces, carried_words, word_weights
+Stages read a context and return results, or a new context (`dataclasses.replace`). No stage changes one.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from query_api.search.engine import Engine, Key
+from query_api.search.page_state import PageState
+from query_api.search.request import SearchRequest
+from query_api.search.selection import Selection
+from query_api.search.stopwatch import Stopwatch
+from services.access.principal import EVERYBODY, Principal
+from services.curation.boosts import BOOST, Factor, boost_shares, boosted
+from services.curation.lexical import curated_lexical
+from services.curation.matching import Matched
+from services.curation.vector import OVERRIDE, SYNONYM, curated_blend
+from services.index_spec import Generation, ScoreBy
+from services.model_client import ModelClient
+from services.opensearch.queries import KeywordField
+from services.pruning import pruned
+from services.query_blend import Blend
+from services.query_table import QueryTable, QueryVector
+from services.settings import Settings
+
+Source = Mapping[str, Any]
+Origins = Mapping[int, Mapping[str, float]]
+_NO_WORDS = QueryVector((), (), 0)
 
 
-def remember(asked: Asked, context: Context) -> None:
-    """Adds what earlier turns give. A query that has no words (it has `like`) takes all of theirs."""
-    settings, table = asked.parts.settings, asked.table
-    memory = Memory(context.share, context.decay, context.rarity)
-    turns = [table.encode(turn).by_id() for turn in context.turns]
-    own = asked.query.by_id() | dict(asked.query.pruned)
-    share = carried_pieces(own, turns, table.heaviest, memory, settings.max_added_pieces)
-    asked.blend = asked.blend.plus([share], settings.max_query_pieces)
-    asked.carried = carried_words(asked.request.query, context.turns, word_weights(table, context.turns), memory)
+@dataclass(frozen=True, slots=True)
+class CurationTerms:
+    """The terms that the analyser makes of the user's words, and those of them that a curation rule weighs."""
+
+    every: frozenset[str]
+    weighed: frozenset[str]
+
+    def origin(self, piece: str) -> str | None:
+        """Return the rule kind that an explained term comes from; a phrase has several terms in quotation marks."""
+        terms = set(piece.strip('"').split())
+        if not terms <= self.every:
+            return SYNONYM
+        return OVERRIDE if terms <= self.weighed else None
+
+
+@dataclass(frozen=True, slots=True)
+class CuratedQuery:
+    """The effect of an index's curation rules on one search.
+
+    `origins`: by piece of the query, what each rule gave to its weight. `boosts`: factors of scores. `title`: the
+    weight of words in the title.
+    """
+
+    matched: Matched
+    origins: Origins = field(default_factory=dict)
+    terms: CurationTerms | None = None
+    boosts: Sequence[Factor] = ()
+    title: float = 1.0
+
+    def origins_of(self, query: QueryVector) -> Origins | None:
+        """Return the origins of the pieces that pruning left; None where all weight is from the words."""
+        return {i: self.origins[i] for i in query.ids} if self.origins else None
+
+    def lexical(self, text: str, also: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
+        """Return the lexical query of a field; `also`: words beside the text, with their boosts."""
+        return curated_lexical(text, self.matched.spans, also, self.title, field)
+
+    def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
+        """Return a search by score with the boosts of documents."""
+        return boosted(search, self.boosts, named=explained)
+
+    def left_out(self, *, fused: bool) -> list[str]:
+        """Return the ids of documents that no list may name: the hidden ones, and the pinned ones of a single list.
+
+        Lists that are fused keep pinned documents, which `without_pinned` removes afterwards: the scaled scores of all
+        others depend on the best and the worst score of a list.
+        """
+        hidden = self.matched.hidden
+        return sorted(hidden if fused else hidden | self.matched.pins.keys())
+
+    def without_pins(self, reason: str) -> "CuratedQuery":
+        """Return the query without pins; each is reported as skipped. A pin is a place in one index's ranking."""
+        if not self.matched.pins:
+            return self
+        skipped = [_skipped(pin.rule, one, reason) for one, pin in self.matched.pins.items()]
+        return self._with(pins={}, skipped=[*self.matched.skipped, *skipped])
+
+    def without_boosts_on(self, fields: Collection[str], reason: str) -> "CuratedQuery":
+        """Return the query without the boosts whose filter names one of the fields; each is reported as skipped."""
+        dropped = [one for one in self.boosts if one.fields & set(fields)]
+        if not dropped:
+            return self
+        applied, skipped = list(self.matched.applied), list(self.matched.skipped)
+        for one in dropped:
+            applied.remove({"kind": BOOST, "rule": one.rule, "matched": one.name})
+            skipped.append({"kind": BOOST, "rule": one.rule, "what": one.name, "reason": reason})
+        boosts = [one for one in self.boosts if one not in dropped]
+        return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
+
+    def missing(self, ids: Collection[str]) -> "CuratedQuery":
+        """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
+        if not ids:
+            return self
+        found = [_skipped(self.matched.pins[one].rule, one, "not_found") for one in ids]
+        return self._with(skipped=[*self.matched.skipped, *found])
+
+    def _with(self, **members: Any) -> "CuratedQuery":
+        return replace(self, matched=replace(self.matched, **members))
+
+    def factor(self, marks: Collection[str]) -> float:
+        """Return the factor of the score of a document that has these boosts."""
+        return math.prod(one.factor for one in self.boosts if one.mark in marks)
+
+    def unboosted(self, score: float, marks: Collection[str]) -> float:
+        """Return the score of a list without the boosts of the document."""
+        for one in self.boosts:
+            if one.mark in marks:
+                score /= one.factor
+        return score
+
+    def boost_why(
+        self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
+    ) -> list[dict[str, Any]]:
+        """Return what boosts added to a list's score, whose contributions `why` are those without boosts.
+
+        `named`: each entry shows the boost's filter.
+        """
+        if not why or not marks:
+            return []
+        score = sum(float(entry["contribution"]) for entry in why)
+        return [
+            {
+                "list": why[0]["list"],
+                "piece": name if named else BOOST,
+                "contribution": share,
+                "expansion": False,
+                "origins": {BOOST: share},
+            }
+            for name, share in boost_shares(score, self.boosts, marks)
+        ]
+
+    def marked(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add the rule kind to contributions of the lexical list that come from a rule."""
+        for entry in why:
+            if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
+                origin = self.terms.origin(entry["piece"])
+                if origin is not None:
+                    entry["origins"] = {origin: entry["contribution"]}
+        return why
+
+    def marked_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add to pruned pieces of the query what rules gave to them."""
+        for piece in pieces:
+            if piece["pruned"] and piece["id"] in self.origins:
+                piece["origins"] = dict(self.origins[piece["id"]])
+        return pieces
+
+    def shown(self) -> dict[str, Any]:
+        """Return the `curation` member of a response."""
+        matched = self.matched
+        said: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
+        if matched.hidden:
+            said["hidden"] = len(matched.hidden)
+        return said | {"skipped": matched.skipped} if matched.skipped else said
+
+
+def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
+    return {"kind": "results", "rule": rule, "what": pinned, "reason": reason}
+
+
+def query_vector(
+    request: SearchRequest, table: QueryTable, settings: Settings, curated: CuratedQuery | None = None
+) -> tuple[QueryVector, CuratedQuery | None]:
+    """Return the pruned vector of the request's words, by table and arithmetic, and the rules with their origins.
+
+    Raises InvalidInput (`query_too_long`).
+    """
+    share = settings.prune if request.prune is None else request.prune
+    vector = table.encode(request.query, settings.max_query_pieces)
+    if curated is not None and curated.matched.spans:
+        blend = curated_blend(vector, curated.matched, table, settings.max_query_pieces)
+        vector, curated = blend.vector, replace(curated, origins=dict(blend.origins))
+    return pruned(vector, share), curated
+
+
+@dataclass(frozen=True, slots=True)
+class SearchContext:
+    """A request that passed the limits, with all that the stages need to answer it from one generation.
+
+    `query`: the vector that the sparse list searches with. `score_by`: the kind of sparse scores. `page`: the part of
+    the ranking that is asked for; None: its top. `targets`: names of all generations that this very search is sent to,
+    where several indexes are searched; empty for a search of one index.
+    """
+
+    generation: Generation
+    table: QueryTable
+    request: SearchRequest
+    settings: Settings
+    engine: Engine
+    watch: Stopwatch
+    selection: Selection
+    score_by: ScoreBy
+    query: QueryVector = _NO_WORDS
+    page: PageState | None = None
+    who: Principal = EVERYBODY
+    model: ModelClient | None = None
+    # By piece of `query`, what each origin gave to its weight; None while all of it is from the words.
+    origins: Origins | None = None
+    # Words of earlier turns that the lexical list gets too, with their boosts.
+    carried: Mapping[str, float] = field(default_factory=dict)
+    # Ids of documents that no list may name.
+    left_out: Sequence[str] = ()
+    curated: CuratedQuery | None = None
+    # Number of the page's hits that curation rules pin to a place.
+    pinned: int = 0
+    targets: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """The index names that OpenSearch is sent."""
+        return ",".join(self.targets) or self.generation.physical
+
+    @property
+    def mode(self) -> str:
+        """The mode of the request, or `browse`, which lists documents without words."""
+        return "browse" if self.request.browses else self.request.mode
+
+    @property
+    def blend(self) -> Blend:
+        """The query with the origins of its weights."""
+        return Blend.of(self.query) if self.origins is None else Blend(self.query, self.origins)
+
+    def with_blend(self, blend: Blend) -> "SearchContext":
+        """Return the context with another query and its origins."""
+        return replace(self, query=blend.vector, origins=blend.origins)
+
+    @property
+    def room(self) -> int:
+        """Number of the page's hits that come from the lists."""
+        return self.request.size - self.pinned
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that OpenSearch may take."""
+        return self.settings.search_timeout
+
+    @property
+    def reveals_others(self) -> bool:
+        """Whether the caller may learn of documents that a filter of its own would hide."""
+        return self.who.filter is None
+
+
+class Hit(NamedTuple):
+    """A document, chapter or passage that a list named. Stages return hits; `_replace` makes new ones.
+
+    `physical`: name of the generation's index. `scores`: by list, the hit's own score; empty where hits are not scored.
+    `source`: fields that were read; None: not read, or the document is gone. `number`: the chapter or window of the
+    document, from 0; None: the whole document. `boosts`: marks of the boosts that the document has.
+
+    For explanations: `shares` are contributions to the lexical score by field and term, `fusion` and `reranking` the
+    share and scaled score by list.
+    """
+
+    id: str
+    physical: str
+    score: float
+    scores: Mapping[str, float]
+    source: Source | None = None
+    shares: Mapping[tuple[str, str], float] = {}
+    fusion: Mapping[str, tuple[float, float]] | None = None
+    reranking: Mapping[str, tuple[float, float]] | None = None
+    pinned: bool = False
+    number: int | None = None
+    boosts: Sequence[str] = ()
+
+    @property
+    def key(self) -> Key:
+        """The generation's index name and the document's id: an id may be in several indexes."""
+        return self.physical, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The hits of a page, as a retrieval stage returns them.
+
+    `page`: the state after the page. `counts`: `facets` and `counted` of the response. `lexical_empty`: the lexical
+    list found nothing. `read`: the hits came with their sources and explanations. `pinned_scores`: scores of pinned
+    documents in the fused ranking, which leaves them out.
+    """
+
+    hits: Sequence[Hit]
+    page: PageState | None = None
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    lexical_empty: bool = False
+    read: bool = False
+    pinned_scores: Mapping[str, float] = field(default_factory=dict)

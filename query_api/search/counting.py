@@ -1,7 +1,7 @@
-"""What is asked of OpenSearch to count facets beside the hits of a search, and what is read out of the answers.
+"""Count facets beside the hits of a search: the requests to OpenSearch and the counts in its answers.
 
-Among all that matches, one search without hits and scores counts in the engine. Among candidates, the lists that hits
-are taken of bring the values along, and they are counted here.
+Among all matches, one search without hits and scores counts in the engine. Among candidates, the lists that hits are
+taken from bring the values along, and they are counted here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,32 +9,43 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from query_api.search.asked import Asked
-from query_api.search.bodies import candidates_plan, depth_of, left_out, modes_of, plan, words_query
-from query_api.search.engine import Answer, Key
+from query_api.search.context import SearchContext
+from query_api.search.engine import Answer, answers_of
 from query_api.search.facet_counts import aggregation, read_tally, shown_counts, tally
 from query_api.search.facets import Counted
+from query_api.search.multi_index_merge import alike
+from query_api.search.query_builder import (
+    candidates_plan,
+    depth_of,
+    in_one_phase,
+    left_out,
+    modes_of,
+    plan,
+    too_few,
+    words_query,
+)
 from query_api.search.selection import Selection
 from services.filters.tree import Filter, without
 from services.opensearch.field_values import Values, read_values
 from services.opensearch.filter_clauses import Clause, filter_clauses
 from services.opensearch.queries import Plan, body, filtered
 
-Maker = Callable[[Asked], Plan]
+# A list to ask for: the search, and the builder of its body.
+Request = tuple[SearchContext, Callable[[SearchContext], Plan]]
 
-_ALL = "_all"  # no field is called so
+_ALL = "_all"  # no field has this name
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Facets that count the same documents: those that these clauses leave."""
+    """Facets that count the same documents: all documents that match these clauses."""
 
     clauses: tuple[Clause, ...]
     facets: tuple[Counted, ...]
 
 
 def groups(selection: Selection) -> list[Group]:
-    """The facets by what they count; first those under the whole filter, which may be none."""
+    """Group facets by the documents that they count. The first group, which may be empty, is under the whole filter."""
     by_filter: dict[Filter | None, list[Counted]] = {selection.filter: []}
     for facet in selection.facets or ():
         by_filter.setdefault(_filter_of(facet, selection.filter), []).append(facet)
@@ -42,10 +53,9 @@ def groups(selection: Selection) -> list[Group]:
 
 
 def count_among_matches(query: Clause, selection: Selection, timeout: float, *, partly: bool = False) -> dict[str, Any]:
-    """The body of a search that counts facets over all that matches `query` and the filter; `partly` as in
-    `aggregation`.
+    """Build the body that counts facets over all matches of `query` and the filter; `partly` as in `aggregation`.
 
-    What all groups demand narrows the search; what only some demand stands before their counts.
+    Clauses of all groups narrow the search; clauses of some groups narrow the counts of these.
     """
     some = groups(selection)
     shared = [one for one in some[0].clauses if all(one in group.clauses for group in some)]
@@ -63,11 +73,11 @@ def count_among_matches(query: Clause, selection: Selection, timeout: float, *, 
 
 
 def read_among_matches(answers: Sequence[Answer], selection: Selection, most: int) -> dict[str, Any]:
-    """`facets` and `counted` of an answer, out of what was counted in one index or in several.
+    """Return `facets` and `counted` of a response from the counts of one index or of several.
 
     Raises InvalidInput (`facet_too_fine`).
     """
-    # a count that stood behind clauses of its own is one level deeper
+    # a count behind clauses of its own is one level deeper
     each = [{name: one.get(name, one) for name, one in found.get("aggregations", {}).items()} for found in answers]
     facets = {
         facet.field: shown_counts(facet, [read_tally(facet, counts[facet.field]) for counts in each], most)
@@ -81,9 +91,9 @@ def read_among_matches(answers: Sequence[Answer], selection: Selection, most: in
 
 
 def read_among_candidates(
-    found: Sequence[tuple[Group, Mapping[Key, Values]]], selection: Selection, most: int
+    found: Sequence[tuple[Group, Mapping[Any, Values]]], selection: Selection, most: int
 ) -> dict[str, Any]:
-    """The same of candidates: each group with the values of its documents, the whole filter's first."""
+    """Return the same for candidates: each group with the values of its documents, the whole filter's first."""
     counts = {
         facet.field: shown_counts(facet, [tally(facet, documents.values())], most)
         for group, documents in found
@@ -97,37 +107,56 @@ def _filter_of(facet: Counted, tree: Filter | None) -> Filter | None:
     return without(tree, facet.field) if facet.ignore_own_filter else tree
 
 
-def counting(asked: Asked, *, at_hand: bool = False) -> list[Maker]:
-    """What is sent beside the hits to count facets; `at_hand`: the hits themselves are the candidates."""
-    chosen = asked.selection
-    if chosen.facets is None:
+async def answers_to(requests: Sequence[Request]) -> list[Answer]:
+    """Send lists together; send those of two phases that found too few documents again, in one phase."""
+    first = requests[0][0]
+    plans = [build(one) for one, build in requests]
+    found = await answers_of(first.engine, plans, first.watch)
+    if short := [at for at, answer in enumerate(found) if too_few(plans[at].body, answer["hits"]["hits"])]:
+        again = [requests[at][1](in_one_phase(requests[at][0])) for at in short]
+        for at, answer in zip(short, await answers_of(first.engine, again, first.watch), strict=True):
+            found[at] = answer
+    return found
+
+
+def match_counts(contexts: Sequence[SearchContext]) -> list[Request]:
+    """Return the requests that count facets among all matches; none where no facet is counted among them."""
+    first = contexts[0]
+    if first.selection.facets is None or first.request.chosen_among != "matches":
         return []
-    if asked.request.chosen_among == "matches":
-        return [counted_matches]
+    searches = alike(contexts, first.mode, 0)
+    return [(one, partial(_counted_matches, partly=len(searches) > 1)) for one in searches]
+
+
+def candidate_counts(context: SearchContext) -> list[Request]:
+    """Return the requests for the candidates that facets count; none where no facet is counted among candidates."""
+    if context.selection.facets is None or context.request.chosen_among == "matches":
+        return []
+    depth = depth_of(context)
     return [
-        partial(candidates_plan, mode=mode, size=depth_of(asked), clauses=group.clauses)
-        for group in groups(chosen)[at_hand:]
-        for mode in modes_of(asked)
+        (context, partial(candidates_plan, mode=mode, size=depth, clauses=group.clauses))
+        for group in groups(context.selection)
+        for mode in modes_of(context)
     ]
 
 
-def counts(asked: Asked, answers: Sequence[Answer], at_hand: Sequence[Answer] = ()) -> dict[str, Any]:
-    """`facets` and `counted` of the answer, out of the answers to what `counting` made."""
-    chosen, most = asked.selection, asked.parts.settings.max_facet_values
+def read_counts(context: SearchContext, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return `facets` and `counted` of a response from answers to `match_counts` or `candidate_counts`."""
+    chosen, most = context.selection, context.settings.max_facet_values
     if chosen.facets is None:
         return {}
-    if asked.request.chosen_among == "matches":
+    if context.request.chosen_among == "matches":
         return read_among_matches(answers, chosen, most)
-    lists = iter([*at_hand, *answers])
+    lists = iter(answers)
     documents = []
     for group in groups(chosen):
-        some = [next(lists)["hits"]["hits"] for _ in modes_of(asked)]
+        some = [next(lists)["hits"]["hits"] for _ in modes_of(context)]
         values = {(hit["_index"], hit["_id"]): read_values(hit, chosen.columns) for hits in some for hit in hits}
         documents.append((group, values))
     return read_among_candidates(documents, chosen, most)
 
 
-def counted_matches(asked: Asked, *, partly: bool = False) -> Plan:
-    """A search that counts among all that matches."""
-    query = filtered(words_query(asked, asked.mode), (), left_out(asked))
-    return plan(asked, asked.mode, count_among_matches(query, asked.selection, asked.timeout, partly=partly))
+def _counted_matches(context: SearchContext, *, partly: bool = False) -> Plan:
+    query = filtered(words_query(context, context.mode), (), left_out(context))
+    counting = count_among_matches(query, context.selection, context.timeout, partly=partly)
+    return plan(context, context.mode, counting)

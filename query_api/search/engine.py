@@ -95,6 +95,15 @@ def whole(answer: Answer, watch: Stopwatch) -> list[dict[str, Any]]:
     return hits
 
 
+async def answers_of(engine: Engine, plans: Sequence[Plan], watch: Stopwatch) -> list[Answer]:
+    """Send lists that are searched at the same time. Raises what `whole` does for a list that is not whole."""
+    answers = list(await engine.lists(plans))
+    watch.lap("opensearch")
+    for answer in answers:
+        whole(answer, watch)
+    return answers
+
+
 def _incomplete() -> BackendUnavailable:
     SEARCH_INCOMPLETE.inc()
     return BackendUnavailable("search_incomplete", INCOMPLETE)

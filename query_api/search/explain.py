@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from query_api.search.asked import Asked, Found, Source
+from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.places import windows_of
 from query_api.search.request import Unit
 from services.opensearch.stored_windows import document_vector, read_windows
@@ -46,16 +46,16 @@ def query_pieces(table: QueryTable, query: Blend) -> list[dict[str, Any]]:
     ]
 
 
-def common_pieces(asked: Asked, one: Found, source: Source) -> dict[int, tuple[float, float]]:
+def common_pieces(context: SearchContext, one: Hit, source: Source) -> dict[int, tuple[float, float]]:
     """Query weight and document weight of each piece that the query and what was scored have, by vocabulary id.
 
     Scored was the merged vector of the document or of a chapter, or that of a window: the one that was found, or the
     best, the first of equals, which is the passage too.
     """
-    weights, unit, windows = asked.query.by_id(), asked.request.unit, read_windows(source)
-    own = windows if one.part is None else [windows[at] for at in windows_of(unit, one.part, source, windows)]
-    if unit == "chapter" or (unit == "document" and asked.score_by == "document"):
-        vector = document_vector(own, asked.generation.spec.document_top_k)
+    weights, unit, windows = context.query.by_id(), context.request.unit, read_windows(source)
+    own = windows if one.number is None else [windows[at] for at in windows_of(unit, one.number, source, windows)]
+    if unit == "chapter" or (unit == "document" and context.score_by == "document"):
+        vector = document_vector(own, context.generation.spec.document_top_k)
     else:
         vector = max((window.vector for window in own), key=lambda each: each.dot(weights), default=EMPTY)
     pairs = zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Self
 
-from query_api.parts import Parts
+from query_api.parts import AppState
 from query_api.search.engine import Engine
-from query_api.search.part import Part
+from query_api.search.page_state import PageState
 from query_api.search.request import SearchRequest
 from query_api.search.snapshot_engine import InSnapshot, cursor_expired
 from query_api.snapshots import Snapshot, let_go, take
@@ -26,20 +26,20 @@ _FORM = 1
 _SHOWN = {"cursor", "size", "passage", "highlight", "explain", "fields", "did_you_mean", "learn"}
 
 Answer = dict[str, Any]
-# Searches the generations that it is given, on an engine, for a part of the ranking; None: its top.
-Answered = Callable[[Sequence[Generation], Engine, Part | None], Awaitable[Answer]]
+# Searches the given generations on an engine for a page of the ranking (None: its top); returns the state after it.
+Answered = Callable[[Sequence[Generation], Engine, PageState | None], Awaitable[tuple[Answer, PageState | None]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Up to where the pages went. `asked`: digest of the request; the others as in `Snapshot` and `Part`."""
+    """The position that a cursor seals. `asked`: digest of the request; others as in `Snapshot` and `PageState`."""
 
     asked: str
     physical: list[str]
     snapshot: str
     shards: int
     depth: int
-    by_place: bool
+    by_position: bool
     begin: int
     after: list[Any] | None
     skip: int
@@ -75,79 +75,80 @@ def digest(request: SearchRequest, indexes: Sequence[str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-async def asked_part(
-    parts: Parts, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+async def paged(
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
 ) -> Answer:
-    """The part of the ranking that a request asks for; `generations` are those that are searched now."""
+    """Answer the page that a request asks for; `generations` are those that are searched now."""
     if request.cursor is not None:
-        return await _page(parts, generations, request, engine, answered)
+        return await _of_cursor(app, generations, request, engine, answered)
     if not request.offset:
-        return await answered(generations, engine, None)
-    part = Part(request.offset, depth=max(request.candidates, request.size))
-    answer = await answered(generations, engine, part)
-    return answer | {"end": part.end}
+        answer, _ = await answered(generations, engine, None)
+        return answer
+    page = PageState(request.offset, depth=max(request.candidates, request.size))
+    answer, after = await answered(generations, engine, page)
+    return answer | {"end": None if after is None else after.end}
 
 
-async def _page(
-    parts: Parts, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+async def _of_cursor(
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
 ) -> Answer:
-    """One page of a snapshot.
+    """Answer one page of a point in time.
 
     Raises InvalidInput (`bad_cursor`, `cursor_mismatch`), NotFound (`cursor_expired`), Overloaded
     (`too_many_snapshots`).
     """
-    kept = parts.settings.cursor_seconds
+    kept = app.settings.cursor_seconds
     asked = digest(request, [one.index for one in generations])
-    key = parts.cursor_key("search", generations)
+    key = app.cursor_key("search", generations)
     if request.cursor == FIRST:
-        parts.held.admit(parts.who.id)
+        app.held.admit(app.who.id)
         physical = [one.physical for one in generations]
-        snapshot = await take(parts.search, physical, kept, near=parts.near)
-        parts.held.keep(snapshot, kept, parts.who.id)
-        depth = max(request.candidates, request.size)
-        part = Part(by_place=not request.is_ranked_here, depth=depth)
+        snapshot = await take(app.search, physical, kept, near=app.near)
+        app.held.keep(snapshot, kept, app.who.id)
+        page = PageState(by_position=not request.is_ranked_here, depth=max(request.candidates, request.size))
     else:
         place = Place.read(request.cursor or "", key, asked)
         physical, snapshot = place.physical, Snapshot(place.snapshot, place.shards)
-        generations = await _earlier(parts, generations, physical)
-        part = Part(place.begin, place.by_place, place.after, place.skip, place.depth, rules=place.rules)
-    within = InSnapshot(engine, snapshot.id, physical, kept, parts.settings.search_timeout)
+        generations = await _earlier(app, generations, physical)
+        page = PageState(place.begin, place.by_position, place.after, place.skip, place.depth, rules=place.rules)
+    within = InSnapshot(engine, snapshot.id, physical, kept, app.settings.search_timeout)
     try:
-        answer = await answered(generations, within, part)
+        answer, after = await answered(generations, within, page)
     except SparsewellError as error:
         if request.cursor == FIRST or error.code == "cursor_expired":
-            await _end(parts, snapshot.id)
+            await _end(app, snapshot.id)
         raise
-    if part.end is not None:
-        await _end(parts, snapshot.id)
-        return answer | {"cursor": None, "end": part.end}
+    assert after is not None  # noqa: S101 (a page was asked for)
+    if after.end is not None:
+        await _end(app, snapshot.id)
+        return answer | {"cursor": None, "end": after.end}
     now = Snapshot(within.snapshot, snapshot.shards)
     if now != snapshot:
-        parts.held.drop(snapshot.id)
-    parts.held.keep(now, kept, parts.who.id)
+        app.held.drop(snapshot.id)
+    app.held.keep(now, kept, app.who.id)
     place = Place(
-        asked,
-        list(physical),
-        now.id,
-        now.shards,
-        part.depth,
-        part.by_place,
-        part.begin,
-        part.after,
-        part.skip,
-        part.rules,
+        asked=asked,
+        physical=list(physical),
+        snapshot=now.id,
+        shards=now.shards,
+        depth=after.depth,
+        by_position=after.by_position,
+        begin=after.begin,
+        after=after.after,
+        skip=after.skip,
+        rules=dict(after.rules),
     )
     return answer | {"cursor": place.cursor(key), "end": None}
 
 
-async def _earlier(parts: Parts, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
+async def _earlier(app: AppState, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
     """The generations that the first page was of: a swap meanwhile changes nothing for the pages after it."""
     try:
-        return [await parts.generation_of(now.index, one) for now, one in zip(active, physical, strict=True)]
+        return [await app.generation_of(now.index, one) for now, one in zip(active, physical, strict=True)]
     except NotFound:
         raise cursor_expired() from None
 
 
-async def _end(parts: Parts, snapshot: str) -> None:
-    parts.held.drop(snapshot)
-    await let_go(parts.search, snapshot)
+async def _end(app: AppState, snapshot: str) -> None:
+    app.held.drop(snapshot)
+    await let_go(app.search, snapshot)

@@ -1,153 +1,153 @@
-"""One search: plan, ask OpenSearch, fuse, shape. At most two requests, unless feedback or a model is asked for."""
+"""Answer a search of one index or of several: look the generations up, find the page, run the stages in time.
+
+At most two requests are sent to OpenSearch, unless feedback or a model is asked for.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
-from query_api.parts import Parts
-from query_api.search.asked import Asked, Found
-from query_api.search.context import remember
+from query_api.parts import AppState
+from query_api.search.across_form import AcrossRequest
+from query_api.search.context import SearchContext
+from query_api.search.curation import rules_of
 from query_api.search.engine import Engine
-from query_api.search.feedback import feed_back
-from query_api.search.highlight import highlight
-from query_api.search.hits import pieces_of, shaped
 from query_api.search.limits import checked
-from query_api.search.lists import one_list, two_lists
-from query_api.search.pages import Answer, asked_part
-from query_api.search.part import Part
-from query_api.search.pins import prepared
-from query_api.search.query_vector import query_vector
-from query_api.search.reading import read_shown, unread
+from query_api.search.multi_index import checked_across, common_score_by
+from query_api.search.page_state import PageState
+from query_api.search.pages import paged
 from query_api.search.request import SearchRequest
-from query_api.search.rerank import reranked
-from query_api.search.rules import curated
 from query_api.search.selection import selection
-from query_api.search.spelling import did_you_mean
+from query_api.search.stages import Response, respond, run_stages, with_query
 from query_api.search.stopwatch import Stopwatch
-from query_api.search.units import found_parts
 from services.curation.matching import Compiled
-from services.errors import BackendUnavailable, NotFound
-from services.index_spec import Generation
+from services.errors import BackendUnavailable, InvalidInput, NotFound
+from services.index_spec import Generation, ScoreBy
 
 
 async def search(
-    parts: Parts,
+    app: AppState,
     index: str,
     request: SearchRequest,
     engine: Engine | None = None,
     proposed: Compiled | None = None,
-) -> Answer:
-    """Answers a request.
+) -> Response:
+    """Answer a search of one index.
 
-    `engine`: one that is shared with other searches; None: the process's own. `proposed`: rules in place of those that
-    are stored with the index.
+    `engine`: shared with other searches; None: the process's own. `proposed`: curation rules in place of those stored
+    with the index.
     """
-    checked(request, parts.settings)
+    checked(request, app.settings)
     if request.like and not request.query.strip():
-        # More like these documents: without words there is no keyword list to ask for, and the answer says so.
+        # Without words there is no lexical list to ask for, and the response says so.
         request = request.model_copy(update={"mode": "sparse"})
 
-    async def answered(generations: Sequence[Generation], within: Engine, part: Part | None) -> Answer:
-        return await _search(parts, generations[0], request, within, part, proposed)
+    async def of(near: bool) -> Response:
+        generation = await app.generation(index, near=near)
+        response = await _answered(app, [generation], request, engine, proposed)
+        # (a batch, and rules that are tried, are not a user's own search)
+        if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
+            app.learning.note(generation, request.query, of=app.who)
+        return response
 
-    async def of(near: bool) -> Answer:
-        generations = [await parts.generation(index, near=near)]
-        answer = await asked_part(parts, generations, request, engine or parts.engine, answered)
-        # (a batch, or rules that are tried, is nobody who asks)
-        if request.learn and answer["hits"] and request.is_first and engine is None and proposed is None:
-            parts.learning.note(generations[0], request.query, of=parts.who)
-        return answer
-
-    return await in_time(parts, [index], of)
+    return await in_time(app, [index], of)
 
 
-async def in_time(parts: Parts, indexes: Sequence[str], of: Callable[[bool], Awaitable[Answer]]) -> Answer:
-    """What `of` answers, which looks the indexes up itself (`near` as in `Parts.generation`), and once more when a
-    generation was swapped and removed since it was remembered.
+async def search_across(app: AppState, request: AcrossRequest, engine: Engine | None = None) -> Response:
+    """Answer a search of several indexes as one index with all their documents would answer it.
 
-    One deadline over everything that is asked of OpenSearch. Raises BackendUnavailable (`opensearch_timeout`).
+    An index that cannot be searched is an error that names it; it is never left out. Raises InvalidInput
+    (`too_many_indexes`, `repeated_index`, `not_across_indexes`), the errors of each index alone, and `bad_sort` and
+    `bad_facet` for a field that the indexes declare as different types.
+    """
+    checked_across(request, app.settings)
+
+    async def of(near: bool) -> Response:
+        looking = (app.generation(index, near=near) for index in request.indexes)
+        generations = []
+        for found in await asyncio.gather(*looking, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+            generations.append(found)
+        return await _answered(app, generations, request, engine)
+
+    return await in_time(app, request.indexes, of)
+
+
+async def in_time(app: AppState, indexes: Sequence[str], of: Callable[[bool], Awaitable[Response]]) -> Response:
+    """Return the response of `of` within the deadline of a search.
+
+    `of` looks the indexes up itself (`near` as in `AppState.generation`). It runs once more when a remembered
+    generation was swapped and removed meanwhile. Raises BackendUnavailable (`opensearch_timeout`).
     """
     try:
-        async with asyncio.timeout(parts.settings.search_timeout):
+        async with asyncio.timeout(app.settings.search_timeout):
             try:
                 return await of(True)
             except NotFound as error:
                 if error.code != "index_not_found":
                     raise
                 for index in indexes:
-                    parts.forget(index)
+                    app.forget(index)
                 return await of(False)
     except TimeoutError:
         raise late() from None
 
 
 def late() -> BackendUnavailable:
-    """The error for a search whose time is over."""
+    """Return the error for a search that reached its deadline."""
     return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
 
 
-async def _search(
-    parts: Parts,
+async def _answered(
+    app: AppState,
+    generations: Sequence[Generation],
+    request: SearchRequest,
+    engine: Engine | None,
+    proposed: Compiled | None = None,
+) -> Response:
+    async def of_page(
+        generations: Sequence[Generation], engine: Engine, page: PageState | None
+    ) -> tuple[Response, PageState | None]:
+        watch = Stopwatch()
+        score_by = common_score_by(request, [one.spec for one in generations])
+        contexts = [await _context(app, one, request, score_by, engine, watch, page, proposed) for one in generations]
+        watch.lap("encode")
+        outcome = await run_stages(contexts)
+        after = outcome.retrieved.page
+        if after is not None and request.curation:
+            after = replace(after, rules={one.generation.index: _version(one) for one in contexts})
+        return await respond(outcome), after
+
+    return await paged(app, generations, request, engine or app.engine, of_page)
+
+
+async def _context(
+    app: AppState,
     generation: Generation,
     request: SearchRequest,
+    score_by: ScoreBy,
     engine: Engine,
-    part: Part | None,
+    watch: Stopwatch,
+    page: PageState | None,
     proposed: Compiled | None,
-) -> Answer:
-    watch = Stopwatch()
-    table = parts.tables.of(generation)
-    chosen = selection(request, generation.spec, parts.settings)
-    rules = await curated(parts, generation, request, part, proposed)
-    vector = query_vector(request, table, parts.settings, rules)
-    asked = Asked(parts, generation, table, request, vector, watch, engine, chosen, part, curated=rules)
-    if rules is not None:
-        asked.origins = rules.origins_of(vector)
-    if request.context is not None:
-        remember(asked, request.context)
-    watch.lap("encode")
-    if request.asks_for_feedback:
-        await feed_back(asked)
-    reranking: dict[str, Any] | None = None
-    if request.unit == "document":
-        found, reranking = await _found(asked)
-    else:
-        found = await found_parts(asked, request.unit)
-    there = [(one, one.source) for one in found if one.source is not None]
-    hits = [shaped(asked, one, source) for one, source in there]
-    if request.highlight and not request.browses:
-        await highlight(asked, there, hits)
-    answer: Answer = {
-        "index": generation.index,
-        "mode": asked.mode,
-        "query": request.query,
-        "encoder": generation.encoder.fingerprint,
-        "hits": hits,
-    }
-    if request.unit != "document":
-        answer["unit"] = request.unit
-    answer |= asked.counts | await did_you_mean([asked])
-    if reranking is not None:
-        answer["rerank"] = reranking
-    if request.explain:
-        answer["pieces"] = pieces_of(asked)
-    if rules is not None and parts.who.filter is None:  # (rules name documents and filters of others)
-        answer["curation"] = rules.shown()
-    if asked.fed_back is not None:
-        answer["feedback"] = asked.fed_back
-    watch.lap("shape")
-    return answer | {"timings_ms": watch.finish(asked.mode)}
+) -> SearchContext:
+    table = app.tables.of(generation)
+    try:
+        chosen = selection(request, generation.spec, app.settings)
+        rules = await rules_of(app.curations, generation, request, page, proposed)
+        context = SearchContext(
+            generation, table, request, app.settings, engine, watch, chosen, score_by,
+            page=page, who=app.who, model=app.model,
+            targets=(generation.physical,) if isinstance(request, AcrossRequest) else (),
+        )  # fmt: skip
+        return with_query(context, rules)
+    except InvalidInput as error:
+        if not isinstance(request, AcrossRequest):
+            raise
+        raise InvalidInput(error.code, f"Of the index {generation.index!r}: {error.detail}", **error.extra) from None
 
 
-async def _found(asked: Asked) -> tuple[list[Found], dict[str, Any] | None]:
-    """The documents of the page, read, and what the answer says of reranking."""
-    request, rules, reranking = asked.request, asked.curated, None
-    pins = None if rules is None else await prepared(asked, rules)
-    lists = two_lists if request.is_ranked_here else one_list
-    if request.rerank is not None:
-        found, reranking = await reranked(asked, request.rerank, lists)
-    else:
-        found = await lists(asked)
-    if rules is not None and pins is not None:
-        found = pins.placed(asked, rules, found)
-    await read_shown([asked], unread(request, found))
-    return found, reranking
+def _version(context: SearchContext) -> int:
+    """Return the version of the curation rules that held for the search; 0: the index has none."""
+    return 0 if context.curated is None else context.curated.matched.version

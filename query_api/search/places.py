@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from query_api.search.asked import Asked, Found, Source
+from query_api.search.context import Hit, SearchContext, Source
 from query_api.search.passages import best_passage
 from query_api.search.request import Unit
 from services.documents import joined_text
@@ -25,33 +25,35 @@ def is_there(unit: Unit, part: int, source: Source) -> bool:
     return part < len(source.get("chapters" if unit == "chapter" else "windows", ()))
 
 
-def own_text(asked: Asked, one: Found, source: Source) -> str:
+def own_text(context: SearchContext, one: Hit, source: Source) -> str:
     """What was encoded of the document, or of the part that was found."""
     title, text = source.get("title", ""), source["text"]
-    if one.part is None:
+    if one.number is None:
         return joined_text(title, text)
-    if asked.request.unit == "chapter":
-        chapter = source["chapters"][one.part]
+    if context.request.unit == "chapter":
+        chapter = source["chapters"][one.number]
         return joined_text(title, text[chapter["start"] : chapter["end"]])
-    window = source["windows"][one.part]
+    window = source["windows"][one.number]
     return joined_text(title, text)[window["start"] : window["end"]]
 
 
-def place(asked: Asked, one: Found, source: Source) -> dict[str, Any]:
+def place(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
     """The members of a hit that say where: `passage`, and of talk `chapter` and `link`."""
-    unit, windows = asked.request.unit, read_packed_windows(source)
-    among = None if one.part is None else windows_of(unit, one.part, source, windows)
+    unit, windows = context.request.unit, read_packed_windows(source)
+    among = None if one.number is None else windows_of(unit, one.number, source, windows)
     passage = best_passage(
-        source.get("title", ""), source["text"], windows, asked.query.by_id(), asked.request.query, among
+        source.get("title", ""), source["text"], windows, context.query.by_id(), context.request.query, among
     )
     found: dict[str, Any] = {"passage": passage}
     chapters = source.get("chapters", ())
-    chapter = chapters[one.part] if unit == "chapter" and one.part is not None else chapter_at(chapters, passage["end"])
+    chapter = (
+        chapters[one.number] if unit == "chapter" and one.number is not None else chapter_at(chapters, passage["end"])
+    )
     if chapter is not None:
         found["chapter"] = dict(chapter)
     if "segments" in source:
         passage |= _said(Segments.unpack(source["segments"]), passage)
-        talk = asked.generation.spec.talk
+        talk = context.generation.spec.talk
         begin = chapter if unit == "chapter" and chapter is not None else passage
         address = link(None if talk is None else talk.link, source.get("url", ""), one.id, begin.get("start_time"))
         if address is not None:

@@ -23,8 +23,6 @@ from services.web.problems import answer_of
 log = logging.getLogger("sparsewell.access")
 
 HEADER: Final = b"x-request-id"
-# Where a middleware that answers before the framework's routing leaves the template of its route.
-ROUTE: Final = "sparsewell.route"
 UNMATCHED: Final = "unmatched"
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
 # (a name that no index can have is not repeated in logs)
@@ -112,7 +110,5 @@ def _carrier(scope: Scope) -> dict[str, str]:
 
 def template(scope: Scope) -> str:
     """The template of the route that answered, `unmatched` where none did."""
-    if (known := scope.get(ROUTE)) is not None:
-        return str(known)
     route = scope.get("route")
     return str(getattr(route, "path_format", None) or getattr(route, "path", UNMATCHED))

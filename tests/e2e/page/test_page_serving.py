@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from query_api.page.routes import STATIC_DIRECTORY
+from query_api.page.routes import MEDIA_TYPES, STATIC_DIRECTORY
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_the_markup_has_nothing_inline_and_names_only_files_that_exist(page: str
 
 
 def test_the_folder_holds_only_files_that_are_served() -> None:
-    assert {path.name for path in STATIC_DIRECTORY.iterdir()} == set(read_page_files())
+    assert {path.suffix for path in STATIC_DIRECTORY.iterdir()} == set(MEDIA_TYPES)
 
 
 def test_no_script_parses_strings_as_markup() -> None:

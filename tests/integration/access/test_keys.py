@@ -246,7 +246,7 @@ def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
     with TestClient(app) as client:
         unread = client.get("/v1/encoders", headers={"authorization": f"Bearer {text}"})
         assert code(unread) == (503, "opensearch_unavailable")
-        ring = app.state.parts.keys
+        ring = app.state.app_state.keys
         ring.take([StoredKey(Key("c" * 16, "x", ("search",), ("*",), None, 0, (Secret(digest(text), 0),)), 1, 1)])
         for key in (text, admin_text(settings)):
             assert client.get("/v1/encoders", headers={"authorization": f"Bearer {key}"}).status_code == 200

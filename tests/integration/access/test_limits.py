@@ -185,14 +185,14 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
     app = create_app(settings)
     asked = 0
     async with app.router.lifespan_context(app):
-        send = app.state.parts.search.send
+        send = app.state.app_state.search.send
 
         async def counting(call: Call) -> Any:
             nonlocal asked
             asked += 1
             return await send(call)
 
-        app.state.parts.search.send = counting
+        app.state.app_state.search.send = counting
         began = time.monotonic()
         statuses = [
             await status_of(app, new_key("z" * 16) if n % 2 else secrets.token_urlsafe(40)) for n in range(10_000)

@@ -224,7 +224,7 @@ def test_opensearchs_own_refusals_come_out_as_ours(settings: Settings) -> None:
     refused = {"status": 429, "error": {"type": "rejected_execution_exception"}}
     app = create_app(settings.model_copy(update={"opensearch_timeout": 5.0}))
     with TestClient(app) as api:
-        search = app.state.parts.search
+        search = app.state.app_state.search
         send = search.send
 
         async def by_item(call: Call) -> Any:

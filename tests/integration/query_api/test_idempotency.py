@@ -127,7 +127,7 @@ def half_done(settings: Settings, at: Callable[[Call], bool], body: bytes, key: 
     async def run() -> None:
         app = create_app(settings.model_copy(update={"opensearch_timeout": 3.0}))
         async with app.router.lifespan_context(app):
-            search = app.state.parts.search
+            search = app.state.app_state.search
             send, dead = search.send, False
 
             async def dying(call: Call) -> Any:

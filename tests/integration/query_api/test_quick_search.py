@@ -1,4 +1,4 @@
-"""The short way of POST /search and the framework's way give the same answers and the same refusals."""
+"""JsonRoute and the framework give the same responses and the same refusals."""
 
 import asyncio
 import json

@@ -2,11 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cli.reindexing.gate import Questions, hold, quality, worse
+from cli.reindexing.gate import Questions, hold, quality, ranked, worse
+from query_api.search.engine import Key
+from services.curation.matching import Compiled
+from services.curation.rules import Rules
 from services.errors import ConfigurationError, Conflict, InvalidInput
+from services.index_spec import EncoderIdentity, Generation, IndexSpec
+from services.manifest import read_manifest, resolve
+from services.opensearch.queries import Plan
+from services.query_table import QueryTable
+from services.settings import Settings
 
 
 def test_only_the_modes_that_were_named_hold_it_back() -> None:
@@ -34,3 +43,56 @@ def test_questions_without_judgements_are_not_asked(tmp_path: Path) -> None:
     (tmp_path / "qrels.tsv").write_text("unknown\td2\t1\n")
     with pytest.raises(InvalidInput, match="malformed_collection"):
         Questions.read(tmp_path)
+
+
+def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruning and the curation rules of the index hold in the gate too: it measures the search that is served."""
+    table = QueryTable.load(resolve("standin"))
+    settings = Settings(encoder="standin", prune=0.9)
+    rules = Rules.model_validate({"results": [{"query": "make a folder", "hide": ["secret"]}]})
+    sent: list[Plan] = []
+
+    class Sends:
+        def __init__(self, *given: object, **named: object) -> None:
+            pass
+
+        async def send(self, call: object) -> None:
+            pass
+
+        async def close(self) -> None:
+            pass
+
+        async def lists(self, plans: list[Plan]) -> list[dict[str, Any]]:
+            sent.extend(plans)
+            hit = {"_id": "right", "_index": "docs-1", "_score": 1.0, "_source": {"state": "encoded"}}
+            whole = {"took": 1, "timed_out": False, "_shards": {"failed": 0}, "hits": {"hits": [hit]}}
+            return [whole for _ in plans]
+
+        async def documents(self, wanted: list[Key], source: object) -> dict[Key, dict[str, Any]]:
+            return {key: {"state": "encoded"} for key in wanted}
+
+        async def read(self, index: str, *, near: bool) -> None:
+            pass
+
+        def remember(self, generation: Generation, read: None) -> None:
+            pass
+
+        def of(self, generation: Generation) -> Compiled:
+            return Compiled(rules, 1)
+
+    for name in ("AsyncSearch", "Direct", "Curations"):
+        monkeypatch.setattr(f"cli.reindexing.gate.{name}", Sends)
+    manifest = read_manifest(resolve("standin"))
+    encoder = EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint)
+    generation = Generation(
+        index="docs", number=1, physical="docs-1", spec=IndexSpec(), encoder=encoder,
+        window=manifest.window, created_at="now",
+    )  # fmt: skip
+    questions = Questions({"q": "make a folder"}, {"q": {"right": 1}})
+    found = ranked(settings, generation, table, questions)
+    assert quality(found, questions) == {"sparse": 1.0, "lexical": 1.0, "hybrid": 1.0}
+    assert len(sent) == 4, "one list each of sparse and lexical, two of hybrid"
+    assert all("secret" in json.dumps(plan.body) for plan in sent)
+    every = table.encode("make a folder", 100)
+    kept = json.dumps(sent[0].body).count('"rank_feature"')
+    assert 0 < kept < len(every.ids)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.curated import OwnTerms
+from query_api.search.context import CurationTerms
 from query_api.search.explain import keyword_shares, lexical_why, word_shares
 from services.curation.boosts import Factor, boost_shares, boosted, factors, filter_name
 from services.curation.comparing import difference, rank_biased_overlap
@@ -202,7 +202,7 @@ def test_of_alternatives_only_the_best_one_is_explained() -> None:
     }
     why = lexical_why(keyword_shares(explanation))
     assert [(one["piece"], one["contribution"]) for one in why] == [('"myocardi infarct"', 4.0), ("sign", 1.0)]
-    terms = OwnTerms(frozenset({"sign", "heart", "attack"}), frozenset({"sign"}))
+    terms = CurationTerms(frozenset({"sign", "heart", "attack"}), frozenset({"sign"}))
     assert terms.origin('"myocardi infarct"') == "synonym"
     assert terms.origin("sign") == "override"
     assert terms.origin("heart") is None

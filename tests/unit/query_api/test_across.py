@@ -2,8 +2,8 @@
 
 import pytest
 
-from query_api.search.across import KNOWN, checked_across
 from query_api.search.across_form import AcrossRequest
+from query_api.search.multi_index import KNOWN, checked_across
 from services.errors import InvalidInput
 from services.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Parts of a ranking: whatever their sizes, together they are the ranking, and the last one says so."""
+"""Pages of a ranking: together they are the ranking, whatever their sizes, and the last page says so."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.part import Part
+from query_api.search.page_state import PageState
 
 Shards = Sequence[Sequence[float]]
 
@@ -35,43 +35,42 @@ SHARDS = st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.5]), max_size=12), min_s
 
 
 @given(SHARDS, st.lists(st.integers(1, 9), min_size=1))
-def test_parts_by_place_are_the_whole_ranking(shards: Shards, sizes: list[int]) -> None:
-    engine, part, seen = Engine(shards), Part(by_place=True), []
+def test_pages_by_position_are_the_whole_ranking(shards: Shards, sizes: list[int]) -> None:
+    engine, page, seen = Engine(shards), PageState(by_position=True), []
     for turn in range(100):
-        size, search = sizes[turn % len(sizes)], {}
-        part.ask(search, size)
-        hits = part.of_list({"hits": engine.search(search)}, size)
+        size = sizes[turn % len(sizes)]
+        hits, page = page.of_list({"hits": engine.search(page.narrow({}, size))}, size)
         assert len(hits) <= size
         seen += [hit["_id"] for hit in hits]
-        assert part.begin == len(seen)
-        if part.end is not None:
+        assert page.begin == len(seen)
+        if page.end is not None:
             break
         assert hits
     assert seen == [hit["_id"] for hit in engine.hits]
-    assert part.end == "matches"
+    assert page.end == "matches"
 
 
 @given(SHARDS, st.integers(0, 70), st.integers(1, 20))
-def test_a_part_by_number(shards: Shards, begin: int, size: int) -> None:
-    engine, part = Engine(shards), Part(begin)
-    search: dict[str, Any] = {}
-    part.ask(search, size)
-    hits = part.of_list({"hits": engine.search(search)}, size)
+def test_a_page_by_number(shards: Shards, begin: int, size: int) -> None:
+    engine, page = Engine(shards), PageState(begin)
+    hits, page = page.of_list({"hits": engine.search(page.narrow({}, size))}, size)
     assert hits == engine.hits[begin : begin + size]
-    assert (part.end is None) == (len(engine.hits) > begin + size)
+    assert (page.end is None) == (len(engine.hits) > begin + size)
 
 
 @pytest.mark.parametrize(("full", "end"), [(False, "matches"), (True, "candidates")])
 def test_a_fused_list_says_whether_it_ends_because_it_was_cut(full: bool, end: str) -> None:
-    part = Part(depth=5)
-    assert part.of_fused("abcdefg", 3, full=full) == "abc"
-    assert part.end is None
-    assert part.of_fused("abcdefg", 3, full=full) == "def"
-    assert part.of_fused("abcdefg", 3, full=full) == "g"
-    assert part.end == end
+    page, shown = PageState(depth=5), []
+    for _ in range(3):
+        assert page.end is None
+        hits, page = page.of_ranking("abcdefg", 3, full=full)
+        shown.append(hits)
+    assert shown == ["abc", "def", "g"]
+    assert page.end == end
 
 
 def test_it_is_sorted_as_before_and_by_number_where_that_is_equal() -> None:
     search: dict[str, Any] = {"sort": [{"metadata.year": "desc"}]}
-    Part(by_place=True, after=[1, 2], skip=3).ask(search, 10)
-    assert search == {"sort": [{"metadata.year": "desc"}, {"_doc": "asc"}], "size": 14, "search_after": [1, 2]}
+    narrowed = PageState(by_position=True, after=[1, 2], skip=3).narrow(search, 10)
+    assert narrowed == {"sort": [{"metadata.year": "desc"}, {"_doc": "asc"}], "size": 14, "search_after": [1, 2]}
+    assert search == {"sort": [{"metadata.year": "desc"}]}

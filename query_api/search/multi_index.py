@@ -1,0 +1,111 @@
+"""Check a search of several indexes: the members that it takes, and declarations that the indexes must share.
+
+Each index builds its lists with its own query table and fields. Indexes whose lists are the same are one search, with
+the word statistics of all of them; the lists of the others are merged before they are fused (docs/decisions/0166).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from query_api.search.across_form import AcrossRequest
+from query_api.search.context import SearchContext
+from query_api.search.limits import checked
+from query_api.search.request import SearchRequest
+from services.errors import InvalidInput
+from services.index_spec import FieldType, IndexSpec, ScoreBy
+from services.settings import Settings
+
+# The members that a search of several indexes takes. A new member of searches is refused until it is named here.
+KNOWN = {
+    "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
+    "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation", "sort", "facets", "among",
+    "did_you_mean", "learn",
+}  # fmt: skip
+_REASON = "several_indexes"
+
+
+def checked_across(request: AcrossRequest, settings: Settings) -> None:
+    """Raise InvalidInput for a request that is refused before any index is looked up.
+
+    Codes: `too_many_indexes`, `repeated_index`, `not_across_indexes`, and those of `limits.checked`.
+    """
+    checked(request, settings)
+    if len(request.indexes) > settings.max_indexes:
+        raise InvalidInput("too_many_indexes", f"One search may be of {settings.max_indexes} indexes at most.")
+    if len(set(request.indexes)) < len(request.indexes):
+        raise InvalidInput("repeated_index", "`indexes` names an index twice.")
+    if request.browses:
+        raise InvalidInput("not_across_indexes", "Several indexes are searched with words; `query` is empty.")
+    for name in sorted(request.model_fields_set - KNOWN):
+        if getattr(request, name) != type(request).model_fields[name].get_default(call_default_factory=True):
+            raise InvalidInput("not_across_indexes", f"`{name}` is for a search of one index.")
+
+
+def common_score_by(request: SearchRequest, specs: Sequence[IndexSpec]) -> ScoreBy:
+    """Return the kind of sparse scores for all indexes: scores of windows and of whole documents do not compare.
+
+    Raises InvalidInput (`not_scored_by`) when the indexes share no kind.
+    """
+    if request.score_by is not None:
+        return request.score_by
+    for by in specs[0].scored_by:
+        if request.mode == "lexical" or all(by in spec.scored_by for spec in specs):
+            return by
+    raise InvalidInput(
+        "not_scored_by",
+        "Some of the indexes score by window and the others by document only: declare `windows` as both for one of "
+        "these (sparsewell reindex --windows both).",
+    )
+
+
+def compatible(contexts: Sequence[SearchContext]) -> list[SearchContext]:
+    """Return the contexts with only those curation rules that hold for several indexes.
+
+    A pin is a place in one index's ranking. A boost on a field that indexes declare as different types is left out: a
+    search of a point in time asks every index, and an index whose dates are compared with a number refuses all of it.
+    """
+    mixed = _mixed_fields(contexts)
+
+    def without(one: SearchContext) -> SearchContext:
+        if one.curated is None:
+            return one
+        return replace(one, curated=one.curated.without_pins(_REASON).without_boosts_on(mixed, _REASON))
+
+    return [without(one) for one in contexts]
+
+
+def checked_kinds(contexts: Sequence[SearchContext]) -> None:
+    """Raise InvalidInput (`bad_sort`, `bad_facet`) for a field that two indexes declare as different types.
+
+    The values of such a field have no common order, and are not the same values.
+    """
+    first = contexts[0]
+    for code, where, kinds in (("bad_sort", "sort", _sorted_by), ("bad_facet", "facets", _counted)):
+        for other in contexts[1:]:
+            here = kinds(first)
+            for field, kind in kinds(other).items():
+                if here[field] != kind:
+                    raise InvalidInput(
+                        code,
+                        f"{where}: `{field}` is declared as {here[field]} in the index {first.generation.index!r} and "
+                        f"as {kind} in {other.generation.index!r}; several indexes need it declared alike.",
+                        where=where,
+                    )
+
+
+def _mixed_fields(contexts: Sequence[SearchContext]) -> set[str]:
+    kinds: dict[str, FieldType] = {}
+    mixed = set()
+    for one in contexts:
+        for field, kind in one.generation.spec.fields.items():
+            if kinds.setdefault(field, kind) != kind:
+                mixed.add(field)
+    return mixed
+
+
+def _sorted_by(context: SearchContext) -> dict[str, FieldType]:
+    return {by.field: by.kind for by in context.selection.sort if by.kind is not None}
+
+
+def _counted(context: SearchContext) -> dict[str, FieldType]:
+    return {facet.field: facet.kind for facet in context.selection.facets or ()}
