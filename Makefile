@@ -135,8 +135,10 @@ servers:
 	# Without Maven all is not lost (a fetched OpenSearch may lie in the cache): the launcher has the last word.
 	if [ -z "$${OPENSEARCH_URL:-}$${OPENSEARCH_HOME:-}" ]; then infra/install-missing mvn maven || true; fi
 
-# The tests start a Redis of their own whatever REDIS_URL says, drive a real browser, and let promtool judge the alerts.
+# The tests start a Redis of their own whatever REDIS_URL says, run the curl examples of the documents, drive a real
+# browser, and let promtool judge the alerts.
 test-programs:
 	@infra/install-missing redis-server redis-server
+	infra/install-missing curl curl
 	infra/install-missing chromium chromium
 	infra/install-missing promtool prometheus

@@ -76,10 +76,18 @@ def test_slow_progress_without_a_terminal_is_a_line_every_thirty_seconds(plain: 
     assert [line.split()[5] for line in printed(plain).splitlines()] == ["30", "60", "90"]
 
 
-def test_progress_in_a_terminal_is_a_bar() -> None:
+def test_progress_in_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     assert len(list(demonstration.shown(console, steps()))) == 13
     assert "1200/1200" in printed(console)
+
+
+def test_progress_in_a_dumb_terminal_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None, highlight=False)
+    assert len(list(demonstration.shown(console, steps()))) == 13
+    assert len(printed(console).splitlines()) == 2
 
 
 def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:
