@@ -61,8 +61,8 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         asked = ask(searcher(service), questions())
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
-    _show_tally(console, asked)
-    _show_contrasts(console, asked)
+    show_tally(console, asked)
+    show_contrasts(console, asked)
     rate = round(len(corpus) / seconds["encode"], 1)
     return {
         "encoder": encoder,
@@ -73,7 +73,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
     }
 
 
-def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
     from examples.stdlib.tally import WITHIN, tally
 
     console.print(
@@ -87,7 +87,7 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
         console.print(f"  {LABELS[row.mode]:10}{first:>12}{within:>16}{times}")
 
 
-def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
     """The first question of each pattern of who answered: the first three names of each mode."""
     from rich.text import Text
 
@@ -123,13 +123,13 @@ def _row(item: "Asked", place: int, width: int) -> "Text":
     for mode in MODES:
         ids = item.rankings[mode].ids[place : place + 1]
         right = item.question.rank(list(ids)) is not None
-        cell = f"{'*' if right else ' '} {_fitting(ids[0], width - 4)}" if ids else "  -"
+        cell = f"{'*' if right else ' '} {fitting(ids[0], width - 4)}" if ids else "  -"
         line.append(f"{cell:{width}}", "green" if right else "")
     line.rstrip()
     return line
 
 
-def _fitting(name: str, width: int) -> str:
+def fitting(name: str, width: int) -> str:
     """A dotted name cut to a width, at a dot where possible; its end says more than its beginning."""
     if len(name) <= width:
         return name

@@ -41,7 +41,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
     from examples.talk.tally import Asked, as_json
 
     heading(console, "2. Index six talks and make their chapters")
-    corpus = _documents()
+    corpus = documents()
     console.print(
         f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one brings its own\n"
         "chapters, the others get theirs. (sparsewell load FOLDER --kind talk does it in a terminal.)"
@@ -59,11 +59,11 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
     _show_tally(console, asked)
-    _show_examples(console, asked)
+    show_examples(console, asked)
     return {"encoder": encoder, "documents": len(corpus), "answers": as_json(asked)}
 
 
-def _documents() -> list[dict[str, Any]]:
+def documents() -> list[dict[str, Any]]:
     """The talks, read as `sparsewell load --kind talk` reads a folder of transcripts."""
     import orjson
 
@@ -107,7 +107,7 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
         )
 
 
-def _show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
     """Of each talk the first question of the file, with the best passage of the hybrid search."""
     from rich.text import Text
 

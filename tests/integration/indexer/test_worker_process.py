@@ -184,9 +184,9 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
 
 def _envelope(broker: "redis.Redis", publisher: Publisher) -> bytes:
     """A good message as it lies in Redis, taken from a queue that nobody reads."""
-    from services.contracts import INGEST_TASK
-
-    publisher._send(INGEST_TASK, "unread", {"index": "papers", "documents": [{"id": "x", "text": "SECRET"}]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.queue.INGEST_QUEUE", "unread")
+        publisher.ingest(IngestMessage(index="papers", documents=({"id": "x", "text": "SECRET"},)))
     raw = broker.lpop("unread")
     assert isinstance(raw, bytes)
     return raw

@@ -35,7 +35,7 @@ def example() -> list[Asked]:
 
 
 def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> None:
-    demo._show_contrasts(plain, example())
+    demo.show_contrasts(plain, example())
     lines = printed(plain).splitlines()
     assert max(len(line) for line in lines) <= 80
     assert "    signal.pause           * time.sleep               -" in lines
@@ -45,13 +45,13 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
 
 
 def test_the_end_of_a_long_name_stays() -> None:
-    assert demo._fitting("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
-    assert demo._fitting("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
-    assert demo._fitting("time.sleep", 10) == "time.sleep"
+    assert demo.fitting("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
+    assert demo.fitting("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
+    assert demo.fitting("time.sleep", 10) == "time.sleep"
 
 
 def test_tally_shows_counts_and_shares(plain: Console) -> None:
-    demo._show_tally(plain, example())
+    demo.show_tally(plain, example())
     rows = {line.split()[0]: line for line in printed(plain).splitlines() if line.strip()}
     assert "0 (0%)" in rows["keyword"] and "1 (100%)" in rows["keyword"]
     assert rows["sparse"].count("1 (100%)") == 2
