@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import dockerfile_text as dockerfile
+from tests.docker import dockerfile_text as dockerfile
 
 # Where images keep things of ours; a RUN or ENV that names them means the copy below the folder.
 OURS = re.compile(r"(?<![\w./-])/(opt/sparsewell|build)\b")

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import policies
 import pytest
 import yaml
 
@@ -14,6 +13,7 @@ from infra.docker import health
 from infra.helm.rendering import CHART, Object, Rendered, case, cases, rendered
 from services.contracts import INGEST_QUEUE, encode_queue
 from services.settings import Settings
+from tests.helm import policies
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 PING = ["python", "-m", "infra.docker.health", "worker"]

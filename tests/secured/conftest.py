@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from certificates import Authority
-from secured_parts import ROLES, Secured
 
 from infra.accounts import child_account
 from infra.directories import make_directory
@@ -17,6 +15,8 @@ from infra.opensearch.secured import Credentials, Pair, secured
 from infra.opensearch.temporary import temporary_config
 from infra.settings import LocalSettings
 from services.opensearch.client import SyncSearch
+from tests.certificates import Authority
+from tests.secured.secured_parts import ROLES, Secured
 
 
 @pytest.fixture(scope="session")

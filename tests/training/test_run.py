@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_pairs import toy_files, toy_recipe, toy_start
 
 from models.export.collection import read_collection
 from models.tokenising import Pieces
@@ -28,6 +27,7 @@ from models.training.recipe import TrainingRecipe, parse
 from models.training.run import CHECKPOINTS, Material, begin_run, train, training_arguments
 from models.training.trainer import CarefulTrainer, SpladeLossInParts
 from services.errors import ConfigurationError
+from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
 
 Recipe = Callable[..., TrainingRecipe]
 

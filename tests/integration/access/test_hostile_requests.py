@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, closing
 
 import httpx
 import pytest
-from problem_counts import problems
 from prometheus_client import generate_latest
 
 from services.settings import Settings
+from tests.problem_counts import problems
 
 
 def raw(settings: Settings, *parts: bytes, pause: float = 0.0) -> bytes:

@@ -11,7 +11,6 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
-from problem_counts import problems
 from redis.asyncio import Redis
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -24,6 +23,7 @@ from services.access.principal import Limits, Principal
 from services.errors import Overloaded
 from services.opensearch.client import Call
 from services.settings import Settings
+from tests.problem_counts import problems
 
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]

@@ -13,11 +13,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from problem_counts import problems
 
 from query_api.app import create_app
 from services.errors import ConfigurationError
 from services.settings import Settings
+from tests.problem_counts import problems
 
 As = Callable[[str], httpx.Client]
 

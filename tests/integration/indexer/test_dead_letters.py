@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import journalled
 import pytest
 import redis
-from journalled import Journal
 
 from infra import processes
 from infra.processes import Child
@@ -25,6 +23,8 @@ from services.opensearch.journal import attempt_write, dead_write, retried_write
 from services.opensearch.mapping import LATER
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer import journalled
+from tests.integration.indexer.journalled import Journal
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]

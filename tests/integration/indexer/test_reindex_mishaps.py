@@ -6,8 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from journalled import Journal
-from reindexing import another_encoder
 
 from indexer.expiry import Expiry
 from indexer.reindex.dispatch import here
@@ -29,6 +27,8 @@ from services.opensearch.journal import dead_write, encoded_write, read_many, re
 from services.opensearch.reindex_record import ReindexRecords
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal
+from tests.integration.indexer.reindexing import another_encoder
 
 Tell = Callable[[object], None]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from journalled import Journal, log_of
 
 from indexer.encode_task import run_encode
 from indexer.overtaken import QueueHead
@@ -36,6 +35,7 @@ from services.opensearch.journal import attempt_write, now_ms, requeued_write
 from services.queue import Publisher
 from services.settings import Settings
 from services.telemetry import tracing
+from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]

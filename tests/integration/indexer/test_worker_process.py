@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from journalled import Journal, log_of
 
 from infra.processes import Child
 from services.contracts import INGEST_QUEUE, IngestMessage, encode_queue
@@ -20,6 +19,7 @@ from services.opensearch.client import SyncSearch
 from services.opensearch.jobs import load_call
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]

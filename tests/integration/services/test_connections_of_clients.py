@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import uvicorn
-from problem_counts import problems
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from services.web.connections import BoundedConnection, ConnectionLimits
+from tests.problem_counts import problems
 
 QUICK = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)
 PATIENT = ConnectionLimits(head_seconds=30, head_bytes=2000, stall_seconds=30, connections=3)
