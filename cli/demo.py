@@ -74,6 +74,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
 
 
 def show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
+    """Print how many questions each mode answered."""
     from examples.stdlib.tally import WITHIN, tally
 
     console.print(
@@ -88,7 +89,7 @@ def show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
 
 
 def show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
-    """The first question of each pattern of who answered: the first three names of each mode."""
+    """Print the first question of each pattern of modes that answered, with the first three names of each mode."""
     from rich.text import Text
 
     from examples.stdlib.tally import MODES, contrasts
@@ -130,7 +131,7 @@ def _row(item: "Asked", place: int, width: int) -> "Text":
 
 
 def fitting(name: str, width: int) -> str:
-    """A dotted name cut to a width, at a dot where possible; its end says more than its beginning."""
+    """Return a dotted name cut to a width, at a dot where possible. The end is kept, as it says more."""
     if len(name) <= width:
         return name
     tail = name[-(width - 2) :]

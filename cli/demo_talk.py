@@ -64,7 +64,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
 
 
 def documents() -> list[dict[str, Any]]:
-    """The talks, read as `sparsewell load --kind talk` reads a folder of transcripts."""
+    """Return the talks, read as `sparsewell load --kind talk` reads a folder of transcripts."""
     import orjson
 
     from cli.loading.field_map import FieldMap, Mapper
@@ -108,7 +108,7 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
 
 
 def show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
-    """Of each talk the first question of the file, with the best passage of the hybrid search."""
+    """Print the first question of each talk with the best passage of the hybrid search."""
     from rich.text import Text
 
     from examples.talk.tally import first_of_each_talk

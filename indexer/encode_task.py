@@ -66,7 +66,7 @@ class EncodeRun:
 
     @property
     def in_time(self) -> bool:
-        """The first run is always in time: a message that only travels on would travel for ever."""
+        """Whether the task has time for another run. The first always has: a message must not travel on for ever."""
         return not self.runs or time.monotonic() - self.began < self.runtime.worker.task_budget
 
     def _send_patiently(self, ids: Sequence[str]) -> dict[str, object]:

@@ -61,7 +61,7 @@ def run(arguments: Sequence[str], *, what: str, without: str) -> None:
 
 
 def trust_options(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """MAVEN_OPTS that make Java trust what SSL_CERT_FILE holds, unless a store is named there already."""
+    """Return MAVEN_OPTS that make Java trust the certificates of SSL_CERT_FILE, unless they name a store already."""
     bundle = Path(environment.get("SSL_CERT_FILE", ""))
     options = environment.get("MAVEN_OPTS", "")
     if not bundle.is_file() or "javax.net.ssl.trustStore" in options:

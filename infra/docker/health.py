@@ -79,7 +79,7 @@ def sweeper(settings: Settings) -> str | None:
 
 
 def runs(command: str, seconds: float) -> str | None:
-    """None once the process `sparsewell COMMAND` was seen to run, within `seconds`; else what is wrong.
+    """Return None when the process `sparsewell COMMAND` runs within `seconds`, else a complaint.
 
     It serves nobody whom one could ask, so the kernel is asked how often it ran: one that hangs in a call or is
     stopped does not gain a single context switch.

@@ -26,7 +26,7 @@ def has_mount_entry(
 
 
 def place_for_data(wanted: Path, table: Path = Path("/proc/self/mounts")) -> Path:
-    """Return `wanted`, or its stand-in in memory where Java cannot work with `wanted`; `table` lists the mounts."""
+    """Return `wanted`, or a directory in memory where Java cannot work with `wanted`. `table` lists the mounts."""
     if not table.exists() or has_mount_entry(wanted, table.read_text()):
         return wanted
     return MEMORY / wanted.relative_to("/")

@@ -57,6 +57,7 @@ class Material:
 
 
 def training_arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
+    """Return the trainer's arguments for a recipe with so many negatives a pair. Raises ConfigurationError."""
     precision = chosen_precision(recipe)
     arguments = SparseEncoderTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
@@ -252,7 +253,11 @@ def same_run(recipe: TrainingRecipe, out: Path) -> bool:
 
 
 def begin_run(recipe: TrainingRecipe, out: Path) -> None:
-    """A directory holds one run: going on with other settings would give a curve that nobody can read."""
+    """Record the recipe in a new run's directory, or check that it is the recorded one.
+
+    A directory holds one run: other settings would give a curve that nobody can read. Raises ConfigurationError
+    (`recipe_changed`).
+    """
     out.mkdir(parents=True, exist_ok=True)
     if not same_run(recipe, out) and leads():
         fresh = out / f"{RUN}.part"

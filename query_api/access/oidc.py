@@ -146,6 +146,7 @@ class Issuer:
 
 
 async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
+    """Return the JSON object at an address. Raises ValueError for any other answer, aiohttp.ClientError."""
     async with session.get(address, allow_redirects=False) as answer:
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")

@@ -5,6 +5,7 @@ import time
 from services.telemetry import tracing
 from services.telemetry.metrics import SEARCH_STAGE, SEARCHES
 
+# Stages of a search, as its answer and the metrics name them.
 STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
 _OBSERVED = {stage: SEARCH_STAGE.labels(stage) for stage in STAGES}
 
