@@ -75,7 +75,7 @@ docs: .venv/.docs ## Build the documentation site into build/site; a broken link
 
 pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
 
 test-faults: .venv/.dev servers test-programs ## Break every part on purpose, and print what the protections are worth
 	@rm -f build/faults.json
@@ -154,10 +154,11 @@ clean: down ## Stop our processes and remove what was made in this folder
 
 # The lock names every package, so pip has nothing to resolve: an older one (23.2) would look for the newest coverage[toml].
 # Two that chapters are measured with have no wheels and are built from their sources, which are Python alone.
-# Every file is checked against its hash; of pip's output only the downloads are shown.
+# Every file is checked against its hash; of pip's output only the downloads are shown. Nothing is compiled beforehand:
+# Python compiles the modules that are imported, a small part of what torch and its like bring.
 define install
 echo "Installing the locked packages of $(1) into .venv."
-$(BIN)/python -m pip install --progress-bar off --no-deps --require-hashes --only-binary :all: --no-binary rouge-score,segeval -r $(1) | sed -un 's/^ *Downloading /  &/p'
+$(BIN)/python -m pip install --progress-bar off --no-compile --no-deps --require-hashes --only-binary :all: --no-binary rouge-score,segeval -r $(1) | sed -un 's/^ *Downloading /  &/p'
 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable clients/python
 endef
 
@@ -173,8 +174,10 @@ servers:
 	# Without Maven all is not lost (a fetched OpenSearch may lie in the cache): the launcher has the last word.
 	if [ -z "$${OPENSEARCH_URL:-}$${OPENSEARCH_HOME:-}" ]; then infra/install-missing mvn maven || true; fi
 
-# The tests start a Redis of their own whatever REDIS_URL says, drive a real browser, and let promtool judge the alerts.
+# The tests start a Redis of their own whatever REDIS_URL says, run the curl examples of the documents, drive a real
+# browser, and let promtool judge the alerts.
 test-programs:
 	@infra/install-missing redis-server redis-server
+	infra/install-missing curl curl
 	infra/install-missing chromium chromium
 	infra/install-missing promtool prometheus

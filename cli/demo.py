@@ -63,8 +63,8 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         asked = ask(searcher(service), questions())
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
-    _show_tally(console, asked)
-    _show_contrasts(console, asked)
+    show_tally(console, asked)
+    show_contrasts(console, asked)
     rate = round(len(corpus) / seconds["encode"], 1)
     return {
         "encoder": encoder,
@@ -75,7 +75,8 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
     }
 
 
-def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
+    """Print how many questions each mode answered."""
     from examples.stdlib.tally import WITHIN, tally
 
     console.print(
@@ -89,7 +90,7 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
         console.print(f"  {row.mode:10}{first:>12}{within:>16}{times}")
 
 
-def _show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
     """Print the first question of each pattern of answering modes, with the first three names of each mode."""
     from rich.text import Text
 
@@ -125,13 +126,13 @@ def _row(item: "Asked", place: int, width: int) -> "Text":
     for mode in MODES:
         ids = item.rankings[mode].ids[place : place + 1]
         right = item.question.rank(list(ids)) is not None
-        cell = f"{'*' if right else ' '} {_fitting(ids[0], width - 4)}" if ids else "  -"
+        cell = f"{'*' if right else ' '} {fitting(ids[0], width - 4)}" if ids else "  -"
         line.append(f"{cell:{width}}", "green" if right else "")
     line.rstrip()
     return line
 
 
-def _fitting(name: str, width: int) -> str:
+def fitting(name: str, width: int) -> str:
     """Shorten a dotted name to a width, at a dot where possible, and keep its end."""
     if len(name) <= width:
         return name

@@ -43,7 +43,7 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
     from examples.talk.tally import Asked, as_json
 
     heading(console, "2. Index six talks and make their chapters")
-    corpus = _documents()
+    corpus = documents()
     console.print(
         f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one has chapters,\n"
         "the worker makes those of the others. (In a terminal: sparsewell load FOLDER --kind talk.)"
@@ -61,11 +61,11 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
     _show_tally(console, asked)
-    _show_examples(console, asked)
+    show_examples(console, asked)
     return {"encoder": encoder, "documents": len(corpus), "answers": as_json(asked)}
 
 
-def _documents() -> list[dict[str, Any]]:
+def documents() -> list[dict[str, Any]]:
     """Read the talks as `sparsewell load --kind talk` reads a folder of transcripts."""
     import orjson
 
@@ -109,8 +109,8 @@ def _show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
         )
 
 
-def _show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
-    """Of each talk the first question of the file, with the best passage of the hybrid search."""
+def show_examples(console: "Console", asked: Sequence["Asked"]) -> None:
+    """Print the first question of each talk with the best passage of the hybrid search."""
     from rich.text import Text
 
     from examples.talk.tally import first_of_each_talk

@@ -54,9 +54,9 @@ class EncodeRun:
              for s in sorted_.exhausted]
         )  # fmt: skip
         left = self._together(sorted_.fresh)
-        left += self._together(self._count_attempts(sorted_.suspected)) if self._in_time else sorted_.suspected
+        left += self._together(self._count_attempts(sorted_.suspected)) if self.in_time else sorted_.suspected
         for at, stored in enumerate(sorted_.alone):
-            if not self._in_time:
+            if not self.in_time:
                 left += sorted_.alone[at:]
                 break
             left += self._together(self._count_attempts([stored]))
@@ -65,8 +65,8 @@ class EncodeRun:
         return [stored.id for stored in left]
 
     @property
-    def _in_time(self) -> bool:
-        """The first run is always in time: a message that only travels on would travel for ever."""
+    def in_time(self) -> bool:
+        """Whether the task has time for another run. The first always has: a message must not travel on for ever."""
         return not self.runs or time.monotonic() - self.began < self.runtime.worker.task_budget
 
     def _read(self, ids: Sequence[str]) -> dict[str, object]:
@@ -116,7 +116,7 @@ class EncodeRun:
         for stored in documents:
             if not is_talk(stored.source):
                 continue
-            if self._in_time:
+            if self.in_time:
                 self.runs += 1
                 self._talk(stored)
             else:
@@ -151,7 +151,7 @@ class EncodeRun:
         writing: list[tuple[list[Encoded], Future[list[Outcome]]]] = []
         with ThreadPoolExecutor(1, "writer") as writer:
             for group in runs(cuts):
-                if not self._in_time:
+                if not self.in_time:
                     left += [one.stored for one in group]
                     continue
                 self.runs += 1

@@ -74,7 +74,7 @@ class Sweeper:
     settings: Settings
     search: SyncSearch
     publisher: Publisher
-    _heads: dict[str, QueueHead] = field(default_factory=dict)
+    heads: dict[str, QueueHead] = field(default_factory=dict)
 
     def sweep(self) -> Counter[str]:
         """One pass; counts what became of overdue documents. Raises BackendUnavailable or Overloaded."""
@@ -86,7 +86,7 @@ class Sweeper:
         for generation in found:
             by_encoder[generation.encoder.name].append(generation)
         for encoder, generations in by_encoder.items():
-            head = self._heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
+            head = self.heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
             # Redis is asked before anything is written: while it is away nothing is touched.
             head.saw(now_ms(), self.publisher.oldest(encode_queue(encoder)))
             before = head.overdue_before(now_ms())

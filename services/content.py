@@ -17,7 +17,7 @@ from services.extra import needs
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK = 64 * 1024
 # An archive names the memory that unpacking it takes; `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB.
-_MOST_MEMORY = 192 * 1024**2
+MOST_MEMORY = 192 * 1024**2
 _MOST_WINDOW = 27  # of zstd, as a power of two
 
 
@@ -48,7 +48,7 @@ def open_content(path: Path) -> Iterator[Content]:
             case ".bz2":
                 stream = cast(BinaryIO, bz2.BZ2File(raw))
             case ".xz":
-                stream = _unpacked(raw, lambda: lzma.LZMADecompressor(memlimit=_MOST_MEMORY))
+                stream = _unpacked(raw, lambda: lzma.LZMADecompressor(memlimit=MOST_MEMORY))
             case ".zst":
                 stream = _unpacked(raw, _zstd())
             case _:

@@ -57,7 +57,7 @@ def worker(settings: Settings) -> str | None:
 
 
 # A worker's connections to Redis answer within 30 s or fail (indexer.app), and it looks at its pool every 5 s.
-_WORKER_SECONDS = 40.0
+WORKER_SECONDS = 40.0
 
 
 def worker_alive(settings: Settings) -> str | None:
@@ -65,7 +65,7 @@ def worker_alive(settings: Settings) -> str | None:
 
     Redis is not asked: whoever starts a worker anew when this fails would start it anew for a Redis that is away.
     """
-    return _runs("worker", _WORKER_SECONDS)
+    return runs("worker", WORKER_SECONDS)
 
 
 def sweeper(settings: Settings) -> str | None:
@@ -75,11 +75,11 @@ def sweeper(settings: Settings) -> str | None:
     does not answer.
     """
     # (between two sweeps it waits for up to a fifth more than the interval)
-    return _runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
+    return runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
 
 
-def _runs(command: str, seconds: float) -> str | None:
-    """None once the process `sparsewell COMMAND` was seen to run, within `seconds`; else what is wrong.
+def runs(command: str, seconds: float) -> str | None:
+    """Return None when the process `sparsewell COMMAND` runs within `seconds`, else a complaint.
 
     It serves nobody whom one could ask, so the kernel is asked how often it ran: one that hangs in a call or is
     stopped does not gain a single context switch.

@@ -25,9 +25,8 @@ def has_mount_entry(
     return str(here) in points
 
 
-def place_for_data(wanted: Path) -> Path:
-    """`wanted`, or its stand-in in memory where Java cannot work with `wanted`."""
-    table = Path("/proc/self/mounts")
+def place_for_data(wanted: Path, table: Path = Path("/proc/self/mounts")) -> Path:
+    """Return `wanted`, or a directory in memory where Java cannot work with `wanted`. `table` lists the mounts."""
     if not table.exists() or has_mount_entry(wanted, table.read_text()):
         return wanted
     return MEMORY / wanted.relative_to("/")

@@ -20,7 +20,7 @@ from models.training.vectors import Scores, TeacherVectors
 from services.errors import InvalidInput
 
 # A block's scores take 4 bytes each and teacher: 64 MB.
-_BLOCK_SCORES = 16 * 1024**2
+BLOCK_SCORES = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ def consistent(
         rows = np.sort(np.random.default_rng(seed).choice(count, sample, replace=False))
     positives = Positives(pairs)
     ranks = np.zeros(len(pairs), dtype=np.int32)
-    step = max(1, _BLOCK_SCORES // max(1, rows.size))
+    step = max(1, BLOCK_SCORES // max(1, rows.size))
     for start in range(0, len(pairs), step):
         links = np.arange(start, min(start + step, len(pairs)))
         ranks[links] = _ranks(pairs, links, rows, positives, vectors, weights)

@@ -13,7 +13,7 @@ from services.errors import InvalidInput
 
 NONE = -1
 # A block's scores take 4 bytes each: 64 MB.
-_BLOCK_SCORES = 16 * 1024**2
+BLOCK_SCORES = 16 * 1024**2
 
 
 class Candidates(Protocol):
@@ -54,7 +54,7 @@ class _Dense:
 
     def best(self, query_rows: NDArray[np.integer], depth: int) -> Rows:
         count = self._vectors.passages_count
-        width = max(1, _BLOCK_SCORES // max(1, query_rows.size))
+        width = max(1, BLOCK_SCORES // max(1, query_rows.size))
         rows = np.full((query_rows.size, depth), NONE, dtype=np.int32)
         scores = np.full((query_rows.size, depth), -np.inf, dtype=np.float32)
         for start in range(0, count, width):

@@ -56,7 +56,8 @@ class Material:
     reported: Sequence[Judged] = ()
 
 
-def _arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
+def training_arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
+    """Return the trainer's arguments for a recipe with so many negatives a pair. Raises ConfigurationError."""
     precision = chosen_precision(recipe)
     arguments = SparseEncoderTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
@@ -126,7 +127,7 @@ def train(
     Raises ConfigurationError: `too_few_pairs`, `training_diverged`, `out_of_memory`, `recipe_changed`.
     """
     _require_pairs(recipe, material)
-    _begin(recipe, out)
+    begin_run(recipe, out)
     if copy_to is not None and copy_to.resolve() == out.resolve():
         raise ConfigurationError("bad_copy", f"{out} is the run's own directory: a copy belongs on another disk.")
     if copy_to is not None and leads():
@@ -154,7 +155,7 @@ def train(
             evaluator(model, None, 0, recipe.steps)
         return out / BEST
     ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
-    arguments = _arguments(recipe, out, negatives)
+    arguments = training_arguments(recipe, out, negatives)
     optimiser = torch.optim.AdamW(groups)
     schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
     trainer = CarefulTrainer(
@@ -251,8 +252,12 @@ def same_run(recipe: TrainingRecipe, out: Path) -> bool:
     return True
 
 
-def _begin(recipe: TrainingRecipe, out: Path) -> None:
-    """A directory holds one run: going on with other settings would give a curve that nobody can read."""
+def begin_run(recipe: TrainingRecipe, out: Path) -> None:
+    """Record the recipe in a new run's directory, or check that it is the recorded one.
+
+    A directory holds one run: other settings would give a curve that nobody can read. Raises ConfigurationError
+    (`recipe_changed`).
+    """
     out.mkdir(parents=True, exist_ok=True)
     if not same_run(recipe, out) and leads():
         fresh = out / f"{RUN}.part"

@@ -58,7 +58,7 @@ def channels(dtype: torch.dtype) -> int:
 if AVAILABLE:
 
     @triton.jit
-    def _largest(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 (a kernel's; it takes no annotations)
+    def largest_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 (a kernel's; it takes no annotations)
         states,
         weight,
         offsets,
@@ -125,7 +125,7 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Ten
         return best, place
     exact = states.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
     grid = (triton.cdiv(pieces, PIECES), triton.cdiv(documents, DOCUMENTS))
-    _largest[grid](
+    largest_kernel[grid](
         states.contiguous(),
         weight.detach().to(states.dtype).contiguous(),
         offsets.to(torch.int32),

@@ -122,13 +122,13 @@ class Issuer:
         """What is wrong is logged; the keys that there are count on."""
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as session:
-                found = await _json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+                found = await fetch_json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
                 if found.get("issuer") != self._issuer:
                     raise ValueError("it calls itself by another name")
                 address = str(found.get("jwks_uri"))
                 if urlsplit(address).scheme != "https" and not is_loopback(urlsplit(address).hostname or ""):
                     raise ValueError("its keys are not at an address that begins with https://")
-                listed = (await _json(session, address)).get("keys")
+                listed = (await fetch_json(session, address)).get("keys")
                 if not isinstance(listed, list):
                     raise ValueError("no list of keys")
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
@@ -145,7 +145,8 @@ class Issuer:
         self._read_at = time.monotonic()
 
 
-async def _json(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
+async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
+    """Return the JSON object at an address. Raises ValueError for any other answer, aiohttp.ClientError."""
     async with session.get(address, allow_redirects=False) as answer:
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")

@@ -5,8 +5,9 @@ import time
 from services.telemetry import tracing
 from services.telemetry.metrics import SEARCH_STAGE, SEARCHES
 
-_STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
-_OBSERVED = {stage: SEARCH_STAGE.labels(stage) for stage in _STAGES}
+# Stages of a search, as its answer and the metrics name them.
+STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
+_OBSERVED = {stage: SEARCH_STAGE.labels(stage) for stage in STAGES}
 
 
 class Stopwatch:
@@ -14,7 +15,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
-        self.stages = dict.fromkeys(_STAGES, 0.0)
+        self.stages = dict.fromkeys(STAGES, 0.0)
 
     def lap(self, stage: str) -> None:
         """The time since the last lap belongs to `stage`."""

@@ -51,7 +51,7 @@ def run(arguments: Sequence[str], *, what: str, without: str) -> None:
     # On a terminal Maven draws its own progress; elsewhere that would be thousands of lines.
     command += [] if sys.stderr.isatty() else ["--batch-mode"]
     with TemporaryDirectory(prefix="sparsewell-") as scratch:
-        code, tail = _follow(command, {**os.environ, **_trust(os.environ, Path(scratch))})
+        code, tail = _follow(command, {**os.environ, **trust_options(os.environ, Path(scratch))})
     if code != 0:
         raise ConfigurationError(
             "download_failed",
@@ -60,8 +60,8 @@ def run(arguments: Sequence[str], *, what: str, without: str) -> None:
         )
 
 
-def _trust(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """MAVEN_OPTS that make Java trust what SSL_CERT_FILE holds, unless a store is named there already."""
+def trust_options(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """Return MAVEN_OPTS that make Java trust the certificates of SSL_CERT_FILE, unless they name a store already."""
     bundle = Path(environment.get("SSL_CERT_FILE", ""))
     options = environment.get("MAVEN_OPTS", "")
     if not bundle.is_file() or "javax.net.ssl.trustStore" in options:

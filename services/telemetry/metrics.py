@@ -14,7 +14,7 @@ _STAGES: Final = (
     5e-05, 1e-04, 2.5e-04, 5e-04, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0,
 )  # fmt: skip
-_REQUESTS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+REQUEST_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WORK: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _WAITS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
@@ -27,7 +27,7 @@ HTTP_DURATION = Histogram(
     "sparsewell_http_request_duration_seconds",
     "From the head of a request to the end of its answer.",
     ["method", "route"],
-    buckets=_REQUESTS,
+    buckets=REQUEST_BOUNDS,
 )
 HTTP_IN_PROGRESS = Gauge(
     "sparsewell_http_requests_in_progress", "Requests that are being answered.", multiprocess_mode="livesum"
@@ -62,7 +62,7 @@ OPENSEARCH_DURATION = Histogram(
     "sparsewell_opensearch_request_duration_seconds",
     "Requests to OpenSearch by API, repetitions on other nodes included.",
     ["operation"],
-    buckets=_REQUESTS,
+    buckets=REQUEST_BOUNDS,
 )
 OPENSEARCH_ERRORS = Counter("sparsewell_opensearch_errors", "Requests that failed, by code.", ["operation", "code"])
 BULK_ITEMS = Counter(

@@ -72,7 +72,7 @@ def check() -> None:
     if not wanted():
         return
     try:
-        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
         import opentelemetry.sdk.trace  # noqa: F401
     except ImportError:
         raise ConfigurationError(

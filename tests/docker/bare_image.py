@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import dockerfile_text as dockerfile
+from tests.docker import dockerfile_text as dockerfile
 
 # Where images keep things of ours; a RUN or ENV that names them means the copy below the folder.
 OURS = re.compile(r"(?<![\w./-])/(opt/sparsewell|build)\b")
@@ -128,7 +128,8 @@ def _run(command: str, root: Path, directory: Path, environment: dict[str, str])
     # --no-cache-dir is right in an image, where it would only make the layer larger; here it would download anew.
     moved = moved.replace(" --no-cache-dir", "")
     outside = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "HTTP", "http", "SSL_"))}
-    path = f"{Path(sys.base_prefix, 'bin')}:/usr/local/bin:/usr/bin:/bin"
+    # The environment of the tests stands in for the base image: it has `python` and pip, which a bare Debian lacks.
+    path = f"{Path(sys.prefix, 'bin')}:/usr/local/bin:/usr/bin:/bin"
     home = os.environ.get("HOME", "/tmp")  # noqa: S108  (where pip's settings and its cache are)
     done = subprocess.run(
         ["/bin/sh", "-eu", "-c", moved], cwd=directory, env=outside | environment | {"PATH": path, "HOME": home},

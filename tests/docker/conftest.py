@@ -1,21 +1,41 @@
-"""The two images, laid out once for all tests of a run that ask for them."""
+"""The two images, laid out once for all tests of a run that ask for them, in whichever process."""
 
+import os
+import pickle
 from pathlib import Path
 
-import bare_image
 import pytest
+from filelock import FileLock
+
+from tests.docker import bare_image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"
 
 
+def laid_out(target: str, factory: pytest.TempPathFactory) -> bare_image.BareImage:
+    """Return the image of a target; of several test processes the first lays it out and the others wait for it."""
+    # (the base directory of a process of pytest-xdist lies in the run's own)
+    run = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder = run / f"image-{target}"
+    record = run / f"image-{target}.pickle"
+    with FileLock(run / f"image-{target}.lock"):
+        if record.exists():
+            found: bare_image.BareImage = pickle.loads(record.read_bytes())  # noqa: S301 - written below
+            return found
+        folder.mkdir()
+        image = bare_image.lay_out(REPOSITORY, DOCKERFILE, target, folder)
+        record.write_bytes(pickle.dumps(image))
+    return image
+
+
 @pytest.fixture(scope="session")
 def api_image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
     """What `--target api` makes."""
-    return bare_image.lay_out(REPOSITORY, DOCKERFILE, "api", tmp_path_factory.mktemp("api"))
+    return laid_out("api", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def worker_image(tmp_path_factory: pytest.TempPathFactory) -> bare_image.BareImage:
     """What `--target worker` makes."""
-    return bare_image.lay_out(REPOSITORY, DOCKERFILE, "worker", tmp_path_factory.mktemp("worker"))
+    return laid_out("worker", tmp_path_factory)

@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import dockerfile_text as dockerfile
 import jsonschema
 import pytest
 import yaml
@@ -17,6 +16,7 @@ from cli.main import app
 from infra.docker.health import CHECKS
 from infra.settings import LocalSettings
 from services.settings import Settings
+from tests.docker import dockerfile_text as dockerfile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((Path(__file__).parent / "schema" / "compose-spec.json").read_text())

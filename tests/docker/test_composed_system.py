@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bare_image
-import dockerfile_text as dockerfile
 import httpx
 import pytest
 import yaml
-from test_compose_file import OURS, REPOSITORY, interpolated
 
 from infra.ports import free_port
+from tests.docker import bare_image
+from tests.docker import dockerfile_text as dockerfile
+from tests.docker.test_compose_file import OURS, REPOSITORY, interpolated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

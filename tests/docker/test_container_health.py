@@ -146,7 +146,7 @@ def test_a_worker_that_hangs_is_not_alive(
 ) -> None:
     settings, process = running("worker")
     see_only(process, tmp_path, monkeypatch)
-    monkeypatch.setattr(health, "_WORKER_SECONDS", 0.5)
+    monkeypatch.setattr(health, "WORKER_SECONDS", 0.5)
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     try:
@@ -172,7 +172,7 @@ def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[byte
 def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """It sleeps for as long as one request may take, and a restart would not make OpenSearch answer."""
     waited: dict[str, float] = {}
-    monkeypatch.setattr(health, "_runs", waited.__setitem__)
+    monkeypatch.setattr(health, "runs", waited.__setitem__)
     for asked, settings in ((35, Settings(sweep_interval=1)), (65, Settings(sweep_interval=1, opensearch_timeout=60))):
         assert health.sweeper(settings) is None
         assert waited["sweeper"] == asked

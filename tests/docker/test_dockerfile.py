@@ -7,9 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import bare_image
-import dockerfile_text as dockerfile
 import pytest
+
+from tests.docker import bare_image
+from tests.docker import dockerfile_text as dockerfile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"

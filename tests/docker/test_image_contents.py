@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import bare_image
-import dockerfile_text as dockerfile
 import httpx
 import pytest
 
 from infra.docker.licences import refused
 from infra.ports import free_port
+from tests.docker import bare_image
+from tests.docker import dockerfile_text as dockerfile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "infra" / "docker" / "Dockerfile"

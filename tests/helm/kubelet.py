@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import policies
 
 from infra.helm.rendering import Object
 from infra.ports import free_port
+from tests.helm import policies
 
 BIN = Path(sys.executable).parent
 SERVED = {"api": 8010, "models": 8020}

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import policies
 import yaml
-from test_values import MINIMAL, merged
 
 from infra.helm.rendering import ChartError, render
+from tests.helm import policies
+from tests.helm.test_values import MINIMAL, merged
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = (REPOSITORY / "docs" / "kubernetes.md").read_text()

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from kubelet import Cluster, Pod
 
 from infra.helm.rendering import Object, rendered
+from tests.helm.kubelet import Cluster, Pod
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

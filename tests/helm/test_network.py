@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import policies
 import pytest
-from test_values import MINIMAL, merged
 
 from infra.helm.rendering import Object, Rendered, rendered
+from tests.helm import policies
+from tests.helm.test_values import MINIMAL, merged
 
 # Who asks whom of ours; everything else is closed.
 ASKED = {("api", "models", 8020), ("indexes", "api", 8010), ("commands", "api", 8010)}

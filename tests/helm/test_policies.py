@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import policies
 import pytest
 import yaml
 
@@ -14,6 +13,7 @@ from infra.docker import health
 from infra.helm.rendering import CHART, Object, Rendered, case, cases, rendered
 from services.contracts import INGEST_QUEUE, encode_queue
 from services.settings import Settings
+from tests.helm import policies
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 PING = ["python", "-m", "infra.docker.health", "worker"]
@@ -223,7 +223,7 @@ def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
 
 
 def test_the_sweepers_probe_has_the_time_that_its_check_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_runs", lambda _command, seconds: str(seconds))
+    monkeypatch.setattr(health, "runs", lambda _command, seconds: str(seconds))
     for settings in ({}, {"OPENSEARCH_TIMEOUT": 60}, {"SWEEP_INTERVAL": 90.5}):
         objects = rendered(case("minimal") | {"settings": settings}).objects
         (sweeper,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-sweeper")

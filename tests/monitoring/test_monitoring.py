@@ -1,6 +1,7 @@
 """Alerts and dashboard against promtool, the metrics that exist, and the runbook."""
 
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -38,8 +39,10 @@ SAMPLES: dict[str, set[str]] = {
 }
 for one in vars(metrics).values():
     if isinstance(one, MetricWrapperBase):
-        endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}[one._type]
-        SAMPLES |= {one._name + ending: set(one._labelnames) for ending in endings}
+        (family,) = one.describe()
+        endings = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}[family.type]
+        labels = set(one._labelnames)  # noqa: SLF001 - prometheus_client shows them nowhere else
+        SAMPLES |= {family.name + ending: labels for ending in endings}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 
 
@@ -93,7 +96,7 @@ def test_only_metrics_and_labels_that_exist_are_asked_for(expression: str) -> No
 
 def values_that_exist() -> dict[str, set[str]]:
     """By label: what processes ever say there, as far as rules and panels ask for it."""
-    routes = {path for path, operations in json.loads((ROOT / "docs/api/openapi.json").read_text())["paths"].items()}
+    routes = set(json.loads((ROOT / "docs/api/openapi.json").read_text())["paths"])
     errors = (ROOT / "docs" / "api" / "errors.md").read_text().partition("\n## Codes of single")[0]
     codes = {code for row in errors.splitlines() if row.startswith("| ") for code in row.split("|")[2].split("`")[1::2]}
     outcomes = {"mismatch", "done", *(outcome.value for outcome in Outcome)}
@@ -102,8 +105,8 @@ def values_that_exist() -> dict[str, set[str]]:
         "code": codes,
         "outcome": outcomes,
         "status": {"200", "503"},
-        "le": {floatToGoString(bound) for bound in metrics.HTTP_DURATION._upper_bounds},
-        "stage": set(stopwatch._STAGES),
+        "le": {floatToGoString(bound) for bound in (*metrics.REQUEST_BOUNDS, math.inf)},
+        "stage": set(stopwatch.STAGES),
         "step": set(get_args(Step)),
         "process": {"api", "worker", "sweeper", "models"},
         "duty": {"sweeping"},

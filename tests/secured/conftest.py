@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from certificates import Authority
-from secured_parts import ROLES, Secured
 
 from infra.opensearch.node import start_node
 from infra.opensearch.secured import Credentials, Pair, secured
@@ -17,6 +15,8 @@ from infra.settings import LocalSettings
 from services.machine.accounts import child_account
 from services.machine.directories import make_directory
 from services.opensearch.client import SyncSearch
+from tests.certificates import Authority
+from tests.secured.secured_parts import ROLES, Secured
 
 
 @pytest.fixture(scope="session")

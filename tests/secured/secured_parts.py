@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from certificates import Authority
 
 from services.settings import Settings
+from tests.certificates import Authority
 
 ROLES = ("api", "worker", "operator", "backup")
 

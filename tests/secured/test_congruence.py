@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from secured_parts import Secured
 
 from services.opensearch.client import SyncSearch
 from services.settings import Settings
 from tests.congruence import corpora, oracle
 from tests.congruence.node_index import fresh_index
+from tests.secured.secured_parts import Secured
 
 SEED = 20_240_602
 

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from secured_parts import Secured
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -23,6 +22,7 @@ from services.opensearch.bulk import Outcome, Write, write
 from services.opensearch.client import Call, SyncSearch
 from services.queue import Publisher
 from services.settings import Settings
+from tests.secured.secured_parts import Secured
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 DOCUMENTS = [

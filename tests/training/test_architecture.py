@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SparseEncoder
-from tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
 from models.training.architecture import build_encoder, parameter_groups
 from models.training.portable import InferenceFreeEncoder
 from models.training.recipe_encoder import EncoderRecipe
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
+from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
 ID = {piece: index for index, piece in enumerate(PIECES)}
 HEADS = ["plain", "chunked"]

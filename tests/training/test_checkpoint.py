@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
 from models.export.checkpoint import load_checkpoint
 from models.export.graph import build_graph
@@ -19,6 +18,7 @@ from models.training.checkpoint import save_checkpoint
 from models.training.recipe_encoder import RECIPE, EncoderRecipe
 from services.errors import ConfigurationError, InvalidInput
 from services.query_table import QueryTable
+from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
 
 def dense(found: RowVectors) -> np.ndarray:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_dense import WIDTH, write_model
 
 from models.dense.encoder import DenseEncoder, pooled, unit
 from models.dense.opening import load_dense
@@ -15,6 +14,7 @@ from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
 from services.known_dense import known_dense
 from services.manifest import WindowSettings, record
 from services.settings import Settings
+from tests.training.tiny_dense import WIDTH, write_model
 
 onnx = pytest.importorskip("onnx", reason="the extra [train] is not installed")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_start import PIECES, make_start
 from torch import Tensor, nn
 
 from models.training.document_side import StatesTransformer, body_and_transform
 from models.training.packed import PACKED, Packing, packed_states
 from services.errors import ConfigurationError
+from tests.training.tiny_start import PIECES, make_start
 
 
 def bodies(directory: Path, family: str) -> tuple[nn.Module, nn.Module]:

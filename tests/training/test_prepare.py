@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tiny_dense import write_model
-from toy_pairs import toy_start
 
 from cli.training import questions as asking
 from models.training.index_candidates import IndexCandidates, passage_id
@@ -15,6 +13,8 @@ from models.training.prepare import prepare
 from models.training.recipe import TrainingRecipe, parse
 from models.training.show import Silent
 from services.errors import ConfigurationError
+from tests.training.tiny_dense import write_model
+from tests.training.toy_pairs import toy_start
 
 WORDS = [
     "wing",

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_start import TEXTS, make_start
 
 from models.export.order import Order, carry_out
 from models.export.reopen import reopen
@@ -14,6 +13,7 @@ from models.training.architecture import build_encoder
 from models.training.recipe_encoder import EncoderRecipe
 from services.errors import ConfigurationError
 from services.manifest import resolve
+from tests.training.tiny_start import TEXTS, make_start
 
 
 def vectors(directory: str | Path) -> list[tuple[list[int], list[float]]]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_pairs import toy_files, toy_recipe, toy_start
 
 from models.export.collection import read_collection
 from models.tokenising import Pieces
@@ -25,9 +24,10 @@ from models.training.kept_checkpoints import last_checkpoint
 from models.training.losses import RankingLoss
 from models.training.mixing import PairFile, read_mixture
 from models.training.recipe import TrainingRecipe, parse
-from models.training.run import CHECKPOINTS, Material, _arguments, _begin, train
+from models.training.run import CHECKPOINTS, Material, begin_run, train, training_arguments
 from models.training.trainer import CarefulTrainer, SpladeLossInParts
 from services.errors import ConfigurationError
+from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
 
 Recipe = Callable[..., TrainingRecipe]
 
@@ -121,12 +121,12 @@ def test_other_pairs_in_the_same_file_need_another_directory(toy: tuple[Path, Pa
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_bytes((toy[1] / "pairs.jsonl").read_bytes())
     recipe = parse(toy_recipe(*toy, pairs=[{"path": str(pairs)}]), "toy")
-    _begin(recipe, tmp_path / "out")
-    _begin(recipe, tmp_path / "out")
+    begin_run(recipe, tmp_path / "out")
+    begin_run(recipe, tmp_path / "out")
     with pairs.open("a") as file:
         file.write('{"query": "aska", "passage": "one more"}\n')
     with pytest.raises(ConfigurationError, match="other pairs") as caught:
-        _begin(recipe, tmp_path / "out")
+        begin_run(recipe, tmp_path / "out")
     assert caught.value.code == "recipe_changed"
 
 
@@ -137,7 +137,7 @@ def test_a_run_is_the_same_by_whatever_path(
 
     def begin(out: Path) -> None:
         pairs = [{"path": out / "pairs.jsonl"}]  # as `train own` writes them
-        _begin(parse(toy_recipe(*toy) | {"start": str(out / "start-0123"), "pairs": pairs}, "toy"), out)
+        begin_run(parse(toy_recipe(*toy) | {"start": str(out / "start-0123"), "pairs": pairs}, "toy"), out)
 
     Path("out").mkdir()
     shutil.copyfile(toy[1] / "pairs.jsonl", "out/pairs.jsonl")
@@ -349,9 +349,9 @@ def test_a_run_is_not_copied_into_itself(recipe: Recipe, material: Material, tmp
 
 
 def test_one_process_takes_one_device(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = type(_arguments(recipe(), tmp_path, 0))
+    kind = type(training_arguments(recipe(), tmp_path, 0))
     monkeypatch.setattr(kind, "n_gpu", property(lambda self: self._n_gpu or 4))  # (as on a machine with four)
-    arguments = _arguments(recipe(), tmp_path, 0)
+    arguments = training_arguments(recipe(), tmp_path, 0)
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 12)
 
 

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 
 from cli import train
 from cli.reindexing.build import known_with
@@ -23,6 +22,7 @@ from services.errors import ConfigurationError
 from services.manifest import WEIGHTS_ROOT
 from services.query_table import QueryTable
 from services.settings import Settings
+from tests.training.toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -87,7 +87,7 @@ def test_the_kernel_compiles_for_gpus(capability: int, kind: str) -> None:
     }  # fmt: skip
     aligned = {(argument,): [["tt.divisibility", 16]] for argument in (0, 1, 3, 4)}
     compiled = triton.compile(
-        ASTSource(fn=triton_head._largest, signature=signature, constexprs=constants, attrs=aligned),
+        ASTSource(fn=triton_head.largest_kernel, signature=signature, constexprs=constants, attrs=aligned),
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": triton_head.WARPS, "num_stages": triton_head.STAGES, "enable_fp_fusion": True},
     )

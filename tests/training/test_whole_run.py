@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from toy_pairs import toy_files, toy_recipe, toy_start
 
 from models.export.order import Order, carry_out
 from models.registry import load_encoder
@@ -21,6 +20,7 @@ from models.training.show import Silent
 from models.training.trainer import not_finite
 from models.training.whole_run import ablate, run
 from services.errors import ConfigurationError
+from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
 
 ROOT = Path(__file__).resolve().parents[2]
 # Both devices say what they saw of the gradients, which are the same only when they were averaged.

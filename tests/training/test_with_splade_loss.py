@@ -9,13 +9,13 @@ from sentence_transformers.sparse_encoder.losses import (
     SparseMultipleNegativesRankingLoss,
     SpladeLoss,
 )
-from tiny_start import make_start
 from torch import Tensor
 
 from models.training.architecture import build_encoder
 from models.training.portable import InferenceFreeEncoder
 from models.training.recipe_encoder import EncoderRecipe
 from models.training.regularisers import make_regulariser
+from tests.training.tiny_start import make_start
 
 QUERIES = ["the cat", "dog house", "a b c", "x"]
 PASSAGES = ["cats of the house " * 3, "dogs", "c b a x y z", "a house."]

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 import transformers
-from tiny_start import PIECES, make_start
+
+from tests.training.tiny_start import PIECES, make_start
 
 TOPICS = 12
 WORDS = [

@@ -81,7 +81,7 @@ def versions(_: Any) -> None:
 
 
 def budget(_: Any) -> None:
-    indexer.encode_task.EncodeRun._in_time = property(lambda self: True)  # type: ignore[method-assign, assignment]
+    indexer.encode_task.EncodeRun.in_time = property(lambda self: True)  # type: ignore[method-assign, assignment]
 
 
 def redelivery(app: Any) -> None:

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +23,7 @@ from services.access.principal import Limits, Principal
 from services.errors import Overloaded
 from services.opensearch.client import Call
 from services.settings import Settings
-from services.telemetry.metrics import PROBLEMS
+from tests.problem_counts import problems
 
 Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
@@ -53,8 +53,7 @@ async def test_what_one_process_uses_another_one_lacks(two: tuple[Limiter, Limit
         second.admit(SLOW)
     assert refused.value.extra["retry_after"] > 100
     await second.settle()
-    first.admit(SLOW, 0)  # (it knows of nothing yet)
-    first._uses["k"].used = 1  # what it lets through in between is a debt of all
+    first.admit(SLOW)  # it does not know yet that the others used all; what it lets through is a debt of all
     await first.settle()
     with pytest.raises(Overloaded, match="rate_limited"):
         first.admit(SLOW)
@@ -110,20 +109,21 @@ async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.
         def eval(self, *_: object) -> None:
             pass
 
+        async def aclose(self) -> None:
+            pass
+
         async def execute(self) -> list[list[object]]:
             nonlocal day
             day += 1
             limiter.admit(daily)
             return [[b"0", 5]]
 
-    limiter._redis = cast(Redis, AtMidnight())
-    limiter._task = asyncio.create_task(asyncio.sleep(60))  # (settled by the test alone)
+    monkeypatch.setattr("query_api.access.limiting.Redis.from_url", lambda *_, **__: AtMidnight())
     limiter.admit(daily, 5)
     await limiter.settle()
     limiter.admit(daily, 4)
     with pytest.raises(Overloaded, match="daily_limit_reached"):
         limiter.admit(daily)
-    limiter._redis = None
     await limiter.close()
 
 
@@ -139,14 +139,14 @@ async def test_it_is_settled_by_itself(two: tuple[Limiter, Limiter], redis_url: 
         assert await client.ttl("t:limits:{k}") > 0
 
 
-async def test_without_redis_a_process_goes_by_its_own_bucket() -> None:
+async def test_without_redis_a_process_goes_by_its_own_bucket(caplog: pytest.LogCaptureFixture) -> None:
     alone = Limiter("redis://127.0.0.1:1/0", "t", Limits())
     for _ in range(10):
         alone.admit(SLOW)
     with pytest.raises(Overloaded, match="rate_limited"):
         alone.admit(SLOW)
     await asyncio.sleep(0.05)  # (it asks, and is refused)
-    assert alone._away
+    assert "Redis is away" in caplog.text
     with pytest.raises(Overloaded, match="rate_limited"):
         alone.admit(SLOW)
     await alone.close()
@@ -178,10 +178,7 @@ def test_defaults_hold_for_keys_that_say_nothing(settings: Settings, admin_key: 
 async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Settings, admin_key: str) -> None:
     """No request to OpenSearch for each, no line in a log for each, and who has a right key is not kept out."""
 
-    def counted(code: str) -> float:
-        return float(PROBLEMS.labels(code)._value.get())
-
-    before = {code: counted(code) for code in ("bad_key", "too_many_failures")}
+    before = {code: problems(code) for code in ("bad_key", "too_many_failures")}
     app = create_app(settings)
     asked = 0
     async with app.router.lifespan_context(app):
@@ -201,7 +198,7 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
         assert set(statuses) == {401, 429}
         assert asked <= seconds + 2
         assert await status_of(app, admin_key) == 200
-    refused = {code: counted(code) - then for code, then in before.items()}
+    refused = {code: problems(code) - then for code, then in before.items()}
     assert sum(refused.values()) == 10_000
     assert refused["bad_key"] <= FAILURES_AT_ONCE + seconds + 1
 

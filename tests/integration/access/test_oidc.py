@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from query_api.app import create_app
 from services.errors import ConfigurationError
 from services.settings import Settings
-from services.telemetry.metrics import PROBLEMS
+from tests.problem_counts import problems
 
 As = Callable[[str], httpx.Client]
 
@@ -168,13 +168,13 @@ def test_tokens_that_are_none(api: httpx.Client, as_key: As, issuer: SmallIssuer
         "a word": "a.b.c",
     }
     assert as_key(right).get("/v1/indexes").status_code == 200
-    asked, counted = issuer.asked, PROBLEMS.labels("bad_token")._value.get()
+    asked, counted = issuer.asked, problems("bad_token")
     for what, token in bad.items():
         answer = as_key(token).get("/v1/indexes")
         assert said(answer) == (401, "bad_token"), what
         assert 'error="invalid_token"' in answer.headers["www-authenticate"] and token not in answer.text
     assert issuer.asked <= asked + 2  # for the keys that it does not have, once
-    assert PROBLEMS.labels("bad_token")._value.get() == counted + len(bad)
+    assert problems("bad_token") == counted + len(bad)
     assert as_key(right).get("/v1/indexes").status_code == 200
 
 

@@ -225,13 +225,13 @@ def api10_an_issuer_that_is_another(target: Target) -> bool:
 
 
 def without_api10(patch: Patch) -> None:
-    fetched = query_api.access.oidc._json
+    fetched = query_api.access.oidc.fetch_json
 
     async def believed(session: Any, address: str) -> dict[str, Any]:
         found = await fetched(session, address)
         return found | {"issuer": address.partition("/.well-known")[0]} if "issuer" in found else found
 
-    patch.setattr(query_api.access.oidc, "_json", believed)
+    patch.setattr(query_api.access.oidc, "fetch_json", believed)
 
 
 ROWS: list[tuple[Callable[[Target], bool], Callable[[Patch], None]]] = [

@@ -405,7 +405,7 @@ def test_a_restore_that_is_killed_is_begun_again(
 
         with monkeypatch.context() as patch:
             patch.setattr("cli.backups.restoring.discard", lambda *_: None)  # as SIGKILL leaves it
-            patch.setattr("cli.backups.restoring._appear", interrupted)
+            patch.setattr("cli.backups.restoring.appear_call", interrupted)
             with pytest.raises(Killed):
                 run("restore")
         assert len(indexes(losable, settings)) == 4, "of each there is something, and nobody sees it"
@@ -419,7 +419,7 @@ def test_a_restore_that_is_killed_is_begun_again(
 
     # one that ends otherwise leaves nothing
     with monkeypatch.context() as patch:
-        patch.setattr("cli.backups.restoring._appear", interrupted)
+        patch.setattr("cli.backups.restoring.appear_call", interrupted)
         with pytest.raises(Killed):
             run("restore", "--index", "notes", "--as", "other")
     assert indexes(losable, settings, "other") == []

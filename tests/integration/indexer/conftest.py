@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from journalled import Journal, log_of
 
 from indexer.runtime import Runtime
 from indexer.settings import WorkerSettings
@@ -20,6 +19,7 @@ from models.registry import load_encoder
 from services.opensearch.client import SyncSearch
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 POISONED_WORKER = Path(__file__).with_name("poisoned_worker.py")

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from journalled import Journal
 
 from services.opensearch.bulk import Outcome, write
 from services.opensearch.client import SyncSearch
 from services.opensearch.journal import dead_write, retried_write
+from tests.integration.indexer.journalled import Journal
 
 ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

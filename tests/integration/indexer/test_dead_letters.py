@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import journalled
 import pytest
 import redis
-from journalled import Journal
 
 from infra import processes
 from infra.processes import Child
@@ -25,6 +23,8 @@ from services.opensearch.journal import attempt_write, dead_write, retried_write
 from services.opensearch.mapping import LATER
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer import journalled
+from tests.integration.indexer.journalled import Journal
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]
@@ -270,8 +270,9 @@ def test_while_redis_is_away_they_are_pending_and_the_sweeper_enqueues_them(
 ) -> None:  # fmt: skip
     journal.put({"a": "one", "b": "two"})
     die(journal, search, "a", "b")
+    encode = Publisher.encode
     with closing(Publisher("redis://127.0.0.1:9/0")) as nowhere:
-        monkeypatch.setattr(Publisher, "encode", lambda self, *message: Publisher._send(nowhere, "t", "q", {}))
+        monkeypatch.setattr(Publisher, "encode", lambda self, *message: encode(nowhere, *message))
         answer = retry(api, all=True)
         monkeypatch.undo()
     assert (sorted(answer["retried"]), answer["queued"]) == (["a", "b"], False)

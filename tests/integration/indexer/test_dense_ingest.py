@@ -6,8 +6,6 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-from journalled import Journal
-from reindexing import run_command
 
 from cli.export import read_page
 from indexer.encode_task import run_encode
@@ -19,6 +17,8 @@ from services.known_dense import STANDIN, known_dense
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import create_call
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal
+from tests.integration.indexer.reindexing import run_command
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 KNOWN = known_dense(Settings())[STANDIN]

@@ -7,7 +7,6 @@ from dataclasses import replace
 import orjson
 import pytest
 import redis
-from journalled import Hooked, Journal
 from prometheus_client import REGISTRY
 
 from indexer.encode_task import run_encode
@@ -26,6 +25,7 @@ from services.opensearch.mapping import creation_body
 from services.opensearch.stored_windows import read_windows
 from services.settings import Settings
 from services.vectors import merge_max
+from tests.integration.indexer.journalled import Hooked, Journal
 
 
 def put_through(search: SyncSearch, *writes: Write) -> list[Outcome]:

@@ -9,9 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import journalled
 import pytest
-from journalled import Journal, log_of
 
 from indexer.expiry import Expiry
 from indexer.later_fields import LaterFields
@@ -32,6 +30,8 @@ from services.opensearch.jobs import JobRecord
 from services.opensearch.journal import dead_write, now_ms, tombstone
 from services.opensearch.mapping import LATER
 from services.settings import Settings
+from tests.integration.indexer import journalled
+from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]

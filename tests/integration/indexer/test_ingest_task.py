@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import redis
 from celery.exceptions import Reject
-from journalled import Journal
 
 from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
@@ -18,6 +17,7 @@ from services.contracts import encode_queue
 from services.opensearch.client import SyncSearch
 from services.opensearch.jobs import load_call
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal
 
 
 def body(*documents: Any, **more: Any) -> dict[str, Any]:

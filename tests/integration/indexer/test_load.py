@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
-from journalled import log_of
 
 from infra.processes import Child
 from infra.stack.parts import settings_environment
 from services.settings import Settings
+from tests.integration.indexer.journalled import log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

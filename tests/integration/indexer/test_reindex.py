@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from reindexing import another_encoder, run_command
 
 from infra.processes import Child
 from services.settings import Settings
+from tests.integration.indexer.reindexing import another_encoder, run_command
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]

@@ -6,8 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from journalled import Journal
-from reindexing import another_encoder
 
 from indexer.expiry import Expiry
 from indexer.reindex.dispatch import here
@@ -29,6 +27,8 @@ from services.opensearch.journal import dead_write, encoded_write, read_many, re
 from services.opensearch.reindex_record import ReindexRecords
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal
+from tests.integration.indexer.reindexing import another_encoder
 
 Tell = Callable[[object], None]
 
@@ -37,7 +37,7 @@ class Work:
     """A reindexing step by step, in this process, with its own encoder."""
 
     def __init__(self, settings: Settings, search: SyncSearch, encoder: Encoder) -> None:
-        self.settings, self.search, self._encoder = settings, search, encoder
+        self.settings, self.search, self.encoder = settings, search, encoder
         self.run = Reindexing(search, settings, "papers")
 
     def begin(self, changes: Changes) -> Follower:
@@ -49,7 +49,7 @@ class Work:
 
     def follow(self) -> Follower:
         self.run.make_target()
-        runtime = Runtime(self.settings, WorkerSettings(patience=5), lambda _: self._encoder)
+        runtime = Runtime(self.settings, WorkerSettings(patience=5), lambda _: self.encoder)
         return self.run.follower(here(runtime, self.run.held.target), 10)
 
     def settle(self, follower: Follower) -> None:
@@ -93,7 +93,7 @@ def test_a_pause_longer_than_deletes_are_kept_is_noticed(journal: Journal, work:
     time.sleep(1.2)
     journal.refresh()
     assert Expiry(short, search).remove()["tombstones"] == 1
-    again = Work(short, search, work._encoder)
+    again = Work(short, search, work.encoder)
     again.run.load()
     with pytest.raises(Conflict, match="reindex_too_old"):
         again.settle(again.follow())

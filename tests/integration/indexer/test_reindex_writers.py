@@ -10,8 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-from journalled import Journal, log_of
-from reindexing import another_encoder, run_command
 
 from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
@@ -22,6 +20,8 @@ from services.contracts import EncodeMessage, encode_queue
 from services.opensearch.client import SyncSearch
 from services.opensearch.generations import create_call, delete_call, new_generation
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal, log_of
+from tests.integration.indexer.reindexing import another_encoder, run_command
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]

@@ -3,7 +3,6 @@
 from contextlib import closing
 
 import httpx
-from journalled import Journal
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
@@ -17,6 +16,7 @@ from services.opensearch.generations import create_call, new_generation, refresh
 from services.presence import Presence
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal
 
 PENDING, AGE = "sparsewell_pending_documents", "sparsewell_pending_oldest_age_seconds"
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from journalled import Journal, log_of
 
 from indexer.encode_task import run_encode
 from indexer.overtaken import QueueHead
@@ -36,6 +35,7 @@ from services.opensearch.journal import attempt_write, now_ms, requeued_write
 from services.queue import Publisher
 from services.settings import Settings
 from services.telemetry import tracing
+from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]
@@ -93,9 +93,10 @@ def test_traces_that_cannot_be_read_keep_no_document_waiting(
 
     monkeypatch.setattr(tracing, "on", lambda: True)
     journal.put({"a": "one"})
+    put_back(search, journal, "a", seconds=-600)
+    journal.refresh()
     with closing(WithoutJobs(settings)) as deaf:
-        counts = Sweeper(settings, deaf, publisher)._again(journal.generation, [journal.stored("a")])
-    assert counts == {"enqueued": 1}
+        assert Sweeper(settings, deaf, publisher, long_watched()).sweep() == {"enqueued": 1}
     assert broker.llen(QUEUE) == 1
 
 
@@ -116,10 +117,15 @@ def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
     put_back(search, journal, "a", seconds=-600)
     journal.refresh()
     with closing(WithoutAShard(settings)) as client:
-        sweeper = Sweeper(settings, client, publisher)
-        sweeper._heads["standin"] = watched = QueueHead(LEASE)
-        watched.saw(now_ms() - int(2000 * LEASE), None)
+        sweeper = Sweeper(settings, client, publisher, long_watched())
         assert sweeper.sweep() == {"enqueued": 1, "generations with a shard away": 1}
+
+
+def long_watched() -> dict[str, QueueHead]:
+    """The encoder's queue, seen empty two leases ago."""
+    head = QueueHead(LEASE)
+    head.saw(now_ms() - int(2000 * LEASE), None)
+    return {"standin": head}
 
 
 def put_back(search: SyncSearch, journal: Journal, name: str, seconds: float) -> None:
@@ -133,7 +139,7 @@ def test_of_two_sweepers_one_enqueues(
     broker: "redis.Redis",
 ) -> None:  # fmt: skip
     journal.put({f"d{i}": "words" for i in range(10)})
-    others = [Sweeper(settings, search, publisher, sweeper_here._heads) for _ in range(2)]
+    others = [Sweeper(settings, search, publisher, sweeper_here.heads) for _ in range(2)]
     end = time.monotonic() + 3 * LEASE
     counts: Counter[str] = Counter()
     while time.monotonic() < end:

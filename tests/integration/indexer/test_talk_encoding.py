@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import pytest
-from reindexing import run_command
 
 from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
@@ -20,6 +19,7 @@ from services.opensearch.generations import refresh_call
 from services.opensearch.journal import Stored, now_ms
 from services.settings import Settings
 from services.talk.chapters import Chapter, Repair
+from tests.integration.indexer.reindexing import run_command
 
 SPEC = {"talk": {"link": "https://player.example/{id}?t={start}"}, "window": {"pieces": 16, "overlap": 4}}
 SEGMENTS = [

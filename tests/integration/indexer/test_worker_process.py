@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from journalled import Journal, log_of
 
 from infra.processes import Child
 from services.contracts import INGEST_QUEUE, IngestMessage, encode_queue
@@ -20,6 +19,7 @@ from services.opensearch.client import SyncSearch
 from services.opensearch.jobs import load_call
 from services.queue import Publisher
 from services.settings import Settings
+from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 Start = Callable[..., Child]
@@ -184,9 +184,9 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
 
 def _envelope(broker: "redis.Redis", publisher: Publisher) -> bytes:
     """A good message as it lies in Redis, taken from a queue that nobody reads."""
-    from services.contracts import INGEST_TASK
-
-    publisher._send(INGEST_TASK, "unread", {"index": "papers", "documents": [{"id": "x", "text": "SECRET"}]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.queue.INGEST_QUEUE", "unread")
+        publisher.ingest(IngestMessage(index="papers", documents=({"id": "x", "text": "SECRET"},)))
     raw = broker.lpop("unread")
     assert isinstance(raw, bytes)
     return raw

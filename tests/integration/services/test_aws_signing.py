@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.auth
-import botocore.compat
 import botocore.session
 import pytest
 import requests
@@ -19,7 +19,6 @@ from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import CredentialRetrievalError
 from opensearchpy import RequestsAWSV4SignerAuth
 
-import services.opensearch.access
 from services.errors import BackendUnavailable, ConfigurationError
 from services.opensearch.access import Amazon, access_of
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
@@ -140,7 +139,7 @@ def test_credentials_that_expire_are_renewed_by_a_thread(recorder: Recorder, mon
         return {"access_key": KEY, "secret_key": SECRET, "token": f"t{len(threads)}", "expiry_time": end.isoformat()}
 
     credentials = RefreshableCredentials.create_from_metadata(renewed(60), refresh_using=renewed, method="test")
-    monkeypatch.setattr(services.opensearch.access, "_aws_credentials", lambda: credentials)
+    monkeypatch.setattr("botocore.session.get_session", lambda: SimpleNamespace(get_credentials=lambda: credentials))
     settings = Settings(opensearch_url=recorder.url, opensearch_aws_region="eu-central-1")
 
     async def twice() -> None:

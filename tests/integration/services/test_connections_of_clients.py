@@ -15,8 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from services.telemetry.metrics import PROBLEMS
 from services.web.connections import BoundedConnection, ConnectionLimits
+from tests.problem_counts import problems
 
 QUICK = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)
 PATIENT = ConnectionLimits(head_seconds=30, head_bytes=2000, stall_seconds=30, connections=3)
@@ -52,8 +52,8 @@ async def serving(made: Made) -> AsyncIterator[Callable[[], Any]]:
     port = server.sockets[0].getsockname()[1]
     opened: list[Streams] = []
 
-    async def connect() -> Streams:
-        opened.append(await asyncio.open_connection("127.0.0.1", port))
+    async def connect(limit: int = 2**16) -> Streams:
+        opened.append(await asyncio.open_connection("127.0.0.1", port, limit=limit))
         return opened[-1]
 
     try:
@@ -197,7 +197,7 @@ async def test_a_body_in_small_chunks_is_a_body() -> None:
 @pytest.mark.parametrize("sent", [b"GET\r\n\r\n", CHUNKED + b"zz\r\n", REQUEST + b"GET\r\n\r\n"])
 @pytest.mark.asyncio
 async def test_what_is_no_http_is_refused_and_counted(sent: bytes) -> None:
-    before = PROBLEMS.labels("bad_http")._value.get()
+    before = problems("bad_http")
     async with serving(patient) as connect:
         reader, writer = await connect()
         writer.write(sent)
@@ -205,14 +205,13 @@ async def test_what_is_no_http_is_refused_and_counted(sent: bytes) -> None:
         assert got is not None
         if b"HTTP/1.1 400 " in got:
             assert json.loads(got.rpartition(b"\r\n\r\n")[2])["code"] == "bad_http"
-    assert PROBLEMS.labels("bad_http")._value.get() == before + 1
+    assert problems("bad_http") == before + 1
 
 
 @pytest.mark.asyncio
 async def test_who_does_not_read_is_let_go() -> None:
     async with serving(quick) as connect:
-        reader, writer = await connect()
-        reader._limit = 1  # type: ignore[attr-defined] (stops reading at once, as a client that hangs)
+        reader, writer = await connect(limit=1)  # stops reading at once, as a client that hangs
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(b"GET /much HTTP/1.1\r\nhost: x\r\n\r\n")
         await asyncio.sleep(1.0)

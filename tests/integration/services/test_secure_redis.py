@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from certificates import Authority
 from kombu.exceptions import OperationalError
 
 from indexer.app import configuration
@@ -22,6 +21,7 @@ from services.contracts import EncodeMessage, encode_queue
 from services.errors import BackendUnavailable, ConfigurationError
 from services.queue import Publisher
 from services.settings import Settings
+from tests.certificates import Authority
 
 PASSWORD = "s3cret/with@signs"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import Authority
 
 from services.errors import BackendUnavailable, ConfigurationError
 from services.opensearch.client import AsyncSearch, Call, SyncSearch
 from services.settings import Settings
+from tests.certificates import Authority
 
 ASK = Call("GET", "/")
 SECRET = "s3cret:with@signs"

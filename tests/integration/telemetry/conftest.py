@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import conftest as shared
 import httpx
 import pytest
 
@@ -13,6 +12,7 @@ from infra.ports import free_port
 from infra.processes import Child
 from infra.stack.parts import service_parts, wait_until_ready
 from services.settings import Settings
+from tests import conftest as shared
 
 
 @dataclass

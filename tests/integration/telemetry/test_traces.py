@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from collector import Collector, collecting
 
 from services.contracts import encode_queue
 from services.settings import Settings
+from tests.integration.telemetry.collector import Collector, collecting
 
 Start = Callable[..., Any]  # see conftest
 Eventually = Callable[[Callable[[], object], float, str], None]

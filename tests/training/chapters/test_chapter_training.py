@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_generators import TOPICS, make_generator, write_episodes
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -24,6 +23,7 @@ from models.registry import load_encoder
 from models.training.kept_checkpoints import last_checkpoint
 from models.training.show import Silent
 from services.errors import ConfigurationError, InvalidInput
+from tests.training.chapters.tiny_generators import TOPICS, make_generator, write_episodes
 
 # whole weights, as random ones have nothing that adapters could bend
 RECIPE = ChapterRecipe(

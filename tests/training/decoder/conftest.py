@@ -10,10 +10,10 @@ if importlib.util.find_spec("torch") is None:
     collect_ignore_glob = ["*"]
 else:
     import torch
-    from tiny_decoder import SENTENCES, tiny_document
 
     from models.decoder.module import EchoSplade
     from models.decoder.package import write_model_directory
+    from tests.training.decoder.tiny_decoder import SENTENCES, tiny_document
 
 
 @pytest.fixture(scope="session")

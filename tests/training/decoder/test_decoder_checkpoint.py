@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Module, Router
 from sentence_transformers.util import fullname
-from tiny_decoder import byte_level, make_start, tiny_checkpoint, tiny_document
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.module import EchoSplade
 from models.decoder.sparse_encoder import assemble
 from services.errors import ConfigurationError
+from tests.training.decoder.tiny_decoder import byte_level, make_start, tiny_checkpoint, tiny_document
 
 IDS = torch.tensor([[0, 30, 40, 50, 60, 70]])
 

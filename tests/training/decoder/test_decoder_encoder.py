@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_decoder import SENTENCES
 
 from models.decoder.encoder import DecoderEncoder
 from models.decoder.module import BIAS, EchoSplade
@@ -22,6 +21,7 @@ from services.errors import ConfigurationError, InvalidInput, Overloaded
 from services.manifest import fingerprint, read_manifest, record
 from services.query_table import QueryTable
 from services.vectors import SparseVector
+from tests.training.decoder.tiny_decoder import SENTENCES
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_decoder import make_start
 
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.estimate import MISTRAL_7B, estimate, main
 from models.decoder.lora import add_adapters
 from models.decoder.module import EchoSplade
 from models.decoder.recipe import DecoderRecipe
+from tests.training.decoder.tiny_decoder import make_start
 
 RECIPE = DecoderRecipe(passage_pieces=24, batch=4, rank=3, window=24, overlap=4)
 

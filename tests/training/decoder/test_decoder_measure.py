@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_decoder import SENTENCES
 
 from models.decoder.measure import collection_table, main
 from services.query_table import QueryTable
+from tests.training.decoder.tiny_decoder import SENTENCES
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tiny_decoder import SENTENCES
 
 from infra.processes import Child
 from infra.stack.parts import settings_environment
@@ -17,6 +16,7 @@ from services.manifest import read_manifest
 from services.query_table import QueryTable
 from services.settings import Settings
 from services.vectors import merge_max
+from tests.training.decoder.tiny_decoder import SENTENCES
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 DOCUMENTS = [{"id": f"d{i}", "title": f"Note {i}", "text": sentence} for i, sentence in enumerate(SENTENCES)]

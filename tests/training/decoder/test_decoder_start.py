@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_decoder import SPECIAL, byte_level, make_start
 from transformers import MistralForCausalLM
 
 from models.decoder import start as starts
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.start import STARTS, Start, main, make_checkpoint
 from services.errors import ConfigurationError
+from tests.training.decoder.tiny_decoder import SPECIAL, byte_level, make_start
 
 gguf = pytest.importorskip("gguf", reason="GGUF files need the package gguf (requirements/train.txt)")
 

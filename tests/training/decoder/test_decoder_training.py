@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_decoder import SENTENCES, make_start, tiny_checkpoint
 
 from models.decoder import package as packages
 from models.decoder import trainer as trainers
@@ -25,6 +24,7 @@ from models.decoder.training import Trained, train_decoder
 from models.registry import load_encoder
 from services.errors import ConfigurationError, InvalidInput
 from services.query_table import QueryTable
+from tests.training.decoder.tiny_decoder import SENTENCES, make_start, tiny_checkpoint
 
 WORDS = sorted({word.strip(".;(),") for sentence in SENTENCES for word in sentence.lower().split()})
 RECIPE = DecoderRecipe(

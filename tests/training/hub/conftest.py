@@ -3,9 +3,9 @@
 import sys
 
 import pytest
-from published import Export
 
 from cli.main import main
+from tests.training.hub.published import Export
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from published import Export, as_published
 
 from models.export import order as orders
 from models.export import parity as parities
 from models.export.graph import build_graph
 from models.export.order import Order, carry_out
+from tests.training.hub.published import Export, as_published
 
 DOCUMENTS = [
     "the weather in new york", "cats dogs house", "it is rainy now", "a house dog. " * 9, "new cats now",

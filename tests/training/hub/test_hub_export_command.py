@@ -10,10 +10,10 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.utils import filter_repo_objects
-from published import PIECES, Export, as_published, as_published_first
 from safetensors.numpy import load_file, save_file
 
 from models.hub.fetch import LEFT_OUT, PATTERNS, is_hub_name
+from tests.training.hub.published import PIECES, Export, as_published, as_published_first
 
 Change = Callable[[Path], None]
 QUERY = "query_0_SparseStaticEmbedding"

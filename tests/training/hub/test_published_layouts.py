@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published import LONGEST, PIECES, SPECIAL, as_published, as_published_first, as_saved, original
 from sentence_transformers import SparseEncoder
 
 from models.export.order import Order, carry_out
 from models.registry import load_encoder
 from services.manifest import Manifest
 from services.query_table import QueryTable
+from tests.training.hub.published import LONGEST, PIECES, SPECIAL, as_published, as_published_first, as_saved, original
 
 TEXTS = ["the weather in new york", "Cats? dogs. A house", "x", "it is rainy now " * 3]
 ORDINARY = np.array([piece not in SPECIAL for piece in PIECES])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import PIECES, SPECIAL, as_published, as_published_first, as_saved, original
 
 from models.training.architecture import build_encoder
 from models.training.recipe_encoder import EncoderRecipe
+from tests.training.hub.published import PIECES, SPECIAL, as_published, as_published_first, as_saved, original
 
 TEXTS = ["the weather in new york", "Cats? dogs. A house", "x", "it is rainy now " * 3]
 ORDINARY = torch.tensor([piece not in SPECIAL for piece in PIECES])

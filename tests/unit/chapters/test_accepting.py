@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from written import talk
 
 from models.chapters.accepting import LEAST_WORDS, MAX_CHAPTERS, accepted
 from models.chapters.engine import Episode, Proposed
@@ -14,6 +13,7 @@ from models.chapters.titles.checking import LONGEST, Said, clean
 from models.chapters.titles.phrases import phrase_titles
 from services.talk.chapters import Chapter, Repair
 from services.talk.segments import UNKNOWN, Segments
+from tests.unit.chapters.written import talk
 
 SOIL = ["The soil of a vineyard holds water for the roots of the vines in a dry summer of the south."] * 6
 RAIN = ["Clouds from the sea bring rain to the mountains and a shower of hail to the fields below them."] * 6

@@ -4,12 +4,12 @@ import re
 import time
 
 import pytest
-from written import Written, talk
 
 from models.chapters.engine import Proposed
 from models.chapters.podtile.engine import Podtile
 from models.chapters.podtile.lines import lines_of
 from services.errors import Overloaded
+from tests.unit.chapters.written import Written, talk
 
 SENTENCES = [f"Sentence number {i} says something about farming and about what it takes to do it." for i in range(200)]
 

@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from written import talk
 
 from models.chapters.podtile.lines import FULL, LONGEST, line_at, lines_of
 from models.chapters.podtile.parts import next_part
 from models.chapters.podtile.prompt import NONE, answer, begun, clean, head, numbered, read_answer
+from tests.unit.chapters.written import talk
 
 
 @pytest.mark.parametrize(

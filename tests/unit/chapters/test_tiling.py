@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from written import talk
 
 from models.chapters.engine import Episode
 from models.chapters.opening import ChapterMaker, open_engine
@@ -22,6 +21,7 @@ from models.registry import load_encoder
 from services.errors import ConfigurationError, Overloaded
 from services.talk.segments import UNKNOWN, Segments
 from services.vectors import EMPTY
+from tests.unit.chapters.written import talk
 
 SUBJECTS = {
     "wine": "vineyard grape barrel cellar harvest bottle oak vintage",

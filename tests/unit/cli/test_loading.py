@@ -52,6 +52,14 @@ def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
     assert not LoadRecord.open(tmp_path / "r.json", "c").resumed
 
 
+class Killed(BaseException):
+    """The process ends."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
 def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: Path) -> None:
     record = LoadRecord(tmp_path / "r.json", "c")
     for _ in range(3):
@@ -60,7 +68,10 @@ def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: P
     assert record.rejected == 1800
     assert [one.line for one in record.refusals()] == sorted(list(range(1, 601)) * 3)
     record.refuse([Refusal(1, None, "x", "died before this was recorded")])
-    record._save_refusals()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(Killed):
+            record.save()
     again = LoadRecord.open(record.path, "c")
     again.refuse([Refusal(9, None, "x", "last", "z")])
     again.save()

@@ -93,9 +93,18 @@ def test_a_bad_address_is_refused(address: str) -> None:
 
 
 def test_the_key_is_the_argument_or_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str | None] = []
+
+    def answer(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers.get("authorization"))
+        return httpx.Response(204)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+
     def sent(**options: Any) -> str | None:
         with Client("http://x", **options) as client:
-            return client._http.headers.get("authorization")  # the header has no other way out without a server
+            client.delete_index("index")
+        return keys[-1]
 
     monkeypatch.delenv("SPARSEWELL_API_KEY", raising=False)
     assert (sent(), sent(key="a")) == (None, "Bearer a")

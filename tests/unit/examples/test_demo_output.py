@@ -36,7 +36,7 @@ def example() -> list[Asked]:
 
 
 def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> None:
-    demo._show_contrasts(plain, example())
+    demo.show_contrasts(plain, example())
     lines = printed(plain).splitlines()
     assert max(len(line) for line in lines) <= 80
     assert "    signal.pause           * time.sleep               -" in lines
@@ -46,13 +46,13 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
 
 
 def test_the_end_of_a_long_name_stays() -> None:
-    assert demo._fitting("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
-    assert demo._fitting("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
-    assert demo._fitting("time.sleep", 10) == "time.sleep"
+    assert demo.fitting("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
+    assert demo.fitting("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
+    assert demo.fitting("time.sleep", 10) == "time.sleep"
 
 
 def test_tally_shows_counts_and_shares(plain: Console) -> None:
-    demo._show_tally(plain, example())
+    demo.show_tally(plain, example())
     rows = {line.split()[0]: line for line in printed(plain).splitlines() if line.strip()}
     assert "0 (0%)" in rows["lexical"] and "1 (100%)" in rows["lexical"]
     assert rows["sparse"].count("1 (100%)") == 2
@@ -77,10 +77,18 @@ def test_slow_progress_without_a_terminal_is_a_line_every_thirty_seconds(plain: 
     assert [line.split()[5] for line in printed(plain).splitlines()] == ["30", "60", "90"]
 
 
-def test_progress_in_a_terminal_is_a_bar() -> None:
+def test_progress_in_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     assert len(list(demonstration.shown(console, steps()))) == 13
     assert "1200/1200" in printed(console)
+
+
+def test_progress_in_a_dumb_terminal_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None, highlight=False)
+    assert len(list(demonstration.shown(console, steps()))) == 13
+    assert len(printed(console).splitlines()) == 2
 
 
 def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def asked(*hits: dict[str, object]) -> Asked:
 
 
 def test_every_talk_is_one_that_the_service_takes() -> None:
-    talks = [parse_document(one, SPEC) for one in demo_talk._documents()]
+    talks = [parse_document(one, SPEC) for one in demo_talk.documents()]
     assert len(talks) == 6
     assert [one.id for one in talks if one.talk is not None and one.talk.given] == ["syntax-236"]
     assert {repair.code for one in talks if one.talk is not None for repair in one.talk.repairs} == {"long_segments"}
 
 
 def test_every_answer_is_said_once_in_its_talk() -> None:
-    texts = {one["id"]: parse_document(one, SPEC).text for one in demo_talk._documents()}
+    texts = {one["id"]: parse_document(one, SPEC).text for one in demo_talk.documents()}
     for question in questions():
         whole = " ".join(texts[question.talk].split())
         assert [whole.count(words) for words in question.said] == [1] * len(question.said), question.text
@@ -58,7 +58,7 @@ def test_an_answer_is_the_words_in_a_passage_of_the_right_talk() -> None:
 @pytest.mark.parametrize(("text", "mark"), [("A rope lies on the quay.", r"\*"), ("Nothing.", " ")])
 def test_an_example_shows_place_speaker_words_and_link(text: str, mark: str) -> None:
     console = Console(file=io.StringIO(), width=100, highlight=False, soft_wrap=True)
-    demo_talk._show_examples(console, [asked(hit("boats", text))])
+    demo_talk.show_examples(console, [asked(hit("boats", text))])
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(rf"^  {mark} 1:02:05  On \[boats\] / Ropes$", shown, re.MULTILINE)
     assert f"Ada: ... {text} ..." in shown and "https://example.org/boats.mp3#t=3725" in shown

@@ -8,7 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from services.machine.maven import _trust
+from services.machine.maven import trust_options
 from services.machine.truststore import PASSWORD, write_truststore
 
 
@@ -25,7 +25,7 @@ def test_java_reads_every_certificate_of_the_bundle(tmp_path: Path) -> None:
 
 
 def test_a_named_bundle_is_trusted(tmp_path: Path) -> None:
-    told = _trust({"SSL_CERT_FILE": certifi.where(), "MAVEN_OPTS": "-Xmx1g"}, tmp_path)
+    told = trust_options({"SSL_CERT_FILE": certifi.where(), "MAVEN_OPTS": "-Xmx1g"}, tmp_path)
     assert told["MAVEN_OPTS"].startswith("-Xmx1g -Djavax.net.ssl.trustStore=")
 
 
@@ -38,4 +38,4 @@ def test_a_named_bundle_is_trusted(tmp_path: Path) -> None:
     ],
 )
 def test_otherwise_java_trusts_what_it_did(environment: dict[str, str], tmp_path: Path) -> None:
-    assert _trust(environment, tmp_path) == {}
+    assert trust_options(environment, tmp_path) == {}

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spaced_tokenizers import KINDS, make
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from models.decoder.vocabulary import LARGEST_VOCABULARY, matching_tokenizer, unsearched_ids
@@ -16,6 +15,7 @@ from models.tokenising import Pieces, without_space
 from services.errors import ConfigurationError
 from services.pieces import piece_display
 from services.query_table import QueryTable
+from tests.unit.models.spaced_tokenizers import KINDS, make
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 PLACES = ["cat", "Cat", "CAT", "a cat", "a Cat", "(cat)", "\ncat", "a\n\n  cat", '"cat"', "the_cat", "on.cat", " cat\t"]

@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from written import talk
 
 from cli.segmentation.baselines import chance, equal, one_chapter, texttiling, texttiling_nltk
 from models.chapters.engine import Episode
+from tests.unit.chapters.written import talk
 
 
 def about(words: str, sentences: int, seed: int) -> list[str]:

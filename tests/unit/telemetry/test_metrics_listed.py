@@ -20,8 +20,10 @@ def counted() -> dict[str, tuple[str, list[str]]]:
     found = {}
     for one in vars(metrics).values():
         if isinstance(one, MetricWrapperBase):
-            name = one._name + ("_total" if one._type == "counter" else "")
-            found[name] = (one._type, list(one._labelnames))
+            (family,) = one.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = list(one._labelnames)  # noqa: SLF001 - prometheus_client shows them nowhere else
+            found[name] = (family.type, labels)
     return found
 
 

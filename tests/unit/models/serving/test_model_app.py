@@ -1,5 +1,7 @@
 """The model process's answers: vectors and scores in order, and problem+json for whatever it does not take."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,10 +99,13 @@ async def test_half_a_surrogate_is_no_text(client: httpx.AsyncClient) -> None:
 
 
 async def test_who_comes_when_many_wait_is_sent_away(held: Held) -> None:
-    held._waiting = MOST_WAITING
+    answered = threading.Event()
+    waiting = [asyncio.create_task(held.compute(answered.wait)) for _ in range(MOST_WAITING)]
+    await asyncio.sleep(0)  # each begins
     with pytest.raises(Overloaded, match="model_busy"):
         await held.compute(lambda: 1)
-    held._waiting -= 1
+    answered.set()
+    await asyncio.gather(*waiting)
     assert await held.compute(lambda: 1) == 1
 
 

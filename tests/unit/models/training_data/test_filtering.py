@@ -71,7 +71,7 @@ def test_a_sample_ranks_pairs_that_are_not_in_it() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).standard_normal((COUNT, COUNT))
     whole = consistent(PAIRS, [told(PAIRS, scores)], [1.0], 3).ranks
-    monkeypatch.setattr(filtering, "_BLOCK_SCORES", COUNT * 3)
+    monkeypatch.setattr(filtering, "BLOCK_SCORES", COUNT * 3)
     done: list[int] = []
     np.testing.assert_array_equal(consistent(PAIRS, [told(PAIRS, scores)], [1.0], 3, done=done.append).ranks, whole)
     assert done[-1] == COUNT

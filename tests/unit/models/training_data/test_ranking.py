@@ -46,7 +46,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = dense(1, 5, 40)
     rows = np.arange(5)
     whole = VectorCandidates(vectors, "f").best(rows, 7)
-    monkeypatch.setattr(ranking, "_BLOCK_SCORES", 5 * 9)
+    monkeypatch.setattr(ranking, "BLOCK_SCORES", 5 * 9)
     np.testing.assert_array_equal(VectorCandidates(vectors, "f").best(rows, 7), whole)
 
 

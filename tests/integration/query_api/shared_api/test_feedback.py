@@ -23,7 +23,7 @@ DOCUMENTS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_feedback_documents": 5, "max_added_pieces": 30, "max_context_turns": 3})
 

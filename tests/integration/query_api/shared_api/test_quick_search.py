@@ -18,7 +18,7 @@ QUICK = {"content-type": "application/json"}
 USUAL = {"content-type": "application/json; charset=utf-8"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def index(api: httpx.Client) -> str:
     assert api.put("/v1/indexes/docs").status_code == 201
     documents = [

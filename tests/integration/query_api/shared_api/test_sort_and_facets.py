@@ -39,7 +39,7 @@ METADATA = {one["id"]: one["metadata"] for one in DOCUMENTS}
 SEA = {one["id"] for one in DOCUMENTS if "sea" in one["text"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"shards": 2, "max_facet_values": 50})
 

@@ -24,12 +24,12 @@ OTHER = "bootstrap-minilm-l6"
 DATED = IndexSpec.model_validate({"fields": {"year": "number", "kind": "keyword"}})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"more_encoders": OTHER, "max_indexes": 4})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shelves(api: httpx.Client, settings: Settings) -> httpx.Client:
     """`sea` and `air`, `both` with the documents of either, and `model`: those of `air` by another encoder."""
     sea = [Document(f"s{n}", text, f"S {n}", {"year": n, "kind": "sea"}) for n, text in enumerate(SEA)]

@@ -22,12 +22,12 @@ DOCUMENTS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_filter_conditions": 500})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def index(api: httpx.Client, encode: Callable[[], None], eventually: Eventually) -> str:
     assert api.put("/v1/indexes/books", json={"fields": FIELDS}).status_code == 201
     job = api.post("/v1/indexes/books/documents", json=DOCUMENTS).json()["job"]["id"]

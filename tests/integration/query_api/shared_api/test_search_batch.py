@@ -15,12 +15,12 @@ from services.settings import Settings
 PATH = "/v1/search/batch"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_batch": 20})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shelves(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
     """Two indexes of encoded documents."""
     for index, words in (("books", "whale captain sea"), ("films", "storm island ship")):

@@ -19,7 +19,7 @@ DOCUMENTS = [
 QUERY = "a unique temporary name of the thread"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def index(api: httpx.Client, encode: Callable[[], None]) -> str:
     assert api.put("/v1/indexes/docs").status_code == 201
     job = api.post("/v1/indexes/docs/documents", json=DOCUMENTS).json()["job"]["id"]

@@ -1,0 +1,38 @@
+"""What a worker does with the messages of a queue, in the test's own process."""
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+
+from kombu import Connection
+
+from indexer.encode_task import run_encode
+from indexer.runtime import Runtime
+from indexer.settings import WorkerSettings
+from services.contracts import EncodeMessage, encode_queue
+from services.opensearch.generations import refresh_call
+from services.settings import Settings
+
+
+def encoding(settings: Settings) -> Callable[[], None]:
+    """Return a function that takes every message of the encoder's queue and encodes its documents.
+
+    Searches find them at once: no test waits for a refresh. A worker process takes seconds to start; workers have their
+    tests in integration/indexer, in e2e and in faults.
+    """
+
+    def take_all() -> None:
+        # (one that is kept would remember an index that was deleted and made again)
+        runtime = Runtime(settings, WorkerSettings())
+        with (
+            closing(runtime.search),
+            Connection(settings.redis_url) as broker,
+            closing(broker.SimpleQueue(encode_queue(settings.encoder), no_ack=True)) as queue,
+            suppress(queue.Empty),
+        ):
+            while True:
+                _, body, _ = queue.get_nowait().payload
+                message = EncodeMessage.model_validate(body)
+                run_encode(runtime, message, redelivered=False)
+                runtime.search.send(refresh_call(runtime.names.physical(message.index, message.generation)))
+
+    return take_all
