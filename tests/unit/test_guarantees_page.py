@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faults.rows import load, table
+from tests.faults.rows import load, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
