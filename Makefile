@@ -112,7 +112,7 @@ chart: .venv/.dev ## Write what of the Helm chart is made of settings, comments 
 	@$(BIN)/python -m infra.helm
 
 pictures: .venv/.dev ## Take docs/images anew, of what `make demo demo-talk KEEP=1` left running
-	@$(BIN)/python -m examples.pictures
+	@$(BIN)/python -m tests.e2e.pictures
 
 clean: down ## Stop our processes and remove what was made in this folder
 	@rm -rf .venv build dist tests/page/node_modules ./*.egg-info clients/python/build clients/python/dist clients/python/src/*.egg-info .coverage .coverage.* coverage.xml htmlcov

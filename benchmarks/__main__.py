@@ -10,33 +10,22 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import (
-    api_overhead,
-    batch,
-    feedback_cost,
-    hybrid_requests,
-    ingest_throughput,
-    journal_100k,
-    journal_cost,
-    query_encoding,
-    sparse_vs_match,
-    talk_intake,
-    telemetry_cost,
-    worker_pipeline,
-)
+from benchmarks.ingest import journal, throughput, worker_pipeline
+from benchmarks.latency import api_overhead, query_side, search_requests, sparse_vs_match
+from benchmarks.latency import api_overhead as telemetry_cost
 
-ALONE: dict[str, Callable[[list[str]], None]] = {
-    "query_encoding": query_encoding.main,
-    "talk_intake": talk_intake.main,
-    "api_overhead": api_overhead.main,
-    "telemetry_cost": telemetry_cost.main,
-    "batch": batch.main,
-    "hybrid_requests": hybrid_requests.main,
-    "feedback_cost": feedback_cost.main,
+SELF_CONTAINED_BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
+    "query_encoding": query_side.query_encoding,
+    "talk_intake": throughput.talk_intake,
+    "api_overhead": api_overhead.api_overhead,
+    "telemetry_cost": telemetry_cost.telemetry_cost,
+    "batch": search_requests.batch,
+    "hybrid_requests": search_requests.hybrid_requests,
+    "feedback_cost": query_side.feedback_cost,
     "worker_pipeline": worker_pipeline.main,
-    "ingest_throughput": ingest_throughput.main,
-    "journal_cost": journal_cost.main,
-    "journal_100k": journal_100k.main,
+    "ingest_throughput": throughput.ingest_throughput,
+    "journal_cost": journal.journal_cost,
+    "journal_100k": journal.journal_100k,
 }
 
 
@@ -47,18 +36,18 @@ def main() -> None:
     parser.add_argument("--passages", type=Path, help="the folder of sparse_vs_match; without it that one is left out")
     parser.add_argument("--cache", type=Path, help="keeps the passages' vectors")
     given = parser.parse_args()
-    for name, command in ALONE.items():
+    for name, command in SELF_CONTAINED_BENCHMARKS.items():
         print(f"== {name}", flush=True)
-        command(_json(given.json, name))
+        command(_json_option(given.json, name))
     if given.passages is None:
         print("== sparse_vs_match left out: give the folder of its texts with --passages")
         return
     print("== sparse_vs_match", flush=True)
     cache = ["--cache", str(given.cache)] if given.cache else []
-    sparse_vs_match.main([str(given.passages), *cache, *_json(given.json, "sparse_vs_match")])
+    sparse_vs_match.main([str(given.passages), *cache, *_json_option(given.json, "sparse_vs_match")])
 
 
-def _json(folder: Path | None, name: str) -> list[str]:
+def _json_option(folder: Path | None, name: str) -> list[str]:
     return ["--json", str(folder / f"{name}.json")] if folder else []
 
 

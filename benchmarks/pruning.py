@@ -6,6 +6,13 @@ FOLDER holds texts that are not part of the project (see benchmarks.passages): t
 encoded by the configured encoder and stored with the service's mapping; queries are titles of theirs. One client, one
 kept connection, ids and scores of ten hits. `--encoded` stretches are encoded; larger indexes repeat them
 (benchmarks.large_index). What it costs on judged collections: benchmarks.pruning_quality.
+
+What do query pruning and two phases cost on judged collections? NDCG@10 of every way, and of hybrid search with it.
+
+    python -m benchmarks.pruning_quality DATA --json benchmarks/results/pruning-quality.json
+
+DATA holds one directory a collection, in BEIR's layout; lists are made as in benchmarks.fusion_weights. Sparse ones are
+exact, of an index of one shard, and as long as there are candidates.
 """
 
 import argparse
@@ -19,29 +26,123 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.asked_ways import MATCH, Hits, hits, requests, unpruned
-from benchmarks.filled_index import create, fill
-from benchmarks.large_index import SPEC, real_documents, real_name, repeated
-from benchmarks.loopback import KeptConnection
-from benchmarks.passages import Passage
-from benchmarks.record import command_line, run
-from benchmarks.segments import merge_to_one, settle, size_of
-from benchmarks.service import node_settings, opensearch_version
-from benchmarks.sparse_vs_match import title_queries
-from benchmarks.timing import processor_time, ratios, spread, take_turns
-from cli.relevance.metrics import measure
+from benchmarks.collections import (
+    CANDIDATE_COUNT,
+    DEMO_COLLECTION,
+    JudgedLists,
+    judged_arguments,
+    open_judged_collections,
+)
+from benchmarks.large_index import PASSAGE_SPEC, SourcePassage, encode_stretches, original_id, repeat_documents
+from benchmarks.latency.sparse_vs_match import choose_title_queries
+from benchmarks.measuring import (
+    choose,
+    make_parser,
+    measure_processor_time,
+    percentile_ratios,
+    run_benchmark,
+    summarise_durations,
+    take_turns,
+)
+from benchmarks.quality.fusion_weights import fuse_rankings
+from benchmarks.query_ways import ALL_WAYS, MATCH_WAY, HitList, make_requests, send_request, unpruned_way
+from benchmarks.service import (
+    LoopbackConnection,
+    create_index,
+    fill_generation,
+    index_size,
+    merge_to_one_segment,
+    open_node,
+    read_opensearch_version,
+    wait_for_merges,
+)
+from cli.relevance.metrics import measure_rankings
+from models.registry import load_encoder
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
 from services.index_spec import Generation
-from services.manifest import resolve
-from services.opensearch.client import SyncSearch
-from services.query_table import QueryTable
+from services.opensearch.client import SyncSearchClient
+from services.query.fusion import DEFAULT_WEIGHTS
 from services.settings import Settings
 
-SIZE = 10
-
-Lists = Mapping[str, Hits]
+FigureRow = dict[str, float]
 
 
-async def compared(
+def compare_quality(judged: JudgedLists, table: QueryTable) -> dict[str, FigureRow]:
+    """Of each way: NDCG@10 of the sparse list and of hybrid search, pieces that find documents, and their postings."""
+    queries = {name: table.encode(text, 1000) for name, text in judged.queries.items()}
+    rows: dict[str, FigureRow] = {}
+    for way_name, way in ALL_WAYS.items():
+        lists = {name: way.ranking(judged.index, query, CANDIDATE_COUNT) for name, query in queries.items()}
+        fused = fuse_rankings(lists, judged.lexical, DEFAULT_WEIGHTS["sparse"])
+        heads = [way.parts(query)[0] for query in queries.values()]
+        rows[way_name] = {
+            "sparse": round(measure_rankings(judged.judgements, lists).mean["ndcg@10"], 5),
+            "hybrid": round(measure_rankings(judged.judgements, fused).mean["ndcg@10"], 5),
+            "pieces": round(sum(len(head.ids) for head in heads) / len(heads), 2),
+            "postings_a_document": round(
+                sum(judged.index.postings(piece) for head in heads for piece in head.ids)
+                / len(heads)
+                / len(judged.index.names),
+                4,
+            ),
+        }
+    return rows
+
+
+def summarise_rows(rows: Mapping[str, Mapping[str, FigureRow]]) -> dict[str, dict[str, FigureRow]]:
+    """Of each way and list: the mean over collections, the difference to the whole query, and the largest loss."""
+    found: dict[str, dict[str, FigureRow]] = {}
+    for way in ALL_WAYS:
+        found[way] = {}
+        for kind in ("sparse", "hybrid"):
+            lost = [row["whole"][kind] - row[way][kind] for row in rows.values()]
+            found[way][kind] = {
+                "mean": round(sum(row[way][kind] for row in rows.values()) / len(rows), 5),
+                "lost": round(sum(lost) / len(lost), 5),
+                "most_lost": round(max(lost), 5),
+            }
+    return found
+
+
+def measure_quality(given: argparse.Namespace) -> dict[str, Any]:
+    """The figures of every collection, and what they come to without the demo's."""
+    encoder = load_encoder(given.encoder, threads=given.threads)
+    table = QueryTable.load(resolve_model_directory(given.encoder))
+    rows: dict[str, dict[str, FigureRow]] = {}
+    with open_node() as settings:
+        version = read_opensearch_version(settings)
+        for judged in open_judged_collections(given, encoder, settings):
+            rows[judged.name] = compare_quality(judged, table)
+            print(f"{judged.name}: measured", flush=True)
+    demo = rows.pop(DEMO_COLLECTION)
+    found = summarise_rows(rows)
+    for way, row in found.items():
+        parts = (
+            f"{kind} {one['mean']:.4f} ({-one['lost']:+.4f}, {-one['most_lost']:+.4f})" for kind, one in row.items()
+        )
+        print(f"{way:>40}  " + "  ".join(parts))
+    return {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "candidates": CANDIDATE_COUNT,
+        "summary": found,
+        "by_collection": rows,
+        "not_used_for_the_choice": {DEMO_COLLECTION: demo},
+    }
+
+
+def pruning_quality(given: list[str] | None = None) -> None:
+    """Reads the arguments, prints the summary, writes the file."""
+    run_benchmark("pruning_quality", judged_arguments("pruning_quality", __doc__), measure_quality)
+
+
+HIT_COUNT = 10
+
+HitLists = Mapping[str, HitList]
+
+
+async def compare_latency(
     settings: Settings,
     generation: Generation,
     texts: Sequence[str],
@@ -49,59 +150,59 @@ async def compared(
     rounds: int,
 ) -> dict[str, Any]:
     """Of each way: milliseconds, processor time, both over those of `match`, and what the lists are worth."""
-    table = QueryTable.load(resolve(settings.encoder))
+    table = QueryTable.load(resolve_model_directory(settings.encoder))
     path = f"/{generation.physical}/_search"
-    asked = requests(table, texts, SIZE)
-    async with KeptConnection(settings.opensearch_url) as connection:
+    asked = make_requests(table, texts, HIT_COUNT)
+    async with LoopbackConnection(settings.opensearch_url) as connection:
 
-        async def ask(way: str, text: str) -> Hits:
-            return await hits(connection, path, asked[way][text], SIZE)
+        async def ask(way: str, text: str) -> HitList:
+            return await send_request(connection, path, asked[way][text], HIT_COUNT)
 
         sides = {way: partial(ask, way) for way in asked}
         # a Java process is fast only after thousands of the same request, and each state of an index has its own
         await take_turns(sides, texts, 1)
         lists = {way: {text: await ask(way, text) for text in texts} for way in asked}
-        took = {way: spread(values) for way, values in (await take_turns(sides, texts, rounds)).items()}
-        busy = await processor_time(partial(_processor_ms, connection), sides, texts, rounds)
+        took = {way: summarise_durations(values) for way, values in (await take_turns(sides, texts, rounds)).items()}
+        busy = await measure_processor_time(partial(_processor_ms, connection), sides, texts, rounds)
     return {
         way: {
             "ms": took[way],
-            "over_match": ratios(took[way], took[MATCH]),
+            "over_match": percentile_ratios(took[way], took[MATCH_WAY]),
             "processor_ms": busy[way],
-            "processor_over_match": round(busy[way] / busy[MATCH], 3),
-            "hits_of_whole": _agreement(lists[unpruned(way)], lists[way]),
-            "ndcg@10_of_own_stretches": _quality(judged, lists[way]),
+            "processor_over_match": round(busy[way] / busy[MATCH_WAY], 3),
+            "hits_of_whole": _hit_overlap(lists[unpruned_way(way)], lists[way]),
+            "ndcg@10_of_own_stretches": _mean_ndcg(judged, lists[way]),
         }
         for way in asked
     }
 
 
-async def _processor_ms(connection: KeptConnection) -> float:
+async def _processor_ms(connection: LoopbackConnection) -> float:
     # OpenSearch looks once a second at most
     await asyncio.sleep(1.1)
     answer = await connection.send("GET", "/_nodes/_local/stats/process?filter_path=nodes.*.process.cpu")
     return float(sum(node["process"]["cpu"]["total_in_millis"] for node in answer["nodes"].values()))
 
 
-def _agreement(whole: Lists, other: Lists) -> float:
+def _hit_overlap(whole: HitLists, other: HitLists) -> float:
     """The share of the hits of the whole query that are hits here; of copies it does not matter which."""
     both = total = 0
     for text, listed in whole.items():
-        one, two = (Counter(real_name(name) for name, _ in some) for some in (listed, other[text]))
+        one, two = (Counter(original_id(name) for name, _ in some) for some in (listed, other[text]))
         both, total = both + (one & two).total(), total + one.total()
     return round(both / max(total, 1), 4)
 
 
-def _quality(judged: Mapping[str, dict[str, int]], lists: Lists) -> float:
+def _mean_ndcg(judged: Mapping[str, dict[str, int]], lists: HitLists) -> float:
     """NDCG@10; of copies the first one counts."""
     first = {
-        text: [(name, 0.0) for name in dict.fromkeys(real_name(name) for name, _ in listed)]
+        text: [(name, 0.0) for name in dict.fromkeys(original_id(name) for name, _ in listed)]
         for text, listed in lists.items()
     }
-    return round(measure({text: judged[text] for text in lists}, first).mean["ndcg@10"], 5)
+    return round(measure_rankings({text: judged[text] for text in lists}, first).mean["ndcg@10"], 5)
 
 
-def own_stretches(found: Sequence[Passage]) -> dict[str, dict[str, int]]:
+def judge_by_title(found: Sequence[SourcePassage]) -> dict[str, dict[str, int]]:
     """Judgements without judges: what a title is meant to find are the stretches of the texts that have it."""
     judged: dict[str, dict[str, int]] = {}
     for number, passage in enumerate(found):
@@ -109,41 +210,41 @@ def own_stretches(found: Sequence[Passage]) -> dict[str, dict[str, int]]:
     return judged
 
 
-def measured(given: argparse.Namespace) -> dict[str, Any]:
+def measure_latency(given: argparse.Namespace) -> dict[str, Any]:
     """The table by size of the index, as it was written and merged to one segment."""
     sizes = [int(size) for size in given.sizes.split(",")]
     # before the node is started: a cold cache takes an hour
-    found, real = real_documents(Settings.read().encoder, given.folder, given.encoded, given.pieces, given.cache)
+    found, real = encode_stretches(Settings.read().encoder, given.folder, given.encoded, given.pieces, given.cache)
     # titles of the smallest index, so that they have something to find in each
-    queries = title_queries(found[: min(*sizes, given.encoded)], given.queries)
+    queries = choose_title_queries(found[: min(*sizes, given.encoded)], given.queries)
     rows: dict[str, Any] = {}
-    with node_settings() as settings, closing(SyncSearch(settings)) as search:
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         for size in sizes:
-            generation = create(search, settings, f"stretches{size}", SPEC)
-            fill(search, settings, generation, repeated(real[:size], size))
-            settle(search, generation)
-            judged = own_stretches(found[:size])
+            generation = create_index(search, settings, f"stretches{size}", PASSAGE_SPEC)
+            fill_generation(search, settings, generation, repeat_documents(real[:size], size))
+            wait_for_merges(search, generation)
+            judged = judge_by_title(found[:size])
             for state in ("as written", *(["one segment"] if given.merge else [])):
                 if state == "one segment":
-                    merge_to_one(search, generation)
+                    merge_to_one_segment(search, generation)
                 name = f"{size} documents, {state}"
-                rows[name] = size_of(search, generation)
+                rows[name] = index_size(search, generation)
                 for kind, texts in queries.items():
-                    rows[name][kind] = uvloop.run(compared(settings, generation, texts, judged, given.rounds))
-                    _show(f"{name}, {kind}", rows[name][kind])
-        version = opensearch_version(settings)
+                    rows[name][kind] = uvloop.run(compare_latency(settings, generation, texts, judged, given.rounds))
+                    _print_variants(f"{name}, {kind}", rows[name][kind])
+        version = read_opensearch_version(settings)
     lengths = [len(windows[0].vector) for _, windows in real]
     return {
         "opensearch": version,
         "encoded_documents": len(real),
         "weights_a_document_mean": round(sum(lengths) / len(lengths), 1),
         "queries": {kind: len(texts) for kind, texts in queries.items()},
-        "hits": SIZE,
+        "hits": HIT_COUNT,
         "cases": rows,
     }
 
 
-def _show(name: str, ways: Mapping[str, Any]) -> None:
+def _print_variants(name: str, ways: Mapping[str, Any]) -> None:
     print(name)
     for way, row in ways.items():
         print(
@@ -154,9 +255,9 @@ def _show(name: str, ways: Mapping[str, Any]) -> None:
         )
 
 
-def main(arguments: list[str] | None = None) -> None:
+def pruning(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = command_line("pruning", __doc__)
+    parser = make_parser("pruning", __doc__)
     parser.add_argument("folder", type=Path, help="holds wikipedia_lead.jsonl.gz and the others")
     parser.add_argument("--cache", type=Path, help="keeps the vectors there: encoding takes an hour")
     parser.add_argument("--sizes", default="5000,60000,500000", help="documents of each index")
@@ -165,8 +266,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pieces", type=int, default=64, help="of each stretch")
     parser.add_argument("--queries", type=int, default=200, help="of each kind")
     parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked in each way")
-    run("pruning", parser, measured, arguments)
+    run_benchmark("pruning", parser, measure_latency, arguments)
 
+
+BENCHMARKS = {"pruning": pruning, "pruning_quality": pruning_quality}
 
 if __name__ == "__main__":
-    main()
+    choose(BENCHMARKS)

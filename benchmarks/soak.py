@@ -18,23 +18,20 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks.loopback import KeptConnection
-from benchmarks.record import command_line, run
-from benchmarks.service import opensearch_version
-from benchmarks.soak_clients import INDEX, Clients, Kept
-from benchmarks.soak_stack import SoakStack, soak_stack
-from benchmarks.stdlib_index import everyday_questions, stdlib_documents
-from benchmarks.timing import spread
-from services.opensearch.client import Call, SyncSearch
+from benchmarks.measuring import make_parser, run_benchmark, summarise_durations
+from benchmarks.service import LoopbackConnection, read_opensearch_version
+from benchmarks.soak_stack import SOAK_INDEX, SoakClients, SoakLog, SoakStack, open_soak_stack
+from benchmarks.stdlib import read_everyday_questions, read_stdlib_documents
+from services.opensearch.client import Call, SyncSearchClient
 
 _SAMPLE_SECONDS = 5.0
 _SETTLE_SECONDS = 600.0
 # Seconds since the beginning; of each part its process and MiB.
-Sample = tuple[float, Mapping[str, tuple[int, float]]]
-_PENDING = orjson.dumps({"query": {"term": {"state": "pending"}}})
+ProcessSample = tuple[float, Mapping[str, tuple[int, float]]]
+_PENDING_QUERY = orjson.dumps({"query": {"term": {"state": "pending"}}})
 
 
-async def _sampled(stack: SoakStack, samples: list[Sample]) -> None:
+async def _sample_processes(stack: SoakStack, samples: list[ProcessSample]) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
@@ -42,7 +39,7 @@ async def _sampled(stack: SoakStack, samples: list[Sample]) -> None:
         await asyncio.sleep(_SAMPLE_SECONDS)
 
 
-async def _restarted(stack: SoakStack, seconds: float, done: list[dict[str, Any]]) -> None:
+async def _restart_parts(stack: SoakStack, seconds: float, done: list[dict[str, Any]]) -> None:
     """Every part once, evenly over the middle third."""
     loop = asyncio.get_running_loop()
     began, restarts = loop.time(), stack.restarts()
@@ -54,17 +51,17 @@ async def _restarted(stack: SoakStack, seconds: float, done: list[dict[str, Any]
         print(f"{at - began:6.0f} s: {name} restarted in {loop.time() - at:.1f} s", flush=True)
 
 
-def by_minute(searches: Sequence[tuple[float, float]], seconds: float) -> list[dict[str, float]]:
+def percentiles_by_minute(searches: Sequence[tuple[float, float]], seconds: float) -> list[dict[str, float]]:
     """Percentiles of each minute."""
     rows = []
     for minute in range(max(1, int(seconds // 60))):
         some = [took for at, took in searches if minute * 60 <= at < (minute + 1) * 60]
         if some:
-            rows.append({"minute": minute, "searches": len(some)} | spread(some, 2))
+            rows.append({"minute": minute, "searches": len(some)} | summarise_durations(some, 2))
     return rows
 
 
-def slopes(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+def memory_slopes(samples: Sequence[ProcessSample]) -> dict[str, dict[str, Any]]:
     """Of each part MiB first, last, at most and by minute; and of the longest life (parts are restarted) its slope an
     hour after the first third, when caches are filled.
     """
@@ -86,16 +83,16 @@ def slopes(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def lost(stack: SoakStack, kept: Kept) -> dict[str, int]:
+def count_lost(stack: SoakStack, kept: SoakLog) -> dict[str, int]:
     """Acknowledged documents that are not there, are older than acknowledged, or are not encoded, after settling."""
-    search = SyncSearch(stack.settings)
+    search = SyncSearchClient(stack.settings)
     try:
-        search.send(Call("POST", f"/{stack.settings.index_prefix}-{INDEX}/_refresh"))
+        search.send(Call("POST", f"/{stack.settings.index_prefix}-{SOAK_INDEX}/_refresh"))
         missing = stale = pending = 0
         names = list(kept.acknowledged)
         for at in range(0, len(names), 500):
             some = names[at : at + 500]
-            call = Call("POST", f"/{stack.settings.index_prefix}-{INDEX}/_mget", orjson.dumps({"ids": some}))
+            call = Call("POST", f"/{stack.settings.index_prefix}-{SOAK_INDEX}/_mget", orjson.dumps({"ids": some}))
             for one in search.send(call)["docs"]:
                 source = one.get("_source")
                 missing += source is None
@@ -107,28 +104,28 @@ def lost(stack: SoakStack, kept: Kept) -> dict[str, int]:
         search.close()
 
 
-async def soaked(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
+async def run_soak(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
-    texts = [document.text[:2000] for document in stdlib_documents(3000) if document.text]
+    texts = [document.text[:2000] for document in read_stdlib_documents(3000) if document.text]
     addresses = [f"http://127.0.0.1:{port}" for port in stack.ports]
-    clients = Clients(addresses, everyday_questions(), texts, given.clients)
+    clients = SoakClients(addresses, read_everyday_questions(), texts, given.clients)
     await clients.closed_loop(given.warm, given.share, given.documents)  # warms what is compiled and cached
     capacity = await clients.closed_loop(given.warm, given.share, given.documents)
     print(f"capacity: {capacity:.1f} units a second (a document and {given.share} searches each)", flush=True)
-    await _settled(stack)
+    await _wait_until_settled(stack)
     clients.kept.searches.clear()
     clients.kept.failed.clear()
     seconds, rate = given.minutes * 60, capacity * given.load
-    samples: list[Sample] = []
+    samples: list[ProcessSample] = []
     restarts: list[dict[str, Any]] = []
-    watching = asyncio.create_task(_sampled(stack, samples))
-    rolling = asyncio.create_task(_restarted(stack, seconds, restarts))
+    watching = asyncio.create_task(_sample_processes(stack, samples))
+    rolling = asyncio.create_task(_restart_parts(stack, seconds, restarts))
     await clients.at_rate(rate, seconds, given.share, given.documents)
     await rolling
     watching.cancel()
-    settled = await _settled(stack)
-    minutes = by_minute(clients.kept.searches, seconds)
-    thirds = [_third(clients.kept.searches, seconds, number) for number in range(3)]
+    settled = await _wait_until_settled(stack)
+    minutes = percentiles_by_minute(clients.kept.searches, seconds)
+    thirds = [_third_percentiles(clients.kept.searches, seconds, number) for number in range(3)]
     return {
         "capacity_units_a_second": round(capacity, 2),
         "searches": len(clients.kept.searches),
@@ -139,26 +136,28 @@ async def soaked(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
         "by_third": {"before": thirds[0], "while restarting": thirds[1], "after": thirds[2]},
         "p99_after_over_before": round(thirds[2]["p99"] / thirds[0]["p99"], 3),
         "by_minute": minutes,
-        "memory_mib": slopes(samples),
+        "memory_mib": memory_slopes(samples),
         "restarts": restarts,
         "settled_seconds": round(settled, 1),
-        "documents": lost(stack, clients.kept),
+        "documents": count_lost(stack, clients.kept),
     }
 
 
-def _third(searches: Sequence[tuple[float, float]], seconds: float, number: int) -> dict[str, float]:
-    return spread([took for at, took in searches if number * seconds / 3 <= at < (number + 1) * seconds / 3], 2)
+def _third_percentiles(searches: Sequence[tuple[float, float]], seconds: float, number: int) -> dict[str, float]:
+    return summarise_durations(
+        [took for at, took in searches if number * seconds / 3 <= at < (number + 1) * seconds / 3], 2
+    )
 
 
-async def _settled(stack: SoakStack) -> float:
+async def _wait_until_settled(stack: SoakStack) -> float:
     """Seconds until nothing is pending. Raises RuntimeError when it never ends."""
     loop = asyncio.get_running_loop()
-    began, search = loop.time(), SyncSearch(stack.settings)
+    began, search = loop.time(), SyncSearchClient(stack.settings)
     try:
         while loop.time() < began + _SETTLE_SECONDS:
-            path = f"/{stack.settings.index_prefix}-{INDEX}"
+            path = f"/{stack.settings.index_prefix}-{SOAK_INDEX}"
             search.send(Call("POST", f"{path}/_refresh"))
-            count = search.send(Call("POST", f"{path}/_count", _PENDING))
+            count = search.send(Call("POST", f"{path}/_count", _PENDING_QUERY))
             if not count["count"]:
                 return loop.time() - began
             await asyncio.sleep(1)
@@ -167,11 +166,11 @@ async def _settled(stack: SoakStack) -> float:
     raise RuntimeError("documents are still pending")
 
 
-def measured(given: argparse.Namespace) -> dict[str, Any]:
+def measure_soak(given: argparse.Namespace) -> dict[str, Any]:
     """The run, with what it was made of."""
-    with soak_stack(given.workers) as stack:
-        figures = uvloop.run(_created(stack, given))
-        figures["opensearch"] = opensearch_version(stack.settings)
+    with open_soak_stack(given.workers) as stack:
+        figures = uvloop.run(_create_index(stack, given))
+        figures["opensearch"] = read_opensearch_version(stack.settings)
     after = figures["by_third"]["after"]
     print(
         f"{figures['searches']:,} searches, {figures['failures']} failed; p99 {after['p99']:.1f} ms after, "
@@ -181,15 +180,15 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-async def _created(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
-    async with KeptConnection(f"http://127.0.0.1:{stack.ports[0]}") as connection:
-        await connection.send("PUT", f"/v1/indexes/{INDEX}", b"{}")
-    return await soaked(stack, given)
+async def _create_index(stack: SoakStack, given: argparse.Namespace) -> dict[str, Any]:
+    async with LoopbackConnection(f"http://127.0.0.1:{stack.ports[0]}") as connection:
+        await connection.send("PUT", f"/v1/indexes/{SOAK_INDEX}", b"{}")
+    return await run_soak(stack, given)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = command_line("soak", __doc__)
+    parser = make_parser("soak", __doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
     parser.add_argument("--share", type=int, default=10, help="searches for each document")
@@ -197,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1, help="processes of the worker")
     parser.add_argument("--warm", type=float, default=30, help="seconds of warming, and of measuring the capacity")
-    run("soak", parser, measured, arguments)
+    run_benchmark("soak", parser, measure_soak, arguments)
 
 
 if __name__ == "__main__":

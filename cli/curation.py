@@ -7,142 +7,142 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.plain import one_line
+from cli.terminal import sanitise_line
 
 if TYPE_CHECKING:
-    from cli.api_answers import Door
+    from cli.api_client import IndexResource
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Manage curation rules: synonyms, pinned and hidden results, weights of terms, boosts.",
 )
 
-_BATCH = 50  # queries that the API takes in one request
-_SHOWN = 10  # documents that are named of those that move, a query
+_BATCH_QUERIES = 50  # queries that the API takes in one request
+_MAX_SHOWN = 10  # documents that are named of those that move, a query
 
-Index = Annotated[str, typer.Argument(help="index of the rules")]
-Rules = Annotated[
+IndexArgument = Annotated[str, typer.Argument(help="index of the rules")]
+RulesArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="file with rules as JSON, or the output of show; - is standard input")
 ]
-Note = Annotated[str, typer.Option("--note", help="reason of the change, shown in the history")]
-Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+NoteOption = Annotated[str, typer.Option("--note", help="reason of the change, shown in the history")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
 
 
 @app.command()
 def show(
-    index: Index,
+    index: IndexArgument,
     version: Annotated[int | None, typer.Option("--version", min=1, help="earlier version to show")] = None,
-    api_url: Api = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Print the rules as JSON. Edit the output and pass it to `set`.
 
     Example: sparsewell curation show books
     """
     below = "" if version is None else f"/versions/{version}"
-    _print(_door(api_url, index).ask("GET", below))
+    _print_rules(_open_resource(api_url, index).ask("GET", below))
 
 
 @app.command("set")
 def set_(
-    index: Index,
-    file: Rules,
-    note: Note = "",
+    index: IndexArgument,
+    file: RulesArgument,
+    note: NoteOption = "",
     version: Annotated[
         int | None, typer.Option("--if-version", min=0, help="version to replace; default: the version in FILE")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace any version")] = False,
-    api_url: Api = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Replace the rules of an index. Fails if another user has changed them since you read them.
 
     Example: sparsewell curation set books rules.json --note "synonyms for cardiology"
     """
-    rules, read = _rules(file)
-    match = "*" if force else _if(read if version is None else version)
-    body = {"rules": rules, "note": _text(note, "--note")}
-    answer = _door(api_url, index).ask("PUT", body=body, headers={"if-match": match} if match else None)
+    rules, read = _read_rules(file)
+    match = "*" if force else _if_match_headers(read if version is None else version)
+    body = {"rules": rules, "note": _read_text(note, "--note")}
+    answer = _open_resource(api_url, index).ask("PUT", body=body, headers={"if-match": match} if match else None)
     print(f"{index}: version {answer['version']} of its rules is in force.")
 
 
 @app.command()
-def history(index: Index, api_url: Api = None) -> None:
+def history(index: IndexArgument, api_url: ApiOption = None) -> None:
     """List the versions of the rules, the newest first.
 
     Example: sparsewell curation history books
     """
-    for one in _door(api_url, index).ask("GET", "/versions")["versions"]:
-        print(f"{one['version']:>6}  {one['at'][:19].replace('T', ' ')}  {one_line(one['note'])}".rstrip())
+    for one in _open_resource(api_url, index).ask("GET", "/versions")["versions"]:
+        print(f"{one['version']:>6}  {one['at'][:19].replace('T', ' ')}  {sanitise_line(one['note'])}".rstrip())
 
 
 @app.command()
 def revert(
-    index: Index,
+    index: IndexArgument,
     version: Annotated[int, typer.Argument(min=1, help="version to restore")],
-    note: Note = "",
-    api_url: Api = None,
+    note: NoteOption = "",
+    api_url: ApiOption = None,
 ) -> None:
     """Restore the rules of an earlier version as a new version.
 
     Example: sparsewell curation revert books 7
     """
-    door = _door(api_url, index)
+    door = _open_resource(api_url, index)
     old, now = door.ask("GET", f"/versions/{version}"), door.ask("GET")
-    body = {"rules": old["rules"], "note": _text(note, "--note") or f"those of version {version}"}
-    answer = door.ask("PUT", body=body, headers={"if-match": _if(now["version"])})
+    body = {"rules": old["rules"], "note": _read_text(note, "--note") or f"those of version {version}"}
+    answer = door.ask("PUT", body=body, headers={"if-match": _if_match_headers(now["version"])})
     print(f"{index}: version {answer['version']} of its rules is in force, with the rules of version {version}.")
 
 
 @app.command("dry-run")
 def dry_run(
-    index: Index,
-    file: Rules,
+    index: IndexArgument,
+    file: RulesArgument,
     query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to try")] = None,
     queries: Annotated[Path | None, typer.Option("--queries", help="file with one query per line")] = None,
     mode: Annotated[str, typer.Option("--mode", "-m", help="sparse, lexical (BM25) or hybrid")] = "hybrid",
     size: Annotated[int, typer.Option("--size", "-n", help="number of hits to compare")] = 10,
     json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
-    api_url: Api = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Show which queries would have other hits with these rules. Changes nothing.
 
     Example: sparsewell curation dry-run books rules.json "revenge at sea"
     """
-    from cli.given_queries import given_queries
+    from cli.search import read_given_queries
 
-    asked = given_queries(query, queries)
-    rules, _ = _rules(file)
-    door = _door(api_url, index)
+    asked = read_given_queries(query, queries)
+    rules, _ = _read_rules(file)
+    door = _open_resource(api_url, index)
     found: dict[str, Any] = {}
-    for at in range(0, len(asked), _BATCH):
-        body = {"rules": rules, "queries": asked[at : at + _BATCH], "mode": mode, "size": size}
+    for at in range(0, len(asked), _BATCH_QUERIES):
+        body = {"rules": rules, "queries": asked[at : at + _BATCH_QUERIES], "mode": mode, "size": size}
         answer = door.ask("POST", "/dry-run", body=body)
         more = {"changed": found.get("changed", 0) + answer["changed"]}
         found = answer | more | {"queries": [*found.get("queries", []), *answer["queries"]]}
     if json:
-        _print(found)
+        _print_rules(found)
         return
     for one in found["queries"]:
-        _tell(one)
+        _print_difference(one)
     print(f"{found['changed']:,} of {len(asked):,} queries would be answered differently.")
 
 
-def _door(api_url: str | None, index: str) -> "Door":
-    from cli.api_answers import Door
+def _open_resource(api_url: str | None, index: str) -> "IndexResource":
+    from cli.api_client import IndexResource
 
-    return Door(api_url, index, "curation")
-
-
-def _text(given: str, name: str) -> str:
-    from services.web.answers import utf8
-
-    return utf8(given, name)
+    return IndexResource(api_url, index, "curation")
 
 
-def _if(version: int | None) -> str:
+def _read_text(given: str, name: str) -> str:
+    from cli.api_client import require_utf8
+
+    return require_utf8(given, name)
+
+
+def _if_match_headers(version: int | None) -> str:
     return "" if version is None else f'"{version}"'
 
 
-def _rules(file: str) -> tuple[dict[str, Any], int | None]:
+def _read_rules(file: str) -> tuple[dict[str, Any], int | None]:
     """The rules of a file, and of which version they are if it says so. Raises InvalidInput (`bad_rules_file`)."""
     from services.errors import InvalidInput
 
@@ -160,21 +160,21 @@ def _rules(file: str) -> tuple[dict[str, Any], int | None]:
     return found, None
 
 
-def _tell(one: dict[str, Any]) -> None:
+def _print_difference(one: dict[str, Any]) -> None:
     if "error" in one:
-        print(f"! {one_line(one['query'])}: {one['error']['detail']} [{one['error']['code']}]")
+        print(f"! {sanitise_line(one['query'])}: {one['error']['detail']} [{one['error']['code']}]")
     elif one["changed"]:
-        print(f"~ {one_line(one['query'])}  (overlap {one['overlap']:.2f})")
+        print(f"~ {sanitise_line(one['query'])}  (overlap {one['overlap']:.2f})")
         moves = [(each["place"], f"+ {each['id']}  enters at {each['place']}") for each in one["entered"]]
         moves += [(each["place"], f"  {each['id']}  {each['was']} -> {each['place']}") for each in one["moved"]]
         moves += [(each["was"], f"- {each['id']}  was at {each['was']}") for each in one["left"]]
-        for _, text in sorted(moves)[:_SHOWN]:
-            print(f"    {one_line(text)}")
-        if len(moves) > _SHOWN:
+        for _, text in sorted(moves)[:_MAX_SHOWN]:
+            print(f"    {sanitise_line(text)}")
+        if len(moves) > _MAX_SHOWN:
             print("    … (--json names more)")
     else:
-        print(f"= {one_line(one['query'])}")
+        print(f"= {sanitise_line(one['query'])}")
 
 
-def _print(answer: dict[str, Any]) -> None:
+def _print_rules(answer: dict[str, Any]) -> None:
     print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.plain import one_line
+from cli.terminal import sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cli.api_answers import Door
+    from cli.api_client import IndexResource
 
 app = typer.Typer(no_args_is_help=True, help="List and retry dead letters, the documents that could not be encoded.")
 
-_PAGE = 100  # documents the API lists in one answer
-_BATCH = 1000  # ids it takes in one request
-_NAMED = 20  # documents that are named, of those that were not retried
+_PAGE_DOCUMENTS = 100  # documents the API lists in one answer
+_BATCH_DOCUMENTS = 1000  # ids it takes in one request
+_MAX_PRINTED_IDS = 20  # documents that are named, of those that were not retried
 
-Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
-Json = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 
 
 @app.command("list")
@@ -29,24 +29,24 @@ def list_(
     size: Annotated[
         int, typer.Option("--size", "-n", min=1, help="number of documents to show, the latest deaths first")
     ] = 20,
-    json: Json = False,
-    api_url: Api = None,
+    json: JsonOption = False,
+    api_url: ApiOption = None,
 ) -> None:
     """Show dead documents with their error and number of attempts.
 
     Example: sparsewell dead list books --size 50
     """
-    ask = _door(api_url, index).ask
-    answer = ask("GET", "", {"size": min(size, _PAGE)}, None)
+    ask = _open_resource(api_url, index).ask
+    answer = ask("GET", "", {"size": min(size, _PAGE_DOCUMENTS)}, None)
     while answer["cursor"] is not None and (missing := size - len(answer["dead"])) > 0:
-        more = ask("GET", "", {"size": min(missing, _PAGE), "cursor": answer["cursor"]}, None)
+        more = ask("GET", "", {"size": min(missing, _PAGE_DOCUMENTS), "cursor": answer["cursor"]}, None)
         answer = more | {"dead": answer["dead"] + more["dead"]}
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
     from rich.console import Console
 
-    _show(answer, Console(highlight=False))
+    _print_dead_letters(answer, Console(highlight=False))
 
 
 @app.command()
@@ -54,8 +54,8 @@ def retry(
     index: Annotated[str, typer.Argument(help="index of the documents")],
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="ids of documents to retry")] = None,
     every: Annotated[bool, typer.Option("--all", help="retry all dead documents")] = False,
-    json: Json = False,
-    api_url: Api = None,
+    json: JsonOption = False,
+    api_url: ApiOption = None,
 ) -> None:
     """Make dead documents pending again, with all attempts. Exit status 1: some were not retried.
 
@@ -65,7 +65,7 @@ def retry(
 
     if bool(ids) == every:
         raise InvalidInput("ids_or_all", "Give ids of documents to retry, or --all.")
-    answers = list(_retried(_door(api_url, index), ids or []))
+    answers = list(_retry_in_batches(_open_resource(api_url, index), ids or []))
     answer = {
         "index": index,
         "retried": [one for answer in answers for one in answer["retried"]],
@@ -76,23 +76,25 @@ def retry(
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
     else:
-        _tell(answer)
+        _print_not_retried(answer)
     if answer["failed"]:
         raise typer.Exit(1)
 
 
-def _door(api_url: str | None, index: str) -> "Door":
-    from cli.api_answers import Door
+def _open_resource(api_url: str | None, index: str) -> "IndexResource":
+    from cli.api_client import IndexResource
 
-    return Door(api_url, index, "dead")
+    return IndexResource(api_url, index, "dead")
 
 
-def _retried(door: "Door", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _retry_in_batches(door: "IndexResource", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the answers of the retry requests; without ids, retry all dead documents."""
-    from services.web.answers import utf8
+    from cli.api_client import require_utf8
 
-    for at in range(0, len(ids), _BATCH):
-        yield door.ask("POST", "/retry", {}, {"ids": [utf8(one, "An id") for one in ids[at : at + _BATCH]]})
+    for at in range(0, len(ids), _BATCH_DOCUMENTS):
+        yield door.ask(
+            "POST", "/retry", {}, {"ids": [require_utf8(one, "An id") for one in ids[at : at + _BATCH_DOCUMENTS]]}
+        )
     cursor: str | None = None
     while not ids:
         answer = door.ask("POST", "/retry", {}, {"all": True} | ({"cursor": cursor} if cursor else {}))
@@ -102,7 +104,7 @@ def _retried(door: "Door", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
             return
 
 
-def _show(answer: dict[str, Any], console: "Console") -> None:
+def _print_dead_letters(answer: dict[str, Any], console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -115,23 +117,23 @@ def _show(answer: dict[str, Any], console: "Console") -> None:
     for one in answer["dead"]:
         earlier = one["earlier"]
         attempts = str(one["attempts"]) + (f" + {earlier['attempts']}" if earlier else "")
-        reason = Text.assemble((one["error"]["code"], "bold"), f"  {one_line(one['error']['reason'])}")
+        reason = Text.assemble((one["error"]["code"], "bold"), f"  {sanitise_line(one['error']['reason'])}")
         died = (one["dead_at"] or "before it was recorded")[:19].replace("T", " ")
         # Text as it is: a title may hold what rich takes for markup.
-        table.add_row(*(Text(one_line(cell)) for cell in (died, one["id"], one["title"] or "", attempts)), reason)
+        table.add_row(*(Text(sanitise_line(cell)) for cell in (died, one["id"], one["title"] or "", attempts)), reason)
     console.print(table)
     if answer["total"] > len(answer["dead"]):
         console.print(Text(f"{len(answer['dead']):,} of {answer['total']:,}; --size shows more.", "dim"))
 
 
-def _tell(answer: dict[str, Any]) -> None:
+def _print_not_retried(answer: dict[str, Any]) -> None:
     retried, failed = len(answer["retried"]), answer["failed"]
     print(f"{retried:,} document{'' if retried == 1 else 's'} pending again.")
     if retried and not answer["queued"]:
         print("Redis did not answer: the sweeper enqueues the documents when their leases end.")
     if failed:
         print(f"{failed:,} not retried:")
-    for one in answer["not_retried"][:_NAMED]:
-        print(f"  {one_line(one['id'])}: {one['reason']} [{one['code']}]")
-    if failed > _NAMED:
+    for one in answer["not_retried"][:_MAX_PRINTED_IDS]:
+        print(f"  {sanitise_line(one['id'])}: {one['reason']} [{one['code']}]")
+    if failed > _MAX_PRINTED_IDS:
         print("  … (--json names more)")

@@ -1,4 +1,7 @@
-"""`sparsewell demo`: index and search documents that every machine has, from nothing."""
+"""`sparsewell demo`: index and search documents that every machine has, from nothing.
+
+`sparsewell demo-talk`: index six talks, show their chapters, and search them.
+"""
 
 import sys
 import time
@@ -9,16 +12,141 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.demonstration import client_of, demonstrate, heading, index_documents
+from cli.demonstration import index_documents, open_client, print_heading, run_demonstration
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from examples.stdlib.tally import Asked
+    from examples.service import ServiceIndex
+    from examples.stdlib.tally import QuestionRankings
+    from examples.talk.tally import TalkQuestionRankings
+    from services.index_spec import FieldType
 
-INDEX = "stdlib"
-SHOWN_PLACES = 3
+
+TALK_INDEX = "talk"
+TALK_FIELDS: "dict[str, FieldType]" = {"show": "keyword", "published": "date"}
+PASSAGE_REQUEST: "dict[str, Any]" = {"unit": "passage", "size": 10, "highlight": {"characters": 240}}
+_UNTIMED = "--:--"
+
+
+def demo_talk(
+    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
+) -> None:
+    """Start the service, index six open talks with chapters, and search them.
+
+    Replaces the index talk. Uses services that run already, and stops at the end only those that it started.
+
+    Example: sparsewell demo-talk --keep
+    """
+    run_demonstration(_run_talk_demo, "demo-talk", keep=keep, port=port, json=json)
+
+
+def _run_talk_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
+    from examples.service import ServiceIndex
+    from examples.stdlib.tally import MODES
+    from examples.talk.tally import TalkQuestionRankings, read_questions, tally_as_json
+
+    print_heading(console, "2. Index six talks and make their chapters")
+    corpus = read_talks()
+    console.print(
+        f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one has chapters,\n"
+        "the worker makes those of the others. (In a terminal: sparsewell load FOLDER --kind talk.)"
+    )
+    with open_client(api_url) as client:
+        service = ServiceIndex(client, TALK_INDEX)
+        service.recreate({"fields": TALK_FIELDS, "talk": {}})
+        index_documents(console, service, corpus, seconds)
+        _show_chapters(console, service, [one["id"] for one in corpus])
+        print_heading(console, "3. Ask what is said")
+        began = time.perf_counter()
+        asked = [
+            TalkQuestionRankings(one, {mode: service.search(one.text, mode, **PASSAGE_REQUEST) for mode in MODES})
+            for one in read_questions()
+        ]
+        seconds["ask"] = time.perf_counter() - began
+        encoder = client.get("/readyz").json()["encoder"]
+    _show_talk_tally(console, asked)
+    show_examples(console, asked)
+    return {"encoder": encoder, "documents": len(corpus), "answers": tally_as_json(asked)}
+
+
+def read_talks() -> list[dict[str, Any]]:
+    """Read the talks as `sparsewell load --kind talk` reads a folder of transcripts."""
+    import orjson
+
+    from cli.loading.field_map import DocumentMapper, FieldMap
+    from cli.loading.source import SourcePosition
+    from cli.loading.text_files import TalkSource
+    from examples.talk import TRANSCRIPTS
+    from services.errors import InvalidInput
+
+    found = []
+    for row in TalkSource(TRANSCRIPTS).rows(SourcePosition(), DocumentMapper(FieldMap(), TALK_FIELDS, talk=True)):
+        if isinstance(row.content, InvalidInput):
+            raise row.content
+        found.append(orjson.loads(row.content or b"null"))
+    return found
+
+
+def _show_chapters(console: "Console", service: "ServiceIndex", talks: Sequence[str]) -> None:
+    from rich.text import Text
+
+    for talk in talks:
+        answer = service.chapters(talk)
+        made = answer["chaptering"]
+        by = "its producer's" if made["engine"] == "given" else f"made here ({made['engine']})"
+        console.print(Text.assemble("\n  ", (answer["title"], "bold"), (f"  {by}", "dim")))
+        for chapter in answer["chapters"]:
+            console.print(Text(f"    {_format_clock(chapter.get('start_time')):>7}  {chapter['title']}"))
+
+
+def _show_talk_tally(console: "Console", asked: Sequence["TalkQuestionRankings"]) -> None:
+    from examples.talk.tally import MAX_RANK, tally_modes
+
+    console.print(
+        f"{len(asked)} questions, mostly in other words than the talks, written before any search was run.\n"
+        "Number of questions with a passage of the right talk, and with the answer:\n"
+    )
+    console.print(f"  {'':10}{'right talk':>12}{'the answer':>13}{f'in first {MAX_RANK}':>14}{'median':>12}")
+    for row in tally_modes(asked):
+        console.print(
+            f"  {row.mode:10}{row.talk:>12}{row.first:>13}{row.within:>14}{row.median_ms:9.1f} ms", markup=False
+        )
+
+
+def show_examples(console: "Console", asked: Sequence["TalkQuestionRankings"]) -> None:
+    """Print the first question of each talk with the best passage of the hybrid search."""
+    from rich.text import Text
+
+    from examples.talk.tally import first_of_each_talk
+
+    console.print("\nThe first question of each talk with the passage found (an asterisk: it has the answer):")
+    for one in first_of_each_talk(asked):
+        console.print(Text(f"\n  {one.question.text}", "bold"))
+        for hit in one.hits("hybrid")[:1]:
+            passage, chapter = hit["passage"], hit.get("chapter", {})
+            right = one.question.answered_by(hit)
+            where = f"{_format_clock(passage.get('start_time'))}  {hit['title']} / {chapter.get('title', '')}"
+            console.print(Text(f"  {'*' if right else ' '} {where}", "green" if right else ""))
+            said = " ".join((hit["highlight"].get("excerpt") or passage)["text"].split())
+            who = f"{passage['speaker']}: " if "speaker" in passage else ""
+            console.print(Text(f"    {who}... {said} ...", "dim"))
+            if "link" in hit:
+                console.print(Text(f"    {hit['link']}", "dim"))
+
+
+def _format_clock(seconds: float | None) -> str:
+    if seconds is None:
+        return _UNTIMED
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+STDLIB_INDEX = "stdlib"
+SHOWN_RANKS = 3
 
 
 def demo(
@@ -32,35 +160,33 @@ def demo(
 
     Example: sparsewell demo --keep
     """
-    demonstrate(_show, "demo", keep=keep, port=port, json=json)
+    run_demonstration(_run_demo, "demo", keep=keep, port=port, json=json)
 
 
-def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
+def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
     """Run the demonstration on the running service, add the seconds of each stage, and return the figures."""
-    from examples.service import Service
-    from examples.stdlib.corpus import FIELDS, documents
-    from examples.stdlib.questions import questions
-    from examples.stdlib.service import ask, searcher
-    from examples.stdlib.tally import as_json
+    from examples.service import ServiceIndex
+    from examples.stdlib.corpus import DECLARED_FIELDS, read_documents
+    from examples.stdlib.tally import ask_questions, make_searcher, read_questions, tally_as_json
 
-    heading(console, "2. Index the documentation of Python's standard library")
+    print_heading(console, "2. Index the documentation of Python's standard library")
     began = time.perf_counter()
-    corpus = documents()
+    corpus = read_documents()
     seconds["read_corpus"] = time.perf_counter() - began
     kinds = Counter(document["metadata"]["kind"] for document in corpus)
     python = ".".join(str(part) for part in sys.version_info[:3])
     console.print(
         f"{len(corpus):,} documents from Python {python}, read in {seconds['read_corpus']:.1f} s:\n"
-        + ", ".join(f"{count:,} {_plural(kind)}" for kind, count in kinds.most_common())
+        + ", ".join(f"{count:,} {_pluralise(kind)}" for kind, count in kinds.most_common())
         + "."
     )
-    with client_of(api_url) as client:
-        service = Service(client, INDEX)
-        service.recreate({"fields": FIELDS})
+    with open_client(api_url) as client:
+        service = ServiceIndex(client, STDLIB_INDEX)
+        service.recreate({"fields": DECLARED_FIELDS})
         index_documents(console, service, corpus, seconds)
-        heading(console, "3. Ask everyday questions")
+        print_heading(console, "3. Ask everyday questions")
         began = time.perf_counter()
-        asked = ask(searcher(service), questions())
+        asked = ask_questions(make_searcher(service), read_questions())
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
     show_tally(console, asked)
@@ -71,52 +197,52 @@ def _show(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[s
         "documents": len(corpus),
         "kinds": dict(sorted(kinds.items())),
         "documents_per_second": rate,
-        "answers": as_json(asked),
+        "answers": tally_as_json(asked),
     }
 
 
-def show_tally(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_tally(console: "Console", asked: Sequence["QuestionRankings"]) -> None:
     """Print how many questions each mode answered."""
-    from examples.stdlib.tally import WITHIN, tally
+    from examples.stdlib.tally import MAX_RANK, tally_modes
 
     console.print(
         f"{len(asked)} questions of a user who does not know Python's names, written before any search was run.\n"
         "Number of questions with a right name among the hits:\n"
     )
-    console.print(f"  {'':10}{'first':>12}{f'in first {WITHIN}':>16}{'median':>12}{'9 of 10 within':>18}")
-    for row in tally(asked):
-        first, within = _share(row.first, row.questions), _share(row.within, row.questions)
+    console.print(f"  {'':10}{'first':>12}{f'in first {MAX_RANK}':>16}{'median':>12}{'9 of 10 within':>18}")
+    for row in tally_modes(asked):
+        first, within = _format_share(row.first, row.questions), _format_share(row.within, row.questions)
         times = f"{row.median_ms:9.1f} ms{row.p90_ms:15.1f} ms"
         console.print(f"  {row.mode:10}{first:>12}{within:>16}{times}")
 
 
-def show_contrasts(console: "Console", asked: Sequence["Asked"]) -> None:
+def show_contrasts(console: "Console", asked: Sequence["QuestionRankings"]) -> None:
     """Print the first question of each pattern of answering modes, with the first three names of each mode."""
     from rich.text import Text
 
-    from examples.stdlib.tally import MODES, contrasts
+    from examples.stdlib.tally import MODES, find_contrasts
 
     console.print(
         "\nSide by side: one question for each combination of modes that answer within the\n"
         "first five (an asterisk marks the names that answer it)."
     )
     width = max((min(console.width, 120) - 4) // len(MODES), 24)
-    for pattern, count, item in contrasts(asked):
+    for pattern, count, item in find_contrasts(asked):
         who = [mode for mode, answered in zip(MODES, pattern, strict=True) if answered]
         head = f"answered by {' and '.join(who)}" if who else "answered by no mode"
         console.print(
             Text.assemble(f"\n  {item.question.text}", (f"\n  {head} ({count} of {len(asked)} questions)", "dim"))
         )
         console.print(Text("  " + "".join(f"{'  ' + mode:{width}}" for mode in MODES).rstrip(), "dim"))
-        for place in range(SHOWN_PLACES):
-            console.print(_row(item, place, width))
+        for place in range(SHOWN_RANKS):
+            console.print(_format_row(item, place, width))
         later = [(mode, item.rank(mode) or 0) for mode in MODES]
-        found = [f"{mode} at {rank}" for mode, rank in later if rank > SHOWN_PLACES]
+        found = [f"{mode} at {rank}" for mode, rank in later if rank > SHOWN_RANKS]
         if found:
             console.print(Text(f"  Further down: {', '.join(found)}.", "dim"))
 
 
-def _row(item: "Asked", place: int, width: int) -> "Text":
+def _format_row(item: "QuestionRankings", place: int, width: int) -> "Text":
     """Return a line with the name at a place, counted from 0, for each mode."""
     from rich.text import Text
 
@@ -126,13 +252,13 @@ def _row(item: "Asked", place: int, width: int) -> "Text":
     for mode in MODES:
         ids = item.rankings[mode].ids[place : place + 1]
         right = item.question.rank(list(ids)) is not None
-        cell = f"{'*' if right else ' '} {fitting(ids[0], width - 4)}" if ids else "  -"
+        cell = f"{'*' if right else ' '} {shorten_name(ids[0], width - 4)}" if ids else "  -"
         line.append(f"{cell:{width}}", "green" if right else "")
     line.rstrip()
     return line
 
 
-def fitting(name: str, width: int) -> str:
+def shorten_name(name: str, width: int) -> str:
     """Shorten a dotted name to a width, at a dot where possible, and keep its end."""
     if len(name) <= width:
         return name
@@ -141,9 +267,9 @@ def fitting(name: str, width: int) -> str:
     return f"..{rest if dot else tail}"
 
 
-def _share(count: int, of: int) -> str:
+def _format_share(count: int, of: int) -> str:
     return f"{count} ({count / of:.0%})"
 
 
-def _plural(kind: str) -> str:
+def _pluralise(kind: str) -> str:
     return {"class": "classes", "property": "properties"}.get(kind, f"{kind}s")

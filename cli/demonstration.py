@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     import httpx
     from rich.console import Console
 
-    from examples.service import Progress, Service
+    from examples.service import IngestProgress, ServiceIndex
 
-PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
+RECORDED_PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
 
 
-BENCHMARKS = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
+RESULT_NAMES = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
 # Shows the demonstration on the service at an address, adds the seconds of each stage, and returns the figures.
-Show = Callable[["Console", str, dict[str, float]], dict[str, Any]]
+DemonstrationSteps = Callable[["Console", str, dict[str, float]], dict[str, Any]]
 
 
-def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json: Path | None) -> None:
+def run_demonstration(
+    show: DemonstrationSteps, command: str, *, keep: bool, port: int | None, json: Path | None
+) -> None:
     """Start the service, run a demonstration on it, and stop what was started, unless `keep`.
 
     `command` is the name of the `sparsewell` command and the make target. `json` is the file for the figures.
@@ -31,7 +33,7 @@ def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json:
     """
     from rich.console import Console
 
-    from cli.result_files import require_writable
+    from cli.api_client import require_writable
     from infra.settings import LocalSettings
     from infra.stack import running_stack
     from services.errors import ConfigurationError
@@ -47,8 +49,8 @@ def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json:
         settings = settings.model_copy(update={"api_port": port})
 
     began, load_before = time.perf_counter(), os.getloadavg()
-    heading(console, "1. Start OpenSearch, Redis, a worker, the sweeper and the API")
-    with running_stack(LocalSettings.read(), settings, reporter(console), keep=keep) as stack:
+    print_heading(console, "1. Start OpenSearch, Redis, a worker, the sweeper and the API")
+    with running_stack(LocalSettings.read(), settings, make_reporter(console), keep=keep) as stack:
         seconds = {"start": time.perf_counter() - began}
         figures = show(console, stack.api_url, seconds)
         seconds["total"] = time.perf_counter() - began
@@ -66,16 +68,16 @@ def demonstrate(show: Show, command: str, *, keep: bool, port: int | None, json:
 
 
 @contextmanager
-def client_of(api_url: str) -> Iterator["httpx.Client"]:
+def open_client(api_url: str) -> Iterator["httpx.Client"]:
     """Yield a client of the API. Raises BackendUnavailable (`api_unavailable`) if the API stops answering."""
     import httpx
 
-    from services.access.client import own_bearer
     from services.errors import BackendUnavailable
+    from services.web.http_auth import own_bearer_headers
 
     try:
         # trust_env: requests to this machine must not go through a proxy of the environment.
-        with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=own_bearer()) as client:
+        with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=own_bearer_headers()) as client:
             yield client
     except httpx.HTTPError as error:
         raise BackendUnavailable(
@@ -83,23 +85,23 @@ def client_of(api_url: str) -> Iterator["httpx.Client"]:
         ) from None
 
 
-def heading(console: "Console", text: str) -> None:
+def print_heading(console: "Console", text: str) -> None:
     """Print the heading of a step."""
     from rich.text import Text
 
     console.print(Text(f"\n{text}", "bold"))
 
 
-def reporter(console: "Console") -> Callable[[str], None]:
+def make_reporter(console: "Console") -> Callable[[str], None]:
     """Return a function that prints the messages of the stack."""
     return lambda message: console.print(message, markup=False)
 
 
 def index_documents(
-    console: "Console", service: "Service", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]
+    console: "Console", service: "ServiceIndex", corpus: Sequence[dict[str, Any]], seconds: dict[str, float]
 ) -> None:
     """Send the documents and wait until the worker has encoded all of them."""
-    from examples.service import follow
+    from examples.service import follow_job
 
     began = time.perf_counter()
     job = service.send(corpus)
@@ -108,13 +110,15 @@ def index_documents(
         f"Accepted in {seconds['accept']:.1f} s: every document is stored, and lexical search finds it.\n"
         "The worker now encodes the documents, so that sparse search finds them."
     )
-    for _ in shown(console, follow(lambda: service.job(job), began)):
+    for _ in show_progress(console, follow_job(lambda: service.job(job), began)):
         pass
     seconds["encode"] = time.perf_counter() - began
-    console.print(f"Encoded in {seconds['encode']:.0f} s: {_rate(len(corpus) / seconds['encode'])} documents a second.")
+    console.print(
+        f"Encoded in {seconds['encode']:.0f} s: {_format_rate(len(corpus) / seconds['encode'])} documents a second."
+    )
 
 
-def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress"]:
+def show_progress(console: "Console", steps: Iterable["IngestProgress"]) -> Iterator["IngestProgress"]:
     """Yield the steps and show them: as a bar in a terminal, elsewhere as about twenty lines."""
     if not console.is_terminal or console.is_dumb_terminal:
         seconds, share = 0.0, 0.0
@@ -124,7 +128,7 @@ def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress
                 seconds, share = step.seconds, share + moved
                 console.print(
                     f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
-                    f"{_rate(step.rate)} a second"
+                    f"{_format_rate(step.rate)} a second"
                 )
             yield step
         return
@@ -136,7 +140,7 @@ def shown(console: "Console", steps: Iterable["Progress"]) -> Iterator["Progress
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, rate="0")
         for step in steps:
-            bar.update(task, total=step.total, completed=step.encoded, rate=_rate(step.rate))
+            bar.update(task, total=step.total, completed=step.encoded, rate=_format_rate(step.rate))
             yield step
 
 
@@ -147,20 +151,20 @@ def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_bef
     """
     import json
 
-    from cli.relevance.provenance import provenance
+    from cli.relevance.metrics import collect_provenance
 
     load = {"before": load_before, "after": os.getloadavg()}
     result = {
-        "benchmark": BENCHMARKS[command],
+        "benchmark": RESULT_NAMES[command],
         "parameters": {"command": f"sparsewell {command}"},
         "load_average": {when: [round(value, 2) for value in values] for when, values in load.items()},
-        **provenance(PACKAGES),
+        **collect_provenance(RECORDED_PACKAGES),
         "figures": figures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _rate(rate: float) -> str:
+def _format_rate(rate: float) -> str:
     """Format a rate; slow ones, as of talk, with a decimal."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and export encoders.")
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command("list")
@@ -18,25 +18,24 @@ def list_(
         list[Path] | None,
         typer.Argument(metavar="[DIRECTORY]...", help="further model directories, or folders of them"),
     ] = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """List the encoders of the settings, the shipped encoders and those in the given directories.
 
     Example: sparsewell encoders list /models
     """
-    from cli.registry.display import console, show_list
-    from cli.registry.facts import namesakes, row
-    from services.known_encoders import model_directories, named_encoders
+    from cli.encoder_registry import encoder_row, find_duplicate_names, make_console, print_encoder_list
+    from services.encoders.catalogue import find_model_directories, list_named_encoders
     from services.settings import Settings
 
-    further = [str(found) for directory in directories or [] for found in model_directories(directory)]
-    rows = [row(one) for one in named_encoders(Settings.read(), further)]
+    further = [str(found) for directory in directories or [] for found in find_model_directories(directory)]
+    rows = [encoder_row(one) for one in list_named_encoders(Settings.read(), further)]
     if json:
         print(jsonlib.dumps(rows, ensure_ascii=False, indent=2))
         return
-    to = console()
-    show_list(rows, to)
-    for name in namesakes(rows):
+    to = make_console()
+    print_encoder_list(rows, to)
+    for name in find_duplicate_names(rows):
         to.print(f"Several encoders have the name {name}: use a fingerprint or path.")
 
 
@@ -50,38 +49,46 @@ def show(
         str | None, typer.Option(metavar="TEXT", help="query to weigh: show its pieces with their weights")
     ] = None,
     size: Annotated[int, typer.Option("--size", "-n", min=1, help="number of pieces to show")] = 12,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Show an encoder's manifest and both ends of its query table, or its vectors of a text and a query.
 
     Example: sparsewell encoders show bootstrap-minilm-l6 --query "revenge at sea"
     """
-    from cli.registry.display import console, show_one, show_weights
-    from cli.registry.facts import described, document_weights, query_weights
-    from services.known_encoders import find_encoder, named_encoders
-    from services.query_table import QueryTable
+    from cli.api_client import require_utf8
+    from cli.encoder_registry import (
+        describe_encoder,
+        make_console,
+        print_encoder,
+        print_weights,
+        weigh_document,
+        weigh_query,
+    )
+    from services.encoders.catalogue import find_encoder, list_named_encoders
+    from services.encoders.query_table import QueryTable
     from services.settings import Settings
-    from services.web.answers import utf8
 
-    encoder = find_encoder(named_encoders(Settings.read()), name)
+    encoder = find_encoder(list_named_encoders(Settings.read()), name)
     table = QueryTable.load(encoder.directory)
     answer: dict[str, Any] = {}
     if query is not None:
-        answer["query"] = query_weights(table, utf8(query, "A query"))
+        answer["query"] = weigh_query(table, require_utf8(query, "A query"))
     if weigh is not None:
-        answer["document"], answer["score"] = document_weights(encoder.directory, table, utf8(weigh, "A text"), query)
-    answer = answer or described(encoder, table, size)
+        answer["document"], answer["score"] = weigh_document(
+            encoder.directory, table, require_utf8(weigh, "A text"), query
+        )
+    answer = answer or describe_encoder(encoder, table, size)
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
-    to = console()
+    to = make_console()
     for kind in ("query", "document"):
         if kind in answer:
-            show_weights(kind, answer[kind], size, to)
+            print_weights(kind, answer[kind], size, to)
     if answer.get("score") is not None:
         to.print(f"score: {answer['score']:.4f}")
     if "manifest" in answer:
-        show_one(answer, to)
+        print_encoder(answer, to)
 
 
 @app.command()
@@ -93,19 +100,19 @@ def verify(
     every: Annotated[
         bool, typer.Option("--all", help="verify all encoders of the settings and all shipped ones")
     ] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Check files, fingerprints, query tables and models. Exit status 1: problems, one per line.
 
     Example: sparsewell encoders verify --all
     """
-    from cli.registry.facts import verdicts
+    from cli.encoder_registry import verify_encoders
     from services.errors import InvalidInput
     from services.settings import Settings
 
     if bool(names) == every:
         raise InvalidInput("names_or_all", "Give the encoders to verify, or --all.")
-    found = verdicts(Settings.read(), names)
+    found = verify_encoders(Settings.read(), names)
     if json:
         print(jsonlib.dumps(found, ensure_ascii=False, indent=2))
     for one in found:
@@ -150,9 +157,9 @@ def export(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     Example: sparsewell encoders export checkpoint models/weights/my-encoder --parity scifact
     """
-    from cli.registry.export import carry_out
+    from cli.encoder_registry import export_known_encoder
 
-    manifest = carry_out(
+    manifest = export_known_encoder(
         source,
         out,
         replace=replace,

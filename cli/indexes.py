@@ -1,7 +1,13 @@
-"""`sparsewell indexes`: create the indexes that a file declares, and compare existing ones."""
+"""`sparsewell indexes`: create the indexes that a file declares, and compare existing ones.
+
+`sparsewell generations`: show, abort, roll back and drop generations of an index.
+"""
 
 import json
+import json as jsonlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,17 +16,134 @@ import typer
 if TYPE_CHECKING:
     import httpx
 
-    from cli.declared import Declaration
+    from indexer.reindex.run import Reindexing
+    from services.declarations import Declaration
+    from services.settings import Settings
+
+
+generations_app = typer.Typer(
+    no_args_is_help=True,
+    help="Show, abort, roll back and drop the generations that sparsewell reindex builds and keeps.",
+)
+
+IndexArgument = Annotated[str, typer.Argument(help="name of the index")]
+
+
+@contextmanager
+def _open_reindexing(index: str) -> "Iterator[tuple[Settings, Reindexing]]":
+    from indexer.reindex.run import Reindexing
+    from services.opensearch.client import SyncSearchClient
+    from services.settings import Settings
+    from services.telemetry.logs import configure_logging
+
+    settings = Settings.read()
+    configure_logging("generations", settings.log_format, "warning")
+    search = SyncSearchClient(settings)
+    try:
+        work = Reindexing(search, settings, index)
+        work.active()
+        work.load()
+        yield settings, work
+    finally:
+        search.close()
+
+
+@generations_app.command()
+def show(index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Show the generations of an index, their documents by state, and the progress of a reindex.
+
+    Example: sparsewell generations show books
+    """
+    with _open_reindexing(index) as (_, work):
+        active, record = work.active(), work.record
+        rows = [
+            {
+                "generation": one.number,
+                "searched": one.physical == active.physical,
+                "encoder": one.encoder.model_dump(),
+                "created_at": one.created_at,
+                "documents": work.counts(one),
+            }
+            for one in work.every_generation()
+        ]
+        step = None if record is None else {"step": record.step, "rollback": record.rollback, "carried": record.carried}
+        if as_json:
+            typer.echo(jsonlib.dumps({"index": index, "generations": rows, "reindex": step}, indent=1))
+            return
+        for one, row in zip(work.every_generation(), rows, strict=True):
+            documents = ", ".join(f"{count:,} {state}" for state, count in row["documents"].items() if count)  # type: ignore[attr-defined]
+            mark = "searched" if row["searched"] else "kept" if record and record.step == "swapped" else "building"
+            typer.echo(
+                f"{one.number:>4}  {mark:<9}{one.encoder.name} ({one.encoder.fingerprint})  {documents or 'empty'}"
+            )
+        if record is not None:
+            way = "rollback" if record.rollback else "reindex"
+            typer.echo(f"{way}: {record.step}, {record.carried:,} documents copied")
+
+
+@generations_app.command()
+def abort(index: IndexArgument) -> None:
+    """Abort a reindex before the swap and delete the new generation. The index does not change.
+
+    Example: sparsewell generations abort books
+    """
+    with _open_reindexing(index) as (_, work):
+        work.abort()
+    typer.echo("Aborted. The index has not changed.")
+
+
+@generations_app.command()
+def drop(index: IndexArgument) -> None:
+    """Delete the old generation that was kept for a rollback.
+
+    Example: sparsewell generations drop books
+    """
+    with _open_reindexing(index) as (_, work):
+        work.drop_old()
+    typer.echo("The kept generation is deleted.")
+
+
+@generations_app.command()
+def rollback(
+    index: IndexArgument,
+    encode_here: Annotated[bool, typer.Option("--encode-here", help="encode in this process, without workers")] = False,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds without progress before the command gives up")
+    ] = 300.0,
+    api: Annotated[
+        str | None, typer.Option(help="address of the API that must have the query table; default: of the settings")
+    ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="swap without checking the API's query table")] = False,
+) -> None:
+    """Return to the kept generation. Copies the changes since the swap to it first.
+
+    Example: sparsewell generations rollback books
+    """
+    from rich.console import Console
+
+    from cli.progress import LoadDisplay
+    from cli.relevance.reindex_gate import GenerationBuild, list_known_encoders
+    from services.opensearch.journal import days_ms, now_ms
+
+    with _open_reindexing(index) as (settings, work), LoadDisplay(Console(stderr=True)) as progress:
+        work.roll_back(now_ms() - days_ms(settings.tombstone_days))
+        build = GenerationBuild(work, settings, list_known_encoders(settings, None), progress, patience, encode_here)
+        build.until_settled()
+        if not unchecked:
+            build.require_table(api)
+        build.swap()
+        typer.echo(f"{index}: generation {work.held.target.number} is searched again.")
+
 
 app = typer.Typer(no_args_is_help=True, help="Create and compare the indexes that a file declares.")
 
-_ASK_AGAIN = 1.0
+_POLL_SECONDS = 1.0
 
 
 @app.command()
 def apply(
     file: Annotated[Path, typer.Argument(help='JSON: {"indexes": {NAME: the body of PUT /v1/indexes/NAME}}')],
-    check: Annotated[bool, typer.Option("--check", help="report differences and change nothing")] = False,
+    check: Annotated[bool, typer.Option("--check", help="report find_differences and change nothing")] = False,
     reindex: Annotated[bool, typer.Option("--reindex", help="reindex an index that differs")] = False,
     wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the API to be ready")] = 0,
     skip_unreachable: Annotated[
@@ -34,8 +157,8 @@ def apply(
 
     Example: sparsewell indexes apply indexes.json --check
     """
-    from cli.api_answers import admin_headers, api_address, connect
-    from cli.declared import read_declaration
+    from cli.api_client import admin_headers, api_address, connect_api
+    from services.declarations import read_declaration
     from services.errors import BackendUnavailable, ConfigurationError
     from services.settings import Settings
 
@@ -44,11 +167,11 @@ def apply(
     declaration = read_declaration(file)
     settings = Settings.read()
     base = api_address(settings, api_url)
-    with connect(base, 60) as client:
+    with connect_api(base, 60) as client:
         client.headers.update(admin_headers(settings))
         try:
-            _wait(client, base, wait)
-            differing = _applied(client, base, declaration, check)
+            _wait_until_ready(client, base, wait)
+            differing = _apply_declaration(client, base, declaration, check)
         except BackendUnavailable as error:
             if not skip_unreachable:
                 raise
@@ -56,75 +179,74 @@ def apply(
             return
     for index, members in differing.items():
         if not reindex:
-            _tell(index, members)
+            _print_differences(index, members)
             continue
-        _reindex(index, members, base)
+        _run_reindex(index, members, base)
     if differing and not reindex:
         raise typer.Exit(1)
 
 
-def _wait(client: "httpx.Client", base: str, seconds: float) -> None:
+def _wait_until_ready(client: "httpx.Client", base: str, seconds: float) -> None:
     """Wait until the API is ready. After `seconds`, raise its error or BackendUnavailable."""
     from services.errors import BackendUnavailable, EncoderMismatch
 
     end = time.monotonic() + seconds
     while seconds:
         try:
-            _ask(client, base, "GET", "/readyz")
+            _call_api(client, base, "GET", "/readyz")
         except (BackendUnavailable, EncoderMismatch):
             if time.monotonic() > end:
                 raise
-            time.sleep(_ASK_AGAIN)
+            time.sleep(_POLL_SECONDS)
         else:
             return
 
 
-def _applied(
+def _apply_declaration(
     client: "httpx.Client", base: str, declaration: "Declaration", check: bool
 ) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Create missing indexes, unless `check`. Return the differing members of the others."""
-    from cli.declared import differences
+    from services.declarations import find_differences
 
-    there = {one["name"]: one for one in _ask(client, base, "GET", "/v1/indexes")["indexes"]}
+    there = {one["name"]: one for one in _call_api(client, base, "GET", "/v1/indexes")["indexes"]}
     differing: dict[str, dict[str, tuple[Any, Any]]] = {}
     for index, wanted in declaration.indexes.items():
         if index not in there:
             if not check:
-                _ask(client, base, "PUT", f"/v1/indexes/{index}", wanted.model_dump(exclude_unset=True))
+                _call_api(client, base, "PUT", f"/v1/indexes/{index}", wanted.model_dump(exclude_unset=True))
             typer.echo(f"{index}: {'would be made' if check else 'made'}.")
-        elif members := differences(wanted, there[index]):
+        elif members := find_differences(wanted, there[index]):
             differing[index] = members
         else:
             typer.echo(f"{index}: as declared.")
     return differing
 
 
-def _ask(client: "httpx.Client", base: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
+def _call_api(client: "httpx.Client", base: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
     import httpx
 
-    from cli.api_answers import away
-    from services.web.answers import read_answer
+    from cli.api_client import read_json_response, unreachable
 
     try:
-        return read_answer(client.request(method, path, json=body))
+        return read_json_response(client.request(method, path, json=body))
     except httpx.HTTPError as error:
-        raise away(base, error) from None
+        raise unreachable(base, error) from None
 
 
-def _tell(index: str, members: dict[str, tuple[Any, Any]]) -> None:
+def _print_differences(index: str, members: dict[str, tuple[Any, Any]]) -> None:
     for name, (there, wanted) in members.items():
         typer.echo(f"{index}: {name} is {json.dumps(there)}, declared is {json.dumps(wanted)}.", err=True)
     typer.echo(f"{index}: differs. `sparsewell indexes apply --reindex` builds it as declared.", err=True)
 
 
-def _reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> None:
-    from cli.declared import reindex_options
+def _run_reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> None:
     from cli.reindex import reindex
-    from services.known_encoders import known_encoders
+    from services.declarations import reindex_options
+    from services.encoders.catalogue import load_known_encoders
     from services.settings import Settings
 
     options = reindex_options(index, members)
     if "encoder" in options:  # the API uses a name; the command takes other directories by their path
-        known = {one.manifest.name: one.directory for one in known_encoders(Settings.read())}
+        known = {one.manifest.name: one.directory for one in load_known_encoders(Settings.read())}
         options["encoder"] = str(known.get(options["encoder"], options["encoder"]))
     reindex(index, **options, api=base)

@@ -7,10 +7,10 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and revoke API keys.")
 
-Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
-Json = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
-Id = Annotated[str, typer.Argument(help="id of the key, between the first two underscores of its text")]
-_DAY = 86_400
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
+IdArgument = Annotated[str, typer.Argument(help="id of the key, between the first two underscores of its text")]
+_DAY_SECONDS = 86_400
 
 
 @app.command()
@@ -19,9 +19,9 @@ def generate() -> None:
 
     Example: sparsewell keys generate
     """
-    from services.access.key_text import new_key, new_key_id
+    from services.access.api_keys import generate_key, generate_key_id
 
-    print(new_key(new_key_id()))
+    print(generate_key(generate_key_id()))
 
 
 @app.command()
@@ -39,8 +39,8 @@ def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     rate: Annotated[float | None, typer.Option(help="maximum requests per second")] = None,
     burst: Annotated[int | None, typer.Option(help="maximum requests at once")] = None,
     daily: Annotated[int | None, typer.Option(help="maximum requests per day (UTC)")] = None,
-    json: Json = False,
-    api_url: Api = None,
+    json: JsonOption = False,
+    api_url: ApiOption = None,
 ) -> None:
     """Create a key and print its text, which is shown only once.
 
@@ -52,67 +52,67 @@ def create(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     limits = {"requests_per_second": rate, "burst": burst, "requests_per_day": daily}
     body |= {key: value for key, value in limits.items() if value is not None}
     if filter is not None:
-        body["filter"] = _parsed(filter)
+        body["filter"] = _parse_filter(filter)
     if days is not None:
         body["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
-    _made(_ask(api_url, "POST", "", body=body), json)
+    _print_new_key(_call_api(api_url, "POST", "", body=body), json)
 
 
 @app.command("list")
 def list_(
     revoked: Annotated[bool, typer.Option("--revoked", help="include revoked keys")] = False,
-    json: Json = False,
-    api_url: Api = None,
+    json: JsonOption = False,
+    api_url: ApiOption = None,
 ) -> None:
     """List the keys, the latest first, without their texts.
 
     Example: sparsewell keys list --revoked
     """
-    answer = _ask(api_url, "GET", "", {"revoked": str(revoked).lower()})
+    answer = _call_api(api_url, "GET", "", {"revoked": str(revoked).lower()})
     if json:
-        _print(answer)
+        _print_key(answer)
         return
     for one in answer["keys"]:
-        print("  ".join(_said(one)))
+        print("  ".join(_describe_rights(one)))
     if not answer["keys"]:
         print("There are no keys.")
 
 
 @app.command()
-def show(key: Id, api_url: Api = None) -> None:
+def show(key: IdArgument, api_url: ApiOption = None) -> None:
     """Show the rights of a key and the expiry of its secrets.
 
     Example: sparsewell keys show KEY_ID
     """
-    _print(_ask(api_url, "GET", f"/{_part(key)}"))
+    _print_key(_call_api(api_url, "GET", f"/{_quote_key_id(key)}"))
 
 
 @app.command()
 def rotate(
-    key: Id,
+    key: IdArgument,
     days: Annotated[float, typer.Option(min=0, max=365, help="days until the old secret ends")] = 7,
-    json: Json = False,
-    api_url: Api = None,
+    json: JsonOption = False,
+    api_url: ApiOption = None,
 ) -> None:
     """Give a key a second secret and print its text. The old secret ends by itself.
 
     Example: sparsewell keys rotate KEY_ID --days 7
     """
-    body = {"overlap_seconds": round(days * _DAY)}
-    _made(_ask(api_url, "POST", f"/{_part(key)}/rotate", body=body), json)
+    body = {"overlap_seconds": round(days * _DAY_SECONDS)}
+    _print_new_key(_call_api(api_url, "POST", f"/{_quote_key_id(key)}/rotate", body=body), json)
 
 
 @app.command()
-def revoke(key: Id, api_url: Api = None) -> None:
+def revoke(key: IdArgument, api_url: ApiOption = None) -> None:
     """Revoke a key with all its secrets, within seconds.
 
     Example: sparsewell keys revoke KEY_ID
     """
-    _ask(api_url, "DELETE", f"/{_part(key)}")
+    _call_api(api_url, "DELETE", f"/{_quote_key_id(key)}")
     print(f"{key} is revoked.")
 
 
-def _ask(
+def _call_api(
     api_url: str | None,
     method: str,
     path: str,
@@ -121,21 +121,22 @@ def _ask(
 ) -> dict[str, Any]:
     import httpx
 
-    from cli.api_answers import admin_headers, api_address, away, connect
+    from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
     from services.settings import Settings
-    from services.web.answers import read_answer
 
     settings = Settings.read()
     base = api_address(settings, api_url)
-    with connect(base, timeout=30) as client:
+    with connect_api(base, timeout=30) as client:
         try:
             headers = admin_headers(settings)
-            return read_answer(client.request(method, f"/v1/keys{path}", params=parameters, json=body, headers=headers))
+            return read_json_response(
+                client.request(method, f"/v1/keys{path}", params=parameters, json=body, headers=headers)
+            )
         except httpx.HTTPError as error:
-            raise away(base, error) from None
+            raise unreachable(base, error) from None
 
 
-def _parsed(text: str) -> Any:
+def _parse_filter(text: str) -> Any:
     """A filter. (Not by `query_api`: the workers' image, in which people run commands, has no such package.)"""
     from services.errors import InvalidInput
 
@@ -145,25 +146,25 @@ def _parsed(text: str) -> Any:
         raise InvalidInput("bad_filter", f"--filter: this is not JSON ({error}).") from None
 
 
-def _part(key: str) -> str:
-    from services.web.answers import path_part
+def _quote_key_id(key: str) -> str:
+    from cli.api_client import quote_path_segment
 
-    return path_part(key, "The id of the key")
+    return quote_path_segment(key, "The id of the key")
 
 
-def _made(answer: dict[str, Any], json: bool) -> None:
+def _print_new_key(answer: dict[str, Any], json: bool) -> None:
     """The text on standard output, alone, so that it can be piped into a secret store."""
     if json:
-        _print(answer)
+        _print_key(answer)
         return
     import sys
 
-    print("  ".join(_said(answer)), file=sys.stderr)
+    print("  ".join(_describe_rights(answer)), file=sys.stderr)
     print("Store this key now: it is shown only once.", file=sys.stderr)
     print(answer["key"])
 
 
-def _said(one: dict[str, Any]) -> list[str]:
+def _describe_rights(one: dict[str, Any]) -> list[str]:
     parts = [one["id"], one["name"], ",".join(one["scopes"]), ",".join(one["indexes"])]
     if one["filter"] is not None:
         parts.append(f"filter {jsonlib.dumps(one['filter'], ensure_ascii=False)}")
@@ -174,5 +175,5 @@ def _said(one: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _print(answer: dict[str, Any]) -> None:
+def _print_key(answer: dict[str, Any]) -> None:
     print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))

@@ -25,44 +25,44 @@ def api(
 
     Example: sparsewell api --host 127.0.0.1 --port 8010
     """
-    from cli.serve import serve
+    from cli.serve import serve_api
 
-    serve(host, port)
+    serve_api(host, port)
 
 
 # Modules of commands must be light: they import their dependencies when a command runs.
 _COMMANDS = (
     ("search", "cli.search", "search"),
-    ("suggest", "cli.suggest", "suggest"),
-    ("chapters", "cli.chapters", "chapters"),
+    ("suggest", "cli.search", "suggest"),
+    ("chapters", "cli.search", "chapters"),
     ("up", "cli.stack", "up"),
     ("down", "cli.stack", "down"),
     ("status", "cli.stack", "status"),
-    ("worker", "cli.worker", "worker"),
-    ("sweeper", "cli.worker", "sweeper"),
-    ("load", "cli.load", "load"),
-    ("export", "cli.export", "export"),
+    ("worker", "cli.serve", "worker"),
+    ("sweeper", "cli.serve", "sweeper"),
+    ("load", "cli.loading.load", "load"),
+    ("export", "cli.loading.export", "export"),
     ("reindex", "cli.reindex", "reindex"),
-    ("restore", "cli.backup", "restore"),
+    ("restore", "cli.backup.commands", "restore"),
     ("plan", "cli.plan", "plan"),
     ("demo", "cli.demo", "demo"),
-    ("demo-talk", "cli.demo_talk", "demo_talk"),
-    ("openapi", "cli.openapi", "openapi"),
+    ("demo-talk", "cli.demo", "demo_talk"),
+    ("openapi", "cli.serve", "openapi"),
 )
 for _name, _module, _function in _COMMANDS:
     app.command(_name)(getattr(importlib.import_module(_module), _function))
-app.add_typer(importlib.import_module("cli.evaluation_commands").app, name="eval")
-app.add_typer(importlib.import_module("cli.node").app, name="node")
+app.add_typer(importlib.import_module("cli.relevance.evaluate").evaluate_app, name="eval")
+app.add_typer(importlib.import_module("cli.stack").node_app, name="node")
 app.add_typer(importlib.import_module("cli.indexes").app, name="indexes")
-app.add_typer(importlib.import_module("cli.generations").app, name="generations")
-app.add_typer(importlib.import_module("cli.backup").app, name="backup")
+app.add_typer(importlib.import_module("cli.indexes").generations_app, name="generations")
+app.add_typer(importlib.import_module("cli.backup.commands").app, name="backup")
 app.add_typer(importlib.import_module("cli.dead").app, name="dead")
 app.add_typer(importlib.import_module("cli.curation").app, name="curation")
 app.add_typer(importlib.import_module("cli.queries").app, name="queries")
 app.add_typer(importlib.import_module("cli.keys").app, name="keys")
 app.add_typer(importlib.import_module("cli.encoders").app, name="encoders")
 app.add_typer(importlib.import_module("cli.train").app, name="train")
-app.add_typer(importlib.import_module("cli.models").app, name="models")
+app.add_typer(importlib.import_module("cli.serve").models_app, name="models")
 
 
 def main() -> None:

@@ -1,9 +1,63 @@
-"""`sparsewell plan`: estimate shards, nodes, memory, disk, workers and costs of a deployment."""
+"""`sparsewell plan`: estimate shards, nodes, memory, disk, workers and costs of a deployment.
 
+The coefficients of some machines, as `python -m benchmarks.plan_coefficients FILE` writes them.
+
+SHIPPED are those of the machine that the committed results are from.
+"""
+
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from cli.planning import Coefficients, Cost, IngestCosts, LinearCost, SearchCost
+from services.errors import ConfigurationError
+
+SHIPPED_FILE = Path(__file__).with_name("plan_coefficients.json")
+
+
+def read_coefficients(path: Path, speed: float = 1) -> tuple[Coefficients, IngestCosts, str]:
+    """The coefficients, for cores of another speed, and what they were measured on.
+
+    Raises ConfigurationError (`bad_coefficients`).
+    """
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found, working, source = (
+            _parse_coefficients(kept["coefficients"]),
+            IngestCosts(**kept["working"]),
+            str(kept["measured_on"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError("bad_coefficients", f"{path} holds no coefficients: {error}.") from None
+    search = {
+        mode: SearchCost(cost.node.faster(speed), cost.api / speed, cost.clock.faster(speed), cost.tail)
+        for mode, cost in found.search.items()
+    }
+    faster = replace(
+        working,
+        encode_ms_a_piece=working.encode_ms_a_piece / speed,
+        index_ms_a_piece=working.index_ms_a_piece / speed,
+        journal_ms_a_document=working.journal_ms_a_document / speed,
+    )
+    return replace(found, search=search), faster, source
+
+
+def _parse_coefficients(written: dict[str, Any]) -> Coefficients:
+    """The inverse of `asdict`."""
+    return Coefficients(
+        written["pieces_a_word"],
+        LinearCost(**written["stored"]),
+        LinearCost(**written["searched"]),
+        {mode: _parse_search_cost(cost) for mode, cost in written["search"].items()},
+        written["at_random"],
+    )
+
+
+def _parse_search_cost(written: dict[str, Any]) -> SearchCost:
+    return SearchCost(Cost(**written["node"]), written["api"], Cost(**written["clock"]), written["tail"])
 
 
 def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
@@ -43,31 +97,28 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     import json
     from dataclasses import asdict
 
-    from cli.planning.coefficients import SHIPPED, read
-    from cli.planning.costs import MODES
-    from cli.planning.need import Machine, Need, amount, duration
-    from cli.planning.plan import planned
+    from cli.planning import MODES, CapacityNeed, Machine, make_plan, parse_amount, parse_duration
     from services.errors import ConfigurationError
 
     if mode not in MODES:
         raise ConfigurationError("bad_plan", f"--mode {mode!r} is not one of {', '.join(MODES)}.")
-    need = Need(
-        amount(docs, "--docs"), amount(qps, "--qps"), duration(p99, "--p99"), words, mode, changed, load_days, replicas,
+    need = CapacityNeed(
+        parse_amount(docs, "--docs"), parse_amount(qps, "--qps"), parse_duration(p99, "--p99"), words, mode, changed, load_days, replicas,
         busy,
     )  # fmt: skip
-    measured, working, source = read(coefficients or SHIPPED, speed)
-    found = planned(
+    measured, working, source = read_coefficients(coefficients or SHIPPED_FILE, speed)
+    found = make_plan(
         need, Machine(cores, memory, core_hour, gib_hour, disk_month, gpu_documents, gpu_hour), measured, working
     )
     if as_json:
         typer.echo(json.dumps({"figures": [asdict(one) for one in found.figures], "measured": source}, indent=2))
         return
     for one in found.figures:
-        typer.echo(f"{one.name:>26}  {_shown(one.value):>12} {one.unit}")
+        typer.echo(f"{one.name:>26}  {_format_value(one.value):>12} {one.unit}")
         if formulas:
             typer.echo(f"{'':26}  {'':12}   = {one.formula}")
     typer.echo(f"\nMeasured on {source}. Not included: Redis (1 GiB suffices), three managers, backups, reranking.")
 
 
-def _shown(value: float) -> str:
+def _format_value(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.2f}"

@@ -7,68 +7,70 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.plain import one_line
+from cli.terminal import sanitise_line
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cli.api_answers import Door
+    from cli.api_client import IndexResource
 
 app = typer.Typer(no_args_is_help=True, help="List, add and delete the frequent queries of an index.")
 
-_BATCH = 1000  # queries that the API lists in one answer, and takes in one request
+_BATCH_QUERIES = 1000  # queries that the API lists in one answer, and takes in one request
 
-Index = Annotated[str, typer.Argument(help="index of the queries")]
-Api = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
+IndexArgument = Annotated[str, typer.Argument(help="index of the queries")]
+ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
 
 
 @app.command("list")
 def list_(
-    index: Index,
-    size: Annotated[int, typer.Option("--size", "-n", min=1, max=_BATCH, help="number of queries to show")] = 20,
+    index: IndexArgument,
+    size: Annotated[
+        int, typer.Option("--size", "-n", min=1, max=_BATCH_QUERIES, help="number of queries to show")
+    ] = 20,
     json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
-    api_url: Api = None,
+    api_url: ApiOption = None,
 ) -> None:
     """List the most frequent queries with their total and their recent count, which halves every 30 days.
 
     Example: sparsewell queries list books
     """
-    answer = _door(api_url, index).ask("GET", parameters={"size": size})
+    answer = _open_resource(api_url, index).ask("GET", parameters={"size": size})
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
     from rich.console import Console
 
-    _show(answer, Console(highlight=False))
+    _print_queries(answer, Console(highlight=False))
 
 
 @app.command()
 def add(
-    index: Index,
+    index: IndexArgument,
     query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to add")] = None,
     queries: Annotated[
         Path | None, typer.Option("--queries", help="file with one query per line, as often as it was sent")
     ] = None,
     times: Annotated[int, typer.Option("--times", min=1, help="count of each query")] = 1,
-    api_url: Api = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Add queries from another source, for instance a log. Exit status 1: some may not be kept.
 
     Example: sparsewell queries add books --queries log.txt
     """
-    from cli.given_queries import given_queries
-    from services.learned import learnable
+    from cli.search import read_given_queries
+    from services.query.suggest import learnable_query
 
-    given = given_queries(query, queries)
+    given = read_given_queries(query, queries)
     # Leave out queries that may not be kept: the API refuses a whole request that contains one.
-    counted = Counter(plain for one in given if (plain := learnable(one)) is not None)
-    door, added = _door(api_url, index), 0
+    counted = Counter(plain for one in given if (plain := learnable_query(one)) is not None)
+    door, added = _open_resource(api_url, index), 0
     entries = [{"query": one, "times": often * times} for one, often in counted.items()]
     try:
-        for at in range(0, len(entries), _BATCH):
-            added += door.ask("POST", body={"queries": entries[at : at + _BATCH]})["added"]
+        for at in range(0, len(entries), _BATCH_QUERIES):
+            added += door.ask("POST", body={"queries": entries[at : at + _BATCH_QUERIES]})["added"]
     finally:  # after a failed request, a repetition would count the added queries twice
-        print(f"{_so_many(added)} counted.")
+        print(f"{_format_query_count(added)} counted.")
     if refused := len(given) - counted.total():
         print(f"{refused:,} not kept: they exceed 100 characters, have an @ or six digits in a row, or have no words.")
         raise typer.Exit(1)
@@ -76,36 +78,36 @@ def add(
 
 @app.command()
 def delete(
-    index: Index,
+    index: IndexArgument,
     query: Annotated[list[str] | None, typer.Argument(metavar="[QUERY]...", help="queries to delete")] = None,
     every: Annotated[bool, typer.Option("--all", help="delete all queries of the index")] = False,
-    api_url: Api = None,
+    api_url: ApiOption = None,
 ) -> None:
     """Delete frequent queries, so that they are no longer suggested.
 
     Example: sparsewell queries delete books "books about jane doe"
     """
+    from cli.api_client import require_utf8
     from services.errors import InvalidInput
-    from services.web.answers import utf8
 
     if bool(query) == every:
         raise InvalidInput("queries_or_all", "Give the queries to delete, or --all.")
-    asked = [{"q": utf8(one, "A query")} for one in query or []] or [{"all": "true"}]
-    door = _door(api_url, index)
-    print(f"{_so_many(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} deleted.")
+    asked = [{"q": require_utf8(one, "A query")} for one in query or []] or [{"all": "true"}]
+    door = _open_resource(api_url, index)
+    print(f"{_format_query_count(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} deleted.")
 
 
-def _door(api_url: str | None, index: str) -> "Door":
-    from cli.api_answers import Door
+def _open_resource(api_url: str | None, index: str) -> "IndexResource":
+    from cli.api_client import IndexResource
 
-    return Door(api_url, index, "queries")
+    return IndexResource(api_url, index, "queries")
 
 
-def _so_many(queries: int) -> str:
+def _format_query_count(queries: int) -> str:
     return f"{queries:,} quer{'y' if queries == 1 else 'ies'}"
 
 
-def _show(answer: dict[str, Any], console: "Console") -> None:
+def _print_queries(answer: dict[str, Any], console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -117,7 +119,7 @@ def _show(answer: dict[str, Any], console: "Console") -> None:
         table.add_column(name, justify="left" if name == "query" else "right", overflow="fold")
     for one in answer["queries"]:
         # Text as it is: a query may hold what rich takes for markup.
-        table.add_row(f"{one['asked']:,}", f"{one['lately']:,.1f}", Text(one_line(one["query"])))
+        table.add_row(f"{one['asked']:,}", f"{one['lately']:,.1f}", Text(sanitise_line(one["query"])))
     console.print(table)
     if answer["total"] > len(answer["queries"]):
         console.print(Text(f"{len(answer['queries']):,} of {answer['total']:,}; --size shows more.", "dim"))

@@ -27,7 +27,7 @@ prints one line with an error code and ends with exit status 1.
 """
 
 
-class Command(NamedTuple):
+class CommandReference(NamedTuple):
     """A command with the words that call it, `("sparsewell", "keys", "create")`."""
 
     words: tuple[str, ...]
@@ -58,27 +58,27 @@ class Command(NamedTuple):
         return [" ".join(paragraph.split()) for paragraph in (self.command.help or "").split("\n\n")]
 
 
-def commands(app: typer.Typer) -> list[Command]:
+def list_commands(app: typer.Typer) -> list[CommandReference]:
     """Return all commands of an application in the order of its help, without groups."""
-    return list(_walk((PROGRAM,), typer.main.get_command(app)))
+    return list(_iter_commands((PROGRAM,), typer.main.get_command(app)))
 
 
-def reference(app: typer.Typer) -> str:
+def render_reference(app: typer.Typer) -> str:
     """Return the reference of an application as Markdown."""
-    every = commands(app)
+    every = list_commands(app)
     rows = "".join(f"| [`{one.name}`](#{one.anchor}) | {one.paragraphs[0]} |\n" for one in every)
-    return _INTRODUCTION + rows + "".join(_section(one) for one in every)
+    return _INTRODUCTION + rows + "".join(_render_section(one) for one in every)
 
 
-def _walk(words: tuple[str, ...], command: Any) -> Iterator[Command]:
+def _iter_commands(words: tuple[str, ...], command: Any) -> Iterator[CommandReference]:
     if isinstance(command, TyperGroup):
         for name, below in command.commands.items():
-            yield from _walk((*words, name), below)
+            yield from _iter_commands((*words, name), below)
     else:
-        yield Command(words, command)
+        yield CommandReference(words, command)
 
 
-def _section(one: Command) -> str:
+def _render_section(one: CommandReference) -> str:
     context = typer.Context(one.command, info_name=one.name)
     usage = " ".join((one.name, *one.command.collect_usage_pieces(context)))
     blocks = [f"## {one.name}", *one.paragraphs, f"```console\n{usage}\n```"]
@@ -90,13 +90,15 @@ def _section(one: Command) -> str:
             for parameter in one.command.get_params(context)
             if parameter.param_type_name == kind and (record := parameter.get_help_record(context)) is not None
         ]
-        rows = [f"| `{_cell(name)}` | {_cell(meaning)} |" for name, meaning in described if name != "--help"]
+        rows = [
+            f"| `{_escape_cell(name)}` | {_escape_cell(meaning)} |" for name, meaning in described if name != "--help"
+        ]
         if rows:
             blocks.append("\n".join([f"| {kind} | meaning |", "|---|---|", *rows]))
     return "\n" + "\n\n".join(blocks) + "\n"
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -104,7 +106,7 @@ def main(path: str) -> None:
     """Write the reference of the `sparsewell` command to a file."""
     from cli.main import app
 
-    Path(path).write_text(reference(app), encoding="utf-8")
+    Path(path).write_text(render_reference(app), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cli.reindexing.build import Gate
-    from indexer.reindex.plan import Changes
+    from cli.relevance.reindex_gate import QualityGate
+    from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing
-    from services.dense_form import DenseIdentity
+    from services.encoders.catalogue import KnownEncoder
+    from services.encoders.manifest import DenseIdentity, Manifest
     from services.index_spec import Generation
-    from services.known_encoders import KnownEncoder
-    from services.manifest import Manifest
     from services.settings import Settings
 
 
@@ -62,20 +61,20 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     """
     from rich.console import Console
 
-    from cli.load import parse_fields
-    from cli.loading.display import Display
-    from cli.reindexing.build import Build, known_with
-    from indexer.reindex.plan import Changes
+    from cli.loading.load import parse_fields
+    from cli.progress import LoadDisplay
+    from cli.relevance.reindex_gate import GenerationBuild, list_known_encoders
+    from indexer.reindex.plan import GenerationChanges
     from indexer.reindex.run import Reindexing
-    from services.opensearch.client import SyncSearch
+    from services.opensearch.client import SyncSearchClient
     from services.settings import Settings
     from services.telemetry.logs import configure_logging
 
     settings = Settings.read()
     configure_logging("reindex", settings.log_format, "warning")
     # Find every fault of the options before copying the first document.
-    gate = _gate(judgements, gate_modes, max_loss)
-    changes = Changes(
+    gate = _open_gate(judgements, gate_modes, max_loss)
+    changes = GenerationChanges(
         encoder=encoder,
         window_pieces=window,
         window_overlap=overlap,
@@ -85,16 +84,16 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         dense=dense,
         windows=windows,
         chapters=chapters,
-        talk=_talk(talk or []),
+        talk=_parse_talk_options(talk or []),
     )
-    dense_vectors = _dense(changes, settings)
-    known = known_with(settings, encoder)
-    search = SyncSearch(settings)
+    dense_vectors = _dense_identity(changes, settings)
+    known = list_known_encoders(settings, encoder)
+    search = SyncSearchClient(settings)
     try:
-        with Display(Console(stderr=True)) as show:
+        with LoadDisplay(Console(stderr=True)) as show:
             work = Reindexing(search, settings, index)
-            build = Build(work, settings, known, show, patience, encode_here)
-            if not _begin(work, settings, known, changes, dense_vectors, show.say):
+            build = GenerationBuild(work, settings, known, show, patience, encode_here)
+            if not _begin_reindexing(work, settings, known, changes, dense_vectors, show.say):
                 if work.held.step == "swapping":
                     build.swap()
                 typer.echo(f"{index}: generation {work.held.target.number} is searched; its swap had already begun.")
@@ -117,10 +116,9 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         search.close()
 
 
-def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
-    from cli.reindexing.build import Gate
-    from cli.reindexing.gate import MODES, Questions
-    from cli.relevance.metrics import measure
+def _open_gate(judgements: Path | None, modes: str, most: float) -> "QualityGate | None":
+    from cli.relevance.metrics import measure_rankings
+    from cli.relevance.reindex_gate import MODES, JudgedQuestions, QualityGate
     from services.errors import ConfigurationError
 
     chosen = [mode.strip() for mode in modes.split(",") if mode.strip()]
@@ -128,41 +126,47 @@ def _gate(judgements: Path | None, modes: str, most: float) -> "Gate | None":
         raise ConfigurationError("bad_mode", f"--gate-modes {modes!r}: choose among {', '.join(MODES)}.")
     if judgements is None:
         return None
-    measure({"query": {"document": 1}}, {"query": [("document", 1.0)]})  # says now whether the package is there
-    return Gate(Questions.read(judgements), chosen, most)
+    measure_rankings(
+        {"query": {"document": 1}}, {"query": [("document", 1.0)]}
+    )  # says now whether the package is there
+    return QualityGate(JudgedQuestions.read(judgements), chosen, most)
 
 
-def _dense(changes: "Changes", settings: "Settings") -> "DenseIdentity | None":
+def _dense_identity(changes: "GenerationChanges", settings: "Settings") -> "DenseIdentity | None":
     """Return the identity of the named dense encoder. Raises InvalidInput (`unknown_dense_encoder`)."""
     from indexer.reindex.plan import NO_DENSE
-    from services.known_dense import dense_identity, known_dense
+    from services.encoders.catalogue import find_dense_identity, list_dense_encoders
 
-    return None if changes.dense in (None, NO_DENSE) else dense_identity(known_dense(settings), changes.dense or "")
+    return (
+        None
+        if changes.dense in (None, NO_DENSE)
+        else find_dense_identity(list_dense_encoders(settings), changes.dense or "")
+    )
 
 
-def _begin(  # type: ignore[no-untyped-def]
+def _begin_reindexing(  # type: ignore[no-untyped-def]
     work: "Reindexing",
     settings: "Settings",
     known: "list[KnownEncoder]",
-    changes: "Changes",
+    changes: "GenerationChanges",
     dense: "DenseIdentity | None",
     say,
 ) -> bool:
     """Plan a new generation or resume one. Return False if its swap is decided, or done by the sweeper."""
-    from indexer.reindex.plan import described, planned
+    from indexer.reindex.plan import describe_changes, plan_generation
     from services.errors import Conflict
-    from services.index_spec import Names
+    from services.index_spec import IndexNames
 
     source = work.active()
     record = work.load()
     if record is not None and record.step == "swapping":
         return False
     if record is not None and record.step == "swapped" and not record.rollback and changes.any:
-        manifest = _manifest(changes, known, record.target)
-        engine = _engine(changes, known, record.source, settings)
-        names, number = Names(settings.index_prefix), record.target.number
-        wanted = planned(names, record.source, number, changes, manifest, dense, engine)
-        if _same(wanted, record.target):
+        manifest = _encoder_manifest(changes, known, record.target)
+        engine = _chapter_engine_fingerprint(changes, known, record.source, settings)
+        names, number = IndexNames(settings.index_prefix), record.target.number
+        wanted = plan_generation(names, record.source, number, changes, manifest, dense, engine)
+        if _is_same_generation(wanted, record.target):
             return False
     if record is not None and (record.step != "following" or record.rollback):
         raise Conflict(
@@ -170,14 +174,14 @@ def _begin(  # type: ignore[no-untyped-def]
             f"Another generation of {work.index!r} exists ({record.step}). See `sparsewell generations show "
             f"{work.index}`, then finish the rollback or drop the generation.",
         )
-    manifest = _manifest(changes, known, source if record is None else record.target)
+    manifest = _encoder_manifest(changes, known, source if record is None else record.target)
     number = work.next_number() if record is None else record.target.number
-    engine = _engine(changes, known, source, settings)
-    target = planned(Names(settings.index_prefix), source, number, changes, manifest, dense, engine)
+    engine = _chapter_engine_fingerprint(changes, known, source, settings)
+    target = plan_generation(IndexNames(settings.index_prefix), source, number, changes, manifest, dense, engine)
     if record is None:
         record = work.begin(source, target)
         say(f"Building generation {number} of {work.index} from generation {source.number}.")
-    elif changes.any and not _same(target, record.target):
+    elif changes.any and not _is_same_generation(target, record.target):
         raise Conflict(
             "reindex_exists",
             f"A reindex of {work.index!r} with other changes has begun. Finish it without options, or abort it "
@@ -185,12 +189,12 @@ def _begin(  # type: ignore[no-untyped-def]
         )
     else:
         say(f"Resuming generation {number} of {work.index} ({record.carried:,} documents copied so far).")
-    for line in described(source, record.target):
+    for line in describe_changes(source, record.target):
         say(f"  {line}")
     return True
 
 
-def _talk(pairs: list[str]) -> dict[str, object]:
+def _parse_talk_options(pairs: list[str]) -> dict[str, object]:
     """Parse NAME=VALUE pairs; a value is JSON if possible, else text. Raises ConfigurationError (`bad_talk`)."""
     import json
 
@@ -208,22 +212,28 @@ def _talk(pairs: list[str]) -> dict[str, object]:
     return found
 
 
-def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation", settings: "Settings") -> str:
+def _chapter_engine_fingerprint(
+    changes: "GenerationChanges", known: "list[KnownEncoder]", source: "Generation", settings: "Settings"
+) -> str:
     """Return the fingerprint of the engine that makes the chapters of talk; empty without an engine.
 
     Raises ConfigurationError for an engine that is not available here.
     """
-    from cli.reindexing.build import by_fingerprint
+    from cli.relevance.reindex_gate import find_by_fingerprint
     from indexer.runtime import load_chapter_maker
     from models.registry import load_encoder
+    from services.encoders.manifest import resolve_model_directory
     from services.errors import ConfigurationError
-    from services.manifest import resolve
 
     talk = source.spec.talk
     name = changes.chapters or ("none" if talk is None else talk.chapters)
     if name not in ("tiling", "podtile"):  # (`planned` refuses unknown engines)
         return ""
-    directory = by_fingerprint(known, source).directory if changes.encoder is None else resolve(changes.encoder)
+    directory = (
+        find_by_fingerprint(known, source).directory
+        if changes.encoder is None
+        else resolve_model_directory(changes.encoder)
+    )
     encoder = load_encoder(str(directory))
     try:
         return load_chapter_maker(settings, name, encoder).fingerprint
@@ -233,15 +243,17 @@ def _engine(changes: "Changes", known: "list[KnownEncoder]", source: "Generation
         return source.chapters  # the engine does not change, so its model need not be on this machine
 
 
-def _manifest(changes: "Changes", known: "list[KnownEncoder]", generation: "Generation") -> "Manifest":
+def _encoder_manifest(
+    changes: "GenerationChanges", known: "list[KnownEncoder]", generation: "Generation"
+) -> "Manifest":
     """Return the manifest of the named encoder, or else of the generation's encoder."""
-    from cli.reindexing.build import by_fingerprint
-    from services.manifest import read_manifest, resolve
+    from cli.relevance.reindex_gate import find_by_fingerprint
+    from services.encoders.manifest import read_manifest, resolve_model_directory
 
     if changes.encoder is not None:
-        return read_manifest(resolve(changes.encoder))
-    return by_fingerprint(known, generation).manifest
+        return read_manifest(resolve_model_directory(changes.encoder))
+    return find_by_fingerprint(known, generation).manifest
 
 
-def _same(one: "Generation", other: "Generation") -> bool:
+def _is_same_generation(one: "Generation", other: "Generation") -> bool:
     return one.model_copy(update={"created_at": other.created_at, "token": other.token}) == other

@@ -1,19 +1,164 @@
-"""`sparsewell search`: send a search to the API and print the hits, or the answer as JSON."""
+"""`sparsewell search`: send a search to the API and print the hits, or the answer as JSON.
+
+`sparsewell chapters`: list the chapters of a talk, or write them to a file for players.
+
+Queries of a command, from its arguments and from a file with one query per line.
+
+`sparsewell suggest`: complete a query as a search box does.
+"""
 
 import json as jsonlib
 import textwrap
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.plain import one_line
+from cli.terminal import sanitise_line
 from services.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+class ChapterFormat(StrEnum):
+    """Files that players read, and the API's own answer."""
+
+    json = "json"
+    podcasting = "podcasting"
+    webvtt = "webvtt"
+    youtube = "youtube"
+
+
+def chapters(
+    index: Annotated[str, typer.Argument(help="index of the talk")],
+    document: Annotated[str, typer.Argument(metavar="ID", help="id of the talk")],
+    format: Annotated[  # noqa: A002
+        ChapterFormat | None,
+        typer.Option(
+            help="Podcasting 2.0 chapters, WebVTT track, lines for YouTube, or JSON of the API; default: a list"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
+    ] = None,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
+) -> None:
+    """Show the chapters of a talk.
+
+    Example: sparsewell chapters shows 2024/17 --format webvtt --output 17.vtt
+    """
+    from cli.api_client import IndexResource, quote_path_segment, require_writable
+
+    if output is not None:
+        require_writable(output)
+    door, below = (
+        IndexResource(api_url, index, "chapters"),
+        f"/{quote_path_segment(document, 'The id of the document')}",
+    )
+    match format:
+        case ChapterFormat.json:
+            text = f"{jsonlib.dumps(door.ask('GET', below), ensure_ascii=False, indent=2)}\n"
+        case None:
+            text = _format_chapters(door.ask("GET", below))
+        case _:
+            text = door.ask_file(below, {"format": format.value})
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+    else:
+        output.write_text(text, encoding="utf-8")
+        typer.echo(f"Written to {output}.")
+
+
+def _format_chapters(answer: dict[str, Any]) -> str:
+    """Return a line for the talk, for each repair and for each chapter."""
+    made, listed = answer.get("chaptering") or {}, answer["chapters"]
+    said = [f"{answer.get('title') or answer['id']}: {made.get('engine') or answer['state']}"]
+    if error := made.get("error"):
+        said.append(f"{error['reason']} [{error['code']}]")
+    repairs = (*answer.get("talk_repairs", ()), *made.get("repairs", ()))
+    said += [f"{repair['detail']} ({repair['count']:,})" for repair in repairs]
+    said += [f"{one['number']:>4}  {format_clock(one.get('start_time')):>8}  {one['title']}" for one in listed]
+    if not listed:
+        said.append("No chapters.")
+    return "".join(f"{sanitise_line(line)}\n" for line in said)
+
+
+def format_clock(seconds: float | None) -> str:
+    """Format a time in seconds as H:MM:SS; an unknown time as a dash."""
+    if seconds is None:
+        return "-"
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def read_given_queries(named: Sequence[str] | None, file: Path | None) -> list[str]:
+    """Return the named queries, then those of the file. Raises InvalidInput (`no_queries`, `bad_queries_file`)."""
+    from cli.api_client import require_utf8
+
+    found = [
+        *(require_utf8(one, "A query") for one in named or ()),
+        *(_read_query_lines(file) if file is not None else ()),
+    ]
+    if not found:
+        raise InvalidInput("no_queries", "Give queries, or a file of them with --queries.")
+    return found
+
+
+def _read_query_lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InvalidInput("bad_queries_file", f"{path} cannot be read: {error}") from None
+
+
+def suggest(
+    index: Annotated[str, typer.Argument(help="index to search")],
+    prefix: Annotated[str, typer.Argument(help="typed text; a space at the end completes the last word")],
+    size: Annotated[int, typer.Option("--size", "-n", help="maximum number of suggestions")] = 8,
+    fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="allow a wrong letter, or do not")] = True,
+    filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002
+    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
+) -> None:
+    """Complete a query with titles of an index and with frequent queries.
+
+    Example: sparsewell suggest books "time ma"
+    """
+    from cli.api_client import IndexResource, require_utf8
+
+    asked: dict[str, Any] = {"q": require_utf8(prefix, "PREFIX"), "size": size, "fuzzy": fuzzy}
+    if filter is not None:
+        asked["filter"] = require_utf8(filter, "--filter")
+    answer = IndexResource(api_url, index, "suggest").ask("GET", parameters=asked)
+    if json:
+        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    print_suggestions(answer, Console(highlight=False))
+
+
+def print_suggestions(answer: dict[str, Any], console: "Console") -> None:
+    """Print one suggestion per line, with the typed parts in bold."""
+    from rich.text import Text
+
+    if not answer["titles"]:
+        console.print(Text("This index does not suggest titles yet: run sparsewell reindex.", "yellow"))
+    for one in answer["suggestions"]:
+        line = Text(sanitise_line(one["text"]))
+        for part in one["typed"]:
+            line.stylize("bold", part["start"], part["end"])
+        line.append(f"  {one['id'] or 'often asked'}", "dim")
+        console.print(line)
+    if not answer["suggestions"]:
+        console.print("No suggestions.")
+
+
 _SHOWN_CHARACTERS = 320
-_FORM = {
+_OPTION_HELP = {
     "filter": 'filter of the API, in JSON: \'{"field": "year", "range": {"gte": 1990}}\'',
     "sort": "field to sort by: year, year:asc or year:desc; repeatable",
     "facet": "values to count: genre, genre:25 (the 25 most frequent) or printed:month; repeatable",
@@ -31,11 +176,11 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     per_document: Annotated[
         int | None, typer.Option("--per-document", help="maximum number of chapters or passages of one document")
     ] = None,
-    filter: Annotated[str | None, typer.Option(help=_FORM["filter"])] = None,  # noqa: A002 (as in the API)
-    sort: Annotated[list[str] | None, typer.Option(help=_FORM["sort"])] = None,
-    facet: Annotated[list[str] | None, typer.Option(help=_FORM["facet"])] = None,
+    filter: Annotated[str | None, typer.Option(help=_OPTION_HELP["filter"])] = None,  # noqa: A002 (as in the API)
+    sort: Annotated[list[str] | None, typer.Option(help=_OPTION_HELP["sort"])] = None,
+    facet: Annotated[list[str] | None, typer.Option(help=_OPTION_HELP["facet"])] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="show the pieces that matched, with their contributions")
+        bool, typer.Option("--explain", help="print_hits the pieces that matched, with their contributions")
     ] = False,
     rerank: Annotated[bool, typer.Option("--rerank", help="rerank the best documents by dense vectors")] = False,
     feedback: Annotated[
@@ -68,61 +213,60 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         "per_document": per_document,
     }
     body |= {name: value for name, value in asked.items() if value is not None}
-    body |= _selection(filter, sort or [], facet or [])
-    answer = ask(api_url, index, body)
+    body |= _parse_selection(filter, sort or [], facet or [])
+    answer = send_search(api_url, index, body)
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
     from rich.console import Console
 
-    show(answer, Console(highlight=False))
+    print_hits(answer, Console(highlight=False))
 
 
-def _selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:
+def _parse_selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:
     if filter_json is None and not sort and not facets:
         return {}
-    from query_api.search.short_form import read_short
-    from services.web.answers import utf8
+    from cli.api_client import require_utf8
+    from query_api.search.validation import read_short
 
     for text in (*sort, *facets):
-        utf8(text, "--sort and --facet")
+        require_utf8(text, "--sort and --facet")
     try:
         return read_short(filter_json, sort, facets)
     except InvalidInput as error:
         raise InvalidInput(error.code, f"--{error.detail}") from None
 
 
-def ask(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[str, Any]:
+def send_search(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[str, Any]:
     """Send a search over one index or several. Raises SparsewellError with the code and detail of the API."""
     import httpx
 
-    from cli.api_answers import api_address, away, connect, index_path
+    from cli.api_client import api_address, connect_api, index_path, read_json_response, require_utf8, unreachable
     from services.settings import Settings
-    from services.web.answers import read_answer, utf8
 
     base = api_address(Settings.read(), api_url)
     paths = [index_path(index) for index in indexes]
     path = paths[0] if len(paths) == 1 else "/v1"
     body = body if len(paths) == 1 else body | {"indexes": indexes}
     for name in ("query", "mode", "unit"):
-        utf8(body.get(name, ""), f"The {name}")
+        require_utf8(body.get(name, ""), f"The {name}")
     for text in (*body.get("like", ()), *body.get("unlike", ()), *body.get("context", {}).get("turns", ())):
-        utf8(text, "An id or a turn")
-    with connect(base, timeout=30) as client:
+        require_utf8(text, "An id or a turn")
+    with connect_api(base, timeout=30) as client:
         try:
-            return read_answer(client.post(f"{path}/search", json=body))
+            return read_json_response(client.post(f"{path}/search", json=body))
         except httpx.HTTPError as error:
-            raise away(base, error) from None
+            raise unreachable(base, error) from None
 
 
-def show(answer: dict[str, Any], console: "Console") -> None:
+def print_hits(answer: dict[str, Any], console: "Console") -> None:
     """Print rank, score, title and best passage of each hit; with contributions and counts if requested."""
     from rich.text import Text
 
     if not answer["hits"]:
         console.print("No hits.")
     if "did_you_mean" in answer:
-        console.print(Text(f"Did you mean: {one_line(answer['did_you_mean']['query'])}", "yellow"))
+        console.print(Text(f"Did you mean: {sanitise_line(answer['did_you_mean']['query'])}", "yellow"))
     for rank, hit in enumerate(answer["hits"], 1):
         scores = "  ".join(f"{name} {score:.2f}" for name, score in hit["scores"].items())
         head = Text.assemble((f"{rank:>3}  ", "dim"), (hit.get("title") or hit["id"], "bold"))
@@ -132,7 +276,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
             head.append(f"  {hit['score']:.3f}  ({scores})", "dim")
         console.print(head)
         if "chapter" in hit or "link" in hit:
-            console.print(Text(f"     {_where(hit)}", "magenta"))
+            console.print(Text(f"     {_format_location(hit)}", "magenta"))
         if "passage" in hit:
             passage = " ".join(hit["passage"]["text"].split())
             shown = textwrap.shorten(passage, _SHOWN_CHARACTERS, placeholder=" …")
@@ -142,7 +286,7 @@ def show(answer: dict[str, Any], console: "Console") -> None:
             if "query" not in (why.get("origins") or {"query": 0}):
                 added += f"  from {', '.join(why['origins'])}"
             console.print(Text(f"     {why['contribution']:8.2f}  {why['list']}: {why['piece']}{added}", "cyan"))
-    _show_counts(answer, console)
+    _print_facets(answer, console)
     fed_back = answer.get("feedback")
     if fed_back is not None:
         said = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
@@ -155,33 +299,33 @@ def show(answer: dict[str, Any], console: "Console") -> None:
     console.print(Text(f"{timings['total']:.1f} ms ({stages})", "dim"))
 
 
-def _where(hit: dict[str, Any]) -> str:
+def _format_location(hit: dict[str, Any]) -> str:
     """Return the chapter, time, speaker and link of a hit."""
     chapter, passage = hit.get("chapter"), hit.get("passage", {})
-    said = [] if chapter is None else [f"{chapter['number']}. {one_line(chapter['title'])}"]
+    said = [] if chapter is None else [f"{chapter['number']}. {sanitise_line(chapter['title'])}"]
     if "start_time" in passage:
         minutes, seconds = divmod(int(passage["start_time"]), 60)
         said.append(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}")
     if "speaker" in passage:
-        said.append(one_line(passage["speaker"]))
+        said.append(sanitise_line(passage["speaker"]))
     return "  ".join([*said, hit["link"]] if "link" in hit else said)
 
 
-def _show_counts(answer: dict[str, Any], console: "Console") -> None:
+def _print_facets(answer: dict[str, Any], console: "Console") -> None:
     from rich.text import Text
 
     if "counted" in answer:
         what = "that match" if answer["counted"]["among"] == "matches" else "among the candidates"
         console.print(Text(f"{answer['counted']['documents']:,} documents {what}", "bold"))
     for field, facet in answer.get("facets", {}).items():
-        buckets = [(_named(bucket), bucket["count"]) for bucket in facet["buckets"]]
+        buckets = [(_bucket_name(bucket), bucket["count"]) for bucket in facet["buckets"]]
         if facet["other"]:
             buckets.append(("…", facet["other"]))
         counts = ", ".join(f"{name} {count:,}" for name, count in buckets)
         console.print(Text.assemble((f"     {field}: ", "cyan"), counts or "none"))
 
 
-def _named(bucket: dict[str, Any]) -> str:
+def _bucket_name(bucket: dict[str, Any]) -> str:
     if "range" in bucket:
         return " ".join(f"{name} {bound}" for name, bound in bucket["range"].items())
     value = bucket["value"]

@@ -1,4 +1,7 @@
-"""`sparsewell up`, `down` and `status`: run the whole service on this machine."""
+"""`sparsewell up`, `down` and `status`: run the whole service on this machine.
+
+`sparsewell node`: a local OpenSearch without Docker.
+"""
 
 import json
 import sys
@@ -10,11 +13,72 @@ if TYPE_CHECKING:
     from infra.stack import Stack
 
 
-def _say(message: str) -> None:
+node_app = typer.Typer(no_args_is_help=True, help="Start, stop and show a local OpenSearch node.")
+
+
+def _print_message(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _stack() -> "Stack":
+@node_app.command()
+def start() -> None:
+    """Start the node and wait until it is green. Fetches OpenSearch first if it is missing.
+
+    Example: sparsewell node start
+    """
+    from infra.opensearch import NodeConfig, start_node
+    from infra.settings import LocalSettings
+    from services.settings import redact_addresses
+
+    settings = LocalSettings.read()
+    if settings.opensearch_url:
+        _print_message(
+            f"OPENSEARCH_URL is set: {redact_addresses(settings.opensearch_url)} is used, and no node starts."
+        )
+        return
+    node = start_node(NodeConfig.of(settings), _print_message)
+    typer.echo(node.url)
+
+
+@node_app.command()
+def stop() -> None:
+    """Stop the node that `start` or `sparsewell up` started. Its data stays.
+
+    Example: sparsewell node stop
+    """
+    from infra.opensearch import NodeConfig
+    from infra.opensearch.node import find_node
+    from infra.settings import LocalSettings
+
+    node = find_node(NodeConfig.of(LocalSettings.read()).root)
+    if node is None:
+        _print_message("The local OpenSearch node does not run.")
+        return
+    node.stop()
+    _print_message("OpenSearch is stopped. Its data stays.")
+
+
+@node_app.command("status")
+def node_status() -> None:
+    """Print address, version and logs of the node as JSON. Exit status 3: it does not run.
+
+    Example: sparsewell node status
+    """
+    from infra.opensearch import NodeConfig
+    from infra.opensearch.node import find_node
+    from infra.settings import LocalSettings
+
+    config = NodeConfig.of(LocalSettings.read())
+    node = find_node(config.root)
+    if node is None:
+        _print_message("The local OpenSearch node does not run.")
+        raise typer.Exit(3)
+    facts = {"url": node.url, "version": node.version, "java": node.java, "pid": node.child.pid}
+    json.dump({**facts, "logs": str(config.root / "logs")}, sys.stdout, indent=1)
+    typer.echo()
+
+
+def _open_stack() -> "Stack":
     from infra.settings import LocalSettings
     from infra.stack import Stack
     from services.settings import Settings
@@ -29,10 +93,10 @@ def up(
 
     Example: sparsewell up
     """
-    stack = _stack()
-    if not stack.up(_say, wait=wait):
-        _say("Everything runs already.")
-    _say("The search page and the API (sparsewell down stops all):")
+    stack = _open_stack()
+    if not stack.up(_print_message, wait=wait):
+        _print_message("Everything runs already.")
+    _print_message("The search page and the API (sparsewell down stops all):")
     typer.echo(stack.api_url)
 
 
@@ -41,8 +105,8 @@ def down() -> None:
 
     Example: sparsewell down
     """
-    if not _stack().down(_say):
-        _say("Nothing runs that `up` started.")
+    if not _open_stack().down(_print_message):
+        _print_message("Nothing runs that `up` started.")
 
 
 def status(
@@ -52,7 +116,7 @@ def status(
 
     Example: sparsewell status --json
     """
-    rows = _stack().status()
+    rows = _open_stack().status()
     if as_json:
         json.dump([row.__dict__ for row in rows], sys.stdout, indent=1)
         typer.echo()

@@ -12,22 +12,26 @@ import typer
 from services.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cli.training.console import TrainingConsole
-    from models.training.prepare import IndexSource
+    from cli.progress import TrainingConsole
+    from models.training.prepare import OpenIndexCandidates
 
 app = typer.Typer(no_args_is_help=True, help="Train encoders and chapter generators (needs make setup-train).")
 
-Recipe = Annotated[Path, typer.Argument(help="recipe, a TOML file, see docs/training.md")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run resumes from it")]
-CopyTo = Annotated[
+RecipeArgument = Annotated[Path, typer.Argument(help="recipe, a TOML file, see docs/training.md")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="directory of the run; a stopped run resumes from it")]
+CopyToOption = Annotated[
     Path | None, typer.Option(help="second directory for the curve and the best checkpoint of every evaluation")
 ]
-Api = Annotated[str | None, typer.Option(help="address of the API, for negatives.index; default: of the settings")]
-Name = Annotated[str | None, typer.Option(help="name of the encoder; default: of the directory")]
+ApiOption = Annotated[
+    str | None, typer.Option(help="address of the API, for negatives.index; default: of the settings")
+]
+NameOption = Annotated[str | None, typer.Option(help="name of the encoder; default: of the directory")]
 
 
 @app.command()
-def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, api: Api = None) -> None:
+def sparse(
+    recipe: RecipeArgument, out: OutOption, copy_to: CopyToOption = None, name: NameOption = None, api: ApiOption = None
+) -> None:
     """Train an inference-free sparse encoder by a recipe. Writes the model directory OUT/NAME.
 
     Example: sparsewell train sparse recipe.toml --out runs/mine
@@ -35,10 +39,12 @@ def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, 
     from models.training.recipe import read_recipe
 
     given = read_recipe(recipe)
-    with _session() as show:
-        from models.training.whole_run import run
+    with _training_session() as show:
+        from models.training.pipeline import run_recipe
 
-        made = run(given, out, name=name, copy_to=copy_to, show=show, index=_index(api, given.negatives.index))
+        made = run_recipe(
+            given, out, name=name, copy_to=copy_to, show=show, index=_open_index_source(api, given.negatives.index)
+        )
         show.say(
             f"The encoder is {made}: `sparsewell encoders show {made}`, `sparsewell reindex INDEX --encoder {made}`."
         )
@@ -46,10 +52,10 @@ def sparse(recipe: Recipe, out: Out, copy_to: CopyTo = None, name: Name = None, 
 
 @app.command()
 def ablation(
-    recipe: Recipe,
-    out: Out,
+    recipe: RecipeArgument,
+    out: OutOption,
     only: Annotated[list[str] | None, typer.Option(help="name of a variant to train; repeatable; default: all")] = None,
-    api: Api = None,
+    api: ApiOption = None,
 ) -> None:
     """Train the recipe again without each removable component, and print the effect of each.
 
@@ -57,13 +63,14 @@ def ablation(
     """
     from models.training.recipe import read_recipe
 
-    _one_device("ablation")
+    _require_one_device("ablation")
     given = read_recipe(recipe)
-    with _session() as show:
-        from models.training.ablation import table
-        from models.training.whole_run import ablate
+    with _training_session() as show:
+        from models.training.pipeline import ablation_table, run_ablation
 
-        found = table(ablate(given, out, only or [], show=show, index=_index(api, given.negatives.index)))
+        found = ablation_table(
+            run_ablation(given, out, only or [], show=show, index=_open_index_source(api, given.negatives.index))
+        )
         (out / "ablation.md").write_text(found + "\n", encoding="utf-8")
     print(found)
 
@@ -73,14 +80,14 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
     corpus: Annotated[
         Path, typer.Argument(help="JSON lines with id, title and text (may be compressed), or a directory")
     ],
-    out: Out,
+    out: OutOption,
     judgements: Annotated[Path | None, typer.Option(help="judged collection (BEIR layout) for the report only")] = None,
     start: Annotated[str | None, typer.Option(help="encoder to start from; default: of the settings")] = None,
     teacher: Annotated[
         str, typer.Option(help="dense teacher, see sparsewell train teachers; none: learn from BM25 and the start only")
     ] = "bge-small-en-v1.5-int8",
     generator: Annotated[
-        Path | None, typer.Option(help="directory of a causal language model that generates questions")
+        Path | None, typer.Option(help="directory of a causal language model that generates make_question_generator")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="training steps")] = 300,
     batch: Annotated[int, typer.Option(min=2, help="pairs per step, each with three hard negatives")] = 12,
@@ -89,21 +96,21 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
         float, typer.Option(min=0, help="weight of the regulariser; a larger weight gives sparser vectors")
     ] = 0.001,
     seed: Annotated[int, typer.Option(min=0, help="seed of the random numbers")] = 0,
-    name: Name = None,
+    name: NameOption = None,
 ) -> None:
     """Train an encoder for a corpus, without queries or judgements. Writes OUT/NAME and OUT/report.md.
 
     Example: sparsewell train own books.jsonl --out runs/books
     """
-    _one_device("own")
-    with _session() as show:
-        from cli.training.questions import questions
-        from models.training.own.run import OwnOptions, train_own
+    _require_one_device("own")
+    with _training_session() as show:
+        from cli.training import make_question_generator
+        from models.training.own.run import OwnCorpusOptions, train_own_encoder
         from services.settings import Settings
 
         begun = start or Settings.read().encoder
         dense = [] if teacher == "none" else [("dense", teacher, 0.5)]
-        options = OwnOptions(
+        options = OwnCorpusOptions(
             begun,
             [*dense, ("bm25", "", 0.3), ("sparse", begun, 0.2)],
             steps=steps,
@@ -112,9 +119,9 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
             regulariser_weight=regulariser,
             judgements=judgements,
             seed=seed,
-            more=questions(generator, begun, out, show) if generator else None,
+            more=make_question_generator(generator, begun, out, show) if generator else None,
         )
-        train_own(corpus, out, options, name=name or out.resolve().name, show=show)
+        train_own_encoder(corpus, out, options, name=name or out.resolve().name, show=show)
     print((out / "report.md").read_text(encoding="utf-8"))
 
 
@@ -125,7 +132,7 @@ def mistral(context: typer.Context) -> None:
     Example: sparsewell train mistral smollm2 pairs.jsonl.gz --out my-decoder --licence Apache-2.0 --steps 1000
     """
     require_train_extra()
-    from cli.training.disk import disk_failures
+    from cli.training import disk_failures
     from models.decoder.train import main
 
     with disk_failures():
@@ -150,11 +157,11 @@ def chapters(
 
     Example: sparsewell train chapters episodes.jsonl.gz --base smollm2 --out my-chapters
     """
-    from cli.training.chapter_recipe import read_chapter_recipe
+    from cli.training import read_chapter_recipe
 
     given = read_chapter_recipe(recipe, steps)
-    with _session() as show:
-        from models.chapters.training.run import train_chapters
+    with _training_session() as show:
+        from models.training.chapter_training import train_chapters
 
         made = train_chapters(
             episodes, base, out, given, licence=licence, merge=merge, boundaries=boundaries, show=show
@@ -172,21 +179,21 @@ def teachers(
 
     Example: sparsewell train teachers bge-small-en-v1.5-int8
     """
-    from models.fetching import fetch as fetched
-    from services.known_models import known_models
-    from services.machine.directories import DirectorySettings, cache_dir
+    from models.download import fetch_model as fetched
+    from services.directories import DirectorySettings, resolve_cache_directory
+    from services.encoders.catalogue import load_fetchable_models
 
     if not fetch:
-        for name, known in known_models().items():
+        for name, known in load_fetchable_models().items():
             print(f"{name}: {known.what}; {known.megabytes} MB; {known.licence}")
         return
     for name in fetch:
-        print(f"{name}: {fetched(name, cache_dir(DirectorySettings.read()), print)}")
+        print(f"{name}: {fetched(name, resolve_cache_directory(DirectorySettings.read()), print)}")
 
 
 @app.command()
 def passages(
-    recipe: Recipe,
+    recipe: RecipeArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write: JSON lines for sparsewell load")],
 ) -> None:
     """Write the passages of a recipe as documents. An index of them supplies hard negatives.
@@ -195,31 +202,31 @@ def passages(
     """
     import json
 
-    from cli.training.disk import disk_failures
-    from models.training.index_candidates import passage_documents
-    from models.training.mixing import PairFile, read_mixture
+    from cli.training import disk_failures
+    from models.training.batches import MixtureFile, read_mixture
+    from models.training.prepare import passage_documents
     from models.training.recipe import read_recipe
 
     given = read_recipe(recipe)
-    files = [PairFile(one.path, weight=one.weight, cap=one.cap) for one in given.pairs]
+    files = [MixtureFile(one.path, weight=one.weight, cap=one.cap) for one in given.pairs]
     with disk_failures(), output.open("w", encoding="utf-8") as file:
         for document in passage_documents(read_mixture(files, given.seed).pairs):
             file.write(json.dumps(document, ensure_ascii=False) + "\n")
     print(f"Load them with `sparsewell load {output} --index NAME`, and name that index in negatives.index.")
 
 
-def _index(api: str | None, index: str) -> "IndexSource | None":
+def _open_index_source(api: str | None, index: str) -> "OpenIndexCandidates | None":
     if not index:
         return None
-    from cli.api_answers import api_address, connect
-    from cli.index_candidates import index_candidates
+    from cli.api_client import api_address, connect_api
+    from cli.training import make_index_candidates
     from services.settings import Settings
 
-    client = connect(api_address(Settings.read(), api), 30.0)
-    return lambda pairs: index_candidates(client, index, "hybrid", pairs)
+    client = connect_api(api_address(Settings.read(), api), 30.0)
+    return lambda pairs: make_index_candidates(client, index, "hybrid", pairs)
 
 
-def _one_device(command: str) -> None:
+def _require_one_device(command: str) -> None:
     """Raises ConfigurationError (`one_device_only`) in each process of accelerate: they would write one report."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError(
@@ -241,13 +248,13 @@ def require_train_extra() -> None:
 
 
 @contextmanager
-def _session() -> Iterator["TrainingConsole"]:
+def _training_session() -> Iterator["TrainingConsole"]:
     """Check that the `train` extra is installed, and silence the libraries."""
     require_train_extra()
     from rich.console import Console
 
-    from cli.training.console import TrainingConsole
-    from cli.training.disk import disk_failures
+    from cli.progress import TrainingConsole
+    from cli.training import disk_failures
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait by burning their core made a step 20 times slower on a busy machine.

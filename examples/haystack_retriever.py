@@ -37,7 +37,7 @@ class SparsewellRetriever:
         """`options` are added to those of the component, and win where both name a member."""
         with Client(self.address) as client:
             answer = client.search(self.index, query, size=top_k or self.top_k, **(self.options | (options or {})))
-        return {"documents": [as_document(hit) for hit in answer.hits]}
+        return {"documents": [to_haystack_document(hit) for hit in answer.hits]}
 
     def to_dict(self) -> dict[str, Any]:
         """For pipelines that are kept as YAML."""
@@ -49,7 +49,7 @@ class SparsewellRetriever:
         return found
 
 
-def as_document(hit: Hit) -> Document:
+def to_haystack_document(hit: Hit) -> Document:
     """A hit as Haystack has it: its best passage as content, its score, the rest under `meta`."""
     about: dict[str, Any] = {"title": hit.title}
     if hit.passage is not None:

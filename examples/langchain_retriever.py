@@ -29,17 +29,17 @@ class SparsewellRetriever(BaseRetriever):
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         with Client(self.address) as client:
             answer = client.search(self.index, query, size=self.k, **self.options)
-        return [as_document(hit) for hit in answer.hits]
+        return [to_langchain_document(hit) for hit in answer.hits]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
     ) -> list[Document]:
         async with AsyncClient(self.address) as client:
             answer = await client.search(self.index, query, size=self.k, **self.options)
-        return [as_document(hit) for hit in answer.hits]
+        return [to_langchain_document(hit) for hit in answer.hits]
 
 
-def as_document(hit: Hit) -> Document:
+def to_langchain_document(hit: Hit) -> Document:
     """A hit as LangChain has it; declared metadata gives way to what every hit has."""
     about: dict[str, Any] = {"title": hit.title, "score": hit.score}
     if hit.passage is not None:

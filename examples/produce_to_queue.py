@@ -16,19 +16,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-TASK = "sparsewell.ingest.v1"
-QUEUE = "sparsewell.ingest"
-DOCUMENTS_A_MESSAGE = 500
+TASK_NAME = "sparsewell.ingest.v1"
+QUEUE_NAME = "sparsewell.ingest"
+DOCUMENTS_PER_MESSAGE = 500
 
 
-def messages(path: Path, index: str, job: str) -> Iterator[dict[str, Any]]:
+def iter_messages(path: Path, index: str, job: str) -> Iterator[dict[str, Any]]:
     """The file's documents as message bodies; docs/contracts/sparsewell.ingest.v1.schema.json describes one."""
     sent = 0
     with path.open(encoding="utf-8") as lines:
         documents = (json.loads(line) for line in lines if line.strip())
-        while batch := list(islice(documents, DOCUMENTS_A_MESSAGE)):
+        while batch := list(islice(documents, DOCUMENTS_PER_MESSAGE)):
             yield {
-                "contract": TASK,
+                "contract": TASK_NAME,
                 "index": index,
                 # all messages count for one job: GET /v1/jobs/{job} shows how far it is and what was refused
                 "job": job,
@@ -47,7 +47,7 @@ def push_with_celery(url: str, bodies: Iterator[dict[str, Any]]) -> None:
     with Celery(broker=url, set_as_current=False) as app:
         for body in bodies:
             # kwargsrepr: what tools and logs show of the message; by default it would be the documents
-            app.send_task(TASK, kwargs=body, queue=QUEUE, ignore_result=True, kwargsrepr="{...}")
+            app.send_task(TASK_NAME, kwargs=body, queue=QUEUE_NAME, ignore_result=True, kwargsrepr="{...}")
 
 
 def push_with_redis(url: str, bodies: Iterator[dict[str, Any]]) -> None:
@@ -62,17 +62,17 @@ def push_with_redis(url: str, bodies: Iterator[dict[str, Any]]) -> None:
             "body": base64.b64encode(payload.encode()).decode(),
             "content-type": "application/json",
             "content-encoding": "utf-8",
-            "headers": {"lang": "py", "task": TASK, "id": task_id, "root_id": task_id, "kwargsrepr": "{...}"},
+            "headers": {"lang": "py", "task": TASK_NAME, "id": task_id, "root_id": task_id, "kwargsrepr": "{...}"},
             "properties": {
                 "correlation_id": task_id,
                 "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": QUEUE},
+                "delivery_info": {"exchange": "", "routing_key": QUEUE_NAME},
                 "priority": 0,
                 "body_encoding": "base64",
                 "delivery_tag": str(uuid.uuid4()),
             },
         }
-        client.lpush(QUEUE, json.dumps(envelope))
+        client.lpush(QUEUE_NAME, json.dumps(envelope))
     client.close()
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     given = parser.parse_args()
     job = uuid.uuid4().hex
     push = {"celery": push_with_celery, "redis": push_with_redis}[given.client]
-    push(given.redis_url, messages(given.file, given.index, job))
+    push(given.redis_url, iter_messages(given.file, given.index, job))
     print(job)
 
 

@@ -10,14 +10,14 @@ import orjson
 from services.errors import BackendUnavailable, Conflict
 
 
-class Answered(NamedTuple):
+class TimedAnswer(NamedTuple):
     """An answer, and what the request took in milliseconds, seen by the client."""
 
     answer: dict[str, Any]
     client_ms: float
 
 
-class Progress(NamedTuple):
+class IngestProgress(NamedTuple):
     """How far the worker is. ``seconds`` since the documents were sent."""
 
     encoded: int
@@ -30,7 +30,7 @@ class Progress(NamedTuple):
         return self.encoded / self.seconds if self.seconds > 0 else 0.0
 
 
-class Service:
+class ServiceIndex:
     """One index of a running service."""
 
     def __init__(self, client: httpx.Client, index: str) -> None:
@@ -78,12 +78,12 @@ class Service:
         """The chapters of a talk."""
         return self._checked(self._client.get(f"{self._path}/chapters/{document}"))
 
-    def search(self, query: str, mode: str, **asked: Any) -> Answered:
+    def search(self, query: str, mode: str, **asked: Any) -> TimedAnswer:
         """One search with the service's defaults, but for what is `asked`."""
         began = time.perf_counter()
         response = self._client.post(f"{self._path}/search", json={"query": query, "mode": mode, **asked})
         elapsed = 1000 * (time.perf_counter() - began)
-        return Answered(self._checked(response), elapsed)
+        return TimedAnswer(self._checked(response), elapsed)
 
     def _checked(self, response: httpx.Response) -> dict[str, Any]:
         if response.is_success:
@@ -96,7 +96,7 @@ class Service:
         raise BackendUnavailable("demo_refused", f"{response.request.method} {response.request.url.path}: {detail}")
 
 
-def follow(
+def follow_job(
     read_job: Callable[[], Mapping[str, Any]],
     began: float,
     *,
@@ -104,7 +104,7 @@ def follow(
     patience: float = 120.0,
     now: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Progress]:
+) -> Iterator[IngestProgress]:
     """The progress of a job, every ``interval`` seconds until it is finished.
 
     Raises BackendUnavailable when nothing moves for ``patience`` seconds, or when documents ended as dead letters.
@@ -113,7 +113,7 @@ def follow(
     while True:
         job = read_job()
         encoded = job["states"].get("encoded", 0)
-        yield Progress(encoded, job["accepted"], now() - began)
+        yield IngestProgress(encoded, job["accepted"], now() - began)
         if job["finished"]:
             break
         if encoded != before:

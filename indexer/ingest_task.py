@@ -12,19 +12,18 @@ import orjson
 from celery.exceptions import Reject
 from pydantic import ValidationError
 
-from indexer.quiet import complaint
 from indexer.runtime import Runtime
-from services.contracts import IngestMessage, encode_messages
-from services.document_limits import Limits
-from services.documents import Document, parse_document
+from indexer.task_logging import describe_validation_error
+from services.documents.document import Document, parse_document
+from services.documents.intake import Intake
 from services.errors import BackendUnavailable, InvalidInput, NotFound, Overloaded, SparsewellError
-from services.index_spec import Generation, IndexSpec, checked_index_name
-from services.intake import Intake
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.jobs import JobRecord, Rejection, add_call
-from services.opensearch.own_writes import LostAnswerCheck
+from services.index_spec import DocumentLimits, Generation, IndexSpec, validate_index_name
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.jobs import JobRecord, Rejection, add_job_counts_call
+from services.opensearch.journal import LostAnswerCheck
+from services.queue.messages import IngestMessage, encode_messages
 from services.retry import retry
-from services.telemetry.metrics import NOT_ENQUEUED, count_ingested
+from services.telemetry.metrics import FAILED_ENQUEUES, count_ingested
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +36,13 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
     try:
         message = IngestMessage.model_validate(body)
     except ValidationError as error:
-        return _invalid(runtime, body, message_id, complaint(error))
+        return _invalid(runtime, body, message_id, describe_validation_error(error))
     job = message.job or message_id
     refuse = partial(
         _refuse_all, runtime, job, message.index, message_id, count=len(message.documents), offset=message.offset
     )
     try:
-        if redelivered and _deaths(runtime, message_id) >= runtime.settings.max_attempts:
+        if redelivered and _count_lost_attempts(runtime, message_id) >= runtime.settings.max_attempts:
             return refuse(InvalidInput("attempts_exhausted", "Workers that took this message died, again and again."))
         generation = retry(lambda: runtime.generation(message.index), runtime.worker.patience)
         return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
@@ -58,7 +57,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
                 runtime.publisher.ended(message_id)
 
 
-def _deaths(runtime: Runtime, message_id: str) -> int:
+def _count_lost_attempts(runtime: Runtime, message_id: str) -> int:
     """How often a worker began with this message and did not live to say how it went, as far as Redis knows."""
     try:
         return runtime.publisher.began(message_id)
@@ -73,10 +72,12 @@ def _ingest(
     intake = Intake(generation, job, runtime.clock, settings.lease_seconds)
     version = _version(message)
     for position, item in enumerate(message.documents, message.offset + 1):
-        intake.receive(position, partial(parse_bounded, item, generation.spec, settings.document_limits, version))
+        intake.receive(
+            position, partial(parse_message_document, item, generation.spec, settings.document_limits, version)
+        )
     writes = intake.writes()
-    verdicts = write(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
-    if any(verdict.outcome is Outcome.NOT_STORED for verdict in verdicts):
+    verdicts = write_bulk(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
+    if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
     # A message that comes again finds its own documents stored.
     check = LostAnswerCheck(generation.alias, writes, verdicts)
@@ -85,7 +86,7 @@ def _ingest(
     stored = intake.settle(verdicts)
     record = JobRecord(job, message.index, accepted=len(intake.accepted), rejected=len(intake.rejections))
     record.rejections = intake.rejections
-    _save(runtime, record, message_id)
+    _save_job(runtime, record, message_id)
     count_ingested(record.accepted, record.rejected)
     try:
         for physical, ids in stored.items():
@@ -95,11 +96,13 @@ def _ingest(
                 runtime.publisher.encode(taker.encoder.name, part)
     except (BackendUnavailable, Overloaded, NotFound) as error:
         log.warning("%s: the sweeper will enqueue what stays pending", error.code)
-        NOT_ENQUEUED.inc()
+        FAILED_ENQUEUES.inc()
     return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
 
 
-def parse_bounded(item: dict[str, Any], spec: IndexSpec, limits: Limits, version: int | None) -> Document:
+def parse_message_document(
+    item: dict[str, Any], spec: IndexSpec, limits: DocumentLimits, version: int | None
+) -> Document:
     """One document of a message; `version` is for one that brings none. Raises InvalidInput."""
     try:
         size = len(orjson.dumps(item))
@@ -121,7 +124,7 @@ def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason:
     documents, index, job = body.get("documents"), body.get("index"), body.get("job")
     count = len(documents) if isinstance(documents, list) else 0
     try:
-        checked_index_name(index if isinstance(index, str) else "")
+        validate_index_name(index if isinstance(index, str) else "")
     except InvalidInput:
         count_ingested(0, count)
         return {"rejected": count}
@@ -140,16 +143,16 @@ def _refuse_all(
     log.error("%s", error)
     record = JobRecord(job, index, rejected=count)
     record.rejections = [Rejection(offset + i, None, error.code, error.detail) for i in range(1, count + 1)]
-    _save(runtime, record, message_id)
+    _save_job(runtime, record, message_id)
     count_ingested(0, count)
     return {"rejected": count}
 
 
-def _save(runtime: Runtime, record: JobRecord, message_id: str) -> None:
+def _save_job(runtime: Runtime, record: JobRecord, message_id: str) -> None:
     """Raises BackendUnavailable or Overloaded; the documents are journalled by then and would be taken again."""
 
     def save() -> None:
         runtime.make_jobs_index()
-        runtime.search.send(add_call(runtime.names, record, message_id))
+        runtime.search.send(add_job_counts_call(runtime.names, record, message_id))
 
     retry(save, runtime.worker.patience)

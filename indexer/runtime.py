@@ -1,4 +1,7 @@
-"""What a worker process holds: its encoder, dense ones that indexes ask for, clients, and what it knows of indexes."""
+"""What a worker process holds: its encoder, dense ones that indexes ask for, clients, and what it knows of indexes.
+
+Settings of workers alone; what they share with the other processes is in `services.settings`.
+"""
 
 import logging
 import time
@@ -6,38 +9,72 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 
-from indexer.chaptering import Maker
-from indexer.settings import WorkerSettings
-from models.dense.model import DenseModel
+from pydantic import Field
+
+from indexer.encoding import ChapterMaker
+from models.dense import DenseModel
 from models.encoder import Encoder
-from services.dense_form import DenseIdentity
+from services.documents.document import VersionClock
+from services.encoders.manifest import DenseIdentity
 from services.errors import ConfigurationError, Conflict, EncoderMismatch, NotFound
-from services.index_spec import Generation, Names
-from services.opensearch.client import Call, SyncSearch
+from services.index_spec import Generation, IndexNames
+from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import (
     create_jobs_call,
     generation_call,
     index_not_found,
     read_generation,
-    resolve_call,
+    resolve_alias_call,
 )
-from services.queue import Publisher
-from services.settings import Settings
-from services.versions import Clock
+from services.queue.messages import Publisher
+from services.settings import EnvironmentSettings, Settings
+
+
+class WorkerSettings(EnvironmentSettings):
+    """Times of a worker, in seconds, read from the environment (prefix `SPARSEWELL_`) when a factory asks.
+
+    They build on each other: a task stops taking new documents at `task_budget`, its process is killed at `task_limit`,
+    and a message that nobody acknowledged is delivered again after `redelivery`, which must be far above the limit, or
+    a long task would run twice at once.
+    """
+
+    task_budget: float = Field(30.0, gt=0)
+    task_limit: float = Field(300.0, gt=0)
+    redelivery: float = Field(1200.0, gt=0)
+    chapter_seconds: float = Field(
+        120.0, gt=0, description="time for the chapters of one talk, at most half of `task_limit`"
+    )
+    patience: float = Field(
+        60.0, gt=0, description="how long a task waits for an OpenSearch that is down or overloaded"
+    )
+    soft_shutdown: float = Field(20.0, ge=0, description="time for running tasks after SIGQUIT; SIGTERM waits for them")
+    redis_wait: float = Field(30.0, ge=0, description="how long a starting worker waits for Redis before it gives up")
+
+    @property
+    def chapter_time(self) -> float:
+        """Seconds for the chapters of one talk: the rest of the task's is for encoding it."""
+        return min(self.chapter_seconds, self.task_limit / 2)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.task_limit < 2 * self.task_budget:
+            raise ValueError("SPARSEWELL_TASK_LIMIT must be at least twice SPARSEWELL_TASK_BUDGET")
+        if self.redelivery < 2 * self.task_limit:
+            raise ValueError("SPARSEWELL_REDELIVERY must be at least twice SPARSEWELL_TASK_LIMIT")
+
 
 log = logging.getLogger(__name__)
 
 # A swapped alias or a deleted index is noticed after this long.
-REMEMBERED_SECONDS = 2.0
-REPEATED_SECONDS = 60.0
-REMEMBERED_FAILURE = 600.0
+GENERATION_CACHE_SECONDS = 2.0
+LOG_REPEAT_SECONDS = 60.0
+FAILURE_CACHE_SECONDS = 600.0
 
 LoadEncoder = Callable[[Settings], Encoder]
-LoadMaker = Callable[[Settings, str, Encoder], Maker]
+LoadChapterMaker = Callable[[Settings, str, Encoder], ChapterMaker]
 LoadDense = Callable[[Settings, DenseIdentity], DenseModel]
 
 
-def load_configured(settings: Settings) -> Encoder:
+def load_configured_encoder(settings: Settings) -> Encoder:
     """The encoder of the settings, with their threads and batches."""
     from models.registry import load_encoder
 
@@ -45,27 +82,29 @@ def load_configured(settings: Settings) -> Encoder:
     return load_encoder(settings.encoder, threads=settings.worker_threads, batch_pieces=settings.batch_pieces)
 
 
-def load_known_dense(settings: Settings, identity: DenseIdentity) -> DenseModel:
+def load_dense_model(settings: Settings, identity: DenseIdentity) -> DenseModel:
     """The dense encoder of an index; one that can be fetched is, once. Raises ConfigurationError, EncoderMismatch."""
-    from models.dense.opening import load_dense
-    from services.known_dense import known_dense
-    from services.machine.directories import DirectorySettings, cache_dir
+    from models.dense import load_dense_encoder
+    from services.directories import DirectorySettings, resolve_cache_directory
+    from services.encoders.catalogue import list_dense_encoders
 
-    known = known_dense(settings).get(identity.name)
+    known = list_dense_encoders(settings).get(identity.name)
     if known is None or known.identity.fingerprint != identity.fingerprint:
         raise EncoderMismatch(
             "dense_mismatch",
             f"No dense encoder here is {identity.name} ({identity.fingerprint}): name its directory in "
             "SPARSEWELL_DENSE_ENCODERS.",
         )
-    return load_dense(known, cache_dir(DirectorySettings.read()), log.info, threads=settings.worker_threads)
+    return load_dense_encoder(
+        known, resolve_cache_directory(DirectorySettings.read()), log.info, threads=settings.worker_threads
+    )
 
 
-def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> Maker:
+def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> ChapterMaker:
     """The engine of that name, with its chapters checked. Raises ConfigurationError for one that cannot be had."""
-    from models.chapters.opening import ChapterMaker, open_engine
+    from models.chapters.maker import ChapterMaker, open_chapter_engine
 
-    return ChapterMaker(open_engine(engine, encoder, settings.chapter_model, threads=settings.worker_threads))
+    return ChapterMaker(open_chapter_engine(engine, encoder, settings.chapter_model, threads=settings.worker_threads))
 
 
 class Runtime:
@@ -75,18 +114,18 @@ class Runtime:
         self,
         settings: Settings,
         worker: WorkerSettings,
-        load: LoadEncoder = load_configured,
-        load_dense: LoadDense = load_known_dense,
-        load_maker: LoadMaker = load_chapter_maker,
+        load: LoadEncoder = load_configured_encoder,
+        load_dense: LoadDense = load_dense_model,
+        load_maker: LoadChapterMaker = load_chapter_maker,
     ) -> None:
         self.settings = settings
         self.worker = worker
-        self.names = Names(settings.index_prefix)
-        self.clock = Clock()
+        self.names = IndexNames(settings.index_prefix)
+        self.clock = VersionClock()
         self._load = load
         self._load_dense = load_dense
         self._load_maker = load_maker
-        self._makers: dict[str, Maker] = {}
+        self._makers: dict[str, ChapterMaker] = {}
         self._unopened: dict[str, tuple[float, Exception]] = {}
         self._dense: dict[str, DenseModel] = {}
         self._jobs_made = False
@@ -113,13 +152,13 @@ class Runtime:
                 raise EncoderMismatch(error.code, error.detail) from error
         return self._dense[identity.fingerprint]
 
-    def maker(self, engine: str) -> Maker:
+    def maker(self, engine: str) -> ChapterMaker:
         """What makes the chapters of talk, opened once. Raises whatever opening it does; ten minutes long without
         another try, which may be a download that each talk would wait for.
         """
         if engine not in self._makers:
-            when, error = self._unopened.get(engine, (-REMEMBERED_FAILURE, None))
-            if error is not None and time.monotonic() - when < REMEMBERED_FAILURE:
+            when, error = self._unopened.get(engine, (-FAILURE_CACHE_SECONDS, None))
+            if error is not None and time.monotonic() - when < FAILURE_CACHE_SECONDS:
                 raise error
             try:
                 self._makers[engine] = self._load_maker(self.settings, engine, self.encoder)
@@ -129,8 +168,8 @@ class Runtime:
         return self._makers[engine]
 
     @cached_property
-    def search(self) -> SyncSearch:
-        return SyncSearch(self.settings)
+    def search(self) -> SyncSearchClient:
+        return SyncSearchClient(self.settings)
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -143,9 +182,9 @@ class Runtime:
         """
         remembered = self._generations.get((index, number))
         now = time.monotonic()
-        if remembered is not None and now - remembered[0] < REMEMBERED_SECONDS:
+        if remembered is not None and now - remembered[0] < GENERATION_CACHE_SECONDS:
             return remembered[1]
-        call = resolve_call(self.names, index)
+        call = resolve_alias_call(self.names, index)
         if number is not None:
             call = Call(call.method, f"/{self.names.physical(index, number)}/_mapping", params=call.params)
         try:
@@ -171,7 +210,7 @@ class Runtime:
     def new_trouble(self, trouble: str) -> bool:
         """Whether this was not said in the last minute: a full queue does not fill the log with one sentence."""
         now = time.monotonic()
-        if now - self._said.get(trouble, -REPEATED_SECONDS) < REPEATED_SECONDS:
+        if now - self._said.get(trouble, -LOG_REPEAT_SECONDS) < LOG_REPEAT_SECONDS:
             return False
         self._said[trouble] = now
         return True

@@ -18,7 +18,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SCHEME = re.compile(r"[a-z]+:")
 
 
-def links(text: str) -> Iterator[tuple[int, str]]:
+def iter_links(text: str) -> Iterator[tuple[int, str]]:
     """Yield line number and path of each relative link to a file, without its anchor."""
     prose = _CODE.sub(_blank, _FENCE.sub(_blank, text))
     for match in _LINK.finditer(prose):
@@ -31,7 +31,7 @@ def _blank(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", match[0])
 
 
-def collect(root: Path) -> tuple[set[Path], list[str]]:
+def collect_files(root: Path) -> tuple[set[Path], list[str]]:
     """Return the site's files, relative to `root`, and a sentence for each broken link.
 
     A link must lead to a file below `root`: the site has no listings of directories.
@@ -40,7 +40,7 @@ def collect(root: Path) -> tuple[set[Path], list[str]]:
     found, broken = set(waiting), list[str]()
     while waiting:
         page = waiting.pop()
-        for line, link in links((root / page).read_text(encoding="utf-8")):
+        for line, link in iter_links((root / page).read_text(encoding="utf-8")):
             target = (root / page.parent / link).resolve()
             place = f"{page}:{line}: {link}"
             if link.startswith("/") or not target.is_relative_to(root):
@@ -56,7 +56,7 @@ def collect(root: Path) -> tuple[set[Path], list[str]]:
     return found, broken
 
 
-def missing_in_navigation(root: Path) -> list[str]:
+def find_missing_pages(root: Path) -> list[str]:
     """Return a sentence for each page of `docs/` that the navigation lacks; decisions are listed by their index."""
     named = set(re.findall(r"\S+\.md$", (root / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
     pages = (page.relative_to(root) for page in sorted((root / "docs").rglob("*.md")))
@@ -67,10 +67,10 @@ def missing_in_navigation(root: Path) -> list[str]:
     ]
 
 
-def build(root: Path = ROOT) -> int:
+def build_site(root: Path = ROOT) -> int:
     """Build the site; return the exit status."""
-    files, problems = collect(root)
-    problems += missing_in_navigation(root)
+    files, problems = collect_files(root)
+    problems += find_missing_pages(root)
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return 1
@@ -84,4 +84,4 @@ def build(root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(build())
+    sys.exit(build_site())

@@ -1,25 +1,94 @@
-"""Background children: started with a log, recorded by pid and start time, stopped only while really ours."""
+"""Background children: started with a log, recorded by pid and start time, stopped only while really ours.
+
+Ports on loopback: a free one, and who has a taken one.
+
+SIGTERM and SIGHUP as exceptions, for what must tidy up after itself.
+"""
 
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
+from services.directories import Account
 from services.errors import ConfigurationError
-from services.machine.accounts import Account
+
+LOOPBACK = "127.0.0.1"
+
+
+def find_free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_port_taken(port: int) -> bool:
+    """Whether a server could not listen on the loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is no obstacle
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
+def require_free_port(port: int, purpose: str, variable: str) -> None:
+    """Raises `port_in_use`, naming the port and, where we may see it, the process that listens."""
+    if is_port_taken(port):
+        raise ConfigurationError(
+            "port_in_use",
+            f"Port {port}, wanted for {purpose}, is taken by {describe_port_holder(port)}. Stop that, or choose another port with "
+            f"{variable}.",
+            port=port,
+        )
+
+
+def describe_port_holder(port: int) -> str:
+    """Words for the process that listens on the port."""
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        pass
+    return "a process that this user may not see"
+
+
+@contextmanager
+def raise_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as an exception, so that what follows it runs. One that is ignored stays so."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    heard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]  # nohup
+    previous = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
 
 # A record's start time and psutil's reading of it can differ by the clock's own correction since.
-CLOCK_SLACK = 2.0
+CLOCK_SLACK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildProcess:
     """A started process: its pid, when it was started (epoch seconds, from the kernel) and where its output goes."""
 
     name: str
@@ -31,7 +100,7 @@ class Child:
         """The living process, or None when it is gone, a zombie, or when another one has its pid now."""
         try:
             process = psutil.Process(self.pid)
-            ours = abs(process.create_time() - self.started) <= CLOCK_SLACK
+            ours = abs(process.create_time() - self.started) <= CLOCK_SLACK_SECONDS
             return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
             return None
@@ -41,7 +110,7 @@ class Child:
         return self.process() is not None
 
 
-def start(
+def start_child(
     name: str,
     command: Sequence[str],
     log: Path,
@@ -50,7 +119,7 @@ def start(
     directory: Path,
     account: Account | None = None,
     tied: bool = False,
-) -> Child:
+) -> ChildProcess:
     """Starts `command` in the background with exactly `environment`, as `account`, output to the end of `log`.
 
     The child leads its own session, so that Ctrl-C reaches only us and we stop it in order. A `tied` child gets
@@ -78,7 +147,7 @@ def start(
         started = time.time()
     # We follow the process by its record, as a later command does; Popen would only warn when it is collected.
     popen.returncode = 0
-    return Child(name, popen.pid, started, str(log))
+    return ChildProcess(name, popen.pid, started, str(log))
 
 
 def _prefix(account: Account | None, tied: bool) -> list[str]:
@@ -102,25 +171,25 @@ def _prefix(account: Account | None, tied: bool) -> list[str]:
     return prefix
 
 
-def stop(child: Child, timeout: float) -> bool:
+def stop_child(child: ChildProcess, timeout: float) -> bool:
     """Ends the child and what it started: SIGTERM, and SIGKILL after `timeout` seconds. False when it was not running.
 
     A process that merely has the recorded pid is left alone.
     """
     process = child.process()
     if process is None:
-        _reap(child.pid)
+        _reap_child(child.pid)
         return False
     family = [process, *_descendants(process)]
-    _signal([process], signal.SIGTERM)
+    _send_signal([process], signal.SIGTERM)
     deadline = time.monotonic() + timeout
     while child.alive() and time.monotonic() < deadline:
-        _reap(child.pid)
+        _reap_child(child.pid)
         time.sleep(0.05)
     # Children of the child that outlived it, and the child itself if it did not listen.
-    _signal([member for member in family if member.is_running()], signal.SIGKILL)
+    _send_signal([member for member in family if member.is_running()], signal.SIGKILL)
     psutil.wait_procs(family, timeout=5)
-    _reap(child.pid)
+    _reap_child(child.pid)
     return True
 
 
@@ -131,7 +200,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+def _send_signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         try:
             process.send_signal(number)
@@ -139,7 +208,7 @@ def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None
             continue
 
 
-def _reap(pid: int) -> None:
+def _reap_child(pid: int) -> None:
     """Collects the exit status when the process was our own child, so that no zombie stays."""
     try:
         psutil.Process(pid).wait(timeout=0)
@@ -147,7 +216,7 @@ def _reap(pid: int) -> None:
         return
 
 
-def save(child: Child, path: Path, **facts: object) -> None:
+def save_child(child: ChildProcess, path: Path, **facts: object) -> None:
     """Writes the record of a running child, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
@@ -155,23 +224,23 @@ def save(child: Child, path: Path, **facts: object) -> None:
     scratch.replace(path)
 
 
-def load(path: Path) -> tuple[Child, dict[str, object]] | None:
+def load_child(path: Path) -> tuple[ChildProcess, dict[str, object]] | None:
     """The recorded child and the facts beside it; None when there is no readable record."""
     try:
         record = json.loads(path.read_text())
         facts = record.pop("facts")
-        return Child(**record), facts
+        return ChildProcess(**record), facts
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def set_aside(log: Path) -> None:
+def rotate_log(log: Path) -> None:
     """Keeps the log of the previous run as `NAME.previous`, so that a new one starts empty."""
     if log.exists():
         log.replace(log.with_name(log.name + ".previous"))
 
 
-def last_lines(log: Path, count: int = 20) -> str:
+def read_last_lines(log: Path, count: int = 20) -> str:
     """The end of a log, for an error message; empty when there is none."""
     try:
         with log.open("rb") as handle:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.addresses import OpenSearchUrl, RedisUrl
-from services.environment import also_plain
-from services.machine.directories import DirectorySettings
+from services.directories import DirectorySettings
+from services.settings import OpenSearchUrl, RedisUrl, unprefixed_alias
 
 
 class LocalSettings(DirectorySettings):
@@ -18,8 +17,8 @@ class LocalSettings(DirectorySettings):
 
     run_as: str = Field("nobody", description="the user of OpenSearch and Redis when we are root")
 
-    opensearch_url: OpenSearchUrl | None = Field(None, validation_alias=also_plain("OPENSEARCH_URL"))
-    opensearch_home: Path | None = Field(None, validation_alias=also_plain("OPENSEARCH_HOME"))
+    opensearch_url: OpenSearchUrl | None = Field(None, validation_alias=unprefixed_alias("OPENSEARCH_URL"))
+    opensearch_home: Path | None = Field(None, validation_alias=unprefixed_alias("OPENSEARCH_HOME"))
     opensearch_version: str = Field("3.6.0", pattern=r"^\d+\.\d+\.\d+$")
     opensearch_port: int = Field(19200, ge=0, le=65535, description="0: any free port")
     opensearch_transport_port: int = Field(0, ge=0, le=65535, description="0: any free port")
@@ -28,7 +27,7 @@ class LocalSettings(DirectorySettings):
     opensearch_cluster_name: str = Field("sparsewell", pattern=r"^[A-Za-z0-9_-]+$")
     java_home: Path | None = None
 
-    redis_url: RedisUrl | None = Field(None, validation_alias=also_plain("REDIS_URL"))
+    redis_url: RedisUrl | None = Field(None, validation_alias=unprefixed_alias("REDIS_URL"))
     redis_port: int = Field(16379, ge=0, le=65535, description="0: any free port")
     redis_data_dir: Path | None = None
 

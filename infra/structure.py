@@ -4,9 +4,9 @@
 
 Three limits keep the code easy to scan:
 
-- a folder has at most `WIDEST_FOLDER` modules (`.py`, and `.js` for the page; `__init__.py` is not counted);
+- a folder has at most `MAX_FOLDER_FILES` modules (`.py`, and `.js` for the page; `__init__.py` is not counted);
 - no module imports itself through others. Imports under TYPE_CHECKING and inside functions count as well;
-- the product has at most `MOST_FILES` Python files.
+- the product has at most `MAX_PRODUCT_FILES` Python files.
 
 Exit status 1: a limit is broken. Each breach is printed on a line of its own.
 """
@@ -19,15 +19,15 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 PACKAGES = ("services", "indexer", "query_api", "models", "infra", "cli", "benchmarks", "examples", "clients")
-WIDEST_FOLDER = 22
-MOST_FILES = 330
+MAX_FOLDER_FILES = 22
+MAX_PRODUCT_FILES = 330
 _INIT = "__init__.py"
 _SKIPPED = frozenset({"__pycache__", "node_modules", "build", "dist", "tests"})
 
 Graph = Mapping[str, frozenset[str]]
 
 
-def product_files(root: Path, suffix: str, packages: Iterable[str] = PACKAGES) -> list[Path]:
+def list_product_files(root: Path, suffix: str, packages: Iterable[str] = PACKAGES) -> list[Path]:
     """Return the product's files with this suffix, sorted. Built files and tests within a package are left out."""
     return sorted(
         path
@@ -37,13 +37,13 @@ def product_files(root: Path, suffix: str, packages: Iterable[str] = PACKAGES) -
     )
 
 
-def wide_folders(paths: Iterable[Path], limit: int = WIDEST_FOLDER) -> dict[Path, int]:
+def find_wide_folders(paths: Iterable[Path], limit: int = MAX_FOLDER_FILES) -> dict[Path, int]:
     """Return the folders that hold more than `limit` of these files, with their number of files."""
     widths = Counter(path.parent for path in paths if path.name != _INIT)
     return {folder: count for folder, count in sorted(widths.items()) if count > limit}
 
 
-def import_graph(paths: Iterable[Path]) -> Graph:
+def build_import_graph(paths: Iterable[Path]) -> Graph:
     """Return which of these modules imports which, by dotted names.
 
     A package stands for its `__init__.py`. It counts as imported only where a name is taken from it that is no module
@@ -79,7 +79,7 @@ def _imported(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[st
                     yield source
 
 
-def import_cycles(graph: Graph) -> list[list[str]]:
+def find_import_cycles(graph: Graph) -> list[list[str]]:
     """Return chains of imports that end where they began, such as a, b, a.
 
     One chain is found at a time and its last import is left out of the search for the next one, so the chains together
@@ -98,12 +98,12 @@ def import_cycles(graph: Graph) -> list[list[str]]:
             return found
 
 
-def breaches(root: Path, *, widest: int = WIDEST_FOLDER, most: int = MOST_FILES) -> Iterator[str]:
+def find_breaches(root: Path, *, widest: int = MAX_FOLDER_FILES, most: int = MAX_PRODUCT_FILES) -> Iterator[str]:
     """Return one line for each limit that the product below `root` breaks."""
-    python = product_files(root, ".py")
-    for folder, count in wide_folders([*python, *product_files(root, ".js")], widest).items():
+    python = list_product_files(root, ".py")
+    for folder, count in find_wide_folders([*python, *list_product_files(root, ".js")], widest).items():
         yield f"{folder.relative_to(root)} has {count} modules; a folder has at most {widest}."
-    for chain in import_cycles(import_graph(python)):
+    for chain in find_import_cycles(build_import_graph(python)):
         yield f"Import cycle: {' -> '.join(chain)}."
     if len(python) > most:
         yield f"The product has {len(python)} Python files; it has at most {most}."
@@ -111,7 +111,7 @@ def breaches(root: Path, *, widest: int = WIDEST_FOLDER, most: int = MOST_FILES)
 
 def main() -> None:
     """Print the breaches of this checkout; exit with status 1 where there is any."""
-    found = list(breaches(Path(__file__).parents[1]))
+    found = list(find_breaches(Path(__file__).parents[1]))
     for line in found:
         print(line)
     sys.exit(1 if found else 0)

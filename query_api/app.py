@@ -1,38 +1,69 @@
-"""The application factory."""
+"""The application factory.
+
+The OpenAPI document as the service really answers: every refusal is problem+json, whatever the framework assumes.
+"""
 
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI
 
-from query_api.access.gate import Gate
-from query_api.access.oidc import Issuer
-from query_api.access.operations import authorised
-from query_api.openapi import Api
-from query_api.page.routes import mount_page
-from query_api.parts import AppState
-from query_api.routes.curation import router as curation_router
-from query_api.routes.dead import router as dead_letters_router
-from query_api.routes.documents import router as documents_router
-from query_api.routes.encoders import router as encoders_router
-from query_api.routes.export import router as export_router
-from query_api.routes.health import router as health_router
-from query_api.routes.indexes import router as indexes_router
-from query_api.routes.keys import router as keys_router
-from query_api.routes.queries import router as queries_router
-from query_api.routes.search import router as search_router
-from query_api.routes.status import router as status_router
-from query_api.routes.suggest import router as suggest_router
-from query_api.routes.talk import router as talk_router
-from services.access.mode import access_mode, read_keys
+from query_api.access.gate import OPERATION_SCOPES, PUBLIC_OPERATION, AuthenticationMiddleware, authorise_request
+from query_api.access.oidc import TokenIssuer
+from query_api.app_state import AppState
+from query_api.routes.admin import curation_router, keys_router, queries_router
+from query_api.routes.documents import dead_letters_router, documents_router, talk_router
+from query_api.routes.health import health_router, status_router
+from query_api.routes.indexes import encoders_router, export_router, indexes_router
+from query_api.routes.page import mount_page
+from query_api.routes.search import search_router, suggest_router
+from query_api.schemas.resources import Problem
+from services.access.api_keys import read_key_file, resolve_access_mode
 from services.settings import Settings
-from services.web.body_limit import MOST_VALUES, BodyLimit
-from services.web.observed import Observed
+from services.web.middleware import MAX_JSON_VALUES, BodyLimitMiddleware, ObservabilityMiddleware
 from services.web.problems import add_handlers
 
-_DOCUMENTS = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
+_PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+# The framework documents its own refusal of parameters, which `services.web.problems` answers in another form.
+_FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+_ACCESS_RESPONSES = {"401": "Unauthorized", "403": "Forbidden", "429": "Too Many Requests"}
+
+
+class ApiApplication(FastAPI):
+    """FastAPI, but for its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once. A test sends generated requests to every operation and holds answers against it."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _document_problems(super().openapi())
+        return self.openapi_schema
+
+
+def _document_problems(document: dict[str, Any]) -> dict[str, Any]:
+    schemas = document["components"]["schemas"]
+    for name in _FRAMEWORK_SCHEMAS:
+        schemas.pop(name, None)
+    schemas.setdefault("Problem", Problem.model_json_schema())
+    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if OPERATION_SCOPES[operation["operationId"]] is not PUBLIC_OPERATION:
+                operation["security"] = [{"bearer": []}, {}]  # (none where the service is open)
+                for status, name in _ACCESS_RESPONSES.items():
+                    operation["responses"].setdefault(status, {"description": name})
+            for status, answer in operation["responses"].items():
+                if status.startswith(("4", "5")):
+                    answer["content"] = _PROBLEM_CONTENT
+                    if answer["description"] == "Validation Error":
+                        answer["description"] = "Unprocessable Entity"
+    return document
+
+
+_DOCUMENTS_PATH = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -41,9 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
     Raises ConfigurationError when the encoder's files are missing or changed, and when it would be open to others
     although nobody said so.
     """
-    mode = access_mode(settings)
-    issuer = Issuer(settings) if mode == "keys" and settings.oidc_issuer else None
-    admin_keys = read_keys(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")
+    mode = resolve_access_mode(settings)
+    issuer = TokenIssuer(settings) if mode == "keys" and settings.oidc_issuer else None
+    admin_keys = read_key_file(settings.admin_key_file, "SPARSEWELL_ADMIN_KEY_FILE")
     state = AppState(settings)
 
     @asynccontextmanager
@@ -54,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         if issuer is not None:
             await issuer.close()
 
-    app = Api(
+    app = ApiApplication(
         title="sparsewell",
         version=version("sparsewell"),
         summary="Learned sparse search on OpenSearch with no model on the query side",
@@ -62,12 +93,12 @@ def create_app(settings: Settings) -> FastAPI:
         # their pages load scripts from another host; /openapi.json stays
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(authorised)],
+        dependencies=[Depends(authorise_request)],
     )
     app.state.readiness = state.readiness
-    app.add_middleware(BodyLimit, large=_DOCUMENTS, values=MOST_VALUES)
+    app.add_middleware(BodyLimitMiddleware, large=_DOCUMENTS_PATH, values=MAX_JSON_VALUES)
     app.add_middleware(
-        Gate,
+        AuthenticationMiddleware,
         mode=mode,
         ring=state.keys,
         admin_keys=admin_keys,
@@ -76,7 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
         unasked=settings.access == "auto",
     )
     # the last one is the outermost: it sees what all others answer
-    app.add_middleware(Observed, log_requests=settings.log_requests)
+    app.add_middleware(ObservabilityMiddleware, log_requests=settings.log_requests)
     add_handlers(app)
     for router in (
         search_router,

@@ -11,40 +11,40 @@ import orjson
 _SEAL_BYTES = 16
 
 
-def packed(values: Any) -> str:
+def encode_cursor(values: Any) -> str:
     """The values (JSON) as characters that need no escaping in a URL."""
-    return _text(orjson.dumps(values))
+    return _to_base64(orjson.dumps(values))
 
 
-def unpacked(cursor: str) -> Any:
+def decode_cursor(cursor: str) -> Any:
     """What `packed` made a text of. Raises ValueError; what comes out may still be anything that JSON holds."""
-    return orjson.loads(_bytes(cursor))
+    return orjson.loads(_from_base64(cursor))
 
 
-def sealed(values: Any, key: bytes) -> str:
+def seal_cursor(values: Any, key: bytes) -> str:
     """As `packed`, with a seal that only who has the key can make (BLAKE2b, keyed)."""
     content = orjson.dumps(values)
-    return _text(_seal(content, key) + content)
+    return _to_base64(_compute_seal(content, key) + content)
 
 
-def unsealed(cursor: str, key: bytes) -> Any:
+def unseal_cursor(cursor: str, key: bytes) -> Any:
     """What `sealed` made a text of with the same key. Raises ValueError for all else, a changed character included."""
-    whole = _bytes(cursor)
+    whole = _from_base64(cursor)
     seal, content = whole[:_SEAL_BYTES], whole[_SEAL_BYTES:]
-    if not hmac.compare_digest(seal, _seal(content, key)):
+    if not hmac.compare_digest(seal, _compute_seal(content, key)):
         raise ValueError("the seal is another one")
     return orjson.loads(content)
 
 
-def _seal(content: bytes, key: bytes) -> bytes:
+def _compute_seal(content: bytes, key: bytes) -> bytes:
     # (a key of BLAKE2b has 64 bytes at most)
     return hashlib.blake2b(content, digest_size=_SEAL_BYTES, key=hashlib.sha256(key).digest()).digest()
 
 
-def _text(content: bytes) -> str:
+def _to_base64(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-def _bytes(text: str) -> bytes:
+def _from_base64(text: str) -> bytes:
     # (binascii.Error and UnicodeEncodeError are ValueErrors)
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

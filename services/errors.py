@@ -1,5 +1,10 @@
-"""The one error tree. A class fixes what a client may do about it; `code` names the case and never changes."""
+"""The one error tree. A class fixes what a client may do about it; `code` names the case and never changes.
 
+Libraries of the extras: who lacks one is told what to install.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
@@ -25,10 +30,10 @@ class SparsewellError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An exception is pickled with its `args`, which are not what this one is made of; pools of processes pickle.
-        return _again, (type(self), self.code, self.detail, self.extra)
+        return _rebuild_error, (type(self), self.code, self.detail, self.extra)
 
 
-def _again(kind: type[SparsewellError], code: str, detail: str, extra: dict[str, Any]) -> SparsewellError:
+def _rebuild_error(kind: type[SparsewellError], code: str, detail: str, extra: dict[str, Any]) -> SparsewellError:
     return kind(code, detail, **extra)
 
 
@@ -115,3 +120,16 @@ class ConfigurationError(SparsewellError):
     """The process cannot run with the settings or files that it was given."""
 
     title = "Configuration error"
+
+
+@contextmanager
+def require_extra(module: str, what: str, extra: str = "load") -> Iterator[None]:
+    """Around an import; `what` is what cannot be done without it. Raises ConfigurationError (`missing_library`)."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
+            raise
+        raise ConfigurationError(
+            "missing_library", f"To {what}, install the extra: pip install -e '.[{extra}]' ({module} is missing)."
+        ) from None

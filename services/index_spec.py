@@ -1,20 +1,23 @@
-"""What a user declares about an index, and what each generation of it records about itself."""
+"""What a user declares about an index, and what each generation of it records about itself.
+
+How large a document may be.
+"""
 
 import re
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from services.dense_form import DenseIdentity
-from services.errors import InvalidInput
-from services.manifest import WindowSettings
-from services.talk.links import checked_template
+from services.encoders.manifest import DenseIdentity, WindowSettings
+from services.errors import InvalidInput, TooLarge
+from services.talk.parse import validate_link_template
 
 FieldType = Literal["keyword", "text", "number", "date", "boolean"]
 # What a document's sparse score is: that of its merged vector, or that of its best window.
 ScoreBy = Literal["document", "window"]
-Windows = Literal["merged", "nested", "both"]
-_SCORED_BY: dict[Windows, tuple[ScoreBy, ...]] = {
+WindowStorage = Literal["merged", "nested", "both"]
+_SCORED_BY: dict[WindowStorage, tuple[ScoreBy, ...]] = {
     "merged": ("document",),
     "nested": ("window",),
     "both": ("window", "document"),
@@ -27,7 +30,7 @@ _FIELD_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
 MAX_FIELDS = 100
 
 
-def checked_index_name(name: str) -> str:
+def validate_index_name(name: str) -> str:
     """The name itself, or InvalidInput (`invalid_index_name`)."""
     if not _INDEX_NAME.fullmatch(name):
         raise InvalidInput(
@@ -84,7 +87,7 @@ class TalkSettings(BaseModel):
     @field_validator("link")
     @classmethod
     def _usable(cls, link: str | None) -> str | None:
-        return None if link is None else checked_template(link)
+        return None if link is None else validate_link_template(link)
 
 
 class IndexSpec(BaseModel):
@@ -98,7 +101,7 @@ class IndexSpec(BaseModel):
     document_top_k: int = Field(
         512, strict=True, ge=1, le=8192, description="heaviest pieces of a document that are indexed"
     )
-    windows: Windows = Field(
+    windows: WindowStorage = Field(
         "merged",
         description="vectors that are searched: one a document, merged from its windows; each window's own, as nested "
         "documents; or both. Where talk is declared: both",
@@ -186,7 +189,7 @@ class Generation(BaseModel):
         return f"{self.physical}.w{self.token}"
 
 
-class Names:
+class IndexNames:
     """OpenSearch names under a prefix. `-` and `_` differ, so a user's index never meets one of ours."""
 
     def __init__(self, prefix: str) -> None:
@@ -201,7 +204,7 @@ class Names:
         self.every_physical = f"{prefix}-*.g*"
 
     def alias(self, index: str) -> str:
-        return f"{self.prefix}-{checked_index_name(index)}"
+        return f"{self.prefix}-{validate_index_name(index)}"
 
     def physical(self, index: str, number: int) -> str:
         return f"{self.alias(index)}.g{number:06d}"
@@ -212,3 +215,25 @@ class Names:
 
     def every_generation(self, index: str) -> str:
         return f"{self.alias(index)}.g*"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLimits:
+    """Bytes of JSON that a document may have, and one that is talk, whose segments take more than its words."""
+
+    document: int = 1024**2
+    talk: int = 8 * 1024**2
+
+    def longest(self, spec: IndexSpec) -> int:
+        """Of anything that an index takes."""
+        return self.document if spec.talk is None else max(self.document, self.talk)
+
+    def check(self, size: int, spec: IndexSpec, *, talk: bool) -> None:
+        """Raises TooLarge (`document_too_large`)."""
+        talk = talk and spec.talk is not None
+        if size > (limit := self.talk if talk else self.document):
+            kind = "document that is talk" if talk else "document"
+            raise TooLarge("document_too_large", f"A {kind} may have {limit:,} bytes of JSON; this has more.")
+
+
+DEFAULT_DOCUMENT_LIMITS = DocumentLimits()

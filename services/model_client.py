@@ -13,16 +13,16 @@ import aiohttp
 import numpy as np
 import orjson
 
-from services.access.client import bearer
-from services.dense_form import DenseIdentity
-from services.dense_vectors import Dense
+from services.encoders.manifest import DenseIdentity
+from services.encoders.vectors import DenseArray
 from services.errors import BackendUnavailable
 from services.telemetry import tracing
+from services.web.http_auth import bearer_headers
 
 # Nobody is asked for so long after a deadline has passed: of many searches only the first waits for a dead process.
-REST_SECONDS = 2.0
+CIRCUIT_OPEN_SECONDS = 2.0
 _CONNECTIONS = 32
-_MOST_BYTES = 4 * 1024**2
+_MAX_RESPONSE_BYTES = 4 * 1024**2
 
 
 class ModelClient:
@@ -31,23 +31,23 @@ class ModelClient:
 
     def __init__(self, url: str, timeout: float, key: str = "") -> None:
         """Connects to nothing before the first request. `timeout` of a request in seconds; `key` that is sent."""
-        self._headers = {"content-type": "application/json"} | bearer(key)
+        self._headers = {"content-type": "application/json"} | bearer_headers(key)
         self._url = url.rstrip("/")
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
         self._rests_until = 0.0
 
-    async def embed(self, text: str, identity: DenseIdentity) -> Dense:
+    async def embed(self, text: str, identity: DenseIdentity) -> DenseArray:
         """The vector [width] of a query, from the encoder whose vectors the index holds and from no other."""
         answer = await self._ask("/embed", {"encoder": identity.fingerprint, "texts": [text], "kind": "query"})
         if answer.get("fingerprint") != identity.fingerprint:
-            raise _failed("model_mismatch", "The model process holds another dense encoder than the index.")
-        return _numbers(answer.get("vectors"), (1, identity.width)).reshape(identity.width)
+            raise _model_unavailable("model_mismatch", "The model process holds another dense encoder than the index.")
+        return _parse_array(answer.get("vectors"), (1, identity.width)).reshape(identity.width)
 
-    async def score(self, model: str, query: str, passages: Sequence[str]) -> Dense:
+    async def score(self, model: str, query: str, passages: Sequence[str]) -> DenseArray:
         """How well each passage answers the query, float32 [passages], by a model that reads both."""
         answer = await self._ask("/rerank", {"model": model, "query": query, "passages": list(passages)})
-        return _numbers(answer.get("scores"), (len(passages),))
+        return _parse_array(answer.get("scores"), (len(passages),))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -56,23 +56,31 @@ class ModelClient:
 
     async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if time.monotonic() < self._rests_until:
-            raise _failed("model_resting", "The model process did not answer a moment ago and is left alone.")
+            raise _model_unavailable(
+                "model_resting", "The model process did not answer a moment ago and is left alone."
+            )
         try:
             async with asyncio.timeout(self._timeout):
                 status, content = await self._send(path, orjson.dumps(body))
         except TimeoutError:
-            self._rests_until = time.monotonic() + REST_SECONDS
-            raise _failed("model_timeout", f"The model process did not answer within {self._timeout:g} s.") from None
+            self._rests_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
+            raise _model_unavailable(
+                "model_timeout", f"The model process did not answer within {self._timeout:g} s."
+            ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _failed("model_unavailable", f"The model process was not reached ({type(error).__name__}).") from None
+            raise _model_unavailable(
+                "model_unavailable", f"The model process was not reached ({type(error).__name__})."
+            ) from None
         try:
             answer = orjson.loads(content)
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise _failed("model_garbage", f"The model process answered {status} and no JSON object.")
+            raise _model_unavailable("model_garbage", f"The model process answered {status} and no JSON object.")
         if status != 200:
-            raise _failed("model_refused", f"The model process answered {status} ({str(answer.get('code'))[:80]}).")
+            raise _model_unavailable(
+                "model_refused", f"The model process answered {status} ({str(answer.get('code'))[:80]})."
+            )
         return answer
 
     async def _send(self, path: str, body: bytes) -> tuple[int, bytes]:
@@ -83,26 +91,28 @@ class ModelClient:
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None),
             )
-        address, further = self._url + path, tracing.headers()
+        address, further = self._url + path, tracing.trace_headers()
         async with self._session.post(address, data=body, headers=further, allow_redirects=False) as answer:
-            content = await answer.content.read(_MOST_BYTES + 1)
-            while len(content) <= _MOST_BYTES and (more := await answer.content.read(_MOST_BYTES + 1)):
+            content = await answer.content.read(_MAX_RESPONSE_BYTES + 1)
+            while len(content) <= _MAX_RESPONSE_BYTES and (more := await answer.content.read(_MAX_RESPONSE_BYTES + 1)):
                 content += more
-            if len(content) > _MOST_BYTES:
+            if len(content) > _MAX_RESPONSE_BYTES:
                 raise ValueError("too long an answer")
             return answer.status, content
 
 
-def _numbers(value: Any, shape: tuple[int, ...]) -> Dense:
+def _parse_array(value: Any, shape: tuple[int, ...]) -> DenseArray:
     """Finite numbers of that shape."""
     try:
         found = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
         found = np.empty(0, dtype=np.float32)
     if found.shape != shape or not np.isfinite(found).all():
-        raise _failed("model_garbage", "The model process answered with something else than as many finite numbers.")
+        raise _model_unavailable(
+            "model_garbage", "The model process answered with something else than as many finite numbers."
+        )
     return found
 
 
-def _failed(code: str, detail: str) -> BackendUnavailable:
+def _model_unavailable(code: str, detail: str) -> BackendUnavailable:
     return BackendUnavailable(code, detail)

@@ -11,20 +11,20 @@ from services.errors import BackendUnavailable, Overloaded, SparsewellError
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY: Final = 0.2
-LONGEST_DELAY: Final = 5.0
+FIRST_DELAY_SECONDS: Final = 0.2
+MAX_DELAY_SECONDS: Final = 5.0
 # Errors of a backend that is away or busy. All other errors come again, however often the call is repeated.
-TRANSIENT: Final = (BackendUnavailable, Overloaded)
+TRANSIENT_ERRORS: Final = (BackendUnavailable, Overloaded)
 
 T = TypeVar("T")
 
 
-def backoff(failures: int) -> float:
+def backoff_seconds(failures: int) -> float:
     """Return the seconds to wait after so many failures in a row, one at least.
 
     Full jitter, so that processes that were refused together do not return together.
     """
-    return jitter(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 30)))
+    return jitter(min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(failures - 1, 30)))
 
 
 def jitter(longest: float) -> float:
@@ -43,13 +43,13 @@ def retry(call: Callable[[], T], seconds: float, say: Callable[[str], None] = lo
 
     def before_sleep(state: RetryCallState) -> None:
         nonlocal told
-        error = _error(state)
+        error = _transient_error(state)
         if error.code != told:
             told = error.code
             say(f"waiting up to {seconds:.0f} s: {error}")
 
     repeated = Retrying(
-        retry=retry_if_exception_type(TRANSIENT),
+        retry=retry_if_exception_type(TRANSIENT_ERRORS),
         wait=_wait,
         stop=stop_before_delay(seconds),
         before_sleep=before_sleep,
@@ -59,10 +59,10 @@ def retry(call: Callable[[], T], seconds: float, say: Callable[[str], None] = lo
 
 
 def _wait(state: RetryCallState) -> float:
-    return float(_error(state).extra.get("retry_after") or backoff(state.attempt_number))
+    return float(_transient_error(state).extra.get("retry_after") or backoff_seconds(state.attempt_number))
 
 
-def _error(state: RetryCallState) -> SparsewellError:
+def _transient_error(state: RetryCallState) -> SparsewellError:
     error = state.outcome and state.outcome.exception()
     if not isinstance(error, SparsewellError):  # (only transient errors are waited for)
         raise TypeError(f"{error!r} is no transient error")

@@ -1,11 +1,231 @@
-"""Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import."""
+"""Settings of every process, read from the environment (prefix `SPARSEWELL_`) when a factory asks, never at import.
 
-from typing import Literal
+Addresses of servers: checked when they are read, and shown without the passwords that they may carry.
 
-from pydantic import Field
+How settings are read: from environment variables, by a factory that asks, with errors that name the variable.
 
-from services.connections import ConnectionSettings
-from services.document_limits import Limits
+The address of Redis as its clients take it: with user, password and TLS files within.
+
+Settings of the connections to OpenSearch and Redis: addresses, authorities, certificates, users.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.errors import ConfigurationError
+from services.index_spec import DocumentLimits
+from services.tls import SecretFile, TlsFiles
+
+
+def format_http_address(host: str, port: int) -> str:
+    """The address of an HTTP server; an IPv6 host gets its brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def split_addresses(urls: str) -> list[str]:
+    """The addresses of a list that is separated by commas. (A password may hold a comma, so a scheme must follow.)"""
+    return re.split(r"\s*,\s*(?=https?://)", urls.strip())
+
+
+def redact_addresses(urls: str) -> str:
+    """The address, or several separated by commas, without users, passwords and queries: all may be secrets."""
+    return ",".join(_redacted(url) for url in split_addresses(urls))
+
+
+def _redacted(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(an address that cannot be read)"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def has_credentials(url: str) -> bool:
+    """Whether the address has a user or a password within."""
+    return "@" in urlsplit(url).netloc
+
+
+def _check_address(url: str, schemes: tuple[str, ...], example: str) -> str:
+    # The message never repeats the value: it may hold a password.
+    wanted = f"give an address such as {example}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        # (urllib's message about a port quotes it, and what it takes for a port may be part of a password)
+        what = "its port is no number from 1 to 65535" if "ort" in str(error) else "it cannot be read"
+        raise ValueError(f"{what}; {wanted}") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"it does not begin with {' or '.join(f'{scheme}://' for scheme in schemes)}; {wanted}")
+    if not parts.hostname or "," in parts.hostname or any(character.isspace() for character in url):
+        raise ValueError(f"it names no host; {wanted}")
+    if port == 0:
+        raise ValueError(f"its port is no number from 1 to 65535; {wanted}")
+    return url
+
+
+def _opensearch(urls: str) -> str:
+    example = "http://127.0.0.1:19200, or several separated by commas"
+    return ",".join(_check_address(url, ("http", "https"), example) for url in split_addresses(urls))
+
+
+def _redis(url: str) -> str:
+    # Not unix://: kombu, which carries the messages, does not know it.
+    return _check_address(url, ("redis", "rediss"), "redis://127.0.0.1:16379/0")
+
+
+OpenSearchUrl = Annotated[str, AfterValidator(_opensearch)]
+RedisUrl = Annotated[str, AfterValidator(_redis)]
+
+
+def unprefixed_alias(name: str) -> AliasChoices:
+    """The prefixed variable first, then the name that other tools use."""
+    return AliasChoices(f"SPARSEWELL_{name}", name)
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base of all settings: prefix `SPARSEWELL_`, immutable, other variables ignored, an empty one is unset."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SPARSEWELL_", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    @classmethod
+    def read(cls) -> Self:
+        """Reads the environment. Raises ConfigurationError (`bad_setting`)."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("SPARSEWELL_")
+            subject = f"The environment variable SPARSEWELL_{name} is not usable" if name else "The settings clash"
+            raise ConfigurationError(
+                "bad_setting", f"{subject}: {first['msg'].removeprefix('Value error, ')}."
+            ) from None
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a setting that holds several, separated by commas."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def full_redis_url(url: str, user: str | None, password: str | None, tls: TlsFiles) -> str:
+    """`url` with what is given beside it; what the address says itself stays.
+
+    redis-py, kombu and Celery read all of it from there, so each of them has the same. Of a rediss:// address the
+    certificate is checked unless `tls` or the address says otherwise (kombu alone would not).
+    """
+    parts = urlsplit(url)
+    netloc = parts.netloc
+    if password:
+        netloc = f"{quote(user or '', safe='')}:{quote(password, safe='')}@{netloc}"
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.scheme == "rediss":
+        checked = "required" if tls.verify else "none"
+        ours = {"ssl_cert_reqs": checked, "ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
+        if not tls.verify:
+            ours["ssl_check_hostname"] = "false"
+        query = {name: str(value) for name, value in ours.items() if value} | query
+    return parts._replace(netloc=netloc, query=urlencode(query)).geturl()
+
+
+def _local_opensearch(given: dict[str, Any]) -> str:
+    return f"http://127.0.0.1:{given.get('opensearch_port')}"
+
+
+def _local_redis(given: dict[str, Any]) -> str:
+    return f"redis://127.0.0.1:{given.get('redis_port')}/0"
+
+
+class ConnectionSettings(EnvironmentSettings):
+    """How each process reaches OpenSearch and Redis. What may be a secret is left out where settings are printed."""
+
+    # Where no address is given, it is that of the local server: a port that is moved there is moved here. (Of a port 0
+    # only the stack that started the server knows what became of it, so such an address is left for it to replace.)
+    opensearch_port: int = Field(19200, ge=0, le=65535)
+    redis_port: int = Field(16379, ge=0, le=65535)
+    opensearch_url: OpenSearchUrl = Field(
+        default_factory=_local_opensearch,
+        validate_default=False,
+        validation_alias=unprefixed_alias("OPENSEARCH_URL"),
+        repr=False,
+    )
+    redis_url: RedisUrl = Field(
+        default_factory=_local_redis, validate_default=False, validation_alias=unprefixed_alias("REDIS_URL"), repr=False
+    )
+    opensearch_pool: int = Field(32, ge=1)
+    opensearch_timeout: float = Field(30.0, gt=0)
+
+    opensearch_ca: Path | None = Field(None, description="certificates (PEM) of the authorities that sign OpenSearch's")
+    opensearch_verify: bool = Field(True, description="whether OpenSearch's certificate is checked")
+    opensearch_cert: Path | None = Field(None, description="our own certificate (PEM), perhaps with its key")
+    opensearch_key: Path | None = Field(None, description="the key of our own certificate (PEM)")
+    opensearch_user: str | None = None
+    opensearch_password: str | None = Field(None, repr=False)
+    opensearch_password_file: Path | None = Field(None, description="read again when it changes")
+    opensearch_aws_region: str | None = Field(
+        None, pattern=r"^[a-z0-9-]+$", description="requests are signed for an Amazon OpenSearch Service domain there"
+    )
+
+    redis_ca: Path | None = Field(None, description="certificates (PEM) of the authorities that sign Redis'")
+    redis_verify: bool = Field(True, description="whether Redis' certificate is checked")
+    redis_cert: Path | None = Field(None, description="our own certificate (PEM)")
+    redis_key: Path | None = Field(None, description="the key of our own certificate (PEM)")
+    redis_user: str | None = None
+    redis_password: str | None = Field(None, repr=False)
+    redis_password_file: Path | None = Field(None, description="read when a process starts")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for name, secure in (("opensearch", "https://"), ("redis", "rediss://")):
+            self._check_user(name)
+            self._check_tls(name, secure)
+        if self.opensearch_password_file or self.opensearch_password:
+            _require(bool(self.opensearch_user), "an OPENSEARCH_PASSWORD has no OPENSEARCH_USER")
+        if self.opensearch_aws_region:
+            user = bool(self.opensearch_user) or any(map(has_credentials, split_addresses(self.opensearch_url)))
+            _require(not user, "OPENSEARCH_AWS_REGION has requests signed: leave user and password away")
+        return self
+
+    def _check_user(self, name: str) -> None:
+        upper = name.upper()
+        user, password, file = (getattr(self, f"{name}_{part}") for part in ("user", "password", "password_file"))
+        _require(not (password and file), f"{upper}_PASSWORD and {upper}_PASSWORD_FILE are two passwords: give one")
+        _require(bool(password or file) or not user, f"{upper}_USER has no {upper}_PASSWORD or {upper}_PASSWORD_FILE")
+        within = any(map(has_credentials, split_addresses(getattr(self, f"{name}_url"))))
+        _require(not (within and (password or file)), f"{upper}_URL names a user already: leave it away there or here")
+
+    def _check_tls(self, name: str, secure: str) -> None:
+        upper = name.upper()
+        ca, cert, key = (getattr(self, f"{name}_{part}") for part in ("ca", "cert", "key"))
+        _require(not key or bool(cert), f"{upper}_KEY has no {upper}_CERT")
+        plain = [url for url in split_addresses(getattr(self, f"{name}_url")) if not url.startswith(secure)]
+        _require(not ((ca or cert) and plain), f"{upper}_CA and {upper}_CERT need addresses that begin with {secure}")
+
+    @property
+    def opensearch_tls(self) -> TlsFiles:
+        """What a TLS connection to OpenSearch is made with."""
+        return TlsFiles(
+            "OPENSEARCH", self.opensearch_ca, self.opensearch_cert, self.opensearch_key, self.opensearch_verify
+        )
+
+    @property
+    def redis_address(self) -> str:
+        """The address of Redis with everything that its clients (redis-py, kombu, Celery) need. A secret."""
+        tls = TlsFiles("REDIS", self.redis_ca, self.redis_cert, self.redis_key, self.redis_verify)
+        file = self.redis_password_file
+        password = SecretFile("REDIS_PASSWORD_FILE", file).text() if file else self.redis_password
+        return full_redis_url(self.redis_url, self.redis_user, password, tls)
+
+
+def _require(fulfilled: bool, otherwise: str) -> None:
+    if not fulfilled:
+        raise ValueError(otherwise)
 
 
 class Settings(ConnectionSettings):
@@ -138,9 +358,9 @@ class Settings(ConnectionSettings):
     )
 
     @property
-    def document_limits(self) -> Limits:
+    def document_limits(self) -> DocumentLimits:
         """What a document may have, for those who parse it."""
-        return Limits(self.max_document_bytes, self.max_talk_bytes)
+        return DocumentLimits(self.max_document_bytes, self.max_talk_bytes)
 
     def model_post_init(self, _context: object) -> None:
         if self.job_days * 24 < self.idempotency_hours:

@@ -23,14 +23,13 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from infra import processes
-from infra.opensearch.temporary import temporary_node
-from infra.ports import free_port
-from infra.processes import Child
+from infra.opensearch.cluster import temporary_node
+from infra.processes import ChildProcess, find_free_port
 from infra.redis import temporary_redis
 from infra.settings import LocalSettings
-from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
+from infra.stack import ServiceProcess, service_processes, settings_environment, wait_until_ready
 from services.settings import Settings
-from services.web.connections import ConnectionLimits, bounded
+from services.web.http_server import ConnectionLimits, bounded_protocol
 
 # hypothesis' own limit of 200 ms for an example says something of the machine and nothing of the code.
 hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -141,7 +140,7 @@ def service_settings(opensearch_url: str, redis_url: str, **chosen: Any) -> Sett
         "redis_url": redis_url,
         "index_prefix": f"t{secrets.token_hex(6)}",
         "encoder": "standin",
-        "api_port": free_port(),
+        "api_port": find_free_port(),
         "worker_concurrency": 1,
         "search_timeout": PATIENCE,
     }
@@ -181,7 +180,7 @@ def serving(settings: Settings) -> Iterator[str]:
             create_app(settings),
             host=settings.api_host,
             port=settings.api_port,
-            http=bounded(ConnectionLimits.of(settings)),  # type: ignore[arg-type]  # called as a class is
+            http=bounded_protocol(ConnectionLimits.of(settings)),  # type: ignore[arg-type]  # called as a class is
             log_config=None,
             ws="none",
             timeout_keep_alive=settings.idle_seconds,  # (uvicorn's own, 5 s, is when httpx lets a connection go)
@@ -229,17 +228,17 @@ def api(api_url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], Child]]:
+def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], ChildProcess]]:
     """Starts a process of the service (worker, sweeper, api) and returns once it is ready; stopped at the end.
 
     For tests that kill one: `processes.stop`, or a signal to `child.pid`.
     """
-    parts = {part.name: part for part in service_parts(settings)}
-    started: list[Child] = []
+    parts = {part.name: part for part in service_processes(settings)}
+    started: list[ChildProcess] = []
 
-    def start(name: str) -> Child:
-        part: Part = parts[name]
-        child = processes.start(
+    def start(name: str) -> ChildProcess:
+        part: ServiceProcess = parts[name]
+        child = processes.start_child(
             name,
             part.command,
             tmp_path / f"{name}-{len(started)}.log",
@@ -256,22 +255,22 @@ def start_part(settings: Settings, tmp_path: Path) -> Iterator[Callable[[str], C
         end(child)
 
 
-def end(child: Child) -> None:
+def end(child: ChildProcess) -> None:
     """Ends a process that a test no longer needs: killed, for an idle worker takes seconds to end in order.
 
     What SIGTERM promises has tests of its own (test_worker_process, test_sweeper, faults/test_workers).
     """
-    processes.stop(child, 0)
+    processes.stop_child(child, 0)
 
 
 @pytest.fixture
-def worker(start_part: Callable[[str], Child]) -> Child:
+def worker(start_part: Callable[[str], ChildProcess]) -> ChildProcess:
     """A real Celery worker, a process of its own, that takes this test's messages."""
     return start_part("worker")
 
 
 @pytest.fixture
-def sweeper(start_part: Callable[[str], Child]) -> Child:
+def sweeper(start_part: Callable[[str], ChildProcess]) -> ChildProcess:
     """A real sweeper, a process of its own."""
     return start_part("sweeper")
 

@@ -6,10 +6,9 @@ from contextlib import closing, suppress
 from kombu import Connection
 
 from indexer.encode_task import run_encode
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
-from services.contracts import EncodeMessage, encode_queue
+from indexer.runtime import Runtime, WorkerSettings
 from services.opensearch.generations import refresh_call
+from services.queue.messages import EncodeMessage, encode_queue
 from services.settings import Settings
 
 

@@ -1,26 +1,174 @@
-"""Which column becomes which part of a document: `--map TARGET=COLUMN,COLUMN` and `--id-from`."""
+"""Which column becomes which part of a document: `--map TARGET=COLUMN,COLUMN` and `--id-from`.
+
+Values of columns as the types that an index declares: converted where there is one reading, else refused.
+
+The columns that make a row talk, where it says that it is (`kind`).
+"""
 
 import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from cli.loading.conversion import as_id, as_text, as_whole, converted
-from cli.loading.source import Record
-from cli.loading.talk_columns import TALK_COLUMNS, talk_columns
+from cli.loading.source import SourceRecord
+from services.documents.document import is_date
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import FieldType
 
-CONTENT = "@content"
-_METADATA = "metadata."
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+# How databases print a moment: ISO 8601 but for the space.
+_SPACED_DATE = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d.*)")
+
+
+def as_text(value: Any, column: str) -> str | None:
+    """A value as text; None for nothing. Raises InvalidInput (`bad_value`) for lists, objects and bytes."""
+    match value:
+        case None | "":
+            return None
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int() | float() | Decimal():
+            return str(value)
+        case datetime() | date():
+            return value.isoformat()
+    raise _bad_value(value, column, "text")
+
+
+def as_id(value: Any, column: str) -> str | None:
+    """A document id. Whole numbers are taken, others have more than one spelling."""
+    if isinstance(value, float | Decimal | bool):
+        raise _bad_value(value, column, "an id (text or a whole number)")
+    return as_text(value, column)
+
+
+def as_version(value: Any, column: str) -> int | None:
+    """A document version."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    raise _bad_value(value, column, "a whole number")
+
+
+def convert_value(kind: FieldType, value: Any, column: str) -> Any:
+    """A metadata value, or a list, as the declared type; None for nothing. Raises InvalidInput (`bad_value`)."""
+    if isinstance(value, list | tuple):
+        found = [_convert_single(kind, item, column) for item in value]
+        return [item for item in found if item is not None] or None
+    return _convert_single(kind, value, column)
+
+
+def _convert_single(kind: FieldType, value: Any, column: str) -> Any:
+    if value is None or value == "":
+        return None
+    match kind:
+        case "keyword" | "text":
+            return as_text(value, column)
+        case "number":
+            return _convert_number(value, column)
+        case "boolean":
+            return _convert_boolean(value, column)
+        case "date":
+            return _convert_date(value, column)
+
+
+def _convert_number(value: Any, column: str) -> int | float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, str):
+        text = value.strip()
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _NUMBER.fullmatch(text):
+            return float(text)
+    raise _bad_value(value, column, "a number")
+
+
+def _convert_boolean(value: Any, column: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
+        return _BOOLEANS[value.strip().lower()]
+    raise _bad_value(value, column, "true, false, 1 or 0")
+
+
+def _convert_date(value: Any, column: str) -> str:
+    if isinstance(value, date):  # a datetime is one
+        return value.isoformat()
+    if isinstance(value, str):
+        text = _SPACED_DATE.sub(r"\1T\2", value.strip())
+        if is_date(text):
+            return text
+    raise _bad_value(value, column, "a date as in 2026-11-24 or 2026-11-24T09:30:00Z")
+
+
+def _bad_value(value: Any, column: str, wanted: str) -> InvalidInput:
+    text = repr(value)
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return InvalidInput("bad_value", f"Column {column[:80]!r}: {shown} is not {wanted}.")
+
+
+_TEXT_COLUMNS = ("kind", "description", "url")
+_JSON_COLUMNS = ("segments", "transcript", "chapters")
+TALK_COLUMNS = (*_TEXT_COLUMNS, *_JSON_COLUMNS, "duration")
+
+
+def read_talk_columns(record: SourceRecord) -> dict[str, Any]:
+    """The members of a talk; none of any other row. Lists and objects may be JSON text, as in Parquet.
+
+    Raises InvalidInput (`bad_value`).
+    """
+    if record.get("kind") != "talk":
+        return {}
+    members = {name: as_text(record.get(name), name) for name in _TEXT_COLUMNS}
+    return (
+        members
+        | {name: _decode_json(record.get(name), name) for name in _JSON_COLUMNS}
+        | {"duration": _read_duration(record)}
+    )
+
+
+def _decode_json(value: Any, name: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value) if value else None
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("bad_value", f"Column {name!r} is not JSON: {error}.") from None
+
+
+def _read_duration(record: SourceRecord) -> Any:
+    """A number, or a clock, which the service reads."""
+    value = record.get("duration")
+    if isinstance(value, str):
+        try:
+            return float(value) if value.strip() else None
+        except ValueError:
+            return value
+    return value
+
+
+CONTENT_COLUMN = "@content"
+_METADATA_PREFIX = "metadata."
 # What `sparsewell export` writes beside the document itself.
 EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
-_SINGLE = ("id", "version")
-_JOINED = ("title", "text")
-_KEPT_NAMES = 20
+_SINGLE_COLUMN_TARGETS = ("id", "version")
+_JOINED_TARGETS = ("title", "text")
+_MAX_UNUSED_NAMES = 20
 _ABSENT = object()
 
 
@@ -38,7 +186,7 @@ class FieldMap:
     @property
     def metadata(self) -> list[str]:
         """The metadata fields that are mapped."""
-        return [target.removeprefix(_METADATA) for target in self.targets if target.startswith(_METADATA)]
+        return [target.removeprefix(_METADATA_PREFIX) for target in self.targets if target.startswith(_METADATA_PREFIX)]
 
     def require(self, columns: Sequence[str], name: str) -> None:
         """Raises ConfigurationError (`unknown_column`) when a mapped column is not there."""
@@ -48,27 +196,29 @@ class FieldMap:
                 raise ConfigurationError("unknown_column", f"{name} has no column {wanted!r} (it has {known}).")
 
 
-def parse_map(pairs: Sequence[str], id_from: str | None) -> FieldMap:
+def parse_field_map(pairs: Sequence[str], id_from: str | None) -> FieldMap:
     """Raises ConfigurationError (`bad_map`)."""
     targets: dict[str, tuple[str, ...]] = {}
-    if id_from not in (None, CONTENT):
+    if id_from not in (None, CONTENT_COLUMN):
         targets["id"] = (id_from,)
     for pair in pairs:
         target, equals, listed = pair.partition("=")
         # (a column whose name holds a comma is quoted as in CSV)
         columns = tuple(name for name in next(csv.reader([listed]), []) if name)
-        known = target in _SINGLE + _JOINED or (target.startswith(_METADATA) and target != _METADATA)
+        known = target in _SINGLE_COLUMN_TARGETS + _JOINED_TARGETS or (
+            target.startswith(_METADATA_PREFIX) and target != _METADATA_PREFIX
+        )
         if not equals or not columns or not known:
             raise _bad_map(pair, "is not TARGET=COLUMN[,COLUMN]: a target is id, title, text, version or metadata.NAME")
-        if target in _SINGLE and len(columns) > 1:
+        if target in _SINGLE_COLUMN_TARGETS and len(columns) > 1:
             raise _bad_map(pair, f"gives {target} more than one column")
         if target in targets or (target == "id" and id_from):
             raise _bad_map(pair, f"says a second time what {target} is")
         targets[target] = columns
-    return FieldMap(targets, id_from == CONTENT)
+    return FieldMap(targets, id_from == CONTENT_COLUMN)
 
 
-class Mapper:
+class DocumentMapper:
     """Makes documents of one index from columns; `unused` are names of columns that went nowhere (the first 20)."""
 
     def __init__(self, field_map: FieldMap, fields: Mapping[str, FieldType], *, talk: bool = False) -> None:
@@ -83,7 +233,13 @@ class Mapper:
         self._hashed_id = field_map.hashed_id
         self._fields = fields
         self._talk = talk
-        self._used = {"metadata", *_SINGLE, *_JOINED, *fields, *(_METADATA + name for name in fields)}
+        self._used = {
+            "metadata",
+            *_SINGLE_COLUMN_TARGETS,
+            *_JOINED_TARGETS,
+            *fields,
+            *(_METADATA_PREFIX + name for name in fields),
+        }
         self._used |= {column for columns in self._targets.values() for column in columns}
         self._used |= {column.partition(".")[0] for column in self._used}
         self.unused: dict[str, None] = {}
@@ -96,20 +252,20 @@ class Mapper:
         return False
 
     def _leave(self, column: str) -> None:
-        if len(self.unused) < _KEPT_NAMES:
+        if len(self.unused) < _MAX_UNUSED_NAMES:
             self.unused[column] = None
 
-    def __call__(self, record: Record) -> bytes:
+    def __call__(self, record: SourceRecord) -> bytes:
         """The JSON of a document. Raises InvalidInput, with the id where it is known."""
         document: dict[str, Any] = {}
         if not self._hashed_id:
             document["id"] = self._single("id", record, as_id)
         try:
-            document |= {name: self._joined(name, record) for name in _JOINED}
-            document["version"] = self._single("version", record, as_whole)
+            document |= {name: self._joined(name, record) for name in _JOINED_TARGETS}
+            document["version"] = self._single("version", record, as_version)
             document["metadata"] = self._metadata(record)
             if self._talk:
-                document |= talk_columns(record)
+                document |= read_talk_columns(record)
         except InvalidInput as error:
             error.extra.setdefault("id", document.get("id"))
             raise
@@ -119,56 +275,56 @@ class Mapper:
         if self._hashed_id:
             stable = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
             document = {"id": hashlib.sha256(stable).hexdigest()[:32], **document}
-        return _json(document)
+        return _encode_document(document)
 
     def _columns(self, target: str) -> tuple[str, ...]:
         return self._targets.get(target, (target,))
 
-    def _single(self, target: str, record: Record, convert: Any) -> Any:
+    def _single(self, target: str, record: SourceRecord, convert: Any) -> Any:
         (column,) = self._columns(target)
-        return convert(_value(record, column), column)
+        return convert(_column_value(record, column), column)
 
-    def _joined(self, target: str, record: Record) -> str | None:
-        found = [as_text(_value(record, column), column) for column in self._columns(target)]
+    def _joined(self, target: str, record: SourceRecord) -> str | None:
+        found = [as_text(_column_value(record, column), column) for column in self._columns(target)]
         return "\n\n".join(part for part in found if part) or None
 
-    def _metadata(self, record: Record) -> dict[str, Any]:
-        whole = _value(record, "metadata")
+    def _metadata(self, record: SourceRecord) -> dict[str, Any]:
+        whole = _column_value(record, "metadata")
         found: dict[str, Any] = {}
         if isinstance(whole, str) and whole:
-            whole = _object(whole)
+            whole = _parse_object(whole)
         if isinstance(whole, Mapping):
             found.update(whole)
         elif whole not in (None, ""):
             raise InvalidInput("bad_metadata", "`metadata` must be an object.")
         for name, kind in self._fields.items():
-            if name in found and _METADATA + name not in self._targets:
+            if name in found and _METADATA_PREFIX + name not in self._targets:
                 continue  # a member of `metadata` wins over a column of the same name, which may mean something else
             value, column = self._metadata_value(name, record)
-            if value is not _ABSENT and (one := converted(kind, value, column)) is not None:
+            if value is not _ABSENT and (one := convert_value(kind, value, column)) is not None:
                 found[name] = one
         return found
 
-    def _metadata_value(self, name: str, record: Record) -> tuple[Any, str]:
-        target = _METADATA + name
+    def _metadata_value(self, name: str, record: SourceRecord) -> tuple[Any, str]:
+        target = _METADATA_PREFIX + name
         columns = self._targets.get(target)
         if columns is None:
             if target in record:
                 return record[target], target
             # beside a `metadata` of its own, which an export writes, `state` and the like are the export's words
-            taken = (*_SINGLE, *_JOINED, *(EXPORTED_MEMBERS if "metadata" in record else ()))
+            taken = (*_SINGLE_COLUMN_TARGETS, *_JOINED_TARGETS, *(EXPORTED_MEMBERS if "metadata" in record else ()))
             bare = name in record and name not in taken
             return (record[name], name) if bare else (_ABSENT, name)
         if len(columns) == 1:
-            return _value(record, columns[0]), columns[0]
+            return _column_value(record, columns[0]), columns[0]
         several: list[Any] = []
         for column in columns:
-            value = _value(record, column)
+            value = _column_value(record, column)
             several += value if isinstance(value, list) else [value]
         return several, ", ".join(columns)
 
 
-def _value(record: Record, column: str) -> Any:
+def _column_value(record: SourceRecord, column: str) -> Any:
     """A column by its name, or the member of an object by a dotted one; None when it is not there."""
     if column in record:
         return record[column]
@@ -180,14 +336,14 @@ def _value(record: Record, column: str) -> Any:
     return value
 
 
-def _object(text: str) -> Any:
+def _parse_object(text: str) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("bad_metadata", f"`metadata` is not JSON: {error}") from None
 
 
-def _json(document: dict[str, Any]) -> bytes:
+def _encode_document(document: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(document)
     except (TypeError, ValueError) as error:

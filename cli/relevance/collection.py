@@ -29,7 +29,7 @@ class CorpusDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
+class JudgedCollection:
     """Judged queries, and where the documents are; those are read as a stream, because they may be many."""
 
     name: str
@@ -40,12 +40,12 @@ class Collection:
     def documents(self) -> Iterator[CorpusDocument]:
         """The documents in file order. Raises InvalidInput (`malformed_collection`) with file and line."""
         seen: set[str] = set()
-        for line, record in _records(self.corpus):
-            document_id = _identifier(self.corpus, line, record)
+        for line, record in _iter_records(self.corpus):
+            document_id = _read_identifier(self.corpus, line, record)
             if document_id in seen:
                 raise _malformed(self.corpus, line, f"the id {document_id[:80]!r} came before")
             seen.add(document_id)
-            title, text = (_string(self.corpus, line, record, name) for name in ("title", "text"))
+            title, text = (_read_string(self.corpus, line, record, name) for name in ("title", "text"))
             yield CorpusDocument(document_id, title, text) if text else CorpusDocument(document_id, "", title)
 
     @property
@@ -66,7 +66,7 @@ class Collection:
         return {query: self.judgements[query] for query in self.judged}
 
 
-def open_collection(directory: Path, queries: Path | None = None, judgements: Path | None = None) -> Collection:
+def open_collection(directory: Path, queries: Path | None = None, judgements: Path | None = None) -> JudgedCollection:
     """Finds the files of a collection and reads queries and judgements.
 
     Files that are not given are DIR/queries.jsonl and DIR/qrels.tsv, or else BEIR's own DIR/qrels/test.tsv. Raises
@@ -75,22 +75,22 @@ def open_collection(directory: Path, queries: Path | None = None, judgements: Pa
     """
     if not directory.is_dir():
         raise ConfigurationError("collection_not_found", f"There is no directory {directory}.")
-    return Collection(
+    return JudgedCollection(
         directory.resolve().name,
-        _first(directory, "corpus.jsonl", "corpus.jsonl.gz"),
-        read_queries(queries or _first(directory, "queries.jsonl", "queries.jsonl.gz")),
-        read_judgements(judgements or _first(directory, "qrels.tsv", "qrels/test.tsv")),
+        _find_corpus(directory, "corpus.jsonl", "corpus.jsonl.gz"),
+        read_queries(queries or _find_corpus(directory, "queries.jsonl", "queries.jsonl.gz")),
+        read_judgements(judgements or _find_corpus(directory, "qrels.tsv", "qrels/test.tsv")),
     )
 
 
 def read_queries(path: Path) -> dict[str, str]:
     """Texts by id."""
     found: dict[str, str] = {}
-    for line, record in _records(path):
-        query_id = _identifier(path, line, record)
+    for line, record in _iter_records(path):
+        query_id = _read_identifier(path, line, record)
         if query_id in found:
             raise _malformed(path, line, f"the id {query_id[:80]!r} came before")
-        found[query_id] = _string(path, line, record, "text")
+        found[query_id] = _read_string(path, line, record, "text")
     if not found:
         raise InvalidInput("malformed_collection", f"{path} has no queries.")
     return found
@@ -99,7 +99,7 @@ def read_queries(path: Path) -> dict[str, str]:
 def read_judgements(path: Path) -> Judgements:
     """Grades by query and document: tab-separated query, document and grade, with or without a line of names."""
     found: Judgements = {}
-    for line, text in _lines(path):
+    for line, text in _iter_lines(path):
         columns = text.split("\t")
         if line == 1 and set(columns) in _HEADERS:
             continue
@@ -117,7 +117,7 @@ def read_judgements(path: Path) -> Judgements:
     return found
 
 
-def _first(directory: Path, *names: str) -> Path:
+def _find_corpus(directory: Path, *names: str) -> Path:
     for name in names:
         if (directory / name).is_file():
             return directory / name
@@ -127,7 +127,7 @@ def _first(directory: Path, *names: str) -> Path:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines with something in them, and their numbers from 1."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -144,8 +144,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InvalidInput("malformed_collection", f"{path} cannot be read: {error}") from None
 
 
-def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, text in _lines(path):
+def _iter_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, text in _iter_lines(path):
         try:
             record = json.loads(text)
         except ValueError as error:
@@ -155,14 +155,14 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, record
 
 
-def _identifier(path: Path, line: int, record: Mapping[str, Any]) -> str:
+def _read_identifier(path: Path, line: int, record: Mapping[str, Any]) -> str:
     value = record.get("_id")
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise _malformed(path, line, "no `_id` (a string)")
     return str(value)
 
 
-def _string(path: Path, line: int, record: Mapping[str, Any], name: str) -> str:
+def _read_string(path: Path, line: int, record: Mapping[str, Any], name: str) -> str:
     value = record.get(name)
     if value is None:
         return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from unasync import Rule, unasync_files
 
 PACKAGE = Path(__file__).resolve().parent / "src" / "sparsewell_client"
-SOURCE, TARGET = PACKAGE / "_async" / "client.py", PACKAGE / "_sync" / "client.py"
+SOURCE, TARGET = PACKAGE / "async_client.py", PACKAGE / "client.py"
 NAMES = {"AsyncClient": "Client", "aclose": "close", "asyncio": "time"}
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     if not check:
         TARGET.write_text(code, encoding="utf-8")
     elif TARGET.read_text(encoding="utf-8") != code:
-        sys.exit("_sync/client.py is stale: run `make client`.")
+        sys.exit("client.py is stale: run `make client`.")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.dense_form import DenseIdentity
+from services.encoders.manifest import DenseIdentity, Manifest
 from services.errors import Conflict, InvalidInput
-from services.index_spec import Generation, IndexSpec, Names
-from services.manifest import Manifest
-from services.opensearch.carrying import same_vectors
+from services.index_spec import Generation, IndexNames, IndexSpec
 from services.opensearch.generations import new_generation
+from services.opensearch.reindex import has_same_vectors
 
 NO_DENSE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class GenerationChanges:
     """What differs in the new generation; None and empty mean: as it is. `dense` "none" means: no dense vectors.
 
     `chapters`: the engine that makes those of talk, `talk`: other members of its declaration; an index that declared
@@ -38,14 +37,14 @@ class Changes:
     @property
     def any(self) -> bool:
         """Whether anything was asked for."""
-        return self != Changes()
+        return self != GenerationChanges()
 
 
-def planned(
-    names: Names,
+def plan_generation(
+    names: IndexNames,
     source: Generation,
     number: int,
-    changes: Changes,
+    changes: GenerationChanges,
     manifest: Manifest,
     dense: DenseIdentity | None = None,
     chapters: str = "",
@@ -99,23 +98,23 @@ def planned(
     return new.model_copy(update={"chapters": chapters})
 
 
-def _shown(dense: DenseIdentity | None) -> str:
+def _describe_dense(dense: DenseIdentity | None) -> str:
     return NO_DENSE if dense is None else f"{dense.name} ({dense.fingerprint}) window {dense.window.model_dump()}"
 
 
-def _engine(generation: Generation) -> str:
+def _chapter_engine(generation: Generation) -> str:
     talk = generation.spec.talk
     if talk is None:
         return "no talk"
     return f"{talk.chapters} ({generation.chapters})" if generation.chapters else talk.chapters
 
 
-def _talk(generation: Generation) -> str | dict[str, Any]:
+def _describe_talk(generation: Generation) -> str | dict[str, Any]:
     talk = generation.spec.talk
     return "not declared" if talk is None else talk.model_dump(exclude={"chapters"})
 
 
-def described(source: Generation, target: Generation) -> list[str]:
+def describe_changes(source: Generation, target: Generation) -> list[str]:
     """What changes, a line each, for people."""
     lines = []
     if source.encoder != target.encoder:
@@ -124,12 +123,12 @@ def described(source: Generation, target: Generation) -> list[str]:
             f"{target.encoder.name} ({target.encoder.fingerprint})"
         )
     for name, old, new in (
-        ("dense", _shown(source.dense), _shown(target.dense)),
+        ("dense", _describe_dense(source.dense), _describe_dense(target.dense)),
         ("window", source.window.model_dump(), target.window.model_dump()),
         ("windows", source.spec.windows, target.spec.windows),
         ("document_top_k", source.spec.document_top_k, target.spec.document_top_k),
-        ("chapters", _engine(source), _engine(target)),
-        ("talk", _talk(source), _talk(target)),
+        ("chapters", _chapter_engine(source), _chapter_engine(target)),
+        ("talk", _describe_talk(source), _describe_talk(target)),
         ("language", source.spec.language, target.spec.language),
         ("fields", source.spec.fields, target.spec.fields),
         ("suggests", source.suggests, target.suggests),
@@ -137,9 +136,9 @@ def described(source: Generation, target: Generation) -> list[str]:
     ):
         if old != new:
             lines.append(f"{name}: {old} -> {new}")
-    copied = same_vectors(source, target)
+    copied = has_same_vectors(source, target)
     lines.append("vectors: " + ("copied" if copied else "encoded again"))
-    if copied and source.spec.talk is not None and _engine(source) != _engine(target):
+    if copied and source.spec.talk is not None and _chapter_engine(source) != _chapter_engine(target):
         lines.append(
             "talk: encoded again where it has other chapters than this engine makes and its producer gave none"
         )

@@ -5,7 +5,7 @@ What Kubernetes defines (resources, tolerations, volumes) is passed through: Kub
 
 from typing import Any
 
-from indexer.settings import WorkerSettings
+from indexer.runtime import WorkerSettings
 from services.settings import Settings
 
 Schema = dict[str, Any]
@@ -24,7 +24,7 @@ PORTS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 1, "ma
 QUANTITY: Schema = {"type": "string", "pattern": "^[0-9.]+([KMGT]i?|m)?$"}
 
 # What templates/_environment.tpl and the Deployments set themselves, and what is of a machine without Kubernetes.
-SET_BY_THE_CHART = frozenset(
+CHART_SETTINGS = frozenset(
     {
         "access", "admin_key_file", "api_host", "api_port", "cache_dir", "commit", "encoder", "metrics_host",
         "metrics_port", "model_encoders", "model_host", "model_key_file", "model_port", "model_timeout", "model_url",
@@ -38,21 +38,21 @@ SET_BY_THE_CHART = frozenset(
 
 def setting_names() -> list[str]:
     """Settings that `settings` of the values may name, in capitals."""
-    names = {*Settings.model_fields, *WorkerSettings.model_fields} - SET_BY_THE_CHART
+    names = {*Settings.model_fields, *WorkerSettings.model_fields} - CHART_SETTINGS
     return sorted(name.upper() for name in names)
 
 
-def strict(**properties: Schema) -> Schema:
+def strict_object(**properties: Schema) -> Schema:
     """An object of these members and no others."""
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _or_empty(schema: Schema) -> Schema:
+def _allow_empty(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"const": ""}]}
 
 
 def _secret_key(*keys: str) -> Schema:
-    return strict(name=NAME, **dict.fromkeys(keys, STRING))
+    return strict_object(name=NAME, **dict.fromkeys(keys, STRING))
 
 
 def _store() -> dict[str, Schema]:
@@ -60,22 +60,22 @@ def _store() -> dict[str, Schema]:
         "url": STRING,
         "urlSecret": _secret_key("key"),
         "authSecret": _secret_key("userKey", "passwordKey"),
-        "ca": strict(secret=NAME, configMap=NAME, key=STRING),
+        "ca": strict_object(secret=NAME, configMap=NAME, key=STRING),
         "certSecret": _secret_key("certKey", "keyKey"),
     }
 
 
 def _parts() -> Schema:
-    return strict(api=NAME, worker=NAME, operator=NAME)
+    return strict_object(api=NAME, worker=NAME, operator=NAME)
 
 
 def _image() -> Schema:
     digest = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
-    return strict(repository={"type": "string", "minLength": 1}, tag=STRING, digest=digest)
+    return strict_object(repository={"type": "string", "minLength": 1}, tag=STRING, digest=digest)
 
 
 def _budget() -> Schema:
-    return strict(enabled=BOOLEAN, maxUnavailable=INT_OR_PERCENT)
+    return strict_object(enabled=BOOLEAN, maxUnavailable=INT_OR_PERCENT)
 
 
 def _pods() -> dict[str, Schema]:
@@ -93,44 +93,46 @@ def _pods() -> dict[str, Schema]:
 
 
 def _workers() -> dict[str, Schema]:
-    keda = strict(
+    keda = strict_object(
         pollingInterval=POSITIVE,
         cooldownPeriod=COUNT,
         address={"type": "string", "pattern": "^([^:/@]+:[0-9]+)?$"},
-        databaseIndex=_or_empty(COUNT),
-        enableTLS=_or_empty(BOOLEAN),
+        databaseIndex=_allow_empty(COUNT),
+        enableTLS=_allow_empty(BOOLEAN),
         authSecret=_secret_key("usernameKey", "passwordKey"),
     )
-    autoscaling = strict(
+    autoscaling = strict_object(
         kind={"enum": ["none", "keda", "external"]},
         minReplicas=COUNT,
         maxReplicas=POSITIVE,
         messagesPerReplica=POSITIVE,
         keda=keda,
-        external=strict(metricName={"type": "string", "minLength": 1}, matchLabels=STRING_MAP),
+        external=strict_object(metricName={"type": "string", "minLength": 1}, matchLabels=STRING_MAP),
     )
     own = {"enabled": BOOLEAN, "replicas": COUNT, "concurrency": POSITIVE, "threads": POSITIVE}
     return own | {"autoscaling": autoscaling, "podDisruptionBudget": _budget()} | _pods()
 
 
 def _api() -> Schema:
-    return strict(
+    return strict_object(
         replicas=POSITIVE,
         drainSeconds=COUNT,
-        autoscaling=strict(
+        autoscaling=strict_object(
             enabled=BOOLEAN,
             minReplicas=POSITIVE,
             maxReplicas=POSITIVE,
             targetCPUUtilizationPercentage={"type": "integer", "minimum": 1, "maximum": 100},
         ),
         podDisruptionBudget=_budget(),
-        service=strict(
+        service=strict_object(
             type={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
             port={"type": "integer", "minimum": 1, "maximum": 65535},
             annotations=STRING_MAP,
         ),
-        ingress=strict(enabled=BOOLEAN, className=STRING, annotations=STRING_MAP, hosts=STRINGS, tls=KUBERNETES_LIST),
-        httpRoute=strict(enabled=BOOLEAN, parentRefs=KUBERNETES_LIST, hostnames=STRINGS, annotations=STRING_MAP),
+        ingress=strict_object(
+            enabled=BOOLEAN, className=STRING, annotations=STRING_MAP, hosts=STRINGS, tls=KUBERNETES_LIST
+        ),
+        httpRoute=strict_object(enabled=BOOLEAN, parentRefs=KUBERNETES_LIST, hostnames=STRINGS, annotations=STRING_MAP),
         **_pods(),
     )
 
@@ -138,41 +140,41 @@ def _api() -> Schema:
 def _trial() -> Schema:
     store = {"enabled": BOOLEAN, "image": {"type": "string", "pattern": "^.+[:@].+$"}, "storage": QUANTITY}
     store |= {"storageClassName": STRING, "resources": KUBERNETES_OBJECT}
-    return strict(
-        opensearch=strict(**store, heap={"type": "string", "pattern": "^[0-9]+[mg]$"}),
-        redis=strict(**store, maxmemory={"type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"}),
+    return strict_object(
+        opensearch=strict_object(**store, heap={"type": "string", "pattern": "^[0-9]+[mg]$"}),
+        redis=strict_object(**store, maxmemory={"type": "string", "pattern": "^[0-9]+(kb|mb|gb)$"}),
     )
 
 
 def _monitoring() -> Schema:
     interval = {"type": "string", "pattern": "^[0-9]+(s|m)$"}
-    monitor = strict(enabled=BOOLEAN, interval=interval, labels=STRING_MAP)
-    metrics = strict(enabled=BOOLEAN, port={"type": "integer", "minimum": 1024, "maximum": 65535})
-    return strict(
+    monitor = strict_object(enabled=BOOLEAN, interval=interval, labels=STRING_MAP)
+    metrics = strict_object(enabled=BOOLEAN, port={"type": "integer", "minimum": 1024, "maximum": 65535})
+    return strict_object(
         metrics=metrics,
         podMonitor=monitor,
         serviceMonitor=monitor,
-        rules=strict(enabled=BOOLEAN, labels=STRING_MAP),
-        traces=strict(
+        rules=strict_object(enabled=BOOLEAN, labels=STRING_MAP),
+        traces=strict_object(
             endpoint={"type": "string", "pattern": "^(https?://[^@]+)?$"},
             ratio={"type": "number", "minimum": 0, "maximum": 1},
             port={"type": "integer", "minimum": 1, "maximum": 65535},
             to=KUBERNETES_LIST,
         ),
-        dashboard=strict(enabled=BOOLEAN, labels=STRING_MAP, annotations=STRING_MAP),
+        dashboard=strict_object(enabled=BOOLEAN, labels=STRING_MAP, annotations=STRING_MAP),
     )
 
 
 def _network() -> Schema:
-    store = strict(ports=PORTS, to=KUBERNETES_LIST)
-    return strict(
+    store = strict_object(ports=PORTS, to=KUBERNETES_LIST)
+    return strict_object(
         enabled=BOOLEAN,
         apiFrom=KUBERNETES_LIST,
         metricsFrom=KUBERNETES_LIST,
         opensearch=store,
         redis=store,
         oidc=store,
-        dns=strict(to=KUBERNETES_LIST),
+        dns=strict_object(to=KUBERNETES_LIST),
         kedaFrom=KUBERNETES_LIST,
         extraEgress=KUBERNETES_LIST,
     )
@@ -184,43 +186,43 @@ def values_schema() -> Schema:
     index_name = {"pattern": "^[a-z0-9][a-z0-9_-]{0,99}$"}
     gpu = _workers() | {
         "image": _image(),
-        "encoder": strict(name=STRING, queue=STRING),
+        "encoder": strict_object(name=STRING, queue=STRING),
         "gpus": POSITIVE,
         "resourceName": {"type": "string", "pattern": "^[a-z0-9.-]+/[A-Za-z0-9._-]+$"},
-        "batchPieces": _or_empty(POSITIVE),
+        "batchPieces": _allow_empty(POSITIVE),
         "runtimeClassName": STRING,
     }
     models = {"enabled": BOOLEAN, "replicas": POSITIVE, "encoders": STRINGS | {"minItems": 1}, "threads": POSITIVE}
     models |= {"timeout": {"type": "number", "exclusiveMinimum": 0}, "drainSeconds": COUNT}
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart sparsewell"}
-    return head | strict(
+    return head | strict_object(
         nameOverride=STRING,
         fullnameOverride=STRING,
         commonLabels=STRING_MAP,
         podAnnotations=STRING_MAP,
-        imagePullSecrets={"type": "array", "items": strict(name=NAME)},
-        image=strict(
+        imagePullSecrets={"type": "array", "items": strict_object(name=NAME)},
+        image=strict_object(
             registry=STRING,
             pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
             api=_image(),
             worker=_image(),
         ),
-        access=strict(
+        access=strict_object(
             mode={"enum": ["keys", "open"]},
             adminKeySecret=_secret_key("key"),
             modelKeySecret=_secret_key("key"),
             oidcIssuer={"type": "string", "pattern": "^(https?://.+)?$"},
             oidcAudience=STRING,
         ),
-        opensearch=strict(
+        opensearch=strict_object(
             **_store(),
             authSecrets=_parts(),
             certSecrets=_parts(),
             awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"},
         ),
-        redis=strict(**_store()),
-        encoder=strict(name={"type": "string", "minLength": 1}, queue=STRING, more=STRINGS),
-        modelFiles=strict(mountPath={"type": "string", "pattern": "^/"}, volume=KUBERNETES_OBJECT),
+        redis=strict_object(**_store()),
+        encoder=strict_object(name={"type": "string", "minLength": 1}, queue=STRING, more=STRINGS),
+        modelFiles=strict_object(mountPath={"type": "string", "pattern": "^/"}, volume=KUBERNETES_OBJECT),
         settings={
             "type": "object",
             "additionalProperties": False,
@@ -229,16 +231,16 @@ def values_schema() -> Schema:
         extraEnv=KUBERNETES_LIST,
         extraVolumes=KUBERNETES_LIST,
         extraVolumeMounts=KUBERNETES_LIST,
-        serviceAccount=strict(create=BOOLEAN, name=NAME, annotations=STRING_MAP),
+        serviceAccount=strict_object(create=BOOLEAN, name=NAME, annotations=STRING_MAP),
         podSecurityContext=KUBERNETES_OBJECT,
         securityContext=KUBERNETES_OBJECT,
         api=_api(),
-        worker=strict(**_workers()),
-        gpuWorker=strict(**gpu),
-        sweeper=strict(enabled=BOOLEAN, replicas=POSITIVE, **_pods()),
-        models=strict(**models, podDisruptionBudget=_budget(), **_pods()),
-        commands=strict(enabled=BOOLEAN, **_pods()),
-        indexes=strict(
+        worker=strict_object(**_workers()),
+        gpuWorker=strict_object(**gpu),
+        sweeper=strict_object(enabled=BOOLEAN, replicas=POSITIVE, **_pods()),
+        models=strict_object(**models, podDisruptionBudget=_budget(), **_pods()),
+        commands=strict_object(enabled=BOOLEAN, **_pods()),
+        indexes=strict_object(
             declared={"type": "object", "propertyNames": index_name, "additionalProperties": {"type": "object"}},
             onDifference={"enum": ["fail", "reindex"]},
             wait=COUNT,

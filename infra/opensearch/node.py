@@ -1,4 +1,12 @@
-"""The node's process: prepared, started, waited for, found again and stopped."""
+"""The node's process: prepared, started, waited for, found again and stopped.
+
+What a node that ended or did not become ready said last, as an error that names the way out.
+
+Where a node can keep data: Java looks for the file system of a directory in the mount table and fails without it.
+
+In a chroot whose root is no mount point (a root file system laid out in an ordinary directory), everything outside the
+mounts in it is such a place: OpenSearch ends with "Mount point not found".
+"""
 
 import os
 import ssl
@@ -12,18 +20,90 @@ from typing import Self
 import httpx
 
 from infra import processes
-from infra.opensearch.configuration import LOG4J, Layout, index_template, jvm_options, opensearch_yml
-from infra.opensearch.distribution import Distribution, Home, locate, minimum_java, newest_java
-from infra.opensearch.java import Java, find_java
-from infra.opensearch.last_words import log_end, why_it_died
-from infra.opensearch.mounts import place_for_data
-from infra.ports import free_port, require_free
-from infra.processes import Child
+from infra.opensearch.configuration import (
+    LOG4J_PROPERTIES,
+    JavaRuntime,
+    NodeDirectories,
+    build_index_template,
+    find_java,
+    render_jvm_options,
+    render_opensearch_yml,
+)
+from infra.opensearch.distribution import (
+    Distribution,
+    OpenSearchHome,
+    locate_distribution,
+    minimum_java_release,
+    newest_java_release,
+)
+from infra.processes import ChildProcess, find_free_port, require_free_port
 from infra.settings import LocalSettings
-from services.errors import BackendUnavailable
-from services.machine.accounts import Account, child_account
-from services.machine.directories import cache_dir, make_directory, state_dir
-from services.machine.locks import exclusive
+from services.directories import (
+    Account,
+    child_account,
+    hold_lock,
+    make_directory,
+    resolve_cache_directory,
+    resolve_state_directory,
+)
+from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
+
+
+def startup_failure(layout: NodeDirectories) -> SparsewellError:
+    """The error for a node that ended while it started, from what it logged."""
+    end = read_log_tail(layout)
+    if "failed to obtain node locks" in end:
+        return ConfigurationError(
+            "data_dir_locked",
+            "Another OpenSearch uses this data directory. Stop that node (sparsewell node stop), or choose another "
+            f"directory with SPARSEWELL_OPENSEARCH_DATA_DIR. The node said:\n{_relevant_lines(end, 'failed to obtain')}",
+        )
+    if "Address already in use" in end:
+        return ConfigurationError(
+            "port_in_use",
+            "One of OpenSearch's ports was taken while it started. Start again, or choose others with "
+            "SPARSEWELL_OPENSEARCH_PORT and SPARSEWELL_OPENSEARCH_TRANSPORT_PORT. The node said:\n"
+            + _relevant_lines(end, "Address already in use"),
+        )
+    return BackendUnavailable(
+        "node_died", f"OpenSearch ended while it started. Its last log lines ({layout.logs}):\n{end}"
+    )
+
+
+def _relevant_lines(text: str, part: str) -> str:
+    return next((line for line in text.splitlines() if part in line), "")
+
+
+def read_log_tail(layout: NodeDirectories) -> str:
+    """The last lines of its logs."""
+    parts = (processes.read_last_lines(layout.logs / name, 20) for name in ("opensearch.log", "console.log"))
+    return "\n".join(part for part in parts if part)
+
+
+MEMORY_DIRECTORY = Path("/dev/shm/sparsewell")  # noqa: S108 - a mount that every Linux has, in a chroot too
+
+
+def has_mount_entry(
+    path: Path, table: str, device_of: Callable[[Path], int] = lambda directory: directory.stat().st_dev
+) -> bool:
+    """Whether the mount point above `path` is named in `table` (the text of /proc/self/mounts), as Java looks it up."""
+    here = path.resolve()
+    while not here.exists():
+        here = here.parent
+    device = device_of(here)
+    while here != here.parent and device_of(here.parent) == device:
+        here = here.parent
+    # Spaces and the like are written as octal escapes in the table.
+    points = {line.split()[1].encode().decode("unicode_escape") for line in table.splitlines() if line.strip()}
+    return str(here) in points
+
+
+def resolve_data_directory(wanted: Path, table: Path = Path("/proc/self/mounts")) -> Path:
+    """Return `wanted`, or a directory in memory where Java cannot work with `wanted`. `table` lists the mounts."""
+    if not table.exists() or has_mount_entry(wanted, table.read_text()):
+        return wanted
+    return MEMORY_DIRECTORY / wanted.relative_to("/")
+
 
 Report = Callable[[str], None]
 
@@ -58,8 +138,8 @@ class NodeConfig:
     def of(cls, settings: LocalSettings) -> "NodeConfig":
         """The node that the settings describe."""
         return cls(
-            root=state_dir(settings) / "opensearch",
-            cache=cache_dir(settings),
+            root=resolve_state_directory(settings) / "opensearch",
+            cache=resolve_cache_directory(settings),
             distribution=Distribution(settings.opensearch_version),
             home=settings.opensearch_home,
             java_home=settings.java_home,
@@ -81,14 +161,14 @@ class Node:
     url: str
     version: str
     java: str
-    child: Child
+    child: ChildProcess
     root: Path
     stop_timeout: float = 30.0
 
     def stop(self) -> bool:
         """Stops the node and forgets its record; False when it was not running any more."""
-        stopped = processes.stop(self.child, self.stop_timeout)
-        _record(self.root).unlink(missing_ok=True)
+        stopped = processes.stop_child(self.child, self.stop_timeout)
+        _record_path(self.root).unlink(missing_ok=True)
         return stopped
 
     def __enter__(self) -> Self:
@@ -102,7 +182,7 @@ class Node:
 
 def find_node(root: Path) -> Node | None:
     """The node that was started in `root` and still runs."""
-    record = processes.load(_record(root))
+    record = processes.load_child(_record_path(root))
     if record is None or not record[0].alive():
         return None
     child, facts = record
@@ -110,12 +190,12 @@ def find_node(root: Path) -> Node | None:
 
 
 @dataclass(frozen=True)
-class Starting:
+class StartingNode:
     """A node whose process runs and that need not answer yet."""
 
     node: Node
     config: NodeConfig
-    java: Java
+    java: JavaRuntime
 
     def wait(self, report: Report = lambda message: None, *, nodes: int = 1) -> Node:
         """Returns once the health of its cluster of `nodes` is green; stops it and raises when that fails."""
@@ -135,37 +215,41 @@ def start_node(config: NodeConfig, report: Report = lambda message: None) -> Nod
     running then.
     """
     make_directory(config.root, child_account(config.run_as))
-    with exclusive(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
+    with hold_lock(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
         running = find_node(config.root)
         if running is not None:
             return replace(running, stop_timeout=config.stop_timeout)
         return launch_node(config, report).wait(report)
 
 
-def launch_node(config: NodeConfig, report: Report = lambda message: None) -> Starting:
+def launch_node(config: NodeConfig, report: Report = lambda message: None) -> StartingNode:
     """Starts a node that nobody else starts, without the wait: nodes of a cluster become ready together."""
     account = child_account(config.run_as)
     make_directory(config.root, account)
     if config.http_port:
-        require_free(config.http_port, "OpenSearch", "SPARSEWELL_OPENSEARCH_PORT")
+        require_free_port(config.http_port, "OpenSearch", "SPARSEWELL_OPENSEARCH_PORT")
     if config.transport_port:
-        require_free(config.transport_port, "OpenSearch's transport layer", "SPARSEWELL_OPENSEARCH_TRANSPORT_PORT")
-    home = locate(config.distribution, given=config.home, cache=config.cache, account=account, report=report)
+        require_free_port(config.transport_port, "OpenSearch's transport layer", "SPARSEWELL_OPENSEARCH_TRANSPORT_PORT")
+    home = locate_distribution(
+        config.distribution, given=config.home, cache=config.cache, account=account, report=report
+    )
     java = find_java(
-        minimum_java(home.version),
-        newest=newest_java(home.version),
+        minimum_java_release(home.version),
+        newest=newest_java_release(home.version),
         named=config.java_home,
         bundled=home.path / "jdk",
         cache=config.cache,
         account=account,
     )
-    return Starting(_launch(config, home, java, account, report), config, java)
+    return StartingNode(_launch(config, home, java, account, report), config, java)
 
 
-def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None, report: Report) -> Node:
-    layout = Layout(config.root)
+def _launch(
+    config: NodeConfig, home: OpenSearchHome, java: JavaRuntime, account: Account | None, report: Report
+) -> Node:
+    layout = NodeDirectories(config.root)
     wanted = config.data or config.root / "data"
-    data = place_for_data(wanted)
+    data = resolve_data_directory(wanted)
     if data != wanted:
         report(
             f"This is a chroot whose root is no mount point, and Java cannot work on {wanted}: data is kept in memory, "
@@ -174,12 +258,12 @@ def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None,
     make_directory(data, account)
     for directory in (layout.config, layout.logs, layout.tmp):
         make_directory(directory, account)
-    port = config.http_port or free_port()
+    port = config.http_port or find_free_port()
     _write_configuration(config, layout, data, home, java, port)
     console = layout.logs / "console.log"
-    processes.set_aside(console)
+    processes.rotate_log(console)
     report(f"Starting OpenSearch {home.version} on Java {java.release}, port {port}, data in {data}.")
-    child = processes.start(
+    child = processes.start_child(
         "opensearch",
         [str(home.path / "bin" / "opensearch")],
         console,
@@ -191,7 +275,7 @@ def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None,
     scheme = "https" if config.context else "http"
     node = Node(f"{scheme}://127.0.0.1:{port}", home.version, str(java.home), child, config.root, config.stop_timeout)
     try:
-        processes.save(child, _record(config.root), url=node.url, version=node.version, java=node.java)
+        processes.save_child(child, _record_path(config.root), url=node.url, version=node.version, java=node.java)
     except BaseException:
         node.stop()
         raise
@@ -199,18 +283,18 @@ def _launch(config: NodeConfig, home: Home, java: Java, account: Account | None,
 
 
 def _write_configuration(
-    config: NodeConfig, layout: Layout, data: Path, home: Home, java: Java, http_port: int
+    config: NodeConfig, layout: NodeDirectories, data: Path, home: OpenSearchHome, java: JavaRuntime, http_port: int
 ) -> None:
-    settings = opensearch_yml(
+    settings = render_opensearch_yml(
         cluster_name=config.cluster_name,
         data=data,
         logs=layout.logs,
         http_port=http_port,
-        transport_port=config.transport_port or free_port(),
+        transport_port=config.transport_port or find_free_port(),
         security_plugin=(home.path / "plugins" / "opensearch-security").is_dir(),
         further=config.further,
     )
-    options = jvm_options(
+    options = render_jvm_options(
         (home.path / "config" / "jvm.options").read_text(),
         heap=config.heap,
         logs=layout.logs,
@@ -218,14 +302,14 @@ def _write_configuration(
     )
     (layout.config / "opensearch.yml").write_text(settings)
     (layout.config / "jvm.options").write_text(options)
-    (layout.config / "log4j2.properties").write_text(LOG4J)
+    (layout.config / "log4j2.properties").write_text(LOG4J_PROPERTIES)
     for name, text in config.files.items():
         path = layout.config / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
 
-def _environment(layout: Layout, home: Home, java: Java) -> dict[str, str]:
+def _environment(layout: NodeDirectories, home: OpenSearchHome, java: JavaRuntime) -> dict[str, str]:
     """A short environment: a stray JAVA_HOME, JAVA_OPTS or proxy of ours is none of the node's business."""
     chosen = {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -242,21 +326,21 @@ def _environment(layout: Layout, home: Home, java: Java) -> dict[str, str]:
     return chosen
 
 
-def _wait_until_green(starting: Starting, nodes: int, report: Report) -> None:
-    node, config, layout = starting.node, starting.config, Layout(starting.config.root)
+def _wait_until_green(starting: StartingNode, nodes: int, report: Report) -> None:
+    node, config, layout = starting.node, starting.config, NodeDirectories(starting.config.root)
     began = time.monotonic()
     told = began
     status = "does not answer yet"
     with httpx.Client(base_url=node.url, timeout=5, trust_env=False, verify=config.context or True) as client:
         while (now := time.monotonic()) - began < config.start_timeout:
             if not node.child.alive():
-                raise why_it_died(layout)
+                raise startup_failure(layout)
             try:
                 health = client.get("/_cluster/health").json()
                 status = f"is {health['status']}"
                 ours = health["cluster_name"] == config.cluster_name and health["number_of_nodes"] >= nodes
-                if health["status"] == "green" and ours and _knows_its_users(client, config):
-                    template = index_template(has_thai=starting.java.has_thai)
+                if health["status"] == "green" and ours and _is_security_ready(client, config):
+                    template = build_index_template(has_thai=starting.java.has_thai)
                     client.put("/_index_template/sparsewell-local-node", json=template).raise_for_status()
                     report(f"OpenSearch is green after {now - began:.0f} s: {node.url}")
                     return
@@ -269,14 +353,14 @@ def _wait_until_green(starting: Starting, nodes: int, report: Report) -> None:
     raise BackendUnavailable(
         "node_not_ready",
         f"OpenSearch {status} after {config.start_timeout:.0f} s and was stopped. Raise SPARSEWELL_START_TIMEOUT on a "
-        f"slow machine. Its last log lines ({layout.logs}):\n{log_end(layout)}",
+        f"slow machine. Its last log lines ({layout.logs}):\n{read_log_tail(layout)}",
     )
 
 
-def _knows_its_users(client: httpx.Client, config: NodeConfig) -> bool:
+def _is_security_ready(client: httpx.Client, config: NodeConfig) -> bool:
     """Whether the security plugin, if there is one, has read its configuration: that comes after green."""
     return config.context is None or client.get("/_plugins/_security/health").json()["status"] == "UP"
 
 
-def _record(root: Path) -> Path:
+def _record_path(root: Path) -> Path:
     return root / "node.json"

@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.batched_encoder import BatchedEncoder
-from models.decoder.module import FILES, EchoSplade
-from models.decoder.sparse_encoder import load_sparse_encoder
-from models.training.device import cpu_dtype, free_memory, out_of_memory
-from services.manifest import Manifest, verified
-from services.query_table import QUERY_WEIGHTS
+from models.decoder.model import DECODER_FILES, EchoSplade, load_sparse_encoder
+from models.onnx_encoder import BatchedEncoder
+from models.training.trainer import cpu_dtype, free_memory, is_out_of_memory
+from services.encoders.manifest import Manifest, verify_file
+from services.encoders.query_table import QUERY_WEIGHTS_FILE
 
 log = logging.getLogger("sparsewell.encoder")
 
 # Positions computed at once on a GPU, both copies of a text counted. On a processor windows are computed one by one:
 # from 64 pieces on, batches were at most 14 % faster, and a window's vector then depends on nothing else, to the bit.
-GPU_POSITIONS = 32_768
+GPU_BATCH_POSITIONS = 32_768
 
 
 class DecoderEncoder(BatchedEncoder):
@@ -45,18 +44,18 @@ class DecoderEncoder(BatchedEncoder):
         device: str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Raises ConfigurationError for missing, changed or unusable files (codes of `services.manifest`,
+        """Raises ConfigurationError for missing, changed or unusable files (codes of `services.encoders.manifest`,
         `bad_model`, `bad_tokenizer`)."""
         super().__init__(directory, manifest)
-        for name in (*FILES, QUERY_WEIGHTS):
-            verified(directory, manifest, name)
+        for name in (*DECODER_FILES, QUERY_WEIGHTS_FILE):
+            verify_file(directory, manifest, name)
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or self._own_dtype()
         gpu = self.device.type == "cuda"
         self.place = str(self.device) if gpu else "the processor"
-        self.batch_pieces = batch_pieces or (GPU_POSITIONS if gpu else 1)
+        self.batch_pieces = batch_pieces or (GPU_BATCH_POSITIONS if gpu else 1)
         # Whoever has a decoder of billions of parameters meant a GPU, and has to see that it is missing.
         found = f" ({torch.cuda.get_device_name(self.device)})" if gpu else "; PyTorch finds no GPU"
         log.info("%s computes on %s%s", manifest.name, self.place, found if gpu or device is None else "")
@@ -75,7 +74,7 @@ class DecoderEncoder(BatchedEncoder):
         return self._document.echo.positions(pieces)
 
     def _memory_ended(self, error: Exception) -> bool:
-        return out_of_memory(error)
+        return is_out_of_memory(error)
 
     def _halve(self, rows: Sequence[Sequence[int]], longest: int) -> None:
         free_memory()

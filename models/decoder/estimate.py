@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.decoder.recipe import DecoderRecipe
+from models.decoder.trainer import DecoderRecipe
 
-GB = 1e9
+BYTES_PER_GB = 1e9
 # config.json of the published checkpoint mistralai/Mistral-7B-v0.1.
-MISTRAL_7B: dict[str, Any] = {
+MISTRAL_7B_CONFIG: dict[str, Any] = {
     "vocab_size": 32_000,
     "hidden_size": 4096,
     "intermediate_size": 14_336,
@@ -34,7 +34,7 @@ MISTRAL_7B: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class TrainingEstimate:
     """Computed, not measured. Bytes of device memory, floating-point operations, hours."""
 
     body_parameters: int
@@ -54,11 +54,11 @@ class Estimate:
         rows = [
             ("parameters", f"{self.parameters / 1e9:.2f} billion"),
             ("adapters", f"{self.adapter_parameters / 1e6:.1f} million"),
-            ("frozen weights", f"{self.weights / GB:.2f} GB"),
-            ("adapters, gradients, AdamW", f"{self.adapters_and_optimiser / GB:.2f} GB"),
-            ("activations", f"{self.activations / GB:.2f} GB"),
-            ("document weights and arg-max", f"{self.document_weights / GB:.2f} GB"),
-            ("together", f"{self.memory / GB:.1f} GB"),
+            ("frozen weights", f"{self.weights / BYTES_PER_GB:.2f} GB"),
+            ("adapters, gradients, AdamW", f"{self.adapters_and_optimiser / BYTES_PER_GB:.2f} GB"),
+            ("activations", f"{self.activations / BYTES_PER_GB:.2f} GB"),
+            ("document weights and arg-max", f"{self.document_weights / BYTES_PER_GB:.2f} GB"),
+            ("together", f"{self.memory / BYTES_PER_GB:.1f} GB"),
             ("positions a step", f"{self.positions_a_step:,}"),
             ("work a step", f"{self.operations_a_step / 1e12:.0f} TFLOP"),
             ("time", f"{self.hours:.1f} h"),
@@ -66,9 +66,9 @@ class Estimate:
         return "\n".join(f"{name:<30}{value:>16}" for name, value in rows) + "\n(computed, not measured)"
 
 
-def estimate(
+def estimate_training(
     config: dict[str, Any], recipe: DecoderRecipe, *, tflops: float, bytes_a_weight: int = 2, bytes_a_mask: int = 1
-) -> Estimate:
+) -> TrainingEstimate:
     """What `recipe` takes of a device that reaches `tflops` in such products (40 % of its peak is usual).
 
     `config` is a config.json. Passages are counted at their full length: shorter ones take less. Torch's dropout keeps
@@ -109,7 +109,7 @@ def estimate(
     work = passes * (forward + attention)
     weights = float(parameters * bytes_a_weight)
     state = float(adapters * 4 * 4)
-    return Estimate(
+    return TrainingEstimate(
         body_parameters=body,
         parameters=parameters,
         adapter_parameters=adapters,
@@ -140,8 +140,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = {name: value for name in known if (value := getattr(arguments, name)) is not None}
     named = arguments.decoder == "mistral-7b"
     try:
-        config = MISTRAL_7B if named else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
-        found = estimate(config, DecoderRecipe.model_validate(given, strict=False), tflops=arguments.tflops)
+        config = MISTRAL_7B_CONFIG if named else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
+        found = estimate_training(config, DecoderRecipe.model_validate(given, strict=False), tflops=arguments.tflops)
     except KeyError as error:
         raise SystemExit(f"{arguments.decoder}: config.json is no decoder's, it lacks {error}") from None
     except (OSError, ValueError) as error:

@@ -19,27 +19,26 @@ import numpy as np
 import torch
 
 from models.decoder.encoder import DecoderEncoder
-from models.decoder.table import passage_weights
-from models.decoder.vocabulary import read_tokenizer
+from models.decoder.vocabulary import passage_idf_weights, read_tokenizer
 from models.export.collection import Collection, mean_ndcg, read_collection
-from models.export.machine import cpu_name
+from models.export.throughput import cpu_name
+from services.encoders.manifest import read_manifest, resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import SparseVector, merge_max
 from services.errors import SparsewellError
-from services.manifest import read_manifest, resolve
-from services.query_table import QueryTable
-from services.vectors import SparseVector, merge_max
 
 log = logging.getLogger("models.decoder")
 
 
-def collection_table(directory: Path, table: QueryTable, documents: Sequence[str]) -> QueryTable:
+def build_collection_table(directory: Path, table: QueryTable, documents: Sequence[str]) -> QueryTable:
     """The encoder's query side with weights that are IDF over `documents`; what its own table leaves out stays out."""
     tokenizer, size = read_tokenizer(directory), table.manifest.vocabulary
     tokenizer.encode_special_tokens = True
-    weights = passage_weights(tokenizer, documents, size, set(range(size)) - set(table.weighted_ids()))
+    weights = passage_idf_weights(tokenizer, documents, size, set(range(size)) - set(table.weighted_ids()))
     return QueryTable(table.manifest, tokenizer, weights.tolist())
 
 
-def measure(encoder: DecoderEncoder, directory: Path, collection: Collection) -> dict[str, Any]:
+def measure_collection(encoder: DecoderEncoder, directory: Path, collection: Collection) -> dict[str, Any]:
     """The figures of one collection."""
     table = QueryTable.load(directory)
     cuts = [encoder.windows(text) for text in collection.documents]
@@ -48,7 +47,7 @@ def measure(encoder: DecoderEncoder, directory: Path, collection: Collection) ->
     found = iter(encoder.encode(windows))
     seconds, busy = time.perf_counter() - began, time.process_time() - busy
     vectors: list[SparseVector] = [merge_max([next(found) for _ in made]).top(encoder.manifest.top_k) for made in cuts]
-    idf = collection_table(directory, table, collection.documents)
+    idf = build_collection_table(directory, table, collection.documents)
     pieces = sum(len(window.piece_ids) for window in windows)
     return {
         "documents": len(vectors),
@@ -72,18 +71,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     try:
-        report = _report(arguments.encoder, arguments.collections, arguments.threads)
+        report = _build_report(arguments.encoder, arguments.collections, arguments.threads)
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except (SparsewellError, OSError) as error:
         raise SystemExit(str(error)) from None
 
 
-def _report(name: str, collections: Sequence[Path], threads: int) -> dict[str, Any]:
-    directory = resolve(name)
+def _build_report(name: str, collections: Sequence[Path], threads: int) -> dict[str, Any]:
+    directory = resolve_model_directory(name)
     encoder = DecoderEncoder(directory, read_manifest(directory), threads=threads)
     results = {}
     for collection in map(read_collection, collections):
-        results[collection.name] = measure(encoder, directory, collection)
+        results[collection.name] = measure_collection(encoder, directory, collection)
         log.info("%s: %s", collection.name, results[collection.name])
     extra = encoder.manifest.model_extra or {}
     return {

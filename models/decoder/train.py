@@ -3,6 +3,18 @@
 START is a directory with config.json, model.safetensors and tokenizer.json (`python -m models.decoder.start smollm2`
 makes one), or a name like mistralai/Mistral-7B-v0.1 where there is a network. PAIRS are files of
 {"query": ..., "passage": ...} a line. Stopped or killed, the same command goes on from the last checkpoint.
+
+Gives a language model's logits the zero that ReLU needs, from a few hundred texts and without training.
+
+Softmax does not see a shift of all logits, so a pretrained decoder's level means nothing. The logits of SmolLM2 lie at
+18 on average: ReLU switches nothing off and every text weighs all 49,152 pieces alike. Were they at -18, every weight
+and every gradient would be zero, the dying ReLU of arXiv 2504.10816, which trains an adaptation phase against it. Here
+each piece's mean over texts is taken off, so that a weight says how much more than usual a text calls for the piece,
+and then as much as leaves a wanted number of pieces. See docs/decisions/0122.
+
+Writes a model directory of a decoder, that workers and the API read.
+
+Mistral-SPLADE (arXiv 2408.11119) from a decoder and pairs to a model directory, with a table on the query side.
 """
 
 from __future__ import annotations
@@ -10,18 +22,275 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from datasets import Dataset
 from pydantic import ValidationError
+from torch import Tensor
 
-from models.decoder.recipe import DecoderRecipe
-from services.errors import SparsewellError
+from models.decoder.checkpoint import load_checkpoint
+from models.decoder.model import DECODER_FILES, EchoSplade, add_adapters, assemble_encoder
+from models.decoder.trainer import DecoderRecipe, SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
+from models.decoder.vocabulary import passage_idf_weights
+from models.export.package import replace_directory, require_output_place, write_manifest
+from models.onnx_encoder import batch_by_length
+from models.registry import DECODER_ARCHITECTURE
+from models.training.batches import MixtureFile, read_mixture
+from models.training.idf import PieceWeights, write_weights
+from models.training.max_head import largest_logits
+from models.training.pairs import PairSet
+from models.training.trainer import RUN_FILE, claim_run_directory, cpu_dtype
+from services.encoders.query_table import QUERY_WEIGHTS_FILE
+from services.errors import ConfigurationError, InvalidInput, SparsewellError
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """`before` and `after` are pieces with a weight a text, means; `alive` the share of pieces that any text weighs."""
+
+    texts: int
+    before: float
+    after: float
+    alive: float
+
+
+def calibrate_bias(
+    document: EchoSplade, texts: Sequence[str], *, active: int, batch_positions: int = 2048
+) -> Calibration:
+    """Sets the bias so that a text of `texts` weighs `active` pieces on average.
+
+    Raises InvalidInput (`empty_collection`) without a text that has pieces.
+    """
+    logits = max_text_logits(document, texts, batch_positions)
+    if logits.shape[0] == 0:
+        raise InvalidInput("empty_collection", "There is no text with a known piece to calibrate the logits on.")
+    wanted = (~document.excluded).cpu()
+    before = (logits + document.bias.detach().cpu() > 0)[:, wanted].sum(dim=1).float().mean()
+    centred = logits - logits.mean(dim=0)
+    share = min(1.0, active / int(wanted.sum()))
+    heights = centred[:, wanted].flatten()
+    rank = max(1, heights.numel() - int(share * heights.numel()))
+    threshold = heights.kthvalue(rank).values
+    bias = -(logits.mean(dim=0) + threshold)
+    with torch.no_grad():
+        document.bias.copy_(bias.masked_fill(~wanted, 0.0))
+    above = (logits + bias > 0)[:, wanted]
+    return Calibration(
+        logits.shape[0], float(before), float(above.sum(dim=1).float().mean()), float(above.any(dim=0).float().mean())
+    )
+
+
+@torch.inference_mode()
+def max_text_logits(document: EchoSplade, texts: Sequence[str], batch_positions: int) -> Tensor:
+    """The largest logit of each piece, before the bias, float32 [texts with pieces, vocabulary], on the CPU."""
+    rows = [encoding.ids[: document.max_seq_length] for encoding in document.tokenizer.encode_batch_fast(list(texts))]
+    rows = [row for row in rows if row]
+    found = torch.empty(len(rows), document.get_embedding_dimension())
+    for batch in batch_by_length([document.echo.positions(len(row)) for row in rows], batch_positions):
+        features = {name: tensor.to(document.bias.device) for name, tensor in
+                    document.features([rows[index] for index in batch]).items()}  # fmt: skip
+        states = document.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
+        mask = features["pooling_mask"].bool()
+        offsets = F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
+        found[batch] = largest_logits(states[mask], document.head, offsets, places=False)[0].cpu()
+    return found
+
+
+def write_model_directory(
+    document: EchoSplade,
+    query_weights: np.ndarray,
+    out: Path,
+    *,
+    positions: int,
+    top_k: int = 256,
+    window: tuple[int, int] = (254, 32),
+    dtype: torch.dtype = torch.bfloat16,
+    extra: dict[str, Any] | None = None,
+) -> str:
+    """Adapters merged, weights in `dtype`; returns the fingerprint. The directory's name becomes the encoder's.
+
+    `query_weights` float32 [vocabulary], `positions` the longest input of the decoder, `window` pieces and overlap.
+    `extra` goes into the manifest (licence, training record). What was at `out` stays until all is written. Raises
+    ConfigurationError (`bad_window`, `unwritable_file`) and InvalidInput (`not_finite_weights`).
+    """
+    room = require_window_positions(document, positions, window[0])
+    description = {
+        "name": out.resolve().name,
+        "architecture": DECODER_ARCHITECTURE,
+        "vocabulary": document.get_embedding_dimension(),
+        # Everywhere else a window leaves two places for the pieces that open and close it.
+        "max_pieces": room + 2,
+        "window": {"pieces": window[0], "overlap": window[1]},
+        "top_k": min(top_k, document.get_embedding_dimension()),
+        "activation": "log1p_relu",
+        "pooling": "max over the second copy",
+        "head": "tied" if document.output is None else "own",
+        "precision": str(dtype).removeprefix("torch."),
+        "licence": "unstated",
+        **(extra or {}),
+    }
+    with replace_directory(out) as fresh:
+        document.save(str(fresh), dtype=dtype)
+        write_weights(
+            fresh / QUERY_WEIGHTS_FILE, query_weights, document.tokenizer.get_vocab(), document.excluded_ids()
+        )
+        return write_manifest(fresh, description, [*DECODER_FILES, QUERY_WEIGHTS_FILE])
+
+
+def require_window_positions(document: EchoSplade, positions: int, pieces: int) -> int:
+    """The longest window of a decoder of so many positions. Raises ConfigurationError (`bad_window`)."""
+    room = document.echo.room(positions)
+    if pieces > room:
+        raise ConfigurationError(
+            "bad_window", f"The decoder reads a text twice: windows have at most {room} pieces, not {pieces}."
+        )
+    return room
+
 
 log = logging.getLogger("models.decoder")
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True, slots=True)
+class TrainedDecoder:
+    """What `train_decoder` made. `history` are the logged lines: step, loss, ranking, regulariser, active, seconds."""
+
+    directory: Path
+    fingerprint: str
+    pairs: int
+    adapter_parameters: int
+    calibration: Calibration
+    history: list[dict[str, float]]
+    seconds: float
+
+
+def train_decoder(
+    recipe: DecoderRecipe,
+    start: str,
+    pairs: Sequence[Path],
+    out: Path,
+    *,
+    licence: str = "unstated",
+    adapters: Path | None = None,
+) -> TrainedDecoder:
+    """Trains adapters on a decoder's document side and writes a model directory with them merged.
+
+    `start` is what `load_checkpoint` takes, `pairs` are files of {"query", "passage"} lines, `adapters` a checkpoint
+    whose trained parameters are taken over. Checkpoints go to a directory beside `out` (its name and `.training`): the
+    same call after a kill goes on from the last one. Raises InvalidInput (`no_pairs`, `too_few_pairs`),
+    ConfigurationError: those of `load_checkpoint`, of `DecoderTrainer`, `bad_window`, those of `require_output_place` (an
+    encoder at `out` that this training did not write stays), and `other_training` when the directory holds the
+    checkpoints of another recipe, start or pairs. What would make the last step fail is found out before the first.
+    """
+    began = time.monotonic()
+    work = out.with_name(f"{out.name}.training")
+    require_output_place(out, replace=(work / RUN_FILE).is_file())
+    data = read_mixture([MixtureFile(path) for path in pairs], recipe.seed).pairs
+    _require_enough_pairs(data, recipe)
+    torch.manual_seed(recipe.seed)
+    checkpoint = load_checkpoint(start, dtype=training_dtype(recipe))
+    document = EchoSplade.from_checkpoint(checkpoint, lowercase=recipe.lowercase, longest=recipe.passage_pieces)
+    require_window_positions(document, checkpoint.positions, recipe.window)
+    # (only now: a directory that was claimed takes no other recipe)
+    claim_run_directory(
+        work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint}, "recipe, start or pairs"
+    )
+    excluded = document.excluded_ids()
+    idf = passage_idf_weights(document.tokenizer, data.passages, document.get_embedding_dimension(), excluded)
+    if torch.cuda.is_available():
+        document.to("cuda")
+    sample = np.random.default_rng(recipe.seed).permutation(len(data.passages))[: recipe.calibration_texts]
+    calibration = calibrate_bias(document, [data.passages[row] for row in sample], active=recipe.active_at_start)
+    log.info("pieces a text: %.0f before calibration, %.0f after", calibration.before, calibration.after)
+    parameters = add_adapters(document.decoder, rank=recipe.rank, alpha=recipe.alpha, dropout=recipe.dropout)
+    if document.output is not None:
+        document.output.requires_grad_(False)
+    if recipe.checkpoint_layers:
+        document.decoder.activation_checkpointing_enable({"use_reentrant": False})
+    model = assemble_encoder(document, torch.from_numpy(idf), learn=recipe.query_weighting == "learned")
+    if adapters is not None:
+        load_trainable(model, adapters)
+    objective = SpladeObjective(model, recipe, torch.from_numpy(idf))
+    history: list[dict[str, float]] = []
+    trainer = make_decoder_trainer(
+        model, objective, _build_dataset(data), recipe, work, lambda line: _record_log_line(history, line)
+    )
+    resumed = last_checkpoint(work)
+    if resumed is not None:
+        log.info("going on from %s", resumed)
+    if recipe.steps:
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    record = {
+        "method": "Mistral-SPLADE (arXiv 2408.11119) with a table for queries",
+        "start": Path(start).name,
+        "pairs": len(data),
+        "adapter_parameters": parameters,
+        "calibration": asdict(calibration),
+        "recipe": recipe.model_dump(),
+        "last": history[-1] if history else {},
+    }
+    fingerprint = write_model_directory(
+        document,
+        extract_query_weights(model),
+        out,
+        positions=checkpoint.positions,
+        top_k=recipe.top_k,
+        window=(recipe.window, recipe.overlap),
+        dtype=torch.float32 if recipe.precision == "float32" else torch.bfloat16,
+        extra={"licence": licence, "training": record},
+    )
+    return TrainedDecoder(out, fingerprint, len(data), parameters, calibration, history, time.monotonic() - began)
+
+
+def training_dtype(recipe: DecoderRecipe) -> torch.dtype:
+    """The type of the frozen weights."""
+    if recipe.precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else cpu_dtype()
+    return torch.float32 if recipe.precision == "float32" else torch.bfloat16
+
+
+def extract_query_weights(model: Any) -> PieceWeights:
+    """The table of an encoder that `assemble` made, float32 [vocabulary]."""
+    table = model[0].sub_modules["query"][0]
+    table.project()
+    weights: PieceWeights = table.weight.detach().float().cpu().numpy()
+    return weights
+
+
+def _build_dataset(data: PairSet) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "query": [data.queries[row] for row in data.query_rows],
+            "passage": [data.passages[row] for row in data.passage_rows],
+        }
+    )
+
+
+def _require_enough_pairs(data: PairSet, recipe: DecoderRecipe) -> None:
+    distinct = min(len(set(data.query_rows.tolist())), len(set(data.passage_rows.tolist())))
+    if distinct < 2 * recipe.batch:
+        raise InvalidInput(
+            "too_few_pairs",
+            f"There are {len(data):,} pairs of {distinct:,} distinct texts, and a batch has {recipe.batch}: a batch "
+            "holds each text once, so give at least twice as many, or a smaller batch.",
+        )
+
+
+def _record_log_line(history: list[dict[str, float]], line: dict[str, float]) -> None:
+    history.append(line)
+    log.info(
+        "step %(step)d: loss %(loss).4f (ranking %(ranking).4f), %(active).0f pieces a text, %(seconds_a_step).2f s",
+        line,
+    )
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sparsewell train mistral",
         description=__doc__,
@@ -38,7 +307,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_recipe(path: Path | None, options: dict[str, str]) -> DecoderRecipe:
+def read_decoder_recipe(path: Path | None, options: dict[str, str]) -> DecoderRecipe:
     """A recipe of a file and of options as text. Raises ValidationError."""
     written = DecoderRecipe.model_validate_json(path.read_bytes()).model_dump() if path else {}
     return DecoderRecipe.model_validate({**written, **options}, strict=False)
@@ -48,15 +317,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     from transformers.utils.logging import disable_progress_bar
 
-    from models.decoder.training import train_decoder
-
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     disable_progress_bar()
-    arguments = _arguments(argv)
+    arguments = _parse_arguments(argv)
     given = {name: value for name in DecoderRecipe.model_fields if (value := getattr(arguments, name)) is not None}
     try:
-        recipe = read_recipe(arguments.recipe, given)
+        recipe = read_decoder_recipe(arguments.recipe, given)
         done = train_decoder(
             recipe,
             arguments.start,

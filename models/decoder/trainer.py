@@ -1,39 +1,226 @@
-"""sentence-transformers' trainer with small checkpoints, and an answer to NaN, dead documents and little memory."""
+"""sentence-transformers' trainer with small checkpoints, and an answer to NaN, dead documents and little memory.
+
+How a decoder is trained, as a value.
+
+InfoNCE plus a regulariser over a whole batch, computed in as many parts as the memory asks for.
+
+The parameters that training changes, as a file: adapters, bias, a learned table. The frozen decoder is not in it.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SparseEncoder
 from sentence_transformers.base.training_args import BatchSamplers
 from sentence_transformers.sparse_encoder import SparseEncoderTrainer, SparseEncoderTrainingArguments
 from sentence_transformers.sparse_encoder.callbacks.splade_callbacks import SpladeRegularizerWeightSchedulerCallback
-from torch import Tensor
+from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, SparseMultipleNegativesRankingLoss, SpladeLoss
+from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback
 
-from models.decoder.objective import Objective
-from models.decoder.recipe import DecoderRecipe
-from models.decoder.trainable import load_trainable, save_trainable
-from models.training.device import free_memory, out_of_memory
-from services.errors import ConfigurationError
+from models.training.losses import NoRegulariser, Regulariser, make_regulariser
+from models.training.trainer import free_memory, is_out_of_memory
+from services.errors import ConfigurationError, InvalidInput
+
+
+class DecoderRecipe(BaseModel):
+    """The settings of `train_decoder`.
+
+    The document side:
+    - `lowercase`: text in lower case on both sides (docs/decisions/0120). `passage_pieces`: a passage's length in
+      training, one copy; what is longer is cut off.
+    - `rank`, `alpha`, `dropout`: of the adapters (arXiv 2408.11119: 16, 8, 0.1).
+    - `calibration_texts`, `active_at_start`: the bias is set so that so many texts weigh so many pieces on average.
+
+    The objective, InfoNCE over the batch's passages with `score_scale`, plus `regulariser_weight` times a regulariser
+    that grows with the square of the step over the first `regulariser_ramp` of the steps:
+    - `regulariser`: see `models.training.losses`; `l0_threshold`: only documents with more weights count.
+    - `query_weighting`: `idf` is a fixed table over the passages, `learned` starts from it.
+
+    The optimisation, AdamW with a linear warm-up and decay:
+    - `steps`: 0 calibrates and writes the model directory, untrained.
+    - `batch` pairs a step; `mini_batch` of them are computed at once (None: all). Less memory, the same gradients, a
+      third more time. It is halved by itself where the memory ends.
+    - `precision`: of the frozen weights and the activations; adapters are float32 always. `auto` is bfloat16 where the
+      hardware multiplies it.
+    - `checkpoint_layers`: activations are computed again in the backward pass instead of being kept.
+
+    The product: `top_k` heaviest pieces, `window` and `overlap` in pieces of one copy.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lowercase: bool = True
+    passage_pieces: int = Field(default=192, ge=8, le=8192)
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: int = Field(default=8, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    calibration_texts: int = Field(default=256, ge=1, le=4096)
+    active_at_start: int = Field(default=4096, ge=1)
+
+    score_scale: float = Field(default=1.0, gt=0)
+    regulariser: Literal["none", "flops", "idf_flops", "l1"] = "flops"
+    regulariser_weight: float = Field(default=1e-3, ge=0)
+    regulariser_ramp: float = Field(default=1 / 3, gt=0, le=1)
+    l0_threshold: int | None = Field(default=None, ge=1, le=65536)
+    query_weighting: Literal["idf", "learned"] = "idf"
+
+    steps: int = Field(default=1000, ge=0)
+    batch: int = Field(default=32, ge=2)
+    mini_batch: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    bias_learning_rate: float = Field(default=1e-2, ge=0)
+    table_learning_rate: float = Field(default=1e-3, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_layers: bool = False
+    seed: int = 11
+    save_every: int = Field(default=100, ge=1)
+    log_every: int = Field(default=10, ge=1)
+
+    top_k: int = Field(default=256, ge=1)
+    window: int = Field(default=190, ge=16)
+    overlap: int = Field(default=24, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.overlap * 2 > self.window:
+            raise ValueError("overlap may be at most half of window")
+        if self.mini_batch is not None and self.mini_batch > self.batch:
+            raise ValueError("mini_batch may be at most batch")
+        return self
+
+
+class SpladeObjective(CachedSpladeLoss):
+    """SpladeLoss that turns into its gradient-cached form (arXiv 2101.06983) once `mini_batch_size` is below the batch.
+
+    Both give the same gradients: the negatives are those of the whole batch, however few rows are computed at once.
+    """
+
+    def __init__(self, model: SparseEncoder, recipe: DecoderRecipe, idf: Tensor) -> None:
+        regulariser = make_regulariser(recipe.regulariser, idf=idf, threshold=recipe.l0_threshold)
+        super().__init__(
+            model,
+            SparseMultipleNegativesRankingLoss(model, scale=recipe.score_scale),
+            document_regularizer_weight=recipe.regulariser_weight,
+            document_regularizer=CountingRegulariser(regulariser),
+            # The table is no output of a model; without a term of its own, sentence-transformers warns of it.
+            query_regularizer_weight=0.0,
+            query_regularizer=NoRegulariser(),
+            mini_batch_size=recipe.mini_batch or recipe.batch,
+        )
+
+    @property
+    def active(self) -> float:
+        """The mean number of weights of a document, of the last batch."""
+        return float(self.document_regularizer.active)
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
+        features = list(sentence_features)
+        whole = self.mini_batch_size >= features[0]["input_ids"].shape[0]
+        # (a forward may write into what it is given, and a batch may have to be computed a second time)
+        features = [dict(column) for column in features]
+        kind = SpladeLoss if whole else CachedSpladeLoss
+        losses: dict[str, Tensor] = kind.forward(self, features, labels)
+        return losses
+
+
+class CountingRegulariser(Regulariser):
+    """A regulariser that remembers how many weights the documents of its last batch had."""
+
+    def __init__(self, regulariser: Regulariser) -> None:
+        super().__init__()
+        self.regulariser = regulariser
+        self.active = torch.tensor(float("nan"))
+
+    def penalty(self, weights: Tensor) -> Tensor:
+        self.active = (weights.detach() > 0).sum(dim=1).float().mean()
+        return self.regulariser.penalty(weights)
+
+
+TRAINABLE_FILE = "trainable.safetensors"
+TRAINER_STATE_FILE = "trainer_state.json"
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Names to detached tensors on the CPU."""
+    return {
+        name: parameter.detach().cpu().clone().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def save_trainable(model: nn.Module, directory: Path) -> None:
+    """Writes `TRAINABLE_FILE`. Raises InvalidInput (`not_finite_weights`) and writes nothing for NaN or infinity."""
+    state = trainable_state(model)
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise InvalidInput("not_finite_weights", f"The parameter {name} holds NaN or infinity: it is not saved.")
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(state, directory / TRAINABLE_FILE)
+    (directory / TRAINABLE_FILE).chmod(0o644)  # safetensors lets nobody else read
+
+
+def load_trainable(model: nn.Module, directory: Path) -> None:
+    """Puts a file's tensors into the model.
+
+    Raises ConfigurationError (`bad_training_state`) for a file that is missing, damaged or of another model.
+    """
+    path = directory / TRAINABLE_FILE
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError("bad_training_state", f"{path} cannot be read: {error}") from None
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if shapes != {name: tuple(parameter.shape) for name, parameter in wanted.items()}:
+        raise ConfigurationError(
+            "bad_training_state", f"{path} is of another model or recipe: its parameters have other names or shapes."
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(state[name])
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint that is whole: a run that was killed while it wrote one leaves an unfinished one."""
+    found = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
+        try:
+            # (written last)
+            json.loads((path / TRAINER_STATE_FILE).read_bytes())
+            load_file(path / TRAINABLE_FILE)
+        except (OSError, ValueError, SafetensorError):
+            continue
+        return path
+    return None
+
 
 log = logging.getLogger("models.decoder")
-Heard = Callable[[dict[str, float]], None]
+LogListener = Callable[[dict[str, float]], None]
 
 
 class DecoderTrainer(SparseEncoderTrainer):
-    """Trains an `Objective`. Checkpoints hold what is trained and the optimiser, not the frozen decoder.
+    """Trains an `SpladeObjective`. Checkpoints hold what is trained and the optimiser, not the frozen decoder.
 
     `train` raises ConfigurationError: `loss_not_finite`, `no_active_pieces`, `out_of_memory`; the checkpoints before
     stay as they are.
     """
 
-    loss: Objective
+    loss: SpladeObjective
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         while True:
@@ -42,7 +229,7 @@ class DecoderTrainer(SparseEncoderTrainer):
                 loss: Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
                 break
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # outside of the handler, where the error's frames no longer hold the tensors
             self._halve(int(inputs["query_input_ids"].shape[0]))
@@ -100,10 +287,10 @@ class DecoderTrainer(SparseEncoderTrainer):
         """No card: the manifest and the record say what was trained."""
 
 
-class Heed(TrainerCallback):
+class LogCallback(TrainerCallback):
     """Hands every logged line on, with the mean number of weights a document and the time a step."""
 
-    def __init__(self, objective: Objective, heard: Heard) -> None:
+    def __init__(self, objective: SpladeObjective, heard: LogListener) -> None:
         self._objective, self._heard = objective, heard
         self._at, self._step = time.monotonic(), 0
 
@@ -127,8 +314,8 @@ class Heed(TrainerCallback):
         self._heard(line)
 
 
-def make_trainer(
-    model: Any, objective: Objective, dataset: Any, recipe: DecoderRecipe, work: Path, heard: Heard
+def make_decoder_trainer(
+    model: Any, objective: SpladeObjective, dataset: Any, recipe: DecoderRecipe, work: Path, heard: LogListener
 ) -> DecoderTrainer:
     """The trainer of a recipe; `dataset` has the columns query and passage, `work` gets the checkpoints."""
     rates = {r"document.*\.bias$": recipe.bias_learning_rate}
@@ -163,7 +350,7 @@ def make_trainer(
         loss=objective,
         callbacks=[
             SpladeRegularizerWeightSchedulerCallback(objective, "quadratic", recipe.regulariser_ramp),
-            Heed(objective, heard),
+            LogCallback(objective, heard),
         ],
     )
     trainer.remove_callback(PrinterCallback)

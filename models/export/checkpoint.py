@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Layer:
+class TransformerLayer:
     """One transformer block. Weights are [in, out], ready for `x @ weight`; biases and norms are [out]."""
 
     qkv: FloatArray
@@ -46,7 +46,7 @@ class Checkpoint:
     words: FloatArray
     positions: FloatArray
     embedding_norm: tuple[FloatArray, FloatArray]
-    layers: tuple[Layer, ...]
+    layers: tuple[TransformerLayer, ...]
     transform: FloatArray
     transform_bias: FloatArray
     transform_norm: tuple[FloatArray, FloatArray]
@@ -88,7 +88,7 @@ _DISTILBERT_BLOCK = {
 }
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -98,14 +98,14 @@ def _config(path: Path) -> dict[str, Any]:
     return found
 
 
-def _number(config: dict[str, Any], key: str) -> int:
+def _read_integer(config: dict[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or value < 1:
         raise ConfigurationError("checkpoint_unsupported", f"config.json says {key} = {value!r}, which is no count.")
     return value
 
 
-def _require(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
+def _require_value(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
     if config.get(key, wanted[0]) not in wanted:
         allowed = " or ".join(str(value) for value in wanted)
         raise ConfigurationError(
@@ -143,12 +143,12 @@ class _Tensors:
         return self.get(f"{name}.weight"), self.get(f"{name}.bias")
 
 
-def _layer(tensors: _Tensors, prefix: str, names: dict[str, str]) -> Layer:
+def _read_layer(tensors: _Tensors, prefix: str, names: dict[str, str]) -> TransformerLayer:
     parts = [tensors.linear(f"{prefix}.{names[part]}") for part in ("query", "key", "value")]
     attention_out, attention_out_bias = tensors.linear(f"{prefix}.{names['attention_out']}")
     inner, inner_bias = tensors.linear(f"{prefix}.{names['inner']}")
     outer, outer_bias = tensors.linear(f"{prefix}.{names['outer']}")
-    return Layer(
+    return TransformerLayer(
         qkv=np.concatenate([weight for weight, _ in parts], axis=1),
         qkv_bias=np.concatenate([bias for _, bias in parts]),
         attention_out=attention_out,
@@ -168,41 +168,41 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     Raises ConfigurationError (`checkpoint_unsupported`) for another family, an activation other than the exact gelu, an
     untied head or a missing tensor: exporting those would give wrong weights without a sign.
     """
-    config = _config(directory / "config.json")
+    config = _read_config(directory / "config.json")
     tensors = _Tensors(directory / "model.safetensors")
-    _require(config, "tie_word_embeddings", (True,))
-    _require(config, "model_type", ("bert", "distilbert"))
+    _require_value(config, "tie_word_embeddings", (True,))
+    _require_value(config, "model_type", ("bert", "distilbert"))
     if config["model_type"] == "bert":
-        _require(config, "hidden_act", ("gelu",))
-        _require(config, "position_embedding_type", ("absolute",))
+        _require_value(config, "hidden_act", ("gelu",))
+        _require_value(config, "position_embedding_type", ("absolute",))
         positions = tensors.get("bert.embeddings.position_embeddings.weight")
         return Checkpoint(
             architecture="BertForMaskedLM",
-            heads=_number(config, "num_attention_heads"),
+            heads=_read_integer(config, "num_attention_heads"),
             epsilon=config.get("layer_norm_eps", 1e-12),
             words=tensors.get("bert.embeddings.word_embeddings.weight"),
             positions=positions + tensors.get("bert.embeddings.token_type_embeddings.weight")[0],
             embedding_norm=tensors.norm("bert.embeddings.LayerNorm"),
             layers=tuple(
-                _layer(tensors, f"bert.encoder.layer.{index}", _BERT_BLOCK)
-                for index in range(_number(config, "num_hidden_layers"))
+                _read_layer(tensors, f"bert.encoder.layer.{index}", _BERT_BLOCK)
+                for index in range(_read_integer(config, "num_hidden_layers"))
             ),
             transform=tensors.linear("cls.predictions.transform.dense")[0],
             transform_bias=tensors.linear("cls.predictions.transform.dense")[1],
             transform_norm=tensors.norm("cls.predictions.transform.LayerNorm"),
             head_bias=tensors.get("cls.predictions.bias"),
         )
-    _require(config, "activation", ("gelu",))
+    _require_value(config, "activation", ("gelu",))
     return Checkpoint(
         architecture="DistilBertForMaskedLM",
-        heads=_number(config, "n_heads"),
+        heads=_read_integer(config, "n_heads"),
         epsilon=1e-12,
         words=tensors.get("distilbert.embeddings.word_embeddings.weight"),
         positions=tensors.get("distilbert.embeddings.position_embeddings.weight"),
         embedding_norm=tensors.norm("distilbert.embeddings.LayerNorm"),
         layers=tuple(
-            _layer(tensors, f"distilbert.transformer.layer.{index}", _DISTILBERT_BLOCK)
-            for index in range(_number(config, "n_layers"))
+            _read_layer(tensors, f"distilbert.transformer.layer.{index}", _DISTILBERT_BLOCK)
+            for index in range(_read_integer(config, "n_layers"))
         ),
         transform=tensors.linear("vocab_transform")[0],
         transform_bias=tensors.linear("vocab_transform")[1],

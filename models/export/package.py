@@ -1,17 +1,81 @@
-"""Writes the files of a model directory, and last its manifest."""
+"""Writes the files of a model directory, and last its manifest.
+
+Puts a finished model directory in its place: what was there stays until all of the new one is written.
+
+`python -m models.export.standin CHECKPOINT OUT_DIR`: the directory of the stand-in encoder (no model in it).
+
+Takes tokenizer.json and idf.json (piece to inverse document frequency) of the checkpoint's directory.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Collection
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from services.encoders.manifest import (
+    MANIFEST_FILE,
+    NAME_PATTERN,
+    compute_fingerprint,
+    describe_file,
+    has_manifest,
+    read_manifest,
+)
+from services.encoders.query_table import read_query_weights
 from services.errors import ConfigurationError
-from services.manifest import MANIFEST, fingerprint, read_manifest, record
-from services.query_table import read_weights
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+def require_output_place(out: Path, *, replace: bool) -> None:
+    """Finds out before the work whether its result may stand at `out`, whose name becomes the encoder's.
+
+    Raises ConfigurationError: `bad_name`, `encoder_exists` unless `replace`, `not_empty` for what is no encoder.
+    """
+    place = out.resolve()
+    name = place.name
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigurationError(
+            "bad_name",
+            f"{name!r} is no name of an encoder: at most 64 lower-case letters, digits, dots, hyphens, underscores.",
+        )
+    if place == Path.cwd():
+        raise ConfigurationError("not_empty", f"{out} is the directory that you stand in: name another one.")
+    if has_manifest(out) and not replace:
+        raise ConfigurationError(
+            "encoder_exists",
+            f"{out} holds an encoder already: choose another directory, or remove that one (an export: --replace).",
+        )
+    if out.exists() and not has_manifest(out) and (out.is_file() or any(out.iterdir())):
+        raise ConfigurationError("not_empty", f"{out} is there and is no encoder: choose another directory.")
+
+
+@contextmanager
+def replace_directory(out: Path) -> Iterator[Path]:
+    """An empty directory beside `out`, on the same disk; it takes the place of `out` when the block ends well, and is
+    gone otherwise. Raises ConfigurationError (`unwritable_file`)."""
+    place = out.resolve()
+    fresh, old = place.with_name(f".{place.name}.part"), place.with_name(f".{place.name}.old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigurationError("unwritable_file", f"{fresh} cannot be made: {error.strerror}.") from None
+    try:
+        yield fresh
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        fresh.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def read_vocabulary(tokenizer: Path) -> dict[str, int]:
@@ -28,9 +92,9 @@ def read_vocabulary(tokenizer: Path) -> dict[str, int]:
     raise ConfigurationError("checkpoint_unsupported", f"{tokenizer}: the exporter reads WordPiece tokenisers only.")
 
 
-def excluded_pieces(vocabulary: dict[str, int]) -> set[int]:
+def excluded_piece_ids(vocabulary: dict[str, int]) -> set[int]:
     """Ids that no document may weigh: the special pieces and BERT's placeholders `[unusedN]`, which no text yields."""
-    return {index for piece, index in vocabulary.items() if piece in SPECIAL or piece.startswith("[unused")}
+    return {index for piece, index in vocabulary.items() if piece in SPECIAL_PIECES or piece.startswith("[unused")}
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -48,7 +112,7 @@ def copy_query_weights(source: Path, target: Path, vocabulary: dict[str, int], e
 
     Raises ConfigurationError (`bad_query_table`) for weights that are no weights and pieces that the vocabulary lacks.
     """
-    table = read_weights(source)
+    table = read_query_weights(source)
     unknown = [piece for piece in table if piece not in vocabulary]
     if unknown:
         raise ConfigurationError(
@@ -68,12 +132,41 @@ def write_manifest(directory: Path, description: dict[str, Any], names: Collecti
 
     Raises ConfigurationError when the description lacks a member that a manifest needs.
     """
-    files = {name: record(directory / name) for name in sorted(names)}
+    files = {name: describe_file(directory / name) for name in sorted(names)}
     content = {
         "format": "sparsewell-encoder/1",
         **{key: value for key, value in description.items() if key not in ("format", "files", "fingerprint")},
         "files": {name: found.model_dump() for name, found in files.items()},
-        "fingerprint": fingerprint(files),
+        "fingerprint": compute_fingerprint(files),
     }
-    (directory / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (directory / MANIFEST_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return read_manifest(directory).fingerprint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m models.export.package", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    source, out = arguments.checkpoint, arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    vocabulary = read_vocabulary(source / "tokenizer.json")
+    copy_tokenizer(source / "tokenizer.json", out / "tokenizer.json")
+    copy_query_weights(source / "idf.json", out / "query_weights.json", vocabulary, excluded_piece_ids(vocabulary))
+    description = {
+        "name": out.resolve().name,
+        "architecture": "standin",
+        "vocabulary": len(vocabulary),
+        "max_pieces": 512,
+        "window": {"pieces": 382, "overlap": 48},
+        "top_k": 256,
+        "activation": "log1p_count",
+        "pooling": "count",
+        "licence": "Apache-2.0",
+        "training": {"query table": "plain IDF of the first shipped encoder's training passages"},
+    }
+    write_manifest(out, description, ("tokenizer.json", "query_weights.json"))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,17 +11,23 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from models.encoder import PieceTokeniser
 from models.export.checkpoint import Checkpoint
 from models.export.collection import Collection, mean_ndcg
-from models.export.graph import Precision, build_graph
-from models.export.machine import cpu_name
-from models.export.reference import TorchReference
-from models.export.rows import RowEncoder, RowVectors, encode_rows, graph_encoder
-from models.tokenising import Pieces
-from models.training.recipe_encoder import Activation, EncoderRecipe
-from services.manifest import Manifest
-from services.query_table import QueryTable
-from services.vectors import SparseVector, merge_max
+from models.export.onnx_graph import (
+    Precision,
+    RowEncoder,
+    RowVectors,
+    TorchReference,
+    build_graph,
+    encode_rows,
+    make_graph_encoder,
+)
+from models.export.throughput import cpu_name
+from models.training.recipe import Activation, EncoderRecipe
+from services.encoders.manifest import Manifest
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import SparseVector, merge_max
 
 # Of float16 a CPU shows what rounding the weights costs, not half-precision sums: the runtime casts them back.
 PRECISIONS: dict[str, Precision] = {
@@ -30,10 +36,10 @@ PRECISIONS: dict[str, Precision] = {
     "onnx-int8": "int8",
     "onnx-int7": "int7",
 }
-PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy", "safetensors")
+RECORDED_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy", "safetensors")
 
 
-class Form(TypedDict):
+class GraphOptions(TypedDict):
     """What a graph and the reference are told alike."""
 
     top_k: int
@@ -43,14 +49,16 @@ class Form(TypedDict):
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowRows:
     """A way to cut documents: `rows` of piece ids, `owners` the document of each."""
 
     rows: list[tuple[int, ...]]
     owners: list[int]
 
 
-def cut(collection: Collection, pieces: Pieces, size: int, overlap: int, *, first_only: bool) -> Cut:
+def cut_documents(
+    collection: Collection, pieces: PieceTokeniser, size: int, overlap: int, *, first_only: bool
+) -> WindowRows:
     """Windows of every document with [CLS] and [SEP] around; only the first of each when `first_only`."""
     opening, closing = pieces.id_of("[CLS]"), pieces.id_of("[SEP]")
     rows: list[tuple[int, ...]] = []
@@ -60,10 +68,10 @@ def cut(collection: Collection, pieces: Pieces, size: int, overlap: int, *, firs
         for window in windows[:1] if first_only else windows:
             rows.append((opening, *window.piece_ids, closing))
             owners.append(owner)
-    return Cut(rows, owners)
+    return WindowRows(rows, owners)
 
 
-def document_vectors(documents: int, made: Cut, vectors: RowVectors) -> list[SparseVector]:
+def merge_window_vectors(documents: int, made: WindowRows, vectors: RowVectors) -> list[SparseVector]:
     """One vector a document, as the indexer makes it: Lucene's precision, maximum over windows."""
     parts: list[list[SparseVector]] = [[] for _ in range(documents)]
     for owner, ids, weights in zip(made.owners, *vectors, strict=True):
@@ -71,7 +79,7 @@ def document_vectors(documents: int, made: Cut, vectors: RowVectors) -> list[Spa
     return [merge_max(several) for several in parts]
 
 
-def differences(reference: RowVectors, other: RowVectors, vocabulary: int) -> dict[str, float]:
+def weight_differences(reference: RowVectors, other: RowVectors, vocabulary: int) -> dict[str, float]:
     """How far the weights of `other` are from `reference`, over the pieces that either of them weighs.
 
     `support_overlap` is the mean share of pieces that both weigh among those that either weighs (Jaccard).
@@ -97,7 +105,7 @@ def differences(reference: RowVectors, other: RowVectors, vocabulary: int) -> di
     }
 
 
-def parity(
+def measure_parity(
     source: Path,
     out: Path,
     checkpoint: Checkpoint,
@@ -106,9 +114,9 @@ def parity(
     collections: Sequence[Collection],
 ) -> dict[str, Any]:
     """The report: for each collection and way of cutting, each form of the encoder against PyTorch float32."""
-    pieces, table = Pieces.load(out / "tokenizer.json"), QueryTable.load(out)
+    pieces, table = PieceTokeniser.load(out / "tokenizer.json"), QueryTable.load(out)
     recipe = EncoderRecipe.read(source) or EncoderRecipe()
-    form: Form = {
+    form: GraphOptions = {
         "top_k": manifest.top_k,
         "excluded": excluded,
         "activation": recipe.activation,
@@ -117,7 +125,7 @@ def parity(
     encoders: dict[str, RowEncoder] = {
         "torch-float32": TorchReference(source, **form).encode,
         **{
-            label: graph_encoder(build_graph(checkpoint, precision=precision, **form))
+            label: make_graph_encoder(build_graph(checkpoint, precision=precision, **form))
             for label, precision in PRECISIONS.items()
         },
     }
@@ -125,17 +133,17 @@ def parity(
         "encoder": manifest.name,
         "fingerprint": manifest.fingerprint,
         "machine": {"cpu": cpu_name(), "system": platform.platform(terse=True), "python": platform.python_version()},
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in RECORDED_PACKAGES},
         "collections": {},
     }
     for collection in collections:
         window = manifest.window
         room = manifest.max_pieces - 2
         cuts = {
-            f"windows of {window.pieces} pieces, overlap {window.overlap}": cut(
+            f"windows of {window.pieces} pieces, overlap {window.overlap}": cut_documents(
                 collection, pieces, window.pieces, window.overlap, first_only=False
             ),
-            f"first {room} pieces": cut(collection, pieces, room, 0, first_only=True),
+            f"first {room} pieces": cut_documents(collection, pieces, room, 0, first_only=True),
         }
         found: dict[str, Any] = {}
         for label, made in cuts.items():
@@ -144,10 +152,10 @@ def parity(
             for name, encoder in encoders.items():
                 vectors = encode_rows(encoder, made.rows)
                 reference = reference or vectors
-                documents = document_vectors(len(collection.documents), made, vectors)
+                documents = merge_window_vectors(len(collection.documents), made, vectors)
                 found[label][name] = {
                     "ndcg_at_10": round(mean_ndcg(collection, documents, table), 4),
-                    **differences(reference, vectors, manifest.vocabulary),
+                    **weight_differences(reference, vectors, manifest.vocabulary),
                 }
         report["collections"][collection.name] = found
     return report

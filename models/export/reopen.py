@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 
-from models.onnx_encoder import MODEL
+from models.onnx_encoder import MODEL_FILE
+from services.encoders.manifest import read_manifest, verify_file
+from services.encoders.query_table import QUERY_WEIGHTS_FILE, TOKENIZER_FILE
 from services.errors import ConfigurationError
-from services.manifest import read_manifest, verified
-from services.query_table import QUERY_WEIGHTS, TOKENIZER
 
 FloatArray = NDArray[np.float32]
 # As in training: relu makes an exact zero of it, and half precision still holds it.
-_NEVER = -3e4
+_MASKED_LOGIT = -3e4
 _BLOCK = {
     "attention_out": "attention.output.dense",
     "inner": "intermediate.dense",
@@ -55,10 +55,10 @@ class _Initializers:
         return np.ascontiguousarray((weight * self.get(f"{name}.scale") if f"{name}.scale" in self else weight).T)
 
 
-def reopen(directory: Path, out: Path) -> Path:
+def reopen_checkpoint(directory: Path, out: Path) -> Path:
     """Writes config.json, model.safetensors (BertForMaskedLM), tokenizer.json and query_weights.json to `out`.
 
-    Raises ConfigurationError: the codes of `services.manifest`, `checkpoint_unsupported` for another architecture
+    Raises ConfigurationError: the codes of `services.encoders.manifest`, `checkpoint_unsupported` for another architecture
     than BERT's or DistilBERT's in our own graph.
     """
     manifest = read_manifest(directory)
@@ -66,8 +66,8 @@ def reopen(directory: Path, out: Path) -> Path:
         raise ConfigurationError(
             "checkpoint_unsupported", f"{manifest.name} is a {manifest.architecture}; only BERT and DistilBERT reopen."
         )
-    model = onnx.load(str(verified(directory, manifest, MODEL)))
-    tensors, layers = _tensors(_Initializers(model))
+    model = onnx.load(str(verify_file(directory, manifest, MODEL_FILE)))
+    tensors, layers = _checkpoint_tensors(_Initializers(model))
     width = tensors["cls.predictions.transform.dense.bias"].size
     config = {
         "architectures": ["BertForMaskedLM"],
@@ -75,10 +75,10 @@ def reopen(directory: Path, out: Path) -> Path:
         "hidden_act": "gelu",
         "hidden_size": width,
         "intermediate_size": int(tensors["bert.encoder.layer.0.intermediate.dense.bias"].size),
-        "num_attention_heads": _heads(model),
+        "num_attention_heads": _count_heads(model),
         "num_hidden_layers": layers,
         "max_position_embeddings": int(tensors["bert.embeddings.position_embeddings.weight"].shape[0]),
-        "layer_norm_eps": _epsilon(model),
+        "layer_norm_eps": _norm_epsilon(model),
         "type_vocab_size": 2,
         "vocab_size": manifest.vocabulary,
         "pad_token_id": 0,
@@ -87,17 +87,17 @@ def reopen(directory: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name in (TOKENIZER, QUERY_WEIGHTS):
-        shutil.copyfile(verified(directory, manifest, name), out / name)
+    for name in (TOKENIZER_FILE, QUERY_WEIGHTS_FILE):
+        shutil.copyfile(verify_file(directory, manifest, name), out / name)
     return out
 
 
-def _tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
+def _checkpoint_tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
     words = given.get("words")
     if "words.scale" in given:
         words = words * given.get("words.scale")[:, None]
     positions = given.get("positions")
-    bias = np.maximum(given.get("head_bias"), _NEVER)
+    bias = np.maximum(given.get("head_bias"), _MASKED_LOGIT)
     found = {
         "bert.embeddings.word_embeddings.weight": words,
         # the export added token type 0 to every position
@@ -107,8 +107,8 @@ def _tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
         "cls.predictions.transform.dense.bias": given.get("transform.bias"),
         "cls.predictions.bias": bias,
     }
-    _norm(found, given, "embedding_norm", "bert.embeddings.LayerNorm")
-    _norm(found, given, "transform_norm", "cls.predictions.transform.LayerNorm")
+    _copy_norm(found, given, "embedding_norm", "bert.embeddings.LayerNorm")
+    _copy_norm(found, given, "transform_norm", "cls.predictions.transform.LayerNorm")
     layer = 0
     while f"layer{layer}.qkv.weight" in given:
         prefix = f"bert.encoder.layer.{layer}"
@@ -119,7 +119,7 @@ def _tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
             found[f"{prefix}.attention.self.{name}.bias"] = np.ascontiguousarray(own)
         for name, target in _BLOCK.items():
             if name.endswith("norm"):
-                _norm(found, given, f"layer{layer}.{name}", f"{prefix}.{target}")
+                _copy_norm(found, given, f"layer{layer}.{name}", f"{prefix}.{target}")
             else:
                 found[f"{prefix}.{target}.weight"] = given.linear(f"layer{layer}.{name}")
                 found[f"{prefix}.{target}.bias"] = given.get(f"layer{layer}.{name}.bias")
@@ -127,11 +127,11 @@ def _tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
     return found, layer
 
 
-def _norm(found: dict[str, FloatArray], given: _Initializers, name: str, target: str) -> None:
+def _copy_norm(found: dict[str, FloatArray], given: _Initializers, name: str, target: str) -> None:
     found[f"{target}.weight"], found[f"{target}.bias"] = given.get(f"{name}.scale"), given.get(f"{name}.bias")
 
 
-def _attribute(model: onnx.ModelProto, kind: str, name: str) -> onnx.AttributeProto:
+def _find_attribute(model: onnx.ModelProto, kind: str, name: str) -> onnx.AttributeProto:
     for node in model.graph.node:
         if node.op_type == kind:
             for attribute in node.attribute:
@@ -140,9 +140,9 @@ def _attribute(model: onnx.ModelProto, kind: str, name: str) -> onnx.AttributePr
     raise ConfigurationError("checkpoint_unsupported", f"The graph has no {kind} with {name}: it is not of our export.")
 
 
-def _heads(model: onnx.ModelProto) -> int:
-    return int(_attribute(model, "MultiHeadAttention", "num_heads").i)
+def _count_heads(model: onnx.ModelProto) -> int:
+    return int(_find_attribute(model, "MultiHeadAttention", "num_heads").i)
 
 
-def _epsilon(model: onnx.ModelProto) -> float:
-    return float(_attribute(model, "LayerNormalization", "epsilon").f)
+def _norm_epsilon(model: onnx.ModelProto) -> float:
+    return float(_find_attribute(model, "LayerNormalization", "epsilon").f)

@@ -5,6 +5,10 @@ encodes the same windows of `--pieces` pieces for `--seconds`; encoders and sett
 so that another process on the machine hurts all of them alike. Three figures of each are kept: the best round's
 documents a second; the median over rounds of documents a second of processor time, which other processes hardly disturb
 (waiting for a core does not count); and the median ratio of that to the first encoder's in the same round and setting.
+
+What a report says about the machine that it was measured on.
+
+What is timed: one batch of piece ids through a model, by ONNX Runtime or by sentence-transformers' own modules.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ import json
 import logging
 import multiprocessing
 import os
+import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,17 +29,73 @@ from typing import Any
 
 import numpy as np
 
-from models.batching import length_batches
-from models.export.machine import cpu_name
-from models.export.runners import runner
+from models.onnx_encoder import batch_by_length
+from services.encoders.manifest import has_manifest, resolve_model_directory
 from services.errors import ConfigurationError
-from services.manifest import resolve
+
+
+def cpu_name() -> str:
+    """The processor's model as the system names it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+BatchRunner = Callable[[np.ndarray], None]
+
+
+def make_runner(directory: Path, threads: int, *, spinning: bool) -> BatchRunner:
+    """A function that encodes int32 [documents, pieces], no padding in it, and drops the result.
+
+    A model directory runs as a worker runs it. A checkpoint runs through sentence-transformers' Transformer and
+    SpladePooling in float32, which is what SparseEncoder computes for documents, without its tokenising.
+    """
+    return (
+        _make_onnx_runner(directory, threads, spinning=spinning)
+        if has_manifest(directory)
+        else _make_plain_runner(directory, threads)
+    )
+
+
+def _make_onnx_runner(directory: Path, threads: int, *, spinning: bool) -> BatchRunner:
+    import onnxruntime
+
+    from models.onnx_encoder import MODEL_FILE, make_session_options
+
+    options = make_session_options(threads, spinning=spinning)
+    session = onnxruntime.InferenceSession(str(directory / MODEL_FILE), options, providers=["CPUExecutionProvider"])
+
+    def run(batch: np.ndarray) -> None:
+        session.run(["ids", "weights"], {"input_ids": batch, "attention_mask": np.ones_like(batch)})
+
+    return run
+
+
+def _make_plain_runner(directory: Path, threads: int) -> BatchRunner:
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    torch.set_num_threads(threads)
+    document = Transformer(str(directory), transformer_task="fill-mask").float().eval()
+    pooling = SpladePooling("max").eval()
+
+    def run(batch: np.ndarray) -> None:
+        with torch.inference_mode():
+            ids = torch.from_numpy(batch.astype(np.int64))
+            pooling(document({"input_ids": ids, "attention_mask": torch.ones_like(ids)}))
+
+    return run
+
 
 log = logging.getLogger("models.export")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ThroughputSetting:
     """`cores` are all that the setting's processes share; each process computes with `threads` threads."""
 
     cores: int
@@ -45,44 +106,46 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class ThroughputRound:
     """Documents a second of all processes together, by the clock and by the processor time that they took."""
 
     by_clock: float
     by_processor: float
 
 
-Measured = dict[tuple[str, Setting], list[Round]]
+ThroughputRounds = dict[tuple[str, ThroughputSetting], list[ThroughputRound]]
 
 
-def settings(cores: Sequence[int], batches: Sequence[int]) -> list[Setting]:
+def list_settings(cores: Sequence[int], batches: Sequence[int]) -> list[ThroughputSetting]:
     """One process of one thread, of a thread a core, the same with spinning threads, and a process a core.
 
     Twice as many processes as cores are there to see what a worker loses that starts too many.
     """
-    found: list[Setting] = []
+    found: list[ThroughputSetting] = []
     for count in cores:
         layouts = [(1, 1, False), (1, count, False), (1, count, count > 1), (count, 1, False), (2 * count, 1, False)]
-        found += [Setting(count, p, t, batch, spin) for batch in batches for p, t, spin in layouts]
+        found += [ThroughputSetting(count, p, t, batch, spin) for batch in batches for p, t, spin in layouts]
     # (of one core several of these are the same)
     return list(dict.fromkeys(found))
 
 
-def rows(pieces: int, count: int) -> list[np.ndarray]:
+def make_random_rows(pieces: int, count: int) -> list[np.ndarray]:
     """Random pieces: the time of the graph does not depend on which they are."""
     generator = np.random.default_rng(11)
     return [generator.integers(1000, 20_000, pieces).astype(np.int32) for _ in range(count)]
 
 
-def work(directory: Path, setting: Setting, pieces: int, seconds: float, gate: Any, results: Any) -> None:
+def run_process(
+    directory: Path, setting: ThroughputSetting, pieces: int, seconds: float, gate: Any, results: Any
+) -> None:
     """One process: loads, warms up, waits for the others, encodes for `seconds`.
 
     It reports the documents, the seconds that it took for them, and the processor time of all its threads.
     """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
-    run = runner(directory, setting.threads, spinning=setting.spinning)
-    made = rows(pieces, 64)
-    batches = [np.stack([made[p] for p in batch]) for batch in length_batches([pieces] * 64, setting.batch_pieces)]
+    run = make_runner(directory, setting.threads, spinning=setting.spinning)
+    made = make_random_rows(pieces, 64)
+    batches = [np.stack([made[p] for p in batch]) for batch in batch_by_length([pieces] * 64, setting.batch_pieces)]
     run(batches[0])
     gate.wait()
     done, turn, began, computed = 0, 0, time.perf_counter(), time.process_time()
@@ -93,12 +156,12 @@ def work(directory: Path, setting: Setting, pieces: int, seconds: float, gate: A
     results.put((done, time.perf_counter() - began, time.process_time() - computed))
 
 
-def measure(directory: Path, setting: Setting, pieces: int, seconds: float) -> Round:
+def measure_round(directory: Path, setting: ThroughputSetting, pieces: int, seconds: float) -> ThroughputRound:
     """One round of one setting."""
     context = multiprocessing.get_context("spawn")
     gate, results = context.Barrier(setting.processes), context.Queue()
     workers = [
-        context.Process(target=work, args=(directory, setting, pieces, seconds, gate, results))
+        context.Process(target=run_process, args=(directory, setting, pieces, seconds, gate, results))
         for _ in range(setting.processes)
     ]
     for worker in workers:
@@ -107,10 +170,12 @@ def measure(directory: Path, setting: Setting, pieces: int, seconds: float) -> R
     for worker in workers:
         worker.join()
     documents = sum(done for done, _, _ in found)
-    return Round(sum(done / clock for done, clock, _ in found), documents / sum(computed for _, _, computed in found))
+    return ThroughputRound(
+        sum(done / clock for done, clock, _ in found), documents / sum(computed for _, _, computed in found)
+    )
 
 
-def report(measured: Measured, first: str) -> list[dict[str, Any]]:
+def build_report(measured: ThroughputRounds, first: str) -> list[dict[str, Any]]:
     """A row for each encoder and setting."""
     return [
         {
@@ -127,16 +192,16 @@ def report(measured: Measured, first: str) -> list[dict[str, Any]]:
     ]
 
 
-def _counts(text: str) -> list[int]:
+def _parse_counts(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _place(name: str) -> tuple[str, Path]:
+def _parse_encoder(name: str) -> tuple[str, Path]:
     """A name for the report, and the directory."""
     path = Path(name)
     if (path / "config.json").is_file() and not (path / "manifest.json").is_file():
         return f"{path.resolve().name} (sentence-transformers, float32)", path
-    found = resolve(name)
+    found = resolve_model_directory(name)
     return found.name, found
 
 
@@ -145,8 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.export.throughput", description=__doc__)
     parser.add_argument("encoders", nargs="+", help="the first is what the others are compared with")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cores", type=_counts, default=[1, len(os.sched_getaffinity(0))], help="as in 1,2")
-    parser.add_argument("--batch-pieces", type=_counts, default=[1024], help="as in 256,1024,4096")
+    parser.add_argument("--cores", type=_parse_counts, default=[1, len(os.sched_getaffinity(0))], help="as in 1,2")
+    parser.add_argument("--batch-pieces", type=_parse_counts, default=[1024], help="as in 256,1024,4096")
     parser.add_argument("--pieces", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -155,13 +220,13 @@ def main() -> None:
     if not 0 < min(arguments.cores) <= max(arguments.cores) <= available:
         raise ConfigurationError("bad_cores", f"--cores are between 1 and the {available} that this process may use.")
     load = round(os.getloadavg()[0], 1)
-    places = [_place(name) for name in arguments.encoders]
-    every = settings(sorted(set(arguments.cores)), arguments.batch_pieces)
-    measured: Measured = {(name, setting): [] for name, _ in places for setting in every}
+    places = [_parse_encoder(name) for name in arguments.encoders]
+    every = list_settings(sorted(set(arguments.cores)), arguments.batch_pieces)
+    measured: ThroughputRounds = {(name, setting): [] for name, _ in places for setting in every}
     for _ in range(arguments.rounds):
         for setting in every:
             for name, directory in places:
-                found = measure(directory, setting, arguments.pieces, arguments.seconds)
+                found = measure_round(directory, setting, arguments.pieces, arguments.seconds)
                 measured[name, setting].append(found)
                 log.info("%s, %s: %s", name, setting, found)
     result = {
@@ -174,7 +239,7 @@ def main() -> None:
         },
         "pieces": arguments.pieces,
         "seconds": arguments.seconds,
-        "settings": report(measured, places[0][0]),
+        "settings": build_report(measured, places[0][0]),
     }
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 

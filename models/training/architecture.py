@@ -1,58 +1,189 @@
-"""Puts an encoder together from a start and a recipe, and splits its parameters for the optimiser."""
+"""Puts an encoder together from a start and a recipe, and splits its parameters for the optimiser.
+
+A SparseEncoder that is saved under the public names of sentence-transformers' own modules.
+
+Our modules compute what their base classes compute, from the same parameters, only cheaper. A saved encoder names the
+base classes, so it loads wherever sentence-transformers is installed, without this package and without remote code,
+and a checkpoint of the trainer loads into a model that is being trained. See docs/decisions/0100.
+
+Where training starts: finds weights, tokeniser, query table and IDF in a local directory or under a hub name.
+
+Two layouts are read: that of transformers (config.json, model.safetensors, tokenizer.json, with query_weights.json and
+idf.json beside them: also what `save_checkpoint` writes), and that of published inference-free encoders
+(`models.hub.layout`). Safetensors only.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+from sentence_transformers.util import fullname
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
-from models.export.package import excluded_pieces
-from models.training.document_side import POOLED_AS, MaxHeadPooling, StatesTransformer
-from models.training.idf import Weights
-from models.training.portable import InferenceFreeEncoder
-from models.training.query_side import QueryTableEmbedding
-from models.training.recipe_encoder import EncoderRecipe
-from models.training.starting_point import StartingPoint, starting_point
-from services.errors import ConfigurationError
+from models.download import fetch_snapshot, is_hub_name
+from models.export.hub_import import (
+    ROUTER,
+    read_layout,
+    read_published_table,
+    require_one_tokenizer,
+    require_safetensors,
+)
+from models.export.package import excluded_piece_ids, read_vocabulary
+from models.training.idf import PieceWeights, align_weights, read_weights
+from models.training.modules import POOLING_ACTIVATIONS, MaxHeadPooling, QueryTableEmbedding, StatesTransformer
+from models.training.recipe import EncoderRecipe
+from services.encoders.manifest import expand_path
+from services.errors import ConfigurationError, InvalidInput
+
+PUBLIC_PACKAGE = "sentence_transformers."
+
+
+class InferenceFreeEncoder(SparseEncoder):
+    """A model document side and a table query side, with what `save_checkpoint` needs beside the modules.
+
+    `recipe`, `idf` (float32 [vocabulary] or None) and `tokenizer_json` (the start's file) are set by `build_encoder`;
+    they are None when a saved one is loaded by its class.
+    """
+
+    recipe: EncoderRecipe | None = None
+    idf: PieceWeights | None = None
+    tokenizer_json: bytes | None = None
+
+    def save(self, path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Writes the layout of sentence-transformers, safetensors only.
+
+        Raises InvalidInput (`not_finite_weights`) and writes nothing when a parameter is NaN or infinite: a checkpoint
+        of such a model would replace a good one.
+        """
+        require_finite_parameters(self)
+        super().save(path, *args, safe_serialization=True, **kwargs)
+        names = {fullname(module): _public_name(module) for module in self.modules() if hasattr(module, "config_keys")}
+        for file in (Path(path) / "modules.json", Path(path) / "router_config.json"):
+            if file.is_file():
+                content = json.loads(file.read_text(encoding="utf-8"))
+                file.write_text(json.dumps(_rename_classes(content, names), indent=2) + "\n", encoding="utf-8")
+
+
+def require_finite_parameters(model: nn.Module) -> None:
+    """Raises InvalidInput (`not_finite_weights`) naming the first parameter that holds NaN or infinity."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise InvalidInput(
+                "not_finite_weights",
+                f"The parameter {name} holds NaN or infinity, so nothing was saved: go back to the last checkpoint and "
+                "lower the learning rate, or train in float32.",
+                parameter=name,
+            )
+
+
+def _public_name(module: nn.Module) -> str:
+    """The nearest class of the module's line that sentence-transformers has itself."""
+    for one in type(module).__mro__:
+        if one.__module__.startswith(PUBLIC_PACKAGE):
+            return f"{one.__module__}.{one.__qualname__}"
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _rename_classes(content: Any, names: dict[str, str]) -> Any:
+    if isinstance(content, dict):
+        return {key: _rename_classes(value, names) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_rename_classes(value, names) for value in content]
+    return names.get(content, content) if isinstance(content, str) else content
+
+
+STARTING_FILES = ("config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """`directory` holds config.json, model.safetensors and tokenizer.json; the tables are [vocabulary] or absent."""
+
+    directory: Path
+    pieces: dict[str, int]
+    query_weights: PieceWeights | None
+    idf: PieceWeights | None
+
+
+def read_starting_point(start: str | Path) -> StartingPoint:
+    """Reads everything but the weights of the model. `start` is a directory, or a hub name (`models.download`).
+
+    Raises ConfigurationError: `unknown_start` for what holds no model, `pickle_refused`, `bad_query_table` for a table
+    of another tokeniser, `checkpoint_unsupported` for another tokeniser than WordPiece; and what `fetch` and
+    `read_layout` raise.
+    """
+    root = fetch_snapshot(str(start)) if is_hub_name(str(start)) else expand_path(str(start))
+    if not root.is_dir():
+        raise ConfigurationError("unknown_start", f"There is no directory {root} to start from.")
+    if (root / ROUTER).is_file():
+        return _read_published(root)
+    missing = [name for name in STARTING_FILES if not (root / name).is_file()]
+    if missing:
+        raise ConfigurationError(
+            "unknown_start",
+            f"{root} holds no encoder to start from: {' and '.join(missing)} missing (config.json, model.safetensors "
+            "and tokenizer.json belong there).",
+        )
+    require_safetensors(root)
+    pieces = read_vocabulary(root / "tokenizer.json")
+    query_weights, idf = (
+        read_weights(path, pieces) if (path := root / name).is_file() else None
+        for name in ("query_weights.json", "idf.json")
+    )
+    return StartingPoint(root, pieces, query_weights, idf)
+
+
+def _read_published(root: Path) -> StartingPoint:
+    layout = read_layout(root)
+    require_safetensors(layout.model)
+    pieces = read_vocabulary(require_one_tokenizer(layout))
+    table = align_weights(read_published_table(layout.table, pieces), pieces)
+    # the published encoders' idf.json is their query table as well
+    idf = root / "idf.json"
+    return StartingPoint(layout.model, pieces, table, read_weights(idf, pieces) if idf.is_file() else None)
+
 
 # relu turns a bias this low into an exact zero; half precision still holds it.
-NEVER = -3e4
+EXCLUDED_BIAS = -3e4
 # In both families' words. Fused attention on a GPU has no dropout; without it everywhere, a recipe trains alike on
 # every device and with either head. Dropout of the hidden states stays as the start has it.
 NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
 
 
 def build_encoder(
-    start: str | Path, recipe: EncoderRecipe, idf: Weights | None = None, *, device: str | None = None
+    start: str | Path, recipe: EncoderRecipe, idf: PieceWeights | None = None, *, device: str | None = None
 ) -> InferenceFreeEncoder:
-    """The encoder of a recipe, its weights those of the start: see `models.training.starting_point` for what that is.
+    """The encoder of a recipe, its weights those of the start: see `models.training.architecture` for what that is.
 
     `idf` [vocabulary] takes the place of the start's idf.json. Queries are encoded with `encode_query` (or the task
     `query`), documents with `encode_document`; both give [texts, vocabulary]. Special pieces and `[unusedN]` weigh 0
     on both sides, whatever is learned.
 
-    Raises ConfigurationError: those of `starting_point`, `bad_idf` when a table is needed and none is there or it is
+    Raises ConfigurationError: those of `read_starting_point`, `bad_idf` when a table is needed and none is there or it is
     of another size, `bad_recipe` when passages are longer than the model reads.
     """
-    found = starting_point(start)
+    found = read_starting_point(start)
     size = max(found.pieces.values()) + 1
-    excluded = excluded_pieces(found.pieces)
+    excluded = excluded_piece_ids(found.pieces)
     table = found.idf if idf is None else np.asarray(idf, dtype=np.float32)
     _check_idf(table, size, recipe)
-    documents = _document_side(found, recipe, excluded)
+    documents = _build_document_side(found, recipe, excluded)
     tokenizer = documents[0].tokenizer
     queries = QueryTableEmbedding(
-        _query_tokenizer(tokenizer),
-        weight=_query_weights(found, table, recipe, size),
+        _make_query_tokenizer(tokenizer),
+        weight=_initial_query_weights(found, table, recipe, size),
         frozen=recipe.query_weighting != "learned",
         excluded=excluded,
     )
@@ -64,7 +195,7 @@ def build_encoder(
     return encoder
 
 
-def _check_idf(idf: Weights | None, size: int, recipe: EncoderRecipe) -> None:
+def _check_idf(idf: PieceWeights | None, size: int, recipe: EncoderRecipe) -> None:
     if idf is None:
         if recipe.needs_idf:
             raise ConfigurationError(
@@ -80,7 +211,7 @@ def _check_idf(idf: Weights | None, size: int, recipe: EncoderRecipe) -> None:
         )
 
 
-def _query_weights(found: StartingPoint, idf: Weights | None, recipe: EncoderRecipe, size: int) -> Tensor:
+def _initial_query_weights(found: StartingPoint, idf: PieceWeights | None, recipe: EncoderRecipe, size: int) -> Tensor:
     if recipe.query_weighting == "none":
         return torch.ones(size)
     learned = recipe.query_weighting == "learned" and found.query_weights is not None
@@ -88,8 +219,8 @@ def _query_weights(found: StartingPoint, idf: Weights | None, recipe: EncoderRec
     return torch.ones(size) if chosen is None else torch.from_numpy(chosen.astype(np.float32))
 
 
-def _document_side(found: StartingPoint, recipe: EncoderRecipe, excluded: Collection[int]) -> list[nn.Module]:
-    transformer = _transformer(found, recipe)
+def _build_document_side(found: StartingPoint, recipe: EncoderRecipe, excluded: Collection[int]) -> list[nn.Module]:
+    transformer = _build_transformer(found, recipe)
     size = max(found.pieces.values()) + 1
     if transformer.model.config.vocab_size != size:
         raise ConfigurationError(
@@ -103,14 +234,14 @@ def _document_side(found: StartingPoint, recipe: EncoderRecipe, excluded: Collec
     if recipe.document_weighting == "binary":
         lexical.max_seq_length = recipe.passage_pieces
         return [lexical]
-    _exclude(transformer.model, excluded)
+    _exclude_pieces(transformer.model, excluded)
     kind = MaxHeadPooling if recipe.head == "chunked" else SpladePooling
-    pooling = kind("max", activation_function=POOLED_AS[recipe.activation], embedding_dimension=size)
+    pooling = kind("max", activation_function=POOLING_ACTIVATIONS[recipe.activation], embedding_dimension=size)
     # a static embedding after another one multiplies: only pieces of the text keep their weight
     return [transformer, pooling] if recipe.expansion else [transformer, pooling, lexical]
 
 
-def _transformer(found: StartingPoint, recipe: EncoderRecipe) -> Transformer:
+def _build_transformer(found: StartingPoint, recipe: EncoderRecipe) -> Transformer:
     chunked = recipe.head == "chunked" and recipe.document_weighting == "learned"
     kind = StatesTransformer if chunked else Transformer
     try:
@@ -123,7 +254,7 @@ def _transformer(found: StartingPoint, recipe: EncoderRecipe) -> Transformer:
                 "trust_remote_code": False,
                 "local_files_only": True,
             },
-            # "[SEP]" in a text is five characters, for the workers (models.tokenising) as here
+            # "[SEP]" in a text is five characters, for the workers (models.encoder) as here
             processor_kwargs={"split_special_tokens": True, "trust_remote_code": False, "local_files_only": True},
             config_kwargs={"trust_remote_code": False, "local_files_only": True, **NO_ATTENTION_DROPOUT},
         )
@@ -135,11 +266,11 @@ def _transformer(found: StartingPoint, recipe: EncoderRecipe) -> Transformer:
             "bad_recipe", f"passage_pieces is {recipe.passage_pieces} and this model reads at most {longest}: lower it."
         )
     transformer.max_seq_length = recipe.passage_pieces
-    _open_and_close(transformer.tokenizer)
+    _require_special_pieces(transformer.tokenizer)
     return transformer
 
 
-def _open_and_close(tokenizer: Any) -> None:
+def _require_special_pieces(tokenizer: Any) -> None:
     """Makes sure that passages are opened by [CLS] and closed by [SEP], as the workers do it: a tokenizer.json without
     a post-processor would train on other input than it is served with."""
     special = [(piece, tokenizer.convert_tokens_to_ids(piece)) for piece in ("[CLS]", "[SEP]")]
@@ -148,14 +279,14 @@ def _open_and_close(tokenizer: Any) -> None:
     )
 
 
-def _query_tokenizer(tokenizer: Any) -> Any:
+def _make_query_tokenizer(tokenizer: Any) -> Any:
     """A tokeniser of its own, because its longest input is another: a query is a bag, no position limits it."""
     own = copy.deepcopy(tokenizer)
     own.model_max_length = 8192
     return own
 
 
-def _exclude(model: nn.Module, excluded: Collection[int]) -> None:
+def _exclude_pieces(model: nn.Module, excluded: Collection[int]) -> None:
     """Takes pieces out of every vector for good: relu cuts their bias off and lets no gradient through.
 
     Done in the weights, so that every loader (sentence-transformers, the exporter) sees the same encoder.
@@ -166,7 +297,7 @@ def _exclude(model: nn.Module, excluded: Collection[int]) -> None:
             "checkpoint_unsupported", f"{type(model).__name__} has no masked-language head with a bias to train."
         )
     with torch.no_grad():
-        decoder.bias[sorted(excluded)] = NEVER
+        decoder.bias[sorted(excluded)] = EXCLUDED_BIAS
 
 
 def parameter_groups(

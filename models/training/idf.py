@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.tokenising import Pieces
-from services import query_table
+from models.encoder import PieceTokeniser
+from services.encoders import query_table
 from services.errors import ConfigurationError, InvalidInput
 
-Weights = NDArray[np.float32]
-Counts = NDArray[np.int64]
-TOGETHER = 1024
+PieceWeights = NDArray[np.float32]
+PieceCounts = NDArray[np.int64]
+BATCH_PASSAGES = 1024
 
 
-def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tuple[Counts, int]:
+def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tuple[PieceCounts, int]:
     """For each piece the number of rows of ids that hold it, int64 [vocabulary], and the number of rows.
 
     Raises InvalidInput (`wrong_tokeniser`) for an id outside the vocabulary.
@@ -45,8 +45,8 @@ def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tupl
 
 
 def inverse_document_frequency(
-    frequencies: Counts, passages: int, pieces: Mapping[str, int], excluded: Collection[int] = ()
-) -> Weights:
+    frequencies: PieceCounts, passages: int, pieces: Mapping[str, int], excluded: Collection[int] = ()
+) -> PieceWeights:
     """ln(1 + (N - df + .5) / (df + .5)) for each piece, float32 [vocabulary]; pieces in `excluded` get 0.
 
     An unseen piece with a letter or a digit counts as if one passage held it. Any other unseen piece (a quotation mark
@@ -72,7 +72,7 @@ def inverse_document_frequency(
     return idf.astype(np.float32)
 
 
-def passage_idf(pieces: Pieces, passages: Iterable[str], excluded: Collection[int] = ()) -> Weights:
+def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
     """The IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
 
     Streams: no more than some passages are in memory. Errors as in `inverse_document_frequency`.
@@ -81,20 +81,20 @@ def passage_idf(pieces: Pieces, passages: Iterable[str], excluded: Collection[in
 
     def rows() -> Iterable[list[int]]:
         texts = iter(passages)
-        while together := list(islice(texts, TOGETHER)):
+        while together := list(islice(texts, BATCH_PASSAGES)):
             yield from pieces.ids(together)
 
     frequencies, number = document_frequencies(rows(), max(vocabulary.values(), default=-1) + 1)
     return inverse_document_frequency(frequencies, number, vocabulary, excluded)
 
 
-def read_weights(path: Path, pieces: Mapping[str, int]) -> Weights:
+def read_weights(path: Path, pieces: Mapping[str, int]) -> PieceWeights:
     """A table of piece to weight (query_weights.json, idf.json) as float32 [vocabulary]; what is not named gets 0.
 
     Raises ConfigurationError (`bad_query_table`) for a file that is no such table, for pieces that the tokeniser does
     not have and for weights that are not finite and at least 0.
     """
-    table = query_table.read_weights(path)
+    table = query_table.read_query_weights(path)
     strangers = [piece for piece in table if piece not in pieces]
     if strangers or not table:
         raise ConfigurationError(
@@ -102,10 +102,10 @@ def read_weights(path: Path, pieces: Mapping[str, int]) -> Weights:
             f"{path} belongs to another tokeniser: {len(strangers):,} of its {len(table):,} pieces are unknown to this "
             f"one{f', {strangers[0]!r} for example' if strangers else ''}.",
         )
-    return aligned(table, pieces)
+    return align_weights(table, pieces)
 
 
-def aligned(table: Mapping[str, float], pieces: Mapping[str, int]) -> Weights:
+def align_weights(table: Mapping[str, float], pieces: Mapping[str, int]) -> PieceWeights:
     """A table of known pieces as float32 [vocabulary]; what is not named gets 0."""
     weights = np.zeros(max(pieces.values()) + 1, dtype=np.float32)
     for piece, weight in table.items():
@@ -113,7 +113,7 @@ def aligned(table: Mapping[str, float], pieces: Mapping[str, int]) -> Weights:
     return weights
 
 
-def write_weights(path: Path, weights: Weights, pieces: Mapping[str, int], excluded: Collection[int] = ()) -> None:
+def write_weights(path: Path, weights: PieceWeights, pieces: Mapping[str, int], excluded: Collection[int] = ()) -> None:
     """Writes a table by id, one piece a line; pieces in `excluded` are left out, zeros are not.
 
     Raises InvalidInput (`not_finite_weights`) and writes nothing when a weight is not finite or is negative.

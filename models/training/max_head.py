@@ -19,15 +19,15 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.batching import length_batches
+from models.onnx_encoder import batch_by_length
 from models.training import triton_head
-from models.training.recipe_encoder import Activation
+from models.training.recipe import Activation
 
 # Positions and pieces of a block on the CPU: with 1,024 pieces the maximum cost 13 % over the bare product on one
 # core, with 4,096 up to 25 %. A GPU wants larger products.
-POSITIONS = 2048
-PIECES = 1024
-PIECES_ON_GPU = 8192
+BLOCK_POSITIONS = 2048
+BLOCK_PIECES = 1024
+GPU_BLOCK_PIECES = 8192
 
 
 def max_head(
@@ -106,9 +106,9 @@ class _MaxHead(torch.autograd.Function):
         to_states = to_weight = to_bias = None
         with torch.autocast(states.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
-                to_states = _gathered(weight, pieces, flow, tokens, states.shape[0]).to(states.dtype)
+                to_states = _sum_by_target(weight, pieces, flow, tokens, states.shape[0]).to(states.dtype)
             if ctx.needs_input_grad[1]:
-                to_weight = _gathered(states, tokens, flow, pieces, weight.shape[0]).to(weight.dtype)
+                to_weight = _sum_by_target(states, tokens, flow, pieces, weight.shape[0]).to(weight.dtype)
             if ctx.needs_input_grad[2]:
                 to_bias = torch.bincount(pieces, flow, minlength=weight.shape[0]).to(ctx.bias_dtype)
         return to_states, to_weight, to_bias, None, None, None
@@ -119,7 +119,7 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: b
 
     A document without tokens has -inf and the token 0.
     """
-    if states.device.type == "cuda" and triton_head.works(states.device):
+    if states.device.type == "cuda" and triton_head.is_supported(states.device):
         return triton_head.largest_logits(states, weight, offsets)
     lengths = offsets.diff()
     size = weight.shape[0]
@@ -127,10 +127,10 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: b
     where = torch.zeros((len(lengths), size) if places else (0,), dtype=torch.int32, device=states.device)
     sizes = lengths.tolist()
     filled = [document for document, length in enumerate(sizes) if length]
-    step = PIECES if states.device.type == "cpu" else PIECES_ON_GPU
-    for batch in length_batches([sizes[document] for document in filled], POSITIONS):
+    step = BLOCK_PIECES if states.device.type == "cpu" else GPU_BLOCK_PIECES
+    for batch in batch_by_length([sizes[document] for document in filled], BLOCK_POSITIONS):
         documents = torch.tensor([filled[row] for row in batch], device=states.device)
-        tokens = _tokens_of(documents, offsets, lengths)
+        tokens = _token_positions(documents, offsets, lengths)
         columns = states[tokens.flatten()].T
         for start in range(0, size, step):
             part = weight[start : start + step].to(states.dtype)
@@ -144,7 +144,7 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: b
     return largest, where
 
 
-def _tokens_of(documents: Tensor, offsets: Tensor, lengths: Tensor) -> Tensor:
+def _token_positions(documents: Tensor, offsets: Tensor, lengths: Tensor) -> Tensor:
     """The tokens of each document, [documents, longest]; shorter ones repeat their last: that moves no maximum."""
     most = lengths[documents]
     steps = torch.arange(int(most.max()), device=offsets.device)
@@ -152,7 +152,7 @@ def _tokens_of(documents: Tensor, offsets: Tensor, lengths: Tensor) -> Tensor:
     return tokens
 
 
-def _gathered(table: Tensor, rows: Tensor, factors: Tensor, targets: Tensor, size: int) -> Tensor:
+def _sum_by_target(table: Tensor, rows: Tensor, factors: Tensor, targets: Tensor, size: int) -> Tensor:
     """[size, width] float32: for each target the sum of `factors` x `table[rows]` over the entries that name it.
 
     The products are summed as they are made ([entries, width] is never there: early in training a document has

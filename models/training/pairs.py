@@ -1,13 +1,23 @@
-"""What training learns from: queries, passages, and which passage answers which query."""
+"""What training learns from: queries, passages, and which passage answers which query.
 
+Pair files: {"query": ..., "passage": ...} a line, read as a stream and written whole or not at all.
+"""
+
+import gzip
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self, cast
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from models.training.storage import ReadReport, read_objects, read_text_member
+from services.documents.compressed_lines import split_suffixes
 from services.errors import InvalidInput
 
 Rows = NDArray[np.int32]
@@ -43,12 +53,12 @@ class PairSet:
     @classmethod
     def of(cls, pairs: Iterable[Pair]) -> Self:
         """Texts that differ in white space only count as one; the first form stays. Reads `pairs` as a stream."""
-        queries, passages = _Texts(), _Texts()
+        queries, passages = _TextTable(), _TextTable()
         origins: dict[str, int] = {}
         links: dict[tuple[int, int], int] = {}
         repeated = identical = 0
         for pair in pairs:
-            query_key, passage_key = _key(pair.query), _key(pair.passage)
+            query_key, passage_key = _text_digest(pair.query), _text_digest(pair.passage)
             if query_key == passage_key:
                 identical += 1
                 continue
@@ -88,8 +98,8 @@ class PairSet:
     def take(self, links: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """The set of these links (positions or a mask), in that order, with the texts that they need and no others."""
         chosen = np.flatnonzero(links) if links.dtype == np.bool_ else np.asarray(links)
-        query_rows, queries = _compact(self.query_rows[chosen], self.queries)
-        passage_rows, passages = _compact(self.passage_rows[chosen], self.passages)
+        query_rows, queries = _compact_rows(self.query_rows[chosen], self.queries)
+        passage_rows, passages = _compact_rows(self.passage_rows[chosen], self.passages)
         return replace(
             self,
             queries=queries,
@@ -112,7 +122,7 @@ class PairSet:
         return digest.hexdigest()[:16]
 
 
-def join(sets: Sequence[PairSet]) -> PairSet:
+def join_pair_sets(sets: Sequence[PairSet]) -> PairSet:
     """One set of all links; a text that several hold is there once, a link is of the first set that holds it."""
     joined = PairSet.of(one.pair(link) for one in sets for link in range(len(one)))
     return replace(
@@ -133,14 +143,14 @@ def texts_fingerprint(texts: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class PairSplit:
     """`train` and `held_out` share no query and no passage."""
 
     train: PairSet
     held_out: PairSet
 
 
-def split(pairs: PairSet, share: float, seed: int, *, most: int | None = None) -> Split:
+def split_pairs(pairs: PairSet, share: float, seed: int, *, most: int | None = None) -> PairSplit:
     """Holds out about `share` of the links, at most `most`, by chance; the same arguments give the same split.
 
     Whole families go to one side: a passage, all its queries, all their passages, and so on. Otherwise the title that
@@ -151,7 +161,7 @@ def split(pairs: PairSet, share: float, seed: int, *, most: int | None = None) -
     """
     if not 0 < share < 1:
         raise InvalidInput("bad_split", f"The share held out lies between 0 and 1, not {share}.")
-    family = _families(pairs)
+    family = _connected_components(pairs)
     sizes = np.bincount(family, minlength=1)
     wanted = min(round(share * len(pairs)), len(pairs) if most is None else most)
     held = np.zeros(sizes.size, dtype=bool)
@@ -169,10 +179,10 @@ def split(pairs: PairSet, share: float, seed: int, *, most: int | None = None) -
             f"{len(pairs):,} pairs in {int((sizes > 0).sum()):,} groups that share no text cannot be split with a "
             f"share of {share}: give more pairs, or another share.",
         )
-    return Split(pairs.take(~outside), pairs.take(outside))
+    return PairSplit(pairs.take(~outside), pairs.take(outside))
 
 
-def _families(pairs: PairSet) -> NDArray[np.int64]:
+def _connected_components(pairs: PairSet) -> NDArray[np.int64]:
     """For each link the number of its connected component, by union-find with path halving."""
     parent = list(range(len(pairs.queries) + len(pairs.passages)))
 
@@ -190,13 +200,13 @@ def _families(pairs: PairSet) -> NDArray[np.int64]:
     return np.array([root(query) for query in pairs.query_rows.tolist()], dtype=np.int64)
 
 
-def _compact(rows: Rows, texts: list[str]) -> tuple[Rows, list[str]]:
+def _compact_rows(rows: Rows, texts: list[str]) -> tuple[Rows, list[str]]:
     """Rows counted anew over the texts that are named, which keep their order."""
     kept, new = np.unique(rows, return_inverse=True)
     return new.astype(np.int32), [texts[row] for row in kept.tolist()]
 
 
-class _Texts:
+class _TextTable:
     """Distinct texts by the digest of their key: 16 bytes each instead of a second copy."""
 
     def __init__(self) -> None:
@@ -210,5 +220,69 @@ class _Texts:
         return found
 
 
-def _key(text: str) -> bytes:
+def _text_digest(text: str) -> bytes:
     return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def read_pairs(path: Path, report: ReadReport | None = None, origin: str | None = None) -> Iterator[Pair]:
+    """The pairs of a file (.jsonl, also packed as .gz, .bz2, .xz, .zst), as a stream.
+
+    A line may name its `origin`; without one it is `origin`, or else the file's name. Bad lines are counted in
+    `report` and skipped. Raises ConfigurationError (`unreadable_file`), InvalidInput: `damaged_file`, and `no_pairs`
+    when no line is one.
+    """
+    report = ReadReport(str(path)) if report is None else report
+    default = pair_set_name(path) if origin is None else origin
+    for number, record in read_objects(path, report):
+        try:
+            pair = Pair(
+                read_text_member(record, "query"),
+                read_text_member(record, "passage"),
+                read_text_member(record, "origin", required=False) or default,
+            )
+        except InvalidInput as error:
+            report.refuse(number, error)
+        else:
+            report.taken += 1
+            yield pair
+    if not report.taken:
+        raise InvalidInput(
+            "no_pairs",
+            f'{path} has no pairs: each line is {{"query": "...", "passage": "..."}}. '
+            + (f"The first lines: {'; '.join(report.examples)}." if report.examples else "The file is empty."),
+        )
+
+
+def read_pair_set(path: Path, origin: str | None = None) -> tuple[PairSet, ReadReport]:
+    """A whole file. Raises as `read_pairs`."""
+    report = ReadReport(str(path))
+    return PairSet.of(read_pairs(path, report, origin)), report
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
+    """Writes a file that `read_pairs` reads, origins included, packed when it ends in .gz; returns how many."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    try:
+        # (no time and no name in the archive: the same pairs are the same bytes)
+        with scratch.open("wb") as raw, _open_compressed(raw, path) as file:
+            for pair in pairs:
+                line = {"query": pair.query, "passage": pair.passage, "origin": pair.origin}
+                file.write(orjson.dumps({name: text for name, text in line.items() if text}) + b"\n")
+                count += 1
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return count
+
+
+def pair_set_name(path: Path) -> str:
+    """The file's name without what tells its format."""
+    return path.name.removesuffix(split_suffixes(path)[1]).removesuffix(split_suffixes(path)[0]) or path.name
+
+
+def _open_compressed(raw: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
+    if path.suffix != ".gz":
+        return nullcontext(raw)
+    return cast(AbstractContextManager[BinaryIO], gzip.GzipFile("", "wb", 6, raw, mtime=0))

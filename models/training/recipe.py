@@ -1,22 +1,96 @@
-"""What a training run is: read from a TOML file, checked before anything is loaded, kept with the encoder it made."""
+"""What a training run is: read from a TOML file, checked before anything is loaded, kept with the encoder it made.
+
+What an encoder is made of, as a value: {query weighting, document weighting, expansion, regulariser}.
+
+The unified framework of arXiv 2303.13416: every learned sparse method is a choice of these, so an ablation is a list of
+recipes. Query expansion is not among them: it costs a model at query time, and there it cancels out against document
+expansion.
+"""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.training.recipe_encoder import EncoderRecipe
 from services.errors import ConfigurationError
 
+Activation = Literal["log1p_relu", "log1p_log1p_relu"]
+# Beside the weights of a checkpoint, so that it is exported and continued as it was trained.
+RECIPE_FILE = "recipe.json"
 
-class _Part(BaseModel):
+
+class EncoderRecipe(BaseModel):
+    """How an encoder is put together.
+
+    - `query_weighting`: `none` (each distinct piece weighs 1), `idf` (a fixed table) or `learned` (a table that is
+      trained, started from the start's query_weights.json or from IDF).
+    - `document_weighting`: `binary` (each piece of the text weighs 1, nothing is trained on this side) or `learned`.
+    - `expansion`: whether a document may weigh pieces that are not in its text.
+    - `regulariser`: what keeps documents sparse, see `models.training.losses`.
+    - `activation`: of the largest logit; `log1p_log1p_relu` is log(1 + log(1 + relu)) of arXiv 2504.14839.
+    - `l0_threshold`: the regulariser counts only documents with more weights than this.
+    - `passage_pieces`: longest passage in training, special pieces included; the rest is cut off.
+    - `head`: `chunked` never materialises documents x length x vocabulary; `plain` is the form of
+      sentence-transformers, to compare with. Both give the same vectors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query_weighting: Literal["none", "idf", "learned"] = "learned"
+    document_weighting: Literal["binary", "learned"] = "learned"
+    expansion: bool = True
+    regulariser: Literal["none", "flops", "idf_flops", "l1"] = "idf_flops"
+    activation: Activation = "log1p_relu"
+    l0_threshold: int | None = Field(default=None, ge=1, le=65536)
+    passage_pieces: int = Field(default=192, ge=8, le=8192)
+    head: Literal["plain", "chunked"] = "chunked"
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.document_weighting == "binary":
+            if self.expansion:
+                raise ValueError(
+                    "binary document weights give no gradient that could learn which pieces to add: "
+                    "say expansion = false, or document_weighting = learned"
+                )
+            if self.regulariser != "none":
+                raise ValueError("binary document weights cannot be regularised: say regulariser = none")
+            if self.activation != "log1p_relu":
+                raise ValueError("binary document weights have no activation: leave it out")
+        if self.l0_threshold is not None and self.regulariser not in ("flops", "idf_flops"):
+            raise ValueError(f"l0_threshold belongs to flops and idf_flops, not to {self.regulariser}")
+        return self
+
+    @property
+    def needs_idf(self) -> bool:
+        """Whether an IDF table is needed: for the match, for the regulariser."""
+        return self.query_weighting == "idf" or self.regulariser == "idf_flops"
+
+    def write(self, directory: Path) -> None:
+        """Writes recipe.json."""
+        (directory / RECIPE_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """The recipe.json of a checkpoint, None where there is none. Raises ConfigurationError (`bad_recipe`)."""
+        path = directory / RECIPE_FILE
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate(json.loads(path.read_bytes()))
+        except (OSError, ValueError, ValidationError) as error:
+            raise ConfigurationError("bad_recipe", f"{path} cannot be used: {error}") from None
+
+
+class _RecipePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class PairSource(_Part):
+class PairSource(_RecipePart):
     """A file of pairs, {"query", "passage"} a line: at most `cap` of them, each drawn `weight` times an epoch (with
     0.25, another quarter of them in each of four)."""
 
@@ -25,7 +99,7 @@ class PairSource(_Part):
     cap: int | None = Field(None, ge=1)
 
 
-class TeacherChoice(_Part):
+class TeacherChoice(_RecipePart):
     """A teacher and its weight among the others (arXiv 2411.04403, section 4.2: each min-max scaled, weighted, summed).
 
     `name` is a dense teacher that can be fetched (`sparsewell train teachers`), a directory with model.onnx and
@@ -43,7 +117,7 @@ class TeacherChoice(_Part):
         return self
 
 
-class Negatives(_Part):
+class NegativesRecipe(_RecipePart):
     """Hard negatives of a pair: `count` drawn from the ranks `skip` to `depth` of each source's list.
 
     A candidate that the first teacher scores above `ceiling` times the pair's own passage is no negative.
@@ -65,22 +139,22 @@ class Negatives(_Part):
         return self
 
 
-class Consistency(_Part):
+class ConsistencyRecipe(_RecipePart):
     """Keeps a pair when the teachers find its passage among the first `within` of `sample` passages."""
 
     within: int = Field(3, ge=1)
     sample: int = Field(20_000, ge=10)
 
 
-class TrainingRecipe(_Part):
+class TrainingRecipe(_RecipePart):
     """One run. Steps are optimiser steps; `batch` counts queries a step and device, before hard negatives."""
 
     start: str
     encoder: EncoderRecipe = EncoderRecipe()
     pairs: tuple[PairSource, ...] = Field(min_length=1)
     teachers: tuple[TeacherChoice, ...] = ()
-    negatives: Negatives = Negatives()
-    consistency: Consistency | None = None
+    negatives: NegativesRecipe = NegativesRecipe()
+    consistency: ConsistencyRecipe | None = None
     steps: int = Field(1000, ge=1)
     batch: int = Field(32, ge=2)
     mini_batch: int | None = Field(None, ge=1, description="texts held at once (gradient caching); none: the batch")
@@ -118,10 +192,10 @@ class TrainingRecipe(_Part):
 
     def changed(self, **members: Any) -> TrainingRecipe:
         """The same with some members replaced, checked again. Raises ConfigurationError (`bad_recipe`)."""
-        return parse(self.model_dump() | members, "the recipe")
+        return parse_recipe(self.model_dump() | members, "the recipe")
 
 
-def parse(content: dict[str, Any], where: str) -> TrainingRecipe:
+def parse_recipe(content: dict[str, Any], where: str) -> TrainingRecipe:
     """Checks a recipe. Raises ConfigurationError (`bad_recipe`) that names each member at fault."""
     try:
         return TrainingRecipe.model_validate(content)
@@ -140,12 +214,14 @@ def read_recipe(path: Path) -> TrainingRecipe:
         raise ConfigurationError("bad_recipe", f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError("bad_recipe", f"{path} is no TOML file: {error}.") from None
-    recipe = parse(content, str(path))
+    recipe = parse_recipe(content, str(path))
     base = path.resolve().parent
     return recipe.model_copy(
         update={
-            "start": _resolved(base, recipe.start),
-            "teachers": tuple(one.model_copy(update={"name": _resolved(base, one.name)}) for one in recipe.teachers),
+            "start": _resolve_name(base, recipe.start),
+            "teachers": tuple(
+                one.model_copy(update={"name": _resolve_name(base, one.name)}) for one in recipe.teachers
+            ),
             "pairs": tuple(pair.model_copy(update={"path": base / pair.path}) for pair in recipe.pairs),
             "collections": tuple(base / directory for directory in recipe.collections),
             "reported": tuple(base / directory for directory in recipe.reported),
@@ -153,6 +229,6 @@ def read_recipe(path: Path) -> TrainingRecipe:
     )
 
 
-def _resolved(base: Path, name: str) -> str:
+def _resolve_name(base: Path, name: str) -> str:
     """A start or teacher that lies beside the recipe, or the name of a hub or a shipped encoder as it stands."""
     return str(base / name) if name and (base / name).is_dir() else name

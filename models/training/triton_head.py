@@ -23,7 +23,7 @@ except ImportError:  # no wheel of it for this platform; models.training.max_hea
     triton = None
 
 log = logging.getLogger("models.training")
-AVAILABLE = triton is not None
+TRITON_AVAILABLE = triton is not None
 # Tile of the product and documents of one program: as in the prototype that was measured on one H100 (16 ms for 209,000
 # tokens, 384 wide, 30,522 pieces). This kernel's own time: not measured.
 POSITIONS, PIECES, DOCUMENTS = 64, 128, 16
@@ -31,12 +31,12 @@ WARPS, STAGES = 4, 2
 
 
 @cache
-def works(device: torch.device) -> bool:
+def is_supported(device: torch.device) -> bool:
     """Whether the kernel runs on a device; where it does not, the log says why, once.
 
     Triton builds what starts a kernel with the machine's C compiler. Images that hold torch often have none.
     """
-    if not AVAILABLE:
+    if not TRITON_AVAILABLE:
         return False
     try:
         one = torch.zeros(1, 16, device=device)
@@ -50,12 +50,12 @@ def works(device: torch.device) -> bool:
     return True
 
 
-def channels(dtype: torch.dtype) -> int:
+def tile_channels(dtype: torch.dtype) -> int:
     """Channels of a tile: both tiles in two stages take 48 KB of shared memory, which every GPU since Turing has."""
     return 32 if dtype == torch.float32 else 64
 
 
-if AVAILABLE:
+if TRITON_AVAILABLE:
 
     @triton.jit
     def largest_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 (a kernel's; it takes no annotations)
@@ -137,7 +137,7 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Ten
         precision="ieee" if exact else "tf32",
         tile_positions=POSITIONS,
         tile_pieces=PIECES,
-        tile_channels=channels(states.dtype),
+        tile_channels=tile_channels(states.dtype),
         group=DOCUMENTS,
         num_warps=WARPS,
         num_stages=STAGES,

@@ -14,23 +14,21 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from services.access.claims import Claims, bad
-from services.access.key_text import digest
-from services.access.mode import is_loopback
-from services.access.principal import Principal
+from services.access.api_keys import digest_key, is_loopback_host
+from services.access.principals import ClaimMapping, Principal, bad_claim_settings
 from services.errors import BackendUnavailable, ConfigurationError, Unauthorized
 from services.settings import Settings
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS: Final = 600.0
-UNKNOWN_SECONDS: Final = 30.0
-_TIMEOUT: Final = 5.0
-_MOST_BYTES: Final = 1024**2
-_MOST_TOKENS: Final = 10_000
+KEY_SET_SECONDS: Final = 600.0
+UNKNOWN_KEY_SECONDS: Final = 30.0
+_TIMEOUT_SECONDS: Final = 5.0
+_MAX_RESPONSE_BYTES: Final = 1024**2
+_MAX_CACHED_TOKENS: Final = 10_000
 
 
-class Issuer:
+class TokenIssuer:
     """Belongs to one event loop; asks nobody before the first token."""
 
     def __init__(self, settings: Settings) -> None:
@@ -45,10 +43,12 @@ class Issuer:
         self._issuer: Final = settings.oidc_issuer
         self._audience: Final = [one.strip() for one in settings.oidc_audience.split(",") if one.strip()]
         self._leeway: Final = settings.oidc_leeway
-        self._claims: Final = Claims(settings)
+        self._claims: Final = ClaimMapping(settings)
         parts = urlsplit(self._issuer)
-        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-            raise bad("SPARSEWELL_OIDC_ISSUER begins with https://: who changes its keys on the way could be anybody")
+        if parts.scheme != "https" and not is_loopback_host(parts.hostname or ""):
+            raise bad_claim_settings(
+                "SPARSEWELL_OIDC_ISSUER begins with https://: who changes its keys on the way could be anybody"
+            )
         self._keys: dict[str, Any] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
@@ -57,7 +57,7 @@ class Issuer:
 
     def known(self, token: str) -> Principal | None:
         """Whose token it is, if it was verified before and holds."""
-        found = self._verified.get(digest(token))
+        found = self._verified.get(digest_key(token))
         return found[0] if found is not None and time.time() < found[1] else None
 
     async def principal(self, token: str) -> Principal:
@@ -70,7 +70,7 @@ class Issuer:
         try:
             head = jwt.get_unverified_header(token)
             if head.get("alg") not in self._claims.algorithms:
-                raise _refused("its algorithm is none of those that are taken here")
+                raise _token_refused("its algorithm is none of those that are taken here")
             claims = jwt.decode(
                 token,
                 await self._key(head.get("kid"), head["alg"]),
@@ -81,10 +81,10 @@ class Issuer:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.PyJWTError as error:
-            raise _refused(_WHY.get(type(error).__name__, "it cannot be verified")) from None
+            raise _token_refused(_REFUSAL_REASONS.get(type(error).__name__, "it cannot be verified")) from None
         who = self._claims.principal(claims)
-        self._verified[digest(token)] = (who, float(claims["exp"]))
-        if len(self._verified) > _MOST_TOKENS:
+        self._verified[digest_key(token)] = (who, float(claims["exp"]))
+        if len(self._verified) > _MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)
         return who
 
@@ -95,7 +95,7 @@ class Issuer:
     async def _key(self, kid: Any, algorithm: str) -> Any:
         now = time.monotonic()
         known = isinstance(kid, str) and kid in self._keys
-        if now - self._read_at > KEPT_SECONDS or (not known and now - self._tried_at > UNKNOWN_SECONDS):
+        if now - self._read_at > KEY_SET_SECONDS or (not known and now - self._tried_at > UNKNOWN_KEY_SECONDS):
             reading = self._begin(now)
             if not known:
                 await asyncio.shield(reading)
@@ -104,15 +104,15 @@ class Issuer:
         if not self._keys:
             raise BackendUnavailable("oidc_unavailable", "The keys of the issuer cannot be read; try again.")
         if not isinstance(kid, str) or kid not in self._keys:
-            raise _refused("the issuer has no key of its name")
+            raise _token_refused("the issuer has no key of its name")
         key = self._keys[kid]
         if key.algorithm_name != algorithm:
-            raise _refused("the key of its name is for another algorithm")
+            raise _token_refused("the key of its name is for another algorithm")
         return key.key
 
     def _begin(self, now: float) -> "asyncio.Task[None]":
         if self._reading is None or self._reading.done():
-            if now - self._tried_at <= UNKNOWN_SECONDS and self._reading is not None:
+            if now - self._tried_at <= UNKNOWN_KEY_SECONDS and self._reading is not None:
                 return self._reading
             self._tried_at = now
             self._reading = asyncio.create_task(self._read())
@@ -121,12 +121,12 @@ class Issuer:
     async def _read(self) -> None:
         """What is wrong is logged; the keys that there are count on."""
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as session:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)) as session:
                 found = await fetch_json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
                 if found.get("issuer") != self._issuer:
                     raise ValueError("it calls itself by another name")
                 address = str(found.get("jwks_uri"))
-                if urlsplit(address).scheme != "https" and not is_loopback(urlsplit(address).hostname or ""):
+                if urlsplit(address).scheme != "https" and not is_loopback_host(urlsplit(address).hostname or ""):
                     raise ValueError("its keys are not at an address that begins with https://")
                 listed = (await fetch_json(session, address)).get("keys")
                 if not isinstance(listed, list):
@@ -153,7 +153,7 @@ async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, 
         content = b""
         async for piece in answer.content.iter_any():
             content += piece
-            if len(content) > _MOST_BYTES:
+            if len(content) > _MAX_RESPONSE_BYTES:
                 raise ValueError("longer than any list of keys")
         found = orjson.loads(content)
         if not isinstance(found, dict):
@@ -161,7 +161,7 @@ async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, 
         return found
 
 
-_WHY: Final = {
+_REFUSAL_REASONS: Final = {
     "ExpiredSignatureError": "it has expired",
     "ImmatureSignatureError": "its time has not come",
     "InvalidAudienceError": "it was made for another service",
@@ -171,5 +171,5 @@ _WHY: Final = {
 }
 
 
-def _refused(why: str) -> Unauthorized:
+def _token_refused(why: str) -> Unauthorized:
     return Unauthorized("bad_token", f"The token is not taken: {why}.")

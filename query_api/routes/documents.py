@@ -1,32 +1,170 @@
-"""Documents and jobs."""
+"""One stored document, read by its id.
 
-from typing import Any
+Dead documents: what could not be encoded, why, and another try.
 
+The chapters of a talk, and the forms in which players take them.
+
+An id may hold slashes and end in `/chapters`, so chapters are beside the documents and not below each.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from query_api import intake_doors, talk_form
-from query_api.documents import stored_document
-from query_api.idempotency import HEADER, MAX_KEY, REPLAYED
-from query_api.ingestion import raw_writes
-from query_api.models import DocumentAnswer, IngestAnswer, JobAnswer
-from query_api.parts import WithApp
-from query_api.routes.answers import documented, json_answer
-from services.documents import checked_id
+from query_api.app_state import AppState, WithApp
+from query_api.ingest.dead_letters import list_dead_letters, retry_dead_letters
+from query_api.ingest.idempotency import KEY_HEADER, MAX_KEY_CHARACTERS, REPLAYED_HEADER
+from query_api.ingest.ingest import IngestResponse, ingest_document, ingest_documents, write_raw_documents
+from query_api.schemas.resources import (
+    TALK_SCHEMA_MEMBERS,
+    ChaptersAnswer,
+    DeadList,
+    DocumentAnswer,
+    IngestAnswer,
+    JobAnswer,
+    RetryAnswer,
+    RetryRequest,
+    document_responses,
+    json_response,
+)
+from services.documents.document import MAX_CLIENT_VERSION, validate_document_id
 from services.errors import BackendUnavailable, Conflict, NotFound
-from services.opensearch.bulk import Outcome
-from services.opensearch.dead_letters import shown_earlier
-from services.opensearch.generations import count_call, read_counts, refresh_call
-from services.opensearch.jobs import load_call, summary, unseen
-from services.opensearch.journal import tombstone
-from services.opensearch.talk_members import sent_segments, shown_chapters
-from services.talk.chaptering import is_talk
-from services.versions import LARGEST_CLIENT_VERSION
-from services.web.problems import said
+from services.opensearch.bulk import WriteOutcome
+from services.opensearch.generations import count_states_call, read_state_counts, refresh_call
+from services.opensearch.jobs import count_invisible_documents, load_job_call, summarise_job
+from services.opensearch.journal import (
+    DELETED,
+    StoredDocument,
+    format_earlier_attempts,
+    get_document_call,
+    tombstone_write,
+)
+from services.opensearch.stored_document import read_chapters, read_segments
+from services.talk.chapters import (
+    PLAIN_TYPE,
+    PODCASTING_TYPE,
+    VTT_TYPE,
+    format_podcasting,
+    format_webvtt,
+    format_youtube,
+)
+from services.talk.model import Chapter, is_talk
+from services.talk.parse import build_link
+from services.web.problems import members_response
 
-router = APIRouter(prefix="/v1", tags=["documents"])
+dead_letters_router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
 
-_DOCUMENT: dict[str, Any] = {
+
+@dead_letters_router.get(
+    "",
+    responses=document_responses(200, DeadList, 404, 422, 503),
+    operation_id="list_dead",
+    summary="List the documents that could not be encoded, the latest first",
+)
+async def get_dead_letters(
+    index: str,
+    app: WithApp,
+    size: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(description="that of the page before; none: the first page")] = None,
+) -> Response:
+    return json_response(await list_dead_letters(app, index, size, cursor))
+
+
+@dead_letters_router.post(
+    "/retry",
+    responses=document_responses(200, RetryAnswer, 404, 422, 503),
+    operation_id="retry_dead",
+    summary="Put dead documents back to pending",
+)
+async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
+    """The attempts begin anew. A newer write of a document wins, whenever it comes."""
+    return json_response(await retry_dead_letters(app, index, request))
+
+
+async def read_stored_document(app: AppState, index: str, document_id: str, only: Sequence[str] = ()) -> StoredDocument:
+    """As it is at this moment, without what an encoder made; `only`: members of its source, none: all.
+
+    Raises NotFound (`index_not_found`, `document_not_found`).
+    """
+    generation = await app.generation(index)
+    try:
+        found = await app.search.send(get_document_call(generation.alias, validate_document_id(document_id), only))
+    except NotFound as error:
+        if error.code == "index_not_found":
+            app.forget(index)
+        found = {}
+    if not found.get("found") or found["_source"]["state"] == DELETED:
+        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
+    return StoredDocument(found["_id"], found["_version"], found["_source"])
+
+
+talk_router = APIRouter(prefix="/v1", tags=["talk"])
+
+ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
+_TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
+_FORMAT_RESPONSES: dict[str, Any] = {
+    PODCASTING_TYPE: {"schema": {"type": "object", "description": "Podcasting 2.0 chapters"}},
+    VTT_TYPE: {"schema": {"type": "string", "description": "a track of chapters"}},
+    PLAIN_TYPE: {"schema": {"type": "string", "description": "lines for the description of a video on YouTube"}},
+}
+_CHAPTER_RESPONSES = document_responses(200, ChaptersAnswer, 404, 422, 503)
+
+
+@talk_router.get(
+    "/indexes/{index}/chapters/{document_id:path}",
+    responses=_CHAPTER_RESPONSES | {200: _CHAPTER_RESPONSES[200] | {"content": _FORMAT_RESPONSES}},
+    operation_id="get_chapters",
+    summary="The chapters of a talk",
+)
+async def get_chapters(
+    index: str,
+    document_id: str,
+    app: WithApp,
+    form: Annotated[
+        ChapterFormat, Query(alias="format", description="json: ours, with the state; the others are files for players")
+    ] = "json",
+) -> Response:
+    stored = await read_stored_document(app, index, document_id, only=_TALK_SOURCE_MEMBERS)
+    if not is_talk(stored.source):
+        raise NotFound("not_talk", f"The document {document_id[:80]!r} is no talk: it has no chapters.")
+    listed = read_chapters(stored.source)
+    if form == "json":
+        talk = (await app.generation(index)).spec.talk
+        return json_response(_describe_chapters(stored, listed, None if talk is None else talk.link))
+    if not listed:
+        raise NotFound("no_chapters", f"The talk has no chapters ({_missing_reason(stored)}).")
+    chapters = [Chapter.read(one) for one in listed]
+    match form:
+        case "podcasting":
+            file = format_podcasting(chapters, stored.source.get("title", ""), stored.source.get("url", ""))
+            return Response(orjson.dumps(file), media_type=PODCASTING_TYPE)
+        case "webvtt":
+            return Response(format_webvtt(chapters), media_type=f"{VTT_TYPE}; charset=utf-8")
+        case "youtube":
+            return Response(format_youtube(chapters), media_type=f"{PLAIN_TYPE}; charset=utf-8")
+
+
+def _describe_chapters(stored: StoredDocument, listed: list[dict[str, Any]], template: str | None) -> dict[str, Any]:
+    source = stored.source
+    shown = ("title", "state", "url", "duration", "chaptering", "talk_repairs")
+    url = source.get("url", "")
+    linked = [one | {"link": build_link(template, url, stored.id, one.get("start_time"))} for one in listed]
+    return {"id": stored.id} | {name: source[name] for name in shown if name in source} | {"chapters": linked}
+
+
+def _missing_reason(stored: StoredDocument) -> str:
+    made = stored.source.get("chaptering")
+    if made is None:
+        return f"it is {stored.state}, and they are made when it is encoded"
+    return f"{made['error']['reason']} [{made['error']['code']}]" if "error" in made else f"engine {made['engine']}"
+
+
+documents_router = APIRouter(prefix="/v1", tags=["documents"])
+
+_DOCUMENT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["id", "text"],
     "additionalProperties": False,
@@ -38,31 +176,31 @@ _DOCUMENT: dict[str, Any] = {
         "version": {
             "type": "integer",
             "minimum": 0,
-            "maximum": LARGEST_CLIENT_VERSION,
+            "maximum": MAX_CLIENT_VERSION,
             "description": "the highest wins, in whatever order they arrive; none: the server's clock in microseconds",
         },
     },
 }
-_TALK: dict[str, Any] = {
+_TALK_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["id", "kind"],
     "additionalProperties": False,
-    "properties": _DOCUMENT["properties"] | talk_form.MEMBERS,
+    "properties": _DOCUMENT_SCHEMA["properties"] | TALK_SCHEMA_MEMBERS,
     "description": "in an index that declares `talk`; one of text, segments and transcript",
 }
-_SHOWN = (
+_SOURCE_MEMBERS = (
     *("title", "text", "metadata", "version", "state", "job", "encoder", "attempts", "error"),
     *("kind", "description", "duration", "url", "chaptering", "talk_repairs"),
 )
-_KEY: dict[str, Any] = {
-    "name": HEADER,
+_KEY_PARAMETER: dict[str, Any] = {
+    "name": KEY_HEADER,
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": "^[!-~]+$"},
     "description": "the same key and body give the same job and answer, however often and however concurrently they "
     "come; the same key with another body is a 409",
 }
-_REPLAYED = {
+_ACCEPTED_RESPONSE = {
     "description": "accepted; what is listed under `accepted` is on disk",
     "headers": {
         "Idempotency-Replayed": {
@@ -71,26 +209,26 @@ _REPLAYED = {
         }
     },
 }
-_MANY: dict[str, Any] = {
-    "parameters": [_KEY],
-    "responses": {"202": _REPLAYED},
+_POST_OPENAPI: dict[str, Any] = {
+    "parameters": [_KEY_PARAMETER],
+    "responses": {"202": _ACCEPTED_RESPONSE},
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "array", "items": {"anyOf": [_DOCUMENT, _TALK]}}},
+            "application/json": {"schema": {"type": "array", "items": {"anyOf": [_DOCUMENT_SCHEMA, _TALK_SCHEMA]}}},
             "application/x-ndjson": {"schema": {"type": "string", "description": "one document a line"}},
         },
     },
 }
-_ONE: dict[str, Any] = {
-    "parameters": [_KEY],
-    "responses": {"202": _REPLAYED},
+_PUT_OPENAPI: dict[str, Any] = {
+    "parameters": [_KEY_PARAMETER],
+    "responses": {"202": _ACCEPTED_RESPONSE},
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
                 "schema": {
-                    "anyOf": [_DOCUMENT | {"required": ["text"]}, _TALK | {"required": ["kind"]}],
+                    "anyOf": [_DOCUMENT_SCHEMA | {"required": ["text"]}, _TALK_SCHEMA | {"required": ["kind"]}],
                     "description": "`id` is the path's",
                 }
             }
@@ -99,33 +237,33 @@ _ONE: dict[str, Any] = {
 }
 
 
-@router.post(
+@documents_router.post(
     "/indexes/{index}/documents",
     status_code=202,
-    responses=documented(202, IngestAnswer, 404, 408, 409, 413, 415, 422, 429, 503),
-    openapi_extra=_MANY,
+    responses=document_responses(202, IngestAnswer, 404, 408, 409, 413, 415, 422, 429, 503),
+    openapi_extra=_POST_OPENAPI,
     operation_id="ingest",
     summary="Add or replace documents",
 )
 async def post_documents(index: str, request: Request, app: WithApp) -> Response:
-    return _answered(await intake_doors.post_documents(app, index, request))
+    return _ingest_response(await ingest_documents(app, index, request))
 
 
-@router.put(
+@documents_router.put(
     "/indexes/{index}/documents/{document_id:path}",
     status_code=202,
-    responses=documented(202, IngestAnswer, 404, 408, 409, 413, 415, 422, 429, 503),
-    openapi_extra=_ONE,
+    responses=document_responses(202, IngestAnswer, 404, 408, 409, 413, 415, 422, 429, 503),
+    openapi_extra=_PUT_OPENAPI,
     operation_id="put_document",
     summary="Add or replace one document",
 )
 async def put_document(index: str, document_id: str, request: Request, app: WithApp) -> Response:
-    return _answered(await intake_doors.put_document(app, index, document_id, request))
+    return _ingest_response(await ingest_document(app, index, document_id, request))
 
 
-@router.get(
+@documents_router.get(
     "/indexes/{index}/documents/{document_id:path}",
-    responses=documented(200, DocumentAnswer, 404, 503),
+    responses=document_responses(200, DocumentAnswer, 404, 503),
     operation_id="get_document",
     summary="Read one document and its state",
 )
@@ -135,21 +273,21 @@ async def get_document(
     app: WithApp,
     segments: bool = Query(False, description="of talk: what is said when and by whom, too"),
 ) -> Response:
-    stored = await stored_document(app, index, document_id)
-    answer = {"id": stored.id} | {name: stored.source[name] for name in _SHOWN if name in stored.source}
+    stored = await read_stored_document(app, index, document_id)
+    answer = {"id": stored.id} | {name: stored.source[name] for name in _SOURCE_MEMBERS if name in stored.source}
     if "earlier" in stored.source:
-        answer["earlier"] = shown_earlier(stored.source["earlier"])
+        answer["earlier"] = format_earlier_attempts(stored.source["earlier"])
     if is_talk(stored.source):
-        answer["chapters"] = shown_chapters(stored.source)
+        answer["chapters"] = read_chapters(stored.source)
         if segments:
-            answer["segments"] = sent_segments(stored.source)
-    return json_answer(answer)
+            answer["segments"] = read_segments(stored.source)
+    return json_response(answer)
 
 
-@router.delete(
+@documents_router.delete(
     "/indexes/{index}/documents/{document_id:path}",
     status_code=204,
-    responses=documented(204, None, 404, 409, 503),
+    responses=document_responses(204, None, 404, 409, 503),
     operation_id="delete_document",
     summary="Delete one document",
 )
@@ -157,30 +295,32 @@ async def delete_document(
     index: str,
     document_id: str,
     app: WithApp,
-    version: int | None = Query(None, ge=0, le=LARGEST_CLIENT_VERSION, description="as a document's version"),
+    version: int | None = Query(None, ge=0, le=MAX_CLIENT_VERSION, description="as a document's version"),
 ) -> Response:
     generation = await app.generation(index)
     if version is None:
         # Without a version a delete is about a document that is there; with one it may come before the document.
-        await stored_document(app, index, document_id)
-    write = tombstone(generation, checked_id(document_id), app.clock.next() if version is None else version)
-    (verdict,) = await raw_writes(app, generation, [write])
-    if verdict.outcome is Outcome.SUPERSEDED:
+        await read_stored_document(app, index, document_id)
+    write = tombstone_write(
+        generation, validate_document_id(document_id), app.clock.next() if version is None else version
+    )
+    (verdict,) = await write_raw_documents(app, generation, [write])
+    if verdict.outcome is WriteOutcome.SUPERSEDED:
         raise Conflict("stale_version", "A newer version of this document is stored; it was kept.")
-    if verdict.outcome is not Outcome.STORED:
+    if verdict.outcome is not WriteOutcome.STORED:
         raise BackendUnavailable("not_stored", f"The delete could not be stored ({verdict.reason}); send it again.")
     return Response(status_code=204)
 
 
-@router.get(
+@documents_router.get(
     "/jobs/{job_id}",
-    responses=documented(200, JobAnswer, 404, 503),
+    responses=document_responses(200, JobAnswer, 404, 503),
     operation_id="get_job",
     summary="Follow an ingestion",
 )
 async def get_job(job_id: str, app: WithApp) -> Response:
     try:
-        record = (await app.search.send(load_call(app.names, job_id)))["_source"]
+        record = (await app.search.send(load_job_call(app.names, job_id)))["_source"]
     except NotFound:
         record = {}
     # (the record of an idempotency key is no job)
@@ -188,17 +328,17 @@ async def get_job(job_id: str, app: WithApp) -> Response:
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
         generation = await app.generation(record["index"])
-        counts = read_counts(await app.search.send(count_call(generation.physical, job_id)))
-        if unseen(record, counts):
+        counts = read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))
+        if count_invisible_documents(record, counts):
             await app.search.send(refresh_call(generation.physical))
-            counts = read_counts(await app.search.send(count_call(generation.physical, job_id)))
+            counts = read_state_counts(await app.search.send(count_states_call(generation.physical, job_id)))
     except NotFound:
-        return json_answer(summary(job_id, record, None))
-    return json_answer(summary(job_id, record, counts))
+        return json_response(summarise_job(job_id, record, None))
+    return json_response(summarise_job(job_id, record, counts))
 
 
-def _answered(answer: intake_doors.Answer) -> Response:
-    response = json_answer(answer.body, answer.status) if answer.status < 400 else said(answer.body)
+def _ingest_response(answer: IngestResponse) -> Response:
+    response = json_response(answer.body, answer.status) if answer.status < 400 else members_response(answer.body)
     if answer.replayed:
-        response.headers[REPLAYED] = "true"
+        response.headers[REPLAYED_HEADER] = "true"
     return response

@@ -1,36 +1,101 @@
-"""Create, list, inspect and delete indexes."""
+"""Create, list, inspect and delete indexes.
+
+Which query tables this service has.
+
+All documents of an index, page by page, so that nobody is locked in.
+"""
 
 import contextlib
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi import APIRouter, Query
+from fastapi.responses import Response, StreamingResponse
 
-from query_api import curating
-from query_api.models import IndexAnswer, IndexList
-from query_api.parts import AppState, WithApp
-from query_api.routes.answers import documented, json_answer
+from query_api.app_state import AppState, WithApp
+from query_api.curation import remove_curation
+from query_api.export import MAX_PAGE_DOCUMENTS, ExportPage
+from query_api.schemas.resources import EncoderList, IndexAnswer, IndexList, document_responses, json_response
+from services.encoders.catalogue import find_dense_identity
 from services.errors import Conflict, InvalidInput, NotFound, SparsewellError
-from services.index_spec import Generation, IndexSpec, checked_index_name
-from services.known_dense import dense_identity
+from services.index_spec import Generation, IndexSpec, validate_index_name
 from services.opensearch.generations import (
-    count_call,
-    create_call,
+    count_states_call,
+    create_generation_call,
     create_jobs_call,
-    delete_call,
-    every_generation_call,
+    delete_generations_call,
+    index_generations_call,
     index_not_found,
-    list_call,
+    list_generations_call,
     new_generation,
-    read_active,
-    read_counts,
+    read_active_generations,
     read_generations,
+    read_state_counts,
 )
 
-router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
+encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
 
 
-def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict[str, Any]:
+@encoders_router.get(
+    "",
+    responses=document_responses(200, EncoderList, 503),
+    operation_id="list_encoders",
+    summary="List the encoders that can be served",
+)
+async def list_encoders(app: WithApp) -> Response:
+    """An index can be created with each of them, and is served when it was encoded by one of these fingerprints."""
+    return json_response(
+        {
+            "encoders": [
+                {
+                    "name": manifest.name,
+                    "fingerprint": manifest.fingerprint,
+                    "default": manifest.fingerprint == app.tables.default.fingerprint,
+                    "licence": manifest.licence,
+                }
+                for manifest in app.tables.manifests
+            ]
+        }
+    )
+
+
+export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
+
+_LINES_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "One document a line (id, title, text, metadata, version, state), then one line "
+        '`{"export": {"index", "documents", "exported", "total", "cursor"}}`. A page without that line was cut: ask '
+        "for it again. `cursor` null: that was all.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@export_router.get(
+    "",
+    response_class=StreamingResponse,
+    responses=document_responses(200, None, 404, 422, 429, 503) | _LINES_RESPONSE,
+    operation_id="export",
+    summary="Export documents, as they were when the export began",
+)
+async def get_export(
+    index: str,
+    app: WithApp,
+    state: Annotated[
+        list[Literal["pending", "encoded", "dead"]] | None, Query(description="only these; may be repeated")
+    ] = None,
+    vectors: Annotated[bool | None, Query(description="each window's vocabulary ids, pieces and weights too")] = None,
+    size: Annotated[int, Query(ge=1, le=MAX_PAGE_DOCUMENTS, description="documents of a page, at most")] = 1000,
+    cursor: Annotated[str | None, Query(description="that of the page before; none: the first page")] = None,
+) -> StreamingResponse:
+    """A page ends early when it grows beyond 16 MiB. A snapshot waits five minutes for the next page."""
+    lines = await ExportPage(app, index, size).stream(state, vectors, cursor)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+indexes_router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
+
+
+def _describe_index(generation: Generation, counts: dict[str, int] | None = None) -> dict[str, Any]:
     spec = generation.spec
     answer: dict[str, Any] = {
         "name": generation.index,
@@ -49,16 +114,20 @@ def _shown(generation: Generation, counts: dict[str, int] | None = None) -> dict
     return answer if counts is None else answer | {"documents": counts}
 
 
-@router.get("", responses=documented(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes")
+@indexes_router.get(
+    "", responses=document_responses(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes"
+)
 async def list_indexes(app: WithApp) -> Response:
-    found = read_active(await app.everything.send(list_call(app.names)))
-    return json_answer({"indexes": [_shown(generation) for generation in found if app.who.may(generation.index)]})
+    found = read_active_generations(await app.everything.send(list_generations_call(app.names)))
+    return json_response(
+        {"indexes": [_describe_index(generation) for generation in found if app.who.may(generation.index)]}
+    )
 
 
-@router.put(
+@indexes_router.put(
     "/{index}",
     status_code=201,
-    responses=documented(201, IndexAnswer, 409, 422, 503) | documented(200, IndexAnswer),
+    responses=document_responses(201, IndexAnswer, 409, 422, 503) | document_responses(200, IndexAnswer),
     operation_id="create_index",
     summary="Create an index",
 )
@@ -69,18 +138,18 @@ async def create_index(index: str, app: WithApp, spec: IndexSpec | None = None) 
     room = manifest.max_pieces - 2  # two for the pieces that open and close a window
     if wanted.window is not None and wanted.window.pieces > room:
         raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    dense = None if wanted.dense is None else dense_identity(app.dense, wanted.dense)
-    generation = new_generation(app.names, checked_index_name(index), 1, wanted, manifest, dense=dense)
-    existing = await _existing(app, index)
+    dense = None if wanted.dense is None else find_dense_identity(app.dense, wanted.dense)
+    generation = new_generation(app.names, validate_index_name(index), 1, wanted, manifest, dense=dense)
+    existing = await _find_generation(app, index)
     if existing is None:
         await _ensure_jobs(app)
         try:
-            await app.search.send(create_call(generation, app.settings, [app.names.alias(index)]))
+            await app.search.send(create_generation_call(generation, app.settings, [app.names.alias(index)]))
         except Conflict:  # somebody else was faster
             app.forget(index)
-            existing = await _existing(app, index)
+            existing = await _find_generation(app, index)
         else:
-            return json_answer(_shown(generation), 201)
+            return json_response(_describe_index(generation), 201)
     if existing is None:
         raise Conflict(
             "already_exists",
@@ -88,43 +157,43 @@ async def create_index(index: str, app: WithApp, spec: IndexSpec | None = None) 
         )
     if existing.spec != wanted:
         raise Conflict(
-            "index_exists", f"The index {index!r} exists with another declaration.", existing=_shown(existing)
+            "index_exists", f"The index {index!r} exists with another declaration.", existing=_describe_index(existing)
         )
-    return json_answer(_shown(existing))
+    return json_response(_describe_index(existing))
 
 
-@router.get(
+@indexes_router.get(
     "/{index}",
-    responses=documented(200, IndexAnswer, 404, 503),
+    responses=document_responses(200, IndexAnswer, 404, 503),
     operation_id="get_index",
     summary="Inspect an index and count its documents by state",
 )
 async def get_index(index: str, app: WithApp) -> Response:
     generation = await app.generation(index)
-    counts = read_counts(await app.search.send(count_call(generation.physical)))
-    return json_answer(_shown(generation, counts))
+    counts = read_state_counts(await app.search.send(count_states_call(generation.physical)))
+    return json_response(_describe_index(generation, counts))
 
 
-@router.delete(
+@indexes_router.delete(
     "/{index}",
     status_code=204,
-    responses=documented(204, None, 404, 503),
+    responses=document_responses(204, None, 404, 503),
     operation_id="delete_index",
     summary="Delete an index and all its documents",
 )
 async def delete_index(index: str, app: WithApp) -> Response:
-    found = read_generations(await app.search.send(every_generation_call(app.names, index)))
+    found = read_generations(await app.search.send(index_generations_call(app.names, index)))
     if not found:
         raise index_not_found(index)
-    await app.search.send(delete_call(found))
-    await curating.remove(app, index)
+    await app.search.send(delete_generations_call(found))
+    await remove_curation(app, index)
     with contextlib.suppress(SparsewellError):  # (what stays counts for no other index)
         await app.learning.forget(index, None)
     app.forget(index)
     return Response(status_code=204)
 
 
-async def _existing(app: AppState, index: str) -> Generation | None:
+async def _find_generation(app: AppState, index: str) -> Generation | None:
     try:
         return await app.generation(index)
     except NotFound:

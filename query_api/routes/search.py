@@ -1,4 +1,7 @@
-"""The routes of searches: POST and GET of one index, several indexes in one search, several searches in one request."""
+"""The routes of searches: POST and GET of one index, several indexes in one search, several searches in one request.
+
+GET /v1/indexes/{index}/suggest: what somebody may be about to ask.
+"""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
@@ -8,16 +11,28 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-from query_api.access.operations import authorised
-from query_api.parts import WithApp, app_state_of
-from query_api.routes.answers import documented, json_answer
-from query_api.search.across_form import AcrossAnswer, AcrossRequest
-from query_api.search.answer import SearchAnswer
+from query_api.access.gate import authorise_request
+from query_api.app_state import WithApp, request_app_state
+from query_api.schemas.admin import SuggestAddress, SuggestAnswer
+from query_api.schemas.resources import document_responses, json_response
+from query_api.schemas.search_request import SearchRequest
+from query_api.schemas.search_response import AcrossAnswer, AcrossRequest, BatchAnswer, BatchRequest, SearchAnswer
 from query_api.search.batch import batch
-from query_api.search.batch_form import BatchAnswer, BatchRequest
 from query_api.search.pipeline import search, search_across
-from query_api.search.request import SearchRequest
-from query_api.search.short_form import SearchAddress
+from query_api.search.validation import SearchAddress
+from query_api.suggest import complete_text
+
+suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
+
+
+@suggest_router.get(
+    "",
+    responses=document_responses(200, SuggestAnswer, 404, 422, 429, 503),
+    operation_id="suggest",
+    summary="Complete what somebody types",
+)
+async def get_suggestions(index: str, asked: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
+    return json_response(await complete_text(app, index, asked))
 
 
 class JsonRoute(APIRoute):
@@ -43,46 +58,48 @@ class JsonRoute(APIRoute):
                 body = model.model_validate_json(await http.body())
             except ValidationError:
                 return await by_framework(http)
-            await authorised(http)
-            return await endpoint(**http.path_params, request=body, app=app_state_of(http))
+            await authorise_request(http)
+            return await endpoint(**http.path_params, request=body, app=request_app_state(http))
 
         return handle
 
 
-router = APIRouter(prefix="/v1", tags=["search"], route_class=JsonRoute)
-_RESPONSES = documented(200, SearchAnswer, 404, 422, 429, 503)
+search_router = APIRouter(prefix="/v1", tags=["search"], route_class=JsonRoute)
+_SEARCH_RESPONSES = document_responses(200, SearchAnswer, 404, 422, 429, 503)
 
 
-@router.post("/indexes/{index}/search", responses=_RESPONSES, operation_id="search", summary="Search an index")
+@search_router.post(
+    "/indexes/{index}/search", responses=_SEARCH_RESPONSES, operation_id="search", summary="Search an index"
+)
 async def post_search(index: str, request: SearchRequest, app: WithApp) -> Response:
-    return json_answer(await search(app, index, request))
+    return json_response(await search(app, index, request))
 
 
-@router.get(
+@search_router.get(
     "/indexes/{index}/search",
-    responses=_RESPONSES,
+    responses=_SEARCH_RESPONSES,
     operation_id="search_simply",
     summary="Search an index from the address bar",
 )
 async def get_search(index: str, said: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
-    return json_answer(await search(app, index, said.request()))
+    return json_response(await search(app, index, said.request()))
 
 
-@router.post(
+@search_router.post(
     "/search",
-    responses=documented(200, AcrossAnswer, 404, 422, 429, 503),
+    responses=document_responses(200, AcrossAnswer, 404, 422, 429, 503),
     operation_id="search_across",
     summary="Search several indexes as one",
 )
 async def post_across(request: AcrossRequest, app: WithApp) -> Response:
-    return json_answer(await search_across(app, request))
+    return json_response(await search_across(app, request))
 
 
-@router.post(
+@search_router.post(
     "/search/batch",
-    responses=documented(200, BatchAnswer, 422),
+    responses=document_responses(200, BatchAnswer, 422),
     operation_id="search_batch",
     summary="Search many times at once",
 )
 async def post_batch(request: BatchRequest, app: WithApp) -> Response:
-    return json_answer(await batch(app, request))
+    return json_response(await batch(app, request))

@@ -8,21 +8,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from query_api.schemas.search_request import MAX_PER_DOCUMENT
 from query_api.search.context import Hit, Retrieved, SearchContext
-from query_api.search.engine import answers_of
-from query_api.search.places import is_there
+from query_api.search.executor import answers_of
+from query_api.search.passages import is_there
 from query_api.search.query_builder import boosted, depth_of, left_out, modes_of, needed_source, words_in
-from query_api.search.request import MAX_PER_DOCUMENT
 from query_api.search.retrieval import shares_of, with_sources
-from services.fusion import fuse, parts
-from services.opensearch.part_queries import Part, by_best_part, read_parts, sparse_parts, words_field
-from services.opensearch.queries import Plan, body, filtered
+from services.opensearch.queries import (
+    PartKind,
+    SearchPlan,
+    add_filter,
+    best_parts_query,
+    build_search_body,
+    part_words_field,
+    read_best_parts,
+    sparse_part_query,
+)
+from services.query.fusion import fuse_lists, fusion_shares
 
 # The id of a document, and the number of the chapter or passage in it.
 NumberedKey = tuple[str, int]
 
 
-async def retrieve_numbered(context: SearchContext, unit: Part) -> Retrieved:
+async def retrieve_numbered(context: SearchContext, unit: PartKind) -> Retrieved:
     """Return the chapters or passages of the page, read and explained."""
     retrieved = await _ranked(context, unit)
     hits = await with_sources(context, retrieved.hits, needed_source(context.request))
@@ -32,11 +40,11 @@ async def retrieve_numbered(context: SearchContext, unit: Part) -> Retrieved:
     return Retrieved(hits, retrieved.page, lexical_empty=retrieved.lexical_empty, read=True)
 
 
-def _exists(unit: Part, hit: Hit) -> bool:
+def _exists(unit: PartKind, hit: Hit) -> bool:
     return hit.source is not None and is_there(unit, hit.number or 0, hit.source)
 
 
-async def _ranked(context: SearchContext, unit: Part) -> Retrieved:
+async def _ranked(context: SearchContext, unit: PartKind) -> Retrieved:
     request, page, modes = context.request, context.page, modes_of(context)
     # one hit more than is shown tells whether a page follows
     depth = depth_of(context) if len(modes) > 1 else request.size + (0 if page is None else page.begin + 1)
@@ -44,7 +52,9 @@ async def _ranked(context: SearchContext, unit: Part) -> Retrieved:
     hits = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
     lists = {mode: _scores(context, unit, of_mode, depth) for mode, of_mode in hits.items()}
     if len(modes) > 1:
-        ranking = _at_most(request.per_document, fuse(lists, request.weights.model_dump(), request.chosen_fusion()))
+        ranking = _at_most(
+            request.per_document, fuse_lists(lists, request.weights.model_dump(), request.chosen_fusion())
+        )
     else:
         ranking = list(lists[modes[0]].items())
     shown: Sequence[tuple[NumberedKey, float]] = ranking
@@ -54,7 +64,7 @@ async def _ranked(context: SearchContext, unit: Part) -> Retrieved:
     shown = shown[: request.size]
     why: Mapping[NumberedKey, Mapping[str, tuple[float, float]]] = {}
     if request.explain and len(modes) > 1:
-        why = parts(lists, request.weights.model_dump(), request.chosen_fusion(), [key for key, _ in shown])
+        why = fusion_shares(lists, request.weights.model_dump(), request.chosen_fusion(), [key for key, _ in shown])
     marks = {hit["_id"]: hit.get("matched_queries", ()) for of_mode in hits.values() for hit in of_mode}
     context.watch.lap("fuse")
     found = [
@@ -72,26 +82,28 @@ async def _ranked(context: SearchContext, unit: Part) -> Retrieved:
     return Retrieved(found, page, lexical_empty=hits.get("lexical") == [])
 
 
-def _plan(context: SearchContext, mode: str, unit: Part, depth: int) -> Plan:
+def _plan(context: SearchContext, mode: str, unit: PartKind, depth: int) -> SearchPlan:
     most = min(context.request.per_document or MAX_PER_DOCUMENT, depth)
-    words = by_best_part(_words(context, mode, unit), unit, most)
-    query = filtered(words, context.selection.clauses, left_out(context))
+    words = best_parts_query(_words(context, mode, unit), unit, most)
+    query = add_filter(words, context.selection.clauses, left_out(context))
     # (the factor of a document is that of its chapters and passages: the marks are always needed)
-    return Plan(context.target, boosted(context, body(query, depth, False, context.timeout), named=True))
+    return SearchPlan(
+        context.target, boosted(context, build_search_body(query, depth, False, context.timeout), named=True)
+    )
 
 
-def _words(context: SearchContext, mode: str, unit: Part) -> dict[str, Any]:
-    return sparse_parts(context.query, unit) if mode == "sparse" else words_in(context, words_field(unit))
+def _words(context: SearchContext, mode: str, unit: PartKind) -> dict[str, Any]:
+    return sparse_part_query(context.query, unit) if mode == "sparse" else words_in(context, part_words_field(unit))
 
 
 def _scores(
-    context: SearchContext, unit: Part, hits: Sequence[Mapping[str, Any]], depth: int
+    context: SearchContext, unit: PartKind, hits: Sequence[Mapping[str, Any]], depth: int
 ) -> dict[NumberedKey, float]:
     """Return the best `depth` chapters or passages of all, best first, equal ones by document and number."""
     scores = {}
     for hit in hits:
         factor = 1.0 if context.curated is None else context.curated.factor(hit.get("matched_queries", ()))
-        for number, one in read_parts(hit, unit):
+        for number, one in read_best_parts(hit, unit):
             scores[hit["_id"], number] = float(one["_score"]) * factor
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
 
@@ -109,15 +121,17 @@ def _at_most(most: int | None, ranking: Sequence[tuple[NumberedKey, float]]) -> 
     return kept
 
 
-async def _explained(context: SearchContext, unit: Part, hits: Sequence[Hit]) -> list[Hit]:
+async def _explained(context: SearchContext, unit: PartKind, hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits with the contributions of words to their lexical scores."""
     named = list({one.id: 0 for one in hits if "lexical" in one.scores})
     most = min(context.request.per_document or MAX_PER_DOCUMENT, depth_of(context) + 1)
-    words = by_best_part(_words(context, "lexical", unit), unit, most, explained=True)
+    words = best_parts_query(_words(context, "lexical", unit), unit, most, explained=True)
     query = {"bool": {"must": [words], "filter": [{"ids": {"values": named}}]}}
-    plan = Plan(context.target, body(query, len(named), False, context.timeout))
+    plan = SearchPlan(context.target, build_search_body(query, len(named), False, context.timeout))
     (answer,) = await answers_of(context.engine, [plan], context.watch)
-    found = {(hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_parts(hit, unit)}
+    found = {
+        (hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_best_parts(hit, unit)
+    }
 
     def with_shares(one: Hit) -> Hit:
         part = found.get((one.id, one.number or 0))

@@ -8,22 +8,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from query_api.search.engine import Engine, Key
+from query_api.schemas.search_request import SearchRequest
+from query_api.search.executor import Engine, Key, Stopwatch
 from query_api.search.page_state import PageState
-from query_api.search.request import SearchRequest
-from query_api.search.selection import Selection
-from query_api.search.stopwatch import Stopwatch
-from services.access.principal import EVERYBODY, Principal
-from services.curation.boosts import BOOST, Factor, boost_shares, boosted
-from services.curation.lexical import curated_lexical
-from services.curation.matching import Matched
-from services.curation.vector import OVERRIDE, SYNONYM, curated_blend
+from query_api.search.validation import Selection
+from services.access.principals import EVERYBODY, Principal
+from services.curation.effects import (
+    BOOST_ORIGIN,
+    OVERRIDE_ORIGIN,
+    SYNONYM_ORIGIN,
+    BoostFactor,
+    apply_boosts,
+    boost_shares,
+    curate_query_vector,
+    curated_lexical_query,
+)
+from services.curation.matching import MatchedRules
+from services.encoders.query_table import QueryTable, QueryVector
 from services.index_spec import Generation, ScoreBy
 from services.model_client import ModelClient
 from services.opensearch.queries import KeywordField
-from services.pruning import pruned
-from services.query_blend import Blend
-from services.query_table import QueryTable, QueryVector
+from services.query.expansion import QueryBlend, prune_query
 from services.settings import Settings
 
 Source = Mapping[str, Any]
@@ -42,8 +47,8 @@ class CurationTerms:
         """Return the rule kind that an explained term comes from; a phrase has several terms in quotation marks."""
         terms = set(piece.strip('"').split())
         if not terms <= self.every:
-            return SYNONYM
-        return OVERRIDE if terms <= self.weighed else None
+            return SYNONYM_ORIGIN
+        return OVERRIDE_ORIGIN if terms <= self.weighed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,10 @@ class CuratedQuery:
     weight of words in the title.
     """
 
-    matched: Matched
+    matched: MatchedRules
     origins: Origins = field(default_factory=dict)
     terms: CurationTerms | None = None
-    boosts: Sequence[Factor] = ()
+    boosts: Sequence[BoostFactor] = ()
     title: float = 1.0
 
     def origins_of(self, query: QueryVector) -> Origins | None:
@@ -66,11 +71,11 @@ class CuratedQuery:
 
     def lexical(self, text: str, also: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
         """Return the lexical query of a field; `also`: words beside the text, with their boosts."""
-        return curated_lexical(text, self.matched.spans, also, self.title, field)
+        return curated_lexical_query(text, self.matched.spans, also, self.title, field)
 
     def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
         """Return a search by score with the boosts of documents."""
-        return boosted(search, self.boosts, named=explained)
+        return apply_boosts(search, self.boosts, named=explained)
 
     def left_out(self, *, fused: bool) -> list[str]:
         """Return the ids of documents that no list may name: the hidden ones, and the pinned ones of a single list.
@@ -95,8 +100,8 @@ class CuratedQuery:
             return self
         applied, skipped = list(self.matched.applied), list(self.matched.skipped)
         for one in dropped:
-            applied.remove({"kind": BOOST, "rule": one.rule, "matched": one.name})
-            skipped.append({"kind": BOOST, "rule": one.rule, "what": one.name, "reason": reason})
+            applied.remove({"kind": BOOST_ORIGIN, "rule": one.rule, "matched": one.name})
+            skipped.append({"kind": BOOST_ORIGIN, "rule": one.rule, "what": one.name, "reason": reason})
         boosts = [one for one in self.boosts if one not in dropped]
         return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
 
@@ -134,10 +139,10 @@ class CuratedQuery:
         return [
             {
                 "list": why[0]["list"],
-                "piece": name if named else BOOST,
+                "piece": name if named else BOOST_ORIGIN,
                 "contribution": share,
                 "expansion": False,
-                "origins": {BOOST: share},
+                "origins": {BOOST_ORIGIN: share},
             }
             for name, share in boost_shares(score, self.boosts, marks)
         ]
@@ -181,9 +186,9 @@ def query_vector(
     share = settings.prune if request.prune is None else request.prune
     vector = table.encode(request.query, settings.max_query_pieces)
     if curated is not None and curated.matched.spans:
-        blend = curated_blend(vector, curated.matched, table, settings.max_query_pieces)
+        blend = curate_query_vector(vector, curated.matched, table, settings.max_query_pieces)
         vector, curated = blend.vector, replace(curated, origins=dict(blend.origins))
-    return pruned(vector, share), curated
+    return prune_query(vector, share), curated
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +234,11 @@ class SearchContext:
         return "browse" if self.request.browses else self.request.mode
 
     @property
-    def blend(self) -> Blend:
+    def blend(self) -> QueryBlend:
         """The query with the origins of its weights."""
-        return Blend.of(self.query) if self.origins is None else Blend(self.query, self.origins)
+        return QueryBlend.of(self.query) if self.origins is None else QueryBlend(self.query, self.origins)
 
-    def with_blend(self, blend: Blend) -> "SearchContext":
+    def with_blend(self, blend: QueryBlend) -> "SearchContext":
         """Return the context with another query and its origins."""
         return replace(self, query=blend.vector, origins=blend.origins)
 

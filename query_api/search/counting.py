@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 from query_api.search.context import SearchContext
-from query_api.search.engine import Answer, answers_of
-from query_api.search.facet_counts import aggregation, read_tally, shown_counts, tally
-from query_api.search.facets import Counted
-from query_api.search.multi_index_merge import alike
+from query_api.search.executor import ListAnswer, answers_of
+from query_api.search.facets import Counted, aggregation, read_tally, shown_counts, tally
+from query_api.search.multi_index import alike
 from query_api.search.query_builder import (
     candidates_plan,
     depth_of,
@@ -24,14 +23,20 @@ from query_api.search.query_builder import (
     too_few,
     words_query,
 )
-from query_api.search.selection import Selection
-from services.filters.tree import Filter, without
-from services.opensearch.field_values import Values, read_values
-from services.opensearch.filter_clauses import Clause, filter_clauses
-from services.opensearch.queries import Plan, body, filtered
+from query_api.search.validation import Selection
+from services.filters.tree import Filter, remove_field
+from services.opensearch.queries import (
+    Clause,
+    FieldValues,
+    SearchPlan,
+    add_filter,
+    build_filter_clauses,
+    build_search_body,
+    read_field_values,
+)
 
 # A list to ask for: the search, and the builder of its body.
-Request = tuple[SearchContext, Callable[[SearchContext], Plan]]
+Request = tuple[SearchContext, Callable[[SearchContext], SearchPlan]]
 
 _ALL = "_all"  # no field has this name
 
@@ -49,7 +54,7 @@ def groups(selection: Selection) -> list[Group]:
     by_filter: dict[Filter | None, list[Counted]] = {selection.filter: []}
     for facet in selection.facets or ():
         by_filter.setdefault(_filter_of(facet, selection.filter), []).append(facet)
-    return [Group(tuple(filter_clauses(tree)), tuple(facets)) for tree, facets in by_filter.items()]
+    return [Group(tuple(build_filter_clauses(tree)), tuple(facets)) for tree, facets in by_filter.items()]
 
 
 def count_among_matches(query: Clause, selection: Selection, timeout: float, *, partly: bool = False) -> dict[str, Any]:
@@ -69,10 +74,10 @@ def count_among_matches(query: Clause, selection: Selection, timeout: float, *, 
         if group is some[0]:
             inner[_ALL] = {"filter": {"match_all": {}}}
         counts |= {name: {"filter": {"bool": {"filter": own}}, "aggs": {name: one}} for name, one in inner.items()}
-    return body(filtered(query, shared), 0, False, timeout) | {"track_total_hits": True, "aggs": counts}
+    return build_search_body(add_filter(query, shared), 0, False, timeout) | {"track_total_hits": True, "aggs": counts}
 
 
-def read_among_matches(answers: Sequence[Answer], selection: Selection, most: int) -> dict[str, Any]:
+def read_among_matches(answers: Sequence[ListAnswer], selection: Selection, most: int) -> dict[str, Any]:
     """Return `facets` and `counted` of a response from the counts of one index or of several.
 
     Raises InvalidInput (`facet_too_fine`).
@@ -91,7 +96,7 @@ def read_among_matches(answers: Sequence[Answer], selection: Selection, most: in
 
 
 def read_among_candidates(
-    found: Sequence[tuple[Group, Mapping[Any, Values]]], selection: Selection, most: int
+    found: Sequence[tuple[Group, Mapping[Any, FieldValues]]], selection: Selection, most: int
 ) -> dict[str, Any]:
     """Return the same for candidates: each group with the values of its documents, the whole filter's first."""
     counts = {
@@ -104,10 +109,10 @@ def read_among_candidates(
 
 
 def _filter_of(facet: Counted, tree: Filter | None) -> Filter | None:
-    return without(tree, facet.field) if facet.ignore_own_filter else tree
+    return remove_field(tree, facet.field) if facet.ignore_own_filter else tree
 
 
-async def answers_to(requests: Sequence[Request]) -> list[Answer]:
+async def answers_to(requests: Sequence[Request]) -> list[ListAnswer]:
     """Send lists together; send those of two phases that found too few documents again, in one phase."""
     first = requests[0][0]
     plans = [build(one) for one, build in requests]
@@ -140,7 +145,7 @@ def candidate_counts(context: SearchContext) -> list[Request]:
     ]
 
 
-def read_counts(context: SearchContext, answers: Sequence[Answer]) -> dict[str, Any]:
+def read_counts(context: SearchContext, answers: Sequence[ListAnswer]) -> dict[str, Any]:
     """Return `facets` and `counted` of a response from answers to `match_counts` or `candidate_counts`."""
     chosen, most = context.selection, context.settings.max_facet_values
     if chosen.facets is None:
@@ -151,12 +156,12 @@ def read_counts(context: SearchContext, answers: Sequence[Answer]) -> dict[str, 
     documents = []
     for group in groups(chosen):
         some = [next(lists)["hits"]["hits"] for _ in modes_of(context)]
-        values = {(hit["_index"], hit["_id"]): read_values(hit, chosen.columns) for hits in some for hit in hits}
+        values = {(hit["_index"], hit["_id"]): read_field_values(hit, chosen.columns) for hits in some for hit in hits}
         documents.append((group, values))
     return read_among_candidates(documents, chosen, most)
 
 
-def _counted_matches(context: SearchContext, *, partly: bool = False) -> Plan:
-    query = filtered(words_query(context, context.mode), (), left_out(context))
+def _counted_matches(context: SearchContext, *, partly: bool = False) -> SearchPlan:
+    query = add_filter(words_query(context, context.mode), (), left_out(context))
     counting = count_among_matches(query, context.selection, context.timeout, partly=partly)
     return plan(context, context.mode, counting)

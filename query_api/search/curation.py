@@ -4,32 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from query_api.curations import Curations
+from query_api.curation_cache import CurationCache
+from query_api.schemas.search_request import SearchRequest
 from query_api.search.context import CuratedQuery, CurationTerms, Hit, Retrieved, SearchContext
-from query_api.search.engine import whole
+from query_api.search.executor import whole
 from query_api.search.page_state import PageState
 from query_api.search.query_builder import HYBRID, boosted, lexical_clause, needed_source
-from query_api.search.request import SearchRequest
-from query_api.search.selection import is_scored, limits_of
-from services.curation.boosts import Factor, factors, filter_name
-from services.curation.matching import Compiled
-from services.curation.placing import placed, places
+from query_api.search.validation import is_scored, limits_of
+from services.curation.effects import BoostFactor, compile_boosts, describe_filter, insert_pinned, pinned_positions
+from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
 from services.errors import NotFound
-from services.filters.reading import FilterLimits
+from services.filters.parsing import FilterLimits
 from services.index_spec import Generation
-from services.opensearch.filter_clauses import ALIVE
-from services.opensearch.queries import Plan, body, sparse_query
+from services.opensearch.queries import NOT_DELETED, SearchPlan, build_search_body, sparse_query
 from services.settings import Settings
 
 
 async def rules_of(
-    curations: Curations,
+    curations: CurationCache,
     generation: Generation,
     request: SearchRequest,
     page: PageState | None = None,
-    proposed: Compiled | None = None,
-) -> Compiled | None:
+    proposed: CompiledRules | None = None,
+) -> CompiledRules | None:
     """Return the rules of a search: those proposed, those of the first page, or the index's newest ones.
 
     Raises BackendUnavailable (`curation_unavailable`, `curation_unreadable`), NotFound (`cursor_expired`).
@@ -42,7 +40,9 @@ async def rules_of(
     return rules if version == now else await curations.earlier(generation, version)
 
 
-def curated_query(rules: Compiled, generation: Generation, request: SearchRequest, settings: Settings) -> CuratedQuery:
+def curated_query(
+    rules: CompiledRules, generation: Generation, request: SearchRequest, settings: Settings
+) -> CuratedQuery:
     """Return what the rules make of a request."""
     made = CuratedQuery(rules.matched(request.query, settings.max_query_pieces))
     return _weighed(made, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else made
@@ -53,13 +53,13 @@ def _weighed(
 ) -> CuratedQuery:
     """Add the boosts and field weights, which hold for any words. A generation may lack the fields that they name."""
     matched = made.matched  # (made for this search a moment ago)
-    fitted = list(factors(rules, generation.spec.fields, limits)) if rules.boosts else []
+    fitted = list(compile_boosts(rules, generation.spec.fields, limits)) if rules.boosts else []
     for number, one in enumerate(fitted):
-        if isinstance(one, Factor):
+        if isinstance(one, BoostFactor):
             matched.applied.append({"kind": "boost", "rule": number, "matched": one.name})
         else:
-            matched.skip("boost", number, filter_name(rules.boosts[number].filter), "unfit")
-    made = replace(made, boosts=[one for one in fitted if isinstance(one, Factor)])
+            matched.skip("boost", number, describe_filter(rules.boosts[number].filter), "unfit")
+    made = replace(made, boosts=[one for one in fitted if isinstance(one, BoostFactor)])
     if rules.fields.title == 1 or request.mode == "sparse":
         return made
     if request.unit != "document":
@@ -107,9 +107,9 @@ class Pins:
         """Put the pins of the page among the retrieved hits. A ranking ends when its last pin was shown too."""
         page, wanted = retrieved.page, self.by_place
         if page is not None:
-            wanted = dict(zip(places(list(wanted), page.ranked), wanted.values(), strict=True))
+            wanted = dict(zip(pinned_positions(list(wanted), page.ranked), wanted.values(), strict=True))
         coming = {place - self.begin: one for place, one in wanted.items() if place > self.begin}
-        hits = placed(list(retrieved.hits), coming, context.request.size)
+        hits = insert_pinned(list(retrieved.hits), coming, context.request.size)
         if context.request.mode == "hybrid":
             scores = retrieved.pinned_scores
             hits = [one._replace(score=scores.get(one.id, 0.0)) if one.pinned else one for one in hits]
@@ -144,7 +144,7 @@ async def _read(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
     """Return the documents that are there, by id, each with its own score in every list that matches it."""
     mode = context.request.mode
     modes = HYBRID if mode == "hybrid" else (mode,)
-    plans = [Plan(context.generation.physical, _body(context, one, ids, first=one == modes[0])) for one in modes]
+    plans = [SearchPlan(context.generation.physical, _body(context, one, ids, first=one == modes[0])) for one in modes]
     found: dict[str, Hit] = {}
     for name, answer in zip(modes, await context.engine.lists(plans), strict=True):
         for hit in whole(answer, context.watch):
@@ -161,9 +161,9 @@ def _body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool)
     query = {
         "bool": {
             "should": [by_words],
-            "filter": [{"ids": {"values": ids}}, ALIVE, *context.selection.clauses],
+            "filter": [{"ids": {"values": ids}}, NOT_DELETED, *context.selection.clauses],
             "must_not": [{"ids": {"values": list(context.left_out)}}],
         }
     }
     source = needed_source(context.request) if first and not context.request.is_read_later else False
-    return boosted(context, body(query, len(ids), source, context.timeout))
+    return boosted(context, build_search_body(query, len(ids), source, context.timeout))

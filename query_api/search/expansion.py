@@ -6,16 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from query_api.schemas.search_request import Context, Example, Feedback
 from query_api.search.context import Hit, SearchContext, Source
-from query_api.search.feedback_request import Context, Example, Feedback
 from query_api.search.retrieval import retrieve, with_sources
-from services.conversation import Memory, carried_pieces, carried_words, word_weights
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
-from services.opensearch.stored_windows import document_vector, read_packed_windows, read_windows
-from services.query_blend import Blend
-from services.query_table import QueryTable
-from services.rocchio import FEEDBACK, Rocchio, moved
-from services.vectors import SparseVector
+from services.opensearch.stored_document import document_vector, read_packed_windows, read_windows
+from services.query.expansion import (
+    FEEDBACK_ORIGIN,
+    ConversationMemory,
+    QueryBlend,
+    RocchioParameters,
+    apply_rocchio,
+    context_pieces,
+    context_words,
+    word_weights,
+)
 
 FedBack = dict[str, list[str]]
 
@@ -23,11 +30,11 @@ FedBack = dict[str, list[str]]
 def with_conversation(context: SearchContext, given: Context) -> SearchContext:
     """Return the context with pieces and words of earlier turns. A query without words (`like`) takes all of them."""
     settings, table = context.settings, context.table
-    memory = Memory(given.share, given.decay, given.rarity)
+    memory = ConversationMemory(given.share, given.decay, given.rarity)
     turns = [table.encode(turn).by_id() for turn in given.turns]
     own = context.query.by_id() | dict(context.query.pruned)
-    share = carried_pieces(own, turns, table.heaviest, memory, settings.max_added_pieces)
-    words = carried_words(context.request.query, given.turns, word_weights(table, given.turns), memory)
+    share = context_pieces(own, turns, table.heaviest, memory, settings.max_added_pieces)
+    words = context_words(context.request.query, given.turns, word_weights(table, given.turns), memory)
     blend = context.blend.plus([share], settings.max_query_pieces)
     return replace(context.with_blend(blend), carried=words)
 
@@ -84,14 +91,14 @@ async def _moved_by_best(context: SearchContext, feedback: Feedback, done: FedBa
     for one in done["documents"]:
         best = max(read_packed_windows(sources[one]), key=lambda window: window.vector.dot(by_id))
         vectors.append(SparseVector.unpack(best.vector.text))
-    blend = _moved(context, feedback, liked=vectors, origin=FEEDBACK)
+    blend = _moved(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
     context.watch.lap("encode")
     return context.with_blend(blend)
 
 
-def _moved(context: SearchContext, feedback: Feedback, **given: Any) -> Blend:
-    rocchio = Rocchio(feedback.alpha, feedback.beta, feedback.gamma, feedback.pieces)
-    return moved(context.blend, rocchio, context.table.weight, context.settings.max_query_pieces, **given)
+def _moved(context: SearchContext, feedback: Feedback, **given: Any) -> QueryBlend:
+    rocchio = RocchioParameters(feedback.alpha, feedback.beta, feedback.gamma, feedback.pieces)
+    return apply_rocchio(context.blend, rocchio, context.table.weight, context.settings.max_query_pieces, **given)
 
 
 async def _stored(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:

@@ -7,20 +7,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from query_api.parts import AppState
-from query_api.search.across_form import AcrossRequest
+from query_api.app_state import AppState
+from query_api.schemas.search_request import SearchRequest
+from query_api.schemas.search_response import AcrossRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
-from query_api.search.engine import Engine
-from query_api.search.limits import checked
+from query_api.search.executor import Engine, Stopwatch
 from query_api.search.multi_index import checked_across, common_score_by
 from query_api.search.page_state import PageState
-from query_api.search.pages import paged
-from query_api.search.request import SearchRequest
-from query_api.search.selection import selection
+from query_api.search.paging import paged
 from query_api.search.stages import Response, respond, run_stages, with_query
-from query_api.search.stopwatch import Stopwatch
-from services.curation.matching import Compiled
+from query_api.search.validation import checked, selection
+from services.curation.matching import CompiledRules
 from services.errors import BackendUnavailable, InvalidInput, NotFound
 from services.index_spec import Generation, ScoreBy
 
@@ -30,7 +28,7 @@ async def search(
     index: str,
     request: SearchRequest,
     engine: Engine | None = None,
-    proposed: Compiled | None = None,
+    proposed: CompiledRules | None = None,
 ) -> Response:
     """Answer a search of one index.
 
@@ -104,7 +102,7 @@ async def _answered(
     generations: Sequence[Generation],
     request: SearchRequest,
     engine: Engine | None,
-    proposed: Compiled | None = None,
+    proposed: CompiledRules | None = None,
 ) -> Response:
     async def of_page(
         generations: Sequence[Generation], engine: Engine, page: PageState | None
@@ -130,7 +128,7 @@ async def _context(
     engine: Engine,
     watch: Stopwatch,
     page: PageState | None,
-    proposed: Compiled | None,
+    proposed: CompiledRules | None,
 ) -> SearchContext:
     table = app.tables.of(generation)
     try:

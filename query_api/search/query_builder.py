@@ -4,25 +4,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from query_api.schemas.search_request import SearchRequest, TwoPhaseSearch
 from query_api.search.context import SearchContext
-from query_api.search.request import SearchRequest, TwoPhaseSearch
-from query_api.search.selection import is_scored
 from query_api.search.sorting import engine_sort
-from services.opensearch.field_values import value_columns
-from services.opensearch.filter_clauses import ALIVE, Clause
-from services.opensearch.part_queries import Part, best_part, words_field
+from query_api.search.validation import is_scored
+from services.encoders.query_table import QueryVector
 from services.opensearch.queries import (
+    NOT_DELETED,
+    Clause,
     KeywordField,
-    Plan,
-    body,
-    filtered,
+    PartKind,
+    SearchPlan,
+    add_filter,
+    add_rescore,
+    best_part_score_query,
+    build_docvalue_fields,
+    build_search_body,
     lexical_query,
-    rescored,
-    scored_anew,
+    part_words_field,
+    replace_scores,
     sparse_query,
 )
-from services.pruning import split
-from services.query_table import QueryVector
+from services.query.expansion import split_query
 
 HYBRID = ("sparse", "lexical")
 # The fields that say where, when and by whom a passage of talk is said; other documents lack them.
@@ -58,7 +61,7 @@ def phases(context: SearchContext, size: int) -> Phases:
     if wanted is False or context.request.filter is not None or (page is not None and page.by_position):
         return Phases(context.query)
     given = wanted if isinstance(wanted, TwoPhaseSearch) else TwoPhaseSearch.model_validate({})
-    head, tail = split(context.query, given.threshold or settings.two_phase_threshold)
+    head, tail = split_query(context.query, given.threshold or settings.two_phase_threshold)
     # (a fused list is the same for every page of the ranking)
     reach = size if page is None or context.request.is_ranked_here else page.begin + size + 1
     return Phases(head, tail, min(max(given.window or settings.two_phase_window, reach), _LARGEST_WINDOW))
@@ -95,9 +98,9 @@ def depth_of(context: SearchContext) -> int:
     return context.page.depth if context.page is not None else max(context.request.candidates, context.request.size)
 
 
-def plan(context: SearchContext, mode: str, search: dict[str, Any]) -> Plan:
+def plan(context: SearchContext, mode: str, search: dict[str, Any]) -> SearchPlan:
     """Address a body to one index, or to several that are searched alike: BM25 then counts words in all of them."""
-    return Plan(context.target, search, pooled=bool(context.targets) and mode == "lexical")
+    return SearchPlan(context.target, search, pooled=bool(context.targets) and mode == "lexical")
 
 
 def words_query(context: SearchContext, mode: str) -> Clause:
@@ -109,7 +112,7 @@ def words_query(context: SearchContext, mode: str) -> Clause:
             return lexical_clause(context)
         case "hybrid":
             return {"bool": {"should": [words_query(context, each) for each in HYBRID]}}
-    return ALIVE
+    return NOT_DELETED
 
 
 def lexical_clause(context: SearchContext) -> Clause:
@@ -126,12 +129,12 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
         return
     if talk.titles_in_keywords:
         yield {"bool": {"should": [words_in(context, "chapter_titles")], "boost": talk.titles_in_keywords}}
-    factors: dict[Part, float] = {"chapter": talk.chapter_in_keywords}
+    factors: dict[PartKind, float] = {"chapter": talk.chapter_in_keywords}
     if "window" in spec.scored_by:
         factors["passage"] = talk.passage_in_keywords
     for part, factor in factors.items():
         if factor:
-            yield best_part(words_in(context, words_field(part)), part, factor)
+            yield best_part_score_query(words_in(context, part_words_field(part)), part, factor)
 
 
 def words_in(context: SearchContext, field: KeywordField) -> Clause:
@@ -158,14 +161,16 @@ def list_body(
     clauses, hidden = context.selection.clauses if clauses is None else clauses, left_out(context)
     if mode == "sparse":
         by = phases(context, size)
-        query = filtered(sparse_query(by.head, context.score_by), clauses, hidden)
-        search = body(query, size, source, context.timeout)
+        query = add_filter(sparse_query(by.head, context.score_by), clauses, hidden)
+        search = build_search_body(query, size, source, context.timeout)
         if by.tail.ids and context.score_by == "window":
-            search = scored_anew(search, sparse_query(context.query, "window"), by.window)
+            search = replace_scores(search, sparse_query(context.query, "window"), by.window)
         elif by.tail.ids:
-            search = rescored(search, by.tail, by.window)
+            search = add_rescore(search, by.tail, by.window)
     else:
-        search = body(filtered(words_query(context, mode), clauses, hidden), size, source, context.timeout)
+        search = build_search_body(
+            add_filter(words_query(context, mode), clauses, hidden), size, source, context.timeout
+        )
     return boosted(context, search)
 
 
@@ -189,8 +194,8 @@ def explained(context: SearchContext, mode: str, search: dict[str, Any]) -> dict
 def sorted_body(context: SearchContext, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
     """Build the body of one list in the order of the request, in one phase: OpenSearch does not rescore such a list."""
     chosen, scored = context.selection, is_scored(context.request)
-    query = filtered(words_query(context, mode), chosen.clauses, left_out(context))
-    search = body(query, size, source, context.timeout)
+    query = add_filter(words_query(context, mode), chosen.clauses, left_out(context))
+    search = build_search_body(query, size, source, context.timeout)
     search = boosted(context, search) if scored else search
     return search | {"sort": engine_sort(chosen.sort, scored=scored)}
 
@@ -202,13 +207,15 @@ def explained_body(context: SearchContext, wanted: Clause, size: int, source: Se
     words would be one more clause than OpenSearch takes (1,024 words are as many as it does), and a shard without any
     of the documents would not be asked for its statistics of the words.
     """
-    search = body({"bool": {"filter": [wanted]}}, size, source, context.timeout)
-    return explained(context, "lexical", boosted(context, scored_anew(search, lexical_clause(context), size)))
+    search = build_search_body({"bool": {"filter": [wanted]}}, size, source, context.timeout)
+    return explained(context, "lexical", boosted(context, replace_scores(search, lexical_clause(context), size)))
 
 
-def candidates_plan(context: SearchContext, mode: str, size: int, clauses: Sequence[Clause] | None = None) -> Plan:
+def candidates_plan(
+    context: SearchContext, mode: str, size: int, clauses: Sequence[Clause] | None = None
+) -> SearchPlan:
     """Build a list of candidates: ids and scores, and the values that hits are sorted and counted by."""
     search = list_body(context, mode, size, False, clauses)
     if context.selection.columns:
-        search["docvalue_fields"] = value_columns(context.selection.columns)
+        search["docvalue_fields"] = build_docvalue_fields(context.selection.columns)
     return plan(context, mode, search)

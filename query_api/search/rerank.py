@@ -5,18 +5,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from query_api.schemas.search_request import Rerank
 from query_api.search.context import Hit, Retrieved, SearchContext
-from query_api.search.engine import whole
+from query_api.search.executor import whole
 from query_api.search.passages import best_passage
-from query_api.search.rerank_form import Rerank
 from query_api.search.retrieval import with_sources
-from services.dense_form import DenseIdentity
-from services.dense_vectors import Dense, StoredVectors, moved
+from services.encoders.manifest import DenseIdentity
+from services.encoders.vectors import DenseArray, StoredDenseVectors, apply_dense_feedback
 from services.errors import BackendUnavailable, InvalidInput
-from services.interpolation import interpolated, parts
 from services.model_client import ModelClient
-from services.opensearch.queries import Plan, stored_vectors_body
-from services.opensearch.stored_windows import read_packed_windows
+from services.opensearch.queries import SearchPlan, stored_vectors_body
+from services.opensearch.stored_document import read_packed_windows
+from services.query.fusion import interpolate_scores, interpolation_shares
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
 Retrieve = Callable[[Sequence[SearchContext]], Awaitable[Retrieved]]
@@ -76,14 +76,14 @@ def _model(context: SearchContext) -> ModelClient:
     return context.model
 
 
-async def _embedded(context: SearchContext, rerank: Rerank, identity: DenseIdentity | None) -> Dense | None:
+async def _embedded(context: SearchContext, rerank: Rerank, identity: DenseIdentity | None) -> DenseArray | None:
     """Return the query's vector; None where the reranker reads the words themselves."""
     if rerank.model != "dense" or identity is None:
         return None
     return await _model(context).embed(context.request.query, identity)
 
 
-async def _opinion(context: SearchContext, rerank: Rerank, hits: Sequence[Hit], query: Dense | None) -> Opinion:
+async def _opinion(context: SearchContext, rerank: Rerank, hits: Sequence[Hit], query: DenseArray | None) -> Opinion:
     if not hits:
         return {}
     if query is None:
@@ -92,21 +92,23 @@ async def _opinion(context: SearchContext, rerank: Rerank, hits: Sequence[Hit], 
     opinion = stored.scores(query)
     if rerank.feedback is None:
         return opinion
-    best = interpolated([(one.id, one.score) for one in hits], opinion, rerank.weight)[: rerank.feedback.documents]
+    best = interpolate_scores([(one.id, one.score) for one in hits], opinion, rerank.weight)[
+        : rerank.feedback.documents
+    ]
     relevant = stored.best_windows(query, [name for name, _ in best])
-    return stored.scores(moved(query, relevant, rerank.feedback.weight))
+    return stored.scores(apply_dense_feedback(query, relevant, rerank.feedback.weight))
 
 
-async def _stored(context: SearchContext, hits: Sequence[Hit], width: int) -> StoredVectors:
+async def _stored(context: SearchContext, hits: Sequence[Hit], width: int) -> StoredDenseVectors:
     """Return the dense vectors of the index's own encoder; documents that wait for theirs have none."""
     identity = context.generation.dense
     fingerprint = "" if identity is None else identity.fingerprint
     body = stored_vectors_body([one.id for one in hits], fingerprint, context.timeout)
     context.watch.lap("rerank")
-    (answer,) = await context.engine.lists([Plan(context.generation.physical, body)])
+    (answer,) = await context.engine.lists([SearchPlan(context.generation.physical, body)])
     stored = whole(answer, context.watch)
     context.watch.lap("opensearch")
-    return StoredVectors.read({hit["_id"]: hit["fields"]["dense"][0] for hit in stored if "fields" in hit}, width)
+    return StoredDenseVectors.read({hit["_id"]: hit["fields"]["dense"][0] for hit in stored if "fields" in hit}, width)
 
 
 async def _read_by_model(context: SearchContext, rerank: Rerank, hits: Sequence[Hit]) -> Opinion:
@@ -130,9 +132,9 @@ def _in_order(context: SearchContext, hits: Sequence[Hit], rerank: Rerank, opini
     """Return the top hits by the sum of both scores, with their explanation on request, then the rest as it was."""
     top = {one.id: one for one in hits[: rerank.top]}
     scores = [(one.id, one.score) for one in top.values()]
-    why = parts(scores, opinion, rerank.weight) if context.request.explain else {}
+    why = interpolation_shares(scores, opinion, rerank.weight) if context.request.explain else {}
     in_order = []
-    for name, score in interpolated(scores, opinion, rerank.weight):
+    for name, score in interpolate_scores(scores, opinion, rerank.weight):
         one = top[name]._replace(score=score, reranking=why.get(name))
         in_order.append(one._replace(scores={**one.scores, rerank.model: opinion[name]}) if name in opinion else one)
     return in_order + list(hits[rerank.top :])

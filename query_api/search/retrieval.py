@@ -20,9 +20,9 @@ from query_api.search.counting import (
     read_among_candidates,
     read_counts,
 )
-from query_api.search.engine import Documents, Key, answers_of
-from query_api.search.explain import keyword_shares
-from query_api.search.multi_index_merge import (
+from query_api.search.executor import Documents, Key, answers_of
+from query_api.search.hits import keyword_shares
+from query_api.search.multi_index import (
     EngineHit,
     Merged,
     alike,
@@ -43,12 +43,10 @@ from query_api.search.query_builder import (
     plan,
     sorted_body,
 )
-from query_api.search.selection import is_scored
 from query_api.search.sorting import ordered
-from services.fusion import D, fuse, parts
-from services.opensearch.field_values import Values, read_values, value_columns
-from services.opensearch.filter_clauses import Clause
-from services.opensearch.queries import Plan
+from query_api.search.validation import is_scored
+from services.opensearch.queries import Clause, FieldValues, SearchPlan, build_docvalue_fields, read_field_values
+from services.query.fusion import D, fuse_lists, fusion_shares
 
 # The keys of hits in a search of one index, and of several.
 _id: Callable[[EngineHit], str] = itemgetter("_id")
@@ -92,7 +90,7 @@ async def _engine_list(context: SearchContext) -> Retrieved:
     return Retrieved(found, page, read_counts(context, counted), empty, read=not later)
 
 
-def _engine_plan(context: SearchContext) -> Plan:
+def _engine_plan(context: SearchContext) -> SearchPlan:
     size, later = context.room, context.request.is_read_later
     source = False if later else needed_source(context.request)
     if context.selection.sort or context.request.browses:
@@ -166,14 +164,14 @@ def _merged(
 
 def _values(
     listed: Sequence[_Listed], lists: Mapping[str, Merged[D]], key: Callable[[EngineHit], D], group: int = 0
-) -> dict[D, Values]:
+) -> dict[D, FieldValues]:
     """Return the metadata values of candidates, which hits are sorted and counted by."""
-    values: dict[D, Values] = {}
+    values: dict[D, FieldValues] = {}
     for one in listed:
         for hit in one.hits if one.group == group else ():
             name = key(hit)
             if name in lists[one.mode].scores:
-                values[name] = read_values(hit, one.context.selection.columns)
+                values[name] = read_field_values(hit, one.context.selection.columns)
     return values
 
 
@@ -205,7 +203,7 @@ def _fused(context: SearchContext, lists: Mapping[str, Merged[D]]) -> list[tuple
         (only,) = lists.values()
         return list(only.scaled.items())
     scaled = {mode: one.scaled for mode, one in lists.items()}
-    return fuse(scaled, context.request.weights.model_dump(), context.request.chosen_fusion())
+    return fuse_lists(scaled, context.request.weights.model_dump(), context.request.chosen_fusion())
 
 
 async def _sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
@@ -216,8 +214,8 @@ async def _sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
     columns = {by.field: by.kind for by in first.selection.sort if by.kind is not None}
     searches = alike(contexts, mode, depth)
 
-    def sorted_plan(context: SearchContext) -> Plan:
-        search = sorted_body(context, mode, depth, False) | {"docvalue_fields": value_columns(columns)}
+    def sorted_plan(context: SearchContext) -> SearchPlan:
+        search = sorted_body(context, mode, depth, False) | {"docvalue_fields": build_docvalue_fields(columns)}
         return plan(context, mode, search)
 
     answers = await answers_to([*((one, sorted_plan) for one in searches), *match_counts(contexts)])
@@ -228,7 +226,9 @@ async def _sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
     if scored and mode == "sparse" and has_several_encoders(searches):
         scaled = {key: scores[key] / query_weight(one) for one, hits in listed for key in map(_physical_and_id, hits)}
     ranking = [(key, scaled.get(key, 0.0)) for key in engine_order(found, scaled)]
-    ranking = ordered(ranking, first.selection.sort, {key: read_values(hit, columns) for key, hit in found.items()})
+    ranking = ordered(
+        ranking, first.selection.sort, {key: read_field_values(hit, columns) for key, hit in found.items()}
+    )
     boosts = {key: hit["matched_queries"] for key, hit in found.items() if "matched_queries" in hit}
     merged = Merged(scores, scores, any(len(hits) == depth for _, hits in listed))
     hits, page = _shown(first, ranking, {mode: merged}, boosts)
@@ -250,7 +250,9 @@ def _shown(
     fusion: Mapping[D, Mapping[str, tuple[float, float]]] = {}
     if context.request.explain and len(lists) > 1:
         weights, method = context.request.weights.model_dump(), context.request.chosen_fusion()
-        fusion = parts({mode: one.scaled for mode, one in lists.items()}, weights, method, [key for key, _ in ranking])
+        fusion = fusion_shares(
+            {mode: one.scaled for mode, one in lists.items()}, weights, method, [key for key, _ in ranking]
+        )
     hits = []
     for key, score in ranking:
         physical, document = (context.generation.physical, key) if isinstance(key, str) else key

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from query_api.search.selection_form import SortKey
+from query_api.schemas.search_request import SortKey
 from services.errors import InvalidInput
-from services.filters.reading import kind_of
-from services.fusion import K
+from services.filters.parsing import declared_field_type
 from services.index_spec import FieldType
-from services.opensearch.field_values import Values
-from services.opensearch.filter_clauses import path
+from services.opensearch.queries import FieldValues, field_path
+from services.query.fusion import K
 
 SCORE: Final = "_score"
 MAX_KEYS = 5
@@ -46,7 +45,7 @@ def _checked(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: 
         if not scored:
             raise InvalidInput("bad_sort", f"{where}: these documents have no score to be sorted by.", where=where)
         return By(SCORE, None, key.order != "asc")
-    kind = kind_of(key.field, fields, where)
+    kind = declared_field_type(key.field, fields, where)
     if kind == "text":
         what = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
         raise InvalidInput("bad_sort", what, where=where)
@@ -65,10 +64,12 @@ def engine_sort(keys: Sequence[By], *, scored: bool) -> list[Mapping[str, Any]]:
 
 def _engine_key(key: By) -> Mapping[str, Any]:
     order = "desc" if key.descending else "asc"
-    return {SCORE: order} if key.kind is None else {path(key.field): {"order": order, "missing": "_last"}}
+    return {SCORE: order} if key.kind is None else {field_path(key.field): {"order": order, "missing": "_last"}}
 
 
-def ordered(found: Sequence[tuple[K, float]], keys: Sequence[By], values: Mapping[K, Values]) -> list[tuple[K, float]]:
+def ordered(
+    found: Sequence[tuple[K, float]], keys: Sequence[By], values: Mapping[K, FieldValues]
+) -> list[tuple[K, float]]:
     """Documents and their scores in that order, as OpenSearch would sort them; equal ones stay as they came."""
     in_order = list(found)
     for key in reversed(keys):

@@ -11,13 +11,19 @@ from dataclasses import asdict
 from typing import Any
 
 from query_api.search.context import SearchContext
-from query_api.search.engine import whole
+from query_api.search.executor import whole
 from query_api.search.query_builder import left_out
 from services.errors import SparsewellError
-from services.opensearch.queries import Plan
-from services.opensearch.spelling import documents_body, merged, near_body, read_documents, read_near
+from services.opensearch.analysis import (
+    merge_unknown_words,
+    read_similar_terms,
+    read_term_counts,
+    similar_terms_body,
+    term_counts_body,
+)
+from services.opensearch.queries import SearchPlan
 from services.opensearch.suggestions import spelling_field
-from services.spelling import Correction, corrected, corrections
+from services.query.suggest import Correction, apply_corrections, find_corrections
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
 
@@ -43,7 +49,7 @@ async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool
     first.watch.lap("opensearch")
     if not words:
         return {}
-    said = {"query": corrected(request.query, words), "words": [asdict(word) for word in words]}
+    said = {"query": apply_corrections(request.query, words), "words": [asdict(word) for word in words]}
     return {"did_you_mean": said}
 
 
@@ -52,20 +58,20 @@ async def _words(contexts: Sequence[SearchContext], query: str) -> list[Correcti
     fields = [spelling_field(one.generation.spec) for one in contexts]
     physical = [one.generation.physical for one in contexts]
     named = zip(physical, fields, strict=True)
-    near = [Plan(index, near_body(field, query, first.timeout)) for index, field in named]
+    near = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in named]
     answers = await first.engine.lists(near)
     for answer in answers:
         whole(answer, first.watch)
-    unknown = merged(read_near(answer, query) for answer in answers)
+    unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
     if not unknown:
         return []
     terms = list(dict.fromkeys(term for word in unknown for term in (word.term, *word.near)))
     plans = [
-        Plan(index, documents_body(field, terms, one.selection.clauses, left_out(one), first.timeout))
+        SearchPlan(index, term_counts_body(field, terms, one.selection.clauses, left_out(one), first.timeout))
         for one, index, field in zip(contexts, physical, fields, strict=True)
     ]
     documents: Counter[str] = Counter()
     for answer in await first.engine.lists(plans):
         whole(answer, first.watch)
-        documents.update(read_documents(answer, terms))
-    return corrections(query, unknown, documents)
+        documents.update(read_term_counts(answer, terms))
+    return find_corrections(query, unknown, documents)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from query_api.search.across_form import AcrossRequest
+from query_api.schemas.search_response import AcrossRequest
 from query_api.search.chapters import retrieve_numbered
 from query_api.search.context import CuratedQuery, Hit, Retrieved, SearchContext, query_vector
 from query_api.search.curation import curated_query, with_curation_terms, with_pins
@@ -18,13 +18,13 @@ from query_api.search.multi_index import checked_kinds, compatible
 from query_api.search.rerank import reranked
 from query_api.search.retrieval import read_shown, retrieve
 from query_api.search.spelling import did_you_mean
-from services.curation.matching import Compiled
+from services.curation.matching import CompiledRules
 
 # The JSON body of a response.
 Response = dict[str, Any]
 
 
-def with_query(context: SearchContext, rules: Compiled | None = None) -> SearchContext:
+def with_query(context: SearchContext, rules: CompiledRules | None = None) -> SearchContext:
     """Return the context with the vector of the request's words, curation rules and earlier turns of a conversation.
 
     Raises InvalidInput (`query_too_long`).

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from services.curation.rules import Results, Rules, Synonym, Term
-from services.curation.words import Phrases, key, words
+from services.curation.rules import PhraseIndex, Results, Rules, Synonym, Term, phrase_key, split_words
 
 # Texts that are added to one query, and documents that are put at a place in one answer.
-MAX_ADDED = 50
+MAX_ADDED_TEXTS = 50
 MAX_PINS = 50
 
 
-class Added(NamedTuple):
+class SynonymText(NamedTuple):
     """A text that stands for a stretch of the query as well, by a rule of the synonyms."""
 
     text: str
@@ -21,7 +20,7 @@ class Added(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CuratedSpan:
     """A stretch of the query (characters, end exclusive) and what rules make of it.
 
     `factor` is of the whole, what is added included.
@@ -30,13 +29,13 @@ class Span:
     start: int
     end: int
     text: str
-    added: tuple[Added, ...] = ()
+    added: tuple[SynonymText, ...] = ()
     weight: float | None = None
     factor: float = 1.0
     phrase: bool = False
 
 
-class Pinned(NamedTuple):
+class PinnedPosition(NamedTuple):
     """A place, and the rule of the results that gives it."""
 
     place: int
@@ -44,12 +43,12 @@ class Pinned(NamedTuple):
 
 
 @dataclass(slots=True)
-class Matched:
+class MatchedRules:
     """What the rules say of one query. `applied` and `skipped` are for the answer."""
 
     version: int
-    spans: list[Span] = field(default_factory=list)
-    pins: dict[str, Pinned] = field(default_factory=dict)
+    spans: list[CuratedSpan] = field(default_factory=list)
+    pins: dict[str, PinnedPosition] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     applied: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
@@ -60,7 +59,7 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
-class _Synonyms:
+class _SynonymRule:
     """Rule `number` of the synonyms, seen from one of its phrases: the texts that it adds there."""
 
     number: int
@@ -69,22 +68,22 @@ class _Synonyms:
 
 
 @dataclass(frozen=True, slots=True)
-class _Weighed:
+class _TermRule:
     """Rule `number` of the terms."""
 
     number: int
     term: Term
 
 
-class Compiled:
+class CompiledRules:
     """The rules of one version, ready to be asked. Version 0: rules that are not stored."""
 
     def __init__(self, rules: Rules, version: int = 0) -> None:
         self.rules = rules
         self.version = version
-        self._spans: Phrases[_Synonyms | _Weighed] = Phrases(_span_rules(rules))
-        self._exact = _by_query(rules.results, "exact")
-        self._contained = _by_query(rules.results, "contains")
+        self._spans: PhraseIndex[_SynonymRule | _TermRule] = PhraseIndex(_span_rules(rules))
+        self._exact = _index_by_query(rules.results, "exact")
+        self._contained = _index_by_query(rules.results, "contains")
         self._every = [i for i, rule in enumerate(rules.results) if rule.match == "every"]
 
     @property
@@ -92,25 +91,25 @@ class Compiled:
         """As many documents as rules may hide for one query beside those that are hidden for every one."""
         return sum(len(rule.hide) for rule in self.rules.results if rule.match != "every")
 
-    def matched(self, query: str, max_words: int) -> Matched:
+    def matched(self, query: str, max_words: int) -> MatchedRules:
         """What the rules say of a query; nothing is added to it beyond `max_words` words in all."""
-        found = words(query)
+        found = split_words(query)
         text = [word.text for word in found]
-        matched = Matched(self.version)
-        budget = _Budget(max_words - len(text), MAX_ADDED)
+        matched = MatchedRules(self.version)
+        budget = _ExpansionBudget(max_words - len(text), MAX_ADDED_TEXTS)
         for stretch in self._spans.longest(text):
             start, end = found[stretch.start].start, found[stretch.end - 1].end
             matched.spans.append(_span(matched, budget, stretch.held, query[start:end], start))
         contained = {number for here in self._contained.everywhere(text) for number in here.held}
         for number in sorted({*self._exact.at(text), *contained, *self._every}):
-            _show(matched, number, self.rules.results[number])
+            _apply_results_rule(matched, number, self.rules.results[number])
         for hidden in matched.hidden:
             matched.pins.pop(hidden, None)
         return matched
 
 
 @dataclass(slots=True)
-class _Budget:
+class _ExpansionBudget:
     """What may still be added to a query."""
 
     words: int
@@ -124,51 +123,53 @@ class _Budget:
         return True
 
 
-def _span_rules(rules: Rules) -> list[tuple[tuple[str, ...], _Synonyms | _Weighed]]:
-    found: list[tuple[tuple[str, ...], _Synonyms | _Weighed]] = []
+def _span_rules(rules: Rules) -> list[tuple[tuple[str, ...], _SynonymRule | _TermRule]]:
+    found: list[tuple[tuple[str, ...], _SynonymRule | _TermRule]] = []
     for number, rule in enumerate(rules.synonyms):
-        for asked, added in _directions(rule).items():
-            found.append((asked, _Synonyms(number, rule.weight, added)))
-    found += [(key(term.term), _Weighed(number, term)) for number, term in enumerate(rules.terms)]
+        for asked, added in _synonym_directions(rule).items():
+            found.append((asked, _SynonymRule(number, rule.weight, added)))
+    found += [(phrase_key(term.term), _TermRule(number, term)) for number, term in enumerate(rules.terms)]
     return found
 
 
-def _directions(rule: Synonym) -> dict[tuple[str, ...], tuple[str, ...]]:
+def _synonym_directions(rule: Synonym) -> dict[tuple[str, ...], tuple[str, ...]]:
     """For each phrase that may be asked for, the texts that are added: those that are other words."""
-    added = {key(text): text for text in (rule.words or rule.to)}
+    added = {phrase_key(text): text for text in (rule.words or rule.to)}
     return {
         asked: tuple(text for other, text in added.items() if other != asked)
-        for asked in dict.fromkeys(key(text) for text in (rule.words or rule.from_))
+        for asked in dict.fromkeys(phrase_key(text) for text in (rule.words or rule.from_))
     }
 
 
-def _by_query(results: Sequence[Results], match: str) -> Phrases[int]:
-    return Phrases((key(rule.query), i) for i, rule in enumerate(results) if rule.match == match)
+def _index_by_query(results: Sequence[Results], match: str) -> PhraseIndex[int]:
+    return PhraseIndex((phrase_key(rule.query), i) for i, rule in enumerate(results) if rule.match == match)
 
 
-def _span(matched: Matched, budget: _Budget, held: Sequence[_Synonyms | _Weighed], text: str, start: int) -> Span:
-    added: dict[tuple[str, ...], Added] = {}
+def _span(
+    matched: MatchedRules, budget: _ExpansionBudget, held: Sequence[_SynonymRule | _TermRule], text: str, start: int
+) -> CuratedSpan:
+    added: dict[tuple[str, ...], SynonymText] = {}
     term: Term | None = None
     for rule in held:
-        if isinstance(rule, _Weighed):
+        if isinstance(rule, _TermRule):
             term = rule.term
             matched.applied.append({"kind": "term", "rule": rule.number, "matched": text})
             continue
         before = len(added)
         for one in rule.texts:
-            if key(one) in added:
+            if phrase_key(one) in added:
                 continue
-            if budget.takes(len(key(one))):
-                added[key(one)] = Added(one, rule.weight, rule.number)
+            if budget.takes(len(phrase_key(one))):
+                added[phrase_key(one)] = SynonymText(one, rule.weight, rule.number)
             else:
                 matched.skip("synonym", rule.number, one)
         if len(added) > before:
             matched.applied.append({"kind": "synonym", "rule": rule.number, "matched": text})
-    span = Span(start, start + len(text), text, tuple(added.values()))
+    span = CuratedSpan(start, start + len(text), text, tuple(added.values()))
     return span if term is None else replace(span, weight=term.weight, factor=term.factor, phrase=term.phrase)
 
 
-def _show(matched: Matched, number: int, rule: Results) -> None:
+def _apply_results_rule(matched: MatchedRules, number: int, rule: Results) -> None:
     because = {"matched": rule.query} if rule.query else {}
     matched.applied.append({"kind": "results", "rule": number} | because)
     matched.hidden.update(rule.hide)
@@ -181,4 +182,4 @@ def _show(matched: Matched, number: int, rule: Results) -> None:
             continue
         place = next(place for place in range(pin.position, pin.position + MAX_PINS + 1) if place not in taken)
         taken.add(place)
-        matched.pins[pin.id] = Pinned(place, number)
+        matched.pins[pin.id] = PinnedPosition(place, number)

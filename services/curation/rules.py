@@ -1,40 +1,130 @@
 """What an operator may say about an index: synonyms, results, terms, boosts. Rules are words, ids and filters, no piece
-of a vocabulary among them, so they hold for every generation of the index, whatever encoder it has."""
+of a vocabulary among them, so they hold for every generation of the index, whatever encoder it has.
 
-from typing import Annotated, Any, Literal
+Words of a query as rules know them, and the phrases of rules that a query contains.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from services.curation.words import key
-from services.documents import checked_id
+from services.documents.document import validate_document_id
 from services.errors import InvalidInput
-from services.filters.form import OneFilterJson
+from services.filters.parsing import OneFilterJson
 
-MAX_WORDS = 8
+_T = TypeVar("_T")
+
+# Scripts without spaces: each character counts as a word, as it does for WordPiece and for Lucene's standard tokeniser.
+_SINGLE_CHARACTER_WORDS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# A stop or an apostrophe within a word does not end it (U.S., don't): Unicode's word boundaries (UAX 29), which Lucene
+# follows, so that a query that is cut where words end has the same terms as before.
+_WORD = re.compile(
+    rf"[{_SINGLE_CHARACTER_WORDS}]|[^\W{_SINGLE_CHARACTER_WORDS}]+(?:['’.:][^\W{_SINGLE_CHARACTER_WORDS}]+)*"
+)
+_POSSESSIVE = re.compile(r"['’]s$")
+
+
+class QueryWord(NamedTuple):
+    """A word as it is compared, and where it stands in the text (characters, end exclusive)."""
+
+    text: str
+    start: int
+    end: int
+
+
+def split_words(text: str) -> list[QueryWord]:
+    """The words of a text: compatible forms and cases made equal, without a possessive 's. Accents stay."""
+    return [QueryWord(_normalise_word(found[0]), found.start(), found.end()) for found in _WORD.finditer(text)]
+
+
+def phrase_key(text: str) -> tuple[str, ...]:
+    """What makes two texts the same for a rule: their words in order."""
+    return tuple([_normalise_word(word) for word in _WORD.findall(text)])
+
+
+def _normalise_word(word: str) -> str:
+    if word.isascii():
+        plain = word.lower()
+        return plain[:-2] if plain.endswith("'s") else plain
+    return _POSSESSIVE.sub("", unicodedata.normalize("NFKC", word).casefold())
+
+
+class PhraseMatch(NamedTuple, Generic[_T]):
+    """Words `start` to `end` (exclusive) of a query, and what is held under them."""
+
+    start: int
+    end: int
+    held: Sequence[_T]
+
+
+class PhraseIndex(Generic[_T]):
+    """Values under phrases. Looking costs a step a word and one more for each length that a phrase can have there."""
+
+    def __init__(self, items: Iterable[tuple[tuple[str, ...], _T]]) -> None:
+        self._held: dict[tuple[str, ...], list[_T]] = defaultdict(list)
+        lengths: dict[str, set[int]] = defaultdict(set)
+        for phrase, value in items:
+            self._held[phrase].append(value)
+            lengths[phrase[0]].add(len(phrase))
+        self._lengths = {first: sorted(each, reverse=True) for first, each in lengths.items()}
+
+    def at(self, text: Sequence[str]) -> Sequence[_T]:
+        """What is held under exactly these words."""
+        return self._held.get(tuple(text), ())
+
+    def longest(self, text: Sequence[str]) -> list[PhraseMatch[_T]]:
+        """Stretches that do not overlap: from left to right, the longest phrase that begins there."""
+        found = []
+        at = 0
+        while at < len(text):
+            here = next(self._from(text, at), None)
+            if here is None:
+                at += 1
+            else:
+                found.append(here)
+                at = here.end
+        return found
+
+    def everywhere(self, text: Sequence[str]) -> list[PhraseMatch[_T]]:
+        """Every phrase that the words contain, wherever it stands."""
+        return [here for at in range(len(text)) for here in self._from(text, at)]
+
+    def _from(self, text: Sequence[str], at: int) -> Iterator[PhraseMatch[_T]]:
+        for length in self._lengths.get(text[at], ()):
+            held = self._held.get(tuple(text[at : at + length]))
+            if held and at + length <= len(text):
+                yield PhraseMatch(at, at + length, held)
+
+
+MAX_PHRASE_WORDS = 8
 MAX_QUERY_WORDS = 32
-MAX_TEXT = 200
+MAX_TEXT_CHARACTERS = 200
 # Of all rules of an index as JSON: they are read whole every two seconds.
-MAX_BYTES = 256 * 1024
+MAX_RULES_BYTES = 256 * 1024
 # Documents that all rules together hide: any query may be asked to leave out all of them.
-MAX_HIDDEN = 5000
+MAX_HIDDEN_DOCUMENTS = 5000
 
 
-def _some_words(text: str, most: int = MAX_WORDS) -> str:
-    found = len(key(text))
+def _check_words(text: str, most: int = MAX_PHRASE_WORDS) -> str:
+    found = len(phrase_key(text))
     if not 1 <= found <= most:
         raise ValueError(f"1 to {most} words are needed, and {text[:80]!r} has {found}")
     return text
 
 
-def _an_id(value: str) -> str:
+def _check_id(value: str) -> str:
     try:
-        return checked_id(value)
+        return validate_document_id(value)
     except InvalidInput as error:
         raise ValueError(error.detail) from None
 
 
-Words = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_some_words)]
-DocumentId = Annotated[str, AfterValidator(_an_id)]
+RuleText = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS), AfterValidator(_check_words)]
+DocumentId = Annotated[str, AfterValidator(_check_id)]
 
 
 class _Rule(BaseModel):
@@ -48,9 +138,9 @@ class Synonym(_Rule):
     added to the query. What is added is not looked up in the rules again.
     """
 
-    words: tuple[Words, ...] = Field((), max_length=20, description="two-way: each one stands for all")
-    from_: tuple[Words, ...] = Field((), alias="from", max_length=20, description="one-way: what is asked for")
-    to: tuple[Words, ...] = Field((), max_length=20, description="one-way: what is searched for as well")
+    words: tuple[RuleText, ...] = Field((), max_length=20, description="two-way: each one stands for all")
+    from_: tuple[RuleText, ...] = Field((), alias="from", max_length=20, description="one-way: what is asked for")
+    to: tuple[RuleText, ...] = Field((), max_length=20, description="one-way: what is searched for as well")
     weight: float = Field(
         1.0, gt=0, le=10, strict=True, description="of what is added, beside 1 for the user's own words"
     )
@@ -60,7 +150,7 @@ class Synonym(_Rule):
         two_way, one_way = len(self.words) > 1, bool(self.from_ and self.to)
         if two_way == one_way or (self.words and (self.from_ or self.to)):
             raise ValueError("a synonym has either two or more `words`, or `from` and `to`")
-        if two_way and len({key(text) for text in self.words}) < 2:
+        if two_way and len({phrase_key(text) for text in self.words}) < 2:
             raise ValueError("two different `words` are needed")
         return self
 
@@ -75,7 +165,7 @@ class Pin(_Rule):
 class Results(_Rule):
     """Documents that are shown at given places, or not at all, for some queries or for every one."""
 
-    query: Annotated[str, Field(max_length=MAX_TEXT)] = Field("", description="empty with `every`")
+    query: Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)] = Field("", description="empty with `every`")
     match: Literal["exact", "contains", "every"] = Field(
         "exact", description="the query has these words and no others, has them in this order, or is any"
     )
@@ -87,7 +177,7 @@ class Results(_Rule):
         if (self.match == "every") == bool(self.query):
             raise ValueError("`query` is needed, but for `match` every")
         if self.query:
-            _some_words(self.query, MAX_QUERY_WORDS)
+            _check_words(self.query, MAX_QUERY_WORDS)
         if not self.pin and not self.hide:
             raise ValueError("something to `pin` or to `hide` is needed")
         pinned = [pin.id for pin in self.pin]
@@ -101,7 +191,7 @@ class Results(_Rule):
 class Term(_Rule):
     """What a word or a phrase counts in this index, whatever the encoder's query table says."""
 
-    term: Words
+    term: RuleText
     weight: float | None = Field(
         None,
         ge=0,
@@ -120,7 +210,7 @@ class Term(_Rule):
             raise ValueError("a `weight`, a `factor` or `phrase` is needed")
         if self.weight is not None and self.factor != 1:
             raise ValueError("`weight` says what a piece counts and `factor` changes it: give one of them")
-        if self.phrase and len(key(self.term)) < 2:
+        if self.phrase and len(phrase_key(self.term)) < 2:
             raise ValueError("a `phrase` has two words or more")
         return self
 
@@ -163,13 +253,13 @@ class Rules(_Rule):
 
     @model_validator(mode="after")
     def _few(self) -> "Rules":
-        if sum(len(rule.hide) for rule in self.results) > MAX_HIDDEN:
-            raise ValueError(f"all rules together may hide {MAX_HIDDEN:,} documents")
+        if sum(len(rule.hide) for rule in self.results) > MAX_HIDDEN_DOCUMENTS:
+            raise ValueError(f"all rules together may hide {MAX_HIDDEN_DOCUMENTS:,} documents")
         seen: set[tuple[str, ...]] = set()
         for rule in self.terms:
-            if key(rule.term) in seen:
+            if phrase_key(rule.term) in seen:
                 raise ValueError(f"the term {rule.term!r} has two rules")
-            seen.add(key(rule.term))
+            seen.add(phrase_key(rule.term))
         return self
 
     def stored(self) -> dict[str, Any]:

@@ -15,15 +15,15 @@ from typing import Any
 import orjson
 
 from services.errors import NotFound
-from services.opensearch.client import AsyncSearch, Call, SyncSearch
-from services.retry import TRANSIENT, backoff
+from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
+from services.retry import TRANSIENT_ERRORS, backoff_seconds
 from services.telemetry.metrics import BULK_ITEMS
 
-BLOCKED = "cluster_block_exception"
-FORBIDDEN = "security_exception"
-OVERLOADED = "opensearch_overloaded"
-LONGEST_REQUEST = 30.0
-_KEPT = "items.*.status,items.*.error.type,items.*._index"
+BLOCKED_ERROR = "cluster_block_exception"
+FORBIDDEN_ERROR = "security_exception"
+OVERLOADED_CODE = "opensearch_overloaded"
+MAX_REQUEST_SECONDS = 30.0
+_RESPONSE_FILTER_PATH = "items.*.status,items.*.error.type,items.*._index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Write:
         return orjson.dumps({"index": action}) + b"\n" + orjson.dumps(self.source) + b"\n"
 
 
-class Outcome(Enum):
+class WriteOutcome(Enum):
     """What became of one write."""
 
     STORED = "stored"
@@ -66,28 +66,28 @@ class Verdict:
     `physical`: of a stored one OpenSearch's name of the generation that the alias led it to.
     """
 
-    outcome: Outcome
+    outcome: WriteOutcome
     reason: str = ""
     physical: str = ""
 
 
-def judge(status: int, error: Any) -> Verdict | None:
+def judge_item(status: int, error: Any) -> Verdict | None:
     """The verdict on one item of a bulk answer; None means: send it again. Raises NotFound (`index_not_found`)."""
     if status == 404:
         raise NotFound("index_not_found", "The index was deleted meanwhile.")
     if 200 <= status < 300:
-        return Verdict(Outcome.STORED)
+        return Verdict(WriteOutcome.STORED)
     if status == 409:
-        return Verdict(Outcome.SUPERSEDED)
-    kind = kind_of(error)
+        return Verdict(WriteOutcome.SUPERSEDED)
+    kind = error_type(error)
     # A block says nothing of the document: a disk at flood stage, or a generation that is about to be replaced. Nor
     # does what a role lacks.
-    if status in (429, 500, 502, 503, 504) or kind in (BLOCKED, FORBIDDEN):
+    if status in (429, 500, 502, 503, 504) or kind in (BLOCKED_ERROR, FORBIDDEN_ERROR):
         return None
-    return Verdict(Outcome.REFUSED, kind)
+    return Verdict(WriteOutcome.REFUSED, kind)
 
 
-def kind_of(error: Any) -> str:
+def error_type(error: Any) -> str:
     """OpenSearch's type of an error, which never holds the document."""
     return str(error.get("type", "unknown"))[:200] if isinstance(error, dict) else "unknown"
 
@@ -119,19 +119,19 @@ class BulkRun:
             self._flying.append(self._waiting.popleft())
             size += len(self._flying[-1][1])
         body = b"".join(lines for _, lines in self._flying)
-        return Call("POST", "/_bulk", body, {"filter_path": _KEPT}, ndjson=True)
+        return Call("POST", "/_bulk", body, {"filter_path": _RESPONSE_FILTER_PATH}, ndjson=True)
 
     def answered(self, answer: Any) -> float:
         """Takes the answer to the last request; returns seconds to wait before the next."""
         again = []
         for (i, lines), item in zip(self._flying, answer["items"], strict=True):
             result = next(iter(item.values()))
-            verdict = judge(result["status"], result.get("error"))
+            verdict = judge_item(result["status"], result.get("error"))
             if verdict is None:
                 again.append((i, lines))
-                self._reason = OVERLOADED if result["status"] == 429 else kind_of(result.get("error"))
-            elif verdict.outcome is Outcome.STORED:
-                verdict = Verdict(Outcome.STORED, physical=result["_index"])
+                self._reason = OVERLOADED_CODE if result["status"] == 429 else error_type(result.get("error"))
+            elif verdict.outcome is WriteOutcome.STORED:
+                verdict = Verdict(WriteOutcome.STORED, physical=result["_index"])
             self.verdicts[i] = verdict
         self._flying.clear()
         self._waiting.extendleft(reversed(again))
@@ -148,7 +148,7 @@ class BulkRun:
 
     def give_up(self) -> list[Verdict]:
         """The verdicts at the deadline: what is still on its way counts as not stored, for the last reason seen."""
-        return [verdict or Verdict(Outcome.NOT_STORED, self._reason) for verdict in self.verdicts]
+        return [verdict or Verdict(WriteOutcome.NOT_STORED, self._reason) for verdict in self.verdicts]
 
     def _fresh(self) -> float:
         self._failures = 0
@@ -156,21 +156,21 @@ class BulkRun:
 
     def _delay(self) -> float:
         self._failures += 1
-        return backoff(self._failures)
+        return backoff_seconds(self._failures)
 
 
-def within(call: Call, end: float) -> Call:
+def limit_call_timeout(call: Call, end: float) -> Call:
     """The call with what is left until `end` (of time.monotonic) as its time limit, a second at least."""
-    return replace(call, timeout=min(LONGEST_REQUEST, max(1.0, end - time.monotonic())))
+    return replace(call, timeout=min(MAX_REQUEST_SECONDS, max(1.0, end - time.monotonic())))
 
 
-def _counted(verdicts: list[Verdict]) -> list[Verdict]:
+def _count_outcomes(verdicts: list[Verdict]) -> list[Verdict]:
     for outcome, count in Counter(verdict.outcome for verdict in verdicts).items():
         BULK_ITEMS.labels(outcome.value).inc(count)
     return verdicts
 
 
-def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
+def write_bulk(client: SyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
     """Carries writes until each has a verdict or `seconds` have passed; order of verdicts is order of writes.
 
     Raises only for errors that cannot pass (a missing index).
@@ -179,26 +179,28 @@ def write(client: SyncSearch, writes: Iterable[Write], max_bytes: int, seconds: 
     end = time.monotonic() + seconds
     while not run.done:
         try:
-            delay = run.answered(client.send(within(run.next_call(), end)))
-        except TRANSIENT as error:
+            delay = run.answered(client.send(limit_call_timeout(run.next_call(), end)))
+        except TRANSIENT_ERRORS as error:
             delay = run.failed(error.code)
         if delay and time.monotonic() + delay > end:
             break
         time.sleep(delay)
-    return _counted(run.give_up())
+    return _count_outcomes(run.give_up())
 
 
-async def write_async(client: AsyncSearch, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
+async def write_bulk_async(
+    client: AsyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float
+) -> list[Verdict]:
     """As `write`, for event loops."""
     run = BulkRun(list(writes), max_bytes)
     end = time.monotonic() + seconds
     while not run.done:
         try:
-            delay = run.answered(await client.send(within(run.next_call(), end)))
-        except TRANSIENT as error:
+            delay = run.answered(await client.send(limit_call_timeout(run.next_call(), end)))
+        except TRANSIENT_ERRORS as error:
             delay = run.failed(error.code)
         if delay and time.monotonic() + delay > end:
             break
         if delay:
             await asyncio.sleep(delay)
-    return _counted(run.give_up())
+    return _count_outcomes(run.give_up())

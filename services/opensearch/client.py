@@ -1,17 +1,26 @@
-"""Two thin clients, one for event loops and one for workers, that carry the same `Call` values."""
+"""Two thin clients, one for event loops and one for workers, that carry the same `Call` values.
+
+What a broken connection to OpenSearch died of, where that can be said without naming hosts.
+
+Times one request to OpenSearch and counts how it failed, by the API that it used.
+"""
 
 import asyncio
 import re
-from collections.abc import Mapping
+import ssl
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from types import TracebackType
+from typing import Any, Final, Self
 
 import orjson
 import urllib3
 from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
 from opensearchpy.exceptions import (
     ConflictError,
-    ConnectionError,  # noqa: A004 (the library's name)
+    ConnectionError,  # noqa: A004
     ConnectionTimeout,
     NotFoundError,
     OpenSearchException,
@@ -19,22 +28,103 @@ from opensearchpy.exceptions import (
     SerializationError,
     TransportError,
 )
+from prometheus_client import Histogram
 
-from services.addresses import each_address
-from services.connections import ConnectionSettings
 from services.errors import BackendUnavailable, Conflict, InvalidInput, NotFound, Overloaded, SparsewellError
-from services.opensearch.access import access_of
-from services.opensearch.failures import tls_failure
-from services.opensearch.nodes import AsyncNode, Nodes, SyncNode
-from services.opensearch.timed import Timed, operation
+from services.opensearch.transport import AsyncNode, NodePool, SyncNode, build_request_auth
+from services.settings import ConnectionSettings, split_addresses
+from services.telemetry import tracing
+from services.telemetry.metrics import OPENSEARCH_DURATION, OPENSEARCH_ERRORS
 from services.tls import ClientContext
+
+
+def tls_failure_reason(error: Exception) -> str | None:
+    """Why there was no secure connection; None when the error is none of TLS."""
+    if not isinstance(error, ConnectionError):
+        return None
+    for one in _iter_causes(error.info, 0):
+        # (aiohttp's own error is one of ssl's by its class, without what those say)
+        if isinstance(one, ssl.SSLCertVerificationError) and (told := getattr(one, "verify_message", "")):
+            # (after the comma: the names of hosts)
+            return f"its certificate is not trusted ({told.partition(',')[0].rstrip('.')})"
+        if isinstance(one, ssl.SSLError) and (reason := getattr(one, "reason", None)):
+            return str(reason).replace("_", " ").lower()
+    return None
+
+
+def _iter_causes(error: Any, depth: int) -> Iterator[BaseException]:
+    """An error and those that it was made from: aiohttp and urllib3 keep them in different places."""
+    if not isinstance(error, BaseException) or depth > 6:
+        return
+    yield error
+    for inner in (*error.args, error.__cause__, error.__context__):
+        yield from _iter_causes(inner, depth + 1)
+
+
+# (a path has names of indexes and documents; these are all that becomes a label)
+_API_NAMES: Final = {
+    name: name.removeprefix("_")
+    for name in (
+        "_search", "_msearch", "_bulk", "_mget", "_doc", "_mapping", "_count", "_refresh", "_aliases", "_update",
+        "_create", "_analyze", "_settings", "_stats", "_block", "_delete_by_query", "_cluster", "_cat", "_snapshot",
+    )
+}  # fmt: skip
+_OTHER: Final = "other"
+
+
+def api_operation(path: str) -> str:
+    """The API in a path: `search`, `bulk`; `other` for what is none of those that are used here."""
+    for part in path.split("/"):
+        if part[:1] == "_" and part in _API_NAMES:
+            return _API_NAMES[part]
+    return _OTHER
+
+
+@cache
+def _duration(operation: str) -> Histogram:
+    return OPENSEARCH_DURATION.labels(operation)
+
+
+class TimedRequest:
+    """A context of one request. Costs about three microseconds."""
+
+    __slots__ = ("_began", "_operation", "_span")
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+        self._span = tracing.open_span(
+            f"opensearch {operation}", "client", {"db.system.name": "opensearch", "db.operation.name": operation}
+        )
+
+    def __enter__(self) -> Self:
+        self._span.__enter__()
+        self._began = time.perf_counter()
+        return self
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What carries the trace on to OpenSearch."""
+        return tracing.trace_headers()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _duration(self._operation).observe(time.perf_counter() - self._began)
+        self._span.__exit__(kind, error, trace)
+
+    def failed(self, error: SparsewellError) -> SparsewellError:
+        """Gives the failure back to be raised; one that is OpenSearch's own (away, late, overloaded) is counted."""
+        if error.retryable:
+            OPENSEARCH_ERRORS.labels(self._operation, error.code).inc()
+        return error
+
 
 _OTHER_PATH = re.compile(r"[?#\s\\\x00-\x1f\x7f]|/\.{1,2}(/|$)")
 CLOSING_SECONDS = 0.05
 # What OpenSearch says of a search for which a shard failed, was away, or had no more time: all of ours forbid it to
 # answer without that shard (`allow_partial_search_results`).
-_UNSEARCHED = "search_phase_execution_exception"
-INCOMPLETE = "OpenSearch did not search every shard, or not in time; a part of an answer is none."
+_SEARCH_FAILED_ERROR = "search_phase_execution_exception"
+INCOMPLETE_SEARCH_DETAIL = "OpenSearch did not search every shard, or not in time; a part of an answer is none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +165,11 @@ class _Orjson(JSONSerializer):
         return data if isinstance(data, str | bytes) else orjson.dumps(data)
 
 
-def _options(settings: ConnectionSettings) -> dict[str, Any]:
-    addresses = each_address(settings.opensearch_url)
+def _client_options(settings: ConnectionSettings) -> dict[str, Any]:
+    addresses = split_addresses(settings.opensearch_url)
     return {
         "hosts": addresses,
-        "connection_pool_class": Nodes,
+        "connection_pool_class": NodePool,
         "timeout": settings.opensearch_timeout,
         # The pool of the synchronous client is one connection unless told otherwise.
         "pool_maxsize": settings.opensearch_pool,
@@ -89,7 +179,7 @@ def _options(settings: ConnectionSettings) -> dict[str, Any]:
         "retry_on_timeout": False,
         "serializer": _Orjson(),
         "http_compress": False,
-        "access": access_of(settings),
+        "access": build_request_auth(settings),
         "ssl_context": _context(settings, addresses),
     }
 
@@ -103,20 +193,20 @@ def _context(settings: ConnectionSettings, addresses: list[str]) -> ClientContex
     return ClientContext.of(settings.opensearch_tls)
 
 
-class AsyncSearch:
+class AsyncSearchClient:
     """For event loops. Errors of the library come out as ours."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self._client = AsyncOpenSearch(connection_class=AsyncNode, **_options(settings))
+        self._client = AsyncOpenSearch(connection_class=AsyncNode, **_client_options(settings))
 
     async def send(self, call: Call) -> Any:
-        with Timed(operation(call.path)) as timed:
+        with TimedRequest(api_operation(call.path)) as timed:
             try:
                 return await self._client.transport.perform_request(
                     call.method, call.path, **call.arguments(timed.headers)
                 )
             except OpenSearchException as error:
-                raise timed.failed(translated(error)) from error
+                raise timed.failed(translate_error(error)) from error
 
     async def close(self) -> None:
         # (the library's own close passes over addresses that are left alone)
@@ -127,29 +217,29 @@ class AsyncSearch:
                 await asyncio.sleep(CLOSING_SECONDS)
 
 
-class SyncSearch:
+class SyncSearchClient:
     """For workers and tools. Errors of the library come out as ours."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self._client = OpenSearch(connection_class=SyncNode, **_options(settings))
+        self._client = OpenSearch(connection_class=SyncNode, **_client_options(settings))
 
     def send(self, call: Call) -> Any:
-        with Timed(operation(call.path)) as timed:
+        with TimedRequest(api_operation(call.path)) as timed:
             try:
                 return self._client.transport.perform_request(call.method, call.path, **call.arguments(timed.headers))
             except OpenSearchException as error:
-                raise timed.failed(translated(error)) from error
+                raise timed.failed(translate_error(error)) from error
 
     def close(self) -> None:
         for node, _ in self._client.transport.connection_pool.connection_opts:
             node.close()
 
 
-def translated(error: OpenSearchException) -> SparsewellError:
+def translate_error(error: OpenSearchException) -> SparsewellError:
     """Our error for one of the library's, without the bodies of requests or answers."""
     if isinstance(error, ConnectionTimeout):
         return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
-    if reason := tls_failure(error):
+    if reason := tls_failure_reason(error):
         return BackendUnavailable("opensearch_tls", f"There is no secure connection to OpenSearch: {reason}.")
     if isinstance(error, ConnectionError):
         return BackendUnavailable("opensearch_unavailable", "OpenSearch cannot be reached.")
@@ -173,22 +263,22 @@ def translated(error: OpenSearchException) -> SparsewellError:
         return Conflict("already_exists", "OpenSearch has an index of that name already.")
     if isinstance(error, RequestError) or _has_too_many_clauses(error):
         return InvalidInput("opensearch_refused", f"OpenSearch refused the request ({kind}).")
-    if kind == _UNSEARCHED:
-        return BackendUnavailable("search_incomplete", INCOMPLETE)
+    if kind == _SEARCH_FAILED_ERROR:
+        return BackendUnavailable("search_incomplete", INCOMPLETE_SEARCH_DETAIL)
     return BackendUnavailable("opensearch_error", f"OpenSearch failed with status {error.status_code} ({kind}).")
 
 
 def _has_too_many_clauses(error: TransportError) -> bool:
     """Found while the query is rewritten, it comes as a failure of the server's (500), and it will come again."""
-    return isinstance(error.info, dict) and has_too_many_clauses(error.info.get("error"))
+    return isinstance(error.info, dict) and is_clause_limit_error(error.info.get("error"))
 
 
-def has_too_many_clauses(error: Any) -> bool:
+def is_clause_limit_error(error: Any) -> bool:
     """Whether an error of OpenSearch's is Lucene's limit of clauses."""
     causes = error.get("root_cause", []) if isinstance(error, dict) else []
     return any(cause.get("type") in ("too_many_clauses", "too_many_nested_clauses") for cause in causes)
 
 
-def is_incomplete(error: Any) -> bool:
+def is_incomplete_search(error: Any) -> bool:
     """Whether an error of OpenSearch's is that not every shard was searched."""
-    return isinstance(error, dict) and error.get("type") == _UNSEARCHED
+    return isinstance(error, dict) and error.get("type") == _SEARCH_FAILED_ERROR

@@ -20,10 +20,10 @@ from services.errors import ConfigurationError, SparsewellError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-Kind = Literal["internal", "server", "client", "producer", "consumer"]
-Attributes = Mapping[str, str | int | float]
-PARENT: Final = "traceparent"
-STATE: Final = "tracestate"
+SpanKind = Literal["internal", "server", "client", "producer", "consumer"]
+SpanAttributes = Mapping[str, str | int | float]
+TRACEPARENT_HEADER: Final = "traceparent"
+TRACESTATE_HEADER: Final = "tracestate"
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _NO_CONTEXT: Final = context.Context()
@@ -33,7 +33,7 @@ _provider: "TracerProvider | None" = None
 _tracer: trace.Tracer | None = None
 
 
-def wanted(environment: Mapping[str, str] = os.environ) -> bool:
+def is_tracing_wanted(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether the standard variables name a destination of spans.
 
     Raises ConfigurationError (`tracing_protocol`).
@@ -55,21 +55,21 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
-def start(process: str) -> None:
+def start_tracing(process: str) -> None:
     """Send spans from here on, where the environment asks for it. A forked process starts for itself.
 
     Raises ConfigurationError: `tracing_not_installed`, `tracing_protocol`.
     """
     global _provider, _tracer  # noqa: PLW0603 (of the process, as the library's own provider is)
-    check()
-    if wanted():
+    check_tracing()
+    if is_tracing_wanted():
         _provider = _new_provider(process)
         _tracer = _provider.get_tracer("sparsewell", version("sparsewell"))
 
 
-def check() -> None:
+def check_tracing() -> None:
     """Check that spans can be sent where the environment asks for it, without sending any. Raises as `start`."""
-    if not wanted():
+    if not is_tracing_wanted():
         return
     try:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
@@ -96,7 +96,7 @@ def _new_provider(process: str) -> "TracerProvider":
     return provider
 
 
-def stop() -> None:
+def stop_tracing() -> None:
     """Send the spans that wait; takes a few seconds at most."""
     global _provider, _tracer  # noqa: PLW0603
     if _provider is not None:
@@ -105,19 +105,19 @@ def stop() -> None:
 
 
 @contextmanager
-def traced(process: str) -> Iterator[None]:
+def tracing_session(process: str) -> Iterator[None]:
     """Call `start` before the block and `stop` after it."""
-    start(process)
+    start_tracing(process)
     try:
         yield
     finally:
-        stop()
+        stop_tracing()
 
 
-def span(
+def open_span(
     name: str,
-    kind: Kind = "internal",
-    attributes: Attributes | None = None,
+    kind: SpanKind = "internal",
+    attributes: SpanAttributes | None = None,
     *,
     parent: Mapping[str, str] | None = None,
     links: Iterable[str] = (),
@@ -127,17 +127,17 @@ def span(
     `parent`: headers that may name the span's parent; None: the current span is the parent. `links`: traceparents of
     related traces.
     """
-    if _tracer is None or (parent is None and _unsampled()):
+    if _tracer is None or (parent is None and _is_unsampled()):
         return _NO_SPAN
-    return _recorded(_tracer, name, kind, attributes, parent, links)
+    return _start_span(_tracer, name, kind, attributes, parent, links)
 
 
 @contextmanager
-def _recorded(
+def _start_span(
     tracer: trace.Tracer,
     name: str,
-    kind: Kind,
-    attributes: Attributes | None,
+    kind: SpanKind,
+    attributes: SpanAttributes | None,
     parent: Mapping[str, str] | None,
     links: Iterable[str],
 ) -> Iterator[trace.Span]:
@@ -154,29 +154,29 @@ def _recorded(
             yield opened
         except BaseException as error:
             # Never its text: OpenSearch quotes documents in its errors.
-            fail(opened, error.code if isinstance(error, SparsewellError) else type(error).__name__)
+            mark_span_failed(opened, error.code if isinstance(error, SparsewellError) else type(error).__name__)
             raise
 
 
-def fail(failed: trace.Span, code: str) -> None:
+def mark_span_failed(failed: trace.Span, code: str) -> None:
     """Mark a span as failed with an error's code."""
     failed.set_attribute("error.type", code)
     failed.set_status(trace.StatusCode.ERROR)
 
 
-def on() -> bool:
+def is_tracing() -> bool:
     """Return whether spans are sent."""
     return _tracer is not None
 
 
-def past(name: str, began: float, ended: float) -> None:
+def record_past_span(name: str, began: float, ended: float) -> None:
     """Record a span that is over. `began` and `ended` are readings of `time.perf_counter`."""
-    if _tracer is not None and not _unsampled():
+    if _tracer is not None and not _is_unsampled():
         shift = time.time_ns() - time.perf_counter_ns()
         _tracer.start_span(name, start_time=shift + int(began * 1e9)).end(shift + int(ended * 1e9))
 
 
-def headers() -> dict[str, str]:
+def trace_headers() -> dict[str, str]:
     """Return the headers that carry the current span on (W3C Trace Context); empty without one."""
     found: dict[str, str] = {}
     if _tracer is not None:
@@ -184,12 +184,12 @@ def headers() -> dict[str, str]:
     return found
 
 
-def traceparent() -> str:
+def current_traceparent() -> str:
     """Return the current span in a form that can be stored for a link; empty without one."""
-    return headers().get(PARENT, "")
+    return trace_headers().get(TRACEPARENT_HEADER, "")
 
 
-def trace_id() -> str | None:
+def current_trace_id() -> str | None:
     """Return the id of the current trace when it is sent."""
     if _tracer is None:
         return None
@@ -197,12 +197,12 @@ def trace_id() -> str | None:
     return trace.format_trace_id(current.trace_id) if current.trace_flags.sampled else None
 
 
-def _unsampled() -> bool:
+def _is_unsampled() -> bool:
     """Return whether the current span isn't sent: spans inside of it need not be made."""
     current = trace.get_current_span()
     return current.get_span_context().is_valid and not current.is_recording()
 
 
 def _span_context(traceparent: str) -> trace.SpanContext:
-    found = _PROPAGATOR.extract({PARENT: traceparent}, _NO_CONTEXT)
+    found = _PROPAGATOR.extract({TRACEPARENT_HEADER: traceparent}, _NO_CONTEXT)
     return trace.get_current_span(found).get_span_context()

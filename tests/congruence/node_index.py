@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import orjson
 
-from services import versions
-from services.index_spec import EncoderIdentity, FieldType, Generation, IndexSpec, Names, Windows
-from services.manifest import WindowSettings
-from services.opensearch.bulk import Outcome, Verdict, write
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.generations import create_call, delete_call, refresh_call
-from services.opensearch.journal import PENDING, Stored, encoded_write
-from services.opensearch.queries import Plan, body, msearch_call, sparse_query
-from services.opensearch.stored_windows import EncodedWindow
-from services.query_table import QueryVector
+from services.documents.document import raw_version
+from services.encoders.manifest import WindowSettings
+from services.encoders.query_table import QueryVector
+from services.encoders.vectors import SparseVector
+from services.index_spec import EncoderIdentity, FieldType, Generation, IndexNames, IndexSpec, WindowStorage
+from services.opensearch.bulk import Verdict, WriteOutcome, write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.generations import create_generation_call, delete_generations_call, refresh_call
+from services.opensearch.journal import PENDING, StoredDocument, encoded_write
+from services.opensearch.queries import SearchPlan, build_search_body, msearch_call, sparse_query
+from services.opensearch.stored_document import EncodedWindow
 from services.settings import Settings
-from services.vectors import SparseVector
 
 Hits = list[tuple[str, float]]
 SECONDS = 60.0
@@ -40,7 +40,7 @@ def vector(weights: Mapping[int, float]) -> SparseVector:
 class NodeIndex:
     """One index of ours, with its generation."""
 
-    client: SyncSearch
+    client: SyncSearchClient
     generation: Generation
 
     def put(self, documents: Mapping[str, Sequence[SparseVector]], version: int = 1) -> list[Verdict]:
@@ -49,15 +49,15 @@ class NodeIndex:
         for name, vectors in documents.items():
             source = {"text": name, "state": PENDING, "job": "congruence", "version": version}
             windows = [EncodedWindow(0, len(name), part) for part in vectors]
-            writes.append(encoded_write(self.generation, Stored(name, versions.raw(version), source), windows))
-        verdicts = write(self.client, writes, 4 * 1024**2, SECONDS)
+            writes.append(encoded_write(self.generation, StoredDocument(name, raw_version(version), source), windows))
+        verdicts = write_bulk(self.client, writes, 4 * 1024**2, SECONDS)
         self.client.send(refresh_call(self.generation.physical))
         return verdicts
 
     def put_all(self, documents: Mapping[str, Mapping[int, float]], version: int = 1) -> None:
         """Writes one vector a document and expects that each is stored."""
         verdicts = self.put({name: [vector(weights)] for name, weights in documents.items()}, version)
-        refused = {v for v in verdicts if v.outcome is not Outcome.STORED}
+        refused = {v for v in verdicts if v.outcome is not WriteOutcome.STORED}
         assert not refused, f"OpenSearch refused vectors that SparseVector let through: {refused}"
 
     def merge(self) -> None:
@@ -72,13 +72,13 @@ class NodeIndex:
 
     def ask(self, queries: Sequence[dict[str, Any]], size: int) -> list[Hits]:
         """The hits of each OpenSearch query."""
-        return self.send([body(query, size, False, SECONDS) for query in queries])
+        return self.send([build_search_body(query, size, False, SECONDS) for query in queries])
 
     def send(self, searches: Sequence[dict[str, Any]]) -> list[Hits]:
         """The hits of each body."""
         found: list[Hits] = []
         for start in range(0, len(searches), 100):
-            some = [Plan(self.generation.physical, one) for one in searches[start : start + 100]]
+            some = [SearchPlan(self.generation.physical, one) for one in searches[start : start + 100]]
             answer = self.client.send(msearch_call(some, SECONDS))
             for response in answer["responses"]:
                 assert response["status"] == 200, response
@@ -90,14 +90,14 @@ class NodeIndex:
 
 @contextmanager
 def fresh_index(
-    client: SyncSearch,
+    client: SyncSearchClient,
     document_top_k: int = 8192,
     shards: int = 1,
     fields: Mapping[str, FieldType] | None = None,
-    windows: Windows = "merged",
+    windows: WindowStorage = "merged",
 ) -> Iterator[NodeIndex]:
     """A new empty index, deleted at the end."""
-    names = Names(f"t{uuid.uuid4().hex[:12]}")
+    names = IndexNames(f"t{uuid.uuid4().hex[:12]}")
     generation = Generation(
         index="congruence",
         number=1,
@@ -107,11 +107,11 @@ def fresh_index(
         window=WindowSettings(pieces=128, overlap=0),
         created_at="2000-01-01T00:00:00+00:00",
     )
-    client.send(create_call(generation, Settings(shards=shards, refresh_interval="-1"), []))
+    client.send(create_generation_call(generation, Settings(shards=shards, refresh_interval="-1"), []))
     try:
         yield NodeIndex(client, generation)
     finally:
-        client.send(delete_call([generation]))
+        client.send(delete_generations_call([generation]))
 
 
 def raw_feature(index: NodeIndex, feature: str) -> Hits:

@@ -12,13 +12,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from services import versions
+from services.documents.document import raw_version
 from services.index_spec import FieldType
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import SyncSearch
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import PENDING, Stored, encoded_write, tombstone
-from services.opensearch.stored_windows import EncodedWindow
+from services.opensearch.journal import PENDING, StoredDocument, encoded_write, tombstone_write
+from services.opensearch.stored_document import EncodedWindow
 from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, vector
 
 FIELDS: dict[str, FieldType] = {
@@ -216,19 +216,19 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @contextmanager
-def filled_index(client: SyncSearch) -> Iterator[NodeIndex]:
+def filled_index(client: SyncSearchClient) -> Iterator[NodeIndex]:
     """Two shards, several segments, tombstones between the documents; every other document has the piece 6."""
     with fresh_index(client, shards=2, fields=FIELDS) as made:
         writes = []
         for number, (name, metadata) in enumerate(DOCUMENTS.items()):
             source = {"text": TEXT, "state": PENDING, "job": "shelf", "version": 1, "metadata": metadata}
             windows = [EncodedWindow(0, len(TEXT), vector({5 + number % 2: 1.0 + number}))]
-            writes.append(encoded_write(made.generation, Stored(name, versions.raw(1), source), windows))
+            writes.append(encoded_write(made.generation, StoredDocument(name, raw_version(1), source), windows))
             if number % 10 == 0:
-                gone = tombstone(made.generation, f"gone{number}", 1)
+                gone = tombstone_write(made.generation, f"gone{number}", 1)
                 writes.append(replace(gone, alias=made.generation.write_alias))
         for start in range(0, len(writes), 250):
-            verdicts = write(client, writes[start : start + 250], 4 * 1024**2, SECONDS)
-            assert {verdict.outcome for verdict in verdicts} == {Outcome.STORED}
+            verdicts = write_bulk(client, writes[start : start + 250], 4 * 1024**2, SECONDS)
+            assert {verdict.outcome for verdict in verdicts} == {WriteOutcome.STORED}
             client.send(refresh_call(made.generation.physical))
         yield made

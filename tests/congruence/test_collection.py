@@ -6,21 +6,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.relevance.collection import Collection, open_collection
-from cli.relevance.exact import ExactIndex, rankings
-from cli.relevance.in_memory import document_vectors
-from cli.relevance.live import LiveIndex
-from cli.relevance.metrics import measure
-from cli.relevance.session import ask, ingest
-from infra.processes import Child
+from cli.relevance.collection import JudgedCollection, open_collection
+from cli.relevance.live import LiveIndex, ask_queries, ingest_collection
+from cli.relevance.metrics import ExactIndex, encode_documents, measure_rankings, rank_queries
+from infra.processes import ChildProcess
 from models.registry import load_encoder
-from query_api.search.request import FusionWeights
-from services.fusion import fuse
+from query_api.schemas.search_request import FusionWeights
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import SparseVector
 from services.index_spec import IndexSpec
-from services.manifest import resolve
-from services.query_table import QueryTable
+from services.query.fusion import fuse_lists
 from services.settings import Settings
-from services.vectors import SparseVector
 from tests.congruence import oracle
 
 CRANFIELD = Path(__file__).resolve().parents[3] / "shared" / "data" / "collections" / "cranfield"
@@ -37,33 +34,33 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def cranfield() -> Collection:
+def cranfield() -> JudgedCollection:
     if not CRANFIELD.is_dir():
         pytest.skip("the collection cranfield is not there (../shared/data/collections)")
     return open_collection(CRANFIELD)
 
 
 @pytest.fixture(scope="module")
-def vectors(cranfield: Collection) -> dict[str, SparseVector]:
+def vectors(cranfield: JudgedCollection) -> dict[str, SparseVector]:
     encoder = load_encoder(ENCODER)
     top_k = IndexSpec.model_validate({}).document_top_k
-    return document_vectors(encoder, cranfield.documents(), encoder.manifest.window, top_k)
+    return encode_documents(encoder, cranfield.documents(), encoder.manifest.window, top_k)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_cranfield_live_is_cranfield_in_memory(
-    cranfield: Collection, vectors: Mapping[str, SparseVector], api: httpx.Client, worker: Child
+    cranfield: JudgedCollection, vectors: Mapping[str, SparseVector], api: httpx.Client, worker: ChildProcess
 ) -> None:
     """Every score of every list, then the figures. The vectors here are made in another process than the worker's."""
-    table = QueryTable.load(resolve(ENCODER))
+    table = QueryTable.load(resolve_model_directory(ENCODER))
     queries = {query: table.encode(text, 1000).by_id() for query, text in cranfield.judged.items()}
     index = LiveIndex(api, "cranfield")
     index.create({})
-    ingested = ingest(index, cranfield, lambda stage, done, total: None)
+    ingested = ingest_collection(index, cranfield, lambda stage, done, total: None)
     assert ingested.states["encoded"] == len(vectors)
     assert not ingested.loaded.rejected
-    live = ask(index, cranfield, ("sparse", "lexical", "hybrid"), SIZE, None, lambda stage, done, total: None)
+    live = ask_queries(index, cranfield, ("sparse", "lexical", "hybrid"), SIZE, None, lambda stage, done, total: None)
 
     whole = oracle.Oracle({name: _plain(vector) for name, vector in vectors.items()})
     sparse = live["sparse"].asked.rankings
@@ -75,10 +72,10 @@ def test_cranfield_live_is_cranfield_in_memory(
     lexical = live["lexical"].asked.rankings
     weights = FusionWeights.model_validate({}).model_dump()
     for query, fused in live["hybrid"].asked.rankings.items():
-        assert fused == fuse({"sparse": dict(sparse[query]), "lexical": dict(lexical[query])}, weights)[:SIZE]
+        assert fused == fuse_lists({"sparse": dict(sparse[query]), "lexical": dict(lexical[query])}, weights)[:SIZE]
 
     judgements = cranfield.known_judgements()
-    in_memory = measure(judgements, rankings(ExactIndex(vectors), queries, SIZE)).mean
+    in_memory = measure_rankings(judgements, rank_queries(ExactIndex(vectors), queries, SIZE)).mean
     for name, value in live["sparse"].quality.mean.items():
         assert value == pytest.approx(in_memory[name], abs=TOLERANCE), name
     assert live["sparse"].quality.mean["ndcg@10"] > 0.3
@@ -86,9 +83,9 @@ def test_cranfield_live_is_cranfield_in_memory(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_exact_search_agrees_with_the_oracle(vectors: Mapping[str, SparseVector], cranfield: Collection) -> None:
+def test_exact_search_agrees_with_the_oracle(vectors: Mapping[str, SparseVector], cranfield: JudgedCollection) -> None:
     """The in-memory figures stand on this search: every score of every query."""
-    table = QueryTable.load(resolve(ENCODER))
+    table = QueryTable.load(resolve_model_directory(ENCODER))
     index = ExactIndex(vectors)
     whole = oracle.Oracle({name: _plain(vector) for name, vector in vectors.items()})
     for text in cranfield.judged.values():

@@ -8,8 +8,8 @@ import pytest
 
 from cli.relevance.collection import CorpusDocument
 from cli.relevance.live import LiveIndex
-from infra.processes import Child
-from services.fusion import fuse
+from infra.processes import ChildProcess
+from services.query.fusion import fuse_lists
 
 WORDS = (
     "wind", "tunnel", "pressure", "supersonic", "flow", "heat", "transfer", "wing", "slipstream", "boundary", "layer",
@@ -31,7 +31,7 @@ RELATIVE = 1e-6
 
 
 @pytest.fixture
-def index(api: httpx.Client, worker: Child) -> LiveIndex:
+def index(api: httpx.Client, worker: ChildProcess) -> LiveIndex:
     live = LiveIndex(api, "explained")
     live.create({})
     live.load(DOCUMENTS)
@@ -118,7 +118,7 @@ def test_hybrid_is_the_fusion_of_the_two_lists(api: httpx.Client, index: LiveInd
         for hit in hits:
             assert hit["score"] == pytest.approx(by_hand[hit["id"]], abs=1e-12)
             assert hit["scores"] == {mode: scores[hit["id"]] for mode, scores in lists.items() if hit["id"] in scores}
-        assert fuse(lists, shares)[:50] == [(hit["id"], hit["score"]) for hit in hits]
+        assert fuse_lists(lists, shares)[:50] == [(hit["id"], hit["score"]) for hit in hits]
 
 
 def _scaled(scores: dict[str, float], document: str) -> float:

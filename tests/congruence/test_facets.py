@@ -7,18 +7,24 @@ from typing import Any
 
 import orjson
 
+from query_api.schemas.search_request import Facet, SortKey
 from query_api.search.counting import Group, count_among_matches, groups, read_among_candidates, read_among_matches
-from query_api.search.engine import Key
+from query_api.search.executor import Key
 from query_api.search.facets import checked_facets
-from query_api.search.selection import Selection
-from query_api.search.selection_form import Facet, SortKey
 from query_api.search.sorting import By, checked_sort, engine_sort, ordered
-from services.calendar_units import UNITS
-from services.filters.reading import FilterLimits, read_filter
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.field_values import Values, read_values, value_columns
-from services.opensearch.filter_clauses import ALIVE, filter_clauses
-from services.opensearch.queries import body, filtered
+from query_api.search.validation import Selection
+from services.dates import CALENDAR_UNITS
+from services.filters.parsing import FilterLimits, parse_filter
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.queries import (
+    NOT_DELETED,
+    FieldValues,
+    add_filter,
+    build_docvalue_fields,
+    build_filter_clauses,
+    build_search_body,
+    read_field_values,
+)
 from services.settings import Settings
 from tests.congruence import shelf
 from tests.congruence.node_index import SECONDS, NodeIndex
@@ -36,28 +42,32 @@ FILTER = {
 }
 
 
-def ask(client: SyncSearch, index: NodeIndex, search: dict[str, Any]) -> dict[str, Any]:
+def ask(client: SyncSearchClient, index: NodeIndex, search: dict[str, Any]) -> dict[str, Any]:
     call = Call("POST", f"/{index.generation.physical}/_search", orjson.dumps(search), timeout=SECONDS)
     answer: dict[str, Any] = client.send(call)
     return answer
 
 
 def chosen(written: dict[str, Any] | None, facets: dict[str, dict[str, Any]]) -> Selection:
-    tree = None if written is None else read_filter(written, shelf.FIELDS, LIMITS)
+    tree = None if written is None else parse_filter(written, shelf.FIELDS, LIMITS)
     asked = {field: Facet.model_validate(facet) for field, facet in facets.items()}
     counted = checked_facets(asked, shelf.FIELDS, SETTINGS)
-    return Selection(tree, tuple(filter_clauses(tree)), (), counted, COLUMNS)
+    return Selection(tree, tuple(build_filter_clauses(tree)), (), counted, COLUMNS)
 
 
-def documents_of(client: SyncSearch, index: NodeIndex, group: Group) -> dict[Key, Values]:
-    search = body(filtered(ALIVE, group.clauses), 2000, False, SECONDS) | {"docvalue_fields": value_columns(COLUMNS)}
+def documents_of(client: SyncSearchClient, index: NodeIndex, group: Group) -> dict[Key, FieldValues]:
+    search = build_search_body(add_filter(NOT_DELETED, group.clauses), 2000, False, SECONDS) | {
+        "docvalue_fields": build_docvalue_fields(COLUMNS)
+    }
     hits = ask(client, index, search)["hits"]["hits"]
-    return {(hit["_index"], hit["_id"]): read_values(hit, COLUMNS) for hit in hits}
+    return {(hit["_index"], hit["_id"]): read_field_values(hit, COLUMNS) for hit in hits}
 
 
-def both_ways(client: SyncSearch, index: NodeIndex, selection: Selection) -> dict[str, Any]:
+def both_ways(client: SyncSearchClient, index: NodeIndex, selection: Selection) -> dict[str, Any]:
     """The counts, which the engine and the list of candidates agree on."""
-    counted = read_among_matches([ask(client, index, count_among_matches(ALIVE, selection, SECONDS))], selection, MOST)
+    counted = read_among_matches(
+        [ask(client, index, count_among_matches(NOT_DELETED, selection, SECONDS))], selection, MOST
+    )
     listed = [(group, documents_of(client, index, group)) for group in groups(selection)]
     here = read_among_candidates(listed, selection, MOST)
     assert here["facets"] == counted["facets"]
@@ -74,7 +84,7 @@ def satisfying(*parts: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def test_values(search_client: SyncSearch, shelf_index: NodeIndex) -> None:
+def test_values(search_client: SyncSearchClient, shelf_index: NodeIndex) -> None:
     found = both_ways(
         search_client,
         shelf_index,
@@ -103,11 +113,13 @@ def test_values(search_client: SyncSearch, shelf_index: NodeIndex) -> None:
         assert found[field]["exact"] is True
 
 
-def test_the_most_frequent_of_many_values_over_two_shards(search_client: SyncSearch, shelf_index: NodeIndex) -> None:
+def test_the_most_frequent_of_many_values_over_two_shards(
+    search_client: SyncSearchClient, shelf_index: NodeIndex
+) -> None:
     naive = Counter(value for one in satisfying() for value in set(shelf.values(one, "code")))
     for most in (1, 7, 60):
         selection = chosen(None, {"code": {"terms": most}})
-        answer = ask(search_client, shelf_index, count_among_matches(ALIVE, selection, SECONDS))
+        answer = ask(search_client, shelf_index, count_among_matches(NOT_DELETED, selection, SECONDS))
         facet = read_among_matches([answer], selection, MOST)["facets"]["code"]
         assert sum(bucket["count"] for bucket in facet["buckets"]) + facet["other"] == sum(naive.values())
         if facet["exact"]:
@@ -115,7 +127,7 @@ def test_the_most_frequent_of_many_values_over_two_shards(search_client: SyncSea
             assert [(bucket["value"], bucket["count"]) for bucket in facet["buckets"]] == best
 
 
-def test_ranges_count_what_the_same_filter_finds(search_client: SyncSearch, shelf_index: NodeIndex) -> None:
+def test_ranges_count_what_the_same_filter_finds(search_client: SyncSearchClient, shelf_index: NodeIndex) -> None:
     chance = random.Random(5)
     numbers: list[dict[str, Any]] = [{"lt": 0}, {"gte": 0}, {"gt": 0, "lte": 2}, {"gte": -0.0, "lte": 0}, {"gt": 2**53}]
     dates: list[dict[str, Any]] = []
@@ -134,9 +146,9 @@ def test_ranges_count_what_the_same_filter_finds(search_client: SyncSearch, shel
         ]
 
 
-def test_stretches_of_the_calendar(search_client: SyncSearch, shelf_index: NodeIndex) -> None:
+def test_stretches_of_the_calendar(search_client: SyncSearchClient, shelf_index: NodeIndex) -> None:
     moments = {one.text: one.first for one in shelf.MOMENTS}
-    for unit in UNITS:
+    for unit in CALENDAR_UNITS:
         (facet,) = both_ways(search_client, shelf_index, chosen(None, {"printed": {"dates": unit}})).values()
         naive: Counter[datetime] = Counter()
         for one in satisfying():
@@ -145,7 +157,7 @@ def test_stretches_of_the_calendar(search_client: SyncSearch, shelf_index: NodeI
         for bucket in facet["buckets"]:
             # what is shown is a filter that finds as many
             selection = chosen({"field": "printed", "range": bucket["range"]}, {})
-            answer = ask(search_client, shelf_index, count_among_matches(ALIVE, selection, SECONDS))
+            answer = ask(search_client, shelf_index, count_among_matches(NOT_DELETED, selection, SECONDS))
             assert read_among_matches([answer], selection, MOST)["counted"]["documents"] == bucket["count"]
             if unit in ("day", "hour"):
                 break
@@ -166,7 +178,7 @@ def _read(text: str) -> datetime:
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
-def test_order_in_the_engine_and_here(search_client: SyncSearch, shelf_index: NodeIndex) -> None:
+def test_order_in_the_engine_and_here(search_client: SyncSearchClient, shelf_index: NodeIndex) -> None:
     # (in the years are both zeros of floating point, which differ to OpenSearch alone)
     orders: list[list[dict[str, Any]]] = [
         [{"field": field, "order": order}, {"field": "_score"}]
@@ -178,9 +190,9 @@ def test_order_in_the_engine_and_here(search_client: SyncSearch, shelf_index: No
     scored = {"bool": {"should": [{"rank_feature": {"field": f"sparse.{n}", "linear": {}}} for n in (5, 6)]}}
     for written in orders:
         keys: tuple[By, ...] = checked_sort([SortKey.model_validate(one) for one in written], shelf.FIELDS, scored=True)
-        search = body(scored, 2000, False, SECONDS) | {"docvalue_fields": value_columns(COLUMNS)}
+        search = build_search_body(scored, 2000, False, SECONDS) | {"docvalue_fields": build_docvalue_fields(COLUMNS)}
         listed = ask(search_client, shelf_index, search)["hits"]["hits"]
-        values = {hit["_id"]: read_values(hit, COLUMNS) for hit in listed}
+        values = {hit["_id"]: read_field_values(hit, COLUMNS) for hit in listed}
         here = ordered([(hit["_id"], hit["_score"]) for hit in listed], keys, values)
         engine = ask(search_client, shelf_index, search | {"sort": engine_sort(keys, scored=True)})["hits"]["hits"]
         assert len({name for name, _ in here}) == len(shelf.DOCUMENTS)
@@ -190,6 +202,6 @@ def test_order_in_the_engine_and_here(search_client: SyncSearch, shelf_index: No
         ], written
 
 
-def _sorted_by(keys: tuple[By, ...], values: Values, score: float) -> list[Any]:
+def _sorted_by(keys: tuple[By, ...], values: FieldValues, score: float) -> list[Any]:
     picked = [(max if key.descending else min)(values.get(key.field, [None])) for key in keys if key.kind]
     return [*picked, score]

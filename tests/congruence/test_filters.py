@@ -7,9 +7,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from services.errors import InvalidInput
-from services.filters.reading import FilterLimits, read_filter
-from services.opensearch.filter_clauses import ALIVE, filter_clauses
-from services.opensearch.queries import filtered, lexical_query, sparse_query
+from services.filters.parsing import FilterLimits, parse_filter
+from services.opensearch.queries import NOT_DELETED, add_filter, build_filter_clauses, lexical_query, sparse_query
 from tests.congruence import shelf
 from tests.congruence.node_index import NodeIndex, query_vector
 
@@ -39,7 +38,7 @@ def test_a_filter_finds_exactly_what_satisfies_it(
     read = []
     for written in some:
         try:
-            read.append((written, filter_clauses(read_filter(written, shelf.FIELDS, LIMITS))))
+            read.append((written, build_filter_clauses(parse_filter(written, shelf.FIELDS, LIMITS))))
         except InvalidInput as error:
             # as it says, no document satisfies that range (though a `not` around it may)
             assert error.code == "contradictory_range"
@@ -52,16 +51,18 @@ def test_a_filter_finds_exactly_what_satisfies_it(
 
 
 def _queries(clauses: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [filtered(EVERYTHING, [*clauses, ALIVE]), filtered(LEXICAL, clauses), filtered(SPARSE, clauses)]
+    return [add_filter(EVERYTHING, [*clauses, NOT_DELETED]), add_filter(LEXICAL, clauses), add_filter(SPARSE, clauses)]
 
 
 def test_without_a_filter_the_query_is_what_it_was() -> None:
-    assert filtered(LEXICAL, filter_clauses(None)) is LEXICAL
+    assert add_filter(LEXICAL, build_filter_clauses(None)) is LEXICAL
 
 
 def test_a_filter_alone_never_finds_a_tombstone(shelf_index: NodeIndex) -> None:
     for written in ({"not": {"field": "genre", "is": "poem"}}, {"field": "genre", "exists": False}):
-        clauses = filter_clauses(read_filter(written, shelf.FIELDS, LIMITS))
-        all_of_them, alive = found(shelf_index, filtered(EVERYTHING, clauses), filtered(EVERYTHING, [*clauses, ALIVE]))
+        clauses = build_filter_clauses(parse_filter(written, shelf.FIELDS, LIMITS))
+        all_of_them, alive = found(
+            shelf_index, add_filter(EVERYTHING, clauses), add_filter(EVERYTHING, [*clauses, NOT_DELETED])
+        )
         assert any(name.startswith("gone") for name in all_of_them)
         assert alive.keys() <= DOCUMENTS.keys()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.opensearch.client import SyncSearch
-from services.opensearch.queries import body, rescored, sparse_query
-from services.pruning import split
-from services.vectors import SparseVector, merge_max
+from services.encoders.vectors import SparseVector, merge_max
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.queries import add_rescore, build_search_body, sparse_query
+from services.query.expansion import split_query
 from tests.congruence import corpora, oracle
 from tests.congruence.node_index import SECONDS, NodeIndex, fresh_index, put_raw, query_vector, raw_feature, vector
 
@@ -39,7 +39,7 @@ def expected(documents: corpora.Vectors, queries: list[dict[int, float]]) -> lis
 
 
 @pytest.fixture(scope="module")
-def index(search_client: SyncSearch, documents: corpora.Vectors) -> Iterator[NodeIndex]:
+def index(search_client: SyncSearchClient, documents: corpora.Vectors) -> Iterator[NodeIndex]:
     """The random vectors in several segments, a third of them written twice: deleted copies lie between them."""
     names = list(documents)
     with fresh_index(search_client) as made:
@@ -83,9 +83,9 @@ def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
 ) -> None:
     """Each phase rounds to a float32 and so does their sum: three roundings where one phase has one."""
     vectors = [query_vector(query) for query in queries[::5]]
-    heads = [split(vector, threshold) for vector in vectors]
+    heads = [split_query(vector, threshold) for vector in vectors]
     searches = [
-        rescored(body(sparse_query(head), 100, False, SECONDS), tail, window) if tail.ids else None
+        add_rescore(build_search_body(sparse_query(head), 100, False, SECONDS), tail, window) if tail.ids else None
         for head, tail in heads
     ]
     asked = [search for search in searches if search is not None]
@@ -106,7 +106,7 @@ def test_two_phases_give_whole_scores_to_what_heavy_pieces_find(
 
 
 def test_one_segment_and_several_shards_change_nothing(
-    search_client: SyncSearch,
+    search_client: SyncSearchClient,
     documents: corpora.Vectors,
     queries: list[dict[int, float]],
     expected: list[dict[str, oracle.Score]],
@@ -139,7 +139,7 @@ def test_without_linear_scores_are_others(
             oracle.check(predicted, hits, 100)
 
 
-def test_every_id_is_safe_as_a_feature_name(search_client: SyncSearch) -> None:
+def test_every_id_is_safe_as_a_feature_name(search_client: SyncSearchClient) -> None:
     """All ids that two bytes hold, each found by itself with its own weight."""
     weights = {i: float(1 + i % 256) / 256 for i in range(65_536)}
     with fresh_index(search_client) as made:
@@ -151,7 +151,7 @@ def test_every_id_is_safe_as_a_feature_name(search_client: SyncSearch) -> None:
 
 
 @pytest.mark.parametrize("piece", [".", "...", "##.", "e.g.", "3.14"])
-def test_pieces_with_dots_are_lost_as_feature_names(search_client: SyncSearch, piece: str) -> None:
+def test_pieces_with_dots_are_lost_as_feature_names(search_client: SyncSearchClient, piece: str) -> None:
     """Why ids are the names: OpenSearch indexes such a piece without complaint and never finds it again."""
     with fresh_index(search_client) as made:
         assert put_raw(made, "named", {piece: 1.0, "word": 1.0}) == 201
@@ -159,7 +159,7 @@ def test_pieces_with_dots_are_lost_as_feature_names(search_client: SyncSearch, p
         assert raw_feature(made, piece) == []
 
 
-def test_weights_too_small_for_lucene_are_left_out_and_the_rest_is_stored(search_client: SyncSearch) -> None:
+def test_weights_too_small_for_lucene_are_left_out_and_the_rest_is_stored(search_client: SyncSearchClient) -> None:
     """FeatureField takes no denormal float: a single one would lose the whole document."""
     normal = corpora.SMALLEST
     denormal = float(np.nextafter(np.float32(normal), np.float32(0)))
@@ -169,7 +169,7 @@ def test_weights_too_small_for_lucene_are_left_out_and_the_rest_is_stored(search
         assert made.search([{i: 1.0} for i in range(1, 6)], 10) == [[("kept", 1.0)], [], [("kept", normal)], [], []]
 
 
-def test_the_largest_weights(search_client: SyncSearch) -> None:
+def test_the_largest_weights(search_client: SyncSearchClient) -> None:
     """A score beyond float32 is infinite and comes as a string; encoders stay 36 powers of ten below."""
     largest = float(np.finfo(np.float32).max)
     with fresh_index(search_client) as made:
@@ -178,14 +178,14 @@ def test_the_largest_weights(search_client: SyncSearch) -> None:
         assert made.search([{1: 1.0, 2: 1.0}], 10)[0][0] == ("huge", float("inf"))
 
 
-def test_an_empty_query_matches_nothing_and_an_empty_document_is_no_hit(search_client: SyncSearch) -> None:
+def test_an_empty_query_matches_nothing_and_an_empty_document_is_no_hit(search_client: SyncSearchClient) -> None:
     with fresh_index(search_client) as made:
         made.put_all({"empty": {}, "one": {5: 1.0}})
         assert made.search([{}, {5: 2.0}, {6: 1.0}], 10) == [[], [("one", 2.0)], []]
 
 
 def test_a_document_of_windows_scores_by_the_largest_weight_of_each_piece(
-    search_client: SyncSearch, documents: corpora.Vectors, queries: list[dict[int, float]]
+    search_client: SyncSearchClient, documents: corpora.Vectors, queries: list[dict[int, float]]
 ) -> None:
     """Windows are packed, read back, merged and pruned on the way; the oracle takes the maximum by hand."""
     names = [name for name in documents if name.startswith(("ordinary", "tied"))][:1_500]
@@ -204,7 +204,7 @@ def test_a_document_of_windows_scores_by_the_largest_weight_of_each_piece(
             oracle.check(whole.scores(query), found, 600)
 
 
-def test_pruning_keeps_the_heaviest_pieces(search_client: SyncSearch) -> None:
+def test_pruning_keeps_the_heaviest_pieces(search_client: SyncSearchClient) -> None:
     with fresh_index(search_client, document_top_k=3) as made:
         made.put({"d": [vector({1: 0.5, 2: 0.9}), vector({1: 0.7, 3: 0.6, 4: 0.65})]})
         hits = made.search([{i: 1.0} for i in (1, 2, 3, 4)], 10)
@@ -219,7 +219,7 @@ QUERIES = st.lists(st.dictionaries(st.integers(0, 7), BOOSTS, min_size=1, max_si
 
 
 @pytest.fixture(scope="module")
-def rewritten(search_client: SyncSearch) -> Iterator[tuple[NodeIndex, Iterator[int]]]:
+def rewritten(search_client: SyncSearchClient) -> Iterator[tuple[NodeIndex, Iterator[int]]]:
     """One index for all examples, with the versions that let each replace the one before."""
     with fresh_index(search_client) as made:
         yield made, itertools.count(1)

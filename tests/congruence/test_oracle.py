@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.vectors import SMALLEST_WEIGHT, SparseVector, lucene_truncate
+from services.encoders.vectors import SMALLEST_WEIGHT, SparseVector, truncate_weights
 from tests.congruence.oracle import Score, check, float32, score, stored
 
 WEIGHTS = st.floats(min_value=float(np.finfo(np.float32).tiny), max_value=2.0**100, width=32)
@@ -14,7 +14,7 @@ VECTORS = st.dictionaries(st.integers(0, 40), WEIGHTS, max_size=30)
 
 @given(WEIGHTS)
 def test_truncation_agrees_with_the_service(weight: float) -> None:
-    assert stored(weight) == float(lucene_truncate([weight])[0])
+    assert stored(weight) == float(truncate_weights([weight])[0])
     assert 0 <= weight - stored(weight) <= weight / 256
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.queries import Plan, body, scored_anew, search_call, sparse_query
-from services.pruning import split
-from services.vectors import PackedVector, SparseVector
+from services.encoders.vectors import PackedVector, SparseVector
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.queries import SearchPlan, build_search_body, replace_scores, search_call, sparse_query
+from services.query.expansion import split_query
 from tests.congruence import oracle
 from tests.congruence.node_index import NodeIndex, fresh_index, query_vector, vector
 
@@ -36,7 +36,7 @@ def queries() -> list[dict[int, float]]:
 
 
 @pytest.fixture(scope="module", params=["nested", "both"])
-def index(request: pytest.FixtureRequest, search_client: SyncSearch, documents: Windowed) -> Iterator[NodeIndex]:
+def index(request: pytest.FixtureRequest, search_client: SyncSearchClient, documents: Windowed) -> Iterator[NodeIndex]:
     """Every third document is written twice: the windows of the first copy must be gone."""
     with fresh_index(search_client, windows=request.param) as made:
         made.put({name: [vector({7: 9.0})] * 9 for name in list(documents)[::3]})
@@ -78,7 +78,7 @@ def test_the_window_that_opensearch_names_is_the_one_that_is_best_by_its_packed_
         asked = sparse_query(query_vector(query), "window")
         asked["nested"]["inner_hits"] = {"size": 1, "_source": False}
         answer: dict[str, Any] = index.client.send(
-            search_call(Plan(index.generation.physical, body(asked, 50, False, SECONDS)), SECONDS)
+            search_call(SearchPlan(index.generation.physical, build_search_body(asked, 50, False, SECONDS)), SECONDS)
         )
         for hit in answer["hits"]["hits"]:
             (inner,) = hit["inner_hits"]["window_vectors"]["hits"]["hits"]
@@ -94,12 +94,12 @@ def test_two_phases_give_the_score_of_the_window_that_is_best_for_all_pieces(
     for query in queries:
         whole = query_vector(query)
         (one_phase,) = index.ask([sparse_query(whole, "window")], 1000)
-        head, tail = split(whole, threshold)
+        head, tail = split_query(whole, threshold)
         if not tail.ids:
             continue
-        first = body(sparse_query(head, "window"), 1000, False, SECONDS)
-        plan = scored_anew(first, sparse_query(whole, "window"), 1000)
-        answer: dict[str, Any] = index.client.send(search_call(Plan(index.generation.physical, plan), SECONDS))
+        first = build_search_body(sparse_query(head, "window"), 1000, False, SECONDS)
+        plan = replace_scores(first, sparse_query(whole, "window"), 1000)
+        answer: dict[str, Any] = index.client.send(search_call(SearchPlan(index.generation.physical, plan), SECONDS))
         found = {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]}
         assert found == pytest.approx({name: score for name, score in one_phase if name in found}, rel=1e-6)
 

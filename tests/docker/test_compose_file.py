@@ -13,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from cli.main import app
-from infra.docker.health import CHECKS
+from infra.health import CHECKS
 from infra.settings import LocalSettings
 from services.settings import Settings
 from tests.docker import dockerfile_text as dockerfile
@@ -166,7 +166,7 @@ def test_an_image_of_ours_is_built_from_a_stage_and_carries_our_version(name: st
 
 @each_of_ours
 def test_a_health_check_of_ours_asks_the_process_that_runs(name: str) -> None:
-    assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "infra.docker.health", name]
+    assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "infra.health", name]
     assert name in CHECKS
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from infra.ports import free_port
+from infra.processes import find_free_port
 from tests.docker import bare_image
 from tests.docker import dockerfile_text as dockerfile
 from tests.docker.test_compose_file import OURS, REPOSITORY, interpolated
@@ -48,7 +48,7 @@ class Service:
 @pytest.fixture
 def addresses(opensearch_url: str, redis_url: str) -> dict[str, str]:
     """Values of the file that are others on this machine."""
-    api, models = free_port(), free_port()
+    api, models = find_free_port(), find_free_port()
     return {
         "http://opensearch:9200": opensearch_url,
         "redis://redis:6379/0": redis_url,
@@ -78,7 +78,7 @@ def system(
         for name in OURS:
             image = {"api": api_image, "worker": worker_image}[told[name]["build"]["target"]]
             own = {key: addresses.get(value, value) for key, value in told[name]["environment"].items()}
-            own |= {"SPARSEWELL_INDEX_PREFIX": index_prefix, "SPARSEWELL_METRICS_PORT": str(free_port())}
+            own |= {"SPARSEWELL_INDEX_PREFIX": index_prefix, "SPARSEWELL_METRICS_PORT": str(find_free_port())}
             inside = bare_image.BareImage(image.root, image.environment | own, image.directory)
             entry = dockerfile.last(stages, told[name]["build"]["target"], "ENTRYPOINT").listed()
             assert entry
@@ -120,7 +120,7 @@ def test_a_document_is_encoded_found_and_reranked(
 
 def test_the_worker_image_can_reindex(worker_image: bare_image.BareImage) -> None:
     """Of the chart's Job, and of people in a worker's pod: neither the API nor what trains is there."""
-    code = "import cli.reindex, cli.reindexing.build, cli.reindexing.gate, cli.indexes, cli.generations"
+    code = "import cli.reindex, cli.relevance.reindex_gate, cli.relevance.reindex_gate, cli.indexes, cli.indexes"
     assert worker_image.run("python", "-c", code, check=False).stderr == ""
     assert "query_api" in worker_image.run("python", "-c", "import query_api", check=False).stderr
     # and of the chart's pod for commands: they get as far as an API that is not there

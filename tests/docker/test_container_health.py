@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.docker import health
-from infra.ports import free_port
-from infra.stack.parts import settings_environment
+from infra import health
+from infra.processes import find_free_port
+from infra.stack import settings_environment
 from services.settings import Settings
 
 Started = tuple[Settings, subprocess.Popen[bytes]]
@@ -40,7 +40,7 @@ def see_only(process: subprocess.Popen[bytes], folder: Path, monkeypatch: pytest
         assert process.poll() is None
     (folder / "proc").mkdir()
     (folder / "proc" / str(process.pid)).symlink_to(f"/proc/{process.pid}")
-    monkeypatch.setattr(health, "PROCESSES", folder / "proc")
+    monkeypatch.setattr(health, "PROC_DIRECTORY", folder / "proc")
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -59,32 +59,32 @@ def test_the_apis_check_asks_whether_it_is_ready(
     status: int, complaint: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A proxy in the environment is none of its business.
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{find_free_port()}")
     monkeypatch.setattr(_Answer, "status", status)
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            assert health.api(Settings(api_port=server.server_port)) == complaint
+            assert health.check_api(Settings(api_port=server.server_port)) == complaint
         finally:
             server.shutdown()
             thread.join()
 
 
 def test_the_model_processs_check_asks_whether_it_is_alive() -> None:
-    assert "no answer" in str(health.models(Settings(model_port=free_port())))
+    assert "no answer" in str(health.check_models(Settings(model_port=find_free_port())))
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:  # this one knows /readyz alone
-            assert health.models(Settings(model_port=server.server_port)) == "/healthz answered 404"
+            assert health.check_models(Settings(model_port=server.server_port)) == "/healthz answered 404"
         finally:
             server.shutdown()
             thread.join()
 
 
 def test_the_apis_check_notices_that_nobody_listens() -> None:
-    assert "no answer" in str(health.api(Settings(api_port=free_port())))
+    assert "no answer" in str(health.check_api(Settings(api_port=find_free_port())))
 
 
 @pytest.fixture
@@ -106,14 +106,14 @@ def running(settings: Settings) -> Iterator[Callable[[str], Started]]:
 
 def test_the_workers_check_hears_the_worker_of_this_host(running: Callable[[str], Started]) -> None:
     settings, _ = running("worker")
-    complaints = [health.worker(settings)]
+    complaints = [health.check_worker(settings)]
     while complaints[-1] and len(complaints) < 6:
-        complaints.append(health.worker(settings))
+        complaints.append(health.check_worker(settings))
     assert complaints[-1] is None
 
 
 def test_the_workers_check_notices_that_there_is_none(redis_url: str) -> None:
-    assert "did not answer" in str(health.worker(Settings(redis_url=redis_url)))
+    assert "did not answer" in str(health.check_worker(Settings(redis_url=redis_url)))
 
 
 def test_the_sweepers_check_sees_the_real_one(
@@ -121,11 +121,13 @@ def test_the_sweepers_check_sees_the_real_one(
 ) -> None:
     settings, process = running("sweeper")
     see_only(process, tmp_path, monkeypatch)
-    assert health.sweeper(settings) is None
+    assert health.check_sweeper(settings) is None
 
 
 def test_the_workers_check_notices_that_redis_is_away() -> None:
-    assert "Redis cannot be asked" in str(health.worker(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0")))
+    assert "Redis cannot be asked" in str(
+        health.check_worker(Settings(redis_url=f"redis://127.0.0.1:{find_free_port()}/0"))
+    )
 
 
 def test_a_worker_whose_redis_is_away_is_alive(
@@ -134,11 +136,11 @@ def test_a_worker_whose_redis_is_away_is_alive(
     """Or it would be started anew for as long as Redis is away, and no worker were there when it comes back."""
     settings, process = running("worker")
     see_only(process, tmp_path, monkeypatch)
-    while health.worker(settings):
+    while health.check_worker(settings):
         assert process.poll() is None
-    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
-    assert health.worker(away) is not None
-    assert health.worker_alive(away) is None
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{find_free_port()}/0"})
+    assert health.check_worker(away) is not None
+    assert health.check_worker_alive(away) is None
 
 
 def test_a_worker_that_hangs_is_not_alive(
@@ -150,21 +152,21 @@ def test_a_worker_that_hangs_is_not_alive(
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     try:
-        assert "did not run" in str(health.worker_alive(settings))
+        assert "did not run" in str(health.check_worker_alive(settings))
     finally:
         process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.usefixtures("sleeper")
 def test_the_sweepers_check_sees_it_wake_up() -> None:
-    assert health.sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)) is None
+    assert health.check_sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)) is None
 
 
 def test_the_sweepers_check_notices_that_it_hangs(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED)
     try:
-        assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)))
+        assert "did not run" in str(health.check_sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)))
     finally:
         sleeper.send_signal(signal.SIGCONT)
 
@@ -174,7 +176,7 @@ def test_a_sweeper_that_waits_for_an_opensearch_that_hangs_is_healthy(monkeypatc
     waited: dict[str, float] = {}
     monkeypatch.setattr(health, "runs", waited.__setitem__)
     for asked, settings in ((35, Settings(sweep_interval=1)), (65, Settings(sweep_interval=1, opensearch_timeout=60))):
-        assert health.sweeper(settings) is None
+        assert health.check_sweeper(settings) is None
         assert waited["sweeper"] == asked
 
 
@@ -189,7 +191,7 @@ def test_a_thread_beside_it_does_not_hide_that_it_hangs(tmp_path: Path, monkeypa
             assert process.poll() is None
         time.sleep(0.5)
         try:
-            assert "did not run" in str(health.sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)))
+            assert "did not run" in str(health.check_sweeper(Settings(sweep_interval=0.5, opensearch_timeout=0.5)))
         finally:
             process.kill()
 

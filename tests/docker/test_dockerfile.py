@@ -50,7 +50,7 @@ def test_an_image_runs_as_a_number_that_is_not_root(image: str) -> None:
 
 @each_image
 def test_an_image_checks_its_own_health(image: str) -> None:
-    assert dockerfile.last(STAGES, image, "HEALTHCHECK").rest.endswith(f'"infra.docker.health", "{image}"]')
+    assert dockerfile.last(STAGES, image, "HEALTHCHECK").rest.endswith(f'"infra.health", "{image}"]')
 
 
 @each_image
@@ -140,7 +140,7 @@ def test_the_context_holds_no_more_than_the_images_need() -> None:
         ("README.md", True),
         ("services/settings.py", True),
         ("models/weights/standin/manifest.json", True),
-        ("models/export/graph.py", False),
+        ("models/export/onnx_graph.py", False),
         ("services/__pycache__/settings.cpython-312.pyc", False),
         ("requirements/dev.txt", False),
         (".env", False),

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.docker.licences import refused
-from infra.ports import free_port
+from infra.licences import find_refused_packages
+from infra.processes import find_free_port
 from tests.docker import bare_image
 from tests.docker import dockerfile_text as dockerfile
 
@@ -28,10 +28,10 @@ def image(api_image: bare_image.BareImage) -> bare_image.BareImage:
 @pytest.fixture
 def serving(image: bare_image.BareImage) -> Iterator[dict[str, str]]:
     """The image's own command, without OpenSearch and Redis behind it; gives the environment that it runs in."""
-    closed = free_port()
+    closed = find_free_port()
     environment = image.environment | {
         "SPARSEWELL_API_HOST": "127.0.0.1",
-        "SPARSEWELL_API_PORT": str(free_port()),
+        "SPARSEWELL_API_PORT": str(find_free_port()),
         "SPARSEWELL_OPENSEARCH_URL": f"http://127.0.0.1:{closed}",
         "SPARSEWELL_REDIS_URL": f"redis://127.0.0.1:{closed}/0",
     }
@@ -85,8 +85,8 @@ def test_the_list_of_licences_has_their_texts(image: bare_image.BareImage) -> No
     file = image.root / "opt/sparsewell/share/sparsewell/licences.json"
     listed = {one["Name"]: one for one in json.loads(file.read_text())}
     assert "Apache License" in listed["aiohttp"]["LicenseText"]
-    assert refused(listed.values()) == []
-    assert image.run("python", "-m", "infra.docker.licences", str(file)).stdout.endswith("0 not allowed.\n")
+    assert find_refused_packages(listed.values()) == []
+    assert image.run("python", "-m", "infra.licences", str(file)).stdout.endswith("0 not allowed.\n")
 
 
 def test_the_tools_of_the_build_stay_behind(image: bare_image.BareImage) -> None:
@@ -134,8 +134,8 @@ def test_of_each_encoder_it_holds_the_query_side_only(image: bare_image.BareImag
 
 def test_it_encodes_a_query(image: bare_image.BareImage) -> None:
     code = """
-from services.manifest import resolve
-from services.query_table import QueryTable
+from services.encoders.manifest import resolve
+from services.encoders.query_table import QueryTable
 from services.settings import Settings
 print(len(QueryTable.load(resolve(Settings.read().encoder)).encode("make a temporary folder", 100).ids))
 """

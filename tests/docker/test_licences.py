@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.docker.licences import REASONS, licences, main, refused
+from infra.licences import EXEMPTION_REASONS, find_refused_packages, main, package_licences
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -34,14 +34,14 @@ def test_what_the_images_install_is_allowed(installed: dict[str, dict[str, str]]
     wanted = names("base") | names("worker")
     found = [one for name, one in installed.items() if name in wanted]
     assert len(found) > 0.9 * len(wanted)
-    assert refused(found) == []
+    assert find_refused_packages(found) == []
 
 
 def test_what_the_image_for_gpus_installs_is_allowed_or_has_a_reason(installed: dict[str, dict[str, str]]) -> None:
     """Of the packages that are installed here: all of them where torch is."""
     found = [one for name, one in installed.items() if name in names("gpu")]
-    assert refused(found, REASONS) == []
-    assert all(any(name.startswith(reason) for name in names("gpu")) for reason in REASONS)
+    assert find_refused_packages(found, EXEMPTION_REASONS) == []
+    assert all(any(name.startswith(reason) for name in names("gpu")) for reason in EXEMPTION_REASONS)
 
 
 def test_a_reason_is_for_the_image_for_gpus_alone(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_reason_is_for_the_image_for_gpus_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_licence_that_is_not_on_the_list_is_refused(wrong: dict[str, str], tmp_path: Path) -> None:
-    assert refused([package(License_Expression="MIT"), wrong])
+    assert find_refused_packages([package(License_Expression="MIT"), wrong])
     file = tmp_path / "licences.json"
     file.write_text(json.dumps([wrong]))
     assert main([str(file)]) == 1
@@ -79,4 +79,4 @@ def test_an_empty_list_is_no_good_one(tmp_path: Path) -> None:
 
 def test_an_expression_says_more_than_a_classifier() -> None:
     both = package(License_Expression="MPL-2.0 AND (Apache-2.0 OR MIT)", License_Classifier="Other/Proprietary License")
-    assert licences(both) == {"MPL-2.0", "Apache-2.0", "MIT"}
+    assert package_licences(both) == {"MPL-2.0", "Apache-2.0", "MIT"}

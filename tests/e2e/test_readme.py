@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.processes import Child
+from infra.processes import ChildProcess
 from services.settings import Settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -31,7 +31,7 @@ def run(line: str, api_url: str) -> Any:
     return json.loads(done.stdout) if done.stdout else None
 
 
-def test_the_five_lines(api_url: str, worker: Child) -> None:
+def test_the_five_lines(api_url: str, worker: ChildProcess) -> None:
     create, ingest, wait, search, delete = tour()
     assert run(create, api_url)["name"] == "notes"
     assert run(ingest, api_url)["accepted"] == ["1", "2"]

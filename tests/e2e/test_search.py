@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
+from infra.processes import ChildProcess
 
 DOCUMENTS = [
     {"id": "mkdtemp", "title": "tempfile.mkdtemp", "text": "Create a unique temporary directory and return its name."},
@@ -17,7 +17,7 @@ Eventually = Callable[[Callable[[], object], float, str], None]
 
 
 @pytest.fixture
-def index(api: httpx.Client, worker: Child, eventually: Eventually) -> str:
+def index(api: httpx.Client, worker: ChildProcess, eventually: Eventually) -> str:
     assert api.put("/v1/indexes/docs", json={"window": {"pieces": 64, "overlap": 8}}).status_code == 201
     job = api.post("/v1/indexes/docs/documents", json=DOCUMENTS).json()["job"]["id"]
     eventually(lambda: api.get(f"/v1/jobs/{job}").json()["finished"], 60, "the documents are encoded")

@@ -23,15 +23,14 @@ from pathlib import Path
 import numpy as np
 from celery.worker import request
 
-from indexer.app import create_celery
-from indexer.settings import WorkerSettings
-from indexer.start import run_worker
-from models.encoder import Encoder
+from indexer.celery_app import create_celery
+from indexer.runtime import WorkerSettings
+from indexer.worker import run_worker
+from models.encoder import Encoder, TextWindow
 from models.registry import load_encoder
-from models.windows import Window
-from services.manifest import Manifest
+from services.encoders.manifest import Manifest
+from services.encoders.vectors import SparseVector
 from services.settings import Settings
-from services.vectors import SparseVector
 
 WORDS = (
     "raisepoison", "killpoison", "stuckpoison", "slowpoison", "nanpoison", "infpoison", "negativepoison", "manypoison",
@@ -55,12 +54,12 @@ class Accidents:
     def fingerprint(self) -> str:
         return self._encoder.fingerprint
 
-    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[TextWindow]:
         found = self._encoder.windows(text, pieces, overlap)
         self._texts.update({window.piece_ids: text for window in found})
         return found
 
-    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+    def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
         texts = [self._texts[window.piece_ids] for window in windows]
         if path := os.environ.get("ENCODER_LOG"):
             with Path(path).open("a") as log:

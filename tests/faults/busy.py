@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-
 from faults.door import Door
 from faults.stack import INDEX
 

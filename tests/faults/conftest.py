@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from faults.processes import OpenSearchProcess, RedisProcess
 from faults.rows import Row, save, table
 from faults.stack import Stack
-from infra.opensearch.mounts import place_for_data
+
+from infra.opensearch.node import resolve_data_directory
 from infra.settings import LocalSettings
-from services.machine.accounts import child_account
-from services.machine.directories import temporary_state
+from services.directories import child_account, temporary_state_directory
 from services.settings import Settings
 
 ROWS = pytest.StashKey[list[Row]]()
@@ -28,8 +27,8 @@ NewStack = Callable[..., Stack]
 @pytest.fixture
 def state_directory(local_settings: LocalSettings) -> Iterator[Path]:
     """A directory that the servers' account can reach."""
-    within = place_for_data(Path("/tmp"))  # noqa: S108 (Java must be able to work on it)
-    with temporary_state(child_account(local_settings.run_as), within) as directory:
+    within = resolve_data_directory(Path("/tmp"))  # noqa: S108 (Java must be able to work on it)
+    with temporary_state_directory(child_account(local_settings.run_as), within) as directory:
         yield directory
 
 

@@ -5,7 +5,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-
 from faults.history import History, Written
 from faults.stack import INDEX
 

@@ -15,7 +15,8 @@ import sys
 from typing import Any
 
 from cli.main import app
-from indexer.reindex import follower, run, swap
+from indexer.reindex import follower, run
+from indexer.reindex import run as swap
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -43,7 +44,7 @@ def after_sending(builder: str) -> None:
         return sent[-1]
 
     setattr(swap, builder, remember)
-    finish = swap.finish
+    finish = swap.finish_swap
 
     def finish_and_watch(one: follower.Follower) -> None:
         send = one.search.send
@@ -62,7 +63,7 @@ STEPS = {
     "planned": lambda: setattr(run.Reindexing, "make_target", die),
     "made": lambda: setattr(follower.Follower, "catch_up", die),
     "carrying": lambda: after(follower.Follower, "_carry"),
-    "decided": lambda: setattr(run, "finish", die),
+    "decided": lambda: setattr(run, "finish_swap", die),
     "swapped": lambda: after_sending("swap_call"),
     "blocked": lambda: after_sending("block_call"),
     "drained": lambda: after(follower.Follower, "drain"),

@@ -16,12 +16,10 @@ import redis
 
 from infra import processes
 from infra.opensearch.node import Node, NodeConfig, start_node
-from infra.ports import free_port, is_taken
-from infra.processes import Child
-from infra.redis.server import command
+from infra.processes import ChildProcess, find_free_port, is_port_taken
+from infra.redis import redis_command
 from infra.settings import LocalSettings
-from services.machine.accounts import child_account
-from services.machine.directories import make_directory
+from services.directories import child_account, make_directory
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -37,11 +35,13 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
 class Running:
     """A started process and all that it started."""
 
-    child: Child
+    child: ChildProcess
 
     @classmethod
     def start(cls, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> "Running":
-        return cls(processes.start(name, arguments, log, environment=environment, directory=log.parent, tied=True))
+        return cls(
+            processes.start_child(name, arguments, log, environment=environment, directory=log.parent, tied=True)
+        )
 
     @property
     def alive(self) -> bool:
@@ -76,7 +76,7 @@ class Running:
         """kill -9, pool and all."""
         self.send_all(signal.SIGKILL)
         wait_for(lambda: not self.alive, 60, f"{self.child.name} is dead")
-        processes.stop(self.child, 0)
+        processes.stop_child(self.child, 0)
 
     def pause(self) -> None:
         self.send_all(signal.SIGSTOP)
@@ -88,13 +88,13 @@ class Running:
         """SIGTERM, and waits until it has ended by itself."""
         self.send(signal.SIGTERM)
         wait_for(lambda: not self.alive, seconds, f"{self.child.name} has ended")
-        processes.stop(self.child, 0)
+        processes.stop_child(self.child, 0)
 
     def close(self) -> None:
         """Whatever state it is in: it is gone afterwards. Nobody needs its last words, so it is not asked to end."""
         if self.alive:
             self.kill()
-        processes.stop(self.child, 0)
+        processes.stop_child(self.child, 0)
 
 
 class RedisProcess:
@@ -106,7 +106,7 @@ class RedisProcess:
 
     def __init__(self, directory: Path, local: LocalSettings, *, append_only: bool = True, max_memory: int = 0) -> None:
         self.append_only, self.max_memory = append_only, max_memory
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = self.database(0)
         self._account = child_account(local.run_as)
         self._directory = directory
@@ -125,9 +125,9 @@ class RedisProcess:
         binary = shutil.which("redis-server")
         assert binary, "redis-server is not on the PATH"
         data = make_directory(self.data, self._account)
-        arguments = command(binary, port=self.port, data=data, databases=16)
+        arguments = redis_command(binary, port=self.port, data=data, databases=16)
         arguments += ["--appendonly", "yes" if self.append_only else "no", "--maxmemory", str(self.max_memory)]
-        child = processes.start(
+        child = processes.start_child(
             "redis",
             arguments,
             self._directory / "redis.log",
@@ -180,7 +180,7 @@ class OpenSearchProcess:
     def __init__(
         self, directory: Path, local: LocalSettings, heap: str = "512m", further: Mapping[str, object] | None = None
     ) -> None:
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = replace(
             NodeConfig.of(local),
@@ -206,7 +206,7 @@ class OpenSearchProcess:
     def kill(self) -> None:
         """kill -9. Its threads end one after the other, so its port may be held a little longer than its process."""
         self.process.kill()
-        wait_for(lambda: not is_taken(self.port), 60, "its port is free again")
+        wait_for(lambda: not is_port_taken(self.port), 60, "its port is free again")
 
     def close(self) -> None:
         if self._node is not None:

@@ -10,23 +10,23 @@ from typing import Any
 
 import httpx
 import orjson
-from redis import Redis
-
 from faults.history import Final
 from faults.processes import RedisProcess, Running, wait_for
-from infra.ports import free_port
-from infra.stack.parts import settings_environment
+from redis import Redis
+
+from infra.processes import find_free_port
+from infra.stack import settings_environment
 from models.registry import load_encoder
-from services.contracts import INGEST_QUEUE, encode_queue
+from services.encoders.manifest import WindowSettings
+from services.encoders.vectors import merge_max
 from services.errors import BackendUnavailable, NotFound, Overloaded
-from services.index_spec import Names
-from services.manifest import WindowSettings
-from services.opensearch.client import Call, SyncSearch
+from services.index_spec import IndexNames
+from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import Stored, read_hits
-from services.opensearch.stored_windows import read_windows
+from services.opensearch.journal import StoredDocument, read_stored_hits
+from services.opensearch.stored_document import read_windows
+from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.settings import Settings
-from services.vectors import merge_max
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -45,8 +45,8 @@ class Stack:
         self.queue = encode_queue(settings.encoder)
         self._directory = directory
         self._started: list[Running] = []
-        self.search = SyncSearch(settings)
-        self.physical = Names(settings.index_prefix).physical(INDEX, 1)
+        self.search = SyncSearchClient(settings)
+        self.physical = IndexNames(settings.index_prefix).physical(INDEX, 1)
 
     # processes
 
@@ -88,7 +88,7 @@ class Stack:
 
         `without` names protections that are taken out of it (without/api.py).
         """
-        port = port or free_port()
+        port = port or find_free_port()
         url = f"http://127.0.0.1:{port}"
         program = [str(HERE / "without" / "api.py"), *without] if without else ["-m", "cli.main", "api"]
         running = self.run("api", *program, ready=lambda _: _answers(f"{url}/healthz"), api_port=port, **environment)
@@ -121,9 +121,9 @@ class Stack:
         """Documents by id, as searches see them after a refresh."""
         return {stored.id: stored.state for stored in self.documents("state")}
 
-    def documents(self, *fields: str) -> list[Stored]:
+    def documents(self, *fields: str) -> list[StoredDocument]:
         """All documents with these of their fields, as searches see them after a refresh."""
-        return read_hits(self._all(list(fields)))
+        return read_stored_hits(self._all(list(fields)))
 
     def pending(self) -> int:
         return sum(state == "pending" for state in self.states().values())
@@ -149,7 +149,7 @@ class Stack:
         found: dict[str, Final] = {}
         asked: list[tuple[str, int]] = []
         encoder = load_encoder(self.settings.encoder)
-        for stored in read_hits(answer):
+        for stored in read_stored_hits(answer):
             text = stored.source.get("text")
             fit = True
             if stored.state == "encoded":

@@ -11,6 +11,7 @@ from faults.processes import OpenSearchProcess, Running, wait_for
 from faults.proxy import Proxy
 from faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
 from faults.stack import HERE, INDEX, Stack
+
 from indexer.reindex.run import Reindexing
 
 DOCUMENTS = 120

@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
-
 from faults.door import Door
 from faults.history import check
 from faults.processes import Running, wait_for
 from faults.proxy import Proxy
 from faults.stack import INDEX, Stack
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.nodes import LEFT_ALONE_SECONDS
+
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.transport import DEAD_NODE_SECONDS
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -82,13 +82,13 @@ def test_an_address_that_comes_back_is_asked_again(new_stack: NewStack, proxy: P
     stack = new_stack()
     both = stack.settings.model_copy(update={"opensearch_url": f"{proxy.url},{stack.settings.opensearch_url}"})
     ask = Call("GET", "/_cluster/health")
-    with closing(SyncSearch(both)) as search:
+    with closing(SyncSearchClient(both)) as search:
         proxy.refuses = True
         assert all(search.send(ask)["status"] for _ in range(5))
         proxy.refuses = False
         # (a request that it takes is cut, and answered by the other one)
         proxy.cut_answers(b"GET /_cluster/health")
-        wait_for(lambda: search.send(ask)["status"] and proxy.cuts, LEFT_ALONE_SECONDS + 5, "it is asked again")
+        wait_for(lambda: search.send(ask)["status"] and proxy.cuts, DEAD_NODE_SECONDS + 5, "it is asked again")
 
 
 HEAD = (

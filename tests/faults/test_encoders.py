@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-
 from faults.door import Door
 from faults.history import check
 from faults.stack import Stack

@@ -1,7 +1,6 @@
 """The checker finds a planted loss of each kind, and nothing where nothing is wrong."""
 
 import pytest
-
 from faults.history import Final, Findings, History, Written, check
 
 

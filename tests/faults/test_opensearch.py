@@ -9,18 +9,17 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-from opensearchpy import OpenSearch
-from opensearchpy.helpers import bulk
-
 from faults.busy import Busy
 from faults.door import Door
 from faults.history import check
 from faults.processes import OpenSearchProcess, wait_for
 from faults.stack import Stack
-from infra.opensearch.mounts import place_for_data
+from opensearchpy import OpenSearch
+from opensearchpy.helpers import bulk
+
+from infra.opensearch.node import resolve_data_directory
 from infra.settings import LocalSettings
-from services.machine.accounts import child_account
-from services.machine.directories import temporary_state
+from services.directories import child_account, temporary_state_directory
 from services.opensearch.client import Call
 
 NewStack = Callable[..., Stack]
@@ -33,7 +32,9 @@ pytestmark = pytest.mark.faults_slow
 @pytest.fixture(scope="module")
 def node(local_settings: LocalSettings) -> Iterator[OpenSearchProcess]:
     """A node that the tests of this module kill and pause, one after the other."""
-    with temporary_state(child_account(local_settings.run_as), place_for_data(Path("/tmp"))) as directory:  # noqa: S108
+    with temporary_state_directory(
+        child_account(local_settings.run_as), resolve_data_directory(Path("/tmp"))
+    ) as directory:
         one = OpenSearchProcess(directory, local_settings)
         one.start()
         yield one

@@ -5,20 +5,20 @@ import random
 from collections.abc import Callable, Sequence
 
 import orjson
-
 from faults.door import Door
 from faults.history import Findings, History, Written, check
 from faults.processes import wait_for
 from faults.stack import INDEX, Stack
+
 from models.encoder import Encoder
 from models.registry import load_encoder
 from services.errors import Conflict
-from services.index_spec import Generation, Names
-from services.opensearch.bulk import Write, write
+from services.index_spec import Generation, IndexNames
+from services.opensearch.bulk import Write, write_bulk
 from services.opensearch.client import Call
-from services.opensearch.generations import read_generation, refresh_call, resolve_call
-from services.opensearch.journal import Stored, encoded_write, read_many, read_many_call
-from services.opensearch.stored_windows import EncodedWindow
+from services.opensearch.generations import read_generation, refresh_call, resolve_alias_call
+from services.opensearch.journal import StoredDocument, encoded_write, get_documents_call, read_stored_documents
+from services.opensearch.stored_document import EncodedWindow
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -44,7 +44,7 @@ def text(one: str, version: int) -> str:
 
 
 def generation_of(stack: Stack) -> Generation:
-    return read_generation(stack.search.send(resolve_call(Names(stack.settings.index_prefix), INDEX)), INDEX)
+    return read_generation(stack.search.send(resolve_alias_call(IndexNames(stack.settings.index_prefix), INDEX)), INDEX)
 
 
 def plainly(stack: Stack, operations: Sequence[tuple[str, dict[str, object]]]) -> None:
@@ -99,10 +99,10 @@ def test_every_order_of_late_encodings(new_stack: NewStack, row: RowOf) -> None:
         encoder, generation = load_encoder(stack.settings.encoder), generation_of(stack)
         for version in VERSIONS:
             door.post({one: text(one, version) for one in orders}, version=version)
-            for stored in read_many(stack.search.send(read_many_call(stack.physical, list(orders)))):
+            for stored in read_stored_documents(stack.search.send(get_documents_call(stack.physical, list(orders)))):
                 held[stored.id, version] = as_a_worker_would(encoder, generation, stored)
     for step in range(7):
-        write(stack.search, [held[one, delivered[step]] for one, delivered in orders.items()], 2**20, 10)
+        write_bulk(stack.search, [held[one, delivered[step]] for one, delivered in orders.items()], 2**20, 10)
     kept = check(history, stack.final())
     for step in range(7):
         plainly(stack, [(one, held[one, delivered[step]].source) for one, delivered in orders.items()])
@@ -118,7 +118,7 @@ def test_every_order_of_late_encodings(new_stack: NewStack, row: RowOf) -> None:
     )
 
 
-def as_a_worker_would(encoder: Encoder, generation: Generation, stored: Stored) -> Write:
+def as_a_worker_would(encoder: Encoder, generation: Generation, stored: StoredDocument) -> Write:
     """The write that a worker makes of a document that it has read."""
     windows = encoder.windows(stored.source["text"], generation.window.pieces, generation.window.overlap)
     vectors = encoder.encode(windows)

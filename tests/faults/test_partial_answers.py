@@ -8,14 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
-
 from faults.door import Door
 from faults.stack import Stack
-from query_api.search.engine import whole
-from query_api.search.stopwatch import Stopwatch
+
+from query_api.search.executor import Stopwatch, whole
 from services.errors import BackendUnavailable
-from services.opensearch.client import AsyncSearch, Call, SyncSearch
-from services.opensearch.queries import Plan, body, msearch_call, search_call
+from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
+from services.opensearch.queries import SearchPlan, build_search_body, msearch_call, search_call
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -40,14 +39,14 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
             door.post({f"d{i}": f"harmless {i}" for i in range(at, at + DOCUMENTS // SEGMENTS)})
             assert len(stack.documents("state")) == at + DOCUMENTS // SEGMENTS  # (which refreshes)
     everything = {"size": 1000, "_source": False}
-    with closing(SyncSearch(stack.settings)) as search:
+    with closing(SyncSearchClient(stack.settings)) as search:
         on_first = search.send(
             Call("POST", f"/{stack.physical}/_search", orjson.dumps(everything), {"preference": "_shards:0"})
         )
         ids = [hit["_id"] for hit in on_first["hits"]["hits"]]
         assert 0 < len(ids) < DOCUMENTS
-        plan = body(slow_query(ids), DOCUMENTS, False, 0.1)
-        asked = search_call(Plan(stack.physical, plan), 60)
+        plan = build_search_body(slow_query(ids), DOCUMENTS, False, 0.1)
+        asked = search_call(SearchPlan(stack.physical, plan), 60)
         naive = search.send(replace(asked, params={}))
         assert naive["timed_out"], naive["took"]
         with pytest.raises(BackendUnavailable):
@@ -67,9 +66,9 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
 
 
 async def _two_lists(stack: Stack, plan: dict[str, Any]) -> list[dict[str, Any]]:
-    search = AsyncSearch(stack.settings)
+    search = AsyncSearchClient(stack.settings)
     try:
-        answer = await search.send(msearch_call([Plan(stack.physical, plan)] * 2, 60))
+        answer = await search.send(msearch_call([SearchPlan(stack.physical, plan)] * 2, 60))
         return list(answer["responses"])
     finally:
         await search.close()

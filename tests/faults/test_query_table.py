@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from faults.door import Door
 from faults.stack import INDEX, Stack
-from services.manifest import MANIFEST, WEIGHTS_ROOT, Manifest, fingerprint, record
+
+from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, Manifest, compute_fingerprint, describe_file
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -33,14 +33,14 @@ def foreign_encoder(tmp_path: Path) -> Path:
     random.Random(1).shuffle(numbers)
     vocabulary.update(zip(words, numbers, strict=True))
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    manifest = json.loads((directory / MANIFEST).read_text()) | {"name": "foreign"}
-    files = {name: record(directory / name) for name in manifest["files"]}
+    manifest = json.loads((directory / MANIFEST_FILE).read_text()) | {"name": "foreign"}
+    files = {name: describe_file(directory / name) for name in manifest["files"]}
     manifest |= {
         "files": {name: one.model_dump() for name, one in files.items()},
-        "fingerprint": fingerprint(files),
+        "fingerprint": compute_fingerprint(files),
     }
     Manifest.model_validate(manifest)
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest))
     return directory
 
 

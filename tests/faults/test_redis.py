@@ -5,13 +5,12 @@ from contextlib import closing
 from time import monotonic
 
 import pytest
-
 from faults.door import Door
 from faults.history import Findings, History, Written, check
 from faults.processes import RedisProcess, wait_for
 from faults.stack import INDEX, Stack
-from services.contracts import IngestMessage
-from services.queue import Publisher
+
+from services.queue.messages import IngestMessage, Publisher
 
 NewStack = Callable[..., Stack]
 NewRedis = Callable[..., RedisProcess]

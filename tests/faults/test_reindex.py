@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-
 from faults.door import Door
 from faults.history import Findings, check
 from faults.processes import Running, wait_for
 from faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
 from faults.stack import HERE, INDEX, Stack
 from faults.without.following import copy_and_swap
-from indexer.reindex.plan import Changes, planned
+
+from indexer.reindex.plan import GenerationChanges, plan_generation
 from indexer.reindex.run import Reindexing
-from services.index_spec import Names
-from services.manifest import read_manifest, resolve
-from services.opensearch.generations import create_call
+from services.encoders.manifest import read_manifest, resolve_model_directory
+from services.index_spec import IndexNames
+from services.opensearch.generations import create_generation_call
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]
@@ -101,9 +101,15 @@ def copied_and_swapped(stack: Stack) -> Findings:
         door.post({f"d{i}": f"the first text of {i}" for i in range(60)})
         stack.settle()
         old = work.active()
-        manifest = read_manifest(resolve(stack.settings.encoder))
-        new = planned(Names(stack.settings.index_prefix), old, 2, Changes(window_pieces=16, window_overlap=4), manifest)
-        stack.search.send(create_call(new, stack.settings, []))
+        manifest = read_manifest(resolve_model_directory(stack.settings.encoder))
+        new = plan_generation(
+            IndexNames(stack.settings.index_prefix),
+            old,
+            2,
+            GenerationChanges(window_pieces=16, window_overlap=4),
+            manifest,
+        )
+        stack.search.send(create_generation_call(new, stack.settings, []))
         with writing(door):
             wait_for(grows(door), 60, "writes go on")
             copy_and_swap(stack.search, stack.settings, old, new)

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 import httpx
-
 from faults.door import Door
 from faults.history import History, Written, check
 from faults.stack import INDEX, Stack

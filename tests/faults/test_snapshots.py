@@ -7,8 +7,9 @@ from dataclasses import replace
 from faults.door import Door
 from faults.processes import OpenSearchProcess
 from faults.stack import INDEX, Stack
-from services.opensearch.client import SyncSearch
-from services.opensearch.snapshots import close_call, open_call
+
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.point_in_time import close_point_in_time_call, open_point_in_time_call
 
 NewNode = Callable[..., OpenSearchProcess]
 NewStack = Callable[..., Stack]
@@ -20,14 +21,14 @@ def test_there_is_room_for_some_shards_of_a_snapshot(new_node: NewNode, new_stac
     node = new_node(further={"search.max_open_pit_context": SHARDS + 1})
     stack = new_stack(opensearch_url=node.url, shards=SHARDS)
     asked = {"query": "harmless", "mode": "lexical", "cursor": "*", "size": 5}
-    with Door(stack.api()[1]) as door, closing(SyncSearch(stack.settings)) as search:
+    with Door(stack.api()[1]) as door, closing(SyncSearchClient(stack.settings)) as search:
         door.create_index()
         door.post({f"d{n}": f"harmless {n}" for n in range(50)})
         assert len(stack.documents("state")) == 50  # (which refreshes)
         first = door.client.post(f"/v1/indexes/{INDEX}/search", json=asked).raise_for_status().json()
-        naive = search.send(replace(open_call([stack.physical], 60), params={"keep_alive": "1m"}))
+        naive = search.send(replace(open_point_in_time_call([stack.physical], 60), params={"keep_alive": "1m"}))
         lacking = naive["_shards"]["failed"]
-        search.send(close_call(naive["pit_id"]))
+        search.send(close_point_in_time_call(naive["pit_id"]))
         paged = door.client.post(f"/v1/indexes/{INDEX}/search", json=asked)
         exported = door.client.get(f"/v1/indexes/{INDEX}/export")
         for refused in (paged, exported):

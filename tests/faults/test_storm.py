@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-
 from faults.door import Door
 from faults.history import Findings, check
 from faults.processes import OpenSearchProcess

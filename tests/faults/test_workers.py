@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from faults.door import Door
 from faults.history import Findings, check
 from faults.processes import Running, wait_for

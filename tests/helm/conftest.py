@@ -2,14 +2,14 @@
 
 import pytest
 
-from infra.helm.rendering import ChartError, Rendered, case, cases, render
+from infra.helm.rendering import ChartError, RenderedRelease, list_cases, load_case_values, render_releases
 
 
 @pytest.fixture(scope="session")
-def releases() -> dict[str, Rendered]:
+def releases() -> dict[str, RenderedRelease]:
     """Of each file in the chart's ci/."""
-    names = cases()
-    answers = dict(zip(names, render(*map(case, names)), strict=True))
+    names = list_cases()
+    answers = dict(zip(names, render_releases(*map(load_case_values, names)), strict=True))
     failed = {name: answer for name, answer in answers.items() if isinstance(answer, ChartError)}
     assert not failed
-    return {name: answer for name, answer in answers.items() if isinstance(answer, Rendered)}
+    return {name: answer for name, answer in answers.items() if isinstance(answer, RenderedRelease)}

@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
-from infra.helm.rendering import Object
-from infra.ports import free_port
+from infra.helm.rendering import KubernetesObject
+from infra.processes import find_free_port
 from tests.helm import policies
 
 BIN = Path(sys.executable).parent
@@ -31,10 +31,10 @@ SERVED = {"api": 8010, "models": 8020}
 class Cluster:
     """The objects of a release, the Secrets that its user made, and the folder in which its pods have theirs."""
 
-    objects: list[Object]
+    objects: list[KubernetesObject]
     secrets: dict[str, dict[str, str]]
     folder: Path
-    ports: dict[int, int] = field(default_factory=lambda: {port: free_port() for port in SERVED.values()})
+    ports: dict[int, int] = field(default_factory=lambda: {port: find_free_port() for port in SERVED.values()})
 
     def address(self, component: str) -> str:
         """Where a component is, in place of its Service."""
@@ -44,7 +44,7 @@ class Cluster:
         """One pod of each workload of these kinds."""
         return [Pod(self, one) for one in policies.of_kind(self.objects, *kinds)]
 
-    def find(self, kind: str, name: str) -> Object:
+    def find(self, kind: str, name: str) -> KubernetesObject:
         return next(one for one in self.objects if (one["kind"], one["metadata"]["name"]) == (kind, name))
 
     def here(self, text: str) -> str:
@@ -58,7 +58,7 @@ class Cluster:
 class Pod:
     """A pod of one container."""
 
-    def __init__(self, cluster: Cluster, workload: Object) -> None:
+    def __init__(self, cluster: Cluster, workload: KubernetesObject) -> None:
         self.cluster, self.workload = cluster, workload
         self.spec = policies.pod(workload)
         (self.container,) = self.spec["containers"]
@@ -68,7 +68,7 @@ class Pod:
         self.environment = self._environment()
         # pods that share a network cannot all have the same one
         if "SPARSEWELL_METRICS_PORT" in self.environment:
-            self.environment["SPARSEWELL_METRICS_PORT"] = str(free_port())
+            self.environment["SPARSEWELL_METRICS_PORT"] = str(find_free_port())
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

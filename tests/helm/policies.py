@@ -4,32 +4,32 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cli.uvicorn_server import GRACE_SECONDS
-from infra.helm.rendering import Object
+from infra.helm.rendering import KubernetesObject
+from services.web.http_server import GRACE_SECONDS
 
-Policy = Callable[[list[Object]], Iterator[str]]
+Policy = Callable[[list[KubernetesObject]], Iterator[str]]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
 
-def workloads(objects: list[Object]) -> Iterator[Object]:
+def workloads(objects: list[KubernetesObject]) -> Iterator[KubernetesObject]:
     return (one for one in objects if one["kind"] in WORKLOADS)
 
 
-def of_kind(objects: list[Object], *kinds: str) -> list[Object]:
+def of_kind(objects: list[KubernetesObject], *kinds: str) -> list[KubernetesObject]:
     return [one for one in objects if one["kind"] in kinds]
 
 
-def pod(workload: Object) -> Object:
-    spec: Object = workload["spec"]["template"]["spec"]
+def pod(workload: KubernetesObject) -> KubernetesObject:
+    spec: KubernetesObject = workload["spec"]["template"]["spec"]
     return spec
 
 
-def pod_labels(workload: Object) -> dict[str, str]:
+def pod_labels(workload: KubernetesObject) -> dict[str, str]:
     labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
     return labels
 
 
-def named(one: Object) -> str:
+def named(one: KubernetesObject) -> str:
     return f"{one['kind']} {one['metadata']['name']}"
 
 
@@ -37,13 +37,13 @@ def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     return selector.items() <= labels.items()
 
 
-def containers(objects: list[Object]) -> Iterator[tuple[Object, Object]]:
+def containers(objects: list[KubernetesObject]) -> Iterator[tuple[KubernetesObject, KubernetesObject]]:
     for one in workloads(objects):
         for container in pod(one).get("initContainers", []) + pod(one)["containers"]:
             yield one, container
 
 
-def runs_as_nobody(objects: list[Object]) -> Iterator[str]:
+def runs_as_nobody(objects: list[KubernetesObject]) -> Iterator[str]:
     for one in workloads(objects):
         context = pod(one).get("securityContext", {})
         if context.get("runAsNonRoot") is not True or context.get("runAsUser", 0) < 1:
@@ -52,7 +52,7 @@ def runs_as_nobody(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} has no seccomp profile"
 
 
-def has_no_rights(objects: list[Object]) -> Iterator[str]:
+def has_no_rights(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
         context = container.get("securityContext", {})
         if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
@@ -61,7 +61,7 @@ def has_no_rights(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} keeps capabilities"
 
 
-def is_read_only(objects: list[Object]) -> Iterator[str]:
+def is_read_only(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
         # OpenSearch keeps its keystore and its logs beside its program.
         if container["name"] == "opensearch":
@@ -70,7 +70,7 @@ def is_read_only(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} can write to its root file system"
 
 
-def has_nothing_of_the_node(objects: list[Object]) -> Iterator[str]:
+def has_nothing_of_the_node(objects: list[KubernetesObject]) -> Iterator[str]:
     for one in workloads(objects):
         if {"hostNetwork", "hostPID", "hostIPC"} & set(pod(one)):
             yield f"{named(one)} shares a name space with the node"
@@ -78,7 +78,7 @@ def has_nothing_of_the_node(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} mounts a folder of the node"
 
 
-def cannot_speak_to_kubernetes(objects: list[Object]) -> Iterator[str]:
+def cannot_speak_to_kubernetes(objects: list[KubernetesObject]) -> Iterator[str]:
     for one in workloads(objects):
         if pod(one).get("automountServiceAccountToken") is not False:
             yield f"{named(one)} is given a token"
@@ -88,21 +88,21 @@ def cannot_speak_to_kubernetes(objects: list[Object]) -> Iterator[str]:
     yield from (f"{named(one)} gives rights" for one in objects if "Role" in one["kind"])
 
 
-def gets_no_variables_of_services(objects: list[Object]) -> Iterator[str]:
+def gets_no_variables_of_services(objects: list[KubernetesObject]) -> Iterator[str]:
     """A Service called sparsewell-api would set SPARSEWELL_API_PORT to tcp://...."""
     for one in workloads(objects):
         if pod(one).get("enableServiceLinks") is not False:
             yield f"{named(one)} gets variables of services"
 
 
-def says_what_it_needs(objects: list[Object]) -> Iterator[str]:
+def says_what_it_needs(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
         resources = container.get("resources", {})
         if not {"cpu", "memory"} <= set(resources.get("requests", {})) or "memory" not in resources.get("limits", {}):
             yield f"{named(one)} does not say what it needs"
 
 
-def is_probed(objects: list[Object]) -> Iterator[str]:
+def is_probed(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
         # (nobody asks the pod for commands, and a shell that waits cannot hang)
         if one["kind"] == "Job" or container["name"] == "commands":
@@ -114,7 +114,7 @@ def is_probed(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} has no {', '.join(sorted(missing))}"
 
 
-def is_not_killed_for_others(objects: list[Object]) -> Iterator[str]:
+def is_not_killed_for_others(objects: list[KubernetesObject]) -> Iterator[str]:
     """Whoever is restarted because OpenSearch or Redis is away comes back no better, and all at once."""
     for one, container in containers(objects):
         probe = container.get("livenessProbe", {})
@@ -123,12 +123,12 @@ def is_not_killed_for_others(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} dies of what others lack: {asked}"
 
 
-def _serves(service: Object) -> bool:
+def _serves(service: KubernetesObject) -> bool:
     """One without an address only lets Prometheus find pods."""
     return service["spec"].get("clusterIP") != "None"
 
 
-def drains(objects: list[Object]) -> Iterator[str]:
+def drains(objects: list[KubernetesObject]) -> Iterator[str]:
     """What has a Service is still routed to for a moment after it was told to go."""
     services = [one["spec"]["selector"] for one in of_kind(objects, "Service") if _serves(one)]
     for one, container in containers(objects):
@@ -141,7 +141,7 @@ def drains(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} is killed before it has drained"
 
 
-def survives_a_drain(objects: list[Object]) -> Iterator[str]:
+def survives_a_drain(objects: list[KubernetesObject]) -> Iterator[str]:
     for budget in of_kind(objects, "PodDisruptionBudget"):
         selector = budget["spec"]["selector"]["matchLabels"]
         chosen = [one for one in workloads(objects) if matches(selector, pod_labels(one))]
@@ -151,14 +151,14 @@ def survives_a_drain(objects: list[Object]) -> Iterator[str]:
             yield f"{named(budget)} lets no node be drained"
 
 
-def spreads(objects: list[Object]) -> Iterator[str]:
+def spreads(objects: list[KubernetesObject]) -> Iterator[str]:
     for one in of_kind(objects, "Deployment"):
         constraints = pod(one).get("topologySpreadConstraints", [])
         if not any(matches(each["labelSelector"]["matchLabels"], pod_labels(one)) for each in constraints):
             yield f"{named(one)} may lie on one node"
 
 
-def selects_its_own(objects: list[Object]) -> Iterator[str]:
+def selects_its_own(objects: list[KubernetesObject]) -> Iterator[str]:
     for one in of_kind(objects, "Deployment", "StatefulSet"):
         selector = one["spec"]["selector"]["matchLabels"]
         chosen = [named(other) for other in workloads(objects) if matches(selector, pod_labels(other))]
@@ -166,7 +166,7 @@ def selects_its_own(objects: list[Object]) -> Iterator[str]:
             yield f"{named(one)} selects {chosen}"
 
 
-def services_reach_something(objects: list[Object]) -> Iterator[str]:
+def services_reach_something(objects: list[KubernetesObject]) -> Iterator[str]:
     for service in of_kind(objects, "Service"):
         chosen = [one for one in workloads(objects) if matches(service["spec"]["selector"], pod_labels(one))]
         names = {port["name"] for one in chosen for each in pod(one)["containers"] for port in each.get("ports", [])}
@@ -178,7 +178,7 @@ def services_reach_something(objects: list[Object]) -> Iterator[str]:
                 yield f"{named(service)} reaches nothing at {port['targetPort']}"
 
 
-def is_closed(objects: list[Object]) -> Iterator[str]:
+def is_closed(objects: list[KubernetesObject]) -> Iterator[str]:
     """Each pod is meant by a policy in both directions, and no rule lets everything through."""
     policies = of_kind(objects, "NetworkPolicy")
     for one in workloads(objects):
@@ -195,20 +195,20 @@ def is_closed(objects: list[Object]) -> Iterator[str]:
             yield f"{named(policy)} lets every port through"
 
 
-def is_pinned(objects: list[Object]) -> Iterator[str]:
+def is_pinned(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
         if not re.search(r"(:[\w.-]*\d[\w.-]*|@sha256:[0-9a-f]{64})$", container["image"]):
             yield f"{named(one)} runs whatever {container['image']} is today"
 
 
-def holds_no_secret(objects: list[Object]) -> Iterator[str]:
+def holds_no_secret(objects: list[KubernetesObject]) -> Iterator[str]:
     yield from (f"{named(one)} is part of the release" for one in of_kind(objects, "Secret"))
     plain = [(named(one), value) for one in of_kind(objects, "ConfigMap") for value in one["data"].values()]
     plain += [(named(one), env.get("value", "")) for one, each in containers(objects) for env in each.get("env", [])]
     yield from (f"{name} names a password" for name, value in plain if re.search(r"://[^/\s]*@", value))
 
 
-def scales_what_is_there(objects: list[Object]) -> Iterator[str]:
+def scales_what_is_there(objects: list[KubernetesObject]) -> Iterator[str]:
     deployments = {one["metadata"]["name"]: one for one in of_kind(objects, "Deployment")}
     scalers = of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject")
     targets = [(one, one["spec"]["scaleTargetRef"]["name"]) for one in scalers]
@@ -221,7 +221,7 @@ def scales_what_is_there(objects: list[Object]) -> Iterator[str]:
     yield from (f"{name} is scaled by two" for name in set(scaled) if scaled.count(name) > 1)
 
 
-def mounts_what_it_has(objects: list[Object]) -> Iterator[str]:
+def mounts_what_it_has(objects: list[KubernetesObject]) -> Iterator[str]:
     for one, container in containers(objects):
         volumes = {volume["name"] for volume in pod(one).get("volumes", [])}
         volumes |= {claim["metadata"]["name"] for claim in one["spec"].get("volumeClaimTemplates", [])}
@@ -230,7 +230,7 @@ def mounts_what_it_has(objects: list[Object]) -> Iterator[str]:
                 yield f"{named(one)} mounts {mount['name']}, which it has not"
 
 
-def ends(objects: list[Object]) -> Iterator[str]:
+def ends(objects: list[KubernetesObject]) -> Iterator[str]:
     for one in of_kind(objects, "Job"):
         hooks = one["metadata"].get("annotations", {})
         if "activeDeadlineSeconds" not in one["spec"] or pod(one)["restartPolicy"] != "Never":

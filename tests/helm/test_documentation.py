@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from infra.helm.rendering import ChartError, render
+from infra.helm.rendering import ChartError, render_releases
 from tests.helm import policies
 from tests.helm.test_values import MINIMAL, merged
 
@@ -21,7 +21,7 @@ def shown() -> list[dict[str, Any]]:
 def test_the_values_shown_install() -> None:
     first, *others = shown()
     assert others
-    answers = render(first, *(merged(MINIMAL, values) for values in others))
+    answers = render_releases(first, *(merged(MINIMAL, values) for values in others))
     assert [str(answer) for answer in answers if isinstance(answer, ChartError)] == []
 
 
@@ -45,7 +45,7 @@ def test_every_value_that_is_named_in_the_text_is_one() -> None:
 def test_the_secrets_that_are_made_are_those_that_are_mounted() -> None:
     made = {("secret", name) for name in re.findall(r"create secret generic (\S+)", TEXT)}
     made |= {("configMap", name) for name in re.findall(r"create configmap (\S+)", TEXT)}
-    (release,) = render(shown()[0])
+    (release,) = render_releases(shown()[0])
     assert not isinstance(release, ChartError)
     mounted = {
         (kind, source[kind]["name"])

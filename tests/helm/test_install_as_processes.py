@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.helm.rendering import Object, rendered
+from infra.helm.rendering import KubernetesObject, render_release
 from tests.helm.kubelet import Cluster, Pod
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -38,7 +38,7 @@ def values(opensearch_url: str, redis_url: str, index_prefix: str) -> dict[str, 
 @pytest.fixture
 def cluster(values: dict[str, Any], tmp_path: Path) -> Cluster:
     made = {"keys": {"admin-key": secrets.token_hex(32), "model-key": secrets.token_hex(32)}}
-    return Cluster(rendered(values).objects, made, tmp_path)
+    return Cluster(render_release(values).objects, made, tmp_path)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def running(cluster: Cluster) -> Iterator[dict[str, Pod]]:
             pod.kill()
 
 
-def hook(cluster: Cluster, when: str) -> Object:
+def hook(cluster: Cluster, when: str) -> KubernetesObject:
     (job,) = (
         one
         for one in cluster.objects
@@ -98,7 +98,9 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
         wrong = copy.deepcopy(values)
         wrong["indexes"]["declared"]["notes"]["language"] = "standard"
         for declared, status in ((wrong, 1), (values, 0)):
-            later = Cluster(rendered(declared, is_upgrade=True).objects, cluster.secrets, cluster.folder, cluster.ports)
+            later = Cluster(
+                render_release(declared, is_upgrade=True).objects, cluster.secrets, cluster.folder, cluster.ports
+            )
             check = Pod(later, hook(later, "pre-upgrade")).start()
             assert check.finish(60) == status, check.said()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.helm.rendering import Object, Rendered, rendered
+from infra.helm.rendering import KubernetesObject, RenderedRelease, render_release
 from tests.helm import policies
 from tests.helm.test_values import MINIMAL, merged
 
@@ -12,7 +12,7 @@ from tests.helm.test_values import MINIMAL, merged
 ASKED = {("api", "models", 8020), ("indexes", "api", 8010), ("commands", "api", 8010)}
 
 
-def _rules(objects: list[Object], labels: dict[str, str], direction: str) -> list[dict[str, Any]]:
+def _rules(objects: list[KubernetesObject], labels: dict[str, str], direction: str) -> list[dict[str, Any]]:
     """The rules of all policies that mean a pod."""
     meant = [
         policy["spec"]
@@ -24,7 +24,7 @@ def _rules(objects: list[Object], labels: dict[str, str], direction: str) -> lis
     return [rule for spec in meant for rule in spec.get(direction.lower(), [])]
 
 
-def _pods(objects: list[Object]) -> dict[str, Object]:
+def _pods(objects: list[KubernetesObject]) -> dict[str, KubernetesObject]:
     return {
         policies.pod_labels(one)["app.kubernetes.io/component"]: one
         for one in policies.workloads(objects)
@@ -48,7 +48,7 @@ def _lets(rules: list[dict[str, Any]], peers: str, labels: dict[str, str], ports
     )
 
 
-def _reaches(objects: list[Object], source: Object, target: Object, port: int) -> bool:
+def _reaches(objects: list[KubernetesObject], source: KubernetesObject, target: KubernetesObject, port: int) -> bool:
     ports: set[object] = {port}
     ports |= {
         each["name"] for each in policies.pod(target)["containers"][0].get("ports", []) if each["containerPort"] == port
@@ -59,7 +59,7 @@ def _reaches(objects: list[Object], source: Object, target: Object, port: int) -
     )
 
 
-def test_our_pods_reach_whom_they_ask_and_nobody_else(releases: dict[str, Rendered]) -> None:
+def test_our_pods_reach_whom_they_ask_and_nobody_else(releases: dict[str, RenderedRelease]) -> None:
     objects = releases["everything"].objects
     pods = _pods(objects)
     assert {"worker", "gpu-worker", "sweeper"} < set(pods)
@@ -78,7 +78,7 @@ def test_a_list_of_those_who_may_ask_does_not_shut_our_own_out() -> None:
         "commands": {"enabled": True},
         "indexes": {"declared": {"notes": {}}},
     }
-    objects = rendered(merged(MINIMAL, values)).objects
+    objects = render_release(merged(MINIMAL, values)).objects
     pods = _pods(objects)
     for source in ("indexes", "commands"):
         assert _reaches(objects, pods[source], pods["api"], 8010)
@@ -87,7 +87,7 @@ def test_a_list_of_those_who_may_ask_does_not_shut_our_own_out() -> None:
 
 def _outside(values: dict[str, Any], component: str) -> set[int]:
     """Ports at which a pod may ask others than pods of ours."""
-    objects = rendered(merged(MINIMAL, values)).objects
+    objects = render_release(merged(MINIMAL, values)).objects
     rules = _rules(objects, policies.pod_labels(_pods(objects)[component]), "Egress")
     outside = [rule for rule in rules if not any("podSelector" in peer for peer in rule.get("to", []))]
     return {each["port"] for rule in outside for each in rule["ports"]}
@@ -113,7 +113,7 @@ def test_an_issuer_can_be_asked_where_opensearch_is_one_machine() -> None:
     """Its keys are at 443, which the rule for OpenSearch happens to let through as long as that names nobody."""
     machine = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
     issuer = {"access": {"oidcIssuer": "https://login.example.com", "oidcAudience": "a"}}
-    objects = rendered(merged(MINIMAL, issuer | {"networkPolicy": {"opensearch": {"to": machine}}})).objects
+    objects = render_release(merged(MINIMAL, issuer | {"networkPolicy": {"opensearch": {"to": machine}}})).objects
     rules = _rules(objects, policies.pod_labels(_pods(objects)["api"]), "Egress")
     assert any("to" not in rule and 443 in {each["port"] for each in rule["ports"]} for rule in rules)
 
@@ -121,6 +121,6 @@ def test_an_issuer_can_be_asked_where_opensearch_is_one_machine() -> None:
 def test_keda_reaches_the_redis_of_a_trial() -> None:
     trial = {"trial": {"redis": {"enabled": True}}}
     for kind, expected in (("none", 1), ("keda", 2)):
-        objects = rendered(merged(MINIMAL, trial | {"worker": {"autoscaling": {"kind": kind}}})).objects
+        objects = render_release(merged(MINIMAL, trial | {"worker": {"autoscaling": {"kind": kind}}})).objects
         (policy,) = (one for one in objects if policies.named(one) == "NetworkPolicy search-sparsewell-trial-redis")
         assert len(policy["spec"]["ingress"][0]["from"]) == expected

@@ -8,25 +8,25 @@ from typing import Any
 import pytest
 import yaml
 
-from indexer.settings import WorkerSettings
-from infra.docker import health
-from infra.helm.rendering import CHART, Object, Rendered, case, cases, rendered
-from services.contracts import INGEST_QUEUE, encode_queue
+from indexer.runtime import WorkerSettings
+from infra import health
+from infra.helm.rendering import CHART, KubernetesObject, RenderedRelease, list_cases, load_case_values, render_release
+from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.settings import Settings
 from tests.helm import policies
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-PING = ["python", "-m", "infra.docker.health", "worker"]
+PING = ["python", "-m", "infra.health", "worker"]
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list_cases())
 @pytest.mark.parametrize("policy", policies.POLICIES, ids=lambda policy: policy.__name__)
-def test_it_holds(policy: policies.Policy, name: str, releases: dict[str, Rendered]) -> None:
+def test_it_holds(policy: policies.Policy, name: str, releases: dict[str, RenderedRelease]) -> None:
     assert list(policy(releases[name].objects)) == []
 
 
-def _container(one: Object) -> Object:
-    first: Object = policies.pod(one)["containers"][0]
+def _container(one: KubernetesObject) -> KubernetesObject:
+    first: KubernetesObject = policies.pod(one)["containers"][0]
     return first
 
 
@@ -77,7 +77,7 @@ BREAKS: list[tuple[policies.Policy, str, str, object]] = [
 ]  # fmt: skip
 
 
-def put(one: Object, place: str, value: object) -> None:
+def put(one: KubernetesObject, place: str, value: object) -> None:
     """Changes an object at a place; GONE takes out what is there."""
     whole = place.replace("container/", "pod/containers/0/").replace("pod/", "spec/template/spec/")
     at: Any = one
@@ -92,7 +92,7 @@ def put(one: Object, place: str, value: object) -> None:
 
 @pytest.mark.parametrize(("policy", "name", "place", "value"), BREAKS)
 def test_it_notices(
-    policy: policies.Policy, name: str, place: str, value: object, releases: dict[str, Rendered]
+    policy: policies.Policy, name: str, place: str, value: object, releases: dict[str, RenderedRelease]
 ) -> None:
     objects = copy.deepcopy(releases["everything"].objects)
     (broken,) = (one for one in objects if policies.named(one) == name)
@@ -104,7 +104,7 @@ def test_each_policy_was_seen_to_fail() -> None:
     assert {policy for policy, *_ in BREAKS} == set(policies.POLICIES)
 
 
-def test_rules_and_dashboard_arrive_as_they_are(releases: dict[str, Rendered]) -> None:
+def test_rules_and_dashboard_arrive_as_they_are(releases: dict[str, RenderedRelease]) -> None:
     objects = releases["everything"].objects
     monitoring = CHART.parents[1] / "monitoring"
     (rules,) = policies.of_kind(objects, "PrometheusRule")
@@ -113,15 +113,15 @@ def test_rules_and_dashboard_arrive_as_they_are(releases: dict[str, Rendered]) -
     assert json.loads(dashboard["data"]["sparsewell.json"]) == json.loads((monitoring / "dashboard.json").read_text())
 
 
-def _environment(objects: list[Object], workload: str) -> dict[str, str]:
+def _environment(objects: list[KubernetesObject], workload: str) -> dict[str, str]:
     (settings,) = (one for one in objects if policies.named(one).endswith("-settings"))
     (one,) = (each for each in objects if policies.named(each) == workload)
     return settings["data"] | {env["name"]: env.get("value", SECRET.get(env["name"])) for env in _container(one)["env"]}
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list_cases())
 def test_processes_can_read_their_settings(
-    name: str, releases: dict[str, Rendered], monkeypatch: pytest.MonkeyPatch
+    name: str, releases: dict[str, RenderedRelease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = releases[name].objects
     for one in policies.of_kind(objects, "Deployment"):
@@ -132,12 +132,12 @@ def test_processes_can_read_their_settings(
             WorkerSettings.read()
 
 
-def test_large_numbers_are_said_as_they_are(releases: dict[str, Rendered]) -> None:
+def test_large_numbers_are_said_as_they_are(releases: dict[str, RenderedRelease]) -> None:
     environment = _environment(releases["production"].objects, "Deployment search-sparsewell-api")
     assert environment["SPARSEWELL_MAX_INGEST_BYTES"] == "268435456"
 
 
-def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, Rendered]) -> None:
+def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, RenderedRelease]) -> None:
     (scaled,) = policies.of_kind(releases["production"].objects, "ScaledObject")
     counted = [trigger["metadata"]["listName"] for trigger in scaled["spec"]["triggers"]]
     assert counted == [encode_queue("bootstrap-minilm-l6"), INGEST_QUEUE]
@@ -148,7 +148,7 @@ def test_autoscaling_counts_the_queues_that_workers_serve(releases: dict[str, Re
 def test_autoscaling_counts_in_the_redis_of_the_release() -> None:
     keda: dict[str, Any] = {"worker": {"autoscaling": {"kind": "keda"}}}
     own = {"redis": {"url": "rediss://redis.queue.svc:6380/3", "authSecret": {"name": "redis", "userKey": "user"}}}
-    objects = rendered(case("minimal") | keda | own).objects
+    objects = render_release(load_case_values("minimal") | keda | own).objects
     (scaled,) = policies.of_kind(objects, "ScaledObject")
     for trigger in scaled["spec"]["triggers"]:
         told = trigger["metadata"]
@@ -159,14 +159,14 @@ def test_autoscaling_counts_in_the_redis_of_the_release() -> None:
         ("password", "redis", "password"),
         ("username", "redis", "user"),
     ]
-    (plain,) = policies.of_kind(rendered(case("minimal") | keda).objects, "ScaledObject")
+    (plain,) = policies.of_kind(render_release(load_case_values("minimal") | keda).objects, "ScaledObject")
     assert plain["spec"]["triggers"][0]["metadata"]["enableTLS"] == "false"
     assert "authenticationRef" not in plain["spec"]["triggers"][0]
 
 
 def _trusted(values: dict[str, Any]) -> tuple[str, dict[str, tuple[str, str]]]:
     """Whether KEDA speaks TLS, and the parameters that it is given, with the Secret or ConfigMap and its key."""
-    objects = rendered(
+    objects = render_release(
         values | {"worker": {"autoscaling": {"kind": "keda", "keda": {"address": "redis:6379"}}}}
     ).objects
     (scaled,) = policies.of_kind(objects, "ScaledObject")
@@ -180,22 +180,24 @@ def _trusted(values: dict[str, Any]) -> tuple[str, dict[str, tuple[str, str]]]:
 def test_autoscaling_trusts_the_redis_that_workers_trust() -> None:
     """KEDA checks certificates too: without our authority it would count nothing, and no worker would be added."""
     plain, certified = {"url": "rediss://redis:6379/0"}, {"certSecret": {"name": "own"}}
-    assert _trusted(case("minimal") | {"redis": plain | {"ca": {"configMap": "company"}}}) == (
+    assert _trusted(load_case_values("minimal") | {"redis": plain | {"ca": {"configMap": "company"}}}) == (
         "true",
         {"ca": ("company", "ca.crt")},
     )
-    assert _trusted(case("minimal") | {"redis": plain | certified | {"ca": {"secret": "ca", "key": "ca.pem"}}}) == (
+    assert _trusted(
+        load_case_values("minimal") | {"redis": plain | certified | {"ca": {"secret": "ca", "key": "ca.pem"}}}
+    ) == (
         "true",
         {"ca": ("ca", "ca.pem"), "cert": ("own", "tls.crt"), "key": ("own", "tls.key")},
     )
     # of an address that is in a Secret, the certificates say it
-    assert _trusted(case("minimal") | {"redis": {"urlSecret": {"name": "redis"}} | certified})[0] == "true"
+    assert _trusted(load_case_values("minimal") | {"redis": {"urlSecret": {"name": "redis"}} | certified})[0] == "true"
 
 
 def test_autoscaling_checks_no_certificate_that_workers_do_not_check() -> None:
     keda: dict[str, Any] = {"worker": {"autoscaling": {"kind": "keda"}}, "redis": {"url": "rediss://redis:6379/0"}}
     for verified, said in ((True, None), (False, "true")):
-        objects = rendered(case("minimal") | keda | {"settings": {"REDIS_VERIFY": verified}}).objects
+        objects = render_release(load_case_values("minimal") | keda | {"settings": {"REDIS_VERIFY": verified}}).objects
         (scaled,) = policies.of_kind(objects, "ScaledObject")
         assert {each["metadata"].get("unsafeSsl") for each in scaled["spec"]["triggers"]} == {said}
 
@@ -206,7 +208,7 @@ def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
     common = {"authSecret": {"name": "all"}, "certSecret": {"name": "cert"}, "url": "https://opensearch:9200"}
     values = {"opensearch": common | secrets, "gpuWorker": {"enabled": True}, "indexes": {"declared": {"notes": {}}}}
     found = {}
-    for one, container in policies.containers(rendered(case("minimal") | values).objects):
+    for one, container in policies.containers(render_release(load_case_values("minimal") | values).objects):
         users = {
             env["valueFrom"]["secretKeyRef"]["name"] for env in container["env"] if env["name"].endswith("SEARCH_USER")
         }
@@ -225,15 +227,15 @@ def test_each_part_may_have_an_opensearch_user_of_its_own() -> None:
 def test_the_sweepers_probe_has_the_time_that_its_check_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "runs", lambda _command, seconds: str(seconds))
     for settings in ({}, {"OPENSEARCH_TIMEOUT": 60}, {"SWEEP_INTERVAL": 90.5}):
-        objects = rendered(case("minimal") | {"settings": settings}).objects
+        objects = render_release(load_case_values("minimal") | {"settings": settings}).objects
         (sweeper,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-sweeper")
         own = {name.lower(): value for name, value in settings.items()}
-        asked = float(str(health.sweeper(Settings.model_validate(own))))
+        asked = float(str(health.check_sweeper(Settings.model_validate(own))))
         assert _container(sweeper)["livenessProbe"]["timeoutSeconds"] >= asked + 4
 
 
-def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, Rendered]) -> None:
-    for name in cases():
+def test_a_worker_is_given_the_time_that_a_task_may_take(releases: dict[str, RenderedRelease]) -> None:
+    for name in list_cases():
         for one in policies.of_kind(releases[name].objects, "Deployment"):
             if _container(one)["name"] == "worker":
                 seconds = policies.pod(one)["terminationGracePeriodSeconds"]
@@ -244,7 +246,7 @@ def _mebibytes(quantity: str) -> float:
     return float(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
 
 
-def test_requests_are_no_less_than_what_was_measured(releases: dict[str, Rendered]) -> None:
+def test_requests_are_no_less_than_what_was_measured(releases: dict[str, RenderedRelease]) -> None:
     objects = {policies.named(one): one for one in releases["minimal"].objects}
     api = _container(objects["Deployment search-sparsewell-api"])["resources"]
     measured = json.loads((RESULTS / "journal_100k.json").read_text())["figures"]["rss_mib"]["max"]
@@ -266,7 +268,7 @@ def _peaks(value: object) -> list[float]:
 
 def test_an_upgrade_of_settings_restarts_the_pods() -> None:
     def checksum(values: dict[str, object]) -> str:
-        objects = rendered(case("minimal") | values).objects
+        objects = render_release(load_case_values("minimal") | values).objects
         (api,) = (one for one in objects if policies.named(one) == "Deployment search-sparsewell-api")
         found: str = api["spec"]["template"]["metadata"]["annotations"]["checksum/settings"]
         return found
@@ -275,10 +277,13 @@ def test_an_upgrade_of_settings_restarts_the_pods() -> None:
 
 
 def test_notes_warn_of_what_is_open() -> None:
-    notes = rendered(case("everything") | {"networkPolicy": {"enabled": False}}).notes
+    notes = render_release(load_case_values("everything") | {"networkPolicy": {"enabled": False}}).notes
     assert "FOR TRIALS ONLY" in notes
     assert "NO NETWORK POLICY" in notes
-    assert "OPEN" in rendered(case("gpu")).notes
-    without = rendered(case("minimal") | {"worker": {"enabled": False}}).notes
+    assert "OPEN" in render_release(load_case_values("gpu")).notes
+    without = render_release(load_case_values("minimal") | {"worker": {"enabled": False}}).notes
     assert "NO WORKERS" in without
-    assert not any(word in rendered(case("minimal")).notes for word in ("TRIALS", "NO WORKERS", "NO NETWORK", "OPEN"))
+    assert not any(
+        word in render_release(load_case_values("minimal")).notes
+        for word in ("TRIALS", "NO WORKERS", "NO NETWORK", "OPEN")
+    )

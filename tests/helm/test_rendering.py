@@ -13,8 +13,8 @@ import kubernetes_validate.utils as kubernetes
 import pytest
 import yaml
 
-from infra.helm.__main__ import GOLDEN, generated
-from infra.helm.rendering import CHART, Object, Rendered, case, cases, lint
+from infra.helm.__main__ import GOLDEN, generate_files
+from infra.helm.rendering import CHART, KubernetesObject, RenderedRelease, lint_chart, list_cases, load_case_values
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRDS = {file.stem: json.loads(file.read_text()) for file in (Path(__file__).parent / "crds").glob("*.json")}
@@ -29,7 +29,7 @@ def minor(version: str) -> int:
 OLDEST = minor(HEAD["kubeVersion"].removeprefix(">="))
 VERSIONS = sorted({minor(version) for version in kubernetes.all_versions() if minor(version) >= OLDEST})
 
-each_case = pytest.mark.parametrize("name", cases())
+each_case = pytest.mark.parametrize("name", list_cases())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,7 +40,7 @@ def _schemas_are_read_once() -> Any:
     kubernetes.schema_contents = read
 
 
-def complaint(one: Object, version: int) -> str | None:
+def complaint(one: KubernetesObject, version: int) -> str | None:
     """What Kubernetes 1.`version` (or the definition of a custom resource) has against an object."""
     try:
         if one["kind"] in CRDS:
@@ -53,31 +53,31 @@ def complaint(one: Object, version: int) -> str | None:
 
 
 @each_case
-def test_it_renders_as_committed(name: str, releases: dict[str, Rendered]) -> None:
+def test_it_renders_as_committed(name: str, releases: dict[str, RenderedRelease]) -> None:
     """What a change of the chart does to four releases is what a reviewer looks at."""
     assert (GOLDEN / f"{name}.yaml").read_text() == releases[name].text, "if that is what you want: make chart"
 
 
 def test_there_is_no_golden_file_too_many() -> None:
-    assert {file.stem for file in GOLDEN.iterdir()} == set(cases())
+    assert {file.stem for file in GOLDEN.iterdir()} == set(list_cases())
 
 
 def test_what_is_generated_is_up_to_date() -> None:
     """The schema is made of our settings, the README of comments, rules and dashboard are those of infra/monitoring."""
-    wanted = generated()
+    wanted = generate_files()
     assert [path.name for path in wanted if path.read_text() != wanted[path]] == [], "make chart"
 
 
 @each_case
 def test_helm_lint_strict_finds_nothing(name: str) -> None:
-    assert lint(case(name)) == []
+    assert lint_chart(load_case_values(name)) == []
 
 
 def test_helm_lint_would_find_something(tmp_path: Path) -> None:
     shutil.copytree(CHART, tmp_path / "chart")
     with (tmp_path / "chart" / "templates" / "settings.yaml").open("a") as file:
         file.write("  bad: {{ .Values.nothing.at.all }}\n")
-    assert lint(case("minimal"), tmp_path / "chart")
+    assert lint_chart(load_case_values("minimal"), tmp_path / "chart")
 
 
 def test_every_supported_version_is_looked_at() -> None:
@@ -87,19 +87,19 @@ def test_every_supported_version_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_is_valid(version: int, releases: dict[str, Rendered]) -> None:
-    assert [said for name in cases() for one in releases[name].objects if (said := complaint(one, version))] == []
+def test_every_object_is_valid(version: int, releases: dict[str, RenderedRelease]) -> None:
+    assert [said for name in list_cases() for one in releases[name].objects if (said := complaint(one, version))] == []
 
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
-def test_a_member_that_is_spelt_wrongly_is_noticed(version: int, releases: dict[str, Rendered]) -> None:
+def test_a_member_that_is_spelt_wrongly_is_noticed(version: int, releases: dict[str, RenderedRelease]) -> None:
     for one in {one["kind"]: one for one in releases["everything"].objects if "spec" in one}.values():
         wrong = copy.deepcopy(one)
         wrong["spec"]["replicaz"] = 1
         assert complaint(wrong, version)
 
 
-def test_kinds_below_the_oldest_version_would_be_noticed(releases: dict[str, Rendered]) -> None:
+def test_kinds_below_the_oldest_version_would_be_noticed(releases: dict[str, RenderedRelease]) -> None:
     """What Chart.yaml says of 1.27: before it a disruption budget has no unhealthyPodEvictionPolicy."""
     assert [said for one in releases["minimal"].objects if (said := complaint(one, 25))]
 

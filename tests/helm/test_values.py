@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.helm.rendering import ChartError, case, render, rendered
+from infra.helm.rendering import ChartError, load_case_values, render_release, render_releases
 
 
 def merged(values: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ ISSUER_ONLY = {
     "access": {"adminKeySecret": {"name": ""}, "oidcIssuer": "https://login.example.com", "oidcAudience": "a"}
 }
 MODELS = {"access": {"modelKeySecret": {"name": "keys"}}, "modelFiles": {"volume": {"emptyDir": {}}}}
-MINIMAL = case("minimal")
+MINIMAL = load_case_values("minimal")
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"replicas": 3}, "replicas"),
     ({"api": {"replica": 3}}, "replica"),
@@ -69,7 +69,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 def test_bad_values_are_refused_and_named() -> None:
-    answers = render(*(merged(MINIMAL, values) for values, _ in BAD))
+    answers = render_releases(*(merged(MINIMAL, values) for values, _ in BAD))
     for (values, word), answer in zip(BAD, answers, strict=True):
         assert isinstance(answer, ChartError), values
         assert word in str(answer)
@@ -79,10 +79,10 @@ def test_bad_values_are_refused_and_named() -> None:
 def test_keda_is_told_where_a_hidden_redis_is() -> None:
     hidden = {"redis": {"url": "", "urlSecret": {"name": "redis"}}, "worker": {"autoscaling": {"kind": "keda"}}}
     with pytest.raises(ChartError, match="address of Redis"):
-        rendered(merged(MINIMAL, hidden))
+        render_release(merged(MINIMAL, hidden))
 
 
 def test_the_encoder_of_gpu_workers_needs_a_queue_of_its_own() -> None:
     gpu = {"gpuWorker": {"enabled": True, "autoscaling": {"kind": "keda"}, "encoder": {"name": "/models/large"}}}
     with pytest.raises(ChartError, match=r"gpuWorker\.encoder\.queue"):
-        rendered(merged(MINIMAL, gpu))
+        render_release(merged(MINIMAL, gpu))

@@ -12,11 +12,11 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.utils import floatToGoString
 
-from indexer.state import FAMILIES
-from infra.monitoring.dashboard import dashboard
-from query_api.search import stopwatch
-from services.opensearch.bulk import Outcome
-from services.opensearch.reindex_record import Step
+from indexer.queue_metrics import METRIC_FAMILIES
+from infra.dashboard import build_dashboard
+from query_api.search.executor import STAGES
+from services.opensearch.bulk import WriteOutcome
+from services.opensearch.reindex import ReindexStep
 from services.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((MONITORING / "rules.yml").read_text())["groups"] for rule in group["rules"]
 ]
 ALERTS = [rule for rule in RULES if "alert" in rule]
-PANELS = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+PANELS = [panel for panel in build_dashboard()["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [rule["expr"] for rule in RULES] + [one["expr"] for panel in PANELS for one in panel["targets"]]
 # What Prometheus adds, or another source has.
 ADDED = {"namespace", "instance", "le", "job", "pod"}
@@ -35,7 +35,7 @@ TESTS = ["rules_test.yml", "rules_of_days_test.yml"]
 # Labels of each sample by its name.
 SAMPLES: dict[str, set[str]] = {
     "sparsewell_build_info": {"version", "commit", "process"},
-    **{name: set(labels) for name, (_, labels) in FAMILIES.items()},
+    **{name: set(labels) for name, (_, labels) in METRIC_FAMILIES.items()},
 }
 for one in vars(metrics).values():
     if isinstance(one, MetricWrapperBase):
@@ -99,15 +99,15 @@ def values_that_exist() -> dict[str, set[str]]:
     routes = set(json.loads((ROOT / "docs/api/openapi.json").read_text())["paths"])
     errors = (ROOT / "docs" / "api" / "errors.md").read_text().partition("\n## Codes of single")[0]
     codes = {code for row in errors.splitlines() if row.startswith("| ") for code in row.split("|")[2].split("`")[1::2]}
-    outcomes = {"mismatch", "done", *(outcome.value for outcome in Outcome)}
+    outcomes = {"mismatch", "done", *(outcome.value for outcome in WriteOutcome)}
     return {
         "route": routes,
         "code": codes,
         "outcome": outcomes,
         "status": {"200", "503"},
         "le": {floatToGoString(bound) for bound in (*metrics.REQUEST_BOUNDS, math.inf)},
-        "stage": set(stopwatch.STAGES),
-        "step": set(get_args(Step)),
+        "stage": set(STAGES),
+        "step": set(get_args(ReindexStep)),
         "process": {"api", "worker", "sweeper", "models"},
         "duty": {"sweeping"},
         "kind": {"rerank"},
@@ -170,7 +170,7 @@ def test_the_runbook_has_no_other_sections_and_its_links_lead_somewhere() -> Non
 
 
 def test_the_committed_dashboard_is_the_one_that_is_made() -> None:
-    assert json.loads((MONITORING / "dashboard.json").read_text()) == dashboard()
+    assert json.loads((MONITORING / "dashboard.json").read_text()) == build_dashboard()
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
@@ -181,7 +181,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
 
 def test_panels_do_not_lie_on_one_another() -> None:
     taken: set[tuple[int, int]] = set()
-    for panel in dashboard()["panels"]:
+    for panel in build_dashboard()["panels"]:
         place = panel["gridPos"]
         columns, lines = range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
         cells = {(x, y) for x in columns for y in lines}

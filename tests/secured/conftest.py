@@ -8,13 +8,11 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from infra.opensearch.cluster import Credentials, KeyPair, secure_config, temporary_config
 from infra.opensearch.node import start_node
-from infra.opensearch.secured import Credentials, Pair, secured
-from infra.opensearch.temporary import temporary_config
 from infra.settings import LocalSettings
-from services.machine.accounts import child_account
-from services.machine.directories import make_directory
-from services.opensearch.client import SyncSearch
+from services.directories import child_account, make_directory
+from services.opensearch.client import SyncSearchClient
 from tests.certificates import Authority
 from tests.secured.secured_parts import ROLES, Secured
 
@@ -22,13 +20,13 @@ from tests.secured.secured_parts import ROLES, Secured
 @pytest.fixture(scope="session")
 def secured_node(local_settings: LocalSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     authority = Authority(tmp_path_factory.mktemp("certificates"))
-    pairs = {name: Pair(*authority.sign(name, host="127.0.0.1")) for name in ("the-node", "the-admin")}
+    pairs = {name: KeyPair(*authority.sign(name, host="127.0.0.1")) for name in ("the-node", "the-admin")}
     credentials = Credentials(authority.ca, pairs["the-node"], pairs["the-admin"])
     with temporary_config(local_settings) as config:
         repositories = make_directory(config.root.parent / "repositories", child_account(local_settings.run_as))
         base = replace(config, heap="512m", further={"path.repo": [str(repositories)]})
         with (
-            start_node(secured(base, credentials, "the-admin", "the-node")) as node,
+            start_node(secure_config(base, credentials, "the-admin", "the-node")) as node,
             httpx.Client(base_url=node.url, trust_env=False, verify=credentials.context, timeout=30) as admin,
         ):
             passwords = {role: f"Aa1!{secrets.token_urlsafe(24)}" for role in ROLES}
@@ -41,12 +39,12 @@ def secured_node(local_settings: LocalSettings, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def client_of(secured_node: Secured) -> Iterator[Callable[[str], SyncSearch]]:
+def client_of(secured_node: Secured) -> Iterator[Callable[[str], SyncSearchClient]]:
     """`client_of(role)`: a client with that role."""
-    made: list[SyncSearch] = []
+    made: list[SyncSearchClient] = []
 
-    def make(role: str) -> SyncSearch:
-        made.append(SyncSearch(secured_node.settings(role)))
+    def make(role: str) -> SyncSearchClient:
+        made.append(SyncSearchClient(secured_node.settings(role)))
         return made[-1]
 
     yield make

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from services.opensearch.client import SyncSearch
+from services.opensearch.client import SyncSearchClient
 from services.settings import Settings
 from tests.congruence import corpora, oracle
 from tests.congruence.node_index import fresh_index
@@ -15,7 +15,7 @@ SEED = 20_240_602
 
 
 @pytest.fixture(scope="module")
-def administrator(secured_node: Secured) -> Iterator[SyncSearch]:
+def administrator(secured_node: Secured) -> Iterator[SyncSearchClient]:
     """Its indexes have names that no role covers."""
     cert, key = secured_node.authority.sign("the-admin")
     settings = Settings(
@@ -24,11 +24,11 @@ def administrator(secured_node: Secured) -> Iterator[SyncSearch]:
         opensearch_cert=cert,
         opensearch_key=key,
     )
-    with closing(SyncSearch(settings)) as client:
+    with closing(SyncSearchClient(settings)) as client:
         yield client
 
 
-def test_scores_are_those_that_the_oracle_predicts(administrator: SyncSearch) -> None:
+def test_scores_are_those_that_the_oracle_predicts(administrator: SyncSearchClient) -> None:
     every = corpora.documents(SEED)
     documents = {name: every[name] for name in list(every)[::20]}
     queries = corpora.queries(SEED + 1)[::12]

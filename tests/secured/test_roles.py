@@ -11,16 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from indexer.expiry import Expiry
-from indexer.later_fields import LaterFields
-from indexer.sweeper import Sweeper
+from indexer.sweeper import MappingUpgrade, RetentionCleanup, Sweeper
 from infra import processes
-from infra.ports import free_port
-from infra.stack.parts import Part, service_parts, settings_environment, wait_until_ready
+from infra.processes import find_free_port
+from infra.stack import ServiceProcess, service_processes, settings_environment, wait_until_ready
 from services.errors import BackendUnavailable
-from services.opensearch.bulk import Outcome, Write, write
-from services.opensearch.client import Call, SyncSearch
-from services.queue import Publisher
+from services.opensearch.bulk import Write, WriteOutcome, write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.queue.messages import Publisher
 from services.settings import Settings
 from tests.secured.secured_parts import Secured
 
@@ -35,7 +33,7 @@ DOCUMENTS = [
 @pytest.fixture
 def chosen(redis_url: str) -> dict[str, Any]:
     """Settings that all parts of the test share."""
-    return {"redis_url": redis_url, "api_port": free_port(), "worker_concurrency": 1, "learn_queries": "*"}
+    return {"redis_url": redis_url, "api_port": find_free_port(), "worker_concurrency": 1, "learn_queries": "*"}
 
 
 @pytest.fixture
@@ -63,20 +61,20 @@ def worker(secured_node: Secured, chosen: dict[str, Any], tmp_path: Path) -> Ite
     cert, key = secured_node.authority.sign("sparsewell-worker")
     without = {"opensearch_user": None, "opensearch_password": None}
     settings = secured_node.settings("worker", **chosen, **without, opensearch_cert=cert, opensearch_key=key)
-    part: Part = next(part for part in service_parts(settings) if part.name == "worker")
+    part: ServiceProcess = next(part for part in service_processes(settings) if part.name == "worker")
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(Path(__file__).parents[2]),
         **settings_environment(settings),
     }
-    child = processes.start(
+    child = processes.start_child(
         "worker", part.command, tmp_path / "worker.log", environment=environment, directory=tmp_path, tied=True
     )
     try:
         wait_until_ready(part, child, 60)
         yield settings
     finally:
-        processes.stop(child, 0)
+        processes.stop_child(child, 0)
         assert "forbidden" not in Path(child.log).read_text()
 
 
@@ -126,11 +124,13 @@ def test_everything_that_sparsewell_does_is_within_its_roles(
     asked(api, "DELETE", "/indexes/books/documents/b")
 
     operator = secured_node.settings("operator", **chosen)
-    with closing(SyncSearch(operator)) as search, closing(Publisher(operator.redis_address)) as publisher:
+    with closing(SyncSearchClient(operator)) as search, closing(Publisher(operator.redis_address)) as publisher:
         search.send(Call("POST", "/sparsewell-books/_refresh"))
-        LaterFields(operator, search).add()
+        MappingUpgrade(operator, search).add()
         Sweeper(operator, search, publisher).sweep()
-        assert Expiry(operator.model_copy(update={"tombstone_days": 1e-9}), search).remove()["tombstones"] == 1
+        assert (
+            RetentionCleanup(operator.model_copy(update={"tombstone_days": 1e-9}), search).remove()["tombstones"] == 1
+        )
 
     backup = {"backup_location": str(secured_node.repositories / "here")}
     for words in (
@@ -203,7 +203,7 @@ def somebodys_indexes(secured_node: Secured) -> Iterator[None]:
 
 @pytest.mark.usefixtures("somebodys_indexes")
 def test_each_role_is_refused_what_is_not_its_own(
-    secured_node: Secured, client_of: Callable[[str], SyncSearch]
+    secured_node: Secured, client_of: Callable[[str], SyncSearchClient]
 ) -> None:
     clients = {role: client_of(role) for role in EVERY}
     for roles, call in REFUSED:
@@ -218,10 +218,10 @@ def test_each_role_is_refused_what_is_not_its_own(
 
 
 @pytest.mark.usefixtures("somebodys_indexes")
-def test_a_missing_role_refuses_no_document_for_good(client_of: Callable[[str], SyncSearch]) -> None:
+def test_a_missing_role_refuses_no_document_for_good(client_of: Callable[[str], SyncSearchClient]) -> None:
     """Of a bulk request each item is refused alone, with a status that else means that the document is no good."""
-    verdicts = write(client_of("worker"), [Write("sparsewell_curation", "1", 5, {})], 1000, 0.5)
-    assert [(one.outcome, one.reason) for one in verdicts] == [(Outcome.NOT_STORED, "security_exception")]
+    verdicts = write_bulk(client_of("worker"), [Write("sparsewell_curation", "1", 5, {})], 1000, 0.5)
+    assert [(one.outcome, one.reason) for one in verdicts] == [(WriteOutcome.NOT_STORED, "security_exception")]
 
 
 def test_who_is_not_known_is_told_so(
@@ -248,7 +248,7 @@ def test_a_password_that_is_changed_is_read_from_its_file(secured_node: Secured,
     mapping = "/_plugins/_security/api/rolesmapping/sparsewell_api"
     patch = [{"op": "add", "path": "/users/-", "value": "rotating"}]
     secured_node.admin.patch(mapping, json=patch).raise_for_status()
-    with closing(SyncSearch(secured_node.settings("api", **user))) as client:
+    with closing(SyncSearchClient(secured_node.settings("api", **user))) as client:
         look = Call("GET", "/_cluster/health")
         client.send(look)
         change("Aa1!-another-secret-of-some-length")
@@ -261,7 +261,7 @@ def test_a_password_that_is_changed_is_read_from_its_file(secured_node: Secured,
 
 @pytest.mark.usefixtures("somebodys_indexes")
 def test_who_takes_backups_reads_the_cluster_and_writes_over_nobodys_index(
-    secured_node: Secured, client_of: Callable[[str], SyncSearch]
+    secured_node: Secured, client_of: Callable[[str], SyncSearchClient]
 ) -> None:
     """OpenSearch has no permission to snapshot some indexes alone, and docs/opensearch-access.md says so."""
     client = client_of("backup")

@@ -8,9 +8,8 @@ import pytest
 import torch
 from sentence_transformers import SparseEncoder
 
-from models.training.architecture import build_encoder, parameter_groups
-from models.training.portable import InferenceFreeEncoder
-from models.training.recipe_encoder import EncoderRecipe
+from models.training.architecture import InferenceFreeEncoder, build_encoder, parameter_groups
+from models.training.recipe import EncoderRecipe
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 

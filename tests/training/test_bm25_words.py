@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.training.teachers.bm25 import Bm25Teacher, WordTokens
-from models.training.vectors import SparseVectors
+from models.training.teacher_vectors import SparseTeacherVectors
+from models.training.teachers import Bm25Teacher, WordTokeniser
 
 bm25s = pytest.importorskip("bm25s", reason="the extra [train] is not installed")
 Stemmer = pytest.importorskip("Stemmer", reason="the extra [train] is not installed")
@@ -16,8 +16,8 @@ def test_scores_are_those_of_bm25s() -> None:
     rng = np.random.default_rng(0)
     passages = [" ".join(rng.choice(WORDS, rng.integers(1, 30))) for _ in range(60)]
     queries = ["the flow of heat", "wings", "lifted bodies", "layer"]
-    teacher = Bm25Teacher(passages, WordTokens())
-    vectors = SparseVectors("bm25", teacher.encode_queries(queries), teacher.encode_passages(passages))
+    teacher = Bm25Teacher(passages, WordTokeniser())
+    vectors = SparseTeacherVectors("bm25", teacher.encode_queries(queries), teacher.encode_passages(passages))
     found = vectors.scores(np.arange(len(queries)), np.arange(len(passages)))
 
     stemmer = Stemmer.Stemmer("english")
@@ -30,12 +30,12 @@ def test_scores_are_those_of_bm25s() -> None:
 
 
 def test_stop_words_and_single_letters_are_no_words() -> None:
-    teacher = Bm25Teacher(["the of a wing", "x"], WordTokens())
+    teacher = Bm25Teacher(["the of a wing", "x"], WordTokeniser())
     assert np.diff(teacher.encode_passages(["the of a wing", "x"]).indptr).tolist() == [1, 0]
 
 
 def test_words_that_the_collection_lacks_are_left_out_whenever_they_come() -> None:
-    tokens = WordTokens()
+    tokens = WordTokeniser()
     teacher = Bm25Teacher(["wing", "body"], tokens)
     tokens.learn(["flow"])
     assert np.diff(teacher.encode_queries(["wing flow", "flow", "wings"]).indptr).tolist() == [1, 0, 1]

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from models.training.own.causal_questions import CausalQuestions
-from models.training.own.generated import generated_pairs
+from models.training.own.questions import CausalQuestionGenerator, generate_pairs
+from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError
-from services.manifest import WEIGHTS_ROOT
 
 PASSAGES = ["A wing lifts when air flows over it.", "heat " * 600, "half \ud800 of it", ""]
 
@@ -43,7 +42,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_passage_has_its_questions(directory: Path) -> None:
-    generator = CausalQuestions(directory, each=2, question_pieces=24)
+    generator = CausalQuestionGenerator(directory, each=2, question_pieces=24)
     found = generator(PASSAGES)
     assert [len(several) for several in found] == [2] * len(PASSAGES)
     assert all(line and "\n" not in line for several in found for line in several)
@@ -51,7 +50,7 @@ def test_each_passage_has_its_questions(directory: Path) -> None:
 
 
 def test_an_answer_that_was_cut_off_is_none(directory: Path) -> None:
-    cut = CausalQuestions(directory, each=16, question_pieces=2)(PASSAGES[:1])[0]
+    cut = CausalQuestionGenerator(directory, each=16, question_pieces=2)(PASSAGES[:1])[0]
     assert "" in cut
     assert any(cut)
 
@@ -59,28 +58,28 @@ def test_an_answer_that_was_cut_off_is_none(directory: Path) -> None:
 def test_what_is_asked_follows_the_seed_and_the_passages_only(directory: Path) -> None:
     import torch
 
-    first = CausalQuestions(directory, seed=1, question_pieces=24)
+    first = CausalQuestionGenerator(directory, seed=1, question_pieces=24)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     found = first(PASSAGES[:2])
     assert torch.equal(torch.random.get_rng_state(), before), "the caller's random numbers are left alone"
-    assert CausalQuestions(directory, seed=1, question_pieces=24)(PASSAGES[:2]) == found
-    assert CausalQuestions(directory, seed=2, question_pieces=24)(PASSAGES[:2]) != found
+    assert CausalQuestionGenerator(directory, seed=1, question_pieces=24)(PASSAGES[:2]) == found
+    assert CausalQuestionGenerator(directory, seed=2, question_pieces=24)(PASSAGES[:2]) != found
 
 
 def test_the_fingerprint_follows_weights_and_options(directory: Path) -> None:
     prints = {
-        CausalQuestions(directory, **options).fingerprint  # type: ignore[arg-type]
+        CausalQuestionGenerator(directory, **options).fingerprint  # type: ignore[arg-type]
         for options in ({}, {"each": 2}, {"temperature": 0.0}, {"seed": 1}, {"passage_pieces": 64})
     }
     assert len(prints) == 5
-    assert CausalQuestions(directory).fingerprint in prints
+    assert CausalQuestionGenerator(directory).fingerprint in prints
 
 
 def test_pairs_are_made_of_what_it_writes(directory: Path, tmp_path: Path) -> None:
-    generator = CausalQuestions(directory, temperature=0.0, question_pieces=12)
+    generator = CausalQuestionGenerator(directory, temperature=0.0, question_pieces=12)
     assert generator.name == "tiny"
-    pairs = generated_pairs(PASSAGES[:2], generator, tmp_path)
+    pairs = generate_pairs(PASSAGES[:2], generator, tmp_path)
     assert set(pairs.counts()) <= {"question"}
     assert len(pairs) <= 2
 
@@ -92,12 +91,12 @@ def test_pickled_weights_and_nonsense_are_refused(directory: Path, tmp_path: Pat
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x80\x04pickle")
     for name in ("pickled", "broken", "absent"):
         with pytest.raises(ConfigurationError) as caught:
-            CausalQuestions(tmp_path / name)
+            CausalQuestionGenerator(tmp_path / name)
         assert caught.value.code == "bad_model"
 
 
 @pytest.mark.parametrize("options", [{"each": 0}, {"temperature": -1.0}, {"each": 2, "temperature": 0.0}])
 def test_impossible_options_are_refused(directory: Path, options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        CausalQuestions(directory, **options)  # type: ignore[arg-type]
+        CausalQuestionGenerator(directory, **options)  # type: ignore[arg-type]
     assert caught.value.code == "bad_generator"

@@ -8,16 +8,14 @@ import pytest
 import torch
 
 from models.export.checkpoint import load_checkpoint
-from models.export.graph import build_graph
-from models.export.order import Order, carry_out
-from models.export.reference import TorchReference
-from models.export.rows import RowVectors, graph_encoder
+from models.export.export import ExportOptions, export_encoder
+from models.export.onnx_graph import RowVectors, TorchReference, build_graph, make_graph_encoder
 from models.registry import load_encoder
 from models.training.architecture import build_encoder
-from models.training.checkpoint import save_checkpoint
-from models.training.recipe_encoder import RECIPE, EncoderRecipe
+from models.training.recipe import RECIPE_FILE, EncoderRecipe
+from models.training.trainer import save_checkpoint
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
-from services.query_table import QueryTable
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start
 
 
@@ -42,7 +40,7 @@ def test_the_exported_graph_gives_the_vectors_of_training(
     rows = [encoder.preprocess([text], task="document")["input_ids"][0].tolist() for text in TEXTS]
     form = {"top_k": len(PIECES), "excluded": EXCLUDED, "activation": activation, "expansion": expansion}
     graph = build_graph(load_checkpoint(tmp_path / "checkpoint"), precision="fp32", **form)
-    np.testing.assert_allclose(dense(graph_encoder(graph)(rows)), wanted, atol=1e-4)
+    np.testing.assert_allclose(dense(make_graph_encoder(graph)(rows)), wanted, atol=1e-4)
     np.testing.assert_allclose(dense(TorchReference(tmp_path / "checkpoint", **form).encode(rows)), wanted, atol=1e-4)
 
 
@@ -52,7 +50,7 @@ def test_the_command_exports_what_the_recipe_says(tmp_path: Path, activation: st
     encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
     save_checkpoint(encoder, tmp_path / "checkpoint")
     out = tmp_path / "served"
-    carry_out(Order(str(tmp_path / "checkpoint"), out))
+    export_encoder(ExportOptions(str(tmp_path / "checkpoint"), out))
     assert json.loads((out / "manifest.json").read_bytes())["activation"] == activation
     served = load_encoder(str(out), threads=1)
     text = "the cat [SEP] dogs. house"
@@ -83,7 +81,14 @@ def test_a_checkpoint_is_a_start(tmp_path: Path) -> None:
     assert again.idf is not None and encoder.idf is not None
     np.testing.assert_array_equal(again.idf[6:], encoder.idf[6:])
     names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "query_weights.json", "idf.json", RECIPE} <= names
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "query_weights.json",
+        "idf.json",
+        RECIPE_FILE,
+    } <= names
 
 
 @pytest.mark.parametrize("side", ["query", "document"])
@@ -118,5 +123,5 @@ def test_binary_weights_have_nothing_to_export(tmp_path: Path) -> None:
     save_checkpoint(encoder, tmp_path / "checkpoint")
     assert not (tmp_path / "checkpoint" / "model.safetensors").exists()
     with pytest.raises(ConfigurationError, match="binary"):
-        carry_out(Order(str(tmp_path / "checkpoint"), tmp_path / "out"))
+        export_encoder(ExportOptions(str(tmp_path / "checkpoint"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.dense.encoder import DenseEncoder, pooled, unit
-from models.dense.opening import load_dense
-from services.dense_form import DenseForm, Pooling
+from models.dense import DenseEncoder, load_dense_encoder, normalise_rows, pool_positions
+from services.encoders.catalogue import list_dense_encoders
+from services.encoders.manifest import DenseForm, Pooling, WindowSettings, describe_file
 from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
-from services.known_dense import known_dense
-from services.manifest import WindowSettings, record
 from services.settings import Settings
 from tests.training.tiny_dense import WIDTH, write_model
 
@@ -115,12 +113,12 @@ def test_weights_that_overflow_are_named(tmp_path: Path) -> None:
 def test_padding_plays_no_part_in_the_mean() -> None:
     positions = np.array([[[1.0], [3.0], [99.0]], [[5.0], [99.0], [99.0]]], dtype=np.float32)
     mask = np.array([[1, 1, 0], [1, 0, 0]])
-    assert pooled(positions, mask, Pooling.mean).tolist() == [[2], [5]]
-    assert pooled(positions, mask, Pooling.first).tolist() == [[1], [5]]
+    assert pool_positions(positions, mask, Pooling.mean).tolist() == [[2], [5]]
+    assert pool_positions(positions, mask, Pooling.first).tolist() == [[1], [5]]
 
 
 def test_a_vector_of_nothing_stays_nothing() -> None:
-    assert unit(np.zeros((1, 3), dtype=np.float32)).tolist() == [[0, 0, 0]]
+    assert normalise_rows(np.zeros((1, 3), dtype=np.float32)).tolist() == [[0, 0, 0]]
 
 
 def test_windows_of_a_long_document_carry_the_prefix(directory: Path) -> None:
@@ -142,15 +140,15 @@ def test_windows_of_a_long_document_carry_the_prefix(directory: Path) -> None:
 
 def test_an_encoder_of_ones_own_is_the_one_that_its_manifest_names(directory: Path) -> None:
     form = DenseForm(pooling=Pooling.first)
-    files = {name: record(directory / name).sha256 for name in ("model.onnx", "tokenizer.json")}
+    files = {name: describe_file(directory / name).sha256 for name in ("model.onnx", "tokenizer.json")}
     described = {
         "format": "sparsewell-dense/1", "name": "mine", "width": WIDTH, "form": form.model_dump(mode="json"),
         "window": {"pieces": 64, "overlap": 8}, "licence": "MIT", "files": files,
     }  # fmt: skip
     (directory / "dense.json").write_text(json.dumps(described))
-    known = known_dense(Settings(dense_encoders=str(directory)))["mine"]
-    assert load_dense(known, Path("unused"), threads=1).fingerprint == known.identity.fingerprint
+    known = list_dense_encoders(Settings(dense_encoders=str(directory)))["mine"]
+    assert load_dense_encoder(known, Path("unused"), threads=1).fingerprint == known.identity.fingerprint
     (directory / "dense.json").write_text(json.dumps(described | {"files": files | {"model.onnx": "0" * 64}}))
-    other = known_dense(Settings(dense_encoders=str(directory)))["mine"]
+    other = list_dense_encoders(Settings(dense_encoders=str(directory)))["mine"]
     with pytest.raises(EncoderMismatch, match="dense_mismatch"):
-        load_dense(other, Path("unused"), threads=1)
+        load_dense_encoder(other, Path("unused"), threads=1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.training.kept_checkpoints import copy_checkpoint, drop_unfinished, last_checkpoint, mark_whole
+from models.training.trainer import copy_checkpoint, drop_unfinished, last_checkpoint, mark_complete
 
 
 def make(directory: Path, step: int) -> Path:
@@ -12,7 +12,7 @@ def make(directory: Path, step: int) -> Path:
     (path / "document").mkdir(parents=True)
     (path / "document" / "model.safetensors").write_bytes(b"weights of %d" % step)
     (path / "rng_state_1.pth").write_bytes(b"another device still writes this")
-    mark_whole(path, step)
+    mark_complete(path, step)
     return path
 
 

@@ -54,8 +54,8 @@ def both(
 @pytest.fixture(params=[(2048, 1024), (7, 10), (64, 64)], ids=lambda sizes: f"{sizes[0]}x{sizes[1]}")
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Block sizes: all in one, both no divisors of what is computed, and something between."""
-    monkeypatch.setattr(module, "POSITIONS", request.param[0])
-    monkeypatch.setattr(module, "PIECES", request.param[1])
+    monkeypatch.setattr(module, "BLOCK_POSITIONS", request.param[0])
+    monkeypatch.setattr(module, "BLOCK_PIECES", request.param[1])
 
 
 @pytest.mark.usefixtures("blocks")
@@ -178,8 +178,8 @@ def test_nan_shows() -> None:
 
 def test_nothing_of_the_size_of_all_logits_is_ever_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 documents x 64 positions x 4,000 pieces are 16 MB; the blocks here have 64 KB."""
-    monkeypatch.setattr(module, "POSITIONS", 128)
-    monkeypatch.setattr(module, "PIECES", 128)
+    monkeypatch.setattr(module, "BLOCK_POSITIONS", 128)
+    monkeypatch.setattr(module, "BLOCK_PIECES", 128)
     given = case([64] * 16, vocabulary=4000)
     largest = {}
     for name, function in (("ours", max_head), ("plain", lambda *g, activation: plain(*g, activation))):

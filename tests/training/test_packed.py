@@ -7,8 +7,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from models.training.document_side import StatesTransformer, body_and_transform
-from models.training.packed import PACKED, Packing, packed_states
+from models.training.modules import PACKED_ATTENTION, PackedTokens, StatesTransformer, packed_states, split_head
 from services.errors import ConfigurationError
 from tests.training.tiny_start import PIECES, make_start
 
@@ -16,9 +15,9 @@ from tests.training.tiny_start import PIECES, make_start
 def bodies(directory: Path, family: str) -> tuple[nn.Module, nn.Module]:
     start = make_start(directory / "start", family)
     found = []
-    for attention in ("eager", PACKED):
+    for attention in ("eager", PACKED_ATTENTION):
         model = transformers.AutoModelForMaskedLM.from_pretrained(start, attn_implementation=attention).eval()
-        found.append(body_and_transform(model)[0])
+        found.append(split_head(model)[0])
     return found[0], found[1]
 
 
@@ -37,7 +36,7 @@ def test_states_and_gradients_equal_the_padded_body(tmp_path: Path, family: str,
     padded, packed = bodies(tmp_path, family)
     ids, mask = batch(lengths)
     wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
-    found = packed_states(packed, ids, Packing.of(mask))
+    found = packed_states(packed, ids, PackedTokens.of(mask))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     wanted.square().sum().backward()
     found.square().sum().backward()
@@ -57,22 +56,22 @@ def test_positions_are_those_of_the_row(tmp_path: Path) -> None:
     mask[0, :5] = 0
     mask[1, [0, 3, 11]] = 0
     wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
-    torch.testing.assert_close(packed_states(packed, ids, Packing.of(mask)), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(packed_states(packed, ids, PackedTokens.of(mask)), wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_a_document_does_not_see_its_neighbours(tmp_path: Path) -> None:
     _, packed = bodies(tmp_path, "bert")
     ids, mask = batch([6, 9])
-    together = packed_states(packed, ids, Packing.of(mask))
+    together = packed_states(packed, ids, PackedTokens.of(mask))
     ids[1] = (ids[1] + 1) % len(PIECES)
-    other = packed_states(packed, ids, Packing.of(mask))
+    other = packed_states(packed, ids, PackedTokens.of(mask))
     assert torch.equal(together[:6], other[:6]) and not torch.allclose(together[6:], other[6:])
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 4), (3, 0)])
 def test_nothing_but_padding(tmp_path: Path, shape: tuple[int, int]) -> None:
     _, packed = bodies(tmp_path, "bert")
-    found = packed_states(packed, torch.zeros(shape, dtype=torch.long), Packing.of(torch.zeros(shape)))
+    found = packed_states(packed, torch.zeros(shape, dtype=torch.long), PackedTokens.of(torch.zeros(shape)))
     assert found.shape == (0, 32)
 
 
@@ -88,7 +87,7 @@ def test_no_mask_of_all_tokens_by_all_tokens_is_made(tmp_path: Path) -> None:
     _, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12] * 200)
     with torch.profiler.profile(profile_memory=True) as profile, torch.no_grad():
-        packed_states(packed, ids, Packing.of(mask))
+        packed_states(packed, ids, PackedTokens.of(mask))
     assert max(event.self_cpu_memory_usage for event in profile.events()) < 2400 * 2400
 
 
@@ -99,7 +98,7 @@ def test_on_a_gpu_states_are_those_of_the_cpu(tmp_path: Path, half: bool) -> Non
     ids, mask = batch([12, 3, 7, 0, 1])
     wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
-        found = packed_states(packed.cuda(), ids.cuda(), Packing.of(mask.cuda()))
+        found = packed_states(packed.cuda(), ids.cuda(), PackedTokens.of(mask.cuda()))
     torch.testing.assert_close(found.float().cpu(), wanted, atol=0.1, rtol=0.1)
 
 

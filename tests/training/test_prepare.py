@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.training import questions as asking
-from models.training.index_candidates import IndexCandidates, passage_id
+from cli import training as asking
 from models.training.pairs import Pair, PairSet
-from models.training.prepare import prepare
-from models.training.recipe import TrainingRecipe, parse
-from models.training.show import Silent
+from models.training.prepare import IndexCandidates, passage_id, prepare_material
+from models.training.recipe import TrainingRecipe, parse_recipe
+from models.training.train import SilentReporter
 from services.errors import ConfigurationError
 from tests.training.tiny_dense import write_model
 from tests.training.toy_pairs import toy_start
@@ -40,7 +39,7 @@ WORDS = [
 ]
 
 
-class Lines(Silent):
+class Lines(SilentReporter):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -62,7 +61,7 @@ def recipe(tmp_path: Path) -> TrainingRecipe:
     ]
     lines = "".join(json.dumps({"query": query, "passage": passage}) + "\n" for query, passage in pairs)
     (tmp_path / "pairs.jsonl").write_text(lines)
-    return parse(
+    return parse_recipe(
         {
             "start": str(toy_start(tmp_path / "start")),
             "pairs": [{"path": str(tmp_path / "pairs.jsonl")}],
@@ -90,7 +89,7 @@ def served(pairs: PairSet) -> IndexCandidates:
 
 def test_all_parts_of_a_recipe_are_made(recipe: TrainingRecipe, tmp_path: Path) -> None:
     show = Lines()
-    found = prepare(recipe, tmp_path / "out", show, index=served)
+    found = prepare_material(recipe, tmp_path / "out", show, index=served)
     pairs = found.pairs
     strangers = [link for link in range(len(pairs)) if "banana" in pairs.pair(link).query]
     assert len(strangers) <= 2  # (what shares no word is for the dense teacher alone to tell, and it is a random one)
@@ -114,22 +113,22 @@ def test_all_parts_of_a_recipe_are_made(recipe: TrainingRecipe, tmp_path: Path) 
 
 def test_what_a_start_cannot_do_is_found_before_teachers_work(recipe: TrainingRecipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="this model reads at most 40"):
-        prepare(recipe.changed(encoder={"passage_pieces": 41}), tmp_path / "out", Silent())
+        prepare_material(recipe.changed(encoder={"passage_pieces": 41}), tmp_path / "out", SilentReporter())
     assert not (tmp_path / "out").exists()
 
 
 def test_an_index_that_nobody_can_ask(recipe: TrainingRecipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="none can be asked"):
-        prepare(
+        prepare_material(
             recipe.changed(teachers=[{"kind": "bm25"}], negatives={"sources": ["index"], "index": "x"}),
             tmp_path,
-            Silent(),
+            SilentReporter(),
         )
 
 
 def test_nothing_to_be_judged_by(recipe: TrainingRecipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        prepare(recipe.changed(held_out=0.0), tmp_path, Silent())
+        prepare_material(recipe.changed(held_out=0.0), tmp_path, SilentReporter())
     assert caught.value.code == "nothing_to_evaluate"
 
 
@@ -145,10 +144,10 @@ def test_questions_that_do_not_lead_back_are_left_out(tmp_path: Path, monkeypatc
         def __call__(self, passages: Sequence[str]) -> list[list[str]]:
             return [["what is the price of copper" if "rotor" in text else f"what about {text}"] for text in passages]
 
-    monkeypatch.setattr(asking, "CausalQuestions", Generator)
+    monkeypatch.setattr(asking, "CausalQuestionGenerator", Generator)
     pairs = PairSet.of(Pair(f"q {word}", f"{word} and {word} again") for word in WORDS)
     show = Lines()
-    found = asking.questions(tmp_path / "generator", "standin", tmp_path, show)(pairs)
+    found = asking.make_question_generator(tmp_path / "generator", "standin", tmp_path, show)(pairs)
     assert found.counts() == {"question": len(WORDS) - 1}
     assert not [text for text in found.passages if "rotor" in text]
     assert show.said == [f"{len(WORDS) - 1} of {len(WORDS)} questions lead back to their passage."]

@@ -3,36 +3,50 @@
 import pytest
 import torch
 
-from models.training.regularisers import IDF_FLOOR, L1, Flops, IdfFlops, NoRegulariser, make_regulariser
+from models.training.losses import (
+    IDF_FLOOR,
+    FlopsRegulariser,
+    IdfFlopsRegulariser,
+    L1Regulariser,
+    NoRegulariser,
+    make_regulariser,
+)
 from services.errors import ConfigurationError
 
 WEIGHTS = torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 0.0], [1.0, 4.0, 2.0]])
 IDF = torch.tensor([0.5, 4.0, 1.0])
-EVERY = [Flops(), Flops(1), IdfFlops(IDF), IdfFlops(IDF, 1), L1(), NoRegulariser()]
+EVERY = [
+    FlopsRegulariser(),
+    FlopsRegulariser(1),
+    IdfFlopsRegulariser(IDF),
+    IdfFlopsRegulariser(IDF, 1),
+    L1Regulariser(),
+    NoRegulariser(),
+]
 
 
 def test_flops_is_the_squared_mean_summed() -> None:
-    assert Flops().compute_loss_from_embeddings(WEIGHTS).item() == pytest.approx(
+    assert FlopsRegulariser().compute_loss_from_embeddings(WEIGHTS).item() == pytest.approx(
         (5 / 3) ** 2 + (4 / 3) ** 2 + (4 / 3) ** 2
     )
 
 
 def test_idf_flops_divides_by_the_idf_before_squaring() -> None:
-    found = IdfFlops(IDF).compute_loss_from_embeddings(WEIGHTS).item()
+    found = IdfFlopsRegulariser(IDF).compute_loss_from_embeddings(WEIGHTS).item()
     assert found == pytest.approx((5 / 3 / 0.5) ** 2 + (4 / 3 / 4) ** 2 + (4 / 3) ** 2)
 
 
 def test_the_mask_leaves_out_documents_with_few_weights() -> None:
     """The second document has one weight; with the threshold at 1 it no longer counts, and gets no gradient."""
     weights = WEIGHTS.clone().requires_grad_()
-    found = IdfFlops(IDF, threshold=1).compute_loss_from_embeddings(weights)
+    found = IdfFlopsRegulariser(IDF, threshold=1).compute_loss_from_embeddings(weights)
     assert found.item() == pytest.approx((2 / 3 / 0.5) ** 2 + (4 / 3 / 4) ** 2 + (4 / 3) ** 2)
     found.backward()
     assert (weights.grad[1] == 0).all() and (weights.grad[0] > 0).all()
 
 
 def test_l1_is_the_mean_sum_of_weights() -> None:
-    assert L1().compute_loss_from_embeddings(WEIGHTS).item() == pytest.approx(13 / 3)
+    assert L1Regulariser().compute_loss_from_embeddings(WEIGHTS).item() == pytest.approx(13 / 3)
 
 
 @pytest.mark.parametrize("regulariser", EVERY, ids=lambda one: type(one).__name__)
@@ -62,29 +76,31 @@ def test_no_documents_cost_nothing(regulariser: torch.nn.Module) -> None:
 
 
 def test_an_idf_of_zero_does_not_explode() -> None:
-    found = IdfFlops(torch.zeros(3)).compute_loss_from_embeddings(WEIGHTS)
-    assert found.item() == pytest.approx(Flops().compute_loss_from_embeddings(WEIGHTS).item() / IDF_FLOOR**2, rel=1e-5)
+    found = IdfFlopsRegulariser(torch.zeros(3)).compute_loss_from_embeddings(WEIGHTS)
+    assert found.item() == pytest.approx(
+        FlopsRegulariser().compute_loss_from_embeddings(WEIGHTS).item() / IDF_FLOOR**2, rel=1e-5
+    )
 
 
 def test_the_table_is_neither_trained_nor_saved() -> None:
-    regulariser = IdfFlops(IDF.clone().requires_grad_())
+    regulariser = IdfFlopsRegulariser(IDF.clone().requires_grad_())
     assert not list(regulariser.parameters()) and not regulariser.state_dict()
 
 
 def test_a_table_of_another_tokeniser_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="another tokeniser") as caught:
-        IdfFlops(torch.ones(4)).compute_loss_from_embeddings(WEIGHTS)
+        IdfFlopsRegulariser(torch.ones(4)).compute_loss_from_embeddings(WEIGHTS)
     assert caught.value.code == "bad_idf"
     with pytest.raises(ConfigurationError):
-        IdfFlops(torch.tensor([1.0, float("nan")]))
+        IdfFlopsRegulariser(torch.tensor([1.0, float("nan")]))
 
 
 def test_by_name() -> None:
     assert isinstance(make_regulariser("none"), NoRegulariser)
-    assert isinstance(make_regulariser("l1"), L1)
+    assert isinstance(make_regulariser("l1"), L1Regulariser)
     flops = make_regulariser("flops", threshold=3)
-    assert isinstance(flops, Flops) and flops.threshold == 3
-    assert isinstance(make_regulariser("idf_flops", idf=IDF), IdfFlops)
+    assert isinstance(flops, FlopsRegulariser) and flops.threshold == 3
+    assert isinstance(make_regulariser("idf_flops", idf=IDF), IdfFlopsRegulariser)
     with pytest.raises(ConfigurationError, match="needs an IDF table"):
         make_regulariser("idf_flops")
     with pytest.raises(ConfigurationError, match="no regulariser"):

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.export.order import Order, carry_out
-from models.export.reopen import reopen
+from models.export.export import ExportOptions, export_encoder
+from models.export.reopen import reopen_checkpoint
 from models.registry import load_encoder
 from models.training.architecture import build_encoder
-from models.training.recipe_encoder import EncoderRecipe
+from models.training.recipe import EncoderRecipe
+from services.encoders.manifest import resolve_model_directory
 from services.errors import ConfigurationError
-from services.manifest import resolve
 from tests.training.tiny_start import TEXTS, make_start
 
 
@@ -24,9 +24,9 @@ def vectors(directory: str | Path) -> list[tuple[list[int], list[float]]]:
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_export_reopen_export_gives_the_same_vectors(tmp_path: Path, family: str) -> None:
-    carry_out(Order(str(make_start(tmp_path / "start", family)), tmp_path / "first", window=30, overlap=4))
-    reopened = reopen(tmp_path / "first", tmp_path / "reopened")
-    carry_out(Order(str(reopened), tmp_path / "second", window=30, overlap=4))
+    export_encoder(ExportOptions(str(make_start(tmp_path / "start", family)), tmp_path / "first", window=30, overlap=4))
+    reopened = reopen_checkpoint(tmp_path / "first", tmp_path / "reopened")
+    export_encoder(ExportOptions(str(reopened), tmp_path / "second", window=30, overlap=4))
     for (ids, weights), (other_ids, other_weights) in zip(
         vectors(tmp_path / "first"), vectors(tmp_path / "second"), strict=True
     ):
@@ -35,7 +35,7 @@ def test_export_reopen_export_gives_the_same_vectors(tmp_path: Path, family: str
 
 
 def test_the_shipped_encoder_can_be_trained_on(tmp_path: Path) -> None:
-    reopened = reopen(resolve("bootstrap-minilm-l6"), tmp_path / "shipped")
+    reopened = reopen_checkpoint(resolve_model_directory("bootstrap-minilm-l6"), tmp_path / "shipped")
     encoder = build_encoder(reopened, EncoderRecipe(query_weighting="learned", regulariser="flops"))
     shipped = load_encoder("bootstrap-minilm-l6", threads=1)
     text = "A wing in a supersonic stream of air."
@@ -49,16 +49,16 @@ def test_the_shipped_encoder_can_be_trained_on(tmp_path: Path) -> None:
 
 def test_only_our_own_graphs_reopen(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a standin") as caught:
-        reopen(resolve("standin"), tmp_path / "out")
+        reopen_checkpoint(resolve_model_directory("standin"), tmp_path / "out")
     assert caught.value.code == "checkpoint_unsupported"
 
 
 def test_a_changed_graph_is_refused(tmp_path: Path) -> None:
-    carry_out(Order(str(make_start(tmp_path / "start")), tmp_path / "first", window=30, overlap=4))
+    export_encoder(ExportOptions(str(make_start(tmp_path / "start")), tmp_path / "first", window=30, overlap=4))
     model = tmp_path / "first" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"x")
     with pytest.raises(ConfigurationError) as caught:
-        reopen(tmp_path / "first", tmp_path / "reopened")
+        reopen_checkpoint(tmp_path / "first", tmp_path / "reopened")
     assert caught.value.code == "corrupt_model_file"
     assert not (tmp_path / "reopened").exists()
     assert json.loads((tmp_path / "first" / "manifest.json").read_bytes())["format"] == "sparsewell-encoder/1"

@@ -6,12 +6,10 @@ import httpx
 import numpy as np
 import pytest
 
-from models.reranking.cross_encoder import CrossEncoderScorer
-from models.reranking.listwise import ListwiseScorer
-from models.serving.app import create_model_app
-from models.serving.loading import load_held
+from models.reranking import CrossEncoderScorer, ListwiseScorer
+from models.serving import create_model_app, load_model_pool
+from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError
-from services.manifest import WEIGHTS_ROOT
 from services.settings import Settings
 
 pytest.importorskip("sentence_transformers", reason="the extra [train] is not installed")
@@ -110,7 +108,7 @@ async def test_through_the_model_process(cross_encoder: Path, decoder: Path) -> 
     settings = Settings(
         model_encoders="standin-dense", cross_encoder=str(cross_encoder), listwise_reranker=str(decoder)
     )
-    held = load_held(settings, Path("unused"), lambda message: None)
+    held = load_model_pool(settings, Path("unused"), lambda message: None)
     transport = httpx.ASGITransport(create_model_app(held))
     async with httpx.AsyncClient(transport=transport, base_url="http://models", timeout=60) as client:
         for model in ("cross-encoder", "listwise"):

@@ -12,20 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
-from models.tokenising import Pieces
 from models.training.architecture import build_encoder
-from models.training.checkpoint import save_checkpoint
-from models.training.curve import CurveEvaluator, read_best, read_curve, vectors
-from models.training.device import out_of_memory
-from models.training.evaluation import Judged
+from models.training.batches import MixtureFile, read_mixture
+from models.training.evaluation import CurveEvaluator, JudgedQueries, encode_texts, read_best_evaluation, read_curve
 from models.training.idf import passage_idf
-from models.training.kept_checkpoints import last_checkpoint
 from models.training.losses import RankingLoss
-from models.training.mixing import PairFile, read_mixture
-from models.training.recipe import TrainingRecipe, parse
-from models.training.run import CHECKPOINTS, Material, begin_run, train, training_arguments
-from models.training.trainer import CarefulTrainer, SpladeLossInParts
+from models.training.recipe import TrainingRecipe, parse_recipe
+from models.training.train import CHECKPOINTS, TrainingMaterial, begin_run, train_encoder, training_arguments
+from models.training.trainer import (
+    ChunkedSpladeLoss,
+    GuardedTrainer,
+    is_out_of_memory,
+    last_checkpoint,
+    save_checkpoint,
+)
 from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
 
@@ -41,18 +43,18 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def recipe(toy: tuple[Path, Path]) -> Recipe:
     def make(**changes: Any) -> TrainingRecipe:
-        return parse(toy_recipe(*toy, **changes), "toy")
+        return parse_recipe(toy_recipe(*toy, **changes), "toy")
 
     return make
 
 
 @pytest.fixture(scope="module")
-def material(toy: tuple[Path, Path]) -> Material:
+def material(toy: tuple[Path, Path]) -> TrainingMaterial:
     start, files = toy
-    mixture = read_mixture([PairFile(files / "pairs.jsonl")], 0)
-    idf = passage_idf(Pieces.load(start / "tokenizer.json"), mixture.pairs.passages)
-    judged = [Judged.of(read_collection(files / "toy"), 1000)]
-    return Material(mixture.pairs, mixture.epoch(0, 0), None, None, idf, judged)
+    mixture = read_mixture([MixtureFile(files / "pairs.jsonl")], 0)
+    idf = passage_idf(PieceTokeniser.load(start / "tokenizer.json"), mixture.pairs.passages)
+    judged = [JudgedQueries.of(read_collection(files / "toy"), 1000)]
+    return TrainingMaterial(mixture.pairs, mixture.epoch(0, 0), None, None, idf, judged)
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -60,8 +62,8 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_it_learns_what_no_word_matches(recipe: Recipe, material: Material, tmp_path: Path) -> None:
-    train(recipe(), material, tmp_path)
+def test_it_learns_what_no_word_matches(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+    train_encoder(recipe(), material, tmp_path)
     curve = read_curve(tmp_path)
     assert [entry["step"] for entry in curve] == [0, 50, 100]
     assert curve[0]["mean"] < 0.3
@@ -75,52 +77,52 @@ class Stopped(Exception):
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    ordinary = CarefulTrainer.training_step
+    ordinary = GuardedTrainer.training_step
 
-    def training_step(self: CarefulTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
+    def training_step(self: GuardedTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
         if self.state.global_step == step:
             raise Stopped
         return ordinary(self, *arguments, **named)
 
-    monkeypatch.setattr(CarefulTrainer, "training_step", training_step)
+    monkeypatch.setattr(GuardedTrainer, "training_step", training_step)
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(recipe(), material, tmp_path / "whole")
+    whole = train_encoder(recipe(), material, tmp_path / "whole")
     with monkeypatch.context() as patched:
         stop_after(patched, 70)
         with pytest.raises(Stopped):
-            train(recipe(), material, tmp_path / "stopped")
+            train_encoder(recipe(), material, tmp_path / "stopped")
     half_written = tmp_path / "stopped" / CHECKPOINTS / "checkpoint-70"
     half_written.mkdir()
     (half_written / "trainer_state.json").write_text("{")
-    resumed = train(recipe(), material, tmp_path / "stopped")
+    resumed = train_encoder(recipe(), material, tmp_path / "stopped")
     assert [entry["step"] for entry in read_curve(tmp_path / "stopped")] == [0, 50, 100]
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(weights(resumed)[name], tensor)
 
 
-def test_the_same_run_again_does_nothing(recipe: Recipe, material: Material, tmp_path: Path) -> None:
-    train(recipe(), material, tmp_path)
+def test_the_same_run_again_does_nothing(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+    train_encoder(recipe(), material, tmp_path)
     steps: list[int] = []
-    train(recipe(), material, tmp_path, report=lambda step, total, logs: steps.append(step))
+    train_encoder(recipe(), material, tmp_path, report=lambda step, total, logs: steps.append(step))
     assert len(read_curve(tmp_path)) == 3
     assert not [step for step in steps if step < 100]
 
 
-def test_another_recipe_needs_another_directory(recipe: Recipe, material: Material, tmp_path: Path) -> None:
-    train(recipe(steps=1), material, tmp_path)
+def test_another_recipe_needs_another_directory(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+    train_encoder(recipe(steps=1), material, tmp_path)
     with pytest.raises(ConfigurationError, match="another recipe") as caught:
-        train(recipe(steps=2), material, tmp_path)
+        train_encoder(recipe(steps=2), material, tmp_path)
     assert caught.value.code == "recipe_changed"
 
 
 def test_other_pairs_in_the_same_file_need_another_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_bytes((toy[1] / "pairs.jsonl").read_bytes())
-    recipe = parse(toy_recipe(*toy, pairs=[{"path": str(pairs)}]), "toy")
+    recipe = parse_recipe(toy_recipe(*toy, pairs=[{"path": str(pairs)}]), "toy")
     begin_run(recipe, tmp_path / "out")
     begin_run(recipe, tmp_path / "out")
     with pairs.open("a") as file:
@@ -137,7 +139,7 @@ def test_a_run_is_the_same_by_whatever_path(
 
     def begin(out: Path) -> None:
         pairs = [{"path": out / "pairs.jsonl"}]  # as `train own` writes them
-        begin_run(parse(toy_recipe(*toy) | {"start": str(out / "start-0123"), "pairs": pairs}, "toy"), out)
+        begin_run(parse_recipe(toy_recipe(*toy) | {"start": str(out / "start-0123"), "pairs": pairs}, "toy"), out)
 
     Path("out").mkdir()
     shutil.copyfile(toy[1] / "pairs.jsonl", "out/pairs.jsonl")
@@ -147,20 +149,22 @@ def test_a_run_is_the_same_by_whatever_path(
     begin(Path("elsewhere"))
 
 
-def test_the_best_is_what_lies_in_best(recipe: Recipe, material: Material, tmp_path: Path) -> None:
-    train(recipe(steps=1), material, tmp_path)
+def test_the_best_is_what_lies_in_best(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+    train_encoder(recipe(steps=1), material, tmp_path)
     with (tmp_path / "curve.jsonl").open("a") as file:  # as if its encoder had been lost by a kill
         file.write(json.dumps({"step": 9, "seconds": 1.0, "mean": 1.0, "collections": {}}) + "\n")
-    kept = read_best(tmp_path)
+    kept = read_best_evaluation(tmp_path)
     assert kept is not None
     assert kept["mean"] < 1
     assert CurveEvaluator(material.judged, tmp_path, save_checkpoint).best == kept["mean"]
     (tmp_path / "best").rename(tmp_path / "best.old")  # as a kill between two renames leaves it
-    assert read_best(tmp_path) == kept
+    assert read_best_evaluation(tmp_path) == kept
     assert (tmp_path / "best").is_dir()
 
 
-def test_an_encoder_is_kept_before_the_curve_tells_of_it(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+def test_an_encoder_is_kept_before_the_curve_tells_of_it(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path
+) -> None:
     def killed(model: Any, directory: Path) -> None:
         raise Stopped
 
@@ -170,7 +174,7 @@ def test_an_encoder_is_kept_before_the_curve_tells_of_it(recipe: Recipe, materia
     assert read_curve(tmp_path) == []
 
 
-def test_the_curve_has_a_step_once(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+def test_the_curve_has_a_step_once(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     small = replace(material.judged[0], documents=material.judged[0].documents[:2], grades=[{0: 1}] * 12)
     encoder = build_encoder(recipe().start, recipe().encoder, material.idf)
     evaluator = CurveEvaluator([small], tmp_path, save_checkpoint)
@@ -184,32 +188,34 @@ def test_the_curve_has_a_step_once(recipe: Recipe, material: Material, tmp_path:
 
 
 def test_a_copy_that_fails_does_not_end_the_run(
-    recipe: Recipe, material: Material, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = tmp_path / "copy"
 
     def gone(entry: dict[str, Any]) -> None:
         shutil.rmtree(copy, ignore_errors=True)
 
-    train(recipe(steps=2, evaluate_every=1), material, tmp_path / "out", copy_to=copy, evaluated=gone)
+    train_encoder(recipe(steps=2, evaluate_every=1), material, tmp_path / "out", copy_to=copy, evaluated=gone)
     assert [entry["step"] for entry in read_curve(tmp_path / "out")] == [0, 1, 2]
     assert "nothing was copied" in caplog.text
 
 
-def test_without_anything_to_learn_it_is_measured_once(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+def test_without_anything_to_learn_it_is_measured_once(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path
+) -> None:
     binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "query_weighting": "idf"}
-    train(recipe(encoder=binary | {"passage_pieces": 16}), material, tmp_path)
+    train_encoder(recipe(encoder=binary | {"passage_pieces": 16}), material, tmp_path)
     assert [entry["step"] for entry in read_curve(tmp_path)] == [100]
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    ordinary = SpladeLossInParts.forward
+    ordinary = ChunkedSpladeLoss.forward
     calls = 0
 
-    def forward(self: SpladeLossInParts, *arguments: Any) -> dict[str, torch.Tensor]:
+    def forward(self: ChunkedSpladeLoss, *arguments: Any) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
         found = ordinary(self, *arguments)
@@ -222,9 +228,9 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
                 found[first].register_hook(lambda gradient: gradient * float("nan"))
         return found
 
-    monkeypatch.setattr(SpladeLossInParts, "forward", forward)
+    monkeypatch.setattr(ChunkedSpladeLoss, "forward", forward)
     with pytest.raises(ConfigurationError, match=f"The {what} of step 61 is not finite") as caught:
-        train(recipe(), material, tmp_path)
+        train_encoder(recipe(), material, tmp_path)
     assert caught.value.code == "training_diverged"
     assert "checkpoint-50" in str(caught.value)
     kept = last_checkpoint(tmp_path / CHECKPOINTS)
@@ -233,23 +239,23 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
 
 
 def test_when_memory_runs_out_it_goes_on_in_parts_with_the_same_result(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # (dropout draws other numbers for a batch in parts)
     short = recipe(steps=10, evaluate_every=10).changed(start=str(toy_start(tmp_path / "start", dropout=0.0)))
-    roomy = train(short, material, tmp_path / "roomy")
-    ordinary = SpladeLossInParts.forward
+    roomy = train_encoder(short, material, tmp_path / "roomy")
+    ordinary = ChunkedSpladeLoss.forward
     sizes: list[int] = []
 
-    def forward(self: SpladeLossInParts, features: Any, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self: ChunkedSpladeLoss, features: Any, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         size = self.mini_batch_size if self.in_parts else len(labels)
         if size > 4:
             raise torch.OutOfMemoryError("no room for so many")
         sizes.append(size)
         return ordinary(self, features, labels)
 
-    monkeypatch.setattr(SpladeLossInParts, "forward", forward)
-    narrow = train(short, material, tmp_path / "narrow")
+    monkeypatch.setattr(ChunkedSpladeLoss, "forward", forward)
+    narrow = train_encoder(short, material, tmp_path / "narrow")
     assert set(sizes) == {3}
     assert len(sizes) == 10
     for name, tensor in weights(roomy).items():
@@ -265,11 +271,11 @@ def no_room() -> torch.Tensor:
 def test_what_the_allocator_says_is_understood() -> None:
     with pytest.raises(RuntimeError) as caught:
         no_room()
-    assert out_of_memory(caught.value)
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    assert out_of_memory(MemoryError())
-    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_an_evaluation_goes_on_with_fewer_texts_at_once() -> None:
@@ -279,72 +285,72 @@ def test_an_evaluation_goes_on_with_fewer_texts_at_once() -> None:
         sizes.append(batch_size)
         return no_room() if batch_size > 8 else torch.eye(len(texts)).to_sparse()
 
-    assert vectors(encode, ["a", "b"]) == [{0: 1.0}, {1: 1.0}]
+    assert encode_texts(encode, ["a", "b"]) == [{0: 1.0}, {1: 1.0}]
     assert sizes == [32, 16, 8]
     with pytest.raises(RuntimeError):
-        vectors(lambda texts, **given: no_room(), ["a"])
+        encode_texts(lambda texts, **given: no_room(), ["a"])
 
 
 def test_memory_that_an_optimiser_lacks_is_an_error(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *given: no_room())
     with pytest.raises(ConfigurationError, match="optimiser's state") as caught:
-        train(recipe(steps=1), material, tmp_path)
+        train_encoder(recipe(steps=1), material, tmp_path)
     assert caught.value.code == "out_of_memory"
 
 
 def test_memory_for_not_even_one_text_is_an_error(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forward(self: SpladeLossInParts, *arguments: Any) -> torch.Tensor:
+    def forward(self: ChunkedSpladeLoss, *arguments: Any) -> torch.Tensor:
         return no_room()
 
-    monkeypatch.setattr(SpladeLossInParts, "forward", forward)
+    monkeypatch.setattr(ChunkedSpladeLoss, "forward", forward)
     with pytest.raises(ConfigurationError, match="passage_pieces") as caught:
-        train(recipe(steps=1), material, tmp_path)
+        train_encoder(recipe(steps=1), material, tmp_path)
     assert caught.value.code == "out_of_memory"
 
 
-def test_too_few_pairs_are_refused(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+def test_too_few_pairs_are_refused(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     few = replace(material, pairs=material.pairs.take(np.arange(10)))
     with pytest.raises(ConfigurationError, match="There are 10 pairs") as caught:
-        train(recipe(), few, tmp_path)
+        train_encoder(recipe(), few, tmp_path)
     assert caught.value.code == "too_few_pairs"
 
 
 def test_too_few_links_for_one_step_are_refused(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trainer would take an epoch without a batch for the end, and the start for what was trained."""
     weighed_down = replace(material, order=material.order[:15])
     with pytest.raises(ConfigurationError, match="There are 15 pairs"):
-        train(recipe(), weighed_down, tmp_path)
+        train_encoder(recipe(), weighed_down, tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigurationError, match="needs at least 36"):
-        train(recipe(), replace(material, order=material.order[:35]), tmp_path)
+        train_encoder(recipe(), replace(material, order=material.order[:35]), tmp_path)
 
 
 def test_a_machine_that_is_lost_leaves_a_copy_that_goes_on(
-    recipe: Recipe, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, copy = tmp_path / "lost", tmp_path / "copy"
     with monkeypatch.context() as patched:
         stop_after(patched, 70)
         with pytest.raises(Stopped):
-            train(recipe(), material, lost, copy_to=copy)
+            train_encoder(recipe(), material, lost, copy_to=copy)
     assert [entry["step"] for entry in read_curve(copy)] == [0, 50]
     assert weights(copy / "best").keys() == weights(lost / "best").keys()
     shutil.rmtree(lost)
     steps: list[int] = []
-    train(recipe(), material, copy, report=lambda step, total, logs: steps.append(step))
+    train_encoder(recipe(), material, copy, report=lambda step, total, logs: steps.append(step))
     assert min(steps) > 50
     assert [entry["step"] for entry in read_curve(copy)] == [0, 50, 100]
 
 
-def test_a_run_is_not_copied_into_itself(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+def test_a_run_is_not_copied_into_itself(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="another disk") as caught:
-        train(recipe(), material, tmp_path, copy_to=tmp_path)
+        train_encoder(recipe(), material, tmp_path, copy_to=tmp_path)
     assert caught.value.code == "bad_copy"
 
 
@@ -356,15 +362,15 @@ def test_one_process_takes_one_device(recipe: Recipe, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in float16")
-def test_float16_needs_a_gpu(recipe: Recipe, material: Material, tmp_path: Path) -> None:
+def test_float16_needs_a_gpu(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="float16 needs a GPU") as caught:
-        train(recipe(precision="float16"), material, tmp_path)
+        train_encoder(recipe(precision="float16"), material, tmp_path)
     assert caught.value.code == "bad_recipe"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_precisions_learn(recipe: Recipe, material: Material, tmp_path: Path, precision: str) -> None:
-    train(recipe(precision=precision), material, tmp_path)
+def test_precisions_learn(recipe: Recipe, material: TrainingMaterial, tmp_path: Path, precision: str) -> None:
+    train_encoder(recipe(precision=precision), material, tmp_path)
     assert read_curve(tmp_path)[-1]["mean"] > 0.6
 
 

@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from cli import train
-from cli.reindexing.build import known_with
-from models.export.order import Order, carry_out
+from cli.relevance.reindex_gate import list_known_encoders
+from models.export.export import ExportOptions, export_encoder
 from models.registry import load_encoder
-from models.training.curve import read_curve
-from models.training.evaluation import Judged
-from models.training.own.report import moved
-from models.training.own.run import OwnOptions, halves, train_own
+from models.training.evaluation import JudgedQueries, read_curve
+from models.training.own.report import largest_weight_changes
+from models.training.own.run import OwnCorpusOptions, split_held_out, train_own_encoder
+from services.encoders.manifest import WEIGHTS_ROOT
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-from services.manifest import WEIGHTS_ROOT
-from services.query_table import QueryTable
 from services.settings import Settings
 from tests.training.toy_pairs import toy_files, toy_lines, toy_recipe, toy_start
 
@@ -101,7 +100,7 @@ def test_an_ablation_prints_what_each_part_is_worth(toy: tuple[Path, Path], tmp_
 
 
 def test_own_needs_documents_only(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    carry_out(Order(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
+    export_encoder(ExportOptions(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
     corpus = tmp_path / "corpus.jsonl"
     filler = ["so", "and", "of", "the", "a"]
     with corpus.open("w") as file:
@@ -132,7 +131,7 @@ def test_own_needs_documents_only(toy: tuple[Path, Path], tmp_path: Path) -> Non
     # the half of the held-out queries that chose the best is not what is reported
     assert report["chosen_by"] > 0
     assert report["chosen_by"] + report["compared"]["held out"]["queries"] <= report["held_out"]
-    [known] = [one for one in known_with(Settings(), str(out / "own-toy")) if one.manifest.name == "own-toy"]
+    [known] = [one for one in list_known_encoders(Settings(), str(out / "own-toy")) if one.manifest.name == "own-toy"]
     assert known.directory == out / "own-toy"  # as `reindex --encoder` finds it
     assert "points of NDCG@10 over the start" in found.stdout
     assert f"that of step {report['best_step']}" in found.stdout
@@ -149,7 +148,7 @@ def test_commands_that_take_one_device_say_so(tmp_path: Path, monkeypatch: pytes
 
 def test_only_what_moved_is_shown() -> None:
     table = QueryTable.load(WEIGHTS_ROOT / "standin")
-    assert moved(table, table) == {"fell": [], "rose": []}
+    assert largest_weight_changes(table, table) == {"fell": [], "rose": []}
 
 
 @pytest.mark.parametrize(
@@ -169,31 +168,34 @@ def test_a_corpus_that_is_too_small(toy: tuple[Path, Path], tmp_path: Path, line
 
 
 def test_names_are_looked_at_before_pairs_are_made(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    unknown = OwnOptions("nowhere", [])
-    no_judgements = OwnOptions("bootstrap-minilm-l6", [("bm25", "", 1.0)], judgements=tmp_path / "nowhere")
+    unknown = OwnCorpusOptions("nowhere", [])
+    no_judgements = OwnCorpusOptions("bootstrap-minilm-l6", [("bm25", "", 1.0)], judgements=tmp_path / "nowhere")
     for options, name, code in (
         (unknown, "Bad Name", "bad_encoder_name"),
         (unknown, "good", "unknown_encoder"),
         (no_judgements, "good", "collection_not_found"),
     ):
         with pytest.raises(ConfigurationError) as caught:
-            train_own(tmp_path / "no-corpus", tmp_path / "out", options, name=name)
+            train_own_encoder(tmp_path / "no-corpus", tmp_path / "out", options, name=name)
         assert caught.value.code == code
 
 
 def test_queries_that_are_reported_choose_nothing() -> None:
     """The best checkpoint by the queries that are reported would seem better than the start by chance."""
     grades = [{0: 1}, {0: 1, 3: 1}, {1: 1}, {2: 1}, {2: 1}, {3: 1}]
-    judged = Judged("held out", list("abcd"), [f"q{number}" for number in range(6)], grades)
-    choosing, reporting = halves(judged)
+    judged = JudgedQueries("held out", list("abcd"), [f"q{number}" for number in range(6)], grades)
+    choosing, reporting = split_held_out(judged)
     assert choosing.documents == reporting.documents == judged.documents
     assert sorted(choosing.queries + reporting.queries) == judged.queries
     assert not {min(one) for one in choosing.grades} & {min(one) for one in reporting.grades}
     for one in (choosing, reporting):
         assert [grades[judged.queries.index(query)] for query in one.queries] == one.grades
-    alone = halves(Judged("held out", ["a"], ["q0", "q1", "q2"], [{0: 1}] * 3))
+    alone = split_held_out(JudgedQueries("held out", ["a"], ["q0", "q1", "q2"], [{0: 1}] * 3))
     assert [one.queries for one in alone] == [["q0", "q2"], ["q1"]]
-    assert [one.queries for one in halves(Judged("held out", ["a"], ["q0"], [{0: 1}]))] == [["q0"], ["q0"]]
+    assert [one.queries for one in split_held_out(JudgedQueries("held out", ["a"], ["q0"], [{0: 1}]))] == [
+        ["q0"],
+        ["q0"],
+    ]
 
 
 def test_passages_that_cannot_be_written(toy: tuple[Path, Path], tmp_path: Path) -> None:

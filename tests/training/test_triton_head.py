@@ -13,7 +13,7 @@ from models.training import triton_head
 from models.training.max_head import max_head, max_head_packed
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_triton = pytest.mark.skipif(not triton_head.AVAILABLE, reason="no Triton for this platform")
+needs_triton = pytest.mark.skipif(not triton_head.TRITON_AVAILABLE, reason="no Triton for this platform")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 # Lengths beyond 511 positions, none, one; a width that is no multiple of the tile; a vocabulary that is none either.
@@ -78,7 +78,7 @@ def test_the_kernel_compiles_for_gpus(capability: int, kind: str) -> None:
         "precision": "tf32",
         "tile_positions": triton_head.POSITIONS,
         "tile_pieces": triton_head.PIECES,
-        "tile_channels": triton_head.channels(dtype),
+        "tile_channels": triton_head.tile_channels(dtype),
         "group": triton_head.DOCUMENTS,
     }
     signature = {
@@ -106,10 +106,10 @@ def test_where_the_kernel_cannot_be_built_the_log_says_why_once(
         raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable\nand more")
 
     monkeypatch.setattr(triton_head, "largest_logits", unbuilt)
-    triton_head.works.cache_clear()
+    triton_head.is_supported.cache_clear()
     for _ in range(2):
-        assert not triton_head.works(torch.device("cpu"))
-    triton_head.works.cache_clear()
+        assert not triton_head.is_supported(torch.device("cpu"))
+    triton_head.is_supported.cache_clear()
     (said,) = caplog.messages
     assert "Failed to find C compiler" in said and "in blocks" in said and "\n" not in said
 

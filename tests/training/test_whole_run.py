@@ -11,14 +11,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-from models.export.order import Order, carry_out
+from models.export.export import ExportOptions, export_encoder
 from models.registry import load_encoder
-from models.training import whole_run
-from models.training.curve import read_curve
-from models.training.recipe import TrainingRecipe, parse
-from models.training.show import Silent
-from models.training.trainer import not_finite
-from models.training.whole_run import ablate, run
+from models.training import pipeline
+from models.training.evaluation import read_curve
+from models.training.pipeline import run_ablation, run_recipe
+from models.training.recipe import TrainingRecipe, parse_recipe
+from models.training.train import SilentReporter
+from models.training.trainer import training_diverged
 from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start
 
@@ -28,8 +28,8 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from models.training.recipe import parse
-from models.training.show import Silent
-from models.training.whole_run import run
+from models.training.train import Silent
+from models.training.pipeline import run
 
 class Norms(Silent):
     seen = []
@@ -43,7 +43,7 @@ run(parse(json.loads(sys.argv[1]), "toy"), out, name="made", show=Norms())
 """
 
 
-class Lines(Silent):
+class Lines(SilentReporter):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -58,33 +58,33 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_two_commands_in_one_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe = parse(toy_recipe(*toy), "toy")
+    recipe = parse_recipe(toy_recipe(*toy), "toy")
     with FileLock(tmp_path / "run.lock"):
-        for command in (run, ablate):
+        for command in (run_recipe, run_ablation):
             with pytest.raises(ConfigurationError, match="Another process") as caught:
-                command(recipe, tmp_path, **({"name": "x"} if command is run else {}))
+                command(recipe, tmp_path, **({"name": "x"} if command is run_recipe else {}))
             assert caught.value.code == "run_in_progress"
 
 
 def test_binary_weights_are_refused_where_an_encoder_is_wanted(toy: tuple[Path, Path], tmp_path: Path) -> None:
     binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none"}
     with pytest.raises(ConfigurationError, match="ablation"):
-        run(parse(toy_recipe(*toy, encoder=binary), "toy"), tmp_path, name="x")
+        run_recipe(parse_recipe(toy_recipe(*toy, encoder=binary), "toy"), tmp_path, name="x")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["best", "checkpoints", "vectors"])
 def test_an_encoder_is_not_called_what_a_run_keeps(toy: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="say --name") as caught:
-        run(parse(toy_recipe(*toy), "toy"), tmp_path / name)
+        run_recipe(parse_recipe(toy_recipe(*toy), "toy"), tmp_path / name)
     assert caught.value.code == "bad_encoder_name"
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in float16")
 def test_a_precision_that_is_not_to_be_had_costs_nothing(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe = parse(toy_recipe(*toy, precision="float16"), "toy")
-    for command in (run, ablate):
+    recipe = parse_recipe(toy_recipe(*toy, precision="float16"), "toy")
+    for command in (run_recipe, run_ablation):
         with pytest.raises(ConfigurationError, match="float16 needs a GPU"):
             command(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -97,27 +97,32 @@ def test_a_variant_that_diverges_costs_its_row(
 
     def train(recipe: TrainingRecipe, material: Any, out: Path, **given: Any) -> None:
         if recipe.encoder.regulariser == "none":
-            raise not_finite("loss", 3, "There was no checkpoint yet.")
+            raise training_diverged("loss", 3, "There was no checkpoint yet.")
         out.mkdir(parents=True)
         entry = {"step": recipe.steps, "seconds": 1.0, "mean": 0.5, "collections": {"toy": figures}}
         (out / "curve.jsonl").write_text(json.dumps(entry) + "\n")
 
-    monkeypatch.setattr(whole_run, "train", train)
+    monkeypatch.setattr(pipeline, "train_encoder", train)
     chosen = ["regulariser none", "regulariser l1"]
-    assert [row.name for row in ablate(parse(toy_recipe(*toy), "toy"), tmp_path, chosen)] == ["whole", "regulariser l1"]
+    assert [row.name for row in run_ablation(parse_recipe(toy_recipe(*toy), "toy"), tmp_path, chosen)] == [
+        "whole",
+        "regulariser l1",
+    ]
 
 
 def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    carry_out(Order(str(toy[0]), tmp_path / "one", window=16, overlap=2))
-    carry_out(Order(str(toy[0]), tmp_path / "two", window=16, overlap=2, precision="fp32"))
+    export_encoder(ExportOptions(str(toy[0]), tmp_path / "one", window=16, overlap=2))
+    export_encoder(ExportOptions(str(toy[0]), tmp_path / "two", window=16, overlap=2, precision="fp32"))
     changes: dict[str, Any] = {"steps": 1, "evaluate_every": 1, "learning_rate": 1e-9, "table_learning_rate": 1e-9}
     show = Lines()
-    made = run(parse(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x", show=show)
+    made = run_recipe(
+        parse_recipe(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x", show=show
+    )
     assert "No evaluation was better than the start's: what is exported is the start." in show.said
     training = json.loads((made / "manifest.json").read_text())["training"]
     assert training["recipe"]["start"] == str(tmp_path / "one")
     with pytest.raises(ConfigurationError, match="another recipe"):
-        run(parse(toy_recipe(tmp_path / "two", toy[1], **changes), "toy"), tmp_path / "out", name="x")
+        run_recipe(parse_recipe(toy_recipe(tmp_path / "two", toy[1], **changes), "toy"), tmp_path / "out", name="x")
 
 
 def test_two_devices_share_their_gradients_and_one_writes(toy: tuple[Path, Path], tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from sentence_transformers.sparse_encoder.losses import (
 )
 from torch import Tensor
 
-from models.training.architecture import build_encoder
-from models.training.portable import InferenceFreeEncoder
-from models.training.recipe_encoder import EncoderRecipe
-from models.training.regularisers import make_regulariser
+from models.training.architecture import InferenceFreeEncoder, build_encoder
+from models.training.losses import make_regulariser
+from models.training.recipe import EncoderRecipe
 from tests.training.tiny_start import make_start
 
 QUERIES = ["the cat", "dog house", "a b c", "x"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.manifest import WEIGHTS_ROOT
+from services.encoders.manifest import WEIGHTS_ROOT
 
 VOCABULARY, WIDTH = 30522, 8
 

@@ -1,21 +1,166 @@
-"""The report of `sparsewell train own`: is the new encoder better here, how sure is that, what did it cost."""
+"""The report of `sparsewell train own`: is the new encoder better here, how sure is that, what did it cost.
+
+Encoders side by side as they will be served: int8, windows, top-k, and BM25 beside them.
+
+The pictures of a report: quality beside BM25 and the start, the learning curve, weights a document.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.training.own import plots
-from models.training.own.compare import Served, interval
-from services.query_table import QueryTable
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+
+from models.registry import load_encoder
+from models.training.evaluation import JudgedQueries, hybrid_rankings, ndcg_by_query, sparse_rankings
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import merge_max
+
+_MAX_QUERY_CHARACTERS = 8192
+_BATCH_DOCUMENTS = 64
+ProgressCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ServedVectors:
+    """A document's vector and a query's as the service makes them, of one encoder."""
+
+    documents: list[dict[int, float]]
+    milliseconds_a_document: float
+    table: QueryTable
+
+    def queries(self, texts: Sequence[str]) -> list[dict[int, float]]:
+        return [self.table.encode(text, _MAX_QUERY_CHARACTERS).by_id() for text in texts]
+
+
+def encode_as_served(
+    name_or_path: str | Path, documents: Sequence[str], done: ProgressCallback = lambda count, total: None
+) -> ServedVectors:
+    """Encodes whole documents, cut into the encoder's own windows, maximum over windows, its top-k."""
+    encoder = load_encoder(str(name_or_path))
+    vectors: list[dict[int, float]] = []
+    began = time.process_time()
+    for at in range(0, len(documents), _BATCH_DOCUMENTS):
+        cuts = [encoder.windows(text) for text in documents[at : at + _BATCH_DOCUMENTS]]
+        found = iter(encoder.encode([window for made in cuts for window in made]))
+        for made in cuts:
+            vector = merge_max([next(found) for _ in made]).top(encoder.manifest.top_k)
+            vectors.append(dict(zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)))
+        done(len(vectors), len(documents))
+    spent = (time.process_time() - began) * 1e3 / max(1, len(documents))
+    return ServedVectors(vectors, round(spent, 2), QueryTable.load(resolve_model_directory(str(name_or_path))))
+
+
+def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors]) -> dict[str, Any]:
+    """NDCG@10 of BM25, of each encoder alone and of each with BM25; and how sure each difference to BM25 is.
+
+    `encoders` were given the collection's documents, in its order.
+    """
+    lexical = judged.lexical
+    scores = {"bm25": ndcg_by_query(judged, lexical)}
+    for name, one in encoders.items():
+        sparse = sparse_rankings(one.documents, one.queries(judged.queries))
+        scores[name] = ndcg_by_query(judged, sparse)
+        scores[f"{name} with bm25"] = ndcg_by_query(judged, hybrid_rankings(sparse, lexical))
+    return {
+        "documents": len(judged.documents),
+        "queries": len(judged.queries),
+        "ndcg_at_10": {name: round(float(found.mean()), 4) for name, found in scores.items()},
+        "scores": scores,
+    }
+
+
+def bootstrap_interval(new: NDArray[np.float64], old: NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
+    """The middle 95 % of the mean difference over queries, by paired bootstrap with a fixed seed."""
+    difference = new - old
+    chosen = np.random.default_rng(0).integers(0, len(difference), (draws, len(difference)))
+    low, high = np.quantile(difference[chosen].mean(axis=1), [0.025, 0.975])
+    return round(float(low), 4), round(float(high), 4)
+
+
+mpl.use("Agg")  # no display is needed to write a file
+
+_GREY, _OLD, _NEW = "#8a8a8a", "#7aa6c2", "#c2573a"
+_FIGURE_INCHES = (6.4, 3.6)
+
+
+def plot_quality(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
+    """NDCG@10 by collection (outer) and system (inner), one group of bars a collection."""
+    systems = list(next(iter(found.values())))
+    figure, axes = plt.subplots(figsize=_FIGURE_INCHES, layout="constrained")
+    width = 0.8 / len(systems)
+    for at, system in enumerate(systems):
+        colour = _GREY if system == "bm25" else _NEW if system.startswith("new") else _OLD
+        places = [group + at * width for group in range(len(found))]
+        drawn = axes.bar(
+            places, [scores[system] for scores in found.values()], width * 0.92, label=system, color=colour,
+            hatch="//" if system.endswith("with bm25") else None, edgecolor="white",
+        )  # fmt: skip
+        axes.bar_label(drawn, fmt="%.2f", fontsize=7)
+    axes.set_xticks([group + 0.4 - width / 2 for group in range(len(found))], list(found))
+    axes.set_ylabel("NDCG@10")
+    axes.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.18))
+    _clean_axes(axes)
+    _save_figure(figure, path)
+
+
+def plot_learning_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> None:
+    """NDCG@10 by step, each collection and the mean; BM25 dashed; weights a document below."""
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(6.4, 4.8), sharex=True, layout="constrained", height_ratios=(2, 1)
+    )
+    steps = [entry["step"] for entry in curve]
+    for name in curve[0]["collections"]:
+        line = upper.plot(steps, [entry["collections"][name]["sparse"] for entry in curve], marker=".", label=name)[0]
+        upper.axhline(curve[-1]["collections"][name]["bm25"], color=line.get_color(), linestyle=":", linewidth=1)
+        lower.plot(steps, [entry["collections"][name]["weights_a_document"] for entry in curve], color=line.get_color())
+    upper.set_ylabel("NDCG@10 (BM25 dotted)")
+    lower.set_ylabel("weights a document")
+    lower.set_xlabel("step")
+    upper.legend(fontsize=7, frameon=False)
+    _clean_axes(upper)
+    _clean_axes(lower)
+    _save_figure(figure, path)
+
+
+def plot_vector_lengths(path: Path, found: Mapping[str, Sequence[int]]) -> None:
+    """How many weights documents have, a curve an encoder."""
+    figure, axes = plt.subplots(figsize=_FIGURE_INCHES, layout="constrained")
+    colours = dict(zip(found, (_OLD, _NEW), strict=False))
+    for name, counts in found.items():
+        axes.hist(counts, bins=40, histtype="step", label=name, color=colours[name], linewidth=1.5)
+    axes.set_xlabel("weights a document")
+    axes.set_ylabel("documents")
+    axes.legend(fontsize=8, frameon=False)
+    _clean_axes(axes)
+    _save_figure(figure, path)
+
+
+def _clean_axes(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.6)
+    axes.set_axisbelow(True)
+
+
+def _save_figure(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=140)
+    plt.close(figure)
+
 
 OLD, NEW = "start", "new"
-_SHOWN = 12
+_SHOWN_PIECES = 12
 
 
-def verdict(compared: Mapping[str, Mapping[str, Any]]) -> str:
+def summarise_comparison(compared: Mapping[str, Mapping[str, Any]]) -> str:
     """One sentence for each collection: by how much the new encoder differs from the start, and whether it is noise."""
     lines = []
     for name, one in compared.items():
@@ -29,7 +174,7 @@ def verdict(compared: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def moved(old: QueryTable, new: QueryTable) -> dict[str, list[tuple[str, float, float]]]:
+def largest_weight_changes(old: QueryTable, new: QueryTable) -> dict[str, list[tuple[str, float, float]]]:
     """The pieces of the query table that rose and fell most, with both weights."""
     before, after = dict(old.weighted()), dict(new.weighted())
     changes = sorted((after.get(piece, 0.0) - weight, piece) for piece, weight in before.items())
@@ -37,7 +182,7 @@ def moved(old: QueryTable, new: QueryTable) -> dict[str, list[tuple[str, float, 
     rows = [(piece, round(before[piece], 3), round(after.get(piece, 0.0), 3)) for _, piece in changes]
     fell = [row for row in rows if row[2] < row[1]]
     rose = [row for row in reversed(rows) if row[2] > row[1]]
-    return {"fell": fell[:_SHOWN], "rose": rose[:_SHOWN]}
+    return {"fell": fell[:_SHOWN_PIECES], "rose": rose[:_SHOWN_PIECES]}
 
 
 def write_report(
@@ -45,14 +190,14 @@ def write_report(
     facts: Mapping[str, Any],
     compared: Mapping[str, Mapping[str, Any]],
     curve: Sequence[Mapping[str, Any]],
-    encoders: Mapping[str, Served],
+    encoders: Mapping[str, ServedVectors],
 ) -> None:
     """Writes report.md, report.json and the pictures to `out`.
 
     `facts` says what was done (corpus, pairs by kind, seconds); `compared` is `compare`'s answer by collection with
     `new_over_start`; `encoders` holds the corpus' own vectors of start and new.
     """
-    tables = moved(encoders[OLD].table, encoders[NEW].table)
+    tables = largest_weight_changes(encoders[OLD].table, encoders[NEW].table)
     shown = {name: {key: value for key, value in one.items() if key != "scores"} for name, one in compared.items()}
     costs = {
         name: {
@@ -63,9 +208,9 @@ def write_report(
     }
     content = dict(facts) | {"compared": shown, "encoders": costs, "table": tables, "curve": list(curve)}
     (out / "report.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    plots.bars(out / "quality.png", {name: one["ndcg_at_10"] for name, one in compared.items()})
-    plots.learning(out / "learning.png", curve)
-    plots.lengths(out / "weights.png", {name: [len(v) for v in one.documents] for name, one in encoders.items()})
+    plot_quality(out / "quality.png", {name: one["ndcg_at_10"] for name, one in compared.items()})
+    plot_learning_curve(out / "learning.png", curve)
+    plot_vector_lengths(out / "weights.png", {name: [len(v) for v in one.documents] for name, one in encoders.items()})
     (out / "report.md").write_text(_markdown(facts, shown, costs, tables), encoding="utf-8")
 
 
@@ -93,7 +238,7 @@ def _markdown(
     )
     return f"""# An encoder for {facts["corpus"]["name"]}
 
-{verdict(compared)}
+{summarise_comparison(compared)}
 
 {head}
 {chr(10).join(rows)}
@@ -133,7 +278,7 @@ sparsewell reindex INDEX --encoder {facts["model"]} --judgements DIR
 """
 
 
-def sureness(compared: dict[str, dict[str, Any]]) -> None:
+def add_start_difference(compared: dict[str, dict[str, Any]]) -> None:
     """Adds `new_over_start` to each comparison."""
     for one in compared.values():
-        one["new_over_start"] = interval(one["scores"][NEW], one["scores"][OLD])
+        one["new_over_start"] = bootstrap_interval(one["scores"][NEW], one["scores"][OLD])

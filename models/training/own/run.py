@@ -16,28 +16,31 @@ from typing import Any
 import numpy as np
 
 from models.export.collection import read_collection
-from models.export.machine import cpu_name
-from models.training.curve import read_best, read_curve
-from models.training.evaluation import Judged
-from models.training.json_lines import ReadReport
-from models.training.own.compare import Served, compare, served
-from models.training.own.corpus import corpus_file, read_corpus
-from models.training.own.make_pairs import PairOptions, own_pairs
-from models.training.own.report import NEW, OLD, sureness, write_report
-from models.training.packaging import PACKAGES, encoder_name
-from models.training.pair_files import write_pairs
-from models.training.pairs import PairSet, join, split
-from models.training.recipe import TrainingRecipe, parse
-from models.training.show import Show, Silent
-from models.training.whole_run import run
-from services.manifest import read_manifest, resolve
+from models.export.throughput import cpu_name
+from models.training.evaluation import JudgedQueries, read_best_evaluation, read_curve
+from models.training.own.pairs import PairOptions, find_corpus_file, make_own_pairs, read_corpus
+from models.training.own.report import (
+    NEW,
+    OLD,
+    ServedVectors,
+    add_start_difference,
+    compare_encoders,
+    encode_as_served,
+    write_report,
+)
+from models.training.pairs import PairSet, join_pair_sets, split_pairs, write_pairs
+from models.training.pipeline import RECORDED_PACKAGES, checked_encoder_name, run_recipe
+from models.training.recipe import TrainingRecipe, parse_recipe
+from models.training.storage import ReadReport
+from models.training.train import ProgressReporter, SilentReporter
+from services.encoders.manifest import read_manifest, resolve_model_directory
 
 _MOST_HELD_OUT = 500
-More = Callable[[PairSet], PairSet]
+PairGenerator = Callable[[PairSet], PairSet]
 
 
 @dataclass(frozen=True)
-class OwnOptions:
+class OwnCorpusOptions:
     """What can be chosen; the rest follows from the corpus and the start.
 
     `teachers` are (kind, name, weight); `judgements` is a judged collection in BEIR layout, used to report and never
@@ -57,46 +60,50 @@ class OwnOptions:
     curve_documents: int = 600
     seed: int = 0
     pairs: PairOptions = field(default_factory=lambda: PairOptions(passage_words=100))
-    more: More | None = None
+    more: PairGenerator | None = None
 
 
-def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: Show | None = None) -> Path:
+def train_own_encoder(
+    corpus: Path, out: Path, options: OwnCorpusOptions, *, name: str, show: ProgressReporter | None = None
+) -> Path:
     """Makes pairs, trains from the start, compares on what was held out, reports. Returns the model directory.
 
-    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `models.training.whole_run.run` does.
+    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `models.training.pipeline.run_recipe` does.
     """
-    show = show or Silent()
-    clock = _Clock()
-    encoder_name(name)
+    show = show or SilentReporter()
+    clock = _StageTimer()
+    checked_encoder_name(name)
     # (all before pairs are made and anything is trained: that takes hours)
-    recipe = _recipe(options, out)
+    recipe = _make_recipe(options, out)
     judgements = None if options.judgements is None else read_collection(options.judgements)
     with clock.stage("pairs"):
-        report = ReadReport(str(corpus_file(corpus)))
+        report = ReadReport(str(find_corpus_file(corpus)))
         documents = list(read_corpus(corpus, report))
         if report.refused:
             refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
             show.say(f"{refused}: {'; '.join(report.examples)}")
-        pairs = own_pairs(documents, options.pairs)
+        pairs = make_own_pairs(documents, options.pairs)
         if options.more is not None:
-            pairs = join([pairs, options.more(pairs)])
-        parts = split(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
+            pairs = join_pair_sets([pairs, options.more(pairs)])
+        parts = split_pairs(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
         out.mkdir(parents=True, exist_ok=True)
         write_pairs(out / "pairs.jsonl.gz", (parts.train.pair(link) for link in range(len(parts.train))))
     show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(parts.held_out):,} of them held out.")
-    choosing, reporting = halves(_held_out(parts.train, parts.held_out, options.among, options.seed))
+    choosing, reporting = split_held_out(_held_out_queries(parts.train, parts.held_out, options.among, options.seed))
     with clock.stage("training"):
-        made = run(recipe, out, name=name, show=show, judged=[_smaller(choosing, options.curve_documents)])
+        made = run_recipe(
+            recipe, out, name=name, show=show, judged=[_reduce_documents(choosing, options.curve_documents)]
+        )
     # (of a run that was stopped, what its earlier parts took)
     clock.seconds["training"] = max(clock.seconds["training"], read_curve(out)[-1]["seconds"])
     with clock.stage("comparing"):
-        sets = [reporting, *([Judged.of(judgements, len(judgements.ids))] if judgements else [])]
-        encoders, compared = _compare(options.start, made, sets, show)
-    sureness(compared)
+        sets = [reporting, *([JudgedQueries.of(judgements, len(judgements.ids))] if judgements else [])]
+        encoders, compared = _compare_with_start(options.start, made, sets, show)
+    add_start_difference(compared)
     write_report(
         out,
         {
-            "corpus": {"name": corpus_file(corpus).parent.name or corpus.name, "documents": len(documents)},
+            "corpus": {"name": find_corpus_file(corpus).parent.name or corpus.name, "documents": len(documents)},
             "pairs": pairs.counts(),
             "held_out": len(parts.held_out),
             "chosen_by": len(choosing.queries),
@@ -104,12 +111,12 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
             "model": str(made),
             "steps": recipe.steps,
             "batch": recipe.batch,
-            "best_step": (read_best(out) or {"step": 0})["step"],
+            "best_step": (read_best_evaluation(out) or {"step": 0})["step"],
             "teachers": ", ".join(" ".join(filter(None, (*one[:2], f"{one[2]:g}"))) for one in options.teachers),
             "seconds": clock.seconds,
             "machine": f"{multiprocessing.cpu_count()} cores of {cpu_name()}",
             "load_average": [round(one, 2) for one in os.getloadavg()],
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": {package: version(package) for package in RECORDED_PACKAGES},
             "recipe": json.loads(recipe.model_dump_json()),
         },
         compared,
@@ -120,10 +127,10 @@ def train_own(corpus: Path, out: Path, options: OwnOptions, *, name: str, show: 
     return made
 
 
-def _recipe(options: OwnOptions, out: Path) -> TrainingRecipe:
-    manifest = read_manifest(resolve(options.start))
+def _make_recipe(options: OwnCorpusOptions, out: Path) -> TrainingRecipe:
+    manifest = read_manifest(resolve_model_directory(options.start))
     sources = [kind for kind in ("dense", "bm25") if any(one[0] == kind for one in options.teachers)]
-    return parse(
+    return parse_recipe(
         {
             "start": options.start,
             "pairs": [{"path": out / "pairs.jsonl.gz"}],
@@ -148,16 +155,16 @@ def _recipe(options: OwnOptions, out: Path) -> TrainingRecipe:
     )
 
 
-def _held_out(train: PairSet, held_out: PairSet, among: int, seed: int) -> Judged:
+def _held_out_queries(train: PairSet, held_out: PairSet, among: int, seed: int) -> JudgedQueries:
     """The held-out queries, to be answered among their own passages and those of training."""
-    own = Judged.held_out(held_out)
+    own = JudgedQueries.held_out(held_out)
     known = set(own.documents)
     others = [text for text in train.passages if text not in known]
     drawn = np.random.default_rng(seed).permutation(len(others))[: max(0, among - len(own.documents))]
-    return Judged(own.name, own.documents + [others[place] for place in np.sort(drawn)], own.queries, own.grades)
+    return JudgedQueries(own.name, own.documents + [others[place] for place in np.sort(drawn)], own.queries, own.grades)
 
 
-def halves(judged: Judged) -> tuple[Judged, Judged]:
+def split_held_out(judged: JudgedQueries) -> tuple[JudgedQueries, JudgedQueries]:
     """The held-out queries that choose the best checkpoint, and those that are reported: the best of several by the
     queries that are reported would look better than the start by chance. A passage's queries stay together, unless all
     ask for one."""
@@ -177,33 +184,35 @@ def halves(judged: Judged) -> tuple[Judged, Judged]:
     return choosing, reporting
 
 
-def _smaller(judged: Judged, documents: int) -> Judged:
+def _reduce_documents(judged: JudgedQueries, documents: int) -> JudgedQueries:
     """For the curve: the held-out passages (they come first) and fewer others."""
     needed = 1 + max((place for grades in judged.grades for place in grades), default=0)
-    return Judged(judged.name, judged.documents[: max(documents, needed)], judged.queries, judged.grades)
+    return JudgedQueries(judged.name, judged.documents[: max(documents, needed)], judged.queries, judged.grades)
 
 
-def _compare(
-    start: str, made: Path, sets: Sequence[Judged], show: Show
-) -> tuple[dict[str, Served], dict[str, dict[str, Any]]]:
+def _compare_with_start(
+    start: str, made: Path, sets: Sequence[JudgedQueries], show: ProgressReporter
+) -> tuple[dict[str, ServedVectors], dict[str, dict[str, Any]]]:
     """Both encoders as they are served, on the held-out queries and on the judged collection where there is one."""
     compared: dict[str, dict[str, Any]] = {}
     for one in sets:
-        encoders: dict[str, Served] = {}
+        encoders: dict[str, ServedVectors] = {}
         for title, directory in ((OLD, start), (NEW, str(made))):
-            encoders[title] = served(directory, one.documents, _stage(show, f"{one.name} by the {title} encoder"))
-        compared[one.name] = compare(one, encoders)
+            encoders[title] = encode_as_served(
+                directory, one.documents, _stage_progress(show, f"{one.name} by the {title} encoder")
+            )
+        compared[one.name] = compare_encoders(one, encoders)
     return encoders, compared
 
 
-def _stage(show: Show, title: str) -> Callable[[int, int], None]:
+def _stage_progress(show: ProgressReporter, title: str) -> Callable[[int, int], None]:
     def done(count: int, total: int) -> None:
         show.step(title, count, total)
 
     return done
 
 
-class _Clock:
+class _StageTimer:
     """Seconds by stage."""
 
     def __init__(self) -> None:

@@ -14,14 +14,13 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from infra import processes
-from infra.chromium import chromium
-from infra.ports import free_port
-from infra.stack.parts import service_parts, settings_environment, wait_until_ready
-from models.dense.opening import load_dense
-from models.serving.app import create_model_app
-from models.serving.held import Held
-from services.known_dense import STANDIN, known_dense
+from infra.processes import find_free_port
+from infra.stack import service_processes, settings_environment, wait_until_ready
+from models.dense import load_dense_encoder
+from models.serving import ModelPool, create_model_app
+from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.settings import Settings
+from tests.e2e.pictures import open_chromium
 
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 FILLER = "The harbour lay quiet and nobody spoke of weather. "
@@ -106,7 +105,7 @@ INDEXES = {
                 "lent": "boolean",
                 "blurb": "text",
             },
-            "dense": STANDIN,
+            "dense": STANDIN_NAME,
             "windows": "both",
         },
         BOOKS,
@@ -151,8 +150,10 @@ def seeded(
 
 def model_process() -> uvicorn.Server:
     """What answers for the stand-in of the dense encoders, on a port of its own; not started yet."""
-    held = Held({STANDIN: load_dense(known_dense(Settings())[STANDIN], Path("unused"))}, {})
-    return uvicorn.Server(uvicorn.Config(create_model_app(held), port=free_port(), log_config=None, ws="none"))
+    held = ModelPool(
+        {STANDIN_NAME: load_dense_encoder(list_dense_encoders(Settings())[STANDIN_NAME], Path("unused"))}, {}
+    )
+    return uvicorn.Server(uvicorn.Config(create_model_app(held), port=find_free_port(), log_config=None, ws="none"))
 
 
 def fill(api: httpx.Client, settings: Settings, directory: Path) -> None:
@@ -166,17 +167,17 @@ def fill(api: httpx.Client, settings: Settings, directory: Path) -> None:
             assert answer["rejected"] == []
             wait_until_encoded(api, f"/v1/jobs/{answer['job']['id']}", len(documents))
     finally:
-        processes.stop(worker, 0)
+        processes.stop_child(worker, 0)
 
 
 def wait_until_encoded(api: httpx.Client, job: str, documents: int) -> None:
     until(lambda: api.get(job).json()["states"]["encoded"] == documents, "the documents are encoded")
 
 
-def start_worker(settings: Settings, directory: Path) -> processes.Child:
-    part = next(part for part in service_parts(settings) if part.name == "worker")
+def start_worker(settings: Settings, directory: Path) -> processes.ChildProcess:
+    part = next(part for part in service_processes(settings) if part.name == "worker")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARSEWELL_")}
-    child = processes.start(
+    child = processes.start_child(
         "worker",
         part.command,
         directory / "worker.log",
@@ -200,7 +201,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=30_000)
-    with chromium() as browser:
+    with open_chromium() as browser:
         yield browser
 
 

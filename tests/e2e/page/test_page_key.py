@@ -8,11 +8,11 @@ import httpx
 import pytest
 from playwright.sync_api import Route, expect
 
-from services.access.key_text import new_key
+from services.access.api_keys import generate_key
 from services.settings import Settings
 from tests.e2e.page.conftest import Visit
 
-KEY = new_key("a" * 16)
+KEY = generate_key("a" * 16)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from services.index_spec import Names
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import SyncSearch
-from services.opensearch.generations import read_generation, refresh_call, resolve_call
-from services.opensearch.journal import dead_write, read_many, read_many_call
-from services.presence import Presence
+from services.index_spec import IndexNames
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.generations import read_generation, refresh_call, resolve_alias_call
+from services.opensearch.journal import dead_write, get_documents_call, read_stored_documents
+from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings
 
 HOSTILE = '<img src=x onerror="window.hacked=1">'
@@ -26,7 +26,7 @@ class Ward:
     """An API with documents, and the means to make some of them dead."""
 
     api: httpx.Client
-    search: SyncSearch
+    search: SyncSearchClient
     settings: Settings
 
     def put(self, index: str, documents: list[dict[str, Any]]) -> None:
@@ -35,11 +35,13 @@ class Ward:
 
     def die(self, index: str, *names: str, code: str = "encoding_failed", reason: str = "RuntimeError: x") -> None:
         """As a worker does it after three attempts."""
-        generation = read_generation(self.search.send(resolve_call(Names(self.settings.index_prefix), index)), index)
-        found = read_many(self.search.send(read_many_call(generation.physical, names)))
+        generation = read_generation(
+            self.search.send(resolve_alias_call(IndexNames(self.settings.index_prefix), index)), index
+        )
+        found = read_stored_documents(self.search.send(get_documents_call(generation.physical, names)))
         tried = [replace(one, source=one.source | {"attempts": 3}) for one in found]
-        verdicts = write(self.search, [dead_write(generation, one, code, reason) for one in tried], 1024**2, 10)
-        assert {verdict.outcome for verdict in verdicts} == {Outcome.STORED}
+        verdicts = write_bulk(self.search, [dead_write(generation, one, code, reason) for one in tried], 1024**2, 10)
+        assert {verdict.outcome for verdict in verdicts} == {WriteOutcome.STORED}
         self.search.send(refresh_call(generation.physical))
 
     def states(self, index: str) -> dict[str, int]:
@@ -50,7 +52,7 @@ class Ward:
 @pytest.fixture
 def ward(api: httpx.Client, settings: Settings) -> Iterator[Ward]:
     """Two indexes: `papers` with 26 documents, of which three are dead, and `well`, of which none is."""
-    with closing(SyncSearch(settings)) as search:
+    with closing(SyncSearchClient(settings)) as search:
         one = Ward(api, search, settings)
         papers = [{"id": f"d{n:02}", "title": f"Paper {n}", "text": "words"} for n in range(24)]
         papers.append({"id": "a/b?c#d", "text": "words", "version": 7})
@@ -242,7 +244,7 @@ def test_unreachable_redis_and_a_service_that_is_not_ready(go, ward: Ward) -> No
 
 
 def test_queues_workers_and_generations(go, ward: Ward) -> None:
-    with closing(Presence(ward.settings.redis_address)) as presence:
+    with closing(WorkerRegistry(ward.settings.redis_address)) as presence:
         presence.say(f"host-1:{HOSTILE}", encoder="standin", fingerprint="d405", processes=2, version="0.1.0")
     page = go()
     queues, workers, generations = (

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from query_api.page.routes import MEDIA_TYPES, STATIC_DIRECTORY
+from query_api.routes.page import MEDIA_TYPES, STATIC_DIRECTORY
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from typing import Any
 
 from fastapi import Request
 
-import query_api.bodies
-from cli.serve import serve
-from query_api.encoders import QueryTables
-from services.documents import Document
-from services.intake import Intake
+import query_api.ingest.request_body
+from cli.serve import serve_api
+from query_api.readiness import QueryTableCache
+from services.documents.document import Document
+from services.documents.intake import Intake
 from services.opensearch import bulk
-from services.opensearch.own_writes import LostAnswerCheck
+from services.opensearch.journal import LostAnswerCheck
 
 
 def own_writes() -> None:
@@ -28,16 +28,16 @@ def own_writes() -> None:
 
 
 def query_tables() -> None:
-    QueryTables.of = lambda self, generation: self._tables[self.default.fingerprint]  # type: ignore[method-assign]
-    QueryTables.serves = lambda self, fingerprint: True  # type: ignore[method-assign]
+    QueryTableCache.of = lambda self, generation: self._tables[self.default.fingerprint]  # type: ignore[method-assign]
+    QueryTableCache.serves = lambda self, fingerprint: True  # type: ignore[method-assign]
 
 
 def blocks() -> None:
-    judge = bulk.judge
+    judge = bulk.judge_item
 
     def judged(status: int, error: Any) -> bulk.Verdict | None:
-        if bulk.kind_of(error) == bulk.BLOCKED:
-            return bulk.Verdict(bulk.Outcome.REFUSED, bulk.BLOCKED)
+        if bulk.error_type(error) == bulk.BLOCKED_ERROR:
+            return bulk.Verdict(bulk.WriteOutcome.REFUSED, bulk.BLOCKED_ERROR)
         return judge(status, error)
 
     bulk.judge = judged
@@ -51,21 +51,21 @@ def judged_alone() -> None:
 
 
 def streaming() -> None:
-    in_pieces = query_api.bodies.lines
+    in_pieces = query_api.ingest.request_body.stream_lines
 
     async def at_once(request: Request, limit: int, most: int) -> AsyncIterator[list[tuple[int, bytes | None]]]:
         yield [line async for piece in in_pieces(request, limit, most) for line in piece]
 
-    query_api.bodies.lines = at_once
+    query_api.ingest.request_body.stream_lines = at_once
 
 
 def bounded_lines() -> None:
-    bounded = query_api.bodies.Lines.__init__
+    bounded = query_api.ingest.request_body.LineSplitter.__init__
 
-    def unbounded(self: query_api.bodies.Lines, max_line_bytes: int) -> None:
+    def unbounded(self: query_api.ingest.request_body.LineSplitter, max_line_bytes: int) -> None:
         bounded(self, max_line_bytes * 1000)
 
-    query_api.bodies.Lines.__init__ = unbounded  # type: ignore[method-assign]
+    query_api.ingest.request_body.LineSplitter.__init__ = unbounded  # type: ignore[method-assign]
 
 
 PROTECTIONS = {one.__name__: one for one in (own_writes, query_tables, blocks, judged_alone, streaming, bounded_lines)}
@@ -74,7 +74,7 @@ PROTECTIONS = {one.__name__: one for one in (own_writes, query_tables, blocks, j
 def main(names: Sequence[str]) -> None:
     for name in names:
         PROTECTIONS[name]()
-    serve(None, None)
+    serve_api(None, None)
 
 
 if __name__ == "__main__":

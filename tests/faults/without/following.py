@@ -4,20 +4,22 @@ Called by the control of test_reindex.py with the names of both generations.
 """
 
 from services.index_spec import Generation
-from services.opensearch.bulk import write
-from services.opensearch.carrying import carried
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.generations import swap_call
-from services.opensearch.journal import read_hits
+from services.opensearch.bulk import write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.generations import swap_alias_call
+from services.opensearch.journal import read_stored_hits
+from services.opensearch.reindex import carry_write
 from services.settings import Settings
 
 
-def copy_and_swap(search: SyncSearch, settings: Settings, old: Generation, new: Generation) -> None:
+def copy_and_swap(search: SyncSearchClient, settings: Settings, old: Generation, new: Generation) -> None:
     """What is written between the look and the swap is left behind."""
     search.send(Call("POST", f"/{old.physical}/_refresh"))
     body = b'{"size": 10000, "version": true, "query": {"match_all": {}}}'
-    documents = read_hits(search.send(Call("POST", f"/{old.physical}/_search", body)))
+    documents = read_stored_hits(search.send(Call("POST", f"/{old.physical}/_search", body)))
     for at in range(0, len(documents), 20):
         part = documents[at : at + 20]
-        write(search, [carried(old, new, one, settings.lease_seconds) for one in part], settings.journal_bytes, 30)
-    search.send(swap_call(old, new))
+        write_bulk(
+            search, [carry_write(old, new, one, settings.lease_seconds) for one in part], settings.journal_bytes, 30
+        )
+    search.send(swap_alias_call(old, new))

@@ -22,8 +22,7 @@ from celery.signals import worker_ready
 from faults.accidents import work
 
 import indexer.encode_task
-import indexer.triage
-from indexer.encoding import Cut, Encoded, Failed, encode
+from indexer.encoding import EncodedDocument, EncodingFailure, WindowedDocument, encode_run
 from models.encoder import Encoder
 from services.opensearch import bulk
 
@@ -37,30 +36,30 @@ def requeue(app: Any) -> None:
 
 
 def attempts(_: Any) -> None:
-    def all_fresh(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.triage.Triage:
-        return indexer.triage.Triage(fresh=[stored for stored in documents if stored.state == "pending"])
+    def all_fresh(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.encode_task.Triage:
+        return indexer.encode_task.Triage(fresh=[stored for stored in documents if stored.state == "pending"])
 
-    indexer.encode_task.triage = all_fresh
+    indexer.encode_task.triage_documents = all_fresh
 
 
 def isolation(_: Any) -> None:
-    def all_or_nothing(encoder: Encoder, group: Sequence[Cut]) -> list[Encoded | Failed]:
-        outcomes = encode(encoder, group)
-        failed = [one for one in outcomes if isinstance(one, Failed)]
+    def all_or_nothing(encoder: Encoder, group: Sequence[WindowedDocument]) -> list[EncodedDocument | EncodingFailure]:
+        outcomes = encode_run(encoder, group)
+        failed = [one for one in outcomes if isinstance(one, EncodingFailure)]
         if not failed:
             return outcomes
-        return [Failed(one.stored, failed[0].code, failed[0].reason, failed[0].final) for one in group]
+        return [EncodingFailure(one.stored, failed[0].code, failed[0].reason, failed[0].final) for one in group]
 
-    careful = indexer.triage.triage
+    careful = indexer.encode_task.triage_documents
 
-    def never_alone(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.triage.Triage:
+    def never_alone(documents: Any, *, redelivered: bool, max_attempts: int) -> indexer.encode_task.Triage:
         found = careful(documents, redelivered=redelivered, max_attempts=max_attempts)
         found.suspected += found.alone
         found.alone = []
         return found
 
-    indexer.encode_task.encode = all_or_nothing
-    indexer.encode_task.triage = never_alone
+    indexer.encode_task.encode_run = all_or_nothing
+    indexer.encode_task.triage_documents = never_alone
 
 
 def versions(_: Any) -> None:
@@ -71,13 +70,13 @@ def versions(_: Any) -> None:
             kept = {name: value for name, value in action.items() if not name.startswith("version")}
             return orjson.dumps({operation: kept}) + b"\n" + rest
 
-    checked: Callable[..., Any] = indexer.encode_task.write
+    checked: Callable[..., Any] = indexer.encode_task.write_bulk
 
     def write(client: Any, writes: Sequence[bulk.Write], *limits: Any) -> Any:
         naive = [Unversioned(**{one.name: getattr(write, one.name) for one in fields(write)}) for write in writes]
         return checked(client, naive, *limits)
 
-    indexer.encode_task.write = write
+    indexer.encode_task.write_bulk = write
 
 
 def budget(_: Any) -> None:

@@ -13,11 +13,10 @@ import pytest
 import uvicorn
 from numpy.typing import NDArray
 
-from models.dense.opening import load_dense
-from models.serving.app import create_model_app
-from models.serving.held import Held
-from services.access.key_text import new_key
-from services.known_dense import STANDIN, known_dense
+from models.dense import load_dense_encoder
+from models.serving import ModelPool, create_model_app
+from services.access.api_keys import generate_key
+from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.settings import Settings
 
 Client = httpx.Client
@@ -25,7 +24,7 @@ Client = httpx.Client
 
 @pytest.fixture
 def admin_key() -> str:
-    return new_key("a" * 16)
+    return generate_key("a" * 16)
 
 
 @pytest.fixture
@@ -88,8 +87,8 @@ def model_process(model_socket: socket.socket, told: list[str], eventually: Call
         told.extend(passages)
         return np.array([-len(passage) for passage in passages], dtype=np.float32)
 
-    dense = load_dense(known_dense(Settings())[STANDIN], Path("unused"))
-    held = Held({STANDIN: dense}, {"cross-encoder": shortest})
+    dense = load_dense_encoder(list_dense_encoders(Settings())[STANDIN_NAME], Path("unused"))
+    held = ModelPool({STANDIN_NAME: dense}, {"cross-encoder": shortest})
     server = uvicorn.Server(uvicorn.Config(create_model_app(held), log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [model_socket]}, name="models")
     thread.start()

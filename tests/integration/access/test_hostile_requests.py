@@ -138,9 +138,9 @@ def test_lines_without_an_end_stop_at_the_limit(
 
 @pytest.fixture
 def free() -> int:
-    from infra.ports import free_port
+    from infra.processes import find_free_port
 
-    return free_port()
+    return find_free_port()
 
 
 def test_no_key_is_in_any_answer_log_or_metric(

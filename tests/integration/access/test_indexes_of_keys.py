@@ -10,7 +10,7 @@ from hypothesis import Phase, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from query_api.access.operations import OPERATIONS, PUBLIC
+from query_api.access.gate import OPERATION_SCOPES, PUBLIC_OPERATION
 from services.settings import Settings
 from tests.integration.access.doors import Sent, ask
 
@@ -162,7 +162,9 @@ def test_nobody_reaches_what_is_another_s(jobs: dict[str, str], callers: dict[st
     def nothing_else(data: st.DataObject) -> None:
         for letter, other in (("a", "b"), ("b", "a")):
             sent = data.draw(st.tuples(*doors(INDEXES[letter], INDEXES[other], jobs)))
-            assert {one.operation for one in sent} == {name for name, rule in OPERATIONS.items() if rule is not PUBLIC}
+            assert {one.operation for one in sent} == {
+                name for name, rule in OPERATION_SCOPES.items() if rule is not PUBLIC_OPERATION
+            }
             for one in sent:
                 check(one, other, jobs, callers[letter])
 

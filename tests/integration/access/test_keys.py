@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import httpx
 import pytest
 
-from services.access.key_text import new_key
+from services.access.api_keys import generate_key
 from services.settings import Settings
 from sparsewell_client import Client, Forbidden, Unauthorized
 
@@ -109,7 +109,7 @@ NO_KEYS: list[tuple[list[tuple[str, str]], str]] = [
 
 
 def test_what_is_no_key_is_refused(api: httpx.Client, admin_key: str) -> None:
-    other = new_key("b" * 16)
+    other = generate_key("b" * 16)
     for headers, wanted in NO_KEYS:
         given = [(name, value.format(key=admin_key, other=other)) for name, value in headers]
         answer = api.get("/v1/indexes", headers=given)
@@ -230,7 +230,7 @@ def test_the_python_client(admin: httpx.Client, make_key: Make, api_url: str, mo
     monkeypatch.setenv("SPARSEWELL_API_KEY", key)
     with Client(api_url) as client:
         assert client.search("books", "x").hits == []
-    monkeypatch.setenv("SPARSEWELL_API_KEY", new_key("d" * 16))
+    monkeypatch.setenv("SPARSEWELL_API_KEY", generate_key("d" * 16))
     with Client(api_url) as client, pytest.raises(Unauthorized, match="bad_key"):
         client.list_indexes()
 
@@ -240,17 +240,18 @@ def test_keys_count_on_while_opensearch_is_away(settings: Settings) -> None:
     from starlette.testclient import TestClient
 
     from query_api.app import create_app
-    from services.access.key_text import digest
-    from services.access.keys import Key, Secret
-    from services.opensearch.key_store import StoredKey
+    from services.access.api_keys import ApiKey, KeySecret, digest_key
+    from services.opensearch.system_indexes import StoredKey
 
     app = create_app(settings.model_copy(update={"opensearch_url": "http://127.0.0.1:9"}))
-    text = new_key("c" * 16)
+    text = generate_key("c" * 16)
     with TestClient(app) as client:
         unread = client.get("/v1/encoders", headers={"authorization": f"Bearer {text}"})
         assert code(unread) == (503, "opensearch_unavailable")
         ring = app.state.app_state.keys
-        ring.take([StoredKey(Key("c" * 16, "x", ("search",), ("*",), None, 0, (Secret(digest(text), 0),)), 1, 1)])
+        ring.take(
+            [StoredKey(ApiKey("c" * 16, "x", ("search",), ("*",), None, 0, (KeySecret(digest_key(text), 0),)), 1, 1)]
+        )
         for key in (text, admin_text(settings)):
             assert client.get("/v1/encoders", headers={"authorization": f"Bearer {key}"}).status_code == 200
 
@@ -262,6 +263,6 @@ def admin_text(settings: Settings) -> str:
 
 @pytest.fixture
 def free() -> int:
-    from infra.ports import free_port
+    from infra.processes import find_free_port
 
-    return free_port()
+    return find_free_port()

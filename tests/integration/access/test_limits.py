@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from query_api.access.gate import FAILURES_AT_ONCE
-from query_api.access.limiting import Limiter
+from query_api.access.gate import MAX_FAILURE_BURST
+from query_api.access.rate_limit import RateLimiter
 from query_api.app import create_app
-from services.access.key_text import new_key
-from services.access.principal import Limits, Principal
+from services.access.api_keys import generate_key
+from services.access.principals import Principal, RateLimits
 from services.errors import Overloaded
 from services.opensearch.client import Call
 from services.settings import Settings
@@ -29,19 +29,19 @@ Make = Callable[..., str]
 As = Callable[[str], httpx.Client]
 # so slow that nothing is refilled while a test runs
 FILTER = {"field": "tenant", "is": "a"}
-SLOW = Principal("k", frozenset({"search"}), limits=Limits(rate=0.001, burst=10, daily=1000))
+SLOW = Principal("k", frozenset({"search"}), limits=RateLimits(rate=0.001, burst=10, daily=1000))
 
 
 @pytest_asyncio.fixture
-async def two(redis_url: str) -> AsyncIterator[tuple[Limiter, Limiter]]:
+async def two(redis_url: str) -> AsyncIterator[tuple[RateLimiter, RateLimiter]]:
     """Two processes that share a Redis."""
-    both = Limiter(redis_url, "t", Limits()), Limiter(redis_url, "t", Limits())
+    both = RateLimiter(redis_url, "t", RateLimits()), RateLimiter(redis_url, "t", RateLimits())
     yield both
     for one in both:
         await one.close()
 
 
-async def test_what_one_process_uses_another_one_lacks(two: tuple[Limiter, Limiter]) -> None:
+async def test_what_one_process_uses_another_one_lacks(two: tuple[RateLimiter, RateLimiter]) -> None:
     first, second = two
     for _ in range(8):
         first.admit(SLOW)
@@ -59,8 +59,8 @@ async def test_what_one_process_uses_another_one_lacks(two: tuple[Limiter, Limit
         first.admit(SLOW)
 
 
-async def test_a_day_s_requests_are_counted_over_all_processes(two: tuple[Limiter, Limiter]) -> None:
-    daily = Principal("d", frozenset({"search"}), limits=Limits(daily=5))
+async def test_a_day_s_requests_are_counted_over_all_processes(two: tuple[RateLimiter, RateLimiter]) -> None:
+    daily = Principal("d", frozenset({"search"}), limits=RateLimits(daily=5))
     first, second = two
     for one in (first, second):
         one.admit(daily, 2)
@@ -72,9 +72,9 @@ async def test_a_day_s_requests_are_counted_over_all_processes(two: tuple[Limite
 
 
 async def test_a_redis_that_lost_its_data_gives_nobody_a_second_day(
-    two: tuple[Limiter, Limiter], redis_url: str
+    two: tuple[RateLimiter, RateLimiter], redis_url: str
 ) -> None:
-    daily = Principal("d", frozenset({"search"}), limits=Limits(daily=5))
+    daily = Principal("d", frozenset({"search"}), limits=RateLimits(daily=5))
     first, _ = two
     first.admit(daily, 3)
     await first.settle()
@@ -88,11 +88,11 @@ async def test_a_redis_that_lost_its_data_gives_nobody_a_second_day(
 
 async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Redis says then is of yesterday: with it the key would be shut out of all of today."""
-    daily = Principal("d", frozenset({"search"}), limits=Limits(daily=5))
+    daily = Principal("d", frozenset({"search"}), limits=RateLimits(daily=5))
     day = 20_000.0
     clock = SimpleNamespace(time=lambda: day * 86_400, monotonic=time.monotonic)
-    monkeypatch.setattr("query_api.access.limiting.time", clock)
-    limiter = Limiter("redis://127.0.0.1:1/0", "t", Limits())
+    monkeypatch.setattr("query_api.access.rate_limit.time", clock)
+    limiter = RateLimiter("redis://127.0.0.1:1/0", "t", RateLimits())
 
     class AtMidnight:
         """A Redis to which somebody asks the limiter while it answers."""
@@ -118,7 +118,7 @@ async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.
             limiter.admit(daily)
             return [[b"0", 5]]
 
-    monkeypatch.setattr("query_api.access.limiting.Redis.from_url", lambda *_, **__: AtMidnight())
+    monkeypatch.setattr("query_api.access.rate_limit.Redis.from_url", lambda *_, **__: AtMidnight())
     limiter.admit(daily, 5)
     await limiter.settle()
     limiter.admit(daily, 4)
@@ -127,7 +127,7 @@ async def test_a_day_that_ends_while_redis_is_asked_is_over(monkeypatch: pytest.
     await limiter.close()
 
 
-async def test_it_is_settled_by_itself(two: tuple[Limiter, Limiter], redis_url: str) -> None:
+async def test_it_is_settled_by_itself(two: tuple[RateLimiter, RateLimiter], redis_url: str) -> None:
     first, _ = two
     first.admit(SLOW, 4)
     async with Redis.from_url(redis_url, decode_responses=True) as client:
@@ -140,7 +140,7 @@ async def test_it_is_settled_by_itself(two: tuple[Limiter, Limiter], redis_url: 
 
 
 async def test_without_redis_a_process_goes_by_its_own_bucket(caplog: pytest.LogCaptureFixture) -> None:
-    alone = Limiter("redis://127.0.0.1:1/0", "t", Limits())
+    alone = RateLimiter("redis://127.0.0.1:1/0", "t", RateLimits())
     for _ in range(10):
         alone.admit(SLOW)
     with pytest.raises(Overloaded, match="rate_limited"):
@@ -192,7 +192,7 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
         app.state.app_state.search.send = counting
         began = time.monotonic()
         statuses = [
-            await status_of(app, new_key("z" * 16) if n % 2 else secrets.token_urlsafe(40)) for n in range(10_000)
+            await status_of(app, generate_key("z" * 16) if n % 2 else secrets.token_urlsafe(40)) for n in range(10_000)
         ]
         seconds = time.monotonic() - began
         assert set(statuses) == {401, 429}
@@ -200,7 +200,7 @@ async def test_ten_thousand_keys_are_refused_counted_and_cheap(settings: Setting
         assert await status_of(app, admin_key) == 200
     refused = {code: problems(code) - then for code, then in before.items()}
     assert sum(refused.values()) == 10_000
-    assert refused["bad_key"] <= FAILURES_AT_ONCE + seconds + 1
+    assert refused["bad_key"] <= MAX_FAILURE_BURST + seconds + 1
 
 
 async def status_of(app: FastAPI, key: str) -> int:

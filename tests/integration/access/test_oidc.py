@@ -193,7 +193,7 @@ def hs256(token: str, pem: bytes) -> str:
 def test_a_new_key_of_the_issuer_is_learned_and_an_away_issuer_stops_nobody(
     admin: httpx.Client, as_key: As, issuer: SmallIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("query_api.access.oidc.UNKNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("query_api.access.oidc.UNKNOWN_KEY_SECONDS", 0.0)
     assert as_key(issuer.token(tenants=["a"])).get("/v1/indexes").status_code == 200
     issuer.private["two"] = ec.generate_private_key(ec.SECP256R1())
     newer = issuer.token(key=issuer.private["two"], kid="two", algorithm="ES256", tenants=["a"])

@@ -16,16 +16,15 @@ import jwt
 import pytest
 
 import query_api.access.oidc
-import services.access.mode
-from query_api.access import issuing
-from query_api.access.limiting import Limiter
-from query_api.access.operations import PUBLIC
+import services.access.api_keys
+from query_api import keys
+from query_api.access.gate import PUBLIC_OPERATION
+from query_api.access.rate_limit import RateLimiter
 from query_api.app import create_app
-from services.access.key_text import new_key
-from services.access.keys import Key
-from services.access.principal import Principal
+from services.access.api_keys import ApiKey, generate_key
+from services.access.principals import Principal
 from services.errors import ConfigurationError
-from services.opensearch.confinement import Confinement
+from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.settings import Settings
 
 Patch = pytest.MonkeyPatch
@@ -59,8 +58,8 @@ def api1_document_of_another(target: Target) -> bool:
 
 
 def without_api1_document(patch: Patch) -> None:
-    patch.setattr(Confinement, "confined", lambda self, call: call)
-    patch.setattr(Confinement, "answered", lambda self, call, answer: answer)
+    patch.setattr(DocumentLevelSecurity, "confined", lambda self, call: call)
+    patch.setattr(DocumentLevelSecurity, "answered", lambda self, call, answer: answer)
 
 
 def api1_index_of_another(target: Target) -> bool:
@@ -74,12 +73,12 @@ def without_api1_index(patch: Patch) -> None:
 
 def api2_key_made_up(target: Target) -> bool:
     real = target.make_key(["search"])
-    made_up = new_key(real.split("_")[1])
+    made_up = generate_key(real.split("_")[1])
     return target.as_key(made_up).get("/v1/indexes").status_code == 200
 
 
 def without_api2(patch: Patch) -> None:
-    patch.setattr(Key, "accepts", lambda self, digest, now: True)
+    patch.setattr(ApiKey, "accepts", lambda self, digest, now: True)
 
 
 def api3_properties_of_a_key(target: Target) -> bool:
@@ -93,7 +92,7 @@ def api3_properties_of_a_key(target: Target) -> bool:
 
 
 def without_api3(patch: Patch) -> None:
-    patch.setattr(issuing, "shown", lambda key: key.source())
+    patch.setattr(keys, "describe_key", lambda key: key.source())
 
 
 def api4_as_much_as_one_likes(target: Target) -> bool:
@@ -102,7 +101,7 @@ def api4_as_much_as_one_likes(target: Target) -> bool:
 
 
 def without_api4(patch: Patch) -> None:
-    patch.setattr(Limiter, "admit", lambda self, who, amount=1: None)
+    patch.setattr(RateLimiter, "admit", lambda self, who, amount=1: None)
 
 
 def api5_function_of_an_administrator(target: Target) -> bool:
@@ -122,8 +121,8 @@ def api6_everything_in_one_batch(target: Target) -> bool:
 
 
 def without_api6(patch: Patch) -> None:
-    admit = Limiter.admit
-    patch.setattr(Limiter, "admit", lambda self, who, amount=1: admit(self, who, 1))
+    admit = RateLimiter.admit
+    patch.setattr(RateLimiter, "admit", lambda self, who, amount=1: admit(self, who, 1))
 
 
 def api7_an_address_to_fetch(target: Target) -> bool:
@@ -181,7 +180,7 @@ def api8_open_by_an_oversight(target: Target) -> bool:
 
 
 def without_api8(patch: Patch) -> None:
-    patch.setattr(services.access.mode, "is_loopback", lambda host: True)
+    patch.setattr(services.access.api_keys, "is_loopback", lambda host: True)
 
 
 def api9_a_route_that_nobody_listed(target: Target) -> bool:
@@ -200,8 +199,8 @@ def api9_a_route_that_nobody_listed(target: Target) -> bool:
 def without_api9(patch: Patch) -> None:
     from collections import defaultdict
 
-    patch.setattr("query_api.access.operations.OPERATIONS", defaultdict(lambda: PUBLIC))
-    patch.setattr("query_api.openapi.OPERATIONS", defaultdict(lambda: PUBLIC))
+    patch.setattr("query_api.access.gate.OPERATION_SCOPES", defaultdict(lambda: PUBLIC_OPERATION))
+    patch.setattr("query_api.app.OPERATION_SCOPES", defaultdict(lambda: PUBLIC_OPERATION))
 
 
 def api10_an_issuer_that_is_another(target: Target) -> bool:

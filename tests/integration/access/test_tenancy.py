@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from query_api.access.operations import OPERATIONS
-from query_api.search.request import SearchRequest
-from services.known_dense import STANDIN
-from services.opensearch.confinement import Confinement
+from query_api.access.gate import OPERATION_SCOPES
+from query_api.schemas.search_request import SearchRequest
+from services.encoders.catalogue import STANDIN_NAME
+from services.opensearch.document_level_security import DocumentLevelSecurity
 from services.settings import Settings
 from tests.integration.access.doors import RERANKS, Sent, ask, rounds
 from tests.integration.query_api.conftest import encode
@@ -85,7 +85,7 @@ def tenants(
 ) -> dict[str, httpx.Client]:
     for index in ("one", "two"):
         fields = {"tenant": "keyword", "year": "number", "note": "keyword"}
-        declared = {"fields": fields, "talk": {}, "dense": STANDIN, "windows": "both"}
+        declared = {"fields": fields, "talk": {}, "dense": STANDIN_NAME, "windows": "both"}
         assert admin.put(f"/v1/indexes/{index}", json=declared).status_code == 201
         sent = admin.post(f"/v1/indexes/{index}/documents", json=[document for _, _, document in DOCUMENTS])
         assert sent.status_code == 202 and not sent.json()["rejected"], sent.text
@@ -205,7 +205,7 @@ def test_all_that_is_one_s_own_is_seen(tenants: dict[str, httpx.Client]) -> None
 @given(rounds(NAMES, WORDS))
 def test_the_test_tries_every_door(sent: tuple[Sent, ...]) -> None:
     """And in a search everything that can be asked; `cursor` is for the pages behind each."""
-    assert {one.operation for one in sent} == {name for name, rule in OPERATIONS.items() if "search" in rule}
+    assert {one.operation for one in sent} == {name for name, rule in OPERATION_SCOPES.items() if "search" in rule}
     said = {member for one in sent if one.operation == "search" for member in one.body}
     assert said | {"cursor"} == set(SearchRequest.model_fields)
 
@@ -265,8 +265,8 @@ def test_without_the_filter_they_do(
     tenants: dict[str, httpx.Client], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: what is looked for is found when the confinement is taken out."""
-    monkeypatch.setattr(Confinement, "confined", lambda self, call: call)
-    monkeypatch.setattr(Confinement, "answered", lambda self, call, answer: answer)
+    monkeypatch.setattr(DocumentLevelSecurity, "confined", lambda self, call: call)
+    monkeypatch.setattr(DocumentLevelSecurity, "answered", lambda self, call, answer: answer)
     doors = [
         Sent("search", "POST", "/v1/indexes/one/search", {"query": "carpenter chair", "size": 40}),
         Sent("search", "POST", "/v1/indexes/one/search", {"query": "chair", "unit": "passage", "size": 40}),

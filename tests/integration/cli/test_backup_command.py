@@ -14,18 +14,16 @@ import redis
 from typer.testing import CliRunner
 
 from cli.main import app
+from infra.opensearch.cluster import temporary_config
 from infra.opensearch.node import Node, NodeConfig, start_node
-from infra.opensearch.temporary import temporary_config
-from infra.ports import free_port
-from infra.processes import Child
+from infra.processes import ChildProcess, find_free_port
 from infra.settings import LocalSettings
-from infra.stack.parts import settings_environment
+from infra.stack import settings_environment
+from services.directories import child_account, make_directory
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, SparsewellError
 from services.index_spec import Generation
-from services.machine.accounts import child_account
-from services.machine.directories import make_directory
-from services.opensearch.backups import Backup, identify_call, read_backups
-from services.opensearch.client import Call, SyncSearch
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.snapshots import Backup, read_backups, record_generation_call
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -57,7 +55,7 @@ class Losable:
 def losable(local_settings: LocalSettings) -> Iterator[Losable]:
     with temporary_config(local_settings) as base:
         repositories = make_directory(base.root.parent / "repositories", child_account(local_settings.run_as))
-        config = replace(base, http_port=free_port(), heap="512m", further={"path.repo": [str(repositories)]})
+        config = replace(base, http_port=find_free_port(), heap="512m", further={"path.repo": [str(repositories)]})
         one = Losable(config, repositories, start_node(config))
         try:
             yield one
@@ -168,7 +166,7 @@ def write(api: httpx.Client, document: dict[str, Any], index: str = "books") -> 
 
 
 def test_what_a_node_lost_comes_back_as_it_was(
-    api: httpx.Client, worker: Child, run: Run, losable: Losable, settings: Settings, eventually: Eventually
+    api: httpx.Client, worker: ChildProcess, run: Run, losable: Losable, settings: Settings, eventually: Eventually
 ) -> None:
     fill(api, eventually)
     key = {"idempotency-key": "import-1"}
@@ -213,7 +211,7 @@ def test_what_a_node_lost_comes_back_as_it_was(
 
 
 def test_what_exists_is_replaced_only_by_name(
-    api: httpx.Client, worker: Child, run: Run, eventually: Eventually, losable: Losable, settings: Settings
+    api: httpx.Client, worker: ChildProcess, run: Run, eventually: Eventually, losable: Losable, settings: Settings
 ) -> None:
     fill(api, eventually)
     learn(api, "books", "sea stories", 5)
@@ -279,8 +277,8 @@ def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
     api.put("/v1/indexes/notes")
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
     names = iter(f"{settings.index_prefix}-{n}" for n in range(4))
-    monkeypatch.setattr("cli.backups.bringing.STUCK_SECONDS", 1.0)
-    monkeypatch.setattr("cli.backups.store.new_name", lambda *_: next(names))
+    monkeypatch.setattr("cli.backup.system_indexes.STUCK_SHARD_SECONDS", 1.0)
+    monkeypatch.setattr("cli.backup.repository.new_backup_name", lambda *_: next(names))
     for _ in range(3):
         run("backup", "create", "--keep", "2")
     assert [one["name"][-1] for one in json.loads(run("backup", "list", "--json"))] == ["1", "2"]
@@ -311,7 +309,7 @@ def test_the_newest_are_kept_and_a_damaged_one_is_found_out(
 def test_what_verifies_can_be_restored_our_own_indexes_too(
     api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.backups.bringing.STUCK_SECONDS", 1.0)
+    monkeypatch.setattr("cli.backup.system_indexes.STUCK_SHARD_SECONDS", 1.0)
     api.put("/v1/indexes/notes")
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
     set_rules(api, "notes", "note", "memo")
@@ -337,7 +335,7 @@ def test_a_backup_that_lacks_a_shard_is_none(
     api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = iter(f"{settings.index_prefix}-{n}" for n in range(2))
-    monkeypatch.setattr("cli.backups.store.new_name", lambda *_: next(names))
+    monkeypatch.setattr("cli.backup.repository.new_backup_name", lambda *_: next(names))
     api.put("/v1/indexes/notes")
     whole = run("backup", "create").strip()
     (index,) = indexes(losable, settings, "-notes.")
@@ -359,7 +357,7 @@ def test_a_backup_that_lacks_a_shard_is_none(
     def partly(*given: Any) -> list[Backup]:
         return [replace(one, state="PARTIAL", failed=1) for one in read_backups(*given)]
 
-    monkeypatch.setattr("cli.backups.store.read_backups", partly)
+    monkeypatch.setattr("cli.backup.repository.read_backups", partly)
     for words in (["restore", whole], ["backup", "verify", whole]):
         with pytest.raises(BackendUnavailable, match="backup_incomplete"):
             run(*words)
@@ -369,7 +367,7 @@ def test_a_backup_that_lacks_a_shard_is_none(
 
 def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
     api: httpx.Client, run: Run, losable: Losable, settings: Settings, eventually: Eventually,
-    start_part: Callable[[str], Child],
+    start_part: Callable[[str], ChildProcess],
 ) -> None:  # fmt: skip
     api.put("/v1/indexes/notes")
     assert api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5]).is_success
@@ -391,7 +389,7 @@ def test_what_was_pending_on_a_full_disk_is_encoded_after_the_restore(
 def test_a_restore_that_is_killed_is_begun_again(
     api: httpx.Client, run: Run, losable: Losable, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.backups.restoring.NOTICED_SECONDS", 0.0)
+    monkeypatch.setattr("cli.backup.restore.ALIAS_CACHE_SECONDS", 0.0)
     prefix = settings.index_prefix
     api.put("/v1/indexes/notes")
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
@@ -404,8 +402,8 @@ def test_a_restore_that_is_killed_is_begun_again(
         lose_indexes(losable, settings)
 
         with monkeypatch.context() as patch:
-            patch.setattr("cli.backups.restoring.discard", lambda *_: None)  # as SIGKILL leaves it
-            patch.setattr("cli.backups.restoring.appear_call", interrupted)
+            patch.setattr("cli.backup.restore.discard_indexes", lambda *_: None)  # as SIGKILL leaves it
+            patch.setattr("cli.backup.restore.publish_restored_call", interrupted)
             with pytest.raises(Killed):
                 run("restore")
         assert len(indexes(losable, settings)) == 4, "of each there is something, and nobody sees it"
@@ -419,7 +417,7 @@ def test_a_restore_that_is_killed_is_begun_again(
 
     # one that ends otherwise leaves nothing
     with monkeypatch.context() as patch:
-        patch.setattr("cli.backups.restoring.appear_call", interrupted)
+        patch.setattr("cli.backup.restore.publish_restored_call", interrupted)
         with pytest.raises(Killed):
             run("restore", "--index", "notes", "--as", "other")
     assert indexes(losable, settings, "other") == []
@@ -440,16 +438,16 @@ def test_an_answer_that_is_lost_undoes_nothing(
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
     run("backup", "create")
     lose_indexes(losable, settings)
-    send, arrives = SyncSearch.send, False
+    send, arrives = SyncSearchClient.send, False
 
-    def lossy(client: SyncSearch, call: Call) -> Any:
+    def lossy(client: SyncSearchClient, call: Call) -> Any:
         if call.path != "/_aliases":
             return send(client, call)
         if arrives:
             send(client, call)
         raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
 
-    monkeypatch.setattr(SyncSearch, "send", lossy)
+    monkeypatch.setattr(SyncSearchClient, "send", lossy)
     with pytest.raises(BackendUnavailable, match="opensearch_timeout"):
         run("restore")
     assert indexes(losable, settings) == [], "the request did not arrive"
@@ -465,7 +463,7 @@ def test_one_installation_s_backup_is_restored_by_another(
     api.post("/v1/indexes/notes/documents", json=DOCUMENTS[:5])
     set_rules(api, "notes", "note", "memo")
     name = run("backup", "create").strip()
-    other = settings.model_copy(update={"index_prefix": f"{settings.index_prefix}b", "api_port": free_port()})
+    other = settings.model_copy(update={"index_prefix": f"{settings.index_prefix}b", "api_port": find_free_port()})
     monkeypatch.setenv("SPARSEWELL_INDEX_PREFIX", other.index_prefix)
     assert run("backup", "list") == "", "it is none of its own"
     with pytest.raises(NotFound, match="backup_not_found"):
@@ -479,9 +477,9 @@ def test_one_installation_s_backup_is_restored_by_another(
             assert indexes(losable, other) == [f"{other.index_prefix}{made[0]}"]
             listed, ready = client.get("/v1/indexes"), client.get("/readyz")
             during.append((listed.status_code, ready.status_code, listed.json().get("indexes")))
-            return identify_call(generation)
+            return record_generation_call(generation)
 
-        monkeypatch.setattr("cli.backups.restoring.identify_call", look)
+        monkeypatch.setattr("cli.backup.restore.record_generation_call", look)
         assert run("restore", name) == "notes: 5 pending\n"
         assert during == [(200, 200, [])]
         assert indexes(losable, other) == [f"{other.index_prefix}{one}" for one in made]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from infra.processes import Child
+from infra.processes import ChildProcess
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput
 
 DOCUMENTS = {
@@ -45,7 +45,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_figures_runs_and_where_they_come_from(
-    directory: Path, api: httpx.Client, api_url: str, worker: Child, tmp_path: Path
+    directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess, tmp_path: Path
 ) -> None:
     out = tmp_path / "results" / "small.json"
     runs = tmp_path / "runs"
@@ -79,7 +79,7 @@ def test_figures_runs_and_where_they_come_from(
 
 
 def test_keep_leaves_the_index_and_a_second_run_refuses_it(
-    directory: Path, api: httpx.Client, api_url: str, worker: Child
+    directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess
 ) -> None:
     arguments = (directory, "--api", api_url, "--index", "mine", "--modes", "lexical", "--keep")
     assert run(*arguments).exit_code == 0
@@ -110,7 +110,7 @@ def test_a_malformed_corpus_leaves_no_index_behind(directory: Path, api: httpx.C
 
 
 def test_a_size_that_the_api_refuses_is_an_error_and_no_zero(
-    directory: Path, api: httpx.Client, api_url: str, worker: Child
+    directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess
 ) -> None:
     refused = run(directory, "--api", api_url, "--modes", "sparse", "--size", "101")
     assert isinstance(refused.exception, InvalidInput)
@@ -125,18 +125,17 @@ def test_without_an_api_the_error_says_how_to_start_one(directory: Path) -> None
 
 def test_without_a_worker_the_wait_ends_with_a_reason(directory: Path, api: httpx.Client) -> None:
     from cli.relevance.collection import open_collection
-    from cli.relevance.live import LiveIndex
-    from cli.relevance.session import ingest
+    from cli.relevance.live import LiveIndex, ingest_collection
 
     live = LiveIndex(api, "waiting")
     live.create({})
     with pytest.raises(BackendUnavailable, match="4 of 4 documents still wait") as raised:
-        ingest(live, open_collection(directory), lambda stage, done, total: None, stalled=1.5)
+        ingest_collection(live, open_collection(directory), lambda stage, done, total: None, stalled=1.5)
     assert raised.value.code == "encoding_stalled"
 
 
 def test_a_batch_that_is_refused_whole_is_counted_not_fatal(
-    directory: Path, api: httpx.Client, api_url: str, worker: Child, tmp_path: Path
+    directory: Path, api: httpx.Client, api_url: str, worker: ChildProcess, tmp_path: Path
 ) -> None:
     # Larger than a request of eval, so that it is sent alone; and larger than a document may be.
     lines = [{"_id": "huge", "title": "", "text": "words " * 400_000}, {"_id": "lift", "title": "", "text": "a wing"}]

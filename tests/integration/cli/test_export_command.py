@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
-from infra.stack.parts import settings_environment
+from infra.processes import ChildProcess
+from infra.stack import settings_environment
 from services.settings import Settings
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -63,7 +63,7 @@ def exported(path: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
 def test_what_export_writes_load_reads_back(
-    command: Command, api: httpx.Client, worker: Child, tmp_path: Path, name: str, eventually: Eventually
+    command: Command, api: httpx.Client, worker: ChildProcess, tmp_path: Path, name: str, eventually: Eventually
 ) -> None:
     put(api, "books", 25)
     eventually(lambda: api.get("/v1/indexes/books").json()["documents"]["encoded"] == 25, 60, "all are encoded")

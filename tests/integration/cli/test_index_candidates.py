@@ -6,10 +6,10 @@ import httpx
 import numpy as np
 import pytest
 
-from cli.index_candidates import index_candidates
-from infra.processes import Child
-from models.training.index_candidates import passage_documents
+from cli.training import make_index_candidates
+from infra.processes import ChildProcess
 from models.training.pairs import Pair, PairSet
+from models.training.prepare import passage_documents
 from services.errors import InvalidInput, NotFound
 
 PAIRS = PairSet.of(
@@ -23,7 +23,7 @@ PAIRS = PairSet.of(
 
 @pytest.mark.usefixtures("worker")
 def test_hits_of_a_live_index_are_rows_of_the_set(
-    api: httpx.Client, worker: Child, eventually: Callable[[Callable[[], object], float, str], None]
+    api: httpx.Client, worker: ChildProcess, eventually: Callable[[Callable[[], object], float, str], None]
 ) -> None:
     api.put("/v1/indexes/passages", json={}).raise_for_status()
     body = [*passage_documents(PAIRS), {"id": "stranger", "text": "A wing that is in no pair."}]
@@ -32,15 +32,15 @@ def test_hits_of_a_live_index_are_rows_of_the_set(
         lambda: api.get("/v1/indexes/passages").json()["documents"]["encoded"] == 4, 60, "four documents are encoded"
     )
     for mode in ("sparse", "lexical", "hybrid"):
-        source = index_candidates(api, "passages", mode, PAIRS)
+        source = make_index_candidates(api, "passages", mode, PAIRS)
         found = source.best(np.array([1, 0, 2]), 3)
         assert found[0, 0] == 1
         assert set(found[1][found[1] >= 0].tolist()) >= {0}
         assert found[2].tolist() == [-1, -1, -1], "a query that is too long has no candidates"
-    sparse = index_candidates(api, "passages", "sparse", PAIRS)
-    assert sparse.fingerprint == index_candidates(api, "passages", "sparse", PAIRS).fingerprint
+    sparse = make_index_candidates(api, "passages", "sparse", PAIRS)
+    assert sparse.fingerprint == make_index_candidates(api, "passages", "sparse", PAIRS).fingerprint
     assert sparse.fingerprint != source.fingerprint
     with pytest.raises(InvalidInput):
         sparse.best(np.array([0]), 100_000)
     with pytest.raises(NotFound):
-        index_candidates(api, "absent", "sparse", PAIRS)
+        make_index_candidates(api, "absent", "sparse", PAIRS)

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.indexes import app
-from infra.ports import free_port
-from infra.stack.parts import settings_environment
+from infra.processes import find_free_port
+from infra.stack import settings_environment
 from services.errors import BackendUnavailable, ConfigurationError
 from services.settings import Settings
 
@@ -71,7 +71,7 @@ def test_an_index_that_differs_is_built_anew(
 
 
 def test_no_api_is_a_failure_unless_it_may_be_missing(apply: Apply) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://127.0.0.1:{find_free_port()}"
     for options in ([], ["--check"], ["--wait", "1"]):
         with pytest.raises(BackendUnavailable, match="api_unavailable"):
             apply({"first": {}}, *options, api=nowhere)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 
-from infra.processes import Child
-from infra.stack.parts import settings_environment
+from infra.processes import ChildProcess
+from infra.stack import settings_environment
 from services.settings import Settings
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -61,7 +61,7 @@ def stored(api: httpx.Client, index: str, document_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("via", ["api", "queue"])
 def test_a_spreadsheet_is_loaded_through_a_map(
-    load: Command, api: httpx.Client, worker: Child, tmp_path: Path, via: str
+    load: Command, api: httpx.Client, worker: ChildProcess, tmp_path: Path, via: str
 ) -> None:
     path = tmp_path / "books.csv.gz"
     path.write_bytes(gzip.compress(BOOKS.encode()))
@@ -143,7 +143,7 @@ def test_a_killed_load_of_several_files_goes_on_and_notices_a_change(
 
 
 def test_a_directory_is_loaded_with_its_paths_as_ids(
-    load: Command, api: httpx.Client, worker: Child, tmp_path: Path
+    load: Command, api: httpx.Client, worker: ChildProcess, tmp_path: Path
 ) -> None:
     root = tmp_path / "handbook"
     for name, content in {

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from indexer.ingest_task import run_ingest
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
+from indexer.runtime import Runtime, WorkerSettings
 from services.settings import Settings
 
 VTT = "WEBVTT\n\n00:00.000 --> 00:05.000\n<v Anna>Hello there.\n\n00:05.000 --> 00:09.000\n<v Bob>Bye.\n"
@@ -22,7 +21,7 @@ def sparsewell(
     api: httpx.Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """Runs a command in this process, against the API of the test."""
-    from infra.stack.parts import settings_environment
+    from infra.stack import settings_environment
 
     for name, value in settings_environment(settings).items():
         monkeypatch.setenv(name, value)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.ports import free_port
-from infra.processes import Child
+from infra.processes import ChildProcess, find_free_port
 from services.settings import Settings
 from sparsewell_client import (
     AsyncClient,
@@ -76,7 +75,7 @@ def client(api_url: str, connect: Callable[..., Any]) -> Any:
     return connect(api_url)
 
 
-def test_a_library_from_its_creation_to_its_end(client: Any, worker: Child) -> None:
+def test_a_library_from_its_creation_to_its_end(client: Any, worker: ChildProcess) -> None:
     made = client.create_index("books", IndexSpec(fields={"year": "number"}))
     assert (made.name, made.fields) == ("books", {"year": "number"})
     with pytest.raises(Conflict) as conflict:
@@ -223,14 +222,14 @@ BOOKS_WITHOUT_YEARS = [{"id": one["id"], "text": one["text"]} for one in BOOKS]
 
 
 def test_nobody_there(connect: Callable[..., Any]) -> None:
-    client = connect(f"http://127.0.0.1:{free_port()}")
+    client = connect(f"http://127.0.0.1:{find_free_port()}")
     with pytest.raises(BackendUnavailable) as caught:
         client.search("books", "x")
     assert caught.value.code == "api_unavailable"
 
 
 def test_a_client_with_retries_outlasts_a_restart(
-    settings: Settings, start_part: Callable[[str], Child], connect: Callable[..., Any]
+    settings: Settings, start_part: Callable[[str], ChildProcess], connect: Callable[..., Any]
 ) -> None:
     address = f"http://{settings.api_host}:{settings.api_port}"
     with pytest.raises(BackendUnavailable):  # the control

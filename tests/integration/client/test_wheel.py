@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from infra.processes import Child
+from infra.processes import ChildProcess
 
 PACKAGE = Path(__file__).parents[3] / "clients" / "python"
 PROGRAM = Path(__file__).parent / "wheel_program.py"
@@ -85,5 +85,5 @@ def test_its_dependencies_suffice(python: Path) -> None:
     assert "No broken requirements" in run(sys.executable, "-m", "pip", "--python", python, "check")
 
 
-def test_a_program_searches_with_nothing_else_installed(python: Path, api_url: str, worker: Child) -> None:
+def test_a_program_searches_with_nothing_else_installed(python: Path, api_url: str, worker: ChildProcess) -> None:
     assert run(python, "-I", PROGRAM, api_url) == "searched\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.processes import Child
+from infra.processes import ChildProcess
 from services.settings import Settings
 from sparsewell_client import Client
 
@@ -23,7 +23,7 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def notes(api_url: str, worker: Child) -> Iterator[str]:
+def notes(api_url: str, worker: ChildProcess) -> Iterator[str]:
     """An index of encoded notes; the address of its API."""
     with Client(api_url) as client:
         client.create_index("notes", {"fields": {"year": "number"}})
@@ -45,7 +45,7 @@ def no_telemetry() -> Iterator[None]:
             os.environ[name] = value
 
 
-def test_search_from_python(api_url: str, worker: Child, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_from_python(api_url: str, worker: ChildProcess, capsys: pytest.CaptureFixture[str]) -> None:
     from examples.search_from_python import main
 
     main(api_url)

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
+from indexer.runtime import Runtime, WorkerSettings
 from infra import processes
-from infra.processes import Child
-from infra.stack.parts import settings_environment
+from infra.processes import ChildProcess
+from infra.stack import settings_environment
 from models.encoder import Encoder
 from models.registry import load_encoder
-from services.opensearch.client import SyncSearch
-from services.queue import Publisher
+from services.opensearch.client import SyncSearchClient
+from services.queue.messages import Publisher
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal, log_of
 
@@ -26,9 +25,9 @@ POISONED_WORKER = Path(__file__).with_name("poisoned_worker.py")
 
 
 @pytest.fixture
-def search(settings: Settings) -> Iterator[SyncSearch]:
+def search(settings: Settings) -> Iterator[SyncSearchClient]:
     """A client of the test's node."""
-    with closing(SyncSearch(settings)) as client:
+    with closing(SyncSearchClient(settings)) as client:
         yield client
 
 
@@ -59,18 +58,18 @@ def runtime(settings: Settings, standin: Encoder) -> Runtime:
 
 
 @pytest.fixture
-def journal(settings: Settings, search: SyncSearch) -> Journal:
+def journal(settings: Settings, search: SyncSearchClient) -> Journal:
     """An empty index."""
     return Journal(settings, search)
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
     """Starts a Python program of ours with the test's settings; keyword arguments are more environment variables."""
-    started: list[Child] = []
+    started: list[ChildProcess] = []
 
-    def run(*arguments: str, **environment: object) -> Child:
-        child = processes.start(
+    def run(*arguments: str, **environment: object) -> ChildProcess:
+        child = processes.start_child(
             arguments[-1],
             [sys.executable, *arguments],
             tmp_path / f"process-{len(started)}.log",
@@ -88,14 +87,14 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
     yield run
     for child in reversed(started):
-        processes.stop(child, 0)  # (nobody needs its last words, and in order they take seconds)
+        processes.stop_child(child, 0)  # (nobody needs its last words, and in order they take seconds)
 
 
 @pytest.fixture
-def poisoned_worker(start: Callable[..., Child], eventually: Eventually) -> Callable[..., Child]:
+def poisoned_worker(start: Callable[..., ChildProcess], eventually: Eventually) -> Callable[..., ChildProcess]:
     """A real worker whose encoder fails at certain words, see poisoned_worker.py."""
 
-    def run(**environment: object) -> Child:
+    def run(**environment: object) -> ChildProcess:
         child = start(str(POISONED_WORKER), **environment)
         eventually(lambda: "ready." in log_of(child), 60, "the worker is ready")
         return child
@@ -104,10 +103,10 @@ def poisoned_worker(start: Callable[..., Child], eventually: Eventually) -> Call
 
 
 @pytest.fixture
-def sweeper_soon(start: Callable[..., Child], eventually: Eventually) -> Callable[[], Child]:
+def sweeper_soon(start: Callable[..., ChildProcess], eventually: Eventually) -> Callable[[], ChildProcess]:
     """A real sweeper with a lease of a second; the leases in the journal are what the settings said."""
 
-    def run() -> Child:
+    def run() -> ChildProcess:
         child = start("-m", "cli.main", "sweeper", SPARSEWELL_LEASE_SECONDS=1, SPARSEWELL_SWEEP_INTERVAL=0.3)
         eventually(lambda: "sweeping every" in log_of(child), 60, "the sweeper runs")
         return child

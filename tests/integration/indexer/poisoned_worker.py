@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from indexer import ingest_task
-from indexer.app import create_celery
-from indexer.ingest_task import parse_bounded
-from indexer.settings import WorkerSettings
-from indexer.start import run_worker
-from models.encoder import Encoder
+from indexer.celery_app import create_celery
+from indexer.ingest_task import parse_message_document
+from indexer.runtime import WorkerSettings
+from indexer.worker import run_worker
+from models.encoder import Encoder, TextWindow
 from models.registry import load_encoder
-from models.windows import Window
-from services.documents import Document
-from services.manifest import Manifest
+from services.documents.document import Document
+from services.encoders.manifest import Manifest
+from services.encoders.vectors import SparseVector
 from services.settings import Settings
-from services.vectors import SparseVector
 
 WORDS = ("raisepoison", "killpoison", "slowpoison", "stuckpoison")
 
@@ -49,14 +48,14 @@ class Accidents:
     def fingerprint(self) -> str:
         return self._encoder.fingerprint
 
-    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[TextWindow]:
         found = self._encoder.windows(text, pieces, overlap)
         for word in WORDS:
             if word in text:
                 self._marked.update({window.piece_ids: word for window in found})
         return found
 
-    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+    def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
         if path := os.environ.get("ENCODER_LOG"):
             with Path(path).open("a") as log:
                 log.write(f"{os.getpid()} {len(windows)}\n")
@@ -81,7 +80,7 @@ def parse_or_die(item: dict[str, Any], *arguments: Any) -> Document:
     """Takes the place of the ingest task's own reading of a document."""
     if "killingest" in item["text"]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return parse_bounded(item, *arguments)
+    return parse_message_document(item, *arguments)
 
 
 def main() -> int:

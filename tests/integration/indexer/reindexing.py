@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.stack.parts import settings_environment
-from services.manifest import MANIFEST, WEIGHTS_ROOT, fingerprint, record
+from infra.stack import settings_environment
+from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, compute_fingerprint, describe_file
 from services.settings import Settings
 
 FILES = ("tokenizer.json", "query_weights.json")
@@ -21,14 +21,14 @@ def another_encoder(directory: Path, *, spoilt: bool = False) -> Path:
     table = json.loads((source / "query_weights.json").read_bytes())
     weights = {piece: 0.0 if spoilt and piece.strip("#").isdigit() else weight / 2 for piece, weight in table.items()}
     (directory / "query_weights.json").write_text(json.dumps(weights))
-    manifest = json.loads((source / MANIFEST).read_bytes())
-    files = {name: record(directory / name) for name in FILES}
+    manifest = json.loads((source / MANIFEST_FILE).read_bytes())
+    files = {name: describe_file(directory / name) for name in FILES}
     manifest |= {
         "name": directory.name,
         "files": {name: one.model_dump() for name, one in files.items()},
-        "fingerprint": fingerprint(files),
+        "fingerprint": compute_fingerprint(files),
     }
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest))
     return directory
 
 

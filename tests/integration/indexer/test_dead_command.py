@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import SyncSearch
-from services.opensearch.journal import dead_write, retried_write
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.journal import dead_write, retry_write
 from tests.integration.indexer.journalled import Journal
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,22 +32,22 @@ def run(api_url: str) -> Run:
     return command
 
 
-def die(journal: Journal, search: SyncSearch, *names: str) -> None:
+def die(journal: Journal, search: SyncSearchClient, *names: str) -> None:
     writes = []
     for name in names:
         stored = journal.stored(name)
         stored = replace(stored, source=stored.source | {"attempts": 3, "title": "[bold]Title[/]\x1b[31m"})
         writes.append(dead_write(journal.generation, stored, "encoding_failed", "RuntimeError: a\nline"))
-    assert {verdict.outcome for verdict in write(search, writes, 1024**2, 10)} == {Outcome.STORED}
+    assert {verdict.outcome for verdict in write_bulk(search, writes, 1024**2, 10)} == {WriteOutcome.STORED}
     journal.refresh()
 
 
-def test_list_and_retry(run: Run, journal: Journal, search: SyncSearch) -> None:
+def test_list_and_retry(run: Run, journal: Journal, search: SyncSearchClient) -> None:
     names = [f"d{n:03}" for n in range(105)]
     journal.put(dict.fromkeys([*names, "alive"], "words"))
     assert run("list", "papers").stdout == "No document is dead.\n"
     die(journal, search, *names)
-    write(search, [retried_write(journal.generation, journal.stored("d000"), 60)], 1024, 10)
+    write_bulk(search, [retry_write(journal.generation, journal.stored("d000"), 60)], 1024, 10)
     die(journal, search, "d000")
 
     shown = run("list", "papers", "--size", "3")

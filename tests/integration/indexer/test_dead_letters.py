@@ -12,22 +12,20 @@ import pytest
 import redis
 
 from infra import processes
-from infra.processes import Child
-from query_api import dead_letters
-from services import versions
-from services.contracts import encode_queue
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.generations import create_call
-from services.opensearch.journal import attempt_write, dead_write, retried_write
-from services.opensearch.mapping import LATER
-from services.queue import Publisher
+from infra.processes import ChildProcess
+from query_api.ingest import dead_letters
+from services.documents.document import raw_version
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.generations import LATER_FIELDS, create_generation_call
+from services.opensearch.journal import attempt_write, dead_write, retry_write
+from services.queue.messages import Publisher, encode_queue
 from services.settings import Settings
 from tests.integration.indexer import journalled
 from tests.integration.indexer.journalled import Journal
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-Start = Callable[..., Child]
+Start = Callable[..., ChildProcess]
 QUEUE = encode_queue("standin")
 
 
@@ -36,14 +34,14 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"lease_seconds": 1.0, "sweep_interval": 0.2})
 
 
-def die(journal: Journal, search: SyncSearch, *names: str, code: str = "encoding_failed") -> None:
+def die(journal: Journal, search: SyncSearchClient, *names: str, code: str = "encoding_failed") -> None:
     """Makes journalled documents dead after three attempts, as a worker does."""
     writes = []
     for name in names:
         stored = journal.stored(name)
         stored = replace(stored, source=stored.source | {"attempts": 3})
         writes.append(dead_write(journal.generation, stored, code, f"RuntimeError: {name}"))
-    assert {verdict.outcome for verdict in write(search, writes, 1024**2, 10)} <= {Outcome.STORED}
+    assert {verdict.outcome for verdict in write_bulk(search, writes, 1024**2, 10)} <= {WriteOutcome.STORED}
     journal.refresh()
 
 
@@ -77,8 +75,8 @@ def states(api: httpx.Client) -> dict[str, int]:
 
 
 def test_a_poisonous_document_dies_is_retried_dies_again_and_is_encoded_by_a_better_worker(
-    api: httpx.Client, journal: Journal, poisoned_worker: Start, sweeper_soon: Callable[[], Child],
-    start_part: Callable[[str], Child], eventually: Eventually,
+    api: httpx.Client, journal: Journal, poisoned_worker: Start, sweeper_soon: Callable[[], ChildProcess],
+    start_part: Callable[[str], ChildProcess], eventually: Eventually,
 ) -> None:  # fmt: skip
     worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1)
     sweeper_soon()
@@ -108,7 +106,7 @@ def test_a_poisonous_document_dies_is_retried_dies_again_and_is_encoded_by_a_bet
     assert again["earlier"] == {"retries": 1, "attempts": 3, "error": cause, "dead_at": shown["dead_at"]}
     assert again["dead_at"] > shown["dead_at"]
 
-    processes.stop(worker, 15)
+    processes.stop_child(worker, 15)
     start_part("worker")
     assert retry(api, all=True)["retried"] == ["p/1"]
     before = api.get("/v1/indexes/papers/documents/p%2F1").json()
@@ -121,7 +119,7 @@ def test_a_poisonous_document_dies_is_retried_dies_again_and_is_encoded_by_a_bet
 
 
 def test_the_list_comes_in_pages_without_gaps_or_repetitions(
-    api: httpx.Client, journal: Journal, search: SyncSearch
+    api: httpx.Client, journal: Journal, search: SyncSearchClient
 ) -> None:
     names = [f"d{n:02}" for n in range(45)]
     journal.put(dict.fromkeys([*names, "alive"], "words"))
@@ -138,7 +136,7 @@ def test_the_list_comes_in_pages_without_gaps_or_repetitions(
 
 
 def test_a_list_stays_whole_while_others_die_and_are_retried(
-    api: httpx.Client, journal: Journal, search: SyncSearch
+    api: httpx.Client, journal: Journal, search: SyncSearchClient
 ) -> None:
     journal.put(dict.fromkeys([f"d{n}" for n in range(9)], "words"))
     die(journal, search, *[f"d{n}" for n in range(6)])
@@ -197,7 +195,7 @@ def test_indexes_and_ids_that_are_not_there(api: httpx.Client, journal: Journal)
 
 
 def test_deleted_and_replaced_documents_are_not_brought_back(
-    api: httpx.Client, journal: Journal, search: SyncSearch
+    api: httpx.Client, journal: Journal, search: SyncSearchClient
 ) -> None:
     journal.put({"deleted": "words", "replaced": "words"}, version=1)
     die(journal, search, "deleted", "replaced")
@@ -213,25 +211,25 @@ def test_deleted_and_replaced_documents_are_not_brought_back(
     answer = retry(api, ids=["deleted", "replaced"])
     assert [one["code"] for one in answer["not_retried"]] == ["document_not_found", "not_dead"]
     assert journal.stored("replaced").source["text"] == "newer words"
-    assert journal.stored("replaced").external == versions.raw(2)
+    assert journal.stored("replaced").external == raw_version(2)
     assert journal.stored("deleted").state == "deleted"
 
 
 def test_a_newer_write_beats_a_retry_that_began_before_it(
-    api: httpx.Client, journal: Journal, search: SyncSearch
+    api: httpx.Client, journal: Journal, search: SyncSearchClient
 ) -> None:
     journal.put({"a": "old words"}, version=1)
     die(journal, search, "a")
-    late = retried_write(journal.generation, journal.stored("a"), 1)
+    late = retry_write(journal.generation, journal.stored("a"), 1)
     journal.put({"a": "new words"}, version=2)
-    (verdict,) = write(search, [late], 1024, 10)
-    assert verdict.outcome is Outcome.SUPERSEDED
+    (verdict,) = write_bulk(search, [late], 1024, 10)
+    assert verdict.outcome is WriteOutcome.SUPERSEDED
     assert journal.stored("a").source["text"] == "new words"
     assert "earlier" not in journal.stored("a").source
 
 
 def test_of_retries_at_once_each_document_is_won_by_one(
-    api: httpx.Client, journal: Journal, search: SyncSearch, broker: "redis.Redis"
+    api: httpx.Client, journal: Journal, search: SyncSearchClient, broker: "redis.Redis"
 ) -> None:
     names = [f"d{n:03}" for n in range(200)]
     journal.put(dict.fromkeys(names, "words"))
@@ -245,12 +243,12 @@ def test_of_retries_at_once_each_document_is_won_by_one(
 
 
 def test_all_goes_on_where_the_time_ended(
-    api: httpx.Client, journal: Journal, search: SyncSearch, monkeypatch: pytest.MonkeyPatch
+    api: httpx.Client, journal: Journal, search: SyncSearchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"d{n:03}" for n in range(150)]
     journal.put(dict.fromkeys(names, "words"))
     die(journal, search, *names)
-    monkeypatch.setattr(dead_letters, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(dead_letters, "RETRY_TIMEOUT_SECONDS", 0.0)
     first = retry(api, all=True)
     assert (len(first["retried"]), first["remaining"]) == (64, 86)
     assert dead(api)["total"] == 86
@@ -265,8 +263,8 @@ def test_all_goes_on_where_the_time_ended(
 
 
 def test_while_redis_is_away_they_are_pending_and_the_sweeper_enqueues_them(
-    settings: Settings, journal: Journal, search: SyncSearch, api: httpx.Client, worker: Child,
-    sweeper_soon: Callable[[], Child], eventually: Eventually, monkeypatch: pytest.MonkeyPatch,
+    settings: Settings, journal: Journal, search: SyncSearchClient, api: httpx.Client, worker: ChildProcess,
+    sweeper_soon: Callable[[], ChildProcess], eventually: Eventually, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     journal.put({"a": "one", "b": "two"})
     die(journal, search, "a", "b")
@@ -282,12 +280,12 @@ def test_while_redis_is_away_they_are_pending_and_the_sweeper_enqueues_them(
 
 
 def test_a_document_without_room_for_another_round_is_refused(
-    api: httpx.Client, journal: Journal, search: SyncSearch
+    api: httpx.Client, journal: Journal, search: SyncSearchClient
 ) -> None:
     journal.put({"a": "one"}, version=5)
     stored = journal.stored("a")
-    worn = replace(stored, external=versions.raw(5) + 1020)
-    write(search, [attempt_write(journal.generation, worn, 3, 1)], 1024**2, 10)
+    worn = replace(stored, external=raw_version(5) + 1020)
+    write_bulk(search, [attempt_write(journal.generation, worn, 3, 1)], 1024**2, 10)
     die(journal, search, "a")
     assert journal.stored("a").transitions == 1022
     for body in ({"ids": ["a"]}, {"all": True}):
@@ -297,19 +295,19 @@ def test_a_document_without_room_for_another_round_is_refused(
     assert journal.states("a") == ["pending"]
 
 
-def test_retries_end_before_the_versions_do(journal: Journal, search: SyncSearch) -> None:
+def test_retries_end_before_the_versions_do(journal: Journal, search: SyncSearchClient) -> None:
     """A document that dies again and again can always die: the last version is never needed for a retry."""
     journal.put({"a": "one"}, version=5)
     rounds = 0
     while True:
         for count in (1, 2, 3):  # a round that is as wasteful as can be
             for _ in range(3):
-                write(search, [attempt_write(journal.generation, journal.stored("a"), count, 1)], 1024, 10)
+                write_bulk(search, [attempt_write(journal.generation, journal.stored("a"), count, 1)], 1024, 10)
         die(journal, search, "a")
         if not journal.stored("a").may_be_retried:
             break
-        (verdict,) = write(search, [retried_write(journal.generation, journal.stored("a"), 1)], 1024, 10)
-        assert verdict.outcome is Outcome.STORED
+        (verdict,) = write_bulk(search, [retry_write(journal.generation, journal.stored("a"), 1)], 1024, 10)
+        assert verdict.outcome is WriteOutcome.STORED
         rounds += 1
     assert rounds >= 80
     assert journal.stored("a").source["earlier"]["retries"] == rounds
@@ -317,14 +315,14 @@ def test_retries_end_before_the_versions_do(journal: Journal, search: SyncSearch
 
 
 def test_those_that_died_before_the_moment_was_recorded_are_listed(
-    api: httpx.Client, settings: Settings, search: SyncSearch, monkeypatch: pytest.MonkeyPatch
+    api: httpx.Client, settings: Settings, search: SyncSearchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An index that an older version made: its mapping is strict and lacks the fields."""
 
     def create(*arguments: Any) -> Call:
-        call = create_call(*arguments)
+        call = create_generation_call(*arguments)
         body = json.loads(call.body or b"")
-        for name in LATER:
+        for name in LATER_FIELDS:
             del body["mappings"]["properties"][name]
         return replace(call, body=json.dumps(body).encode())
 
@@ -334,9 +332,9 @@ def test_those_that_died_before_the_moment_was_recorded_are_listed(
     writes = []
     for n in range(7):
         one = dead_write(journal.generation, journal.stored(f"d{n}"), "encoding_failed", "RuntimeError")
-        source = {name: value for name, value in one.source.items() if name not in LATER}
+        source = {name: value for name, value in one.source.items() if name not in LATER_FIELDS}
         writes.append(replace(one, source=source))
-    write(search, writes, 1024**2, 10)
+    write_bulk(search, writes, 1024**2, 10)
     journal.refresh()
     found = [one for page in pages(api, 3) for one in page]
     assert sorted(one["id"] for one in found) == [f"d{n}" for n in range(7)]

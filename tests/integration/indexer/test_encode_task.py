@@ -10,26 +10,29 @@ import redis
 from prometheus_client import REGISTRY
 
 from indexer.encode_task import run_encode
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
+from indexer.runtime import Runtime, WorkerSettings
 from models.encoder import Encoder
-from services import versions
-from services.contracts import EncodeMessage, encode_queue
-from services.index_spec import EncoderIdentity, Names
-from services.opensearch.bulk import Outcome, Write, write
-from services.opensearch.carrying import carried
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.generations import create_call, delete_call, new_generation
-from services.opensearch.journal import attempt_write, dead_write, requeued_write, tombstone
-from services.opensearch.mapping import creation_body
-from services.opensearch.stored_windows import read_windows
+from services.documents.document import encoded_version
+from services.encoders.vectors import merge_max
+from services.index_spec import EncoderIdentity, IndexNames
+from services.opensearch.bulk import Write, WriteOutcome, write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.generations import (
+    create_generation_call,
+    create_index_body,
+    delete_generations_call,
+    new_generation,
+)
+from services.opensearch.journal import attempt_write, dead_write, requeue_write, tombstone_write
+from services.opensearch.reindex import carry_write
+from services.opensearch.stored_document import read_windows
+from services.queue.messages import EncodeMessage, encode_queue
 from services.settings import Settings
-from services.vectors import merge_max
 from tests.integration.indexer.journalled import Hooked, Journal
 
 
-def put_through(search: SyncSearch, *writes: Write) -> list[Outcome]:
-    return [verdict.outcome for verdict in write(search, writes, 1024**2, 10)]
+def put_through(search: SyncSearchClient, *writes: Write) -> list[WriteOutcome]:
+    return [verdict.outcome for verdict in write_bulk(search, writes, 1024**2, 10)]
 
 
 def hooked(runtime: Runtime, encoder: Encoder) -> Runtime:
@@ -83,12 +86,12 @@ def test_a_document_that_is_replaced_while_it_is_encoded_keeps_the_newer_text(
 
 
 def test_a_document_that_is_deleted_while_it_is_encoded_stays_deleted(
-    runtime: Runtime, journal: Journal, standin: Encoder, search: SyncSearch
+    runtime: Runtime, journal: Journal, standin: Encoder, search: SyncSearchClient
 ) -> None:
     journal.put({"a": "text"}, version=1)
 
     def delete_it(_: object) -> None:
-        put_through(search, tombstone(journal.generation, "a", 2))
+        put_through(search, tombstone_write(journal.generation, "a", 2))
 
     run_encode(hooked(runtime, Hooked(standin, delete_it)), journal.message("a"), redelivered=False)
     assert journal.stored("a").state == "deleted"
@@ -104,19 +107,19 @@ def test_two_workers_with_the_same_message_end_in_the_same_state(
 
     second = hooked(runtime, Hooked(standin, the_other))
     assert run_encode(second, journal.message("a"), redelivered=False) == {"superseded": 1}
-    assert journal.stored("a").external == versions.encoded(journal.stored("a").source["version"])
+    assert journal.stored("a").external == encoded_version(journal.stored("a").source["version"])
 
 
 def test_an_index_of_another_encoder_waits_and_says_why(
-    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearch, caplog: pytest.LogCaptureFixture
+    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearchClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = journal.generation.model_copy(
         update={
-            "index": "other", "physical": Names(settings.index_prefix).physical("other", 1),
+            "index": "other", "physical": IndexNames(settings.index_prefix).physical("other", 1),
             "encoder": EncoderIdentity(name="standin", fingerprint="0" * 16),
         }
     )  # fmt: skip
-    search.send(create_call(other, settings, [Names(settings.index_prefix).alias("other")]))
+    search.send(create_generation_call(other, settings, [IndexNames(settings.index_prefix).alias("other")]))
     journal.generation = other
     journal.put({"a": "text"})
     with caplog.at_level(logging.ERROR):
@@ -129,24 +132,24 @@ def test_an_index_of_another_encoder_waits_and_says_why(
 
 
 def test_messages_for_an_index_that_is_gone_are_dropped(
-    runtime: Runtime, journal: Journal, search: SyncSearch, caplog: pytest.LogCaptureFixture
+    runtime: Runtime, journal: Journal, search: SyncSearchClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert run_encode(runtime, EncodeMessage(index="nowhere", ids=("a",)), redelivered=False) == {"gone": 1}
-    search.send(delete_call([journal.generation]))
+    search.send(delete_generations_call([journal.generation]))
     assert run_encode(runtime, journal.message("a"), redelivered=False) == {"gone": 1}
     assert "index_not_found" in caplog.text
 
 
 def test_a_message_names_a_generation_that_is_not_searched(
-    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearch, standin: Encoder
+    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearchClient, standin: Encoder
 ) -> None:
-    names = Names(settings.index_prefix)
+    names = IndexNames(settings.index_prefix)
     second = new_generation(names, "papers", 2, journal.generation.spec, standin.manifest)
-    search.send(create_call(second, settings, []))
+    search.send(create_generation_call(second, settings, []))
     journal.put({"a": "in the first"})
     first = journal.stored("a")
-    carried_over = carried(journal.generation, second, first, 60)
-    assert put_through(search, carried_over) == [Outcome.STORED]
+    carried_over = carry_write(journal.generation, second, first, 60)
+    assert put_through(search, carried_over) == [WriteOutcome.STORED]
     journal.generation = second
     message = EncodeMessage(index="papers", ids=("a",), generation=2)
     assert run_encode(runtime, message, redelivered=False) == {"encoded": 1}
@@ -154,12 +157,12 @@ def test_a_message_names_a_generation_that_is_not_searched(
 
 
 def test_what_was_enqueued_again_has_an_attempt_counted_before_it_is_encoded(
-    runtime: Runtime, journal: Journal, standin: Encoder, search: SyncSearch
+    runtime: Runtime, journal: Journal, standin: Encoder, search: SyncSearchClient
 ) -> None:
     journal.put({"a": "one", "b": "two"})
     assert put_through(
-        search, *(requeued_write(journal.generation, journal.stored(name), 60) for name in ("a", "b"))
-    ) == [Outcome.STORED, Outcome.STORED]
+        search, *(requeue_write(journal.generation, journal.stored(name), 60) for name in ("a", "b"))
+    ) == [WriteOutcome.STORED, WriteOutcome.STORED]
     seen = []
     watched = Hooked(standin, lambda _: seen.extend(journal.stored(name).attempts for name in ("a", "b")))
     run_encode(hooked(runtime, watched), journal.message("a", "b"), redelivered=False)
@@ -179,10 +182,10 @@ def test_what_comes_back_is_counted_and_encoded_one_by_one(
 
 
 def test_after_the_last_attempt_the_document_is_dead_with_the_reason(
-    runtime: Runtime, journal: Journal, search: SyncSearch, standin: Encoder
+    runtime: Runtime, journal: Journal, search: SyncSearchClient, standin: Encoder
 ) -> None:
     journal.put({"a": "one", "b": "two"})
-    assert put_through(search, attempt_write(journal.generation, journal.stored("a"), 3, 60)) == [Outcome.STORED]
+    assert put_through(search, attempt_write(journal.generation, journal.stored("a"), 3, 60)) == [WriteOutcome.STORED]
     watched = Hooked(standin)
     counts = run_encode(hooked(runtime, watched), journal.message("a", "b"), redelivered=True)
     assert counts == {"dead": 1, "encoded": 1}
@@ -222,10 +225,10 @@ def dead_letters(code: str) -> float:
 
 
 def test_what_is_replaced_while_it_fails_for_the_last_time_is_no_dead_letter(
-    runtime: Runtime, journal: Journal, search: SyncSearch, standin: Encoder
+    runtime: Runtime, journal: Journal, search: SyncSearchClient, standin: Encoder
 ) -> None:
     journal.put({"a": "old"}, version=1)
-    assert put_through(search, attempt_write(journal.generation, journal.stored("a"), 2, 60)) == [Outcome.STORED]
+    assert put_through(search, attempt_write(journal.generation, journal.stored("a"), 2, 60)) == [WriteOutcome.STORED]
 
     def replace_and_fail(_: object) -> None:
         journal.put({"a": "new"}, version=2)
@@ -238,10 +241,10 @@ def test_what_is_replaced_while_it_fails_for_the_last_time_is_no_dead_letter(
 
 
 def test_a_document_that_was_dead_and_is_sent_anew_is_encoded(
-    runtime: Runtime, journal: Journal, search: SyncSearch
+    runtime: Runtime, journal: Journal, search: SyncSearchClient
 ) -> None:
     journal.put({"a": "old"}, version=1)
-    assert put_through(search, dead_write(journal.generation, journal.stored("a"), "x", "y")) == [Outcome.STORED]
+    assert put_through(search, dead_write(journal.generation, journal.stored("a"), "x", "y")) == [WriteOutcome.STORED]
     assert run_encode(runtime, journal.message("a"), redelivered=False) == {"skipped": 1}
     journal.put({"a": "new"}, version=2)
     assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
@@ -271,7 +274,7 @@ def test_without_opensearch_the_documents_stay_pending(settings: Settings, stand
 
 
 def test_a_document_that_opensearch_refuses_encoded_is_dead(
-    runtime: Runtime, journal: Journal, search: SyncSearch, settings: Settings, standin: Encoder
+    runtime: Runtime, journal: Journal, search: SyncSearchClient, settings: Settings, standin: Encoder
 ) -> None:
     search.send(without_vectors(journal, settings))
     journal.put({"a": "text"})
@@ -283,9 +286,9 @@ def test_a_document_that_opensearch_refuses_encoded_is_dead(
 
 def without_vectors(journal: Journal, settings: Settings) -> Call:
     """Creates an index like the journal's, but without the field of the vectors; the journal moves there."""
-    names = Names(settings.index_prefix)
+    names = IndexNames(settings.index_prefix)
     journal.generation = journal.generation.model_copy(update={"index": "bare", "physical": names.physical("bare", 1)})
-    body = creation_body(journal.generation, settings, [names.alias("bare")])
+    body = create_index_body(journal.generation, settings, [names.alias("bare")])
     del body["mappings"]["properties"]["sparse"]
-    call = create_call(journal.generation, settings, [])
+    call = create_generation_call(journal.generation, settings, [])
     return replace(call, body=orjson.dumps(body))

@@ -11,30 +11,28 @@ from typing import Any
 import httpx
 import pytest
 
-from indexer.expiry import Expiry
-from indexer.later_fields import LaterFields
-from infra.processes import Child
+from indexer.sweeper import MappingUpgrade, RetentionCleanup
+from infra.processes import ChildProcess
 from services.errors import NotFound
-from services.index_spec import Names
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.expired import (
-    job_records_call,
-    read_found,
-    read_removed,
-    removal_call,
-    tombstones_call,
-)
-from services.opensearch.generations import create_call
+from services.index_spec import IndexNames
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.generations import LATER_FIELDS, create_generation_call
 from services.opensearch.jobs import JobRecord
-from services.opensearch.journal import dead_write, now_ms, tombstone
-from services.opensearch.mapping import LATER
+from services.opensearch.journal import dead_write, now_ms, tombstone_write
+from services.opensearch.maintenance import (
+    expired_jobs_call,
+    expired_tombstones_call,
+    read_expired,
+    read_removal_counts,
+    remove_expired_call,
+)
 from services.settings import Settings
 from tests.integration.indexer import journalled
 from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-Start = Callable[..., Child]
+Start = Callable[..., ChildProcess]
 SECOND = 1 / 86400  # days
 
 
@@ -46,32 +44,32 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def expiry(settings: Settings, search: SyncSearch) -> Expiry:
-    return Expiry(settings, search)
+def expiry(settings: Settings, search: SyncSearchClient) -> RetentionCleanup:
+    return RetentionCleanup(settings, search)
 
 
-def delete(journal: Journal, search: SyncSearch, *names: str, version: int, age: float = 3600) -> None:
+def delete(journal: Journal, search: SyncSearchClient, *names: str, version: int, age: float = 3600) -> None:
     """Tombstones, as the API writes them, of deletes some seconds ago."""
-    writes = [tombstone(journal.generation, name, version) for name in names]
+    writes = [tombstone_write(journal.generation, name, version) for name in names]
     writes = [replace(one, source=one.source | {"deleted_at": now_ms() - int(age * 1000)}) for one in writes]
-    assert {verdict.outcome for verdict in write(search, writes, 1024**2, 10)} == {Outcome.STORED}
+    assert {verdict.outcome for verdict in write_bulk(search, writes, 1024**2, 10)} == {WriteOutcome.STORED}
     journal.refresh()
 
 
-def ids(journal: Journal, search: SyncSearch) -> list[str]:
+def ids(journal: Journal, search: SyncSearchClient) -> list[str]:
     """All that the generation holds, as searches see it."""
     journal.refresh()
     answer = search.send(Call("GET", f"/{journal.generation.physical}/_search", params={"size": 1000}))
     return sorted(hit["_id"] for hit in answer["hits"]["hits"])
 
 
-def set_index(search: SyncSearch, journal: Journal, **settings: Any) -> None:
+def set_index(search: SyncSearchClient, journal: Journal, **settings: Any) -> None:
     path = f"/{journal.generation.physical}/_settings"
     search.send(Call("PUT", path, json.dumps({"index": settings}).encode()))
 
 
 def test_a_sweeper_removes_tombstones_after_the_window_and_nothing_else(
-    api: httpx.Client, journal: Journal, search: SyncSearch, sweeper: Child, eventually: Eventually
+    api: httpx.Client, journal: Journal, search: SyncSearchClient, sweeper: ChildProcess, eventually: Eventually
 ) -> None:
     path = "/v1/indexes/papers/documents/"
     for name, version in (("gone", 1), ("back", 1), ("there", 1)):
@@ -89,7 +87,7 @@ def test_a_sweeper_removes_tombstones_after_the_window_and_nothing_else(
 
 
 def test_what_the_window_is_for(
-    api: httpx.Client, journal: Journal, search: SyncSearch, expiry: Expiry, eventually: Eventually
+    api: httpx.Client, journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup, eventually: Eventually
 ) -> None:
     """A stale write brings the document back when it comes later than the window and gc_deletes, and never earlier."""
     set_index(search, journal, gc_deletes="1ms")
@@ -106,23 +104,27 @@ def test_what_the_window_is_for(
     eventually(is_back, 60, "OpenSearch has forgotten the delete")
 
 
-def test_what_came_back_after_it_was_found_is_kept(journal: Journal, search: SyncSearch) -> None:
+def test_what_came_back_after_it_was_found_is_kept(journal: Journal, search: SyncSearchClient) -> None:
     physical = journal.generation.physical
     delete(journal, search, "written", "deleted", "zero", version=0)
     delete(journal, search, "untouched", version=2)
-    found = read_found(search.send(tombstones_call(physical, now_ms(), 10)))
+    found = read_expired(search.send(expired_tombstones_call(physical, now_ms(), 10)))
     assert len(found) == 4
     journal.put({"written": "here again"}, version=3)
     delete(journal, search, "deleted", version=3, age=0)
-    done = read_removed(search.send(removal_call(journal.generation.write_alias, found)))
+    done = read_removal_counts(search.send(remove_expired_call(journal.generation.write_alias, found)))
     assert done == {"removed": 2, "changed": 2}
     assert ids(journal, search) == ["deleted", "written"]
     assert journal.stored("written").source["text"] == "here again"
     # Once more: what is gone is no error.
-    assert read_removed(search.send(removal_call(journal.generation.write_alias, found))) == {"changed": 4}
+    assert read_removal_counts(search.send(remove_expired_call(journal.generation.write_alias, found))) == {
+        "changed": 4
+    }
 
 
-def test_writes_beside_a_running_sweeper_are_never_lost(journal: Journal, search: SyncSearch, expiry: Expiry) -> None:
+def test_writes_beside_a_running_sweeper_are_never_lost(
+    journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup
+) -> None:
     """Documents are deleted and come back all the time, their tombstones old at once: none of them is missing."""
     names = [f"d{n:02}" for n in range(40)]
     delete(journal, search, *names, version=1)
@@ -139,9 +141,9 @@ def test_writes_beside_a_running_sweeper_are_never_lost(journal: Journal, search
 
 
 def test_of_two_at_once_each_tombstone_is_removed_by_one(
-    journal: Journal, search: SyncSearch, expiry: Expiry, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.expiry.PAGE", 50)  # and more than a page in one pass
+    monkeypatch.setattr("indexer.sweeper.EXPIRY_PAGE_RECORDS", 50)  # and more than a page in one pass
     delete(journal, search, *[f"d{n}" for n in range(220)], version=1)
     journal.put({"alive": "words"})
     with ThreadPoolExecutor(2) as pool:
@@ -151,8 +153,8 @@ def test_of_two_at_once_each_tombstone_is_removed_by_one(
     assert ids(journal, search) == ["alive"]
 
 
-def test_young_tombstones_stay(settings: Settings, journal: Journal, search: SyncSearch) -> None:
-    expiry = Expiry(settings.model_copy(update={"tombstone_days": 7.0, "job_days": 30.0}), search)
+def test_young_tombstones_stay(settings: Settings, journal: Journal, search: SyncSearchClient) -> None:
+    expiry = RetentionCleanup(settings.model_copy(update={"tombstone_days": 7.0, "job_days": 30.0}), search)
     delete(journal, search, "young", version=1, age=6.9 * 86400)
     delete(journal, search, "old", version=1, age=7.1 * 86400)
     assert expiry.remove() == {"tombstones": 1}
@@ -160,24 +162,28 @@ def test_young_tombstones_stay(settings: Settings, journal: Journal, search: Syn
 
 
 def test_a_generation_that_is_not_written_any_more_is_left_alone(
-    journal: Journal, search: SyncSearch, expiry: Expiry
+    journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup
 ) -> None:
     physical = journal.generation.physical
     delete(journal, search, "a", version=1)
-    found = read_found(search.send(tombstones_call(physical, now_ms(), 10)))
+    found = read_expired(search.send(expired_tombstones_call(physical, now_ms(), 10)))
     retire = {"actions": [{"remove": {"index": physical, "alias": journal.generation.write_alias}}]}
     search.send(Call("POST", "/_aliases", json.dumps(retire).encode()))
     assert not expiry.remove()
     assert ids(journal, search) == ["a"]
     # It was retired between the look and the delete: nothing is deleted, and no index appears under the alias's name.
     with suppress(NotFound):
-        assert read_removed(search.send(removal_call(journal.generation.write_alias, found))) == {"changed": 1}
+        assert read_removal_counts(search.send(remove_expired_call(journal.generation.write_alias, found))) == {
+            "changed": 1
+        }
     assert ids(journal, search) == ["a"]
     with pytest.raises(NotFound):
         search.send(Call("GET", f"/{journal.generation.write_alias}/_settings"))
 
 
-def test_an_index_that_takes_no_writes_is_no_trouble(journal: Journal, search: SyncSearch, expiry: Expiry) -> None:
+def test_an_index_that_takes_no_writes_is_no_trouble(
+    journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup
+) -> None:
     delete(journal, search, "a", version=1)
     set_index(search, journal, **{"blocks.write": True})
     assert not expiry.remove()
@@ -186,17 +192,17 @@ def test_an_index_that_takes_no_writes_is_no_trouble(journal: Journal, search: S
 
 
 def test_old_job_records_are_removed_and_what_was_counted_meanwhile_stays(
-    settings: Settings, journal: Journal, search: SyncSearch, expiry: Expiry
+    settings: Settings, journal: Journal, search: SyncSearchClient, expiry: RetentionCleanup
 ) -> None:
-    names = Names(settings.index_prefix)
+    names = IndexNames(settings.index_prefix)
     hour_ago = now_ms() - 3_600_000
     for job, created in (("old", hour_ago), ("busy", hour_ago), ("new", now_ms())):
         search.send(JobRecord(job, "papers", created).save_call(names))
     search.send(Call("POST", f"/{names.jobs}/_refresh"))
-    found = read_found(search.send(job_records_call(names.jobs, hour_ago + 1, 10)))
+    found = read_expired(search.send(expired_jobs_call(names.jobs, hour_ago + 1, 10)))
     assert sorted(one.id for one in found) == ["busy", "old"]
     search.send(JobRecord("busy", "papers").save_call(names))
-    assert read_removed(search.send(removal_call(names.jobs, found))) == {"removed": 1, "changed": 1}
+    assert read_removal_counts(search.send(remove_expired_call(names.jobs, found))) == {"removed": 1, "changed": 1}
     search.send(JobRecord("older", "papers", hour_ago).save_call(names))
     search.send(Call("POST", f"/{names.jobs}/_refresh"))
     assert expiry.remove() == {"job records": 1}
@@ -206,10 +212,10 @@ def test_old_job_records_are_removed_and_what_was_counted_meanwhile_stays(
 
 
 def test_without_a_jobs_index_and_with_redis_away_tombstones_expire(
-    settings: Settings, journal: Journal, search: SyncSearch, start: Start, eventually: Eventually
+    settings: Settings, journal: Journal, search: SyncSearchClient, start: Start, eventually: Eventually
 ) -> None:
     delete(journal, search, "a", version=1)
-    search.send(Call("DELETE", f"/{Names(settings.index_prefix).jobs}"))
+    search.send(Call("DELETE", f"/{IndexNames(settings.index_prefix).jobs}"))
     sweeper = start("-m", "cli.main", "sweeper", SPARSEWELL_REDIS_URL="redis://127.0.0.1:9/0")
     eventually(lambda: ids(journal, search) == [], 60, "the tombstone is removed")
     assert "not sweeping" in log_of(sweeper)
@@ -217,12 +223,12 @@ def test_without_a_jobs_index_and_with_redis_away_tombstones_expire(
 
 
 def test_generations_of_older_versions_learn_the_later_fields(
-    settings: Settings, search: SyncSearch, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, search: SyncSearchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def create(*arguments: Any) -> Call:
-        call = create_call(*arguments)
+        call = create_generation_call(*arguments)
         body = json.loads(call.body or b"")
-        for name in LATER:
+        for name in LATER_FIELDS:
             del body["mappings"]["properties"][name]
         return replace(call, body=json.dumps(body).encode())
 
@@ -230,10 +236,10 @@ def test_generations_of_older_versions_learn_the_later_fields(
     journal = Journal(settings, search)
     journal.put({"a": "words"})
     dead = dead_write(journal.generation, journal.stored("a"), "encoding_failed", "RuntimeError")
-    (verdict,) = write(search, [dead], 1024, 10)
-    assert verdict.outcome is Outcome.REFUSED  # so they are needed
-    later = LaterFields(settings, search)
+    (verdict,) = write_bulk(search, [dead], 1024, 10)
+    assert verdict.outcome is WriteOutcome.REFUSED  # so they are needed
+    later = MappingUpgrade(settings, search)
     assert later.add() == {"generations": 1}
     assert not later.add()
-    (verdict,) = write(search, [dead], 1024, 10)
-    assert verdict.outcome is Outcome.STORED
+    (verdict,) = write_bulk(search, [dead], 1024, 10)
+    assert verdict.outcome is WriteOutcome.STORED

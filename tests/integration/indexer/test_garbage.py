@@ -5,14 +5,14 @@ from collections.abc import Callable
 import httpx
 import redis
 
-from infra.processes import Child
-from services.contracts import INGEST_QUEUE, encode_queue
+from infra.processes import ChildProcess
+from services.queue.messages import INGEST_QUEUE, encode_queue
 
 GARBAGE = (b"not json", b"[]", b"{}", b"\xff\xfe", b'{"body": 5, "properties": {}}')
 
 
 def test_the_worker_goes_on_after_items_that_are_no_messages(
-    api: httpx.Client, worker: Child, redis_url: str, eventually: Callable[..., None]
+    api: httpx.Client, worker: ChildProcess, redis_url: str, eventually: Callable[..., None]
 ) -> None:
     with redis.Redis.from_url(redis_url) as client:
         for item in GARBAGE:

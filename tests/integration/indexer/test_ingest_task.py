@@ -9,13 +9,12 @@ from celery.exceptions import Reject
 
 from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
+from indexer.runtime import Runtime, WorkerSettings
 from models.encoder import Encoder
-from services import versions
-from services.contracts import encode_queue
-from services.opensearch.client import SyncSearch
-from services.opensearch.jobs import load_call
+from services.documents.document import raw_version
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.jobs import load_job_call
+from services.queue.messages import encode_queue
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal
 
@@ -25,7 +24,7 @@ def body(*documents: Any, **more: Any) -> dict[str, Any]:
 
 
 def job(runtime: Runtime, name: str) -> dict[str, Any]:
-    source: dict[str, Any] = runtime.search.send(load_call(runtime.names, name))["_source"]
+    source: dict[str, Any] = runtime.search.send(load_job_call(runtime.names, name))["_source"]
     return source
 
 
@@ -35,7 +34,7 @@ def test_documents_are_journalled_enqueued_and_counted(
     message = body({"id": "a", "text": "one", "metadata": {"year": 1999}}, {"id": "b", "text": "two", "version": 7})
     assert run_ingest(runtime, message, "m1", redelivered=False) == {"accepted": 2, "rejected": 0}
     assert journal.states("a", "b") == ["pending", "pending"]
-    assert journal.stored("b").external == versions.raw(7)
+    assert journal.stored("b").external == raw_version(7)
     assert journal.stored("a").source["job"] == "m1"
     assert broker.llen(encode_queue("standin")) == 1
     record = job(runtime, "m1")
@@ -146,7 +145,7 @@ def test_without_opensearch_the_message_goes_back_to_its_queue(settings: Setting
 
 
 def test_without_a_place_for_messages_the_documents_are_kept(
-    settings: Settings, journal: Journal, standin: Encoder, search: SyncSearch
+    settings: Settings, journal: Journal, standin: Encoder, search: SyncSearchClient
 ) -> None:
     lonely = Runtime(
         settings.model_copy(update={"redis_url": "redis://127.0.0.1:9/0"}),

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
-from infra.stack.parts import settings_environment
+from infra.processes import ChildProcess
+from infra.stack import settings_environment
 from services.settings import Settings
 from tests.integration.indexer.journalled import log_of
 
@@ -51,7 +51,7 @@ def counts(api: httpx.Client, index: str) -> dict[str, int]:
     return found
 
 
-def test_a_file_is_loaded_and_encoded(load: Command, api: httpx.Client, worker: Child, tmp_path: Path) -> None:
+def test_a_file_is_loaded_and_encoded(load: Command, api: httpx.Client, worker: ChildProcess, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(write(tmp_path / "a.jsonl", 230).read_bytes()))
     done = load(path, "--index", "papers", "--create", "--field", "year=number", "--batch", 50)
@@ -68,7 +68,7 @@ def test_a_file_is_loaded_and_encoded(load: Command, api: httpx.Client, worker: 
 
 @pytest.mark.parametrize("via", ["api", "queue"])
 def test_what_is_refused_is_said_with_its_line(
-    load: Command, api: httpx.Client, worker: Child, tmp_path: Path, via: str
+    load: Command, api: httpx.Client, worker: ChildProcess, tmp_path: Path, via: str
 ) -> None:
     lines = [json.dumps({"id": f"d{i}", "text": "words"}) for i in range(20)]
     lines[3] = ""
@@ -186,7 +186,11 @@ def test_an_interrupted_load_says_how_to_go_on(
 
 
 def test_a_load_waits_for_an_api_that_comes_back(
-    settings: Settings, environment: dict[str, str], start: Callable[..., Child], tmp_path: Path, eventually: Eventually
+    settings: Settings,
+    environment: dict[str, str],
+    start: Callable[..., ChildProcess],
+    tmp_path: Path,
+    eventually: Eventually,
 ) -> None:
     path = write(tmp_path / "a.jsonl", 100)
     command = [sys.executable, "-m", "cli.main", "load", str(path), "-i", "papers", "--create", "--no-wait"]
@@ -229,7 +233,7 @@ def test_what_cannot_be_loaded_says_why(
 
 @pytest.mark.parametrize("client", ["celery", "redis"])
 def test_the_example_of_a_producer(
-    environment: dict[str, str], settings: Settings, api: httpx.Client, worker: Child, tmp_path: Path,
+    environment: dict[str, str], settings: Settings, api: httpx.Client, worker: ChildProcess, tmp_path: Path,
     eventually: Eventually, client: str,
 ) -> None:  # fmt: skip
     api.put("/v1/indexes/papers", json={}).raise_for_status()

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
+from infra.processes import ChildProcess
 from services.settings import Settings
 from tests.integration.indexer.reindexing import another_encoder, run_command
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-Start = Callable[..., Child]
+Start = Callable[..., ChildProcess]
 DOCUMENTS = 120
 
 
@@ -43,7 +43,7 @@ def command(settings: Settings, api_url: str) -> Callable[..., str]:
 
 
 @pytest.fixture
-def notes(api: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
+def notes(api: httpx.Client, worker: ChildProcess, eventually: Eventually) -> httpx.Client:
     """An index of encoded documents."""
     api.put("/v1/indexes/notes", json={"fields": {"year": "number"}}).raise_for_status()
     documents = [
@@ -145,11 +145,11 @@ def test_a_new_encoder_while_writes_go_on_loses_nothing_and_is_never_down(
 
 
 def test_pruning_copies_vectors_and_needs_no_encoder(
-    notes: httpx.Client, worker: Child, command: Callable[..., str]
+    notes: httpx.Client, worker: ChildProcess, command: Callable[..., str]
 ) -> None:
     from infra import processes
 
-    processes.stop(worker, 0)
+    processes.stop_child(worker, 0)
     before = search(notes, "number 17")
     said = command("reindex", "notes", "--top-k", "300", "--language", "standard")
     assert "vectors: copied" in said
@@ -161,7 +161,7 @@ def test_pruning_copies_vectors_and_needs_no_encoder(
 
 
 def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
-    api: httpx.Client, worker: Child, command: Callable[..., str], eventually: Eventually
+    api: httpx.Client, worker: ChildProcess, command: Callable[..., str], eventually: Eventually
 ) -> None:
     from infra import processes
 
@@ -170,7 +170,7 @@ def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
     documents = [{"id": f"d{i}", "text": text} for i, text in enumerate(texts)]
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
     eventually(lambda: counts(api)["encoded"] == len(texts), 60, "all are encoded")
-    processes.stop(worker, 0)
+    processes.stop_child(worker, 0)
     merged = search(api, "topic 3 number 8")
     refused = api.post("/v1/indexes/notes/search", json={"query": "x", "score_by": "window"})
     assert refused.json()["code"] == "not_scored_by"
@@ -192,11 +192,11 @@ def test_vectors_of_windows_are_nested_and_merged_again_without_an_encoder(
 
 
 def test_another_window_is_encoded_again_in_this_process(
-    notes: httpx.Client, worker: Child, command: Callable[..., str]
+    notes: httpx.Client, worker: ChildProcess, command: Callable[..., str]
 ) -> None:
     from infra import processes
 
-    processes.stop(worker, 0)
+    processes.stop_child(worker, 0)
     said = command("reindex", "notes", "--window", "16", "--overlap", "4", "--encode-here")
     assert "vectors: encoded again" in said
     found = notes.get("/v1/indexes/notes").json()
@@ -316,7 +316,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 
 def test_documents_that_do_not_fit_the_new_fields_stop_the_swap(
-    api: httpx.Client, worker: Child, command: Callable[..., str], eventually: Eventually
+    api: httpx.Client, worker: ChildProcess, command: Callable[..., str], eventually: Eventually
 ) -> None:
     api.put("/v1/indexes/notes", json={"fields": {"year": "keyword"}}).raise_for_status()
     documents = [

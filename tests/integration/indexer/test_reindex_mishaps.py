@@ -7,25 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from indexer.expiry import Expiry
-from indexer.reindex.dispatch import here
-from indexer.reindex.follower import Follower
-from indexer.reindex.plan import Changes, planned
-from indexer.reindex.rescue import rescue
-from indexer.reindex.run import Reindexing
-from indexer.reindex.swap import decide, finish
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
+from indexer.reindex.follower import Follower, make_local_dispatch
+from indexer.reindex.plan import GenerationChanges, plan_generation
+from indexer.reindex.run import Reindexing, decide_swap, finish_abandoned_swaps, finish_swap
+from indexer.runtime import Runtime, WorkerSettings
+from indexer.sweeper import RetentionCleanup
 from models.encoder import Encoder
+from services.encoders.manifest import read_manifest, resolve_model_directory
 from services.errors import Conflict, NotFound
-from services.index_spec import Generation, Names
-from services.manifest import read_manifest, resolve
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import Call, SyncSearch
-from services.opensearch.generations import create_call, delete_call, new_generation
-from services.opensearch.journal import dead_write, encoded_write, read_many, read_many_call, tombstone
-from services.opensearch.reindex_record import ReindexRecords
-from services.queue import Publisher
+from services.index_spec import Generation, IndexNames
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import Call, SyncSearchClient
+from services.opensearch.generations import create_generation_call, delete_generations_call, new_generation
+from services.opensearch.journal import (
+    dead_write,
+    encoded_write,
+    get_documents_call,
+    read_stored_documents,
+    tombstone_write,
+)
+from services.opensearch.reindex import ReindexRecords
+from services.queue.messages import Publisher
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal
 from tests.integration.indexer.reindexing import another_encoder
@@ -36,63 +38,67 @@ Tell = Callable[[object], None]
 class Work:
     """A reindexing step by step, in this process, with its own encoder."""
 
-    def __init__(self, settings: Settings, search: SyncSearch, encoder: Encoder) -> None:
+    def __init__(self, settings: Settings, search: SyncSearchClient, encoder: Encoder) -> None:
         self.settings, self.search, self.encoder = settings, search, encoder
         self.run = Reindexing(search, settings, "papers")
 
-    def begin(self, changes: Changes) -> Follower:
+    def begin(self, changes: GenerationChanges) -> Follower:
         source = self.run.active()
-        manifest = read_manifest(resolve(changes.encoder or "standin"))
-        target = planned(Names(self.settings.index_prefix), source, self.run.next_number(), changes, manifest)
+        manifest = read_manifest(resolve_model_directory(changes.encoder or "standin"))
+        target = plan_generation(
+            IndexNames(self.settings.index_prefix), source, self.run.next_number(), changes, manifest
+        )
         self.run.begin(source, target)
         return self.follow()
 
     def follow(self) -> Follower:
         self.run.make_target()
         runtime = Runtime(self.settings, WorkerSettings(patience=5), lambda _: self.encoder)
-        return self.run.follower(here(runtime, self.run.held.target), 10)
+        return self.run.follower(make_local_dispatch(runtime, self.run.held.target), 10)
 
     def settle(self, follower: Follower) -> None:
         self.run.settle(follower, 20, lambda _: None)
 
     def stored(self, generation: Generation, name: str) -> dict[str, object] | None:
-        found = read_many(self.search.send(read_many_call(generation.physical, [name])))
+        found = read_stored_documents(self.search.send(get_documents_call(generation.physical, [name])))
         return found[0].source if found else None
 
 
 @pytest.fixture
-def work(settings: Settings, search: SyncSearch, standin: Encoder) -> Work:
+def work(settings: Settings, search: SyncSearchClient, standin: Encoder) -> Work:
     return Work(settings, search, standin)
 
 
-PRUNED = Changes(document_top_k=100)
-CUT = Changes(window_pieces=32, window_overlap=4)
+PRUNED = GenerationChanges(document_top_k=100)
+CUT = GenerationChanges(window_pieces=32, window_overlap=4)
 
 
 def test_a_late_worker_of_a_generation_that_was_given_up_writes_nothing_into_the_next(
-    journal: Journal, work: Work, search: SyncSearch, tmp_path: Path
+    journal: Journal, work: Work, search: SyncSearchClient, tmp_path: Path
 ) -> None:
     journal.put({"a": "words"})
-    work.begin(Changes(encoder=str(another_encoder(tmp_path / "other"))))
+    work.begin(GenerationChanges(encoder=str(another_encoder(tmp_path / "other"))))
     given_up = work.run.held.target
     late = encoded_write(given_up, journal.stored("a"), [])
     work.run.abort()
     work.settle(work.begin(CUT))
     assert work.run.held.target.number == given_up.number, "the number is given out again"
     with pytest.raises(NotFound):
-        write(search, [late], 10_000, 5)
+        write_bulk(search, [late], 10_000, 5)
     found = work.stored(work.run.held.target, "a")
-    assert found is not None and found["encoder"] == read_manifest(resolve("standin")).fingerprint
+    assert found is not None and found["encoder"] == read_manifest(resolve_model_directory("standin")).fingerprint
 
 
-def test_a_pause_longer_than_deletes_are_kept_is_noticed(journal: Journal, work: Work, search: SyncSearch) -> None:
+def test_a_pause_longer_than_deletes_are_kept_is_noticed(
+    journal: Journal, work: Work, search: SyncSearchClient
+) -> None:
     journal.put({"a": "forget me", "b": "words"}, version=1)
     work.settle(work.begin(CUT))
-    write(search, [tombstone(journal.generation, "a", 2)], 10_000, 5)
+    write_bulk(search, [tombstone_write(journal.generation, "a", 2)], 10_000, 5)
     short = work.settings.model_copy(update={"tombstone_days": 1 / 86_400})
     time.sleep(1.2)
     journal.refresh()
-    assert Expiry(short, search).remove()["tombstones"] == 1
+    assert RetentionCleanup(short, search).remove()["tombstones"] == 1
     again = Work(short, search, work.encoder)
     again.run.load()
     with pytest.raises(Conflict, match="reindex_too_old"):
@@ -105,31 +111,35 @@ def test_a_pause_longer_than_deletes_are_kept_is_noticed(journal: Journal, work:
     assert work.stored(work.run.active(), "a") is not None
 
 
-def test_a_misfit_of_the_last_moment_is_dead_and_not_gone(journal: Journal, work: Work, search: SyncSearch) -> None:
-    follower = work.begin(Changes(fields={"year": "date"}))
+def test_a_misfit_of_the_last_moment_is_dead_and_not_gone(
+    journal: Journal, work: Work, search: SyncSearchClient
+) -> None:
+    follower = work.begin(GenerationChanges(fields={"year": "date"}))
     work.settle(follower)
-    decide(follower)
+    decide_swap(follower)
     journal.put({"late": "about 1990"})
     source = {"text": "about 1990", "state": "pending", "version": 9, "metadata": {"year": 1990.5}, "job": "j"}
     from services.opensearch.bulk import Write
 
-    (verdict,) = write(search, [Write(journal.generation.alias, "misfit", 9 * 1024, source)], 10_000, 5)
-    assert verdict.outcome is Outcome.STORED
-    finish(follower)
+    (verdict,) = write_bulk(search, [Write(journal.generation.alias, "misfit", 9 * 1024, source)], 10_000, 5)
+    assert verdict.outcome is WriteOutcome.STORED
+    finish_swap(follower)
     found = work.stored(work.run.active(), "misfit")
     assert found is not None and (found["state"], found["text"]) == ("dead", "about 1990")
     assert work.stored(work.run.active(), "late") is not None
 
 
-def test_a_retried_document_is_not_dead_again_after_the_swap(journal: Journal, work: Work, search: SyncSearch) -> None:
+def test_a_retried_document_is_not_dead_again_after_the_swap(
+    journal: Journal, work: Work, search: SyncSearchClient
+) -> None:
     journal.put({"a": "words"}, version=1)
-    write(search, [dead_write(journal.generation, journal.stored("a"), "code", "reason")], 10_000, 5)
+    write_bulk(search, [dead_write(journal.generation, journal.stored("a"), "code", "reason")], 10_000, 5)
     follower = work.begin(PRUNED)
     work.settle(follower)
     assert (work.stored(work.run.held.target, "a") or {})["state"] == "dead"
-    from services.opensearch.journal import retried_write
+    from services.opensearch.journal import retry_write
 
-    write(search, [retried_write(journal.generation, journal.stored("a"), 60)], 10_000, 5)
+    write_bulk(search, [retry_write(journal.generation, journal.stored("a"), 60)], 10_000, 5)
     work.settle(follower)
     work.run.swap(follower)
     assert (work.stored(work.run.active(), "a") or {})["state"] == "encoded", "it was tried once more, with success"
@@ -141,23 +151,25 @@ def queue(settings: Settings) -> Iterator[Publisher]:
         yield one
 
 
-def rescued(search: SyncSearch, queue: Publisher, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("indexer.reindex.rescue.ABANDONED_SECONDS", -1.0)
-    search.send(Call("POST", f"/{Names(settings.index_prefix).reindexes}/_refresh"))
-    return rescue(search, queue, settings)
+def rescued(search: SyncSearchClient, queue: Publisher, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("indexer.reindex.run.ABANDONED_SECONDS", -1.0)
+    search.send(Call("POST", f"/{IndexNames(settings.index_prefix).reindexes}/_refresh"))
+    return finish_abandoned_swaps(search, queue, settings)
 
 
 def test_an_index_that_was_made_again_is_not_made_read_only(
-    journal: Journal, work: Work, search: SyncSearch, queue: Publisher, settings: Settings,
+    journal: Journal, work: Work, search: SyncSearchClient, queue: Publisher, settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     follower = work.begin(CUT)
     work.settle(follower)
-    decide(follower)
-    search.send(delete_call([work.run.held.source, work.run.held.target]))
-    names = Names(settings.index_prefix)
-    fresh = new_generation(names, "papers", 1, journal.generation.spec, read_manifest(resolve("standin")))
-    search.send(create_call(fresh, settings, [names.alias("papers")]))
+    decide_swap(follower)
+    search.send(delete_generations_call([work.run.held.source, work.run.held.target]))
+    names = IndexNames(settings.index_prefix)
+    fresh = new_generation(
+        names, "papers", 1, journal.generation.spec, read_manifest(resolve_model_directory("standin"))
+    )
+    search.send(create_generation_call(fresh, settings, [names.alias("papers")]))
     assert rescued(search, queue, settings, monkeypatch) == 0
     journal.generation = fresh
     journal.put({"a": "words"})
@@ -165,14 +177,14 @@ def test_an_index_that_was_made_again_is_not_made_read_only(
 
 
 def test_a_target_that_somebody_deleted_gives_the_old_generation_back(
-    journal: Journal, work: Work, search: SyncSearch, queue: Publisher, settings: Settings,
+    journal: Journal, work: Work, search: SyncSearchClient, queue: Publisher, settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     follower = work.begin(CUT)
     work.settle(follower)
-    decide(follower)
+    decide_swap(follower)
     search.send(Call("PUT", f"/{work.run.held.source.physical}/_block/write"))
-    search.send(delete_call([work.run.held.target]))
+    search.send(delete_generations_call([work.run.held.target]))
     assert rescued(search, queue, settings, monkeypatch) == 0
     journal.put({"a": "words"})
     assert work.run.active().number == 1

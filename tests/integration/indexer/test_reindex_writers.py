@@ -14,17 +14,17 @@ import redis
 from indexer.encode_task import run_encode
 from indexer.ingest_task import run_ingest
 from indexer.runtime import Runtime
-from infra.processes import Child
+from infra.processes import ChildProcess
 from models.encoder import Encoder
-from services.contracts import EncodeMessage, encode_queue
-from services.opensearch.client import SyncSearch
-from services.opensearch.generations import create_call, delete_call, new_generation
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.generations import create_generation_call, delete_generations_call, new_generation
+from services.queue.messages import EncodeMessage, encode_queue
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal, log_of
 from tests.integration.indexer.reindexing import another_encoder, run_command
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-Start = Callable[..., Child]
+Start = Callable[..., ChildProcess]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def settings(settings: Settings, other: Path) -> Settings:
 
 
 @pytest.fixture
-def new_worker(start: Start, other: Path, eventually: Eventually) -> Child:
+def new_worker(start: Start, other: Path, eventually: Eventually) -> ChildProcess:
     """A worker with the new encoder."""
     child = start("-m", "cli.main", "worker", SPARSEWELL_ENCODER=other)
     eventually(lambda: "ready." in log_of(child), 60, "the worker is ready")
@@ -47,7 +47,7 @@ def new_worker(start: Start, other: Path, eventually: Eventually) -> Child:
 
 
 def test_a_stream_that_began_before_the_swap(
-    api: httpx.Client, api_url: str, settings: Settings, other: Path, new_worker: Child, eventually: Eventually
+    api: httpx.Client, api_url: str, settings: Settings, other: Path, new_worker: ChildProcess, eventually: Eventually
 ) -> None:
     api.put("/v1/indexes/notes", json={}).raise_for_status()
     swapped = threading.Event()
@@ -86,7 +86,7 @@ def test_a_worker_that_journals_and_remembers_the_old_generation(
     runtime: Runtime, journal: Journal, settings: Settings, other: Path, broker: "redis.Redis",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("indexer.runtime.REMEMBERED_SECONDS", 600.0)
+    monkeypatch.setattr("indexer.runtime.GENERATION_CACHE_SECONDS", 600.0)
     message = {"contract": "sparsewell.ingest.v1", "index": "papers", "documents": [{"id": "a", "text": "one"}]}
     run_ingest(runtime, message, "m1", redelivered=False)
     assert (broker.llen(encode_queue("standin")), broker.llen(encode_queue("other"))) == (1, 0)
@@ -100,16 +100,16 @@ def test_a_worker_that_journals_and_remembers_the_old_generation(
 
 
 def test_an_index_that_was_made_again_since_a_worker_last_looked(
-    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearch, standin: Encoder,
+    runtime: Runtime, journal: Journal, settings: Settings, search: SyncSearchClient, standin: Encoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("indexer.runtime.REMEMBERED_SECONDS", 600.0)
+    monkeypatch.setattr("indexer.runtime.GENERATION_CACHE_SECONDS", 600.0)
     message = EncodeMessage(index="papers", ids=("a",), generation=1)
     journal.put({"a": "words"})
     assert run_encode(runtime, message, redelivered=False) == {"encoded": 1}
-    search.send(delete_call([journal.generation]))
+    search.send(delete_generations_call([journal.generation]))
     journal.generation = new_generation(runtime.names, "papers", 1, journal.generation.spec, standin.manifest)
-    search.send(create_call(journal.generation, settings, [runtime.names.alias("papers")]))
+    search.send(create_generation_call(journal.generation, settings, [runtime.names.alias("papers")]))
     journal.put({"a": "other words"})
     assert run_encode(runtime, message, redelivered=False) == {"encoded": 1}
     assert journal.states("a") == ["encoded"]

@@ -5,16 +5,16 @@ from contextlib import closing
 import httpx
 
 from indexer.encode_task import run_encode
+from indexer.queue_metrics import ServiceStateCollector
 from indexer.runtime import Runtime
-from indexer.state import StateOfService
 from models.encoder import Encoder
-from services.index_spec import EncoderIdentity, Names
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.carrying import carried
-from services.opensearch.client import SyncSearch
-from services.opensearch.generations import create_call, new_generation, refresh_call
-from services.presence import Presence
-from services.queue import Publisher
+from services.index_spec import EncoderIdentity, IndexNames
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.generations import create_generation_call, new_generation, refresh_call
+from services.opensearch.reindex import carry_write
+from services.queue.messages import Publisher
+from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal
 
@@ -22,21 +22,21 @@ PENDING, AGE = "sparsewell_pending_documents", "sparsewell_pending_oldest_age_se
 
 
 def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
-    journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher, runtime: Runtime, standin: Encoder,
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, runtime: Runtime, standin: Encoder,
     api: httpx.Client,
 ) -> None:  # fmt: skip
     """It keeps the day on which it came, a year ago maybe, and is found by its vectors in the old generation."""
     journal.put({"a": "one"})
     assert run_encode(runtime, journal.message("a"), redelivered=False) == {"encoded": 1}
-    old, names = journal.generation, Names(settings.index_prefix)
+    old, names = journal.generation, IndexNames(settings.index_prefix)
     new = new_generation(names, "papers", 2, old.spec, standin.manifest)
     new = new.model_copy(update={"encoder": EncoderIdentity(name="other", fingerprint="0" * 16)})
-    search.send(create_call(new, settings, []))
-    (verdict,) = write(search, [carried(old, new, journal.stored("a"), 60)], 1024**2, 10)
-    assert verdict.outcome is Outcome.STORED
+    search.send(create_generation_call(new, settings, []))
+    (verdict,) = write_bulk(search, [carry_write(old, new, journal.stored("a"), 60)], 1024**2, 10)
+    assert verdict.outcome is WriteOutcome.STORED
 
-    with closing(Presence(settings.redis_address)) as presence:
-        state = StateOfService(settings, search, publisher, presence)
+    with closing(WorkerRegistry(settings.redis_address)) as presence:
+        state = ServiceStateCollector(settings, search, publisher, presence)
 
         def seen() -> dict[tuple[str, str], float]:
             for one in (old, new):

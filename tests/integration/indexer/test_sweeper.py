@@ -17,28 +17,25 @@ import pytest
 import redis
 
 from indexer.encode_task import run_encode
-from indexer.overtaken import QueueHead
 from indexer.runtime import Runtime
-from indexer.sweeper import Sweeper
-from infra.ports import free_port
-from infra.processes import Child
+from indexer.sweeper import QueueHead, Sweeper
+from infra.processes import ChildProcess, find_free_port
 from infra.redis import RedisConfig, start_redis
 from infra.settings import LocalSettings
 from models.encoder import Encoder
-from services.contracts import encode_queue
 from services.errors import BackendUnavailable
-from services.index_spec import Names
-from services.opensearch.bulk import Outcome, write
-from services.opensearch.client import INCOMPLETE, Call, SyncSearch
-from services.opensearch.generations import create_call, new_generation
-from services.opensearch.journal import attempt_write, now_ms, requeued_write
-from services.queue import Publisher
+from services.index_spec import IndexNames
+from services.opensearch.bulk import WriteOutcome, write_bulk
+from services.opensearch.client import INCOMPLETE_SEARCH_DETAIL, Call, SyncSearchClient
+from services.opensearch.generations import create_generation_call, new_generation
+from services.opensearch.journal import attempt_write, now_ms, requeue_write
+from services.queue.messages import Publisher, encode_queue
 from services.settings import Settings
 from services.telemetry import tracing
 from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-Start = Callable[..., Child]
+Start = Callable[..., ChildProcess]
 QUEUE = encode_queue("standin")
 LEASE = 2.0
 
@@ -49,7 +46,7 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def sweeper_here(journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher) -> Sweeper:
+def sweeper_here(journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher) -> Sweeper:
     """A sweeper in this process, which has watched the queue for a lease."""
     one = Sweeper(settings, search, publisher)
     assert not sweep_for(1.5 * LEASE, one, journal)
@@ -82,16 +79,16 @@ def test_what_lost_its_message_is_enqueued_again_and_encoded(
 
 
 def test_traces_that_cannot_be_read_keep_no_document_waiting(
-    journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher, broker: "redis.Redis",
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, broker: "redis.Redis",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    class WithoutJobs(SyncSearch):
+    class WithoutJobs(SyncSearchClient):
         def send(self, call: Call) -> object:
             if "_jobs/" in call.path:
                 raise BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
             return search.send(call)
 
-    monkeypatch.setattr(tracing, "on", lambda: True)
+    monkeypatch.setattr(tracing, "is_tracing", lambda: True)
     journal.put({"a": "one"})
     put_back(search, journal, "a", seconds=-600)
     journal.refresh()
@@ -101,16 +98,16 @@ def test_traces_that_cannot_be_read_keep_no_document_waiting(
 
 
 def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
-    journal: Journal, settings: Settings, search: SyncSearch, publisher: Publisher, standin: Encoder
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, standin: Encoder
 ) -> None:
-    names = Names(settings.index_prefix)
+    names = IndexNames(settings.index_prefix)
     broken = new_generation(names, "broken", 1, journal.generation.spec, standin.manifest)
-    search.send(create_call(broken, settings, [names.alias("broken")]))
+    search.send(create_generation_call(broken, settings, [names.alias("broken")]))
 
-    class WithoutAShard(SyncSearch):
+    class WithoutAShard(SyncSearchClient):
         def send(self, call: Call) -> object:
             if call.path == f"/{broken.physical}/_search":
-                raise BackendUnavailable("search_incomplete", INCOMPLETE)
+                raise BackendUnavailable("search_incomplete", INCOMPLETE_SEARCH_DETAIL)
             return search.send(call)
 
     journal.put({"a": "one"})
@@ -128,14 +125,14 @@ def long_watched() -> dict[str, QueueHead]:
     return {"standin": head}
 
 
-def put_back(search: SyncSearch, journal: Journal, name: str, seconds: float) -> None:
+def put_back(search: SyncSearchClient, journal: Journal, name: str, seconds: float) -> None:
     """Gives a document a lease of so many seconds from now."""
-    (verdict,) = write(search, [requeued_write(journal.generation, journal.stored(name), seconds)], 1024**2, 10)
-    assert verdict.outcome is Outcome.STORED
+    (verdict,) = write_bulk(search, [requeue_write(journal.generation, journal.stored(name), seconds)], 1024**2, 10)
+    assert verdict.outcome is WriteOutcome.STORED
 
 
 def test_of_two_sweepers_one_enqueues(
-    journal: Journal, sweeper_here: Sweeper, settings: Settings, search: SyncSearch, publisher: Publisher,
+    journal: Journal, sweeper_here: Sweeper, settings: Settings, search: SyncSearchClient, publisher: Publisher,
     broker: "redis.Redis",
 ) -> None:  # fmt: skip
     journal.put({f"d{i}": "words" for i in range(10)})
@@ -168,7 +165,7 @@ def test_a_long_backlog_is_left_alone_for_ever(
     assert sweep_for(2 * LEASE, sweeper_here, journal) == {"enqueued": 2}
 
 
-def test_while_redis_is_away_nothing_is_touched(journal: Journal, settings: Settings, search: SyncSearch) -> None:
+def test_while_redis_is_away_nothing_is_touched(journal: Journal, settings: Settings, search: SyncSearchClient) -> None:
     journal.put({"a": "one"})
     time.sleep(LEASE + 0.1)
     with closing(Publisher("redis://127.0.0.1:9/0")) as nowhere:
@@ -182,16 +179,16 @@ def test_while_redis_is_away_nothing_is_touched(journal: Journal, settings: Sett
 def test_more_than_a_page_is_swept_in_one_pass(
     journal: Journal, sweeper_here: Sweeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.sweeper.PAGE", 10)
+    monkeypatch.setattr("indexer.sweeper.SWEEP_PAGE_DOCUMENTS", 10)
     journal.put({f"d{i}": "words" for i in range(35)})
     assert sweep_for(2 * LEASE, sweeper_here, journal) == {"enqueued": 35}
 
 
 def test_documents_of_which_no_attempt_ended_are_dead(
-    journal: Journal, sweeper_here: Sweeper, search: SyncSearch
+    journal: Journal, sweeper_here: Sweeper, search: SyncSearchClient
 ) -> None:
     journal.put({"a": "one"})
-    write(search, [attempt_write(journal.generation, journal.stored("a"), 3, 0)], 1024, 10)
+    write_bulk(search, [attempt_write(journal.generation, journal.stored("a"), 3, 0)], 1024, 10)
     assert sweep_for(2 * LEASE, sweeper_here, journal) == {"dead": 1}
     assert journal.stored("a").source["error"]["code"] == "attempts_exhausted"
 
@@ -206,7 +203,7 @@ def redis_at(port: int, local_settings: LocalSettings, root: Path) -> Iterator[N
 def test_documents_that_came_while_redis_was_down_are_encoded_after_it_is_back(
     local_settings: LocalSettings, settings: Settings, journal: Journal, start: Start, eventually: Eventually
 ) -> None:
-    port = free_port()
+    port = find_free_port()
     environment = {"SPARSEWELL_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
     with tempfile.TemporaryDirectory(prefix="sparsewell-test-") as root:
         Path(root).chmod(0o755)
@@ -229,7 +226,7 @@ def test_documents_that_came_while_redis_was_down_are_encoded_after_it_is_back(
             assert sweeper.alive()
 
 
-def test_without_a_sweeper_it_stays_pending(journal: Journal, worker: Child) -> None:
+def test_without_a_sweeper_it_stays_pending(journal: Journal, worker: ChildProcess) -> None:
     """The control of the test above: a worker alone does not find what has no message."""
     journal.put({"a": "written while Redis was down"})
     time.sleep(4 * LEASE)

@@ -10,15 +10,15 @@ from indexer.encode_task import run_encode
 from indexer.runtime import Runtime
 from models.chapters.engine import Episode
 from models.encoder import Encoder
-from services.contracts import EncodeMessage
 from services.errors import ConfigurationError, Overloaded
 from services.index_spec import Generation
-from services.opensearch.carrying import carried, waits
-from services.opensearch.client import Call, SyncSearch
+from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.generations import refresh_call
-from services.opensearch.journal import Stored, now_ms
+from services.opensearch.journal import StoredDocument, now_ms
+from services.opensearch.reindex import carry_write, is_pending_write
+from services.queue.messages import EncodeMessage
 from services.settings import Settings
-from services.talk.chapters import Chapter, Repair
+from services.talk.model import Chapter, Repair
 from tests.integration.indexer.reindexing import run_command
 
 SPEC = {"talk": {"link": "https://player.example/{id}?t={start}"}, "window": {"pieces": 16, "overlap": 4}}
@@ -50,7 +50,7 @@ class Thirds:
 class Talks:
     """An index of talk."""
 
-    def __init__(self, api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearch) -> None:
+    def __init__(self, api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearchClient) -> None:
         assert api.put("/v1/indexes/talks", json=SPEC).status_code == 201
         self.api, self.settings, self.runtime, self._search = api, settings, runtime, search
 
@@ -86,7 +86,7 @@ class Talks:
 
 
 @pytest.fixture
-def talks(api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearch) -> Talks:
+def talks(api: httpx.Client, settings: Settings, runtime: Runtime, search: SyncSearchClient) -> Talks:
     return Talks(api, settings, runtime, search)
 
 
@@ -182,7 +182,7 @@ def test_with_one_attempt_allowed_talk_still_goes_without_its_engine(talks: Talk
 def test_long_talk_is_not_overdue_while_a_worker_is_at_it(
     talks: Talks, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.encode_task.LONG_TALK", 10)
+    monkeypatch.setattr("indexer.encode_task.LONG_TALK_CHARACTERS", 10)
     talks.put(talk())
     maker, seen = Thirds(), []
 
@@ -246,13 +246,17 @@ def test_another_generation_copies_what_stays_and_chapters_the_rest_anew(talks: 
 
     def again(one: str, target: Generation) -> bool:
         found = talks.stored(one)
-        return waits(carried(source, target, Stored(one, found["_version"], found["_source"]), 60))
+        return is_pending_write(
+            carry_write(source, target, StoredDocument(one, found["_version"], found["_source"]), 60)
+        )
 
     assert [again(one, same) for one in ("made", "given")] == [False, False]
     assert [again(one, other) for one in ("made", "given")] == [True, False]
 
 
-def test_an_index_without_talk_has_no_fields_of_it(api: httpx.Client, search: SyncSearch, runtime: Runtime) -> None:
+def test_an_index_without_talk_has_no_fields_of_it(
+    api: httpx.Client, search: SyncSearchClient, runtime: Runtime
+) -> None:
     assert api.put("/v1/indexes/plain").status_code == 201
     mapping = search.send(Call("GET", f"/{runtime.generation('plain').physical}/_mapping"))
     (fields,) = (one["mappings"]["properties"] for one in mapping.values())

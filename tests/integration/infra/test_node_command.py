@@ -10,18 +10,19 @@ from tempfile import gettempdir
 
 import pytest
 
-from infra.opensearch.mounts import place_for_data
-from infra.ports import free_port
+from infra.opensearch.node import resolve_data_directory
+from infra.processes import find_free_port
 from infra.settings import LocalSettings
-from services.machine.accounts import child_account
-from services.machine.directories import temporary_state
+from services.directories import child_account, temporary_state_directory
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def state(local_settings: LocalSettings) -> Iterator[Path]:
-    with temporary_state(child_account(local_settings.run_as), place_for_data(Path(gettempdir()))) as directory:
+    with temporary_state_directory(
+        child_account(local_settings.run_as), resolve_data_directory(Path(gettempdir()))
+    ) as directory:
         yield directory
 
 
@@ -30,7 +31,7 @@ def run(state: Path) -> Iterator[Run]:
     """Runs `sparsewell ARGUMENTS` with a state directory of this test's own."""
     variables = {
         "SPARSEWELL_STATE_DIR": str(state),
-        "SPARSEWELL_OPENSEARCH_PORT": str(free_port()),
+        "SPARSEWELL_OPENSEARCH_PORT": str(find_free_port()),
         "SPARSEWELL_OPENSEARCH_HEAP": "512m",
     }
 

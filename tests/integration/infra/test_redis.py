@@ -11,14 +11,13 @@ import redis
 
 from infra.redis import RedisConfig, find_redis, start_redis
 from infra.settings import LocalSettings
+from services.directories import child_account, temporary_state_directory
 from services.errors import ConfigurationError
-from services.machine.accounts import child_account
-from services.machine.directories import temporary_state
 
 
 @pytest.fixture
 def config(local_settings: LocalSettings) -> Iterator[RedisConfig]:
-    with temporary_state(child_account(local_settings.run_as)) as directory:
+    with temporary_state_directory(child_account(local_settings.run_as)) as directory:
         yield replace(RedisConfig.of(local_settings), root=directory / "redis", data=None, port=0, tied=True)
 
 

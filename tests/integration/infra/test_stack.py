@@ -9,13 +9,12 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from infra.ports import free_port
+from infra.processes import find_free_port
 from infra.redis import RedisConfig, start_redis
 from infra.settings import LocalSettings
 from infra.stack import Stack, running_stack
+from services.directories import child_account, temporary_state_directory
 from services.errors import SparsewellError
-from services.machine.accounts import child_account
-from services.machine.directories import temporary_state
 from services.settings import Settings
 
 OURS = ["redis", "worker", "sweeper", "api"]
@@ -24,12 +23,12 @@ OURS = ["redis", "worker", "sweeper", "api"]
 @pytest.fixture
 def local(local_settings: LocalSettings, opensearch_url: str) -> Iterator[LocalSettings]:
     """A state directory and ports of this test's own; OpenSearch is somebody else's, as far as the stack knows."""
-    with temporary_state(child_account(local_settings.run_as)) as directory:
+    with temporary_state_directory(child_account(local_settings.run_as)) as directory:
         local = local_settings.model_copy(
             update={
                 "opensearch_url": opensearch_url,
                 "redis_url": None,
-                "redis_port": free_port(),
+                "redis_port": find_free_port(),
                 "redis_data_dir": None,
                 "state_dir": directory,
                 "start_timeout": 120.0,

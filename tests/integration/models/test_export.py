@@ -14,13 +14,15 @@ pytest.importorskip("onnx", reason=REASON)
 from onnx import TensorProto  # noqa: E402 (after the skips)
 
 from models.export.checkpoint import load_checkpoint  # noqa: E402
-from models.export.graph import build_graph  # noqa: E402
-from models.export.order import Order, carry_out  # noqa: E402
-from models.export.reference import TorchReference  # noqa: E402
-from models.export.rows import graph_encoder  # noqa: E402
+from models.export.export import ExportOptions, export_encoder  # noqa: E402
+from models.export.onnx_graph import (  # noqa: E402
+    TorchReference,
+    build_graph,
+    make_graph_encoder,
+)
 from models.registry import load_encoder  # noqa: E402
+from services.encoders.query_table import QueryTable  # noqa: E402
 from services.errors import ConfigurationError  # noqa: E402
-from services.query_table import QueryTable  # noqa: E402
 
 PIECES = [
     "[PAD]",
@@ -81,7 +83,9 @@ def test_the_graph_equals_pytorch(tmp_path: Path, family: str) -> None:
     source = make_checkpoint(tmp_path / "source", family)
     wanted_ids, wanted = TorchReference(source, top_k=20, excluded=EXCLUDED).encode(make_rows())
     checkpoint = load_checkpoint(source)
-    ids, weights = graph_encoder(build_graph(checkpoint, precision="fp32", top_k=20, excluded=EXCLUDED))(make_rows())
+    ids, weights = make_graph_encoder(build_graph(checkpoint, precision="fp32", top_k=20, excluded=EXCLUDED))(
+        make_rows()
+    )
     assert (wanted > 0).sum() > 20
     np.testing.assert_allclose(weights, wanted, atol=2e-5)
     positive = wanted > 1e-4
@@ -94,10 +98,12 @@ def test_the_graph_equals_pytorch(tmp_path: Path, family: str) -> None:
     assert len(half.SerializeToString()) < 0.8 * len(
         build_graph(checkpoint, precision="fp32", top_k=20, excluded=EXCLUDED).SerializeToString()
     )
-    _, rounded = graph_encoder(half)(make_rows())
+    _, rounded = make_graph_encoder(half)(make_rows())
     assert 0 < np.abs(rounded - wanted).max() < 0.01
 
-    _, quantised = graph_encoder(build_graph(checkpoint, precision="int8", top_k=20, excluded=EXCLUDED))(make_rows())
+    _, quantised = make_graph_encoder(build_graph(checkpoint, precision="int8", top_k=20, excluded=EXCLUDED))(
+        make_rows()
+    )
     assert 0 < np.abs(quantised - wanted).mean() < 0.05
 
 
@@ -105,7 +111,7 @@ def test_the_same_checkpoint_gives_the_same_files(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "source", "bert")
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        carry_out(Order(str(source), tmp_path / name / "tiny", window=24, overlap=4))
+        export_encoder(ExportOptions(str(source), tmp_path / name / "tiny", window=24, overlap=4))
     for file in ("model.onnx", "tokenizer.json", "query_weights.json", "manifest.json"):
         assert (tmp_path / "one" / "tiny" / file).read_bytes() == (tmp_path / "two" / "tiny" / file).read_bytes()
 
@@ -141,7 +147,7 @@ def test_the_tokeniser_of_a_larger_model_is_refused(tmp_path: Path) -> None:
     tokenizer["model"]["vocab"] |= {f"[unused{index}]": index for index in range(len(PIECES), 99)}
     (source / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ConfigurationError, match="another model's") as caught:
-        carry_out(Order(str(source), tmp_path / "tiny", window=24, overlap=4))
+        export_encoder(ExportOptions(str(source), tmp_path / "tiny", window=24, overlap=4))
     assert caught.value.code == "bad_tokenizer"
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

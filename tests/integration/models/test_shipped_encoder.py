@@ -13,9 +13,9 @@ import pytest
 
 from models.onnx_encoder import OnnxSparseEncoder
 from models.registry import load_encoder
+from services.encoders.manifest import WEIGHTS_ROOT, FileRecord, compute_fingerprint, describe_file
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput, Overloaded
-from services.manifest import WEIGHTS_ROOT, FileRecord, fingerprint, record
-from services.query_table import QueryTable
 
 NAME = "bootstrap-minilm-l6"
 HERE = Path(__file__).parent
@@ -110,8 +110,8 @@ def rewrite(directory: Path, name: str, content: bytes) -> None:
     """Replaces a file and lets the manifest agree with it."""
     (directory / name).write_bytes(content)
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["files"][name] = record(directory / name).model_dump()
-    manifest["fingerprint"] = fingerprint({n: FileRecord(**f) for n, f in manifest["files"].items()})
+    manifest["files"][name] = describe_file(directory / name).model_dump()
+    manifest["fingerprint"] = compute_fingerprint({n: FileRecord(**f) for n, f in manifest["files"].items()})
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 

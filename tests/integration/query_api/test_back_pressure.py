@@ -11,16 +11,15 @@ import pytest
 import redis
 from fastapi.testclient import TestClient
 
-from cli.loading.queue_door import QueueDoor
-from cli.loading.source import Batch, Place
-from infra.ports import free_port
+from cli.loading.destinations import QueueDestination
+from cli.loading.source import SourceBatch, SourcePosition
+from infra.processes import find_free_port
 from infra.redis import temporary_redis
 from infra.settings import LocalSettings
 from query_api.app import create_app
-from services.contracts import INGEST_QUEUE, EncodeMessage
 from services.errors import Overloaded
 from services.opensearch.client import Call
-from services.queue import Publisher
+from services.queue.messages import INGEST_QUEUE, EncodeMessage, Publisher
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -150,7 +149,7 @@ def test_pending_documents_are_bounded(api: httpx.Client, eventually: Eventually
 
 
 def test_pending_documents_are_bounded_with_redis_away(settings: Settings, eventually: Eventually) -> None:
-    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{find_free_port()}/0"})
     with TestClient(create_app(away)) as api:
         assert api.post(DOCUMENTS, content=lines(1000), headers=NDJSON).json()["queued"] is False
         eventually(lambda: code(one(api)) == (429, "too_many_pending"), 60, "they are counted")
@@ -185,7 +184,9 @@ class TestFullQueue:
         with closing(redis.Redis.from_url(settings.redis_url)) as broker:
             broker.delete("sparsewell.encode.standin")
         eventually(lambda: one(api).status_code == 202, 60, "the queue was emptied")
-        away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0", "max_queue_messages": 1})
+        away = settings.model_copy(
+            update={"redis_url": f"redis://127.0.0.1:{find_free_port()}/0", "max_queue_messages": 1}
+        )
         with TestClient(create_app(away)) as other:
             assert [one(other).json()["queued"] for _ in range(3)] == [False] * 3
 
@@ -282,8 +283,8 @@ class TestRedisWithoutMemory:
             broker.config_set("maxmemory", "0")
 
         broker.config_set("maxmemory", "1")
-        with closing(QueueDoor(redis_url, "docs", None, 60, make_room)) as door:
-            assert door.send(Batch([(1, b'{"id":"a","text":"x"}')], Place(0, 1, 10))).accepted == 1
+        with closing(QueueDestination(redis_url, "docs", None, 60, make_room)) as door:
+            assert door.send(SourceBatch([(1, b'{"id":"a","text":"x"}')], SourcePosition(0, 1, 10))).accepted == 1
         assert "redis_full" in said[0]
         assert broker.llen(INGEST_QUEUE) == 1
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from infra.ports import free_port
+from infra.processes import find_free_port
 from query_api.app import create_app
 from services.errors import ConfigurationError
 from services.settings import Settings
@@ -20,7 +20,9 @@ def serving(settings: Settings) -> Iterator[httpx.Client]:
 
 
 def test_without_opensearch_every_path_says_so_and_liveness_stays(settings: Settings) -> None:
-    away = settings.model_copy(update={"opensearch_url": f"http://127.0.0.1:{free_port()}", "opensearch_timeout": 2.0})
+    away = settings.model_copy(
+        update={"opensearch_url": f"http://127.0.0.1:{find_free_port()}", "opensearch_timeout": 2.0}
+    )
     with serving(away) as api:
         for response in (
             api.get("/v1/indexes"),
@@ -37,7 +39,7 @@ def test_without_opensearch_every_path_says_so_and_liveness_stays(settings: Sett
 
 
 def test_without_redis_documents_are_kept_and_searches_answered(settings: Settings) -> None:
-    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{find_free_port()}/0"})
     with serving(away) as api:
         api.put("/v1/indexes/docs")
         answer = api.post("/v1/indexes/docs/documents", json=[{"id": "a", "text": "unmistakable"}])

@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from indexer.ingest_task import run_ingest
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
+from indexer.runtime import Runtime, WorkerSettings
 from services.settings import Settings
 
 TIMED = [{"start": 10 * i, "end": 10 * i + 9, "text": f"word{i} is said."} for i in range(6)]

@@ -8,7 +8,7 @@ import httpx
 import orjson
 import pytest
 
-from cli.export import read_page
+from cli.loading.export import read_page
 from services.settings import Settings
 
 PATH = "/v1/indexes/books/export"

@@ -22,9 +22,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from indexer.encode_task import run_encode
-from indexer.runtime import Runtime
-from indexer.settings import WorkerSettings
-from services.contracts import EncodeMessage
+from indexer.runtime import Runtime, WorkerSettings
+from services.queue.messages import EncodeMessage
 from services.settings import Settings
 
 DOCUMENT = json.loads((Path(__file__).parents[3] / "docs" / "api" / "openapi.json").read_text())

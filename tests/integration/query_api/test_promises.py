@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from infra.ports import free_port
+from infra.processes import find_free_port
 from services.errors import NotFound
-from services.opensearch.bulk import Outcome, Write, write
-from services.opensearch.client import SyncSearch
+from services.opensearch.bulk import Write, WriteOutcome, write_bulk
+from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import generation_call, read_generations
 from services.settings import Settings
 
@@ -24,29 +24,29 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def search(settings: Settings) -> Iterator[SyncSearch]:
-    client = SyncSearch(settings)
+def search(settings: Settings) -> Iterator[SyncSearchClient]:
+    client = SyncSearchClient(settings)
     yield client
     client.close()
 
 
 @pytest.mark.parametrize("through", ["alias", "write_alias"])  # a client's document, and what a worker makes of it
 def test_a_late_write_does_not_bring_a_deleted_index_back(
-    api: httpx.Client, settings: Settings, search: SyncSearch, opensearch_url: str, through: str
+    api: httpx.Client, settings: Settings, search: SyncSearchClient, opensearch_url: str, through: str
 ) -> None:
     physical = f"{settings.index_prefix}-docs.g000001"
     api.put("/v1/indexes/docs")
     (generation,) = read_generations(search.send(generation_call(physical)))
     late = Write(getattr(generation, through), "a", 1024, {"text": "x", "state": "pending"})
-    assert write(search, [late], 10_000, 5)[0].outcome is Outcome.STORED
+    assert write_bulk(search, [late], 10_000, 5)[0].outcome is WriteOutcome.STORED
     api.delete("/v1/indexes/docs")
     with pytest.raises(NotFound):
-        write(search, [late], 10_000, 5)
+        write_bulk(search, [late], 10_000, 5)
     assert api.get("/v1/indexes/docs").status_code == 404
     if through == "write_alias":  # nor does it come into another index of the same name
         assert api.put("/v1/indexes/docs").status_code == 201
         with pytest.raises(NotFound):
-            write(search, [late], 10_000, 5)
+            write_bulk(search, [late], 10_000, 5)
         api.delete("/v1/indexes/docs")
     # the control: written to by its own name, OpenSearch makes an index of it
     with httpx.Client(base_url=opensearch_url, timeout=30, trust_env=False) as node:
@@ -98,7 +98,7 @@ class LosingProxy:
     """Forwards to OpenSearch and swallows the answers to the first bulk requests."""
 
     def __init__(self, target: int, losing: int) -> None:
-        self.target, self.losing, self.port = target, losing, free_port()
+        self.target, self.losing, self.port = target, losing, find_free_port()
 
     async def serve(self) -> asyncio.Server:
         return await asyncio.start_server(lambda r, w: _forward(self, r, w), "127.0.0.1", self.port)
@@ -162,7 +162,7 @@ async def test_a_search_keeps_its_deadline_when_opensearch_hangs(settings: Setti
         writer.close()
         await writer.wait_closed()
 
-    port = free_port()
+    port = find_free_port()
     server = await asyncio.start_server(hang, "127.0.0.1", port)
     app = create_app(settings.model_copy(update={"opensearch_url": f"http://127.0.0.1:{port}", "search_timeout": 2.0}))
     transport = httpx.ASGITransport(app)

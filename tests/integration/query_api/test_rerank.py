@@ -14,15 +14,14 @@ import pytest
 import uvicorn
 from numpy.typing import NDArray
 
-from models.dense.opening import load_dense
-from models.serving.app import create_model_app
-from models.serving.held import Held
-from services.interpolation import interpolated
-from services.known_dense import STANDIN, known_dense
+from models.dense import load_dense_encoder
+from models.serving import ModelPool, create_model_app
+from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
+from services.query.fusion import interpolate_scores
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
-KNOWN = known_dense(Settings())[STANDIN]
+KNOWN = list_dense_encoders(Settings())[STANDIN_NAME]
 TEXTS = {
     "a": "program pause",
     "b": "pause the program for a while and then let it go on where it was",
@@ -52,7 +51,7 @@ def settings(settings: Settings, model_socket: socket.socket) -> Settings:
 
 @pytest.fixture
 def model_process(model_socket: socket.socket, eventually: Eventually) -> Iterator[uvicorn.Server]:
-    held = Held({STANDIN: load_dense(KNOWN, Path("unused"))}, {"cross-encoder": shortest})
+    held = ModelPool({STANDIN_NAME: load_dense_encoder(KNOWN, Path("unused"))}, {"cross-encoder": shortest})
     server = uvicorn.Server(uvicorn.Config(create_model_app(held), log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [model_socket]}, name="models")
     thread.start()
@@ -67,7 +66,7 @@ def model_process(model_socket: socket.socket, eventually: Eventually) -> Iterat
 @pytest.fixture
 def notes(api: httpx.Client, encode: Callable[[], None]) -> httpx.Client:
     """Encoded documents, and one that waits for its vectors."""
-    api.put("/v1/indexes/notes", json={"dense": STANDIN}).raise_for_status()
+    api.put("/v1/indexes/notes", json={"dense": STANDIN_NAME}).raise_for_status()
     documents = [{"id": name, "text": text} for name, text in TEXTS.items()]
     api.post("/v1/indexes/notes/documents", json=documents).raise_for_status()
     encode()
@@ -87,14 +86,14 @@ def scores(answer: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.parametrize("mode", ["hybrid", "sparse", "lexical"])
 def test_the_best_are_ordered_by_both_scores(notes: httpx.Client, model_process: uvicorn.Server, mode: str) -> None:
-    model = load_dense(KNOWN, Path("unused"))
+    model = load_dense_encoder(KNOWN, Path("unused"))
     query = model.encode_queries([QUERY])[0]
     cosines = dict(zip(TEXTS, (model.encode_passages(list(TEXTS.values())) @ query).tolist(), strict=True))
     plain = search(notes, mode=mode)
     for weight in (0.0, 0.3, 1.0):
         found = search(notes, mode=mode, rerank={"weight": weight}, fields=["text"])
         assert found["rerank"] == {"applied": True, "model": "dense", "scored": len(plain["hits"]), "reason": None}
-        wanted = interpolated(list(scores(plain).items()), cosines, weight)
+        wanted = interpolate_scores(list(scores(plain).items()), cosines, weight)
         assert scores(found) == pytest.approx(dict(wanted), abs=0.01)
         for hit in found["hits"]:
             assert hit["scores"]["dense"] == pytest.approx(cosines[hit["id"]], abs=0.01)

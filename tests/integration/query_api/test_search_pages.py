@@ -7,17 +7,17 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
-from services.index_spec import IndexSpec, Names
-from services.manifest import read_manifest, resolve
-from services.opensearch.client import SyncSearch
+from infra.processes import ChildProcess
+from services.encoders.manifest import read_manifest, resolve_model_directory
+from services.index_spec import IndexNames, IndexSpec
+from services.opensearch.client import SyncSearchClient
 from services.opensearch.generations import (
-    create_call,
-    delete_call,
+    create_generation_call,
+    delete_generations_call,
     new_generation,
     read_generation,
-    resolve_call,
-    swap_call,
+    resolve_alias_call,
+    swap_alias_call,
 )
 from services.settings import Settings
 
@@ -102,7 +102,7 @@ class Writer:
 
 
 @pytest.fixture
-def encoded(books: httpx.Client, worker: Child, eventually: Eventually) -> httpx.Client:
+def encoded(books: httpx.Client, worker: ChildProcess, eventually: Eventually) -> httpx.Client:
     counts: Callable[[], Any] = lambda: books.get("/v1/indexes/books").json()["documents"]  # noqa: E731
     eventually(lambda: counts()["encoded"] == COUNT, 60, "the documents are encoded")
     return books
@@ -190,17 +190,17 @@ def test_pages_outlive_a_swap_of_generations_and_end_when_theirs_is_dropped(
     books: httpx.Client, settings: Settings, eventually: Eventually
 ) -> None:
     first = ask(books, cursor="*", size=50)
-    with closing(SyncSearch(settings)) as search:
-        names = Names(settings.index_prefix)
-        old = read_generation(search.send(resolve_call(names, "books")), "books")
-        manifest = read_manifest(resolve(settings.encoder))
+    with closing(SyncSearchClient(settings)) as search:
+        names = IndexNames(settings.index_prefix)
+        old = read_generation(search.send(resolve_alias_call(names, "books")), "books")
+        manifest = read_manifest(resolve_model_directory(settings.encoder))
         new = new_generation(names, "books", 2, IndexSpec.model_validate({}), manifest, old.lineage)
-        search.send(create_call(new, settings, []))
-        search.send(swap_call(old, new))
+        search.send(create_generation_call(new, settings, []))
+        search.send(swap_alias_call(old, new))
         eventually(lambda: ask(books)["hits"] == [], 60, "the new generation, which is empty, is searched")
         second = ask(books, cursor=first["cursor"], size=5)
         assert len(set(ids(first) + ids(second))) == 55
-        search.send(delete_call([old]))
+        search.send(delete_generations_call([old]))
     assert refused(books, 404, cursor=second["cursor"], size=5) == "cursor_expired"
 
 

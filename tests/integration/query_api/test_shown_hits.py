@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.filled_index import create, encode, fill
+from benchmarks.service import create_index, encode_documents, fill_generation
 from models.registry import load_encoder
 from query_api.app import create_app
-from services.documents import Document
+from services.documents.document import Document
 from services.index_spec import Generation, IndexSpec
-from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
 from services.settings import Settings
 
 WORDS = ("whale", "sea", "storm", "island", "captain")
@@ -35,12 +35,12 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 def generations(settings: Settings) -> Iterator[dict[str, Generation]]:
     """Two indexes of two shards each."""
-    with closing(SyncSearch(settings)) as search:
+    with closing(SyncSearchClient(settings)) as search:
         made = {}
         for name, texts in (("docs", TEXTS), ("more", [text.replace("whale", "sea") for text in TEXTS])):
             documents = [Document(f"d{n}", text, f"{WORDS[n % 5]} {n}", {"year": n}) for n, text in enumerate(texts)]
-            made[name] = create(search, settings, name, SPEC)
-            fill(search, settings, made[name], encode(load_encoder("standin"), documents))
+            made[name] = create_index(search, settings, name, SPEC)
+            fill_generation(search, settings, made[name], encode_documents(load_encoder("standin"), documents))
         yield made
 
 
@@ -64,14 +64,14 @@ class Sent:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     seen = Sent()
-    send = AsyncSearch.send
+    send = AsyncSearchClient.send
 
-    async def recorded(self: AsyncSearch, call: Call) -> Any:
+    async def recorded(self: AsyncSearchClient, call: Call) -> Any:
         answer = await send(self, call)
         await seen.read(call, answer)
         return answer
 
-    monkeypatch.setattr(AsyncSearch, "send", recorded)
+    monkeypatch.setattr(AsyncSearchClient, "send", recorded)
     return seen
 
 
@@ -164,9 +164,9 @@ async def test_what_is_written_meanwhile(
 
     async def write() -> None:
         sent.after = None
-        with closing(SyncSearch(settings)) as search:
+        with closing(SyncSearchClient(settings)) as search:
             more = [Document(f"n{n}", "a whale of a whale", "", {}) for n in range(30)]
-            fill(search, settings, generations["docs"], encode(load_encoder("standin"), more))
+            fill_generation(search, settings, generations["docs"], encode_documents(load_encoder("standin"), more))
             path = f"/{generations['docs'].physical}/_doc/{gone}"
             search.send(Call("DELETE", path, params={"refresh": "true"}))
 
@@ -186,7 +186,7 @@ async def test_a_boost_that_a_document_loses_meanwhile(
 
     async def write() -> None:
         sent.after = None
-        with closing(SyncSearch(settings)) as search:
+        with closing(SyncSearchClient(settings)) as search:
             path, changed = f"/{generations['docs'].physical}/_update/d3", b'{"doc": {"metadata": {"year": 4}}}'
             search.send(Call("POST", path, changed, {"refresh": "true"}))
 

@@ -13,11 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.search import search
-from cli.suggest import suggest
-from query_api import learning
+from cli.search import search, suggest
+from query_api import query_log
 from services.errors import BackendUnavailable, SparsewellError
-from services.opensearch.client import AsyncSearch, Call
+from services.opensearch.client import AsyncSearchClient, Call
 from services.settings import Settings
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -42,7 +41,7 @@ PATH = "/v1/indexes/books/suggest"
 def api(new_service: NewService) -> Iterator[httpx.Client]:
     """A service with an index of documents that wait to be encoded."""
     with pytest.MonkeyPatch.context() as patch, new_service(learn_queries="asked, others") as (client, _):
-        patch.setattr(learning, "INTERVAL", 0.1)
+        patch.setattr(query_log, "FLUSH_INTERVAL_SECONDS", 0.1)
         client.put("/v1/indexes/books", json={"fields": {"year": "number"}}).raise_for_status()
         documents = [
             {"id": one, "title": title, "text": "An experiment on photosynthesis.", "metadata": {"year": n}}
@@ -118,14 +117,14 @@ def searched(api: httpx.Client, query: str, path: str = "/v1/indexes/books/searc
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of all requests to OpenSearch from now on, but for those that look an index up."""
     paths: list[str] = []
-    send = AsyncSearch.send
+    send = AsyncSearchClient.send
 
-    async def counted(self: AsyncSearch, call: Call) -> Any:
+    async def counted(self: AsyncSearchClient, call: Call) -> Any:
         if "/_mapping" not in call.path and b"_curation" not in (call.body or b""):
             paths.append(call.path)
         return await send(self, call)
 
-    monkeypatch.setattr(AsyncSearch, "send", counted)
+    monkeypatch.setattr(AsyncSearchClient, "send", counted)
     return paths
 
 
@@ -191,10 +190,10 @@ def test_words_of_documents_that_the_search_may_not_find_are_not_told(api: httpx
 def test_a_search_whose_suggestion_fails_is_answered_without(
     api: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = AsyncSearch.send
+    send = AsyncSearchClient.send
     failures: list[SparsewellError | float] = [BackendUnavailable("opensearch_unavailable", "gone"), 60.0]
 
-    async def failing(self: AsyncSearch, call: Call) -> Any:
+    async def failing(self: AsyncSearchClient, call: Call) -> Any:
         if b'"suggest"' in (call.body or b""):
             failure = failures.pop()
             if isinstance(failure, float):
@@ -203,7 +202,7 @@ def test_a_search_whose_suggestion_fails_is_answered_without(
                 raise failure
         return await send(self, call)
 
-    monkeypatch.setattr(AsyncSearch, "send", failing)
+    monkeypatch.setattr(AsyncSearchClient, "send", failing)
     for _ in range(2):
         assert "did_you_mean" not in searched(api, "experimnt", mode="lexical")
     assert failures == []
@@ -335,16 +334,16 @@ def test_an_operator_gives_and_takes_queries(api: httpx.Client) -> None:
 
 
 def test_a_query_that_is_being_written_down_can_be_removed(api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    send, read = AsyncSearch.send, threading.Event()
+    send, read = AsyncSearchClient.send, threading.Event()
 
-    async def slow(self: AsyncSearch, call: Call) -> Any:
+    async def slow(self: AsyncSearchClient, call: Call) -> Any:
         answer = await send(self, call)
         if call.path == "/_mget" and b"_queries" in (call.body or b""):
             read.set()
             await asyncio.sleep(0.2)
         return answer
 
-    monkeypatch.setattr(AsyncSearch, "send", slow)
+    monkeypatch.setattr(AsyncSearchClient, "send", slow)
     searched(api, "captain", "/v1/indexes/asked/search")
     assert read.wait(10)
     assert api.delete(QUERIES, params={"q": "captain"}).json()["deleted"] == 1

@@ -9,24 +9,21 @@ from typing import Any
 import httpx
 import pytest
 
-from indexer.encoding import Cut
-from indexer.talk_windows import cut_talk
+from indexer.encoding import WindowedDocument, cut_talk_windows
 from models.encoder import Encoder
 from models.registry import load_encoder
-from query_api.search.answer import SearchAnswer
-from services.documents import joined_text
-from services.index_spec import Generation, Names, TalkSettings
-from services.manifest import WindowSettings
-from services.opensearch.bulk import Outcome, Write, write
-from services.opensearch.client import SyncSearch
-from services.opensearch.generations import read_generation, refresh_call, resolve_call
-from services.opensearch.journal import Stored, encoded_write
-from services.opensearch.stored_windows import EncodedWindow
+from query_api.schemas.search_response import SearchAnswer
+from services.documents.document import joined_text, raw_version
+from services.encoders.manifest import WindowSettings
+from services.encoders.vectors import merge_max
+from services.index_spec import Generation, IndexNames, TalkSettings
+from services.opensearch.bulk import Write, WriteOutcome, write_bulk
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.generations import read_generation, refresh_call, resolve_alias_call
+from services.opensearch.journal import StoredDocument, encoded_write
+from services.opensearch.stored_document import EncodedWindow
 from services.settings import Settings
-from services.talk.chaptering import Chaptering
-from services.talk.chapters import Chapter
-from services.vectors import merge_max
-from services.versions import raw
+from services.talk.model import Chapter, Chaptering
 
 WORDS = ("whale", "sea", "storm", "island", "captain", "anchor", "rope", "sail", "night", "fire")
 # (documents are scored by their words as a whole: what parts add has a test of its own)
@@ -75,19 +72,19 @@ def talks(service: tuple[httpx.Client, Settings]) -> httpx.Client:
 
 
 def fill(settings: Settings, index: str, sources: Mapping[str, dict[str, Any]]) -> list[Write]:
-    with closing(SyncSearch(settings)) as client:
-        generation = read_generation(client.send(resolve_call(Names(settings.index_prefix), index)), index)
+    with closing(SyncSearchClient(settings)) as client:
+        generation = read_generation(client.send(resolve_alias_call(IndexNames(settings.index_prefix), index)), index)
         writes = [_encoded(generation, ENCODER, name, dict(one)) for name, one in sources.items()]
-        assert {verdict.outcome for verdict in write(client, writes, 1024**2, 10)} == {Outcome.STORED}
+        assert {verdict.outcome for verdict in write_bulk(client, writes, 1024**2, 10)} == {WriteOutcome.STORED}
         client.send(refresh_call(generation.physical))
     return writes
 
 
 def _encoded(generation: Generation, encoder: Encoder, name: str, source: dict[str, Any]) -> Write:
     chaptering = Chaptering("tiling", source.pop("made"))
-    stored = Stored(name, raw(1), source)
-    cut = cut_talk(encoder, generation.window, stored, chaptering, TalkSettings.model_validate({}))
-    assert isinstance(cut, Cut)
+    stored = StoredDocument(name, raw_version(1), source)
+    cut = cut_talk_windows(encoder, generation.window, stored, chaptering, TalkSettings.model_validate({}))
+    assert isinstance(cut, WindowedDocument)
     vectors = encoder.encode(cut.windows)
     windows = [EncodedWindow(w.start, w.end, vector) for w, vector in zip(cut.windows, vectors, strict=True)]
     of_talk = chaptering if generation.spec.talk is not None else None
@@ -113,10 +110,12 @@ def predicted(api: httpx.Client, unit: str, query: Mapping[int, float]) -> dict[
     """The sparse score of every part that has one, out of what is stored."""
     found = {}
     for name, one in EPISODES.items():
-        stored = Stored(name, 1, {name: value for name, value in one.items() if name != "made"})
+        stored = StoredDocument(name, 1, {name: value for name, value in one.items() if name != "made"})
         window = WindowSettings(pieces=24, overlap=4)
-        cut = cut_talk(ENCODER, window, stored, Chaptering("tiling", one["made"]), TalkSettings.model_validate({}))
-        assert isinstance(cut, Cut)
+        cut = cut_talk_windows(
+            ENCODER, window, stored, Chaptering("tiling", one["made"]), TalkSettings.model_validate({})
+        )
+        assert isinstance(cut, WindowedDocument)
         vectors = ENCODER.encode(cut.windows)
         shift = len(joined_text(one["title"], one["text"])) - len(one["text"])
         if unit == "passage":

@@ -7,8 +7,8 @@ from contextlib import closing
 import orjson
 import pytest
 
-from services.opensearch.analysis import most_terms, read_terms, terms_call, words
-from services.opensearch.client import Call, SyncSearch
+from services.opensearch.analysis import analyse_terms_call, max_terms, read_analysed_terms, split_on_white_space
+from services.opensearch.client import Call, SyncSearchClient
 from services.settings import Settings
 
 ALPHABETS = (
@@ -25,16 +25,16 @@ ALPHABETS = (
 
 
 @pytest.fixture
-def search(settings: Settings) -> Iterator[SyncSearch]:
+def search(settings: Settings) -> Iterator[SyncSearchClient]:
     fields = {name: {"type": "text", "analyzer": name} for name in ("english", "standard")}
-    with closing(SyncSearch(settings)) as client:
+    with closing(SyncSearchClient(settings)) as client:
         client.send(Call("PUT", f"/{settings.index_prefix}", orjson.dumps({"mappings": {"properties": fields}})))
         yield client
 
 
 @pytest.mark.parametrize("analyser", ["english", "standard"])
 def test_words_alone_have_the_terms_that_they_have_in_their_text(
-    search: SyncSearch, settings: Settings, analyser: str
+    search: SyncSearchClient, settings: Settings, analyser: str
 ) -> None:
     rng = random.Random(1)
     mixed = [first + second for first in ALPHABETS for second in rng.sample(ALPHABETS, 3)]
@@ -46,10 +46,10 @@ def test_words_alone_have_the_terms_that_they_have_in_their_text(
             (token["token"], units[token["start_offset"]], units[token["end_offset"]])
             for token in search.send(whole)["tokens"]
         ]
-        found = words(text)
+        found = split_on_white_space(text)
         distinct = list(dict.fromkeys(word.text for word in found))
-        call = terms_call(settings.index_prefix, analyser, distinct, 10)
-        terms = read_terms(search.send(call), distinct) if distinct else {}
+        call = analyse_terms_call(settings.index_prefix, analyser, distinct, 10)
+        terms = read_analysed_terms(search.send(call), distinct) if distinct else {}
         one_by_one = [
             (term.text, word.start + term.start, word.start + term.end)
             for word in found
@@ -57,4 +57,4 @@ def test_words_alone_have_the_terms_that_they_have_in_their_text(
         ]
         assert one_by_one == expected, text
         for word, made in terms.items():
-            assert len(made) <= most_terms(word), word
+            assert len(made) <= max_terms(word), word

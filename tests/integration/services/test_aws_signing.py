@@ -20,8 +20,8 @@ from botocore.exceptions import CredentialRetrievalError
 from opensearchpy import RequestsAWSV4SignerAuth
 
 from services.errors import BackendUnavailable, ConfigurationError
-from services.opensearch.access import Amazon, access_of
-from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
+from services.opensearch.transport import AwsSignatureAuth, build_request_auth
 from services.settings import Settings
 
 # The key of Amazon's test suite for signature version 4.
@@ -108,7 +108,7 @@ CALLS = [
 def test_what_is_sent_is_signed_as_the_librarys_own_signer_signs_it(recorder: Recorder, call: Call, kind: str) -> None:
     settings = Settings(opensearch_url=recorder.url, opensearch_aws_region="eu-central-1")
     if kind == "threads":
-        with closing(SyncSearch(settings)) as client:
+        with closing(SyncSearchClient(settings)) as client:
             client.send(call)
     else:
         asyncio.run(_send(settings, call))
@@ -123,7 +123,7 @@ def test_what_is_sent_is_signed_as_the_librarys_own_signer_signs_it(recorder: Re
 
 
 async def _send(settings: Settings, call: Call) -> None:
-    client = AsyncSearch(settings)
+    client = AsyncSearchClient(settings)
     try:
         await client.send(call)
     finally:
@@ -143,7 +143,7 @@ def test_credentials_that_expire_are_renewed_by_a_thread(recorder: Recorder, mon
     settings = Settings(opensearch_url=recorder.url, opensearch_aws_region="eu-central-1")
 
     async def twice() -> None:
-        client = AsyncSearch(settings)
+        client = AsyncSearchClient(settings)
         await client.send(CALLS[0])
         await client.send(CALLS[0])
         await client.close()
@@ -161,7 +161,7 @@ def test_credentials_that_cannot_be_renewed_are_an_error_that_may_pass() -> None
             raise CredentialRetrievalError(provider="x", error_msg=SECRET)
 
     with pytest.raises(BackendUnavailable) as caught:
-        Amazon(Gone(), "eu-central-1").headers("GET", "https://h/", None)
+        AwsSignatureAuth(Gone(), "eu-central-1").headers("GET", "https://h/", None)
     assert caught.value.code == "opensearch_unauthorized"
     assert SECRET not in str(caught.value)
 
@@ -169,4 +169,4 @@ def test_credentials_that_cannot_be_renewed_are_an_error_that_may_pass() -> None
 def test_there_must_be_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
     with pytest.raises(ConfigurationError, match="no_aws_credentials"):
-        access_of(Settings(opensearch_url="https://h", opensearch_aws_region="eu-central-1"))
+        build_request_auth(Settings(opensearch_url="https://h", opensearch_aws_region="eu-central-1"))

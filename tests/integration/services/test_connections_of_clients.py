@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from services.web.connections import BoundedConnection, ConnectionLimits
+from services.web.http_server import BoundedConnection, ConnectionLimits
 from tests.problem_counts import problems
 
 QUICK = ConnectionLimits(head_seconds=0.2, head_bytes=2000, stall_seconds=0.3, connections=20)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from infra.ports import free_port
+from infra.processes import find_free_port
+from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.errors import BackendUnavailable
-from services.known_dense import STANDIN, known_dense
 from services.model_client import ModelClient
 from services.settings import Settings
 
-IDENTITY = known_dense(Settings())[STANDIN].identity
+IDENTITY = list_dense_encoders(Settings())[STANDIN_NAME].identity
 GOOD = {"fingerprint": IDENTITY.fingerprint, "vectors": [[0.5] * IDENTITY.width]}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -27,7 +27,7 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
         app.router.add_post("/{path}", handler)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        port = free_port()
+        port = find_free_port()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         runners.append(runner)
         return f"http://127.0.0.1:{port}"
@@ -87,7 +87,7 @@ async def test_a_process_that_hangs_costs_one_deadline_and_is_left_alone(
 
 
 async def test_nobody_listens() -> None:
-    assert await asked(f"http://127.0.0.1:{free_port()}") == "model_unavailable"
+    assert await asked(f"http://127.0.0.1:{find_free_port()}") == "model_unavailable"
 
 
 @pytest.mark.parametrize(

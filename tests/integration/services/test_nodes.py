@@ -8,10 +8,10 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from infra.ports import free_port
+from infra.processes import find_free_port
 from services.errors import BackendUnavailable
-from services.opensearch.client import AsyncSearch, Call, SyncSearch
-from services.opensearch.nodes import CONNECT_SECONDS
+from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
+from services.opensearch.transport import CONNECT_SECONDS
 from services.settings import Settings
 
 ASK = Call("GET", "/_cluster/health", timeout=10)
@@ -46,21 +46,21 @@ def beside(settings: Settings, *ports: int) -> Settings:
 
 
 def test_an_address_that_refuses_costs_nothing(settings: Settings) -> None:
-    with closing(SyncSearch(beside(settings, free_port(), free_port()))) as search:
+    with closing(SyncSearchClient(beside(settings, find_free_port(), find_free_port()))) as search:
         began = time.monotonic()
         assert all(search.send(ASK)["status"] for _ in range(20))
         assert time.monotonic() - began < SOON
 
 
 def test_an_address_that_is_silent_costs_a_moment_and_no_request(settings: Settings, silent_to_packets: int) -> None:
-    with closing(SyncSearch(beside(settings, silent_to_packets))) as search:
+    with closing(SyncSearchClient(beside(settings, silent_to_packets))) as search:
         began = time.monotonic()
         assert all(search.send(ASK)["status"] for _ in range(20))
         assert time.monotonic() - began < SOON
 
 
 async def test_so_it_is_in_an_event_loop_for_requests_at_once(settings: Settings, silent_to_packets: int) -> None:
-    search = AsyncSearch(beside(settings, free_port(), silent_to_packets))
+    search = AsyncSearchClient(beside(settings, find_free_port(), silent_to_packets))
     try:
         took = []
         for _ in range(5):
@@ -76,7 +76,7 @@ async def test_so_it_is_in_an_event_loop_for_requests_at_once(settings: Settings
 async def test_one_that_never_answers_is_left_alone_after_its_first_request(
     settings: Settings, never_answers: int
 ) -> None:
-    search = AsyncSearch(beside(settings, never_answers))
+    search = AsyncSearchClient(beside(settings, never_answers))
     failed = 0
     try:
         for _ in range(20):
@@ -92,7 +92,7 @@ async def test_one_that_never_answers_is_left_alone_after_its_first_request(
 
 def test_so_it_is_for_workers(settings: Settings, never_answers: int) -> None:
     failed = 0
-    with closing(SyncSearch(beside(settings, never_answers))) as search:
+    with closing(SyncSearchClient(beside(settings, never_answers))) as search:
         for _ in range(20):
             try:
                 search.send(Call("GET", "/_cluster/health", timeout=3))
@@ -104,9 +104,9 @@ def test_so_it_is_for_workers(settings: Settings, never_answers: int) -> None:
 
 def test_when_all_are_gone_it_says_so_soon_and_tries_again_at_once(settings: Settings) -> None:
     gone = settings.model_copy(
-        update={"opensearch_url": f"http://127.0.0.1:{free_port()},http://127.0.0.1:{free_port()}"}
+        update={"opensearch_url": f"http://127.0.0.1:{find_free_port()},http://127.0.0.1:{find_free_port()}"}
     )
-    with closing(SyncSearch(gone)) as search:
+    with closing(SyncSearchClient(gone)) as search:
         for _ in range(3):
             began = time.monotonic()
             with pytest.raises(BackendUnavailable) as caught:

@@ -11,15 +11,14 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from indexer.app import configuration
-from indexer.settings import WorkerSettings
-from indexer.start import wait_for_redis
+from indexer.celery_app import celery_configuration
+from indexer.runtime import WorkerSettings
+from indexer.worker import wait_for_redis
 from infra import processes
-from infra.ports import free_port
-from infra.redis.server import command
-from services.contracts import EncodeMessage, encode_queue
+from infra.processes import find_free_port
+from infra.redis import redis_command
 from services.errors import BackendUnavailable, ConfigurationError
-from services.queue import Publisher
+from services.queue.messages import EncodeMessage, Publisher, encode_queue
 from services.settings import Settings
 from tests.certificates import Authority
 
@@ -32,15 +31,15 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     directory = tmp_path_factory.mktemp("redis")
     authority = Authority(directory)
     server, (cert, key) = authority.sign("server", host="127.0.0.1"), authority.sign("client")
-    port = free_port()
+    port = find_free_port()
     binary = shutil.which("redis-server")
     assert binary, "redis-server is not on the PATH"
     tls = {"tls-port": port, "tls-cert-file": server[0], "tls-key-file": server[1], "tls-ca-cert-file": authority.ca}
-    arguments = command(binary, port=0, data=directory, databases=1)
+    arguments = redis_command(binary, port=0, data=directory, databases=1)
     for name, value in {**tls, "requirepass": PASSWORD}.items():
         arguments += [f"--{name}", str(value)]
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
-    child = processes.start(
+    child = processes.start_child(
         "redis", arguments, directory / "log", environment=environment, directory=directory, tied=True
     )
     settings = {
@@ -51,7 +50,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         wait_for_redis(Settings(**settings).redis_address, 30)
         yield settings
     finally:
-        processes.stop(child, 5)
+        processes.stop_child(child, 5)
 
 
 def test_messages_go_there_and_are_taken(given: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -61,7 +60,7 @@ def test_messages_go_there_and_are_taken(given: dict[str, Any], caplog: pytest.L
         publisher.encode("standin", EncodeMessage(index="books", ids=["1"]))
         assert publisher.depth(encode_queue("standin")) == 1
     with Celery("here", set_as_current=False) as app:
-        app.conf.update(configuration(settings, WorkerSettings()))
+        app.conf.update(celery_configuration(settings, WorkerSettings()))
         with app.connection_for_read() as connection, connection.SimpleQueue(encode_queue("standin")) as queue:
             message = queue.get(timeout=10)
             assert message.payload[1]["ids"] == ["1"]
@@ -90,7 +89,7 @@ def test_otherwise_nothing_is_sent(
     with pytest.raises(ConfigurationError) as stopped:
         wait_for_redis(settings.redis_address, 0)
     with Celery("here", set_as_current=False) as app:
-        app.conf.update(configuration(settings, WorkerSettings()))
+        app.conf.update(celery_configuration(settings, WorkerSettings()))
         with app.connection_for_read() as connection, pytest.raises((OperationalError, OSError)) as refused:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             connection.default_channel.client.ping()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from services.errors import BackendUnavailable, ConfigurationError
-from services.opensearch.client import AsyncSearch, Call, SyncSearch
+from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
 from services.settings import Settings
 from tests.certificates import Authority
 
@@ -81,11 +81,11 @@ def authority(tmp_path: Path) -> Authority:
 def ask(settings: Settings, kind: str) -> Any:
     """One request over a connection of its own."""
     if kind == "threads":
-        with closing(SyncSearch(settings)) as client:
+        with closing(SyncSearchClient(settings)) as client:
             return client.send(ASK)
 
     async def once() -> Any:
-        client = AsyncSearch(settings)
+        client = AsyncSearchClient(settings)
         try:
             return await client.send(ASK)
         finally:
@@ -176,7 +176,7 @@ def test_a_certificate_that_is_replaced_is_read_again(
         settings = Settings(
             opensearch_url=url, opensearch_ca=authority.ca, opensearch_cert=ours[0], opensearch_key=ours[1]
         )
-        with closing(SyncSearch(settings)) as client:
+        with closing(SyncSearchClient(settings)) as client:
             assert client.send(ASK)["name"] == "first"
             second = authority.sign("second")
             shutil.copy(second[0], ours[0])
@@ -194,7 +194,7 @@ def test_an_authority_may_be_replaced_by_both(authority: Authority, tmp_path: Pa
     new = Authority(tmp_path, "new")
     certificates = authority.sign("old", host="127.0.0.1"), new.sign("n", host="127.0.0.1")
     with listening(certificates[0]) as one, listening(certificates[1]) as two:
-        client = SyncSearch(Settings(opensearch_url=f"{one},{two}", opensearch_ca=trusted))
+        client = SyncSearchClient(Settings(opensearch_url=f"{one},{two}", opensearch_ca=trusted))
         with closing(client):
             client.send(ASK)
             trusted.write_text(trusted.read_text() + new.ca.read_text())
@@ -218,7 +218,7 @@ def test_files_of_no_use_stop_the_start(authority: Authority, tmp_path: Path, fi
     encrypt(tmp_path / "ours.key", tmp_path / "encrypted.key")
     given = {name: tmp_path / file for name, file in files.items()}
     with pytest.raises(ConfigurationError, match=said) as caught:
-        SyncSearch(Settings(opensearch_url="https://h", **given))
+        SyncSearchClient(Settings(opensearch_url="https://h", **given))
     assert caught.value.code == "bad_certificate"
 
 

@@ -8,9 +8,8 @@ import httpx
 import pytest
 
 from infra import processes
-from infra.ports import free_port
-from infra.processes import Child
-from infra.stack.parts import service_parts, wait_until_ready
+from infra.processes import ChildProcess, find_free_port
+from infra.stack import service_processes, wait_until_ready
 from services.settings import Settings
 from tests import conftest as shared
 
@@ -19,7 +18,7 @@ from tests import conftest as shared
 class Running:
     """A process and where its metrics are."""
 
-    child: Child
+    child: ChildProcess
     metrics: str
 
     def samples(self) -> dict[str, float]:
@@ -45,12 +44,12 @@ Start = Callable[..., Running]
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     """`start(name, VARIABLE=value)`: a process of the service, ready."""
-    started: list[Child] = []
+    started: list[ChildProcess] = []
 
     def begin(name: str, **environment: str) -> Running:
-        port = free_port()
-        part = next(part for part in service_parts(settings) if part.name == name)
-        child = processes.start(
+        port = find_free_port()
+        part = next(part for part in service_processes(settings) if part.name == name)
+        child = processes.start_child(
             name,
             part.command,
             tmp_path / f"{name}-{len(started)}.log",

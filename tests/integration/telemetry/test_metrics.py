@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from infra.processes import stop
+from infra.processes import stop_child
 from services.settings import Settings
 
 Start = Callable[..., Any]  # see conftest
@@ -108,7 +108,7 @@ def test_what_a_killed_child_counted_stays_counted_and_its_files_go_with_the_wor
         http.post("/v1/indexes/notes/documents", json=[{"id": "after", "text": "words"}]).raise_for_status()
         eventually(lambda: worker.samples().get(ENCODED) == 5, 60, "another child counts on")
     assert list(tmp_path.glob("sparsewell-metrics-*"))
-    stop(worker.child, 30)
+    stop_child(worker.child, 30)
     assert not list(tmp_path.glob("sparsewell-metrics-*"))
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import httpx
 import redis
 
-from infra.ports import free_port
-from infra.processes import stop
-from services.presence import WORKERS, Presence
+from infra.processes import find_free_port, stop_child
+from services.queue.worker_registry import WORKERS_KEY, WorkerRegistry
 from services.settings import Settings
 
 Start = Callable[..., Any]  # see conftest
@@ -36,7 +35,7 @@ def test_what_waits_who_works_and_how_far_it_is(
     (seen,) = api.get("/v1/status").json()["workers"]
     assert (seen["encoder"], seen["processes"]) == ("standin", 1)
     assert seen["seen_ago"] < 15
-    stop(worker.child, 30)
+    stop_child(worker.child, 30)
     assert api.get("/v1/status").json()["workers"] == [], "it has taken its leave"
 
 
@@ -47,7 +46,10 @@ def _generation(api: httpx.Client) -> dict[str, Any]:
 
 
 def test_who_was_not_seen_lately_is_not_listed_and_nonsense_is_passed_over(settings: Settings) -> None:
-    with closing(Presence(settings.redis_address)) as presence, redis.Redis.from_url(settings.redis_url) as broker:
+    with (
+        closing(WorkerRegistry(settings.redis_address)) as presence,
+        redis.Redis.from_url(settings.redis_url) as broker,
+    ):
         presence.say("here", encoder="e", fingerprint="f", processes=1, version="1")
         fields = {
             "late": b'{"at": 1, "encoder": "e", "fingerprint": "f", "processes": 1, "version": "1"}',
@@ -55,14 +57,14 @@ def test_who_was_not_seen_lately_is_not_listed_and_nonsense_is_passed_over(setti
             "garbage": b"\xff",
             "list": b"[]",
         }
-        broker.hset(WORKERS, mapping=fields)
+        broker.hset(WORKERS_KEY, mapping=fields)
         assert [worker.name for worker in presence.workers()] == ["here"]
-        assert not broker.hexists(WORKERS, "late"), "long gone, so forgotten"
+        assert not broker.hexists(WORKERS_KEY, "late"), "long gone, so forgotten"
 
 
 def test_without_redis_the_rest_is_told(settings: Settings, live_api: Callable[..., Any], api: httpx.Client) -> None:
     api.put("/v1/indexes/notes").raise_for_status()
-    away = {"redis_url": f"redis://127.0.0.1:{free_port()}/0", "api_port": free_port()}
+    away = {"redis_url": f"redis://127.0.0.1:{find_free_port()}/0", "api_port": find_free_port()}
     with live_api(settings.model_copy(update=away)) as url:
         told = httpx.get(f"{url}/v1/status", trust_env=False, timeout=30).json()
     assert (told["queues"], told["workers"]) == (None, None)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import redis
 
-from services.contracts import encode_queue
+from services.queue.messages import encode_queue
 from services.settings import Settings
 from tests.integration.telemetry.collector import Collector, collecting
 
@@ -69,7 +69,7 @@ def test_one_trace_from_the_request_through_the_queue_to_the_bulk_write(
     }  # fmt: skip
     assert not any(b"nobody else" in body for body in collector.raw), "no text is in any span"
     lines = [json.loads(line) for line in worker.log().splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line["logger"] == "indexer.observed_task"]
+    (line,) = [line for line in lines if line["logger"] == "indexer.task_logging"]
     assert (line["trace_id"], line["request_id"], line["job"]) == (TRACE, "mine", accepted["job"]["id"])
     assert line["message"].startswith("encode done in "), "what a line says is never displaced by whose it is"
     said = [json.loads(line) for line in api.log().splitlines() if line.startswith("{")]

@@ -11,17 +11,15 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cli.main import app
-from models.chapters.engine import Episode
-from models.chapters.episodes import Chaptered, read_episodes
-from models.chapters.opening import ChapterMaker, open_engine
-from models.chapters.podtile.checkpoint import load_checkpoint
-from models.chapters.podtile.directory import ADAPTER, read_chapter_manifest
-from models.chapters.podtile.opening import open_podtile
-from models.chapters.training.recipe import ChapterRecipe
-from models.chapters.training.run import LOG, Made, train_chapters
+from models.chapters.engine import AnnotatedEpisode, Episode, read_episodes
+from models.chapters.maker import ChapterMaker, open_chapter_engine
+from models.chapters.podtile import open_podtile
+from models.chapters.podtile_checkpoint import ADAPTER_FILES, load_checkpoint, read_chapter_manifest
 from models.registry import load_encoder
-from models.training.kept_checkpoints import last_checkpoint
-from models.training.show import Silent
+from models.training.chapter_data import ChapterRecipe
+from models.training.chapter_training import LOG_FILE, TrainedChapterModel, train_chapters
+from models.training.train import SilentReporter
+from models.training.trainer import last_checkpoint
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.chapters.tiny_generators import TOPICS, make_generator, write_episodes
 
@@ -46,20 +44,22 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def trained(bases: Path, episodes: Path, out: Path, recipe: ChapterRecipe, kind: str = "llama", **given: Any) -> Made:
-    return train_chapters([episodes], str(bases / kind), out, recipe, show=given.pop("show", Silent()), **given)
+def trained(
+    bases: Path, episodes: Path, out: Path, recipe: ChapterRecipe, kind: str = "llama", **given: Any
+) -> TrainedChapterModel:
+    return train_chapters([episodes], str(bases / kind), out, recipe, show=given.pop("show", SilentReporter()), **given)
 
 
-def held_out(episodes: Path) -> list[Chaptered]:
+def held_out(episodes: Path) -> list[AnnotatedEpisode]:
     return [one for one in read_episodes(episodes) if one.held_out]
 
 
 @pytest.fixture(scope="module")
-def made(bases: Path, episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(bases: Path, episodes: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedChapterModel:
     return trained(bases, episodes, tmp_path_factory.mktemp("out") / "toy", RECIPE)
 
 
-def test_the_loss_falls_and_titles_of_unseen_episodes_are_right(made: Made, episodes: Path) -> None:
+def test_the_loss_falls_and_titles_of_unseen_episodes_are_right(made: TrainedChapterModel, episodes: Path) -> None:
     assert made.losses[-1] < 0.5 * made.losses[0]
     engine = open_podtile(str(made.directory))
     right = total = 0
@@ -71,7 +71,7 @@ def test_the_loss_falls_and_titles_of_unseen_episodes_are_right(made: Made, epis
     assert right >= 0.75 * total
 
 
-def test_its_directory_says_what_it_is(made: Made, episodes: Path) -> None:
+def test_its_directory_says_what_it_is(made: TrainedChapterModel, episodes: Path) -> None:
     manifest = read_chapter_manifest(made.directory)
     assert manifest.fingerprint == made.manifest.fingerprint == open_podtile(str(made.directory)).fingerprint[:16]
     assert manifest.base is None
@@ -87,23 +87,23 @@ def test_adapters_and_merged_weights_write_the_same(
     bases: Path, episodes: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # (adapters are kept in bfloat16, and so is their sum with weights of that type)
-    monkeypatch.setattr("models.training.device.cpu_dtype", lambda: torch.float32)
+    monkeypatch.setattr("models.training.trainer.cpu_dtype", lambda: torch.float32)
     recipe = SHORT.model_copy(update={"precision": "float32"})
     adapters = trained(bases, episodes, tmp_path / "adapters", recipe, kind)
     whole = trained(bases, episodes, tmp_path / "whole", recipe, kind, merge=True)
     assert adapters.manifest.base is not None
-    assert set(adapters.manifest.files) == set(ADAPTER)
-    assert str(bases) not in (adapters.directory / ADAPTER[0]).read_text()
+    assert set(adapters.manifest.files) == set(ADAPTER_FILES)
+    assert str(bases) not in (adapters.directory / ADAPTER_FILES[0]).read_text()
     episode = held_out(episodes)[0].episode
     given, wanted = (open_podtile(str(one.directory)).propose(episode) for one in (adapters, whole))
     assert given == wanted
     assert given[0].start == 0
 
 
-def test_workers_check_what_it_writes(made: Made, episodes: Path, bases: Path) -> None:
+def test_workers_check_what_it_writes(made: TrainedChapterModel, episodes: Path, bases: Path) -> None:
     encoder = load_encoder("standin")
     for model in (made.directory, bases / "llama"):  # trained and not
-        maker = ChapterMaker(open_engine("podtile", encoder, str(model), threads=1))
+        maker = ChapterMaker(open_chapter_engine("podtile", encoder, str(model), threads=1))
         for one in held_out(episodes)[:2]:
             chapters, _ = maker.chapters(one.episode, 60)
             assert [c.start for c in chapters] == [0, *(c.end for c in chapters[:-1])]
@@ -112,7 +112,7 @@ def test_workers_check_what_it_writes(made: Made, episodes: Path, bases: Path) -
             assert all(c.title for c in chapters)
 
 
-class Stops(Silent):
+class Stops(SilentReporter):
     """Stops the run like somebody who presses a key."""
 
     def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
@@ -128,11 +128,11 @@ def test_a_stopped_run_goes_on_to_the_same_end(bases: Path, episodes: Path, tmp_
     assert last_checkpoint(tmp_path / "stopped.training") is not None
     assert not (tmp_path / "stopped").exists()
     again = trained(bases, episodes, tmp_path / "stopped", stops)
-    one, other = (load_file(made.directory / ADAPTER[1]) for made in (through, again))
+    one, other = (load_file(made.directory / ADAPTER_FILES[1]) for made in (through, again))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert again.manifest.fingerprint == through.manifest.fingerprint
-    steps = [json.loads(line)["step"] for line in (tmp_path / "stopped.training" / LOG).read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stopped.training" / LOG_FILE).read_text().splitlines()]
     assert steps[-1] == 4
     once_more = trained(bases, episodes, tmp_path / "stopped", stops, boundaries="tiling")
     assert once_more.losses == []
@@ -167,8 +167,8 @@ def test_too_few_episodes_are_refused(bases: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "code"),
     [
-        (lambda out, base: (out / ADAPTER[1]).write_bytes(b"x"), "corrupt_model_file"),
-        (lambda out, base: (out / ADAPTER[1]).unlink(), "missing_model_file"),
+        (lambda out, base: (out / ADAPTER_FILES[1]).write_bytes(b"x"), "corrupt_model_file"),
+        (lambda out, base: (out / ADAPTER_FILES[1]).unlink(), "missing_model_file"),
         (lambda out, base: make_generator(base, seed=4), "other_base"),
         (lambda out, base: _changed(out, "part_pieces", 256), "bad_manifest"),
         (lambda out, base: _changed(out, "prompt", 0), "bad_manifest"),
@@ -177,7 +177,7 @@ def test_too_few_episodes_are_refused(bases: Path, tmp_path: Path) -> None:
 )
 def test_what_was_changed_is_not_opened(episodes: Path, tmp_path: Path, harm: Any, code: str) -> None:
     base = make_generator(tmp_path / "base")
-    out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=Silent()).directory
+    out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=SilentReporter()).directory
     harm(out, base)
     with pytest.raises(ConfigurationError) as refused:
         open_podtile(str(out))
@@ -216,7 +216,7 @@ def test_a_long_t5_as_it_is_published_is_read_and_kept_as_such(episodes: Path, t
     read = load_checkpoint(base).model
     assert read.lm_head.weight is read.shared.weight is read.encoder.embed_tokens.weight
     assert read.config.scale_decoder_outputs is False
-    out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=Silent(), merge=True).directory
+    out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=SilentReporter(), merge=True).directory
     assert load_checkpoint(out).model.config.scale_decoder_outputs is False
 
 

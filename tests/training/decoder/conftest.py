@@ -11,8 +11,8 @@ if importlib.util.find_spec("torch") is None:
 else:
     import torch
 
-    from models.decoder.module import EchoSplade
-    from models.decoder.package import write_model_directory
+    from models.decoder.model import EchoSplade
+    from models.decoder.train import write_model_directory
     from tests.training.decoder.tiny_decoder import SENTENCES, tiny_document
 
 

@@ -12,8 +12,7 @@ from sentence_transformers.util import fullname
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from models.decoder.checkpoint import load_checkpoint
-from models.decoder.module import EchoSplade
-from models.decoder.sparse_encoder import assemble
+from models.decoder.model import EchoSplade, assemble_encoder
 from services.errors import ConfigurationError
 from tests.training.decoder.tiny_decoder import byte_level, make_start, tiny_checkpoint, tiny_document
 
@@ -122,7 +121,7 @@ def test_what_is_not_there_is_a_clear_error(source: str) -> None:
 def test_sentence_transformers_saves_and_loads_the_whole_encoder(tmp_path: Path) -> None:
     """It loads classes that are not its own only where it is given them; code from a directory is never run."""
     document = tiny_document(tmp_path / "start")
-    model = assemble(document, torch.linspace(0.5, 2.0, document.get_embedding_dimension()), device="cpu")
+    model = assemble_encoder(document, torch.linspace(0.5, 2.0, document.get_embedding_dimension()), device="cpu")
     model.save_pretrained(str(tmp_path / "saved"))
     assert not list((tmp_path / "saved").rglob("*.bin"))
     with pytest.raises(ValueError, match="not part of Sentence Transformers"):

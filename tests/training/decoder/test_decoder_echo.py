@@ -5,19 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.decoder.echo import Echo, echo_batch
-from models.decoder.module import EchoSplade
+from models.decoder.model import EchoFormat, EchoSplade, build_echo_batch
 
 rows_of_pieces = st.lists(st.lists(st.integers(5, 99), max_size=9), min_size=1, max_size=6)
 echoes = st.builds(
-    Echo, st.lists(st.integers(0, 4), max_size=2).map(tuple), st.lists(st.integers(0, 4), max_size=3).map(tuple)
+    EchoFormat, st.lists(st.integers(0, 4), max_size=2).map(tuple), st.lists(st.integers(0, 4), max_size=3).map(tuple)
 )
 
 
 @settings(max_examples=100)
 @given(rows_of_pieces, echoes)
-def test_the_pooling_mask_picks_exactly_the_second_copy(rows: list[list[int]], echo: Echo) -> None:
-    batch = echo_batch(rows, echo)
+def test_the_pooling_mask_picks_exactly_the_second_copy(rows: list[list[int]], echo: EchoFormat) -> None:
+    batch = build_echo_batch(rows, echo)
     for row, ids, seen, pooled in zip(
         rows, batch.input_ids, batch.attention_mask, batch.pooling_mask, strict=True
     ):  # fmt: skip
@@ -30,7 +29,7 @@ def test_the_pooling_mask_picks_exactly_the_second_copy(rows: list[list[int]], e
 
 
 def test_room_is_the_longest_window_that_fits() -> None:
-    echo = Echo((1,), (2, 3))
+    echo = EchoFormat((1,), (2, 3))
     for positions in range(8, 40):
         assert echo.positions(echo.room(positions)) <= positions < echo.positions(echo.room(positions) + 1)
 

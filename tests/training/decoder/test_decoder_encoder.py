@@ -13,14 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.decoder.encoder import DecoderEncoder
-from models.decoder.module import BIAS, EchoSplade
-from models.decoder.sparse_encoder import load_sparse_encoder
+from models.decoder.model import BIAS_FILE, EchoSplade, load_sparse_encoder
+from models.encoder import TextWindow
 from models.registry import load_encoder
-from models.windows import Window
+from services.encoders.manifest import compute_fingerprint, describe_file, read_manifest
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import SparseVector
 from services.errors import ConfigurationError, InvalidInput, Overloaded
-from services.manifest import fingerprint, read_manifest, record
-from services.query_table import QueryTable
-from services.vectors import SparseVector
 from tests.training.decoder.tiny_decoder import SENTENCES
 
 
@@ -183,27 +182,29 @@ def changed(directory: Path, target: Path, name: str, **tensors: torch.Tensor) -
     shutil.copytree(directory, target)
     save_file({**load_file(target / name), **tensors}, target / name, metadata={"format": "pt"})
     manifest = json.loads((target / "manifest.json").read_text())
-    files = {file: record(target / file) for file in manifest["files"]}
+    files = {file: describe_file(target / file) for file in manifest["files"]}
     manifest |= {
         "files": {file: found.model_dump() for file, found in files.items()},
-        "fingerprint": fingerprint(files),
+        "fingerprint": compute_fingerprint(files),
     }
     (target / "manifest.json").write_text(json.dumps(manifest))
     return target
 
 
 def test_not_finite_weights_are_the_input_s_error(directory: Path, tmp_path: Path) -> None:
-    bias = load_file(directory / BIAS)["bias"]
+    bias = load_file(directory / BIAS_FILE)["bias"]
     bias[50] = torch.nan
-    encoder = load_encoder(str(changed(directory, tmp_path / "nan", BIAS, bias=bias)))
-    windows = [Window(0, 0, ()), *encoder.windows("a wall")]
+    encoder = load_encoder(str(changed(directory, tmp_path / "nan", BIAS_FILE, bias=bias)))
+    windows = [TextWindow(0, 0, ()), *encoder.windows("a wall")]
     with pytest.raises(InvalidInput) as caught:
         encoder.encode(windows)
     assert caught.value.code == "not_finite_weights"
     assert caught.value.extra == {"window": 1}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "document_side.json", BIAS, "query_weights.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "document_side.json", BIAS_FILE, "query_weights.json"]
+)
 def test_a_changed_file_is_refused(directory: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(directory, tmp_path / "copy")
     path = tmp_path / "copy" / name

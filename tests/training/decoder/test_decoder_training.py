@@ -9,21 +9,36 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.decoder import package as packages
+from models.decoder import train as packages
 from models.decoder import trainer as trainers
-from models.decoder.calibration import calibrate, text_logits
-from models.decoder.lora import PROJECTIONS, add_adapters, merged_state
-from models.decoder.module import EchoSplade
-from models.decoder.objective import Objective
-from models.decoder.recipe import DecoderRecipe
-from models.decoder.sparse_encoder import assemble, load_sparse_encoder
-from models.decoder.table import passage_weights
-from models.decoder.train import main, read_recipe
-from models.decoder.trainable import TRAINABLE, last_checkpoint, load_trainable, trainable_state
-from models.decoder.training import Trained, train_decoder
+from models.decoder.model import (
+    PROJECTIONS,
+    EchoSplade,
+    add_adapters,
+    assemble_encoder,
+    load_sparse_encoder,
+    merged_state_dict,
+)
+from models.decoder.train import (
+    TrainedDecoder,
+    calibrate_bias,
+    main,
+    max_text_logits,
+    read_decoder_recipe,
+    train_decoder,
+)
+from models.decoder.trainer import (
+    TRAINABLE_FILE,
+    DecoderRecipe,
+    SpladeObjective,
+    last_checkpoint,
+    load_trainable,
+    trainable_state,
+)
+from models.decoder.vocabulary import passage_idf_weights
 from models.registry import load_encoder
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
-from services.query_table import QueryTable
 from tests.training.decoder.tiny_decoder import SENTENCES, make_start, tiny_checkpoint
 
 WORDS = sorted({word.strip(".;(),") for sentence in SENTENCES for word in sentence.lower().split()})
@@ -60,11 +75,11 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(start: str, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(start: str, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedDecoder:
     return train_decoder(LONGER, start, [pairs], tmp_path_factory.mktemp("out") / "tiny", licence="MIT")
 
 
-def test_the_loss_falls_and_the_documents_stay_alive(trained: Trained) -> None:
+def test_the_loss_falls_and_the_documents_stay_alive(trained: TrainedDecoder) -> None:
     ranking = [line["ranking"] for line in trained.history]
     assert np.mean(ranking[-10:]) < np.mean(ranking[:10]) - 0.15
     assert trained.history[-1]["active"] > 5
@@ -72,14 +87,14 @@ def test_the_loss_falls_and_the_documents_stay_alive(trained: Trained) -> None:
     assert trained.adapter_parameters > 0
 
 
-def test_the_workers_get_the_vectors_of_training(start: str, trained: Trained) -> None:
+def test_the_workers_get_the_vectors_of_training(start: str, trained: TrainedDecoder) -> None:
     """Adapters merged, bias and table written: the same vectors as the model with adapters gives."""
     checkpoint = last_checkpoint(trained.directory.with_name("tiny.training"))
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-60"
     document = EchoSplade.from_checkpoint(tiny_checkpoint(Path(start)), longest=100)
     add_adapters(document.decoder, rank=LONGER.rank, alpha=LONGER.alpha, dropout=LONGER.dropout)
-    model = assemble(document, torch.ones(document.get_embedding_dimension()), learn=True, device="cpu").eval()
+    model = assemble_encoder(document, torch.ones(document.get_embedding_dimension()), learn=True, device="cpu").eval()
     load_trainable(model, checkpoint)
     encoder, table = load_encoder(str(trained.directory)), QueryTable.load(trained.directory)
     untrained = EchoSplade.from_checkpoint(tiny_checkpoint(Path(start)))
@@ -136,14 +151,14 @@ def test_the_gradients_do_not_depend_on_how_many_rows_are_computed_at_once(start
     for rows in (8, 3, 1):
         torch.manual_seed(1)
         document = EchoSplade.from_checkpoint(tiny_checkpoint(Path(start)), longest=24)
-        calibrate(document, SENTENCES, active=60)
+        calibrate_bias(document, SENTENCES, active=60)
         add_adapters(document.decoder, rank=4, alpha=8, dropout=0.0)
         with torch.no_grad():
             for name, parameter in document.decoder.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(0, 0.1)
-        model = assemble(document, torch.ones(document.get_embedding_dimension()), learn=True, device="cpu")
-        objective = Objective(model, recipe, torch.ones(document.get_embedding_dimension()))
+        model = assemble_encoder(document, torch.ones(document.get_embedding_dimension()), learn=True, device="cpu")
+        objective = SpladeObjective(model, recipe, torch.ones(document.get_embedding_dimension()))
         objective.mini_batch_size = rows
         features = [model.preprocess(queries, task="query"), model.preprocess(passages, task="document")]
         loss = torch.stack(list(objective(features).values())).sum()
@@ -209,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     good = last_checkpoint(tmp_path / "broken.training")
     assert good is not None
     assert good.name == "checkpoint-4"
-    assert all(tensor.isfinite().all() for tensor in load_file(good / TRAINABLE).values())
+    assert all(tensor.isfinite().all() for tensor in load_file(good / TRAINABLE_FILE).values())
     monkeypatch.undo()
     # and what it was told to do works
     recipe = RECIPE.model_copy(update={"steps": 2, "learning_rate": 1e-5})
@@ -319,9 +334,9 @@ def test_trained_parameters_that_do_not_fit_are_refused(start: str, tmp_path: Pa
     document = EchoSplade.from_checkpoint(tiny_checkpoint(Path(start)))
     add_adapters(document.decoder, rank=2, alpha=2, dropout=0.0)
     if damage != "missing":
-        save_file(trainable_state(document) if damage == "cut" else {"x": torch.ones(1)}, tmp_path / TRAINABLE)
+        save_file(trainable_state(document) if damage == "cut" else {"x": torch.ones(1)}, tmp_path / TRAINABLE_FILE)
     if damage == "cut":
-        (tmp_path / TRAINABLE).write_bytes((tmp_path / TRAINABLE).read_bytes()[:-7])
+        (tmp_path / TRAINABLE_FILE).write_bytes((tmp_path / TRAINABLE_FILE).read_bytes()[:-7])
     with pytest.raises(ConfigurationError) as caught:
         load_trainable(document, tmp_path)
     assert caught.value.code == "bad_training_state"
@@ -332,7 +347,7 @@ def test_calibration_gives_the_wanted_number_of_pieces_wherever_the_logits_lie(t
     document = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "start"), longest=24)
     with torch.no_grad():
         document.bias += shift
-    result = calibrate(document, SENTENCES, active=50)
+    result = calibrate_bias(document, SENTENCES, active=50)
     assert result.after == pytest.approx(50, abs=2)
     assert result.alive > 0.5
     assert (result.before > 300) if shift > 0 else (result.before == 0) if shift < 0 else True
@@ -343,9 +358,9 @@ def test_calibration_gives_the_wanted_number_of_pieces_wherever_the_logits_lie(t
 
 def test_calibration_needs_a_text(tmp_path: Path) -> None:
     document = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "start"))
-    assert text_logits(document, ["", " "], 100).shape[0] == 0
+    assert max_text_logits(document, ["", " "], 100).shape[0] == 0
     with pytest.raises(InvalidInput) as caught:
-        calibrate(document, ["", " "], active=50)
+        calibrate_bias(document, ["", " "], active=50)
     assert caught.value.code == "empty_collection"
 
 
@@ -356,12 +371,12 @@ def test_adapters_are_on_every_projection_and_merge_exactly(tmp_path: Path) -> N
     names = {name for name, parameter in document.decoder.named_parameters() if parameter.requires_grad}
     assert len(names) == 2 * len(PROJECTIONS) * 2
     assert trained_parameters == sum(p.numel() for p in document.decoder.parameters() if p.requires_grad)
-    assert all(torch.equal(tensor, plain[name]) for name, tensor in merged_state(document.decoder).items())
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in merged_state_dict(document.decoder).items())
     with torch.no_grad():
         for name, parameter in document.decoder.named_parameters():
             if "lora_" in name:
                 parameter.normal_(0, 0.2)
-    state = merged_state(document.eval().decoder)
+    state = merged_state_dict(document.eval().decoder)
     assert state.keys() == plain.keys()
     ids = torch.tensor([[0, 30, 40, 50]])
     with torch.inference_mode():
@@ -374,7 +389,7 @@ def test_adapters_are_on_every_projection_and_merge_exactly(tmp_path: Path) -> N
 def test_idf_of_passages_is_higher_for_rare_words_and_zero_for_excluded_pieces(tmp_path: Path) -> None:
     document = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "start"))
     size, excluded = document.get_embedding_dimension(), document.excluded_ids()
-    weights = passage_weights(document.tokenizer, SENTENCES, size, excluded)
+    weights = passage_idf_weights(document.tokenizer, SENTENCES, size, excluded)
     the, cat = (document.tokenizer.encode(word).ids for word in ("the", "cat"))
     assert 0 < weights[the].max() < weights[cat].max()
     assert not weights[list(excluded)].any()
@@ -392,7 +407,7 @@ def test_the_command_trains_and_says_what_is_wrong(start: str, pairs: Path, tmp_
     for wrong, said in (["--steps", "-1"], "steps"), (["--batch", "900"], "too_few_pairs"), (["--rank", "x"], "rank"):
         with pytest.raises(SystemExit, match=said):
             main([*common[:3], str(tmp_path / f"out{said}"), *common[4:], *wrong])
-    assert read_recipe(None, {"batch": "16"}).batch == 16
+    assert read_decoder_recipe(None, {"batch": "16"}).batch == 16
 
 
 def test_computing_activations_again_changes_no_gradient(start: str, pairs: Path, tmp_path: Path) -> None:
@@ -417,7 +432,7 @@ def test_an_untied_head_is_trained_and_written(pairs: Path, tmp_path: Path) -> N
 def test_adapters_are_trained_in_32_bits_on_weights_of_16(start: str, pairs: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"steps": 2, "precision": "bfloat16", "save_every": 2})
     train_decoder(recipe, start, [pairs], tmp_path / "half")
-    state = load_file(tmp_path / "half.training" / "checkpoint-2" / TRAINABLE)
+    state = load_file(tmp_path / "half.training" / "checkpoint-2" / TRAINABLE_FILE)
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
     assert {tensor.dtype for tensor in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.bfloat16}
     assert load_encoder(str(tmp_path / "half")).manifest.model_extra["precision"] == "bfloat16"  # type: ignore[index]

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from cli.registry.facts import document_weights
+from cli.encoder_registry import weigh_document
 from models.decoder.checkpoint import load_checkpoint
-from models.verification import verify
+from models.verification import verify_directory
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-from services.query_table import QueryTable
 from tests.unit.encoders.directories import restate
 
 
 def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path) -> None:
-    verdict = verify(directory)
+    verdict = verify_directory(directory)
     assert verdict.problems == []
     assert verdict.table is not None
     assert verdict.table.reachable > 0.9
@@ -23,7 +23,7 @@ def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path)
     mine = Path(shutil.copytree(directory, tmp_path / "mine"))
     weights = mine / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    (problem,) = verify(mine).problems
+    (problem,) = verify_directory(mine).problems
     assert problem.code == "corrupt_model_file"
 
 
@@ -36,7 +36,7 @@ def test_a_manifest_that_promises_more_than_the_decoder_has(
 ) -> None:
     mine = Path(shutil.copytree(directory, tmp_path / "mine"))
     restate(mine, **members)
-    (problem,) = verify(mine).problems
+    (problem,) = verify_directory(mine).problems
     assert problem.code == "bad_model"
     assert said in problem.detail
 
@@ -45,7 +45,7 @@ def test_adapters_beside_the_weights_are_refused(directory: Path, tmp_path: Path
     """transformers would add them to weights whose checksums are right."""
     mine = Path(shutil.copytree(directory, tmp_path / "mine"))
     (mine / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
-    (problem,) = verify(mine).problems
+    (problem,) = verify_directory(mine).problems
     assert problem.code == "bad_model"
     assert "adapters" in problem.detail
     with pytest.raises(ConfigurationError, match="merge them") as caught:
@@ -55,7 +55,7 @@ def test_adapters_beside_the_weights_are_refused(directory: Path, tmp_path: Path
 
 def test_its_pieces_are_shown_as_words(directory: Path) -> None:
     table = QueryTable.load(directory)
-    weights, score = document_weights(directory, table, "Readers return books to the library.", "library")
+    weights, score = weigh_document(directory, table, "Readers return books to the library.", "library")
     assert weights
     assert score is not None
     assert not any("Ġ" in piece for piece, _ in weights)

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import MistralConfig, MistralForCausalLM
 
-from models.decoder.checkpoint import Checkpoint, load_checkpoint
-from models.decoder.module import EchoSplade
+from models.decoder.checkpoint import DecoderCheckpoint, load_checkpoint
+from models.decoder.model import EchoSplade
 
 SENTENCES = [
     "The wing of an aeroplane carries the load of the flight.",
@@ -64,7 +64,7 @@ def make_start(directory: Path, *, tied: bool = True, seed: int = 7) -> Path:
     return directory
 
 
-def tiny_checkpoint(directory: Path, **options: object) -> Checkpoint:
+def tiny_checkpoint(directory: Path, **options: object) -> DecoderCheckpoint:
     return load_checkpoint(str(make_start(directory, **options)))
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from models.export import order as orders
+from models.export import export as orders
 from models.export import parity as parities
-from models.export.graph import build_graph
-from models.export.order import Order, carry_out
+from models.export.export import ExportOptions, export_encoder
+from models.export.onnx_graph import build_graph
 from tests.training.hub.published import Export, as_published
 
 DOCUMENTS = [
@@ -102,8 +102,8 @@ def test_what_was_there_stays_when_measuring_fails(
         raise RuntimeError("the memory ended")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="memory"):
-        patch.setattr(parities, "parity", fails)
-        carry_out(Order(str(source), out, parity=(collection,), precision="fp32", replace=True))
+        patch.setattr(parities, "measure_parity", fails)
+        export_encoder(ExportOptions(str(source), out, parity=(collection,), precision="fp32", replace=True))
     assert files_of(out) == before
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
@@ -116,7 +116,7 @@ def test_what_was_there_stays_when_measuring_fails(
 def test_of_a_model_with_another_vocabulary(
     source: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orders, "LARGEST_VOCABULARY", 40)
+    monkeypatch.setattr(orders, "MAX_VOCABULARY", 40)
     err = export(source, tmp_path / "tiny")[2]
     assert err.endswith("[vocabulary_too_large]\n")
     assert "multilingual" in err

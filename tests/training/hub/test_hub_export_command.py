@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 
-from models.hub.fetch import LEFT_OUT, PATTERNS, is_hub_name
+from models.download import ALLOWED_PATTERNS, IGNORED_PATTERNS, is_hub_name
 from tests.training.hub.published import PIECES, Export, as_published, as_published_first
 
 Change = Callable[[Path], None]
@@ -230,7 +230,7 @@ def test_of_a_repository_only_data_is_fetched(
     assert asked == [("owner/name", "v2")]
     manifest = json.loads((tmp_path / "tiny" / "manifest.json").read_text())
     assert manifest["training"] == {"source": "owner/name@v2"}
-    assert not {"*.bin", "*.py", "*.pt"} & {*PATTERNS, *LEFT_OUT}
+    assert not {"*.bin", "*.py", "*.pt"} & {*ALLOWED_PATTERNS, *IGNORED_PATTERNS}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sentence_transformers import SparseEncoder
 
-from models.export.order import Order, carry_out
+from models.export.export import ExportOptions, export_encoder
 from models.registry import load_encoder
-from services.manifest import Manifest
-from services.query_table import QueryTable
+from services.encoders.manifest import Manifest
+from services.encoders.query_table import QueryTable
 from tests.training.hub.published import LONGEST, PIECES, SPECIAL, as_published, as_published_first, as_saved, original
 
 TEXTS = ["the weather in new york", "Cats? dogs. A house", "x", "it is rainy now " * 3]
@@ -20,7 +20,7 @@ ORDINARY = np.array([piece not in SPECIAL for piece in PIECES])
 
 
 def exported(source: Path, out: Path, **options: object) -> Manifest:
-    return carry_out(Order(str(source), out, precision="fp32", **options))
+    return export_encoder(ExportOptions(str(source), out, precision="fp32", **options))
 
 
 def assert_equal(model: SparseEncoder, out: Path) -> None:

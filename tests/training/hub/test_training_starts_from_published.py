@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.training.architecture import build_encoder
-from models.training.recipe_encoder import EncoderRecipe
+from models.training.recipe import EncoderRecipe
 from tests.training.hub.published import PIECES, SPECIAL, as_published, as_published_first, as_saved, original
 
 TEXTS = ["the weather in new york", "Cats? dogs. A house", "x", "it is rainy now " * 3]

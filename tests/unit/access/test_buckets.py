@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.access.buckets import Attempts, Bucket
+from query_api.access.rate_limit import FailureLimiter, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 50), st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=60))
 def test_never_more_is_let_through_than_the_burst_and_the_rate_allow(
     rate: float, burst: int, asked: list[tuple[float, int]]
 ) -> None:
-    bucket, now, taken = Bucket.full(rate, burst, 0.0), 0.0, 0
+    bucket, now, taken = TokenBucket.full(rate, burst, 0.0), 0.0, 0
     for pause, amount in asked:
         now += pause
         wait = bucket.take(amount, now)
@@ -25,14 +25,14 @@ def test_never_more_is_let_through_than_the_burst_and_the_rate_allow(
 
 
 def test_more_than_it_holds_is_taken_when_it_is_full_and_paid_back() -> None:
-    bucket = Bucket.full(1, 10, 0)
+    bucket = TokenBucket.full(1, 10, 0)
     assert bucket.take(25, 0) == 0 and bucket.tokens == -15
     assert bucket.take(1, 0) == pytest.approx(16)
     assert bucket.take(1, 16.1) == 0
 
 
 def test_failures_of_one_do_not_count_for_another_and_memory_is_bounded() -> None:
-    attempts = Attempts(rate=1, burst=3, most=100)
+    attempts = FailureLimiter(rate=1, burst=3, most=100)
     assert [attempts.failed("a", 0) for _ in range(3)] == [0, 0, 0]
     assert attempts.exhausted("a", 0) and attempts.failed("a", 0) == pytest.approx(1)
     assert not attempts.exhausted("b", 0) and attempts.failed("b", 0) == 0

@@ -6,9 +6,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from query_api.app import create_app
-from services.access.hosts import named_elsewhere
-from services.access.key_text import new_key
+from services.access.api_keys import generate_key
 from services.settings import Settings
+from services.web.http_auth import has_public_host
 
 
 @pytest.mark.parametrize(
@@ -16,15 +16,15 @@ from services.settings import Settings
     ["localhost", "localhost:8010", "LOCALHOST", "127.0.0.1:8010", "[::1]:8010", "10.0.0.7", "api", "a.localhost", ""],
 )
 def test_names_of_this_machine(host: str) -> None:
-    assert not named_elsewhere([(b"host", host.encode())])
-    assert not named_elsewhere([(b"x-forwarded-host", b"search.example")])
+    assert not has_public_host([(b"host", host.encode())])
+    assert not has_public_host([(b"x-forwarded-host", b"search.example")])
 
 
 @pytest.mark.parametrize(
     "host", ["search.example", "search.example:8010", "search.example.", "127.0.0.1.evil.example", "localhost.example"]
 )
 def test_names_of_others(host: str) -> None:
-    assert named_elsewhere([(b"host", b"localhost"), (b"host", host.encode())])
+    assert has_public_host([(b"host", b"localhost"), (b"host", host.encode())])
 
 
 def test_the_service_answers_by_its_own_names_alone_unless_it_was_opened_by_name() -> None:
@@ -42,7 +42,7 @@ def test_the_service_answers_by_its_own_names_alone_unless_it_was_opened_by_name
 def test_with_keys_any_name_will_do(tmp_path: Path) -> None:
     """Who is led here by another page has no key."""
     file = tmp_path / "key"
-    file.write_text(new_key("a" * 16))
+    file.write_text(generate_key("a" * 16))
     settings = Settings(encoder="standin", admin_key_file=str(file), opensearch_url="http://127.0.0.1:9")
     with TestClient(create_app(settings), base_url="http://search.example") as client:
         assert client.get("/healthz").status_code == 200

@@ -7,57 +7,64 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.access.filters import checked_key_filter
-from services.access.key_text import KEY, TOKEN, digest, key_id, new_key, new_key_id
-from services.access.keys import Key, Secret
-from services.access.principal import EVERYBODY, NOBODY, PATTERN, Principal
+from services.access.api_keys import (
+    KEY_PATTERN,
+    TOKEN_PATTERN,
+    ApiKey,
+    KeySecret,
+    digest_key,
+    generate_key,
+    generate_key_id,
+    parse_key_id,
+)
+from services.access.principals import EVERYBODY, INDEX_PATTERN, NOBODY, Principal, check_key_filter
 from services.errors import Conflict, Forbidden, InvalidInput, Unauthorized
-from services.web.bearer import is_one_of
+from services.web.http_auth import matches_any_digest
 
-TEXT = new_key(new_key_id())
+TEXT = generate_key(generate_key_id())
 
 
-def made(**changed: object) -> Key:
+def made(**changed: object) -> ApiKey:
     members = {
         "id": "k", "name": "shop", "scopes": ("search",), "indexes": ("books",), "filter": None, "created_at": 0,
-        "secrets": (Secret(digest(TEXT), 0),),
+        "secrets": (KeySecret(digest_key(TEXT), 0),),
     }  # fmt: skip
-    return Key(**members | changed)  # type: ignore[arg-type]
+    return ApiKey(**members | changed)  # type: ignore[arg-type]
 
 
 def test_a_key_holds_256_random_bits_and_fits_a_header() -> None:
-    found = KEY.fullmatch(TEXT)
-    assert found is not None and TOKEN.fullmatch(TEXT)
+    found = KEY_PATTERN.fullmatch(TEXT)
+    assert found is not None and TOKEN_PATTERN.fullmatch(TEXT)
     assert len(found[2]) * 5 >= 256
-    assert len({new_key("a" * 16) for _ in range(100)}) == 100
-    assert key_id(TEXT) == found[1] and key_id(TEXT + "a") is None
+    assert len({generate_key("a" * 16) for _ in range(100)}) == 100
+    assert parse_key_id(TEXT) == found[1] and parse_key_id(TEXT + "a") is None
 
 
 def test_what_is_kept_does_not_hold_the_text() -> None:
     kept = repr(made().source())
-    assert KEY.search(kept) is None and KEY.fullmatch(TEXT)[2] not in kept  # type: ignore[index]
-    assert Key.read(made().source()) == made()
+    assert KEY_PATTERN.search(kept) is None and KEY_PATTERN.fullmatch(TEXT)[2] not in kept  # type: ignore[index]
+    assert ApiKey.read(made().source()) == made()
 
 
 def test_a_key_ends_by_its_time_and_when_it_is_revoked() -> None:
-    assert made().accepts(digest(TEXT), 10**15)
-    assert not made().accepts(digest(TEXT + "x"), 1)
-    assert made(expires_at=100).accepts(digest(TEXT), 99)
-    assert not made(expires_at=100).accepts(digest(TEXT), 100)
-    assert not made(revoked_at=5).accepts(digest(TEXT), 6)
+    assert made().accepts(digest_key(TEXT), 10**15)
+    assert not made().accepts(digest_key(TEXT + "x"), 1)
+    assert made(expires_at=100).accepts(digest_key(TEXT), 99)
+    assert not made(expires_at=100).accepts(digest_key(TEXT), 100)
+    assert not made(revoked_at=5).accepts(digest_key(TEXT), 6)
 
 
 def test_two_secrets_hold_while_one_replaces_the_other() -> None:
-    newer = new_key("k" * 16)
-    both = made().rotated(digest(newer), now=1000, overlap=500)
-    assert all(both.accepts(digest(one), 1499) for one in (TEXT, newer))
-    assert not both.accepts(digest(TEXT), 1500) and both.accepts(digest(newer), 1500)
+    newer = generate_key("k" * 16)
+    both = made().rotated(digest_key(newer), now=1000, overlap=500)
+    assert all(both.accepts(digest_key(one), 1499) for one in (TEXT, newer))
+    assert not both.accepts(digest_key(TEXT), 1500) and both.accepts(digest_key(newer), 1500)
     with pytest.raises(Conflict, match="key_rotating"):
-        both.rotated(digest(TEXT), 1499, 0)
-    again = both.rotated(digest(new_key("k" * 16)), 1500, 0)
-    assert len(again.secrets) == 2 and not again.accepts(digest(TEXT), 1500)
+        both.rotated(digest_key(TEXT), 1499, 0)
+    again = both.rotated(digest_key(generate_key("k" * 16)), 1500, 0)
+    assert len(again.secrets) == 2 and not again.accepts(digest_key(TEXT), 1500)
     with pytest.raises(Conflict, match="key_ended"):
-        made(revoked_at=1).rotated(digest(newer), 2, 0)
+        made(revoked_at=1).rotated(digest_key(newer), 2, 0)
 
 
 def test_every_digest_is_compared_in_constant_time_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,14 +75,14 @@ def test_every_digest_is_compared_in_constant_time_whichever_fits(monkeypatch: p
         return one == other
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    digests = [digest(one) for one in (TEXT, new_key("k" * 16), new_key("j" * 16))]
+    digests = [digest_key(one) for one in (TEXT, generate_key("k" * 16), generate_key("j" * 16))]
     both = made().rotated(digests[1], now=1000, overlap=500)
     for presented, known in zip(digests, (True, True, False), strict=True):
         wanted = [{one, presented} for one in digests[:2]]
         assert both.accepts(presented, 1200) == known
         assert [set(pair) for pair in compared] == wanted
         compared.clear()
-        assert is_one_of(presented, digests[:2]) == known
+        assert matches_any_digest(presented, digests[:2]) == known
         assert [set(pair) for pair in compared] == wanted
         compared.clear()
 
@@ -95,7 +102,7 @@ def test_rights_to_indexes_are_names_or_how_they_begin() -> None:
 def test_a_pattern_has_its_star_at_the_end_alone(text: str) -> None:
     plain = text.removesuffix("*")
     fits = text == "*" or re.fullmatch(r"[a-z0-9][a-z0-9_-]*", plain) is not None
-    assert bool(PATTERN.fullmatch(text)) == fits
+    assert bool(INDEX_PATTERN.fullmatch(text)) == fits
 
 
 def test_admin_includes_the_other_scopes_and_nothing_else_does() -> None:
@@ -128,10 +135,10 @@ def test_cursors_are_bound_to_all_that_decides_what_is_seen() -> None:
     ],
 )
 def test_a_filter_of_a_key_is_one_that_a_document_alone_decides(value: object) -> None:
-    checked_key_filter(value, ["search"])
+    check_key_filter(value, ["search"])
     for scopes in (["search", "ingest"], ["admin"], ["ingest"]):
         with pytest.raises(InvalidInput, match="bad_key_filter"):
-            checked_key_filter(value, scopes)  # type: ignore[arg-type]
+            check_key_filter(value, scopes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -146,9 +153,9 @@ def test_a_filter_of_a_key_is_one_that_a_document_alone_decides(value: object) -
 )  # fmt: skip
 def test_other_filters_are_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match="bad_key_filter"):
-        checked_key_filter(value, ["search"])
+        check_key_filter(value, ["search"])
     deep: object = {"field": "a", "is": 1}
     for _ in range(8):
         deep = {"not": deep}
     with pytest.raises(InvalidInput, match="bad_key_filter"):
-        checked_key_filter(deep, ["search"])
+        check_key_filter(deep, ["search"])

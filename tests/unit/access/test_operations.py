@@ -9,12 +9,12 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
-from query_api.access.operations import OPERATIONS, PUBLIC, authorised
+from query_api.access.gate import OPERATION_SCOPES, PUBLIC_OPERATION, authorise_request
 from query_api.app import create_app
-from services.access.key_text import new_key
+from services.access.api_keys import generate_key
 from services.settings import Settings
 
-KEY = new_key("a" * 16)
+KEY = generate_key("a" * 16)
 VALUES = {"index": "i", "document_id": "d", "key_id": "k", "job_id": "j", "name": "app.js", "version": 1}
 
 
@@ -43,11 +43,11 @@ def routes(app: FastAPI) -> Iterator[APIRoute]:
 
 
 def test_every_route_is_in_the_table_and_the_table_has_no_other(app: FastAPI) -> None:
-    assert {one.operation_id or one.path for one in routes(app)} == set(OPERATIONS)
+    assert {one.operation_id or one.path for one in routes(app)} == set(OPERATION_SCOPES)
 
 
 def test_who_says_nothing_reaches_what_is_public_alone(app: FastAPI) -> None:
-    public = {name for name, rule in OPERATIONS.items() if rule is PUBLIC}
+    public = {name for name, rule in OPERATION_SCOPES.items() if rule is PUBLIC_OPERATION}
     assert public == {"/", "/operate", "/favicon.ico", "/static/{name}", "live", "ready"}
     client = TestClient(app, raise_server_exceptions=False)
     with client:
@@ -71,4 +71,4 @@ def test_a_route_that_nobody_thought_of_is_refused(app: FastAPI) -> None:
     with TestClient(app, raise_server_exceptions=False) as client:
         answer = client.get("/v1/forgotten", headers={"authorization": f"Bearer {KEY}"})
         assert answer.status_code == 500 and "shown" not in answer.text
-    assert authorised in [one.dependency for one in app.router.dependencies]
+    assert authorise_request in [one.dependency for one in app.router.dependencies]

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from query_api.access import ring as module
-from query_api.access.gate import source
-from query_api.access.ring import KeyRing
-from services.access.keys import Key, Secret
+from query_api.access import key_ring as module
+from query_api.access.gate import request_source
+from query_api.access.key_ring import KeyRing
+from services.access.api_keys import ApiKey, KeySecret
 from services.errors import BackendUnavailable
-from services.index_spec import Names
-from services.opensearch.client import AsyncSearch
-from services.opensearch.key_store import StoredKey, read_keys
+from services.index_spec import IndexNames
+from services.opensearch.client import AsyncSearchClient
+from services.opensearch.system_indexes import StoredKey, read_stored_keys
 
-KEY = Key("a" * 16, "shop", ("search",), ("*",), None, 1, (Secret("d", 1),))
+KEY = ApiKey("a" * 16, "shop", ("search",), ("*",), None, 1, (KeySecret("d", 1),))
 
 
 class Store:
@@ -33,12 +33,12 @@ class Store:
         return {"hits": {"hits": self.hits}}
 
 
-def hit(key: Key, number: int, **more: Any) -> dict[str, Any]:
+def hit(key: ApiKey, number: int, **more: Any) -> dict[str, Any]:
     return {"_id": key.id, "_source": key.source() | more, "_seq_no": number, "_primary_term": 1}
 
 
 def made(store: Store) -> KeyRing:
-    return KeyRing(cast(AsyncSearch, store), Names("p"))
+    return KeyRing(cast(AsyncSearchClient, store), IndexNames("p"))
 
 
 async def lives(ring: KeyRing) -> bool:
@@ -87,11 +87,11 @@ async def test_a_reading_of_before_a_revocation_does_not_undo_it() -> None:
 def test_a_key_of_another_version_opens_nothing_and_stops_no_other(more: dict[str, Any]) -> None:
     """A limit that this version does not know must not be left out."""
     other = replace(KEY, id="b" * 16)
-    first, second = read_keys({"hits": {"hits": [hit(KEY, 1, **more), hit(other, 2)]}})
+    first, second = read_stored_keys({"hits": {"hits": [hit(KEY, 1, **more), hit(other, 2)]}})
     assert not first.key.accepts("d", 2)
     assert first.seq_no == 1
     assert second.key.accepts("d", 2)
-    (read,) = read_keys({"hits": {"hits": [hit(KEY, 1, later_member=None)]}})
+    (read,) = read_stored_keys({"hits": {"hits": [hit(KEY, 1, later_member=None)]}})
     assert read.key == KEY, "what says nothing is no limit"
 
 
@@ -104,4 +104,4 @@ def test_a_key_of_another_version_opens_nothing_and_stops_no_other(more: dict[st
     ],
 )  # fmt: skip
 def test_addresses_of_one_network_are_one_source(host: str, told: str) -> None:
-    assert source({"client": (host, 1)}) == told
+    assert request_source({"client": (host, 1)}) == told

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.errors import InvalidInput
-from services.filters.reading import FilterLimits, read_filter
-from services.filters.satisfying import satisfies
-from services.filters.tree import STATE, Words, conditions
+from services.filters.parsing import FilterLimits, parse_filter
+from services.filters.tree import STATE, MatchesWords, iter_conditions, satisfies_filter
 from tests.congruence import shelf
 
 LIMITS = FilterLimits(depth=20, conditions=200, values=500)
@@ -19,18 +18,21 @@ LIMITS = FilterLimits(depth=20, conditions=200, values=500)
 @given(shelf.filters(), st.sampled_from(sorted(shelf.DOCUMENTS)))
 def test_a_document_satisfies_what_the_oracle_says(written: dict[str, Any], first: str) -> None:
     try:
-        tree = read_filter(written, shelf.FIELDS, LIMITS)
+        tree = parse_filter(written, shelf.FIELDS, LIMITS)
     except InvalidInput:
         return
-    if any(isinstance(one, Words) or one.field == STATE for one in conditions(tree)):
+    if any(isinstance(one, MatchesWords) or one.field == STATE for one in iter_conditions(tree)):
         return
     names = sorted(shelf.DOCUMENTS)
     at = names.index(first)
     for name in names[at : at + 40]:
         metadata = shelf.DOCUMENTS[name]
-        assert satisfies(tree, name, metadata) == shelf.holds(written, name, "encoded", metadata), (written, metadata)
+        assert satisfies_filter(tree, name, metadata) == shelf.holds(written, name, "encoded", metadata), (
+            written,
+            metadata,
+        )
 
 
 def test_words_are_not_decided_so() -> None:
     with pytest.raises(TypeError):
-        satisfies(Words("blurb", "sea"), "1", {})
+        satisfies_filter(MatchesWords("blurb", "sea"), "1", {})

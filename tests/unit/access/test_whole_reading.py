@@ -5,12 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from query_api.access import ring as module
-from query_api.access.ring import KeyRing
-from services.access.key_text import digest, new_key
-from services.access.keys import Key, Secret
+from query_api.access.key_ring import FULL_RELOAD_SECONDS, KeyRing, time
+from services.access.api_keys import ApiKey, KeySecret, digest_key, generate_key
 from services.errors import BackendUnavailable
-from services.index_spec import Names
+from services.index_spec import IndexNames
 from services.opensearch.client import Call
 
 
@@ -18,12 +16,14 @@ class Store:
     """Answers as OpenSearch would, with the keys that it is given."""
 
     def __init__(self) -> None:
-        self.keys: dict[str, tuple[Key, int]] = {}
+        self.keys: dict[str, tuple[ApiKey, int]] = {}
         self.asked: list[Any] = []
         self.away = False
 
     def put(self, key_id: str, **more: Any) -> None:
-        key = Key(key_id, "n", ("search",), ("*",), None, 0, (Secret(digest(new_key(key_id)), 0),), **more)
+        key = ApiKey(
+            key_id, "n", ("search",), ("*",), None, 0, (KeySecret(digest_key(generate_key(key_id)), 0),), **more
+        )
         self.keys[key_id] = key, len(self.asked) + len(self.keys)
 
     async def send(self, call: Call) -> Any:
@@ -38,10 +38,10 @@ async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_whe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     store = Store()
     store.put("a")
-    ring = KeyRing(store, Names("p"))  # type: ignore[arg-type]
+    ring = KeyRing(store, IndexNames("p"))  # type: ignore[arg-type]
     assert await ring.look_up("a") is not None
     for _ in range(100):  # keys that are tried ask nobody
         assert await ring.look_up("unknown") is None
@@ -52,7 +52,7 @@ async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_whe
     store.away, now = True, now + 10
     assert await ring.look_up("c") is None and await ring.current("a") is not None
     del store.keys["a"]
-    store.away, now = False, now + module.WHOLE_SECONDS
+    store.away, now = False, now + FULL_RELOAD_SECONDS
     assert await ring.look_up("c") is None and "range" not in store.asked[-1]
     assert await ring.current("a") is None and await ring.current("b") is not None
     await ring.close()
@@ -61,7 +61,7 @@ async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_whe
 async def test_before_the_first_reading_nobody_is_told_that_a_key_is_wrong() -> None:
     store = Store()
     store.away = True
-    ring = KeyRing(store, Names("p"))  # type: ignore[arg-type]
+    ring = KeyRing(store, IndexNames("p"))  # type: ignore[arg-type]
     with pytest.raises(BackendUnavailable):
         await ring.look_up("a")
     store.away = False

@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.chapters.accepting import LEAST_WORDS, MAX_CHAPTERS, accepted
-from models.chapters.engine import Episode, Proposed
-from models.chapters.titles.checking import LONGEST, Said, clean
-from models.chapters.titles.phrases import phrase_titles
-from services.talk.chapters import Chapter, Repair
-from services.talk.segments import UNKNOWN, Segments
+from models.chapters.engine import Episode, ProposedChapter
+from models.chapters.maker import MAX_CHAPTERS, MIN_CHAPTER_WORDS, accept_proposals
+from models.chapters.titles import MAX_TITLE_CHARACTERS, TitleVocabulary, clean_title, phrase_titles
+from services.talk.model import UNKNOWN_TIME, Chapter, Repair, Segments
 from tests.unit.chapters.written import talk
 
 SOIL = ["The soil of a vineyard holds water for the roots of the vines in a dry summer of the south."] * 6
@@ -30,14 +28,16 @@ def spans(chapters: Sequence[Chapter]) -> list[tuple[int, int]]:
 
 
 def test_a_good_proposal_stays_as_it_is() -> None:
-    chapters, repairs = accepted(EPISODE, [Proposed(0, "Soil"), Proposed(HALF, "Rain and hail")], phrase_titles)
+    chapters, repairs = accept_proposals(
+        EPISODE, [ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Rain and hail")], phrase_titles
+    )
     assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
     assert [one.title for one in chapters] == ["Soil", "Rain and hail"]
     assert repairs == []
 
 
 def test_an_engine_without_titles_gets_them_and_nothing_was_mended() -> None:
-    chapters, repairs = accepted(EPISODE, [Proposed(0), Proposed(HALF)], phrase_titles)
+    chapters, repairs = accept_proposals(EPISODE, [ProposedChapter(0), ProposedChapter(HALF)], phrase_titles)
     assert repairs == []
     first, second = (one.title.lower() for one in chapters)
     assert first != second
@@ -48,25 +48,37 @@ def test_an_engine_without_titles_gets_them_and_nothing_was_mended() -> None:
 @pytest.mark.parametrize(
     ("proposals", "code"),
     [
-        ([Proposed(HALF, "Rain"), Proposed(0, "Soil")], "chapters_unordered"),
-        ([Proposed(0, "Soil"), Proposed(HALF + 3, "Rain")], "chapters_snapped"),
-        ([Proposed(0, "Soil"), Proposed(HALF - 3, "Rain")], "chapters_snapped"),
-        ([Proposed(0, "Soil"), Proposed(HALF, "Rain"), Proposed(HALF, "Hail")], "chapters_at_one_place"),
-        ([Proposed(0, "Soil"), Proposed(HALF, ""), Proposed(HALF, "Rain")], "chapters_at_one_place"),
-        ([Proposed(0, "Soil"), Proposed(HALF, "Rain"), Proposed(10**9, "Rain")], "chapters_out_of_text"),
-        ([Proposed(-1, "Soil"), Proposed(0, "Soil"), Proposed(HALF, "Rain")], "chapters_out_of_text"),
-        ([Proposed(EPISODE.segments.offsets[1], "Soil"), Proposed(HALF, "Rain")], "first_chapter_moved"),
+        ([ProposedChapter(HALF, "Rain"), ProposedChapter(0, "Soil")], "chapters_unordered"),
+        ([ProposedChapter(0, "Soil"), ProposedChapter(HALF + 3, "Rain")], "chapters_snapped"),
+        ([ProposedChapter(0, "Soil"), ProposedChapter(HALF - 3, "Rain")], "chapters_snapped"),
+        (
+            [ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Rain"), ProposedChapter(HALF, "Hail")],
+            "chapters_at_one_place",
+        ),
+        (
+            [ProposedChapter(0, "Soil"), ProposedChapter(HALF, ""), ProposedChapter(HALF, "Rain")],
+            "chapters_at_one_place",
+        ),
+        (
+            [ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Rain"), ProposedChapter(10**9, "Rain")],
+            "chapters_out_of_text",
+        ),
+        (
+            [ProposedChapter(-1, "Soil"), ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Rain")],
+            "chapters_out_of_text",
+        ),
+        ([ProposedChapter(EPISODE.segments.offsets[1], "Soil"), ProposedChapter(HALF, "Rain")], "first_chapter_moved"),
     ],
 )
-def test_places_are_mended_once_and_counted(proposals: list[Proposed], code: str) -> None:
-    chapters, repairs = accepted(EPISODE, proposals, phrase_titles)
+def test_places_are_mended_once_and_counted(proposals: list[ProposedChapter], code: str) -> None:
+    chapters, repairs = accept_proposals(EPISODE, proposals, phrase_titles)
     assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
     assert [one.title for one in chapters] == ["Soil", "Rain"]
     assert codes(repairs) == {code: 1}
 
 
 def test_a_long_beginning_without_a_chapter_becomes_one() -> None:
-    chapters, repairs = accepted(EPISODE, [Proposed(HALF, "Rain")], phrase_titles)
+    chapters, repairs = accept_proposals(EPISODE, [ProposedChapter(HALF, "Rain")], phrase_titles)
     assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
     assert chapters[1].title == "Rain"
     assert codes(repairs) == {"first_chapter_added": 1, "titles_empty": 1}
@@ -83,7 +95,9 @@ def test_a_long_beginning_without_a_chapter_becomes_one() -> None:
     ],
 )
 def test_a_title_that_is_none_is_replaced_by_words_of_the_chapter(title: str, code: str) -> None:
-    chapters, repairs = accepted(EPISODE, [Proposed(0, "Soil"), Proposed(HALF, title)], phrase_titles)
+    chapters, repairs = accept_proposals(
+        EPISODE, [ProposedChapter(0, "Soil"), ProposedChapter(HALF, title)], phrase_titles
+    )
     assert codes(repairs) == {code: 1}
     said = {word.strip(".").lower() for word in RAIN[0].split()}
     assert {word.strip(",").lower() for word in chapters[1].title.split()} <= said
@@ -91,7 +105,9 @@ def test_a_title_that_is_none_is_replaced_by_words_of_the_chapter(title: str, co
 
 def test_a_title_may_be_of_inflected_words_or_of_the_description() -> None:
     episode = Episode("Farming", "With guests from Portugal", EPISODE.text, EPISODE.segments)
-    chapters, repairs = accepted(episode, [Proposed(0, "Portuguese guest"), Proposed(HALF, "Raining")], phrase_titles)
+    chapters, repairs = accept_proposals(
+        episode, [ProposedChapter(0, "Portuguese guest"), ProposedChapter(HALF, "Raining")], phrase_titles
+    )
     assert [one.title for one in chapters] == ["Portuguese guest", "Raining"]
     assert repairs == []
 
@@ -107,14 +123,16 @@ def test_a_title_may_be_of_inflected_words_or_of_the_description() -> None:
     ],
 )
 def test_titles_are_checked_in_every_script(said: str, title: str, holds: bool) -> None:
-    assert Said(talk([said], title=""), 0, len(said)).holds(title) is holds
+    assert TitleVocabulary(talk([said], title=""), 0, len(said)).holds(title) is holds
 
 
 def test_long_titles_are_cut_between_words() -> None:
     title = "The rain " + "and the hail " * 20
-    chapters, repairs = accepted(EPISODE, [Proposed(0, "Soil"), Proposed(HALF, title)], phrase_titles)
+    chapters, repairs = accept_proposals(
+        EPISODE, [ProposedChapter(0, "Soil"), ProposedChapter(HALF, title)], phrase_titles
+    )
     assert codes(repairs) == {"titles_cut": 1}
-    assert len(chapters[1].title) <= LONGEST
+    assert len(chapters[1].title) <= MAX_TITLE_CHARACTERS
     assert (
         chapters[1].title.endswith("hail…") or chapters[1].title.endswith("the…") or chapters[1].title.endswith("and…")
     )
@@ -123,8 +141,8 @@ def test_long_titles_are_cut_between_words() -> None:
 def test_a_chapter_of_a_few_words_is_joined_to_the_one_before() -> None:
     episode = talk([*SOIL, "And so.", *RAIN])
     tiny, rest = episode.segments.offsets[6:8]
-    chapters, repairs = accepted(
-        episode, [Proposed(0, "Soil"), Proposed(tiny, "So"), Proposed(rest, "Rain")], phrase_titles
+    chapters, repairs = accept_proposals(
+        episode, [ProposedChapter(0, "Soil"), ProposedChapter(tiny, "So"), ProposedChapter(rest, "Rain")], phrase_titles
     )
     assert spans(chapters) == [(0, rest), (rest, len(episode.text))]
     assert codes(repairs) == {"chapters_too_short": 1}
@@ -132,14 +150,14 @@ def test_a_chapter_of_a_few_words_is_joined_to_the_one_before() -> None:
 
 def test_a_short_first_chapter_takes_in_the_next() -> None:
     episode = talk(["Hello there.", *SOIL])
-    chapters, repairs = accepted(episode, [Proposed(0, ""), Proposed(13, "Soil")], phrase_titles)
+    chapters, repairs = accept_proposals(episode, [ProposedChapter(0, ""), ProposedChapter(13, "Soil")], phrase_titles)
     assert [(one.start, one.title) for one in chapters] == [(0, "Soil")]
     assert codes(repairs) == {"chapters_too_short": 1}
 
 
 def test_a_short_talk_is_one_chapter() -> None:
     episode = talk(["Hello there."])
-    chapters, repairs = accepted(episode, [Proposed(0)], phrase_titles)
+    chapters, repairs = accept_proposals(episode, [ProposedChapter(0)], phrase_titles)
     assert spans(chapters) == [(0, len(episode.text))]
     assert chapters[0].title == "Hello there"
     assert repairs == []
@@ -147,37 +165,37 @@ def test_a_short_talk_is_one_chapter() -> None:
 
 def test_no_more_chapters_than_a_producer_may_send() -> None:
     episode = talk(SOIL[:1] * (MAX_CHAPTERS + 5))
-    proposals = [Proposed(start) for start in episode.segments.offsets]
-    chapters, repairs = accepted(episode, proposals, lambda _, bounds: [[] for _ in bounds])
+    proposals = [ProposedChapter(start) for start in episode.segments.offsets]
+    chapters, repairs = accept_proposals(episode, proposals, lambda _, bounds: [[] for _ in bounds])
     assert len(chapters) == MAX_CHAPTERS
     assert codes(repairs) == {"chapters_too_many": 5}
     assert chapters[-1].end == len(episode.text)
 
 
 def test_times_are_those_of_the_segments() -> None:
-    unknown = [UNKNOWN] * 12
+    unknown = [UNKNOWN_TIME] * 12
     starts = [i * 10_000 for i in range(12)]
     segments = Segments(EPISODE.segments.offsets, starts, [*unknown[:11], 118_500], unknown)
     episode = Episode("", "", EPISODE.text, segments)
-    chapters, _ = accepted(episode, [Proposed(0, "Soil"), Proposed(HALF, "Rain")], phrase_titles)
+    chapters, _ = accept_proposals(episode, [ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Rain")], phrase_titles)
     assert [(one.start_time, one.end_time) for one in chapters] == [(0.0, 60.0), (60.0, 118.5)]
 
 
 @pytest.mark.parametrize("text", ["", " \n "])
 def test_a_talk_without_words_has_no_chapters(text: str) -> None:
-    episode = Episode("Title", "", text, Segments((0,), (UNKNOWN,), (UNKNOWN,), (UNKNOWN,)))
-    assert accepted(episode, [Proposed(0, "Title")], phrase_titles) == ([], [])
+    episode = Episode("Title", "", text, Segments((0,), (UNKNOWN_TIME,), (UNKNOWN_TIME,), (UNKNOWN_TIME,)))
+    assert accept_proposals(episode, [ProposedChapter(0, "Title")], phrase_titles) == ([], [])
 
 
 def test_no_proposals_are_no_chapters() -> None:
-    assert accepted(EPISODE, [], phrase_titles) == ([], [])
+    assert accept_proposals(EPISODE, [], phrase_titles) == ([], [])
 
 
 SENTENCE = st.lists(
     st.sampled_from(["rain", "Soil", "and", "C++", "的", "?", "wine", "\x07", "7"]), min_size=1, max_size=30
 )
 PROPOSAL = st.builds(
-    Proposed,
+    ProposedChapter,
     st.integers(-50, 3000),
     st.one_of(st.text(max_size=200), st.sampled_from(["", "Rain", "rain", "Soil and wine", "Wine " * 60])),
 )
@@ -185,9 +203,9 @@ PROPOSAL = st.builds(
 
 @given(st.lists(SENTENCE.map(" ".join), min_size=1, max_size=40), st.lists(PROPOSAL, max_size=30))
 @settings(max_examples=150, deadline=None)
-def test_whatever_is_proposed(sentences: list[str], proposals: list[Proposed]) -> None:
+def test_whatever_is_proposed(sentences: list[str], proposals: list[ProposedChapter]) -> None:
     episode = talk(sentences)
-    chapters, repairs = accepted(episode, proposals, phrase_titles)
+    chapters, repairs = accept_proposals(episode, proposals, phrase_titles)
     if not proposals or not episode.text.strip():
         assert chapters == []
         return
@@ -199,10 +217,10 @@ def test_whatever_is_proposed(sentences: list[str], proposals: list[Proposed]) -
     assert len({title.casefold() for title in titles}) == len(titles)
     for title in titles:
         assert title
-        assert title == clean(title)
-        assert len(title) <= LONGEST
+        assert title == clean_title(title)
+        assert len(title) <= MAX_TITLE_CHARACTERS
     if len(chapters) > 1:
-        assert all(len(episode.text[one.start : one.end].split()) >= LEAST_WORDS for one in chapters)
+        assert all(len(episode.text[one.start : one.end].split()) >= MIN_CHAPTER_WORDS for one in chapters)
     assert all(repair.count > 0 and repair.detail for repair in repairs)
 
 
@@ -210,9 +228,11 @@ def test_a_script_without_spaces_has_words_as_well() -> None:
     said = "我们今天谈谈怎样在海上修理一条旧船的绳子和帆" * 8
     text = said * 3
     starts = [0, len(said), 2 * len(said)]
-    segments = Segments(starts, [0, 60_000, 120_000], [60_000, 120_000, 180_000], [UNKNOWN] * 3)
-    chapters, repairs = accepted(
-        Episode("", "", text, segments), [Proposed(start) for start in starts], lambda _, bounds: [["船"]] * len(bounds)
+    segments = Segments(starts, [0, 60_000, 120_000], [60_000, 120_000, 180_000], [UNKNOWN_TIME] * 3)
+    chapters, repairs = accept_proposals(
+        Episode("", "", text, segments),
+        [ProposedChapter(start) for start in starts],
+        lambda _, bounds: [["船"]] * len(bounds),
     )
     assert [chapter.start for chapter in chapters] == starts
     assert repairs == []
@@ -221,6 +241,8 @@ def test_a_script_without_spaces_has_words_as_well() -> None:
 @pytest.mark.parametrize("title", ["***", "—", "…", "🎉"])
 def test_signs_are_no_title(title: str) -> None:
     text = "one two three four five six seven eight nine ten eleven twelve thirteen"
-    episode = Episode("", "", text, Segments([0], [UNKNOWN], [UNKNOWN], [UNKNOWN]))
-    chapters, repairs = accepted(episode, [Proposed(0, title)], lambda _, bounds: [["one two"]] * len(bounds))
+    episode = Episode("", "", text, Segments([0], [UNKNOWN_TIME], [UNKNOWN_TIME], [UNKNOWN_TIME]))
+    chapters, repairs = accept_proposals(
+        episode, [ProposedChapter(0, title)], lambda _, bounds: [["one two"]] * len(bounds)
+    )
     assert ([chapter.title for chapter in chapters], [one.code for one in repairs]) == (["one two"], ["titles_empty"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models.chapters.episodes import read_episodes
-from models.training.json_lines import ReadReport
+from models.chapters.engine import read_episodes
+from models.training.storage import ReadReport
 from services.errors import InvalidInput
 
 LONG = "word " * 60

@@ -3,9 +3,8 @@
 import pytest
 
 from models.chapters.engine import Episode
-from models.chapters.titles.phrases import phrase_titles
-from models.chapters.titles.words import same_stem
-from services.talk.segments import UNKNOWN, Segments
+from models.chapters.titles import has_same_stem, phrase_titles
+from services.talk.model import UNKNOWN_TIME, Segments
 
 CSS = (
     "Next up is CSS Grid. CSS Grid lays a page out in rows and columns, and we use CSS Grid for almost every layout. "
@@ -23,7 +22,9 @@ def offered(*chapters: str) -> list[list[str]]:
     for chapter in chapters:
         bounds.append((at, at + len(chapter)))
         at += len(chapter)
-    segments = Segments([start for start, _ in bounds], [UNKNOWN] * len(bounds), [UNKNOWN] * len(bounds), [UNKNOWN] * 2)
+    segments = Segments(
+        [start for start, _ in bounds], [UNKNOWN_TIME] * len(bounds), [UNKNOWN_TIME] * len(bounds), [UNKNOWN_TIME] * 2
+    )
     return phrase_titles(Episode("", "", text, segments), bounds)
 
 
@@ -71,7 +72,7 @@ def test_a_chapter_of_words_that_say_nothing_is_called_by_its_beginning() -> Non
     ],
 )
 def test_forms_of_a_word_are_known_by_their_beginnings(one: str, other: str, same: bool) -> None:
-    assert same_stem(one, other) is same_stem(other, one) is same
+    assert has_same_stem(one, other) is has_same_stem(other, one) is same
 
 
 def test_a_title_says_a_word_once_whatever_its_form() -> None:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from models.chapters.engine import Proposed
-from models.chapters.podtile.engine import Podtile
-from models.chapters.podtile.lines import lines_of
+from models.chapters.engine import ProposedChapter
+from models.chapters.podtile import PodtileEngine
+from models.chapters.podtile_prompt import split_into_lines
 from services.errors import Overloaded
 from tests.unit.chapters.written import Written, talk
 
@@ -36,7 +36,7 @@ def with_chapters() -> list[str]:
 def test_chapters_of_every_part_come_together_once() -> None:
     episode = talk(with_chapters())
     generator = Written(marked)
-    found = Podtile(generator).propose(episode)
+    found = PodtileEngine(generator).propose(episode)
     assert [one.title for one in found] == ["Opening", "soil", "rain", "harvest"]
     assert found[0].start == 0
     assert all(one.start == episode.text.index(f"Now to something new {one.title}") for one in found[1:])
@@ -45,7 +45,7 @@ def test_chapters_of_every_part_come_together_once() -> None:
 
 def test_each_part_knows_the_chapters_before_it_and_fits() -> None:
     generator = Written(marked)
-    Podtile(generator).propose(talk(with_chapters(), "Farms", "All about farms"))
+    PodtileEngine(generator).propose(talk(with_chapters(), "Farms", "All about farms"))
     for prompt, _ in generator.asked:
         assert prompt.startswith("Title: Farms\nAbout: All about farms\n")
         assert sum(generator.pieces([prompt])) <= generator.part_pieces - generator.answer_pieces
@@ -57,7 +57,7 @@ def test_each_part_knows_the_chapters_before_it_and_fits() -> None:
 
 def test_a_title_that_comes_again_is_the_chapter_that_goes_on() -> None:
     generator = Written(lambda prompt, begun: " Soil [4] Rain [5] soil" if begun else " [2] Rain [4] Wool")
-    found = Podtile(generator).propose(talk(SENTENCES))
+    found = PodtileEngine(generator).propose(talk(SENTENCES))
     assert [one.title for one in found] == ["Soil", "Rain", "Wool"]
     assert len(generator.asked) > 2
 
@@ -65,14 +65,14 @@ def test_a_title_that_comes_again_is_the_chapter_that_goes_on() -> None:
 @pytest.mark.parametrize("nonsense", ["", "none", "[", "[1] [2] [3]", "\x00", "[5] x " * 500, "[-1] x", "[1e9] y"])
 def test_nonsense_gives_proposals_all_the_same(nonsense: str) -> None:
     episode = talk(SENTENCES)
-    found = Podtile(Written(lambda prompt, begun: nonsense)).propose(episode)
+    found = PodtileEngine(Written(lambda prompt, begun: nonsense)).propose(episode)
     assert found[0].start == 0
-    assert {one.start for one in found} <= {line.start for line in lines_of(episode)}
+    assert {one.start for one in found} <= {line.start for line in split_into_lines(episode)}
 
 
 def test_a_talk_without_words_has_no_chapters_and_asks_nobody() -> None:
     generator = Written(marked)
-    assert Podtile(generator).propose(talk([])) == []
+    assert PodtileEngine(generator).propose(talk([])) == []
     assert generator.asked == []
 
 
@@ -83,14 +83,14 @@ def test_it_gives_up_between_parts() -> None:
 
     generator = Written(slowly)
     with pytest.raises(Overloaded, match="in time") as late:
-        Podtile(generator).propose(talk(SENTENCES * 10), seconds=0.12)
+        PodtileEngine(generator).propose(talk(SENTENCES * 10), seconds=0.12)
     assert late.value.code == "chapters_late"
     assert 1 <= len(generator.asked) <= 4
 
 
 def test_a_line_that_is_more_than_a_part_is_shown_cut() -> None:
     generator = Written(marked, part_pieces=100)
-    Podtile(generator).propose(talk(["a b c d e f g h i j k l m n o p " * 60]))
+    PodtileEngine(generator).propose(talk(["a b c d e f g h i j k l m n o p " * 60]))
     assert all(sum(generator.pieces([prompt])) <= 100 for prompt, _ in generator.asked)
 
 
@@ -99,14 +99,14 @@ class Quarters:
 
     fingerprint = "quarters"
 
-    def propose(self, episode: "object", seconds: float | None = None) -> list[Proposed]:
+    def propose(self, episode: "object", seconds: float | None = None) -> list[ProposedChapter]:
         offsets = talk(SENTENCES).segments.offsets
-        return [Proposed(offsets[i], "theirs") for i in (150, 50, 100, 50)]
+        return [ProposedChapter(offsets[i], "theirs") for i in (150, 50, 100, 50)]
 
 
 def test_boundaries_of_another_engine_get_titles_of_the_generator() -> None:
     generator = Written(lambda prompt, begun: f" About {re.findall('number (.+?) ', prompt)[0]} [2] Another")
-    engine = Podtile(generator, boundaries=Quarters())
+    engine = PodtileEngine(generator, boundaries=Quarters())
     episode = talk(SENTENCES)
     found = engine.propose(episode)
     assert [one.start for one in found] == [episode.segments.offsets[i] for i in (0, 50, 100, 150)]
@@ -115,12 +115,12 @@ def test_boundaries_of_another_engine_get_titles_of_the_generator() -> None:
     assert "theirs" not in {one.title for one in found}
     assert all(begun == " [1]" for _, begun in generator.asked)
     assert all(sum(generator.pieces([prompt])) <= generator.title_pieces for prompt, _ in generator.asked)
-    assert engine.fingerprint != Podtile(generator).fingerprint != Podtile(generator, ahead=0).fingerprint
+    assert engine.fingerprint != PodtileEngine(generator).fingerprint != PodtileEngine(generator, ahead=0).fingerprint
 
 
 def test_ten_hours_are_read_in_parts_of_one_size() -> None:
     generator = Written(lambda prompt, begun: " none", part_pieces=1000)
-    Podtile(generator).propose(
+    PodtileEngine(generator).propose(
         talk([f"And then number {i} came along with quite a story of its own." for i in range(8000)])
     )
     assert len(generator.asked) > 100

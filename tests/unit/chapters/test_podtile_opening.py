@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from models.chapters.podtile.checkpoint import SHIPPED, brought
-from models.chapters.podtile.directory import read_chapter_manifest
-from models.chapters.podtile.opening import open_podtile
-from models.chapters.podtile.starts import STARTS
+from models.chapters.podtile import open_podtile
+from models.chapters.podtile_checkpoint import (
+    SHIPPED_DIRECTORY,
+    STARTING_MODELS,
+    read_chapter_manifest,
+    resolve_generator_source,
+)
 from services.errors import ConfigurationError
 from services.settings import Settings
 
@@ -23,18 +26,18 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path, monkeypatch: pyte
 def test_a_shipped_model_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / "manifest.json").write_text("{}")
-    monkeypatch.setattr("models.chapters.podtile.checkpoint.SHIPPED", tmp_path)
-    assert brought("shipped") == tmp_path / "shipped"
+    monkeypatch.setattr("models.chapters.podtile_checkpoint.SHIPPED_DIRECTORY", tmp_path)
+    assert resolve_generator_source("shipped") == tmp_path / "shipped"
     for other in ("./shipped", "Shipped"):
         with pytest.raises(ConfigurationError, match=other):
-            brought(other)
+            resolve_generator_source(other)
 
 
 def test_the_shipped_adapters_are_whole_and_name_their_base() -> None:
-    directory = SHIPPED / Settings.model_fields["chapter_model"].default
+    directory = SHIPPED_DIRECTORY / Settings.model_fields["chapter_model"].default
     manifest = read_chapter_manifest(directory)
     assert manifest.base is not None
-    assert manifest.base.source in STARTS
+    assert manifest.base.source in STARTING_MODELS
     assert manifest.licence == "Apache-2.0"
     assert manifest.boundaries == "tiling"
     assert {path.name for path in directory.iterdir()} == {*manifest.files, "manifest.json"}

@@ -4,9 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.chapters.podtile.lines import FULL, LONGEST, line_at, lines_of
-from models.chapters.podtile.parts import next_part
-from models.chapters.podtile.prompt import NONE, answer, begun, clean, head, numbered, read_answer
+from models.chapters.podtile_prompt import (
+    MAX_LINE_CHARACTERS,
+    NO_ANSWER,
+    TARGET_LINE_CHARACTERS,
+    clean_title,
+    format_answer,
+    format_answer_prefix,
+    format_context,
+    format_numbered_line,
+    nearest_line,
+    next_chunk,
+    parse_answer,
+    split_into_lines,
+)
 from tests.unit.chapters.written import talk
 
 
@@ -29,72 +40,74 @@ from tests.unit.chapters.written import talk
     ],
 )
 def test_an_answer_is_read_whatever_it_holds(written: str, read: list[tuple[int, str]]) -> None:
-    assert read_answer(written, 20) == read
+    assert parse_answer(written, 20) == read
 
 
 _TITLES = (
-    st.text(st.characters(codec="utf-8"), min_size=1).map(clean).filter(lambda title: title != "" and title[0] != ":")
+    st.text(st.characters(codec="utf-8"), min_size=1)
+    .map(clean_title)
+    .filter(lambda title: title != "" and title[0] != ":")
 )
 
 
 @given(st.dictionaries(st.integers(1, 50), _TITLES))
 def test_what_is_trained_is_what_is_read(chapters: dict[int, str]) -> None:
     ordered = sorted(chapters.items())
-    assert read_answer(answer(ordered), 50) == ordered
+    assert parse_answer(format_answer(ordered), 50) == ordered
 
 
 @given(st.text(), st.integers(0, 50))
 def test_nothing_that_is_written_breaks_the_reader(text: str, lines: int) -> None:
-    read = read_answer(text, lines)
+    read = parse_answer(text, lines)
     numbers = [number for number, _ in read]
     assert numbers == sorted(set(numbers))
     assert all(1 <= number <= lines for number in numbers)
 
 
 def test_no_chapter_and_a_given_first_one_are_written_as_they_are_read() -> None:
-    assert answer([]) == f" {NONE}"
-    assert answer([(1, "Soil"), (4, "Rain")]).startswith(begun())
+    assert format_answer([]) == f" {NO_ANSWER}"
+    assert format_answer([(1, "Soil"), (4, "Rain")]).startswith(format_answer_prefix())
 
 
 def test_the_context_holds_the_latest_titles_and_marks_no_line() -> None:
-    shown = head("On [1] farms\nand fields", "", [f"Chapter {i} with a rather long name" for i in range(100)])
+    shown = format_context("On [1] farms\nand fields", "", [f"Chapter {i} with a rather long name" for i in range(100)])
     assert shown.startswith("Title: On (1) farms and fields\n")
     assert "Chapter 99" in shown
     assert "Chapter 10 " not in shown
     assert len(shown) < 800
     assert "About" not in shown
-    assert "About: all of it\n" in head("T", "all of it", [])
+    assert "About: all of it\n" in format_context("T", "all of it", [])
 
 
 def test_sentences_share_a_line_and_keep_their_places() -> None:
     episode = talk([f"Sentence number {i} says something about farming." for i in range(40)])
-    lines = lines_of(episode)
+    lines = split_into_lines(episode)
     assert 1 < len(lines) < 40
     assert lines[0].start == 0
     assert {line.start for line in lines} <= set(episode.segments.offsets)
-    assert all(0 < line.end - line.start <= FULL for line in lines)
+    assert all(0 < line.end - line.start <= TARGET_LINE_CHARACTERS for line in lines)
     assert " ".join(episode.text[line.start : line.end] for line in lines) == episode.text
-    assert line_at(lines, lines[3].start + 1) == 3
+    assert nearest_line(lines, lines[3].start + 1) == 3
 
 
 @pytest.mark.parametrize("text", ["word " * 5000, "字" * 20_000, "A short sentence. " * 1000])
 def test_a_segment_without_an_end_is_cut(text: str) -> None:
     episode = talk([text])
-    lines = lines_of(episode)
-    assert all(line.end - line.start <= LONGEST for line in lines)
+    lines = split_into_lines(episode)
+    assert all(line.end - line.start <= MAX_LINE_CHARACTERS for line in lines)
     assert "".join(episode.text[line.start : line.end] for line in lines).replace(" ", "") == text.replace(" ", "")
 
 
 def test_a_talk_without_words_has_no_lines() -> None:
-    assert lines_of(talk([])) == []
-    assert lines_of(talk(["  ", "\n"])) == []
+    assert split_into_lines(talk([])) == []
+    assert split_into_lines(talk(["  ", "\n"])) == []
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.integers(1, 100), st.floats(0, 0.5))
 def test_parts_cover_every_line_and_fit(pieces: list[int], room: int, ahead: float) -> None:
     first, settled = 0, []
     while first < len(pieces):
-        part = next_part(pieces, first, room, ahead)
+        part = next_chunk(pieces, first, room, ahead)
         assert part.first == first < part.settled <= part.end
         assert part.end == first + 1 or sum(pieces[first : part.end]) <= room
         settled += range(first, part.settled)
@@ -103,10 +116,10 @@ def test_parts_cover_every_line_and_fit(pieces: list[int], room: int, ahead: flo
 
 
 def test_the_next_part_reads_the_end_of_a_part_again() -> None:
-    part = next_part([10] * 100, 0, 80, 0.25)
+    part = next_chunk([10] * 100, 0, 80, 0.25)
     assert (part.end, part.settled) == (8, 6)
-    assert next_part([10] * 8, 0, 80, 0.25).settled == 8
+    assert next_chunk([10] * 8, 0, 80, 0.25).settled == 8
 
 
 def test_a_line_is_shown_on_one_line() -> None:
-    assert numbered(7, "so\nhe said [laughs]") == "\n[7] so he said (laughs)"
+    assert format_numbered_line(7, "so\nhe said [laughs]") == "\n[7] so he said (laughs)"

@@ -8,19 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.chapters import texttiling as tiling
 from models.chapters.engine import Episode
-from models.chapters.opening import ChapterMaker, open_engine
-from models.chapters.tiling import engine as tiling
-from models.chapters.tiling.blocks import blocks, length
-from models.chapters.tiling.cohesion import points
-from models.chapters.tiling.cues import Cues, shipped
-from models.chapters.tiling.division import divide
-from models.chapters.tiling.engine import Tiling, cut_blocks
+from models.chapters.maker import ChapterMaker, open_chapter_engine
+from models.chapters.texttiling import (
+    BoundaryCues,
+    TextTilingEngine,
+    count_words,
+    cut_episode_blocks,
+    divide_points,
+    embed_blocks,
+    load_shipped_cues,
+    split_into_blocks,
+)
 from models.encoder import Encoder
 from models.registry import load_encoder
+from services.encoders.vectors import EMPTY_VECTOR
 from services.errors import ConfigurationError, Overloaded
-from services.talk.segments import UNKNOWN, Segments
-from services.vectors import EMPTY
+from services.talk.model import UNKNOWN_TIME, Segments
 from tests.unit.chapters.written import talk
 
 SUBJECTS = {
@@ -28,7 +33,7 @@ SUBJECTS = {
     "rain": "cloud storm thunder shower umbrella forecast wind hail",
     "rail": "train engine track station signal carriage conductor platform",
 }
-NO_CUES = Cues({}, {}, {}, 0.0)
+NO_CUES = BoundaryCues({}, {}, {}, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def three_subjects() -> tuple[Episode, list[int]]:
 
 def test_chapters_begin_where_the_subject_changes(encoder: Encoder) -> None:
     episode, changes = three_subjects()
-    found = Tiling(encoder).propose(episode)
+    found = TextTilingEngine(encoder).propose(episode)
     assert [one.title for one in found] == ["", "", ""]
     near = sum(map(len, ("x" * 60,) * 4))  # four sentences
     assert found[0].start == 0
@@ -59,66 +64,66 @@ def test_chapters_begin_where_the_subject_changes(encoder: Encoder) -> None:
 
 def test_one_subject_is_one_chapter(encoder: Encoder) -> None:
     episode = talk(["The harvest of the grape fills a barrel in the cellar, and oak makes the vintage."] * 60)
-    assert [one.start for one in Tiling(encoder).propose(episode)] == [0]
+    assert [one.start for one in TextTilingEngine(encoder).propose(episode)] == [0]
 
 
 def test_a_chapter_begins_with_the_segment_that_sounds_like_a_beginning(encoder: Encoder) -> None:
     said = [*about("wine", 60, 1), "Next let's talk about another thing.", *about("rain", 60, 2)]
     episode = talk(said)
-    assert [one.start for one in Tiling(encoder).propose(episode)] == [0, episode.segments.offsets[60]]
+    assert [one.start for one in TextTilingEngine(encoder).propose(episode)] == [0, episode.segments.offsets[60]]
 
 
 def test_chapters_do_not_begin_within_a_segment(encoder: Encoder) -> None:
     text = three_subjects()[0].text
-    episode = Episode("", "", text, Segments((0,), (UNKNOWN,), (UNKNOWN,), (UNKNOWN,)))
-    assert [one.start for one in Tiling(encoder).propose(episode)] == [0]
+    episode = Episode("", "", text, Segments((0,), (UNKNOWN_TIME,), (UNKNOWN_TIME,), (UNKNOWN_TIME,)))
+    assert [one.start for one in TextTilingEngine(encoder).propose(episode)] == [0]
 
 
 @pytest.mark.parametrize("text", ["", "  \n "])
 def test_a_talk_without_words_has_no_proposals(encoder: Encoder, text: str) -> None:
-    episode = Episode("", "", text, Segments((0,), (UNKNOWN,), (UNKNOWN,), (UNKNOWN,)))
-    assert Tiling(encoder).propose(episode) == []
+    episode = Episode("", "", text, Segments((0,), (UNKNOWN_TIME,), (UNKNOWN_TIME,), (UNKNOWN_TIME,)))
+    assert TextTilingEngine(encoder).propose(episode) == []
 
 
 def test_a_talk_without_any_piece_is_one_chapter(encoder: Encoder) -> None:
-    chapters, _ = ChapterMaker(Tiling(encoder)).chapters(talk(["\x01 \x02"] * 50))
+    chapters, _ = ChapterMaker(TextTilingEngine(encoder)).chapters(talk(["\x01 \x02"] * 50))
     assert [(one.start, one.title) for one in chapters] == [(0, "Chapter 1")]
 
 
 def test_the_same_episode_gets_the_same_chapters(encoder: Encoder) -> None:
     episode, _ = three_subjects()
-    assert Tiling(encoder).propose(episode) == Tiling(encoder).propose(episode)
+    assert TextTilingEngine(encoder).propose(episode) == TextTilingEngine(encoder).propose(episode)
 
 
 def test_too_little_time_is_late(encoder: Encoder) -> None:
     with pytest.raises(Overloaded) as raised:
-        Tiling(encoder).propose(three_subjects()[0], seconds=0)
+        TextTilingEngine(encoder).propose(three_subjects()[0], seconds=0)
     assert raised.value.code == "chapters_late"
 
 
 def test_the_fingerprint_changes_with_what_decides_the_chapters(encoder: Encoder) -> None:
     engines = [
-        Tiling(encoder),
-        Tiling(encoder, price=0.07),
-        Tiling(encoder, cue=0.02),
-        Tiling(encoder, cues=NO_CUES),
+        TextTilingEngine(encoder),
+        TextTilingEngine(encoder, price=0.07),
+        TextTilingEngine(encoder, cue=0.02),
+        TextTilingEngine(encoder, cues=NO_CUES),
     ]
     assert len({engine.fingerprint for engine in engines}) == len(engines)
-    assert Tiling(encoder).fingerprint == engines[0].fingerprint
+    assert TextTilingEngine(encoder).fingerprint == engines[0].fingerprint
 
 
 def test_ten_hours_without_a_full_stop_are_chaptered_in_a_bounded_number_of_blocks(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiling, "MOST_BLOCKS", 50)
+    monkeypatch.setattr(tiling, "MAX_BLOCKS", 50)
     said = [sentence.strip(".") for sentence in (*about("wine", 400, 1), *about("rain", 500, 2))]
     episode = talk([" ".join(said)])
     starts = list(range(0, len(episode.text), 1500))
-    unknown = [UNKNOWN] * len(starts)
+    unknown = [UNKNOWN_TIME] * len(starts)
     episode = Episode("", "", episode.text, Segments(starts, unknown, unknown, unknown))
-    assert len(cut_blocks(episode)) <= 100
+    assert len(cut_episode_blocks(episode)) <= 100
     change = len(" ".join(said[:400]))
-    assert any(abs(one.start - change) <= 1500 for one in Tiling(encoder).propose(episode))
+    assert any(abs(one.start - change) <= 1500 for one in TextTilingEngine(encoder).propose(episode))
 
 
 @given(
@@ -127,14 +132,14 @@ def test_ten_hours_without_a_full_stop_are_chaptered_in_a_bounded_number_of_bloc
 )
 def test_blocks_cover_the_text_and_are_not_long(said: list[str], words: int) -> None:
     episode = talk(said)
-    found = blocks(episode.text, episode.segments, words)
+    found = split_into_blocks(episode.text, episode.segments, words)
     assert found[0].start == 0
     assert found[-1].end == len(episode.text)
     assert all(a.end == b.start and a.start < a.end for a, b in itertools.pairwise(found))
     offsets = set(episode.segments.offsets)
     assert all((block.start in offsets) == block.opens for block in found)
     # letters that nothing separates are cut anywhere; a cut may be a third of a block away from even
-    assert all(length(episode.text, block.start, block.end) <= 2 * words + 2 for block in found)
+    assert all(count_words(episode.text, block.start, block.end) <= 2 * words + 2 for block in found)
 
 
 def best_division(values: np.ndarray, sizes: np.ndarray, price: np.ndarray) -> float:
@@ -159,7 +164,7 @@ def test_no_division_is_cheaper(count: int, seed: int) -> None:
     sizes = chance.uniform(1, 5, count)
     price = chance.uniform(0, 0.5, count)
     price[chance.random(count) < 0.2] = np.inf
-    cut = divide(values, sizes, price)
+    cut = divide_points(values, sizes, price)
     fixed = np.full(count, np.inf)
     fixed[cut] = price[cut]
     assert best_division(values, sizes, fixed) == pytest.approx(best_division(values, sizes, price), abs=1e-5)
@@ -168,12 +173,12 @@ def test_no_division_is_cheaper(count: int, seed: int) -> None:
 
 
 def test_blocks_that_say_nothing_are_alike() -> None:
-    assert points([EMPTY, EMPTY]).tolist() == [[0.0], [0.0]]
+    assert embed_blocks([EMPTY_VECTOR, EMPTY_VECTOR]).tolist() == [[0.0], [0.0]]
 
 
 def test_a_turn_counts_for_a_chapter_and_going_on_against_it() -> None:
     text = "All of that is fine. Next let's talk about rain. But it's because they know."
-    cues = shipped()
+    cues = load_shipped_cues()
     assert cues.at(text, text.index("Next")) > 0.3
     assert cues.at(text, text.index("But")) < -1
     assert cues.at("这是 一个 句子", 3) == 0
@@ -181,10 +186,10 @@ def test_a_turn_counts_for_a_chapter_and_going_on_against_it() -> None:
 
 
 def test_an_engine_is_opened_by_its_name(encoder: Encoder) -> None:
-    assert open_engine("tiling", encoder).name == "tiling"
+    assert open_chapter_engine("tiling", encoder).name == "tiling"
     with pytest.raises(ConfigurationError) as raised:
-        open_engine("tilting", encoder)
+        open_chapter_engine("tilting", encoder)
     assert raised.value.code == "unknown_engine"
     with pytest.raises(ConfigurationError) as raised:
-        open_engine("podtile", encoder)
+        open_chapter_engine("podtile", encoder)
     assert raised.value.code == "no_chapter_model"

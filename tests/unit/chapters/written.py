@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from models.chapters.engine import Episode
-from services.talk.segments import UNKNOWN, Segments
+from services.talk.model import UNKNOWN_TIME, Segments
 
 
 class Written:
@@ -30,5 +30,5 @@ def talk(sentences: Sequence[str], title: str = "A talk", description: str = "")
     for sentence in sentences:
         offsets.append(at)
         at += len(sentence) + 1
-    unknown = [UNKNOWN] * len(offsets)
+    unknown = [UNKNOWN_TIME] * len(offsets)
     return Episode(title, description, " ".join(sentences), Segments(offsets, unknown, unknown, unknown))

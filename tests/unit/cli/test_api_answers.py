@@ -7,7 +7,14 @@ import orjson
 import pytest
 
 import services.errors as tree
-from cli.api_answers import index_path
+from cli.api_client import (
+    error_from_problem,
+    index_path,
+    parse_api_url,
+    quote_path_segment,
+    read_json_response,
+    read_text_response,
+)
 from services.errors import (
     BackendUnavailable,
     ConfigurationError,
@@ -16,8 +23,7 @@ from services.errors import (
     NotFound,
     SparsewellError,
 )
-from services.web.answers import checked_address, path_part, problem, read_answer, read_text
-from services.web.problems import members
+from services.web.problems import problem_members
 
 KINDS = [
     kind
@@ -29,14 +35,17 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_is_raised_again_as_its_own_class(kind: type[SparsewellError]) -> None:
     sent = kind("some_code", "What happened.", limit=7, rejected=[{"code": "bad_id"}])
-    found = problem(sent.status, orjson.loads(orjson.dumps(members(sent))), None)
+    found = error_from_problem(sent.status, orjson.loads(orjson.dumps(problem_members(sent))), None)
     assert type(found) is kind
     assert (found.code, found.detail) == ("some_code", "What happened.")
     assert (found.extra["limit"], found.extra["rejected"]) == (7, [{"code": "bad_id"}])
 
 
 def test_an_error_has_no_members_that_the_answer_lacks() -> None:
-    assert problem(404, {"code": "index_not_found", "detail": "x"}, "3").extra == {"status": 404, "retry_after": 3}
+    assert error_from_problem(404, {"code": "index_not_found", "detail": "x"}, "3").extra == {
+        "status": 404,
+        "retry_after": 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -54,20 +63,20 @@ def test_an_error_has_no_members_that_the_answer_lacks() -> None:
 )
 def test_a_bad_answer_is_an_error(status: int, body: bytes, kind: type[SparsewellError]) -> None:
     with pytest.raises(SparsewellError) as caught:
-        read_answer(httpx.Response(status, content=body))
+        read_json_response(httpx.Response(status, content=body))
     assert type(caught.value) is kind
 
 
 def test_a_file_is_its_text_or_the_error() -> None:
-    assert read_text(httpx.Response(200, text="WEBVTT\n")) == "WEBVTT\n"
+    assert read_text_response(httpx.Response(200, text="WEBVTT\n")) == "WEBVTT\n"
     with pytest.raises(NotFound):
-        read_text(httpx.Response(404, json={"code": "no_chapters", "detail": "x"}))
+        read_text_response(httpx.Response(404, json={"code": "no_chapters", "detail": "x"}))
 
 
 @pytest.mark.parametrize("address", ["localhost:8010", "ftp://x", "http://", "http://x:99999", "http://x:port", "://"])
 def test_a_bad_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        checked_address(address)
+        parse_api_url(address)
     assert caught.value.code == "bad_address"
 
 
@@ -81,5 +90,5 @@ def test_a_name_that_is_a_path_step_is_refused(name: str) -> None:
 
 def test_a_name_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
-        path_part("\ud800", "The name")
+        quote_path_segment("\ud800", "The name")
     assert caught.value.code == "not_utf8"

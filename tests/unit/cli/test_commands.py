@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.api_answers import bulk_answer, connect, index_path
-from cli.result_files import require_writable
-from cli.uvicorn_server import listen
-from services.addresses import http_address
+from cli.api_client import connect_api, index_path, read_bulk_answer, require_writable
 from services.errors import ConfigurationError, InvalidInput
+from services.settings import format_http_address
+from services.web.http_server import open_listener
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -101,7 +100,7 @@ def test_several_indexes_are_searched_as_one(asked: tuple[str, list[str]]) -> No
 
 
 def test_a_client_looks_for_no_proxy() -> None:
-    with connect("http://127.0.0.1:1", 1) as client:
+    with connect_api("http://127.0.0.1:1", 1) as client:
         assert not client.trust_env
         assert index_path("é/x") == "/v1/indexes/%C3%A9%2Fx"
 
@@ -110,9 +109,9 @@ def test_a_batch_of_which_nothing_was_accepted_is_an_answer() -> None:
     def send(code: str) -> dict[str, object]:
         raise InvalidInput(code, "No.", rejected=[{"position": 1}])
 
-    assert bulk_answer(lambda: send("no_document_accepted")) == {"accepted": [], "rejected": [{"position": 1}]}
+    assert read_bulk_answer(lambda: send("no_document_accepted")) == {"accepted": [], "rejected": [{"position": 1}]}
     with pytest.raises(InvalidInput, match="other"):
-        bulk_answer(lambda: send("other"))
+        read_bulk_answer(lambda: send("other"))
 
 
 def test_a_result_that_cannot_be_written_is_found_out_before_it_is_there(tmp_path: Path) -> None:
@@ -129,13 +128,13 @@ def test_a_result_that_cannot_be_written_is_found_out_before_it_is_there(tmp_pat
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "::"])
 def test_the_api_listens_on_either_kind_of_address(host: str) -> None:
-    with listen(host, 0) as listener:
+    with open_listener(host, 0) as listener:
         bound = listener.getsockname()
         assert (":" in host) == (":" in bound[0])
-        with connect(http_address(*bound[:2]), 1) as client:
+        with connect_api(format_http_address(*bound[:2]), 1) as client:
             assert client.base_url.port == bound[1]
 
 
 def test_a_name_that_is_no_address() -> None:
     with pytest.raises(ConfigurationError, match="listen"):
-        listen("x" * 70 + ".y", 0)
+        open_listener("x" * 70 + ".y", 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.declared import differences, read_declaration, reindex_options
+from services.declarations import find_differences, read_declaration, reindex_options
 from services.errors import ConfigurationError, Conflict
 from services.index_spec import IndexSpec
 
@@ -31,7 +31,7 @@ def spec(**members: Any) -> IndexSpec:
     [spec(), spec(encoder="standin"), spec(window={"pieces": 126, "overlap": 32}), spec(document_top_k=512)],
 )
 def test_what_is_as_declared_does_not_differ(wanted: IndexSpec) -> None:
-    assert differences(wanted, THERE) == {}
+    assert find_differences(wanted, THERE) == {}
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,16 @@ def test_what_is_as_declared_does_not_differ(wanted: IndexSpec) -> None:
     ],
 )
 def test_a_difference_is_what_reindex_takes(member: str, wanted: IndexSpec, options: dict[str, Any]) -> None:
-    found = differences(wanted, THERE)
+    found = find_differences(wanted, THERE)
     assert set(found) == {member}
     assert reindex_options("notes", found) == options
 
 
 def test_talk_and_no_dense_vectors_are_taken_too() -> None:
     there = THERE | {"dense": {"name": "bge"}}
-    options = reindex_options("shows", differences(spec(talk={"chapters": "none", "titles_in_keywords": 2}), there))
+    options = reindex_options(
+        "shows", find_differences(spec(talk={"chapters": "none", "titles_in_keywords": 2}), there)
+    )
     assert options["dense"] == "none"
     assert options["windows"] == "both"
     assert options["chapters"] == "none"
@@ -68,7 +70,7 @@ def test_talk_and_no_dense_vectors_are_taken_too() -> None:
 )
 def test_what_cannot_be_taken_away_is_said(there: dict[str, Any], wanted: IndexSpec) -> None:
     with pytest.raises(Conflict, match="cannot_reindex"):
-        reindex_options("notes", differences(wanted, THERE | there))
+        reindex_options("notes", find_differences(wanted, THERE | there))
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,29 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from cli.export import ExportFormat, chosen, read_page, require_whole
-from cli.export_files import open_writer, written
+from cli.loading.export import (
+    ExportFormat,
+    choose_format,
+    open_writer,
+    read_page,
+    require_complete_export,
+    write_atomically,
+)
 from services.errors import BackendUnavailable, ConfigurationError, InvalidInput
-from services.opensearch.export import Place
-from services.opensearch.export import read_page as read_hits
+from services.opensearch.point_in_time import ExportPosition
+from services.opensearch.point_in_time import read_export_page as read_hits
 
-PLACE = Place("p-books.g000001", "snapshot", 3, 2**40, ("pending", "dead"), True, 2, 17, 99)
+PLACE = ExportPosition("p-books.g000001", "snapshot", 3, 2**40, ("pending", "dead"), True, 2, 17, 99)
 
 
 def test_a_cursor_comes_back_as_it_was_given() -> None:
-    for place in (PLACE, Place("p-books.g000001", "s", 1, 0, ("encoded",), False)):
-        assert Place.read(place.cursor(b"key"), b"key") == place
+    for place in (PLACE, ExportPosition("p-books.g000001", "s", 1, 0, ("encoded",), False)):
+        assert ExportPosition.read(place.cursor(b"key"), b"key") == place
 
 
 def test_a_cursor_that_was_sealed_with_something_else_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
-        Place.read(PLACE.cursor(b"key"), b"another")
+        ExportPosition.read(PLACE.cursor(b"key"), b"another")
     assert caught.value.code == "bad_cursor"
 
 
@@ -57,39 +63,39 @@ def test_a_page_is_whole_or_none_at_any_cut() -> None:
 
 
 def test_missing_documents_are_an_error() -> None:
-    require_whole(5, {"exported": 5, "total": 5})
+    require_complete_export(5, {"exported": 5, "total": 5})
     for told in ({"exported": 5, "total": 6}, {"exported": 4, "total": 4}):
         with pytest.raises(BackendUnavailable, match="begin the export again"):
-            require_whole(5, told)
+            require_complete_export(5, told)
 
 
 def test_the_name_tells_the_format() -> None:
-    assert chosen(Path("a.parquet"), None) is ExportFormat.parquet
-    assert chosen(Path("a.jsonl.gz"), None) is chosen(None, None) is ExportFormat.jsonl
-    assert chosen(Path("a.dat"), ExportFormat.parquet) is ExportFormat.parquet
+    assert choose_format(Path("a.parquet"), None) is ExportFormat.parquet
+    assert choose_format(Path("a.jsonl.gz"), None) is choose_format(None, None) is ExportFormat.jsonl
+    assert choose_format(Path("a.dat"), ExportFormat.parquet) is ExportFormat.parquet
     for output, given in (
         (None, ExportFormat.parquet),
         (Path("a.parquet.gz"), ExportFormat.parquet),
         (Path("a.xz"), None),
     ):
         with pytest.raises(ConfigurationError) as caught:
-            chosen(output, given)
+            choose_format(output, given)
         assert caught.value.code == "bad_output"
 
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), written(path) as out:
+    with pytest.raises(KeyboardInterrupt), write_atomically(path) as out:
         out.write(b"half")
         raise KeyboardInterrupt
     assert path.read_text() == "earlier"
-    with written(path) as out:
+    with write_atomically(path) as out:
         out.write(b"whole")
         assert path.read_text() == "earlier"
     assert path.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(ConfigurationError, match="cannot be written"), written(tmp_path / "no" / "a.jsonl"):
+    with pytest.raises(ConfigurationError, match="cannot be written"), write_atomically(tmp_path / "no" / "a.jsonl"):
         pass
 
 

@@ -6,51 +6,51 @@ from typing import Any
 
 import pytest
 
-from cli.reindexing.gate import Questions, hold, quality, ranked, worse
-from query_api.search.engine import Key
-from services.curation.matching import Compiled
+from cli.relevance.reindex_gate import JudgedQuestions, degraded_modes, ndcg_by_mode, rank_questions, require_quality
+from query_api.search.executor import Key
+from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
+from services.encoders.manifest import read_manifest, resolve_model_directory
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, Conflict, InvalidInput
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
-from services.manifest import read_manifest, resolve
-from services.opensearch.queries import Plan
-from services.query_table import QueryTable
+from services.opensearch.queries import SearchPlan
 from services.settings import Settings
 
 
 def test_only_the_modes_that_were_named_hold_it_back() -> None:
     old, new = {"sparse": 0.5, "hybrid": 0.6}, {"sparse": 0.48, "hybrid": 0.61}
-    assert worse(old, new, ["hybrid"], 0.0) == []
-    assert worse(old, new, ["sparse", "hybrid"], 0.0) == ["sparse"]
-    hold("docs", old, new, ["sparse"], 0.03)
+    assert degraded_modes(old, new, ["hybrid"], 0.0) == []
+    assert degraded_modes(old, new, ["sparse", "hybrid"], 0.0) == ["sparse"]
+    require_quality("docs", old, new, ["sparse"], 0.03)
     with pytest.raises(Conflict, match=r"0\.5000 -> 0\.4800.*quality_gate"):
-        hold("docs", old, new, ["sparse"], 0.01)
+        require_quality("docs", old, new, ["sparse"], 0.01)
 
 
 def test_quality_is_that_of_the_ranking() -> None:
-    questions = Questions({"q": "words"}, {"q": {"right": 1}})
+    questions = JudgedQuestions({"q": "words"}, {"q": {"right": 1}})
     first = {"sparse": {"q": [("right", 2.0), ("wrong", 1.0)]}}
-    assert quality(first, questions) == {"sparse": 1.0}
-    assert quality({"sparse": {"q": [("wrong", 1.0)]}}, questions) == {"sparse": 0.0}
+    assert ndcg_by_mode(first, questions) == {"sparse": 1.0}
+    assert ndcg_by_mode({"sparse": {"q": [("wrong", 1.0)]}}, questions) == {"sparse": 0.0}
 
 
 def test_questions_without_judgements_are_not_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="collection_not_found"):
-        Questions.read(tmp_path)
+        JudgedQuestions.read(tmp_path)
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps({"_id": q, "text": t}) + "\n" for q, t in ("ab", "cd")))
     (tmp_path / "qrels.tsv").write_text("a\td1\t1\nunknown\td2\t1\n")
-    assert Questions.read(tmp_path).texts == {"a": "b"}
+    assert JudgedQuestions.read(tmp_path).texts == {"a": "b"}
     (tmp_path / "qrels.tsv").write_text("unknown\td2\t1\n")
     with pytest.raises(InvalidInput, match="malformed_collection"):
-        Questions.read(tmp_path)
+        JudgedQuestions.read(tmp_path)
 
 
 def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pruning and the curation rules of the index hold in the gate too: it measures the search that is served."""
-    table = QueryTable.load(resolve("standin"))
+    table = QueryTable.load(resolve_model_directory("standin"))
     settings = Settings(encoder="standin", prune=0.9)
     rules = Rules.model_validate({"results": [{"query": "make a folder", "hide": ["secret"]}]})
-    sent: list[Plan] = []
+    sent: list[SearchPlan] = []
 
     class Sends:
         def __init__(self, *given: object, **named: object) -> None:
@@ -62,7 +62,7 @@ def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
         async def close(self) -> None:
             pass
 
-        async def lists(self, plans: list[Plan]) -> list[dict[str, Any]]:
+        async def lists(self, plans: list[SearchPlan]) -> list[dict[str, Any]]:
             sent.extend(plans)
             hit = {"_id": "right", "_index": "docs-1", "_score": 1.0, "_source": {"state": "encoded"}}
             whole = {"took": 1, "timed_out": False, "_shards": {"failed": 0}, "hits": {"hits": [hit]}}
@@ -77,20 +77,20 @@ def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
         def remember(self, generation: Generation, read: None) -> None:
             pass
 
-        def of(self, generation: Generation) -> Compiled:
-            return Compiled(rules, 1)
+        def of(self, generation: Generation) -> CompiledRules:
+            return CompiledRules(rules, 1)
 
     for name in ("AsyncSearch", "Direct", "Curations"):
-        monkeypatch.setattr(f"cli.reindexing.gate.{name}", Sends)
-    manifest = read_manifest(resolve("standin"))
+        monkeypatch.setattr(f"cli.relevance.reindex_gate.{name}", Sends)
+    manifest = read_manifest(resolve_model_directory("standin"))
     encoder = EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint)
     generation = Generation(
         index="docs", number=1, physical="docs-1", spec=IndexSpec(), encoder=encoder,
         window=manifest.window, created_at="now",
     )  # fmt: skip
-    questions = Questions({"q": "make a folder"}, {"q": {"right": 1}})
-    found = ranked(settings, generation, table, questions)
-    assert quality(found, questions) == {"sparse": 1.0, "lexical": 1.0, "hybrid": 1.0}
+    questions = JudgedQuestions({"q": "make a folder"}, {"q": {"right": 1}})
+    found = rank_questions(settings, generation, table, questions)
+    assert ndcg_by_mode(found, questions) == {"sparse": 1.0, "lexical": 1.0, "hybrid": 1.0}
     assert len(sent) == 4, "one list each of sparse and lexical, two of hybrid"
     assert all("secret" in json.dumps(plan.body) for plan in sent)
     every = table.encode("make a folder", 100)

@@ -9,27 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.load import parse_fields
-from cli.loading.api_door import batch_key
-from cli.loading.queue_door import MOST_BYTES, MOST_WAITING, contiguous, full, parsed
-from cli.loading.record import LoadRecord, record_name
-from cli.loading.refusal import Refusal
-from cli.loading.source import Batch, Place
+from cli.api_client import read_json_response
+from cli.loading.checkpoint import LoadCheckpoint, checkpoint_name
+from cli.loading.destinations import (
+    MAX_QUEUE_BYTES,
+    MAX_WAITING_MESSAGES,
+    batch_idempotency_key,
+    group_contiguous,
+    is_full,
+    parse_batch,
+)
+from cli.loading.load import parse_fields
+from cli.loading.source import Refusal, SourceBatch, SourcePosition
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, Overloaded
-from services.web.answers import read_answer
 
 
 def test_what_is_no_document_never_reaches_the_queue() -> None:
-    batch = Batch([(1, b'{"id":"1"}'), (3, b"{bad"), (4, b"[1]"), (5, b'{"id":"2"}'), (6, b'{"id":"3"}')], Place())
-    documents, refusals = parsed(batch)
+    batch = SourceBatch(
+        [(1, b'{"id":"1"}'), (3, b"{bad"), (4, b"[1]"), (5, b'{"id":"2"}'), (6, b'{"id":"3"}')], SourcePosition()
+    )
+    documents, refusals = parse_batch(batch)
     assert [number for number, _ in documents] == [1, 5, 6]
     assert [(refusal.line, refusal.code) for refusal in refusals] == [(3, "invalid_json"), (4, "not_an_object")]
-    assert [[number for number, _ in group] for group in contiguous(documents)] == [[1], [5, 6]]
+    assert [[number for number, _ in group] for group in group_contiguous(documents)] == [[1], [5, 6]]
 
 
 @given(st.sets(st.integers(1, 60)))
 def test_contiguous_groups_are_whole_and_without_gaps(numbers: set[int]) -> None:
-    groups = list(contiguous([(number, {}) for number in sorted(numbers)]))
+    groups = list(group_contiguous([(number, {}) for number in sorted(numbers)]))
     assert [number for group in groups for number, _ in group] == sorted(numbers)
     for group in groups:
         assert [number for number, _ in group] == list(range(group[0][0], group[0][0] + len(group)))
@@ -38,18 +45,18 @@ def test_contiguous_groups_are_whole_and_without_gaps(numbers: set[int]) -> None
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    record = LoadRecord(tmp_path / "r.json", "c", Place(1, 7, 99), [0, 40], ["j1"], 7, 5)
+    record = LoadCheckpoint(tmp_path / "r.json", "c", SourcePosition(1, 7, 99), [0, 40], ["j1"], 7, 5)
     record.refuse([Refusal(3, "x", "missing_text", "A document needs a `text`.", "a.csv")])
     record.save()
-    assert LoadRecord.open(record.path, "other") == record  # the caller sees that the content is another
+    assert LoadCheckpoint.open(record.path, "other") == record  # the caller sees that the content is another
     record.forget()
-    assert not LoadRecord.open(record.path, "c").resumed
+    assert not LoadCheckpoint.open(record.path, "c").resumed
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"place": 3}'])
 def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content)
-    assert not LoadRecord.open(tmp_path / "r.json", "c").resumed
+    assert not LoadCheckpoint.open(tmp_path / "r.json", "c").resumed
 
 
 class Killed(BaseException):
@@ -61,7 +68,7 @@ def killed(*_: object) -> None:
 
 
 def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: Path) -> None:
-    record = LoadRecord(tmp_path / "r.json", "c")
+    record = LoadCheckpoint(tmp_path / "r.json", "c")
     for _ in range(3):
         record.refuse([Refusal(i, None, "x", "y") for i in range(600, 0, -1)])
         record.save()
@@ -72,13 +79,13 @@ def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: P
         patch.setattr(Path, "replace", killed)
         with pytest.raises(Killed):
             record.save()
-    again = LoadRecord.open(record.path, "c")
+    again = LoadCheckpoint.open(record.path, "c")
     again.refuse([Refusal(9, None, "x", "last", "z")])
     again.save()
     assert list(again.refusals())[-1].reason == "last"
     assert len(list(again.refusals())) == 1801
-    LoadRecord(record.path, "c").refuse([])
-    anew = LoadRecord(record.path, "c")
+    LoadCheckpoint(record.path, "c").refuse([])
+    anew = LoadCheckpoint(record.path, "c")
     anew.refuse([Refusal(2, None, "x", "y")])
     anew.save()
     assert len(list(anew.refusals())) == 1
@@ -87,8 +94,8 @@ def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: P
 
 
 def test_very_many_refusals_come_as_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.loading.record.SORTED_REFUSALS", 5)
-    record = LoadRecord(tmp_path / "r.json", "c")
+    monkeypatch.setattr("cli.loading.checkpoint.MAX_SORTED_REFUSALS", 5)
+    record = LoadCheckpoint(tmp_path / "r.json", "c")
     record.refuse([Refusal(i, None, "x", "y") for i in range(9, 0, -1)])
     record.save()
     assert [one.line for one in record.refusals()] == list(range(9, 0, -1))
@@ -96,8 +103,8 @@ def test_very_many_refusals_come_as_they_came(tmp_path: Path, monkeypatch: pytes
 
 def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:
     ways = [("api x", "i", "1", ""), ("api y", "i", "1", ""), ("api x", "j", "1", ""), ("api x", "i", "2", "m")]
-    assert len({record_name([tmp_path / "a"], *way) for way in ways}) == 4
-    assert record_name([tmp_path / "a"], *ways[0]) != record_name([tmp_path / "a", tmp_path / "b"], *ways[0])
+    assert len({checkpoint_name([tmp_path / "a"], *way) for way in ways}) == 4
+    assert checkpoint_name([tmp_path / "a"], *ways[0]) != checkpoint_name([tmp_path / "a", tmp_path / "b"], *ways[0])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:
 def test_answers_come_out_as_our_errors(status: int, body: object, kind: type[Exception]) -> None:
     content = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(kind) as caught:
-        read_answer(httpx.Response(status, text=content, headers={"retry-after": "3"}))
+        read_json_response(httpx.Response(status, text=content, headers={"retry-after": "3"}))
     assert type(caught.value) is kind
     assert caught.value.extra["retry_after"] == 3  # type: ignore[attr-defined]
 
@@ -132,9 +139,9 @@ def test_fields_are_declared_by_name_and_type() -> None:
 
 def test_a_batch_has_a_key_of_load_place_and_content() -> None:
     ways = [("load", 1, b"x"), ("other", 1, b"x"), ("load", 2, b"x"), ("load", 1, b"y")]
-    keys = [batch_key(*way) for way in ways]
+    keys = [batch_idempotency_key(*way) for way in ways]
     assert len(set(keys)) == 4
-    assert keys[0] == batch_key(*ways[0])
+    assert keys[0] == batch_idempotency_key(*ways[0])
     assert all(len(key) <= 200 and key.isalnum() for key in keys)
 
 
@@ -143,10 +150,10 @@ def test_a_batch_has_a_key_of_load_place_and_content() -> None:
     [
         (0, 10**9, False),  # an empty queue has room whatever is said of its memory
         (1, None, False),
-        (MOST_WAITING, MOST_BYTES, False),
-        (MOST_WAITING + 1, None, True),
-        (1, MOST_BYTES + 1, True),
+        (MAX_WAITING_MESSAGES, MAX_QUEUE_BYTES, False),
+        (MAX_WAITING_MESSAGES + 1, None, True),
+        (1, MAX_QUEUE_BYTES + 1, True),
     ],
 )
 def test_a_queue_is_full_by_messages_or_bytes(messages: int, held: int | None, expected: bool) -> None:
-    assert full(messages, held) is expected
+    assert is_full(messages, held) is expected

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.plan_coefficients import coefficients
+from benchmarks.capacity_fit import make_coefficients
 from cli.main import app
-from cli.planning.coefficients import SHIPPED
-from cli.planning.costs import MODES, Coefficients, Cost, Line, SearchCost
-from cli.planning.plan import Working
+from cli.plan import SHIPPED_FILE
+from cli.planning import MODES, Coefficients, Cost, IngestCosts, LinearCost, SearchCost
 from services.errors import ConfigurationError
 
 COST = SearchCost(Cost(1.5, 0.8, 30), 0.9, Cost(2, 0.5, 25), 2.5)
-OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST), 2)
+OF = Coefficients(1.3, LinearCost(900, 20), LinearCost(300, 8), dict.fromkeys(MODES, COST), 2)
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def asked(tmp_path: Path) -> list[str]:
     kept = {
         "measured_on": "2 cores, OpenSearch 3.6.0",
         "coefficients": asdict(OF),
-        "working": asdict(Working(0.13, 0.009, 0.2, 421, 135)),
+        "working": asdict(IngestCosts(0.13, 0.009, 0.2, 421, 135)),
     }
     path.write_text(json.dumps(kept))
     return ["plan", "--coefficients", str(path), "--docs", "5M", "--qps", "50", "--p99", "2s"]
@@ -35,12 +34,12 @@ def test_without_a_file_what_was_measured_for_the_project_is_counted_with() -> N
     found = figures(["plan", "--docs", "50M", "--qps", "300", "--p99", "50ms"])
     assert found["p99"] <= 50
     assert found["data nodes"] * 8 >= found["cores of data nodes"]
-    assert json.loads(SHIPPED.read_text()) == coefficients()
+    assert json.loads(SHIPPED_FILE.read_text()) == make_coefficients()
 
 
 def test_predictions_of_what_was_not_fitted_on_are_near() -> None:
     """Bounds are those that the guide tells."""
-    kept = json.loads(SHIPPED.read_text())
+    kept = json.loads(SHIPPED_FILE.read_text())
     for name, row in kept["predicted_over_measured"].items():
         assert all(0.8 <= value <= 1.3 for value in row.values()), name
     assert all(0.8 <= value <= 1.3 for value in kept["predicted_over_measured_p99_at_a_rate"].values())

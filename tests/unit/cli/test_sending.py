@@ -9,14 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from cli.loading.api_door import Sent
-from cli.loading.display import Display
-from cli.loading.field_map import FieldMap, Mapper
-from cli.loading.opening import open_sources
-from cli.loading.record import LoadRecord, content_identity
-from cli.loading.refusal import Refusal
-from cli.loading.sending import located, send_all
-from cli.loading.source import Batch, Source
+from cli.loading.checkpoint import LoadCheckpoint, content_identity
+from cli.loading.destinations import SentBatch, locate_refusal, send_all
+from cli.loading.field_map import DocumentMapper, FieldMap
+from cli.loading.load import open_sources
+from cli.loading.source import LoadSource, Refusal, SourceBatch
+from cli.progress import LoadDisplay
 
 
 class Died(Exception):
@@ -30,14 +28,14 @@ class Door:
         self.lives = lives
         self.taken: list[tuple[int, str]] = []
 
-    def send(self, batch: Batch) -> Sent:
+    def send(self, batch: SourceBatch) -> SentBatch:
         if not self.lives:
             raise Died
         self.lives -= 1
         found = [(number, orjson.loads(line)) for number, line in batch.lines]
         self.taken += [(number, document["id"]) for number, document in found]
         bad = [Refusal(n, one["id"], "bad", "Bad.") for n, one in found if one["text"] == "bad"]
-        return Sent(["job"], len(found) - len(bad), bad)
+        return SentBatch(["job"], len(found) - len(bad), bad)
 
 
 @pytest.fixture
@@ -55,19 +53,19 @@ def paths(tmp_path: Path) -> list[Path]:
     return [tmp_path / name for name in ("a.csv", "b.jsonl.gz", "c.tsv", "d.parquet", "docs")]
 
 
-def sources(paths: list[Path]) -> list[Source]:
+def sources(paths: list[Path]) -> list[LoadSource]:
     return open_sources(paths, None, None, FieldMap())
 
 
-def run(paths: list[Path], record: LoadRecord, door: Door, size: int) -> None:
-    with Display(Console(quiet=True)) as show:
-        send_all(sources(paths), record, door, Mapper(FieldMap(), {}), size, show)
+def run(paths: list[Path], record: LoadCheckpoint, door: Door, size: int) -> None:
+    with LoadDisplay(Console(quiet=True)) as show:
+        send_all(sources(paths), record, door, DocumentMapper(FieldMap(), {}), size, show)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int) -> None:
     whole = Door()
-    record = LoadRecord(tmp_path / "whole.json", "c")
+    record = LoadCheckpoint(tmp_path / "whole.json", "c")
     run(paths, record, whole, size)
     numbers = [number for number, _ in whole.taken]
     assert numbers == sorted(set(numbers)), "places in the job are distinct and in order"
@@ -86,9 +84,9 @@ def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int
         path = tmp_path / f"{lives}.json"
         first, second = Door(lives), Door()
         try:
-            run(paths, LoadRecord(path, "c"), first, size)
+            run(paths, LoadCheckpoint(path, "c"), first, size)
         except Died:
-            again = LoadRecord.open(path, "c")
+            again = LoadCheckpoint.open(path, "c")
             run(paths, again, second, size)
             assert first.taken + second.taken == whole.taken
             assert [(one.where, one.id, one.code) for one in again.refusals()] == refused
@@ -99,10 +97,11 @@ def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int
 
 def test_places_in_a_job_find_their_lines(paths: list[Path], tmp_path: Path) -> None:
     """The queue tells refusals at the end, by their places in the job."""
-    door, record = Door(), LoadRecord(tmp_path / "r.json", "c")
+    door, record = Door(), LoadCheckpoint(tmp_path / "r.json", "c")
     run(paths, record, door, 4)
     found = {
-        name: located(Refusal(number, name, "late", "Late."), record, sources(paths)) for number, name in door.taken
+        name: locate_refusal(Refusal(number, name, "late", "Late."), record, sources(paths))
+        for number, name in door.taken
     }
     assert found["a0"].where == f"{paths[0]} line 2"
     assert found["b0"].where == f"{paths[1]} line 1"
@@ -112,15 +111,17 @@ def test_places_in_a_job_find_their_lines(paths: list[Path], tmp_path: Path) -> 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(paths: list[Path], tmp_path: Path) -> None:
     class Writing(Door):
-        def send(self, batch: Batch) -> Sent:
+        def send(self, batch: SourceBatch) -> SentBatch:
             if not self.taken:
                 paths[0].write_text(paths[0].read_text() + "late,late\n")
             return super().send(batch)
 
     said: list[str] = []
-    with Display(Console(quiet=True)) as show:
+    with LoadDisplay(Console(quiet=True)) as show:
         show.say = said.append  # type: ignore[method-assign]
-        send_all(sources(paths[:2]), LoadRecord(tmp_path / "r", "c"), Writing(), Mapper(FieldMap(), {}), 3, show)
+        send_all(
+            sources(paths[:2]), LoadCheckpoint(tmp_path / "r", "c"), Writing(), DocumentMapper(FieldMap(), {}), 3, show
+        )
     assert said == [f"{paths[0]} changed while it was read: load it again to be sure of it."]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.search import show
+from cli.search import print_hits
 
 HIT: dict[str, Any] = {
     "id": "e1", "score": 0.9, "scores": {"sparse": 4.2}, "title": "At sea",
@@ -17,7 +17,7 @@ HIT: dict[str, Any] = {
 
 def printed(hit: dict[str, Any]) -> list[str]:
     text = io.StringIO()
-    show({"hits": [hit], "timings_ms": {"total": 1.0}}, Console(file=text, width=200, highlight=False))
+    print_hits({"hits": [hit], "timings_ms": {"total": 1.0}}, Console(file=text, width=200, highlight=False))
     return [line.strip() for line in text.getvalue().splitlines()]
 
 

@@ -22,12 +22,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from cli.loading import source
-from cli.loading.field_map import FieldMap, Mapper, parse_map
-from cli.loading.formats import Format
-from cli.loading.opening import open_sources
-from cli.loading.refusal import Refusal
-from cli.loading.source import Batch, Make, Place, Source, read_batches
-from services import content
+from cli.loading.field_map import DocumentMapper, FieldMap, parse_field_map
+from cli.loading.load import open_sources
+from cli.loading.source import DocumentMaker, FileFormat, LoadSource, Refusal, SourceBatch, SourcePosition, read_batches
+from services.documents import compressed_lines
 from services.errors import ConfigurationError, InvalidInput, SparsewellError
 from services.index_spec import FieldType
 
@@ -40,32 +38,34 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 LINES = b'{"id":"1"}\n\n  \n{bad\r\n{"id":"2"}\n"text"\n{"id":"3"}'
 
 
-def one(path: Path, mapped: FieldMap | None = None, **options: Any) -> Source:
+def one(path: Path, mapped: FieldMap | None = None, **options: Any) -> LoadSource:
     (found,) = open_sources([path], options.get("format"), options.get("delimiter"), mapped or FieldMap())
     return found
 
 
-def mapper(*pairs: str, id_from: str | None = None, fields: dict[str, FieldType] | None = None) -> Mapper:
-    return Mapper(parse_map(pairs, id_from), FIELDS if fields is None else fields)
+def mapper(*pairs: str, id_from: str | None = None, fields: dict[str, FieldType] | None = None) -> DocumentMapper:
+    return DocumentMapper(parse_field_map(pairs, id_from), FIELDS if fields is None else fields)
 
 
-def batches(path: Path, make: Make | None = None, size: int = 100, start: Place | None = None) -> list[Batch]:
-    return list(read_batches(one(path), start or Place(), make or mapper(), size, 10**6))
+def batches(
+    path: Path, make: DocumentMaker | None = None, size: int = 100, start: SourcePosition | None = None
+) -> list[SourceBatch]:
+    return list(read_batches(one(path), start or SourcePosition(), make or mapper(), size, 10**6))
 
 
-def documents(path: Path, make: Make | None = None) -> list[tuple[int, dict[str, Any]]]:
+def documents(path: Path, make: DocumentMaker | None = None) -> list[tuple[int, dict[str, Any]]]:
     return [(number, orjson.loads(line)) for batch in batches(path, make) for number, line in batch.lines]
 
 
-def refusals(path: Path, make: Make | None = None) -> list[Refusal]:
+def refusals(path: Path, make: DocumentMaker | None = None) -> list[Refusal]:
     return [refusal for batch in batches(path, make) for refusal in batch.refusals]
 
 
-def codes(path: Path, make: Make | None = None) -> list[tuple[int, str]]:
+def codes(path: Path, make: DocumentMaker | None = None) -> list[tuple[int, str]]:
     return [(refusal.line, refusal.code) for refusal in refusals(path, make)]
 
 
-def goes_on_from_anywhere(path: Path, make: Make, size: int) -> None:
+def goes_on_from_anywhere(path: Path, make: DocumentMaker, size: int) -> None:
     """From the end of each batch on, what comes is the rest, exactly."""
     whole = batches(path, make, size)
     for at, batch in enumerate(whole):
@@ -84,7 +84,7 @@ def test_lines_keep_their_numbers_in_any_batches(tmp_path: Path, compression: st
     lines = [line for batch in found for line in batch.lines]
     assert lines == [(1, b'{"id":"1"}'), (4, b"{bad"), (5, b'{"id":"2"}'), (6, b'"text"'), (7, b'{"id":"3"}')]
     assert all(len(batch.lines) <= size for batch in found)
-    assert found[-1].end == Place(0, 7, len(LINES))
+    assert found[-1].end == SourcePosition(0, 7, len(LINES))
     assert found[-1].read == path.stat().st_size
     goes_on_from_anywhere(path, mapper(), size)
 
@@ -92,7 +92,7 @@ def test_lines_keep_their_numbers_in_any_batches(tmp_path: Path, compression: st
 def test_batches_are_bounded_by_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join([b"x" * 40] * 5 + [b"y" * 500] + [b"z" * 40]))
-    found = read_batches(one(path), Place(), mapper(), 100, 100)
+    found = read_batches(one(path), SourcePosition(), mapper(), 100, 100)
     assert [len(batch.lines) for batch in found] == [2, 2, 1, 1, 1]
 
 
@@ -147,7 +147,7 @@ def test_a_line_without_end_does_not_take_the_memory(tmp_path: Path, compression
 def test_an_archive_that_wants_gigabytes_to_unpack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl.xz"
     path.write_bytes(lzma.compress(LINES, preset=9))
-    monkeypatch.setattr(content, "MOST_MEMORY", 1024**2)
+    monkeypatch.setattr(compressed_lines, "MOST_MEMORY", 1024**2)
     assert codes(path) == [(1, "damaged_file")]
 
 
@@ -192,14 +192,14 @@ def test_what_a_csv_writer_wrote_comes_back_from_any_place(
         writer.writerows([("id", "title", "text"), *rows])
     seen: list[dict[str, str]] = []
 
-    class Seeing(Mapper):
+    class Seeing(DocumentMapper):
         def __call__(self, record: Any) -> bytes:
             seen.append(dict(record))
             return orjson.dumps(record)
 
     make = Seeing(FieldMap(), {})
     made = one(path, delimiter=delimiter)
-    whole = list(read_batches(made, Place(), make, size, 10**6))
+    whole = list(read_batches(made, SourcePosition(), make, size, 10**6))
     assert seen == [dict(zip(("id", "title", "text"), row, strict=True)) for row in rows]
     for at, batch in enumerate(whole):
         later = list(read_batches(one(path, delimiter=delimiter), batch.end, make, size, 10**6))
@@ -241,7 +241,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
 
 
 def test_a_quote_that_is_never_closed_costs_a_bounded_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.loading.delimited.MAX_RECORD_BYTES", 2000)
+    monkeypatch.setattr("cli.loading.tabular.MAX_RECORD_BYTES", 2000)
     path = tmp_path / "a.csv"
     path.write_text('id,text\n1,"open\n' + "".join(f"{n},row\n" for n in range(2, 1000)))
     assert codes(path) == [(2, "line_too_long")]
@@ -279,8 +279,8 @@ def test_a_header_that_cannot_be_is_found_out_first(tmp_path: Path, text: bytes,
     good = tmp_path / "b.csv"
     good.write_text("id,text\n1,a\n")
     bad, fine = open_sources([path, good], None, None, FieldMap())  # of several, the others are loaded
-    assert [r.code for b in read_batches(bad, Place(), mapper(), 9, 999) for r in b.refusals] == [code]
-    assert [n for b in read_batches(fine, Place(), mapper(), 9, 999) for n, _ in b.lines] == [2]
+    assert [r.code for b in read_batches(bad, SourcePosition(), mapper(), 9, 999) for r in b.refusals] == [code]
+    assert [n for b in read_batches(fine, SourcePosition(), mapper(), 9, 999) for n, _ in b.lines] == [2]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
@@ -300,7 +300,7 @@ def test_a_header_of_very_many_columns_is_judged_at_once(tmp_path: Path) -> None
     path.write_text(",".join(f"c{n}" for n in range(300_000)) + "\n")
     assert len(one(path).columns() or []) == 300_000
     with pytest.raises(ConfigurationError, match="c0, c1") as caught:
-        one(path, parse_map(["text=body"], None))
+        one(path, parse_field_map(["text=body"], None))
     assert len(caught.value.detail) < 1000
 
 
@@ -310,11 +310,11 @@ def test_what_a_file_holds_is_told_by_its_name_or_by_an_option(tmp_path: Path) -
     with pytest.raises(ConfigurationError, match="--format") as caught:
         one(path)
     assert caught.value.code == "unknown_format"
-    assert one(path, format=Format.csv, delimiter=";").columns() == ["id", "text"]
+    assert one(path, format=FileFormat.csv, delimiter=";").columns() == ["id", "text"]
     for wrong in ("", ";;", "\n", '"'):
         with pytest.raises(ConfigurationError, match="--delimiter"):
-            one(path, format=Format.csv, delimiter=wrong)
-    assert one(path, format=Format.jsonl).columns() is None
+            one(path, format=FileFormat.csv, delimiter=wrong)
+    assert one(path, format=FileFormat.jsonl).columns() is None
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "missing.csv.gz", "below/missing.tsv"])
@@ -327,9 +327,9 @@ def test_a_file_that_is_not_there_is_found_out_first(tmp_path: Path, name: str) 
 def test_a_mapped_column_that_is_not_there_is_found_out_first(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("ISBN,name\n1,a\n")
-    one(path, parse_map(["id=ISBN", "text=name"], None))
+    one(path, parse_field_map(["id=ISBN", "text=name"], None))
     with pytest.raises(ConfigurationError, match="ISBN, name") as caught:
-        one(path, parse_map(["text=body"], None))
+        one(path, parse_field_map(["text=body"], None))
     assert caught.value.code == "unknown_column"
 
 
@@ -393,12 +393,12 @@ def test_an_id_from_the_content_is_stable_and_tells_documents_apart() -> None:
 )  # fmt: skip
 def test_a_map_that_cannot_be_is_refused(pairs: list[str], id_from: str | None) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_map(pairs, id_from)
+        parse_field_map(pairs, id_from)
     assert caught.value.code == "bad_map"
 
 
 def test_a_column_with_a_comma_is_quoted() -> None:
-    assert parse_map(['text="a,b",c'], None).targets == {"text": ("a,b", "c")}
+    assert parse_field_map(['text="a,b",c'], None).targets == {"text": ("a,b", "c")}
 
 
 def test_a_map_to_an_undeclared_field_is_refused() -> None:
@@ -455,8 +455,8 @@ def test_any_values_become_a_document_or_a_refusal(row: dict[str, Any]) -> None:
 def test_mapped_json_lines_are_refused_by_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"key": 1, "body": "a"}\n[1]\n{"key": 2.5, "body": "b"}\n{bad\n')
-    field_map = parse_map(["id=key", "text=body"], None)
-    found = list(read_batches(one(path, field_map), Place(), Mapper(field_map, {}), 9, 999))
+    field_map = parse_field_map(["id=key", "text=body"], None)
+    found = list(read_batches(one(path, field_map), SourcePosition(), DocumentMapper(field_map, {}), 9, 999))
     assert [line for batch in found for line in batch.lines] == [(1, b'{"id":"1","text":"a"}')]
     assert [(r.line, r.code) for batch in found for r in batch.refusals] == [
         (2, "not_an_object"), (3, "bad_value"), (4, "invalid_json"),

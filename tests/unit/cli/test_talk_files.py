@@ -7,19 +7,18 @@ from typing import Any
 import orjson
 import pytest
 
-from cli.loading.field_map import FieldMap, Mapper
-from cli.loading.formats import Format, Kind
-from cli.loading.jsonl import JsonLines
-from cli.loading.opening import open_sources
-from cli.loading.source import Place, Row
-from cli.loading.talk_files import TalkFiles
-from services.documents import parse_document_bytes
+from cli.loading.field_map import DocumentMapper, FieldMap
+from cli.loading.load import open_sources
+from cli.loading.source import DocumentKind, FileFormat, SourcePosition, SourceRow
+from cli.loading.tabular import JsonLinesSource
+from cli.loading.text_files import TalkSource
+from services.documents.document import parse_document_bytes
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import IndexSpec
 
 SPEC = IndexSpec.model_validate({"talk": {}, "fields": {"year": "number"}})
 VTT = "WEBVTT\n\n00:00.000 --> 00:05.000\nHello there.\n\n00:05.000 --> 00:09.000\nBye.\n"
-MAKE = Mapper(FieldMap(), {})
+MAKE = DocumentMapper(FieldMap(), {})
 
 
 @pytest.fixture
@@ -44,12 +43,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rows(source: TalkFiles, start: int = 0) -> dict[str, Row]:
-    return {row.file or "": row for row in source.rows(Place(0, start), MAKE)}
+def rows(source: TalkSource, start: int = 0) -> dict[str, SourceRow]:
+    return {row.file or "": row for row in source.rows(SourcePosition(0, start), MAKE)}
 
 
 def test_a_folder_is_a_talk_for_each_transcript(folder: Path) -> None:
-    found = rows(TalkFiles(folder))
+    found = rows(TalkSource(folder))
     sent = {name: row.content for name, row in found.items() if isinstance(row.content, bytes)}
     assert list(sent) == ["2024/one.vtt", "three.json", "two.txt"]
     documents = {name: parse_document_bytes(content, SPEC) for name, content in sent.items()}
@@ -64,7 +63,7 @@ def test_a_folder_is_a_talk_for_each_transcript(folder: Path) -> None:
 
 def test_what_cannot_be_read_names_its_file(folder: Path) -> None:
     faults = {
-        name: row.content for name, row in rows(TalkFiles(folder)).items() if isinstance(row.content, InvalidInput)
+        name: row.content for name, row in rows(TalkSource(folder)).items() if isinstance(row.content, InvalidInput)
     }
     assert {name: fault.code for name, fault in faults.items()} == {
         "bad.vtt": "bad_meta",
@@ -77,52 +76,55 @@ def test_what_cannot_be_read_names_its_file(folder: Path) -> None:
 
 
 def test_what_is_passed_over_is_counted(folder: Path) -> None:
-    (note,) = TalkFiles(folder).notes()
+    (note,) = TalkSource(folder).notes()
     assert "1 other transcripts of the same talk" in note
     assert "1 chapters and meta files without a transcript" in note
     assert "1 of other kinds" in note
 
 
 def test_it_goes_on_where_it_ended_and_knows_when_a_file_beside_changes(folder: Path) -> None:
-    source = TalkFiles(folder)
+    source = TalkSource(folder)
     assert list(rows(source, 3)) == list(rows(source))[3:]
-    assert TalkFiles(folder).identity() == source.identity()
+    assert TalkSource(folder).identity() == source.identity()
     (folder / "two.meta.json").write_text("{}")
-    assert TalkFiles(folder).identity() != source.identity()
+    assert TalkSource(folder).identity() != source.identity()
 
 
 def test_named_files_and_what_is_no_transcript(folder: Path) -> None:
-    (source,) = open_sources([folder / "two.txt", folder / "three.json"], None, None, FieldMap(), Kind.talk)
-    assert [row.file for row in source.rows(Place(), MAKE)] == [str(folder / "two.txt"), str(folder / "three.json")]
+    (source,) = open_sources([folder / "two.txt", folder / "three.json"], None, None, FieldMap(), DocumentKind.talk)
+    assert [row.file for row in source.rows(SourcePosition(), MAKE)] == [
+        str(folder / "two.txt"),
+        str(folder / "three.json"),
+    ]
     for bad, code in (
         ("notes.md", "unknown_format"),
         ("alone.chapters.json", "unknown_format"),
         ("no.vtt", "unreadable_file"),
     ):
         with pytest.raises(ConfigurationError) as refused:
-            open_sources([folder / bad], None, None, FieldMap(), Kind.talk)
+            open_sources([folder / bad], None, None, FieldMap(), DocumentKind.talk)
         assert refused.value.code == code
     with pytest.raises(ConfigurationError, match="no columns to map"):
-        open_sources([folder], None, ";", FieldMap(), Kind.talk)
+        open_sources([folder], None, ";", FieldMap(), DocumentKind.talk)
 
 
 def test_rows_are_rows_where_talk_is_loaded(tmp_path: Path) -> None:
     rows = tmp_path / "talks.jsonl"
     rows.write_text('{"id": "a", "kind": "talk", "text": "Hello."}\n')
-    (source,) = open_sources([rows], None, None, FieldMap(), Kind.talk)
-    assert isinstance(source, JsonLines)
+    (source,) = open_sources([rows], None, None, FieldMap(), DocumentKind.talk)
+    assert isinstance(source, JsonLinesSource)
     other = tmp_path / "talks.json"
     other.write_text(rows.read_text())
-    (source,) = open_sources([other], Format.jsonl, None, FieldMap(), Kind.talk)
-    assert isinstance(source, JsonLines)
-    (source,) = open_sources([other], None, None, FieldMap(), Kind.talk)
-    assert isinstance(source, TalkFiles)
+    (source,) = open_sources([other], FileFormat.jsonl, None, FieldMap(), DocumentKind.talk)
+    assert isinstance(source, JsonLinesSource)
+    (source,) = open_sources([other], None, None, FieldMap(), DocumentKind.talk)
+    assert isinstance(source, TalkSource)
     with pytest.raises(ConfigurationError, match="is no transcript"):
-        open_sources([rows, other], None, None, FieldMap(), Kind.talk)
+        open_sources([rows, other], None, None, FieldMap(), DocumentKind.talk)
 
 
 def test_a_row_that_says_it_is_talk_brings_the_columns_of_one() -> None:
-    make = Mapper(FieldMap(), {}, talk=True)
+    make = DocumentMapper(FieldMap(), {}, talk=True)
     record: dict[str, Any] = {
         "id": "t",
         "kind": "talk",
@@ -144,7 +146,7 @@ def test_a_row_that_says_it_is_talk_brings_the_columns_of_one() -> None:
 
 def test_other_rows_have_no_use_for_them() -> None:
     for talk in (True, False):
-        make = Mapper(FieldMap(), {}, talk=talk)
+        make = DocumentMapper(FieldMap(), {}, talk=talk)
         row = make({"id": "d", "kind": "film" if talk else "talk", "text": "x", "url": "https://a"})
         assert orjson.loads(row) == {"id": "d", "text": "x"}
         assert Counter(make.unused) == {"kind": None, "url": None}

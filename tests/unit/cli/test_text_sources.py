@@ -15,33 +15,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.loading.field_map import FieldMap, Mapper, parse_map
-from cli.loading.formats import Format
-from cli.loading.html import read_html
-from cli.loading.markdown import read_markdown
-from cli.loading.opening import open_sources
-from cli.loading.source import MAX_RECORD_BYTES, Batch, Place, Source, read_batches
+from cli.loading.field_map import DocumentMapper, FieldMap, parse_field_map
+from cli.loading.load import open_sources
+from cli.loading.source import MAX_RECORD_BYTES, FileFormat, LoadSource, SourceBatch, SourcePosition, read_batches
+from cli.loading.text_files import read_html, read_markdown
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import FieldType
 
 FIELDS: dict[str, FieldType] = {"tags": "keyword", "date": "date", "year": "number", "open": "boolean"}
 
 
-def one(path: Path, *pairs: str, given: Format | None = None) -> Source:
-    (found,) = open_sources([path], given, None, parse_map(pairs, None))
+def one(path: Path, *pairs: str, given: FileFormat | None = None) -> LoadSource:
+    (found,) = open_sources([path], given, None, parse_field_map(pairs, None))
     return found
 
 
-def batches(source: Source, *pairs: str, size: int = 100, start: Place | None = None) -> list[Batch]:
-    make = Mapper(parse_map(pairs, None), FIELDS)
-    return list(read_batches(source, start or Place(), make, size, 10**6))
+def batches(source: LoadSource, *pairs: str, size: int = 100, start: SourcePosition | None = None) -> list[SourceBatch]:
+    make = DocumentMapper(parse_field_map(pairs, None), FIELDS)
+    return list(read_batches(source, start or SourcePosition(), make, size, 10**6))
 
 
-def documents(source: Source, *pairs: str) -> list[dict[str, Any]]:
+def documents(source: LoadSource, *pairs: str) -> list[dict[str, Any]]:
     return [orjson.loads(line) for batch in batches(source, *pairs) for _, line in batch.lines]
 
 
-def refusals(source: Source, *pairs: str) -> list[tuple[str | None, int | None, str]]:
+def refusals(source: LoadSource, *pairs: str) -> list[tuple[str | None, int | None, str]]:
     return [(one.file, one.line, one.code) for batch in batches(source, *pairs) for one in batch.refusals]
 
 
@@ -165,7 +163,7 @@ def test_files_that_are_named_are_one_source_by_their_given_names(tree: Path, mo
     assert [document["id"] for document in documents(texts)] == ["b.txt", "guide/page.html"]
     assert table.columns() == ["id", "text"]
     assert [document["id"] for document in documents(more)] == ["a.md"]
-    assert documents(one(Path("a.md"), given=Format.text))[0]["text"].startswith("---")
+    assert documents(one(Path("a.md"), given=FileFormat.text))[0]["text"].startswith("---")
     with pytest.raises(ConfigurationError) as caught:
         open_sources([tree, tree / "guide"], None, None, FieldMap())
     assert caught.value.code == "two_directories"
@@ -279,8 +277,8 @@ def test_columns_of_every_kind_are_converted_or_refused(tmp_path: Path) -> None:
         },
     )
     source = one(path)
-    make = Mapper(FieldMap(), FIELDS)
-    (batch,) = read_batches(source, Place(), make, 10, 10**6)
+    make = DocumentMapper(FieldMap(), FIELDS)
+    (batch,) = read_batches(source, SourcePosition(), make, 10, 10**6)
     assert [orjson.loads(line) for _, line in batch.lines] == [
         {"id": "1", "text": "a", "metadata": {"tags": ["x", "y"], "date": "2026-11-24", "year": 1.5, "open": True}},
         {"id": "2", "text": "b", "metadata": {"year": 2, "open": False}},
@@ -319,7 +317,7 @@ def test_row_groups_go_on_from_any_row(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", {"id": ids, "text": ["words"] * 300}, row_group_size=70)
     assert [document["id"] for document in documents(one(path))] == ids
     for done in (1, 63, 64, 69, 70, 71, 140, 299, 300):
-        rest = [line for batch in batches(one(path), start=Place(0, done)) for line in batch.lines]
+        rest = [line for batch in batches(one(path), start=SourcePosition(0, done)) for line in batch.lines]
         assert [orjson.loads(line)["id"] for _, line in rest] == ids[done:]
         assert [number for number, _ in rest] == list(range(done + 1, 301))
     goes_on_from_anywhere(parquet(tmp_path / "b.parquet", {"id": ids[:9], "text": ["w"] * 9}, row_group_size=4))

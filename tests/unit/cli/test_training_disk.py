@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from cli.training.disk import disk_failures
+from cli.training import disk_failures
 from services.errors import ConfigurationError
 
 

@@ -6,9 +6,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from cli.uvicorn_server import DrainingServer, run_server
 from services.settings import Settings
-from services.web.connections import ConnectionLimits
+from services.web.http_server import ConnectionLimits, DrainingServer, run_server
 
 
 def test_an_idle_connection_outlives_that_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import services.errors as server
-from services.web.problems import members
+from services.web.problems import problem_members
 from sparsewell_client import AsyncClient, Client, Rules, SearchRequest, errors, operations
 from sparsewell_client.errors import (
     BackendUnavailable,
@@ -29,8 +29,8 @@ from sparsewell_client.errors import (
     Overloaded,
     SparsewellError,
 )
-from sparsewell_client.responses import problem_error, read_json
-from sparsewell_client.retry import Retry
+from sparsewell_client.indexes import problem_error, read_json
+from sparsewell_client.operations import Retry
 
 ROOT = Path(__file__).parents[3]
 STEPS = ".", ".."
@@ -53,7 +53,7 @@ def test_the_client_has_the_error_classes_of_the_server() -> None:
 @pytest.mark.parametrize("name", sorted(SERVER_KINDS.keys() - NO_ANSWERS))
 def test_an_error_of_the_server_is_raised_as_the_class_of_its_name(name: str) -> None:
     sent = SERVER_KINDS[name]("some_code", "A sentence.", limit=7, rejected=[{"code": "bad_id"}])
-    found = problem_error(sent.status, orjson.loads(orjson.dumps(members(sent))), None)
+    found = problem_error(sent.status, orjson.loads(orjson.dumps(problem_members(sent))), None)
     assert type(found) is getattr(errors, name)
     assert (found.code, found.detail) == ("some_code", "A sentence.")
     assert (found.extra["limit"], found.extra["rejected"]) == (7, [{"code": "bad_id"}])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from sparsewell_client import curation, documents, indexes, search_answer, search_request, suggestions
+from sparsewell_client import curation, documents, indexes, search_answer, search_request
+from sparsewell_client import search_answer as suggestions
 
 SCHEMAS: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/api/openapi.json").read_text())["components"][
     "schemas"

@@ -7,33 +7,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from query_api.curation import compare_rankings, rank_biased_overlap
 from query_api.search.context import CurationTerms
-from query_api.search.explain import keyword_shares, lexical_why, word_shares
-from services.curation.boosts import Factor, boost_shares, boosted, factors, filter_name
-from services.curation.comparing import difference, rank_biased_overlap
-from services.curation.lexical import curated_lexical
-from services.curation.matching import Compiled, Matched
-from services.curation.placing import placed
+from query_api.search.hits import keyword_shares, lexical_why, word_shares
+from services.curation.effects import (
+    BoostFactor,
+    apply_boosts,
+    boost_shares,
+    compile_boosts,
+    curate_query_vector,
+    curated_lexical_query,
+    describe_filter,
+    insert_pinned,
+)
+from services.curation.matching import CompiledRules, MatchedRules
 from services.curation.rules import Rules
-from services.curation.vector import curated_blend
-from services.filters.reading import FilterLimits
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.filters.parsing import FilterLimits
 from services.index_spec import FieldType
-from services.manifest import resolve
-from services.query_blend import Blend
-from services.query_table import QueryTable
+from services.query.expansion import QueryBlend
 
 
 @pytest.fixture(scope="module")
 def table() -> QueryTable:
-    return QueryTable.load(resolve("standin"))
+    return QueryTable.load(resolve_model_directory("standin"))
 
 
-def matched(query: str, **kinds: Any) -> Matched:
-    return Compiled(Rules.model_validate(kinds)).matched(query, 1000)
+def matched(query: str, **kinds: Any) -> MatchedRules:
+    return CompiledRules(Rules.model_validate(kinds)).matched(query, 1000)
 
 
 def pieces(table: QueryTable, query: str, **kinds: Any) -> dict[str, tuple[float, dict[str, float]]]:
-    blend = curated_blend(table.encode(query), matched(query, **kinds), table, 1000)
+    blend = curate_query_vector(table.encode(query), matched(query, **kinds), table, 1000)
     for i, weight in blend.vector.by_id().items():
         assert sum(blend.origins[i].values()) == pytest.approx(weight)
     return {table.piece(i): (weight, dict(blend.origins[i])) for i, weight in blend.vector.by_id().items()}
@@ -41,8 +47,8 @@ def pieces(table: QueryTable, query: str, **kinds: Any) -> dict[str, tuple[float
 
 def test_no_rule_no_change(table: QueryTable) -> None:
     vector = table.encode("heart attack", 100)
-    assert curated_blend(vector, matched("heart attack"), table, 100) == Blend.of(vector)
-    assert curated_lexical("heart attack", [], {}) == {"match": {"lexical": {"query": "heart attack"}}}
+    assert curate_query_vector(vector, matched("heart attack"), table, 100) == QueryBlend.of(vector)
+    assert curated_lexical_query("heart attack", [], {}) == {"match": {"lexical": {"query": "heart attack"}}}
 
 
 def test_a_synonyms_pieces_are_added_with_its_weight(table: QueryTable) -> None:
@@ -79,7 +85,7 @@ def test_terms_weigh_their_pieces(table: QueryTable) -> None:
 def test_a_vector_never_becomes_too_long(table: QueryTable) -> None:
     rules = {"synonyms": [{"from": ["one"], "to": ["two three four", "five"]}]}
     found = matched("one", **rules)
-    blend = curated_blend(table.encode("one", 10), found, table, 3)
+    blend = curate_query_vector(table.encode("one", 10), found, table, 3)
     assert [table.piece(i) for i in blend.vector.ids] == ["one", "five"]
     assert found.skipped == [{"kind": "synonym", "rule": 0, "what": "two three four", "reason": "too_many"}]
 
@@ -87,7 +93,7 @@ def test_a_vector_never_becomes_too_long(table: QueryTable) -> None:
 def test_keyword_search_takes_the_best_alternative() -> None:
     rules = {"synonyms": [{"from": ["heart attack"], "to": ["myocardial infarction", "mi"], "weight": 0.5}]}
     text = "signs of Heart attack (women)"
-    assert curated_lexical(text, matched(text, **rules).spans, {"ecg": 0.25}) == {
+    assert curated_lexical_query(text, matched(text, **rules).spans, {"ecg": 0.25}) == {
         "bool": {
             "should": [
                 {"match": {"lexical": {"query": "signs of "}}},
@@ -109,7 +115,7 @@ def test_keyword_search_takes_the_best_alternative() -> None:
 
 def test_phrases_and_factors_in_keyword_search() -> None:
     def query(text: str, *terms: dict[str, Any]) -> dict[str, Any]:
-        return curated_lexical(text, matched(text, terms=terms).spans, {})
+        return curated_lexical_query(text, matched(text, terms=terms).spans, {})
 
     assert query("new york", {"term": "new york", "phrase": True}) == {
         "match_phrase": {"lexical": {"query": "new york"}}
@@ -122,11 +128,11 @@ def test_phrases_and_factors_in_keyword_search() -> None:
 
 
 def test_a_title_that_counts_once_is_no_clause_and_one_that_counts_more_is_one() -> None:
-    assert curated_lexical("roses", [], {}, 1.0) == {"match": {"lexical": {"query": "roses"}}}
+    assert curated_lexical_query("roses", [], {}, 1.0) == {"match": {"lexical": {"query": "roses"}}}
     spans = matched("red roses", synonyms=[{"from": ["roses"], "to": ["wild flowers"]}]).spans
-    words = curated_lexical("red roses", spans, {"garden": 0.5})
+    words = curated_lexical_query("red roses", spans, {"garden": 0.5})
     in_titles = orjson.loads(orjson.dumps(words).replace(b"lexical", b"title_words"))
-    assert curated_lexical("red roses", spans, {"garden": 0.5}, 2.5) == {
+    assert curated_lexical_query("red roses", spans, {"garden": 0.5}, 2.5) == {
         "bool": {"should": [words, {"bool": {"should": [in_titles], "boost": 1.5}}]}
     }
 
@@ -138,25 +144,27 @@ GONE = {"filter": {"field": "colour", "is": "red"}, "factor": 3}
 
 
 def test_boosts_multiply_both_phases_and_what_does_not_fit_is_told() -> None:
-    found = list(factors(Rules.model_validate({"boosts": [GUIDE, GONE, OLD]}), FIELDS, FilterLimits(8, 100, 1000)))
+    found = list(
+        compile_boosts(Rules.model_validate({"boosts": [GUIDE, GONE, OLD]}), FIELDS, FilterLimits(8, 100, 1000))
+    )
     assert found[1] == 1
-    boosts = [one for one in found if isinstance(one, Factor)]
+    boosts = [one for one in found if isinstance(one, BoostFactor)]
     assert [(one.rule, one.name) for one in boosts] == [
         (0, "kind is guide"), (2, '{"all":[{"field":"year","range":{"lt":1900}}]}'),
     ]  # fmt: skip
     search = {"query": {"a": 1}, "size": 5, "rescore": {"window_size": 9, "query": {"rescore_query": {"b": 1}, "w": 1}}}
-    assert boosted(search, [], named=True) is search
-    both = boosted(search, boosts, named=True)
+    assert apply_boosts(search, [], named=True) is search
+    both = apply_boosts(search, boosts, named=True)
     head, tail = both["query"]["function_score"], both["rescore"]["query"]["rescore_query"]["function_score"]
     assert (head["query"], tail["query"], both["size"], both["rescore"]["query"]["w"]) == ({"a": 1}, {"b": 1}, 5, 1)
     assert [one["weight"] for one in head["functions"]] == [one["weight"] for one in tail["functions"]] == [2, 0.5]
     assert [one["filter"]["bool"]["_name"] for one in head["functions"]] == ["boost 0", "boost 2"]
-    assert "_name" not in str(tail) and "_name" not in str(boosted(search, boosts, named=False))
+    assert "_name" not in str(tail) and "_name" not in str(apply_boosts(search, boosts, named=False))
 
 
 @given(st.floats(0.01, 100), st.lists(st.floats(0.1, 10), max_size=4), st.sets(st.integers(0, 3)))
 def test_the_shares_of_boosts_make_up_the_score(score: float, given_factors: list[float], has: set[int]) -> None:
-    boosts = [Factor(n, str(n), factor, {}, frozenset()) for n, factor in enumerate(given_factors)]
+    boosts = [BoostFactor(n, str(n), factor, {}, frozenset()) for n, factor in enumerate(given_factors)]
     shares = list(boost_shares(score, boosts, [f"boost {n}" for n in has]))
     assert [name for name, _ in shares] == [str(n) for n in range(len(boosts)) if n in has]
     product = score
@@ -166,8 +174,8 @@ def test_the_shares_of_boosts_make_up_the_score(score: float, given_factors: lis
 
 
 def test_a_long_filter_has_a_short_name() -> None:
-    assert filter_name({"any_of": ["a", "b"], "field": "kind"}) == 'kind any_of ["a","b"]'
-    assert len(filter_name({"field": "kind", "any_of": ["long"] * 50})) == 80
+    assert describe_filter({"any_of": ["a", "b"], "field": "kind"}) == 'kind any_of ["a","b"]'
+    assert len(describe_filter({"field": "kind", "any_of": ["long"] * 50})) == 80
 
 
 def test_what_a_word_of_the_title_adds_is_told_apart() -> None:
@@ -209,7 +217,7 @@ def test_of_alternatives_only_the_best_one_is_explained() -> None:
 
 
 def order(ranked: str, pinned: dict[int, str], size: int) -> str:
-    return "".join(placed(ranked, pinned, size))
+    return "".join(insert_pinned(ranked, pinned, size))
 
 
 def test_pins_take_their_places() -> None:
@@ -249,7 +257,7 @@ def test_rank_biased_overlap_is_a_share_and_has_no_side(first: list[int], second
 
 
 def test_what_entered_left_and_moved() -> None:
-    found = difference(["a", "b", "c"], ["b", "a", "x"])
+    found = compare_rankings(["a", "b", "c"], ["b", "a", "x"])
     assert (found.entered, found.left, found.moved) == ({"x": 3}, {"c": 3}, {"b": (2, 1), "a": (1, 2)})
     assert found.any
-    assert not difference(["a"], ["a"]).any
+    assert not compare_rankings(["a"], ["a"]).any

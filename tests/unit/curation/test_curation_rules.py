@@ -5,27 +5,27 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.curation.checking import checked_rules
-from services.curation.matching import MAX_ADDED, MAX_PINS, Compiled, Matched
-from services.curation.rules import MAX_BYTES, MAX_HIDDEN, Rules
+from services.curation.effects import check_rules
+from services.curation.matching import MAX_ADDED_TEXTS, MAX_PINS, CompiledRules, MatchedRules
+from services.curation.rules import MAX_HIDDEN_DOCUMENTS, MAX_RULES_BYTES, Rules
+from services.encoders.manifest import WindowSettings, resolve_model_directory
+from services.encoders.query_table import QueryTable
 from services.errors import InvalidInput, TooLarge
-from services.filters.reading import FilterLimits
+from services.filters.parsing import FilterLimits
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
-from services.manifest import WindowSettings, resolve
-from services.query_table import QueryTable
 
 
 @pytest.fixture(scope="module")
 def table() -> QueryTable:
-    return QueryTable.load(resolve("standin"))
+    return QueryTable.load(resolve_model_directory("standin"))
 
 
 def rules(**kinds: Any) -> Rules:
     return Rules.model_validate(kinds)
 
 
-def matched(query: str, max_words: int = 1000, **kinds: Any) -> Matched:
-    return Compiled(rules(**kinds), 7).matched(query, max_words)
+def matched(query: str, max_words: int = 1000, **kinds: Any) -> MatchedRules:
+    return CompiledRules(rules(**kinds), 7).matched(query, max_words)
 
 
 BAD: list[dict[str, Any]] = [
@@ -58,7 +58,11 @@ BAD: list[dict[str, Any]] = [
     {"results": [{"query": "a", "pin": [{"id": "x", "position": 1}], "hide": ["x"]}]},
     {"results": [{"query": "a", "hide": [""]}]},
     {"results": [{"query": "a", "hide": ["x" * 513]}]},
-    {"results": [{"query": "a", "hide": [f"{n}.{i}" for i in range(500)]} for n in range(MAX_HIDDEN // 500 + 1)]},
+    {
+        "results": [
+            {"query": "a", "hide": [f"{n}.{i}" for i in range(500)]} for n in range(MAX_HIDDEN_DOCUMENTS // 500 + 1)
+        ]
+    },
     {"terms": [{"term": "a"}]},
     {"terms": [{"term": "a", "weight": 1, "factor": 2}]},
     {"terms": [{"term": "a", "phrase": True}]},
@@ -93,7 +97,7 @@ GENERATION = Generation(
 
 
 def check(given: Rules, table: QueryTable, **changes: Any) -> None:
-    checked_rules(given, GENERATION.model_copy(update=changes), table, FilterLimits(8, 100, 1000))
+    check_rules(given, GENERATION.model_copy(update=changes), table, FilterLimits(8, 100, 1000))
 
 
 def test_what_the_encoder_cannot_use_is_refused_with_its_place(table: QueryTable) -> None:
@@ -104,7 +108,7 @@ def test_what_the_encoder_cannot_use_is_refused_with_its_place(table: QueryTable
         check(rules(terms=[{"term": "ꙮ", "weight": 3}]), table)
     assert (nothing.value.code, nothing.value.extra["where"]) == ("bad_curation", "terms.0")
     many = rules(synonyms=[{"words": [f"{n} {'long' * 20}", f"{n}"]} for n in range(2000)])
-    assert len(many.model_dump_json()) > MAX_BYTES / 2
+    assert len(many.model_dump_json()) > MAX_RULES_BYTES / 2
     larger = rules(synonyms=[{"words": [f"{n} {'long' * 40}", f"{n}"]} for n in range(2000)])
     with pytest.raises(TooLarge):
         check(larger, table)
@@ -217,11 +221,11 @@ def test_what_one_rule_hides_another_one_does_not_pin_and_two_do_not_share_a_pla
 
 
 def test_what_is_too_much_for_one_query_is_left_out_and_said() -> None:
-    synonyms = [{"from": [f"w{n}"], "to": [f"x{n}", f"y{n}"]} for n in range(MAX_ADDED)]
-    found = matched(" ".join(f"w{n}" for n in range(MAX_ADDED)), synonyms=synonyms)
-    assert sum(len(span.added) for span in found.spans) == MAX_ADDED
-    assert len(found.skipped) == MAX_ADDED
-    assert found.skipped[0] == {"kind": "synonym", "rule": MAX_ADDED // 2, "what": "x25", "reason": "too_many"}
+    synonyms = [{"from": [f"w{n}"], "to": [f"x{n}", f"y{n}"]} for n in range(MAX_ADDED_TEXTS)]
+    found = matched(" ".join(f"w{n}" for n in range(MAX_ADDED_TEXTS)), synonyms=synonyms)
+    assert sum(len(span.added) for span in found.spans) == MAX_ADDED_TEXTS
+    assert len(found.skipped) == MAX_ADDED_TEXTS
+    assert found.skipped[0] == {"kind": "synonym", "rule": MAX_ADDED_TEXTS // 2, "what": "x25", "reason": "too_many"}
     short = matched("w0 w1", max_words=3, synonyms=synonyms)
     assert [one.text for span in short.spans for one in span.added] == ["x0"]
     results = [{"match": "every", "pin": [{"id": f"{n}-{i}", "position": i + 1} for i in range(20)]} for n in range(3)]

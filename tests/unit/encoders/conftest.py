@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from services.manifest import WEIGHTS_ROOT
+from services.encoders.manifest import WEIGHTS_ROOT
 
 Copy = Callable[[str, str], Path]
 Command = Callable[..., tuple[int, str, str]]

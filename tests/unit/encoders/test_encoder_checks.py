@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.encoder_checks import table_facts, table_problems
+from services.encoders.checks import check_query_table, find_refused_files, measure_query_table
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-from services.model_files import refused_files
-from services.query_table import QueryTable
 from tests.unit.encoders.conftest import Copy
 from tests.unit.encoders.directories import restate
 
@@ -19,7 +18,7 @@ from tests.unit.encoders.directories import restate
 @pytest.mark.parametrize("name", ["weights.dat", "pytorch_model.bin", "model.pt"])
 def test_pickles_are_refused_whatever_they_are_called(tmp_path: Path, protocol: int, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps([1.0], protocol=protocol))
-    (error,) = refused_files(tmp_path)
+    (error,) = find_refused_files(tmp_path)
     assert error.code == "refused_file"
     assert name in error.detail
     assert "pickle" in error.detail
@@ -34,13 +33,13 @@ def test_code_and_archives_are_refused_and_data_is_not(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", b"")
     for name in ("LICENSE", "README.md", "tokenizer.json", "model.safetensors"):
         (tmp_path / name).write_text("PK is no archive")
-    assert sorted(Path(e.detail.split(": ")[0]).name for e in refused_files(tmp_path)) == [
+    assert sorted(Path(e.detail.split(": ")[0]).name for e in find_refused_files(tmp_path)) == [
         "lib", "modeling.py", "run", "weights",
     ]  # fmt: skip
 
 
 def facts(directory: Path):  # type: ignore[no-untyped-def]
-    return table_facts(QueryTable.load(directory))
+    return measure_query_table(QueryTable.load(directory))
 
 
 def test_the_shipped_tables_fit(copy: Copy) -> None:
@@ -49,7 +48,7 @@ def test_the_shipped_tables_fit(copy: Copy) -> None:
         assert found.coverage > 0.9
         assert found.reachable == 1.0
         assert len(found.words) > 900
-        assert not list(table_problems(Path(), found))
+        assert not list(check_query_table(Path(), found))
 
 
 def write_table(directory: Path, table: dict[str, float]) -> None:
@@ -61,7 +60,7 @@ def test_a_table_that_weighs_next_to_nothing_is_told(copy: Copy) -> None:
     mine = copy("standin", "mine")
     table = json.loads((mine / "query_weights.json").read_text())
     write_table(mine, dict(list(table.items())[-1000:]))
-    assert [e.code for e in table_problems(mine, facts(mine))] == ["bad_query_table"]
+    assert [e.code for e in check_query_table(mine, facts(mine))] == ["bad_query_table"]
 
 
 def test_a_table_of_words_that_the_tokeniser_writes_otherwise_is_told(copy: Copy) -> None:
@@ -73,7 +72,7 @@ def test_a_table_of_words_that_the_tokeniser_writes_otherwise_is_told(copy: Copy
     tokenizer["model"]["vocab"] = cased
     (mine / "tokenizer.json").write_text(json.dumps(tokenizer))
     write_table(mine, dict.fromkeys(cased, 1.0))
-    (error,) = table_problems(mine, facts(mine))
+    (error,) = check_query_table(mine, facts(mine))
     assert error.code == "bad_query_table"
     assert "case" in error.detail
 

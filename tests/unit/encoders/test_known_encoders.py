@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from services.encoders.catalogue import find_encoder, find_model_directories, list_named_encoders, load_known_encoders
+from services.encoders.manifest import WEIGHTS_ROOT, read_manifest, resolve_model_directory
 from services.errors import ConfigurationError
-from services.known_encoders import find_encoder, known_encoders, model_directories, named_encoders
-from services.manifest import WEIGHTS_ROOT, read_manifest, resolve
 from services.settings import Settings
 from tests.unit.encoders.conftest import Copy
 from tests.unit.encoders.directories import restate
@@ -21,7 +21,7 @@ def code_of(call) -> str:  # type: ignore[no-untyped-def]
 def test_every_place_is_named_once_and_the_configured_comes_first(copy: Copy) -> None:
     mine = copy("standin", "mine")
     settings = Settings(encoder="standin", more_encoders=f" {mine} , standin,")
-    found = named_encoders(settings, [str(mine)])
+    found = list_named_encoders(settings, [str(mine)])
     assert [(one.origin, one.directory) for one in found] == [
         ("configured", WEIGHTS_ROOT / "standin"),
         ("given", mine),
@@ -33,9 +33,9 @@ def test_one_that_cannot_be_used_is_listed_and_fails_who_needs_all(tmp_path: Pat
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
     settings = Settings(more_encoders=f"{tmp_path / 'broken'},{tmp_path / 'gone'}")
-    errors = [one.encoder for one in named_encoders(settings) if isinstance(one.encoder, ConfigurationError)]
+    errors = [one.encoder for one in list_named_encoders(settings) if isinstance(one.encoder, ConfigurationError)]
     assert [error.code for error in errors] == ["bad_manifest", "unknown_encoder"]
-    assert code_of(lambda: known_encoders(settings)) == "bad_manifest"
+    assert code_of(lambda: load_known_encoders(settings)) == "bad_manifest"
 
 
 def test_an_encoder_is_found_by_name_fingerprint_directory_and_path(copy: Copy) -> None:
@@ -43,7 +43,7 @@ def test_an_encoder_is_found_by_name_fingerprint_directory_and_path(copy: Copy) 
     fingerprint = restate(mine, name="ours")
     (mine / "tokenizer.json").write_text((mine / "tokenizer.json").read_text() + "\n")
     fingerprint = restate(mine)
-    named = named_encoders(Settings(more_encoders=str(mine)))
+    named = list_named_encoders(Settings(more_encoders=str(mine)))
     for name in ("ours", "mine", fingerprint, str(mine)):
         assert find_encoder(named, name).manifest.fingerprint == fingerprint
     assert code_of(lambda: find_encoder(named, "neither")) == "unknown_encoder"
@@ -51,30 +51,30 @@ def test_an_encoder_is_found_by_name_fingerprint_directory_and_path(copy: Copy) 
 
 def test_a_name_of_two_encoders_is_refused(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = copy("standin", "standin")
-    named = named_encoders(Settings(more_encoders=str(mine)))
+    named = list_named_encoders(Settings(more_encoders=str(mine)))
     assert find_encoder(named, "standin").manifest.name == "standin", "the same encoder in two places is no question"
     monkeypatch.chdir(tmp_path)
-    assert resolve("standin") == WEIGHTS_ROOT / "standin"
+    assert resolve_model_directory("standin") == WEIGHTS_ROOT / "standin"
 
     (mine / "tokenizer.json").write_text((mine / "tokenizer.json").read_text() + "\n")
     other = restate(mine)
-    named = named_encoders(Settings(more_encoders=str(mine)))
+    named = list_named_encoders(Settings(more_encoders=str(mine)))
     assert code_of(lambda: find_encoder(named, "standin")) == "ambiguous_encoder"
     assert find_encoder(named, other).manifest.fingerprint == other
     assert find_encoder(named, str(mine)).manifest.fingerprint == other
-    assert code_of(lambda: resolve("standin")) == "ambiguous_encoder"
-    assert resolve("./standin") == Path("standin")
+    assert code_of(lambda: resolve_model_directory("standin")) == "ambiguous_encoder"
+    assert resolve_model_directory("./standin") == Path("standin")
 
 
 def test_a_folder_stands_for_the_encoders_in_it(copy: Copy, tmp_path: Path) -> None:
     one, two = copy("standin", "one"), copy("standin", "two")
     (tmp_path / "three").mkdir()
-    assert model_directories(tmp_path) == [one, two]
+    assert find_model_directories(tmp_path) == [one, two]
     copy("standin", ".two.part")  # an export is at work, or was killed
-    assert model_directories(tmp_path) == [one, two]
-    assert model_directories(one) == [one]
-    assert model_directories(tmp_path / "three") == [tmp_path / "three"]
-    assert code_of(lambda: model_directories(tmp_path / "gone")) == "unknown_encoder"
+    assert find_model_directories(tmp_path) == [one, two]
+    assert find_model_directories(one) == [one]
+    assert find_model_directories(tmp_path / "three") == [tmp_path / "three"]
+    assert code_of(lambda: find_model_directories(tmp_path / "gone")) == "unknown_encoder"
 
 
 def test_the_unfinished_export_of_a_shipped_encoder_is_none(
@@ -82,10 +82,10 @@ def test_the_unfinished_export_of_a_shipped_encoder_is_none(
 ) -> None:
     shipped, part = copy("standin", "standin"), copy("standin", ".standin.part")
     restate(part, top_k=7)
-    monkeypatch.setattr("services.manifest.WEIGHTS_ROOT", tmp_path)
-    assert [one.directory for one in named_encoders(Settings(encoder="standin"))] == [shipped]
+    monkeypatch.setattr("services.encoders.manifest.WEIGHTS_ROOT", tmp_path)
+    assert [one.directory for one in list_named_encoders(Settings(encoder="standin"))] == [shipped]
     with pytest.raises(ConfigurationError, match=r"shipped ones \(standin\)"):
-        resolve("nobody")
+        resolve_model_directory("nobody")
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> 
 
 @pytest.mark.parametrize("name", ["", "n" * 5000, "a\0b", "no/such/place", "~nobody-here/x"])
 def test_what_cannot_be_a_path_is_unknown(name: str) -> None:
-    assert code_of(lambda: resolve(name)) == "unknown_encoder"
+    assert code_of(lambda: resolve_model_directory(name)) == "unknown_encoder"

@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from cli import demo, demonstration
-from examples.service import Progress
-from examples.stdlib.questions import Question
-from examples.stdlib.tally import Asked, Ranking
+from examples.service import IngestProgress
+from examples.stdlib.tally import Question, QuestionRankings, TimedRanking
 from services.errors import ConfigurationError
 
 
@@ -25,14 +24,14 @@ def plain() -> Console:
     return Console(file=io.StringIO(), width=80, highlight=False, soft_wrap=True)
 
 
-def example() -> list[Asked]:
+def example() -> list[QuestionRankings]:
     question = Question("pause the [program]", ("time.sleep",))
     rankings = {
-        "lexical": Ranking(("signal.pause", "a" * 60, "b", "time.sleep"), 1.0, 0.5),
-        "sparse": Ranking(("time.sleep", "c"), 1.0, 0.5),
-        "hybrid": Ranking((), 1.0, 0.5),
+        "lexical": TimedRanking(("signal.pause", "a" * 60, "b", "time.sleep"), 1.0, 0.5),
+        "sparse": TimedRanking(("time.sleep", "c"), 1.0, 0.5),
+        "hybrid": TimedRanking((), 1.0, 0.5),
     }
-    return [Asked(question, rankings)]
+    return [QuestionRankings(question, rankings)]
 
 
 def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> None:
@@ -46,9 +45,9 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
 
 
 def test_the_end_of_a_long_name_stays() -> None:
-    assert demo.fitting("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
-    assert demo.fitting("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
-    assert demo.fitting("time.sleep", 10) == "time.sleep"
+    assert demo.shorten_name("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
+    assert demo.shorten_name("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
+    assert demo.shorten_name("time.sleep", 10) == "time.sleep"
 
 
 def test_tally_shows_counts_and_shares(plain: Console) -> None:
@@ -59,13 +58,13 @@ def test_tally_shows_counts_and_shares(plain: Console) -> None:
     assert rows["hybrid"].count("0 (0%)") == 2
 
 
-def steps() -> Iterator[Progress]:
+def steps() -> Iterator[IngestProgress]:
     for seconds in range(0, 13):
-        yield Progress(100 * seconds, 1200, float(seconds))
+        yield IngestProgress(100 * seconds, 1200, float(seconds))
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(plain: Console) -> None:
-    assert len(list(demonstration.shown(plain, steps()))) == 13
+    assert len(list(demonstration.show_progress(plain, steps()))) == 13
     assert printed(plain).splitlines() == [
         "     500 of 1,200 encoded after   5 s, 100 a second",
         "   1,000 of 1,200 encoded after  10 s, 100 a second",
@@ -73,21 +72,25 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(plain: Console) -> N
 
 
 def test_slow_progress_without_a_terminal_is_a_line_every_thirty_seconds(plain: Console) -> None:
-    list(demonstration.shown(plain, (Progress(seconds, 10_000, float(seconds)) for seconds in range(0, 100, 5))))
+    list(
+        demonstration.show_progress(
+            plain, (IngestProgress(seconds, 10_000, float(seconds)) for seconds in range(0, 100, 5))
+        )
+    )
     assert [line.split()[5] for line in printed(plain).splitlines()] == ["30", "60", "90"]
 
 
 def test_progress_in_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    assert len(list(demonstration.shown(console, steps()))) == 13
+    assert len(list(demonstration.show_progress(console, steps()))) == 13
     assert "1200/1200" in printed(console)
 
 
 def test_progress_in_a_dumb_terminal_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None, highlight=False)
-    assert len(list(demonstration.shown(console, steps()))) == 13
+    assert len(list(demonstration.show_progress(console, steps()))) == 13
     assert len(printed(console).splitlines()) == 2
 
 
@@ -103,5 +106,5 @@ def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:
 def test_a_demonstration_without_the_examples_names_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demonstration, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="make demo-talk") as caught:
-        demonstration.demonstrate(lambda *_: {}, "demo-talk", keep=False, port=None, json=None)
+        demonstration.run_demonstration(lambda *_: {}, "demo-talk", keep=False, port=None, json=None)
     assert caught.value.code == "needs_checkout"

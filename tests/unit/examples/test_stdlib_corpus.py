@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from examples.stdlib import corpus
-from examples.stdlib.questions import Question, questions
-from services.documents import parse_document
+from examples.stdlib.tally import Question, read_questions
+from services.documents.document import parse_document
 from services.errors import ConfigurationError
 from services.index_spec import IndexSpec
 
 
 @pytest.fixture(scope="module")
 def documents() -> list[dict[str, Any]]:
-    return corpus.documents()
+    return corpus.read_documents()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_the_same_again_whatever_the_environment(
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     monkeypatch.setenv("COLUMNS", "11")
     monkeypatch.chdir(tmp_path)
-    assert corpus.documents() == documents
+    assert corpus.read_documents() == documents
 
 
 def test_nothing_of_this_machine_is_in_it(documents: list[dict[str, Any]]) -> None:
@@ -49,7 +49,7 @@ def test_nothing_of_this_machine_is_in_it(documents: list[dict[str, Any]]) -> No
 
 
 def test_the_api_takes_every_document(documents: list[dict[str, Any]]) -> None:
-    spec = IndexSpec(fields=corpus.FIELDS)
+    spec = IndexSpec(fields=corpus.DECLARED_FIELDS)
     for document in documents:
         assert parse_document(document, spec).id == document["id"]
 
@@ -122,7 +122,7 @@ def test_a_class_without_docstring_has_that_of_its_init(by_id: dict[str, Any]) -
     ],
 )
 def test_title_spells_the_name_out(name: str, title: str) -> None:
-    assert corpus.title(name) == title
+    assert corpus.make_title(name) == title
 
 
 def test_a_python_that_fails_is_reported_with_its_last_words(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_python_that_fails_is_reported_with_its_last_words(tmp_path: Path) -> 
     broken.write_text("#!/bin/sh\necho no such library >&2\nexit 3\n")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
     with pytest.raises(ConfigurationError, match="no such library"):
-        corpus.documents(python=str(broken))
+        corpus.read_documents(python=str(broken))
 
 
 def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -138,16 +138,16 @@ def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(hanging.stat().st_mode | stat.S_IXUSR)
     with pytest.raises(ConfigurationError, match="longer than"):
-        corpus.documents(python=str(hanging), timeout=0.2)
+        corpus.read_documents(python=str(hanging), timeout=0.2)
 
 
 def test_at_least_sixty_questions_each_once() -> None:
-    texts = [question.text for question in questions()]
+    texts = [question.text for question in read_questions()]
     assert len(texts) >= 60
     assert len(set(texts)) == len(texts)
 
 
-@pytest.mark.parametrize("question", questions(), ids=lambda question: question.text)
+@pytest.mark.parametrize("question", read_questions(), ids=lambda question: question.text)
 def test_every_answer_is_a_document(by_id: dict[str, Any], question: Question) -> None:
     assert question.answers
     assert not [name for name in question.answers if name not in by_id]

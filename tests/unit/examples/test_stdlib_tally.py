@@ -5,22 +5,21 @@ from typing import Any
 
 import pytest
 
-from examples.service import Progress, follow
-from examples.stdlib.questions import Question
-from examples.stdlib.tally import Asked, Ranking, as_json, contrasts, tally
+from examples.service import IngestProgress, follow_job
+from examples.stdlib.tally import Question, QuestionRankings, TimedRanking, find_contrasts, tally_as_json, tally_modes
 from services.errors import BackendUnavailable
 
 
-def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float = 1.0) -> Asked:
+def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float = 1.0) -> QuestionRankings:
     """A question whose answer is "x"; each ranking is written as a word of one-letter ids."""
     rankings = {"lexical": lexical, "sparse": sparse, "hybrid": hybrid}
-    return Asked(
-        Question(text, ("x",)), {mode: Ranking(tuple(ids), milliseconds, 0.5) for mode, ids in rankings.items()}
+    return QuestionRankings(
+        Question(text, ("x",)), {mode: TimedRanking(tuple(ids), milliseconds, 0.5) for mode, ids in rankings.items()}
     )
 
 
 def test_tally_counts_the_first_and_the_first_five() -> None:
-    rows = tally(
+    rows = tally_modes(
         [
             asked("a", lexical="xabcdef", sparse="abcdxef", hybrid="abcdefx", milliseconds=1),
             asked("b", lexical="ax", sparse="", hybrid="x", milliseconds=3),
@@ -36,11 +35,11 @@ def test_tally_counts_the_first_and_the_first_five() -> None:
 
 
 def test_tally_of_a_single_question_has_its_time() -> None:
-    assert {(row.median_ms, row.p90_ms) for row in tally([asked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
+    assert {(row.median_ms, row.p90_ms) for row in tally_modes([asked("a", "x", "x", "x", 2.5)])} == {(2.5, 2.5)}
 
 
 def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first() -> None:
-    shown = contrasts(
+    shown = find_contrasts(
         [
             asked("only sparse", "a", "x", "a"),
             asked("all", "x", "x", "x"),
@@ -56,7 +55,7 @@ def test_contrasts_show_the_first_question_of_each_pattern_the_commonest_first()
 
 
 def test_record_keeps_the_failures() -> None:
-    value = as_json([asked("a", "xa", "ax", "b")])
+    value = tally_as_json([asked("a", "xa", "ax", "b")])
     assert value["ranks"] == [{"question": "a", "lexical": 1, "sparse": 2, "hybrid": None}]
     assert value["modes"]["hybrid"] == {"first": 0, "within_5": 0, "client_ms": {"p50": 1.0, "p90": 1.0}}
 
@@ -79,15 +78,15 @@ def job(encoded: int, accepted: int = 10, **states: int) -> dict[str, Any]:
     return {"accepted": accepted, "states": counts, "finished": counts["pending"] == 0}
 
 
-def run_follow(jobs: Iterator[Mapping[str, Any]], patience: float = 5.0) -> list[Progress]:
+def run_follow(jobs: Iterator[Mapping[str, Any]], patience: float = 5.0) -> list[IngestProgress]:
     clock = Clock()
-    steps = follow(lambda: next(jobs), 0.0, interval=1, patience=patience, now=clock.now, sleep=clock.sleep)
+    steps = follow_job(lambda: next(jobs), 0.0, interval=1, patience=patience, now=clock.now, sleep=clock.sleep)
     return list(steps)
 
 
 def test_follow_ends_when_the_job_is_finished() -> None:
     steps = run_follow(iter([job(0), job(4), job(10)]))
-    assert steps == [Progress(0, 10, 0), Progress(4, 10, 1), Progress(10, 10, 2)]
+    assert steps == [IngestProgress(0, 10, 0), IngestProgress(4, 10, 1), IngestProgress(10, 10, 2)]
     assert [step.rate for step in steps] == [0, 4, 5]
 
 

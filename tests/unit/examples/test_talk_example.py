@@ -6,15 +6,14 @@ import re
 import pytest
 from rich.console import Console
 
-from cli import demo_talk
-from examples.service import Answered
-from examples.talk.questions import Question, questions
-from examples.talk.tally import Asked, first_of_each_talk, tally
-from services.documents import parse_document
+from cli.demo import TALK_FIELDS, read_talks, show_examples
+from examples.service import TimedAnswer
+from examples.talk.tally import TalkQuestion, TalkQuestionRankings, first_of_each_talk, read_questions, tally_modes
+from services.documents.document import parse_document
 from services.index_spec import IndexSpec
 
-SPEC = IndexSpec.model_validate({"fields": demo_talk.FIELDS, "talk": {}})
-QUESTION = Question("where do ropes lie", "boats", ("on the quay",))
+SPEC = IndexSpec.model_validate({"fields": TALK_FIELDS, "talk": {}})
+QUESTION = TalkQuestion("where do ropes lie", "boats", ("on the quay",))
 
 
 def hit(talk: str, text: str) -> dict[str, object]:
@@ -28,20 +27,22 @@ def hit(talk: str, text: str) -> dict[str, object]:
     }
 
 
-def asked(*hits: dict[str, object]) -> Asked:
-    return Asked(QUESTION, {mode: Answered({"hits": list(hits)}, 2.0) for mode in ("lexical", "sparse", "hybrid")})
+def asked(*hits: dict[str, object]) -> TalkQuestionRankings:
+    return TalkQuestionRankings(
+        QUESTION, {mode: TimedAnswer({"hits": list(hits)}, 2.0) for mode in ("lexical", "sparse", "hybrid")}
+    )
 
 
 def test_every_talk_is_one_that_the_service_takes() -> None:
-    talks = [parse_document(one, SPEC) for one in demo_talk.documents()]
+    talks = [parse_document(one, SPEC) for one in read_talks()]
     assert len(talks) == 6
     assert [one.id for one in talks if one.talk is not None and one.talk.given] == ["syntax-236"]
     assert {repair.code for one in talks if one.talk is not None for repair in one.talk.repairs} == {"long_segments"}
 
 
 def test_every_answer_is_said_once_in_its_talk() -> None:
-    texts = {one["id"]: parse_document(one, SPEC).text for one in demo_talk.documents()}
-    for question in questions():
+    texts = {one["id"]: parse_document(one, SPEC).text for one in read_talks()}
+    for question in read_questions():
         whole = " ".join(texts[question.talk].split())
         assert [whole.count(words) for words in question.said] == [1] * len(question.said), question.text
 
@@ -50,7 +51,7 @@ def test_an_answer_is_the_words_in_a_passage_of_the_right_talk() -> None:
     said = "A rope lies on\nthe quay."
     assert asked(hit("bees", said), hit("boats", said)).rank("sparse") == 2
     assert asked(hit("boats", "Nothing.")).rank("sparse") is None
-    (row, *_) = tally([asked(hit("boats", said)), asked(hit("boats", "Nothing.")), asked()])
+    (row, *_) = tally_modes([asked(hit("boats", said)), asked(hit("boats", "Nothing.")), asked()])
     assert (row.talk, row.first, row.within, row.median_ms) == (2, 1, 1, 2.0)
     assert [one.question.talk for one in first_of_each_talk([asked(), asked()])] == ["boats"]
 
@@ -58,7 +59,7 @@ def test_an_answer_is_the_words_in_a_passage_of_the_right_talk() -> None:
 @pytest.mark.parametrize(("text", "mark"), [("A rope lies on the quay.", r"\*"), ("Nothing.", " ")])
 def test_an_example_shows_place_speaker_words_and_link(text: str, mark: str) -> None:
     console = Console(file=io.StringIO(), width=100, highlight=False, soft_wrap=True)
-    demo_talk.show_examples(console, [asked(hit("boats", text))])
+    show_examples(console, [asked(hit("boats", text))])
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search(rf"^  {mark} 1:02:05  On \[boats\] / Ropes$", shown, re.MULTILINE)
     assert f"Ada: ... {text} ..." in shown and "https://example.org/boats.mp3#t=3725" in shown

@@ -6,32 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.dense import dense_outcomes
-from models.dense.model import DenseModel, Vectors
-from models.dense.opening import load_dense
-from models.windows import Window
-from services.dense_vectors import StoredVectors
+from indexer.encoding import encode_dense_vectors
+from models.dense import DenseModel, DenseVectors, load_dense_encoder
+from models.encoder import TextWindow
+from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
+from services.encoders.manifest import WindowSettings
+from services.encoders.vectors import StoredDenseVectors
 from services.errors import InvalidInput
-from services.known_dense import STANDIN, known_dense
-from services.manifest import WindowSettings
-from services.opensearch.journal import Stored
+from services.opensearch.journal import StoredDocument
 from services.settings import Settings
 
-KNOWN = known_dense(Settings())[STANDIN]
+KNOWN = list_dense_encoders(Settings())[STANDIN_NAME]
 
 
 @pytest.fixture(scope="module")
 def model() -> DenseModel:
-    return load_dense(KNOWN, Path("unused"))
+    return load_dense_encoder(KNOWN, Path("unused"))
 
 
-def stored(*texts: str) -> list[Stored]:
-    return [Stored(str(i), 0, {"text": text, "state": "pending"}) for i, text in enumerate(texts)]
+def stored(*texts: str) -> list[StoredDocument]:
+    return [StoredDocument(str(i), 0, {"text": text, "state": "pending"}) for i, text in enumerate(texts)]
 
 
 def test_every_window_of_every_document(model: DenseModel) -> None:
-    outcomes = dense_outcomes(model, KNOWN.identity, stored("pause the program", "wing " * 200))
-    vectors = StoredVectors.read({str(i): one.packed for i, one in enumerate(outcomes)}, model.width)
+    outcomes = encode_dense_vectors(model, KNOWN.identity, stored("pause the program", "wing " * 200))
+    vectors = StoredDenseVectors.read({str(i): one.packed for i, one in enumerate(outcomes)}, model.width)
     assert not any(one.error for one in outcomes)
     assert np.diff(vectors.starts).tolist() == [1, len(model.windows("wing " * 200, KNOWN.identity.window))]
     scores = vectors.scores(model.encode_queries(["the program"])[0])
@@ -39,8 +38,10 @@ def test_every_window_of_every_document(model: DenseModel) -> None:
 
 
 def test_the_title_counts(model: DenseModel) -> None:
-    (plain,) = dense_outcomes(model, KNOWN.identity, stored("text"))
-    (titled,) = dense_outcomes(model, KNOWN.identity, [Stored("a", 0, {"text": "text", "title": "wings"})])
+    (plain,) = encode_dense_vectors(model, KNOWN.identity, stored("text"))
+    (titled,) = encode_dense_vectors(
+        model, KNOWN.identity, [StoredDocument("a", 0, {"text": "text", "title": "wings"})]
+    )
     assert plain.packed != titled.packed
 
 
@@ -53,16 +54,16 @@ class Fails:
         (window,) = model.windows(word, KNOWN.identity.window)
         (self._piece,) = window.piece_ids
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str]) -> DenseVectors:
         return self._model.encode_queries(texts)
 
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+    def encode_passages(self, texts: Sequence[str]) -> DenseVectors:
         return self._model.encode_passages(texts)
 
-    def windows(self, text: str, window: WindowSettings) -> list[Window]:
+    def windows(self, text: str, window: WindowSettings) -> list[TextWindow]:
         return self._model.windows(text, window)
 
-    def encode_windows(self, windows: Sequence[Window]) -> Vectors:
+    def encode_windows(self, windows: Sequence[TextWindow]) -> DenseVectors:
         if any(self._piece in window.piece_ids for window in windows):
             raise self._error
         return self._model.encode_windows(windows)
@@ -74,7 +75,7 @@ class Fails:
 )
 def test_only_the_document_at_fault_goes_without(model: DenseModel, error: Exception, code: str) -> None:
     failing = Fails(model, "poison", error)
-    found = dense_outcomes(failing, KNOWN.identity, stored("one", "a poison in it", "three"))
+    found = encode_dense_vectors(failing, KNOWN.identity, stored("one", "a poison in it", "three"))
     assert [bool(one.packed) for one in found] == [True, False, True]
     assert [one.error for one in found] == ["", code, ""]
-    assert dense_outcomes(failing, KNOWN.identity, []) == []
+    assert encode_dense_vectors(failing, KNOWN.identity, []) == []

@@ -4,14 +4,20 @@ from collections.abc import Sequence
 
 import pytest
 
-from indexer.encoding import Cut, Encoded, Failed, cut, encode, runs
-from models.encoder import Encoder
+from indexer.encoding import (
+    EncodedDocument,
+    EncodingFailure,
+    WindowedDocument,
+    cut_windows,
+    encode_run,
+    group_into_runs,
+)
+from models.encoder import Encoder, TextWindow
 from models.registry import load_encoder
-from models.windows import Window
+from services.encoders.manifest import Manifest, WindowSettings
+from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable, InvalidInput
-from services.manifest import Manifest, WindowSettings
-from services.opensearch.journal import Stored
-from services.vectors import SparseVector
+from services.opensearch.journal import StoredDocument
 
 WINDOW = WindowSettings(pieces=16, overlap=4)
 
@@ -38,10 +44,10 @@ class FailsAt:
     def fingerprint(self) -> str:
         return self._encoder.fingerprint
 
-    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[Window]:
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[TextWindow]:
         return self._encoder.windows(text, pieces, overlap)
 
-    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+    def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
         self.runs += 1
         if any(self._piece in window.piece_ids for window in windows):
             raise self._error
@@ -51,20 +57,21 @@ class FailsAt:
         return self._encoder.piece(piece_id)
 
 
-def cuts(encoder: Encoder, *texts: str) -> list[Cut]:
+def cuts(encoder: Encoder, *texts: str) -> list[WindowedDocument]:
     found = [
-        cut(encoder, WINDOW, Stored(str(i), 0, {"text": text, "state": "pending"})) for i, text in enumerate(texts)
+        cut_windows(encoder, WINDOW, StoredDocument(str(i), 0, {"text": text, "state": "pending"}))
+        for i, text in enumerate(texts)
     ]
-    assert all(isinstance(one, Cut) for one in found)
-    return [one for one in found if isinstance(one, Cut)]
+    assert all(isinstance(one, WindowedDocument) for one in found)
+    return [one for one in found if isinstance(one, WindowedDocument)]
 
 
 def test_each_document_gets_the_vectors_of_its_own_windows(encoder: Encoder) -> None:
     long = "one two three four five six seven eight nine ten " * 5
     group = cuts(encoder, "apple", long, "pear")
-    outcomes = encode(encoder, group)
+    outcomes = encode_run(encoder, group)
     for one, outcome in zip(group, outcomes, strict=True):
-        assert isinstance(outcome, Encoded)
+        assert isinstance(outcome, EncodedDocument)
         assert outcome.stored is one.stored
         assert [(w.start, w.end) for w in outcome.windows] == [(w.start, w.end) for w in one.windows]
         alone = encoder.encode(one.windows)
@@ -73,19 +80,19 @@ def test_each_document_gets_the_vectors_of_its_own_windows(encoder: Encoder) -> 
 
 
 def test_the_title_is_encoded_before_the_text(encoder: Encoder) -> None:
-    stored = Stored("a", 0, {"title": "A title", "text": "and words", "state": "pending"})
-    found = cut(encoder, WINDOW, stored)
-    assert isinstance(found, Cut)
+    stored = StoredDocument("a", 0, {"title": "A title", "text": "and words", "state": "pending"})
+    found = cut_windows(encoder, WINDOW, stored)
+    assert isinstance(found, WindowedDocument)
     assert (found.windows[0].start, found.windows[0].end) == (0, len("A title\nand words"))
 
 
 def test_one_failure_does_not_touch_its_neighbours(encoder: Encoder) -> None:
     failing = FailsAt(encoder, "poison", RuntimeError("broken"))
-    outcomes = encode(failing, cuts(encoder, "apple", "some poison here", "pear"))
-    assert [type(outcome) for outcome in outcomes] == [Encoded, Failed, Encoded]
+    outcomes = encode_run(failing, cuts(encoder, "apple", "some poison here", "pear"))
+    assert [type(outcome) for outcome in outcomes] == [EncodedDocument, EncodingFailure, EncodedDocument]
     assert failing.runs == 4  # together, then each alone
     failed = outcomes[1]
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, EncodingFailure)
     assert (failed.code, failed.reason, failed.final) == ("encoding_failed", "RuntimeError: broken", False)
 
 
@@ -98,32 +105,34 @@ def test_one_failure_does_not_touch_its_neighbours(encoder: Encoder) -> None:
     ],
 )
 def test_whether_another_attempt_makes_sense(encoder: Encoder, error: Exception, final: bool) -> None:
-    (failed,) = encode(FailsAt(encoder, "poison", error), cuts(encoder, "poison"))
-    assert isinstance(failed, Failed)
+    (failed,) = encode_run(FailsAt(encoder, "poison", error), cuts(encoder, "poison"))
+    assert isinstance(failed, EncodingFailure)
     assert failed.final is final
 
 
 def test_windows_that_do_not_fit_the_model_are_the_documents_failure(encoder: Encoder) -> None:
-    found = cut(encoder, WindowSettings(pieces=8000, overlap=0), Stored("a", 0, {"text": "x", "state": "pending"}))
-    assert isinstance(found, Failed)
+    found = cut_windows(
+        encoder, WindowSettings(pieces=8000, overlap=0), StoredDocument("a", 0, {"text": "x", "state": "pending"})
+    )
+    assert isinstance(found, EncodingFailure)
     assert (found.code, found.final) == ("bad_window", True)
 
 
 def test_runs_are_bounded_and_longest_first(encoder: Encoder) -> None:
     texts = ["word " * n for n in (1, 9, 3, 60, 5, 2)]
-    groups = list(runs(cuts(encoder, *texts), most=4))
+    groups = list(group_into_runs(cuts(encoder, *texts), most=4))
     assert [[one.stored.id for one in group] for group in groups] == [["3"], ["1", "4", "2", "5"], ["0"]]
     assert len(groups[0][0].windows) > 4  # more than a run may have, so it is alone
 
 
 def test_no_documents_are_no_run() -> None:
-    assert list(runs([])) == []
+    assert list(group_into_runs([])) == []
 
 
 class GivesTooMuch(FailsAt):
     """The encoder, but windows with a certain piece have a weight for every piece there is."""
 
-    def encode(self, windows: Sequence[Window]) -> list[SparseVector]:
+    def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
         vectors = self._encoder.encode(windows)
         everything = SparseVector.of(range(30_000), [1.0] * 30_000)
         return [
@@ -134,9 +143,9 @@ class GivesTooMuch(FailsAt):
 
 def test_a_vector_with_more_weights_than_its_encoder_ever_gives_fails_alone(encoder: Encoder) -> None:
     group = cuts(encoder, "one two", "poison", "three")
-    outcomes = encode(GivesTooMuch(encoder, "poison", ValueError()), group)
-    assert [isinstance(one, Encoded) for one in outcomes] == [True, False, True]
+    outcomes = encode_run(GivesTooMuch(encoder, "poison", ValueError()), group)
+    assert [isinstance(one, EncodedDocument) for one in outcomes] == [True, False, True]
     failed = outcomes[1]
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, EncodingFailure)
     assert (failed.code, failed.final) == ("too_many_weights", True)
     assert "30,000" in failed.reason

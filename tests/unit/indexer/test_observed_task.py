@@ -3,8 +3,8 @@
 import pytest
 from celery.app.task import Context
 
-from indexer.observed_task import observed_task
-from services.telemetry.context import bound
+from indexer.task_logging import observe_task
+from services.telemetry.logs import current_log_context
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,6 @@ from services.telemetry.context import bound
 def test_a_message_says_whose_it_is(
     task: str, headers: dict[str, str], body: dict[str, object], named: dict[str, str]
 ) -> None:
-    with observed_task(task, Context({"id": "m1", **headers}), body):
-        assert dict(bound()) == {"message_id": "m1", "index": "notes", **named}
-    assert not bound()
+    with observe_task(task, Context({"id": "m1", **headers}), body):
+        assert dict(current_log_context()) == {"message_id": "m1", "index": "notes", **named}
+    assert not current_log_context()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.overtaken import QueueHead
+from indexer.sweeper import QueueHead
 
 LEASE = 100_000
 GRANTED = LEASE // 4

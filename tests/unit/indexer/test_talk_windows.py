@@ -5,18 +5,22 @@ from typing import Any
 
 import pytest
 
-from indexer.chaptering import GAVE_UP, chaptered
-from indexer.encoding import Cut, Encoded, encode_in_runs
-from indexer.talk_windows import cut_talk
+from indexer.encoding import (
+    CHAPTERS_GIVEN_UP,
+    EncodedDocument,
+    WindowedDocument,
+    cut_talk_windows,
+    encode_long_document,
+    make_chaptering,
+)
 from models.chapters.engine import Episode
 from models.encoder import Encoder
 from models.registry import load_encoder
+from services.encoders.manifest import WindowSettings
 from services.errors import Overloaded
 from services.index_spec import TalkSettings
-from services.manifest import WindowSettings
-from services.opensearch.journal import Stored
-from services.talk.chaptering import Chaptering, chapter_at, ends_in_text, windows_within
-from services.talk.chapters import Chapter, Repair
+from services.opensearch.journal import StoredDocument
+from services.talk.model import Chapter, Chaptering, Repair, chapter_windows, find_chapter, window_ends
 
 WINDOW = WindowSettings(pieces=16, overlap=4)
 TEXT = "one two three four five. " * 20
@@ -28,8 +32,8 @@ def encoder() -> Encoder:
     return load_encoder("standin")
 
 
-def talk(text: str = TEXT, title: str = "A title", **more: Any) -> Stored:
-    return Stored("a", 0, {"kind": "talk", "title": title, "text": text, "state": "pending"} | more)
+def talk(text: str = TEXT, title: str = "A title", **more: Any) -> StoredDocument:
+    return StoredDocument("a", 0, {"kind": "talk", "title": title, "text": text, "state": "pending"} | more)
 
 
 class Halves:
@@ -49,8 +53,10 @@ class Halves:
         return [Chapter("first", 0, half), Chapter("second", half, len(episode.text))], [Repair("mended", "a title")]
 
 
-def made(stored: Stored, maker: Halves, settings: TalkSettings = TILING, *, gave_up: bool = False) -> Chaptering:
-    return chaptered(stored, settings, lambda name: maker, 7, gave_up=gave_up)
+def made(
+    stored: StoredDocument, maker: Halves, settings: TalkSettings = TILING, *, gave_up: bool = False
+) -> Chaptering:
+    return make_chaptering(stored, settings, lambda name: maker, 7, gave_up=gave_up)
 
 
 def test_an_engine_makes_chapters_of_what_the_producer_left_without() -> None:
@@ -87,8 +93,8 @@ def test_none_are_asked_for() -> None:
 def test_a_failure_is_said_and_costs_nothing_else(encoder: Encoder, error: Exception, said: tuple[str, str]) -> None:
     chaptering = made(talk(), Halves(error))
     assert (chaptering.error, chaptering.fingerprint, chaptering.chapters) == (said, "halves", ())
-    cut = cut_talk(encoder, WINDOW, talk(), chaptering, TILING)
-    assert isinstance(cut, Cut)
+    cut = cut_talk_windows(encoder, WINDOW, talk(), chaptering, TILING)
+    assert isinstance(cut, WindowedDocument)
     assert [(w.start, w.end) for w in cut.windows] == [
         (w.start, w.end) for w in encoder.windows(f"A title\n{TEXT}", 16, 4)
     ]
@@ -96,14 +102,14 @@ def test_a_failure_is_said_and_costs_nothing_else(encoder: Encoder, error: Excep
 
 def test_the_last_attempt_goes_without_an_engine() -> None:
     maker = Halves()
-    assert made(talk(), maker, gave_up=True).error == GAVE_UP
+    assert made(talk(), maker, gave_up=True).error == CHAPTERS_GIVEN_UP
     assert not maker.seen
 
 
 def test_windows_never_cross_a_chapter_and_cover_the_text(encoder: Encoder) -> None:
     chapters = [Chapter("a", 10, 100), Chapter("b", 100, 101), Chapter("c", 130, len(TEXT) - 30)]
-    cut = cut_talk(encoder, WINDOW, talk(), Chaptering("given", chapters), TILING)
-    assert isinstance(cut, Cut)
+    cut = cut_talk_windows(encoder, WINDOW, talk(), Chaptering("given", chapters), TILING)
+    assert isinstance(cut, WindowedDocument)
     text = f"A title\n{TEXT}"
     shift = len(text) - len(TEXT)
     edges = {0, 10, 100, 101, 130, len(TEXT) - 30, len(TEXT)}
@@ -114,31 +120,31 @@ def test_windows_never_cross_a_chapter_and_cover_the_text(encoder: Encoder) -> N
         assert not any(window.start < edge + shift < window.end for edge in edges - {0}), window
         assert window.piece_ids == encoder.windows(text[window.start : window.end], 510, 0)[0].piece_ids
     assert at == len(text)
-    ends = ends_in_text(cut.windows, shift)
-    own = [list(windows_within(chapter.as_json(1), ends)) for chapter in chapters]
+    ends = window_ends(cut.windows, shift)
+    own = [list(chapter_windows(chapter.as_json(1), ends)) for chapter in chapters]
     assert [cut.windows[at].start - shift for at, *_ in own] == [10, 100, 130]
-    assert chapter_at([one.as_json(1) for one in chapters], 105) is None
-    assert chapter_at([one.as_json(1) for one in chapters], 101) == chapters[1].as_json(1)
+    assert find_chapter([one.as_json(1) for one in chapters], 105) is None
+    assert find_chapter([one.as_json(1) for one in chapters], 101) == chapters[1].as_json(1)
 
 
 def test_titles_are_read_before_each_window_where_that_is_asked_for(encoder: Encoder) -> None:
     chaptering = Chaptering("given", [Chapter("whales", 0, len(TEXT))])
-    cut = cut_talk(encoder, WINDOW, talk(), chaptering, TalkSettings(titles_in_vectors=True))
-    plain = cut_talk(encoder, WINDOW, talk(), chaptering, TILING)
-    assert isinstance(cut, Cut)
-    assert isinstance(plain, Cut)
+    cut = cut_talk_windows(encoder, WINDOW, talk(), chaptering, TalkSettings(titles_in_vectors=True))
+    plain = cut_talk_windows(encoder, WINDOW, talk(), chaptering, TILING)
+    assert isinstance(cut, WindowedDocument)
+    assert isinstance(plain, WindowedDocument)
     title = encoder.windows("whales")[0].piece_ids
     assert [w.piece_ids for w in cut.windows] == [title + w.piece_ids for w in plain.windows]
     room = encoder.manifest.max_pieces - 2
     titled = TalkSettings(titles_in_vectors=True)
-    full = cut_talk(encoder, WindowSettings(pieces=room, overlap=0), talk(TEXT * 10), chaptering, titled)
-    assert isinstance(full, Cut)
+    full = cut_talk_windows(encoder, WindowSettings(pieces=room, overlap=0), talk(TEXT * 10), chaptering, titled)
+    assert isinstance(full, WindowedDocument)
     assert max(len(window.piece_ids) for window in full.windows) <= room
 
 
 def test_a_long_talk_is_encoded_a_few_windows_at_a_time(encoder: Encoder) -> None:
-    cut = cut_talk(encoder, WINDOW, talk(), Chaptering("none"), TILING)
-    assert isinstance(cut, Cut)
+    cut = cut_talk_windows(encoder, WINDOW, talk(), Chaptering("none"), TILING)
+    assert isinstance(cut, WindowedDocument)
     sizes: list[int] = []
 
     class Counted:
@@ -148,8 +154,8 @@ def test_a_long_talk_is_encoded_a_few_windows_at_a_time(encoder: Encoder) -> Non
             sizes.append(len(windows))
             return encoder.encode(windows)
 
-    outcome = encode_in_runs(Counted(), cut, most=4)
-    assert isinstance(outcome, Encoded)
+    outcome = encode_long_document(Counted(), cut, most=4)
+    assert isinstance(outcome, EncodedDocument)
     assert max(sizes) == 4
     assert [one.vector.pack() for one in outcome.windows] == [one.pack() for one in encoder.encode(cut.windows)]
     assert outcome.chaptering is cut.chaptering

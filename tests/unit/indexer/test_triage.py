@@ -1,65 +1,67 @@
 """How carefully a document is approached, and what counts as an attempt."""
 
-from indexer.triage import triage
-from services import versions
-from services.opensearch.journal import Stored
+from indexer.encode_task import triage_documents
+from services.documents.document import VERSION_STRIDE, next_transition, raw_version
+from services.opensearch.journal import StoredDocument
 
 MAX = 3
 
 
-def stored(name: str, *, state: str = "pending", attempts: int = 0, transitions: int = 0) -> Stored:
-    return Stored(name, versions.raw(7) + transitions, {"state": state, "attempts": attempts, "text": "words"})
+def stored(name: str, *, state: str = "pending", attempts: int = 0, transitions: int = 0) -> StoredDocument:
+    return StoredDocument(name, raw_version(7) + transitions, {"state": state, "attempts": attempts, "text": "words"})
 
 
-def names(documents: list[Stored]) -> list[str]:
+def names(documents: list[StoredDocument]) -> list[str]:
     return [one.id for one in documents]
 
 
 def test_what_is_not_pending_is_left_alone() -> None:
-    found = triage(
+    found = triage_documents(
         [stored(state, state=state) for state in ("encoded", "dead", "deleted")], redelivered=True, max_attempts=MAX
     )
     assert not (found.fresh or found.suspected or found.alone or found.exhausted)
 
 
 def test_a_first_delivery_is_fresh() -> None:
-    assert names(triage([stored("a")], redelivered=False, max_attempts=MAX).fresh) == ["a"]
+    assert names(triage_documents([stored("a")], redelivered=False, max_attempts=MAX).fresh) == ["a"]
 
 
 def test_what_the_sweeper_sent_again_is_suspected_however_often_it_did() -> None:
-    found = triage([stored("a", transitions=1), stored("b", transitions=900)], redelivered=False, max_attempts=MAX)
+    found = triage_documents(
+        [stored("a", transitions=1), stored("b", transitions=900)], redelivered=False, max_attempts=MAX
+    )
     assert names(found.suspected) == ["a", "b"]
 
 
 def test_what_comes_back_is_encoded_alone_the_least_suspicious_first() -> None:
-    found = triage([stored("b", attempts=2), stored("a")], redelivered=True, max_attempts=MAX)
+    found = triage_documents([stored("b", attempts=2), stored("a")], redelivered=True, max_attempts=MAX)
     assert names(found.alone) == ["a", "b"]
 
 
 def test_an_attempt_that_began_before_is_remembered_on_a_fresh_message() -> None:
-    assert names(triage([stored("a", attempts=1)], redelivered=False, max_attempts=MAX).alone) == ["a"]
+    assert names(triage_documents([stored("a", attempts=1)], redelivered=False, max_attempts=MAX).alone) == ["a"]
 
 
 def test_after_the_last_attempt_there_is_none() -> None:
-    found = triage([stored("a", attempts=3), stored("b", attempts=2)], redelivered=False, max_attempts=MAX)
+    found = triage_documents([stored("a", attempts=3), stored("b", attempts=2)], redelivered=False, max_attempts=MAX)
     assert (names(found.exhausted), names(found.alone)) == (["a"], ["b"])
 
 
 def test_with_one_attempt_allowed_a_message_that_comes_back_is_the_end() -> None:
-    assert names(triage([stored("a")], redelivered=True, max_attempts=1).exhausted) == ["a"]
+    assert names(triage_documents([stored("a")], redelivered=True, max_attempts=1).exhausted) == ["a"]
 
 
 def test_a_document_without_free_versions_can_only_die() -> None:
-    last = versions.STRIDE - 3
-    found = triage(
+    last = VERSION_STRIDE - 3
+    found = triage_documents(
         [stored("a", transitions=last), stored("b", transitions=last - 1)], redelivered=False, max_attempts=MAX
     )
     assert (names(found.exhausted), names(found.suspected)) == (["a"], ["b"])
-    versions.transition(found.exhausted[0].external)  # dying is a transition as well
+    next_transition(found.exhausted[0].external)  # dying is a transition as well
 
 
 def test_talk_is_attempted_twice_at_least() -> None:
     """The second time it goes without the engine of chapters that may have killed the worker."""
-    talk = Stored("t", versions.raw(7), {"state": "pending", "attempts": 0, "text": "words", "kind": "talk"})
-    found = triage([talk], redelivered=True, max_attempts=1)
+    talk = StoredDocument("t", raw_version(7), {"state": "pending", "attempts": 0, "text": "words", "kind": "talk"})
+    found = triage_documents([talk], redelivered=True, max_attempts=1)
     assert (names(found.alone), found.exhausted) == (["t"], [])

@@ -10,20 +10,20 @@ import pytest
 from celery.worker.consumer import consumer
 from pydantic import ValidationError
 
-from cli import worker
-from indexer.app import configuration, create_celery
-from indexer.quiet import complaint, install
-from indexer.settings import WorkerSettings
-from indexer.start import cores
-from services.contracts import ENCODE_TASK, INGEST_TASK, IngestMessage
+from cli import serve
+from indexer.celery_app import celery_configuration, create_celery
+from indexer.runtime import WorkerSettings
+from indexer.task_logging import describe_validation_error, install_body_filter
+from indexer.worker import available_cores
+from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError
-from services.manifest import WEIGHTS_ROOT
+from services.queue.messages import ENCODE_TASK, INGEST_TASK, IngestMessage
 from services.settings import Settings
 from tests.unit.encoders.directories import restate
 
 
 def test_a_message_comes_again_long_after_its_task_was_killed() -> None:
-    chosen = configuration(Settings(), WorkerSettings())
+    chosen = celery_configuration(Settings(), WorkerSettings())
     assert chosen["broker_transport_options"]["visibility_timeout"] >= 4 * chosen["task_time_limit"]
     assert chosen["task_acks_late"]
     assert chosen["task_reject_on_worker_lost"]
@@ -52,12 +52,12 @@ def test_times_that_would_run_a_task_twice_are_refused(monkeypatch: pytest.Monke
 
 
 def test_a_containers_share_limits_the_processes() -> None:
-    everything = cores("max 100000")
+    everything = available_cores("max 100000")
     assert everything >= 1
-    assert cores("100000 100000") == 1
-    assert cores("50000 100000") == 1
-    assert cores("6400000 100000") == everything
-    assert cores("") == everything
+    assert available_cores("100000 100000") == 1
+    assert available_cores("50000 100000") == 1
+    assert available_cores("6400000 100000") == everything
+    assert available_cores("") == everything
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_a_containers_share_limits_the_processes() -> None:
 def test_unusable_messages_are_logged_without_their_body(
     template: str, arguments: tuple[object, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
-    install()
-    install()
+    install_body_filter()
+    install_body_filter()
     logger = logging.getLogger(consumer.__name__)
     assert len([one for one in logger.filters if type(one).__name__ == "WithoutBodies"]) == 1
     with caplog.at_level(logging.WARNING):
@@ -86,8 +86,8 @@ def test_unusable_messages_are_logged_without_their_body(
 def test_a_complaint_about_a_message_holds_nothing_of_it() -> None:
     with pytest.raises(ValidationError) as caught:
         IngestMessage.model_validate({"index": "a", "documents": "SECRET"})
-    assert complaint(caught.value).startswith("documents: ")
-    assert "SECRET" not in complaint(caught.value)
+    assert describe_validation_error(caught.value).startswith("documents: ")
+    assert "SECRET" not in describe_validation_error(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_what_a_worker_lacks_for_its_encoder_is_said_before_it_starts(
     mine = shutil.copytree(WEIGHTS_ROOT / "standin", tmp_path / "mine")
     restate(mine, architecture=architecture)
     installed = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None if name == lacking else name))
-    monkeypatch.setattr(worker, "importlib", installed)
+    monkeypatch.setattr(serve, "importlib", installed)
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
-        worker.check_worker(Settings(encoder=str(mine)))
+        serve.check_worker(Settings(encoder=str(mine)))
     assert caught.value.code == "worker_not_installed"
     assert lacking in caught.value.detail
     installed.util.find_spec = lambda name: name
-    assert worker.check_worker(Settings(encoder=str(mine))).name == "standin"
+    assert serve.check_worker(Settings(encoder=str(mine))).name == "standin"

@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 
 from infra.settings import LocalSettings
+from services.directories import (
+    Account,
+    can_reach,
+    child_account,
+    make_directory,
+    resolve_cache_directory,
+    resolve_state_directory,
+    temporary_state_directory,
+)
 from services.errors import ConfigurationError
-from services.machine.accounts import Account, can_reach, child_account
-from services.machine.directories import cache_dir, make_directory, state_dir, temporary_state
 
 STRANGER = Account("stranger", 64321, 64321)
 
@@ -71,22 +78,25 @@ def test_places_of_root_and_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
     settings = LocalSettings(cache_dir=None, state_dir=None)
-    assert cache_dir(settings, euid=0) == Path("/var/cache/sparsewell")
-    assert state_dir(settings, euid=0) == Path("/var/lib/sparsewell")
-    assert cache_dir(settings, euid=1000) == Path("/caches/sparsewell")
-    assert state_dir(settings, euid=1000) == Path("/home/someone/.local/state/sparsewell")
+    assert resolve_cache_directory(settings, euid=0) == Path("/var/cache/sparsewell")
+    assert resolve_state_directory(settings, euid=0) == Path("/var/lib/sparsewell")
+    assert resolve_cache_directory(settings, euid=1000) == Path("/caches/sparsewell")
+    assert resolve_state_directory(settings, euid=1000) == Path("/home/someone/.local/state/sparsewell")
     # The XDG specification says to ignore a relative path.
     monkeypatch.setenv("XDG_CACHE_HOME", "caches")
-    assert cache_dir(settings, euid=1000) == Path("/home/someone/.cache/sparsewell")
+    assert resolve_cache_directory(settings, euid=1000) == Path("/home/someone/.cache/sparsewell")
 
 
 def test_named_places_win(tmp_path: Path) -> None:
     settings = LocalSettings(cache_dir=tmp_path / "c", state_dir=tmp_path / "s")
-    assert (cache_dir(settings, euid=0), state_dir(settings, euid=0)) == (tmp_path / "c", tmp_path / "s")
+    assert (resolve_cache_directory(settings, euid=0), resolve_state_directory(settings, euid=0)) == (
+        tmp_path / "c",
+        tmp_path / "s",
+    )
 
 
 def test_temporary_state_is_reachable_and_goes() -> None:
-    with temporary_state(None) as directory:
+    with temporary_state_directory(None) as directory:
         assert can_reach(directory, STRANGER)
         (directory / "file").write_text("x")
     assert not directory.exists()

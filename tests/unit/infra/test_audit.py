@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.ports import free_port
+from infra.processes import find_free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HASH = f"--hash=sha256:{0:064}"
@@ -94,7 +94,7 @@ def test_an_accepted_advisory_passes(tmp_path: Path, service: str) -> None:
 
 
 def test_without_a_network_the_error_is_one_line(tmp_path: Path) -> None:
-    done = audit(tmp_path, f"http://127.0.0.1:{free_port()}/v1/query", {"a.txt": "some-package==2.3"})
+    done = audit(tmp_path, f"http://127.0.0.1:{find_free_port()}/v1/query", {"a.txt": "some-package==2.3"})
     assert done.returncode != 0
     assert "Connection refused" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,12 +6,17 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from infra.opensearch.configuration import index_template, jvm_options, opensearch_yml
-from infra.opensearch.distribution import Distribution, minimum_java, newest_java
-from infra.opensearch.fetching import POM
-from infra.opensearch.modules import MODULES, descriptor
-from infra.opensearch.secured import SHIPPED
-from infra.redis.server import command
+from infra.opensearch.cluster import SECURITY_DIRECTORY
+from infra.opensearch.configuration import build_index_template, render_jvm_options, render_opensearch_yml
+from infra.opensearch.distribution import (
+    DISTRIBUTION_POM,
+    PLUGIN_MODULES,
+    Distribution,
+    minimum_java_release,
+    newest_java_release,
+    render_descriptor,
+)
+from infra.redis import redis_command
 from infra.settings import LocalSettings
 
 ORIGINAL = """\
@@ -33,7 +38,7 @@ ORIGINAL = """\
 
 
 def options(*, has_vector_module: bool) -> list[str]:
-    text = jvm_options(ORIGINAL, heap="512m", logs=Path("/state/logs"), has_vector_module=has_vector_module)
+    text = render_jvm_options(ORIGINAL, heap="512m", logs=Path("/state/logs"), has_vector_module=has_vector_module)
     return text.splitlines()
 
 
@@ -60,7 +65,7 @@ def test_heap_and_files_are_ours_and_the_rest_is_kept() -> None:
 @pytest.mark.parametrize("data", ["/var/lib/data", '/odd: "path" # of #mine'])
 def test_the_node_listens_on_loopback_and_quotes_paths(data: str) -> None:
     written = yaml.safe_load(
-        opensearch_yml(
+        render_opensearch_yml(
             cluster_name="c",
             data=Path(data),
             logs=Path("/l"),
@@ -78,7 +83,7 @@ def test_the_node_listens_on_loopback_and_quotes_paths(data: str) -> None:
 
 
 def test_a_full_distribution_runs_without_its_certificates() -> None:
-    text = opensearch_yml(
+    text = render_opensearch_yml(
         cluster_name="c",
         data=Path("/d"),
         logs=Path("/l"),
@@ -95,18 +100,18 @@ def test_a_full_distribution_runs_without_its_certificates() -> None:
 
 
 def test_indexes_of_a_single_node_have_no_replicas() -> None:
-    assert index_template(has_thai=True)["template"] == {"settings": {"index.number_of_replicas": 0}}
+    assert build_index_template(has_thai=True)["template"] == {"settings": {"index.number_of_replicas": 0}}
 
 
 def test_a_runtime_without_thai_gets_another_analyser_of_that_name() -> None:
-    template = index_template(has_thai=False)["template"]
+    template = build_index_template(has_thai=False)["template"]
     assert isinstance(template, dict)
     assert template["settings"]["index.analysis.analyzer.thai.type"] == "standard"
 
 
 def test_the_pom_and_the_settings_pin_the_same_distribution() -> None:
     space = {"m": "http://maven.apache.org/POM/4.0.0"}
-    pom = ElementTree.parse(POM)  # noqa: S314 - our own file
+    pom = ElementTree.parse(DISTRIBUTION_POM)  # noqa: S314 - our own file
     pinned = {
         name: pom.findtext(f"m:properties/m:opensearch.{name}", namespaces=space) for name in ("group", "version")
     }
@@ -116,22 +121,24 @@ def test_the_pom_and_the_settings_pin_the_same_distribution() -> None:
 
 @pytest.mark.parametrize(("version", "java"), [("3.6.0", 21), ("2.19.4", 11), ("10.0.0", 21)])
 def test_the_java_that_a_release_needs(version: str, java: int) -> None:
-    assert minimum_java(version) == Distribution(version).minimum_java == java
+    assert minimum_java_release(version) == Distribution(version).minimum_java == java
 
 
 def test_the_2_line_needs_a_java_with_the_security_manager() -> None:
-    assert (newest_java("2.19.4"), newest_java("3.6.0")) == (23, None)
+    assert (newest_java_release("2.19.4"), newest_java_release("3.6.0")) == (23, None)
     assert Distribution("2.19.4", security=True).name == "opensearch-2.19.4-security"
 
 
 def test_modules_that_are_laid_down_say_what_they_extend() -> None:
-    lines = descriptor("analysis-common", MODULES["analysis-common"], "2.19.4").splitlines()
+    lines = render_descriptor("analysis-common", PLUGIN_MODULES["analysis-common"], "2.19.4").splitlines()
     assert {"name=analysis-common", "opensearch.version=2.19.4", "extended.plugins=lang-painless"} <= set(lines)
-    assert set(MODULES) == set(Distribution("2.19.4").modules)
+    assert set(PLUGIN_MODULES) == set(Distribution("2.19.4").modules)
 
 
 def test_every_shipped_role_is_mapped_and_has_our_indexes_alone() -> None:
-    roles, mapping = (yaml.safe_load((SHIPPED / f"{name}.yml").read_text()) for name in ("roles", "roles_mapping"))
+    roles, mapping = (
+        yaml.safe_load((SECURITY_DIRECTORY / f"{name}.yml").read_text()) for name in ("roles", "roles_mapping")
+    )
     assert roles.keys() == mapping.keys()
     for name, role in roles.items():
         if name != "_meta":
@@ -142,6 +149,6 @@ def test_every_shipped_role_is_mapped_and_has_our_indexes_alone() -> None:
 
 
 def test_redis_keeps_everything_on_loopback() -> None:
-    line = " ".join(command("redis-server", port=5, data=Path("/d"), databases=16))
+    line = " ".join(redis_command("redis-server", port=5, data=Path("/d"), databases=16))
     for part in ("--bind 127.0.0.1", "--port 5", "--appendonly yes", "--maxmemory-policy noeviction", "--dir /d"):
         assert part in line

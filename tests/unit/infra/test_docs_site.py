@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_site_is_its_pages_and_the_files_that_they_link_to(root: Path) -> None:
-    files, broken = docs_site.collect(root)
+    files, broken = docs_site.collect_files(root)
     assert {str(file) for file in files} == {"README.md", "docs/start.md", "docs/a.png", "code.py", "more/README.md"}
     assert broken == []
 
@@ -41,17 +41,17 @@ def test_a_site_is_its_pages_and_the_files_that_they_link_to(root: Path) -> None
 )
 def test_a_broken_link_is_named_with_its_place(root: Path, link: str, reason: str) -> None:
     (root / "docs" / "start.md").write_text(f"# Here\n\n[wrong]({link})\n")
-    assert docs_site.collect(root)[1] == [f"docs/start.md:3: {link} {reason}"]
-    assert docs_site.build(root) == 1
+    assert docs_site.collect_files(root)[1] == [f"docs/start.md:3: {link} {reason}"]
+    assert docs_site.build_site(root) == 1
 
 
 def test_a_page_that_the_navigation_lacks_is_named(root: Path) -> None:
     (root / "docs" / "decisions").mkdir()
     (root / "docs" / "decisions" / "0001-why.md").write_text("# Why\n")
-    assert docs_site.missing_in_navigation(root) == []
+    assert docs_site.find_missing_pages(root) == []
     (root / "docs" / "forgotten.md").write_text("# Forgotten\n")
-    assert docs_site.missing_in_navigation(root) == ["docs/forgotten.md is not in the navigation of mkdocs.yml."]
+    assert docs_site.find_missing_pages(root) == ["docs/forgotten.md is not in the navigation of mkdocs.yml."]
 
 
 def test_the_committed_documents_have_no_broken_link() -> None:
-    assert docs_site.collect(docs_site.ROOT)[1] + docs_site.missing_in_navigation(docs_site.ROOT) == []
+    assert docs_site.collect_files(docs_site.ROOT)[1] + docs_site.find_missing_pages(docs_site.ROOT) == []

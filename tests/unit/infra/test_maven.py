@@ -8,8 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from services.machine.maven import trust_options
-from services.machine.truststore import PASSWORD, write_truststore
+from services.maven import TRUSTSTORE_PASSWORD, trust_options, write_truststore
 
 
 def test_java_reads_every_certificate_of_the_bundle(tmp_path: Path) -> None:
@@ -19,7 +18,7 @@ def test_java_reads_every_certificate_of_the_bundle(tmp_path: Path) -> None:
     bundle, store = Path(certifi.where()), tmp_path / "store.jks"
     count = write_truststore(bundle, store)
     assert count == bundle.read_text().count(ssl.PEM_HEADER) > 50
-    command = [keytool, "-list", "-keystore", str(store), "-storepass", PASSWORD]
+    command = [keytool, "-list", "-keystore", str(store), "-storepass", TRUSTSTORE_PASSWORD]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert listed.stdout.count("trustedCertEntry") == count
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.opensearch.mounts import MEMORY, has_mount_entry, place_for_data
+from infra.opensearch.node import MEMORY_DIRECTORY, has_mount_entry, resolve_data_directory
 
 MACHINE = "/dev/vda / ext4 rw 0 0\nproc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\n"
 CHROOT = "proc /proc proc rw 0 0\ndevtmpfs /dev devtmpfs rw 0 0\n/dev/vda /with\\040space ext4 rw 0 0\n"
@@ -45,14 +45,14 @@ def mount_points(*directories: Path) -> str:
 def test_an_ordinary_machine_keeps_data_where_it_was_asked_to(tmp_path: Path) -> None:
     table = tmp_path / "mounts"
     table.write_text(mount_points(tmp_path, *tmp_path.parents))
-    assert place_for_data(tmp_path / "data", table) == tmp_path / "data"
+    assert resolve_data_directory(tmp_path / "data", table) == tmp_path / "data"
 
 
 def test_a_chroot_keeps_data_in_memory(tmp_path: Path) -> None:
     table = tmp_path / "mounts"
     table.write_text(mount_points(Path("/proc")))
-    assert place_for_data(tmp_path, table) == MEMORY / tmp_path.relative_to("/")
+    assert resolve_data_directory(tmp_path, table) == MEMORY_DIRECTORY / tmp_path.relative_to("/")
 
 
 def test_a_system_without_a_table_keeps_data_where_it_was_asked_to(tmp_path: Path) -> None:
-    assert place_for_data(tmp_path, tmp_path / "missing") == tmp_path
+    assert resolve_data_directory(tmp_path, tmp_path / "missing") == tmp_path

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import LocalSettings
-from infra.stack import Stack
-from infra.stack.parts import settings_environment
+from infra.stack import Stack, settings_environment
 from services.errors import ConfigurationError
 from services.settings import Settings
 

@@ -15,18 +15,16 @@ import psutil
 import pytest
 
 from infra import processes
-from infra.ports import free_port, is_taken, require_free
-from infra.processes import Child
+from infra.processes import ChildProcess, find_free_port, is_port_taken, require_free_port
+from services.directories import Account, child_account, hold_lock
 from services.errors import ConfigurationError
-from services.machine.accounts import Account, child_account
-from services.machine.locks import exclusive
 
 PATH = {"PATH": os.environ["PATH"]}
 Eventually = Callable[[Callable[[], object], float, str], None]
 
 
-def sleeper(tmp_path: Path, code: str = "import time; time.sleep(60)", *, tied: bool = False) -> Child:
-    return processes.start(
+def sleeper(tmp_path: Path, code: str = "import time; time.sleep(60)", *, tied: bool = False) -> ChildProcess:
+    return processes.start_child(
         "sleeper",
         [sys.executable, "-c", code],
         tmp_path / "logs" / "sleeper.log",
@@ -39,10 +37,10 @@ def sleeper(tmp_path: Path, code: str = "import time; time.sleep(60)", *, tied: 
 def test_a_child_is_stopped_once_and_collected(tmp_path: Path) -> None:
     child = sleeper(tmp_path)
     assert child.alive()
-    assert processes.stop(child, 5)
+    assert processes.stop_child(child, 5)
     assert not child.alive()
     assert not psutil.pid_exists(child.pid)
-    assert not processes.stop(child, 5)
+    assert not processes.stop_child(child, 5)
 
 
 def test_a_process_that_has_a_recorded_pid_by_chance_is_left_alone(tmp_path: Path) -> None:
@@ -50,10 +48,10 @@ def test_a_process_that_has_a_recorded_pid_by_chance_is_left_alone(tmp_path: Pat
     try:
         stranger = replace(child, started=child.started - 3600)
         assert not stranger.alive()
-        assert not processes.stop(stranger, 5)
+        assert not processes.stop_child(stranger, 5)
         assert child.alive()
     finally:
-        processes.stop(child, 5)
+        processes.stop_child(child, 5)
 
 
 def test_one_that_does_not_listen_is_killed_with_its_own_children(tmp_path: Path, eventually: Eventually) -> None:
@@ -67,33 +65,33 @@ def test_one_that_does_not_listen_is_killed_with_its_own_children(tmp_path: Path
     eventually(lambda: log.read_text().endswith("\n"), 60, "the child has a child")
     grandchild = int(log.read_text())
     began = time.monotonic()
-    assert processes.stop(child, 0.3)
+    assert processes.stop_child(child, 0.3)
     assert time.monotonic() - began < 10
     eventually(lambda: not psutil.pid_exists(grandchild), 60, "the grandchild is gone")
     assert not child.alive()
 
 
 def test_the_record_survives_and_a_broken_one_is_none(tmp_path: Path) -> None:
-    child = Child("x", 1, 2.0, "log")
+    child = ChildProcess("x", 1, 2.0, "log")
     path = tmp_path / "deep" / "x.json"
-    processes.save(child, path, url="http://there")
-    assert processes.load(path) == (child, {"url": "http://there"})
+    processes.save_child(child, path, url="http://there")
+    assert processes.load_child(path) == (child, {"url": "http://there"})
     path.write_text("{")
-    assert processes.load(path) is None
-    assert processes.load(tmp_path / "none.json") is None
+    assert processes.load_child(path) is None
+    assert processes.load_child(tmp_path / "none.json") is None
 
 
 def test_the_output_of_both_streams_is_logged_and_the_last_run_is_kept(tmp_path: Path, eventually: Eventually) -> None:
     child = sleeper(tmp_path, "import sys; print('out'); print('err', file=sys.stderr)")
     eventually(lambda: not child.alive(), 60, "the child ends")
     log = Path(child.log)
-    assert sorted(processes.last_lines(log).split()) == ["err", "out"]
-    assert len(processes.last_lines(log, 1).splitlines()) == 1
-    processes.set_aside(log)
+    assert sorted(processes.read_last_lines(log).split()) == ["err", "out"]
+    assert len(processes.read_last_lines(log, 1).splitlines()) == 1
+    processes.rotate_log(log)
     assert not log.exists()
-    assert processes.last_lines(log) == ""
+    assert processes.read_last_lines(log) == ""
     assert log.with_name("sleeper.log.previous").exists()
-    processes.stop(child, 1)
+    processes.stop_child(child, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
@@ -110,13 +108,13 @@ def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventual
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"started\n"
         parent.send_signal(signal.SIGKILL)
-    records = [processes.load(tmp_path / f"{name}.json") for name in ("tied", "free")]
+    records = [processes.load_child(tmp_path / f"{name}.json") for name in ("tied", "free")]
     assert records[0] is not None
     assert records[1] is not None
     (tied, _), (free, _) = records
     eventually(lambda: not tied.alive(), 60, "the tied child is gone")
     assert free.alive()
-    processes.stop(free, 5)
+    processes.stop_child(free, 5)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts children as somebody else")
@@ -127,7 +125,7 @@ def test_a_child_of_root_is_somebody_else(tmp_path: Path, eventually: Eventually
     tmp_path.chmod(0o700)
     account = child_account("nobody")
     assert account is not None
-    child = processes.start(
+    child = processes.start_child(
         "reader",
         ["sh", "-c", f"id -u; cat {tmp_path / 'file'}; touch {tmp_path / 'new'}"],
         tmp_path / "log",
@@ -137,7 +135,7 @@ def test_a_child_of_root_is_somebody_else(tmp_path: Path, eventually: Eventually
         tied=True,
     )
     eventually(lambda: not child.alive(), 60, "the child ends")
-    processes.stop(child, 1)
+    processes.stop_child(child, 1)
     said = (tmp_path / "log").read_text()
     assert said.startswith(f"{account.uid}\n")
     assert ("read it" in said) is enters_all
@@ -150,34 +148,34 @@ def test_a_closed_root_directory_without_a_way_around_is_an_error(
     monkeypatch.setenv("PATH", str(tmp_path))
     locked_out = Account("nobody", 65534, 65534, enters_all=True)
     with pytest.raises(ConfigurationError, match="chmod 755 /"):
-        processes.start("x", ["x"], tmp_path / "log", environment={}, directory=tmp_path, account=locked_out)
+        processes.start_child("x", ["x"], tmp_path / "log", environment={}, directory=tmp_path, account=locked_out)
 
 
 def test_a_taken_port_is_named_with_who_has_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ConfigurationError) as caught:
-            require_free(port, "the test", "SPARSEWELL_SOME_PORT")
+            require_free_port(port, "the test", "SPARSEWELL_SOME_PORT")
     assert caught.value.code == "port_in_use"
     for part in (str(port), f"process {os.getpid()}", "SPARSEWELL_SOME_PORT"):
         assert part in caught.value.detail
 
 
 def test_a_free_port_is_free() -> None:
-    port = free_port()
-    assert not is_taken(port)
-    require_free(port, "the test", "X")
+    port = find_free_port()
+    assert not is_port_taken(port)
+    require_free_port(port, "the test", "X")
 
 
 def test_the_second_holder_of_a_lock_is_told_and_waits(tmp_path: Path, eventually: Eventually) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with exclusive(tmp_path / "lock", lambda: order.append("told")):
+        with hold_lock(tmp_path / "lock", lambda: order.append("told")):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with exclusive(tmp_path / "lock", lambda: order.append("never")):
+    with hold_lock(tmp_path / "lock", lambda: order.append("never")):
         thread.start()
         eventually(lambda: order == ["told"], 60, "the second is told to wait")
         order.append("first")

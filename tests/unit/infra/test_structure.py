@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from infra import structure
-from infra.structure import breaches, import_cycles, import_graph, product_files, wide_folders
+from infra.structure import build_import_graph, find_breaches, find_import_cycles, find_wide_folders, list_product_files
 
 
 def product(root: Path, **files: str) -> Path:
@@ -19,7 +19,7 @@ def product(root: Path, **files: str) -> Path:
 
 
 def cycles(root: Path) -> list[list[str]]:
-    return import_cycles(import_graph(product_files(root, ".py")))
+    return find_import_cycles(build_import_graph(list_product_files(root, ".py")))
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_a_wide_folder_is_told(tmp_path: Path) -> None:
     product(tmp_path, services__a="", services__b="", services__deep__c="")
     page = tmp_path / "services/page.js"
     page.touch()
-    files = [*product_files(tmp_path, ".py"), *product_files(tmp_path, ".js")]
-    assert wide_folders(files, 2) == {tmp_path / "services": 3}, "neither __init__.py nor a deeper folder counts"
-    assert wide_folders(files, 3) == {}
+    files = [*list_product_files(tmp_path, ".py"), *list_product_files(tmp_path, ".js")]
+    assert find_wide_folders(files, 2) == {tmp_path / "services": 3}, "neither __init__.py nor a deeper folder counts"
+    assert find_wide_folders(files, 3) == {}
 
 
 def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
@@ -100,14 +100,14 @@ def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
         (folder / f"{name}.py").write_text(text)
     (tmp_path / "clients/python/tests").mkdir()
     (tmp_path / "clients/python/tests/test_a.py").touch()
-    assert len(product_files(tmp_path, ".py")) == 3, "tests are no product"
+    assert len(list_product_files(tmp_path, ".py")) == 3, "tests are no product"
     assert [set(chain) for chain in cycles(tmp_path)] == [{"package.a", "package.b"}]
 
 
 def test_each_breach_is_a_line(tmp_path: Path) -> None:
     product(tmp_path, services__a="import services.b", services__b="import services.a", services__c="")
-    assert list(breaches(tmp_path)) == ["Import cycle: services.a -> services.b -> services.a."]
-    assert list(breaches(tmp_path, widest=2, most=3)) == [
+    assert list(find_breaches(tmp_path)) == ["Import cycle: services.a -> services.b -> services.a."]
+    assert list(find_breaches(tmp_path, widest=2, most=3)) == [
         "services has 3 modules; a folder has at most 2.",
         "Import cycle: services.a -> services.b -> services.a.",
         "The product has 4 Python files; it has at most 3.",

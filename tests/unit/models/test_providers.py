@@ -3,8 +3,8 @@
 import onnxruntime
 import pytest
 
-from models.onnx_encoder import providers
-from services.manifest import WEIGHTS_ROOT, read_manifest
+from models.onnx_encoder import choose_providers
+from services.encoders.manifest import WEIGHTS_ROOT, read_manifest
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -24,4 +24,4 @@ def test_half_precision_goes_to_a_gpu_and_int8_stays(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
     shipped = read_manifest(WEIGHTS_ROOT / "bootstrap-minilm-l6")
-    assert providers(shipped.model_copy(update={"precision": precision})) == wanted
+    assert choose_providers(shipped.model_copy(update={"precision": precision})) == wanted

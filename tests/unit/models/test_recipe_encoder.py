@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from models.training.recipe_encoder import RECIPE, EncoderRecipe
+from models.training.recipe import RECIPE_FILE, EncoderRecipe
 from services.errors import ConfigurationError
 
 
@@ -57,7 +57,7 @@ def test_recipes_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"head": "other"}', b"\xff"])
 def test_a_broken_recipe_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / RECIPE).write_bytes(content)
+    (tmp_path / RECIPE_FILE).write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
         EncoderRecipe.read(tmp_path)
     assert caught.value.code == "bad_recipe"

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from models.decoder.vocabulary import LARGEST_VOCABULARY, matching_tokenizer, unsearched_ids
+from models.decoder.vocabulary import LARGEST_VOCABULARY, make_matching_tokenizer, unsearchable_ids
+from models.encoder import PieceTokeniser, trim_offsets
 from models.export.package import write_manifest
-from models.tokenising import Pieces, without_space
+from services.encoders.query_table import QueryTable, make_piece_formatter
 from services.errors import ConfigurationError
-from services.pieces import piece_display
-from services.query_table import QueryTable
 from tests.unit.models.spaced_tokenizers import KINDS, make
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -24,7 +23,7 @@ PLACES = ["cat", "Cat", "CAT", "a cat", "a Cat", "(cat)", "\ncat", "a\n\n  cat",
 @kinds
 @pytest.mark.parametrize("text", PLACES)
 def test_a_word_has_the_same_pieces_wherever_it_stands(kind: str, text: str) -> None:
-    tokenizer = matching_tokenizer(make(kind))
+    tokenizer = make_matching_tokenizer(make(kind))
     alone = tokenizer.encode("cat", add_special_tokens=False).ids
     found = tokenizer.encode(text, add_special_tokens=False).ids
     assert any(found[i : i + len(alone)] == alone for i in range(len(found)))
@@ -43,34 +42,36 @@ def test_the_model_s_own_tokeniser_would_not_match(kind: str) -> None:
 @kinds
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "   "])
 def test_white_space_has_no_pieces(kind: str, text: str) -> None:
-    assert matching_tokenizer(make(kind)).encode(text, add_special_tokens=False).ids == []
+    assert make_matching_tokenizer(make(kind)).encode(text, add_special_tokens=False).ids == []
 
 
 @kinds
 def test_numbers_and_short_forms_stay_together(kind: str) -> None:
-    tokenizer = matching_tokenizer(make(kind))
-    assert "".join(map(piece_display(tokenizer), tokenizer.encode("3.14").tokens)).replace("#", "").count(".") == 1
-    shown = [piece_display(tokenizer)(piece) for piece in tokenizer.encode("don't").tokens]
+    tokenizer = make_matching_tokenizer(make(kind))
+    assert (
+        "".join(map(make_piece_formatter(tokenizer), tokenizer.encode("3.14").tokens)).replace("#", "").count(".") == 1
+    )
+    shown = [make_piece_formatter(tokenizer)(piece) for piece in tokenizer.encode("don't").tokens]
     assert "##t" in shown or "'t" in shown
 
 
 @kinds
 def test_case_is_kept_where_that_is_asked(kind: str) -> None:
-    kept = matching_tokenizer(make(kind), lowercase=False)
+    kept = make_matching_tokenizer(make(kind), lowercase=False)
     assert kept.encode("The").ids != kept.encode("the").ids
     capitals = kept.token_to_id("T")
-    assert capitals not in unsearched_ids(kept)
-    assert capitals in unsearched_ids(matching_tokenizer(make(kind)))
+    assert capitals not in unsearchable_ids(kept)
+    assert capitals in unsearchable_ids(make_matching_tokenizer(make(kind)))
 
 
 @kinds
 def test_pieces_that_no_query_can_ask_for(kind: str) -> None:
-    tokenizer = matching_tokenizer(make(kind))
-    unsearched = unsearched_ids(tokenizer)
+    tokenizer = make_matching_tokenizer(make(kind))
+    unsearched = unsearchable_ids(tokenizer)
     assert {tokenizer.token_to_id(piece) for piece in ("<s>", "</s>")} <= unsearched
     for text in ("the cat sat on a mat", "(read_file) 3.14!", "שלום 中文 naïve 🙂"):
         ids = set(tokenizer.encode(text).ids)
-        blank = {i for i in ids if not piece_display(tokenizer)(tokenizer.id_to_token(i)).strip("▁")}
+        blank = {i for i in ids if not make_piece_formatter(tokenizer)(tokenizer.id_to_token(i)).strip("▁")}
         assert not (ids - blank) & unsearched
 
 
@@ -78,7 +79,7 @@ def test_a_vocabulary_above_two_bytes_is_refused() -> None:
     words = {f"w{i}": i for i in range(LARGEST_VOCABULARY + 1)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     with pytest.raises(ConfigurationError, match="65,537 pieces") as caught:
-        matching_tokenizer(tokenizer)
+        make_matching_tokenizer(tokenizer)
     assert caught.value.code == "vocabulary_too_large"
 
 
@@ -95,7 +96,7 @@ def test_a_vocabulary_above_two_bytes_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_pieces_are_shown_with_word_piece_s_marks(kind: str, piece: str, shown: str) -> None:
-    assert piece_display(make(kind))(piece) == shown
+    assert make_piece_formatter(make(kind))(piece) == shown
 
 
 words = st.one_of(
@@ -118,8 +119,8 @@ def test_every_character_and_every_piece_belongs_to_a_window(
     kind: str, matching: bool, text: str, size: int, data: st.DataObject
 ) -> None:
     overlap = data.draw(st.integers(0, size // 2))
-    tokenizer = matching_tokenizer(make(kind)) if matching else make(kind)
-    pieces = Pieces(tokenizer)
+    tokenizer = make_matching_tokenizer(make(kind)) if matching else make(kind)
+    pieces = PieceTokeniser(tokenizer)
     windows = pieces.windows(text, size, overlap)
     if not text:
         assert windows == []
@@ -136,9 +137,9 @@ def test_every_character_and_every_piece_belongs_to_a_window(
 @kinds
 def test_offsets_leave_white_space_out_and_do_not_overlap(kind: str) -> None:
     text = "The cat (sat)  on\n\na mat 🙂 中 read_file."
-    tokenizer = matching_tokenizer(make(kind))
+    tokenizer = make_matching_tokenizer(make(kind))
     encoding = tokenizer.encode(text, add_special_tokens=False)
-    offsets = without_space(text, encoding.offsets)
+    offsets = trim_offsets(text, encoding.offsets)
     assert len(offsets) == len(encoding.ids)
     last = 0
     for start, end in offsets:
@@ -150,7 +151,7 @@ def test_offsets_leave_white_space_out_and_do_not_overlap(kind: str) -> None:
 
 @kinds
 def test_windows_end_at_sentences_and_between_words(kind: str) -> None:
-    pieces = Pieces(matching_tokenizer(make(kind)))
+    pieces = PieceTokeniser(make_matching_tokenizer(make(kind)))
     sentences = pieces.windows("The cat sat on a mat in the library. " * 20, 96, 16)
     assert len(sentences) > 2
     for window in sentences[:-1]:
@@ -162,11 +163,11 @@ def test_windows_end_at_sentences_and_between_words(kind: str) -> None:
 
 @pytest.fixture(params=KINDS)
 def table(request: pytest.FixtureRequest, tmp_path: Path) -> QueryTable:
-    tokenizer = matching_tokenizer(make(request.param))
+    tokenizer = make_matching_tokenizer(make(request.param))
     directory = tmp_path / "tiny"
     directory.mkdir()
     tokenizer.save(str(directory / "tokenizer.json"))
-    unsearched = unsearched_ids(tokenizer)
+    unsearched = unsearchable_ids(tokenizer)
     weights = {piece: 1.0 + i / 1000 for piece, i in tokenizer.get_vocab().items() if i not in unsearched}
     (directory / "query_weights.json").write_text(json.dumps(weights))
     description = {"name": "tiny", "architecture": "MistralForSparseEncoding", "vocabulary": len(tokenizer.get_vocab()),
@@ -202,4 +203,4 @@ def test_special_pieces_in_a_query_are_characters(table: QueryTable) -> None:
 def test_word_piece_is_shown_as_ever() -> None:
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "cat": 1, "##s": 2, "Ġ": 3}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert [piece_display(tokenizer)(piece) for piece in ("cat", "##s", "Ġ")] == ["cat", "##s", "Ġ"]
+    assert [make_piece_formatter(tokenizer)(piece) for piece in ("cat", "##s", "Ġ")] == ["cat", "##s", "Ġ"]

@@ -5,12 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from models.registry import load_encoder
-from models.standin import EXPANSION, StandInEncoder
+from models.registry import EXPANSION_WEIGHT, StandInEncoder, load_encoder
+from services.encoders.manifest import WEIGHTS_ROOT
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import truncate_weights
 from services.errors import ConfigurationError, InvalidInput
-from services.manifest import WEIGHTS_ROOT
-from services.query_table import QueryTable
-from services.vectors import lucene_truncate
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +27,9 @@ def weights(encoder: StandInEncoder, text: str) -> dict[str, float]:
 def test_a_piece_weighs_the_logarithm_of_its_count(encoder: StandInEncoder) -> None:
     found = weights(encoder, "tree tree of")
     assert found == {
-        "tree": lucene_truncate([math.log(3)])[0],
-        "of": lucene_truncate([math.log(2)])[0],
-        "trees": lucene_truncate([EXPANSION * math.log(3)])[0],
+        "tree": truncate_weights([math.log(3)])[0],
+        "of": truncate_weights([math.log(2)])[0],
+        "trees": truncate_weights([EXPANSION_WEIGHT * math.log(3)])[0],
     }
 
 

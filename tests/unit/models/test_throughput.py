@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from models.export import throughput
-from models.export.throughput import Round, Setting, report, settings, work
+from models.export.throughput import ThroughputRound, ThroughputSetting, build_report, list_settings, run_process
 
 
 def test_each_layout_once_for_each_number_of_cores() -> None:
-    assert [(s.cores, s.processes, s.threads, s.spinning) for s in settings([1, 2], [1024])] == [
+    assert [(s.cores, s.processes, s.threads, s.spinning) for s in list_settings([1, 2], [1024])] == [
         (1, 1, 1, False), (1, 2, 1, False),
         (2, 1, 1, False), (2, 1, 2, False), (2, 1, 2, True), (2, 2, 1, False), (2, 4, 1, False),
     ]  # fmt: skip
-    assert {s.batch_pieces for s in settings([1], [256, 512])} == {256, 512}
+    assert {s.batch_pieces for s in list_settings([1], [256, 512])} == {256, 512}
 
 
 def test_best_of_the_clock_and_medians_of_the_processor() -> None:
-    one = Setting(1, 1, 1, 1024)
+    one = ThroughputSetting(1, 1, 1, 1024)
     measured = {
-        ("first", one): [Round(10.0, 20.0), Round(30.0, 10.0), Round(20.0, 15.0)],
-        ("second", one): [Round(5.0, 10.0), Round(6.0, 10.0), Round(7.0, 5.0)],
+        ("first", one): [ThroughputRound(10.0, 20.0), ThroughputRound(30.0, 10.0), ThroughputRound(20.0, 15.0)],
+        ("second", one): [ThroughputRound(5.0, 10.0), ThroughputRound(6.0, 10.0), ThroughputRound(7.0, 5.0)],
     }
-    first, second = report(measured, "first")
+    first, second = build_report(measured, "first")
     assert (first["documents_a_second"], first["documents_a_processor_second"], first["times_first"]) == (30.0, 15.0, 1)
     assert (second["documents_a_second"], second["times_first"]) == (7.0, 0.5)
     assert second["rounds"] == [5.0, 6.0, 7.0]
@@ -45,9 +45,9 @@ def test_a_process_stays_on_the_cores_of_its_setting(monkeypatch: pytest.MonkeyP
     def run(batch: np.ndarray) -> None:
         seen.append((os.sched_getaffinity(0), batch.shape))
 
-    monkeypatch.setattr(throughput, "runner", lambda directory, threads, *, spinning: run)
+    monkeypatch.setattr(throughput, "make_runner", lambda directory, threads, *, spinning: run)
     try:
-        work(Path(), Setting(1, 1, 1, 512), 128, 0.01, Gate(), Results())
+        run_process(Path(), ThroughputSetting(1, 1, 1, 512), 128, 0.01, Gate(), Results())
     finally:
         os.sched_setaffinity(0, before)
     assert {len(cores) for cores, _ in seen} == {1}

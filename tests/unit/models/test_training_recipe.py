@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from models.training.ablation import WHOLE, Row, table, variants
-from models.training.recipe import TrainingRecipe, parse, read_recipe
+from models.training.pipeline import FULL_RECIPE, AblationRow, ablation_table, ablation_variants
+from models.training.recipe import TrainingRecipe, parse_recipe, read_recipe
 from services.errors import ConfigurationError
 
 
 def recipe(**changes: Any) -> TrainingRecipe:
-    return parse({"start": "here", "pairs": [{"path": "pairs.jsonl"}], **changes}, "the test")
+    return parse_recipe({"start": "here", "pairs": [{"path": "pairs.jsonl"}], **changes}, "the test")
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_variants_differ_from_the_whole_in_one_part() -> None:
         negatives={"sources": ["dense", "bm25"]},
         encoder={"l0_threshold": 50},
     )
-    found = {variant.name: variant.recipe for variant in variants(whole)}
-    assert found.pop(WHOLE) == whole
+    found = {variant.name: variant.recipe for variant in ablation_variants(whole)}
+    assert found.pop(FULL_RECIPE) == whole
     assert set(found) == {
         "query weighting none", "query weighting idf", "document weighting binary", "no expansion", "regulariser none",
         "regulariser flops", "regulariser l1", "no l0 mask", "activation log1p_log1p_relu", "no hard negatives",
@@ -101,21 +101,23 @@ def test_variants_differ_from_the_whole_in_one_part() -> None:
 
 
 def test_variants_by_name() -> None:
-    assert [variant.name for variant in variants(recipe(), ["no expansion"])] == [WHOLE, "no expansion"]
+    assert [variant.name for variant in ablation_variants(recipe(), ["no expansion"])] == [FULL_RECIPE, "no expansion"]
     with pytest.raises(ConfigurationError, match="no expanse") as caught:
-        variants(recipe(), ["no expanse"])
+        ablation_variants(recipe(), ["no expanse"])
     assert caught.value.code == "unknown_variant"
 
 
 def test_a_row_is_about_the_collections_that_choose() -> None:
     figures = dict.fromkeys(("sparse", "hybrid", "weights_a_document", "flops"), 0.5)
     entry = {"mean": 0.5, "collections": {"chosen by": figures, "shown": dict.fromkeys(figures, 0.9)}}
-    assert Row.of("x", entry, 1.0, ["shown"]).hybrid == 0.5
-    assert Row.of("x", entry, 1.0).hybrid == 0.7
+    assert AblationRow.of("x", entry, 1.0, ["shown"]).hybrid == 0.5
+    assert AblationRow.of("x", entry, 1.0).hybrid == 0.7
 
 
 def test_the_table_shows_points() -> None:
-    shown = table([Row(WHOLE, 0.4, 0.5, 100, 1.5, 60), Row("no expansion", 0.38, 0.51, 40, 0.5, 50)])
+    shown = ablation_table(
+        [AblationRow(FULL_RECIPE, 0.4, 0.5, 100, 1.5, 60), AblationRow("no expansion", 0.38, 0.51, 40, 0.5, 50)]
+    )
     assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
 
 
@@ -144,12 +146,15 @@ def test_numbers_are_finite(member: str) -> None:
 
 
 def test_teachers_can_be_taken_out_of_a_recipe_that_filters_by_them() -> None:
-    made = {one.name: one.recipe for one in variants(recipe(teachers=[{"kind": "bm25"}], consistency={"within": 3}))}
+    made = {
+        one.name: one.recipe
+        for one in ablation_variants(recipe(teachers=[{"kind": "bm25"}], consistency={"within": 3}))
+    }
     assert made["no teachers"].consistency is None
-    assert made[WHOLE].consistency is not None
+    assert made[FULL_RECIPE].consistency is not None
 
 
 def test_a_recipe_of_binary_weights_has_variants_too() -> None:
     binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none"}
-    names = [one.name for one in variants(recipe(encoder=binary))]
-    assert names == [WHOLE, "query weighting none", "query weighting idf"]
+    names = [one.name for one in ablation_variants(recipe(encoder=binary))]
+    assert names == [FULL_RECIPE, "query weighting none", "query weighting idf"]

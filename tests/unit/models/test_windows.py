@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.tokenising import Pieces
-from models.windows import Window, cut_windows
+from models.encoder import PieceTokeniser, TextWindow, cut_windows
+from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError, InvalidInput
-from services.manifest import WEIGHTS_ROOT
 
 TOKENIZER = WEIGHTS_ROOT / "standin" / "tokenizer.json"
 
@@ -39,16 +38,16 @@ AWKWARD = [
 
 
 @functools.cache
-def _pieces() -> Pieces:
-    return Pieces.load(TOKENIZER)
+def _pieces() -> PieceTokeniser:
+    return PieceTokeniser.load(TOKENIZER)
 
 
 @pytest.fixture
-def pieces() -> Pieces:
+def pieces() -> PieceTokeniser:
     return _pieces()
 
 
-def check(text: str, windows: list[Window], size: int, overlap: int) -> None:
+def check(text: str, windows: list[TextWindow], size: int, overlap: int) -> None:
     if not text:
         assert windows == []
         return
@@ -78,7 +77,7 @@ def test_every_character_and_every_piece_belongs_to_a_window(text: str, size: in
     assert len(whole) in _ends(windows, whole, overlap)
 
 
-def _ends(windows: list[Window], whole: list[int], overlap: int) -> set[int]:
+def _ends(windows: list[TextWindow], whole: list[int], overlap: int) -> set[int]:
     """Where in the whole text's pieces the last window may end, if neighbours share half of `overlap` to `overlap`.
 
     Several places, when pieces repeat: of ":::::" nobody can say which two are shared.
@@ -94,33 +93,33 @@ def _ends(windows: list[Window], whole: list[int], overlap: int) -> set[int]:
 
 @pytest.mark.parametrize("text", AWKWARD)
 @pytest.mark.parametrize(("size", "overlap"), [(1, 0), (2, 1), (16, 4), (128, 16), (510, 64)])
-def test_awkward_texts(pieces: Pieces, text: str, size: int, overlap: int) -> None:
+def test_awkward_texts(pieces: PieceTokeniser, text: str, size: int, overlap: int) -> None:
     check(text, pieces.windows(text, size, overlap), size, overlap)
 
 
-def test_a_text_that_fits_is_one_window(pieces: Pieces) -> None:
+def test_a_text_that_fits_is_one_window(pieces: PieceTokeniser) -> None:
     (window,) = pieces.windows("  The cat sat.  ", 16, 4)
     assert (window.start, window.end) == (0, 16)
     assert [pieces.piece(piece) for piece in window.piece_ids] == ["the", "cat", "sat", "."]
 
 
-def test_white_space_alone_is_a_window_without_pieces(pieces: Pieces) -> None:
-    assert pieces.windows(" \n", 16, 4) == [Window(0, 2, ())]
+def test_white_space_alone_is_a_window_without_pieces(pieces: PieceTokeniser) -> None:
+    assert pieces.windows(" \n", 16, 4) == [TextWindow(0, 2, ())]
 
 
-def test_special_pieces_in_a_text_are_plain_characters(pieces: Pieces) -> None:
+def test_special_pieces_in_a_text_are_plain_characters(pieces: PieceTokeniser) -> None:
     (window,) = pieces.windows("[SEP]", 16, 4)
     assert [pieces.piece(piece) for piece in window.piece_ids] == ["[", "sep", "]"]
 
 
-def test_windows_end_at_sentences_where_one_is_near(pieces: Pieces) -> None:
+def test_windows_end_at_sentences_where_one_is_near(pieces: PieceTokeniser) -> None:
     text = "The quick brown fox jumps over the lazy dog today. " * 20
     for window in pieces.windows(text, 96, 16)[:-1]:
         assert text[: window.end].rstrip().endswith(".")
         assert text[window.start :].startswith("The")
 
 
-def test_windows_do_not_split_words_where_they_need_not(pieces: Pieces) -> None:
+def test_windows_do_not_split_words_where_they_need_not(pieces: PieceTokeniser) -> None:
     text = "internationalisation tokenisation parallelisation " * 30
     for window in pieces.windows(text, 64, 12):
         assert set(text[window.start : window.end].split()) <= set(text.split())
@@ -134,7 +133,7 @@ def test_impossible_windows_are_refused(size: int, overlap: int) -> None:
 
 
 @pytest.mark.parametrize("unit", ["The cat sat on the mat. ", "word " * 9 + "\n", "abc" + " " * 60])
-def test_a_megabyte_takes_linear_time(pieces: Pieces, unit: str) -> None:
+def test_a_megabyte_takes_linear_time(pieces: PieceTokeniser, unit: str) -> None:
     def seconds(length: int) -> float:
         text = (unit * (length // len(unit) + 1))[:length]
         began = time.process_time()
@@ -149,5 +148,5 @@ def test_a_megabyte_takes_linear_time(pieces: Pieces, unit: str) -> None:
 def test_a_missing_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigurationError) as caught:
-        Pieces.load(tmp_path / "tokenizer.json")
+        PieceTokeniser.load(tmp_path / "tokenizer.json")
     assert caught.value.code == "bad_tokenizer"

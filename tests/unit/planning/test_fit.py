@@ -4,14 +4,20 @@ from dataclasses import astuple
 
 import pytest
 
-from benchmarks.capacity_fit import Observed, UnderLoad, errors, fitted, load_error
-from cli.planning.costs import MODES, Cost, Line
+from benchmarks.capacity_fit import (
+    ObservedIndex,
+    ObservedLoad,
+    fit_coefficients,
+    load_prediction_ratio,
+    prediction_ratios,
+)
+from cli.planning import MODES, Cost, LinearCost
 
-STORED, SEARCHED, CLOCK, WORK = Line(900, 20), Line(300, 8), Cost(3, 0.4, 25), Cost(1.5, 0.8, 30)
-LOAD = [UnderLoad(0.2, 2 * 10 / 0.8, 10), UnderLoad(0.6, 2 * 10 / 0.4, 10)]
+STORED, SEARCHED, CLOCK, WORK = LinearCost(900, 20), LinearCost(300, 8), Cost(3, 0.4, 25), Cost(1.5, 0.8, 30)
+LOAD = [ObservedLoad(0.2, 2 * 10 / 0.8, 10), ObservedLoad(0.6, 2 * 10 / 0.4, 10)]
 
 
-def observed(documents: int, pieces: int, shards: int = 1) -> Observed:
+def observed(documents: int, pieces: int, shards: int = 1) -> ObservedIndex:
     clock = CLOCK.of(documents / shards, shards)
     row = {
         "p50": clock,
@@ -20,7 +26,7 @@ def observed(documents: int, pieces: int, shards: int = 1) -> Observed:
         "node": WORK.of(documents, shards),
         "api": 0.9,
     }
-    return Observed(
+    return ObservedIndex(
         documents,
         pieces,
         shards,
@@ -35,20 +41,20 @@ FITTED_ON = [observed(10_000, 64), observed(100_000, 64), observed(40_000, 192),
 
 
 def test_what_points_were_made_with_comes_back() -> None:
-    found = fitted(FITTED_ON, LOAD)
+    found = fit_coefficients(FITTED_ON, LOAD)
     assert found.pieces_a_word == 1.28
     assert (found.stored, found.searched) == (STORED, SEARCHED)
     cost = found.search["hybrid"]
     assert (cost.node, cost.clock, cost.api, cost.tail) == (WORK, CLOCK, 0.9, 2.5)
     assert found.at_random == 2
-    assert load_error(found, LOAD[0]) == 1
+    assert load_prediction_ratio(found, LOAD[0]) == 1
     assert found.p99("hybrid", 1e6, 1, 0.5) == pytest.approx(2 * 2.5 * (3 + 0.4 + 25) / 0.5)
-    assert set(errors(found, observed(1_000_000, 128, 2)).values()) == {1.0}
+    assert set(prediction_ratios(found, observed(1_000_000, 128, 2)).values()) == {1.0}
 
 
 def test_a_prediction_that_is_off_is_told_so() -> None:
     twice = observed(80_000, 64)
-    twice = Observed(
+    twice = ObservedIndex(
         twice.documents,
         twice.pieces,
         twice.shards,
@@ -57,7 +63,7 @@ def test_a_prediction_that_is_off_is_told_so() -> None:
         twice.searched,
         {mode: {name: 2 * value for name, value in row.items()} for mode, row in twice.modes.items()},
     )
-    found = errors(fitted(FITTED_ON, LOAD), twice)
+    found = prediction_ratios(fit_coefficients(FITTED_ON, LOAD), twice)
     assert (found["stored"], found["searched"], found["sparse node"], found["lexical p99"]) == (0.5, 1.0, 0.5, 0.5)
 
 
@@ -65,12 +71,12 @@ def test_nothing_costs_less_than_nothing() -> None:
     """Noise can make a larger index look cheaper; the slope is 0 then, and not below."""
     small, large = observed(10_000, 64), observed(100_000, 64)
     swapped = [
-        Observed(10_000, 64, 1, 50, small.stored, small.searched, large.modes),
-        Observed(100_000, 64, 1, 50, large.stored, large.searched, small.modes),
+        ObservedIndex(10_000, 64, 1, 50, small.stored, small.searched, large.modes),
+        ObservedIndex(100_000, 64, 1, 50, large.stored, large.searched, small.modes),
         observed(40_000, 192),
         observed(40_000, 64, 4),
     ]
-    cost = fitted(swapped, LOAD).search["sparse"]
+    cost = fit_coefficients(swapped, LOAD).search["sparse"]
     assert min(*astuple(cost.clock), *astuple(cost.node)) >= 0
 
 
@@ -78,21 +84,21 @@ def test_nothing_costs_less_than_nothing() -> None:
     "points",
     [FITTED_ON[:2], [observed(10_000, 64), observed(10_000, 128, 2)], [observed(10_000, 64), observed(50_000, 128)]],
 )
-def test_points_that_tell_nothing_apart_are_refused(points: list[Observed]) -> None:
+def test_points_that_tell_nothing_apart_are_refused(points: list[ObservedIndex]) -> None:
     with pytest.raises(ValueError, match="two"):
-        fitted(points, LOAD)
+        fit_coefficients(points, LOAD)
 
 
 def test_what_cost_nothing_was_not_measured() -> None:
     one = observed(10_000, 64)
-    nothing = Observed(
+    nothing = ObservedIndex(
         one.documents, one.pieces, one.shards, one.words, one.stored, one.searched,
         {mode: {**row, "node": 0.0} for mode, row in one.modes.items()},
     )  # fmt: skip
     with pytest.raises(ValueError, match="above 0"):
-        fitted([nothing, *FITTED_ON], LOAD)
+        fit_coefficients([nothing, *FITTED_ON], LOAD)
 
 
 def test_an_index_must_have_been_under_load() -> None:
     with pytest.raises(ValueError, match="at a rate"):
-        fitted(FITTED_ON, [])
+        fit_coefficients(FITTED_ON, [])

@@ -4,19 +4,30 @@ from dataclasses import replace
 
 import pytest
 
-from cli.planning.costs import MODES, Coefficients, Cost, Line, SearchCost
-from cli.planning.need import Machine, Need, amount, duration
-from cli.planning.plan import SHARD_GIB, Working, planned
+from cli.planning import (
+    MAX_SHARD_GIB,
+    MODES,
+    CapacityNeed,
+    Coefficients,
+    Cost,
+    IngestCosts,
+    LinearCost,
+    Machine,
+    SearchCost,
+    make_plan,
+    parse_amount,
+    parse_duration,
+)
 from services.errors import ConfigurationError
 
 COST = SearchCost(Cost(1.5, 0.8, 30), 0.9, Cost(2, 0.5, 25), 2.5)
-OF = Coefficients(1.3, Line(900, 20), Line(300, 8), dict.fromkeys(MODES, COST), 2)
-WORK = Working(0.13, 0.009, 0.2, 421, 135)
-NEED = Need(docs=50e6, qps=300, p99=0.4)
+OF = Coefficients(1.3, LinearCost(900, 20), LinearCost(300, 8), dict.fromkeys(MODES, COST), 2)
+WORK = IngestCosts(0.13, 0.009, 0.2, 421, 135)
+NEED = CapacityNeed(docs=50e6, qps=300, p99=0.4)
 
 
-def figures(need: Need = NEED, machine: Machine | None = None) -> dict[str, float]:
-    found = planned(need, machine or Machine(), OF, WORK)
+def figures(need: CapacityNeed = NEED, machine: Machine | None = None) -> dict[str, float]:
+    found = make_plan(need, machine or Machine(), OF, WORK)
     assert all(one.formula for one in found.figures)
     return {one.name: one.value for one in found.figures}
 
@@ -26,7 +37,7 @@ def test_the_formulas_hold() -> None:
     assert found["pieces"] == 260
     assert found["document"] == 900 + 20 * 260
     assert found["index"] == pytest.approx(50e6 * 6100 / 1024**3)
-    assert found["shards"] >= found["index"] / SHARD_GIB
+    assert found["shards"] >= found["index"] / MAX_SHARD_GIB
     assert found["p99"] <= 400
     assert found["search on data nodes"] == pytest.approx(1.5 + 0.8 * found["shards"] + 1500)
     assert found["first load"] == pytest.approx(50e6 * 260 * 0.13 / 3.6e6)
@@ -72,7 +83,7 @@ def test_what_no_number_of_shards_gives_is_refused() -> None:
 
 
 def test_copies_need_as_many_nodes() -> None:
-    assert figures(Need(docs=1000, qps=1, p99=1, replicas=4))["data nodes"] == 5
+    assert figures(CapacityNeed(docs=1000, qps=1, p99=1, replicas=4))["data nodes"] == 5
 
 
 def test_gpus_are_planned_only_by_a_rate_that_somebody_measured() -> None:
@@ -84,20 +95,20 @@ def test_gpus_are_planned_only_by_a_rate_that_somebody_measured() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("50M", 50e6), ("1.5k", 1500), ("2G", 2e9), ("7", 7), ("10_000", 10_000)])
 def test_amounts(text: str, value: float) -> None:
-    assert amount(text, "--docs") == value
+    assert parse_amount(text, "--docs") == value
 
 
 @pytest.mark.parametrize(("text", "value"), [("50ms", 0.05), ("2s", 2), ("3d", 259_200)])
 def test_durations(text: str, value: float) -> None:
-    assert duration(text, "--p99") == pytest.approx(value)
+    assert parse_duration(text, "--p99") == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["", "many", "5x", "nan", "infM", "M", "1e999"])
 def test_what_is_no_amount(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--docs"):
-        amount(text, "--docs")
+        parse_amount(text, "--docs")
     with pytest.raises(ConfigurationError, match="--p99"):
-        duration(text, "--p99")
+        parse_duration(text, "--p99")
 
 
 @pytest.mark.parametrize("wrong", [{"docs": 0}, {"qps": -1}, {"busy": 1}, {"replicas": -1}, {"changed": 2}])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from query_api.search.across_form import AcrossRequest
+from query_api.schemas.search_response import AcrossRequest
 from query_api.search.multi_index import KNOWN, checked_across
 from services.errors import InvalidInput
 from services.settings import Settings

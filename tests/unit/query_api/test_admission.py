@@ -4,58 +4,70 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.admission import LONGEST_WAIT, UNKNOWN_WAIT, InFlight, Look, refusal, wait_seconds, waiting_documents
+from query_api.ingest.backpressure import (
+    MAX_WAIT_SECONDS,
+    UNKNOWN_WAIT_SECONDS,
+    BacklogSample,
+    InFlightRequests,
+    backlog_refusal,
+    count_waiting_documents,
+    retry_after_seconds,
+)
 from services.errors import Overloaded
 
 
-def looks(*pending: int | None) -> list[Look]:
-    return [Look(float(at), count, 0) for at, count in enumerate(pending)]
+def looks(*pending: int | None) -> list[BacklogSample]:
+    return [BacklogSample(float(at), count, 0) for at, count in enumerate(pending)]
 
 
 def test_below_the_limits_everybody_is_let_in() -> None:
-    assert refusal([], 10, 10) is None
-    assert refusal([Look(0, 9, 9)], 10, 10) is None
+    assert backlog_refusal([], 10, 10) is None
+    assert backlog_refusal([BacklogSample(0, 9, 9)], 10, 10) is None
 
 
 def test_what_nobody_knows_refuses_nobody() -> None:
-    assert refusal([Look(0, None, None)], 1, 1) is None
-    assert refusal([Look(0, 5000, 5000), Look(1, None, None)], 1, 1) is None
+    assert backlog_refusal([BacklogSample(0, None, None)], 1, 1) is None
+    assert backlog_refusal([BacklogSample(0, 5000, 5000), BacklogSample(1, None, None)], 1, 1) is None
 
 
 @pytest.mark.parametrize(
-    ("look", "code", "limit"), [(Look(0, 10, 0), "too_many_pending", 10), (Look(0, 0, 20), "queue_full", 20)]
+    ("look", "code", "limit"),
+    [(BacklogSample(0, 10, 0), "too_many_pending", 10), (BacklogSample(0, 0, 20), "queue_full", 20)],
 )
-def test_at_a_limit_the_code_says_which(look: Look, code: str, limit: int) -> None:
-    error = refusal([look], 10, 20)
+def test_at_a_limit_the_code_says_which(look: BacklogSample, code: str, limit: int) -> None:
+    error = backlog_refusal([look], 10, 20)
     assert isinstance(error, Overloaded)
-    assert (error.code, error.extra["limit"], error.extra["retry_after"]) == (code, limit, UNKNOWN_WAIT)
+    assert (error.code, error.extra["limit"], error.extra["retry_after"]) == (code, limit, UNKNOWN_WAIT_SECONDS)
 
 
 def test_the_wait_is_told_from_how_fast_it_shrinks() -> None:
     # 100 a second; 500 too many, and a hundredth of the limit shall be free
-    error = refusal(looks(1700, 1600, 1500), 1000, 10)
+    error = backlog_refusal(looks(1700, 1600, 1500), 1000, 10)
     assert error is not None
     assert error.extra["retry_after"] == 6
-    growing = refusal(looks(1000, 1600), 1000, 10)
+    growing = backlog_refusal(looks(1000, 1600), 1000, 10)
     assert growing is not None
-    assert growing.extra["retry_after"] == UNKNOWN_WAIT
+    assert growing.extra["retry_after"] == UNKNOWN_WAIT_SECONDS
 
 
 @given(st.integers(1, 10**9), st.integers(0, 10**9), st.one_of(st.none(), st.floats(1e-6, 1e9)))
 def test_the_wait_is_bounded(limit: int, over: int, drained: float | None) -> None:
-    assert 1 <= wait_seconds(limit + over, limit, drained) <= LONGEST_WAIT
+    assert 1 <= retry_after_seconds(limit + over, limit, drained) <= MAX_WAIT_SECONDS
 
 
 def test_documents_that_are_not_counted_yet_are_added() -> None:
-    before, after = Look(10, 100, 0, journalled=0), Look(12, 100, 0, journalled=500)  # 500 came, no refresh yet
-    assert waiting_documents([before, after], 12.5, 520) == 620
-    assert waiting_documents([before, after], 15.0, 520) == 120  # by then the last count has seen them
-    assert waiting_documents([Look(0, 100, 0, 0)], 60, 7) == 107
-    assert waiting_documents([before, Look(12, None, 0, 500)], 12.5, 520) is None
+    before, after = (
+        BacklogSample(10, 100, 0, journalled=0),
+        BacklogSample(12, 100, 0, journalled=500),
+    )  # 500 came, no refresh yet
+    assert count_waiting_documents([before, after], 12.5, 520) == 620
+    assert count_waiting_documents([before, after], 15.0, 520) == 120  # by then the last count has seen them
+    assert count_waiting_documents([BacklogSample(0, 100, 0, 0)], 60, 7) == 107
+    assert count_waiting_documents([before, BacklogSample(12, None, 0, 500)], 12.5, 520) is None
 
 
 def test_requests_at_once_are_bounded_and_places_come_back_however_they_end() -> None:
-    fleet = InFlight(2, 100)
+    fleet = InFlightRequests(2, 100)
     with fleet.slot(), fleet.slot():
         with pytest.raises(Overloaded) as caught, fleet.slot():
             pass
@@ -67,7 +79,7 @@ def test_requests_at_once_are_bounded_and_places_come_back_however_they_end() ->
 
 
 def test_bytes_at_once_are_bounded_except_for_one_alone() -> None:
-    fleet = InFlight(5, 100)
+    fleet = InFlightRequests(5, 100)
     with fleet.slot() as alone:
         alone.reserve(150)
         with fleet.slot() as other, pytest.raises(Overloaded) as caught:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from query_api.search.batch_engine import Together
-from query_api.search.engine import Documents, Key
+from query_api.search.batch import Together
+from query_api.search.executor import Documents, Key
 from services.errors import BackendUnavailable
-from services.opensearch.queries import Plan
+from services.opensearch.queries import SearchPlan
 
 
 class Sent:
@@ -18,7 +18,7 @@ class Sent:
     def __init__(self) -> None:
         self.requests: list[Any] = []
 
-    async def lists(self, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    async def lists(self, plans: Sequence[SearchPlan]) -> list[dict[str, Any]]:
         self.requests.append([plan.index for plan in plans])
         if any(plan.index == "down" for plan in plans):
             raise BackendUnavailable("opensearch_unavailable", "OpenSearch cannot be reached.")
@@ -47,7 +47,7 @@ async def together(*searches: Any) -> tuple[list[Any], list[Any]]:
 
 def two_rounds(name: str, *ids: str) -> Any:
     async def search(engine: Together) -> Any:
-        answers = await engine.lists([Plan(name, {}), Plan(f"{name}2", {})])
+        answers = await engine.lists([SearchPlan(name, {}), SearchPlan(f"{name}2", {})])
         return answers, await engine.documents([("i", one) for one in ids], [name])
 
     return search
@@ -67,7 +67,7 @@ async def test_rounds_are_shared_and_answers_are_not() -> None:
 
 async def test_nobody_waits_for_a_search_that_has_ended() -> None:
     async def fails(engine: Together) -> None:
-        await engine.lists([Plan("c", {})])
+        await engine.lists([SearchPlan("c", {})])
         raise ValueError("c")
 
     async def at_once(engine: Together) -> str:
@@ -98,7 +98,7 @@ async def test_words_are_asked_about_once_for_each_index() -> None:
 
 async def test_searches_of_unequal_length_go_on_alone() -> None:
     async def three(engine: Together) -> Any:
-        return [await engine.lists([Plan(f"x{n}", {})]) for n in range(3)]
+        return [await engine.lists([SearchPlan(f"x{n}", {})]) for n in range(3)]
 
     found, requests = await together(three, two_rounds("a", "1"))
     assert len(found[0]) == 3
@@ -117,7 +117,7 @@ async def test_a_search_that_is_cancelled_holds_nobody_up() -> None:
 
     async def one() -> Any:
         with engine.seat():
-            return await engine.lists([Plan("a", {})])
+            return await engine.lists([SearchPlan("a", {})])
 
     async def slow() -> None:
         with engine.seat():

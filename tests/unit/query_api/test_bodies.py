@@ -6,11 +6,11 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.bodies import Lines
+from query_api.ingest.request_body import LineSplitter
 
 
 def cut(chunks: list[bytes], limit: int = 50) -> list[tuple[int, bytes | None]]:
-    cutter = Lines(limit)
+    cutter = LineSplitter(limit)
     return [line for chunk in chunks for line in cutter.feed(chunk)] + cutter.finish()
 
 
@@ -26,7 +26,7 @@ def test_lines_are_numbered_with_the_empty_ones() -> None:
 
 
 def test_a_line_over_the_limit_is_reported_and_not_kept() -> None:
-    cutter = Lines(10)
+    cutter = LineSplitter(10)
     tracemalloc.start()
     for _ in range(1000):
         assert cutter.feed(b"x" * 1000) == []

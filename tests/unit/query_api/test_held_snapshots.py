@@ -2,16 +2,16 @@
 
 import pytest
 
-from query_api.snapshots import Held, Snapshot
-from services.access.principal import EVERYBODY
+from query_api.search.page_state import HeldPointsInTime, PointInTime
+from services.access.principals import EVERYBODY
 from services.errors import Overloaded
 
 
-def held(*callers: str) -> Held:
-    found = Held(4)
+def held(*callers: str) -> HeldPointsInTime:
+    found = HeldPointsInTime(4)
     for number, caller in enumerate(callers):
         found.admit(caller)
-        found.keep(Snapshot(f"s{number}", 1), 60, caller)
+        found.keep(PointInTime(f"s{number}", 1), 60, caller)
     return found
 
 

@@ -5,12 +5,12 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.marking import Match, Span, best_stretch, joined, piece_spans, term_spans
-from services.manifest import resolve
-from services.opensearch.analysis import Term, words
-from services.query_table import QueryTable
+from query_api.search.highlight import Match, Span, best_stretch, joined, piece_spans, term_spans
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.opensearch.analysis import AnalysedTerm, split_on_white_space
 
-TABLE = QueryTable.load(resolve("bootstrap-minilm-l6"))
+TABLE = QueryTable.load(resolve_model_directory("bootstrap-minilm-l6"))
 
 
 def sparse(piece: str, contribution: float = 1.0) -> dict[int, Match]:
@@ -47,8 +47,11 @@ def test_punctuation_and_scripts_without_spaces_are_not_widened() -> None:
 
 def test_terms_are_marked_where_the_analyser_found_them() -> None:
     text = "(The dogs' 😀runs) o'neil-dog."
-    terms = {"dogs": [Term("dog", 0, 4)], "o'neil-dog": [Term("o'neil", 0, 6), Term("dog", 7, 10)]}
-    spans = term_spans(words(text), terms, {"dog": Match("lexical", "dog", 2.0)})
+    terms = {
+        "dogs": [AnalysedTerm("dog", 0, 4)],
+        "o'neil-dog": [AnalysedTerm("o'neil", 0, 6), AnalysedTerm("dog", 7, 10)],
+    }
+    spans = term_spans(split_on_white_space(text), terms, {"dog": Match("lexical", "dog", 2.0)})
     assert [(span.start, text[span.start : span.end]) for span in spans] == [(5, "dogs"), (25, "dog")]
 
 

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from query_api.page.routes import STATIC_DIRECTORY, PageFiles, mount_page
+from query_api.routes.page import STATIC_DIRECTORY, PageFiles, mount_page
 from services.errors import NotFound
 from services.web.problems import add_handlers
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query_api.search.passages import best_passage
-from services.opensearch.stored_windows import EncodedWindow
-from services.vectors import SparseVector
+from services.encoders.vectors import SparseVector
+from services.opensearch.stored_document import EncodedWindow
 
 
 def window(start: int, end: int, **weights: float) -> EncodedWindow:

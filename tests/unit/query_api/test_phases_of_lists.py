@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 
+from query_api.schemas.search_request import SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.page_state import PageState
 from query_api.search.query_builder import phases
-from query_api.search.request import SearchRequest
-from services.query_table import QueryVector
+from services.encoders.query_table import QueryVector
 from services.settings import Settings
 
 

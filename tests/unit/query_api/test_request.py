@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from query_api.search.request import SearchRequest
+from query_api.schemas.search_request import SearchRequest
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from query_api.search.facet_counts import Tally, shown_counts, tally
-from query_api.search.facets import Counted, checked_facets
-from query_api.search.request import SearchRequest
-from query_api.search.selection import EVERYTHING, is_scored, selection
-from query_api.search.selection_form import Facet, SortKey
-from query_api.search.short_form import SearchAddress, read_short
+from query_api.schemas.search_request import Facet, SearchRequest, SortKey
+from query_api.search.facets import Counted, Tally, checked_facets, shown_counts, tally
 from query_api.search.sorting import By, checked_sort, engine_sort, ordered
+from query_api.search.validation import EVERYTHING, SearchAddress, is_scored, read_short, selection
 from services.errors import InvalidInput
 from services.index_spec import FieldType, IndexSpec
-from services.opensearch.field_values import Values
-from services.opensearch.filter_clauses import ALIVE
-from services.opensearch.queries import filtered
+from services.opensearch.queries import NOT_DELETED, FieldValues, add_filter
 from services.settings import Settings
 
 FIELDS: dict[str, FieldType] = {
@@ -43,7 +38,7 @@ def facet(field: str, **how: Any) -> Counted:
     return checked_facets({field: Facet.model_validate(how)}, FIELDS, Settings())[0]
 
 
-def counted(of: Counted, documents: list[Values], most: int) -> dict[str, Any]:
+def counted(of: Counted, documents: list[FieldValues], most: int) -> dict[str, Any]:
     return shown_counts(of, [tally(of, documents)], most)
 
 
@@ -166,11 +161,11 @@ def test_garbage_in_an_address_is_refused_or_read(sort: str, one: str, written: 
 
 def test_a_filter_demands_that_one_of_optional_clauses_matches() -> None:
     optional = {"bool": {"should": [{"term": {"a": 1}}]}}
-    assert filtered(optional, [ALIVE]) == {
-        "bool": {"should": [{"term": {"a": 1}}], "filter": [ALIVE], "minimum_should_match": 1}
+    assert add_filter(optional, [NOT_DELETED]) == {
+        "bool": {"should": [{"term": {"a": 1}}], "filter": [NOT_DELETED], "minimum_should_match": 1}
     }
     # what has no optional clause would match nothing if one were demanded
-    assert filtered(ALIVE, [ALIVE]) == {"bool": {"must": [ALIVE], "filter": [ALIVE]}}
+    assert add_filter(NOT_DELETED, [NOT_DELETED]) == {"bool": {"must": [NOT_DELETED], "filter": [NOT_DELETED]}}
 
 
 def test_the_order_of_many_is_that_of_their_keys() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.text_fragment import text_fragment
+from query_api.search.passages import text_fragment
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cli.relevance.live import percentiles
-from cli.relevance.metrics import measure, write_run
+from cli.relevance.metrics import measure_rankings, write_run
 
 
 def test_one_query_by_hand() -> None:
     judgements = {"q": {"a": 2, "b": 1, "c": 0}}
-    found = measure(judgements, {"q": [("x", 9.0), ("b", 8.0), ("a", 7.0)]}).by_query["q"]
+    found = measure_rankings(judgements, {"q": [("x", 9.0), ("b", 8.0), ("a", 7.0)]}).by_query["q"]
     # trec_eval's NDCG: the grade itself is the gain
     ideal = 2 / math.log2(2) + 1 / math.log2(3)
     assert found["ndcg@10"] == pytest.approx((1 / math.log2(3) + 2 / math.log2(4)) / ideal)
@@ -24,20 +24,20 @@ def test_one_query_by_hand() -> None:
 def test_the_given_order_counts_whatever_the_scores_are() -> None:
     judgements = {"q": {"a": 1}}
     for ranking in ([("a", 1.0), ("z", 1.0)], [("a", 0.0), ("z", 5.0)]):
-        assert measure(judgements, {"q": ranking}).mean["mrr@10"] == 1.0
-    assert measure(judgements, {"q": [("z", 1.0), ("a", 1.0)]}).mean["mrr@10"] == 0.5
+        assert measure_rankings(judgements, {"q": ranking}).mean["mrr@10"] == 1.0
+    assert measure_rankings(judgements, {"q": [("z", 1.0), ("a", 1.0)]}).mean["mrr@10"] == 0.5
 
 
 def test_queries_without_an_answer_count_as_zero() -> None:
     judgements = {"q": {"a": 1}, "refused": {"a": 1}, "empty": {"a": 1}, "nothing to find": {"a": 0}}
-    quality = measure(judgements, {"q": [("a", 1.0)], "empty": [], "not judged": [("a", 1.0)]})
+    quality = measure_rankings(judgements, {"q": [("a", 1.0)], "empty": [], "not judged": [("a", 1.0)]})
     assert quality.mean == {"ndcg@10": 0.25, "mrr@10": 0.25, "recall@100": 0.25}
     assert set(quality.by_query) == set(judgements)
 
 
 def test_depths_are_kept() -> None:
     ranking = [(f"x{n}", float(-n)) for n in range(99)] + [("a", -99.0), ("b", -100.0)]
-    found = measure({"q": {"a": 1, "b": 1}}, {"q": ranking}).mean
+    found = measure_rankings({"q": {"a": 1, "b": 1}}, {"q": ranking}).mean
     assert found == {"ndcg@10": 0.0, "mrr@10": 0.0, "recall@100": 0.5}
 
 
@@ -63,7 +63,7 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     """The base install has no ir_measures: reading a collection works there, measuring explains itself."""
     program = (
         "import sys; sys.modules['ir_measures'] = None\n"
-        "import cli.evaluate, cli.relevance.session\n"
+        "import cli.relevance.evaluate, cli.relevance.live\n"
         "from cli.relevance.metrics import measure\n"
         "measure({'q': {'a': 1}}, {})"
     )

@@ -4,42 +4,48 @@ from pathlib import Path
 
 import pytest
 
-from cli.relevance.collection import Collection
-from cli.relevance.live import Asked, Loaded
-from cli.relevance.metrics import measure
-from cli.relevance.provenance import provenance
-from cli.relevance.session import Ingested, ModeResult, checked_modes, checked_weights, warnings
+from cli.relevance.collection import JudgedCollection
+from cli.relevance.live import (
+    IngestedCollection,
+    LoadOutcome,
+    ModeAnswers,
+    ModeResult,
+    find_warnings,
+    parse_modes,
+    parse_weights,
+)
+from cli.relevance.metrics import collect_provenance, measure_rankings
 from services.errors import InvalidInput
 
 
 def test_modes_and_weights() -> None:
-    assert checked_modes("sparse, hybrid,sparse") == ["sparse", "hybrid"]
-    assert checked_weights(".7,.3") == {"sparse": 0.7, "lexical": 0.3}
-    assert checked_weights("1,0") == {"sparse": 1.0, "lexical": 0.0}
+    assert parse_modes("sparse, hybrid,sparse") == ["sparse", "hybrid"]
+    assert parse_weights(".7,.3") == {"sparse": 0.7, "lexical": 0.3}
+    assert parse_weights("1,0") == {"sparse": 1.0, "lexical": 0.0}
 
 
 @pytest.mark.parametrize("text", ["", "dense", "sparse,bm25"])
 def test_unknown_modes(text: str) -> None:
     with pytest.raises(InvalidInput, match="sparse, lexical, hybrid"):
-        checked_modes(text)
+        parse_modes(text)
 
 
 @pytest.mark.parametrize("text", ["", "1", "a,b", "0,0", "-1,2", "nan,1", "inf,1", "1,2,3"])
 def test_bad_weights(text: str) -> None:
     with pytest.raises(InvalidInput, match="two numbers"):
-        checked_weights(text)
+        parse_weights(text)
 
 
 def test_everything_that_bends_a_figure_is_said() -> None:
     judgements = {"1": {"a": 1, "gone": 1}, "2": {"a": 1}, "untold": {"a": 1}}
-    collection = Collection("c", Path("corpus.jsonl"), {"1": "first", "2": "second"}, judgements)
+    collection = JudgedCollection("c", Path("corpus.jsonl"), {"1": "first", "2": "second"}, judgements)
     rejected = [{"position": 1, "id": "x", "code": "bad_id", "reason": "because"}]
     states = {"pending": 0, "encoded": 1, "dead": 2, "deleted": 0}
-    ingested = Ingested(Loaded(3, rejected, 1.0), states, {"a", "x"}, ["empty"], 1.0)
-    asked = Asked(rankings={"1": [("a", 1.0)]}, refused={"2": "query_too_long"})
-    result = ModeResult(asked, measure(collection.known_judgements(), asked.rankings))
+    ingested = IngestedCollection(LoadOutcome(3, rejected, 1.0), states, {"a", "x"}, ["empty"], 1.0)
+    asked = ModeAnswers(rankings={"1": [("a", 1.0)]}, refused={"2": "query_too_long"})
+    result = ModeResult(asked, measure_rankings(collection.known_judgements(), asked.rankings))
     assert result.quality.mean["mrr@10"] == 0.5
-    said = " ".join(warnings(collection, ingested, {"sparse": result}, 50))
+    said = " ".join(find_warnings(collection, ingested, {"sparse": result}, 50))
     for part in (
         "1 judged queries have no text and were not asked (untold)",
         "1 judgements name documents that are not in the corpus (gone)",
@@ -50,13 +56,13 @@ def test_everything_that_bends_a_figure_is_said() -> None:
         "Recall@100 is that of 50 hits",
     ):
         assert part in said
-    clean = Ingested(Loaded(1), states | {"dead": 0}, {"a", "gone"}, [], 1.0)
-    whole = Collection("c", Path("corpus.jsonl"), {"1": "first"}, {"1": judgements["1"]})
-    assert warnings(whole, clean, {"sparse": ModeResult(Asked(), result.quality)}, 100) == []
+    clean = IngestedCollection(LoadOutcome(1), states | {"dead": 0}, {"a", "gone"}, [], 1.0)
+    whole = JudgedCollection("c", Path("corpus.jsonl"), {"1": "first"}, {"1": judgements["1"]})
+    assert find_warnings(whole, clean, {"sparse": ModeResult(ModeAnswers(), result.quality)}, 100) == []
 
 
 def test_provenance_names_no_person_and_no_path() -> None:
-    found = provenance(("sparsewell", "no-such-package"))
+    found = collect_provenance(("sparsewell", "no-such-package"))
     assert set(found) == {"made_at", "commit", "machine", "versions"}
     assert set(found["versions"]) == {"python", "sparsewell"}
     assert str(Path.home()) not in str(found)

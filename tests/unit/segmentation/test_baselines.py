@@ -4,7 +4,13 @@ import random
 
 import pytest
 
-from cli.segmentation.baselines import chance, equal, one_chapter, texttiling, texttiling_nltk
+from cli.relevance.segmentation import (
+    divide_by_nltk,
+    divide_by_texttiling,
+    divide_equally,
+    divide_not_at_all,
+    divide_randomly,
+)
 from models.chapters.engine import Episode
 from tests.unit.chapters.written import talk
 
@@ -23,26 +29,28 @@ TWO = talk(
 
 
 def test_equal_lengths() -> None:
-    assert equal(TWO, 400) == [50, 100, 150]
-    assert equal(TWO, 10**6) == []
-    assert one_chapter(TWO) == []
+    assert divide_equally(TWO, 400) == [50, 100, 150]
+    assert divide_equally(TWO, 10**6) == []
+    assert divide_not_at_all(TWO) == []
 
 
 def test_chance_is_the_same_for_the_same_text() -> None:
-    assert chance(TWO, 100) == chance(TWO, 100)
-    assert len(chance(TWO, 100)) > 5
+    assert divide_randomly(TWO, 100) == divide_randomly(TWO, 100)
+    assert len(divide_randomly(TWO, 100)) > 5
 
 
 def test_texttiling_finds_the_deepest_valley() -> None:
-    (found,) = texttiling(TWO)
+    (found,) = divide_by_texttiling(TWO)
     assert abs(found - 100) <= 4
 
 
 def test_texttiling_of_nltk_finds_it_among_others() -> None:
-    assert any(abs(found - 100) <= 5 for found in texttiling_nltk(TWO))
+    assert any(abs(found - 100) <= 5 for found in divide_by_nltk(TWO))
 
 
-@pytest.mark.parametrize("way", [one_chapter, equal, chance, texttiling, texttiling_nltk])
+@pytest.mark.parametrize(
+    "way", [divide_not_at_all, divide_equally, divide_randomly, divide_by_texttiling, divide_by_nltk]
+)
 @pytest.mark.parametrize("episode", [talk(["Hello."]), talk(["a", "b"]), talk(["的" * 3000]), talk(["the of"] * 300)])
 def test_what_is_short_or_says_nothing_is_divided_within_it(way, episode: Episode) -> None:  # type: ignore[no-untyped-def]
     assert all(0 < found < len(episode.segments) for found in way(episode))

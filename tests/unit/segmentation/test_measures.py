@@ -4,9 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cli.segmentation.measures import Titles, likeness, paired, rouge_l
+from cli.relevance.segmentation import TitleSimilarity, pair_titles, score_rouge_l, score_segmentation
 from models.registry import load_encoder
-from services.talk.chapters import Chapter
+from services.talk.model import Chapter
 
 
 def by_definition(human: set[int], made: set[int], count: int) -> tuple[float, float]:
@@ -25,7 +25,7 @@ def test_pk_and_window_diff_are_what_their_papers_define(count: int, data: st.Da
     places = st.sets(st.integers(1, count - 1), max_size=8)
     human, made = data.draw(places), data.draw(places)
     # a half is rounded to the even number there and here
-    found = likeness(sorted(human), sorted(made), count)
+    found = score_segmentation(sorted(human), sorted(made), count)
     assume(found is not None)
     assert found is not None
     assert (found.pk, found.window_diff) == pytest.approx(by_definition(human, made, count))
@@ -33,13 +33,13 @@ def test_pk_and_window_diff_are_what_their_papers_define(count: int, data: st.Da
 
 
 def test_the_same_division_has_no_error() -> None:
-    found = likeness([10, 30], [30, 10, 0], 60)
+    found = score_segmentation([10, 30], [30, 10, 0], 60)
     assert found is not None
     assert (found.pk, found.window_diff, found.boundary_similarity, found.share) == (0, 0, 1, 1)
 
 
 def test_a_near_miss_is_better_than_a_miss() -> None:
-    near, far = likeness([30], [31], 60), likeness([30], [50], 60)
+    near, far = score_segmentation([30], [31], 60), score_segmentation([30], [50], 60)
     assert near is not None
     assert far is not None
     assert near.window_diff < far.window_diff
@@ -48,13 +48,13 @@ def test_a_near_miss_is_better_than_a_miss() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_talk_of_two_segments_is_too_short_to_measure(count: int) -> None:
-    assert likeness([], [], count) is None
+    assert score_segmentation([], [], count) is None
 
 
 def test_titles_are_compared_by_stems_and_by_meaning() -> None:
-    assert rouge_l("Testing components", "components, tested") == pytest.approx(0.5)
-    assert rouge_l("Wine", "Rain") == 0
-    titles = Titles(load_encoder("standin"))
+    assert score_rouge_l("Testing components", "components, tested") == pytest.approx(0.5)
+    assert score_rouge_l("Wine", "Rain") == 0
+    titles = TitleSimilarity(load_encoder("standin"))
     assert titles.likeness("wine and rain", "wine and rain") == pytest.approx(1, abs=1e-6)
     assert titles.likeness("wine", "") == 0
     assert titles.likeness("wine", "wines") > titles.likeness("wine", "rain")
@@ -62,5 +62,5 @@ def test_titles_are_compared_by_stems_and_by_meaning() -> None:
 
 def test_a_title_is_paired_with_that_of_the_chapter_which_shares_most() -> None:
     made = [Chapter("a", 0, 40), Chapter("b", 40, 100)]
-    assert paired([(0, 30, "x"), (30, 60, "y"), (60, 100, "")], made) == [("x", "a"), ("y", "b")]
-    assert paired([(0, 30, "x")], []) == []
+    assert pair_titles([(0, 30, "x"), (30, 60, "y"), (60, 100, "")], made) == [("x", "a"), ("y", "b")]
+    assert pair_titles([(0, 30, "x")], []) == []

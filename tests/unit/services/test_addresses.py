@@ -3,9 +3,8 @@
 import pytest
 
 from infra.settings import LocalSettings
-from services.addresses import each_address, http_address, redacted
 from services.errors import ConfigurationError
-from services.settings import Settings
+from services.settings import Settings, format_http_address, redact_addresses, split_addresses
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ def no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_no_password_is_shown(url: str, shown: str) -> None:
-    assert redacted(url) == shown
+    assert redact_addresses(url) == shown
 
 
 @pytest.mark.parametrize("kind", [Settings, LocalSettings])
@@ -78,14 +77,17 @@ def test_without_addresses_the_ports_of_the_local_servers_count(monkeypatch: pyt
 
 
 def test_an_ipv6_host_has_brackets() -> None:
-    assert (http_address("::1", 80), http_address("localhost", 80)) == ("http://[::1]:80", "http://localhost:80")
+    assert (format_http_address("::1", 80), format_http_address("localhost", 80)) == (
+        "http://[::1]:80",
+        "http://localhost:80",
+    )
 
 
 def test_opensearch_may_have_several_addresses_redis_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENSEARCH_URL", " http://u:a,b@one:9200 , https://two/search ")
     assert Settings.read().opensearch_url == "http://u:a,b@one:9200,https://two/search"
-    assert each_address(Settings.read().opensearch_url) == ["http://u:a,b@one:9200", "https://two/search"]
-    assert redacted(Settings.read().opensearch_url) == "http://one:9200,https://two/search"
+    assert split_addresses(Settings.read().opensearch_url) == ["http://u:a,b@one:9200", "https://two/search"]
+    assert redact_addresses(Settings.read().opensearch_url) == "http://one:9200,https://two/search"
     for unusable in ("http://one,", "http://one,two", "http://one,http://u:s3cret@h:0", "http://one:9200,two:9200"):
         monkeypatch.setenv("OPENSEARCH_URL", unusable)
         with pytest.raises(ConfigurationError) as caught:

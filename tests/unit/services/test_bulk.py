@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.opensearch.bulk import BulkRun, Outcome, Write, judge
+from services.opensearch.bulk import BulkRun, Write, WriteOutcome, judge_item
 
 
 def writes(count: int, size: int = 10) -> list[Write]:
@@ -47,7 +47,7 @@ def test_each_item_is_judged_on_its_own() -> None:
     assert sent_ids(run.next_call().body) == ["3"]
     run.answered(answer([200]))
     assert [verdict.outcome for verdict in run.give_up()] == [
-        Outcome.STORED, Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.STORED,
+        WriteOutcome.STORED, WriteOutcome.SUPERSEDED, WriteOutcome.REFUSED, WriteOutcome.STORED,
     ]  # fmt: skip
     assert run.give_up()[2].reason == "mapper_parsing_exception"
     assert [verdict.physical for verdict in run.give_up()] == ["g2", "", "", "g2"], "where the alias led it"
@@ -59,7 +59,7 @@ def test_a_block_says_nothing_of_the_document_and_is_sent_again() -> None:
     run.answered(answer([403], "cluster_block_exception"))
     assert not run.done
     (verdict,) = run.give_up()
-    assert (verdict.outcome, verdict.reason) == (Outcome.NOT_STORED, "cluster_block_exception")
+    assert (verdict.outcome, verdict.reason) == (WriteOutcome.NOT_STORED, "cluster_block_exception")
 
 
 def test_a_failed_request_is_sent_again_whole_and_in_order() -> None:
@@ -73,7 +73,7 @@ def test_what_is_on_its_way_at_the_deadline_counts_as_not_stored() -> None:
     run = BulkRun(writes(2), 10_000)
     run.next_call()
     run.failed("opensearch_unavailable")
-    assert [(v.outcome, v.reason) for v in run.give_up()] == [(Outcome.NOT_STORED, "opensearch_unavailable")] * 2
+    assert [(v.outcome, v.reason) for v in run.give_up()] == [(WriteOutcome.NOT_STORED, "opensearch_unavailable")] * 2
 
 
 def test_waiting_grows_and_is_bounded() -> None:
@@ -87,7 +87,7 @@ def test_waiting_grows_and_is_bounded() -> None:
 
 
 def test_the_reason_never_holds_the_document() -> None:
-    verdict = judge(400, {"type": "mapper_parsing_exception", "reason": "failed to parse: SECRET"})
+    verdict = judge_item(400, {"type": "mapper_parsing_exception", "reason": "failed to parse: SECRET"})
     assert verdict is not None
     assert "SECRET" not in verdict.reason
 
@@ -100,5 +100,5 @@ def test_every_write_ends_with_one_verdict(statuses: list[int], max_bytes: int) 
         ids = sent_ids(run.next_call().body)
         run.answered(answer([statuses[int(i)] if i not in first_time else 201 for i in ids]))
         first_time |= set(ids)
-    expected = {409: Outcome.SUPERSEDED, 400: Outcome.REFUSED}
-    assert [v.outcome for v in run.give_up()] == [expected.get(status, Outcome.STORED) for status in statuses]
+    expected = {409: WriteOutcome.SUPERSEDED, 400: WriteOutcome.REFUSED}
+    assert [v.outcome for v in run.give_up()] == [expected.get(status, WriteOutcome.STORED) for status in statuses]

@@ -4,19 +4,26 @@ from typing import Any
 
 import pytest
 
-from services import versions
+from services.documents.document import encoded_version, raw_version
+from services.encoders.manifest import WindowSettings
+from services.encoders.vectors import SparseVector
 from services.errors import BackendUnavailable
-from services.index_spec import EncoderIdentity, Generation, IndexSpec, Windows
-from services.manifest import WindowSettings
-from services.opensearch.carrying import carried, misfit, same_vectors, waits
-from services.opensearch.changes import ShardState, read_changes, read_shards
-from services.opensearch.journal import Stored
-from services.opensearch.stored_windows import MAX_NESTED, TOO_MANY_WINDOWS
-from services.vectors import SparseVector
+from services.index_spec import EncoderIdentity, Generation, IndexSpec, WindowStorage
+from services.opensearch.journal import StoredDocument
+from services.opensearch.reindex import (
+    ShardState,
+    carry_write,
+    has_same_vectors,
+    is_pending_write,
+    misfit_write,
+    read_changes,
+    read_shard_states,
+)
+from services.opensearch.stored_document import MAX_NESTED_WINDOWS, TOO_MANY_WINDOWS
 
 
 def generation(
-    number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k: int = 512, windows: Windows = "merged"
+    number: int, fingerprint: str = "a" * 16, pieces: int = 64, top_k: int = 512, windows: WindowStorage = "merged"
 ) -> Generation:
     return Generation(
         index="docs",
@@ -37,27 +44,27 @@ WINDOWS = [{"start": 0, "end": 1, "vector": VECTOR.pack()}]
 OLD = generation(1)
 
 
-def stored(state: str, external: int, **more: Any) -> Stored:
-    return Stored("d", external, RAW | {"state": state} | more)
+def stored(state: str, external: int, **more: Any) -> StoredDocument:
+    return StoredDocument("d", external, RAW | {"state": state} | more)
 
 
 def test_valid_vectors_are_copied_and_pruned_anew() -> None:
-    one = stored("encoded", versions.encoded(7), windows=WINDOWS, encoder="a" * 16)
-    write = carried(OLD, generation(2, top_k=2), one, 60)
-    assert (write.alias, write.version) == ("p-docs.g000002.wt2", versions.encoded(7))
+    one = stored("encoded", encoded_version(7), windows=WINDOWS, encoder="a" * 16)
+    write = carry_write(OLD, generation(2, top_k=2), one, 60)
+    assert (write.alias, write.version) == ("p-docs.g000002.wt2", encoded_version(7))
     assert write.source["sparse"] == {"3": 1.0, "5": 2.0}
     assert write.source["windows"] == WINDOWS
-    assert not waits(write)
+    assert not is_pending_write(write)
 
 
 @pytest.mark.parametrize(
     ("windows", "fields"),
     [("merged", {"sparse"}), ("nested", {"window_vectors"}), ("both", {"sparse", "window_vectors"})],
 )
-def test_vectors_are_searched_as_the_target_declares(windows: Windows, fields: set[str]) -> None:
+def test_vectors_are_searched_as_the_target_declares(windows: WindowStorage, fields: set[str]) -> None:
     packed = [{"start": 0, "end": 1, "vector": VECTOR.pack()}, {"start": 1, "end": 2, "vector": OTHER.pack()}]
-    one = stored("encoded", versions.encoded(7), windows=packed, encoder="a" * 16)
-    source = carried(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
+    one = stored("encoded", encoded_version(7), windows=packed, encoder="a" * 16)
+    source = carry_write(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
     assert {"sparse", "window_vectors"} & source.keys() == fields
     assert source.get("sparse", {}) in ({}, {"3": 4.0, "5": 2.0, "9": 0.5})
     assert source.get("window_vectors", []) in ([], [{"sparse": VECTOR.features()}, {"sparse": OTHER.features()}])
@@ -65,50 +72,50 @@ def test_vectors_are_searched_as_the_target_declares(windows: Windows, fields: s
 
 
 def test_a_document_of_too_many_windows_is_dead_where_each_is_kept_and_encoded_anew_where_not() -> None:
-    windows = [{"start": 0, "end": 1, "vector": VECTOR.pack()}] * (MAX_NESTED + 1)
-    one = stored("encoded", versions.encoded(7), windows=windows, encoder="a" * 16)
+    windows = [{"start": 0, "end": 1, "vector": VECTOR.pack()}] * (MAX_NESTED_WINDOWS + 1)
+    one = stored("encoded", encoded_version(7), windows=windows, encoder="a" * 16)
     nested = generation(2, windows="nested")
-    dead = carried(OLD, nested, one, 60)
-    assert (dead.version, dead.source["state"]) == (versions.raw(7), "dead")
+    dead = carry_write(OLD, nested, one, 60)
+    assert (dead.version, dead.source["state"]) == (raw_version(7), "dead")
     assert (dead.source["error"]["code"], dead.source["dead_id"]) == (TOO_MANY_WINDOWS, "d")
     assert {name: dead.source[name] for name in RAW} == RAW
     assert not {"windows", "sparse", "window_vectors"} & dead.source.keys()
-    again = carried(nested, generation(3), Stored("d", dead.version, dead.source), 60)
-    assert (again.version, again.source["state"]) == (versions.raw(7), "pending")
-    other = stored("dead", versions.raw(7) + 3, error={"code": "attempts_exhausted", "reason": "r"})
-    assert carried(nested, generation(3), other, 60).source["state"] == "dead"
+    again = carry_write(nested, generation(3), StoredDocument("d", dead.version, dead.source), 60)
+    assert (again.version, again.source["state"]) == (raw_version(7), "pending")
+    other = stored("dead", raw_version(7) + 3, error={"code": "attempts_exhausted", "reason": "r"})
+    assert carry_write(nested, generation(3), other, 60).source["state"] == "dead"
 
 
 @pytest.mark.parametrize("target", [generation(2, fingerprint="b" * 16), generation(2, pieces=32)])
 @pytest.mark.parametrize("state", ["encoded", "pending", "dead"])
 def test_another_encoder_or_window_gets_the_raw_document(target: Generation, state: str) -> None:
-    assert not same_vectors(OLD, target)
+    assert not has_same_vectors(OLD, target)
     extra = {"windows": WINDOWS, "encoder": "a" * 16, "error": {"code": "c", "reason": "r"}, "attempts": 3}
-    write = carried(OLD, target, stored(state, versions.raw(7) + 5, **extra), 60)
-    assert write.version == versions.raw(7), "an encoding of it must be able to follow"
+    write = carry_write(OLD, target, stored(state, raw_version(7) + 5, **extra), 60)
+    assert write.version == raw_version(7), "an encoding of it must be able to follow"
     assert {name: write.source[name] for name in RAW} == RAW
     assert (write.source["state"], write.source["attempts"]) == ("pending", 0)
     assert not {"windows", "sparse", "encoder", "error"} & write.source.keys()
-    assert waits(write)
+    assert is_pending_write(write)
 
 
 def test_the_dead_stay_dead_where_nothing_changes_for_them() -> None:
-    one = stored("dead", versions.raw(7) + 3, error={"code": "c", "reason": "r"}, attempts=3)
-    write = carried(OLD, generation(2, top_k=2), one, 60)
-    assert (write.version, write.source) == (versions.raw(7) + 3, one.source)
+    one = stored("dead", raw_version(7) + 3, error={"code": "c", "reason": "r"}, attempts=3)
+    write = carry_write(OLD, generation(2, top_k=2), one, 60)
+    assert (write.version, write.source) == (raw_version(7) + 3, one.source)
 
 
 def test_what_is_retried_after_its_death_is_newer_than_that() -> None:
     target = generation(2, top_k=2)
-    dead = carried(OLD, target, stored("dead", versions.raw(7) + 3, attempts=3), 60)
-    again = carried(OLD, target, stored("pending", versions.raw(7) + 4, attempts=0, earlier={"retries": 1}), 60)
+    dead = carry_write(OLD, target, stored("dead", raw_version(7) + 3, attempts=3), 60)
+    again = carry_write(OLD, target, stored("pending", raw_version(7) + 4, attempts=0, earlier={"retries": 1}), 60)
     assert again.version > dead.version
     assert (again.source["state"], again.source["earlier"]) == ("pending", {"retries": 1})
 
 
 def test_a_misfit_keeps_its_text_and_says_why_it_is_dead() -> None:
-    write = misfit(OLD, generation(2), stored("pending", versions.raw(7)))
-    assert (write.version, write.source["state"], write.source["text"]) == (versions.raw(7), "dead", "x")
+    write = misfit_write(OLD, generation(2), stored("pending", raw_version(7)))
+    assert (write.version, write.source["state"], write.source["text"]) == (raw_version(7), "dead", "x")
     assert "metadata" not in write.source
     assert write.source["error"]["code"] == "misfit"
 
@@ -117,14 +124,14 @@ def test_a_shard_that_is_away_is_no_empty_one() -> None:
     numbers = {"max_seq_no": 9, "local_checkpoint": 9, "global_checkpoint": 9}
     copies = [{"routing": {"primary": True, "state": "STARTED"}, "seq_no": numbers}]
     with pytest.raises(BackendUnavailable, match="1 of 2"):
-        read_shards({"indices": {"i": {"shards": {"0": copies}}}}, 2)
+        read_shard_states({"indices": {"i": {"shards": {"0": copies}}}}, 2)
 
 
 def test_a_tombstone_stays_one() -> None:
-    one = Stored("d", versions.raw(7), {"state": "deleted", "version": 7, "deleted_at": 5})
+    one = StoredDocument("d", raw_version(7), {"state": "deleted", "version": 7, "deleted_at": 5})
     for target in (generation(2), generation(2, fingerprint="b" * 16)):
-        write = carried(OLD, target, one, 60)
-        assert (write.version, write.source) == (versions.raw(7), one.source)
+        write = carry_write(OLD, target, one, 60)
+        assert (write.version, write.source) == (raw_version(7), one.source)
 
 
 def test_shards_are_read_from_their_primaries() -> None:
@@ -133,15 +140,15 @@ def test_shards_are_read_from_their_primaries() -> None:
         return {"routing": {"primary": primary, "state": "STARTED"}, "seq_no": numbers}
 
     answer = {"indices": {"i": {"shards": {"0": [copy(False, 3), copy(True, 7)], "1": [copy(True, 9)]}}}}
-    assert read_shards(answer, 2) == {0: ShardState(7, 9), 1: ShardState(9, 9)}
+    assert read_shard_states(answer, 2) == {0: ShardState(7, 9), 1: ShardState(9, 9)}
     for broken in ({}, {"indices": {"i": {"shards": {"0": [copy(False, 3)]}}}}):
         with pytest.raises(BackendUnavailable, match="shard_unavailable"):
-            read_shards(broken, 1)
+            read_shard_states(broken, 1)
 
 
 def test_changes_come_with_their_numbers() -> None:
     hit = {"_id": "d", "_version": 5, "_source": {"state": "pending"}, "sort": [12]}
-    assert read_changes({"hits": {"hits": [hit]}}) == [(12, Stored("d", 5, {"state": "pending"}))]
+    assert read_changes({"hits": {"hits": [hit]}}) == [(12, StoredDocument("d", 5, {"state": "pending"}))]
 
 
 def talk(number: int, chapters: str = "tiling", fingerprint: str = "", *, titled: bool = False) -> Generation:
@@ -149,7 +156,7 @@ def talk(number: int, chapters: str = "tiling", fingerprint: str = "", *, titled
     return generation(number).model_copy(update={"spec": spec, "chapters": fingerprint})
 
 
-def episode(engine: str, **made: Any) -> Stored:
+def episode(engine: str, **made: Any) -> StoredDocument:
     chapters = [
         {"number": 1, "title": "Whales", "start": 0, "end": 6},
         {"number": 2, "title": "Sea", "start": 6, "end": 9},
@@ -160,11 +167,11 @@ def episode(engine: str, **made: Any) -> Stored:
         {"start": 8, "end": 11, "vector": OTHER.pack()},
     ]
     more = {"kind": "talk", "text": "one twoxy", "windows": windows, "chapters": chapters}
-    return stored("encoded", versions.encoded(7), chaptering={"engine": engine} | made, **more)
+    return stored("encoded", encoded_version(7), chaptering={"engine": engine} | made, **more)
 
 
 def test_what_finds_chapters_and_passages_is_made_again_from_what_is_stored() -> None:
-    source = carried(talk(1), talk(2), episode("tiling"), 60).source
+    source = carry_write(talk(1), talk(2), episode("tiling"), 60).source
     first, second = source["chapters"]
     assert (first["words"], first["sparse"]) == ("Whales\none tw", {"3": 4.0, "5": 2.0, "9": 0.5})
     assert (second["words"], second["sparse"]) == ("Sea\noxy", {"3": 4.0})
@@ -185,13 +192,15 @@ def test_what_finds_chapters_and_passages_is_made_again_from_what_is_stored() ->
         (episode("tiling", error={"code": "chapters_late"}), talk(2), True),
         (episode("given"), talk(2, "podtile", "c2"), False),
         (episode("given"), talk(2, titled=True), True),
-        (stored("encoded", versions.encoded(7), windows=WINDOWS), talk(2, "podtile", "c2"), False),
+        (stored("encoded", encoded_version(7), windows=WINDOWS), talk(2, "podtile", "c2"), False),
     ],
 )
-def test_talk_is_encoded_again_where_it_would_get_other_chapters(one: Stored, target: Generation, again: bool) -> None:
-    write = carried(talk(1), target, one, 60)
-    assert waits(write) is again
-    assert write.version == (versions.raw(7) if again else versions.encoded(7))
+def test_talk_is_encoded_again_where_it_would_get_other_chapters(
+    one: StoredDocument, target: Generation, again: bool
+) -> None:
+    write = carry_write(talk(1), target, one, 60)
+    assert is_pending_write(write) is again
+    assert write.version == (raw_version(7) if again else encoded_version(7))
     assert ("chapters" in write.source) is (not again and "chapters" in one.source)
 
 
@@ -206,8 +215,8 @@ def test_what_was_sent_of_talk_is_carried_to_be_encoded_again() -> None:
         "talk_repairs": [{"code": "missing_ends", "detail": "x", "count": 1}],
     }
     made = {"chapters": [{"title": "Made"}], "chaptering": {"engine": "tiling"}, "chapter_titles": ["Made"]}
-    one = stored("encoded", versions.encoded(7), windows=WINDOWS, **sent, **made)
-    write = carried(talk(1), talk(2, "podtile"), one, 60)
-    assert waits(write)
+    one = stored("encoded", encoded_version(7), windows=WINDOWS, **sent, **made)
+    write = carry_write(talk(1), talk(2, "podtile"), one, 60)
+    assert is_pending_write(write)
     assert {name: write.source[name] for name in sent} == sent
     assert not made.keys() & write.source.keys()

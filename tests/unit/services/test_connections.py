@@ -7,10 +7,9 @@ import pytest
 from kombu import Connection
 from redis import Redis, SSLConnection
 
-from services.addresses import redacted
 from services.errors import ConfigurationError
-from services.secret_files import SecretFile
-from services.settings import Settings
+from services.settings import Settings, redact_addresses
+from services.tls import SecretFile
 
 TLS = {"opensearch_url": "https://search"}
 SECRET = "s3c/r:e@t"
@@ -64,7 +63,7 @@ def test_redis_gets_password_and_tls_in_its_address(tmp_path: Path) -> None:
         redis_ca="/ca", redis_cert="/cert", redis_key="/key",
     )  # fmt: skip
     address = settings.redis_address
-    assert redacted(address) == "rediss://cache:6380/3"
+    assert redact_addresses(address) == "rediss://cache:6380/3"
     files = {"ssl_ca_certs": "/ca", "ssl_certfile": "/cert", "ssl_keyfile": "/key"}
     pool = Redis.from_url(address).connection_pool
     assert pool.connection_class is SSLConnection

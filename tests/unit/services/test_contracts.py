@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from services.contracts import CONTRACTS, ENCODE_TASK, INGEST_TASK, EncodeMessage, IngestMessage, schemas
+from services.queue.messages import CONTRACTS, ENCODE_TASK, INGEST_TASK, EncodeMessage, IngestMessage, message_schemas
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "contracts"
 
@@ -19,8 +19,8 @@ def published(name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_the_published_schema_is_the_code_s(name: str) -> None:
-    # python -m services.contracts docs/contracts writes them anew; a change of meaning is a new version instead
-    assert published(name) == schemas()[name]
+    # python -m services.queue.messages docs/contracts writes them anew; a change of meaning is a new version instead
+    assert published(name) == message_schemas()[name]
 
 
 def test_nothing_else_is_published() -> None:

@@ -5,7 +5,13 @@ import base64
 import numpy as np
 import pytest
 
-from services.dense_vectors import StoredVectors, gathered, moved, pack, row_type
+from services.encoders.vectors import (
+    StoredDenseVectors,
+    apply_dense_feedback,
+    merge_neighbouring_windows,
+    pack_dense_vectors,
+    window_row_dtype,
+)
 from services.errors import InvalidInput
 
 
@@ -15,21 +21,27 @@ def units(count: int, width: int = 384, seed: int = 0) -> np.ndarray:
 
 
 def test_a_window_takes_its_width_and_four_bytes() -> None:
-    assert row_type(384).itemsize == 388
-    assert len(base64.b64decode(pack(units(3)))) == 3 * 388
+    assert window_row_dtype(384).itemsize == 388
+    assert len(base64.b64decode(pack_dense_vectors(units(3)))) == 3 * 388
 
 
 def test_rounding_moves_a_dot_product_by_less_than_a_hundredth() -> None:
     vectors, queries = units(50), units(20, seed=1)
-    stored = StoredVectors.read({"a": pack(vectors)}, 384)
+    stored = StoredDenseVectors.read({"a": pack_dense_vectors(vectors)}, 384)
     assert np.abs(stored.rows @ queries.T - vectors @ queries.T).max() < 0.01
     assert np.abs(stored.rows - vectors).max() <= np.abs(vectors).max() / 127
 
 
 def test_each_document_is_scored_by_its_best_window() -> None:
     vectors = units(6)
-    stored = StoredVectors.read(
-        {"a": pack(vectors[:1]), "none": "", "b": pack(vectors[1:5]), "c": pack(vectors[5:])}, 384
+    stored = StoredDenseVectors.read(
+        {
+            "a": pack_dense_vectors(vectors[:1]),
+            "none": "",
+            "b": pack_dense_vectors(vectors[1:5]),
+            "c": pack_dense_vectors(vectors[5:]),
+        },
+        384,
     )
     query = units(1, seed=2)[0]
     similar = vectors @ query
@@ -42,38 +54,38 @@ def test_each_document_is_scored_by_its_best_window() -> None:
 
 
 def test_what_opensearch_gives_has_no_padding() -> None:
-    text = pack(units(1, 6))
+    text = pack_dense_vectors(units(1, 6))
     assert text.endswith("=")
-    assert StoredVectors.read({"a": text.rstrip("=")}, 6).rows.shape == (1, 6)
+    assert StoredDenseVectors.read({"a": text.rstrip("=")}, 6).rows.shape == (1, 6)
 
 
 def test_no_documents() -> None:
-    stored = StoredVectors.read({}, 8)
+    stored = StoredDenseVectors.read({}, 8)
     assert stored.scores(np.ones(8, np.float32)) == {}
     assert stored.best_windows(np.ones(8, np.float32), ["a"]).shape == (0, 8)
 
 
 def test_vectors_of_nothing_stay_nothing() -> None:
-    assert StoredVectors.read({"a": pack(np.zeros((2, 4)))}, 4).rows.tolist() == [[0] * 4] * 2
-    assert pack(np.zeros((0, 4))) == ""
+    assert StoredDenseVectors.read({"a": pack_dense_vectors(np.zeros((2, 4)))}, 4).rows.tolist() == [[0] * 4] * 2
+    assert pack_dense_vectors(np.zeros((0, 4))) == ""
 
 
 @pytest.mark.parametrize("bad", [np.ones(4), np.full((1, 4), np.nan), np.full((1, 4), np.inf), np.ones((1, 0))])
 def test_what_cannot_be_stored_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(InvalidInput, match="bad_vector"):
-        pack(bad)
+        pack_dense_vectors(bad)
 
 
-@pytest.mark.parametrize("bad", ["ä", "abc", "AAAA", pack(units(1, 5))])
+@pytest.mark.parametrize("bad", ["ä", "abc", "AAAA", pack_dense_vectors(units(1, 5))])
 def test_what_was_never_packed_is_refused(bad: str) -> None:
     with pytest.raises(InvalidInput, match="bad_vector"):
-        StoredVectors.read({"a": bad}, 4)
+        StoredDenseVectors.read({"a": bad}, 4)
 
 
 def test_neighbours_of_a_very_long_document_share_a_row() -> None:
     vectors = units(10, 4)
-    assert gathered(vectors, 10) is vectors
-    found = gathered(vectors, 4)
+    assert merge_neighbouring_windows(vectors, 10) is vectors
+    found = merge_neighbouring_windows(vectors, 4)
     assert found.shape == (4, 4)
     first = vectors[:3].mean(axis=0)
     np.testing.assert_allclose(found[0], first / np.linalg.norm(first), rtol=1e-5)
@@ -82,10 +94,10 @@ def test_neighbours_of_a_very_long_document_share_a_row() -> None:
 
 def test_feedback_moves_the_query_towards_the_documents() -> None:
     query, documents = units(1)[0], units(3, seed=3)
-    nearer = moved(query, documents, 0.5)
+    nearer = apply_dense_feedback(query, documents, 0.5)
     assert (documents @ nearer).mean() > (documents @ query).mean()
     assert np.linalg.norm(nearer) == pytest.approx(1, abs=1e-5)
-    assert moved(query, documents[:0], 0.5) is query
-    np.testing.assert_allclose(moved(query, documents, 0.0), query, rtol=1e-5)
-    opposite = moved(query, -query[None, :], 0.5)
+    assert apply_dense_feedback(query, documents[:0], 0.5) is query
+    np.testing.assert_allclose(apply_dense_feedback(query, documents, 0.0), query, rtol=1e-5)
+    opposite = apply_dense_feedback(query, -query[None, :], 0.5)
     assert np.isfinite(opposite).all()

@@ -7,10 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.document_limits import Limits
-from services.documents import Document, checked_id, joined_text, parse_document, parse_document_bytes
+from services.documents.document import (
+    Document,
+    joined_text,
+    parse_document,
+    parse_document_bytes,
+    validate_document_id,
+)
 from services.errors import InvalidInput, TooLarge
-from services.index_spec import IndexSpec
+from services.index_spec import DocumentLimits, IndexSpec
 
 SPEC = IndexSpec.model_validate(
     {"fields": {"year": "number", "tag": "keyword", "note": "text", "day": "date", "open": "boolean"}}
@@ -91,14 +96,14 @@ def test_null_metadata_counts_as_absent() -> None:
 @pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'{"id":"a","text":"\\ud800"}', b'{"id":"a","text":NaN}', b""])
 def test_what_is_not_json_in_utf8_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_document_bytes(raw, SPEC, Limits(1000))
+        parse_document_bytes(raw, SPEC, DocumentLimits(1000))
     assert caught.value.code == "invalid_json"
 
 
 def test_a_document_over_the_limit_is_refused_with_the_limit() -> None:
     raw = orjson.dumps({"id": "a", "text": "x" * 100})
     with pytest.raises(TooLarge, match="50 bytes") as caught:
-        parse_document_bytes(raw, SPEC, Limits(50))
+        parse_document_bytes(raw, SPEC, DocumentLimits(50))
     assert caught.value.code == "document_too_large"
 
 
@@ -125,4 +130,4 @@ def test_the_title_is_part_of_what_is_encoded() -> None:
 
 
 def test_an_id_may_hold_what_a_url_must_escape() -> None:
-    assert checked_id("a/b?c#d e%20") == "a/b?c#d e%20"
+    assert validate_document_id("a/b?c#d e%20") == "a/b?c#d e%20"

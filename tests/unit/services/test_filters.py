@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InvalidInput
-from services.filters.reading import FilterLimits, read_filter
-from services.filters.tree import All, AnyOf, Exists, Not, OneOf, StartsWith, Within, Words, without
+from services.filters.parsing import FilterLimits, parse_filter
+from services.filters.tree import AllOf, AnyOf, Exists, InRange, MatchesWords, Not, OneOf, StartsWith, remove_field
 from services.index_spec import FieldType
-from services.opensearch.filter_clauses import filter_clauses
+from services.opensearch.queries import build_filter_clauses
 
 FIELDS: dict[str, FieldType] = {
     "year": "number", "genre": "keyword", "blurb": "text", "printed": "date", "lent": "boolean", "is": "keyword",
@@ -23,7 +23,7 @@ DAY = 86_400_000
 
 
 def read(value: Any) -> Any:
-    return read_filter(value, FIELDS, LIMITS)
+    return parse_filter(value, FIELDS, LIMITS)
 
 
 def refusal(value: Any) -> InvalidInput:
@@ -49,12 +49,12 @@ def test_a_filter_of_every_part() -> None:
             one("_state", is_="encoded"),
         ]
     }
-    assert read(written) == All(
+    assert read(written) == AllOf(
         (
-            Within("year", 1990.0, math.nextafter(2000.0, 0)),
+            InRange("year", 1990.0, math.nextafter(2000.0, 0)),
             Not(OneOf("genre", ("poem",))),
             AnyOf((OneOf("genre", ("novel", "play")), StartsWith("genre", "sea/"))),
-            Words("blurb", "white whale"),
+            MatchesWords("blurb", "white whale"),
             Not(Exists("lent")),
             OneOf("lent", (True,)),
             OneOf("_id", ("b1", "b2")),
@@ -64,13 +64,13 @@ def test_a_filter_of_every_part() -> None:
 
 
 def test_dates_are_spans_and_touching_ones_are_joined() -> None:
-    assert read(one("printed", is_="1970-01-02")) == Within("printed", DAY, 2 * DAY - 1, date=True)
-    assert read(one("printed", range={"gt": "1970-01-01", "lte": "1970-01-02"})) == Within(
+    assert read(one("printed", is_="1970-01-02")) == InRange("printed", DAY, 2 * DAY - 1, date=True)
+    assert read(one("printed", range={"gt": "1970-01-01", "lte": "1970-01-02"})) == InRange(
         "printed", DAY, 2 * DAY - 1, date=True
     )
     listed = one("printed", any_of=["1970-01-02", "1970-01-05", "1970-01-01"])
     assert read(listed) == AnyOf(
-        (Within("printed", 0, 2 * DAY - 1, date=True), Within("printed", 4 * DAY, 5 * DAY - 1, date=True))
+        (InRange("printed", 0, 2 * DAY - 1, date=True), InRange("printed", 4 * DAY, 5 * DAY - 1, date=True))
     )
 
 
@@ -203,7 +203,7 @@ _JSON = st.recursive(
 @given(_JSON)
 def test_garbage_is_refused_or_makes_clauses_that_can_be_sent(value: Any) -> None:
     try:
-        clauses = filter_clauses(read(value))
+        clauses = build_filter_clauses(read(value))
     except InvalidInput as error:
         assert error.code in ("bad_filter", "undeclared_metadata", "contradictory_range", "filter_too_large")
         orjson.dumps(error.detail)
@@ -214,12 +214,12 @@ def test_garbage_is_refused_or_makes_clauses_that_can_be_sent(value: Any) -> Non
 
 
 def test_what_a_shop_leaves_out_when_it_counts_a_field() -> None:
-    genre, year = OneOf("genre", ("poem",)), Within("year", 1.0, None)
+    genre, year = OneOf("genre", ("poem",)), InRange("year", 1.0, None)
     either = AnyOf((genre, year))
-    assert without(None, "genre") is None
-    assert without(genre, "genre") is None
-    assert without(Not(genre), "genre") is None
-    assert without(genre, "year") == genre
-    assert without(All((genre, year)), "genre") == year
-    assert without(All((genre, year, either)), "genre") == All((year, either))
-    assert without(either, "genre") == either
+    assert remove_field(None, "genre") is None
+    assert remove_field(genre, "genre") is None
+    assert remove_field(Not(genre), "genre") is None
+    assert remove_field(genre, "year") == genre
+    assert remove_field(AllOf((genre, year)), "genre") == year
+    assert remove_field(AllOf((genre, year, either)), "genre") == AllOf((year, either))
+    assert remove_field(either, "genre") == either

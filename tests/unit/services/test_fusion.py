@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.fusion import Fusion, Method, fuse, min_max, reciprocal_ranks, z_score
+from services.query.fusion import Fusion, FusionMethodName, fuse_lists, min_max, reciprocal_ranks, z_score
 
 SCORES = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.floats(0, 100), max_size=8)
 # Whole numbers: differences and their quotients are then exact, and properties hold to the bit.
 WHOLE = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 20).map(float), max_size=8)
 SHARES = st.floats(0.01, 1)
-METHODS: list[Method] = ["min_max", "z_score", "rrf"]
+METHODS: list[FusionMethodName] = ["min_max", "z_score", "rrf"]
 FUSIONS = st.builds(Fusion, st.sampled_from(METHODS), st.integers(1, 1000))
 MONOTONE = st.builds(Fusion, st.sampled_from(["min_max", "rrf"]), st.integers(1, 1000))
 EVEN = {"sparse": 0.5, "lexical": 0.5}
@@ -47,8 +47,8 @@ def test_reciprocal_ranks_go_by_order_and_equal_scores_share_a_rank() -> None:
 
 def test_a_list_that_is_missing_a_document_gives_it_nothing() -> None:
     lists = {"sparse": {"a": 3.0, "b": 1.0}, "lexical": {"c": 9.0, "a": 8.0, "d": 1.0}}
-    assert dict(fuse(lists, EVEN)) == {"a": 0.5 + 0.5 * 7 / 8, "c": 0.5, "b": 0.0, "d": 0.0}
-    assert dict(fuse(lists, EVEN, Fusion("rrf", 1))) == {
+    assert dict(fuse_lists(lists, EVEN)) == {"a": 0.5 + 0.5 * 7 / 8, "c": 0.5, "b": 0.0, "d": 0.0}
+    assert dict(fuse_lists(lists, EVEN, Fusion("rrf", 1))) == {
         "a": pytest.approx(0.5 + 0.5 * 2 / 3),
         "c": 0.5,
         "b": pytest.approx(1 / 3),
@@ -57,17 +57,17 @@ def test_a_list_that_is_missing_a_document_gives_it_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_lists_of_one_hit_and_of_none(method: Method) -> None:
+def test_lists_of_one_hit_and_of_none(method: FusionMethodName) -> None:
     fusion = Fusion(method)
-    assert fuse({"sparse": {"a": 3.0}, "lexical": {}}, EVEN, fusion) == [("a", 0.5)]
-    assert fuse({"sparse": {"a": 3.0}, "lexical": {"b": 0.1}}, EVEN, fusion) == [("a", 0.5), ("b", 0.5)]
-    assert fuse({"sparse": {"a": 3.0}, "lexical": {"a": 0.1}}, EVEN, fusion) == [("a", 1.0)]
-    assert fuse({"sparse": {}, "lexical": {}}, EVEN, fusion) == []
+    assert fuse_lists({"sparse": {"a": 3.0}, "lexical": {}}, EVEN, fusion) == [("a", 0.5)]
+    assert fuse_lists({"sparse": {"a": 3.0}, "lexical": {"b": 0.1}}, EVEN, fusion) == [("a", 0.5), ("b", 0.5)]
+    assert fuse_lists({"sparse": {"a": 3.0}, "lexical": {"a": 0.1}}, EVEN, fusion) == [("a", 1.0)]
+    assert fuse_lists({"sparse": {}, "lexical": {}}, EVEN, fusion) == []
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_equal_scores_are_ordered_by_id(method: Method) -> None:
-    fused = fuse({"sparse": {"b": 1.0, "a": 1.0}, "lexical": {}}, EVEN, Fusion(method))
+def test_equal_scores_are_ordered_by_id(method: FusionMethodName) -> None:
+    fused = fuse_lists({"sparse": {"b": 1.0, "a": 1.0}, "lexical": {}}, EVEN, Fusion(method))
     assert fused == [("a", 0.5), ("b", 0.5)]
 
 
@@ -76,14 +76,16 @@ def test_only_the_ratio_of_the_weights_matters(
     sparse: dict[str, float], lexical: dict[str, float], fusion: Fusion
 ) -> None:
     lists = {"sparse": sparse, "lexical": lexical}
-    assert fuse(lists, {"sparse": 6, "lexical": 2}, fusion) == fuse(lists, {"sparse": 0.75, "lexical": 0.25}, fusion)
+    assert fuse_lists(lists, {"sparse": 6, "lexical": 2}, fusion) == fuse_lists(
+        lists, {"sparse": 0.75, "lexical": 0.25}, fusion
+    )
 
 
 @given(SCORES, SCORES, SHARES, SHARES, FUSIONS)
 def test_no_document_is_dropped_and_the_best_come_first(
     sparse: dict[str, float], lexical: dict[str, float], one: float, other: float, fusion: Fusion
 ) -> None:
-    fused = fuse({"sparse": sparse, "lexical": lexical}, {"sparse": one, "lexical": other}, fusion)
+    fused = fuse_lists({"sparse": sparse, "lexical": lexical}, {"sparse": one, "lexical": other}, fusion)
     assert {document for document, _ in fused} == sparse.keys() | lexical.keys()
     assert len(fused) == len(sparse.keys() | lexical.keys())
     assert all(math.isfinite(score) and score >= 0 for _, score in fused)
@@ -100,7 +102,7 @@ def test_the_order_of_documents_and_of_lists_plays_no_part(
         name: dict(order.sample(list(scores.items()), len(scores)))
         for name, scores in (("lexical", lexical), ("sparse", sparse))
     }
-    assert fuse({"sparse": sparse, "lexical": lexical}, weights, fusion) == fuse(shuffled, weights, fusion)
+    assert fuse_lists({"sparse": sparse, "lexical": lexical}, weights, fusion) == fuse_lists(shuffled, weights, fusion)
 
 
 @given(WHOLE, WHOLE, FUSIONS, st.integers(1, 1000), st.integers(-1000, 1000))
@@ -108,8 +110,8 @@ def test_neither_the_unit_nor_the_zero_of_a_lists_scores_plays_a_part(
     sparse: dict[str, float], lexical: dict[str, float], fusion: Fusion, unit: int, zero: int
 ) -> None:
     moved = {document: unit * score + zero for document, score in sparse.items()}
-    before = fuse({"sparse": sparse, "lexical": lexical}, EVEN, fusion)
-    assert fuse({"sparse": moved, "lexical": lexical}, EVEN, fusion) == before
+    before = fuse_lists({"sparse": sparse, "lexical": lexical}, EVEN, fusion)
+    assert fuse_lists({"sparse": moved, "lexical": lexical}, EVEN, fusion) == before
 
 
 @given(SCORES, SCORES, SHARES, SHARES, FUSIONS)
@@ -117,7 +119,7 @@ def test_what_is_better_in_every_list_is_better(
     sparse: dict[str, float], lexical: dict[str, float], one: float, other: float, fusion: Fusion
 ) -> None:
     lists = {"sparse": sparse, "lexical": lexical}
-    fused = dict(fuse(lists, {"sparse": one, "lexical": other}, fusion))
+    fused = dict(fuse_lists(lists, {"sparse": one, "lexical": other}, fusion))
     for upper, lower in itertools.permutations(fused, 2):
         pairs = [(scores.get(upper), scores.get(lower)) for scores in lists.values()]
         if all(b is None or (a is not None and a >= b) for a, b in pairs):
@@ -131,8 +133,8 @@ def test_a_higher_score_never_costs_a_place(
     assume(sparse)
     chosen = data.draw(st.sampled_from(sorted(sparse)))
     raised = {**sparse, chosen: sparse[chosen] + more}
-    before = dict(fuse({"sparse": sparse, "lexical": lexical}, EVEN, fusion))
-    after = dict(fuse({"sparse": raised, "lexical": lexical}, EVEN, fusion))
+    before = dict(fuse_lists({"sparse": sparse, "lexical": lexical}, EVEN, fusion))
+    after = dict(fuse_lists({"sparse": raised, "lexical": lexical}, EVEN, fusion))
     assert after[chosen] >= before[chosen]
     for other, score in before.items():
         if score < before[chosen]:
@@ -147,6 +149,6 @@ def test_with_z_scores_a_higher_score_may_cost_a_place() -> None:
 
     def first(score: float) -> str:
         lists = {"sparse": {"a": score, "b": 1.0, "c": 3.0}, "lexical": lexical}
-        return fuse(lists, EVEN, Fusion("z_score"))[0][0]
+        return fuse_lists(lists, EVEN, Fusion("z_score"))[0][0]
 
     assert (first(7.0), first(9.0)) == ("a", "b")

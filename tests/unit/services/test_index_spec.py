@@ -4,12 +4,12 @@ import pytest
 from pydantic import ValidationError
 
 from services.errors import InvalidInput
-from services.index_spec import IndexSpec, Names, checked_index_name
+from services.index_spec import IndexNames, IndexSpec, validate_index_name
 
 
 @pytest.mark.parametrize("name", ["docs", "a", "0", "my-docs_2", "x" * 100])
 def test_usable_names(name: str) -> None:
-    assert checked_index_name(name) == name
+    assert validate_index_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ def test_usable_names(name: str) -> None:
 )
 def test_names_that_opensearch_refuses_or_reads_as_something_else(name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        checked_index_name(name)
+        validate_index_name(name)
     assert caught.value.code == "invalid_index_name"
 
 
 def test_no_index_of_a_user_meets_one_of_ours() -> None:
-    names = Names("sparsewell")
+    names = IndexNames("sparsewell")
     assert names.jobs == "sparsewell_jobs"
     assert names.physical("a", 1) == "sparsewell-a.g000001"
     assert names.alias("a-g000001") != names.physical("a", 1)

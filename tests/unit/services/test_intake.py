@@ -1,12 +1,11 @@
 """Documents are judged one by one, and only what is stored is accepted."""
 
-from services.documents import Document
+from services.documents.document import Document, VersionClock, client_version, raw_version
+from services.documents.intake import Intake
+from services.encoders.manifest import WindowSettings
 from services.errors import InvalidInput
 from services.index_spec import EncoderIdentity, Generation, IndexSpec
-from services.intake import Intake
-from services.manifest import WindowSettings
-from services.opensearch.bulk import Outcome, Verdict
-from services.versions import Clock, client, raw
+from services.opensearch.bulk import Verdict, WriteOutcome
 
 GENERATION = Generation(
     index="docs", number=1, physical="sparsewell-docs.g000001", spec=IndexSpec.model_validate({}),
@@ -20,15 +19,17 @@ def refuse() -> Document:
 
 
 def test_accepted_refused_and_repeated() -> None:
-    intake = Intake(GENERATION, "job", Clock(), 120)
+    intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", version=5))
     intake.receive(2, refuse)
     intake.receive(4, lambda: Document("a", "y"))
     intake.receive(5, lambda: Document("c", "z"))
     first, second = intake.writes()
-    assert (first.id, first.version) == ("a", raw(5))
-    assert client(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
-    assert intake.settle([Verdict(Outcome.STORED, physical="g1"), Verdict(Outcome.SUPERSEDED)]) == {"g1": ["a"]}
+    assert (first.id, first.version) == ("a", raw_version(5))
+    assert client_version(second.version) > 1_600_000_000_000_000  # the server's clock in microseconds
+    assert intake.settle([Verdict(WriteOutcome.STORED, physical="g1"), Verdict(WriteOutcome.SUPERSEDED)]) == {
+        "g1": ["a"]
+    }
     assert intake.accepted == ["a"]
     assert [(r.position, r.id, r.code) for r in intake.rejections] == [
         (2, "b", "missing_text"), (4, "a", "duplicate_id"), (5, "c", "stale_version"),
@@ -37,17 +38,17 @@ def test_accepted_refused_and_repeated() -> None:
 
 
 def test_what_a_swap_came_between_is_told_apart() -> None:
-    intake = Intake(GENERATION, "job", Clock(), 120)
+    intake = Intake(GENERATION, "job", VersionClock(), 120)
     for position, name in enumerate("abc", 1):
         intake.receive(position, lambda name=name: Document(name, "x"))  # type: ignore[misc]
     intake.writes()
-    held = intake.settle([Verdict(Outcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
+    held = intake.settle([Verdict(WriteOutcome.STORED, physical=physical) for physical in ("g1", "g2", "g1")])
     assert held == {"g1": ["a", "c"], "g2": ["b"]}
     assert intake.accepted == ["a", "b", "c"]
 
 
 def test_the_raw_write_holds_what_the_client_sent() -> None:
-    intake = Intake(GENERATION, "job", Clock(), 120)
+    intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", "T", {"tag": "y"}, 3))
     source = intake.writes()[0].source
     assert {k: source[k] for k in ("text", "title", "metadata", "state", "job", "version", "attempts")} == {

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.dense_form import DenseForm, Pooling, dense_fingerprint
+from services.encoders.catalogue import STANDIN_NAME, find_dense_identity, list_dense_encoders
+from services.encoders.manifest import DenseForm, Pooling, dense_fingerprint
 from services.errors import ConfigurationError, InvalidInput
-from services.known_dense import STANDIN, dense_identity, known_dense
 from services.settings import Settings
 
 FILES = {"model.onnx": "a" * 64, "tokenizer.json": "b" * 64}
@@ -24,21 +24,21 @@ MINE: dict[str, Any] = {
 
 
 def test_those_that_can_be_fetched_and_the_stand_in() -> None:
-    known = known_dense(Settings())
-    assert {STANDIN, "bge-small-en-v1.5-int8", "all-minilm-l6-v2-int8"} <= known.keys()
+    known = list_dense_encoders(Settings())
+    assert {STANDIN_NAME, "bge-small-en-v1.5-int8", "all-minilm-l6-v2-int8"} <= known.keys()
     assert "all-minilm-l6-v2-checkpoint" not in known
     assert len({one.identity.fingerprint for one in known.values()}) == len(known)
-    bge = dense_identity(known, "bge-small-en-v1.5-int8")
+    bge = find_dense_identity(known, "bge-small-en-v1.5-int8")
     assert bge.width == 384
     assert known[bge.name].form.pooling is Pooling.first
     with pytest.raises(InvalidInput, match="standin-dense") as caught:
-        dense_identity(known, "word2vec")
+        find_dense_identity(known, "word2vec")
     assert caught.value.code == "unknown_dense_encoder"
 
 
 def test_one_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "dense.json").write_text(json.dumps(MINE))
-    one = known_dense(Settings(dense_encoders=f" {tmp_path} "))["mine"]
+    one = list_dense_encoders(Settings(dense_encoders=f" {tmp_path} "))["mine"]
     assert one.directory == tmp_path
     assert one.identity.fingerprint == dense_fingerprint(FILES, DenseForm(pooling=Pooling.first))
 
@@ -50,13 +50,13 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
 def test_one_that_cannot_be_used_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
     (tmp_path / "dense.json").write_text(json.dumps(MINE | changed))
     with pytest.raises(ConfigurationError, match=r"dense\.json") as caught:
-        known_dense(Settings(dense_encoders=str(tmp_path)))
+        list_dense_encoders(Settings(dense_encoders=str(tmp_path)))
     assert caught.value.code == "bad_dense_encoder"
 
 
 def test_a_directory_without_a_manifest(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        known_dense(Settings(dense_encoders=str(tmp_path)))
+        list_dense_encoders(Settings(dense_encoders=str(tmp_path)))
     assert caught.value.code == "bad_dense_encoder"
 
 

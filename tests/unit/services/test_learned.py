@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.learned import HALF_LIFE_DAYS, QueryCounts, asked_again, count, learnable, rank
+from services.query.suggest import (
+    HALF_LIFE_DAYS,
+    QueryCounter,
+    decayed_count,
+    learnable_query,
+    popularity_rank,
+    update_rank,
+)
 
 NOW = 1_764_000_000_000
 HALF_LIFE = int(HALF_LIFE_DAYS * 24 * 3600 * 1000)
@@ -32,29 +39,29 @@ HALF_LIFE = int(HALF_LIFE_DAYS * 24 * 3600 * 1000)
     ],
 )
 def test_what_is_kept(query: str, expected: str | None) -> None:
-    assert learnable(query) == expected
+    assert learnable_query(query) == expected
 
 
 @given(st.text(max_size=120))
 def test_what_is_kept_is_kept_as_it_is(query: str) -> None:
-    kept = learnable(query)
-    assert kept is None or learnable(kept) == kept
+    kept = learnable_query(query)
+    assert kept is None or learnable_query(kept) == kept
     assert kept is None or len(kept.encode()) <= 440
 
 
 def test_counts_halve_and_add_up() -> None:
-    first = asked_again(None, 8, NOW)
-    assert count(first, NOW) == pytest.approx(8)
-    assert count(first, NOW + HALF_LIFE) == pytest.approx(4)
-    again = asked_again(first, 2, NOW + HALF_LIFE)
-    assert count(again, NOW + HALF_LIFE) == pytest.approx(6)
+    first = update_rank(None, 8, NOW)
+    assert decayed_count(first, NOW) == pytest.approx(8)
+    assert decayed_count(first, NOW + HALF_LIFE) == pytest.approx(4)
+    again = update_rank(first, 2, NOW + HALF_LIFE)
+    assert decayed_count(again, NOW + HALF_LIFE) == pytest.approx(6)
     # what is more today is more at any time
-    assert rank(6, NOW + HALF_LIFE) == pytest.approx(again)
-    assert rank(11.9, NOW) < again < rank(12.1, NOW)
+    assert popularity_rank(6, NOW + HALF_LIFE) == pytest.approx(again)
+    assert popularity_rank(11.9, NOW) < again < popularity_rank(12.1, NOW)
 
 
 def test_a_full_counter_takes_no_other_query_and_invents_no_count() -> None:
-    counts = QueryCounts(2)
+    counts = QueryCounter(2)
     for query in ("a", "a", "b", "c", "c", "b"):
         counts.note("books", "l", query)
     assert len(counts) == 2

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.calendar_units import UNITS, Unit, shown, stretch, written
-from services.documents import is_date
-from services.moments import DAY, span
+from services.dates import (
+    CALENDAR_UNITS,
+    DAY_MS,
+    CalendarUnit,
+    calendar_interval,
+    calendar_interval_range,
+    date_bounds,
+    format_interval_start,
+)
+from services.documents.document import is_date
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -17,44 +24,44 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("text", "first", "last"),
     [
-        ("1970-01-01", 0, DAY - 1),
-        ("1970-01-02T00:00", DAY, DAY + 59_999),
+        ("1970-01-01", 0, DAY_MS - 1),
+        ("1970-01-02T00:00", DAY_MS, DAY_MS + 59_999),
         ("1970-01-01T01:00:02Z", 3_602_000, 3_602_999),
         ("1970-01-01T00:00:00.5Z", 500, 500),
         ("1970-01-01T00:00:00.123999Z", 123, 123),
         ("1970-01-01T01:00:00.000+01:00", 0, 0),
         ("1969-12-31T23:00:00.001-01:00", 1, 1),
         ("1969-12-31T23:59:59.9999Z", -1, -1),
-        ("1969-12-31", -DAY, -1),
+        ("1969-12-31", -DAY_MS, -1),
         ("0001-01-01T00:00+14:00", -62_135_647_200_000, -62_135_647_140_001),
         ("9999-12-31T23:59-14:00", 253_402_351_140_000, 253_402_351_199_999),
     ],
 )
 def test_a_date_is_the_time_that_it_leaves_open(text: str, first: int, last: int) -> None:
     assert is_date(text)
-    assert span(text) == (first, last)
+    assert date_bounds(text) == (first, last)
 
 
 @given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)))
 def test_a_whole_moment_is_the_standard_library_s(moment: datetime) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
     text = moment.isoformat(timespec="milliseconds")
-    first, last = span(text)
+    first, last = date_bounds(text)
     assert first == last == (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 def test_what_is_no_date_is_said() -> None:
     with pytest.raises(ValueError, match="is no date"):
-        span("yesterday")
+        date_bounds("yesterday")
 
 
-@given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999), st.sampled_from(UNITS))
-def test_a_stretch_holds_its_moment_and_the_next_begins_where_it_ends(moment: int, unit: Unit) -> None:
-    first, after = stretch(moment, unit)
+@given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999), st.sampled_from(CALENDAR_UNITS))
+def test_a_stretch_holds_its_moment_and_the_next_begins_where_it_ends(moment: int, unit: CalendarUnit) -> None:
+    first, after = calendar_interval(moment, unit)
     assert first <= moment < after
-    assert stretch(first, unit) == (first, after)
-    assert stretch(after - 1, unit) == (first, after)
-    assert stretch(after, unit)[0] == after
+    assert calendar_interval(first, unit) == (first, after)
+    assert calendar_interval(after - 1, unit) == (first, after)
+    assert calendar_interval(after, unit)[0] == after
 
 
 @pytest.mark.parametrize(
@@ -68,21 +75,33 @@ def test_a_stretch_holds_its_moment_and_the_next_begins_where_it_ends(moment: in
         ("hour", "2024-02-29T13:00Z", "2024-02-29T14:00Z"),
     ],
 )
-def test_stretches_are_shown_as_dates(unit: Unit, first: str, after: str) -> None:
-    begun, ended = stretch(span("2024-02-29T13:14:15Z")[0], unit)
-    assert (shown(begun, unit), shown(ended, unit)) == (first, after)
+def test_stretches_are_shown_as_dates(unit: CalendarUnit, first: str, after: str) -> None:
+    begun, ended = calendar_interval(date_bounds("2024-02-29T13:14:15Z")[0], unit)
+    assert (format_interval_start(begun, unit), format_interval_start(ended, unit)) == (first, after)
     assert is_date(first)
 
 
 def bounds(within: dict[str, str]) -> tuple[float, float]:
     """First and last moment of a range as a filter reads it."""
-    low = span(within["gte"])[0] if "gte" in within else span(within["gt"])[1] + 1 if "gt" in within else -math.inf
-    high = span(within["lt"])[0] - 1 if "lt" in within else span(within["lte"])[1] if "lte" in within else math.inf
+    low = (
+        date_bounds(within["gte"])[0]
+        if "gte" in within
+        else date_bounds(within["gt"])[1] + 1
+        if "gt" in within
+        else -math.inf
+    )
+    high = (
+        date_bounds(within["lt"])[0] - 1
+        if "lt" in within
+        else date_bounds(within["lte"])[1]
+        if "lte" in within
+        else math.inf
+    )
     return low, high
 
 
-@pytest.mark.parametrize("unit", UNITS)
-def test_each_moment_is_in_one_written_stretch(unit: Unit) -> None:
+@pytest.mark.parametrize("unit", CALENDAR_UNITS)
+def test_each_moment_is_in_one_written_stretch(unit: CalendarUnit) -> None:
     """At the ends of the calendar too, where an offset moves a date out of the years that can be written."""
     dates = ["0001-01-01T00:00+18:00", "0001-01-01T09:00+18:00", "0001-01-01", "0001-01-01T00:59", "2024-02-29"]
     dates += [
@@ -92,15 +111,17 @@ def test_each_moment_is_in_one_written_stretch(unit: Unit) -> None:
         "9999-12-31T12:00-18:00",
         "9999-12-31T23:59-18:00",
     ]
-    moments = [span(one)[0] for one in dates]
+    moments = [date_bounds(one)[0] for one in dates]
     for moment in moments:
-        within = written(moment, unit)
+        within = calendar_interval_range(moment, unit)
         low, high = bounds(within)
         assert [one for one in moments if low <= one <= high] == [
-            one for one in moments if written(one, unit) == within
+            one for one in moments if calendar_interval_range(one, unit) == within
         ]
 
 
 def test_beyond_the_calendar_nothing_is_shown() -> None:
-    assert shown(stretch(span("9999-12-31")[0], "year")[1], "year") is None
-    assert shown(stretch(span("0001-01-01T00:00+14:00")[0], "month")[0], "month") is None
+    assert format_interval_start(calendar_interval(date_bounds("9999-12-31")[0], "year")[1], "year") is None
+    assert (
+        format_interval_start(calendar_interval(date_bounds("0001-01-01T00:00+14:00")[0], "month")[0], "month") is None
+    )

@@ -2,11 +2,11 @@ from typing import Any
 
 import orjson
 
-from services.opensearch.bulk import Outcome, Verdict, Write
-from services.opensearch.own_writes import LostAnswerCheck
+from services.opensearch.bulk import Verdict, Write, WriteOutcome
+from services.opensearch.journal import LostAnswerCheck
 
-STORED = Verdict(Outcome.STORED, physical="g1")
-SUPERSEDED = Verdict(Outcome.SUPERSEDED)
+STORED = Verdict(WriteOutcome.STORED, physical="g1")
+SUPERSEDED = Verdict(WriteOutcome.SUPERSEDED)
 
 
 def write(name: str, version: int = 1, job: str = "ours") -> Write:
@@ -22,7 +22,7 @@ def answer(*held: Write, physical: str = "g2") -> dict[str, Any]:
 
 
 def test_nothing_is_read_when_no_write_was_superseded() -> None:
-    refused = Verdict(Outcome.REFUSED, "mapper_parsing_exception")
+    refused = Verdict(WriteOutcome.REFUSED, "mapper_parsing_exception")
     assert LostAnswerCheck("books", [write("a"), write("b")], [STORED, refused]).call() is None
 
 
@@ -36,4 +36,4 @@ def test_a_write_that_finds_itself_is_stored_where_it_was_found() -> None:
     writes = [write("a"), write("b"), write("c"), write("d")]
     check = LostAnswerCheck("books", writes, [STORED, SUPERSEDED, SUPERSEDED, SUPERSEDED])
     found = answer(write("b"), write("c", job="another"), write("d", version=2))
-    assert check.settle(found) == [STORED, Verdict(Outcome.STORED, physical="g2"), SUPERSEDED, SUPERSEDED]
+    assert check.settle(found) == [STORED, Verdict(WriteOutcome.STORED, physical="g2"), SUPERSEDED, SUPERSEDED]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.index_spec import Names
+from services.index_spec import IndexNames
 from services.opensearch.client import Call
-from services.opensearch.snapshots import close_call
+from services.opensearch.point_in_time import close_point_in_time_call
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def test_names_and_patterns_are_paths(path: str) -> None:
 
 
 def test_one_snapshot_is_closed_and_never_all() -> None:
-    assert b"c25hcA" in (close_call("c25hcA").body or b"")
+    assert b"c25hcA" in (close_point_in_time_call("c25hcA").body or b"")
     with pytest.raises(ValueError, match="by its id"):
-        close_call("_all")
+        close_point_in_time_call("_all")
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_one_snapshot_is_closed_and_never_all() -> None:
     ],
 )  # fmt: skip
 def test_names_of_generations(physical: str, one: bool) -> None:
-    assert Names("p").is_generation("books", physical) is one
+    assert IndexNames("p").is_generation("books", physical) is one

@@ -8,14 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.encoders.manifest import (
+    WEIGHTS_ROOT,
+    compute_fingerprint,
+    describe_file,
+    read_manifest,
+    resolve_model_directory,
+)
+from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
-from services.manifest import WEIGHTS_ROOT, fingerprint, read_manifest, record, resolve
-from services.query_table import QueryTable
 
 
 @pytest.fixture(scope="module")
 def table() -> QueryTable:
-    return QueryTable.load(resolve("bootstrap-minilm-l6"))
+    return QueryTable.load(resolve_model_directory("bootstrap-minilm-l6"))
 
 
 @pytest.fixture
@@ -29,9 +35,9 @@ def copy(tmp_path: Path) -> Path:
 def rewrite(directory: Path, table: dict[str, float]) -> None:
     (directory / "query_weights.json").write_text(json.dumps(table))
     manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["files"]["query_weights.json"] = record(directory / "query_weights.json").model_dump()
-    files = {name: type(record(directory / "query_weights.json"))(**f) for name, f in manifest["files"].items()}
-    manifest["fingerprint"] = fingerprint(files)
+    manifest["files"]["query_weights.json"] = describe_file(directory / "query_weights.json").model_dump()
+    files = {name: type(describe_file(directory / "query_weights.json"))(**f) for name, f in manifest["files"].items()}
+    manifest["fingerprint"] = compute_fingerprint(files)
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from services.errors import BackendUnavailable, Conflict, Overloaded, SparsewellError
-from services.retry import FIRST_DELAY, LONGEST_DELAY, backoff, retry
+from services.retry import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, backoff_seconds, retry
 
 
 class Call:
@@ -65,7 +65,7 @@ def test_an_error_that_comes_again_is_raised_at_once() -> None:
 
 
 def test_waits_grow_and_are_bounded() -> None:
-    first = [backoff(1) for _ in range(200)]
-    late = [backoff(failures) for failures in (6, 60, 6000) for _ in range(200)]
-    assert max(first) <= FIRST_DELAY < max(late) <= LONGEST_DELAY
-    assert min(first) < FIRST_DELAY / 2, "full jitter: from nothing to the longest wait"
+    first = [backoff_seconds(1) for _ in range(200)]
+    late = [backoff_seconds(failures) for failures in (6, 60, 6000) for _ in range(200)]
+    assert max(first) <= FIRST_DELAY_SECONDS < max(late) <= MAX_DELAY_SECONDS
+    assert min(first) < FIRST_DELAY_SECONDS / 2, "full jitter: from nothing to the longest wait"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.web.body_limit import BodyLimit
+from services.web.middleware import BodyLimitMiddleware
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -28,7 +28,7 @@ async def status(seconds: float, pause: float) -> int:
         sent.append(message)
 
     scope = {"type": "http", "path": "/", "headers": [], "method": "POST"}
-    await BodyLimit(application, seconds=seconds)(scope, receive, send)
+    await BodyLimitMiddleware(application, seconds=seconds)(scope, receive, send)
     return int(sent[0]["status"])
 
 

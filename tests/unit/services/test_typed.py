@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InvalidInput
-from services.typed import MOST_TYPED, cleaned, folded, typed_parts
+from services.query.suggest import MAX_TYPED_CHARACTERS, clean_typed_text, fold_text, locate_typed_words
 
 
 def parts(text: str, typed: str) -> list[str]:
-    return [text[part.start : part.end] for part in typed_parts(text, typed)]
+    return [text[part.start : part.end] for part in locate_typed_words(text, typed)]
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_the_parts_that_were_typed(text: str, typed: str, expected: list[str]) -
 
 @given(st.text(max_size=60), st.text(max_size=30))
 def test_parts_lie_in_the_text_one_after_the_other(text: str, typed: str) -> None:
-    found = typed_parts(text, typed)
+    found = locate_typed_words(text, typed)
     assert all(0 <= part.start < part.end <= len(text) for part in found)
     assert all(one.start <= next_.start for one, next_ in pairwise(found))
 
 
 def test_what_cannot_be_read_is_a_space() -> None:
-    assert cleaned("\x00\ta\x1bb\r\n ") == "a b   "
-    assert cleaned(" \u2003x") == "x"
+    assert clean_typed_text("\x00\ta\x1bb\r\n ") == "a b   "
+    assert clean_typed_text(" \u2003x") == "x"
     with pytest.raises(InvalidInput, match="101"):
-        cleaned("x" * (MOST_TYPED + 1))
+        clean_typed_text("x" * (MAX_TYPED_CHARACTERS + 1))
 
 
 def test_equal_texts_are_one() -> None:
-    assert folded(" Café  Society ") == folded("cafe society") == "cafe society"
+    assert fold_text(" Café  Society ") == fold_text("cafe society") == "cafe society"

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.encoders.vectors import (
+    EMPTY_VECTOR,
+    SMALLEST_WEIGHT,
+    PackedVector,
+    SparseVector,
+    merge_max,
+    truncate_weights,
+)
 from services.errors import InvalidInput
-from services.vectors import EMPTY, SMALLEST_WEIGHT, PackedVector, SparseVector, lucene_truncate, merge_max
 
 WEIGHT = st.floats(min_value=2.0**-100, max_value=2.0**100, width=32)
 VECTOR = st.dictionaries(st.integers(0, 65535), WEIGHT, max_size=60).map(
@@ -18,7 +25,7 @@ VECTOR = st.dictionaries(st.integers(0, 65535), WEIGHT, max_size=60).map(
 
 @given(WEIGHT)
 def test_truncation_keeps_nine_significant_bits(weight: float) -> None:
-    kept = float(lucene_truncate([weight])[0])
+    kept = float(truncate_weights([weight])[0])
     assert 0 <= weight - kept <= weight / 256
     mantissa, _ = math.frexp(kept)
     assert (mantissa * 512).is_integer()
@@ -26,14 +33,14 @@ def test_truncation_keeps_nine_significant_bits(weight: float) -> None:
 
 @given(WEIGHT)
 def test_truncation_is_a_projection(weight: float) -> None:
-    once = lucene_truncate([weight])
-    assert lucene_truncate(once) == once
+    once = truncate_weights([weight])
+    assert truncate_weights(once) == once
 
 
 def test_truncation_of_known_weights() -> None:
     # 0.1 is 0x3DCCCCCD; the low 15 bits cleared give 0x3DCC8000
-    assert lucene_truncate([0.1]).view(np.uint32)[0] == 0x3DCC8000
-    assert lucene_truncate([1.0, 2.5]).tolist() == [1.0, 2.5]
+    assert truncate_weights([0.1]).view(np.uint32)[0] == 0x3DCC8000
+    assert truncate_weights([1.0, 2.5]).tolist() == [1.0, 2.5]
 
 
 @given(VECTOR)
@@ -101,7 +108,7 @@ def test_merging_takes_the_largest_weight_of_each_piece(vectors: list[SparseVect
 
 
 def test_merging_nothing_gives_the_empty_vector() -> None:
-    assert merge_max([]) is EMPTY
+    assert merge_max([]) is EMPTY_VECTOR
 
 
 def test_dot_is_the_sum_over_shared_pieces() -> None:

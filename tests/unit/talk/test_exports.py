@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webvtt import WebVTT
 
-from services.documents import Document, parse_document
+from services.documents.document import Document, parse_document
 from services.errors import InvalidInput
 from services.index_spec import IndexSpec
-from services.opensearch.talk_members import sent_members, talk_members
-from services.talk import exports
-from services.talk.chapters import Chapter
+from services.opensearch.stored_document import build_talk_members, read_talk_members
+from services.talk.chapters import format_podcasting, format_webvtt, format_youtube
+from services.talk.model import Chapter
 
 SPEC = IndexSpec.model_validate({"talk": {}})
 CHAPTERS = [
@@ -24,7 +24,7 @@ CHAPTERS = [
 
 
 def test_podcasting_chapters() -> None:
-    assert exports.podcasting(CHAPTERS, "T", "https://a/b.mp3") == {
+    assert format_podcasting(CHAPTERS, "T", "https://a/b.mp3") == {
         "version": "1.2.0",
         "title": "T",
         "fileName": "https://a/b.mp3",
@@ -37,7 +37,7 @@ def test_podcasting_chapters() -> None:
 
 
 def test_a_webvtt_track() -> None:
-    track = exports.webvtt(CHAPTERS)
+    track = format_webvtt(CHAPTERS)
     assert "Begin &amp; &lt;end&gt;" in track
     assert [(cue.start, cue.end) for cue in WebVTT.from_string(track, strict=True)] == [
         ("00:00:00.000", "00:01:01.500"),
@@ -48,8 +48,8 @@ def test_a_webvtt_track() -> None:
 
 def test_lines_for_youtube_begin_at_zero() -> None:
     late = [Chapter("First", 0, 10, 12.0, 61.5), *CHAPTERS[1:]]
-    assert exports.youtube(late) == "0:00 First\n1:01 Middle\n1:02:03 Last\n"
-    assert exports.youtube(CHAPTERS).startswith("0:00 Begin & ‹end›\n")
+    assert format_youtube(late) == "0:00 First\n1:01 Middle\n1:02:03 Last\n"
+    assert format_youtube(CHAPTERS).startswith("0:00 Begin & ‹end›\n")
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_lines_for_youtube_begin_at_zero() -> None:
 )
 def test_what_youtube_would_not_show_is_said(chapters: list[Chapter], why: str) -> None:
     with pytest.raises(InvalidInput, match=why) as refused:
-        exports.youtube(chapters)
+        format_youtube(chapters)
     assert refused.value.code == "not_for_youtube"
 
 
-@pytest.mark.parametrize("form", [exports.webvtt, exports.youtube, lambda one: exports.podcasting(one, "", "")])
+@pytest.mark.parametrize("form", [format_webvtt, format_youtube, lambda one: format_podcasting(one, "", "")])
 def test_chapters_without_times_are_no_file(form: Any) -> None:
     with pytest.raises(InvalidInput) as refused:
         form([Chapter("A", 0, 5), Chapter("B", 5, 9)])
@@ -76,8 +76,8 @@ def test_chapters_without_times_are_no_file(form: Any) -> None:
 def again(document: Document) -> Document:
     """What comes of a talk that is stored, exported and sent again."""
     assert document.talk is not None
-    source = {"text": document.text} | talk_members(document.talk)
-    sent = orjson.loads(orjson.dumps(sent_members(source)))
+    source = {"text": document.text} | build_talk_members(document.talk)
+    sent = orjson.loads(orjson.dumps(read_talk_members(source)))
     return parse_document({"id": document.id} | sent, SPEC)
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from services.documents import parse_document
+from services.documents.document import parse_document
 from services.errors import InvalidInput
 from services.index_spec import IndexSpec
-from services.talk.talk import Talk
+from services.talk.model import Talk
 
 SPEC = IndexSpec.model_validate({"talk": {}})
 SEGMENTS = [{"start": 10 * i, "end": 10 * i + 9, "text": f"w{i}"} for i in range(10)]  # three characters each

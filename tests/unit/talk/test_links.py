@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.index_spec import IndexSpec
-from services.talk.links import link
+from services.talk.parse import build_link
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,12 @@ from services.talk.links import link
     ],
 )
 def test_a_link_names_the_talk_and_the_second(template: str | None, expected: str) -> None:
-    assert link(template, "https://a.b/c.mp3?x=1#old", 'a/b "', 63.9) == expected
+    assert build_link(template, "https://a.b/c.mp3?x=1#old", 'a/b "', 63.9) == expected
 
 
 def test_without_an_address_there_is_no_link() -> None:
-    assert link(None, "", "a", 5) is None
-    assert link("/p/{id}?t={start}", "", "a", None) == "/p/a?t=0"
+    assert build_link(None, "", "a", 5) is None
+    assert build_link("/p/{id}?t={start}", "", "a", None) == "/p/a?t=0"
 
 
 @pytest.mark.parametrize(

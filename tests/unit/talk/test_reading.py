@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.document_limits import Limits
-from services.documents import Document, parse_document, parse_document_bytes
+from services.documents.document import Document, parse_document, parse_document_bytes
 from services.errors import InvalidInput
-from services.index_spec import IndexSpec
-from services.talk.segments import UNKNOWN
+from services.index_spec import DocumentLimits, IndexSpec
+from services.talk.model import UNKNOWN_TIME
 
 SPEC = IndexSpec.model_validate({"talk": {}})
 VTT = """WEBVTT - an episode
@@ -207,7 +206,7 @@ def test_segments_are_put_in_order_and_their_times_made_to_agree() -> None:
         ("b ", 4000, 6000, None),
         ("c ", 6000, 8000, None),
         ("d ", 8000, 8000, None),
-        ("e", UNKNOWN, UNKNOWN, None),
+        ("e", UNKNOWN_TIME, UNKNOWN_TIME, None),
     ]
     assert repairs(document) == {
         "empty_segments": 1,
@@ -328,7 +327,7 @@ def test_other_documents_are_none_in_an_index_of_talk() -> None:
 
 
 def test_limits_of_talk_are_its_own() -> None:
-    limits = Limits(100, 300)
+    limits = DocumentLimits(100, 300)
     segments = [{"start": i, "text": f"w{i}"} for i in range(8)]
     line = orjson.dumps({"id": "t", "kind": "talk", "segments": segments})
     assert 100 < len(line) <= 300
@@ -385,6 +384,6 @@ def test_whatever_is_taken_keeps_what_segments_promise(sent: list[dict[str, Any]
     assert all(earlier < later for earlier, later in zip(one.offsets, one.offsets[1:], strict=False))
     assert one.offsets[-1] < len(document.text)
     for column in (one.starts, one.ends):
-        known = [time for time in column if time != UNKNOWN]
+        known = [time for time in column if time != UNKNOWN_TIME]
         assert known == sorted(known)
     assert sorted("".join(document.text.split())) == sorted("".join("".join(s["text"].split()) for s in sent))

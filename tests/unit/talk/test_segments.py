@@ -5,10 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InvalidInput
-from services.talk.segments import UNKNOWN, Segments, milliseconds
+from services.talk.model import UNKNOWN_TIME, Segments, to_milliseconds
 
 TALK = Segments(
-    [0, 10, 25, 40], [0, 2000, UNKNOWN, 9000], [1500, UNKNOWN, UNKNOWN, 12000], [0, 1, UNKNOWN, 0], ("A", "B")
+    [0, 10, 25, 40],
+    [0, 2000, UNKNOWN_TIME, 9000],
+    [1500, UNKNOWN_TIME, UNKNOWN_TIME, 12000],
+    [0, 1, UNKNOWN_TIME, 0],
+    ("A", "B"),
 )
 
 
@@ -18,7 +22,7 @@ def test_a_character_belongs_to_the_segment_that_begins_at_or_before_it() -> Non
 
 def test_a_segment_without_a_time_begins_when_the_one_before_it_did() -> None:
     assert [TALK.second_at(offset) for offset in (0, 10, 30, 41)] == [0.0, 2.0, 2.0, 9.0]
-    assert Segments([0, 5], [UNKNOWN, 3000], [UNKNOWN] * 2, [UNKNOWN] * 2).second_at(1) is None
+    assert Segments([0, 5], [UNKNOWN_TIME, 3000], [UNKNOWN_TIME] * 2, [UNKNOWN_TIME] * 2).second_at(1) is None
 
 
 def test_a_segment_without_an_end_ends_when_the_next_known_one_begins() -> None:
@@ -29,7 +33,7 @@ def test_speakers_have_names_or_none() -> None:
     assert [TALK.speaker_at(offset) for offset in (0, 10, 25, 40)] == ["A", "B", None, "A"]
 
 
-times = st.one_of(st.just(UNKNOWN), st.integers(0, 2**31 - 1))
+times = st.one_of(st.just(UNKNOWN_TIME), st.integers(0, 2**31 - 1))
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), times, times, st.integers(-1, 1)), max_size=50))
@@ -58,4 +62,4 @@ def test_columns_of_different_lengths_are_refused() -> None:
 @pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf"), 3e6])
 def test_a_time_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidInput, match="number of seconds"):
-        milliseconds(seconds)
+        to_milliseconds(seconds)

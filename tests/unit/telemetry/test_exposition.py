@@ -11,13 +11,12 @@ import pytest
 
 from services.errors import ConfigurationError
 from services.settings import Settings
-from services.telemetry.exposition import exposed
-from services.telemetry.metrics import SEARCH_INCOMPLETE
-from services.telemetry.sharing import SHARED, shared_by_children
+from services.telemetry.metrics import SEARCH_INCOMPLETE, expose_metrics
+from services.telemetry.multiprocess import MULTIPROCESS_VARIABLE, share_with_children
 
 
 def test_without_a_port_there_is_none() -> None:
-    with exposed(Settings(), "api") as port:
+    with expose_metrics(Settings(), "api") as port:
         assert port is None
 
 
@@ -25,14 +24,14 @@ def test_without_a_port_there_is_none() -> None:
 def test_a_taken_port_is_a_configuration_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         settings = Settings(metrics_port=other.getsockname()[1])
-        with pytest.raises(ConfigurationError) as caught, exposed(settings, "api"):
+        with pytest.raises(ConfigurationError) as caught, expose_metrics(settings, "api"):
             pass
     assert caught.value.code == "metrics_port_in_use"
 
 
 def test_metrics_are_shown_until_the_end_of_the_block() -> None:
     SEARCH_INCOMPLETE.inc()
-    with exposed(Settings(metrics_port=0, commit="abc123"), "api") as port:
+    with expose_metrics(Settings(metrics_port=0, commit="abc123"), "api") as port:
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     assert "sparsewell_search_incomplete_total " in text
     assert 'commit="abc123",process="api"' in text
@@ -42,18 +41,18 @@ def test_metrics_are_shown_until_the_end_of_the_block() -> None:
 
 
 def test_sharing_comes_before_anything_counts() -> None:
-    with pytest.raises(RuntimeError), shared_by_children():  # this process has imported the library
+    with pytest.raises(RuntimeError), share_with_children():  # this process has imported the library
         pass
-    assert SHARED not in os.environ
+    assert MULTIPROCESS_VARIABLE not in os.environ
 
 
 def test_children_count_together(tmp_path: Path) -> None:
     program = """
 import os
-from services.telemetry.sharing import shared_by_children
+from services.telemetry.multiprocess import shared_by_children
 with shared_by_children():
     from services.telemetry.metrics import TASKS
-    from services.telemetry.exposition import _registry
+    from services.telemetry.metrics import _registry
     for _ in range(3):
         if (child := os.fork()) == 0:
             TASKS.labels("encode", "done").inc()

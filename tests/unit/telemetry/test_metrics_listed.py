@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from indexer.state import FAMILIES
+from indexer.queue_metrics import METRIC_FAMILIES
 from services.telemetry import metrics
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "observability.md").read_text()
@@ -28,7 +28,7 @@ def counted() -> dict[str, tuple[str, list[str]]]:
 
 
 def test_every_metric_is_listed_with_its_kind_and_labels_and_nothing_else() -> None:
-    looked_at = {name: ("gauge", list(labels)) for name, (_, labels) in FAMILIES.items()}
+    looked_at = {name: ("gauge", list(labels)) for name, (_, labels) in METRIC_FAMILIES.items()}
     build = {"sparsewell_build_info": ("info", ["version", "commit", "process"])}
     assert counted() | looked_at | build == LISTED
 

@@ -10,9 +10,8 @@ from fastapi import FastAPI, Request
 from prometheus_client import REGISTRY
 
 from services.errors import Overloaded
-from services.telemetry.context import accepted_request_id, binding, bound
-from services.telemetry.logs import JsonFormatter, TextFormatter
-from services.web.observed import Observed
+from services.telemetry.logs import JsonFormatter, TextFormatter, accept_request_id, current_log_context, log_context
+from services.web.middleware import ObservabilityMiddleware
 from services.web.problems import add_handlers
 
 
@@ -27,9 +26,9 @@ def client() -> Iterator[httpx.AsyncClient]:
             raise RuntimeError("secret")
         if thing == "full":
             raise Overloaded("queue_full", "Too much.")
-        return dict(bound())
+        return dict(current_log_context())
 
-    app.add_middleware(Observed, log_requests=True)
+    app.add_middleware(ObservabilityMiddleware, log_requests=True)
     yield httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test")
 
 
@@ -73,7 +72,7 @@ async def test_any_other_is_replaced(client: httpx.AsyncClient, given: str) -> N
     answer = await client.get("/v1/indexes/a/things/1", headers={"x-request-id": given.encode("latin-1")})
     made = answer.headers["x-request-id"]
     assert made != given
-    assert accepted_request_id(made) == made
+    assert accept_request_id(made) == made
 
 
 async def test_an_unforeseen_error_has_a_request_id_and_says_nothing_of_itself(client: httpx.AsyncClient) -> None:
@@ -112,7 +111,7 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
 
 
 def test_whose_a_line_is_never_displaces_what_it_says() -> None:
-    with binding(request_id="mine", message="m", level="l", time="t", pid="p"):
+    with log_context(request_id="mine", message="m", level="l", time="t", pid="p"):
         said = json.loads(JsonFormatter("worker").format(record("it happened")))
     assert (said["message"], said["level"], said["request_id"]) == ("it happened", "warning", "mine")
     assert isinstance(said["pid"], int)

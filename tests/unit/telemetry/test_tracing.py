@@ -28,7 +28,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
     ],
 )
 def test_the_standard_variables_decide(environment: dict[str, str], on: bool) -> None:
-    assert tracing.wanted(environment) is on
+    assert tracing.is_tracing_wanted(environment) is on
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_standard_variables_decide(environment: dict[str, str], on: bool) ->
 )
 def test_what_is_not_offered_is_said_and_not_passed_over(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        tracing.wanted(environment)
+        tracing.is_tracing_wanted(environment)
     assert caught.value.code == "tracing_protocol"
 
 
@@ -83,25 +83,25 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("OTEL_BSP_EXPORT_TIMEOUT", "1")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # nothing is sent, so nothing is waited for at the end
-    with tracing.traced("test"):
+    with tracing.tracing_session("test"):
         yield
 
 
 @pytest.mark.usefixtures("traced")
 def test_an_unsampled_trace_is_carried_on_and_named_nowhere() -> None:
     given = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-    with tracing.span("request", "server", parent=given):
-        assert tracing.trace_id() is None
-        assert tracing.traceparent().split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
-        assert tracing.traceparent().endswith("-00")
-        with tracing.span("within") as inner:
+    with tracing.open_span("request", "server", parent=given):
+        assert tracing.current_trace_id() is None
+        assert tracing.current_traceparent().split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+        assert tracing.current_traceparent().endswith("-00")
+        with tracing.open_span("within") as inner:
             assert inner is INVALID_SPAN, "no span is made that is not sent"
-    assert tracing.traceparent() == ""
+    assert tracing.current_traceparent() == ""
 
 
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("error", [BackendUnavailable("redis_unavailable", "secret"), ValueError("secret")])
 def test_an_error_passes_through_and_ends_the_span(error: Exception) -> None:
-    with pytest.raises(type(error)), tracing.span("x", "server", parent={}):
+    with pytest.raises(type(error)), tracing.open_span("x", "server", parent={}):
         raise error
-    assert tracing.traceparent() == ""
+    assert tracing.current_traceparent() == ""

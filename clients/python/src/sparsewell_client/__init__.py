@@ -10,8 +10,8 @@ Answers are pydantic models. Errors are classes of `sparsewell_client.errors`: t
 raised as `NotFound` with that `code`.
 """
 
-from sparsewell_client._async.client import AsyncClient
-from sparsewell_client._sync.client import Client
+from sparsewell_client.async_client import AsyncClient
+from sparsewell_client.client import Client
 from sparsewell_client.curation import CurationAnswer, CurationVersion, DryRunAnswer, Rules
 from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
 from sparsewell_client.errors import (
@@ -30,16 +30,18 @@ from sparsewell_client.errors import (
     UnsupportedMediaType,
 )
 from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
-from sparsewell_client.search_answer import AcrossAnswer, Hit, SearchAnswer
-from sparsewell_client.search_request import SearchRequest
-from sparsewell_client.suggestions import (
+from sparsewell_client.search_answer import (
+    AcrossAnswer,
     AddedQueries,
     FrequentQueries,
     FrequentQuery,
+    Hit,
     RemovedQueries,
+    SearchAnswer,
     SuggestAnswer,
     Suggestion,
 )
+from sparsewell_client.search_request import SearchRequest
 
 __all__ = [
     "AcrossAnswer",

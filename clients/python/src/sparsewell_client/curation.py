@@ -4,9 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sparsewell_client.request_model import RequestModel
 from sparsewell_client.search_answer import CurationApplied
-from sparsewell_client.search_request import Filter
+from sparsewell_client.search_request import Filter, RequestModel
 
 
 class Synonym(RequestModel):

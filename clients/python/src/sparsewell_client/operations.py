@@ -1,6 +1,14 @@
-"""Operations of the API as values: what to send, and how to read the response. No I/O."""
+"""Operations of the API as values: what to send, and how to read the response. No I/O.
+
+Address and key of the API.
+
+Retry rule of both clients: which failures are sent again, and after which delay.
+"""
 
 import json
+import os
+import random
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -11,12 +19,42 @@ from pydantic import BaseModel, TypeAdapter
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
 from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
-from sparsewell_client.errors import BackendUnavailable, InvalidInput
-from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexList, IndexSpec
-from sparsewell_client.responses import read_json, read_text
-from sparsewell_client.search_answer import AcrossAnswer, BatchAnswer, BatchedAnswer, SearchAnswer
+from sparsewell_client.errors import BackendUnavailable, ConfigurationError, InvalidInput, Overloaded, SparsewellError
+from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexList, IndexSpec, read_json, read_text
+from sparsewell_client.search_answer import (
+    AcrossAnswer,
+    AddedQueries,
+    BatchAnswer,
+    BatchedAnswer,
+    FrequentQueries,
+    RemovedQueries,
+    SearchAnswer,
+    SuggestAnswer,
+)
 from sparsewell_client.search_request import Mode, SearchRequest
-from sparsewell_client.suggestions import AddedQueries, FrequentQueries, RemovedQueries, SuggestAnswer
+
+KEY_VARIABLE = "SPARSEWELL_API_KEY"
+
+
+def checked_address(address: str) -> str:
+    """Return the address without a slash at its end. Raises ConfigurationError (`bad_address`)."""
+    try:
+        url = httpx.URL(address.rstrip("/"))
+    except httpx.InvalidURL as error:
+        raise ConfigurationError("bad_address", f"{address} is not an address: {error}.") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError("bad_address", f"{address} is not an http address.")
+    if url.port is not None and not 0 < url.port <= 65535:
+        raise ConfigurationError("bad_address", f"{address} is not an address: its port is not from 1 to 65535.")
+    return str(url)
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """Return the header with a key; None: the key in SPARSEWELL_API_KEY. Empty: no header."""
+    if key is None:
+        key = os.environ.get(KEY_VARIABLE, "")
+    return {"authorization": f"Bearer {key}"} if key else {}
+
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -280,3 +318,29 @@ def _text(given: object, name: str) -> str:
     except UnicodeEncodeError:
         raise InvalidInput("not_utf8", f"{name} is not text in UTF-8.") from None
     return given
+
+
+FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
+
+
+class Retry:
+    """Delays between the attempts of one operation, for `seconds` in all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._bound = FIRST_DELAY
+
+    def delay(self, operation: Operation[Any], error: SparsewellError) -> float:
+        """Return the delay before the next attempt, in seconds: the API's `retry_after`, else jittered back-off.
+
+        Raises `error` when time is up or a second attempt is not safe. After 429 every operation is safe, because
+        nothing was accepted. After a lost connection only idempotent operations are.
+        """
+        if not isinstance(error, Overloaded) and not (isinstance(error, BackendUnavailable) and operation.idempotent):
+            raise error
+        requested = error.extra.get("retry_after")
+        delay = float(requested or random.uniform(self._bound / 2, self._bound))  # noqa: S311 (no secret)
+        if time.monotonic() + delay > self._end:
+            raise error
+        self._bound = min(LONGEST_DELAY, self._bound * 2)
+        return delay

@@ -1,10 +1,22 @@
-"""Search requests. Only members that were set are sent; the defaults shown here are those of the API."""
+"""Search requests. Only members that were set are sent; the defaults shown here are those of the API.
+
+Base of the models that are sent to the API.
+"""
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from sparsewell_client.request_model import RequestModel
+
+class RequestModel(BaseModel):
+    """A model that keeps members it does not know.
+
+    The API decides what it accepts: an older client can use the members of a newer API, and an unknown member is
+    refused with the documented error. Rules that were read and are written back lose nothing.
+    """
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
 
 Mode = Literal["sparse", "lexical", "hybrid"]
 Unit = Literal["document", "chapter", "passage"]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import redis
 
-from services.contracts import encode_queue
+from services.queue.messages import encode_queue
 from services.settings import Settings
 from tests.encoding import encoding
 

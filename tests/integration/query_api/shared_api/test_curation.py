@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.filled_index import encode, fill
+from benchmarks.service import encode_documents, fill_generation
 from models.registry import load_encoder
-from services.documents import Document
-from services.index_spec import IndexSpec, Names
-from services.opensearch.client import SyncSearch
-from services.opensearch.generations import create_call, read_generation, resolve_call, swap_call
+from services.documents.document import Document
+from services.index_spec import IndexNames, IndexSpec
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.generations import create_generation_call, read_generation, resolve_alias_call, swap_alias_call
 from services.settings import Settings
 
 PATH = "/v1/indexes/docs/curation"
@@ -38,9 +38,9 @@ def index(api: httpx.Client, settings: Settings) -> str:
 
 
 def fill_index(settings: Settings, documents: list[Document], name: str = "docs") -> None:
-    with closing(SyncSearch(settings)) as client:
-        generation = read_generation(client.send(resolve_call(Names(settings.index_prefix), name)), name)
-        fill(client, settings, generation, encode(load_encoder("standin"), documents))
+    with closing(SyncSearchClient(settings)) as client:
+        generation = read_generation(client.send(resolve_alias_call(IndexNames(settings.index_prefix), name)), name)
+        fill_generation(client, settings, generation, encode_documents(load_encoder("standin"), documents))
 
 
 def put(api: httpx.Client, rules: dict[str, Any], version: int | None = None, **more: Any) -> httpx.Response:
@@ -387,7 +387,7 @@ def test_an_index_that_is_made_again_has_no_rules(api: httpx.Client, index: str)
 
 
 def test_only_so_many_versions_are_kept(api: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("services.opensearch.curation_store", "query_api.curating"):
+    for module in ("services.opensearch.system_indexes", "query_api.curation"):
         monkeypatch.setattr(f"{module}.KEPT_VERSIONS", 3)
     api.put("/v1/indexes/docs")
     for version in range(6):
@@ -562,15 +562,20 @@ def test_boosts_are_held_against_the_index_and_tried_before_they_are_stored(api:
 def test_what_another_generation_lacks_is_skipped_and_said(api: httpx.Client, index: str, settings: Settings) -> None:
     """After a reindex that drops a field, or a rollback to a generation of an earlier release: searches go on."""
     put(api, BOOST | {"fields": {"title": 3}})
-    names = Names(settings.index_prefix)
-    with closing(SyncSearch(settings)) as client:
-        now = read_generation(client.send(resolve_call(names, "docs")), "docs")
+    names = IndexNames(settings.index_prefix)
+    with closing(SyncSearchClient(settings)) as client:
+        now = read_generation(client.send(resolve_alias_call(names, "docs")), "docs")
         other = now.model_copy(
             update={"number": 2, "physical": names.physical("docs", 2), "spec": IndexSpec(), "titles": False}
         )
-        client.send(create_call(other, settings, []))
-        fill(client, settings, other, encode(load_encoder("standin"), [Document("garden", TEXTS["garden"], "roses")]))
-        client.send(swap_call(now, other))
+        client.send(create_generation_call(other, settings, []))
+        fill_generation(
+            client,
+            settings,
+            other,
+            encode_documents(load_encoder("standin"), [Document("garden", TEXTS["garden"], "roses")]),
+        )
+        client.send(swap_alias_call(now, other))
     dry = api.post(f"{PATH}/dry-run", json={"rules": {}, "queries": ["roses"]})  # looks the index up anew
     assert dry.json()["queries"][0]["after"] == ["garden"]
     answer = search(api, "roses", explain=True)

@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from query_api.app import create_app
-from services.manifest import resolve
-from services.opensearch.client import AsyncSearch, Call
-from services.query_table import QueryTable
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.opensearch.client import AsyncSearchClient, Call
 from services.settings import Settings
 
 FILLER = "Nothing to see here. "
@@ -111,7 +111,7 @@ def test_keyword_matches_are_those_that_lucene_counted(
 
 
 def test_sparse_matches_are_words_that_hold_a_piece_that_contributed(api: httpx.Client, index: str) -> None:
-    table = QueryTable.load(resolve("standin"))
+    table = QueryTable.load(resolve_model_directory("standin"))
     texts = {document["id"]: document for document in DOCUMENTS}
     expansions = elsewhere = seen = 0
     for query in QUERIES:
@@ -197,13 +197,13 @@ def test_what_cannot_be_marked_is_refused(api: httpx.Client, asked: dict[str, An
 async def test_a_plain_search_asks_for_nothing_more(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent to OpenSearch for a plain search, for an explained one and for a highlighted one."""
     sent: list[Call] = []
-    send = AsyncSearch.send
+    send = AsyncSearchClient.send
 
-    async def recorded(self: AsyncSearch, call: Call) -> Any:
+    async def recorded(self: AsyncSearchClient, call: Call) -> Any:
         sent.append(call)
         return await send(self, call)
 
-    monkeypatch.setattr(AsyncSearch, "send", recorded)
+    monkeypatch.setattr(AsyncSearchClient, "send", recorded)
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
     async with (

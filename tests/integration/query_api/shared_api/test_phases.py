@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.fusion import Fusion, fuse
+from services.query.fusion import Fusion, fuse_lists
 
 DOCUMENTS = [
     {"id": "temporary", "text": "Create a unique temporary directory and return the name of it."},
@@ -107,7 +107,7 @@ def test_hybrid_fuses_by_the_method_that_is_asked_for(api: httpx.Client, index: 
     ]
     for fusion, method in asked:
         answer = search(api, mode="hybrid", size=50, fusion=fusion, weights={"sparse": 2, "lexical": 1})
-        expected = fuse(lists, {"sparse": 2, "lexical": 1}, method)
+        expected = fuse_lists(lists, {"sparse": 2, "lexical": 1}, method)
         assert [(hit["id"], hit["score"]) for hit in answer["hits"]] == expected
         assert {hit["id"] for hit in answer["hits"]} == lists["sparse"].keys() | lists["lexical"].keys()
 

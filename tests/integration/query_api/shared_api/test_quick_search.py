@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from query_api.app import create_app
 from services.settings import Settings
-from services.web.body_limit import BodyLimit
+from services.web.middleware import BodyLimitMiddleware
 
 QUICK = {"content-type": "application/json"}
 # The same body to the framework; the short way takes the plain type only.
@@ -97,7 +97,7 @@ def test_an_index_that_is_not_there(api: httpx.Client) -> None:
 async def test_a_body_that_never_comes_is_not_waited_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("query_api.app.BodyLimit", partial(BodyLimit, seconds=0.1))
+    monkeypatch.setattr("query_api.app.BodyLimitMiddleware", partial(BodyLimitMiddleware, seconds=0.1))
     sent: list[Message] = []
 
     async def never() -> Message:

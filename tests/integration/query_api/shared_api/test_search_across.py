@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.filled_index import create, encode, fill
+from benchmarks.service import create_index, encode_documents, fill_generation
 from models.registry import load_encoder
-from services.documents import Document
+from services.documents.document import Document
 from services.index_spec import IndexSpec
-from services.opensearch.client import SyncSearch
+from services.opensearch.client import SyncSearchClient
 from services.settings import Settings
 
 PATH = "/v1/search"
@@ -35,12 +35,12 @@ def shelves(api: httpx.Client, settings: Settings) -> httpx.Client:
     sea = [Document(f"s{n}", text, f"S {n}", {"year": n, "kind": "sea"}) for n, text in enumerate(SEA)]
     air = [Document(f"a{n}", text, f"A {n}", {"year": n}) for n, text in enumerate(AIR)]
     other = settings.model_copy(update={"encoder": OTHER})
-    with closing(SyncSearch(settings)) as search:
+    with closing(SyncSearchClient(settings)) as search:
         for name, documents, chosen in (
             ("sea", sea, settings), ("air", air, settings), ("both", sea + air, settings), ("model", air, other),
         ):  # fmt: skip
-            encoded = encode(load_encoder(chosen.encoder), documents)
-            fill(search, chosen, create(search, chosen, name, DATED), encoded)
+            encoded = encode_documents(load_encoder(chosen.encoder), documents)
+            fill_generation(search, chosen, create_index(search, chosen, name, DATED), encoded)
     return api
 
 

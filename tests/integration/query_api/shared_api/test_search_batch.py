@@ -8,8 +8,8 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from services.index_spec import Names
-from services.opensearch.client import AsyncSearch, Call
+from services.index_spec import IndexNames
+from services.opensearch.client import AsyncSearchClient, Call
 from services.settings import Settings
 
 PATH = "/v1/search/batch"
@@ -109,15 +109,15 @@ def test_bodies_that_are_no_batch(api: httpx.Client) -> None:
 def test_a_batch_takes_two_requests(shelves: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Besides what looks the indexes and their rules up, which the API remembers for a second or two."""
     sent: list[str] = []
-    send = AsyncSearch.send
-    rules = Names(settings.index_prefix).curation.encode()
+    send = AsyncSearchClient.send
+    rules = IndexNames(settings.index_prefix).curation.encode()
 
-    async def counted(self: AsyncSearch, call: Call) -> Any:
+    async def counted(self: AsyncSearchClient, call: Call) -> Any:
         if rules not in (call.body or b""):
             sent.append(call.path)
         return await send(self, call)
 
-    monkeypatch.setattr(AsyncSearch, "send", counted)
+    monkeypatch.setattr(AsyncSearchClient, "send", counted)
     searches = [{"index": index, "query": f"sea {n}"} for n in range(5) for index in ("books", "films")]
     for one in ask(shelves, *searches):
         assert one["answer"]["hits"]

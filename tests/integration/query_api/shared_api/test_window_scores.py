@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from query_api.search.text_fragment import text_fragment
+from query_api.search.passages import text_fragment
 
 Eventually = Callable[[Callable[[], object], float, str], None]
 FILLER = "Nothing to see here, only filler. " * 30

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.dense.opening import load_dense
-from models.serving.app import MOST_PASSAGES, MOST_TEXTS, create_model_app
-from models.serving.held import MOST_WAITING, Held
-from models.serving.loading import load_held
+from models.dense import load_dense_encoder
+from models.serving import MAX_WAITING_REQUESTS, MOST_PASSAGES, MOST_TEXTS, ModelPool, create_model_app, load_model_pool
+from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.errors import InvalidInput, Overloaded
-from services.known_dense import STANDIN, known_dense
 from services.settings import Settings
 
-KNOWN = known_dense(Settings())[STANDIN]
+KNOWN = list_dense_encoders(Settings())[STANDIN_NAME]
 
 
 def lengths(query: str, passages: Sequence[str]) -> NDArray[np.float32]:
@@ -31,12 +29,12 @@ def spoilt(query: str, passages: Sequence[str]) -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def held() -> Held:
-    return Held({STANDIN: load_dense(KNOWN, Path("unused"))}, {"lengths": lengths, "spoilt": spoilt})
+def held() -> ModelPool:
+    return ModelPool({STANDIN_NAME: load_dense_encoder(KNOWN, Path("unused"))}, {"lengths": lengths, "spoilt": spoilt})
 
 
 @pytest.fixture
-async def client(held: Held) -> AsyncIterator[httpx.AsyncClient]:
+async def client(held: ModelPool) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_model_app(held), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://models") as one:
         yield one
@@ -47,7 +45,7 @@ async def test_vectors_of_queries_and_passages(client: httpx.AsyncClient) -> Non
     texts = ["pause the program", "", "wing \U0001f600"]
     for kind in ("query", "passage"):
         answer = (await client.post("/embed", json={"texts": texts, "kind": kind})).json()
-        assert (answer["name"], answer["fingerprint"]) == (STANDIN, KNOWN.identity.fingerprint)
+        assert (answer["name"], answer["fingerprint"]) == (STANDIN_NAME, KNOWN.identity.fingerprint)
         vectors = np.array(answer["vectors"])
         assert vectors.shape == (3, answer["width"])
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], atol=1e-5)
@@ -62,7 +60,7 @@ async def test_scores_in_the_order_of_the_passages(client: httpx.AsyncClient) ->
 
 async def test_what_it_holds(client: httpx.AsyncClient) -> None:
     answer = (await client.get("/healthz")).json()
-    assert answer["encoders"] == [{"name": STANDIN, "fingerprint": KNOWN.identity.fingerprint}]
+    assert answer["encoders"] == [{"name": STANDIN_NAME, "fingerprint": KNOWN.identity.fingerprint}]
     assert answer["rerankers"] == ["lengths", "spoilt"]
 
 
@@ -98,9 +96,9 @@ async def test_half_a_surrogate_is_no_text(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-async def test_who_comes_when_many_wait_is_sent_away(held: Held) -> None:
+async def test_who_comes_when_many_wait_is_sent_away(held: ModelPool) -> None:
     answered = threading.Event()
-    waiting = [asyncio.create_task(held.compute(answered.wait)) for _ in range(MOST_WAITING)]
+    waiting = [asyncio.create_task(held.compute(answered.wait)) for _ in range(MAX_WAITING_REQUESTS)]
     await asyncio.sleep(0)  # each begins
     with pytest.raises(Overloaded, match="model_busy"):
         await held.compute(lambda: 1)
@@ -110,8 +108,8 @@ async def test_who_comes_when_many_wait_is_sent_away(held: Held) -> None:
 
 
 def test_what_the_settings_name_is_loaded() -> None:
-    held = load_held(Settings(model_encoders=f" {STANDIN} ,"), Path("unused"), lambda message: None)
-    assert list(held.dense) == [STANDIN]
+    held = load_model_pool(Settings(model_encoders=f" {STANDIN_NAME} ,"), Path("unused"), lambda message: None)
+    assert list(held.dense) == [STANDIN_NAME]
     held.close()
     with pytest.raises(InvalidInput, match="word2vec"):
-        load_held(Settings(model_encoders="word2vec"), Path("unused"), lambda message: None)
+        load_model_pool(Settings(model_encoders="word2vec"), Path("unused"), lambda message: None)

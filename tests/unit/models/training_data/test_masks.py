@@ -4,16 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.masks import Positives, left_out
+from models.training.batches import PositiveLinks, mask_false_negatives
 from models.training.pairs import Pair, PairSet
 
 # query 0 answers: passages 0 and 1; query 1: passage 2; query 2: passage 0
 PAIRS = PairSet.of([Pair("a", "p0"), Pair("a", "p1"), Pair("b", "p2"), Pair("c", "p0")])
-POSITIVES = Positives(PAIRS)
+POSITIVES = PositiveLinks(PAIRS)
 
 
 def masked(queries: list[int], passages: list[int], own: list[int] | None = None) -> list[list[int]]:
-    mask = left_out(POSITIVES, np.array(queries), np.array(passages), None if own is None else np.array(own))
+    mask = mask_false_negatives(
+        POSITIVES, np.array(queries), np.array(passages), None if own is None else np.array(own)
+    )
     assert mask.shape == (len(queries), len(passages))
     return [np.flatnonzero(row).tolist() for row in mask]
 
@@ -21,7 +23,7 @@ def masked(queries: list[int], passages: list[int], own: list[int] | None = None
 def test_known_links() -> None:
     found = POSITIVES.holds(np.array([0, 0, 0, 1, 2, -1]), np.array([0, 1, 2, 2, -1, 0]))
     assert found.tolist() == [True, True, False, True, False, False]
-    assert not Positives(PairSet.of([])).holds(np.array([0]), np.array([0])).any()
+    assert not PositiveLinks(PairSet.of([])).holds(np.array([0]), np.array([0])).any()
 
 
 def test_a_batch_without_any_relation_leaves_nothing_out() -> None:
@@ -54,7 +56,7 @@ def test_the_earlier_copy_of_an_own_passage_that_is_no_known_answer_is_left_out(
 def test_own_columns_stay_and_no_answer_is_a_negative(links: list[int], negatives: list[int]) -> None:
     queries, own_passages = PAIRS.query_rows[links], PAIRS.passage_rows[links]
     passages = np.concatenate([own_passages, np.array(negatives, dtype=np.int32)])
-    mask = left_out(POSITIVES, queries, passages)
+    mask = mask_false_negatives(POSITIVES, queries, passages)
     for row, query in enumerate(queries.tolist()):
         assert not mask[row, row]
         kept = [int(passages[column]) for column in np.flatnonzero(~mask[row]) if column != row]

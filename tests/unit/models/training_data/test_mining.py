@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.index_candidates import IndexCandidates, passage_documents, passage_id
-from models.training.mining import MiningRule, candidate_lists, mine
+from models.training.mining import MiningRule, VectorCandidates, load_candidate_lists, mine_negatives
 from models.training.pairs import Pair, PairSet, Rows
-from models.training.ranking import VectorCandidates
-from models.training.vectors import DenseVectors
+from models.training.prepare import IndexCandidates, passage_documents, passage_id
+from models.training.teacher_vectors import DenseTeacherVectors
 from services.errors import InvalidInput
 
 COUNT = 30
@@ -23,11 +22,11 @@ def numbered(count: int = COUNT) -> PairSet:
     return PairSet.of([*(Pair(f"q{n}", f"p{n}") for n in range(count)), Pair("q0", "p1")])
 
 
-def vectors(queries: int = COUNT, passages: int = COUNT, seed: int = 0) -> DenseVectors:
+def vectors(queries: int = COUNT, passages: int = COUNT, seed: int = 0) -> DenseTeacherVectors:
     """Cosines that grow with nearness of numbers, so the own passage is first and its neighbours follow."""
     angles = np.linspace(0.1, 1.2, max(queries, passages))
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
-    return DenseVectors("near", points[:queries], points[:passages])
+    return DenseTeacherVectors("near", points[:queries], points[:passages])
 
 
 PAIRS = numbered()
@@ -36,7 +35,7 @@ LISTS = VectorCandidates(vectors(), "1").best(np.arange(COUNT), 20)
 
 @given(st.integers(1, 6), st.integers(0, 5), st.integers(6, 20), st.integers(0, 3))
 def test_negatives_come_from_the_ranks_and_are_no_answers(count: int, skip: int, depth: int, seed: int) -> None:
-    found = mine(PAIRS, [LISTS], MiningRule(count, depth, skip, None, seed))
+    found = mine_negatives(PAIRS, [LISTS], MiningRule(count, depth, skip, None, seed))
     assert (found.rows.dtype, found.rows.shape) == (np.int32, (len(PAIRS), count))
     mined = 0
     for link, row in enumerate(found.rows):
@@ -56,14 +55,14 @@ def test_negatives_come_from_the_ranks_and_are_no_answers(count: int, skip: int,
 
 def test_the_same_seed_draws_the_same() -> None:
     rule = MiningRule(3, 20, 1, None, 5)
-    first = mine(PAIRS, [LISTS], rule).rows
-    np.testing.assert_array_equal(mine(PAIRS, [LISTS], rule).rows, first)
-    other = mine(PAIRS, [LISTS], MiningRule(3, 20, 1, None, 6)).rows
+    first = mine_negatives(PAIRS, [LISTS], rule).rows
+    np.testing.assert_array_equal(mine_negatives(PAIRS, [LISTS], rule).rows, first)
+    other = mine_negatives(PAIRS, [LISTS], MiningRule(3, 20, 1, None, 6)).rows
     assert (other != first).any()
 
 
 def test_the_draw_is_by_chance_and_not_the_first_ranks() -> None:
-    found = mine(PAIRS, [LISTS], MiningRule(2, 20, 1, None, 0)).rows
+    found = mine_negatives(PAIRS, [LISTS], MiningRule(2, 20, 1, None, 0)).rows
     firsts = sum(
         set(row.tolist()) == set(LISTS[q, 1:3].tolist()) for row, q in zip(found, PAIRS.query_rows, strict=True)
     )
@@ -72,14 +71,14 @@ def test_the_draw_is_by_chance_and_not_the_first_ranks() -> None:
 
 def test_what_the_teacher_takes_for_an_answer_is_no_negative() -> None:
     teacher = vectors()
-    found = mine(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99), teacher)
+    found = mine_negatives(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99), teacher)
     scores = teacher.scores(np.arange(COUNT), np.arange(COUNT))
     for link, row in enumerate(found.rows):
         query, own = int(PAIRS.query_rows[link]), int(PAIRS.passage_rows[link])
         assert (scores[query, row[row >= 0]] <= 0.99 * scores[query, own] + 1e-6).all()
     assert found.counts["too_good"] > 0
     # (the control: without a teacher such candidates are drawn)
-    loose = mine(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99)).rows
+    loose = mine_negatives(PAIRS, [LISTS], MiningRule(3, 20, 0, 0.99)).rows
     links = np.arange(len(PAIRS))
     assert (
         scores[PAIRS.query_rows[links][:, None], loose] > 0.99 * scores[PAIRS.query_rows, PAIRS.passage_rows][:, None]
@@ -89,32 +88,34 @@ def test_what_the_teacher_takes_for_an_answer_is_no_negative() -> None:
 def test_a_pair_with_a_negative_score_keeps_only_what_scores_less() -> None:
     pairs = PairSet.of([Pair("q0", "p0"), Pair("q1", "p1"), Pair("q2", "p2")])
     points = np.array([[1.0], [0.1], [0.2]], dtype=np.float16)
-    teacher = DenseVectors("x", points, np.array([[-0.5], [-0.47], [-0.9]], dtype=np.float16))
-    found = mine(pairs, [np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)], MiningRule(2, 2, 0, 0.9), teacher)
+    teacher = DenseTeacherVectors("x", points, np.array([[-0.5], [-0.47], [-0.9]], dtype=np.float16))
+    found = mine_negatives(
+        pairs, [np.array([[1, 2], [0, 2], [0, 1]], dtype=np.int32)], MiningRule(2, 2, 0, 0.9), teacher
+    )
     assert found.rows[0].tolist() == [2, -1]
 
 
 def test_several_lists_are_one_pool() -> None:
     one = np.array([[1, 2]] * COUNT, dtype=np.int32)
     two = np.array([[2, 3]] * COUNT, dtype=np.int32)
-    found = mine(PAIRS, [one, two], MiningRule(3, 2, 0, None)).rows
+    found = mine_negatives(PAIRS, [one, two], MiningRule(3, 2, 0, None)).rows
     assert set(found[10].tolist()) == {1, 2, 3}
 
 
 def test_short_lists_are_filled_up_by_chance_and_then_left_empty() -> None:
     none = np.full((COUNT, 4), -1, dtype=np.int32)
-    filled = mine(PAIRS, [none], MiningRule(2, 4, 0, None))
+    filled = mine_negatives(PAIRS, [none], MiningRule(2, 4, 0, None))
     assert filled.counts["random"] + filled.counts["missing"] == filled.rows.size
     assert filled.counts["random"] > filled.rows.size * 0.9
     tiny = PairSet.of([Pair("q0", "p0"), Pair("q1", "p1")])
-    short = mine(tiny, [np.full((2, 4), -1, dtype=np.int32)], MiningRule(2, 4, 0, None))
+    short = mine_negatives(tiny, [np.full((2, 4), -1, dtype=np.int32)], MiningRule(2, 4, 0, None))
     assert short.rows.tolist() == [[1, -1], [0, -1]]
     assert short.counts["missing"] == 2
 
 
 def test_no_pairs_have_no_negatives() -> None:
     empty = PairSet.of([])
-    assert mine(empty, [np.empty((0, 5), dtype=np.int32)], MiningRule(2, 5, 0)).rows.shape == (0, 2)
+    assert mine_negatives(empty, [np.empty((0, 5), dtype=np.int32)], MiningRule(2, 5, 0)).rows.shape == (0, 2)
 
 
 @pytest.mark.parametrize("members", [{"count": 0}, {"skip": 5, "depth": 5}, {"skip": -1}, {"ceiling": 0.0}])
@@ -123,7 +124,7 @@ def test_impossible_rules_are_refused(members: dict[str, int]) -> None:
         MiningRule(**members)
     assert caught.value.code == "bad_mining"
     with pytest.raises(InvalidInput, match="one list"):
-        mine(PAIRS, [], MiningRule())
+        mine_negatives(PAIRS, [], MiningRule())
 
 
 class Counting:
@@ -141,12 +142,12 @@ class Counting:
 def test_lists_are_kept_for_the_same_source_depth_and_texts(tmp_path: Path) -> None:
     source = Counting()
     done: list[int] = []
-    first = candidate_lists(source, PAIRS, 4, tmp_path, done.append)
+    first = load_candidate_lists(source, PAIRS, 4, tmp_path, done.append)
     assert (first.shape, source.asked, done) == ((COUNT, 4), COUNT, [COUNT, COUNT])
-    np.testing.assert_array_equal(candidate_lists(source, PAIRS, 4, tmp_path), first)
+    np.testing.assert_array_equal(load_candidate_lists(source, PAIRS, 4, tmp_path), first)
     assert source.asked == COUNT
     for other, pairs, depth in ((Counting("2"), PAIRS, 4), (Counting(), PAIRS, 5), (Counting(), numbered(29), 4)):
-        candidate_lists(other, pairs, depth, tmp_path)
+        load_candidate_lists(other, pairs, depth, tmp_path)
         assert other.asked == len(pairs.queries)
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.mixing import Mixture, PairFile, epoch_order, read_mixture
-from models.training.pair_files import write_pairs
-from models.training.pairs import Pair, PairSet
+from models.training.batches import MixtureFile, PairMixture, epoch_order, read_mixture
+from models.training.pairs import Pair, PairSet, write_pairs
 from services.errors import InvalidInput
 
 
@@ -45,7 +44,7 @@ def test_four_epochs_of_a_quarter_see_everything_once() -> None:
     [({}, 1), ({"a": 2.0, "b": 3.0}, 1), ({"a": 0.25}, 4), ({"a": 0.1, "b": 0.25}, 20), ({"a": 0.001}, 100)],
 )
 def test_a_cycle_leaves_no_pair_of_a_small_weight_unseen(weights: dict[str, float], epochs: int) -> None:
-    seen = Counter(Mixture(PAIRS, weights).cycle(1).tolist())
+    seen = Counter(PairMixture(PAIRS, weights).cycle(1).tolist())
     assert [seen[link] for link in range(50, 57)] == [epochs] * 7
     if weights.get("a") != 0.001:
         assert [seen[link] for link in range(10)] == [round(epochs * weights.get("a", 1.0))] * 10
@@ -61,7 +60,7 @@ def test_an_order_depends_on_seed_and_epoch_only() -> None:
 def test_files_with_caps_and_weights(tmp_path: Path) -> None:
     write_pairs(tmp_path / "a.jsonl", [pair._replace(origin="") for pair in numbered("a", 10)])
     write_pairs(tmp_path / "b.jsonl.gz", numbered("title", 20) + numbered("crop", 20))
-    files = [PairFile(tmp_path / "a.jsonl", weight=2.0), PairFile(tmp_path / "b.jsonl.gz", "own", cap=15)]
+    files = [MixtureFile(tmp_path / "a.jsonl", weight=2.0), MixtureFile(tmp_path / "b.jsonl.gz", "own", cap=15)]
     found = read_mixture(files, 5)
     assert sum(found.pairs.counts().values()) == 25
     assert found.weights == {"a": 2.0, "own/title": 1.0, "own/crop": 1.0}
@@ -75,10 +74,10 @@ def test_files_with_caps_and_weights(tmp_path: Path) -> None:
 
 def test_what_is_no_mixture_is_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path / "a.jsonl", numbered("a", 3))
-    for files in ([], [PairFile(tmp_path / "a.jsonl"), PairFile(tmp_path / "a.jsonl")]):
+    for files in ([], [MixtureFile(tmp_path / "a.jsonl"), MixtureFile(tmp_path / "a.jsonl")]):
         with pytest.raises(InvalidInput, match="own name"):
             read_mixture(files, 0)
     for weight, cap in ((0.0, None), (-1.0, None), (float("nan"), None), (float("inf"), None), (1.0, 0)):
         with pytest.raises(InvalidInput) as caught:
-            PairFile(tmp_path / "a.jsonl", weight=weight, cap=cap)
+            MixtureFile(tmp_path / "a.jsonl", weight=weight, cap=cap)
         assert caught.value.code == "bad_mixture"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from models.training.json_lines import ReadReport
-from models.training.own.corpus import read_corpus
-from services.documents import Document
+from models.training.own.pairs import read_corpus
+from models.training.storage import ReadReport
+from services.documents.document import Document
 from services.errors import ConfigurationError, InvalidInput
 
 

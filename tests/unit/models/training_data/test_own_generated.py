@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.own import generated
-from models.training.own.generated import generated_pairs, question, round_trip
+from models.training.mining import VectorCandidates
+from models.training.own import questions
+from models.training.own.questions import check_round_trip, generate_pairs, parse_question
 from models.training.pairs import Pair, PairSet, Rows
-from models.training.ranking import VectorCandidates
-from models.training.teachers.bm25 import Bm25Teacher, PieceTokens
-from models.training.vectors import teacher_vectors
+from models.training.teacher_vectors import load_teacher_vectors
+from models.training.teachers import Bm25Teacher, PieceIdTokeniser
+from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError, InvalidInput
-from services.manifest import WEIGHTS_ROOT
 
 PASSAGES = [f"passage number {number} about wings" for number in range(10)]
 
@@ -39,38 +39,38 @@ class Asking:
 
 
 def test_questions_become_pairs_of_their_own_origin(tmp_path: Path) -> None:
-    pairs = generated_pairs(PASSAGES, Asking(), tmp_path)
+    pairs = generate_pairs(PASSAGES, Asking(), tmp_path)
     assert pairs.counts() == {"question": 10}
     assert pairs.pair(3) == Pair("What is passage number 3 about wings?", PASSAGES[3], "question")
 
 
 def test_questions_are_asked_once(tmp_path: Path) -> None:
-    first = generated_pairs(PASSAGES, Asking(), tmp_path)
+    first = generate_pairs(PASSAGES, Asking(), tmp_path)
     again = Asking()
     done: list[int] = []
-    assert generated_pairs(PASSAGES, again, tmp_path, done.append).fingerprint == first.fingerprint
+    assert generate_pairs(PASSAGES, again, tmp_path, done.append).fingerprint == first.fingerprint
     assert (again.asked, done) == ([], [10])
     other, fewer = Asking("2"), Asking()
-    generated_pairs(PASSAGES, other, tmp_path)
-    generated_pairs(PASSAGES[:5], fewer, tmp_path)
+    generate_pairs(PASSAGES, other, tmp_path)
+    generate_pairs(PASSAGES[:5], fewer, tmp_path)
     assert (len(other.asked), len(fewer.asked)) == (10, 5)
 
 
 @pytest.mark.parametrize("torn", [b"", b'["What is th', b"\xff\xfe", b'["whole but without an end"]'])
 def test_a_killed_run_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes) -> None:
-    monkeypatch.setattr(generated, "BLOCK", 3)
+    monkeypatch.setattr(questions, "BLOCK_PASSAGES", 3)
     with pytest.raises(Killed):
-        generated_pairs(PASSAGES, Asking(die_at=6), tmp_path)
+        generate_pairs(PASSAGES, Asking(die_at=6), tmp_path)
     (path,) = tmp_path.iterdir()
     with path.open("ab") as file:
         file.write(torn)
     resumed = Asking()
-    pairs = generated_pairs(PASSAGES, resumed, tmp_path)
+    pairs = generate_pairs(PASSAGES, resumed, tmp_path)
     assert resumed.asked == PASSAGES[6:]
     again = Asking()
-    generated_pairs(PASSAGES, again, tmp_path)
+    generate_pairs(PASSAGES, again, tmp_path)
     assert not again.asked, "what was torn has left nothing in the file"
-    assert pairs.fingerprint == generated_pairs(PASSAGES, Asking(), tmp_path / "fresh").fingerprint
+    assert pairs.fingerprint == generate_pairs(PASSAGES, Asking(), tmp_path / "fresh").fingerprint
 
 
 def test_a_generator_that_loses_passages_is_refused(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_generator_that_loses_passages_is_refused(tmp_path: Path) -> None:
             return super().__call__(passages)[1:]
 
     with pytest.raises(InvalidInput, match="9 of 10"):
-        generated_pairs(PASSAGES, Losing(), tmp_path)
+        generate_pairs(PASSAGES, Losing(), tmp_path)
 
 
 def test_halves_of_surrogates_are_no_reason_to_fail(tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ def test_halves_of_surrogates_are_no_reason_to_fail(tmp_path: Path) -> None:
         def __call__(self, passages: Sequence[str]) -> list[list[str]]:
             return [["what is \ud800 here now"] for _ in passages]
 
-    assert generated_pairs(["a", "b"], Strange(), tmp_path).queries == ["what is ? here now"]
+    assert generate_pairs(["a", "b"], Strange(), tmp_path).queries == ["what is ? here now"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError) as caught:
-        generated_pairs(PASSAGES, Asking(), tmp_path / "file")
+        generate_pairs(PASSAGES, Asking(), tmp_path / "file")
     assert caught.value.code == "unwritable_directory"
 
 
@@ -113,7 +113,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_lines_that_are_questions(line: str, wanted: str) -> None:
-    assert question(line) == wanted
+    assert parse_question(line) == wanted
 
 
 def test_only_questions_that_find_their_passage_stay(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_only_questions_that_find_their_passage_stay(tmp_path: Path) -> None:
             Pair("wing lift", "Bread is baked in an oven."),
         ]
     )
-    teacher = Bm25Teacher(pairs.passages, PieceTokens(WEIGHTS_ROOT / "standin" / "tokenizer.json"))
-    found = VectorCandidates(teacher_vectors(teacher, pairs, tmp_path), teacher.fingerprint)
-    assert round_trip(pairs, found, 1).tolist() == [True, True, False, False]
+    teacher = Bm25Teacher(pairs.passages, PieceIdTokeniser(WEIGHTS_ROOT / "standin" / "tokenizer.json"))
+    found = VectorCandidates(load_teacher_vectors(teacher, pairs, tmp_path), teacher.fingerprint)
+    assert check_round_trip(pairs, found, 1).tolist() == [True, True, False, False]
     with pytest.raises(InvalidInput):
-        round_trip(pairs, found, 0)
+        check_round_trip(pairs, found, 0)
 
 
 def test_a_round_trip_looks_within_the_first_few_only() -> None:
@@ -141,4 +141,4 @@ def test_a_round_trip_looks_within_the_first_few_only() -> None:
 
     pairs = PairSet.of(Pair(f"q{number}", f"p{number}") for number in range(3))
     for within, wanted in ((1, [False, False, True]), (2, [False, True, True]), (3, [True] * 3)):
-        assert round_trip(pairs, Listed(), within, block=2).tolist() == wanted
+        assert check_round_trip(pairs, Listed(), within, block=2).tolist() == wanted

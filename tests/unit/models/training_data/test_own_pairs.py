@@ -5,11 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from models.training.own.function_words import ENGLISH, words
-from models.training.own.make_pairs import LEAST_PASSAGES, Kind, PairOptions, own_pairs
-from models.training.own.sentences import sentences
+from models.training.own.pairs import (
+    ENGLISH_FUNCTION_WORDS,
+    MIN_CORPUS_PASSAGES,
+    PairKind,
+    PairOptions,
+    make_own_pairs,
+    split_words,
+)
+from models.training.own.sections import split_sentences
 from models.training.pairs import Pair, PairSet
-from services.documents import Document
+from services.documents.document import Document
 from services.errors import InvalidInput
 
 NOUNS = ["wing", "layer", "shock", "nozzle", "rotor", "flutter", "plate", "vortex", "inlet", "cone", "panel", "jet"]
@@ -35,12 +41,12 @@ def document(number: int, sections: int = 3) -> Document:
 DOCUMENTS = [document(number) for number in range(40)]
 
 
-def of_kind(pairs: PairSet, kind: Kind) -> list[Pair]:
+def of_kind(pairs: PairSet, kind: PairKind) -> list[Pair]:
     return [pair for pair in map(pairs.pair, range(len(pairs))) if pair.origin == kind]
 
 
 def made(documents: Sequence[Document] = DOCUMENTS, **options: object) -> PairSet:
-    return own_pairs(documents, PairOptions(**options))  # type: ignore[arg-type]
+    return make_own_pairs(documents, PairOptions(**options))  # type: ignore[arg-type]
 
 
 def test_every_kind_is_made_and_counted() -> None:
@@ -50,28 +56,28 @@ def test_every_kind_is_made_and_counted() -> None:
 
 
 def test_kinds_can_be_chosen() -> None:
-    assert made(kinds=(Kind.TITLE, Kind.BODY_FIRST)).counts() == {"title": 120, "body-first": 80}
+    assert made(kinds=(PairKind.TITLE, PairKind.BODY_FIRST)).counts() == {"title": 120, "body-first": 80}
 
 
 def test_titles_ask_for_passages_of_their_document_and_headings_for_their_section() -> None:
-    pairs = made(kinds=(Kind.TITLE, Kind.HEADING))
-    for pair in of_kind(pairs, Kind.TITLE):
+    pairs = made(kinds=(PairKind.TITLE, PairKind.HEADING))
+    for pair in of_kind(pairs, PairKind.TITLE):
         assert pair.passage in DOCUMENTS[int(pair.query.split()[1])].text
-    for pair in of_kind(pairs, Kind.HEADING):
+    for pair in of_kind(pairs, PairKind.HEADING):
         title, heading = pair.query.split(": ")
         text = DOCUMENTS[int(title.split()[1])].text
         assert pair.passage in text[text.index(f"## {heading}") :]
 
 
 def test_the_sentence_of_inverse_cloze_leaves_its_paragraph_nine_times_in_ten() -> None:
-    assert 2 <= sum(map(holds_its_query, of_kind(made(), Kind.INVERSE_CLOZE))) <= 25
+    assert 2 <= sum(map(holds_its_query, of_kind(made(), PairKind.INVERSE_CLOZE))) <= 25
     for share, wanted in ((0.0, 120), (1.0, 0)):
-        assert sum(map(holds_its_query, of_kind(made(removed=share), Kind.INVERSE_CLOZE))) == wanted
+        assert sum(map(holds_its_query, of_kind(made(removed=share), PairKind.INVERSE_CLOZE))) == wanted
 
 
 def holds_its_query(pair: Pair) -> bool:
     asked = set(pair.query.lower().split())
-    return any(asked <= {word.lower() for word in words(one)} for one in sentences(pair.passage))
+    return any(asked <= {word.lower() for word in split_words(one)} for one in split_sentences(pair.passage))
 
 
 def test_a_passage_has_one_text_in_all_its_pairs() -> None:
@@ -79,7 +85,7 @@ def test_a_passage_has_one_text_in_all_its_pairs() -> None:
 
 
 def test_body_first_asks_with_the_first_section_for_a_later_one() -> None:
-    pairs = of_kind(made(removed=0.0, drop_function_words=False), Kind.BODY_FIRST)
+    pairs = of_kind(made(removed=0.0, drop_function_words=False), PairKind.BODY_FIRST)
     for pair in pairs:
         text = next(one.text for one in DOCUMENTS if pair.passage in one.text)
         assert pair.query in text[: text.index("##")]
@@ -87,17 +93,17 @@ def test_body_first_asks_with_the_first_section_for_a_later_one() -> None:
 
 
 def test_cut_out_queries_have_no_function_words_unless_wanted() -> None:
-    cut_out = {Kind.INVERSE_CLOZE, Kind.BODY_FIRST, Kind.KEYWORDS}
+    cut_out = {PairKind.INVERSE_CLOZE, PairKind.BODY_FIRST, PairKind.KEYWORDS}
     for pair in (pair for kind in cut_out for pair in of_kind(made(), kind)):
-        assert not ENGLISH & set(pair.query.lower().split())
-    kept = of_kind(made(drop_function_words=False), Kind.INVERSE_CLOZE)
+        assert not ENGLISH_FUNCTION_WORDS & set(pair.query.lower().split())
+    kept = of_kind(made(drop_function_words=False), PairKind.INVERSE_CLOZE)
     assert all("about the" in pair.query for pair in kept)
 
 
 def test_keywords_are_words_of_the_passage_the_rarer_the_likelier() -> None:
     common = [Document(str(n), f"alpha beta gamma delta unique{n} rare{n} seldom{n} odd{n}") for n in range(100)]
     # (below 200 passages no word is dropped for being common)
-    pairs = of_kind(made(common, kinds=(Kind.KEYWORDS,)), Kind.KEYWORDS)
+    pairs = of_kind(made(common, kinds=(PairKind.KEYWORDS,)), PairKind.KEYWORDS)
     assert len(pairs) == 100
     drawn = [word for pair in pairs for word in pair.query.split()]
     for pair in pairs:
@@ -113,19 +119,19 @@ def test_the_same_seed_makes_the_same_pairs() -> None:
 
 def test_one_document_more_changes_no_pair_before_it() -> None:
     # (keywords follow the corpus: a word that another document has is less rare)
-    kinds = (Kind.TITLE, Kind.HEADING, Kind.INVERSE_CLOZE, Kind.BODY_FIRST)
+    kinds = (PairKind.TITLE, PairKind.HEADING, PairKind.INVERSE_CLOZE, PairKind.BODY_FIRST)
     fewer, more = made(DOCUMENTS[:30], kinds=kinds), made(DOCUMENTS[:31], kinds=kinds)
     assert [fewer.pair(link) for link in range(len(fewer))] == [more.pair(link) for link in range(len(fewer))]
 
 
 def test_long_documents_give_passages_from_all_their_parts() -> None:
-    pairs = made([document(number, sections=40) for number in range(10)], kinds=(Kind.TITLE,), per_document=8)
+    pairs = made([document(number, sections=40) for number in range(10)], kinds=(PairKind.TITLE,), per_document=8)
     assert pairs.counts() == {"title": 80}
 
 
 def test_titles_and_headings_that_many_have_ask_for_nothing() -> None:
     same = [Document(one.id, one.text.replace("## Part", "## Overview\n\n# Part"), "Report") for one in DOCUMENTS]
-    counts = made(same, kinds=(Kind.TITLE, Kind.KEYWORDS)).counts()
+    counts = made(same, kinds=(PairKind.TITLE, PairKind.KEYWORDS)).counts()
     assert "title" not in counts
     texts = [paragraph(np.random.default_rng(number)) for number in range(70)]
     untitled = [Document(str(number), f"## Overview\n\n{text}") for number, text in enumerate(texts)]
@@ -137,14 +143,14 @@ def test_titles_and_headings_that_many_have_ask_for_nothing() -> None:
 def test_what_stands_in_many_documents_is_no_passage_of_the_later_ones() -> None:
     notice = "This notice of the owner stands in every document that there is and says the same each time it comes."
     copied = [Document(one.id, f"{one.text}\n\n# Notice\n\n{notice}", one.title) for one in DOCUMENTS]
-    pairs = made(copied, kinds=(Kind.TITLE,))
+    pairs = made(copied, kinds=(PairKind.TITLE,))
     assert pairs.passages.count(notice) == 1
-    assert sum(pair.passage == notice for pair in of_kind(pairs, Kind.TITLE)) == 1
+    assert sum(pair.passage == notice for pair in of_kind(pairs, PairKind.TITLE)) == 1
 
 
 @pytest.mark.parametrize("documents", [[], DOCUMENTS[:2], [DOCUMENTS[0]] * 500, [Document("a", "same")] * 100])
 def test_a_tiny_corpus_is_refused_with_what_is_needed(documents: list[Document]) -> None:
-    with pytest.raises(InvalidInput, match=f"at least {LEAST_PASSAGES}") as caught:
+    with pytest.raises(InvalidInput, match=f"at least {MIN_CORPUS_PASSAGES}") as caught:
         made(documents)
     assert caught.value.code == "corpus_too_small"
     assert f"{len(documents):,} documents" in caught.value.detail

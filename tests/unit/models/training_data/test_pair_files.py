@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from models.training import json_lines
-from models.training.json_lines import ReadReport
-from models.training.pair_files import read_pair_set, read_pairs, set_name, write_pairs
-from models.training.pairs import Pair
+from models.training import storage
+from models.training.pairs import Pair, pair_set_name, read_pair_set, read_pairs, write_pairs
+from models.training.storage import ReadReport
 from services.errors import ConfigurationError, InvalidInput
 
 GOOD = b'{"query": "what is lift", "passage": "a force at right angles to the flow"}\n'
@@ -39,7 +38,7 @@ def test_a_bad_line_is_counted_by_its_code_and_skipped(tmp_path: Path, line: byt
 
 
 def test_a_line_that_is_too_long_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(storage, "MAX_LINE_BYTES", 200)
     path = tmp_path / "set.jsonl"
     path.write_bytes(b'{"query": "a", "passage": "' + b"x" * 500 + b'"}\n' + GOOD)
     report = ReadReport(str(path))
@@ -120,6 +119,6 @@ def test_a_whole_file_and_its_report(tmp_path: Path) -> None:
 
 
 def test_names_of_sets() -> None:
-    assert set_name(Path("a/wiki.v2.jsonl.gz")) == "wiki.v2"
-    assert set_name(Path("wiki.jsonl")) == "wiki"
-    assert set_name(Path("wiki")) == "wiki"
+    assert pair_set_name(Path("a/wiki.v2.jsonl.gz")) == "wiki.v2"
+    assert pair_set_name(Path("wiki.jsonl")) == "wiki"
+    assert pair_set_name(Path("wiki")) == "wiki"

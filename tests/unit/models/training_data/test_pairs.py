@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training.pairs import Pair, PairSet, join, split
+from models.training.pairs import Pair, PairSet, join_pair_sets, split_pairs
 from services.errors import InvalidInput
 
 letters = st.text("abcdef", min_size=1, max_size=2)
@@ -46,7 +46,7 @@ def test_taking_links_leaves_no_other_text() -> None:
 
 
 def test_joined_sets_share_texts() -> None:
-    joined = join([PairSet.of([Pair("a", "p", "x")]), PairSet.of([Pair("b", "p", "y"), Pair("a", "p", "y")])])
+    joined = join_pair_sets([PairSet.of([Pair("a", "p", "x")]), PairSet.of([Pair("b", "p", "y"), Pair("a", "p", "y")])])
     assert joined.passages == ["p"]
     assert joined.counts() == {"x": 1, "y": 1}
     assert joined.repeated == 1
@@ -76,7 +76,7 @@ def random_pairs(seed: int, count: int = 400, queries: int = 600, passages: int 
 @given(st.integers(0, 50), st.floats(0.02, 0.5))
 def test_no_text_is_on_both_sides(seed: int, share: float) -> None:
     pairs = random_pairs(seed)
-    parts = split(pairs, share, seed)
+    parts = split_pairs(pairs, share, seed)
     assert not set(parts.train.queries) & set(parts.held_out.queries)
     assert not set(parts.train.passages) & set(parts.held_out.passages)
     assert len(parts.train) + len(parts.held_out) == len(pairs)
@@ -85,15 +85,15 @@ def test_no_text_is_on_both_sides(seed: int, share: float) -> None:
 
 def test_a_split_depends_on_its_seed_only() -> None:
     pairs = random_pairs(1)
-    first, again, other = (split(pairs, 0.1, seed).held_out for seed in (3, 3, 4))
+    first, again, other = (split_pairs(pairs, 0.1, seed).held_out for seed in (3, 3, 4))
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    assert len(split(pairs, 0.4, 3, most=7).held_out) <= 7
+    assert len(split_pairs(pairs, 0.4, 3, most=7).held_out) <= 7
 
 
 def test_a_giant_family_stays_in_training() -> None:
     giant = [Pair("introduction", f"section {number}") for number in range(90)]
     small = [Pair(f"title {number}", f"text {number}") for number in range(10)]
-    parts = split(PairSet.of(giant + small), 0.1, 0)
+    parts = split_pairs(PairSet.of(giant + small), 0.1, 0)
     assert "introduction" in parts.train.queries
     assert len(parts.held_out) == 10
 
@@ -101,10 +101,10 @@ def test_a_giant_family_stays_in_training() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
 def test_a_share_is_between_0_and_1(share: float) -> None:
     with pytest.raises(InvalidInput, match="between 0 and 1"):
-        split(random_pairs(0), share, 0)
+        split_pairs(random_pairs(0), share, 0)
 
 
 @pytest.mark.parametrize("pairs", [[], [Pair("a", "p")], [Pair("a", "p"), Pair("a", "q"), Pair("b", "q")]])
 def test_what_cannot_be_split_is_refused(pairs: list[Pair]) -> None:
     with pytest.raises(InvalidInput, match="cannot be split"):
-        split(PairSet.of(pairs), 0.5, 0)
+        split_pairs(PairSet.of(pairs), 0.5, 0)

@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training import ranking
-from models.training.ranking import VectorCandidates
-from models.training.vectors import DenseVectors, SparseRows, SparseVectors
+from models.training import mining
+from models.training.mining import VectorCandidates
+from models.training.teacher_vectors import DenseTeacherVectors, SparseRows, SparseTeacherVectors
 
 
-def dense(seed: int, queries: int, passages: int) -> DenseVectors:
+def dense(seed: int, queries: int, passages: int) -> DenseTeacherVectors:
     rng = np.random.default_rng(seed)
-    return DenseVectors("x", *(rng.standard_normal((n, 6)).astype(np.float16) for n in (queries, passages)))
+    return DenseTeacherVectors("x", *(rng.standard_normal((n, 6)).astype(np.float16) for n in (queries, passages)))
 
 
-def sparse(seed: int, queries: int, passages: int) -> SparseVectors:
+def sparse(seed: int, queries: int, passages: int) -> SparseTeacherVectors:
     rng = np.random.default_rng(seed)
 
     def rows(count: int) -> SparseRows:
@@ -25,7 +25,7 @@ def sparse(seed: int, queries: int, passages: int) -> SparseVectors:
         flat = np.concatenate([*ids, np.empty(0, int)])
         return SparseRows.of(lengths, flat.astype(np.int32), weights.astype(np.float32))
 
-    return SparseVectors("x", rows(queries), rows(passages))
+    return SparseTeacherVectors("x", rows(queries), rows(passages))
 
 
 @given(st.integers(0, 100), st.integers(1, 40), st.integers(1, 12))
@@ -46,7 +46,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = dense(1, 5, 40)
     rows = np.arange(5)
     whole = VectorCandidates(vectors, "f").best(rows, 7)
-    monkeypatch.setattr(ranking, "BLOCK_SCORES", 5 * 9)
+    monkeypatch.setattr(mining, "BLOCK_SCORES", 5 * 9)
     np.testing.assert_array_equal(VectorCandidates(vectors, "f").best(rows, 7), whole)
 
 
@@ -65,4 +65,4 @@ def test_sparse_lists_hold_what_shares_a_piece(seed: int, passages: int, depth: 
 def test_pieces_that_no_passage_has_find_nothing() -> None:
     one = SparseRows.of(np.array([1]), np.array([9], dtype=np.int32), np.ones(1, dtype=np.float32))
     none = SparseRows.of(np.array([0]), np.empty(0, np.int32), np.empty(0, np.float32))
-    assert VectorCandidates(SparseVectors("x", one, none), "f").best(np.array([0]), 2).tolist() == [[-1, -1]]
+    assert VectorCandidates(SparseTeacherVectors("x", one, none), "f").best(np.array([0]), 2).tolist() == [[-1, -1]]

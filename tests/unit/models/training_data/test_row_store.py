@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.training.row_store import META, Arrays, stored_rows
+from models.training.storage import META_FILE, NamedArrays, load_or_make_rows
 from services.errors import ConfigurationError
 
 
@@ -15,8 +15,8 @@ class Killed(BaseException):
     """As a signal ends a process."""
 
 
-def maker(calls: list[int], die_at: int | None = None) -> Callable[[int, int], Arrays]:
-    def make(start: int, end: int) -> Arrays:
+def maker(calls: list[int], die_at: int | None = None) -> Callable[[int, int], NamedArrays]:
+    def make(start: int, end: int) -> NamedArrays:
         calls.append(start)
         if start == die_at:
             raise Killed
@@ -26,7 +26,7 @@ def maker(calls: list[int], die_at: int | None = None) -> Callable[[int, int], A
     return make
 
 
-def same(found: Arrays, rows: int) -> None:
+def same(found: NamedArrays, rows: int) -> None:
     wanted = maker([])(0, rows)
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
@@ -38,17 +38,17 @@ def same(found: Arrays, rows: int) -> None:
 def test_blocks_become_one_array(tmp_path: Path, rows: int) -> None:
     calls: list[int] = []
     done: list[int] = []
-    same(stored_rows(tmp_path / "x", rows, 4 if rows < 10 else 1024, maker(calls), done=done.append), rows)
+    same(load_or_make_rows(tmp_path / "x", rows, 4 if rows < 10 else 1024, maker(calls), done=done.append), rows)
     assert done[-1] == rows
     again: list[int] = []
-    same(stored_rows(tmp_path / "x", rows, 4, maker(again)), rows)
+    same(load_or_make_rows(tmp_path / "x", rows, 4, maker(again)), rows)
     assert calls
     assert not again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.lock"]
 
 
 def test_large_arrays_are_mapped_and_read_only(tmp_path: Path) -> None:
-    found = stored_rows(tmp_path / "x", 5000, 1024, maker([]))["dense"]
+    found = load_or_make_rows(tmp_path / "x", 5000, 1024, maker([]))["dense"]
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
 
@@ -56,30 +56,30 @@ def test_large_arrays_are_mapped_and_read_only(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     calls: list[int] = []
     with pytest.raises(Killed):
-        stored_rows(tmp_path / "x", 10, 2, maker(calls, die_at=6))
+        load_or_make_rows(tmp_path / "x", 10, 2, maker(calls, die_at=6))
     assert not (tmp_path / "x").exists()
     resumed: list[int] = []
-    same(stored_rows(tmp_path / "x", 10, 2, maker(resumed)), 10)
+    same(load_or_make_rows(tmp_path / "x", 10, 2, maker(resumed)), 10)
     assert (calls, resumed) == ([0, 2, 4, 6], [6, 8])
 
 
 def test_a_torn_block_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        stored_rows(tmp_path / "x", 10, 2, maker([], die_at=6))
+        load_or_make_rows(tmp_path / "x", 10, 2, maker([], die_at=6))
     block = sorted((tmp_path / "x.part").glob("*.npz"))[1]
     block.write_bytes(block.read_bytes()[:-40])
     resumed: list[int] = []
-    same(stored_rows(tmp_path / "x", 10, 2, maker(resumed)), 10)
+    same(load_or_make_rows(tmp_path / "x", 10, 2, maker(resumed)), 10)
     assert resumed == [2, 6, 8]
 
 
 @pytest.mark.parametrize("rows", [10, 5000])
 def test_what_is_cut_or_of_another_size_is_made_again(tmp_path: Path, rows: int) -> None:
-    stored_rows(tmp_path / "x", rows, 2000, maker([]))
+    load_or_make_rows(tmp_path / "x", rows, 2000, maker([]))
     for damage in (_cut, _no_meta, _other_rows):
         damage(tmp_path / "x")
         calls: list[int] = []
-        same(stored_rows(tmp_path / "x", rows, 2000, maker(calls)), rows)
+        same(load_or_make_rows(tmp_path / "x", rows, 2000, maker(calls)), rows)
         assert calls == list(range(0, rows, 2000)), damage.__name__
 
 
@@ -89,25 +89,25 @@ def _cut(directory: Path) -> None:
 
 
 def _no_meta(directory: Path) -> None:
-    (directory / META).write_text("{")
+    (directory / META_FILE).write_text("{")
 
 
 def _other_rows(directory: Path) -> None:
-    meta = json.loads((directory / META).read_bytes())
-    (directory / META).write_text(json.dumps(meta | {"rows": 9}))
+    meta = json.loads((directory / META_FILE).read_bytes())
+    (directory / META_FILE).write_text(json.dumps(meta | {"rows": 9}))
 
 
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
-    stored_rows(tmp_path / "x", 10, 4, maker([]))
+    load_or_make_rows(tmp_path / "x", 10, 4, maker([]))
     path = tmp_path / "x" / "dense.npy"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     calls: list[int] = []
-    same(stored_rows(tmp_path / "x", 10, 4, maker(calls)), 10)
+    same(load_or_make_rows(tmp_path / "x", 10, 4, maker(calls)), 10)
     assert calls == [0, 4, 8]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=str(tmp_path / "file")) as caught:
-        stored_rows(tmp_path / "file" / "x", 10, 4, maker([]))
+        load_or_make_rows(tmp_path / "file" / "x", 10, 4, maker([]))
     assert caught.value.code == "unwritable_directory"

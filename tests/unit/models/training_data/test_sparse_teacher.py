@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from models.registry import load_encoder
-from models.training.teachers.sparse import SparseTeacher
-from models.training.vectors import SparseVectors
+from models.training.teacher_vectors import SparseTeacherVectors
+from models.training.teachers import SparseTeacher
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable
+from services.encoders.vectors import merge_max
 from services.errors import ConfigurationError
-from services.manifest import resolve
-from services.query_table import QueryTable
-from services.vectors import merge_max
 
 PASSAGES = ["The lift of a wing.", "", "heat " * 900 + "at the very end a shock wave"]
 QUERIES = ["lift of wings", "", "shock wave", "half \ud800 of it"]
@@ -18,9 +18,9 @@ QUERIES = ["lift of wings", "", "shock wave", "half \ud800 of it"]
 @pytest.mark.parametrize("name", ["standin"])
 def test_scores_are_those_of_the_encoder_and_its_table(name: str) -> None:
     teacher = SparseTeacher(name, threads=1)
-    vectors = SparseVectors("x", teacher.encode_queries(QUERIES), teacher.encode_passages(PASSAGES))
+    vectors = SparseTeacherVectors("x", teacher.encode_queries(QUERIES), teacher.encode_passages(PASSAGES))
     found = vectors.scores(np.arange(len(QUERIES)), np.arange(len(PASSAGES)))
-    encoder, table = load_encoder(name, threads=1), QueryTable.load(resolve(name))
+    encoder, table = load_encoder(name, threads=1), QueryTable.load(resolve_model_directory(name))
     for column, passage in enumerate(PASSAGES):
         document = merge_max(encoder.encode(encoder.windows(passage))).top(encoder.manifest.top_k)
         for row, query in enumerate(QUERIES[:3]):

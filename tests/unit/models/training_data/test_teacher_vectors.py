@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.training.pairs import Pair, PairSet
-from models.training.vectors import DenseVectors, Encoded, SparseRows, SparseVectors, teacher_vectors
+from models.training.teacher_vectors import (
+    DenseTeacherVectors,
+    EncodedTexts,
+    SparseRows,
+    SparseTeacherVectors,
+    load_teacher_vectors,
+)
+from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
-from services.vectors import SparseVector
 
 PAIRS = PairSet.of([Pair("ab", "abc"), Pair("b", "bcd"), Pair("c", "e")])
 
@@ -30,11 +36,11 @@ class Letters:
     name: str = "letters"
     seen: list[str] = field(default_factory=list)
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+    def encode_queries(self, texts: Sequence[str]) -> EncodedTexts:
         self.seen += texts
         return letters(texts)
 
-    def encode_passages(self, texts: Sequence[str]) -> Encoded:
+    def encode_passages(self, texts: Sequence[str]) -> EncodedTexts:
         return self.encode_queries(texts)
 
 
@@ -46,10 +52,10 @@ class Numbers:
     name: str = "numbers"
     fingerprint: str = "1"
 
-    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+    def encode_queries(self, texts: Sequence[str]) -> EncodedTexts:
         return self.values[: len(texts)]
 
-    def encode_passages(self, texts: Sequence[str]) -> Encoded:
+    def encode_passages(self, texts: Sequence[str]) -> EncodedTexts:
         return self.values[: len(texts)]
 
 
@@ -68,9 +74,9 @@ def test_sparse_scores_are_dot_products(
 
     query_rows = data.draw(st.lists(st.integers(0, len(queries) - 1), max_size=5))
     passage_rows = data.draw(st.lists(st.integers(0, len(passages) - 1), max_size=5))
-    vectors = SparseVectors("x", packed(queries), packed(passages))
+    vectors = SparseTeacherVectors("x", packed(queries), packed(passages))
     found = vectors.scores(np.array(query_rows, dtype=np.int32), np.array(passage_rows, dtype=np.int32))
-    stored = SparseVectors("x", packed(queries), packed(passages))
+    stored = SparseTeacherVectors("x", packed(queries), packed(passages))
     assert found.dtype == np.float32
     assert found.shape == (len(query_rows), len(passage_rows))
     assert stored.passages_count == len(passages)
@@ -82,7 +88,7 @@ def test_sparse_scores_are_dot_products(
 def test_dense_scores_are_float32_products_of_float16_rows() -> None:
     rng = np.random.default_rng(0)
     queries, passages = (rng.standard_normal((n, 8)).astype(np.float16) for n in (4, 6))
-    vectors = DenseVectors("x", queries, passages)
+    vectors = DenseTeacherVectors("x", queries, passages)
     found = vectors.scores(np.array([3, 1], dtype=np.int32), np.array([5, 0, 5, -1], dtype=np.int32))
     assert (found.dtype, found.shape, vectors.passages_count) == (np.float32, (2, 4), 6)
     wanted = queries[[3, 1]].astype(np.float32) @ passages[[5, 0, 5, 5]].astype(np.float32).T
@@ -97,18 +103,18 @@ def test_rows_taken_out_of_order() -> None:
 
 
 def test_a_row_without_a_passage_is_answered_for_both_forms() -> None:
-    assert SparseVectors("x", letters(["a"]), letters(["a", "b"])).scores(
+    assert SparseTeacherVectors("x", letters(["a"]), letters(["a", "b"])).scores(
         np.array([0]), np.array([-1, 0])
     ).tolist() == [[0, 1]]
 
 
 def test_vectors_are_made_once_for_the_same_texts_and_teacher(tmp_path: Path) -> None:
     teacher = Letters()
-    first = teacher_vectors(teacher, PAIRS, tmp_path, block=2)
+    first = load_teacher_vectors(teacher, PAIRS, tmp_path, block=2)
     assert sorted(teacher.seen) == sorted(PAIRS.queries + PAIRS.passages)
     assert first.scores(np.arange(3), np.arange(3)).tolist() == [[2, 1, 0], [1, 1, 0], [1, 1, 0]]
     again = Letters()
-    found = teacher_vectors(again, PAIRS, tmp_path, block=2)
+    found = load_teacher_vectors(again, PAIRS, tmp_path, block=2)
     assert not again.seen
     assert found.scores(np.arange(3), np.arange(3)).tolist() == first.scores(np.arange(3), np.arange(3)).tolist()
 
@@ -122,22 +128,24 @@ def test_vectors_are_made_once_for_the_same_texts_and_teacher(tmp_path: Path) ->
     ],
 )
 def test_another_teacher_or_corpus_is_encoded_anew(tmp_path: Path, teacher: Letters, pairs: PairSet) -> None:
-    teacher_vectors(Letters(), PAIRS, tmp_path)
-    teacher_vectors(teacher, pairs, tmp_path)
+    load_teacher_vectors(Letters(), PAIRS, tmp_path)
+    load_teacher_vectors(teacher, pairs, tmp_path)
     assert set(pairs.passages) <= set(teacher.seen)
 
 
 def test_progress_is_told_by_side(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    teacher_vectors(Letters(), PAIRS, tmp_path, lambda side, rows, total: told.append((side, rows, total)), block=2)
+    load_teacher_vectors(
+        Letters(), PAIRS, tmp_path, lambda side, rows, total: told.append((side, rows, total)), block=2
+    )
     assert told[:2] == [("queries", 2, 3), ("queries", 3, 3)]
     assert told[-1] == ("passages", 3, 3)
 
 
 def test_dense_vectors_are_kept_as_float16(tmp_path: Path) -> None:
     values = np.eye(3, dtype=np.float16)
-    found = teacher_vectors(Numbers(values), PAIRS, tmp_path)
-    assert isinstance(found, DenseVectors)
+    found = load_teacher_vectors(Numbers(values), PAIRS, tmp_path)
+    assert isinstance(found, DenseTeacherVectors)
     assert found.passages.dtype == np.float16
     np.testing.assert_array_equal(found.scores(np.arange(3), np.arange(3)), np.eye(3))
 
@@ -147,11 +155,11 @@ def test_what_is_not_finite_is_refused_and_nothing_kept(tmp_path: Path, bad: flo
     values = np.eye(3, dtype=np.float16)
     values[1, 0] = bad
     with pytest.raises(InvalidInput) as caught:
-        teacher_vectors(Numbers(values), PAIRS, tmp_path)
+        load_teacher_vectors(Numbers(values), PAIRS, tmp_path)
     assert caught.value.code == "not_finite_scores"
     assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_a_teacher_that_loses_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="2 rows for 3 texts"):
-        teacher_vectors(Numbers(np.eye(2, dtype=np.float16)), PAIRS, tmp_path)
+        load_teacher_vectors(Numbers(np.eye(2, dtype=np.float16)), PAIRS, tmp_path)

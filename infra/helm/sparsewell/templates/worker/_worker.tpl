@@ -59,21 +59,21 @@ spec:
           # Started: it answers a ping through Redis, so it takes messages. Without Redis it ends by itself after REDIS_WAIT.
           startupProbe:
             exec:
-              command: [python, -m, infra.docker.health, worker]
+              command: [python, -m, infra.health, worker]
             periodSeconds: 10
             timeoutSeconds: 20
             failureThreshold: 30
           # Alive: its threads run. Redis is not asked: a worker waits for one that is away, and a restart would not bring it back.
           livenessProbe:
             exec:
-              command: [python, -m, infra.docker.health, worker-alive]
+              command: [python, -m, infra.health, worker-alive]
             periodSeconds: 60
             timeoutSeconds: 50
             failureThreshold: 3
           # Ready: as started. Nothing is sent to it by that; roll-outs and disruption budgets count it.
           readinessProbe:
             exec:
-              command: [python, -m, infra.docker.health, worker]
+              command: [python, -m, infra.health, worker]
             periodSeconds: 60
             timeoutSeconds: 20
             failureThreshold: 3

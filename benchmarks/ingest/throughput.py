@@ -1,0 +1,165 @@
+"""How long does it take to read a transcript when it comes in, and how much memory? At 50,000 segments.
+
+    python -m benchmarks.talk_intake --json benchmarks/results/talk_intake.json
+
+Ten hours of made-up talk, a segment each .72 s; `plain text` is one paragraph without a full stop. Needs no server.
+
+How many documents a second does POST /documents acknowledge? One client, NDJSON, 500 documents a request.
+
+    python -m benchmarks.ingest_throughput --json benchmarks/results/ingest_throughput.json
+
+Each acknowledged document is on disk (translog fsync) and its message in Redis; no worker runs, nothing is encoded.
+"""
+
+import argparse
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter, process_time
+from typing import Any
+
+import orjson
+import uvloop
+
+from benchmarks.measuring import choose, make_parser, run_benchmark
+from benchmarks.service import LoopbackConnection, open_service, read_opensearch_version, run_process
+from benchmarks.stdlib import STDLIB_SPEC, read_stdlib_documents
+from services.documents.document import Document, parse_document_bytes
+from services.index_spec import IndexSpec
+from services.settings import Settings
+
+
+async def ingest_rounds(
+    settings: Settings, documents: list[Document], batch: int, rounds: int
+) -> list[dict[str, float]]:
+    """Documents and bytes a second of each round, each into a new index; the first round is thrown away."""
+    lines = [
+        orjson.dumps({"id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}) + b"\n"
+        for one in documents
+    ]
+    bodies = [b"".join(lines[at : at + batch]) for at in range(0, len(lines), batch)]
+    found = []
+    async with LoopbackConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
+        for number in range(rounds + 1):
+            path = f"/v1/indexes/round{number}"
+            await connection.send("PUT", path, orjson.dumps({"fields": STDLIB_SPEC.fields}))
+            begun = perf_counter()
+            accepted = 0
+            for body in bodies:
+                answer = await connection.send("POST", f"{path}/documents", body, "application/x-ndjson")
+                accepted += len(answer["accepted"])
+            seconds = perf_counter() - begun
+            if accepted != len(documents):
+                raise RuntimeError(f"{accepted} of {len(documents)} documents were accepted")
+            if number:
+                megabytes = sum(map(len, bodies)) / 1e6
+                found.append({"documents_a_second": accepted / seconds, "megabytes_a_second": megabytes / seconds})
+                print(f"round {number}: {accepted / seconds:,.0f} documents a second", flush=True)
+    return found
+
+
+def measure_documents(given: argparse.Namespace) -> dict[str, Any]:
+    """The median of the rounds, and each."""
+    documents = read_stdlib_documents(given.documents)
+    with open_service() as settings, run_process(settings, "api"):
+        rounds = uvloop.run(ingest_rounds(settings, documents, given.batch, given.rounds))
+        version = read_opensearch_version(settings)
+    rounds.sort(key=lambda one: one["documents_a_second"])
+    return {
+        "opensearch": version,
+        "documents": len(documents),
+        "median": {name: round(value, 2) for name, value in rounds[len(rounds) // 2].items()},
+        "rounds": [{name: round(value, 2) for name, value in one.items()} for one in rounds],
+    }
+
+
+def ingest_throughput(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("ingest_throughput", __doc__)
+    parser.add_argument("--documents", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    run_benchmark("ingest_throughput", parser, measure_documents, arguments)
+
+
+TALK_SPEC = IndexSpec.model_validate({"talk": {}})
+_SECONDS_PER_SEGMENT = 0.72
+
+
+def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
+    """The members of a talk in each form."""
+    rows = [
+        (i * _SECONDS_PER_SEGMENT, i * _SECONDS_PER_SEGMENT + 0.7, f"S{i // 20 % 5}", f"w{i} and so")
+        for i in range(segments)
+    ]
+    cues = [(_format_clock(start), _format_clock(end), who, said) for start, end, who, said in rows]
+    podcasting = {
+        "version": "1.0.0",
+        "segments": [{"startTime": s, "endTime": e, "speaker": who, "body": said} for s, e, who, said in rows],
+    }
+    srt = (f"{i}\n{s.replace('.', ',')} --> {e.replace('.', ',')}\n{t}\n" for i, (s, e, _, t) in enumerate(cues, 1))
+    return {
+        "segments": {"segments": [{"start": s, "end": e, "speaker": who, "text": t} for s, e, who, t in rows]},
+        "podcasting": {"transcript": {"type": "application/json", "text": orjson.dumps(podcasting).decode()}},
+        "webvtt": {
+            "transcript": {
+                "type": "text/vtt",
+                "text": "WEBVTT\n\n" + "\n".join(f"{s} --> {e}\n<v {who}>{t}\n" for s, e, who, t in cues),
+            }
+        },
+        "subrip": {"transcript": {"type": "application/x-subrip", "text": "\n".join(srt)}},
+        "plain text": {"text": "so and then " * (segments * 5 // 3)},
+    }
+
+
+def measure_talk(given: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a processor (the best of some rounds), peak memory, and what comes of it, by form."""
+    rows = {}
+    for name, members in make_transcripts(given.segments).items():
+        raw = orjson.dumps({"id": "t", "kind": "talk", **members})
+        read = partial(parse_document_bytes, raw, TALK_SPEC)
+        document = read()
+        assert document.talk is not None  # noqa: S101 (for the types)
+        rows[name] = {
+            "bytes": len(raw),
+            "segments": len(document.talk.segments),
+            "stored_bytes": len(orjson.dumps(document.talk.segments.pack())),
+            "seconds": round(min(_processor_seconds(read) for _ in range(given.rounds)), 3),
+            "peak_mb": round(_peak_bytes(read) / 1e6, 1),
+        }
+        print(f"{name:>12}: {rows[name]['seconds']:.2f} s, {rows[name]['peak_mb']:.0f} MB at most")
+    return {"forms": rows}
+
+
+def _processor_seconds(read: Callable[[], object]) -> float:
+    begun = process_time()
+    read()
+    return process_time() - begun
+
+
+def _peak_bytes(read: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _format_clock(seconds: float) -> str:
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+
+def talk_intake(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = make_parser("talk_intake", __doc__)
+    parser.add_argument("--segments", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    run_benchmark("talk_intake", parser, measure_talk, arguments)
+
+
+BENCHMARKS = {"ingest_throughput": ingest_throughput, "talk_intake": talk_intake}
+
+if __name__ == "__main__":
+    choose(BENCHMARKS)

@@ -1,0 +1,277 @@
+"""What does feedback do to rankings? The service's Rocchio over the best documents, and over judged ones.
+
+    python -m benchmarks.quality.feedback DATA --json benchmarks/results/feedback.json
+
+Deep judgements (adi, cisi, medline; cranfield has grades) and sparse ones (cosqa, qmsum_meetings: one document a query)
+are kept apart. Each parameter is varied around the default, in five ways: which list the documents are chosen from
+(interpolation before the round) and whether the second round's list is fused with the keyword list (after it). Sparse
+lists are exact, of the service's own query vectors; keyword lists come from a real node; 100 candidates each.
+Explicit feedback is simulated: of the first ten, up to three relevant documents are liked and up to three others not,
+and what was shown counts no more, neither as found nor as missed.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from benchmarks.collections import (
+    CANDIDATE_COUNT,
+    DocumentWindows,
+    encode_collection_windows,
+    judged_arguments,
+    search_keyword_lists,
+)
+from benchmarks.measuring import run_benchmark, sample_collection
+from benchmarks.service import open_node, read_opensearch_version
+from cli.relevance.collection import JudgedCollection, Judgements, open_collection
+from cli.relevance.metrics import ExactIndex, Ranking, Rankings, measure_rankings
+from models.registry import load_encoder
+from services.encoders.manifest import resolve_model_directory
+from services.encoders.query_table import QueryTable, QueryVector
+from services.encoders.vectors import SparseVector
+from services.index_spec import IndexSpec
+from services.opensearch.client import SyncSearchClient
+from services.opensearch.stored_document import document_vector
+from services.query.expansion import (
+    FEEDBACK_DOCUMENTS,
+    QueryBlend,
+    RocchioParameters,
+    TableWeight,
+    apply_rocchio,
+    compute_centroid,
+    scale_to_weight,
+)
+from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
+
+SPARSE_JUDGEMENTS = ("cosqa", "qmsum_meetings")
+MAX_QUERIES = 1000
+# Way: the list that documents are chosen from, and whether the second round's list is fused with the keyword list.
+FEEDBACK_WAYS: Final[Mapping[str, tuple[str, bool]]] = {
+    "neither": ("sparse", False),
+    "before": ("hybrid", False),
+    "after": ("sparse", True),
+    "both": ("hybrid", True),
+    "by keywords, after": ("lexical", True),
+}
+# What OpenSearch cannot do by a boost: the score of the unliked pieces taken from that of each candidate.
+UNLIKE_SUBTRACTED = "like, and the score of unlike subtracted"
+_DEFAULT_SETTING = (FEEDBACK_DOCUMENTS, RocchioParameters())
+
+
+def list_settings() -> dict[str, tuple[int, RocchioParameters]]:
+    """The default, and what differs from it in one parameter."""
+    documents, rocchio = _DEFAULT_SETTING
+    found = {"default": _DEFAULT_SETTING}
+    found |= {f"documents {n}": (n, rocchio) for n in (1, 2, 5, 10)}
+    found |= {f"pieces {n}": (documents, replace(rocchio, pieces=n)) for n in (5, 10, 20, 30, 50, 100)}
+    found |= {f"beta {b}": (documents, replace(rocchio, beta=b)) for b in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)}
+    return {name: one for name, one in found.items() if name == "default" or one != _DEFAULT_SETTING}
+
+
+@dataclass(frozen=True)
+class FeedbackCollection:
+    """A collection with its first round: the lists by name."""
+
+    name: str
+    judgements: Judgements
+    queries: dict[str, QueryVector]
+    windows: DocumentWindows
+    vectors: dict[str, SparseVector]
+    index: ExactIndex
+    lists: dict[str, Rankings]
+
+    @classmethod
+    def of(
+        cls, name: str, collection: JudgedCollection, windows: DocumentWindows, table: QueryTable, lexical: Rankings
+    ) -> "FeedbackCollection":
+        top_k = IndexSpec.model_validate({}).document_top_k
+        vectors = {document: document_vector(found, top_k) for document, found in windows.items()}
+        queries = {query: table.encode(text) for query, text in collection.judged.items()}
+        index = ExactIndex(vectors)
+        sparse = {query: index.search(vector.by_id(), CANDIDATE_COUNT) for query, vector in queries.items()}
+        lists: dict[str, Rankings] = {"sparse": sparse, "lexical": lexical, "hybrid": fuse_named_lists(sparse, lexical)}
+        return cls(name, collection.known_judgements(), queries, windows, vectors, index, lists)
+
+    def second_round(
+        self, choose_by: str, documents: int, rocchio: RocchioParameters, table: TableWeight, *, whole: bool = False
+    ) -> Rankings:
+        """The sparse lists after feedback; `whole`: of documents, not of the windows that match best."""
+        found: dict[str, Ranking] = {}
+        for query, vector in self.queries.items():
+            by_id = vector.by_id()
+            chosen = [one for one, _ in self.lists[choose_by].get(query, ())[:documents] if one in self.windows]
+            liked = [self.vectors[one] if whole else self._best_window(one, by_id) for one in chosen]
+            query_now = apply_rocchio(QueryBlend.of(vector), rocchio, table, MAX_QUERIES, liked=liked).vector
+            found[query] = self.index.search(query_now.by_id(), CANDIDATE_COUNT)
+        return found
+
+    def _best_window(self, document: str, query: Mapping[int, float]) -> SparseVector:
+        return max(self.windows[document], key=lambda window: window.vector.dot(query)).vector
+
+
+def fuse_named_lists(*lists: Rankings) -> dict[str, Ranking]:
+    """Lists as hybrid search fuses them. Of three, the first two share the weight of the sparse list."""
+    *sparse, lexical = lists
+    weights = {f"{n}": DEFAULT_WEIGHTS["sparse"] / len(sparse) for n in range(len(sparse))}
+    weights["lexical"] = DEFAULT_WEIGHTS["lexical"]
+    return {
+        query: fuse_lists(
+            {f"{n}": dict(one.get(query, ())) for n, one in enumerate(sparse)}
+            | {"lexical": dict(lexical.get(query, ()))},
+            weights,
+        )
+        for query in {**sparse[0], **lexical}
+    }
+
+
+def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> dict[str, Any]:
+    """Figures of each setting and way, and what each costs and gains query by query at the default."""
+
+    def quality(rankings: Rankings) -> dict[str, float]:
+        mean = measure_rankings(subject.judgements, rankings).mean
+        return {name: round(mean[name], 5) for name in ("ndcg@10", "recall@100")}
+
+    def ways(second: Callable[[str], Rankings]) -> dict[str, Any]:
+        rounds = {choose_by: second(choose_by) for choose_by in ("sparse", "hybrid", "lexical")}
+        return {
+            way: quality(fuse_named_lists(rounds[choose_by], subject.lists["lexical"]) if after else rounds[choose_by])
+            for way, (choose_by, after) in FEEDBACK_WAYS.items()
+        }
+
+    documents, rocchio = _DEFAULT_SETTING
+    alike: TableWeight = lambda piece: 1.0 if table.weight(piece) > 0 else 0.0  # noqa: E731
+    found: dict[str, Any] = {"without": {name: quality(one) for name, one in subject.lists.items()}}
+    for name, (count, tried) in list_settings().items():
+        found[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]
+    found["not weighed with the table"] = ways(lambda by: subject.second_round(by, documents, rocchio, alike))
+    found["whole documents"] = ways(lambda by: subject.second_round(by, documents, rocchio, table.weight, whole=True))
+    second = subject.second_round("hybrid", documents, rocchio, table.weight)
+    both_rounds = fuse_named_lists(subject.lists["sparse"], second, subject.lists["lexical"])
+    found["both rounds' lists fused"] = {"both": quality(both_rounds)}
+    found["queries"] = _count_changes(subject, fuse_named_lists(second, subject.lists["lexical"]))
+    return found
+
+
+def _count_changes(subject: FeedbackCollection, after: Rankings) -> dict[str, int]:
+    """How many queries got better and worse by more than a hundredth of NDCG@10, hybrid without and with feedback."""
+    one, other = (measure_rankings(subject.judgements, lists).by_query for lists in (subject.lists["hybrid"], after))
+    changes = [other[query]["ndcg@10"] - one[query]["ndcg@10"] for query in one]
+    return {
+        "better": sum(change > 0.01 for change in changes),
+        "worse": sum(change < -0.01 for change in changes),
+        "all": len(changes),
+    }
+
+
+def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) -> dict[str, Any]:
+    """NDCG@10 of what was not shown yet, after judged documents of the first ten were fed back."""
+    rows = {
+        "the query again": RocchioParameters(beta=0, gamma=0),
+        "like": RocchioParameters(gamma=0),
+        "unlike": RocchioParameters(beta=0),
+        "like and unlike": RocchioParameters(),
+        "like and unlike, beta 1": RocchioParameters(beta=1.0),
+        "like and unlike, gamma 0.5": RocchioParameters(gamma=0.5),
+    }
+    rankings: dict[str, dict[str, Ranking]] = {name: {} for name in (*rows, UNLIKE_SUBTRACTED)}
+    left: Judgements = {}
+    for query, vector in subject.queries.items():
+        grades = subject.judgements[query]
+        first = [document for document, _ in subject.lists["sparse"][query][:10]]
+        liked = [one for one in first if grades.get(one, 0) > 0][:3]
+        unliked = [one for one in first if grades.get(one, 0) <= 0][:3]
+        shown = {*liked, *unliked}
+        rest = {one: grade for one, grade in grades.items() if one not in shown and grade > 0}
+        if not rest or not liked:
+            continue
+        left[query] = rest
+        good, bad = ([subject.vectors[one] for one in side] for side in (liked, unliked))
+        found = {
+            name: subject.index.search(_move_query(vector, rocchio, table, good, bad), 3 * CANDIDATE_COUNT)
+            for name, rocchio in rows.items()
+        }
+        minus = scale_to_weight(
+            "",
+            compute_centroid(bad, table.weight),
+            RocchioParameters().pieces,
+            RocchioParameters().gamma * sum(vector.weights),
+        )
+        away = dict(zip(subject.index.names, subject.index.scores(minus.weights).tolist(), strict=True))
+        found[UNLIKE_SUBTRACTED] = sorted(((one, s - away[one]) for one, s in found["like"]), key=lambda pair: -pair[1])
+        for name, listed in found.items():
+            rankings[name][query] = [(one, score) for one, score in listed if one not in shown][:CANDIDATE_COUNT]
+    figures = {name: round(measure_rankings(left, one).mean["ndcg@10"], 5) for name, one in rankings.items()}
+    return {"queries": len(left), "ndcg@10": figures}
+
+
+def _move_query(
+    query: QueryVector,
+    rocchio: RocchioParameters,
+    table: QueryTable,
+    liked: list[SparseVector],
+    unliked: list[SparseVector],
+) -> dict[int, float]:
+    return apply_rocchio(
+        QueryBlend.of(query), rocchio, table.weight, MAX_QUERIES, liked=liked, unliked=unliked
+    ).vector.by_id()
+
+
+def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean NDCG@10 over the collections of each kind, and over all."""
+    sparse = [name for name in found if name.partition("/")[0] in SPARSE_JUDGEMENTS]
+    groups = {"deep": [name for name in found if name not in sparse], "sparse": sparse, "all": list(found)}
+    rows = next(iter(found.values()))
+    return {
+        group: {
+            row: {
+                way: round(sum(found[name][row][way]["ndcg@10"] for name in names) / len(names), 5) for way in rows[row]
+            }
+            for row in rows
+            if row != "queries"
+        }
+        for group, names in groups.items()
+        if names
+    }
+
+
+def measure_feedback(given: argparse.Namespace) -> dict[str, Any]:
+    """The figures of every collection and their means."""
+    encoder = load_encoder(given.encoder, threads=given.threads)
+    table = QueryTable.load(resolve_model_directory(given.encoder))
+    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        version = read_opensearch_version(settings)
+        for wanted in given.collections.split(","):
+            name, _, every = wanted.partition("/")
+            collection = sample_collection(open_collection(given.data / name), int(every or 1))
+            windows = encode_collection_windows(collection, encoder, given.cache)
+            lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
+            subject = FeedbackCollection.of(wanted, collection, windows, table, lexical)
+            found[wanted] = measure_pseudo_feedback(subject, table)
+            if name not in SPARSE_JUDGEMENTS:
+                named[wanted] = measure_explicit_feedback(subject, table)
+            print(wanted, found[wanted]["without"], found[wanted]["default"], named.get(wanted, ""), flush=True)
+    return {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "candidates": CANDIDATE_COUNT,
+        "ways": {
+            way: {"choose_by": by, "mode": "hybrid" if after else "sparse"}
+            for way, (by, after) in FEEDBACK_WAYS.items()
+        },
+        "mean_ndcg@10": mean_figures(found),
+        "by_collection": found,
+        "explicit": named,
+    }
+
+
+def main(given: list[str] | None = None) -> None:
+    """The command."""
+    run_benchmark("feedback", judged_arguments("feedback", __doc__), measure_feedback, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""What `sparsewell backup` and `sparsewell restore` do."""

@@ -1,0 +1,364 @@
+"""From a need and measured coefficients to machines: each figure with the formula that it is from. Pure.
+
+What searches and documents cost, by coefficients that were fitted on measured indexes. Pure.
+
+bytes of a document   = floor + slope * pieces
+processor of a search = fixed + by_shard * shards + by_million * documents / 10^6    (milliseconds, on data nodes)
+clock of a search     = fixed + by_shard * turns + by_million * documents of a shard / 10^6     (milliseconds, alone)
+
+Shards are asked side by side. Where they have fewer cores than they are, they take turns: on the two cores of the
+measurement as many as there are shards, in a plan, which has more cores than shards, one.
+
+What is asked of a system, and what a machine is. Pure.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+from services.errors import ConfigurationError
+
+MODES = ("sparse", "lexical", "hybrid")
+MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class LinearCost:
+    """floor + slope * x."""
+
+    floor: float
+    slope: float
+
+    def at(self, x: float) -> float:
+        return self.floor + self.slope * x
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Milliseconds of a search, of the processor or of the clock."""
+
+    fixed: float
+    by_shard: float
+    by_million: float
+
+    def of(self, documents: float, shards: int) -> float:
+        return self.fixed + self.by_shard * shards + self.by_million * documents / MILLION
+
+    def faster(self, speed: float) -> "Cost":
+        """On cores of another speed."""
+        return Cost(self.fixed / speed, self.by_shard / speed, self.by_million / speed)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCost:
+    """Of one mode, in milliseconds; see the module. `node`: processor of the data nodes; `api`: that of the API;
+    `clock`: an answer where nothing waits; `tail`: p99 over p50 of the clock.
+    """
+
+    node: Cost
+    api: float
+    clock: Cost
+    tail: float
+
+    def p50(self, documents: float, shards: int, turns: int = 1) -> float:
+        return self.clock.of(documents / shards, turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """All that was fitted. Bytes are of one copy of a document by its pieces.
+
+    `at_random`: how much longer p99 is where questions come when they come than where one follows the other, beside
+    the waiting of 1 / (1 - busy).
+    """
+
+    pieces_a_word: float
+    stored: LinearCost
+    searched: LinearCost
+    search: Mapping[str, SearchCost]
+    at_random: float
+
+    def p99(self, mode: str, documents: float, shards: int, busy: float) -> float:
+        """Milliseconds within which 99 of 100 searches are answered, with this share of the cores busy."""
+        cost = self.search[mode]
+        return self.at_random * cost.tail * cost.p50(documents, shards) * queueing_factor(busy)
+
+
+def queueing_factor(busy: float) -> float:
+    """How much longer an answer takes where a share of the cores is busy: 1 / (1 - busy)."""
+    return 1 / (1 - busy)
+
+
+_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityNeed:
+    """`qps` searches a second at the busiest time, answered within `p99` seconds but for one in a hundred.
+
+    `words` of a document on average; `changed` documents written anew a day; `load_days` for the first load; `replicas`
+    further copies; `busy` the share of cores that is used at the busiest time, at most.
+    """
+
+    docs: float
+    qps: float
+    p99: float
+    words: float = 200
+    mode: str = "hybrid"
+    changed: float = 0.01  # of all documents, a day
+    load_days: float = 3
+    replicas: int = 1
+    busy: float = 0.5
+
+    def __post_init__(self) -> None:
+        checks = {
+            "--docs": 1 <= self.docs <= 1e12,
+            "--qps": 0 < self.qps <= 1e6,
+            "--p99": 0 < self.p99 <= 60,
+            "--words": 1 <= self.words <= 1e6,
+            "--changed": 0 <= self.changed <= 1,
+            "--load-days": 0 < self.load_days <= 3650,
+            "--replicas": 0 <= self.replicas <= 20,
+            "--busy": 0 < self.busy <= 0.9,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise ConfigurationError("bad_plan", f"{name} is out of what can be planned.")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A data node, and prices in one currency: examples, not offers."""
+
+    cores: int = 8
+    memory_gib: float = 32
+    core_hour: float = 0.04
+    gib_hour: float = 0.005  # memory
+    disk_gib_month: float = 0.10
+    gpu_documents: float = 0  # a second on one GPU, where somebody measured it
+    gpu_hour: float = 2.5
+
+
+def parse_amount(text: str, name: str) -> float:
+    """A number with k, M or G behind it: `50M`. Raises ConfigurationError (`bad_plan`)."""
+    cut = text.strip().lower()
+    end = cut[-1:] if cut[-1:].isalpha() else ""
+    try:
+        return _parse_finite(float(cut[: len(cut) - len(end)].replace("_", "").replace(",", ""))) * _SUFFIXES[end]
+    except (ValueError, KeyError):
+        raise ConfigurationError("bad_plan", f"{name} {text!r} is not a number, or one with k, M or G.") from None
+
+
+def parse_duration(text: str, name: str) -> float:
+    """Seconds of `50ms`, `2s`, `3d`. Raises ConfigurationError (`bad_plan`)."""
+    cut = text.strip().lower()
+    number = cut.rstrip("mshd")
+    try:
+        return _parse_finite(float(number)) * _SECONDS[cut[len(number) :]]
+    except (ValueError, KeyError):
+        raise ConfigurationError("bad_plan", f"{name} {text!r} is not a time such as 50ms or 3d.") from None
+
+
+def _parse_finite(value: float) -> float:
+    if not abs(value) < float("inf"):
+        raise ValueError(value)
+    return value
+
+
+GIB = 1024**3
+HOURS_PER_MONTH = 730  # of a month
+# OpenSearch's advice for search is 10 to 30 GiB a shard.
+MAX_SHARD_GIB = 30
+# Beyond 85 % OpenSearch gives a node no further shards (cluster.routing.allocation.disk.watermark.low), and a merge
+# needs room.
+MAX_DISK_SHARE = 0.7
+# Beyond 31 GiB Java's pointers take twice the room; the rest of the memory is the page cache's.
+MAX_HEAP_GIB = 31
+MAX_SHARDS_PER_NODE = 1000
+# Shares of --busy that are tried: answers may need cores that are less busy, and no plan leaves more of them idle.
+BUSY_SHARES = [step / 20 for step in range(20, 3, -1)]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestCosts:
+    """What encoding and journalling cost, measured elsewhere: milliseconds of a processor, MiB of a process."""
+
+    encode_ms_a_piece: float
+    index_ms_a_piece: float  # on data nodes
+    journal_ms_a_document: float  # in the API
+    worker_mib: float
+    api_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFigure:
+    """One line: name, value with unit, and how it was found."""
+
+    name: str
+    value: float
+    unit: str
+    formula: str
+
+
+@dataclass
+class CapacityPlan:
+    """What is needed; `figures` in the order in which they build on each other."""
+
+    figures: list[PlanFigure] = field(default_factory=list)
+
+    def add(self, name: str, value: float, unit: str, formula: str) -> float:
+        self.figures.append(PlanFigure(name, value, unit, formula))
+        return value
+
+    def __getitem__(self, name: str) -> float:
+        return next(one.value for one in self.figures if one.name == name)
+
+
+def make_plan(need: CapacityNeed, machine: Machine, of: Coefficients, work: IngestCosts) -> CapacityPlan:
+    """The plan. Raises ConfigurationError (`bad_plan`) for an answer time that no number of shards gives."""
+    plan = CapacityPlan()
+    pieces = plan.add(
+        "pieces", need.words * of.pieces_a_word, "a document", f"{need.words:g} words x {of.pieces_a_word:g}"
+    )
+    _plan_disk(plan, need, of, pieces)
+    _plan_shards(plan, need, of)
+    _plan_nodes(plan, need, machine, of, work)
+    _plan_api(plan, need, of, work)
+    _plan_workers(plan, need, work, pieces)
+    _plan_price(plan, need, machine)
+    return plan
+
+
+def _plan_disk(plan: CapacityPlan, need: CapacityNeed, of: Coefficients, pieces: float) -> None:
+    stored, searched = of.stored.at(pieces), of.searched.at(pieces)
+    line = f"{of.stored.floor:.0f} + {of.stored.slope:.2f} x {pieces:.0f} pieces"
+    plan.add("document", stored, "bytes", line)
+    plan.add("index", need.docs * stored / GIB, "GiB a copy", f"{need.docs:,.0f} documents x {stored:,.0f} bytes")
+    copies = 1 + need.replicas
+    plan.add(
+        "disk",
+        need.docs * stored / GIB * copies / MAX_DISK_SHARE,
+        "GiB",
+        f"index x {copies} copies / {MAX_DISK_SHARE:g} full",
+    )
+    line = f"{need.docs:,.0f} x ({of.searched.floor:.0f} + {of.searched.slope:.2f} x {pieces:.0f} pieces)"
+    plan.add("searched", need.docs * searched / GIB, "GiB a copy", f"{line}: what searches read")
+
+
+def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> None:
+    """Shards, and the share of the cores that may be busy: what answers in time with the fewest cores."""
+    cost, within = of.search[need.mode], need.p99 * 1000
+    by_size = max(1, ceil(plan["index"] / MAX_SHARD_GIB))
+    found = []
+    for busy in (need.busy * step for step in BUSY_SHARES):
+
+        def in_time(shards: int, busy: float = busy) -> bool:
+            return of.p99(need.mode, need.docs, shards, busy) <= within
+
+        if in_time(MAX_SHARDS_PER_NODE):
+            by_time = _smallest_count(in_time)
+            shards = max(by_size, by_time)
+            found.append((cost.node.of(need.docs, shards) / busy, shards, by_time, busy))
+    if not found:
+        idle = need.busy * BUSY_SHARES[-1]
+        least = of.p99(need.mode, need.docs, MAX_SHARDS_PER_NODE, idle)
+        raise ConfigurationError(
+            "bad_plan",
+            f"No number of shards up to {MAX_SHARDS_PER_NODE} answers within {within:g} ms: even then, and with {idle:.0%} of "
+            f"the cores busy, one search in a hundred takes {least:.0f} ms on these machines. "
+            "Allow more (--p99), another --mode, or faster cores (--speed).",
+        )
+    _, shards, by_time, busy = min(found)
+    plan.add(
+        "shards",
+        shards,
+        "",
+        f"the larger of {by_size} (index / {MAX_SHARD_GIB} GiB) and {by_time} (p99 within {within:g} ms)",
+    )
+    plan.add("busy", busy, "of the cores", f"at most {need.busy:g}; what answers in time with the fewest cores")
+    clock = cost.clock
+    line = (
+        f"{of.at_random:g} x {cost.tail:g} x ({clock.fixed:.2f} + {clock.by_shard:.2f} + "
+        f"{clock.by_million:.2f} x million documents of a shard)"
+    )
+    p99 = of.p99(need.mode, need.docs, shards, busy)
+    plan.add("p99", p99, "ms", f"{line} / (1 - {busy:g} busy)")
+
+
+def _smallest_count(holds: Callable[[int], bool]) -> int:
+    low, high = 1, MAX_SHARDS_PER_NODE
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low
+
+
+def _plan_nodes(plan: CapacityPlan, need: CapacityNeed, machine: Machine, of: Coefficients, work: IngestCosts) -> None:
+    node, shards, busy = of.search[need.mode].node, int(plan["shards"]), plan["busy"]
+    each = node.of(need.docs, shards)
+    line = f"{node.fixed:.2f} + {node.by_shard:.2f} x {shards} shards + {node.by_million:.2f} x million documents"
+    plan.add("search on data nodes", each, "ms of a core", line)
+    writes, copies = need.docs * need.changed / 86_400, 1 + need.replicas
+    indexing = plan["pieces"] * work.index_ms_a_piece
+    cores = (need.qps * each + writes * indexing * copies) / 1000 / busy
+    line = f"({need.qps:g} x {each:.2f} ms + {writes:.1f} documents x {indexing:.2f} ms x {copies})"
+    plan.add("cores of data nodes", cores, "", f"{line} / {busy:g} busy")
+    heap = min(MAX_HEAP_GIB, machine.memory_gib / 2)
+    cached = machine.memory_gib - heap
+    by_cores, by_memory = ceil(cores / machine.cores), ceil(plan["searched"] * copies / cached)
+    by_shards = ceil(shards / machine.cores)
+    plan.add(
+        "data nodes",
+        max(by_cores, by_memory, by_shards, copies),
+        f"of {machine.cores} cores, {machine.memory_gib:g} GiB",
+        f"the largest of {by_cores} (cores), {by_memory} (searched x {copies} copies / {cached:g} GiB of page cache "
+        f"beside {heap:g} GiB of heap), {by_shards} (a core for each shard of a search), {copies} (copies)",
+    )
+
+
+def _plan_api(plan: CapacityPlan, need: CapacityNeed, of: Coefficients, work: IngestCosts) -> None:
+    api, busy = of.search[need.mode].api, plan["busy"]
+    writes = need.docs * need.changed / 86_400
+    cores = (need.qps * api + writes * work.journal_ms_a_document) / 1000 / busy
+    line = f"({need.qps:g} searches x {api:.2f} ms + {writes:.1f} documents x {work.journal_ms_a_document:g} ms)"
+    processes = max(2, ceil(cores))
+    plan.add("API processes", processes, "of a core", f"{line} / {busy:g} busy; 2 at least")
+    plan.add("memory of the API", processes * work.api_mib / 1024, "GiB", f"{processes} x {work.api_mib:g} MiB")
+
+
+def _plan_workers(plan: CapacityPlan, need: CapacityNeed, work: IngestCosts, pieces: float) -> None:
+    each = pieces * work.encode_ms_a_piece
+    plan.add("encoding", each, "ms of a core a document", f"{pieces:.0f} pieces x {work.encode_ms_a_piece:g} ms")
+    hours = need.docs * each / 3.6e6
+    plan.add("first load", hours, "core hours", f"{need.docs:,.0f} documents x {each:.1f} ms")
+    first = ceil(hours / (24 * need.load_days))
+    plan.add("workers of the first load", first, "processes of a core", f"first load / {need.load_days:g} days")
+    daily = need.docs * need.changed * each / 86_400_000 / need.busy
+    steady = max(1, ceil(daily))
+    line = f"{need.docs * need.changed:,.0f} documents a day x {each:.1f} ms / {need.busy:g} busy; 1 at least"
+    plan.add("workers", steady, "processes of a core", line)
+    plan.add("memory of workers", steady * work.worker_mib / 1024, "GiB", f"{steady} x {work.worker_mib:g} MiB")
+
+
+def _plan_price(plan: CapacityPlan, need: CapacityNeed, machine: Machine) -> None:
+    nodes, front = plan["data nodes"], plan["API processes"] + plan["workers"]
+    cores = nodes * machine.cores + front
+    memory = nodes * machine.memory_gib + plan["memory of the API"] + plan["memory of workers"]
+    money = (
+        HOURS_PER_MONTH * (cores * machine.core_hour + memory * machine.gib_hour)
+        + plan["disk"] * machine.disk_gib_month
+    )
+    plan.add(
+        "a month",
+        money,
+        "of your currency",
+        f"{HOURS_PER_MONTH} h x ({cores:g} cores x {machine.core_hour:g} + {memory:.0f} GiB x {machine.gib_hour:g}) + "
+        f"{plan['disk']:,.0f} GiB of disk x {machine.disk_gib_month:g}",
+    )
+    once = plan["first load"] * machine.core_hour
+    plan.add("the first load once", once, "of your currency", f"first load x {machine.core_hour:g}")
+    if machine.gpu_documents:
+        hours = need.docs / machine.gpu_documents / 3600
+        plan.add("or on GPUs", hours, "GPU hours", f"{need.docs:,.0f} documents / {machine.gpu_documents:g} a second")
+        plan.add("GPUs once", hours * machine.gpu_hour, "of your currency", f"GPU hours x {machine.gpu_hour:g}")

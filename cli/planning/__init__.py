@@ -1,1 +1,0 @@
-"""`sparsewell plan`: machines for a number of documents and of searches, from measured coefficients."""

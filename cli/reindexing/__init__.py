@@ -1,1 +1,0 @@
-"""The parts of `sparsewell reindex` and `sparsewell generations`."""

@@ -1,0 +1,242 @@
+"""Carries, waits, compares and swaps for a reindexing whose record exists, and tells how it goes.
+
+The quality gate of a reindex: both generations answer the same judged questions before the new one is swapped in.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from cli.api_client import admin_headers, api_address, connect_api, read_json_response, unreachable
+from cli.progress import LoadDisplay
+from cli.relevance.collection import Judgements, read_judgements, read_queries
+from cli.relevance.metrics import Ranking, measure_rankings
+from indexer.reindex.follower import Dispatch, Follower, make_local_dispatch, make_queue_dispatch
+from indexer.reindex.run import Reindexing, ReindexProgress
+from query_api.curation_cache import CurationCache
+from query_api.schemas.search_request import Mode, SearchRequest
+from query_api.search.context import SearchContext
+from query_api.search.curation import rules_of
+from query_api.search.executor import Direct, Stopwatch
+from query_api.search.multi_index import common_score_by
+from query_api.search.stages import run_stages, with_query
+from query_api.search.validation import selection
+from services.encoders.catalogue import KnownEncoder, load_known_encoders
+from services.encoders.query_table import QueryTable
+from services.errors import ConfigurationError, Conflict, EncoderMismatch, InvalidInput
+from services.index_spec import Generation, IndexNames
+from services.opensearch.client import AsyncSearchClient
+from services.opensearch.generations import refresh_call
+from services.queue.messages import Publisher
+from services.settings import Settings
+
+GATE_METRIC = "ndcg@10"
+MODES: Final[tuple[Mode, ...]] = ("sparse", "lexical", "hybrid")
+# Of one search: nobody waits for a page.
+_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedQuestions:
+    """Judged queries: texts by id, and grades by query and document."""
+
+    texts: dict[str, str]
+    judgements: Judgements
+
+    @classmethod
+    def read(cls, directory: Path) -> "JudgedQuestions":
+        """Read DIR/queries.jsonl and DIR/qrels.tsv, as `sparsewell eval` reads them.
+
+        Raises ConfigurationError (`collection_not_found`), InvalidInput (`malformed_collection`).
+        """
+        for name in ("queries.jsonl", "qrels.tsv"):
+            if not (directory / name).is_file():
+                raise ConfigurationError("collection_not_found", f"There is no file {directory / name}.")
+        texts, judgements = read_queries(directory / "queries.jsonl"), read_judgements(directory / "qrels.tsv")
+        judged = {query: grades for query, grades in judgements.items() if texts.get(query, "").strip()}
+        if not judged:
+            raise InvalidInput("malformed_collection", f"No judgement in {directory} is about a query that it has.")
+        return cls({query: texts[query] for query in judged}, judged)
+
+
+def rank_questions(
+    settings: Settings, generation: Generation, table: QueryTable, questions: JudgedQuestions
+) -> dict[str, dict[str, Ranking]]:
+    """Return rankings by mode and query of one generation, searched by its own name as the API searches it.
+
+    The API's own stages run with the settings of this process: pruning, curation rules, fusion and all. Raises
+    BackendUnavailable (`search_incomplete`) for a list that is cut short, and what a search raises.
+    """
+    return asyncio.run(_ranked(settings, generation, table, questions))
+
+
+async def _ranked(
+    settings: Settings, generation: Generation, table: QueryTable, questions: JudgedQuestions
+) -> dict[str, dict[str, Ranking]]:
+    settings = settings.model_copy(update={"search_timeout": _TIMEOUT_SECONDS})
+    search = AsyncSearchClient(settings)
+    try:
+        await search.send(refresh_call(generation.physical))
+        curations = CurationCache(search, IndexNames(settings.index_prefix), _TIMEOUT_SECONDS)
+        curations.remember(generation, await curations.read(generation.index, near=False))
+        engine = Direct(search, _TIMEOUT_SECONDS, near=False)
+        found: dict[str, dict[str, Ranking]] = {}
+        for mode in MODES:
+            found[mode] = {}
+            for query, text in questions.texts.items():
+                request = SearchRequest(query=text, mode=mode, passage=False, fields=[], learn=False)
+                context = SearchContext(
+                    generation, table, request, settings, engine, Stopwatch(),
+                    selection(request, generation.spec, settings), common_score_by(request, [generation.spec]),
+                )  # fmt: skip
+                rules = await rules_of(curations, generation, request)
+                outcome = await run_stages([with_query(context, rules)])
+                hits = outcome.retrieved.hits
+                # a pinned hit keeps its place whatever its score is, so places are measured
+                found[mode][query] = [(hit.id, float(len(hits) - place)) for place, hit in enumerate(hits)]
+        return found
+    finally:
+        await search.close()
+
+
+def ndcg_by_mode(rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions) -> dict[str, float]:
+    """Return NDCG@10 by mode."""
+    return {mode: measure_rankings(questions.judgements, found).mean[GATE_METRIC] for mode, found in rankings.items()}
+
+
+def degraded_modes(old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float) -> list[str]:
+    """Return the modes in which the new generation loses more than `most`."""
+    return [mode for mode in modes if new[mode] < old[mode] - most]
+
+
+def require_quality(
+    index: str, old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float
+) -> None:
+    """Raise Conflict (`quality_gate`) when the new generation is worse by more than `most` in one of `modes`."""
+    failing = degraded_modes(old, new, modes, most)
+    if failing:
+        figures = ", ".join(f"{mode} {old[mode]:.4f} -> {new[mode]:.4f}" for mode in failing)
+        raise Conflict(
+            "quality_gate",
+            f"Not swapped: NDCG@10 falls by more than {most:g} ({figures}). The old generation goes on; "
+            f"`sparsewell generations abort {index}` removes the new one, a larger --max-loss accepts it.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QualityGate:
+    """Judged questions, the modes that must not lose, and how much of NDCG@10 they may lose."""
+
+    questions: JudgedQuestions
+    modes: Sequence[str]
+    most: float
+
+
+@dataclass
+class GenerationBuild:
+    """One command's work on a record."""
+
+    work: Reindexing
+    settings: Settings
+    known: list[KnownEncoder]
+    show: LoadDisplay
+    patience: float
+    encode_here: bool = False
+
+    def until_settled(self) -> ReindexProgress:
+        """Makes the new generation and follows until it has caught up. Raises what `Reindexing.settle` raises."""
+        self.work.make_target()
+        with self._follower() as follower:
+            self.show.begin("building", 1, unit="documents")
+            progress = self.work.settle(follower, self.patience, self._tell)
+        record = follower.record
+        if record.misfits:
+            raise Conflict(
+                "misfits",
+                f"{record.misfits:,} documents do not fit the new declaration (for example "
+                f"{', '.join(record.misfit_ids[:3])}): `sparsewell generations abort {record.index}`, then change it.",
+            )
+        fresh_dead = progress.new["dead"] - progress.old["dead"]
+        if fresh_dead > 0:
+            self.show.say(f"{fresh_dead:,} more documents are dead in the new generation than in the old one.")
+        return progress
+
+    def gate(self, gate: QualityGate) -> None:
+        """Both generations answer the questions. Raises Conflict (`quality_gate`)."""
+        record = self.work.held
+        figures = []
+        for generation in (record.source, record.target):
+            table = QueryTable.load(self.encoder_of(generation).directory)
+            found = rank_questions(self.settings, generation, table, gate.questions)
+            figures.append(ndcg_by_mode(found, gate.questions))
+        old, new = figures
+        for mode in MODES:
+            self.show.say(f"NDCG@10 {mode}: {old[mode]:.4f} -> {new[mode]:.4f}")
+        require_quality(record.index, old, new, gate.modes, gate.most)
+
+    def require_table(self, api: str | None) -> None:
+        """Asks the API whether it can serve the new generation. Raises EncoderMismatch, BackendUnavailable."""
+        wanted = self.work.held.target.encoder
+        base = api_address(self.settings, api)
+        with connect_api(base, 10) as client:
+            try:
+                served = read_json_response(client.get("/v1/encoders", headers=admin_headers(self.settings)))
+            except httpx.HTTPError as error:
+                raise unreachable(base, error) from None
+        if wanted.fingerprint not in {one["fingerprint"] for one in served["encoders"]}:
+            raise EncoderMismatch(
+                "encoder_not_served",
+                f"The API at {base} has no query table for {wanted.name} ({wanted.fingerprint}): start it with "
+                "SPARSEWELL_MORE_ENCODERS naming that model directory, then run this command again.",
+            )
+
+    def swap(self) -> None:
+        """Decides, swaps, and carries what was written to the old generation last."""
+        with self._follower() as follower:
+            self.work.swap(follower)
+
+    def encoder_of(self, generation: Generation) -> KnownEncoder:
+        """The model directory of a generation's encoder. Raises ConfigurationError (`unknown_encoder`)."""
+        return find_by_fingerprint(self.known, generation)
+
+    @contextmanager
+    def _follower(self) -> Iterator[Follower]:
+        target = self.work.held.target
+        with closing(Publisher(self.settings.redis_address)) as publisher:
+            dispatch = self._here(target) if self.encode_here else make_queue_dispatch(publisher, self.settings, target)
+            yield self.work.follower(dispatch, self.patience)
+
+    def _here(self, target: Generation) -> Dispatch:
+        from indexer.runtime import Runtime, WorkerSettings
+
+        directory = self.encoder_of(target).directory
+        settings = self.settings.model_copy(update={"encoder": str(directory)})
+        return make_local_dispatch(Runtime(settings, WorkerSettings.read()), target)
+
+    def _tell(self, progress: ReindexProgress) -> None:
+        new = progress.new
+        done = new["encoded"] + new["dead"] + new["deleted"]
+        self.show.step(done, max(1, done + new["pending"] + progress.behind), done)
+
+
+def find_by_fingerprint(known: Sequence[KnownEncoder], generation: Generation) -> KnownEncoder:
+    """The known encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
+    wanted = generation.encoder
+    for one in known:
+        if one.manifest.fingerprint == wanted.fingerprint:
+            return one
+    raise ConfigurationError(
+        "unknown_encoder",
+        f"No model directory here is {wanted.name} ({wanted.fingerprint}): name it with --encoder or in "
+        "SPARSEWELL_MORE_ENCODERS.",
+    )
+
+
+def list_known_encoders(settings: Settings, encoder: str | None) -> list[KnownEncoder]:
+    """The known encoders, with the one that was named on the command line."""
+    return load_known_encoders(settings, *([encoder] if encoder else []))

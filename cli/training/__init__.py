@@ -1,1 +1,0 @@
-"""How `sparsewell train` speaks to people; the training itself is in models.training."""

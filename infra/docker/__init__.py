@@ -1,1 +1,0 @@
-"""The images: a Dockerfile with the targets `api` and `worker`, and the health check that runs inside them."""

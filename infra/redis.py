@@ -1,0 +1,193 @@
+"""The Redis process: started with what a queue needs, waited for, found again and stopped."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from infra import processes
+from infra.processes import LOOPBACK, ChildProcess, find_free_port, require_free_port
+from infra.settings import LocalSettings
+from services.directories import (
+    child_account,
+    hold_lock,
+    make_directory,
+    resolve_state_directory,
+    temporary_state_directory,
+)
+from services.errors import BackendUnavailable, ConfigurationError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RedisConfig:
+    """One server: where it keeps its files (`root`) and its port (0: any free one)."""
+
+    root: Path
+    data: Path | None = None
+    port: int = 16379
+    databases: int = 16
+    run_as: str = "nobody"
+    start_timeout: float = 300.0
+    stop_timeout: float = 30.0
+    tied: bool = False
+
+    @classmethod
+    def of(cls, settings: LocalSettings) -> "RedisConfig":
+        """The server that the settings describe."""
+        return cls(
+            root=resolve_state_directory(settings) / "redis",
+            data=settings.redis_data_dir,
+            port=settings.redis_port,
+            run_as=settings.run_as,
+            start_timeout=settings.start_timeout,
+            stop_timeout=settings.stop_timeout,
+        )
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A running server. As a context manager it is stopped at the end."""
+
+    url: str
+    child: ChildProcess
+    root: Path
+    stop_timeout: float = 30.0
+
+    def stop(self) -> bool:
+        """Stops the server and forgets its record; False when it was not running any more."""
+        stopped = processes.stop_child(self.child, self.stop_timeout)
+        _record_path(self.root).unlink(missing_ok=True)
+        return stopped
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def redis_command(binary: str, *, port: int, data: Path, databases: int) -> list[str]:
+    """The command line: loopback only, every write in the append-only file, and never a key dropped for memory.
+
+    A queue that forgets messages under memory pressure would look healthy; `noeviction` refuses writes instead.
+    """
+    settings = {
+        "bind": LOOPBACK,
+        "port": str(port),
+        "databases": str(databases),
+        "protected-mode": "yes",
+        "daemonize": "no",
+        "dir": str(data),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    return [binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
+
+
+def find_redis(root: Path) -> RedisServer | None:
+    """The server that was started in `root` and still runs."""
+    record = processes.load_child(_record_path(root))
+    if record is None or not record[0].alive():
+        return None
+    child, facts = record
+    return RedisServer(str(facts["url"]), child, root)
+
+
+def start_redis(config: RedisConfig, report: Report = lambda message: None) -> RedisServer:
+    """Starts Redis and returns once it answers; the one that already runs in `root` is returned as it is.
+
+    Raises ConfigurationError or BackendUnavailable with a stable code: no_redis_server, port_in_use, redis_died (with
+    its last log lines), redis_not_ready. Nothing is left running then. When we are root it runs as `run_as`.
+    """
+    account = child_account(config.run_as)
+    make_directory(config.root, account)
+    with hold_lock(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
+        running = find_redis(config.root)
+        if running is not None:
+            return replace(running, stop_timeout=config.stop_timeout)
+        binary = shutil.which("redis-server")
+        if binary is None:
+            raise ConfigurationError(
+                "no_redis_server",
+                "There is no redis-server on the PATH. Install it (Debian: apt-get install redis-server), or set "
+                "REDIS_URL to a running Redis.",
+            )
+        if config.port:
+            require_free_port(config.port, "Redis", "SPARSEWELL_REDIS_PORT")
+        port = config.port or find_free_port()
+        data = make_directory(config.data or config.root / "data", account)
+        log = config.root / "redis.log"
+        processes.rotate_log(log)
+        report(f"Starting Redis, port {port}, data in {data}.")
+        child = processes.start_child(
+            "redis",
+            redis_command(binary, port=port, data=data, databases=config.databases),
+            log,
+            environment={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+            directory=data,
+            account=account,
+            tied=config.tied,
+        )
+        server = RedisServer(f"redis://{LOOPBACK}:{port}/0", child, config.root, config.stop_timeout)
+        try:
+            processes.save_child(child, _record_path(config.root), url=server.url)
+            _wait_until_ready(server, log, config.start_timeout)
+        except BaseException:
+            server.stop()
+            raise
+        report(f"Redis answers: {server.url}")
+        return server
+
+
+@contextmanager
+def temporary_redis(
+    settings: LocalSettings, report: Report = lambda message: None, *, databases: int = 16
+) -> Iterator[RedisServer]:
+    """A server of its own on a free port, with a temporary data directory, gone at the end. For tests and tries.
+
+    The kernel ends it too when this process (more exactly: the calling thread) dies without stopping it.
+    """
+    with temporary_state_directory(child_account(settings.run_as)) as directory:
+        config = replace(
+            RedisConfig.of(settings), root=directory / "redis", data=None, port=0, tied=True, databases=databases
+        )
+        with start_redis(config, report) as server:
+            yield server
+
+
+def _wait_until_ready(server: RedisServer, log: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    with redis.Redis.from_url(server.url, socket_timeout=2) as client:
+        while time.monotonic() < deadline:
+            if not server.child.alive():
+                raise BackendUnavailable(
+                    "redis_died",
+                    f"Redis ended while it started. Its last log lines ({log}):\n{processes.read_last_lines(log)}",
+                )
+            try:
+                if client.ping():
+                    return
+            except redis.RedisError:
+                time.sleep(0.05)
+    raise BackendUnavailable(
+        "redis_not_ready",
+        f"Redis did not answer within {timeout:.0f} s and was stopped. Its last log lines ({log}):\n"
+        f"{processes.read_last_lines(log)}",
+    )
+
+
+def _record_path(root: Path) -> Path:
+    return root / "redis.json"

@@ -1,1 +1,0 @@
-"""Titles of chapters: made of what is said, and checked against it."""

@@ -1,1 +1,0 @@
-"""Trains a generator to write chapters (`sparsewell train chapters`). Needs the `train` extra."""

@@ -1,1 +1,0 @@
-"""Models that read a query and passages together. They need the `train` extra and run in the model process."""

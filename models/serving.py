@@ -1,0 +1,173 @@
+"""The HTTP application of the model process. It knows texts and numbers, and nothing of indexes.
+
+The models that a model process holds, and how many requests may wait for them.
+
+Loads the models that the settings name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import FastAPI
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.dense import DenseModel, load_dense_encoder
+from models.download import MessageReporter
+from models.reranking import PassageScorer
+from services.encoders.catalogue import find_dense_encoder, list_dense_encoders
+from services.errors import BackendUnavailable, InvalidInput, Overloaded
+from services.settings import Settings, split_names
+from services.web.http_auth import BearerKeyMiddleware
+from services.web.middleware import BodyLimitMiddleware, ObservabilityMiddleware
+from services.web.problems import add_handlers
+
+Result = TypeVar("Result")
+# A search waits half a second; what stands behind more than this would be computed for nobody.
+MAX_WAITING_REQUESTS = 64
+
+
+class ModelPool:
+    """Dense encoders by name and fingerprint, scorers by name; computing happens in `threads` threads."""
+
+    def __init__(
+        self, dense: Mapping[str, DenseModel], scorers: Mapping[str, PassageScorer], *, threads: int = 1
+    ) -> None:
+        self.dense = dict(dense)
+        self.scorers = dict(scorers)
+        self._by_fingerprint = {model.fingerprint: model for model in dense.values()}
+        self._pool = ThreadPoolExecutor(threads, "model")
+        self._waiting = 0
+
+    def encoder(self, name: str | None) -> DenseModel:
+        """By name or fingerprint, None: the first. Raises InvalidInput (`unknown_dense_encoder`)."""
+        if name is None and self.dense:
+            return next(iter(self.dense.values()))
+        found = self._by_fingerprint.get(name or "") or self.dense.get(name or "")
+        if found is None:
+            held = ", ".join(f"{one.name} ({one.fingerprint})" for one in self.dense.values()) or "none"
+            raise InvalidInput("unknown_dense_encoder", f"This process does not hold {name!r}; it holds {held}.")
+        return found
+
+    def scorer(self, name: str) -> PassageScorer:
+        """Raises InvalidInput (`unknown_reranker`)."""
+        if name not in self.scorers:
+            held = ", ".join(self.scorers) or "none"
+            raise InvalidInput("unknown_reranker", f"This process has no reranker {name[:80]!r}; it has {held}.")
+        return self.scorers[name]
+
+    async def compute(self, work: Callable[[], Result]) -> Result:
+        """Runs it in one of the threads. Raises Overloaded (`model_busy`) when too many wait already."""
+        if self._waiting >= MAX_WAITING_REQUESTS:
+            raise Overloaded("model_busy", "Too many requests wait for this model; try again in a moment.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def load_model_pool(settings: Settings, cache: Path, report: MessageReporter) -> ModelPool:
+    """Raises InvalidInput (`unknown_dense_encoder`) and ConfigurationError before anything is served."""
+    known = list_dense_encoders(settings)
+    names, threads = split_names(settings.model_encoders), settings.worker_threads
+    dense = {
+        name: load_dense_encoder(find_dense_encoder(known, name), cache, report, threads=threads) for name in names
+    }
+    scorers: dict[str, PassageScorer] = {}
+    if settings.cross_encoder:
+        from models.reranking import CrossEncoderScorer
+
+        scorers["cross-encoder"] = CrossEncoderScorer(settings.cross_encoder)
+    if settings.listwise_reranker:
+        from models.reranking import ListwiseScorer
+
+        scorers["listwise"] = ListwiseScorer(settings.listwise_reranker)
+    return ModelPool(dense, scorers)
+
+
+MOST_TEXTS, MOST_PASSAGES = 64, 200
+RequestText = Annotated[str, Field(max_length=16_384)]
+
+
+class EmbedRequest(BaseModel):
+    """Texts to embed. `encoder` is a name or a fingerprint; without one the first encoder is taken."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    texts: list[RequestText] = Field(min_length=1, max_length=MOST_TEXTS)
+    kind: Literal["query", "passage"] = "query"
+    encoder: str | None = None
+
+
+class RerankRequest(BaseModel):
+    """A query and the passages that are scored for it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = "cross-encoder"
+    query: RequestText
+    passages: list[RequestText] = Field(min_length=1, max_length=MOST_PASSAGES)
+
+
+def create_model_app(held: ModelPool, keys: Sequence[str] = (), *, log_requests: bool = False) -> FastAPI:
+    """POST /embed, POST /rerank, GET /healthz. Errors are problem+json; a body has 1 MiB at most. `keys`: one of them
+    is asked for; none: nobody is asked.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        held.close()
+
+    app = FastAPI(title="sparsewell models", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(BearerKeyMiddleware, keys=keys)
+    app.add_middleware(ObservabilityMiddleware, log_requests=log_requests)
+    add_handlers(app)
+
+    @app.post("/embed")
+    async def embed(request: EmbedRequest) -> Response:
+        """One vector a text; a text that is longer than the model reads is cut."""
+        model = held.encoder(request.encoder)
+        encode = model.encode_queries if request.kind == "query" else model.encode_passages
+        vectors = await held.compute(lambda: encode(request.texts))
+        return _json_response(
+            {
+                "name": model.name,
+                "fingerprint": model.fingerprint,
+                "width": model.width,
+                "vectors": np.ascontiguousarray(vectors, dtype=np.float32),
+            }
+        )
+
+    @app.post("/rerank")
+    async def rerank(request: RerankRequest) -> Response:
+        """One score a passage, in their order; higher is better."""
+        scorer = held.scorer(request.model)
+        scores = np.asarray(await held.compute(lambda: scorer(request.query, request.passages)), dtype=np.float32)
+        if scores.shape != (len(request.passages),) or not np.isfinite(scores).all():
+            raise BackendUnavailable("bad_scores", f"The reranker {request.model} gave no finite score a passage.")
+        return _json_response({"model": request.model, "scores": scores})
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        encoders = [{"name": one.name, "fingerprint": one.fingerprint} for one in held.dense.values()]
+        return _json_response({"status": "ok", "encoders": encoders, "rerankers": sorted(held.scorers)})
+
+    return app
+
+
+def _json_response(value: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

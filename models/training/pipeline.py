@@ -1,0 +1,330 @@
+"""What each part of an encoder is worth: the same run again and again, each time with one part taken out or exchanged.
+
+The parts are those of the unified framework (arXiv 2303.13416): query weighting, document weighting, expansion,
+regulariser; and beside them the activation, the teachers and the hard negatives.
+
+From the best checkpoint of a run to a model directory that workers and the API load.
+
+A recipe from beginning to end: prepare, train, export to a model directory, say what was done.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from models.export.export import ExportOptions, export_encoder
+from models.training.evaluation import BEST, EVALUATION, JudgedQueries, read_best_evaluation, read_curve
+from models.training.prepare import OpenIndexCandidates, open_start, prepare_material
+from models.training.recipe import EncoderRecipe, TeacherChoice, TrainingRecipe
+from models.training.train import (
+    ProgressReporter,
+    SilentReporter,
+    choose_precision,
+    is_main_process,
+    is_same_run,
+    train_encoder,
+)
+from services.encoders.manifest import NAME_PATTERN
+from services.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from models.training.train import TrainingMaterial
+
+
+# Directories beside the encoder in that of a run.
+_RUN_ENTRIES = (BEST, "checkpoints", "vectors", "questions")
+RECORDED_PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
+
+
+def checked_encoder_name(name: str) -> str:
+    """The name as a manifest takes it. Raises ConfigurationError (`bad_encoder_name`)."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigurationError(
+            "bad_encoder_name",
+            f"{name!r} cannot be an encoder's name: small letters, digits, dots, dashes and underscores, at most 64. "
+            "Say --name.",
+        )
+    if name in _RUN_ENTRIES:
+        raise ConfigurationError(
+            "bad_encoder_name", f"{name} is what a run calls a directory of its own beside the encoder: say --name."
+        )
+    return name
+
+
+def package_encoder(
+    checkpoint: Path,
+    out: Path,
+    recipe: TrainingRecipe,
+    material: TrainingMaterial,
+    curve: Sequence[dict[str, Any]],
+    record: dict[str, Any],
+) -> Path:
+    """Exports int8 to `out`, whose name is the encoder's, with a manifest that says how it was trained."""
+    best = json.loads((checkpoint / EVALUATION).read_bytes())
+    said = {
+        "licence": recipe.licence,
+        "regulariser": recipe.encoder.regulariser,
+        "training": {
+            "recipe": json.loads(recipe.model_dump_json()),
+            "pairs": material.pairs.counts(),
+            "first": _figures(curve[0]),
+            "best": _figures(best),
+            "seconds": curve[-1]["seconds"],
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "versions": {package: version(package) for package in RECORDED_PACKAGES},
+        }
+        | record,
+    }
+    path = checkpoint.parent / "record.json"
+    path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    export_encoder(ExportOptions(str(checkpoint), out, record=path, replace=True))
+    return out
+
+
+def _figures(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"step": entry["step"], "ndcg_at_10": entry["mean"], "collections": entry["collections"]}
+
+
+@dataclass(frozen=True)
+class AblationVariant:
+    """A recipe and what it differs in from the whole one, which is called `whole`."""
+
+    name: str
+    recipe: TrainingRecipe
+
+
+FULL_RECIPE = "whole"
+
+
+def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[AblationVariant]:
+    """The whole recipe first, then everything that can be taken out of it; `only` picks some by name."""
+    encoder = recipe.encoder
+    changes: dict[str, dict[str, Any]] = {}
+    for weighting in ("none", "idf", "learned"):
+        if weighting != encoder.query_weighting:
+            changes[f"query weighting {weighting}"] = {"encoder": {"query_weighting": weighting}}
+    if encoder.document_weighting == "learned":
+        bare = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "activation": "log1p_relu"}
+        changes["document weighting binary"] = {"encoder": bare | {"l0_threshold": None}}
+    if encoder.expansion:
+        changes["no expansion"] = {"encoder": {"expansion": False}}
+    if encoder.document_weighting == "learned":
+        changes |= _weight_changes(encoder)
+    if recipe.negatives.sources and recipe.negatives.count:
+        changes["no hard negatives"] = {"negatives": {"sources": (), "count": 0}}
+    if recipe.teachers:
+        changes["no teachers"] = {
+            "teachers": (),
+            "consistency": None,
+            "negatives": {"sources": _remaining_sources(recipe, ())},
+        }
+        if len(recipe.teachers) > 1:
+            for at, teacher in enumerate(recipe.teachers):
+                rest = tuple(one for place, one in enumerate(recipe.teachers) if place != at)
+                name = f"no teacher {teacher.kind} {teacher.name}".strip()
+                changes[name] = {"teachers": rest, "negatives": {"sources": _remaining_sources(recipe, rest)}}
+    made = [
+        AblationVariant(FULL_RECIPE, recipe),
+        *(AblationVariant(name, _change_recipe(recipe, change)) for name, change in changes.items()),
+    ]
+    unknown = set(only) - {variant.name for variant in made}
+    if unknown:
+        names = ", ".join(variant.name for variant in made)
+        raise ConfigurationError(
+            "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; there are: {names}."
+        )
+    return [variant for variant in made if not only or variant.name in (*only, FULL_RECIPE)]
+
+
+def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
+    """What regularises and activates weights; binary ones have neither."""
+    changes: dict[str, dict[str, Any]] = {}
+    for regulariser in ("none", "flops", "idf_flops", "l1"):
+        if regulariser != encoder.regulariser:
+            keeps_mask = regulariser in ("flops", "idf_flops")
+            mask = {} if keeps_mask else {"l0_threshold": None}
+            changes[f"regulariser {regulariser}"] = {"encoder": {"regulariser": regulariser} | mask}
+    if encoder.l0_threshold is not None:
+        changes["no l0 mask"] = {"encoder": {"l0_threshold": None}}
+    other = "log1p_relu" if encoder.activation == "log1p_log1p_relu" else "log1p_log1p_relu"
+    changes[f"activation {other}"] = {"encoder": {"activation": other}}
+    return changes
+
+
+def _remaining_sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:
+    """The sources of hard negatives that are left when only these teachers are."""
+    kinds = {"bm25", "index"} | {teacher.kind for teacher in teachers}
+    return [source for source in recipe.negatives.sources if source in kinds]
+
+
+def _change_recipe(recipe: TrainingRecipe, change: Mapping[str, Any]) -> TrainingRecipe:
+    members = recipe.model_dump()
+    for name, value in change.items():
+        members[name] = members[name] | value if isinstance(value, dict) else value
+    if not members["teachers"] and not members["contrastive_weight"]:
+        members["contrastive_weight"] = 1.0
+    return recipe.changed(**members)
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A variant's best evaluation: mean NDCG@10 of the encoder alone and with BM25, and what it costs."""
+
+    name: str
+    sparse: float
+    hybrid: float
+    weights_a_document: float
+    flops: float
+    seconds: float
+
+    @classmethod
+    def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
+        """Means over the collections that choose the best, as `entry`'s own is; those in `reported` choose nothing."""
+        found = [figures for collection, figures in entry["collections"].items() if collection not in reported]
+        mean = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
+        return cls(
+            name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),
+            round(mean["flops"], 2), round(seconds, 1),
+        )  # fmt: skip
+
+
+def ablation_table(rows: Sequence[AblationRow]) -> str:
+    """Markdown: each variant with its difference to the whole recipe, in points of NDCG@10."""
+    base = rows[0]
+    lines = [
+        "| variant | NDCG@10 | points | with BM25 | points | weights a document | products a query and document | s |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        points = [100 * (row.sparse - base.sparse), 100 * (row.hybrid - base.hybrid)]
+        shown = ["", ""] if row is base else [f"{value:+.1f}" for value in points]
+        lines.append(
+            f"| {row.name} | {row.sparse:.4f} | {shown[0]} | {row.hybrid:.4f} | {shown[1]} "
+            f"| {row.weights_a_document:.0f} | {row.flops:.2f} | {row.seconds:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def run_recipe(
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    name: str | None = None,
+    copy_to: Path | None = None,
+    show: ProgressReporter | None = None,
+    record: dict[str, Any] | None = None,
+    index: OpenIndexCandidates | None = None,
+    judged: Sequence[JudgedQueries] = (),
+) -> Path:
+    """Trains by the recipe and returns the model directory OUT/NAME, whose name is that of OUT unless given.
+
+    What is there already is not done again.
+
+    `judged` is evaluated on beside the recipe's collections; `record` is added to the manifest's training record;
+    `index` has the candidates of negatives.index.
+
+    Raises ConfigurationError and InvalidInput, see `models.training.prepare` and `models.training.train`.
+    """
+    show = show or SilentReporter()
+    chosen = checked_encoder_name(name or out.resolve().name)
+    if recipe.encoder.document_weighting == "binary":
+        raise ConfigurationError(
+            "bad_recipe",
+            "With binary document weights there is no model that could be served: that is for `sparsewell train "
+            "ablation`. Say document_weighting = learned.",
+        )
+    choose_precision(recipe)  # (what this machine cannot do shall not cost hours of teachers)
+    began = time.monotonic()
+    with _hold_run_directory(out):
+        opened = recipe.model_copy(update={"start": open_start(recipe.start, out)})
+        material = prepare_material(opened, out, show, index=index, judged=judged)
+        best = train_encoder(opened, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
+        kept = read_best_evaluation(out)
+        if kept is not None and kept["step"] == 0:
+            show.say("No evaluation was better than the start's: what is exported is the start.")
+        if is_main_process():
+            package_encoder(best, out / chosen, recipe, material, read_curve(out), record or {})
+    show.say(f"Done after {time.monotonic() - began:,.0f} s.")
+    return out / chosen
+
+
+def run_ablation(
+    recipe: TrainingRecipe,
+    out: Path,
+    only: Sequence[str] = (),
+    *,
+    show: ProgressReporter | None = None,
+    index: OpenIndexCandidates | None = None,
+) -> list[AblationRow]:
+    """Trains every variant in a directory of its own below `out`; those that are finished are read again.
+
+    Returns a row each, the whole recipe first, and writes them to OUT/ablation.json.
+    """
+    choose_precision(recipe)
+    with _hold_run_directory(out):
+        return _run_variants(recipe, out, only, show or SilentReporter(), index)
+
+
+def _run_variants(
+    recipe: TrainingRecipe, out: Path, only: Sequence[str], show: ProgressReporter, index: OpenIndexCandidates | None
+) -> list[AblationRow]:
+    recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
+    rows = []
+    for variant in ablation_variants(recipe, only):
+        directory = out / variant.name.replace(" ", "-").replace("/", "-")
+        if not _is_finished(directory, variant.recipe):
+            show.say(f"Variant: {variant.name}.")
+            material = prepare_material(variant.recipe, directory, show, vectors=out / "vectors", index=index)
+            try:
+                train_encoder(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
+            except ConfigurationError as error:
+                if error.code != "training_diverged" or variant.name == FULL_RECIPE:
+                    raise
+                show.say(f"{variant.name} has no row: {error}")  # (it would end so again, and the others never begin)
+                continue
+        curve = read_curve(directory)
+        best = max(curve, key=lambda entry: float(entry["mean"]))
+        reported = [collection.name for collection in recipe.reported]
+        rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported))
+        (out / "ablation.json").write_text(
+            json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
+    return rows
+
+
+def _is_finished(directory: Path, recipe: TrainingRecipe) -> bool:
+    return is_same_run(recipe, directory) and any(entry["step"] >= recipe.steps for entry in read_curve(directory))
+
+
+@contextmanager
+def _hold_run_directory(out: Path) -> Iterator[None]:
+    """Hold the run's directory: two commands would write one curve. Of the devices of one run, the first holds it.
+
+    Raises ConfigurationError (`run_in_progress`).
+    """
+    if not is_main_process():
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(out / "run.lock").acquire(blocking=False)
+    except Timeout:
+        raise ConfigurationError(
+            "run_in_progress", f"Another process trains in {out}: wait for it, or give another directory."
+        ) from None
+    with held:
+        yield

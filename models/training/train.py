@@ -1,0 +1,305 @@
+"""One training run from prepared pairs to the best checkpoint, on sentence-transformers' trainer.
+
+What a run tells whoever watches it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder import SparseEncoderTrainingArguments
+from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
+from transformers import PrinterCallback, get_linear_schedule_with_warmup
+
+from models.training.architecture import build_encoder, parameter_groups
+from models.training.batches import PairCollator, build_link_dataset, column_sides
+from models.training.evaluation import BEST, CurveEvaluator, JudgedQueries, read_best_evaluation, read_curve
+from models.training.idf import PieceWeights
+from models.training.losses import RankingLoss, make_regulariser
+from models.training.pairs import PairSet, Rows
+from models.training.recipe import TrainingRecipe
+from models.training.teachers import TeacherEnsemble
+from models.training.trainer import (
+    ChunkedSpladeLoss,
+    GuardedTrainer,
+    TrainingCallback,
+    cpu_dtype,
+    drop_unfinished,
+    is_out_of_memory,
+    last_checkpoint,
+    save_checkpoint,
+)
+from services.errors import ConfigurationError
+
+
+class ProgressReporter(Protocol):
+    """Where progress goes: a console, a test's list, nowhere (`SilentReporter`)."""
+
+    def say(self, message: str) -> None:
+        """A line that stays."""
+
+    def step(self, title: str, done: int, total: int, note: str = "") -> None:
+        """How far a stage is."""
+
+    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
+        """The trainer's figures of the last steps."""
+
+    def evaluated(self, entry: Mapping[str, Any]) -> None:
+        """One entry of the learning curve."""
+
+
+class SilentReporter:
+    """Shows nothing."""
+
+    def say(self, message: str) -> None:
+        pass
+
+    def step(self, title: str, done: int, total: int, note: str = "") -> None:
+        pass
+
+    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
+        pass
+
+    def evaluated(self, entry: Mapping[str, Any]) -> None:
+        pass
+
+
+log = logging.getLogger("models.training")
+CHECKPOINTS, RUN = "checkpoints", "run.json"
+START_PREFIX = "start-"  # and the fingerprint of the exported encoder
+# Fewer and a batch holds the same pairs again and again: what is learned is noise.
+MIN_PAIRS = 16
+ProgressReport = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainingMaterial:
+    """What a run learns from: links, and how often each is seen (`Mixture.cycle`), hard negatives int32 [links, count],
+    the teachers, IDF float32 [vocabulary], what chooses the best checkpoint, and what is only shown."""
+
+    pairs: PairSet
+    order: Rows
+    negatives: Rows | None
+    teachers: TeacherEnsemble | None
+    idf: PieceWeights
+    judged: Sequence[JudgedQueries]
+    reported: Sequence[JudgedQueries] = ()
+
+
+def training_arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
+    """Return the trainer's arguments for a recipe with so many negatives a pair. Raises ConfigurationError."""
+    precision = choose_precision(recipe)
+    arguments = SparseEncoderTrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        max_grad_norm=recipe.gradient_norm,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        eval_strategy="steps",
+        eval_steps=recipe.evaluate_every,
+        save_strategy="steps",
+        save_steps=recipe.evaluate_every,
+        save_total_limit=2,
+        logging_steps=min(20, recipe.evaluate_every),
+        logging_nan_inf_filter=False,
+        router_mapping=column_sides(negatives),
+        remove_unused_columns=False,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+        disable_tqdm=True,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+    )
+    # Several GPUs are one process each, by accelerate; without it transformers would wrap the model in DataParallel,
+    # which multiplies the batch and cannot take packed documents apart.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def choose_precision(recipe: TrainingRecipe) -> str:
+    """What the recipe says, or what this machine is fast with: bfloat16 where the device multiplies it faster (a core
+    with AVX-512 BF16 did 298 GFLOPS for 77 in float32).
+
+    Raises ConfigurationError (`bad_recipe`) for what the device cannot do.
+    """
+    gpu = torch.cuda.is_available()
+    half = gpu and torch.cuda.is_bf16_supported()
+    if recipe.precision == "float16" and not gpu:
+        raise ConfigurationError(
+            "bad_recipe",
+            "precision float16 needs a GPU, and PyTorch finds none here: say bfloat16, float32 or auto.",
+        )
+    if recipe.precision == "bfloat16" and gpu and not half:
+        raise ConfigurationError("bad_recipe", "This GPU has no bfloat16: say float16, float32 or auto for precision.")
+    if recipe.precision != "auto":
+        return recipe.precision
+    if gpu:
+        return "bfloat16" if half else "float16"
+    return "bfloat16" if cpu_dtype() is torch.bfloat16 else "float32"
+
+
+def train_encoder(
+    recipe: TrainingRecipe,
+    material: TrainingMaterial,
+    out: Path,
+    *,
+    copy_to: Path | None = None,
+    report: ProgressReport = lambda step, steps, logs: None,
+    evaluated: Callable[[dict[str, Any]], None] = lambda entry: None,
+) -> Path:
+    """Trains and returns the directory of the best checkpoint (config.json, model.safetensors, tokenizer.json,
+    query_weights.json). A run that was stopped goes on from its last whole checkpoint in `out`.
+
+    Raises ConfigurationError: `too_few_pairs`, `training_diverged`, `out_of_memory`, `recipe_changed`.
+    """
+    _require_pairs(recipe, material)
+    begin_run(recipe, out)
+    if copy_to is not None and copy_to.resolve() == out.resolve():
+        raise ConfigurationError("bad_copy", f"{out} is the run's own directory: a copy belongs on another disk.")
+    if copy_to is not None and is_main_process():
+        copy_to.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / RUN, copy_to / RUN)
+    if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best_evaluation(out):
+        return out / BEST
+    model = build_encoder(recipe.start, recipe.encoder, material.idf)
+    negatives = 0 if material.negatives is None else int(material.negatives.shape[1])
+    loss = ChunkedSpladeLoss(
+        model,
+        RankingLoss(recipe.contrastive_weight, distils=material.teachers is not None),
+        mini_batch=recipe.mini_batch,
+        document_regularizer_weight=recipe.regulariser_weight,
+        document_regularizer=make_regulariser(
+            recipe.encoder.regulariser, idf=torch.from_numpy(material.idf), threshold=recipe.encoder.l0_threshold
+        ),
+    )
+    groups = parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
+    evaluator = CurveEvaluator(
+        material.judged, out, save_checkpoint, reported=material.reported, copy_to=copy_to, report=evaluated
+    )
+    if not groups:  # the baseline of an ablation: neither side has anything to learn
+        if is_main_process():
+            evaluator(model, None, 0, recipe.steps)
+        return out / BEST
+    ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
+    arguments = training_arguments(recipe, out, negatives)
+    optimiser = torch.optim.AdamW(groups)
+    schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
+    trainer = GuardedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=build_link_dataset(material.pairs, material.negatives, material.order),
+        loss=loss,
+        evaluator=evaluator,
+        data_collator=PairCollator(
+            preprocess_fn=model.preprocess,
+            router_mapping=column_sides(negatives),
+            pairs=material.pairs,
+            teachers=material.teachers,
+        ),
+        callbacks=[ramp, TrainingCallback(report, copy_to)],
+        optimizers=(optimiser, schedule),
+    )
+    trainer.remove_callback(PrinterCallback)  # what it prints, `report` shows
+    if is_main_process():
+        drop_unfinished(out / CHECKPOINTS)
+    checkpoint = last_checkpoint(out / CHECKPOINTS)
+    try:
+        if checkpoint is None:
+            _evaluate_once(trainer, model, evaluator, 0, out)
+        else:
+            log.info("going on from %s", checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _evaluate_once(trainer, model, evaluator, recipe.steps, out)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigurationError(  # (steps and evaluations have gone down to one text before)
+            "out_of_memory",
+            "Memory holds neither the optimiser's state nor one text beside it: take a smaller start or shorten "
+            f"encoder.passage_pieces. What is in {out} stays.",
+        ) from None
+    return out / BEST
+
+
+def _require_pairs(recipe: TrainingRecipe, material: TrainingMaterial) -> None:
+    """A batch for each device, whole ones only: with fewer the trainer would end without a step."""
+    seen = min(len(material.pairs), len(material.order))
+    least = max(MIN_PAIRS, recipe.batch * int(os.environ.get("WORLD_SIZE", "1")))
+    if seen < least:
+        raise ConfigurationError(
+            "too_few_pairs",
+            f"There are {seen} pairs to train on after caps, weights, held_out and consistency; a batch of "
+            f"{recipe.batch} on each device needs at least {least}. Give more pairs, or a smaller batch.",
+        )
+
+
+def _evaluate_once(
+    trainer: GuardedTrainer, model: SparseEncoder, evaluator: CurveEvaluator, step: int, out: Path
+) -> None:
+    """The trainer evaluates at multiples of its interval only: the first and the last step are ours."""
+    if trainer.is_world_process_zero() and all(entry["step"] != step for entry in read_curve(out)):
+        model.eval()
+        evaluator(model, None, 0, step)
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what a run leaves; of several devices the first does (accelerate sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def run_identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
+    """What makes a run this one and no other: the recipe, and what its files of pairs hold.
+
+    Not where `out` lies: a run may be copied, or named by another path to the same place.
+    """
+    found: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for described, source in zip(found["pairs"], recipe.pairs, strict=True):
+        with source.path.open("rb") as file:
+            described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        if source.path.parent == out:
+            described["path"] = source.path.name
+    # (an exported start is opened into a directory of the run, or of the ablation that it is part of)
+    if Path(recipe.start).parent in (out, out.parent) and Path(recipe.start).name.startswith(START_PREFIX):
+        found["start"] = Path(recipe.start).name
+    return found
+
+
+def is_same_run(recipe: TrainingRecipe, out: Path) -> bool:
+    """Whether `out` holds a run of this recipe; False for none. Raises ConfigurationError (`recipe_changed`)."""
+    path = out / RUN
+    if not path.is_file():
+        return False
+    if json.loads(path.read_text(encoding="utf-8")) != run_identity(recipe, out):
+        raise ConfigurationError(
+            "recipe_changed",
+            f"{out} holds a run of another recipe, or of other pairs in the same files: give another directory, or "
+            "remove that one.",
+        )
+    return True
+
+
+def begin_run(recipe: TrainingRecipe, out: Path) -> None:
+    """Record the recipe in a new run's directory, or check that it is the recorded one.
+
+    A directory holds one run: other settings would give a curve that nobody can read. Raises ConfigurationError
+    (`recipe_changed`).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not is_same_run(recipe, out) and is_main_process():
+        fresh = out / f"{RUN}.part"
+        fresh.write_text(json.dumps(run_identity(recipe, out), indent=2) + "\n", encoding="utf-8")
+        fresh.replace(out / RUN)

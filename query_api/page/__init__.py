@@ -1,1 +1,0 @@
-"""The search page: a few static files, served by the API beside its own endpoints."""

@@ -1,0 +1,253 @@
+"""One document as a client sends it: checked field by field, with a code for each way to be wrong.
+
+External versions: one number orders raw writes, lifecycle transitions and encodings of a document.
+
+A client version v (or the server's clock in microseconds) owns the 1,024 external versions from 1024 v. The raw write
+takes the first, each transition of the same raw document (another attempt, dead, retried) the next free one, the
+encoded document the last. So duplicates and any order of delivery end in the same state, a transition is a
+compare-and-swap, and a newer raw write beats everything that belongs to an older one. See docs/decisions/0002.
+"""
+
+import math
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from services.errors import InvalidInput
+from services.index_spec import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, FieldType, IndexSpec
+from services.talk.model import TALK_KIND, Talk
+from services.talk.parse import TALK_MEMBERS, parse_talk
+
+VERSION_STRIDE = 1024
+# 2**53 - 1 is the largest integer that every JSON reader keeps exact; times the stride it still fits Lucene's long.
+MAX_CLIENT_VERSION = 2**53 - 1
+
+
+def raw_version(version: int) -> int:
+    """External version of the raw write (and of a tombstone) of client version `version`."""
+    return version * VERSION_STRIDE
+
+
+def encoded_version(version: int) -> int:
+    """External version of the encoded document of client version `version`."""
+    return version * VERSION_STRIDE + VERSION_STRIDE - 1
+
+
+def next_transition(external: int) -> int:
+    """The next external version for the same raw document. Raises ValueError when only the encoded one is left."""
+    if external % VERSION_STRIDE >= VERSION_STRIDE - 2:
+        raise ValueError("a document has 1,022 lifecycle transitions at most")
+    return external + 1
+
+
+def client_version(external: int) -> int:
+    """The client version that an external version belongs to."""
+    return external // VERSION_STRIDE
+
+
+class VersionClock:
+    """Client versions for writers that give none: microseconds since 1970, strictly increasing in this process."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1000)
+            return self._last
+
+
+MAX_ID_BYTES = 512  # OpenSearch's own limit on _id
+MAX_KEYWORD_BYTES = 8191  # far below Lucene's 32,766 bytes a term, above which the whole document is refused
+MAX_VALUES = 1000
+_DOCUMENT_MEMBERS = frozenset({"id", "title", "text", "metadata", "version", "kind"})
+# What OpenSearch's strict_date_optional_time takes, and datetime.fromisoformat checks the calendar of.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A checked raw document. `version` is the client's, None when it leaves ordering to the server's clock.
+
+    `talk`: what a transcript says beside its text; None: it is none.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    version: int | None = None
+    talk: Talk | None = None
+
+
+def joined_text(title: str, text: str) -> str:
+    """What is encoded and what window offsets count in: the title, a line break, the text."""
+    return f"{title}\n{text}" if title else text
+
+
+def validate_document_id(value: Any) -> str:
+    """A document id that OpenSearch takes and that fits a URL."""
+    if value is None:
+        raise InvalidInput("missing_id", "A document needs an `id` (a string), so that sending it again replaces it.")
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
+        raise InvalidInput("bad_id", "`id` must be a string of at least one character, without control characters.")
+    if value in (".", ".."):
+        # clients resolve them before they send: DELETE of the document `..` is one of its index
+        raise InvalidInput("bad_id", "`id` may not be `.` or `..`, which mean a place in an address.")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidInput("bad_id", f"`id` may have {MAX_ID_BYTES} bytes at most.")
+    return value
+
+
+def parse_document(
+    value: Any, spec: IndexSpec, limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS, size: int = 0
+) -> Document:
+    """Checks one decoded JSON value, of `size` bytes, against the index. Nothing is converted or dropped silently.
+
+    Raises InvalidInput or TooLarge. A metadata value of null counts as absent.
+    """
+    if not isinstance(value, dict):
+        limits.check(size, spec, talk=False)
+        raise InvalidInput("not_an_object", "A document is a JSON object with `id` and `text`.")
+    document_id = None
+    try:
+        document_id = validate_document_id(value.get("id"))
+        limits.check(size, spec, talk=value.get("kind") == TALK_KIND)
+        return _parse_members(document_id, value, spec, limits)
+    except InvalidInput as error:
+        if document_id is not None:
+            error.extra.setdefault("id", document_id)  # a list of refusals is of no use without the ids
+        raise
+
+
+def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS) -> Document:
+    """Parses one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
+    limits.check(len(raw), spec, talk=True)
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
+    return parse_document(value, spec, limits, len(raw))
+
+
+def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, limits: DocumentLimits) -> Document:
+    is_talk = _is_talk(value, spec)
+    if unknown := value.keys() - (_DOCUMENT_MEMBERS | TALK_MEMBERS if is_talk else _DOCUMENT_MEMBERS):
+        raise InvalidInput(
+            "unknown_field",
+            f"Unknown field {sorted(unknown)[0][:80]!r}: a document has id, title, text, metadata and version"
+            + (
+                ", talk (`kind`) also description, segments, transcript, chapters, duration and url"
+                if spec.talk
+                else ""
+            )
+            + "; put your own fields under `metadata` and declare them on the index.",
+        )
+    title = value.get("title")
+    if title is not None and not isinstance(title, str):
+        raise InvalidInput("bad_title", "`title` must be a string.")
+    text, talk = parse_talk(value, limits.document) if is_talk else (_text(value.get("text")), None)
+    metadata, version = _metadata(value.get("metadata"), spec.fields), _version(value.get("version"))
+    return Document(document_id, text, title or "", metadata, version, talk)
+
+
+def _is_talk(value: dict[str, Any], spec: IndexSpec) -> bool:
+    kind = value.get("kind")
+    if kind is None:
+        return False
+    if kind != TALK_KIND:
+        raise InvalidInput("bad_kind", f"`kind` may be {TALK_KIND!r} or left away.")
+    if spec.talk is None:
+        raise InvalidInput(
+            "talk_not_declared",
+            "The index takes no talk: create it with `talk`, or declare it with `sparsewell reindex --chapters`.",
+        )
+    return True
+
+
+def _text(text: Any) -> str:
+    if text is None:
+        raise InvalidInput("missing_text", "A document needs a `text`.")
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidInput("bad_text", "`text` must be a string with something in it.")
+    return text
+
+
+def _version(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_CLIENT_VERSION:
+        raise InvalidInput("bad_version", f"`version` must be a whole number from 0 to {MAX_CLIENT_VERSION}.")
+    return value
+
+
+def _metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidInput("bad_metadata", "`metadata` must be an object.")
+    checked = {}
+    for name, content in value.items():
+        kind = fields.get(name)
+        if kind is None:
+            known = ", ".join(sorted(fields)) or "none"
+            raise InvalidInput(
+                "undeclared_metadata", f"The index declares no metadata field {name[:80]!r} (declared: {known})."
+            )
+        if content is None:
+            continue
+        items = content if isinstance(content, list) else [content]
+        if len(items) > MAX_VALUES:
+            raise InvalidInput("bad_metadata", f"`metadata.{name}` may have {MAX_VALUES} values at most.")
+        for item in items:
+            if not _fits(kind, item):
+                raise InvalidInput(
+                    "bad_metadata", f"`metadata.{name}` is declared as {kind}; {_shown(item)} is none.", field=name
+                )
+        checked[name] = content
+    return checked
+
+
+def _fits(kind: FieldType, value: Any) -> bool:
+    match kind:
+        case "keyword":
+            return isinstance(value, str) and len(value.encode()) <= MAX_KEYWORD_BYTES
+        case "text":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
+        case "date":
+            return isinstance(value, str) and is_date(value)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def is_date(value: str) -> bool:
+    """Whether OpenSearch takes it as a date and the calendar has it."""
+    if not _DATE.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

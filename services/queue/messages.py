@@ -1,0 +1,284 @@
+"""Publishes task messages on Redis without importing Celery: message protocol 2 through kombu.
+
+Messages on the bulk queue: task names, bodies and their JSON schema. The version is part of the name.
+
+Both are Celery tasks (message protocol 2, JSON) on Redis lists, so a producer is any Celery client or anything that
+can write such a message; docs/queue.md shows both.
+"""
+
+import json
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import redis.exceptions
+from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
+from kombu.utils.json import loads
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from services.documents.document import MAX_CLIENT_VERSION
+from services.errors import BackendUnavailable, Overloaded, SparsewellError
+from services.telemetry import tracing
+from services.telemetry.logs import PROPAGATED_FIELDS, current_log_context
+
+ENCODE_TASK: Final = "sparsewell.encode.v1"
+INGEST_TASK: Final = "sparsewell.ingest.v1"
+INGEST_QUEUE: Final = "sparsewell.ingest"
+MAX_MESSAGE_DOCUMENTS: Final = 1000
+
+
+def encode_queue(encoder: str) -> str:
+    """The queue of the workers that hold this encoder; encoders do not wait behind each other."""
+    return f"sparsewell.encode.{encoder}"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncodeMessage(_Message):
+    """Documents that are in the journal and wait for their vectors. Sent by the API, the ingest task, the sweeper."""
+
+    contract: Literal["sparsewell.encode.v1"] = ENCODE_TASK
+    index: str = Field(description="name of the index, as in the REST paths")
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_MESSAGE_DOCUMENTS)
+
+    @field_validator("ids")
+    @classmethod
+    def _are_text(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        "".join(ids).encode()  # half a surrogate pair raises a ValueError
+        return ids
+
+    generation: int | None = Field(None, ge=1, description="generation of the index. None: the one that is searched")
+
+
+def encode_messages(index: str, ids: Sequence[str], size: int, generation: int) -> list[EncodeMessage]:
+    """Messages of at most `size` documents each, in the order of the ids."""
+    return [
+        EncodeMessage(index=index, ids=tuple(ids[at : at + size]), generation=generation)
+        for at in range(0, len(ids), size)
+    ]
+
+
+class IngestMessage(_Message):
+    """Raw documents from a producer. They are durable once a worker has written them to the journal, not before.
+
+    What is refused is recorded in the job, each document with its reason.
+    """
+
+    contract: Literal["sparsewell.ingest.v1"] = INGEST_TASK
+    index: str = Field(description="name of an index that exists")
+    job: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="job that the documents count for; several messages may share one. None: a job per message",
+    )
+    sent_at: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_CLIENT_VERSION,
+        description="microseconds since 1970, from the producer's clock; the version of documents that bring none, so "
+        "that a message that is delivered twice stores the same thing twice. None: the time at which a worker took it",
+    )
+    offset: int = Field(
+        0, ge=0, description="documents of the job in earlier messages; refusals are reported by place in the job"
+    )
+    documents: tuple[dict[str, Any], ...] = Field(
+        min_length=1, max_length=MAX_MESSAGE_DOCUMENTS, description="as in POST /v1/indexes/{index}/documents"
+    )
+
+
+CONTRACTS: Final[dict[str, type[BaseModel]]] = {ENCODE_TASK: EncodeMessage, INGEST_TASK: IngestMessage}
+
+
+def message_schemas() -> dict[str, dict[str, Any]]:
+    """JSON schema of each message by task name, as committed under docs/contracts/."""
+    return {name: model.model_json_schema() for name, model in CONTRACTS.items()}
+
+
+def write_schemas(directory: Path) -> None:
+    """Writes the schemas, one file a message."""
+    for name, schema in message_schemas().items():
+        (directory / f"{name}.schema.json").write_text(json.dumps(schema, indent=2) + "\n")
+
+
+# Redis is not on the durability path: waiting for it longer than this would only make the caller late.
+CONNECT_SECONDS = 1.0
+RESPONSE_SECONDS = 2.0
+# After a failure nobody waits for it again for so long: writers queue behind one another here.
+CIRCUIT_OPEN_SECONDS = 2.0
+# Header of our messages: milliseconds since 1970 at which it was sent.
+SENT_AT_HEADER = "sent_at"
+# Keys that count how often a message's worker died. Longer than any redelivery.
+_ATTEMPTS_KEY_PREFIX = "sparsewell:began:"
+_BEGAN_SECONDS = 7 * 86400
+
+
+class Publisher:
+    """Sends messages over one connection, from any thread, one at a time."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._url = redis_url
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._away_until = 0.0
+
+    def encode(self, encoder: str, message: EncodeMessage) -> None:
+        """Asks the workers that hold `encoder` to encode journalled documents.
+
+        Raises BackendUnavailable, and Overloaded (`redis_full`) when Redis has no memory left.
+        """
+        self._send(ENCODE_TASK, encode_queue(encoder), message.model_dump(mode="json"))
+
+    def ingest(self, message: IngestMessage) -> None:
+        """Hands raw documents to the workers. Raises BackendUnavailable, and Overloaded (`redis_full`)."""
+        self._send(INGEST_TASK, INGEST_QUEUE, message.model_dump(mode="json"))
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in a queue. Raises BackendUnavailable."""
+        with self._lock:
+            try:
+                return int(self._open().default_channel.client.llen(queue))
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def held_bytes(self, queue: str) -> int | None:
+        """Memory of the messages that wait in a queue, as Redis estimates it from a few of them.
+
+        None where Redis does not say (the command may be forbidden). Raises BackendUnavailable.
+        """
+        with self._lock:
+            try:
+                return int(self._open().default_channel.client.memory_usage(queue) or 0)
+            except redis.exceptions.ResponseError:
+                return None
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def oldest(self, queue: str) -> int | None:
+        """When the message that is taken next was sent (milliseconds since 1970); None for an empty queue.
+
+        Queues are first in, first out: every message that was sent before has been taken, or is lost. A message of
+        another producer that says nothing of its time counts as sent in 1970. Raises BackendUnavailable.
+        """
+        with self._lock:
+            try:
+                raw = self._open().default_channel.client.lindex(queue, -1)
+            except Exception as error:
+                raise self._failed(error) from error
+        if raw is None:
+            return None
+        try:
+            return int(loads(raw)["headers"][SENT_AT_HEADER])
+        except (ValueError, KeyError, TypeError):
+            return 0
+
+    def began(self, message_id: str) -> int:
+        """Counts that a worker begins with a message that came back; how often that was so since `ended`.
+
+        Raises BackendUnavailable, and Overloaded (`redis_full`).
+        """
+        key = _ATTEMPTS_KEY_PREFIX + message_id
+        with self._lock:
+            try:
+                with self._open().default_channel.client.pipeline() as pipe:
+                    count, _ = pipe.incr(key).expire(key, _BEGAN_SECONDS).execute()
+                    return int(count)
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def ended(self, message_id: str) -> None:
+        """The worker lives: the count begins anew. Raises BackendUnavailable."""
+        with self._lock:
+            try:
+                self._open().default_channel.client.delete(_ATTEMPTS_KEY_PREFIX + message_id)
+            except Exception as error:
+                raise self._failed(error) from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _send(self, task: str, queue: str, body: dict[str, Any]) -> None:
+        task_id = str(uuid.uuid4())
+        headers = {
+            "lang": "py", "task": task, "id": task_id, "root_id": task_id, "parent_id": None, "group": None,
+            "retries": 0, "eta": None, "expires": None, "timelimit": [None, None],
+            # never the documents themselves: brokers' tools and worker logs print these two
+            "argsrepr": "()", "kwargsrepr": "{...}",
+            SENT_AT_HEADER: time.time_ns() // 1_000_000,
+        }  # fmt: skip
+        headers |= {name: value for name, value in current_log_context().items() if name in PROPAGATED_FIELDS}
+        attributes = {"messaging.system": "redis", "messaging.destination.name": queue}
+        with tracing.open_span(f"send {task}", "producer", attributes):
+            self._publish(queue, headers | tracing.trace_headers(), body)
+
+    def _publish(self, queue: str, headers: dict[str, Any], body: dict[str, Any]) -> None:
+        no_workflow = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+        with self._lock:
+            if time.monotonic() < self._away_until:
+                raise BackendUnavailable("redis_unavailable", "Redis did not answer a moment ago.")
+            for attempt in (1, 2):  # a connection that Redis closed meanwhile deserves a second one
+                try:
+                    Producer(self._open()).publish(
+                        [[], body, no_workflow], exchange="", routing_key=queue, serializer="json",
+                        headers=headers, correlation_id=headers["id"], retry=False,
+                    )  # fmt: skip
+                except Exception as error:
+                    failure = self._failed(error)
+                    if isinstance(failure, Overloaded):
+                        raise failure from error
+                    if attempt == 2 or _is_response_timeout(error):
+                        self._away_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
+                        raise failure from error
+                else:
+                    return
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = Connection(
+                self._url,
+                transport_options={
+                    "socket_connect_timeout": CONNECT_SECONDS,
+                    "socket_timeout": RESPONSE_SECONDS,
+                    "max_retries": 0,
+                },
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # it is broken already; nothing is lost with it
+                connection.release()
+
+    def _failed(self, error: Exception) -> SparsewellError:
+        if any(isinstance(one, redis.exceptions.OutOfMemoryError) for one in _iter_causes(error)):
+            return Overloaded(
+                "redis_full", "Redis has no memory left for messages; the workers have to catch up first."
+            )
+        self._drop()
+        reason = "no connection" if isinstance(error, OperationalError) else type(error).__name__
+        return BackendUnavailable("redis_unavailable", f"Redis did not take the message ({reason}).")
+
+
+def _is_response_timeout(error: BaseException) -> bool:
+    """Whether Redis took the connection and did not answer: waiting a second time would double the wait."""
+    return any(isinstance(one, TimeoutError | redis.exceptions.TimeoutError) for one in _iter_causes(error))
+
+
+def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+if __name__ == "__main__":
+    write_schemas(Path(sys.argv[1]))

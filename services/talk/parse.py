@@ -1,0 +1,158 @@
+"""The members that make a document talk, checked: what is sent becomes a text, segments and chapters.
+
+Addresses that play a talk from a time: Media Fragments, or a template of the index.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from services.errors import InvalidInput, TooLarge
+from services.talk.chapters import parse_producer_chapters
+from services.talk.model import UNKNOWN_TIME, Talk
+from services.talk.normalise import RepairCounter, TranscriptRow, join_segments, parse_time
+from services.talk.readers import parse_plain_transcript, parse_podcasting_transcript, parse_segments, parse_subtitles
+
+DEFAULT_LINK_TEMPLATE = "{url}#t={start}"
+MAX_URL_CHARACTERS = 2000  # characters
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\\"<>^`{}|]")
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_PLACES = frozenset({"url", "id", "start"})
+# What a relative address may begin with: anything but a scheme.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+def validate_recording_url(value: Any) -> str:
+    """The address of a recording: of http or https, or relative. Raises InvalidInput (`bad_url`)."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_URL_CHARACTERS or _UNPRINTABLE.search(value):
+        raise InvalidInput(
+            "bad_url", f"`url` must be an address of {MAX_URL_CHARACTERS:,} characters at most, escaped as a URL is."
+        )
+    if not _is_safe_address(value):
+        raise InvalidInput("bad_url", "`url` must be an address of http or https, or a relative one.")
+    return value
+
+
+def validate_link_template(template: str) -> str:
+    """The template itself. Raises ValueError for one that gives no usable address."""
+    places = _PLACEHOLDER.findall(template)
+    if unknown := set(places) - _PLACES:
+        raise ValueError(f"`link` has the unknown place {{{sorted(unknown)[0][:40]}}}: there are url, id and start")
+    if _UNPRINTABLE.search(_PLACEHOLDER.sub("", template)):
+        raise ValueError("`link` must be an address, escaped as a URL is, with {url}, {id} and {start} in it")
+    if not {"url", "id"} & set(places) or "start" not in places or places.count("url") > 1:
+        raise ValueError("`link` must name the talk by {url}, once, or {id}, and its {start}")
+    if not _is_safe_address(_PLACEHOLDER.sub("x", template)):  # (what is put in may be a scheme, or what one executes)
+        raise ValueError("`link` must be an address of http or https, or a relative one")
+    return template
+
+
+def build_link(template: str | None, url: str, document_id: str, start: float | None) -> str | None:
+    """The address that plays a talk from `start` seconds, None when its parts are not known.
+
+    `{url}` at the beginning is put in as it is, anything further on escaped. A time that is not known is 0. A fragment
+    that the recording's address has makes way for the time. Whole seconds, rounded down: every player takes them.
+    """
+    template = template or DEFAULT_LINK_TEMPLATE
+    if "{url}" in template and not url:
+        return None
+    whole = url
+    if template.startswith("{url}") and "#" in template:
+        whole = url.partition("#")[0]
+    values = {"id": quote(document_id, safe=""), "start": str(int(start or 0))}
+
+    def put(match: re.Match[str]) -> str:
+        if match[1] != "url":
+            return values[match[1]]
+        return whole if match.start() == 0 else quote(url, safe="")
+
+    return _PLACEHOLDER.sub(put, template)
+
+
+def _is_safe_address(address: str) -> bool:
+    """Whether it is of http or https, or relative; `javascript:` and the like are executed where they are clicked."""
+    if _SCHEME.match(address) is None:
+        return True
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # a bracket that is no address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
+
+
+TALK_MEMBERS = frozenset({"kind", "description", "segments", "transcript", "chapters", "duration", "url"})
+VTT_TYPE, SRT_TYPE, PODCASTING_TYPE, PLAIN_TYPE = "text/vtt", "application/x-subrip", "application/json", "text/plain"
+TRANSCRIPT_TYPES = {
+    VTT_TYPE: VTT_TYPE,
+    SRT_TYPE: SRT_TYPE,
+    "application/srt": SRT_TYPE,
+    "text/srt": SRT_TYPE,
+    PODCASTING_TYPE: PODCASTING_TYPE,
+    PLAIN_TYPE: PLAIN_TYPE,
+}
+_SOURCES = ("text", "segments", "transcript")
+
+
+def parse_talk(value: Mapping[str, Any], max_text_bytes: int) -> tuple[str, Talk]:
+    """Text and talk of a document of this kind. Raises InvalidInput or TooLarge; what is mended is in the talk."""
+    repairs = RepairCounter()
+    description = value.get("description")
+    if not isinstance(description, str | None):
+        raise InvalidInput("bad_description", "`description` must be a string.")
+    duration = parse_time(value.get("duration"), "`duration`")
+    if duration == 0:
+        raise InvalidInput("bad_time", "`duration` must be more than 0.")
+    url = validate_recording_url(value.get("url"))
+    whole = join_segments(_rows(value, repairs), duration, repairs)
+    if len(whole.text.encode()) + len((description or "").encode()) > max_text_bytes:
+        raise TooLarge(
+            "transcript_too_large",
+            f"The words of a talk and its description may have {max_text_bytes:,} bytes; split it.",
+            limit=max_text_bytes,
+        )
+    given = parse_producer_chapters(value.get("chapters"), whole, repairs)
+    seconds = whole.duration / 1000 if duration != UNKNOWN_TIME else None
+    return whole.text, Talk(whole.segments, description or "", given, seconds, url, repairs.made())
+
+
+def _rows(value: Mapping[str, Any], repairs: RepairCounter) -> list[TranscriptRow]:
+    """What is said, from the one source that there may be."""
+    sources = [name for name in _SOURCES if value.get(name) is not None]
+    if len(sources) > 1:
+        raise InvalidInput("several_transcripts", f"A talk has one of text, segments and transcript, not {sources}.")
+    match sources:
+        case ["text"]:
+            if not isinstance(value["text"], str):
+                raise InvalidInput("bad_text", "`text` must be a string.")
+            return parse_plain_transcript(value["text"])
+        case ["segments"]:
+            return parse_segments(value["segments"])
+        case ["transcript"]:
+            return _transcript(value["transcript"], repairs)
+    raise InvalidInput("missing_text", "A talk needs a `text`, `segments` or a `transcript`.")
+
+
+def _transcript(value: Any, repairs: RepairCounter) -> list[TranscriptRow]:
+    if not isinstance(value, dict) or value.keys() != {"type", "text"} or not isinstance(value["type"], str):
+        raise InvalidInput("bad_transcript", "`transcript` must be an object with a `type` and a `text`.")
+    kind, content = TRANSCRIPT_TYPES.get(value["type"].partition(";")[0].strip().lower()), value["text"]
+    if kind is None:
+        raise InvalidInput(
+            "unknown_transcript_type",
+            f"No transcript is read as {value['type'][:80]!r}; send one of {', '.join(TRANSCRIPT_TYPES)}.",
+        )
+    if kind == PODCASTING_TYPE:
+        return parse_podcasting_transcript(content)
+    if not isinstance(content, str):
+        raise InvalidInput("bad_transcript", f"`transcript.text` of the type {kind} must be a string.")
+    if not content.strip("\ufeff \t\r\n"):
+        raise InvalidInput("empty_transcript", "The transcript has no words.")
+    match kind:
+        case "text/vtt":
+            return parse_subtitles(content, "vtt", repairs)
+        case "application/x-subrip":
+            return parse_subtitles(content, "srt", repairs)
+    return parse_plain_transcript(content)
