@@ -143,7 +143,7 @@ _POLL_SECONDS = 1.0
 @app.command()
 def apply(
     file: Annotated[Path, typer.Argument(help='JSON: {"indexes": {NAME: the body of PUT /v1/indexes/NAME}}')],
-    check: Annotated[bool, typer.Option("--check", help="report find_differences and change nothing")] = False,
+    check: Annotated[bool, typer.Option("--check", help="report differences and change nothing")] = False,
     reindex: Annotated[bool, typer.Option("--reindex", help="reindex an index that differs")] = False,
     wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the API to be ready")] = 0,
     skip_unreachable: Annotated[

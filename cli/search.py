@@ -180,7 +180,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     sort: Annotated[list[str] | None, typer.Option(help=_OPTION_HELP["sort"])] = None,
     facet: Annotated[list[str] | None, typer.Option(help=_OPTION_HELP["facet"])] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="print_hits the pieces that matched, with their contributions")
+        bool, typer.Option("--explain", help="show the pieces that matched, with their contributions")
     ] = False,
     rerank: Annotated[bool, typer.Option("--rerank", help="rerank the best documents by dense vectors")] = False,
     feedback: Annotated[

@@ -58,8 +58,8 @@ def fetch(names: Annotated[list[str], typer.Argument(help="names from `sparsewel
 
 @models_app.command("serve")
 def serve_models(
-    host: Annotated[str | None, typer.Option(help="address to open_listener on")] = None,
-    port: Annotated[int | None, typer.Option(help="port to open_listener on; 0 chooses a free port")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 chooses a free port")] = None,
 ) -> None:
     """Run the model process, which embeds queries and reranks, until stopped.
 

@@ -87,7 +87,7 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
         str, typer.Option(help="dense teacher, see sparsewell train teachers; none: learn from BM25 and the start only")
     ] = "bge-small-en-v1.5-int8",
     generator: Annotated[
-        Path | None, typer.Option(help="directory of a causal language model that generates make_question_generator")
+        Path | None, typer.Option(help="directory of a causal language model that generates questions")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="training steps")] = 300,
     batch: Annotated[int, typer.Option(min=2, help="pairs per step, each with three hard negatives")] = 12,

@@ -134,10 +134,10 @@ def test_of_each_encoder_it_holds_the_query_side_only(image: bare_image.BareImag
 
 def test_it_encodes_a_query(image: bare_image.BareImage) -> None:
     code = """
-from services.encoders.manifest import resolve
+from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.settings import Settings
-print(len(QueryTable.load(resolve(Settings.read().encoder)).encode("make a temporary folder", 100).ids))
+print(len(QueryTable.load(resolve_model_directory(Settings.read().encoder)).encode("make a temporary folder", 100).ids))
 """
     assert int(python(image, code)) > 2
 

@@ -127,8 +127,8 @@ def test_only_values_that_exist_are_asked_for(rule: dict[str, Any]) -> None:
 def test_processes_and_duties_are_called_so() -> None:
     source = "\n".join(path.read_text() for name in ("cli", "indexer") for path in (ROOT / name).glob("*.py"))
     for name in values_that_exist()["process"]:
-        assert f'exposed(settings, "{name}"' in source
-    assert 'Duty("sweeping", ' in source
+        assert f'expose_metrics(settings, "{name}"' in source
+    assert 'PeriodicTask("sweeping", ' in source
     assert 'SEARCH_FALLBACKS.labels("rerank", ' in (ROOT / "query_api/search/rerank.py").read_text()
     assert '{"mismatch": len(message.ids)}' in (ROOT / "indexer/encode_task.py").read_text()
 

@@ -26,8 +26,8 @@ ELSEWHERE = {
     "reindex_exists",
     "reindex_taken_over",
     "shard_unavailable",
-    # of our clients
-    "not_utf8",
+    # of the command that applies declared indexes
+    "cannot_reindex",
 }
 
 

@@ -22,7 +22,6 @@ else:
     raise SystemExit("the control failed: onnxruntime was importable")
 from query_api.app import create_app
 from services.settings import Settings
-from query_api.readiness import QueryTables
 
 create_app(Settings(encoder="standin"))
 loaded = [name for name in {BLOCKED!r} if name in sys.modules]
