@@ -19,7 +19,7 @@ from query_api.routes.documents import dead_letters_router, documents_router, ta
 from query_api.routes.health import health_router, status_router
 from query_api.routes.indexes import encoders_router, export_router, indexes_router
 from query_api.routes.page import mount_page
-from query_api.routes.search import search_router, suggest_router
+from query_api.routes.search import add_search_routes, suggest_router
 from query_api.schemas.resources import Problem
 from services.access.api_keys import read_key_file, resolve_access_mode
 from services.settings import Settings
@@ -109,8 +109,8 @@ def create_app(settings: Settings) -> FastAPI:
     # the last one is the outermost: it sees what all others answer
     app.add_middleware(ObservabilityMiddleware, log_requests=settings.log_requests)
     add_handlers(app)
+    add_search_routes(app)
     for router in (
-        search_router,
         suggest_router,
         queries_router,
         documents_router,
