@@ -16,7 +16,6 @@ from typing import Any
 
 from cli.main import app
 from indexer.reindex import follower, run
-from indexer.reindex import run as swap
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -35,16 +34,16 @@ def after(module: Any, name: str) -> None:
 
 
 def after_sending(builder: str) -> None:
-    """Dies once OpenSearch has answered the call that `swap.builder` builds."""
-    build = getattr(swap, builder)
+    """Dies once OpenSearch has answered the call that `run.builder` builds."""
+    build = getattr(run, builder)
     sent: list[Any] = []
 
     def remember(*arguments: Any) -> Any:
         sent.append(build(*arguments))
         return sent[-1]
 
-    setattr(swap, builder, remember)
-    finish = swap.finish_swap
+    setattr(run, builder, remember)
+    finish = run.finish_swap
 
     def finish_and_watch(one: follower.Follower) -> None:
         send = one.search.send
@@ -56,7 +55,7 @@ def after_sending(builder: str) -> None:
         one.search.send = send_and_die  # type: ignore[method-assign]
         finish(one)
 
-    run.finish = finish_and_watch
+    run.finish_swap = finish_and_watch
 
 
 STEPS = {

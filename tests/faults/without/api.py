@@ -40,7 +40,7 @@ def blocks() -> None:
             return bulk.Verdict(bulk.WriteOutcome.REFUSED, bulk.BLOCKED_ERROR)
         return judge(status, error)
 
-    bulk.judge = judged
+    bulk.judge_item = judged
 
 
 def judged_alone() -> None:

@@ -86,7 +86,7 @@ def parse_or_die(item: dict[str, Any], *arguments: Any) -> Document:
 def main() -> int:
     """Works until it is stopped."""
     logging.basicConfig(level=logging.INFO)
-    ingest_task.parse_bounded = parse_or_die
+    ingest_task.parse_message_document = parse_or_die
     settings = Settings.read()
     encoder = load_encoder(settings.encoder)
     app = create_celery(settings, WorkerSettings.read(), lambda _: Accidents(encoder))
