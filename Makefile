@@ -50,12 +50,14 @@ status: ## Show what runs, where, and where its log is
 
 test: setup lint types docs page-test pytest ## Check style, types, contracts and links of documents, run every test on real services
 
-lint: .venv/.dev page-lint ## Style, formatting, and which package may import which
+lint: .venv/.dev page-lint ## Style, formatting, imports between packages, widths of folders, import cycles
 	@echo "Style:"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	echo "Import contracts:"
 	$(BIN)/lint-imports
+	echo "Structure:"
+	$(BIN)/python -m infra.structure
 
 page-lint: tests/page/node_modules/.package-lock.json ## Style, formatting and types of the search page's scripts
 	@echo "The search page:"
