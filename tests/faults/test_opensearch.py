@@ -33,7 +33,8 @@ pytestmark = pytest.mark.faults_slow
 def node(local_settings: LocalSettings) -> Iterator[OpenSearchProcess]:
     """A node that the tests of this module kill and pause, one after the other."""
     with temporary_state_directory(
-        child_account(local_settings.run_as), resolve_data_directory(Path("/tmp"))  # noqa: S108
+        child_account(local_settings.run_as),
+        resolve_data_directory(Path("/tmp")),  # noqa: S108
     ) as directory:
         one = OpenSearchProcess(directory, local_settings)
         one.start()

@@ -326,7 +326,7 @@ def test_those_that_died_before_the_moment_was_recorded_are_listed(
             del body["mappings"]["properties"][name]
         return replace(call, body=json.dumps(body).encode())
 
-    monkeypatch.setattr(journalled, "create_call", create)
+    monkeypatch.setattr(journalled, "create_generation_call", create)
     journal = Journal(settings, search)
     journal.put(dict.fromkeys([f"d{n}" for n in range(7)], "words"))
     writes = []

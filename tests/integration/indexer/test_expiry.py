@@ -232,7 +232,7 @@ def test_generations_of_older_versions_learn_the_later_fields(
             del body["mappings"]["properties"][name]
         return replace(call, body=json.dumps(body).encode())
 
-    monkeypatch.setattr(journalled, "create_call", create)
+    monkeypatch.setattr(journalled, "create_generation_call", create)
     journal = Journal(settings, search)
     journal.put({"a": "words"})
     dead = dead_write(journal.generation, journal.stored("a"), "encoding_failed", "RuntimeError")
