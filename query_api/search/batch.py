@@ -17,8 +17,8 @@ from typing import Any
 from query_api.app_state import AppState
 from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossRequest, BatchRequest
-from query_api.search.executor import Direct, Documents, Key, ListAnswer
-from query_api.search.pipeline import late, search, search_across
+from query_api.search.executor import DirectEngine, Documents, Key, ListAnswer
+from query_api.search.pipeline import deadline_error, search, search_across
 from query_api.search.stages import Response
 from services.errors import InvalidInput
 from services.opensearch.analysis import AnalysedTerm, TermsByWord, limit_words
@@ -27,20 +27,20 @@ from services.web.problems import count_problem, error_members
 
 
 @dataclass(slots=True)
-class _Lists:
+class _ListCall:
     plans: Sequence[SearchPlan]
     answers: "asyncio.Future[Sequence[ListAnswer]]"
 
 
 @dataclass(slots=True)
-class _Sources:
+class _DocumentCall:
     wanted: Sequence[Key]
     fields: Sequence[str]
     answers: "asyncio.Future[Documents]"
 
 
 @dataclass(slots=True)
-class _Words:
+class _TermCall:
     distinct: Sequence[str]
     answers: "asyncio.Future[TermsByWord]"
 
@@ -51,20 +51,20 @@ class _Round:
     and the field whose terms are wanted.
     """
 
-    lists: list[_Lists] = field(default_factory=list)
-    seen: list[_Sources] = field(default_factory=list)
-    realtime: list[_Sources] = field(default_factory=list)
-    words: dict[tuple[str, str], list[_Words]] = field(default_factory=dict)
+    lists: list[_ListCall] = field(default_factory=list)
+    seen: list[_DocumentCall] = field(default_factory=list)
+    realtime: list[_DocumentCall] = field(default_factory=list)
+    words: dict[tuple[str, str], list[_TermCall]] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
         return len(self.lists) + len(self.seen) + len(self.realtime) + sum(map(len, self.words.values()))
 
 
-class Together:
+class BatchEngine:
     """The engine of so many searches (`members`), each of which runs in a `seat`."""
 
-    def __init__(self, inner: Direct, members: int) -> None:
+    def __init__(self, inner: DirectEngine, members: int) -> None:
         self._inner = inner
         self._members = members
         self._round = _Round()
@@ -80,19 +80,19 @@ class Together:
             self._send_when_all_wait()
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
-        one = _Lists(plans, asyncio.get_running_loop().create_future())
+        one = _ListCall(plans, asyncio.get_running_loop().create_future())
         self._round.lists.append(one)
         self._send_when_all_wait()
         return await one.answers
 
     async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
-        one = _Sources(wanted, source, asyncio.get_running_loop().create_future())
+        one = _DocumentCall(wanted, source, asyncio.get_running_loop().create_future())
         (self._round.realtime if realtime else self._round.seen).append(one)
         self._send_when_all_wait()
         return await one.answers
 
     async def terms(self, index: str, field: str, distinct: Sequence[str]) -> TermsByWord:
-        one = _Words(distinct, asyncio.get_running_loop().create_future())
+        one = _TermCall(distinct, asyncio.get_running_loop().create_future())
         self._round.words.setdefault((index, field), []).append(one)
         self._send_when_all_wait()
         return await one.answers
@@ -116,7 +116,7 @@ class Together:
         self._sending.add(task)  # (the loop itself keeps no hold of a task)
         task.add_done_callback(self._sending.discard)
 
-    async def _send_lists(self, asked: Sequence[_Lists]) -> None:
+    async def _send_lists(self, asked: Sequence[_ListCall]) -> None:
         try:
             answers = iter(await self._inner.lists([plan for one in asked for plan in one.plans]))
         except Exception as error:  # (each of the searches makes of it what it would alone)
@@ -127,7 +127,7 @@ class Together:
             if not one.answers.done():
                 one.answers.set_result(some)
 
-    async def _send_sources(self, asked: Sequence[_Sources], *, realtime: bool) -> None:
+    async def _send_sources(self, asked: Sequence[_DocumentCall], *, realtime: bool) -> None:
         # Several searches may have found the same document: it is read once, with all that they need of it.
         fields: dict[Key, set[str]] = {}
         for one in asked:
@@ -142,7 +142,7 @@ class Together:
             if not one.answers.done():
                 one.answers.set_result({key: found[key] for key in one.wanted if key in found})
 
-    async def _send_words(self, index: str, name: str, asked: Sequence[_Words]) -> None:
+    async def _send_words(self, index: str, name: str, asked: Sequence[_TermCall]) -> None:
         left = list(dict.fromkeys(word for one in asked for word in one.distinct))
         found: dict[str, Sequence[AnalysedTerm]] = {}
         try:
@@ -178,14 +178,14 @@ async def batch(app: AppState, request: BatchRequest) -> dict[str, Any]:
     if len(searches) > 1:  # (the request itself counted as one)
         app.limiter.admit(app.who, len(searches) - 1)
     until = asyncio.get_running_loop().time() + app.settings.search_timeout
-    await _look_up(app, searches, until)
-    engine = Together(app.engine, len(searches))
+    await _resolve_indexes(app, searches, until)
+    engine = BatchEngine(app.engine, len(searches))
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_one(app, engine, asked, until)) for asked in searches]
+        tasks = [group.create_task(_run(app, engine, asked, until)) for asked in searches]
     return {"answers": [task.result() for task in tasks]}
 
 
-async def _look_up(app: AppState, searches: Sequence[object], until: float) -> None:
+async def _resolve_indexes(app: AppState, searches: Sequence[object], until: float) -> None:
     """Each index once, or all its searches would ask for it at the same time. What is not found they find out."""
     named = {asked["index"] for asked in searches if isinstance(asked, dict) and isinstance(asked.get("index"), str)}
     with suppress(TimeoutError):
@@ -193,19 +193,19 @@ async def _look_up(app: AppState, searches: Sequence[object], until: float) -> N
             await asyncio.gather(*(app.generation(index, near=True) for index in named), return_exceptions=True)
 
 
-async def _one(app: AppState, engine: Together, asked: object, until: float) -> dict[str, Any]:
+async def _run(app: AppState, engine: BatchEngine, asked: object, until: float) -> dict[str, Any]:
     with engine.seat():
         try:
             async with asyncio.timeout_at(until):
                 return {"status": 200, "answer": await _answer(app, engine, asked)}
         except TimeoutError:
-            problem = count_problem(error_members(late()))
+            problem = count_problem(error_members(deadline_error()))
         except Exception as error:  # (a fault of ours in one search is none of the others' either)
             problem = count_problem(error_members(error))
     return {"status": problem["status"], "problem": problem}
 
 
-async def _answer(app: AppState, engine: Together, asked: object) -> Response:
+async def _answer(app: AppState, engine: BatchEngine, asked: object) -> Response:
     if not isinstance(asked, dict):
         raise InvalidInput("invalid_request", "A search of a batch is a JSON object.")
     if "indexes" in asked:

@@ -10,10 +10,10 @@ from typing import Any
 
 from query_api.schemas.search_request import MAX_PER_DOCUMENT
 from query_api.search.context import Hit, Retrieved, SearchContext
-from query_api.search.executor import answers_of
-from query_api.search.passages import is_there
-from query_api.search.query_builder import boosted, depth_of, left_out, modes_of, needed_source, words_in
-from query_api.search.retrieval import shares_of, with_sources
+from query_api.search.executor import send_lists
+from query_api.search.passages import has_part
+from query_api.search.query_builder import depth_of, excluded_ids, field_query, modes_of, needed_source, with_boosts
+from query_api.search.retrieval import read_sources, scaled_shares
 from services.opensearch.queries import (
     PartKind,
     SearchPlan,
@@ -27,42 +27,44 @@ from services.opensearch.queries import (
 from services.query.fusion import fuse_lists, fusion_shares
 
 # The id of a document, and the number of the chapter or passage in it.
-NumberedKey = tuple[str, int]
+PartKey = tuple[str, int]
 
 
-async def retrieve_numbered(context: SearchContext, unit: PartKind) -> Retrieved:
+async def retrieve_parts(context: SearchContext, unit: PartKind) -> Retrieved:
     """Return the chapters or passages of the page, read and explained."""
-    retrieved = await _ranked(context, unit)
-    hits = await with_sources(context, retrieved.hits, needed_source(context.request))
-    hits = [one if _exists(unit, one) else one._replace(source=None) for one in hits]
+    retrieved = await _rank(context, unit)
+    hits = await read_sources(context, retrieved.hits, needed_source(context.request))
+    hits = [one if _part_exists(unit, one) else one._replace(source=None) for one in hits]
     if context.request.asks_why and any("lexical" in one.scores for one in hits):
-        hits = await _explained(context, unit, hits)
+        hits = await _explain(context, unit, hits)
     return Retrieved(hits, retrieved.page, lexical_empty=retrieved.lexical_empty, read=True)
 
 
-def _exists(unit: PartKind, hit: Hit) -> bool:
-    return hit.source is not None and is_there(unit, hit.number or 0, hit.source)
+def _part_exists(unit: PartKind, hit: Hit) -> bool:
+    return hit.source is not None and has_part(unit, hit.number or 0, hit.source)
 
 
-async def _ranked(context: SearchContext, unit: PartKind) -> Retrieved:
+async def _rank(context: SearchContext, unit: PartKind) -> Retrieved:
     request, page, modes = context.request, context.page, modes_of(context)
     # one hit more than is shown tells whether a page follows
     depth = depth_of(context) if len(modes) > 1 else request.size + (0 if page is None else page.begin + 1)
-    answers = await answers_of(context.engine, [_plan(context, mode, unit, depth) for mode in modes], context.watch)
+    answers = await send_lists(
+        context.engine, [_part_plan(context, mode, unit, depth) for mode in modes], context.watch
+    )
     hits = {mode: answer["hits"]["hits"] for mode, answer in zip(modes, answers, strict=True)}
     lists = {mode: _scores(context, unit, of_mode, depth) for mode, of_mode in hits.items()}
     if len(modes) > 1:
-        ranking = _at_most(
+        ranking = _limit_per_document(
             request.per_document, fuse_lists(lists, request.weights.model_dump(), request.chosen_fusion())
         )
     else:
         ranking = list(lists[modes[0]].items())
-    shown: Sequence[tuple[NumberedKey, float]] = ranking
+    shown: Sequence[tuple[PartKey, float]] = ranking
     if page is not None:
         full = len(modes) > 1 and any(len(scores) == depth for scores in lists.values())
         shown, page = page.of_ranking(ranking, request.size, full=full)
     shown = shown[: request.size]
-    why: Mapping[NumberedKey, Mapping[str, tuple[float, float]]] = {}
+    why: Mapping[PartKey, Mapping[str, tuple[float, float]]] = {}
     if request.explain and len(modes) > 1:
         why = fusion_shares(lists, request.weights.model_dump(), request.chosen_fusion(), [key for key, _ in shown])
     marks = {hit["_id"]: hit.get("matched_queries", ()) for of_mode in hits.values() for hit in of_mode}
@@ -82,23 +84,23 @@ async def _ranked(context: SearchContext, unit: PartKind) -> Retrieved:
     return Retrieved(found, page, lexical_empty=hits.get("lexical") == [])
 
 
-def _plan(context: SearchContext, mode: str, unit: PartKind, depth: int) -> SearchPlan:
+def _part_plan(context: SearchContext, mode: str, unit: PartKind, depth: int) -> SearchPlan:
     most = min(context.request.per_document or MAX_PER_DOCUMENT, depth)
-    words = best_parts_query(_words(context, mode, unit), unit, most)
-    query = add_filter(words, context.selection.clauses, left_out(context))
+    words = best_parts_query(_part_query(context, mode, unit), unit, most)
+    query = add_filter(words, context.selection.clauses, excluded_ids(context))
     # (the factor of a document is that of its chapters and passages: the marks are always needed)
     return SearchPlan(
-        context.target, boosted(context, build_search_body(query, depth, False, context.timeout), named=True)
+        context.target, with_boosts(context, build_search_body(query, depth, False, context.timeout), named=True)
     )
 
 
-def _words(context: SearchContext, mode: str, unit: PartKind) -> dict[str, Any]:
-    return sparse_part_query(context.query, unit) if mode == "sparse" else words_in(context, part_words_field(unit))
+def _part_query(context: SearchContext, mode: str, unit: PartKind) -> dict[str, Any]:
+    return sparse_part_query(context.query, unit) if mode == "sparse" else field_query(context, part_words_field(unit))
 
 
 def _scores(
     context: SearchContext, unit: PartKind, hits: Sequence[Mapping[str, Any]], depth: int
-) -> dict[NumberedKey, float]:
+) -> dict[PartKey, float]:
     """Return the best `depth` chapters or passages of all, best first, equal ones by document and number."""
     scores = {}
     for hit in hits:
@@ -108,7 +110,7 @@ def _scores(
     return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:depth])
 
 
-def _at_most(most: int | None, ranking: Sequence[tuple[NumberedKey, float]]) -> list[tuple[NumberedKey, float]]:
+def _limit_per_document(most: int | None, ranking: Sequence[tuple[PartKey, float]]) -> list[tuple[PartKey, float]]:
     """Keep `most` hits of each document: two lists may have named different ones."""
     if most is None:
         return list(ranking)
@@ -121,14 +123,14 @@ def _at_most(most: int | None, ranking: Sequence[tuple[NumberedKey, float]]) -> 
     return kept
 
 
-async def _explained(context: SearchContext, unit: PartKind, hits: Sequence[Hit]) -> list[Hit]:
+async def _explain(context: SearchContext, unit: PartKind, hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits with the contributions of words to their lexical scores."""
     named = list({one.id: 0 for one in hits if "lexical" in one.scores})
     most = min(context.request.per_document or MAX_PER_DOCUMENT, depth_of(context) + 1)
-    words = best_parts_query(_words(context, "lexical", unit), unit, most, explained=True)
+    words = best_parts_query(_part_query(context, "lexical", unit), unit, most, explained=True)
     query = {"bool": {"must": [words], "filter": [{"ids": {"values": named}}]}}
     plan = SearchPlan(context.target, build_search_body(query, len(named), False, context.timeout))
-    (answer,) = await answers_of(context.engine, [plan], context.watch)
+    (answer,) = await send_lists(context.engine, [plan], context.watch)
     found = {
         (hit["_id"], number): part for hit in answer["hits"]["hits"] for number, part in read_best_parts(hit, unit)
     }
@@ -137,6 +139,6 @@ async def _explained(context: SearchContext, unit: PartKind, hits: Sequence[Hit]
         part = found.get((one.id, one.number or 0))
         if part is None or "lexical" not in one.scores:
             return one
-        return one._replace(shares=shares_of(context, one, part))
+        return one._replace(shares=scaled_shares(context, one, part))
 
     return [with_shares(one) for one in hits]

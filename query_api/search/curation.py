@@ -7,9 +7,9 @@ from typing import Any
 from query_api.curation_cache import CurationCache
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.context import CuratedQuery, CurationTerms, Hit, Retrieved, SearchContext
-from query_api.search.executor import whole
+from query_api.search.executor import complete_hits
 from query_api.search.page_state import PageState
-from query_api.search.query_builder import HYBRID, boosted, lexical_clause, needed_source
+from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
 from query_api.search.validation import is_scored, limits_of
 from services.curation.effects import BoostFactor, compile_boosts, describe_filter, insert_pinned, pinned_positions
 from services.curation.matching import CompiledRules
@@ -40,15 +40,15 @@ async def rules_of(
     return rules if version == now else await curations.earlier(generation, version)
 
 
-def curated_query(
+def curate_query(
     rules: CompiledRules, generation: Generation, request: SearchRequest, settings: Settings
 ) -> CuratedQuery:
     """Return what the rules make of a request."""
     made = CuratedQuery(rules.matched(request.query, settings.max_query_pieces))
-    return _weighed(made, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else made
+    return _with_boosts(made, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else made
 
 
-def _weighed(
+def _with_boosts(
     made: CuratedQuery, rules: Rules, generation: Generation, request: SearchRequest, limits: FilterLimits
 ) -> CuratedQuery:
     """Add the boosts and field weights, which hold for any words. A generation may lack the fields that they name."""
@@ -130,7 +130,7 @@ async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]
         return context, None
     pins = curated.matched.pins
     size, begin = context.request.size, 0 if page is None else page.begin
-    found = await _read(context, list(pins))
+    found = await _read_pinned(context, list(pins))
     absent = [one for one, pin in pins.items() if one not in found and begin < pin.place <= begin + size]
     by_place = {pins[one].place: each for one, each in found.items()}
     if page is not None:
@@ -140,14 +140,16 @@ async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]
     return context, Pins(dict(sorted(by_place.items())), begin)
 
 
-async def _read(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
+async def _read_pinned(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
     """Return the documents that are there, by id, each with its own score in every list that matches it."""
     mode = context.request.mode
     modes = HYBRID if mode == "hybrid" else (mode,)
-    plans = [SearchPlan(context.generation.physical, _body(context, one, ids, first=one == modes[0])) for one in modes]
+    plans = [
+        SearchPlan(context.generation.physical, _pinned_body(context, one, ids, first=one == modes[0])) for one in modes
+    ]
     found: dict[str, Hit] = {}
     for name, answer in zip(modes, await context.engine.lists(plans), strict=True):
-        for hit in whole(answer, context.watch):
+        for hit in complete_hits(answer, context.watch):
             one = found.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
             scores = {**one.scores, name: hit["_score"]} if hit["_score"] > 0 else one.scores
             source, boosts = hit.get("_source", one.source), hit.get("matched_queries", ())
@@ -156,7 +158,7 @@ async def _read(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
     return found
 
 
-def _body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool) -> dict[str, Any]:
+def _pinned_body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool) -> dict[str, Any]:
     by_words = sparse_query(context.query, context.score_by) if mode == "sparse" else lexical_clause(context)
     query = {
         "bool": {
@@ -166,4 +168,4 @@ def _body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool)
         }
     }
     source = needed_source(context.request) if first and not context.request.is_read_later else False
-    return boosted(context, build_search_body(query, len(ids), source, context.timeout))
+    return with_boosts(context, build_search_body(query, len(ids), source, context.timeout))

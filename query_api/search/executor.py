@@ -24,7 +24,7 @@ from services.telemetry.metrics import SEARCH_INCOMPLETE, SEARCH_STAGE, SEARCHES
 
 # Stages of a search, as its answer and the metrics name them.
 STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
-_OBSERVED = {stage: SEARCH_STAGE.labels(stage) for stage in STAGES}
+_STAGE_METRICS = {stage: SEARCH_STAGE.labels(stage) for stage in STAGES}
 
 
 class Stopwatch:
@@ -55,7 +55,7 @@ class Stopwatch:
         exemplar = None if trace is None else {"trace_id": trace}
         for stage, value in self.stages.items():
             if value:
-                _OBSERVED[stage].observe(value / 1000, exemplar)
+                _STAGE_METRICS[stage].observe(value / 1000, exemplar)
         return {stage: round(value, 3) for stage, value in self.stages.items()}
 
 
@@ -84,7 +84,7 @@ class Engine(Protocol):
         ...
 
 
-class Direct:
+class DirectEngine:
     """Sends at once: a list as one search, several as one msearch."""
 
     def __init__(self, search: AsyncSearchClient, timeout: float, *, near: bool) -> None:
@@ -98,7 +98,7 @@ class Direct:
             try:
                 return [await self._search.send(search_call(plans[0], self._timeout, near=self._near))]
             except InvalidInput:
-                raise too_many_words() from None
+                raise too_many_clauses() from None
             except BackendUnavailable as error:
                 if error.code == "search_incomplete":
                     SEARCH_INCOMPLETE.inc()
@@ -122,13 +122,13 @@ class Direct:
         )
 
 
-def whole(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
+def complete_hits(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
     """The hits of one list. A list that is cut short by time or a failed shard is an error, not an answer."""
     if "error" in answer:
         if answer.get("status") == 404:
             raise NotFound("index_not_found", "The generation is gone.")
         if answer.get("status") == 400 or is_clause_limit_error(answer["error"]):
-            raise too_many_words()
+            raise too_many_clauses()
         if answer.get("status") == 429:
             raise Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
         if is_incomplete_search(answer["error"]):
@@ -142,12 +142,12 @@ def whole(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
     return hits
 
 
-async def answers_of(engine: Engine, plans: Sequence[SearchPlan], watch: Stopwatch) -> list[ListAnswer]:
+async def send_lists(engine: Engine, plans: Sequence[SearchPlan], watch: Stopwatch) -> list[ListAnswer]:
     """Send lists that are searched at the same time. Raises what `whole` does for a list that is not whole."""
     answers = list(await engine.lists(plans))
     watch.lap("opensearch")
     for answer in answers:
-        whole(answer, watch)
+        complete_hits(answer, watch)
     return answers
 
 
@@ -156,7 +156,7 @@ def _incomplete() -> BackendUnavailable:
     return BackendUnavailable("search_incomplete", INCOMPLETE_SEARCH_DETAIL)
 
 
-def too_many_words() -> InvalidInput:
+def too_many_clauses() -> InvalidInput:
     """Lucene's limit of 1,024 clauses is the one thing that it can refuse in a search of ours.
 
     A script without spaces has one word a character, which is one unknown piece for the encoder but many for BM25.

@@ -8,7 +8,7 @@ import numpy as np
 
 from query_api.schemas.search_request import Context, Example, Feedback
 from query_api.search.context import Hit, SearchContext, Source
-from query_api.search.retrieval import retrieve, with_sources
+from query_api.search.retrieval import read_sources, retrieve
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
@@ -48,7 +48,7 @@ async def with_feedback(context: SearchContext) -> tuple[SearchContext, FedBack]
     done: FedBack = {"documents": [], "liked": [], "unliked": [], "without_vector": [], "unknown": []}
     feedback = request.feedback or Feedback.model_validate({"documents": 0})
     if request.like or request.unlike:
-        context = await _moved_by_named(context, feedback, done)
+        context = await _apply_named(context, feedback, done)
     if not request.query.strip() and not context.query.ids:
         raise InvalidInput(
             "nothing_to_search_by",
@@ -56,58 +56,58 @@ async def with_feedback(context: SearchContext) -> tuple[SearchContext, FedBack]
             f"(documents that wait for theirs: {len(done['without_vector'])}, not there: {len(done['unknown'])}).",
         )
     if feedback.documents:
-        context = await _moved_by_best(context, feedback, done)
+        context = await _apply_best(context, feedback, done)
     return context, done
 
 
-async def _moved_by_named(context: SearchContext, feedback: Feedback, done: FedBack) -> SearchContext:
+async def _apply_named(context: SearchContext, feedback: Feedback, done: FedBack) -> SearchContext:
     """Move the query by the documents that the user named. The whole document is meant: its whole vector counts."""
     request = context.request
-    liked, unliked = _ids(request.like), _ids(request.unlike)
+    liked, unliked = _document_ids(request.like), _document_ids(request.unlike)
     physical = context.generation.physical
-    sources = await _stored(context, [Hit(one, physical, 0.0, {}) for one in (*liked, *unliked)])
+    sources = await _read_vectors(context, [Hit(one, physical, 0.0, {}) for one in (*liked, *unliked)])
     top_k = context.generation.spec.document_top_k
     vectors: dict[str, list[SparseVector]] = {}
     for side, ids, given in (("liked", liked, request.like), ("unliked", unliked, request.unlike)):
         done[side] = _with_vectors(ids, sources, done)
         vectors[side] = [document_vector(read_windows(sources[one]), top_k) for one in done[side]]
         vectors[side] += [_as_document(context.table, one.text) for one in given if isinstance(one, Example)]
-    blend = _moved(context, feedback, liked=vectors["liked"], unliked=vectors["unliked"])
+    blend = _apply_feedback(context, feedback, liked=vectors["liked"], unliked=vectors["unliked"])
     context.watch.lap("encode")
     return replace(context.with_blend(blend), left_out=unliked if request.include_liked else [*liked, *unliked])
 
 
-async def _moved_by_best(context: SearchContext, feedback: Feedback, done: FedBack) -> SearchContext:
+async def _apply_best(context: SearchContext, feedback: Feedback, done: FedBack) -> SearchContext:
     """Move the query by the best documents of a first round.
 
     Of each document the window counts that answers the query best: the rest of a long document is about other things.
     """
-    request = context.request.model_copy(update=_first_round(context, feedback))
+    request = context.request.model_copy(update=_first_round_members(context, feedback))
     first = replace(context, request=request, page=None, selection=context.selection.only_filtered())
-    sources = await _stored(context, (await retrieve([first])).hits)
+    sources = await _read_vectors(context, (await retrieve([first])).hits)
     done["documents"] = _with_vectors(list(sources), sources, done)
     by_id = context.query.by_id()
     vectors = []
     for one in done["documents"]:
         best = max(read_packed_windows(sources[one]), key=lambda window: window.vector.dot(by_id))
         vectors.append(SparseVector.unpack(best.vector.text))
-    blend = _moved(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
+    blend = _apply_feedback(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
     context.watch.lap("encode")
     return context.with_blend(blend)
 
 
-def _moved(context: SearchContext, feedback: Feedback, **given: Any) -> QueryBlend:
+def _apply_feedback(context: SearchContext, feedback: Feedback, **given: Any) -> QueryBlend:
     rocchio = RocchioParameters(feedback.alpha, feedback.beta, feedback.gamma, feedback.pieces)
     return apply_rocchio(context.blend, rocchio, context.table.weight, context.settings.max_query_pieces, **given)
 
 
-async def _stored(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:
+async def _read_vectors(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:
     """Read documents with their vectors, if they have any, as searches see them; by id."""
-    found = await with_sources(context, hits, ("state", "windows"))
+    found = await read_sources(context, hits, ("state", "windows"))
     return {one.id: one.source for one in found if one.source is not None}
 
 
-def _first_round(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
+def _first_round_members(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
     """Return the members in which the first round's request differs. Without words there is one list only."""
     mode = feedback.choose_by if context.request.query.strip() else "sparse"
     return {
@@ -122,7 +122,7 @@ def _first_round(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
     }
 
 
-def _ids(given: Sequence[str | Example]) -> list[str]:
+def _document_ids(given: Sequence[str | Example]) -> list[str]:
     return list(dict.fromkeys(one for one in given if isinstance(one, str)))
 
 

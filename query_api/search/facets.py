@@ -30,7 +30,7 @@ class NamedRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CheckedFacet:
     """A facet that fits the index: one of `terms`, `ranges` and `unit`."""
 
     field: str
@@ -41,9 +41,9 @@ class Counted:
     unit: CalendarUnit | None = None
 
 
-def checked_facets(
+def parse_facets(
     facets: Mapping[str, Facet], fields: Mapping[str, FieldType], settings: Settings
-) -> tuple[Counted, ...]:
+) -> tuple[CheckedFacet, ...]:
     """The facets, held against the index and the limits.
 
     Raises InvalidInput (`too_many_facets`, `bad_facet`, `undeclared_metadata`, and of ranges `bad_filter` and
@@ -51,46 +51,46 @@ def checked_facets(
     """
     if len(facets) > settings.max_facets:
         raise InvalidInput("too_many_facets", f"A search may count {settings.max_facets} facets.")
-    return tuple(_checked(field, facet, fields, settings) for field, facet in facets.items())
+    return tuple(_parse_facet(field, facet, fields, settings) for field, facet in facets.items())
 
 
-def _checked(field: str, facet: Facet, fields: Mapping[str, FieldType], settings: Settings) -> Counted:
+def _parse_facet(field: str, facet: Facet, fields: Mapping[str, FieldType], settings: Settings) -> CheckedFacet:
     kind = declared_field_type(field, fields, "facets")
     where = f"facets.{field}"
     if facet.terms is not None:
-        _takes(kind in ("keyword", "number", "boolean"), field, kind, "terms", where)
+        _require_type(kind in ("keyword", "number", "boolean"), field, kind, "terms", where)
         if facet.terms > settings.max_facet_values:
-            raise _bad(where, f"`terms` may be {settings.max_facet_values} at most")
-        return Counted(field, kind, facet.ignore_own_filter, terms=facet.terms)
+            raise _bad_facet(where, f"`terms` may be {settings.max_facet_values} at most")
+        return CheckedFacet(field, kind, facet.ignore_own_filter, terms=facet.terms)
     if facet.dates is not None:
-        _takes(kind == "date", field, kind, "dates", where)
-        return Counted(field, kind, facet.ignore_own_filter, unit=facet.dates)
-    _takes(kind in ("number", "date"), field, kind, "ranges", where)
+        _require_type(kind == "date", field, kind, "dates", where)
+        return CheckedFacet(field, kind, facet.ignore_own_filter, unit=facet.dates)
+    _require_type(kind in ("number", "date"), field, kind, "ranges", where)
     if not isinstance(facet.ranges, list) or not 1 <= len(facet.ranges) <= MAX_RANGES:
-        raise _bad(where, f"`ranges` is a list of 1 to {MAX_RANGES} ranges")
+        raise _bad_facet(where, f"`ranges` is a list of 1 to {MAX_RANGES} ranges")
     ranges = [
         NamedRange(written, parse_range(field, kind, written, f"{where}.ranges[{n}]"))
         for n, written in enumerate(facet.ranges)
     ]
-    return Counted(field, kind, facet.ignore_own_filter, ranges=tuple(ranges))
+    return CheckedFacet(field, kind, facet.ignore_own_filter, ranges=tuple(ranges))
 
 
-def _takes(fits: bool, field: str, kind: FieldType, what: str, where: str) -> None:
+def _require_type(fits: bool, field: str, kind: FieldType, what: str, where: str) -> None:
     if fits:
         return
     if kind == "text":
-        raise _bad(where, f"`{field}` is declared as text, whose values are not counted; declare a keyword")
+        raise _bad_facet(where, f"`{field}` is declared as text, whose values are not counted; declare a keyword")
     hint = {"date": "`ranges` and `dates`", "number": "`terms` and `ranges`"}.get(kind, "`terms`")
-    raise _bad(where, f"`{field}` is declared as {kind} and takes {hint}, not `{what}`")
+    raise _bad_facet(where, f"`{field}` is declared as {kind} and takes {hint}, not `{what}`")
 
 
-def _bad(where: str, what: str) -> InvalidInput:
+def _bad_facet(where: str, what: str) -> InvalidInput:
     return InvalidInput("bad_facet", f"{where}: {what}.", where=where)
 
 
 # Each shard gives this many more values than are shown, so that what is frequent over all shards and not on one of
 # them is counted there too; OpenSearch says how far it may be off.
-_MORE_PER_SHARD = 100
+_EXTRA_PER_SHARD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Tally:
     short: int = 0
 
 
-def aggregation(facet: Counted, *, partly: bool = False) -> Clause:
+def build_aggregation(facet: CheckedFacet, *, partly: bool = False) -> Clause:
     """What OpenSearch is asked to count; `partly`: it will be added to other counts, and lists more than are shown."""
     if facet.ranges:
         # as filters, so that a range counts exactly what a filter with that range finds
@@ -115,11 +115,11 @@ def aggregation(facet: Counted, *, partly: bool = False) -> Clause:
     field = field_path(facet.field)
     if facet.unit:
         return {"date_histogram": {"field": field, "calendar_interval": facet.unit, "min_doc_count": 1}}
-    more = facet.terms + _MORE_PER_SHARD
+    more = facet.terms + _EXTRA_PER_SHARD
     return {"terms": {"field": field, "size": more if partly else facet.terms, "shard_size": more}}
 
 
-def read_tally(facet: Counted, answer: Mapping[str, Any]) -> Tally:
+def read_tally(facet: CheckedFacet, answer: Mapping[str, Any]) -> Tally:
     """The counts in an answer to `aggregation`."""
     buckets = answer["buckets"]
     counts = [int(bucket["doc_count"]) for bucket in buckets]
@@ -130,23 +130,23 @@ def read_tally(facet: Counted, answer: Mapping[str, Any]) -> Tally:
     # (0.0 and -0.0 are two values to OpenSearch)
     by_value: Counter[Any] = Counter()
     for bucket, count in zip(buckets, counts, strict=True):
-        by_value[_value(facet, bucket["key"])] += count
+        by_value[_written_value(facet, bucket["key"])] += count
     other, short = int(answer["sum_other_doc_count"]), int(answer["doc_count_error_upper_bound"])
     return Tally(by_value, other, (min(counts, default=0) if other else 0) + short, short)
 
 
-def tally(facet: Counted, documents: Collection[FieldValues]) -> Tally:
+def tally_documents(facet: CheckedFacet, documents: Collection[FieldValues]) -> Tally:
     """The counts of documents that are at hand."""
     values = [one[facet.field] for one in documents if facet.field in one]
     if facet.ranges:
         return Tally({n: sum(_any_within(one, r.within) for one in values) for n, r in enumerate(facet.ranges)})
     if facet.unit:
         unit = facet.unit
-        return Tally(_distinct({calendar_interval(v, unit)[0] for v in one} for one in values))
-    return Tally(_distinct({_value(facet, v) for v in one} for one in values))
+        return Tally(_count_distinct({calendar_interval(v, unit)[0] for v in one} for one in values))
+    return Tally(_count_distinct({_written_value(facet, v) for v in one} for one in values))
 
 
-def shown_counts(facet: Counted, tallies: Sequence[Tally], most: int) -> dict[str, Any]:
+def facet_counts(facet: CheckedFacet, tallies: Sequence[Tally], most: int) -> dict[str, Any]:
     """The counts of one facet, those of several indexes added up; `most` stretches of the calendar at most.
 
     Raises InvalidInput (`facet_too_fine`).
@@ -158,18 +158,18 @@ def shown_counts(facet: Counted, tallies: Sequence[Tally], most: int) -> dict[st
         pairs = [{"range": one.written, "count": sums[n]} for n, one in enumerate(facet.ranges)]
         return {"buckets": pairs, "other": 0, "exact": True}
     if facet.unit:
-        return _of_dates(facet, sums, most)
-    frequent = _frequent(sums)
+        return _date_counts(facet, sums, most)
+    frequent = _by_frequency(sums)
     listed, left = frequent[: facet.terms], frequent[facet.terms :]
     shown = {
         "buckets": [{"value": value, "count": count} for value, count in listed],
         "other": sum(count for _, count in left) + sum(one.other for one in tallies),
     }
-    bound = _bound(listed, left, tallies)
+    bound = _error_bound(listed, left, tallies)
     return shown | ({"exact": True} if bound == 0 else {"exact": False, "error_bound": bound})
 
 
-def _bound(listed: Sequence[tuple[Any, int]], left: Sequence[tuple[Any, int]], tallies: Sequence[Tally]) -> int:
+def _error_bound(listed: Sequence[tuple[Any, int]], left: Sequence[tuple[Any, int]], tallies: Sequence[Tally]) -> int:
     """By how much a count may be too low: of a value that is listed, or of one that may belong there instead."""
 
     def short(value: Any) -> int:
@@ -182,12 +182,12 @@ def _bound(listed: Sequence[tuple[Any, int]], left: Sequence[tuple[Any, int]], t
     return max([*bounds, unseen if unseen > least else 0])
 
 
-def _frequent(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
+def _by_frequency(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
     """The most frequent first, equal ones in the order of their values, as OpenSearch lists them."""
     return sorted(by_value.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def _distinct(sets: Iterable[set[Any]]) -> Counter[Any]:
+def _count_distinct(sets: Iterable[set[Any]]) -> Counter[Any]:
     found: Counter[Any] = Counter()
     for one in sets:
         found.update(one)
@@ -199,7 +199,7 @@ def _any_within(values: Iterable[Any], within: InRange) -> bool:
     return any((low is None or low <= value) and (high is None or value <= high) for value in values)
 
 
-def _of_dates(facet: Counted, counts: Mapping[int, int], most: int) -> dict[str, Any]:
+def _date_counts(facet: CheckedFacet, counts: Mapping[int, int], most: int) -> dict[str, Any]:
     """In the order of the calendar; stretches without documents are left out."""
     unit = facet.unit
     assert unit is not None  # noqa: S101 (asked before)
@@ -219,7 +219,7 @@ def _of_dates(facet: Counted, counts: Mapping[int, int], most: int) -> dict[str,
     return {"buckets": buckets, "other": 0, "exact": True}
 
 
-def _value(facet: Counted, value: Any) -> Any:
+def _written_value(facet: CheckedFacet, value: Any) -> Any:
     """As users wrote it: booleans are counted as 0 and 1, numbers are stored as floats."""
     if facet.kind == "boolean":
         return bool(value)

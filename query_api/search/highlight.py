@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from query_api.search.context import Hit, SearchContext, Source
-from query_api.search.hits import common_pieces, word_shares
-from query_api.search.passages import own_text
+from query_api.search.hits import matched_pieces, word_shares
+from query_api.search.passages import encoded_text
 from services.opensearch.analysis import TermsByWord, TextWord, limit_words, split_on_white_space
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 _SPACE = re.compile(r"\s+")
 # A piece is widened by so many characters at most: a megabyte of letters is no word.
-_LONGEST = 100
+_MAX_WORD_CHARACTERS = 100
 
 ListName = Literal["sparse", "lexical"]
 
@@ -67,7 +67,7 @@ def term_spans(words: Iterable[TextWord], terms: TermsByWord, matches: Mapping[s
     return found
 
 
-def joined(spans: Iterable[Span]) -> list[Span]:
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
     """The spans in order, those that overlap as one, each match once. So a word that both lists found is one span."""
     result: list[Span] = []
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
@@ -80,7 +80,7 @@ def joined(spans: Iterable[Span]) -> list[Span]:
     return result
 
 
-def best_stretch(text: str, spans: Sequence[Span], characters: int) -> tuple[int, int]:
+def best_excerpt(text: str, spans: Sequence[Span], characters: int) -> tuple[int, int]:
     """The stretch of at most `characters` that shows most of what matched, start and end.
 
     Each list counts as much as the other and each match once. What room is left goes before it, from where a
@@ -88,7 +88,7 @@ def best_stretch(text: str, spans: Sequence[Span], characters: int) -> tuple[int
     """
     if len(text) <= characters:
         return 0, len(text)
-    shares = _shares(spans)
+    shares = _list_shares(spans)
     best, first, last = 0.0, 0, 0
     for at, span in enumerate(spans):
         value, seen = 0.0, set[Match]()
@@ -99,8 +99,8 @@ def best_stretch(text: str, spans: Sequence[Span], characters: int) -> tuple[int
             seen.update(other.matches)
             if value > best + 1e-9:
                 best, first, last = value, span.start, other.end
-    begin = _beginning(text, max(0, last - characters), first)
-    return begin, _ending(text, max(last, begin), min(len(text), begin + characters))
+    begin = _excerpt_start(text, max(0, last - characters), first)
+    return begin, _excerpt_end(text, max(last, begin), min(len(text), begin + characters))
 
 
 def _whole_word(text: str, start: int, end: int) -> tuple[int, int] | None:
@@ -112,10 +112,10 @@ def _whole_word(text: str, start: int, end: int) -> tuple[int, int] | None:
     if start == end:
         return None
     if _in_word(text[start]):
-        earliest = max(0, start - _LONGEST)
+        earliest = max(0, start - _MAX_WORD_CHARACTERS)
         while start > earliest and _in_word(text[start - 1]):
             start -= 1
-    latest = min(len(text), end + _LONGEST)
+    latest = min(len(text), end + _MAX_WORD_CHARACTERS)
     while end < latest and (_is_mark(text[end]) or (_in_word(text[end - 1]) and _in_word(text[end]))):
         end += 1
     return start, end
@@ -143,7 +143,7 @@ def _unspaced(character: str) -> bool:
     )
 
 
-def _shares(spans: Iterable[Span]) -> dict[Match, float]:
+def _list_shares(spans: Iterable[Span]) -> dict[Match, float]:
     """What each match is of all that matched of its list in these spans."""
     every = {match for span in spans for match in span.matches}
     totals: dict[str, float] = {}
@@ -152,7 +152,7 @@ def _shares(spans: Iterable[Span]) -> dict[Match, float]:
     return {match: match.contribution / totals[match.list] if totals[match.list] > 0 else 0.0 for match in every}
 
 
-def _beginning(text: str, earliest: int, latest: int) -> int:
+def _excerpt_start(text: str, earliest: int, latest: int) -> int:
     """The last beginning of a sentence or line between two places, else of a word in their second half."""
     sentences = [match.end() for match in _SENTENCE.finditer(text, earliest, latest)]
     if sentences or earliest == 0:
@@ -161,7 +161,7 @@ def _beginning(text: str, earliest: int, latest: int) -> int:
     return word.end() if word else latest
 
 
-def _ending(text: str, earliest: int, latest: int) -> int:
+def _excerpt_end(text: str, earliest: int, latest: int) -> int:
     """The last end of a word between two places, else the second of them."""
     if latest == len(text) or text[latest].isspace():
         return latest
@@ -171,11 +171,11 @@ def _ending(text: str, earliest: int, latest: int) -> int:
 
 # Characters of titles and passages that one search looks at, best hits first: a hundred windows of ordinary length,
 # about 0.1 s of the tokeniser.
-MOST_CHARACTERS: Final = 200_000
+MAX_CHARACTERS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _TextPart:
     """A title or a passage, or as much of it as there was room for; it begins at the character `start` of its text."""
 
     text: str
@@ -184,12 +184,12 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _MatchedHit:
     """A document that was found: its parts that are marked, and what matched in it. `whole`: nothing is left out."""
 
-    own_text: str
-    title: _Part
-    passage: _Part
+    encoded_text: str
+    title: _TextPart
+    passage: _TextPart
     whole: bool
     sparse: Mapping[int, Match]
     lexical: Mapping[str, Match]
@@ -203,40 +203,42 @@ async def highlight(
     context: SearchContext, found: Sequence[tuple[Hit, Source]], hits: Sequence[dict[str, Any]]
 ) -> None:
     """Adds `highlight` to each hit; `found` are what the hits were shaped from, and each hit has its passage."""
-    room = MOST_CHARACTERS
+    room = MAX_CHARACTERS
     shown = []
     for (one, source), hit in zip(found, hits, strict=True):
-        shown.append(_shown(context, one, source, hit["passage"], room))
+        shown.append(_matched_hit(context, one, source, hit["passage"], room))
         room -= len(shown[-1].title.text) + len(shown[-1].passage.text)
-    terms = await _terms(context, shown)
+    terms = await _analyse_words(context, shown)
     for document, hit in zip(shown, hits, strict=True):
-        hit["highlight"] = _highlight(context, document, terms)
+        hit["highlight"] = _highlight_member(context, document, terms)
 
 
-def _shown(context: SearchContext, one: Hit, source: Source, passage: Mapping[str, Any], room: int) -> _Shown:
+def _matched_hit(
+    context: SearchContext, one: Hit, source: Source, passage: Mapping[str, Any], room: int
+) -> _MatchedHit:
     # (the keyword list of chapters and of passages has no titles of documents)
     title, text = source.get("title", "") if one.number is None else "", passage["text"]
     shown_title = title[:room]
     shown_text = text[: room - len(shown_title)]
     sparse, lexical = {}, {}
     if "sparse" in one.scores:
-        common = common_pieces(context, one, source)
+        common = matched_pieces(context, one, source)
         for i, (query_weight, weight) in common.items():
             sparse[i] = Match("sparse", context.table.piece(i), query_weight * weight, i)
     if "lexical" in one.scores:
         for term, share in word_shares(one.shares).items():
             lexical[term] = Match("lexical", term, share)
-    return _Shown(
-        own_text=own_text(context, one, source),
-        title=_Part(shown_title, 0, split_on_white_space(shown_title) if lexical else ()),
-        passage=_Part(shown_text, passage["start"], split_on_white_space(shown_text) if lexical else ()),
+    return _MatchedHit(
+        own_text=encoded_text(context, one, source),
+        title=_TextPart(shown_title, 0, split_on_white_space(shown_title) if lexical else ()),
+        passage=_TextPart(shown_text, passage["start"], split_on_white_space(shown_text) if lexical else ()),
         whole=len(shown_title) + len(shown_text) == len(title) + len(text),
         sparse=sparse,
         lexical=lexical,
     )
 
 
-async def _terms(context: SearchContext, shown: Iterable[_Shown]) -> TermsByWord:
+async def _analyse_words(context: SearchContext, shown: Iterable[_MatchedHit]) -> TermsByWord:
     """The terms of the words that are shown, as far as one request can tell them. No word, no request."""
     distinct = limit_words(dict.fromkeys(word.text for one in shown for word in one.words))
     if not distinct:
@@ -247,12 +249,12 @@ async def _terms(context: SearchContext, shown: Iterable[_Shown]) -> TermsByWord
     return {word: found.get(word, ()) for word in distinct}
 
 
-def _highlight(context: SearchContext, one: _Shown, terms: TermsByWord) -> dict[str, Any]:
-    in_title, in_passage = (_marked(context, one, part, terms) for part in (one.title, one.passage))
+def _highlight_member(context: SearchContext, one: _MatchedHit, terms: TermsByWord) -> dict[str, Any]:
+    in_title, in_passage = (_mark(context, one, part, terms) for part in (one.title, one.passage))
     answer: dict[str, Any] = {"title": in_title, "text": in_passage}
     characters = context.request.highlight_characters
     if characters is not None:
-        start, end = best_stretch(one.passage.text, in_passage, characters)
+        start, end = best_excerpt(one.passage.text, in_passage, characters)
         answer["text"] = [span for span in in_passage if start <= span.start and span.end <= end]
         answer["excerpt"] = {
             "text": one.passage.text[start:end],
@@ -260,28 +262,28 @@ def _highlight(context: SearchContext, one: _Shown, terms: TermsByWord) -> dict[
             "end": end + one.passage.start,
         }
     for name, shift in (("title", 0), ("text", one.passage.start)):
-        answer[name] = [_span(span, shift) for span in answer[name]]
+        answer[name] = [_shape_span(span, shift) for span in answer[name]]
     answer |= _unmarked(context, one, [*in_title, *in_passage])
     answer["complete"] = one.whole and all(word.text in terms for word in one.words)
     return answer
 
 
-def _marked(context: SearchContext, one: _Shown, part: _Part, terms: TermsByWord) -> list[Span]:
+def _mark(context: SearchContext, one: _MatchedHit, part: _TextPart, terms: TermsByWord) -> list[Span]:
     pieces = context.table.spans(part.text) if one.sparse else ()
-    return joined([*piece_spans(part.text, pieces, one.sparse), *term_spans(part.words, terms, one.lexical)])
+    return merge_spans([*piece_spans(part.text, pieces, one.sparse), *term_spans(part.words, terms, one.lexical)])
 
 
-def _span(span: Span, shift: int) -> dict[str, Any]:
-    matches = [_match(match) for match in span.matches]
+def _shape_span(span: Span, shift: int) -> dict[str, Any]:
+    matches = [_shape_match(match) for match in span.matches]
     return {"start": span.start + shift, "end": span.end + shift, "matches": matches}
 
 
-def _match(match: Match) -> dict[str, Any]:
+def _shape_match(match: Match) -> dict[str, Any]:
     shown = {"list": match.list, "piece": match.piece, "contribution": match.contribution}
     return shown if match.id is None else shown | {"id": match.id}
 
 
-def _unmarked(context: SearchContext, one: _Shown, spans: Iterable[Span]) -> dict[str, Any]:
+def _unmarked(context: SearchContext, one: _MatchedHit, spans: Iterable[Span]) -> dict[str, Any]:
     """What matched beside the marked words: pieces that the encoder added, and words of other parts of the document."""
     marked = {match for span in spans for match in span.matches}
     left = [match for match in (*one.sparse.values(), *one.lexical.values()) if match not in marked]
@@ -289,6 +291,6 @@ def _unmarked(context: SearchContext, one: _Shown, spans: Iterable[Span]) -> dic
     pieces = [match.id for match in left if match.id is not None]
     own = context.table.occurring(pieces, one.own_text) if pieces else set()
     return {
-        "expansions": [_match(match) for match in left if match.id is not None and match.id not in own],
-        "elsewhere": [_match(match) for match in left if match.id is None or match.id in own],
+        "expansions": [_shape_match(match) for match in left if match.id is not None and match.id not in own],
+        "elsewhere": [_shape_match(match) for match in left if match.id is None or match.id in own],
     }

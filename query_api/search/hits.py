@@ -9,7 +9,7 @@ from typing import Any
 
 from query_api.schemas.search_request import HitUnit
 from query_api.search.context import Hit, SearchContext, Source
-from query_api.search.passages import own_text, place, text_fragment, windows_of
+from query_api.search.passages import encoded_text, locate, part_windows, text_fragment
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import EMPTY_VECTOR
 from services.opensearch.stored_document import document_vector, read_windows
@@ -49,14 +49,14 @@ def query_pieces(table: QueryTable, query: QueryBlend) -> list[dict[str, Any]]:
     ]
 
 
-def common_pieces(context: SearchContext, one: Hit, source: Source) -> dict[int, tuple[float, float]]:
+def matched_pieces(context: SearchContext, one: Hit, source: Source) -> dict[int, tuple[float, float]]:
     """Query weight and document weight of each piece that the query and what was scored have, by vocabulary id.
 
     Scored was the merged vector of the document or of a chapter, or that of a window: the one that was found, or the
     best, the first of equals, which is the passage too.
     """
     weights, unit, windows = context.query.by_id(), context.request.unit, read_windows(source)
-    own = windows if one.number is None else [windows[at] for at in windows_of(unit, one.number, source, windows)]
+    own = windows if one.number is None else [windows[at] for at in part_windows(unit, one.number, source, windows)]
     if unit == "chapter" or (unit == "document" and context.score_by == "document"):
         vector = document_vector(own, context.generation.spec.document_top_k)
     else:
@@ -93,7 +93,7 @@ def sparse_why(
 def keyword_shares(explanation: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     """What each of the analyser's terms, by its field, added to a BM25 score, out of the engine's own explanation."""
     shares: dict[tuple[str, str], float] = {}
-    for key, value in _terms(explanation):
+    for key, value in _term_shares(explanation):
         shares[key] = shares.get(key, 0.0) + value
     return shares
 
@@ -122,7 +122,7 @@ def word_shares(shares: Mapping[tuple[str, str], float]) -> dict[str, float]:
     return words
 
 
-def sum_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+def score_parts(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
     """By what was added: its share of the weights, the document's scaled score, and their product, which add up."""
     return {
         name: {"share": share, "scaled": scaled, "contribution": share * scaled}
@@ -130,7 +130,7 @@ def sum_why(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, flo
     }
 
 
-def _terms(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], float]]:
+def _term_shares(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], float]]:
     match = _TERM.match(str(node.get("description", "")))
     if match:
         yield (match["field"], match["term"]), float(node["value"])
@@ -140,14 +140,14 @@ def _terms(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], float]]:
         # Of alternatives only the best one counts (Lucene's DisjunctionMaxQuery).
         parts = [max(parts, key=lambda part: float(part["value"]))]
     for part in parts:
-        yield from _terms(part)
+        yield from _term_shares(part)
 
 
 def _largest_first(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: -float(entry["contribution"]))
 
 
-def shaped(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
+def shape_hit(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
     """A hit of the answer."""
     request = context.request
     score = one.score if one.scores or one.pinned else None
@@ -160,19 +160,19 @@ def shaped(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
         if shown in source:
             hit[shown] = source[shown]
     if (request.passage and not request.browses) or one.number is not None:
-        hit |= place(context, one, source)
+        hit |= locate(context, one, source)
         if request.wants_fragments:
             hit["passage"]["fragment"] = text_fragment(hit["passage"]["text"])
     if request.explain:
-        hit["why"] = _why(context, one, source, own_text(context, one, source))
+        hit["why"] = _why(context, one, source, encoded_text(context, one, source))
         if one.fusion is not None:
-            hit["fusion"] = sum_why(one.fusion)
+            hit["fusion"] = score_parts(one.fusion)
         if one.reranking is not None:
-            hit["reranking"] = sum_why(one.reranking)
+            hit["reranking"] = score_parts(one.reranking)
     return hit
 
 
-def pieces_of(context: SearchContext) -> list[dict[str, Any]]:
+def shape_query_pieces(context: SearchContext) -> list[dict[str, Any]]:
     """The pieces that the query was turned into, for the answer."""
     pieces = query_pieces(context.table, context.blend)
     return pieces if context.curated is None else context.curated.marked_pieces(pieces)
@@ -182,7 +182,7 @@ def _why(context: SearchContext, one: Hit, source: Source, text: str) -> list[di
     """Only of lists that named the document: another one added nothing to its score, whatever its vector holds."""
     by_list = []
     if "sparse" in one.scores:
-        pieces = common_pieces(context, one, source)
+        pieces = matched_pieces(context, one, source)
         by_list.append(sparse_why(context.table, pieces, context.blend.origins, text))
     if "lexical" in one.scores:
         by_list.append(lexical_why(one.shares, context.request.unit))

@@ -16,7 +16,7 @@ from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossRequest
 from query_api.search.context import SearchContext
 from query_api.search.query_builder import list_body
-from query_api.search.validation import checked
+from query_api.search.validation import check_request
 from services.errors import InvalidInput
 from services.index_spec import FieldType, IndexSpec, ScoreBy
 from services.query.fusion import D
@@ -26,7 +26,7 @@ from services.settings import Settings
 EngineHit = Mapping[str, Any]
 
 
-def alike(contexts: Sequence[SearchContext], mode: str, size: int) -> Sequence[SearchContext]:
+def join_alike(contexts: Sequence[SearchContext], mode: str, size: int) -> Sequence[SearchContext]:
     """Join searches that send the same list for vectors of the same encoder: each result searches all their indexes."""
     if len(contexts) == 1:
         return contexts
@@ -63,7 +63,7 @@ class Merged(Generic[D]):
     full: bool
 
 
-def merge(
+def merge_lists(
     lists: Sequence[tuple[SearchContext, Sequence[EngineHit]]], mode: str, depth: int, key: Callable[[EngineHit], D]
 ) -> Merged[D]:
     """Return the best `depth` hits of one mode's lists. Scores of one encoder, and of BM25, compare as they are."""
@@ -92,7 +92,7 @@ def engine_order(hits: Mapping[D, EngineHit], scaled: Mapping[D, float]) -> list
 
 
 # The members that a search of several indexes takes. A new member of searches is refused until it is named here.
-KNOWN = {
+SUPPORTED_MEMBERS = {
     "indexes", "query", "mode", "size", "offset", "cursor", "weights", "candidates", "fusion", "prune", "two_phase",
     "context", "score_by", "passage", "highlight", "explain", "fields", "filter", "curation", "sort", "facets", "among",
     "did_you_mean", "learn",
@@ -100,19 +100,19 @@ KNOWN = {
 _REASON = "several_indexes"
 
 
-def checked_across(request: AcrossRequest, settings: Settings) -> None:
+def check_across(request: AcrossRequest, settings: Settings) -> None:
     """Raise InvalidInput for a request that is refused before any index is looked up.
 
     Codes: `too_many_indexes`, `repeated_index`, `not_across_indexes`, and those of `limits.checked`.
     """
-    checked(request, settings)
+    check_request(request, settings)
     if len(request.indexes) > settings.max_indexes:
         raise InvalidInput("too_many_indexes", f"One search may be of {settings.max_indexes} indexes at most.")
     if len(set(request.indexes)) < len(request.indexes):
         raise InvalidInput("repeated_index", "`indexes` names an index twice.")
     if request.browses:
         raise InvalidInput("not_across_indexes", "Several indexes are searched with words; `query` is empty.")
-    for name in sorted(request.model_fields_set - KNOWN):
+    for name in sorted(request.model_fields_set - SUPPORTED_MEMBERS):
         if getattr(request, name) != type(request).model_fields[name].get_default(call_default_factory=True):
             raise InvalidInput("not_across_indexes", f"`{name}` is for a search of one index.")
 
@@ -134,7 +134,7 @@ def common_score_by(request: SearchRequest, specs: Sequence[IndexSpec]) -> Score
     )
 
 
-def compatible(contexts: Sequence[SearchContext]) -> list[SearchContext]:
+def drop_incompatible_rules(contexts: Sequence[SearchContext]) -> list[SearchContext]:
     """Return the contexts with only those curation rules that hold for several indexes.
 
     A pin is a place in one index's ranking. A boost on a field that indexes declare as different types is left out: a
@@ -150,13 +150,13 @@ def compatible(contexts: Sequence[SearchContext]) -> list[SearchContext]:
     return [without(one) for one in contexts]
 
 
-def checked_kinds(contexts: Sequence[SearchContext]) -> None:
+def check_field_types(contexts: Sequence[SearchContext]) -> None:
     """Raise InvalidInput (`bad_sort`, `bad_facet`) for a field that two indexes declare as different types.
 
     The values of such a field have no common order, and are not the same values.
     """
     first = contexts[0]
-    for code, where, kinds in (("bad_sort", "sort", _sorted_by), ("bad_facet", "facets", _counted)):
+    for code, where, kinds in (("bad_sort", "sort", _sort_types), ("bad_facet", "facets", _facet_types)):
         for other in contexts[1:]:
             here = kinds(first)
             for field, kind in kinds(other).items():
@@ -179,9 +179,9 @@ def _mixed_fields(contexts: Sequence[SearchContext]) -> set[str]:
     return mixed
 
 
-def _sorted_by(context: SearchContext) -> dict[str, FieldType]:
+def _sort_types(context: SearchContext) -> dict[str, FieldType]:
     return {by.field: by.kind for by in context.selection.sort if by.kind is not None}
 
 
-def _counted(context: SearchContext) -> dict[str, FieldType]:
+def _facet_types(context: SearchContext) -> dict[str, FieldType]:
     return {facet.field: facet.kind for facet in context.selection.facets or ()}

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from query_api.app_state import AppState
 from query_api.schemas.search_request import SearchRequest
-from query_api.search.executor import Documents, Engine, Key, ListAnswer, Stopwatch, whole
+from query_api.search.executor import Documents, Engine, Key, ListAnswer, Stopwatch, complete_hits
 from query_api.search.page_state import PageState, PointInTime, close_point_in_time, open_point_in_time
 from services.cursors import seal_cursor, unseal_cursor
 from services.errors import InvalidInput, NotFound, SparsewellError
@@ -23,7 +23,7 @@ from services.opensearch.point_in_time import point_in_time_member
 from services.opensearch.queries import Clause, SearchPlan, build_search_body
 
 
-class InSnapshot:
+class PointInTimeEngine:
     """An engine over a snapshot of some generations, which is kept longer by each request.
 
     Raises NotFound (`cursor_expired`) once it is gone: nobody asked for so long, or a generation was dropped.
@@ -55,7 +55,7 @@ class InSnapshot:
         # (an id may be in each of the indexes)
         search = build_search_body(ids, len(wanted) * (self._index.count(",") + 1), source, self._timeout)
         (answer,) = await self.lists([SearchPlan(self._index, search)])
-        return {(hit["_index"], hit["_id"]): hit["_source"] for hit in whole(answer, Stopwatch())}
+        return {(hit["_index"], hit["_id"]): hit["_source"] for hit in complete_hits(answer, Stopwatch())}
 
     async def terms(self, index: str, field: str, words: Sequence[str]) -> TermsByWord:
         return await self._inner.terms(index, field, words)
@@ -64,15 +64,15 @@ class InSnapshot:
         search = plan.body | point_in_time_member(self.snapshot, self._kept)
         if plan.index != self._index:
             names = (plan.index or "").split(",")
-            search["query"] = _only(names, search["query"])
+            search["query"] = _restrict_to(names, search["query"])
             if "rescore" in search:  # (or words would be counted in the other indexes too)
                 again = search["rescore"]["query"]
-                query = again | {"rescore_query": _only(names, again["rescore_query"])}
+                query = again | {"rescore_query": _restrict_to(names, again["rescore_query"])}
                 search["rescore"] = search["rescore"] | {"query": query}
         return replace(plan, index=None, body=search)
 
 
-def _only(names: Sequence[str], query: Clause) -> Clause:
+def _restrict_to(names: Sequence[str], query: Clause) -> Clause:
     """A query of some of the snapshot's indexes."""
     return {"bool": {"must": [query], "filter": [{"terms": {"_index": names}}]}}
 
@@ -82,19 +82,19 @@ def cursor_expired() -> NotFound:
     return NotFound("cursor_expired", "The snapshot behind `cursor` is gone: begin again, with `*`.")
 
 
-FIRST = "*"
+FIRST_PAGE = "*"
 # The first member of every cursor; another one in a later release is none of ours.
-_FORM = 1
+_CURSOR_FORMAT = 1
 # What may differ from page to page: it is of the hits that are shown, not of which they are.
-_SHOWN = {"cursor", "size", "passage", "highlight", "explain", "fields", "did_you_mean", "learn"}
+_PAGE_MEMBERS = {"cursor", "size", "passage", "highlight", "explain", "fields", "did_you_mean", "learn"}
 
 Answer = dict[str, Any]
 # Searches the given generations on an engine for a page of the ranking (None: its top); returns the state after it.
-Answered = Callable[[Sequence[Generation], Engine, PageState | None], Awaitable[tuple[Answer, PageState | None]]]
+AnswerPage = Callable[[Sequence[Generation], Engine, PageState | None], Awaitable[tuple[Answer, PageState | None]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CursorPosition:
     """The position that a cursor seals. `asked`: digest of the request; others as in `PointInTime` and `PageState`."""
 
     asked: str
@@ -109,14 +109,14 @@ class Place:
     rules: dict[str, int]
 
     def cursor(self, key: bytes) -> str:
-        return seal_cursor([_FORM, *astuple(self)], key)
+        return seal_cursor([_CURSOR_FORMAT, *astuple(self)], key)
 
     @classmethod
     def read(cls, cursor: str, key: bytes, asked: str) -> Self:
         """Raises InvalidInput (`bad_cursor`, `cursor_mismatch`)."""
         try:
             form, *values = unseal_cursor(cursor, key)
-            place = cls(*values) if form == _FORM else None
+            place = cls(*values) if form == _CURSOR_FORMAT else None
         except (ValueError, TypeError):
             place = None
         if place is None:
@@ -130,20 +130,20 @@ class Place:
         return place
 
 
-def digest(request: SearchRequest, indexes: Sequence[str]) -> str:
+def request_digest(request: SearchRequest, indexes: Sequence[str]) -> str:
     """What makes two requests pages of the same search."""
     # (not as JSON: a filter is not read yet, and may hold what has no form in it)
-    members = request.model_dump(exclude=_SHOWN)
+    members = request.model_dump(exclude=_PAGE_MEMBERS)
     text = json.dumps([list(indexes), members], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-async def paged(
-    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+async def answer_page(
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: AnswerPage
 ) -> Answer:
     """Answer the page that a request asks for; `generations` are those that are searched now."""
     if request.cursor is not None:
-        return await _of_cursor(app, generations, request, engine, answered)
+        return await _answer_cursor(app, generations, request, engine, answered)
     if not request.offset:
         answer, _ = await answered(generations, engine, None)
         return answer
@@ -152,8 +152,8 @@ async def paged(
     return answer | {"end": None if after is None else after.end}
 
 
-async def _of_cursor(
-    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: Answered
+async def _answer_cursor(
+    app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answered: AnswerPage
 ) -> Answer:
     """Answer one page of a point in time.
 
@@ -161,35 +161,35 @@ async def _of_cursor(
     (`too_many_snapshots`).
     """
     kept = app.settings.cursor_seconds
-    asked = digest(request, [one.index for one in generations])
+    asked = request_digest(request, [one.index for one in generations])
     key = app.cursor_key("search", generations)
-    if request.cursor == FIRST:
+    if request.cursor == FIRST_PAGE:
         app.held.admit(app.who.id)
         physical = [one.physical for one in generations]
         snapshot = await open_point_in_time(app.search, physical, kept, near=app.near)
         app.held.keep(snapshot, kept, app.who.id)
         page = PageState(by_position=not request.is_ranked_here, depth=max(request.candidates, request.size))
     else:
-        place = Place.read(request.cursor or "", key, asked)
+        place = CursorPosition.read(request.cursor or "", key, asked)
         physical, snapshot = place.physical, PointInTime(place.snapshot, place.shards)
-        generations = await _earlier(app, generations, physical)
+        generations = await _pinned_generations(app, generations, physical)
         page = PageState(place.begin, place.by_position, place.after, place.skip, place.depth, rules=place.rules)
-    within = InSnapshot(engine, snapshot.id, physical, kept, app.settings.search_timeout)
+    within = PointInTimeEngine(engine, snapshot.id, physical, kept, app.settings.search_timeout)
     try:
         answer, after = await answered(generations, within, page)
     except SparsewellError as error:
-        if request.cursor == FIRST or error.code == "cursor_expired":
-            await _end(app, snapshot.id)
+        if request.cursor == FIRST_PAGE or error.code == "cursor_expired":
+            await _close(app, snapshot.id)
         raise
     assert after is not None  # noqa: S101 (a page was asked for)
     if after.end is not None:
-        await _end(app, snapshot.id)
+        await _close(app, snapshot.id)
         return answer | {"cursor": None, "end": after.end}
     now = PointInTime(within.snapshot, snapshot.shards)
     if now != snapshot:
         app.held.drop(snapshot.id)
     app.held.keep(now, kept, app.who.id)
-    place = Place(
+    place = CursorPosition(
         asked=asked,
         physical=list(physical),
         snapshot=now.id,
@@ -204,7 +204,7 @@ async def _of_cursor(
     return answer | {"cursor": place.cursor(key), "end": None}
 
 
-async def _earlier(app: AppState, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
+async def _pinned_generations(app: AppState, active: Sequence[Generation], physical: Sequence[str]) -> list[Generation]:
     """The generations that the first page was of: a swap meanwhile changes nothing for the pages after it."""
     try:
         return [await app.generation_of(now.index, one) for now, one in zip(active, physical, strict=True)]
@@ -212,6 +212,6 @@ async def _earlier(app: AppState, active: Sequence[Generation], physical: Sequen
         raise cursor_expired() from None
 
 
-async def _end(app: AppState, snapshot: str) -> None:
+async def _close(app: AppState, snapshot: str) -> None:
     app.held.drop(snapshot)
     await close_point_in_time(app.search, snapshot)

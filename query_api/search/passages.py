@@ -21,7 +21,7 @@ from services.talk.model import Segments, WindowSpan, chapter_windows, find_chap
 from services.talk.parse import build_link
 
 # Enough to be found once on a page, few enough that an edit elsewhere in the passage does not break the link.
-_WORDS = 6
+_FRAGMENT_WORDS = 6
 
 
 def text_fragment(passage: str) -> str:
@@ -32,9 +32,9 @@ def text_fragment(passage: str) -> str:
     lines = [words for line in passage.splitlines() if (words := line.split())]
     if not lines:
         return ""
-    if len(lines) == 1 and len(lines[0]) <= 2 * _WORDS:
+    if len(lines) == 1 and len(lines[0]) <= 2 * _FRAGMENT_WORDS:
         return f":~:text={_percent_encoded(lines[0])}"
-    return f":~:text={_percent_encoded(lines[0][:_WORDS])},{_percent_encoded(lines[-1][-_WORDS:])}"
+    return f":~:text={_percent_encoded(lines[0][:_FRAGMENT_WORDS])},{_percent_encoded(lines[-1][-_FRAGMENT_WORDS:])}"
 
 
 def _percent_encoded(words: list[str]) -> str:
@@ -43,7 +43,7 @@ def _percent_encoded(words: list[str]) -> str:
 
 
 # A document without vectors yet is cut at line ends and sentence ends into pieces of about this many characters.
-_CHUNK = 400
+_CHUNK_CHARACTERS = 400
 _BOUNDARY = re.compile(r"\n+|(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+")
 
@@ -62,7 +62,7 @@ def best_passage(
     the query's words.
     """
     if not windows:
-        start, end = _by_words(text, words)
+        start, end = _best_chunk(text, words)
         return {"text": text[start:end], "start": start, "end": end, "window": 0, "windows": 0, "score": None}
     scores = {at: windows[at].vector.dot(query) for at in (range(len(windows)) if among is None else among)}
     best = max(scores, key=lambda i: (scores[i], -i))
@@ -78,9 +78,9 @@ def best_passage(
     }
 
 
-def _by_words(text: str, words: str) -> tuple[int, int]:
+def _best_chunk(text: str, words: str) -> tuple[int, int]:
     wanted = {word.casefold() for word in _WORD.findall(words)}
-    best, chosen = -1, (0, min(len(text), _CHUNK))
+    best, chosen = -1, (0, min(len(text), _CHUNK_CHARACTERS))
     for start, end in _chunks(text):
         hits = len(wanted & {word.casefold() for word in _WORD.findall(text[start:end])})
         if hits > best:
@@ -92,32 +92,34 @@ def _chunks(text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in _BOUNDARY.finditer(text)] + [len(text)]
     chunks, start, previous = [], 0, 0
     for end in ends:
-        if end - start > _CHUNK and previous > start:
+        if end - start > _CHUNK_CHARACTERS and previous > start:
             chunks.append((start, previous))
             start = previous
         previous = end
     chunks.append((start, len(text)))
-    return [part for chunk in chunks for part in _cut(*chunk)]
+    return [part for chunk in chunks for part in _split_long(*chunk)]
 
 
-def _cut(start: int, end: int) -> list[tuple[int, int]]:
+def _split_long(start: int, end: int) -> list[tuple[int, int]]:
     """A sentence without an end may be as long as the document."""
-    return [(at, min(at + 2 * _CHUNK, end)) for at in range(start, max(end, start + 1), 2 * _CHUNK)]
+    return [
+        (at, min(at + 2 * _CHUNK_CHARACTERS, end)) for at in range(start, max(end, start + 1), 2 * _CHUNK_CHARACTERS)
+    ]
 
 
-def windows_of(unit: HitUnit, part: int, source: Source, windows: Sequence[WindowSpan]) -> Sequence[int]:
+def part_windows(unit: HitUnit, part: int, source: Source, windows: Sequence[WindowSpan]) -> Sequence[int]:
     """Positions of the windows of a part: those of a chapter, or a passage itself."""
     if unit == "passage":
         return (part,)
-    return chapter_windows(source["chapters"][part], window_ends(windows, _shift(source)))
+    return chapter_windows(source["chapters"][part], window_ends(windows, _text_offset(source)))
 
 
-def is_there(unit: HitUnit, part: int, source: Source) -> bool:
+def has_part(unit: HitUnit, part: int, source: Source) -> bool:
     """Whether the document still has the part: it may have been written again since the part was found."""
     return part < len(source.get("chapters" if unit == "chapter" else "windows", ()))
 
 
-def own_text(context: SearchContext, one: Hit, source: Source) -> str:
+def encoded_text(context: SearchContext, one: Hit, source: Source) -> str:
     """What was encoded of the document, or of the part that was found."""
     title, text = source.get("title", ""), source["text"]
     if one.number is None:
@@ -129,10 +131,10 @@ def own_text(context: SearchContext, one: Hit, source: Source) -> str:
     return joined_text(title, text)[window["start"] : window["end"]]
 
 
-def place(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
+def locate(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
     """The members of a hit that say where: `passage`, and of talk `chapter` and `link`."""
     unit, windows = context.request.unit, read_packed_windows(source)
-    among = None if one.number is None else windows_of(unit, one.number, source, windows)
+    among = None if one.number is None else part_windows(unit, one.number, source, windows)
     passage = best_passage(
         source.get("title", ""), source["text"], windows, context.query.by_id(), context.request.query, among
     )
@@ -144,7 +146,7 @@ def place(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
     if chapter is not None:
         found["chapter"] = dict(chapter)
     if "segments" in source:
-        passage |= _said(Segments.unpack(source["segments"]), passage)
+        passage |= _speech(Segments.unpack(source["segments"]), passage)
         talk = context.generation.spec.talk
         begin = chapter if unit == "chapter" and chapter is not None else passage
         address = build_link(
@@ -155,7 +157,7 @@ def place(context: SearchContext, one: Hit, source: Source) -> dict[str, Any]:
     return found
 
 
-def _said(segments: Segments, passage: Mapping[str, Any]) -> dict[str, Any]:
+def _speech(segments: Segments, passage: Mapping[str, Any]) -> dict[str, Any]:
     """When and by whom; what is not known is left out."""
     start, end = passage["start"], passage["end"]
     seconds: dict[str, Any] = {"start_time": segments.second_at(start), "end_time": segments.last_second(end)}
@@ -176,6 +178,6 @@ def _speaker(segments: Segments, start: int, end: int) -> str | None:
     return max(said, key=lambda name: said[name]) if said else None
 
 
-def _shift(source: Source) -> int:
+def _text_offset(source: Source) -> int:
     text = source["text"]
     return len(joined_text(source.get("title", ""), text)) - len(text)

@@ -13,11 +13,11 @@ from query_api.schemas.search_response import AcrossRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
 from query_api.search.executor import Engine, Stopwatch
-from query_api.search.multi_index import checked_across, common_score_by
+from query_api.search.multi_index import check_across, common_score_by
 from query_api.search.page_state import PageState
-from query_api.search.paging import paged
+from query_api.search.paging import answer_page
 from query_api.search.stages import Response, respond, run_stages, with_query
-from query_api.search.validation import checked, selection
+from query_api.search.validation import check_request, parse_selection
 from services.curation.matching import CompiledRules
 from services.errors import BackendUnavailable, InvalidInput, NotFound
 from services.index_spec import Generation, ScoreBy
@@ -35,14 +35,14 @@ async def search(
     `engine`: shared with other searches; None: the process's own. `proposed`: curation rules in place of those stored
     with the index.
     """
-    checked(request, app.settings)
+    check_request(request, app.settings)
     if request.like and not request.query.strip():
         # Without words there is no lexical list to ask for, and the response says so.
         request = request.model_copy(update={"mode": "sparse"})
 
     async def of(near: bool) -> Response:
         generation = await app.generation(index, near=near)
-        response = await _answered(app, [generation], request, engine, proposed)
+        response = await _answer(app, [generation], request, engine, proposed)
         # (a batch, and rules that are tried, are not a user's own search)
         if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
             app.learning.note(generation, request.query, of=app.who)
@@ -58,7 +58,7 @@ async def search_across(app: AppState, request: AcrossRequest, engine: Engine | 
     (`too_many_indexes`, `repeated_index`, `not_across_indexes`), the errors of each index alone, and `bad_sort` and
     `bad_facet` for a field that the indexes declare as different types.
     """
-    checked_across(request, app.settings)
+    check_across(request, app.settings)
 
     async def of(near: bool) -> Response:
         looking = (app.generation(index, near=near) for index in request.indexes)
@@ -67,7 +67,7 @@ async def search_across(app: AppState, request: AcrossRequest, engine: Engine | 
             if isinstance(found, BaseException):
                 raise found
             generations.append(found)
-        return await _answered(app, generations, request, engine)
+        return await _answer(app, generations, request, engine)
 
     return await in_time(app, request.indexes, of)
 
@@ -89,15 +89,15 @@ async def in_time(app: AppState, indexes: Sequence[str], of: Callable[[bool], Aw
                     app.forget(index)
                 return await of(False)
     except TimeoutError:
-        raise late() from None
+        raise deadline_error() from None
 
 
-def late() -> BackendUnavailable:
+def deadline_error() -> BackendUnavailable:
     """Return the error for a search that reached its deadline."""
     return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
 
 
-async def _answered(
+async def _answer(
     app: AppState,
     generations: Sequence[Generation],
     request: SearchRequest,
@@ -109,18 +109,20 @@ async def _answered(
     ) -> tuple[Response, PageState | None]:
         watch = Stopwatch()
         score_by = common_score_by(request, [one.spec for one in generations])
-        contexts = [await _context(app, one, request, score_by, engine, watch, page, proposed) for one in generations]
+        contexts = [
+            await _build_context(app, one, request, score_by, engine, watch, page, proposed) for one in generations
+        ]
         watch.lap("encode")
         outcome = await run_stages(contexts)
         after = outcome.retrieved.page
         if after is not None and request.curation:
-            after = replace(after, rules={one.generation.index: _version(one) for one in contexts})
+            after = replace(after, rules={one.generation.index: _rules_version(one) for one in contexts})
         return await respond(outcome), after
 
-    return await paged(app, generations, request, engine or app.engine, of_page)
+    return await answer_page(app, generations, request, engine or app.engine, of_page)
 
 
-async def _context(
+async def _build_context(
     app: AppState,
     generation: Generation,
     request: SearchRequest,
@@ -132,7 +134,7 @@ async def _context(
 ) -> SearchContext:
     table = app.tables.of(generation)
     try:
-        chosen = selection(request, generation.spec, app.settings)
+        chosen = parse_selection(request, generation.spec, app.settings)
         rules = await rules_of(app.curations, generation, request, page, proposed)
         context = SearchContext(
             generation, table, request, app.settings, engine, watch, chosen, score_by,
@@ -146,6 +148,6 @@ async def _context(
         raise InvalidInput(error.code, f"Of the index {generation.index!r}: {error.detail}", **error.extra) from None
 
 
-def _version(context: SearchContext) -> int:
+def _rules_version(context: SearchContext) -> int:
     """Return the version of the curation rules that held for the search; 0: the index has none."""
     return 0 if context.curated is None else context.curated.matched.version

@@ -6,7 +6,7 @@ from typing import Any
 
 from query_api.schemas.search_request import SearchRequest, TwoPhaseSearch
 from query_api.search.context import SearchContext
-from query_api.search.sorting import engine_sort
+from query_api.search.sorting import build_sort
 from query_api.search.validation import is_scored
 from services.encoders.query_table import QueryVector
 from services.opensearch.queries import (
@@ -29,13 +29,13 @@ from services.query.expansion import split_query
 
 HYBRID = ("sparse", "lexical")
 # The fields that say where, when and by whom a passage of talk is said; other documents lack them.
-OF_TALK = ("chapters", "segments", "url")
+TALK_FIELDS = ("chapters", "segments", "url")
 # A query of more words searches the whole talk only: the clauses of chapters and passages repeat each word, and
 # OpenSearch takes 1,024 clauses.
-MOST_WORDS = 200
+MAX_TALK_WORDS = 200
 # index.max_rescore_window
-_LARGEST_WINDOW = 10_000
-_NOTHING = QueryVector((), (), 0)
+_MAX_RESCORE_WINDOW = 10_000
+_EMPTY_QUERY = QueryVector((), (), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class Phases:
     """
 
     head: QueryVector
-    tail: QueryVector = _NOTHING
+    tail: QueryVector = _EMPTY_QUERY
     window: int = 0
 
 
-def phases(context: SearchContext, size: int) -> Phases:
+def split_phases(context: SearchContext, size: int) -> Phases:
     """Split the query of a list of `size` hits into phases. A query of heavy pieces alone has one phase.
 
     A list that is continued by position has one phase: OpenSearch cannot continue after a hit of a rescored list. So
@@ -64,7 +64,7 @@ def phases(context: SearchContext, size: int) -> Phases:
     head, tail = split_query(context.query, given.threshold or settings.two_phase_threshold)
     # (a fused list is the same for every page of the ranking)
     reach = size if page is None or context.request.is_ranked_here else page.begin + size + 1
-    return Phases(head, tail, min(max(given.window or settings.two_phase_window, reach), _LARGEST_WINDOW))
+    return Phases(head, tail, min(max(given.window or settings.two_phase_window, reach), _MAX_RESCORE_WINDOW))
 
 
 def too_few(plan: Mapping[str, Any], hits: Sequence[object]) -> bool:
@@ -84,7 +84,7 @@ def needed_source(request: SearchRequest) -> list[str]:
     """Return the fields to read of each hit, and no more: texts and vectors are the largest part of a response."""
     needed: set[str] = {"state", *request.fields}
     if request.passage or request.explain or request.unit != "document":
-        needed |= {"title", "text", "windows", *OF_TALK}
+        needed |= {"title", "text", "windows", *TALK_FIELDS}
     return sorted(needed)
 
 
@@ -98,7 +98,7 @@ def depth_of(context: SearchContext) -> int:
     return context.page.depth if context.page is not None else max(context.request.candidates, context.request.size)
 
 
-def plan(context: SearchContext, mode: str, search: dict[str, Any]) -> SearchPlan:
+def list_plan(context: SearchContext, mode: str, search: dict[str, Any]) -> SearchPlan:
     """Address a body to one index, or to several that are searched alike: BM25 then counts words in all of them."""
     return SearchPlan(context.target, search, pooled=bool(context.targets) and mode == "lexical")
 
@@ -117,7 +117,7 @@ def words_query(context: SearchContext, mode: str) -> Clause:
 
 def lexical_clause(context: SearchContext) -> Clause:
     """Return the clause that scores documents of the lexical list (keyword search by BM25)."""
-    words, also = words_in(context, "lexical"), list(_talk_clauses(context))
+    words, also = field_query(context, "lexical"), list(_talk_clauses(context))
     return {"bool": {"should": [words, *also]}} if also else words
 
 
@@ -125,25 +125,25 @@ def _talk_clauses(context: SearchContext) -> Iterator[Clause]:
     """Yield what chapter titles, the best chapter and the best passage add, as the index declares."""
     spec = context.generation.spec
     talk = spec.talk
-    if talk is None or len(context.request.query.split()) > MOST_WORDS:
+    if talk is None or len(context.request.query.split()) > MAX_TALK_WORDS:
         return
     if talk.titles_in_keywords:
-        yield {"bool": {"should": [words_in(context, "chapter_titles")], "boost": talk.titles_in_keywords}}
+        yield {"bool": {"should": [field_query(context, "chapter_titles")], "boost": talk.titles_in_keywords}}
     factors: dict[PartKind, float] = {"chapter": talk.chapter_in_keywords}
     if "window" in spec.scored_by:
         factors["passage"] = talk.passage_in_keywords
     for part, factor in factors.items():
         if factor:
-            yield best_part_score_query(words_in(context, part_words_field(part)), part, factor)
+            yield best_part_score_query(field_query(context, part_words_field(part)), part, factor)
 
 
-def words_in(context: SearchContext, field: KeywordField) -> Clause:
+def field_query(context: SearchContext, field: KeywordField) -> Clause:
     """Return the clause that scores by the words of one field."""
     words, also, curated = context.request.query, context.carried, context.curated
     return lexical_query(words, also, field) if curated is None else curated.lexical(words, also, field)
 
 
-def left_out(context: SearchContext) -> Sequence[str]:
+def excluded_ids(context: SearchContext) -> Sequence[str]:
     """Return the ids of documents that no list may name."""
     if context.curated is None:
         return context.left_out
@@ -158,9 +158,9 @@ def list_body(
     clauses: Sequence[Clause] | None = None,
 ) -> dict[str, Any]:
     """Build the body of one list by score. `clauses`: those of another filter than the request's."""
-    clauses, hidden = context.selection.clauses if clauses is None else clauses, left_out(context)
+    clauses, hidden = context.selection.clauses if clauses is None else clauses, excluded_ids(context)
     if mode == "sparse":
-        by = phases(context, size)
+        by = split_phases(context, size)
         query = add_filter(sparse_query(by.head, context.score_by), clauses, hidden)
         search = build_search_body(query, size, source, context.timeout)
         if by.tail.ids and context.score_by == "window":
@@ -171,17 +171,17 @@ def list_body(
         search = build_search_body(
             add_filter(words_query(context, mode), clauses, hidden), size, source, context.timeout
         )
-    return boosted(context, search)
+    return with_boosts(context, search)
 
 
-def boosted(context: SearchContext, search: dict[str, Any], *, named: bool = False) -> dict[str, Any]:
+def with_boosts(context: SearchContext, search: dict[str, Any], *, named: bool = False) -> dict[str, Any]:
     """Return a body of scored hits with the curation boosts. `named`: each hit names its boosts, as explanations do."""
     if context.curated is None:
         return search
     return context.curated.boosted(search, explained=named or context.request.explain)
 
 
-def explained(context: SearchContext, mode: str, search: dict[str, Any]) -> dict[str, Any]:
+def with_explanation(context: SearchContext, mode: str, search: dict[str, Any]) -> dict[str, Any]:
     """Return a lexical body with the engine's explanations, if the request needs them.
 
     Only shown hits are explained, not candidates: explaining costs far more than scoring (docs/decisions/0170).
@@ -194,10 +194,10 @@ def explained(context: SearchContext, mode: str, search: dict[str, Any]) -> dict
 def sorted_body(context: SearchContext, mode: str, size: int, source: Sequence[str] | bool) -> dict[str, Any]:
     """Build the body of one list in the order of the request, in one phase: OpenSearch does not rescore such a list."""
     chosen, scored = context.selection, is_scored(context.request)
-    query = add_filter(words_query(context, mode), chosen.clauses, left_out(context))
+    query = add_filter(words_query(context, mode), chosen.clauses, excluded_ids(context))
     search = build_search_body(query, size, source, context.timeout)
-    search = boosted(context, search) if scored else search
-    return search | {"sort": engine_sort(chosen.sort, scored=scored)}
+    search = with_boosts(context, search) if scored else search
+    return search | {"sort": build_sort(chosen.sort, scored=scored)}
 
 
 def explained_body(context: SearchContext, wanted: Clause, size: int, source: Sequence[str]) -> dict[str, Any]:
@@ -208,7 +208,9 @@ def explained_body(context: SearchContext, wanted: Clause, size: int, source: Se
     of the documents would not be asked for its statistics of the words.
     """
     search = build_search_body({"bool": {"filter": [wanted]}}, size, source, context.timeout)
-    return explained(context, "lexical", boosted(context, replace_scores(search, lexical_clause(context), size)))
+    return with_explanation(
+        context, "lexical", with_boosts(context, replace_scores(search, lexical_clause(context), size))
+    )
 
 
 def candidates_plan(
@@ -218,4 +220,4 @@ def candidates_plan(
     search = list_body(context, mode, size, False, clauses)
     if context.selection.columns:
         search["docvalue_fields"] = build_docvalue_fields(context.selection.columns)
-    return plan(context, mode, search)
+    return list_plan(context, mode, search)

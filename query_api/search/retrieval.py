@@ -12,38 +12,38 @@ from typing import Any
 
 from query_api.search.context import Hit, Retrieved, SearchContext
 from query_api.search.counting import (
-    Request,
-    answers_to,
-    candidate_counts,
-    groups,
-    match_counts,
+    ListRequest,
+    candidate_count_requests,
+    group_facets,
+    match_count_requests,
     read_among_candidates,
     read_counts,
+    send_requests,
 )
-from query_api.search.executor import Documents, Key, answers_of
+from query_api.search.executor import Documents, Key, send_lists
 from query_api.search.hits import keyword_shares
 from query_api.search.multi_index import (
     EngineHit,
     Merged,
-    alike,
     engine_order,
     has_several_encoders,
-    merge,
+    join_alike,
+    merge_lists,
     query_weight,
 )
 from query_api.search.page_state import PageState
 from query_api.search.query_builder import (
     candidates_plan,
     depth_of,
-    explained,
     explained_body,
     list_body,
+    list_plan,
     modes_of,
     needed_source,
-    plan,
     sorted_body,
+    with_explanation,
 )
-from query_api.search.sorting import ordered
+from query_api.search.sorting import sort_documents
 from query_api.search.validation import is_scored
 from services.opensearch.queries import Clause, FieldValues, SearchPlan, build_docvalue_fields, read_field_values
 from services.query.fusion import D, fuse_lists, fusion_shares
@@ -57,20 +57,22 @@ async def retrieve(contexts: Sequence[SearchContext]) -> Retrieved:
     """Return the hits of the page from the indexes of the contexts, one context each, which ask the same."""
     first = contexts[0]
     if first.request.is_ranked_here:
-        return await (_candidates(contexts, _id) if len(contexts) == 1 else _candidates(contexts, _physical_and_id))
-    searches = alike(contexts, first.mode, first.request.size)
+        return await (
+            _rank_candidates(contexts, _id) if len(contexts) == 1 else _rank_candidates(contexts, _physical_and_id)
+        )
+    searches = join_alike(contexts, first.mode, first.request.size)
     if len(searches) == 1:
         return await _engine_list(searches[0])
     if first.request.sort:
-        return await _sorted_lists(contexts)
-    return await _candidates(contexts, _physical_and_id)
+        return await _merge_sorted_lists(contexts)
+    return await _rank_candidates(contexts, _physical_and_id)
 
 
 async def _engine_list(context: SearchContext) -> Retrieved:
     """Return the hits of one list of the engine, read unless they are candidates of which only some are shown."""
     mode, page, later = context.mode, context.page, context.request.is_read_later
-    counting = match_counts([context]) or candidate_counts(context)
-    answer, *counted = await answers_to([(context, _engine_plan), *counting])
+    counting = match_count_requests([context]) or candidate_count_requests(context)
+    answer, *counted = await send_requests([(context, _engine_plan), *counting])
     hits: Sequence[EngineHit] = answer["hits"]["hits"]
     empty = mode == "lexical" and not hits
     if page is not None:
@@ -98,14 +100,14 @@ def _engine_plan(context: SearchContext) -> SearchPlan:
     else:
         search = list_body(context, context.mode, size, source)
     if not later:
-        search = explained(context, context.mode, search)
+        search = with_explanation(context, context.mode, search)
     if context.page is not None:
         search = context.page.narrow(search, size)
-    return plan(context, context.mode, search)
+    return list_plan(context, context.mode, search)
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _CandidateList:
     """The hits of one list of candidates. `group`: number of the facets' group whose filter holds, 0: the request's."""
 
     group: int
@@ -114,56 +116,56 @@ class _Listed:
     hits: Sequence[EngineHit]
 
 
-async def _candidates(contexts: Sequence[SearchContext], key: Callable[[EngineHit], D]) -> Retrieved:
+async def _rank_candidates(contexts: Sequence[SearchContext], key: Callable[[EngineHit], D]) -> Retrieved:
     """Rank candidates here: fuse the lists of both modes, or merge those of one mode, and sort if the request does.
 
     `key` names a document: by its id, or where several indexes are searched by index and id.
     """
-    contexts = [_by_number(one) for one in contexts]
+    contexts = [_page_by_number(one) for one in contexts]
     first = contexts[0]
-    listed, counts = await _lists(contexts)
-    lists = _merged(first, listed, key)
-    ranking = _fused(first, lists)
+    listed, counts = await _send_candidate_lists(contexts)
+    lists = _merge(first, listed, key)
+    ranking = _fuse(first, lists)
     pinned: dict[str, float] = {}
     if first.curated is not None and (pins := first.curated.matched.pins):
         pinned = {str(name): score for name, score in ranking if name in pins}
         ranking = [pair for pair in ranking if pair[0] not in pins]
     if first.selection.sort:
-        ranking = ordered(ranking, first.selection.sort, _values(listed, lists, key))
+        ranking = sort_documents(ranking, first.selection.sort, _field_values(listed, lists, key))
     if first.selection.facets is not None and not counts:
         counts = _candidate_counts(first, listed, key)
     boosts = {key(hit): hit["matched_queries"] for one in listed for hit in one.hits if "matched_queries" in hit}
-    hits, page = _shown(first, ranking, lists, boosts)
+    hits, page = _cut_page(first, ranking, lists, boosts)
     empty = "lexical" in lists and not lists["lexical"].scores
     return Retrieved(hits, page, counts, empty, pinned_scores=pinned)
 
 
-async def _lists(contexts: Sequence[SearchContext]) -> tuple[list[_Listed], Mapping[str, Any]]:
+async def _send_candidate_lists(contexts: Sequence[SearchContext]) -> tuple[list[_CandidateList], Mapping[str, Any]]:
     """Send the lists of candidates; return also the counts among all matches, if the request counts these."""
     first = contexts[0]
     depth, facets = depth_of(first), first.selection.facets
-    counting = match_counts(contexts)
+    counting = match_count_requests(contexts)
     # the lists of the whole filter, and those of facets that ignore a part of it
-    filters = range(1 if counting or facets is None else len(groups(first.selection)))
-    wanted = [(n, mode, one) for n in filters for mode in modes_of(first) for one in alike(contexts, mode, depth)]
-    answers = await answers_to([*(_candidate_list(one, mode, depth, n) for n, mode, one in wanted), *counting])
-    listed = [_Listed(*each, answer["hits"]["hits"]) for each, answer in zip(wanted, answers, strict=False)]
+    filters = range(1 if counting or facets is None else len(group_facets(first.selection)))
+    wanted = [(n, mode, one) for n in filters for mode in modes_of(first) for one in join_alike(contexts, mode, depth)]
+    answers = await send_requests([*(_candidate_request(one, mode, depth, n) for n, mode, one in wanted), *counting])
+    listed = [_CandidateList(*each, answer["hits"]["hits"]) for each, answer in zip(wanted, answers, strict=False)]
     return listed, read_counts(first, answers[len(wanted) :]) if counting else {}
 
 
-def _merged(
-    context: SearchContext, listed: Sequence[_Listed], key: Callable[[EngineHit], D], group: int = 0
+def _merge(
+    context: SearchContext, listed: Sequence[_CandidateList], key: Callable[[EngineHit], D], group: int = 0
 ) -> dict[str, Merged[D]]:
     """Return the list of each mode over all indexes."""
     merged: dict[str, Merged[D]] = {}
     for mode in modes_of(context):
         lists = [(one.context, one.hits) for one in listed if one.mode == mode and one.group == group]
-        merged[mode] = merge(lists, mode, depth_of(context), key)
+        merged[mode] = merge_lists(lists, mode, depth_of(context), key)
     return merged
 
 
-def _values(
-    listed: Sequence[_Listed], lists: Mapping[str, Merged[D]], key: Callable[[EngineHit], D], group: int = 0
+def _field_values(
+    listed: Sequence[_CandidateList], lists: Mapping[str, Merged[D]], key: Callable[[EngineHit], D], group: int = 0
 ) -> dict[D, FieldValues]:
     """Return the metadata values of candidates, which hits are sorted and counted by."""
     values: dict[D, FieldValues] = {}
@@ -176,28 +178,28 @@ def _values(
 
 
 def _candidate_counts(
-    context: SearchContext, listed: Sequence[_Listed], key: Callable[[EngineHit], D]
+    context: SearchContext, listed: Sequence[_CandidateList], key: Callable[[EngineHit], D]
 ) -> dict[str, Any]:
     counted = []
-    for number, group in enumerate(groups(context.selection)):
-        lists = _merged(context, listed, key, number)
-        counted.append((group, _values(listed, lists, key, number)))
+    for number, group in enumerate(group_facets(context.selection)):
+        lists = _merge(context, listed, key, number)
+        counted.append((group, _field_values(listed, lists, key, number)))
     return read_among_candidates(counted, context.selection, context.settings.max_facet_values)
 
 
-def _by_number(context: SearchContext) -> SearchContext:
+def _page_by_number(context: SearchContext) -> SearchContext:
     """Return the context for a ranking that is made here, which has no position in the engine's order."""
     page = context.page
     return context if page is None or not page.by_position else replace(context, page=replace(page, by_position=False))
 
 
-def _candidate_list(context: SearchContext, mode: str, depth: int, group: int) -> Request:
+def _candidate_request(context: SearchContext, mode: str, depth: int, group: int) -> ListRequest:
     """Request one list; `group`: number of the facets' group whose filter holds, 0 for the request's own filter."""
-    clauses = groups(context.selection)[group].clauses if group else None
+    clauses = group_facets(context.selection)[group].clauses if group else None
     return context, partial(candidates_plan, mode=mode, size=depth, clauses=clauses)
 
 
-def _fused(context: SearchContext, lists: Mapping[str, Merged[D]]) -> list[tuple[D, float]]:
+def _fuse(context: SearchContext, lists: Mapping[str, Merged[D]]) -> list[tuple[D, float]]:
     """Return the ranking of all lists. The weights of a hybrid search are applied here."""
     if len(lists) == 1:
         (only,) = lists.values()
@@ -206,19 +208,19 @@ def _fused(context: SearchContext, lists: Mapping[str, Merged[D]]) -> list[tuple
     return fuse_lists(scaled, context.request.weights.model_dump(), context.request.chosen_fusion())
 
 
-async def _sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
+async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
     """Merge the sorted lists of indexes that are searched apart, as deep as candidates are."""
-    contexts = [_by_number(one) for one in contexts]
+    contexts = [_page_by_number(one) for one in contexts]
     first = contexts[0]
     mode, depth, scored = first.mode, depth_of(first), is_scored(first.request)
     columns = {by.field: by.kind for by in first.selection.sort if by.kind is not None}
-    searches = alike(contexts, mode, depth)
+    searches = join_alike(contexts, mode, depth)
 
     def sorted_plan(context: SearchContext) -> SearchPlan:
         search = sorted_body(context, mode, depth, False) | {"docvalue_fields": build_docvalue_fields(columns)}
-        return plan(context, mode, search)
+        return list_plan(context, mode, search)
 
-    answers = await answers_to([*((one, sorted_plan) for one in searches), *match_counts(contexts)])
+    answers = await send_requests([*((one, sorted_plan) for one in searches), *match_count_requests(contexts)])
     listed = list(zip(searches, (answer["hits"]["hits"] for answer in answers), strict=False))
     found = {_physical_and_id(hit): hit for _, hits in listed for hit in hits}
     scores = {key: float(hit["_score"]) for key, hit in found.items()} if scored else {}
@@ -226,17 +228,17 @@ async def _sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
     if scored and mode == "sparse" and has_several_encoders(searches):
         scaled = {key: scores[key] / query_weight(one) for one, hits in listed for key in map(_physical_and_id, hits)}
     ranking = [(key, scaled.get(key, 0.0)) for key in engine_order(found, scaled)]
-    ranking = ordered(
+    ranking = sort_documents(
         ranking, first.selection.sort, {key: read_field_values(hit, columns) for key, hit in found.items()}
     )
     boosts = {key: hit["matched_queries"] for key, hit in found.items() if "matched_queries" in hit}
     merged = Merged(scores, scores, any(len(hits) == depth for _, hits in listed))
-    hits, page = _shown(first, ranking, {mode: merged}, boosts)
+    hits, page = _cut_page(first, ranking, {mode: merged}, boosts)
     counts = read_counts(first, answers[len(searches) :]) if len(answers) > len(searches) else {}
     return Retrieved(hits, page, counts, mode == "lexical" and not found)
 
 
-def _shown(
+def _cut_page(
     context: SearchContext,
     ranking: Sequence[tuple[D, float]],
     lists: Mapping[str, Merged[D]],
@@ -262,7 +264,7 @@ def _shown(
     return hits, page
 
 
-async def read_shown(contexts: Sequence[SearchContext], retrieved: Retrieved) -> Sequence[Hit]:
+async def read_hits(contexts: Sequence[SearchContext], retrieved: Retrieved) -> Sequence[Hit]:
     """Read the hits of a page that are not read yet; explain those of the lexical list, if the request asks why.
 
     Hits that came with sources and explanations are complete, but for pinned documents that need an explanation: when
@@ -282,22 +284,20 @@ async def _read(contexts: Sequence[SearchContext], hits: Sequence[Hit]) -> list[
     request = contexts[0].request
     source = needed_source(request)
     if request.asks_why and any("lexical" in one.scores for one in hits):
-        return await _with_explanations(alike(contexts, "lexical", request.size), hits, source)
-    return await with_sources(contexts[0], hits, source)
+        return await _read_explained(join_alike(contexts, "lexical", request.size), hits, source)
+    return await read_sources(contexts[0], hits, source)
 
 
-async def with_sources(context: SearchContext, hits: Sequence[Hit], source: Sequence[str]) -> list[Hit]:
+async def read_sources(context: SearchContext, hits: Sequence[Hit], source: Sequence[str]) -> list[Hit]:
     """Read fields of hits. `source` of a document that is gone is None."""
     if not hits:
         return []
     # (several passages of a document are read once)
     keys = list(dict.fromkeys(one.key for one in hits))
-    return await _filled(context, hits, source, await context.engine.documents(keys, source))
+    return await _fill(context, hits, source, await context.engine.documents(keys, source))
 
 
-async def _with_explanations(
-    searches: Sequence[SearchContext], hits: Sequence[Hit], source: Sequence[str]
-) -> list[Hit]:
+async def _read_explained(searches: Sequence[SearchContext], hits: Sequence[Hit], source: Sequence[str]) -> list[Hit]:
     """Read sources and explanations in one request. `searches`: those whose lexical lists named the hits."""
     plans = []
     # (rules boost indexes that are searched alike in the same way)
@@ -307,22 +307,22 @@ async def _with_explanations(
         search_of |= dict.fromkeys(names, one)
         wanted = {name: ids for name in names if (ids := [hit.id for hit in hits if hit.physical == name])}
         if wanted:
-            search = explained_body(one, _clause(wanted), sum(map(len, wanted.values())), source)
-            plans.append(plan(one, "lexical", search))
+            search = explained_body(one, _ids_clause(wanted), sum(map(len, wanted.values())), source)
+            plans.append(list_plan(one, "lexical", search))
     first = searches[0]
-    answers = await answers_of(first.engine, plans, first.watch)
+    answers = await send_lists(first.engine, plans, first.watch)
     found = {_physical_and_id(hit): hit for answer in answers for hit in answer["hits"]["hits"]}
 
     def explained_hit(one: Hit) -> Hit:
         if one.key not in found or "lexical" not in one.scores:
             return one
-        return one._replace(shares=shares_of(search_of[one.physical], one, found[one.key]))
+        return one._replace(shares=scaled_shares(search_of[one.physical], one, found[one.key]))
 
     sources = {key: hit["_source"] for key, hit in found.items()}
-    return await _filled(first, [explained_hit(one) for one in hits], source, sources)
+    return await _fill(first, [explained_hit(one) for one in hits], source, sources)
 
 
-def _clause(wanted: Mapping[str, Sequence[str]]) -> Clause:
+def _ids_clause(wanted: Mapping[str, Sequence[str]]) -> Clause:
     """Return the clause of documents by index and id. An id may be in several indexes and be shown of one only."""
     if len(wanted) == 1:
         (ids,) = wanted.values()
@@ -333,7 +333,7 @@ def _clause(wanted: Mapping[str, Sequence[str]]) -> Clause:
     return {"bool": {"should": each}}
 
 
-def shares_of(context: SearchContext, hit: Hit, explained: EngineHit) -> dict[tuple[str, str], float]:
+def scaled_shares(context: SearchContext, hit: Hit, explained: EngineHit) -> dict[tuple[str, str], float]:
     """Return the contributions to the hit's lexical score, without boosts, from an explanation.
 
     A document that was written meanwhile changes the weights of words and boosts a little, and another copy of the
@@ -347,7 +347,7 @@ def shares_of(context: SearchContext, hit: Hit, explained: EngineHit) -> dict[tu
     return {term: share * (score / now) for term, share in shares.items()} if now else {}
 
 
-async def _filled(context: SearchContext, hits: Sequence[Hit], source: Sequence[str], read: Documents) -> list[Hit]:
+async def _fill(context: SearchContext, hits: Sequence[Hit], source: Sequence[str], read: Documents) -> list[Hit]:
     """Return the hits with their sources.
 
     Another copy of a shard may not show yet what the searched copy found: missing documents are read in real time, or
@@ -356,9 +356,9 @@ async def _filled(context: SearchContext, hits: Sequence[Hit], source: Sequence[
     if missing := [key for key in dict.fromkeys(one.key for one in hits) if key not in read]:
         read = read | await context.engine.documents(missing, source, realtime=True)
     context.watch.lap("opensearch")
-    return [one._replace(source=_alive(read.get(one.key))) for one in hits]
+    return [one._replace(source=_unless_deleted(read.get(one.key))) for one in hits]
 
 
-def _alive(source: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _unless_deleted(source: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the source, None for a document that was deleted between the two requests."""
     return None if source is None or source.get("state") == "deleted" else source

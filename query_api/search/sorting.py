@@ -14,13 +14,13 @@ from services.query.fusion import K
 SCORE: Final = "_score"
 MAX_KEYS = 5
 # In which documents are shown that nothing was asked about: the latest first.
-LATEST: Final[Mapping[str, Any]] = {"ingested_at": "desc"}
+LATEST_FIRST: Final[Mapping[str, Any]] = {"ingested_at": "desc"}
 # The order of equals is the same at every request: a sequence number is unique in a shard.
-_TIE: Final[Mapping[str, Any]] = {"_seq_no": "asc"}
+_TIE_BREAK: Final[Mapping[str, Any]] = {"_seq_no": "asc"}
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class SortField:
     """A key that fits the index; `kind` is None for the score."""
 
     field: str
@@ -28,7 +28,7 @@ class By:
     descending: bool
 
 
-def checked_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scored: bool) -> tuple[By, ...]:
+def parse_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scored: bool) -> tuple[SortField, ...]:
     """The keys, held against the index; `scored`: whether documents have a score to be sorted by.
 
     Raises InvalidInput (`bad_sort`, `undeclared_metadata`).
@@ -37,38 +37,38 @@ def checked_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, sc
         raise InvalidInput("bad_sort", f"`sort` takes {MAX_KEYS} keys at most.")
     if len({key.field for key in keys}) < len(keys):
         raise InvalidInput("bad_sort", "`sort` names a field twice.")
-    return tuple(_checked(key, fields, f"sort[{n}]", scored) for n, key in enumerate(keys))
+    return tuple(_parse_key(key, fields, f"sort[{n}]", scored) for n, key in enumerate(keys))
 
 
-def _checked(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: bool) -> By:
+def _parse_key(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: bool) -> SortField:
     if key.field == SCORE:
         if not scored:
             raise InvalidInput("bad_sort", f"{where}: these documents have no score to be sorted by.", where=where)
-        return By(SCORE, None, key.order != "asc")
+        return SortField(SCORE, None, key.order != "asc")
     kind = declared_field_type(key.field, fields, where)
     if kind == "text":
         what = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
         raise InvalidInput("bad_sort", what, where=where)
-    return By(key.field, kind, key.order == "desc")
+    return SortField(key.field, kind, key.order == "desc")
 
 
-def engine_sort(keys: Sequence[By], *, scored: bool) -> list[Mapping[str, Any]]:
+def build_sort(keys: Sequence[SortField], *, scored: bool) -> list[Mapping[str, Any]]:
     """The order as OpenSearch is asked for it."""
-    found = [_engine_key(key) for key in keys]
+    found = [_build_key(key) for key in keys]
     if not scored:
-        found.append(LATEST)
+        found.append(LATEST_FIRST)
     elif all(key.kind is not None for key in keys):
         found.append({SCORE: "desc"})
-    return [*found, _TIE]
+    return [*found, _TIE_BREAK]
 
 
-def _engine_key(key: By) -> Mapping[str, Any]:
+def _build_key(key: SortField) -> Mapping[str, Any]:
     order = "desc" if key.descending else "asc"
     return {SCORE: order} if key.kind is None else {field_path(key.field): {"order": order, "missing": "_last"}}
 
 
-def ordered(
-    found: Sequence[tuple[K, float]], keys: Sequence[By], values: Mapping[K, FieldValues]
+def sort_documents(
+    found: Sequence[tuple[K, float]], keys: Sequence[SortField], values: Mapping[K, FieldValues]
 ) -> list[tuple[K, float]]:
     """Documents and their scores in that order, as OpenSearch would sort them; equal ones stay as they came."""
     in_order = list(found)

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from query_api.search.context import SearchContext
-from query_api.search.executor import whole
-from query_api.search.query_builder import left_out
+from query_api.search.executor import complete_hits
+from query_api.search.query_builder import excluded_ids
 from services.errors import SparsewellError
 from services.opensearch.analysis import (
     merge_unknown_words,
@@ -43,7 +43,7 @@ async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool
     words: list[Correction] = []
     try:
         async with asyncio.timeout((first.timeout - first.watch.passed) / 2):
-            words = await _words(known, request.query)
+            words = await _find_corrections(known, request.query)
     except (SparsewellError, TimeoutError) as error:
         SEARCH_FALLBACKS.labels("spelling", error.code if isinstance(error, SparsewellError) else "timeout").inc()
     first.watch.lap("opensearch")
@@ -53,7 +53,7 @@ async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool
     return {"did_you_mean": said}
 
 
-async def _words(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
+async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
     first = contexts[0]
     fields = [spelling_field(one.generation.spec) for one in contexts]
     physical = [one.generation.physical for one in contexts]
@@ -61,17 +61,17 @@ async def _words(contexts: Sequence[SearchContext], query: str) -> list[Correcti
     near = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in named]
     answers = await first.engine.lists(near)
     for answer in answers:
-        whole(answer, first.watch)
+        complete_hits(answer, first.watch)
     unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
     if not unknown:
         return []
     terms = list(dict.fromkeys(term for word in unknown for term in (word.term, *word.near)))
     plans = [
-        SearchPlan(index, term_counts_body(field, terms, one.selection.clauses, left_out(one), first.timeout))
+        SearchPlan(index, term_counts_body(field, terms, one.selection.clauses, excluded_ids(one), first.timeout))
         for one, index, field in zip(contexts, physical, fields, strict=True)
     ]
     documents: Counter[str] = Counter()
     for answer in await first.engine.lists(plans):
-        whole(answer, first.watch)
+        complete_hits(answer, first.watch)
         documents.update(read_term_counts(answer, terms))
     return find_corrections(query, unknown, documents)

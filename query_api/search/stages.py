@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from query_api.schemas.search_response import AcrossRequest
-from query_api.search.chapters import retrieve_numbered
+from query_api.search.chapters import retrieve_parts
 from query_api.search.context import CuratedQuery, Hit, Retrieved, SearchContext, query_vector
-from query_api.search.curation import curated_query, with_curation_terms, with_pins
+from query_api.search.curation import curate_query, with_curation_terms, with_pins
 from query_api.search.expansion import with_conversation, with_feedback
 from query_api.search.highlight import highlight
-from query_api.search.hits import pieces_of, shaped
-from query_api.search.multi_index import checked_kinds, compatible
-from query_api.search.rerank import reranked
-from query_api.search.retrieval import read_shown, retrieve
+from query_api.search.hits import shape_hit, shape_query_pieces
+from query_api.search.multi_index import check_field_types, drop_incompatible_rules
+from query_api.search.rerank import retrieve_reranked
+from query_api.search.retrieval import read_hits, retrieve
 from query_api.search.spelling import did_you_mean
 from services.curation.matching import CompiledRules
 
@@ -30,7 +30,7 @@ def with_query(context: SearchContext, rules: CompiledRules | None = None) -> Se
     Raises InvalidInput (`query_too_long`).
     """
     request, settings = context.request, context.settings
-    curated = None if rules is None else curated_query(rules, context.generation, request, settings)
+    curated = None if rules is None else curate_query(rules, context.generation, request, settings)
     vector, curated = query_vector(request, context.table, settings, curated)
     origins = None if curated is None else curated.origins_of(vector)
     context = replace(context, query=vector, curated=curated, origins=origins)
@@ -52,19 +52,19 @@ async def run_stages(contexts: Sequence[SearchContext]) -> Outcome:
     request = contexts[0].request
     feedback = None
     if isinstance(request, AcrossRequest):
-        contexts = compatible(contexts)
+        contexts = drop_incompatible_rules(contexts)
     if request.asks_for_feedback:
         context, feedback = await with_feedback(contexts[0])
         contexts = [context]
     contexts = [await with_curation_terms(one) for one in contexts]
-    checked_kinds(contexts)
+    check_field_types(contexts)
     if request.unit == "document":
-        return await _documents(contexts, feedback)
+        return await _retrieve_documents(contexts, feedback)
     contexts = [_without_pins(one, "by_unit") for one in contexts]
-    return Outcome(contexts, await retrieve_numbered(contexts[0], request.unit))
+    return Outcome(contexts, await retrieve_parts(contexts[0], request.unit))
 
 
-async def _documents(contexts: Sequence[SearchContext], feedback: Mapping[str, Any] | None) -> Outcome:
+async def _retrieve_documents(contexts: Sequence[SearchContext], feedback: Mapping[str, Any] | None) -> Outcome:
     """Retrieve and read the documents of the page."""
     request, reranking, pins = contexts[0].request, None, None
     if contexts[0].curated is not None:
@@ -73,12 +73,12 @@ async def _documents(contexts: Sequence[SearchContext], feedback: Mapping[str, A
         context, pins = await with_pins(contexts[0])
         contexts = [context, *contexts[1:]]
     if request.rerank is not None:
-        retrieved, reranking = await reranked(contexts[0], request.rerank, retrieve)
+        retrieved, reranking = await retrieve_reranked(contexts[0], request.rerank, retrieve)
     else:
         retrieved = await retrieve(contexts)
     if pins is not None:
         retrieved = pins.placed(contexts[0], retrieved)
-    return Outcome(contexts, replace(retrieved, hits=await read_shown(contexts, retrieved)), reranking, feedback)
+    return Outcome(contexts, replace(retrieved, hits=await read_hits(contexts, retrieved)), reranking, feedback)
 
 
 def _without_pins(context: SearchContext, reason: str) -> SearchContext:
@@ -91,7 +91,7 @@ async def respond(outcome: Outcome) -> Response:
     contexts, retrieved = outcome.contexts, outcome.retrieved
     first = contexts[0]
     request = first.request
-    hits = await _shaped(contexts, retrieved.hits)
+    hits = await _shape_hits(contexts, retrieved.hits)
     if isinstance(request, AcrossRequest):
         encoders = {one.generation.index: one.generation.encoder.fingerprint for one in contexts}
         response: Response = {
@@ -110,12 +110,12 @@ async def respond(outcome: Outcome) -> Response:
     if outcome.reranking is not None:
         response["rerank"] = outcome.reranking
     if request.explain:
-        response["pieces"] = _of_each(contexts, {one.generation.index: pieces_of(one) for one in contexts})
+        response["pieces"] = _by_index(contexts, {one.generation.index: shape_query_pieces(one) for one in contexts})
     curated: dict[str, CuratedQuery] = {
         one.generation.index: one.curated for one in contexts if one.curated is not None
     }
     if curated and first.reveals_others:  # (rules name documents and filters of others)
-        response["curation"] = _of_each(contexts, {index: one.shown() for index, one in curated.items()})
+        response["curation"] = _by_index(contexts, {index: one.shown() for index, one in curated.items()})
     if outcome.feedback is not None:
         response["feedback"] = outcome.feedback
     first.watch.lap("shape")
@@ -123,20 +123,20 @@ async def respond(outcome: Outcome) -> Response:
     return response
 
 
-def _of_each(contexts: Sequence[SearchContext], by_index: Mapping[str, Any]) -> Any:
+def _by_index(contexts: Sequence[SearchContext], by_index: Mapping[str, Any]) -> Any:
     """Return a member by index for a search of several indexes, and alone for a search of one."""
     return by_index if isinstance(contexts[0].request, AcrossRequest) else by_index[contexts[0].generation.index]
 
 
-async def _shaped(contexts: Sequence[SearchContext], found: Sequence[Hit]) -> list[dict[str, Any]]:
+async def _shape_hits(contexts: Sequence[SearchContext], found: Sequence[Hit]) -> list[dict[str, Any]]:
     """Shape the hits of the response; documents that are gone are left out."""
     request = contexts[0].request
     by_name = {one.generation.physical: one for one in contexts}
     there = [(by_name[one.physical], one, one.source) for one in found if one.source is not None]
     if isinstance(request, AcrossRequest):
-        hits = [{"index": of.generation.index} | shaped(of, one, source) for of, one, source in there]
+        hits = [{"index": of.generation.index} | shape_hit(of, one, source) for of, one, source in there]
     else:
-        hits = [shaped(of, one, source) for of, one, source in there]
+        hits = [shape_hit(of, one, source) for of, one, source in there]
     if request.highlight and not request.browses:
         for context in contexts:
             own = [at for at, (of, _, _) in enumerate(there) if of is context]

@@ -15,8 +15,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from query_api.schemas.search_request import Context, Example, HitUnit, Mode, SearchRequest, TwoPhaseSearch
-from query_api.search.facets import Counted, checked_facets
-from query_api.search.sorting import By, checked_sort
+from query_api.search.facets import CheckedFacet, parse_facets
+from query_api.search.sorting import SortField, parse_sort
 from services.dates import CALENDAR_UNITS
 from services.documents.document import validate_document_id
 from services.errors import InvalidInput
@@ -26,7 +26,7 @@ from services.index_spec import FieldType, IndexSpec
 from services.opensearch.queries import Clause, build_filter_clauses
 from services.settings import Settings
 
-DEFAULT_TERMS = 10
+DEFAULT_FACET_TERMS = 10
 
 
 class SearchAddress(BaseModel):
@@ -64,26 +64,26 @@ def read_short(filter_json: str | None, sort: Iterable[str], facets: Iterable[st
             members["filter"] = orjson.loads(filter_json)
         except (orjson.JSONDecodeError, UnicodeEncodeError) as error:
             raise InvalidInput("bad_filter", f"filter: this is not JSON ({error}).", where="filter") from None
-    if keys := [_key(text) for text in sort]:
+    if keys := [_parse_sort_key(text) for text in sort]:
         members["sort"] = keys
-    if counted := [_facet(text) for text in facets]:
+    if counted := [_parse_facet(text) for text in facets]:
         members["facets"] = dict(counted)
         if len(members["facets"]) < len(counted):
             raise InvalidInput("bad_facet", "facet: a field is named twice, and each is counted in one way.")
     return members
 
 
-def _key(text: str) -> dict[str, str]:
+def _parse_sort_key(text: str) -> dict[str, str]:
     field, colon, order = text.partition(":")
     if colon and order not in ("asc", "desc"):
         raise InvalidInput("bad_sort", f"sort: {text[:80]!a} is not of the form `year`, `year:asc` or `year:desc`.")
     return {"field": field, "order": order} if colon else {"field": field}
 
 
-def _facet(text: str) -> tuple[str, dict[str, Any]]:
+def _parse_facet(text: str) -> tuple[str, dict[str, Any]]:
     field, colon, how = text.partition(":")
     if not colon:
-        return field, {"terms": DEFAULT_TERMS}
+        return field, {"terms": DEFAULT_FACET_TERMS}
     if how in CALENDAR_UNITS:
         return field, {"dates": how}
     if how.isascii() and how.isdigit() and len(how) < 10 and int(how):
@@ -95,20 +95,20 @@ def _facet(text: str) -> tuple[str, dict[str, Any]]:
 
 
 # Members that are of documents. Their order and their counts, what moves the query by whole vectors, what scores them.
-REFUSED = (
+DOCUMENT_MEMBERS = (
     "cursor", "sort", "facets", "among", "rerank", "feedback", "like", "unlike", "include_liked", "two_phase",
     "score_by",
 )  # fmt: skip
 
 
-def checked_unit(request: SearchRequest, spec: IndexSpec) -> None:
+def check_unit(request: SearchRequest, spec: IndexSpec) -> None:
     """Raises InvalidInput (`not_by_unit`) for what a search for parts of documents cannot do, with the `member`."""
     unit = request.unit
     if unit == "document":
         if request.per_document is not None:
             raise _not_by_unit("per_document", "it is for the units `chapter` and `passage`")
         return
-    for name in REFUSED:
+    for name in DOCUMENT_MEMBERS:
         if getattr(request, name) != SearchRequest.model_fields[name].get_default(call_default_factory=True):
             raise _not_by_unit(name, f"it is for whole documents, and not for the unit `{unit}`")
     if not request.query.strip():
@@ -143,8 +143,8 @@ class Selection:
 
     filter: Filter | None = None
     clauses: tuple[Clause, ...] = ()
-    sort: tuple[By, ...] = ()
-    facets: tuple[Counted, ...] | None = None
+    sort: tuple[SortField, ...] = ()
+    facets: tuple[CheckedFacet, ...] | None = None
     columns: Mapping[str, FieldType] = field(default_factory=dict)
 
     def only_filtered(self) -> "Selection":
@@ -155,13 +155,13 @@ class Selection:
 EVERYTHING = Selection()
 
 
-def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Selection:
+def parse_selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Selection:
     """Reads a request against an index.
 
     Raises InvalidInput: what `parse_filter`, `checked_sort` and `checked_facets` raise, `undeclared_metadata` for a
     field to return, `not_scored_by`, and `not_by_unit`.
     """
-    checked_unit(request, spec)
+    check_unit(request, spec)
     if request.score_by is not None and request.score_by not in spec.scored_by:
         wanted = "nested" if request.score_by == "window" else "merged"
         raise InvalidInput(
@@ -170,13 +170,13 @@ def selection(request: SearchRequest, spec: IndexSpec, settings: Settings) -> Se
             f"sparsewell reindex --windows both (or {wanted}) copies them from what is stored.",
         )
     for name in request.fields:
-        _check_returned(name, spec)
+        _check_field(name, spec)
     if request.filter is None and request.facets is None and not request.sort:
         return EVERYTHING
     tree = None if request.filter is None else filter_of(request.filter, spec, settings)
     scored = is_scored(request)
-    sort = checked_sort(request.sort, spec.fields, scored=scored)
-    facets = None if request.facets is None else checked_facets(request.facets, spec.fields, settings)
+    sort = parse_sort(request.sort, spec.fields, scored=scored)
+    facets = None if request.facets is None else parse_facets(request.facets, spec.fields, settings)
     columns: dict[str, FieldType] = {}
     if request.chosen_among == "candidates":
         columns = {by.field: by.kind for by in sort if by.kind is not None}
@@ -199,7 +199,7 @@ def is_scored(request: SearchRequest) -> bool:
     return not request.browses and not (request.sort and request.mode == "hybrid" and request.chosen_among == "matches")
 
 
-def _check_returned(name: str, spec: IndexSpec) -> None:
+def _check_field(name: str, spec: IndexSpec) -> None:
     single = name.removeprefix("metadata.")
     if single != name and single not in spec.fields:
         known = ", ".join(sorted(spec.fields)) or "none"
@@ -208,7 +208,7 @@ def _check_returned(name: str, spec: IndexSpec) -> None:
         )
 
 
-def checked(request: SearchRequest, settings: Settings) -> None:
+def check_request(request: SearchRequest, settings: Settings) -> None:
     """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
     `offset_with_cursor`, `candidates_too_many`, `window_too_large`, `rerank_too_many`), `bad_sort`, and what
     `checked_context` and `checked_feedback` raise.
@@ -216,12 +216,12 @@ def checked(request: SearchRequest, settings: Settings) -> None:
     looks_through = request.filter is not None or request.facets is not None or bool(request.sort)
     wordless = bool(request.like) or (looks_through and request.context is None)
     if request.query.strip() or not wordless or request.rerank is not None:  # a model reads words
-        checked_text(request.query, settings)
+        check_text(request.query, settings)
     if request.context is not None:
-        checked_context(request.context, settings)
+        check_context(request.context, settings)
     if request.asks_for_feedback:
-        checked_feedback(request, settings)
-    checked_size(request.size, settings)
+        check_feedback(request, settings)
+    check_size(request.size, settings)
     if request.offset:
         if request.offset + request.size > settings.max_offset:
             raise InvalidInput(
@@ -241,13 +241,13 @@ def checked(request: SearchRequest, settings: Settings) -> None:
         raise InvalidInput("rerank_too_many", f"`rerank.top` may be {settings.max_rerank} at most.")
 
 
-def checked_size(size: int, settings: Settings) -> None:
+def check_size(size: int, settings: Settings) -> None:
     """Raises InvalidInput (`size_too_large`)."""
     if size > settings.max_size:
         raise InvalidInput("size_too_large", f"`size` may be {settings.max_size} at most.")
 
 
-def checked_text(text: str, settings: Settings, what: str = "query") -> None:
+def check_text(text: str, settings: Settings, what: str = "query") -> None:
     """Raises InvalidInput (`empty_query`, `bad_query`, `query_too_long`, or of something else than the query `empty_…`
     and so on) for words that cannot be searched for.
     """
@@ -262,7 +262,7 @@ def checked_text(text: str, settings: Settings, what: str = "query") -> None:
         )
 
 
-def checked_context(context: Context, settings: Settings) -> None:
+def check_context(context: Context, settings: Settings) -> None:
     """Raises InvalidInput (`too_many_turns`, `empty_turn`, `bad_turn`, `turn_too_long`)."""
     if len(context.turns) > settings.max_context_turns:
         raise InvalidInput(
@@ -271,10 +271,10 @@ def checked_context(context: Context, settings: Settings) -> None:
             "oldest, which count least.",
         )
     for turn in context.turns:
-        checked_text(turn, settings, "turn")
+        check_text(turn, settings, "turn")
 
 
-def checked_feedback(request: SearchRequest, settings: Settings) -> None:
+def check_feedback(request: SearchRequest, settings: Settings) -> None:
     """Raises InvalidInput (`feedback_without_vectors`, `feedback_too_large`, `liked_and_unliked`, `empty_example`,
     `bad_example`, `example_too_long`, `bad_id`).
     """
@@ -283,12 +283,12 @@ def checked_feedback(request: SearchRequest, settings: Settings) -> None:
             "feedback_without_vectors", "Feedback works on vectors: search in the mode `sparse` or `hybrid`."
         )
     if request.feedback is not None:
-        _at_most("documents", request.feedback.documents, settings.max_feedback_documents)
-        _at_most("pieces", request.feedback.pieces, settings.max_added_pieces)
-    _at_most("like` and `unlike", len(request.like) + len(request.unlike), settings.max_feedback_documents)
+        _check_limit("documents", request.feedback.documents, settings.max_feedback_documents)
+        _check_limit("pieces", request.feedback.pieces, settings.max_added_pieces)
+    _check_limit("like` and `unlike", len(request.like) + len(request.unlike), settings.max_feedback_documents)
     for one in (*request.like, *request.unlike):
         if isinstance(one, Example):
-            checked_text(one.text, settings, "example")
+            check_text(one.text, settings, "example")
         elif not one.isascii() and any("\ud800" <= character <= "\udfff" for character in one):
             raise InvalidInput("bad_id", "An id holds half of a surrogate pair, which is no character.")
         else:
@@ -299,6 +299,6 @@ def checked_feedback(request: SearchRequest, settings: Settings) -> None:
         raise InvalidInput("liked_and_unliked", f"A document is in `like` and in `unlike`: {sorted(both)[0]!r}.")
 
 
-def _at_most(name: str, given: int, most: int) -> None:
+def _check_limit(name: str, given: int, most: int) -> None:
     if given > most:
         raise InvalidInput("feedback_too_large", f"`{name}` of feedback may be {most:,} at most; given are {given:,}.")

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from query_api.search.batch import Together
+from query_api.search.batch import BatchEngine
 from query_api.search.executor import Documents, Key
 from services.errors import BackendUnavailable
 from services.opensearch.queries import SearchPlan
 
 
 class Sent:
-    """Stands where `Direct` does and writes down what it is asked for; a list's answer names its index."""
+    """Stands where `DirectEngine` does and writes down what it is asked for; a list's answer names its index."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -36,7 +36,7 @@ class Sent:
 async def together(*searches: Any) -> tuple[list[Any], list[Any]]:
     """What each search came to, and the requests."""
     sent = Sent()
-    engine = Together(sent, len(searches))  # type: ignore[arg-type]
+    engine = BatchEngine(sent, len(searches))  # type: ignore[arg-type]
 
     async def one(search: Any) -> Any:
         with engine.seat():
@@ -46,7 +46,7 @@ async def together(*searches: Any) -> tuple[list[Any], list[Any]]:
 
 
 def two_rounds(name: str, *ids: str) -> Any:
-    async def search(engine: Together) -> Any:
+    async def search(engine: BatchEngine) -> Any:
         answers = await engine.lists([SearchPlan(name, {}), SearchPlan(f"{name}2", {})])
         return answers, await engine.documents([("i", one) for one in ids], [name])
 
@@ -66,11 +66,11 @@ async def test_rounds_are_shared_and_answers_are_not() -> None:
 
 
 async def test_nobody_waits_for_a_search_that_has_ended() -> None:
-    async def fails(engine: Together) -> None:
+    async def fails(engine: BatchEngine) -> None:
         await engine.lists([SearchPlan("c", {})])
         raise ValueError("c")
 
-    async def at_once(engine: Together) -> str:
+    async def at_once(engine: BatchEngine) -> str:
         return "nothing needed"
 
     found, requests = await together(at_once, two_rounds("a", "1"), fails, two_rounds("b", "1"))
@@ -81,7 +81,7 @@ async def test_nobody_waits_for_a_search_that_has_ended() -> None:
 
 async def test_words_are_asked_about_once_for_each_index() -> None:
     def words(index: str, *distinct: str) -> Any:
-        async def search(engine: Together) -> Any:
+        async def search(engine: BatchEngine) -> Any:
             return await engine.terms(index, "lexical", distinct)
 
         return search
@@ -97,7 +97,7 @@ async def test_words_are_asked_about_once_for_each_index() -> None:
 
 
 async def test_searches_of_unequal_length_go_on_alone() -> None:
-    async def three(engine: Together) -> Any:
+    async def three(engine: BatchEngine) -> Any:
         return [await engine.lists([SearchPlan(f"x{n}", {})]) for n in range(3)]
 
     found, requests = await together(three, two_rounds("a", "1"))
@@ -113,7 +113,7 @@ async def test_what_fails_for_all_is_told_to_each() -> None:
 
 async def test_a_search_that_is_cancelled_holds_nobody_up() -> None:
     sent = Sent()
-    engine = Together(sent, 2)  # type: ignore[arg-type]
+    engine = BatchEngine(sent, 2)  # type: ignore[arg-type]
 
     async def one() -> Any:
         with engine.seat():

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.highlight import Match, Span, best_stretch, joined, piece_spans, term_spans
+from query_api.search.highlight import Match, Span, best_excerpt, merge_spans, piece_spans, term_spans
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.opensearch.analysis import AnalysedTerm, split_on_white_space
@@ -22,7 +22,7 @@ def sparse(piece: str, contribution: float = 1.0) -> dict[int, Match]:
 
 def marked(text: str, *pieces: str) -> list[str]:
     matches = {i: match for piece in pieces for i, match in sparse(piece).items()}
-    return [text[span.start : span.end] for span in joined(piece_spans(text, TABLE.spans(text), matches))]
+    return [text[span.start : span.end] for span in merge_spans(piece_spans(text, TABLE.spans(text), matches))]
 
 
 def test_a_word_is_marked_whole_when_one_of_its_pieces_matched() -> None:
@@ -58,7 +58,7 @@ def test_terms_are_marked_where_the_analyser_found_them() -> None:
 def test_a_word_of_both_lists_is_one_span_with_each_match_once() -> None:
     one, two = Match("sparse", "slip", 1.0, 7), Match("lexical", "slipstream", 2.0)
     spans = [Span(4, 14, (one,)), Span(4, 14, (one,)), Span(4, 14, (two,)), Span(14, 15, (one,))]
-    assert joined(spans) == [Span(4, 14, (two, one)), Span(14, 15, (one,))]
+    assert merge_spans(spans) == [Span(4, 14, (two, one)), Span(14, 15, (one,))]
 
 
 offsets = st.tuples(st.integers(0, 60), st.integers(1, 9), st.integers(0, 3))
@@ -67,7 +67,7 @@ offsets = st.tuples(st.integers(0, 60), st.integers(1, 9), st.integers(0, 3))
 @given(st.lists(offsets, max_size=20))
 def test_spans_are_in_order_and_do_not_overlap(found: list[tuple[int, int, int]]) -> None:
     spans = [Span(start, start + size, (Match("sparse", str(i), float(i), i),)) for start, size, i in found]
-    result = joined(spans)
+    result = merge_spans(spans)
     for before, after in itertools.pairwise(result):
         assert before.end <= after.start
     covered = {at for span in spans for at in range(span.start, span.end)}
@@ -78,8 +78,8 @@ def test_spans_are_in_order_and_do_not_overlap(found: list[tuple[int, int, int]]
 def test_an_excerpt_shows_what_matched_most() -> None:
     filler = "Nothing to see in this sentence at all. " * 10
     text = f"{filler}A folder for a while. Make a temporary folder here, please. {filler}"
-    spans = joined(piece_spans(text, TABLE.spans(text), sparse("temporary", 3.0) | sparse("folder", 2.0)))
-    start, end = best_stretch(text, spans, 70)
+    spans = merge_spans(piece_spans(text, TABLE.spans(text), sparse("temporary", 3.0) | sparse("folder", 2.0)))
+    start, end = best_excerpt(text, spans, 70)
     assert "Make a temporary folder here" in text[start:end]
     assert end - start <= 70
 
@@ -92,12 +92,12 @@ def test_an_excerpt_shows_what_matched_most() -> None:
 def test_an_excerpt_is_a_part_of_its_text_and_no_longer_than_asked(
     text: str, found: list[tuple[int, int, int]], characters: int
 ) -> None:
-    spans = joined(
+    spans = merge_spans(
         Span(start, start + size, (Match("lexical", str(i), i + 1.0),))
         for start, size, i in found
         if start + size <= len(text)
     )
-    start, end = best_stretch(text, spans, characters)
+    start, end = best_excerpt(text, spans, characters)
     assert 0 <= start <= end <= len(text)
     assert end - start <= characters
     if any(span.end - span.start <= characters for span in spans):
@@ -107,4 +107,4 @@ def test_an_excerpt_is_a_part_of_its_text_and_no_longer_than_asked(
 def test_a_megabyte_without_a_space_is_marked_in_bounded_time() -> None:
     text = "ab" * 500_000
     every = [(7, at, at + 2) for at in range(0, 20_000, 2)]
-    assert len(joined(piece_spans(text, every, {7: Match("sparse", "ab", 1.0, 7)}))) == 1
+    assert len(merge_spans(piece_spans(text, every, {7: Match("sparse", "ab", 1.0, 7)}))) == 1

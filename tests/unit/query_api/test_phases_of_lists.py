@@ -8,7 +8,7 @@ import pytest
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.page_state import PageState
-from query_api.search.query_builder import phases
+from query_api.search.query_builder import split_phases
 from services.encoders.query_table import QueryVector
 from services.settings import Settings
 
@@ -20,7 +20,7 @@ def window(request: dict[str, Any], size: int, page: PageState | None) -> int:
         page=page,
         settings=Settings(),
     )
-    return phases(cast(SearchContext, context), size).window
+    return split_phases(cast(SearchContext, context), size).window
 
 
 @pytest.mark.parametrize("by", [{"mode": "hybrid"}, {"mode": "sparse", "sort": [{"field": "year"}]}])

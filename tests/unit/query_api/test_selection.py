@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from query_api.schemas.search_request import Facet, SearchRequest, SortKey
-from query_api.search.facets import Counted, Tally, checked_facets, shown_counts, tally
-from query_api.search.sorting import By, checked_sort, engine_sort, ordered
-from query_api.search.validation import EVERYTHING, SearchAddress, is_scored, read_short, selection
+from query_api.search.facets import CheckedFacet, Tally, facet_counts, parse_facets, tally_documents
+from query_api.search.sorting import SortField, build_sort, parse_sort, sort_documents
+from query_api.search.validation import EVERYTHING, SearchAddress, is_scored, parse_selection, read_short
 from services.errors import InvalidInput
 from services.index_spec import FieldType, IndexSpec
 from services.opensearch.queries import NOT_DELETED, FieldValues, add_filter
@@ -29,22 +29,22 @@ def asked(**members: Any) -> SearchRequest:
     return SearchRequest.model_validate({"query": "sea"} | members)
 
 
-def keys(*texts: str) -> tuple[By, ...]:
+def keys(*texts: str) -> tuple[SortField, ...]:
     read = read_short(None, texts, ())["sort"]
-    return checked_sort([SortKey.model_validate(one) for one in read], FIELDS, scored=True)
+    return parse_sort([SortKey.model_validate(one) for one in read], FIELDS, scored=True)
 
 
-def facet(field: str, **how: Any) -> Counted:
-    return checked_facets({field: Facet.model_validate(how)}, FIELDS, Settings())[0]
+def facet(field: str, **how: Any) -> CheckedFacet:
+    return parse_facets({field: Facet.model_validate(how)}, FIELDS, Settings())[0]
 
 
-def counted(of: Counted, documents: list[FieldValues], most: int) -> dict[str, Any]:
-    return shown_counts(of, [tally(of, documents)], most)
+def counted(of: CheckedFacet, documents: list[FieldValues], most: int) -> dict[str, Any]:
+    return facet_counts(of, [tally_documents(of, documents)], most)
 
 
 def test_a_plain_request_selects_nothing() -> None:
-    assert selection(asked(), SPEC, Settings()) is EVERYTHING
-    assert selection(asked(fields=["title", "metadata.year"]), SPEC, Settings()) is EVERYTHING
+    assert parse_selection(asked(), SPEC, Settings()) is EVERYTHING
+    assert parse_selection(asked(fields=["title", "metadata.year"]), SPEC, Settings()) is EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_what_is_sorted_and_counted(members: dict[str, Any], among: str, here: b
 
 def test_values_are_read_beside_candidates_only() -> None:
     members: dict[str, Any] = {"sort": [{"field": "year"}, {"field": "_score"}], "facets": {"genre": {"terms": 3}}}
-    assert selection(asked(**members), SPEC, Settings()).columns == {"year": "number", "genre": "keyword"}
-    assert selection(asked(**members, mode="lexical"), SPEC, Settings()).columns == {}
+    assert parse_selection(asked(**members), SPEC, Settings()).columns == {"year": "number", "genre": "keyword"}
+    assert parse_selection(asked(**members, mode="lexical"), SPEC, Settings()).columns == {}
 
 
 def test_the_order_that_the_engine_is_asked_for() -> None:
-    assert engine_sort(keys("year:desc", "genre"), scored=True) == [
+    assert build_sort(keys("year:desc", "genre"), scored=True) == [
         {"metadata.year": {"order": "desc", "missing": "_last"}},
         {"metadata.genre": {"order": "asc", "missing": "_last"}},
         {"_score": "desc"},
         {"_seq_no": "asc"},
     ]
-    assert engine_sort(keys("_score:asc"), scored=True) == [{"_score": "asc"}, {"_seq_no": "asc"}]
-    assert engine_sort((), scored=False) == [{"ingested_at": "desc"}, {"_seq_no": "asc"}]
+    assert build_sort(keys("_score:asc"), scored=True) == [{"_score": "asc"}, {"_seq_no": "asc"}]
+    assert build_sort((), scored=False) == [{"ingested_at": "desc"}, {"_seq_no": "asc"}]
 
 
 def test_missing_values_come_last_and_equal_ones_by_score() -> None:
@@ -93,12 +93,12 @@ def test_missing_values_come_last_and_equal_ones_by_score() -> None:
         "a": {}, "b": {"year": [1.0]}, "c": {"year": [2.0, 0.0], "lent": [True]}, "d": {"year": [1.0]},
         "e": {"lent": [False, True]},
     }  # fmt: skip
-    assert "".join(name for name, _ in ordered(found, keys("year"), values)) == "cbdae"
-    assert "".join(name for name, _ in ordered(found, keys("year:desc"), values)) == "cbdae"
-    assert "".join(name for name, _ in ordered(found, keys("lent", "year"), values)) == "ecbda"
-    assert "".join(name for name, _ in ordered(found, keys("_score:asc"), values)) == "edcba"
-    assert "".join(name for name, _ in ordered(found, keys("year", "_score:asc"), values)) == "cdbea"
-    assert ordered(found, (), values) == found
+    assert "".join(name for name, _ in sort_documents(found, keys("year"), values)) == "cbdae"
+    assert "".join(name for name, _ in sort_documents(found, keys("year:desc"), values)) == "cbdae"
+    assert "".join(name for name, _ in sort_documents(found, keys("lent", "year"), values)) == "ecbda"
+    assert "".join(name for name, _ in sort_documents(found, keys("_score:asc"), values)) == "edcba"
+    assert "".join(name for name, _ in sort_documents(found, keys("year", "_score:asc"), values)) == "cdbea"
+    assert sort_documents(found, (), values) == found
 
 
 @given(st.lists(st.lists(st.sampled_from(["", "a", "b", "é"]), max_size=3), max_size=30), st.integers(1, 4))
@@ -173,7 +173,7 @@ def test_the_order_of_many_is_that_of_their_keys() -> None:
     found = [(f"d{n}", float(100 - n)) for n in range(100)]
     values = {name: {"year": [float(chance.randrange(4))], "genre": [chance.choice("abc")]} for name, _ in found}
     by_hand = sorted(found, key=lambda one: (values[one[0]]["genre"][0], -values[one[0]]["year"][0], -one[1]))
-    assert ordered(found, keys("genre", "year:desc"), values) == by_hand
+    assert sort_documents(found, keys("genre", "year:desc"), values) == by_hand
 
 
 COUNTS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 9))
@@ -191,7 +191,7 @@ def test_counts_of_several_indexes_are_added_up_and_say_how_low_they_may_be(
         listed = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         left = sum(count for _, count in listed[kept:])
         tallies.append(Tally(dict(listed[:kept]), left, listed[kept - 1][1] if left else 0))
-    found = shown_counts(facet("genre", terms=most), tallies, 100)
+    found = facet_counts(facet("genre", terms=most), tallies, 100)
     buckets = {bucket["value"]: bucket["count"] for bucket in found["buckets"]}
     assert sum(buckets.values()) + found["other"] == sum(truth.values())
     bound = found.get("error_bound", 0)
@@ -205,10 +205,10 @@ def test_counts_of_several_indexes_are_added_up_and_say_how_low_they_may_be(
 
 def test_ranges_and_dates_of_several_indexes_are_added_up() -> None:
     ranges = facet("year", ranges=[{"lt": 5}, {"gte": 3}])
-    found = shown_counts(ranges, [Tally({0: 2, 1: 1}), Tally({0: 0, 1: 4})], 100)
+    found = facet_counts(ranges, [Tally({0: 2, 1: 1}), Tally({0: 0, 1: 4})], 100)
     assert [bucket["count"] for bucket in found["buckets"]] == [2, 5]
     days = [Tally({0: 1, DAY: 2}), Tally({DAY: 3})]
-    assert [one["count"] for one in shown_counts(facet("printed", dates="day"), days, 2)["buckets"]] == [1, 5]
+    assert [one["count"] for one in facet_counts(facet("printed", dates="day"), days, 2)["buckets"]] == [1, 5]
     with pytest.raises(InvalidInput) as fine:
-        shown_counts(facet("printed", dates="day"), [*days, Tally({9 * DAY: 1})], 2)
+        facet_counts(facet("printed", dates="day"), [*days, Tally({9 * DAY: 1})], 2)
     assert fine.value.code == "facet_too_fine"
