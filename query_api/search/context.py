@@ -1,6 +1,8 @@
-"""The context of one search: the request, the generation, and what the stages before made of them.
+"""The context of one search, which all stages share.
 
-Stages read a context and return results, or a new context (`dataclasses.replace`). No stage changes one.
+`SearchContext` holds the request, the generation and what earlier stages made of them; `Hit` and `Retrieved` are the
+results that stages pass on. `CuratedQuery` is the effect of the index's curation rules on the search. A stage reads a
+context and returns results or a new context (`dataclasses.replace`); no stage changes one.
 """
 
 import math
@@ -38,15 +40,15 @@ _NO_WORDS = QueryVector((), (), 0)
 
 @dataclass(frozen=True, slots=True)
 class CurationTerms:
-    """The terms that the analyser makes of the user's words, and those of them that a curation rule weighs."""
+    """The terms that the analyser makes of the user's words, and those among them that a curation rule weighs."""
 
-    every: frozenset[str]
+    all_terms: frozenset[str]
     weighed: frozenset[str]
 
     def origin(self, piece: str) -> str | None:
-        """Return the rule kind that an explained term comes from; a phrase has several terms in quotation marks."""
+        """Return the kind of rule that an explained term comes from. A phrase has several terms in quotation marks."""
         terms = set(piece.strip('"').split())
-        if not terms <= self.every:
+        if not terms <= self.all_terms:
             return SYNONYM_ORIGIN
         return OVERRIDE_ORIGIN if terms <= self.weighed else None
 
@@ -55,8 +57,8 @@ class CurationTerms:
 class CuratedQuery:
     """The effect of an index's curation rules on one search.
 
-    `origins`: by piece of the query, what each rule gave to its weight. `boosts`: factors of scores. `title`: the
-    weight of words in the title.
+    `origins`: by query piece, what each rule added to its weight. `boosts`: factors of scores. `title`: the weight of
+    words in the title.
     """
 
     matched: MatchedRules
@@ -66,70 +68,70 @@ class CuratedQuery:
     title: float = 1.0
 
     def origins_of(self, query: QueryVector) -> Origins | None:
-        """Return the origins of the pieces that pruning left; None where all weight is from the words."""
+        """Return the origins of the pieces that pruning left; None where all weight comes from the words."""
         return {i: self.origins[i] for i in query.ids} if self.origins else None
 
-    def lexical(self, text: str, also: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
-        """Return the lexical query of a field; `also`: words beside the text, with their boosts."""
-        return curated_lexical_query(text, self.matched.spans, also, self.title, field)
+    def lexical(self, text: str, boosts: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
+        """Return the lexical query of a field. `boosts`: words beside the text, with their boosts."""
+        return curated_lexical_query(text, self.matched.spans, boosts, self.title, field)
 
     def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
         """Return a search by score with the boosts of documents."""
         return apply_boosts(search, self.boosts, named=explained)
 
     def left_out(self, *, fused: bool) -> list[str]:
-        """Return the ids of documents that no list may name: the hidden ones, and the pinned ones of a single list.
+        """Return the ids of documents that no list may name: hidden ones, and in a single list pinned ones.
 
-        Lists that are fused keep pinned documents, which `without_pinned` removes afterwards: the scaled scores of all
-        others depend on the best and the worst score of a list.
+        Fused lists keep pinned documents, which are taken out after fusion: the scaled scores of all other documents
+        depend on the best and the worst score of a list.
         """
         hidden = self.matched.hidden
         return sorted(hidden if fused else hidden | self.matched.pins.keys())
 
     def without_pins(self, reason: str) -> "CuratedQuery":
-        """Return the query without pins; each is reported as skipped. A pin is a place in one index's ranking."""
+        """Return the query without pins, each reported as skipped. A pin is a place in one index's ranking."""
         if not self.matched.pins:
             return self
-        skipped = [_skipped(pin.rule, one, reason) for one, pin in self.matched.pins.items()]
+        skipped = [_skipped(pin.rule, document, reason) for document, pin in self.matched.pins.items()]
         return self._with(pins={}, skipped=[*self.matched.skipped, *skipped])
 
     def without_boosts_on(self, fields: Collection[str], reason: str) -> "CuratedQuery":
-        """Return the query without the boosts whose filter names one of the fields; each is reported as skipped."""
-        dropped = [one for one in self.boosts if one.fields & set(fields)]
+        """Return the query without the boosts whose filter names one of the fields, each reported as skipped."""
+        dropped = [boost for boost in self.boosts if boost.fields & set(fields)]
         if not dropped:
             return self
         applied, skipped = list(self.matched.applied), list(self.matched.skipped)
-        for one in dropped:
-            applied.remove({"kind": BOOST_ORIGIN, "rule": one.rule, "matched": one.name})
-            skipped.append({"kind": BOOST_ORIGIN, "rule": one.rule, "what": one.name, "reason": reason})
-        boosts = [one for one in self.boosts if one not in dropped]
+        for boost in dropped:
+            applied.remove({"kind": BOOST_ORIGIN, "rule": boost.rule, "matched": boost.name})
+            skipped.append({"kind": BOOST_ORIGIN, "rule": boost.rule, "what": boost.name, "reason": reason})
+        boosts = [boost for boost in self.boosts if boost not in dropped]
         return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
 
     def missing(self, ids: Collection[str]) -> "CuratedQuery":
         """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
         if not ids:
             return self
-        found = [_skipped(self.matched.pins[one].rule, one, "not_found") for one in ids]
-        return self._with(skipped=[*self.matched.skipped, *found])
+        skipped = [_skipped(self.matched.pins[document].rule, document, "not_found") for document in ids]
+        return self._with(skipped=[*self.matched.skipped, *skipped])
 
     def _with(self, **members: Any) -> "CuratedQuery":
         return replace(self, matched=replace(self.matched, **members))
 
     def factor(self, marks: Collection[str]) -> float:
         """Return the factor of the score of a document that has these boosts."""
-        return math.prod(one.factor for one in self.boosts if one.mark in marks)
+        return math.prod(boost.factor for boost in self.boosts if boost.mark in marks)
 
     def unboosted(self, score: float, marks: Collection[str]) -> float:
-        """Return the score of a list without the boosts of the document."""
-        for one in self.boosts:
-            if one.mark in marks:
-                score /= one.factor
+        """Return a list's score without the boosts of the document."""
+        for boost in self.boosts:
+            if boost.mark in marks:
+                score /= boost.factor
         return score
 
     def boost_why(
         self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
     ) -> list[dict[str, Any]]:
-        """Return what boosts added to a list's score, whose contributions `why` are those without boosts.
+        """Return what boosts added to a list's score, as entries beside `why`, the contributions without boosts.
 
         `named`: each entry shows the boost's filter.
         """
@@ -148,7 +150,7 @@ class CuratedQuery:
         ]
 
     def marked(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add the rule kind to contributions of the lexical list that come from a rule."""
+        """Add the kind of rule to the lexical contributions that come from a rule."""
         for entry in why:
             if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
                 origin = self.terms.origin(entry["piece"])
@@ -157,7 +159,7 @@ class CuratedQuery:
         return why
 
     def marked_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add to pruned pieces of the query what rules gave to them."""
+        """Add to pruned pieces of the query what rules added to their weights."""
         for piece in pieces:
             if piece["pruned"] and piece["id"] in self.origins:
                 piece["origins"] = dict(self.origins[piece["id"]])
@@ -166,10 +168,10 @@ class CuratedQuery:
     def shown(self) -> dict[str, Any]:
         """Return the `curation` member of a response."""
         matched = self.matched
-        said: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
+        member: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
         if matched.hidden:
-            said["hidden"] = len(matched.hidden)
-        return said | {"skipped": matched.skipped} if matched.skipped else said
+            member["hidden"] = len(matched.hidden)
+        return member | {"skipped": matched.skipped} if matched.skipped else member
 
 
 def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
@@ -179,9 +181,9 @@ def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
 def query_vector(
     request: SearchRequest, table: QueryTable, settings: Settings, curated: CuratedQuery | None = None
 ) -> tuple[QueryVector, CuratedQuery | None]:
-    """Return the pruned vector of the request's words, by table and arithmetic, and the rules with their origins.
+    """Return the pruned vector of the request's words, and the curation rules with their origins.
 
-    Raises InvalidInput (`query_too_long`).
+    The query table gives the weights; no model runs. Raises InvalidInput (`query_too_long`).
     """
     share = settings.prune if request.prune is None else request.prune
     vector = table.encode(request.query, settings.max_query_pieces)
@@ -193,11 +195,11 @@ def query_vector(
 
 @dataclass(frozen=True, slots=True)
 class SearchContext:
-    """A request that passed the limits, with all that the stages need to answer it from one generation.
+    """A validated request with all that the stages need to answer it from one generation.
 
     `query`: the vector that the sparse list searches with. `score_by`: the kind of sparse scores. `page`: the part of
-    the ranking that is asked for; None: its top. `targets`: names of all generations that this very search is sent to,
-    where several indexes are searched; empty for a search of one index.
+    the ranking that is requested; None: its top. `targets`: names of all generations that this search is sent to, where
+    several indexes are searched alike; empty for a search of one index.
     """
 
     generation: Generation
@@ -212,9 +214,9 @@ class SearchContext:
     page: PageState | None = None
     who: Principal = EVERYBODY
     model: ModelClient | None = None
-    # By piece of `query`, what each origin gave to its weight; None while all of it is from the words.
+    # By piece of `query`, what each origin added to its weight; None while all weight comes from the words.
     origins: Origins | None = None
-    # Words of earlier turns that the lexical list gets too, with their boosts.
+    # Words of earlier turns for the lexical list, with their boosts.
     carried: Mapping[str, float] = field(default_factory=dict)
     # Ids of documents that no list may name.
     left_out: Sequence[str] = ()
@@ -225,7 +227,7 @@ class SearchContext:
 
     @property
     def target(self) -> str:
-        """The index names that OpenSearch is sent."""
+        """The index names of the request to OpenSearch, separated by commas."""
         return ",".join(self.targets) or self.generation.physical
 
     @property
@@ -244,29 +246,29 @@ class SearchContext:
 
     @property
     def room(self) -> int:
-        """Number of the page's hits that come from the lists."""
+        """The number of the page's hits that come from lists, without pinned documents."""
         return self.request.size - self.pinned
 
     @property
     def timeout(self) -> float:
-        """Seconds that OpenSearch may take."""
+        """The seconds that OpenSearch may take."""
         return self.settings.search_timeout
 
     @property
     def reveals_others(self) -> bool:
-        """Whether the caller may learn of documents that a filter of its own would hide."""
+        """Whether the caller may learn of documents that document-level security could hide."""
         return self.who.filter is None
 
 
 class Hit(NamedTuple):
-    """A document, chapter or passage that a list named. Stages return hits; `_replace` makes new ones.
+    """A document, chapter or passage in a list. Stages return hits; `_replace` makes new ones.
 
-    `physical`: name of the generation's index. `scores`: by list, the hit's own score; empty where hits are not scored.
-    `source`: fields that were read; None: not read, or the document is gone. `number`: the chapter or window of the
+    `physical`: name of the generation's index. `scores`: by list, the hit's own score; empty where hits have no score.
+    `source`: the fields that were read; None: not read, or the document is gone. `number`: the chapter or window of the
     document, from 0; None: the whole document. `boosts`: marks of the boosts that the document has.
 
-    For explanations: `shares` are contributions to the lexical score by field and term, `fusion` and `reranking` the
-    share and scaled score by list.
+    For explanations: `shares` are contributions to the lexical score by field and term; `fusion` and `reranking` hold
+    the share and the scaled score by list.
     """
 
     id: str
@@ -283,7 +285,7 @@ class Hit(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """The generation's index name and the document's id: an id may be in several indexes."""
+        """The generation's index name and the document's id: several indexes may have the same id."""
         return self.physical, self.id
 
 
@@ -291,8 +293,8 @@ class Hit(NamedTuple):
 class Retrieved:
     """The hits of a page, as a retrieval stage returns them.
 
-    `page`: the state after the page. `counts`: `facets` and `counted` of the response. `lexical_empty`: the lexical
-    list found nothing. `read`: the hits came with their sources and explanations. `pinned_scores`: scores of pinned
+    `page`: the state after the page. `counts`: `facets` and `counted` of the response. `lexical_empty`: no document is
+    in the lexical list. `read`: the hits already have sources and explanations. `pinned_scores`: scores of pinned
     documents in the fused ranking, which leaves them out.
     """
 

@@ -1,4 +1,8 @@
-"""Curation rules in one search: which rules hold, which terms they explain, and which documents they pin to a place."""
+"""Curation rules in one search: which version applies, what it makes of the query, and which documents it pins.
+
+`context.CuratedQuery` carries the effect through the stages. A pinned document keeps its place in the whole ranking;
+`Pins` puts it on the page on which that place falls.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,48 +32,54 @@ async def rules_of(
     page: PageState | None = None,
     proposed: CompiledRules | None = None,
 ) -> CompiledRules | None:
-    """Return the rules of a search: those proposed, those of the first page, or the index's newest ones.
+    """Return the rules of a search: proposed rules, else those of the first page, else the index's newest rules.
 
     Raises BackendUnavailable (`curation_unavailable`, `curation_unreadable`), NotFound (`cursor_expired`).
     """
     if not request.curation:
         return None
     rules = proposed or curations.of(generation)
-    now = 0 if rules is None else rules.version
-    version = now if page is None else page.rules.get(generation.index, now)
-    return rules if version == now else await curations.earlier(generation, version)
+    current = 0 if rules is None else rules.version
+    version = current if page is None else page.rules.get(generation.index, current)
+    return rules if version == current else await curations.earlier(generation, version)
 
 
 def curate_query(
     rules: CompiledRules, generation: Generation, request: SearchRequest, settings: Settings
 ) -> CuratedQuery:
-    """Return what the rules make of a request."""
-    made = CuratedQuery(rules.matched(request.query, settings.max_query_pieces))
-    return _with_boosts(made, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else made
+    """Return the effect of the rules on a request."""
+    curated = CuratedQuery(rules.matched(request.query, settings.max_query_pieces))
+    return (
+        _with_boosts(curated, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else curated
+    )
 
 
 def _with_boosts(
-    made: CuratedQuery, rules: Rules, generation: Generation, request: SearchRequest, limits: FilterLimits
+    curated: CuratedQuery, rules: Rules, generation: Generation, request: SearchRequest, limits: FilterLimits
 ) -> CuratedQuery:
-    """Add the boosts and field weights, which hold for any words. A generation may lack the fields that they name."""
-    matched = made.matched  # (made for this search a moment ago)
-    fitted = list(compile_boosts(rules, generation.spec.fields, limits)) if rules.boosts else []
-    for number, one in enumerate(fitted):
-        if isinstance(one, BoostFactor):
-            matched.applied.append({"kind": "boost", "rule": number, "matched": one.name})
+    """Add boosts and field weights, which apply to any words.
+
+    Rules that name a field that the generation lacks are reported as skipped.
+    """
+    # `matched` belongs to this search alone, so it may be changed.
+    matched = curated.matched
+    boosts = list(compile_boosts(rules, generation.spec.fields, limits)) if rules.boosts else []
+    for number, boost in enumerate(boosts):
+        if isinstance(boost, BoostFactor):
+            matched.applied.append({"kind": "boost", "rule": number, "matched": boost.name})
         else:
             matched.skip("boost", number, describe_filter(rules.boosts[number].filter), "unfit")
-    made = replace(made, boosts=[one for one in fitted if isinstance(one, BoostFactor)])
+    curated = replace(curated, boosts=[boost for boost in boosts if isinstance(boost, BoostFactor)])
     if rules.fields.title == 1 or request.mode == "sparse":
-        return made
+        return curated
     if request.unit != "document":
         matched.skip("field", 0, "title", "by_unit")
     elif generation.titles:
         matched.applied.append({"kind": "field", "rule": 0, "matched": "title"})
-        return replace(made, title=rules.fields.title)
+        return replace(curated, title=rules.fields.title)
     else:
         matched.skip("field", 0, "title", "unfit")
-    return made
+    return curated
 
 
 async def with_curation_terms(context: SearchContext) -> SearchContext:
@@ -80,14 +90,14 @@ async def with_curation_terms(context: SearchContext) -> SearchContext:
     weighed = [span.text for span in curated.matched.spans if span.phrase or span.factor != 1]
     distinct = list(dict.fromkeys([request.query, *weighed]))
     try:
-        found = await context.engine.terms(context.generation.physical, "lexical", distinct)
+        terms_by_word = await context.engine.terms(context.generation.physical, "lexical", distinct)
     except NotFound:
-        # The generation of a point in time was dropped: contributions are explained without their origins.
+        # The generation of the point in time was removed: explain the contributions without their origins.
         return context
     context.watch.lap("opensearch")
 
     def terms_of(*texts: str) -> frozenset[str]:
-        return frozenset(term.text for text in texts for term in found.get(text, ()))
+        return frozenset(term.text for text in texts for term in terms_by_word.get(text, ()))
 
     terms = CurationTerms(terms_of(request.query), terms_of(*weighed))
     return replace(context, curated=replace(curated, terms=terms))
@@ -97,42 +107,44 @@ async def with_curation_terms(context: SearchContext) -> SearchContext:
 class Pins:
     """Pinned documents by their place in the whole ranking, and the number of hits before the page.
 
-    A pinned document keeps its place on whatever page it falls; all other hits follow each other around it.
+    A pinned document keeps its place on whichever page it falls; the other hits follow each other around it.
     """
 
     by_place: dict[int, Hit]
     begin: int
 
     def placed(self, context: SearchContext, retrieved: Retrieved) -> Retrieved:
-        """Put the pins of the page among the retrieved hits. A ranking ends when its last pin was shown too."""
+        """Return the retrieved hits with the page's pins among them. A ranking ends only after its last pin."""
         page, wanted = retrieved.page, self.by_place
         if page is not None:
             wanted = dict(zip(pinned_positions(list(wanted), page.ranked), wanted.values(), strict=True))
-        coming = {place - self.begin: one for place, one in wanted.items() if place > self.begin}
-        hits = insert_pinned(list(retrieved.hits), coming, context.request.size)
+        pins_ahead = {place - self.begin: hit for place, hit in wanted.items() if place > self.begin}
+        hits = insert_pinned(list(retrieved.hits), pins_ahead, context.request.size)
         if context.request.mode == "hybrid":
             scores = retrieved.pinned_scores
-            hits = [one._replace(score=scores.get(one.id, 0.0)) if one.pinned else one for one in hits]
+            hits = [hit._replace(score=scores.get(hit.id, 0.0)) if hit.pinned else hit for hit in hits]
         if page is not None:
-            shown = sum(one.pinned for one in hits)
-            page = replace(page, begin=page.begin + shown, end=page.end if shown >= len(coming) else None)
+            placed = sum(hit.pinned for hit in hits)
+            page = replace(page, begin=page.begin + placed, end=page.end if placed >= len(pins_ahead) else None)
         return replace(retrieved, hits=hits, page=page)
 
 
 async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]:
     """Read the pinned documents; return the context with room for them on the page. None: nothing is pinned.
 
-    They are read by id, under the conditions of every hit: a document that was deleted, or that the request excludes,
-    is not shown and takes no place.
+    Pinned documents are read by id under the conditions of every hit. A document that was deleted, or that the request
+    excludes, takes no place.
     """
     curated, page = context.curated, context.page
     if curated is None or not curated.matched.pins:
         return context, None
     pins = curated.matched.pins
     size, begin = context.request.size, 0 if page is None else page.begin
-    found = await _read_pinned(context, list(pins))
-    absent = [one for one, pin in pins.items() if one not in found and begin < pin.place <= begin + size]
-    by_place = {pins[one].place: each for one, each in found.items()}
+    pinned = await _read_pinned(context, list(pins))
+    absent = [
+        document for document, pin in pins.items() if document not in pinned and begin < pin.place <= begin + size
+    ]
+    by_place = {pins[document].place: hit for document, hit in pinned.items()}
     if page is not None:
         page = replace(page, pins=sum(place <= begin for place in by_place), last_pin=max(by_place, default=0))
     on_page = sum(begin < place <= begin + size for place in by_place)
@@ -141,24 +153,26 @@ async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]
 
 
 async def _read_pinned(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
-    """Return the documents that are there, by id, each with its own score in every list that matches it."""
+    """Return the pinned documents that exist, by id, each with its score in every list that it matches."""
     mode = context.request.mode
     modes = HYBRID if mode == "hybrid" else (mode,)
     plans = [
-        SearchPlan(context.generation.physical, _pinned_body(context, one, ids, first=one == modes[0])) for one in modes
+        SearchPlan(context.generation.physical, _pinned_body(context, each, ids, first=each == modes[0]))
+        for each in modes
     ]
-    found: dict[str, Hit] = {}
-    for name, answer in zip(modes, await context.engine.lists(plans), strict=True):
+    pinned: dict[str, Hit] = {}
+    for list_mode, answer in zip(modes, await context.engine.lists(plans), strict=True):
         for hit in complete_hits(answer, context.watch):
-            one = found.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
-            scores = {**one.scores, name: hit["_score"]} if hit["_score"] > 0 else one.scores
-            source, boosts = hit.get("_source", one.source), hit.get("matched_queries", ())
-            found[one.id] = one._replace(source=source, boosts=boosts, scores=scores)
+            document = pinned.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
+            scores = {**document.scores, list_mode: hit["_score"]} if hit["_score"] > 0 else document.scores
+            source, boosts = hit.get("_source", document.source), hit.get("matched_queries", ())
+            pinned[document.id] = document._replace(source=source, boosts=boosts, scores=scores)
     context.watch.lap("opensearch")
-    return found
+    return pinned
 
 
 def _pinned_body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool) -> dict[str, Any]:
+    """Build the body that scores the pinned documents for one list. `first`: the list whose hits bring the sources."""
     by_words = sparse_query(context.query, context.score_by) if mode == "sparse" else lexical_clause(context)
     query = {
         "bool": {

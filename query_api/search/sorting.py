@@ -1,4 +1,7 @@
-"""The order of what was found: by fields, documents without a value last, equal ones by score."""
+"""The order of hits by fields: documents without a value last, equal values by score.
+
+`build_sort` gives the order to OpenSearch; `sort_documents` sorts candidates in the same order.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +16,15 @@ from services.query.fusion import K
 
 SCORE: Final = "_score"
 MAX_KEYS = 5
-# In which documents are shown that nothing was asked about: the latest first.
+# The order of documents without scores: the latest first.
 LATEST_FIRST: Final[Mapping[str, Any]] = {"ingested_at": "desc"}
-# The order of equals is the same at every request: a sequence number is unique in a shard.
+# A sequence number is unique in a shard, so equal hits have the same order in every request.
 _TIE_BREAK: Final[Mapping[str, Any]] = {"_seq_no": "asc"}
 
 
 @dataclass(frozen=True, slots=True)
 class SortField:
-    """A key that fits the index; `kind` is None for the score."""
+    """A sort key that fits the index. `kind` is None for the score."""
 
     field: str
     kind: FieldType | None
@@ -29,7 +32,7 @@ class SortField:
 
 
 def parse_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scored: bool) -> tuple[SortField, ...]:
-    """The keys, held against the index; `scored`: whether documents have a score to be sorted by.
+    """Validate sort keys against the declaration of the index. `scored`: whether documents have a score to sort by.
 
     Raises InvalidInput (`bad_sort`, `undeclared_metadata`).
     """
@@ -43,23 +46,23 @@ def parse_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scor
 def _parse_key(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: bool) -> SortField:
     if key.field == SCORE:
         if not scored:
-            raise InvalidInput("bad_sort", f"{where}: these documents have no score to be sorted by.", where=where)
+            raise InvalidInput("bad_sort", f"{where}: these documents have no score to sort by.", where=where)
         return SortField(SCORE, None, key.order != "asc")
     kind = declared_field_type(key.field, fields, where)
     if kind == "text":
-        what = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
-        raise InvalidInput("bad_sort", what, where=where)
+        detail = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
+        raise InvalidInput("bad_sort", detail, where=where)
     return SortField(key.field, kind, key.order == "desc")
 
 
 def build_sort(keys: Sequence[SortField], *, scored: bool) -> list[Mapping[str, Any]]:
-    """The order as OpenSearch is asked for it."""
-    found = [_build_key(key) for key in keys]
+    """Build the `sort` member of a request to OpenSearch."""
+    order = [_build_key(key) for key in keys]
     if not scored:
-        found.append(LATEST_FIRST)
+        order.append(LATEST_FIRST)
     elif all(key.kind is not None for key in keys):
-        found.append({SCORE: "desc"})
-    return [*found, _TIE_BREAK]
+        order.append({SCORE: "desc"})
+    return [*order, _TIE_BREAK]
 
 
 def _build_key(key: SortField) -> Mapping[str, Any]:
@@ -68,17 +71,17 @@ def _build_key(key: SortField) -> Mapping[str, Any]:
 
 
 def sort_documents(
-    found: Sequence[tuple[K, float]], keys: Sequence[SortField], values: Mapping[K, FieldValues]
+    ranking: Sequence[tuple[K, float]], keys: Sequence[SortField], values: Mapping[K, FieldValues]
 ) -> list[tuple[K, float]]:
-    """Documents and their scores in that order, as OpenSearch would sort them; equal ones stay as they came."""
-    in_order = list(found)
+    """Return documents and their scores in the order that OpenSearch would give; ties keep their order."""
+    in_order = list(ranking)
     for key in reversed(keys):
         if key.kind is None:
-            in_order.sort(key=lambda one: one[1], reverse=key.descending)
+            in_order.sort(key=lambda document: document[1], reverse=key.descending)
             continue
         pick = max if key.descending else min
-        has = {name: pick(listed) for name, _ in in_order if (listed := values[name].get(key.field))}
-        present = [one for one in in_order if one[0] in has]
-        present.sort(key=lambda one: has[one[0]], reverse=key.descending)
-        in_order = present + [one for one in in_order if one[0] not in has]
+        field_values = {name: pick(listed) for name, _ in in_order if (listed := values[name].get(key.field))}
+        present = [document for document in in_order if document[0] in field_values]
+        present.sort(key=lambda document: field_values[document[0]], reverse=key.descending)
+        in_order = present + [document for document in in_order if document[0] not in field_values]
     return in_order
