@@ -166,9 +166,7 @@ def read_among_matches(answers: Sequence[ListAnswer], selection: Selection, max_
 def read_among_candidates(
     groups: Sequence[tuple[FacetGroup, Mapping[Any, FieldValues]]], selection: Selection, max_values: int
 ) -> dict[str, Any]:
-    """Return `facets` and `counted` from candidates: each group with the values of its documents, the whole filter's
-    first.
-    """
+    """Return `facets` and `counted` from the candidates of each group; the first group is under the whole filter."""
     counts = {
         facet.field: facet_counts(facet, [tally_documents(facet, documents.values())], max_values)
         for group, documents in groups

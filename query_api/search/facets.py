@@ -220,8 +220,8 @@ def _date_counts(facet: CheckedFacet, counts: Mapping[int, int], max_values: int
     if len(counts) > max_values:
         raise InvalidInput(
             "facet_too_fine",
-            f"facets.{facet.field}: there are {len(counts):,} {unit}s and {max_values:,} may be shown: use a longer unit "
-            "or a filter with a range.",
+            f"facets.{facet.field}: there are {len(counts):,} {unit}s and {max_values:,} may be shown: use a longer "
+            "unit or a filter with a range.",
         )
     buckets: list[dict[str, Any]] = []
     for start in sorted(counts):

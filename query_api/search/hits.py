@@ -138,9 +138,7 @@ def keyword_shares(explanation: Mapping[str, Any]) -> dict[tuple[str, str], floa
 
 
 def word_shares(shares: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """Return the contribution of each word to a BM25 score over all fields; words of a phrase share its contribution
-    equally.
-    """
+    """Return the contribution of each word to a BM25 score over all fields. Words of a phrase have equal shares."""
     words: dict[str, float] = {}
     for (_, term), share in shares.items():
         phrase = term[1:-1].split() if term.startswith('"') else [term]

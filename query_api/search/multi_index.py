@@ -122,8 +122,9 @@ def _facet_types(context: SearchContext) -> dict[str, FieldType]:
 
 
 def join_alike(contexts: Sequence[SearchContext], mode: str, size: int) -> Sequence[SearchContext]:
-    """Join the searches that send the same list for vectors of the same encoder; each result searches all their
-    indexes.
+    """Join the searches that send the same list for vectors of the same encoder.
+
+    Each returned search is sent to all its indexes.
     """
     if len(contexts) == 1:
         return contexts

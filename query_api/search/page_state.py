@@ -24,8 +24,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class PageState:
-    """The place of a page in a ranking. The state after a page also says why no page follows (`end`) or where the next
-    begins.
+    """The place of a page in a ranking.
+
+    The state after a page says why no page follows (`end`) or where the next page begins.
 
     `begin`: number of hits before the page. `by_position`: the page begins after the sort values `after` (None: at the
     top) and after `skip` more hits. `depth`: length of the lists that are fused. `rules`: by index, the version of the
@@ -114,8 +115,9 @@ class PointInTime:
 async def open_point_in_time(
     search: AsyncSearchClient, physical: Sequence[str], seconds: float, *, near: bool = False
 ) -> PointInTime:
-    """Open a point in time of some generations. Raises Overloaded (`too_many_snapshots`) and NotFound
-    (`index_not_found`).
+    """Open a point in time of some generations.
+
+    Raises Overloaded (`too_many_snapshots`) and NotFound (`index_not_found`).
     """
     try:
         answer = await search.send(open_point_in_time_call(physical, seconds, near=near))
@@ -150,7 +152,7 @@ class HeldPointsInTime:
     def admit(self, caller: str) -> None:
         """Return if there is room for another point in time. Raises Overloaded (`too_many_snapshots`)."""
         now = monotonic()
-        self._until = {snapshot: held for snapshot, held in self._until.items() if held[0] > now}
+        self._until = {snapshot: entry for snapshot, entry in self._until.items() if entry[0] > now}
         callers_shards = sum(shards for _, shards, holder in self._until.values() if holder == caller)
         over_share = caller != EVERYBODY.id and callers_shards >= max(1, self._limit // 2)
         if over_share or sum(shards for _, shards, _ in self._until.values()) >= self._limit:

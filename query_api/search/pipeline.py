@@ -115,14 +115,17 @@ async def _answer(
         watch = Stopwatch()
         score_by = common_score_by(request, [generation.spec for generation in generations])
         contexts = [
-            await _build_context(app, one, request, score_by, engine, watch, page, proposed) for one in generations
+            await _build_context(app, generation, request, score_by, engine, watch, page, proposed)
+            for generation in generations
         ]
         watch.lap("encode")
         outcome = await run_stages(contexts)
-        after = outcome.retrieved.page
-        if after is not None and request.curation:
-            after = replace(after, rules={context.generation.index: _rules_version(context) for context in contexts})
-        return await respond(outcome), after
+        next_page = outcome.retrieved.page
+        if next_page is not None and request.curation:
+            next_page = replace(
+                next_page, rules={context.generation.index: _rules_version(context) for context in contexts}
+            )
+        return await respond(outcome), next_page
 
     return await answer_page(app, generations, request, engine or app.engine, answer_one_page)
 
@@ -137,7 +140,7 @@ async def _build_context(
     page: PageState | None,
     proposed: CompiledRules | None,
 ) -> SearchContext:
-    """Hold the request against one generation's declaration; an error of several indexes names the index."""
+    """Validate the request against one generation's declaration; an error of several indexes names the index."""
     table = app.tables.of(generation)
     try:
         chosen = parse_selection(request, generation.spec, app.settings)

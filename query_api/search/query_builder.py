@@ -200,10 +200,10 @@ def split_phases(context: SearchContext, size: int) -> Phases:
 
 
 def too_few(plan: Mapping[str, Any], hits: Sequence[object]) -> bool:
-    """Return whether a two-phase list may lack documents that only light pieces find; it is then sent again in one
-    phase.
+    """Return whether a two-phase list may lack documents that only light pieces find.
 
-    Heavy pieces that find so few documents have short postings, so the extra request costs little.
+    The list is then sent again in one phase. Heavy pieces that find so few documents have short postings, so the extra
+    request costs little.
     """
     return "rescore" in plan and len(hits) < plan["size"]
 

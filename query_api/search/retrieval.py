@@ -245,7 +245,7 @@ def _cut_page(
 
 async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
     """Merge the sorted lists of indexes that are searched apart, to the depth of candidates."""
-    contexts = [_page_by_number(one) for one in contexts]
+    contexts = [_page_by_number(each) for each in contexts]
     first = contexts[0]
     mode, depth, scored = first.mode, depth_of(first), is_scored(first.request)
     columns = {key.field: key.kind for key in first.selection.sort if key.kind is not None}
@@ -255,22 +255,24 @@ async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
         search = sorted_body(context, mode, depth, False) | {"docvalue_fields": build_docvalue_fields(columns)}
         return list_plan(context, mode, search)
 
-    answers = await send_requests([*((one, sorted_plan) for one in searches), *match_count_requests(contexts)])
-    listed = list(zip(searches, (answer["hits"]["hits"] for answer in answers), strict=False))
-    found = {_physical_and_id(hit): hit for _, hits in listed for hit in hits}
-    scores = {key: float(hit["_score"]) for key, hit in found.items()} if scored else {}
+    answers = await send_requests([*((search, sorted_plan) for search in searches), *match_count_requests(contexts)])
+    lists = list(zip(searches, (answer["hits"]["hits"] for answer in answers), strict=False))
+    hits_by_key = {_physical_and_id(hit): hit for _, hits in lists for hit in hits}
+    scores = {key: float(hit["_score"]) for key, hit in hits_by_key.items()} if scored else {}
     scaled = scores
     if scored and mode == "sparse" and has_several_encoders(searches):
-        scaled = {key: scores[key] / query_weight(one) for one, hits in listed for key in map(_physical_and_id, hits)}
-    ranking = [(key, scaled.get(key, 0.0)) for key in engine_order(found, scaled)]
+        scaled = {
+            key: scores[key] / query_weight(search) for search, hits in lists for key in map(_physical_and_id, hits)
+        }
+    ranking = [(key, scaled.get(key, 0.0)) for key in engine_order(hits_by_key, scaled)]
     ranking = sort_documents(
-        ranking, first.selection.sort, {key: read_field_values(hit, columns) for key, hit in found.items()}
+        ranking, first.selection.sort, {key: read_field_values(hit, columns) for key, hit in hits_by_key.items()}
     )
-    boosts = {key: hit["matched_queries"] for key, hit in found.items() if "matched_queries" in hit}
-    merged = Merged(scores, scores, any(len(hits) == depth for _, hits in listed))
+    boosts = {key: hit["matched_queries"] for key, hit in hits_by_key.items() if "matched_queries" in hit}
+    merged = Merged(scores, scores, any(len(hits) == depth for _, hits in lists))
     hits, page = _cut_page(first, ranking, {mode: merged}, boosts)
     counts = read_counts(first, answers[len(searches) :]) if len(answers) > len(searches) else {}
-    return Retrieved(hits, page, counts, mode == "lexical" and not found)
+    return Retrieved(hits, page, counts, mode == "lexical" and not hits_by_key)
 
 
 async def read_hits(contexts: Sequence[SearchContext], retrieved: Retrieved) -> Sequence[Hit]:
@@ -320,14 +322,14 @@ async def _read_explained(searches: Sequence[SearchContext], hits: Sequence[Hit]
             plans.append(list_plan(search, "lexical", body))
     first = searches[0]
     answers = await send_lists(first.engine, plans, first.watch)
-    found = {_physical_and_id(hit): hit for answer in answers for hit in answer["hits"]["hits"]}
+    hits_by_key = {_physical_and_id(hit): hit for answer in answers for hit in answer["hits"]["hits"]}
 
     def explained_hit(hit: Hit) -> Hit:
-        if hit.key not in found or "lexical" not in hit.scores:
+        if hit.key not in hits_by_key or "lexical" not in hit.scores:
             return hit
-        return hit._replace(shares=scaled_shares(search_of[hit.physical], hit, found[hit.key]))
+        return hit._replace(shares=scaled_shares(search_of[hit.physical], hit, hits_by_key[hit.key]))
 
-    sources = {key: hit["_source"] for key, hit in found.items()}
+    sources = {key: hit["_source"] for key, hit in hits_by_key.items()}
     return await _fill(first, [explained_hit(hit) for hit in hits], source, sources)
 
 

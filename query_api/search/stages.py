@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossRequest
 from query_api.search.chapters import retrieve_parts
-from query_api.search.context import CuratedQuery, Hit, Retrieved, SearchContext, query_vector
-from query_api.search.curation import curate_query, with_curation_terms, with_pins
+from query_api.search.context import Hit, Retrieved, SearchContext
+from query_api.search.curation import CuratedQuery, curate_query, with_curation_terms, with_pins
 from query_api.search.expansion import with_conversation, with_feedback
 from query_api.search.highlight import highlight
 from query_api.search.hits import shape_hit, shape_query_pieces
@@ -19,7 +20,11 @@ from query_api.search.multi_index import check_field_types, drop_incompatible_ru
 from query_api.search.rerank import retrieve_reranked
 from query_api.search.retrieval import read_hits, retrieve
 from query_api.search.spelling import did_you_mean
+from services.curation.effects import curate_query_vector
 from services.curation.matching import CompiledRules
+from services.encoders.query_table import QueryTable, QueryVector
+from services.query.expansion import prune_query
+from services.settings import Settings
 
 # The JSON body of a response.
 Response = dict[str, Any]
@@ -32,10 +37,25 @@ def with_query(context: SearchContext, rules: CompiledRules | None = None) -> Se
     """
     request, settings = context.request, context.settings
     curated = None if rules is None else curate_query(rules, context.generation, request, settings)
-    vector, curated = query_vector(request, context.table, settings, curated)
+    vector, curated = _query_vector(request, context.table, settings, curated)
     origins = None if curated is None else curated.origins_of(vector)
     context = replace(context, query=vector, curated=curated, origins=origins)
     return context if request.context is None else with_conversation(context, request.context)
+
+
+def _query_vector(
+    request: SearchRequest, table: QueryTable, settings: Settings, curated: CuratedQuery | None = None
+) -> tuple[QueryVector, CuratedQuery | None]:
+    """Return the pruned vector of the request's words, and the curation rules with their origins.
+
+    The query table gives the weights; no model runs. Raises InvalidInput (`query_too_long`).
+    """
+    share = settings.prune if request.prune is None else request.prune
+    vector = table.encode(request.query, settings.max_query_pieces)
+    if curated is not None and curated.matched.spans:
+        blend = curate_query_vector(vector, curated.matched, table, settings.max_query_pieces)
+        vector, curated = blend.vector, replace(curated, origins=dict(blend.origins))
+    return prune_query(vector, share), curated
 
 
 @dataclass(frozen=True, slots=True)

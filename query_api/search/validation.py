@@ -93,8 +93,9 @@ def check_text(text: str, settings: Settings, kind: str = "query") -> None:
 
 
 def check_context(context: Context, settings: Settings) -> None:
-    """Check the turns of a conversation. Raises InvalidInput (`too_many_turns` and `empty_turn`, `bad_turn`,
-    `turn_too_long`).
+    """Check the turns of a conversation.
+
+    Raises InvalidInput (`too_many_turns`, `empty_turn`, `bad_turn`, `turn_too_long`).
     """
     if len(context.turns) > settings.max_context_turns:
         raise InvalidInput(
