@@ -93,8 +93,8 @@ def count_among_matches(query: Clause, selection: Selection, timeout: float, *, 
         if group is all_groups[0]:
             aggregations[_ALL_MATCHES] = {"filter": {"match_all": {}}}
         counts |= {
-            name: {"filter": {"bool": {"filter": group_clauses}}, "aggs": {name: clause}}
-            for name, clause in aggregations.items()
+            name: {"filter": {"bool": {"filter": group_clauses}}, "aggs": {name: aggregation}}
+            for name, aggregation in aggregations.items()
         }
     return build_search_body(add_filter(query, shared), 0, False, timeout) | {"track_total_hits": True, "aggs": counts}
 

@@ -85,6 +85,7 @@ def drop_incompatible_rules(contexts: Sequence[SearchContext]) -> list[SearchCon
 
 
 def _mixed_fields(contexts: Sequence[SearchContext]) -> set[str]:
+    """Return the fields that the indexes declare as different types."""
     kinds: dict[str, FieldType] = {}
     mixed = set()
     for context in contexts:

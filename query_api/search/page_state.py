@@ -159,8 +159,8 @@ class HeldPointsInTime:
             first_expiry = min(until for until, _, _ in self._until.values())
             raise Overloaded(
                 "too_many_snapshots",
-                f"{len(self._until):,} searches and exports wait for their next page, which is the limit: let some "
-                "reach their last page, or use `offset`.",
+                f"{len(self._until):,} searches and exports wait for their next page, and the limit is reached: let "
+                "some reach their last page, or use `offset`.",
                 limit=self._limit,
                 retry_after=max(1, math.ceil(first_expiry - now)),
             )

@@ -56,7 +56,8 @@ def list_body(
     clauses: Sequence[Clause] | None = None,
 ) -> dict[str, Any]:
     """Build the body of one list by score. `clauses`: of another filter than the request's."""
-    clauses, excluded = context.selection.clauses if clauses is None else clauses, excluded_ids(context)
+    clauses = context.selection.clauses if clauses is None else clauses
+    excluded = excluded_ids(context)
     if mode == "sparse":
         phases = split_phases(context, size)
         query = add_filter(sparse_query(phases.head, context.score_by), clauses, excluded)

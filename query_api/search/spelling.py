@@ -36,7 +36,7 @@ async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool
     request = first.request
     if not (lexical_empty and request.did_you_mean and request.is_first):
         return {}
-    # The words that an index lacks tell of all its documents, so document-level security excludes it here.
+    # A word that the index lacks tells about all its documents: document-level security allows no suggestion.
     searched = [context for context in contexts if context.generation.suggests and context.reveals_others]
     if not searched:
         return {}

@@ -34,7 +34,7 @@ DOCUMENT_MEMBERS = (
 
 
 def check_request(request: SearchRequest, settings: Settings) -> None:
-    """Compare a request with the limits in the settings.
+    """Check a request against the limits in the settings.
 
     Raises InvalidInput: `empty_query`, `bad_query`, `query_too_long`, `size_too_large`, `offset_too_large`,
     `offset_with_cursor`, `candidates_too_many`, `window_too_large`, `rerank_too_many`, `bad_sort`, and the codes of
@@ -70,7 +70,7 @@ def check_request(request: SearchRequest, settings: Settings) -> None:
 
 
 def check_size(size: int, settings: Settings) -> None:
-    """Compare the number of hits with the limit. Raises InvalidInput (`size_too_large`)."""
+    """Check the number of hits. Raises InvalidInput (`size_too_large`)."""
     if size > settings.max_size:
         raise InvalidInput("size_too_large", f"`size` may be {settings.max_size} at most.")
 
@@ -160,6 +160,7 @@ class Selection:
         return Selection(self.filter, self.clauses)
 
 
+# The selection of a request without filter, sort keys and facets.
 EVERYTHING = Selection()
 
 
@@ -175,7 +176,7 @@ def parse_selection(request: SearchRequest, spec: IndexSpec, settings: Settings)
         raise InvalidInput(
             "not_scored_by",
             f"The index has no vectors to score by {request.score_by} (its `windows` are {spec.windows}): "
-            f"sparsewell reindex --windows both (or {wanted}) copies them from what is stored.",
+            f"sparsewell reindex --windows both (or {wanted}) copies them from the stored windows.",
         )
     for name in request.fields:
         _check_field(name, spec)
