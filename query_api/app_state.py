@@ -18,7 +18,7 @@ from query_api.curation_cache import CurationCache
 from query_api.ingest.backpressure import BackgroundReader, BacklogMonitor, InFlightRequests
 from query_api.query_log import QueryLog
 from query_api.readiness import QueryTableCache, ReadinessMonitor
-from query_api.search.executor import Direct
+from query_api.search.executor import DirectEngine
 from query_api.search.page_state import HeldPointsInTime
 from query_api.search.validation import limits_of
 from services.access.api_keys import read_key_file
@@ -83,7 +83,7 @@ class AppState:
         self.search = AsyncSearchClient(settings)
         # Several addresses are asked in turn, so each node's own copies get their share of searches.
         self.near = len(split_addresses(settings.opensearch_url)) > 1
-        self.engine = Direct(self.search, settings.search_timeout, near=self.near)
+        self.engine = DirectEngine(self.search, settings.search_timeout, near=self.near)
         self.held = HeldPointsInTime(settings.max_snapshots)
         self.publisher = Publisher(settings.redis_address)
         self.clock = VersionClock()
@@ -114,7 +114,7 @@ class AppState:
         if who.filter is not None:
             view._within = DocumentLevelSecurity()
             view.search = RestrictedSearchClient(self.everything, view._within)
-            view.engine = Direct(view.search, self.settings.search_timeout, near=self.near)
+            view.engine = DirectEngine(view.search, self.settings.search_timeout, near=self.near)
         return view
 
     async def generation(self, index: str, *, near: bool = False) -> Generation:

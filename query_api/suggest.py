@@ -6,9 +6,9 @@ from typing import Any
 
 from query_api.app_state import AppState
 from query_api.schemas.admin import SuggestAddress
-from query_api.search.executor import Stopwatch, whole
+from query_api.search.executor import Stopwatch, complete_hits
 from query_api.search.pipeline import in_time
-from query_api.search.validation import checked_size, filter_of, read_short
+from query_api.search.validation import check_size, filter_of, read_short
 from services.curation.matching import CompiledRules
 from services.errors import SparsewellError
 from services.index_spec import Generation
@@ -27,7 +27,7 @@ async def complete_text(app: AppState, index: str, asked: SuggestAddress) -> dic
     and BackendUnavailable, as a search does.
     """
     typed = clean_typed_text(asked.q)
-    checked_size(asked.size, app.settings)
+    check_size(asked.size, app.settings)
     condition = read_short(asked.filter, (), ()).get("filter")
 
     async def of(near: bool) -> dict[str, Any]:
@@ -89,12 +89,12 @@ class _SuggestionLookup:
         Only when one is hidden for its title are others asked for that have the same: finding them costs five times a
         suggestion.
         """
-        titles = whole(answer, Stopwatch())
+        titles = complete_hits(answer, Stopwatch())
         if rules is not None and any(self._hides(rules, hit) for hit in titles):
             settings = self.app.settings
             plan = self._titles_plan(clauses, rules, 1 + rules.most_hidden)
             call = msearch_call([plan], settings.search_timeout, near=self.app.near)
-            titles = whole((await self.app.search.send(call))["responses"][0], Stopwatch())
+            titles = complete_hits((await self.app.search.send(call))["responses"][0], Stopwatch())
         shown = (
             next((hit for hit in read_same_title_hits(one) if not self._hides(rules, hit)), None) for one in titles
         )
@@ -114,7 +114,7 @@ class _SuggestionLookup:
     def _queries(self, answer: Mapping[str, Any] | None) -> SuggestionList:
         """None where they cannot be read: there may never have been any, and titles are worth having alone."""
         try:
-            hits = [] if answer is None else whole(answer, Stopwatch())
+            hits = [] if answer is None else complete_hits(answer, Stopwatch())
         except SparsewellError:
             return []
         return [self._shown(hit["_source"]["query"], "query") for hit in hits]

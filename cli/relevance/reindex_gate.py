@@ -22,10 +22,10 @@ from query_api.curation_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
-from query_api.search.executor import Direct, Stopwatch
+from query_api.search.executor import DirectEngine, Stopwatch
 from query_api.search.multi_index import common_score_by
 from query_api.search.stages import run_stages, with_query
-from query_api.search.validation import selection
+from query_api.search.validation import parse_selection
 from services.encoders.catalogue import KnownEncoder, load_known_encoders
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, Conflict, EncoderMismatch, InvalidInput
@@ -84,7 +84,7 @@ async def _ranked(
         await search.send(refresh_call(generation.physical))
         curations = CurationCache(search, IndexNames(settings.index_prefix), _TIMEOUT_SECONDS)
         curations.remember(generation, await curations.read(generation.index, near=False))
-        engine = Direct(search, _TIMEOUT_SECONDS, near=False)
+        engine = DirectEngine(search, _TIMEOUT_SECONDS, near=False)
         found: dict[str, dict[str, Ranking]] = {}
         for mode in MODES:
             found[mode] = {}
@@ -92,7 +92,7 @@ async def _ranked(
                 request = SearchRequest(query=text, mode=mode, passage=False, fields=[], learn=False)
                 context = SearchContext(
                     generation, table, request, settings, engine, Stopwatch(),
-                    selection(request, generation.spec, settings), common_score_by(request, [generation.spec]),
+                    parse_selection(request, generation.spec, settings), common_score_by(request, [generation.spec]),
                 )  # fmt: skip
                 rules = await rules_of(curations, generation, request)
                 outcome = await run_stages([with_query(context, rules)])

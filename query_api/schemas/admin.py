@@ -1,10 +1,8 @@
-"""What keys are asked for and shown as, as the OpenAPI document shows it.
+"""Requests and responses of administration, as the OpenAPI document shows them.
 
-What the doors of an index's rules take and answer, as the OpenAPI document shows it.
-
-What the doors of frequent queries take and answer, as the OpenAPI document shows it.
-
-What is completed and how that is answered, as the OpenAPI document shows it.
+In order: curation rules with their versions and dry runs, frequent queries, suggestions while a user types, and API
+keys. The limits of a request are constants here; a key's scopes and index patterns come from
+`services.access.principals`.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -22,16 +20,16 @@ MAX_QUERIES: Final = 50
 
 
 class CurationBody(BaseModel):
-    """Rules for an index, in place of those that it has."""
+    """Curation rules for an index, which replace its present rules."""
 
     model_config = ConfigDict(extra="forbid")
 
     rules: Rules
-    note: str = Field("", max_length=500, description="why, for whoever reads the versions")
+    note: str = Field("", max_length=500, description="reason of the change, shown with the version")
 
 
 class CurationAnswer(BaseModel):
-    """The rules of an index. Version 0: it has none, and never had."""
+    """The curation rules of an index. Version 0: it has never had rules."""
 
     index: str
     version: int
@@ -41,20 +39,22 @@ class CurationAnswer(BaseModel):
 
 
 class CurationVersion(BaseModel):
+    """A stored version of the rules."""
+
     version: int
     at: str
     note: str
 
 
 class CurationVersions(BaseModel):
-    """The newest first; 100 older ones are kept."""
+    """The versions of the rules, newest first; 100 older versions are kept."""
 
     index: str
     versions: list[CurationVersion]
 
 
 class DryRunBody(BaseModel):
-    """Rules that are not stored, and queries to try them with."""
+    """Rules to try without storing them, and the queries to try them with."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,33 +65,41 @@ class DryRunBody(BaseModel):
 
 
 class Entered(BaseModel):
+    """A hit that the rules bring in."""
+
     id: str
     place: int
 
 
 class Left(BaseModel):
+    """A hit that the rules take out."""
+
     id: str
     was: int
 
 
 class Moved(BaseModel):
+    """A hit whose place the rules change."""
+
     id: str
     was: int
     place: int
 
 
 class QueryError(BaseModel):
+    """The error of a search."""
+
     code: str
     detail: str
 
 
 class DryRunQuery(BaseModel):
-    """One query, with the hits that it has and would have; or the error that a search for it is answered with."""
+    """One query with its hits before and after, or the error of its search."""
 
     query: str
     changed: bool
     overlap: float | None = Field(
-        None, description="rank-biased overlap (p .9): 1 for the same list, 0 for no hit in common"
+        None, description="rank-biased overlap (p = 0.9): 1 for the same list, 0 for no common hit"
     )
     before: list[str] | None = None
     after: list[str] | None = None
@@ -103,7 +111,7 @@ class DryRunQuery(BaseModel):
 
 
 class DryRunAnswer(BaseModel):
-    """What would change against the version that is stored. Nothing was written."""
+    """The effect of the rules compared with the stored version. Nothing is written."""
 
     index: str
     version: int
@@ -115,7 +123,7 @@ MAX_FREQUENT_QUERIES: Final = 1000
 
 
 class GivenQuery(BaseModel):
-    """A query, and how often it was asked."""
+    """A query and its number of searches."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -124,7 +132,7 @@ class GivenQuery(BaseModel):
 
 
 class QueriesBody(BaseModel):
-    """Queries out of somebody else's log, or of one's own choice."""
+    """Queries from another log, or chosen by hand."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -132,7 +140,7 @@ class QueriesBody(BaseModel):
 
 
 class FrequentQuery(BaseModel):
-    """`asked` counts all there was, `lately` what is left of it: it halves every 30 days."""
+    """A frequent query. `asked` counts all searches; `lately` halves every 30 days."""
 
     query: str
     asked: int
@@ -140,7 +148,7 @@ class FrequentQuery(BaseModel):
 
 
 class FrequentQueries(BaseModel):
-    """Those that are asked most nowadays first."""
+    """Frequent queries, highest `lately` first."""
 
     index: str
     total: int
@@ -148,54 +156,59 @@ class FrequentQueries(BaseModel):
 
 
 class AddedQueries(BaseModel):
+    """The number of queries added."""
+
     index: str
     added: int
 
 
 class RemovedQueries(BaseModel):
+    """The number of queries deleted."""
+
     index: str
     deleted: int
 
 
 class SuggestAddress(BaseModel):
-    """The parameters of GET suggest."""
+    """The query parameters of GET suggest."""
 
     model_config = ConfigDict(extra="forbid")
 
     q: str = Field(
         "",
-        description=f"what was typed, {MAX_TYPED_CHARACTERS} characters at most; a space ends a word; none: frequent queries",
+        description=f"the typed text, {MAX_TYPED_CHARACTERS} characters at most; a space ends a word; empty: frequent "
+        "queries",
     )
-    size: int = Field(8, ge=1, description="suggestions at most")
-    fuzzy: bool = Field(True, description="after what fits, words that differ by a letter, or two from nine letters on")
+    size: int = Field(8, ge=1, description="number of suggestions at most")
+    fuzzy: bool = Field(True, description="then also words that differ by one letter, or by two from nine letters on")
     filter: str | None = Field(
-        None, description="documents whose titles may be named, in JSON as for a search; then queries are not"
+        None, description="suggest only titles of documents under this filter (JSON, as in a search), and no queries"
     )
 
 
 class TypedPart(BaseModel):
-    """A part that was typed. `start` and `end` (exclusive) count characters (code points) of `text`."""
+    """A typed part. `start` and `end` (exclusive) count characters (code points) of `text`."""
 
     start: int
     end: int
 
 
 class Suggestion(BaseModel):
-    """A title with the id of a document that has it, or a query that was often asked."""
+    """A title with the id of a document that has it, or a frequent query."""
 
     text: str
     kind: Literal["title", "query"]
-    id: str | None = Field(None, description="of a title: a document that has it")
-    typed: list[TypedPart] = Field(description="what of it was typed; none of a word that was misspelt")
+    id: str | None = Field(None, description="of a title: the id of a document that has it")
+    typed: list[TypedPart] = Field(description="the typed parts of `text`; none for a misspelt word")
 
 
 class SuggestAnswer(BaseModel):
-    """Suggestions, the best first; no text twice."""
+    """Suggestions, best first, without repeated texts."""
 
     index: str
     q: str
     suggestions: list[Suggestion]
-    titles: bool = Field(description="whether titles can be suggested; false: the index has to be reindexed for it")
+    titles: bool = Field(description="whether the index can suggest titles; false: reindex it")
 
 
 _Pattern = Annotated[str, Field(pattern=f"^({INDEX_PATTERN.pattern})$")]
@@ -203,31 +216,35 @@ DAY_SECONDS = 86_400
 
 
 class KeyRequest(BaseModel):
-    """A key to be made."""
+    """An API key to create."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=200, description="for people: who uses it, and for what")
+    name: str = Field(min_length=1, max_length=200, description="for people: the user and purpose of the key")
     scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=3, strict=False)] = Field(
-        description="`search` reads, `ingest` writes documents, `admin` all that and indexes, rules and (of every "
+        description="`search` reads; `ingest` writes documents; `admin` also manages indexes, rules and (with every "
         "index) keys"
     )
     indexes: list[_Pattern] = Field(
-        ["*"], min_length=1, max_length=100, description="names, or how they begin (`logs-*`); `*`: every index"
+        ["*"], min_length=1, max_length=100, description="names or prefixes (`logs-*`); `*`: every index"
     )
     filter: FilterJson = Field(
         None,
-        description="only documents that satisfy it exist for this key; with the scope `search` alone, and without "
-        "`match` and `_state`",
+        description="document-level security: the key sees only documents that match; for the scope `search` alone, "
+        "and without `match` and `_state`",
     )
-    expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = Field(None, description="none: never")
-    requests_per_second: float | None = Field(None, gt=0, le=1e6, description="none: as the service's settings say")
-    burst: int | None = Field(None, ge=1, le=1_000_000, description="requests at once; none: two seconds' worth")
-    requests_per_day: int | None = Field(None, ge=1, le=10**12, description="of the calendar, UTC; none: as many")
+    expires_at: Annotated[AwareDatetime | None, Field(strict=False)] = Field(None, description="null: never")
+    requests_per_second: float | None = Field(None, gt=0, le=1e6, description="null: the service's setting")
+    burst: int | None = Field(
+        None, ge=1, le=1_000_000, description="size of the token bucket; null: two seconds' worth of requests"
+    )
+    requests_per_day: int | None = Field(
+        None, ge=1, le=10**12, description="of a calendar day, UTC; null: the service's setting"
+    )
 
 
 class RotateRequest(BaseModel):
-    """A second secret."""
+    """The rotation of a key: a second secret."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -235,19 +252,21 @@ class RotateRequest(BaseModel):
         7 * DAY_SECONDS,
         ge=0,
         le=365 * DAY_SECONDS,
-        description="how long the secret that there is holds beside the new one",
+        description="seconds for which the present secret stays valid beside the new secret",
     )
 
 
 class SecretModel(BaseModel):
+    """A secret of a key, without its text."""
+
     created_at: str
-    ends_at: str | None = Field(description="null: with the key")
+    ends_at: str | None = Field(description="null: as long as the key")
 
 
 class KeyModel(BaseModel):
-    """A key, without its text, which nobody can read back."""
+    """A key without its text, which cannot be read back."""
 
-    id: str = Field(description="the first part of its text, and no secret")
+    id: str = Field(description="the first part of the key's text; not secret")
     name: str
     scopes: list[KeyScope]
     indexes: list[str]
@@ -258,23 +277,23 @@ class KeyModel(BaseModel):
     requests_per_second: float | None = None
     burst: int | None = None
     requests_per_day: int | None = None
-    secrets: list[SecretModel] = Field(description="those that hold; two while one replaces the other")
+    secrets: list[SecretModel] = Field(description="valid secrets; two during a rotation")
 
 
 class NewKey(KeyModel):
-    """A key with its text, which is shown this once."""
+    """A key with its text, which is shown only once."""
 
     key: str
 
 
 class KeyList(BaseModel):
-    """The latest first, 10,000 at most."""
+    """Keys, latest first, 10,000 at most."""
 
     keys: list[KeyModel]
 
 
 class WhoModel(BaseModel):
-    """What the key of this request may do."""
+    """The rights of the key of this request."""
 
     id: str
     scopes: list[KeyScope]

@@ -1,8 +1,7 @@
-"""Bodies of requests and answers, as the OpenAPI document shows them.
+"""Requests and responses for documents, jobs, dead letters, indexes and encoders, as the OpenAPI document shows them.
 
-What answers show of talk.
-
-Answers as bytes: bodies are built from checked values, so they are serialised once and not validated again.
+`Problem` is the error body (RFC 9457). `TALK_SCHEMA_MEMBERS` describes the members of a document that is a talk. Bodies
+are built from checked values, so `json_response` serialises them once, and the models are not validated again.
 """
 
 from typing import Any
@@ -16,7 +15,7 @@ from services.index_spec import TalkSettings
 
 
 class ChapterModel(BaseModel):
-    """A chapter; times are there where they are known."""
+    """A chapter, with times if they are known."""
 
     number: int = Field(description="from 1")
     title: str
@@ -29,11 +28,11 @@ class ChapterModel(BaseModel):
 class LinkedChapter(ChapterModel):
     """A chapter with the address that plays it."""
 
-    link: str | None = Field(None, description="by the index's template; null: the talk has no `url`")
+    link: str | None = Field(None, description="built by the index's template; null: the talk has no `url`")
 
 
 class RepairModel(BaseModel):
-    """Something in what was sent, or in what an engine wrote, that was mended. `code` is stable."""
+    """A repair of a transcript or of an engine's chapters. `code` is stable."""
 
     code: str
     detail: str
@@ -41,7 +40,7 @@ class RepairModel(BaseModel):
 
 
 class ChapteringModel(BaseModel):
-    """Who made the chapters: `given` (the producer), an engine, or `none`; `error`: why an engine made none."""
+    """The source of the chapters: `given` (the producer), an engine, or `none`. `error`: why an engine made none."""
 
     engine: str
     fingerprint: str | None = None
@@ -50,7 +49,7 @@ class ChapteringModel(BaseModel):
 
 
 class SegmentModel(BaseModel):
-    """What is said without a break; a line break at the end of `text` is one of the transcript."""
+    """A stretch of speech without a break. A line break at the end of `text` is a line break of the transcript."""
 
     start: float | None = Field(None, description="in seconds")
     end: float | None = None
@@ -59,7 +58,10 @@ class SegmentModel(BaseModel):
 
 
 class ChaptersAnswer(BaseModel):
-    """The chapters of a talk. `chaptering` is null until they are made; then they are the producer's, or none."""
+    """The chapters of a talk.
+
+    `chaptering` is null until they are made; until then `chapters` holds only the producer's.
+    """
 
     id: str
     title: str | None = None
@@ -76,7 +78,7 @@ _TIME_SCHEMA: dict[str, Any] = {
         {"type": "number", "minimum": 0},
         {"type": "string", "pattern": "^([0-9]{1,3}:)?[0-9]{1,2}:[0-9]{1,2}([.,][0-9]{1,3})?$"},
     ],
-    "description": "seconds, or a clock as in 1:02:03.5",
+    "description": "seconds, or a clock time such as 1:02:03.5",
 }
 _CHAPTERS_SCHEMA: dict[str, Any] = {
     "type": "array",
@@ -87,12 +89,12 @@ _CHAPTERS_SCHEMA: dict[str, Any] = {
             "title": {"type": "string"},
             "startTime": _TIME_SCHEMA,
             "endTime": _TIME_SCHEMA,
-            "segment": {"type": "integer", "minimum": 0, "description": "number of a segment as sent, from 0"},
-            "toc": {"type": "boolean", "description": "false: the chapter is not shown, and left out"},
+            "segment": {"type": "integer", "minimum": 0, "description": "number of a segment of the request, from 0"},
+            "toc": {"type": "boolean", "description": "false: the chapter is hidden, so it is left out"},
         },
     },
 }
-# The members of a document that make it talk, as the OpenAPI document shows them.
+# The members of a document that is a talk, as the OpenAPI document shows them.
 TALK_SCHEMA_MEMBERS: dict[str, Any] = {
     "kind": {"type": "string", "const": "talk"},
     "description": {"type": "string"},
@@ -120,28 +122,30 @@ TALK_SCHEMA_MEMBERS: dict[str, Any] = {
                 "type": "string",
                 "description": "text/vtt, application/x-subrip, application/json (Podcasting 2.0) or text/plain",
             },
-            "text": {"description": "the content; JSON as a text or as it is", "type": ["string", "object"]},
+            "text": {"description": "the content; JSON as a string or as an object", "type": ["string", "object"]},
         },
     },
     "chapters": {
-        "description": "the producer's: Podcasting 2.0 chapters, or the list in them; never overwritten",
+        "description": "the producer's chapters: Podcasting 2.0 chapters, or their list; never overwritten",
         "anyOf": [
             _CHAPTERS_SCHEMA,
             {"type": "object", "required": ["chapters"], "properties": {"chapters": _CHAPTERS_SCHEMA}},
         ],
     },
     "duration": _TIME_SCHEMA,
-    "url": {"type": "string", "maxLength": 2000, "description": "of the recording: http, https or relative"},
+    "url": {"type": "string", "maxLength": 2000, "description": "address of the recording: http, https or relative"},
 }
 
 
 class JobReference(BaseModel):
+    """A reference to an ingestion job."""
+
     id: str
     index: str
 
 
 class RejectionModel(BaseModel):
-    """A document that was not accepted: its place in the request, counted from 1 (NDJSON: its line)."""
+    """A rejected document: its position in the request, from 1 (NDJSON: its line)."""
 
     position: int
     id: str | None
@@ -150,7 +154,7 @@ class RejectionModel(BaseModel):
 
 
 class Stopped(BaseModel):
-    """Why a stream ended half-way. What came up to line `after` is in `accepted` or `rejected`; send the rest again."""
+    """Why a stream ended early. The lines up to `after` are in `accepted` or `rejected`; send the rest again."""
 
     code: str
     detail: str
@@ -159,7 +163,10 @@ class Stopped(BaseModel):
 
 
 class IngestAnswer(BaseModel):
-    """What was accepted is durable. `queued` false: the queue was not reached and the sweeper will enqueue it."""
+    """The result of an ingestion. Accepted documents are durable.
+
+    `queued` false: the queue was unreachable, and the sweeper will enqueue them.
+    """
 
     job: JobReference
     accepted: list[str]
@@ -169,7 +176,7 @@ class IngestAnswer(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """Documents by state, as searches see them."""
+    """A job, with its documents by state, as searches see them."""
 
     id: str
     index: str
@@ -182,23 +189,23 @@ class JobAnswer(BaseModel):
 
 
 class Cause(BaseModel):
-    """Why a document died. `code` is stable; `reason` is for people."""
+    """Why a document became a dead letter. `code` is stable; `reason` is for people."""
 
     code: str
     reason: str
 
 
 class Earlier(BaseModel):
-    """What happened to a document before it was last retried; gone once it is encoded."""
+    """The history of a document before its last retry; gone once it is encoded."""
 
     retries: int
-    attempts: int = Field(description="of all rounds before the last retry")
+    attempts: int = Field(description="attempts of all rounds before the last retry")
     error: Cause | None
     dead_at: str | None
 
 
 class DocumentAnswer(BaseModel):
-    """A document and how far it is."""
+    """A document and its state."""
 
     id: str
     title: str | None = None
@@ -211,22 +218,22 @@ class DocumentAnswer(BaseModel):
     attempts: int = 0
     error: dict[str, str] | None = None
     earlier: Earlier | None = None
-    kind: str | None = Field(None, description="`talk`; null for other documents, as all that follows")
+    kind: str | None = Field(None, description="`talk`; null for other documents, as are all members below")
     description: str | None = None
     duration: float | None = Field(None, description="in seconds")
     url: str | None = None
-    chapters: list[ChapterModel] | None = Field(None, description="the producer's until the talk is encoded")
+    chapters: list[ChapterModel] | None = Field(None, description="the producer's chapters until the talk is encoded")
     chaptering: ChapteringModel | None = None
-    talk_repairs: list[RepairModel] | None = Field(None, description="what was mended in what was sent")
+    talk_repairs: list[RepairModel] | None = Field(None, description="repairs of the transcript")
     segments: list[SegmentModel] | None = Field(None, description="with `segments=true`")
 
 
 class DeadDocument(BaseModel):
-    """A document that could not be encoded."""
+    """A dead letter: a document that could not be encoded."""
 
     id: str
     title: str | None
-    version: int = Field(description="the client's")
+    version: int = Field(description="the client's version")
     attempts: int
     error: Cause
     job: str | None
@@ -236,7 +243,7 @@ class DeadDocument(BaseModel):
 
 
 class DeadList(BaseModel):
-    """A page, the latest deaths first. `cursor` names the next page, null after the last one."""
+    """A page of dead letters, latest first. `cursor` names the next page; null after the last page."""
 
     index: str
     total: int
@@ -245,7 +252,7 @@ class DeadList(BaseModel):
 
 
 class RetryRequest(BaseModel):
-    """Either `ids` or `all`. With `all`, `cursor` goes on where the answer before ended."""
+    """Dead letters to retry: either `ids` or `all`. With `all`, `cursor` continues after the previous response."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -254,54 +261,63 @@ class RetryRequest(BaseModel):
     cursor: str | None = None
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "RetryRequest":
+    def _ids_or_all(self) -> "RetryRequest":
         if (self.ids is None) != self.all:
             raise ValueError("give either `ids` or `all`: true")
         if self.cursor is not None and not self.all:
-            raise ValueError("a `cursor` goes with `all`")
-        "".join(self.ids or ()).encode()  # half a surrogate pair raises a ValueError
+            raise ValueError("a `cursor` needs `all`")
+        "".join(self.ids or ()).encode()  # Half a surrogate pair raises a ValueError.
         return self
 
 
 class NotRetried(BaseModel):
+    """A dead letter that was not retried, with the reason."""
+
     id: str
     code: str
     reason: str
 
 
 class RetryAnswer(BaseModel):
-    """`queued` false: the queue was not reached and the sweeper will enqueue them. `remaining` were not looked at."""
+    """The result of a retry of dead letters.
+
+    `queued` false: the queue was unreachable, and the sweeper will enqueue them. `remaining`: not looked at.
+    """
 
     index: str
     retried: list[str]
-    not_retried: list[NotRetried] = Field(description="the first 1,000")
-    failed: int = Field(description="all that were looked at and not retried")
+    not_retried: list[NotRetried] = Field(description="the first 1,000 of them")
+    failed: int = Field(description="number of dead letters that were looked at and not retried")
     queued: bool
     remaining: int
-    cursor: str | None = Field(description="with which `all` goes on where this answer ended")
+    cursor: str | None = Field(description="cursor with which `all` continues after this response")
 
 
 class IndexAnswer(BaseModel):
-    """An index as it stands. `documents` counts by state."""
+    """An index: its declaration, its searched generation, and its documents by state."""
 
     name: str
     generation: int
     fields: dict[str, str]
     encoder: dict[str, str]
     window: dict[str, int]
-    windows: str = Field(description="vectors that are searched: merged, nested or both")
+    windows: str = Field(description="searched vectors: `merged`, `nested` or `both`")
     language: str
     document_top_k: int
-    dense: DenseIdentity | None = Field(description="whose vectors are stored for reranking; null: none are")
-    talk: TalkSettings | None = Field(None, description="how talk is chaptered and linked; null: none is taken")
+    dense: DenseIdentity | None = Field(description="dense encoder whose vectors are stored for reranking; null: none")
+    talk: TalkSettings | None = Field(
+        None, description="how talk is chaptered and linked; null: the index takes no talk"
+    )
     suggests: bool = Field(
-        description="titles complete what is typed and words correct it; false: made by an older version, reindex it"
+        description="whether the index suggests titles and corrections; false: reindex it, an older version made it"
     )
     created_at: str
     documents: dict[str, int] | None = None
 
 
 class IndexList(BaseModel):
+    """All indexes."""
+
     indexes: list[IndexAnswer]
 
 
@@ -310,35 +326,37 @@ class EncoderAnswer(BaseModel):
 
     name: str
     fingerprint: str
-    default: bool = Field(description="whether new indexes get it when they name none")
+    default: bool = Field(description="whether it is the encoder of new indexes that name none")
     licence: str
 
 
 class EncoderList(BaseModel):
+    """All encoders."""
+
     encoders: list[EncoderAnswer]
 
 
 class Problem(BaseModel):
-    """RFC 9457. `code` is stable; `detail` is for people."""
+    """A problem (RFC 9457). `code` is stable; `detail` is for people."""
 
     type: str
     title: str
     status: int
     detail: str
     code: str
-    retry_after: int | None = Field(None, description="seconds; as the header Retry-After")
+    retry_after: int | None = Field(None, description="seconds, as in the header Retry-After")
 
 
 def json_response(value: Any, status: int = 200) -> Response:
-    """A JSON answer."""
+    """Return a JSON response."""
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
 def document_responses(status: int, model: type | None, *problems: int) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of a path's answers."""
+    """Return the responses of a path for the OpenAPI document."""
     answers: dict[int | str, dict[str, Any]] = {status: {"model": model} if model else {"description": "done"}}
     for code in problems:
-        answers[code] = {"model": Problem}  # as problem+json, see `query_api.app`
+        answers[code] = {"model": Problem}  # Served as problem+json, see `query_api.app`.
         if code in (429, 503):
             answers[code]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "in seconds"}}
     return answers

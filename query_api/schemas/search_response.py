@@ -1,8 +1,8 @@
-"""What a search answers, as the OpenAPI document shows it.
+"""The responses of a search, of a search over several indexes and of a batch, as the OpenAPI document shows them.
 
-What a search over several indexes is asked for and answers, as the OpenAPI document shows it.
-
-Bodies of batches and of their answers.
+`SearchAnswer` is the response of one index, `AcrossAnswer` of several, `BatchAnswer` of a batch, whose requests
+(`AcrossRequest`, `BatchRequest`) are here too. Bodies are built from checked values and not validated again: these
+models document them.
 """
 
 from typing import Any, Literal
@@ -14,18 +14,20 @@ from query_api.schemas.search_request import Among, HitUnit, Mode, Reranked, Sea
 
 
 class Passage(BaseModel):
-    """The best window; offsets count characters of `text`."""
+    """The best window of a hit; offsets count characters of `text`."""
 
     text: str
     start: int
     end: int
     window: int
-    windows: int = Field(description="windows of the document; 0 while it waits for its vectors")
+    windows: int = Field(description="number of windows of the document; 0 while it has no vectors yet")
     score: float | None
     start_time: float | None = Field(None, description="of talk: seconds")
     end_time: float | None = Field(None, description="of talk: seconds")
-    speaker: str | None = Field(None, description="of talk: who says most of it")
-    fragment: str | None = Field(None, description="what follows the # of a page's address to show the passage there")
+    speaker: str | None = Field(None, description="of talk: the speaker of most of it")
+    fragment: str | None = Field(
+        None, description="text fragment: follows the # of a page's address to show the passage"
+    )
 
 
 class Chapter(BaseModel):
@@ -43,7 +45,7 @@ Origins = dict[str, float]
 
 
 class Why(BaseModel):
-    """One contribution to a list's score; the weights and their origins are given for sparse matches."""
+    """One contribution to a list's score; sparse matches have the weights and their origins too."""
 
     list: Literal["sparse", "lexical"]
     piece: str
@@ -54,14 +56,14 @@ class Why(BaseModel):
     document_weight: float | None = None
     origins: Origins | None = Field(
         None,
-        description="what each origin of the query weight contributed; for keyword matches what a rule did; `title`: "
-        "what a word of the title adds to its share of the text, `chapter_title` one of a chapter's, "
-        "`chapter` and `passage` one of the best chapter and passage; `boost`: what a factor of the document added",
+        description="contributions by origin. Sparse: the origins of the query weight. Lexical: `title`, "
+        "`chapter_title`, `chapter` and `passage` (the best ones), added to the share of the whole text, and curation "
+        "rules. Both: `boost`, added by a factor of the document",
     )
 
 
 class ScorePart(BaseModel):
-    """What a list, or an opinion, gave to a score: its share of the weights times its score on the common scale."""
+    """The part of a list or of a model in a score: its share of the weights times its score on the common scale."""
 
     share: float
     scaled: float
@@ -69,12 +71,12 @@ class ScorePart(BaseModel):
 
 
 class Match(BaseModel):
-    """A piece of the sparse list or a term of the keyword list, with what it added to the score of its list."""
+    """A piece of the sparse list or a term of the lexical list, with its contribution to the score of its list."""
 
     list: Literal["sparse", "lexical"]
     piece: str
     contribution: float
-    id: int | None = Field(None, description="vocabulary id of a piece")
+    id: int | None = Field(None, description="of a piece: its id in the vocabulary")
 
 
 class Span(BaseModel):
@@ -94,79 +96,79 @@ class Excerpt(BaseModel):
 
 
 class Highlight(BaseModel):
-    """Where a document matched: the words to mark, in order, and what matched without being among them."""
+    """Highlights of a document: the words to mark, in order, and the matches outside them."""
 
     title: list[Span]
-    text: list[Span] = Field(description="within the passage, or within the excerpt when one was asked for")
+    text: list[Span] = Field(description="within the passage, or within the excerpt if there is one")
     excerpt: Excerpt | None = None
-    expansions: list[Match] = Field(description="pieces that the encoder added: nowhere among the document's own words")
-    elsewhere: list[Match] = Field(description="matched in other parts of the document than its title and this passage")
-    complete: bool = Field(description="false when there was more text than one search looks at: words may be unmarked")
+    expansions: list[Match] = Field(description="pieces that the encoder added; the document's own words lack them")
+    elsewhere: list[Match] = Field(description="matches in other parts of the document than its title and this passage")
+    complete: bool = Field(description="false if there was more text than one search marks, so words may be unmarked")
 
 
 class Hit(BaseModel):
-    """One document, or the chapter or passage of it that was found."""
+    """A document, or the chapter or passage of it that was found."""
 
     id: str
-    score: float | None = Field(description="null where nothing is scored; 0 for a pinned one that does not match")
-    pinned: bool | None = Field(None, description="a rule of the index put it at this place")
-    scores: dict[str, float] = Field(description="the document's own score in each list that named it")
+    score: float | None = Field(description="null if hits have no scores; 0 for a pinned document that does not match")
+    pinned: bool | None = Field(None, description="a curation rule put the document at this place")
+    scores: dict[str, float] = Field(description="score in each list that has the document")
     state: str
     title: str | None = None
     text: str | None = None
     metadata: dict[str, Any] | None = None
-    chapters: list[Chapter] | None = Field(None, description="all of a talk, where `fields` names them")
+    chapters: list[Chapter] | None = Field(None, description="all chapters of a talk, if `fields` names them")
     chapter: Chapter | None = Field(
-        None, description="of talk with chapters: the one that was found, or that the passage is of"
+        None, description="of talk: the chapter that was found, or the chapter of the passage"
     )
     passage: Passage | None = None
     link: str | None = Field(
-        None, description="plays the talk from the passage; where chapters are found, from the chapter"
+        None, description="link that plays the talk from the passage, or from the chapter that was found"
     )
     highlight: Highlight | None = None
     why: list[Why] | None = None
     fusion: dict[str, ScorePart] | None = Field(
         None,
-        description="hybrid, explained: by list; the contributions add up to `score`, a list that is missing gave 0",
+        description="hybrid, with `explain`: by list; the contributions add up to `score`, an absent list adds 0",
     )
     reranking: dict[str, ScorePart] | None = Field(
         None,
-        description="reranked, explained: of the `list` (its own score; hybrid: the fused one) and of the `opinion` "
-        "(for a document without one the list's stands in); the contributions add up to `score`",
+        description="reranked, with `explain`: of the `list` (hybrid: the fused score) and of the model's `opinion` "
+        "(the list's score if the model gave none); the contributions add up to `score`",
     )
 
 
 class QueryPiece(BaseModel):
-    """A piece that the query was turned into. One that was pruned is in no score and in no `why`."""
+    """A piece of the query. A pruned piece is in no score and in no `why`."""
 
     piece: str
     id: int
     weight: float
     pruned: bool
     origins: Origins = Field(
-        description="what adds up to the weight: `query`, `synonym`, `context`, `like`, `feedback`, `override` (what a "
-        "rule took away is below zero), and below zero `unlike`"
+        description="parts of the weight, which add up to it: `query`, `synonym`, `context`, `like`, `feedback`, "
+        "`override` (negative if a rule lowered it) and `unlike` (negative)"
     )
 
 
 class FedBack(BaseModel):
-    """What moved the query: the best documents of the first round, and those that were named."""
+    """The documents that moved the query: the best of the first round, and the documents named in the request."""
 
     documents: list[str]
     liked: list[str]
     unliked: list[str]
-    without_vector: list[str] = Field(description="not encoded (yet), so they moved nothing")
+    without_vector: list[str] = Field(description="not encoded yet, so without effect")
     unknown: list[str] = Field(description="not in the index")
 
 
 class Timings(BaseModel):
-    """Milliseconds by stage. `engine` is what OpenSearch itself reports, a part of `opensearch`."""
+    """Milliseconds by stage. `engine` is the time that OpenSearch reports, a part of `opensearch`."""
 
     encode: float
     opensearch: float
     engine: float
     fuse: float
-    rerank: float = Field(description="waiting for the model process included")
+    rerank: float = Field(description="including the wait for the model process")
     shape: float
     total: float
 
@@ -175,34 +177,35 @@ RuleKind = Literal["synonym", "term", "results", "boost", "field"]
 
 
 class AppliedRule(BaseModel):
-    """A rule of the index that concerned the query. `rule` counts from 0 within its kind."""
+    """A curation rule that applied to the query. `rule` counts from 0 within its kind."""
 
     kind: RuleKind
     rule: int
     matched: str | None = Field(
         None,
-        description="the words of the query, of the rule for `results`; for `boost` its filter, for `field` its name",
+        description="the words of the query; for `results` those of the rule, for `boost` the filter, for `field` the "
+        "name",
     )
 
 
 class SkippedRule(BaseModel):
-    """What a rule says and was not done."""
+    """A part of a curation rule that was not applied."""
 
     kind: RuleKind
     rule: int
     what: str
     reason: Literal["too_many", "not_found", "several_indexes", "sorted", "unfit", "by_unit"] = Field(
-        description="`unfit`: this generation of the index lacks the field; `by_unit`: it is for documents, and parts "
-        "of them were searched"
+        description="`unfit`: this generation of the index lacks the field; `by_unit`: the rule is for documents, and "
+        "the search was for chapters or passages"
     )
 
 
 class CurationApplied(BaseModel):
-    """What the rules of the index did to a search; absent where it has none."""
+    """The effect of the index's curation rules on a search; absent if the index has none."""
 
-    version: int = Field(description="of the rules; 0 for rules that are not stored")
+    version: int = Field(description="version of the rules; 0 for rules that are not stored")
     applied: list[AppliedRule]
-    hidden: int | None = Field(None, description="documents that rules keep out of this answer, found or not")
+    hidden: int | None = Field(None, description="documents that rules exclude, whether they match or not")
     skipped: list[SkippedRule] | None = None
 
 
@@ -216,7 +219,7 @@ class CorrectedWord(BaseModel):
 
 
 class DidYouMean(BaseModel):
-    """What may have been meant. It was not searched for: send `query` if the user says so."""
+    """A suggested query. It was not searched for: send `query` if the user accepts it."""
 
     query: str
     words: list[CorrectedWord]
@@ -226,7 +229,7 @@ End = Literal["matches", "candidates"]
 
 
 class FacetBucket(BaseModel):
-    """A value, or a range that a filter takes as it is, and how many documents have it."""
+    """A value, or a range in the form that a filter takes, with the number of documents that have it."""
 
     value: str | float | bool | None = None
     range: dict[str, Any] | None = None
@@ -234,90 +237,94 @@ class FacetBucket(BaseModel):
 
 
 class FacetCounts(BaseModel):
-    """Values from the most frequent one, ranges as they were asked for, dates in the order of the calendar."""
+    """Counts of a facet: values by descending count, ranges in the order of the request, dates in calendar order."""
 
     buckets: list[FacetBucket]
-    other: int = Field(description="counts of the values that are not shown, added up")
-    exact: bool = Field(description="false where several shards, or indexes, might count a value higher than is said")
-    error_bound: int | None = Field(None, description="where it is not exact: by how much a count may be too low")
+    other: int = Field(description="sum of the counts of values that are not shown")
+    exact: bool = Field(description="false if a count may be too low, because several shards or indexes were counted")
+    error_bound: int | None = Field(None, description="if not exact: the number by which a count may be too low")
 
 
 class CountedDocuments(BaseModel):
-    """Of which documents the facets are."""
+    """The documents that the facets count."""
 
     documents: int
     among: Among
 
 
 class SearchAnswer(BaseModel):
-    """Hits, best first, or as they were to be sorted. The mode is `browse` where nothing was asked in words."""
+    """Hits, best first or in the order of `sort`. The mode is `browse` for a request without words."""
 
     index: str
     mode: Mode | Literal["browse"]
-    unit: HitUnit | None = Field(None, description="where it is not the document")
+    unit: HitUnit | None = Field(None, description="if it is not `document`")
     query: str
     encoder: str = Field(description="fingerprint of the encoder whose vectors were searched")
     hits: list[Hit]
-    cursor: str | None = Field(None, description="of the next page, when this one was asked for with a cursor")
+    cursor: str | None = Field(None, description="cursor of the next page, if the request had a cursor")
     end: End | None = Field(
         None,
-        description="with `offset` or `cursor`: why no page follows. `matches`: there are no more; `candidates`: the "
-        "lists were cut at `candidates`, and a larger one may have more",
+        description="with `offset` or `cursor`: why no page follows. `matches`: there are no more hits; `candidates`: "
+        "the lists were cut at `candidates`, and a larger value may find more",
     )
     timings_ms: Timings
     pieces: list[QueryPiece] | None = None
     curation: CurationApplied | None = None
-    rerank: Reranked | None = Field(None, description="only where it was asked for")
+    rerank: Reranked | None = Field(None, description="if the request has `rerank`")
     feedback: FedBack | None = None
     did_you_mean: DidYouMean | None = Field(
         None,
-        description="only where the keyword list (lexical, hybrid) is empty, and words of the index are near",
+        description="if the lexical list is empty and the index has similar words",
     )
     facets: dict[str, FacetCounts] | None = None
     counted: CountedDocuments | None = None
 
 
 class AcrossRequest(SearchRequest):
-    """A search over several indexes. Hits are what one index with all their documents would find."""
+    """A search over several indexes. The hits are those that one index with all their documents would have."""
 
-    indexes: list[str] = Field(min_length=1, description="each once; all of them are searched, or none")
+    indexes: list[str] = Field(
+        min_length=1, description="names of the indexes, without repetition; an error of any index fails the search"
+    )
 
 
 class AcrossHit(Hit):
-    """One document; `index` and `id` together name it."""
+    """A hit; `index` and `id` together name the document."""
 
     index: str
 
 
 class AcrossAnswer(BaseModel):
-    """Hits of all indexes, best first, or as they were to be sorted."""
+    """Hits of all indexes, best first or in the order of `sort`."""
 
     indexes: list[str]
     mode: Mode
     query: str
-    encoders: dict[str, str] = Field(description="of each index, the fingerprint of the encoder of its vectors")
+    encoders: dict[str, str] = Field(description="by index: the fingerprint of the encoder of its vectors")
     hits: list[AcrossHit]
     cursor: str | None = Field(None, description="as in a search of one index")
     end: End | None = Field(None, description="as in a search of one index")
     timings_ms: Timings
     curation: dict[str, CurationApplied] | None = Field(
-        None, description="by index, of those that have rules; nothing is pinned across indexes"
+        None, description="by index, if it has rules; pins do not apply across indexes"
     )
-    did_you_mean: DidYouMean | None = Field(None, description="as in a search of one index, from the words of all")
+    did_you_mean: DidYouMean | None = Field(
+        None, description="as in a search of one index, from the words of all indexes"
+    )
     pieces: dict[str, list[QueryPiece]] | None = Field(None, description="by index")
-    facets: dict[str, FacetCounts] | None = Field(None, description="of all indexes together")
+    facets: dict[str, FacetCounts] | None = Field(None, description="over all indexes together")
     counted: CountedDocuments | None = None
 
 
 class BatchSearch(SearchRequest):
-    """One search of a batch: what POST /v1/indexes/{index}/search takes, with its `index`, or POST /v1/search."""
+    """One search of a batch: the body of POST /v1/indexes/{index}/search with its `index`, or of POST /v1/search."""
 
     index: str | None = None
     indexes: list[str] | None = None
 
 
 class BatchRequest(BaseModel):
-    """Searches that have nothing to do with each other. Each is held against the limits on its own."""
+    """Independent searches. The limits apply to each search separately."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -325,7 +332,7 @@ class BatchRequest(BaseModel):
 
 
 class BatchedAnswer(BaseModel):
-    """What the search would have been answered alone: `answer` with status 200, else `problem`."""
+    """The result of one search: `answer` with status 200, otherwise `problem`."""
 
     status: int
     answer: SearchAnswer | AcrossAnswer | None = None
@@ -333,6 +340,6 @@ class BatchedAnswer(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """In the order of the searches."""
+    """The results, in the order of the searches."""
 
-    answers: list[BatchedAnswer] = Field(description="one for each search")
+    answers: list[BatchedAnswer] = Field(description="one result for each search")

@@ -1,1 +1,1 @@
-"""One search, stage by stage: limits, query vector, lists, fusion, shape (`pipeline` puts them in order)."""
+"""The stages of a search: validation, query vector, retrieval, fusion, reranking and response. `pipeline` runs them."""

@@ -1,10 +1,8 @@
-"""Many searches in one request: each has its own answer or its own problem, in the order in which they were asked.
+"""Batches: many searches in one request, each with its own answer or its own problem, in the order of the request.
 
-They share their requests to OpenSearch (`batch_engine`), begin together and have one deadline. See decision 0167.
-
-Several searches on one engine: it waits until each of them needs something, then asks for all of it at once.
-
-A batch of any length so takes as many requests as its longest search has rounds, and no stage of a search knows of it.
+The searches begin together, have one deadline and share their requests to OpenSearch (docs/decisions/0167).
+`BatchEngine` waits until each search needs something, then sends for all of them at once. So a batch of any length
+sends as many requests as its longest search has rounds, and the stages of a search need not know of the batch.
 """
 
 import asyncio
@@ -17,8 +15,8 @@ from typing import Any
 from query_api.app_state import AppState
 from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossRequest, BatchRequest
-from query_api.search.executor import Direct, Documents, Key, ListAnswer
-from query_api.search.pipeline import late, search, search_across
+from query_api.search.executor import DirectEngine, Documents, Key, ListAnswer
+from query_api.search.pipeline import deadline_error, search, search_across
 from query_api.search.stages import Response
 from services.errors import InvalidInput
 from services.opensearch.analysis import AnalysedTerm, TermsByWord, limit_words
@@ -27,44 +25,53 @@ from services.web.problems import count_problem, error_members
 
 
 @dataclass(slots=True)
-class _Lists:
+class _ListCall:
+    """Lists that a search waits for."""
+
     plans: Sequence[SearchPlan]
     answers: "asyncio.Future[Sequence[ListAnswer]]"
 
 
 @dataclass(slots=True)
-class _Sources:
+class _DocumentCall:
+    """Documents that a search waits for."""
+
     wanted: Sequence[Key]
     fields: Sequence[str]
     answers: "asyncio.Future[Documents]"
 
 
 @dataclass(slots=True)
-class _Words:
+class _TermCall:
+    """Analysed words that a search waits for."""
+
     distinct: Sequence[str]
     answers: "asyncio.Future[TermsByWord]"
 
 
 @dataclass(slots=True)
 class _Round:
-    """What searches wait for: documents in real time apart from those as searches see them, words by the generation
-    and the field whose terms are wanted.
+    """The calls that searches wait for.
+
+    Reads in real time are apart from reads of what searches see. Words are grouped by the generation and the field
+    whose analyser they need.
     """
 
-    lists: list[_Lists] = field(default_factory=list)
-    seen: list[_Sources] = field(default_factory=list)
-    realtime: list[_Sources] = field(default_factory=list)
-    words: dict[tuple[str, str], list[_Words]] = field(default_factory=dict)
+    lists: list[_ListCall] = field(default_factory=list)
+    searchable: list[_DocumentCall] = field(default_factory=list)
+    realtime: list[_DocumentCall] = field(default_factory=list)
+    words: dict[tuple[str, str], list[_TermCall]] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
-        return len(self.lists) + len(self.seen) + len(self.realtime) + sum(map(len, self.words.values()))
+        """The number of calls."""
+        return len(self.lists) + len(self.searchable) + len(self.realtime) + sum(map(len, self.words.values()))
 
 
-class Together:
-    """The engine of so many searches (`members`), each of which runs in a `seat`."""
+class BatchEngine:
+    """An engine that `members` searches share; each search runs in a `seat`."""
 
-    def __init__(self, inner: Direct, members: int) -> None:
+    def __init__(self, inner: DirectEngine, members: int) -> None:
         self._inner = inner
         self._members = members
         self._round = _Round()
@@ -72,7 +79,7 @@ class Together:
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """A search's time. Once it has ended, however it did, nobody waits for what it may need."""
+        """Hold the place of one search. After its end, in whatever way, no other search waits for it."""
         try:
             yield
         finally:
@@ -80,138 +87,148 @@ class Together:
             self._send_when_all_wait()
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
-        one = _Lists(plans, asyncio.get_running_loop().create_future())
-        self._round.lists.append(one)
+        call = _ListCall(plans, asyncio.get_running_loop().create_future())
+        self._round.lists.append(call)
         self._send_when_all_wait()
-        return await one.answers
+        return await call.answers
 
     async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
-        one = _Sources(wanted, source, asyncio.get_running_loop().create_future())
-        (self._round.realtime if realtime else self._round.seen).append(one)
+        call = _DocumentCall(wanted, source, asyncio.get_running_loop().create_future())
+        (self._round.realtime if realtime else self._round.searchable).append(call)
         self._send_when_all_wait()
-        return await one.answers
+        return await call.answers
 
     async def terms(self, index: str, field: str, distinct: Sequence[str]) -> TermsByWord:
-        one = _Words(distinct, asyncio.get_running_loop().create_future())
-        self._round.words.setdefault((index, field), []).append(one)
+        call = _TermCall(distinct, asyncio.get_running_loop().create_future())
+        self._round.words.setdefault((index, field), []).append(call)
         self._send_when_all_wait()
-        return await one.answers
+        return await call.answers
 
     def _send_when_all_wait(self) -> None:
-        now = self._round
-        if not now.waiting or now.waiting < self._members:
+        ready = self._round
+        if not ready.waiting or ready.waiting < self._members:
             return
         self._round = _Round()
-        if now.lists:
-            self._start(self._send_lists(now.lists))
-        if now.seen:
-            self._start(self._send_sources(now.seen, realtime=False))
-        if now.realtime:
-            self._start(self._send_sources(now.realtime, realtime=True))
-        for (index, name), asked in now.words.items():
-            self._start(self._send_words(index, name, asked))
+        if ready.lists:
+            self._start(self._send_lists(ready.lists))
+        if ready.searchable:
+            self._start(self._send_sources(ready.searchable, realtime=False))
+        if ready.realtime:
+            self._start(self._send_sources(ready.realtime, realtime=True))
+        for (index, name), calls in ready.words.items():
+            self._start(self._send_words(index, name, calls))
 
     def _start(self, sending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(sending)
-        self._sending.add(task)  # (the loop itself keeps no hold of a task)
+        self._sending.add(task)  # The event loop holds only a weak reference to a task.
         task.add_done_callback(self._sending.discard)
 
-    async def _send_lists(self, asked: Sequence[_Lists]) -> None:
+    async def _send_lists(self, calls: Sequence[_ListCall]) -> None:
         try:
-            answers = iter(await self._inner.lists([plan for one in asked for plan in one.plans]))
-        except Exception as error:  # (each of the searches makes of it what it would alone)
-            _fail([one.answers for one in asked], error)
+            answers = iter(await self._inner.lists([plan for call in calls for plan in call.plans]))
+        except Exception as error:  # Each search handles the error as if it were alone.
+            _fail([call.answers for call in calls], error)
             return
-        for one in asked:
-            some = list(islice(answers, len(one.plans)))
-            if not one.answers.done():
-                one.answers.set_result(some)
+        for call in calls:
+            own_answers = list(islice(answers, len(call.plans)))
+            if not call.answers.done():
+                call.answers.set_result(own_answers)
 
-    async def _send_sources(self, asked: Sequence[_Sources], *, realtime: bool) -> None:
-        # Several searches may have found the same document: it is read once, with all that they need of it.
+    async def _send_sources(self, calls: Sequence[_DocumentCall], *, realtime: bool) -> None:
+        # Several searches may need the same document: it is read once, with all fields that any of them needs.
         fields: dict[Key, set[str]] = {}
-        for one in asked:
-            for key in one.wanted:
-                fields.setdefault(key, set()).update(one.fields)
+        for call in calls:
+            for key in call.wanted:
+                fields.setdefault(key, set()).update(call.fields)
         try:
-            found = await self._inner.sources([(key, sorted(some)) for key, some in fields.items()], realtime=realtime)
-        except Exception as error:  # (as above)
-            _fail([one.answers for one in asked], error)
+            documents = await self._inner.sources(
+                [(key, sorted(names)) for key, names in fields.items()], realtime=realtime
+            )
+        except Exception as error:
+            _fail([call.answers for call in calls], error)
             return
-        for one in asked:
-            if not one.answers.done():
-                one.answers.set_result({key: found[key] for key in one.wanted if key in found})
+        for call in calls:
+            if not call.answers.done():
+                call.answers.set_result({key: documents[key] for key in call.wanted if key in documents})
 
-    async def _send_words(self, index: str, name: str, asked: Sequence[_Words]) -> None:
-        left = list(dict.fromkeys(word for one in asked for word in one.distinct))
-        found: dict[str, Sequence[AnalysedTerm]] = {}
+    async def _send_words(self, index: str, name: str, calls: Sequence[_TermCall]) -> None:
+        remaining = list(dict.fromkeys(word for call in calls for word in call.distinct))
+        terms: dict[str, Sequence[AnalysedTerm]] = {}
         try:
-            while left:  # (each search asks about as many words as one request may, at most)
-                some = limit_words(left)
-                found |= await self._inner.terms(index, name, some)
-                left = left[len(some) :]
-        except Exception as error:  # (as above)
-            _fail([one.answers for one in asked], error)
+            # One search asks for at most one request's worth of words; several together may ask for more.
+            while remaining:
+                chunk = limit_words(remaining)
+                terms |= await self._inner.terms(index, name, chunk)
+                remaining = remaining[len(chunk) :]
+        except Exception as error:
+            _fail([call.answers for call in calls], error)
             return
-        for one in asked:
-            if not one.answers.done():
-                one.answers.set_result({word: found[word] for word in one.distinct if word in found})
+        for call in calls:
+            if not call.answers.done():
+                call.answers.set_result({word: terms[word] for word in call.distinct if word in terms})
 
 
-def _fail(waiting: "Sequence[asyncio.Future[Any]]", error: Exception) -> None:
-    for one in waiting:
-        if not one.done():
-            one.set_exception(error)
+def _fail(futures: "Sequence[asyncio.Future[Any]]", error: Exception) -> None:
+    """Set the error on futures that have no result yet."""
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
 
 
 async def batch(app: AppState, request: BatchRequest) -> dict[str, Any]:
-    """Answers all. What is wrong with one search is its own.
+    """Answer all searches of a batch. An error of one search is reported in its own answer.
 
-    Raises InvalidInput (`empty_batch`, `batch_too_large`), and Overloaded for a caller who may not ask so much.
+    Raises InvalidInput (`empty_batch`, `batch_too_large`), and Overloaded for a caller beyond its rate limit.
     """
     searches: Sequence[object] = request.searches
-    most = app.settings.max_batch
+    limit = app.settings.max_batch
     if not searches:
         raise InvalidInput("empty_batch", "The batch has no searches.")
-    if len(searches) > most:
-        raise InvalidInput("batch_too_large", f"A batch may have {most:,} searches; this has {len(searches):,}.")
-    if len(searches) > 1:  # (the request itself counted as one)
+    if len(searches) > limit:
+        raise InvalidInput("batch_too_large", f"A batch may have {limit:,} searches; this has {len(searches):,}.")
+    # The request itself has taken one token already.
+    if len(searches) > 1:
         app.limiter.admit(app.who, len(searches) - 1)
-    until = asyncio.get_running_loop().time() + app.settings.search_timeout
-    await _look_up(app, searches, until)
-    engine = Together(app.engine, len(searches))
+    deadline = asyncio.get_running_loop().time() + app.settings.search_timeout
+    await _resolve_indexes(app, searches, deadline)
+    engine = BatchEngine(app.engine, len(searches))
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_one(app, engine, asked, until)) for asked in searches]
+        tasks = [group.create_task(_run(app, engine, body, deadline)) for body in searches]
     return {"answers": [task.result() for task in tasks]}
 
 
-async def _look_up(app: AppState, searches: Sequence[object], until: float) -> None:
-    """Each index once, or all its searches would ask for it at the same time. What is not found they find out."""
-    named = {asked["index"] for asked in searches if isinstance(asked, dict) and isinstance(asked.get("index"), str)}
+async def _resolve_indexes(app: AppState, searches: Sequence[object], deadline: float) -> None:
+    """Look each index up once; otherwise all its searches would look it up at the same time.
+
+    Errors are ignored: each search meets them again.
+    """
+    named = {body["index"] for body in searches if isinstance(body, dict) and isinstance(body.get("index"), str)}
     with suppress(TimeoutError):
-        async with asyncio.timeout_at(until):
+        async with asyncio.timeout_at(deadline):
             await asyncio.gather(*(app.generation(index, near=True) for index in named), return_exceptions=True)
 
 
-async def _one(app: AppState, engine: Together, asked: object, until: float) -> dict[str, Any]:
+async def _run(app: AppState, engine: BatchEngine, body: object, deadline: float) -> dict[str, Any]:
+    """Answer one search in its seat, with its status and its answer or problem."""
     with engine.seat():
         try:
-            async with asyncio.timeout_at(until):
-                return {"status": 200, "answer": await _answer(app, engine, asked)}
+            async with asyncio.timeout_at(deadline):
+                return {"status": 200, "answer": await _answer(app, engine, body)}
         except TimeoutError:
-            problem = count_problem(error_members(late()))
-        except Exception as error:  # (a fault of ours in one search is none of the others' either)
+            problem = count_problem(error_members(deadline_error()))
+        except Exception as error:  # An internal error of one search must not fail the others.
             problem = count_problem(error_members(error))
     return {"status": problem["status"], "problem": problem}
 
 
-async def _answer(app: AppState, engine: Together, asked: object) -> Response:
-    if not isinstance(asked, dict):
-        raise InvalidInput("invalid_request", "A search of a batch is a JSON object.")
-    if "indexes" in asked:
-        return await search_across(app, AcrossRequest.model_validate(asked), engine)
-    index = asked.get("index")
+async def _answer(app: AppState, engine: BatchEngine, body: object) -> Response:
+    """Parse and run one search, of one index or of several."""
+    if not isinstance(body, dict):
+        raise InvalidInput("invalid_request", "Each search of a batch must be a JSON object.")
+    if "indexes" in body:
+        return await search_across(app, AcrossRequest.model_validate(body), engine)
+    index = body.get("index")
     if not isinstance(index, str):
-        raise InvalidInput("invalid_request", "A search of a batch names its `index`, or several `indexes`.")
-    request = SearchRequest.model_validate({name: value for name, value in asked.items() if name != "index"})
+        raise InvalidInput("invalid_request", "Each search of a batch must name its `index`, or several `indexes`.")
+    request = SearchRequest.model_validate({name: value for name, value in body.items() if name != "index"})
     return await search(app, index, request, engine)

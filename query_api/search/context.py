@@ -1,203 +1,41 @@
-"""The context of one search: the request, the generation, and what the stages before made of them.
+"""The context of one search, which all stages share, and the results that stages pass on.
 
-Stages read a context and return results, or a new context (`dataclasses.replace`). No stage changes one.
+`SearchContext` holds the request, the generation and what earlier stages made of them. `Hit` and `Retrieved` are
+results. A stage reads a context and returns results or a new context (`dataclasses.replace`); no stage changes one.
 """
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from query_api.schemas.search_request import SearchRequest
 from query_api.search.executor import Engine, Key, Stopwatch
 from query_api.search.page_state import PageState
 from query_api.search.validation import Selection
 from services.access.principals import EVERYBODY, Principal
-from services.curation.effects import (
-    BOOST_ORIGIN,
-    OVERRIDE_ORIGIN,
-    SYNONYM_ORIGIN,
-    BoostFactor,
-    apply_boosts,
-    boost_shares,
-    curate_query_vector,
-    curated_lexical_query,
-)
-from services.curation.matching import MatchedRules
 from services.encoders.query_table import QueryTable, QueryVector
 from services.index_spec import Generation, ScoreBy
 from services.model_client import ModelClient
-from services.opensearch.queries import KeywordField
-from services.query.expansion import QueryBlend, prune_query
+from services.query.expansion import QueryBlend
 from services.settings import Settings
 
+if TYPE_CHECKING:
+    from query_api.search.curation import CuratedQuery
+
+# The stored fields of a document.
 Source = Mapping[str, Any]
+# By query piece, what each origin added to its weight.
 Origins = Mapping[int, Mapping[str, float]]
 _NO_WORDS = QueryVector((), (), 0)
 
 
 @dataclass(frozen=True, slots=True)
-class CurationTerms:
-    """The terms that the analyser makes of the user's words, and those of them that a curation rule weighs."""
-
-    every: frozenset[str]
-    weighed: frozenset[str]
-
-    def origin(self, piece: str) -> str | None:
-        """Return the rule kind that an explained term comes from; a phrase has several terms in quotation marks."""
-        terms = set(piece.strip('"').split())
-        if not terms <= self.every:
-            return SYNONYM_ORIGIN
-        return OVERRIDE_ORIGIN if terms <= self.weighed else None
-
-
-@dataclass(frozen=True, slots=True)
-class CuratedQuery:
-    """The effect of an index's curation rules on one search.
-
-    `origins`: by piece of the query, what each rule gave to its weight. `boosts`: factors of scores. `title`: the
-    weight of words in the title.
-    """
-
-    matched: MatchedRules
-    origins: Origins = field(default_factory=dict)
-    terms: CurationTerms | None = None
-    boosts: Sequence[BoostFactor] = ()
-    title: float = 1.0
-
-    def origins_of(self, query: QueryVector) -> Origins | None:
-        """Return the origins of the pieces that pruning left; None where all weight is from the words."""
-        return {i: self.origins[i] for i in query.ids} if self.origins else None
-
-    def lexical(self, text: str, also: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
-        """Return the lexical query of a field; `also`: words beside the text, with their boosts."""
-        return curated_lexical_query(text, self.matched.spans, also, self.title, field)
-
-    def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
-        """Return a search by score with the boosts of documents."""
-        return apply_boosts(search, self.boosts, named=explained)
-
-    def left_out(self, *, fused: bool) -> list[str]:
-        """Return the ids of documents that no list may name: the hidden ones, and the pinned ones of a single list.
-
-        Lists that are fused keep pinned documents, which `without_pinned` removes afterwards: the scaled scores of all
-        others depend on the best and the worst score of a list.
-        """
-        hidden = self.matched.hidden
-        return sorted(hidden if fused else hidden | self.matched.pins.keys())
-
-    def without_pins(self, reason: str) -> "CuratedQuery":
-        """Return the query without pins; each is reported as skipped. A pin is a place in one index's ranking."""
-        if not self.matched.pins:
-            return self
-        skipped = [_skipped(pin.rule, one, reason) for one, pin in self.matched.pins.items()]
-        return self._with(pins={}, skipped=[*self.matched.skipped, *skipped])
-
-    def without_boosts_on(self, fields: Collection[str], reason: str) -> "CuratedQuery":
-        """Return the query without the boosts whose filter names one of the fields; each is reported as skipped."""
-        dropped = [one for one in self.boosts if one.fields & set(fields)]
-        if not dropped:
-            return self
-        applied, skipped = list(self.matched.applied), list(self.matched.skipped)
-        for one in dropped:
-            applied.remove({"kind": BOOST_ORIGIN, "rule": one.rule, "matched": one.name})
-            skipped.append({"kind": BOOST_ORIGIN, "rule": one.rule, "what": one.name, "reason": reason})
-        boosts = [one for one in self.boosts if one not in dropped]
-        return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
-
-    def missing(self, ids: Collection[str]) -> "CuratedQuery":
-        """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
-        if not ids:
-            return self
-        found = [_skipped(self.matched.pins[one].rule, one, "not_found") for one in ids]
-        return self._with(skipped=[*self.matched.skipped, *found])
-
-    def _with(self, **members: Any) -> "CuratedQuery":
-        return replace(self, matched=replace(self.matched, **members))
-
-    def factor(self, marks: Collection[str]) -> float:
-        """Return the factor of the score of a document that has these boosts."""
-        return math.prod(one.factor for one in self.boosts if one.mark in marks)
-
-    def unboosted(self, score: float, marks: Collection[str]) -> float:
-        """Return the score of a list without the boosts of the document."""
-        for one in self.boosts:
-            if one.mark in marks:
-                score /= one.factor
-        return score
-
-    def boost_why(
-        self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
-    ) -> list[dict[str, Any]]:
-        """Return what boosts added to a list's score, whose contributions `why` are those without boosts.
-
-        `named`: each entry shows the boost's filter.
-        """
-        if not why or not marks:
-            return []
-        score = sum(float(entry["contribution"]) for entry in why)
-        return [
-            {
-                "list": why[0]["list"],
-                "piece": name if named else BOOST_ORIGIN,
-                "contribution": share,
-                "expansion": False,
-                "origins": {BOOST_ORIGIN: share},
-            }
-            for name, share in boost_shares(score, self.boosts, marks)
-        ]
-
-    def marked(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add the rule kind to contributions of the lexical list that come from a rule."""
-        for entry in why:
-            if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
-                origin = self.terms.origin(entry["piece"])
-                if origin is not None:
-                    entry["origins"] = {origin: entry["contribution"]}
-        return why
-
-    def marked_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add to pruned pieces of the query what rules gave to them."""
-        for piece in pieces:
-            if piece["pruned"] and piece["id"] in self.origins:
-                piece["origins"] = dict(self.origins[piece["id"]])
-        return pieces
-
-    def shown(self) -> dict[str, Any]:
-        """Return the `curation` member of a response."""
-        matched = self.matched
-        said: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
-        if matched.hidden:
-            said["hidden"] = len(matched.hidden)
-        return said | {"skipped": matched.skipped} if matched.skipped else said
-
-
-def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
-    return {"kind": "results", "rule": rule, "what": pinned, "reason": reason}
-
-
-def query_vector(
-    request: SearchRequest, table: QueryTable, settings: Settings, curated: CuratedQuery | None = None
-) -> tuple[QueryVector, CuratedQuery | None]:
-    """Return the pruned vector of the request's words, by table and arithmetic, and the rules with their origins.
-
-    Raises InvalidInput (`query_too_long`).
-    """
-    share = settings.prune if request.prune is None else request.prune
-    vector = table.encode(request.query, settings.max_query_pieces)
-    if curated is not None and curated.matched.spans:
-        blend = curate_query_vector(vector, curated.matched, table, settings.max_query_pieces)
-        vector, curated = blend.vector, replace(curated, origins=dict(blend.origins))
-    return prune_query(vector, share), curated
-
-
-@dataclass(frozen=True, slots=True)
 class SearchContext:
-    """A request that passed the limits, with all that the stages need to answer it from one generation.
+    """A validated request with all that the stages need to answer it from one generation.
 
     `query`: the vector that the sparse list searches with. `score_by`: the kind of sparse scores. `page`: the part of
-    the ranking that is asked for; None: its top. `targets`: names of all generations that this very search is sent to,
-    where several indexes are searched; empty for a search of one index.
+    the ranking that is requested; None: its top. `targets`: names of all generations that this search is sent to, where
+    several indexes are searched alike; empty for a search of one index.
     """
 
     generation: Generation
@@ -212,20 +50,21 @@ class SearchContext:
     page: PageState | None = None
     who: Principal = EVERYBODY
     model: ModelClient | None = None
-    # By piece of `query`, what each origin gave to its weight; None while all of it is from the words.
+    # By piece of `query`, what each origin added to its weight; None while all weight comes from the words.
     origins: Origins | None = None
-    # Words of earlier turns that the lexical list gets too, with their boosts.
+    # Words of earlier turns for the lexical list, with their boosts.
     carried: Mapping[str, float] = field(default_factory=dict)
     # Ids of documents that no list may name.
     left_out: Sequence[str] = ()
-    curated: CuratedQuery | None = None
+    # The effect of curation rules; None: the index has none, or the request ignores them.
+    curated: "CuratedQuery | None" = None
     # Number of the page's hits that curation rules pin to a place.
     pinned: int = 0
     targets: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
-        """The index names that OpenSearch is sent."""
+        """The index names of the request to OpenSearch, separated by commas."""
         return ",".join(self.targets) or self.generation.physical
 
     @property
@@ -244,29 +83,29 @@ class SearchContext:
 
     @property
     def room(self) -> int:
-        """Number of the page's hits that come from the lists."""
+        """The number of the page's hits that come from lists, without pinned documents."""
         return self.request.size - self.pinned
 
     @property
     def timeout(self) -> float:
-        """Seconds that OpenSearch may take."""
+        """The seconds that OpenSearch may take."""
         return self.settings.search_timeout
 
     @property
     def reveals_others(self) -> bool:
-        """Whether the caller may learn of documents that a filter of its own would hide."""
+        """Whether the caller may learn of documents that document-level security could hide."""
         return self.who.filter is None
 
 
 class Hit(NamedTuple):
-    """A document, chapter or passage that a list named. Stages return hits; `_replace` makes new ones.
+    """A document, chapter or passage in a list. Stages return hits; `_replace` makes new ones.
 
-    `physical`: name of the generation's index. `scores`: by list, the hit's own score; empty where hits are not scored.
-    `source`: fields that were read; None: not read, or the document is gone. `number`: the chapter or window of the
+    `physical`: name of the generation's index. `scores`: by list, the hit's own score; empty where hits have no score.
+    `source`: the fields that were read; None: not read, or the document is gone. `number`: the chapter or window of the
     document, from 0; None: the whole document. `boosts`: marks of the boosts that the document has.
 
-    For explanations: `shares` are contributions to the lexical score by field and term, `fusion` and `reranking` the
-    share and scaled score by list.
+    For explanations: `shares` are contributions to the lexical score by field and term; `fusion` and `reranking` hold
+    the share and the scaled score by list.
     """
 
     id: str
@@ -283,7 +122,7 @@ class Hit(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """The generation's index name and the document's id: an id may be in several indexes."""
+        """The generation's index name and the document's id: several indexes may have the same id."""
         return self.physical, self.id
 
 
@@ -291,8 +130,8 @@ class Hit(NamedTuple):
 class Retrieved:
     """The hits of a page, as a retrieval stage returns them.
 
-    `page`: the state after the page. `counts`: `facets` and `counted` of the response. `lexical_empty`: the lexical
-    list found nothing. `read`: the hits came with their sources and explanations. `pinned_scores`: scores of pinned
+    `page`: the state after the page. `counts`: `facets` and `counted` of the response. `lexical_empty`: no document is
+    in the lexical list. `read`: the hits already have sources and explanations. `pinned_scores`: scores of pinned
     documents in the fused ranking, which leaves them out.
     """
 

@@ -1,24 +1,183 @@
-"""Curation rules in one search: which rules hold, which terms they explain, and which documents they pin to a place."""
+"""Curation rules in one search: which version applies, their effect on the query, and the documents that they pin.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+`CuratedQuery` carries the effect through the stages: changed weights with their origins, boosts, hidden and pinned
+documents, and what the response reports. A pinned document keeps its place in the whole ranking; `Pins` puts it on the
+page on which that place falls.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from query_api.curation_cache import CurationCache
 from query_api.schemas.search_request import SearchRequest
-from query_api.search.context import CuratedQuery, CurationTerms, Hit, Retrieved, SearchContext
-from query_api.search.executor import whole
+from query_api.search.context import Hit, Origins, Retrieved, SearchContext
+from query_api.search.executor import complete_hits
 from query_api.search.page_state import PageState
-from query_api.search.query_builder import HYBRID, boosted, lexical_clause, needed_source
+from query_api.search.query_builder import HYBRID, lexical_clause, needed_source, with_boosts
 from query_api.search.validation import is_scored, limits_of
-from services.curation.effects import BoostFactor, compile_boosts, describe_filter, insert_pinned, pinned_positions
-from services.curation.matching import CompiledRules
+from services.curation.effects import (
+    BOOST_ORIGIN,
+    OVERRIDE_ORIGIN,
+    SYNONYM_ORIGIN,
+    BoostFactor,
+    apply_boosts,
+    boost_shares,
+    compile_boosts,
+    curated_lexical_query,
+    describe_filter,
+    insert_pinned,
+    pinned_positions,
+)
+from services.curation.matching import CompiledRules, MatchedRules
 from services.curation.rules import Rules
+from services.encoders.query_table import QueryVector
 from services.errors import NotFound
 from services.filters.parsing import FilterLimits
 from services.index_spec import Generation
-from services.opensearch.queries import NOT_DELETED, SearchPlan, build_search_body, sparse_query
+from services.opensearch.queries import NOT_DELETED, KeywordField, SearchPlan, build_search_body, sparse_query
 from services.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class CurationTerms:
+    """The terms that the analyser makes of the user's words, and those among them that a curation rule weighs."""
+
+    all_terms: frozenset[str]
+    weighed: frozenset[str]
+
+    def origin(self, piece: str) -> str | None:
+        """Return the kind of rule that an explained term comes from. A phrase has several terms in quotation marks."""
+        terms = set(piece.strip('"').split())
+        if not terms <= self.all_terms:
+            return SYNONYM_ORIGIN
+        return OVERRIDE_ORIGIN if terms <= self.weighed else None
+
+
+@dataclass(frozen=True, slots=True)
+class CuratedQuery:
+    """The effect of an index's curation rules on one search.
+
+    `origins`: by query piece, what each rule added to its weight. `boosts`: factors of scores. `title`: the weight of
+    words in the title.
+    """
+
+    matched: MatchedRules
+    origins: Origins = field(default_factory=dict)
+    terms: CurationTerms | None = None
+    boosts: Sequence[BoostFactor] = ()
+    title: float = 1.0
+
+    def origins_of(self, query: QueryVector) -> Origins | None:
+        """Return the origins of the pieces that pruning left; None where all weight comes from the words."""
+        return {i: self.origins[i] for i in query.ids} if self.origins else None
+
+    def lexical(self, text: str, boosts: Mapping[str, float], field: KeywordField = "lexical") -> dict[str, Any]:
+        """Return the lexical query of a field. `boosts`: words beside the text, with their boosts."""
+        return curated_lexical_query(text, self.matched.spans, boosts, self.title, field)
+
+    def boosted(self, search: dict[str, Any], *, explained: bool) -> dict[str, Any]:
+        """Return a search by score with the boosts of documents."""
+        return apply_boosts(search, self.boosts, named=explained)
+
+    def left_out(self, *, fused: bool) -> list[str]:
+        """Return the ids of documents that no list may name: hidden ones, and in a single list pinned ones.
+
+        Fused lists keep pinned documents, which are taken out after fusion: the scaled scores of all other documents
+        depend on the best and the worst score of a list.
+        """
+        hidden = self.matched.hidden
+        return sorted(hidden if fused else hidden | self.matched.pins.keys())
+
+    def without_pins(self, reason: str) -> "CuratedQuery":
+        """Return the query without pins, each reported as skipped. A pin is a place in one index's ranking."""
+        if not self.matched.pins:
+            return self
+        skipped = [_skipped(pin.rule, document, reason) for document, pin in self.matched.pins.items()]
+        return self._with(pins={}, skipped=[*self.matched.skipped, *skipped])
+
+    def without_boosts_on(self, fields: Collection[str], reason: str) -> "CuratedQuery":
+        """Return the query without the boosts whose filter names one of the fields, each reported as skipped."""
+        dropped = [boost for boost in self.boosts if boost.fields & set(fields)]
+        if not dropped:
+            return self
+        applied, skipped = list(self.matched.applied), list(self.matched.skipped)
+        for boost in dropped:
+            applied.remove({"kind": BOOST_ORIGIN, "rule": boost.rule, "matched": boost.name})
+            skipped.append({"kind": BOOST_ORIGIN, "rule": boost.rule, "what": boost.name, "reason": reason})
+        boosts = [boost for boost in self.boosts if boost not in dropped]
+        return replace(self._with(applied=applied, skipped=skipped), boosts=boosts)
+
+    def missing(self, ids: Collection[str]) -> "CuratedQuery":
+        """Return the query with pins reported as skipped: their documents are gone, or the request excludes them."""
+        if not ids:
+            return self
+        skipped = [_skipped(self.matched.pins[document].rule, document, "not_found") for document in ids]
+        return self._with(skipped=[*self.matched.skipped, *skipped])
+
+    def _with(self, **members: Any) -> "CuratedQuery":
+        return replace(self, matched=replace(self.matched, **members))
+
+    def factor(self, marks: Collection[str]) -> float:
+        """Return the factor of the score of a document that has these boosts."""
+        return math.prod(boost.factor for boost in self.boosts if boost.mark in marks)
+
+    def unboosted(self, score: float, marks: Collection[str]) -> float:
+        """Return a list's score without the boosts of the document."""
+        for boost in self.boosts:
+            if boost.mark in marks:
+                score /= boost.factor
+        return score
+
+    def boost_why(
+        self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
+    ) -> list[dict[str, Any]]:
+        """Return what boosts added to a list's score, as entries beside `why`, the contributions without boosts.
+
+        `named`: each entry shows the boost's filter.
+        """
+        if not why or not marks:
+            return []
+        score = sum(float(entry["contribution"]) for entry in why)
+        return [
+            {
+                "list": why[0]["list"],
+                "piece": name if named else BOOST_ORIGIN,
+                "contribution": share,
+                "expansion": False,
+                "origins": {BOOST_ORIGIN: share},
+            }
+            for name, share in boost_shares(score, self.boosts, marks)
+        ]
+
+    def marked(self, why: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add the kind of rule to the lexical contributions that come from a rule."""
+        for entry in why:
+            if entry["list"] == "lexical" and self.terms is not None and "origins" not in entry:
+                origin = self.terms.origin(entry["piece"])
+                if origin is not None:
+                    entry["origins"] = {origin: entry["contribution"]}
+        return why
+
+    def marked_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add to pruned pieces of the query what rules added to their weights."""
+        for piece in pieces:
+            if piece["pruned"] and piece["id"] in self.origins:
+                piece["origins"] = dict(self.origins[piece["id"]])
+        return pieces
+
+    def shown(self) -> dict[str, Any]:
+        """Return the `curation` member of a response."""
+        matched = self.matched
+        member: dict[str, Any] = {"version": matched.version, "applied": matched.applied}
+        if matched.hidden:
+            member["hidden"] = len(matched.hidden)
+        return member | {"skipped": matched.skipped} if matched.skipped else member
+
+
+def _skipped(rule: int, pinned: str, reason: str) -> dict[str, Any]:
+    return {"kind": "results", "rule": rule, "what": pinned, "reason": reason}
 
 
 async def rules_of(
@@ -28,48 +187,54 @@ async def rules_of(
     page: PageState | None = None,
     proposed: CompiledRules | None = None,
 ) -> CompiledRules | None:
-    """Return the rules of a search: those proposed, those of the first page, or the index's newest ones.
+    """Return the rules of a search: proposed rules, else those of the first page, else the index's newest rules.
 
     Raises BackendUnavailable (`curation_unavailable`, `curation_unreadable`), NotFound (`cursor_expired`).
     """
     if not request.curation:
         return None
     rules = proposed or curations.of(generation)
-    now = 0 if rules is None else rules.version
-    version = now if page is None else page.rules.get(generation.index, now)
-    return rules if version == now else await curations.earlier(generation, version)
+    current = 0 if rules is None else rules.version
+    version = current if page is None else page.rules.get(generation.index, current)
+    return rules if version == current else await curations.earlier(generation, version)
 
 
-def curated_query(
+def curate_query(
     rules: CompiledRules, generation: Generation, request: SearchRequest, settings: Settings
 ) -> CuratedQuery:
-    """Return what the rules make of a request."""
-    made = CuratedQuery(rules.matched(request.query, settings.max_query_pieces))
-    return _weighed(made, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else made
+    """Return the effect of the rules on a request."""
+    curated = CuratedQuery(rules.matched(request.query, settings.max_query_pieces))
+    return (
+        _with_boosts(curated, rules.rules, generation, request, limits_of(settings)) if is_scored(request) else curated
+    )
 
 
-def _weighed(
-    made: CuratedQuery, rules: Rules, generation: Generation, request: SearchRequest, limits: FilterLimits
+def _with_boosts(
+    curated: CuratedQuery, rules: Rules, generation: Generation, request: SearchRequest, limits: FilterLimits
 ) -> CuratedQuery:
-    """Add the boosts and field weights, which hold for any words. A generation may lack the fields that they name."""
-    matched = made.matched  # (made for this search a moment ago)
-    fitted = list(compile_boosts(rules, generation.spec.fields, limits)) if rules.boosts else []
-    for number, one in enumerate(fitted):
-        if isinstance(one, BoostFactor):
-            matched.applied.append({"kind": "boost", "rule": number, "matched": one.name})
+    """Add boosts and field weights, which apply to any words.
+
+    Rules that name a field that the generation lacks are reported as skipped.
+    """
+    # `matched` belongs to this search alone, so it may be changed.
+    matched = curated.matched
+    boosts = list(compile_boosts(rules, generation.spec.fields, limits)) if rules.boosts else []
+    for number, boost in enumerate(boosts):
+        if isinstance(boost, BoostFactor):
+            matched.applied.append({"kind": "boost", "rule": number, "matched": boost.name})
         else:
             matched.skip("boost", number, describe_filter(rules.boosts[number].filter), "unfit")
-    made = replace(made, boosts=[one for one in fitted if isinstance(one, BoostFactor)])
+    curated = replace(curated, boosts=[boost for boost in boosts if isinstance(boost, BoostFactor)])
     if rules.fields.title == 1 or request.mode == "sparse":
-        return made
+        return curated
     if request.unit != "document":
         matched.skip("field", 0, "title", "by_unit")
     elif generation.titles:
         matched.applied.append({"kind": "field", "rule": 0, "matched": "title"})
-        return replace(made, title=rules.fields.title)
+        return replace(curated, title=rules.fields.title)
     else:
         matched.skip("field", 0, "title", "unfit")
-    return made
+    return curated
 
 
 async def with_curation_terms(context: SearchContext) -> SearchContext:
@@ -80,14 +245,14 @@ async def with_curation_terms(context: SearchContext) -> SearchContext:
     weighed = [span.text for span in curated.matched.spans if span.phrase or span.factor != 1]
     distinct = list(dict.fromkeys([request.query, *weighed]))
     try:
-        found = await context.engine.terms(context.generation.physical, "lexical", distinct)
+        terms_by_word = await context.engine.terms(context.generation.physical, "lexical", distinct)
     except NotFound:
-        # The generation of a point in time was dropped: contributions are explained without their origins.
+        # The generation of the point in time was removed: explain the contributions without their origins.
         return context
     context.watch.lap("opensearch")
 
     def terms_of(*texts: str) -> frozenset[str]:
-        return frozenset(term.text for text in texts for term in found.get(text, ()))
+        return frozenset(term.text for text in texts for term in terms_by_word.get(text, ()))
 
     terms = CurationTerms(terms_of(request.query), terms_of(*weighed))
     return replace(context, curated=replace(curated, terms=terms))
@@ -97,42 +262,44 @@ async def with_curation_terms(context: SearchContext) -> SearchContext:
 class Pins:
     """Pinned documents by their place in the whole ranking, and the number of hits before the page.
 
-    A pinned document keeps its place on whatever page it falls; all other hits follow each other around it.
+    A pinned document keeps its place on whichever page it falls; the other hits follow each other around it.
     """
 
     by_place: dict[int, Hit]
     begin: int
 
     def placed(self, context: SearchContext, retrieved: Retrieved) -> Retrieved:
-        """Put the pins of the page among the retrieved hits. A ranking ends when its last pin was shown too."""
+        """Return the retrieved hits with the page's pins among them. A ranking ends only after its last pin."""
         page, wanted = retrieved.page, self.by_place
         if page is not None:
             wanted = dict(zip(pinned_positions(list(wanted), page.ranked), wanted.values(), strict=True))
-        coming = {place - self.begin: one for place, one in wanted.items() if place > self.begin}
-        hits = insert_pinned(list(retrieved.hits), coming, context.request.size)
+        pins_ahead = {place - self.begin: hit for place, hit in wanted.items() if place > self.begin}
+        hits = insert_pinned(list(retrieved.hits), pins_ahead, context.request.size)
         if context.request.mode == "hybrid":
             scores = retrieved.pinned_scores
-            hits = [one._replace(score=scores.get(one.id, 0.0)) if one.pinned else one for one in hits]
+            hits = [hit._replace(score=scores.get(hit.id, 0.0)) if hit.pinned else hit for hit in hits]
         if page is not None:
-            shown = sum(one.pinned for one in hits)
-            page = replace(page, begin=page.begin + shown, end=page.end if shown >= len(coming) else None)
+            placed = sum(hit.pinned for hit in hits)
+            page = replace(page, begin=page.begin + placed, end=page.end if placed >= len(pins_ahead) else None)
         return replace(retrieved, hits=hits, page=page)
 
 
 async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]:
     """Read the pinned documents; return the context with room for them on the page. None: nothing is pinned.
 
-    They are read by id, under the conditions of every hit: a document that was deleted, or that the request excludes,
-    is not shown and takes no place.
+    Pinned documents are read by id under the conditions of every hit. A document that was deleted, or that the request
+    excludes, takes no place.
     """
     curated, page = context.curated, context.page
     if curated is None or not curated.matched.pins:
         return context, None
     pins = curated.matched.pins
     size, begin = context.request.size, 0 if page is None else page.begin
-    found = await _read(context, list(pins))
-    absent = [one for one, pin in pins.items() if one not in found and begin < pin.place <= begin + size]
-    by_place = {pins[one].place: each for one, each in found.items()}
+    pinned = await _read_pinned(context, list(pins))
+    absent = [
+        document for document, pin in pins.items() if document not in pinned and begin < pin.place <= begin + size
+    ]
+    by_place = {pins[document].place: hit for document, hit in pinned.items()}
     if page is not None:
         page = replace(page, pins=sum(place <= begin for place in by_place), last_pin=max(by_place, default=0))
     on_page = sum(begin < place <= begin + size for place in by_place)
@@ -140,23 +307,27 @@ async def with_pins(context: SearchContext) -> tuple[SearchContext, Pins | None]
     return context, Pins(dict(sorted(by_place.items())), begin)
 
 
-async def _read(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
-    """Return the documents that are there, by id, each with its own score in every list that matches it."""
+async def _read_pinned(context: SearchContext, ids: list[str]) -> dict[str, Hit]:
+    """Return the pinned documents that exist, by id, each with its score in every list that it matches."""
     mode = context.request.mode
     modes = HYBRID if mode == "hybrid" else (mode,)
-    plans = [SearchPlan(context.generation.physical, _body(context, one, ids, first=one == modes[0])) for one in modes]
-    found: dict[str, Hit] = {}
-    for name, answer in zip(modes, await context.engine.lists(plans), strict=True):
-        for hit in whole(answer, context.watch):
-            one = found.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
-            scores = {**one.scores, name: hit["_score"]} if hit["_score"] > 0 else one.scores
-            source, boosts = hit.get("_source", one.source), hit.get("matched_queries", ())
-            found[one.id] = one._replace(source=source, boosts=boosts, scores=scores)
+    plans = [
+        SearchPlan(context.generation.physical, _pinned_body(context, each, ids, first=each == modes[0]))
+        for each in modes
+    ]
+    pinned: dict[str, Hit] = {}
+    for list_mode, answer in zip(modes, await context.engine.lists(plans), strict=True):
+        for hit in complete_hits(answer, context.watch):
+            document = pinned.get(hit["_id"]) or Hit(hit["_id"], hit["_index"], hit["_score"], {}, pinned=True)
+            scores = {**document.scores, list_mode: hit["_score"]} if hit["_score"] > 0 else document.scores
+            source, boosts = hit.get("_source", document.source), hit.get("matched_queries", ())
+            pinned[document.id] = document._replace(source=source, boosts=boosts, scores=scores)
     context.watch.lap("opensearch")
-    return found
+    return pinned
 
 
-def _body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool) -> dict[str, Any]:
+def _pinned_body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool) -> dict[str, Any]:
+    """Build the body that scores the pinned documents for one list. `first`: the list whose hits bring the sources."""
     by_words = sparse_query(context.query, context.score_by) if mode == "sparse" else lexical_clause(context)
     query = {
         "bool": {
@@ -166,4 +337,4 @@ def _body(context: SearchContext, mode: str, ids: Sequence[str], *, first: bool)
         }
     }
     source = needed_source(context.request) if first and not context.request.is_read_later else False
-    return boosted(context, build_search_body(query, len(ids), source, context.timeout))
+    return with_boosts(context, build_search_body(query, len(ids), source, context.timeout))

@@ -1,9 +1,9 @@
-"""How the stages of a search reach OpenSearch: they say which lists and documents they need, an engine sends for them.
+"""The engine of a search: the interface through which stages reach OpenSearch.
 
-No stage sends anything itself. So the way can change under all of them: a search that is alone has its own requests,
-those of a batch share theirs (`batch_engine`), and pages are read from a snapshot (`snapshot_engine`).
-
-Where the time of a search went.
+Stages plan lists and documents; an `Engine` sends the requests. So a search alone has its own requests
+(`DirectEngine`), the searches of a batch share theirs (`batch.BatchEngine`), and pages are read from a point in time
+(`paging.PointInTimeEngine`). `Stopwatch` measures the stages. A list that is cut short by time or by a failed shard is
+an error, never a partial answer.
 """
 
 import time
@@ -22,73 +22,40 @@ from services.opensearch.queries import SearchPlan, fetch_fields_call, msearch_c
 from services.telemetry import tracing
 from services.telemetry.metrics import SEARCH_INCOMPLETE, SEARCH_STAGE, SEARCHES
 
-# Stages of a search, as its answer and the metrics name them.
+# The stages of a search, as named in `timings_ms` and in the metrics.
 STAGES = ("encode", "opensearch", "engine", "fuse", "rerank", "shape", "total")
-_OBSERVED = {stage: SEARCH_STAGE.labels(stage) for stage in STAGES}
-
-
-class Stopwatch:
-    """Milliseconds by stage. `engine` is what OpenSearch itself reports, a part of `opensearch`."""
-
-    def __init__(self) -> None:
-        self._start = self._last = time.perf_counter()
-        self.stages = dict.fromkeys(STAGES, 0.0)
-
-    def lap(self, stage: str) -> None:
-        """The time since the last lap belongs to `stage`."""
-        now = time.perf_counter()
-        self.stages[stage] += (now - self._last) * 1000
-        if stage != "opensearch" and tracing.is_tracing():  # (its requests have spans of their own)
-            tracing.record_past_span(f"search {stage}", self._last, now)
-        self._last = now
-
-    @property
-    def passed(self) -> float:
-        """Seconds until now."""
-        return time.perf_counter() - self._start
-
-    def finish(self, mode: str) -> dict[str, float]:
-        """The times of an answered search of this mode, which are counted as well: about 15 microseconds."""
-        self.stages["total"] = (self._last - self._start) * 1000
-        SEARCHES.labels(mode).inc()
-        trace = tracing.current_trace_id()
-        exemplar = None if trace is None else {"trace_id": trace}
-        for stage, value in self.stages.items():
-            if value:
-                _OBSERVED[stage].observe(value / 1000, exemplar)
-        return {stage: round(value, 3) for stage, value in self.stages.items()}
-
-
+_STAGE_METRICS = {stage: SEARCH_STAGE.labels(stage) for stage in STAGES}
+# The answer of OpenSearch to one list.
 ListAnswer = Mapping[str, Any]
-# A document by the generation's own name and its id: an id may be in several indexes.
+# A document by the generation's index name and its id: several indexes may have the same id.
 Key = tuple[str, str]
 Documents = dict[Key, dict[str, Any]]
 
 
 class Engine(Protocol):
-    """What a stage may ask for."""
+    """The requests that a stage may send."""
 
     async def lists(self, plans: Sequence[SearchPlan]) -> Sequence[ListAnswer]:
-        """The answers to some lists, in their order; they are searched at the same time."""
+        """Search lists at the same time; return their answers in order."""
         ...
 
     async def documents(self, wanted: Sequence[Key], source: Sequence[str], *, realtime: bool = False) -> Documents:
-        """The named fields of documents; those that are not there are left out.
+        """Read the named fields of documents, without those that do not exist.
 
-        As searches see them, or, in real time, as they are.
+        The documents are as searches see them, or as they are now if `realtime`.
         """
         ...
 
     async def terms(self, index: str, field: str, words: Sequence[str]) -> TermsByWord:
-        """What the analyser of a field makes of distinct words; of one that it drops, nothing is named."""
+        """Analyse distinct words by the analyser of a field. The result lacks words that the analyser drops."""
         ...
 
 
-class Direct:
-    """Sends at once: a list as one search, several as one msearch."""
+class DirectEngine:
+    """An engine that sends each request at once: one list as a search, several as one msearch."""
 
     def __init__(self, search: AsyncSearchClient, timeout: float, *, near: bool) -> None:
-        """`timeout` of a request in seconds; `near`: as in `services.opensearch.queries.SearchPlan`."""
+        """`timeout`: of a request, in seconds. `near`: as in `services.opensearch.queries.SearchPlan`."""
         self._search = search
         self._timeout = timeout
         self._near = near
@@ -98,7 +65,7 @@ class Direct:
             try:
                 return [await self._search.send(search_call(plans[0], self._timeout, near=self._near))]
             except InvalidInput:
-                raise too_many_words() from None
+                raise too_many_clauses() from None
             except BackendUnavailable as error:
                 if error.code == "search_incomplete":
                     SEARCH_INCOMPLETE.inc()
@@ -111,10 +78,10 @@ class Direct:
         return await self.sources([(key, source) for key in wanted], realtime=realtime)
 
     async def sources(self, wanted: Sequence[tuple[Key, Sequence[str]]], *, realtime: bool = False) -> Documents:
-        """As `documents`, with fields of each one's own."""
+        """Read documents as `documents` does, each with its own fields."""
         call = fetch_fields_call(wanted, self._timeout, near=self._near, realtime=realtime)
         answer = await self._search.send(call)
-        return {(one["_index"], one["_id"]): one["_source"] for one in answer["docs"] if one.get("found")}
+        return {(doc["_index"], doc["_id"]): doc["_source"] for doc in answer["docs"] if doc.get("found")}
 
     async def terms(self, index: str, field: str, words: Sequence[str]) -> TermsByWord:
         return read_analysed_terms(
@@ -122,13 +89,59 @@ class Direct:
         )
 
 
-def whole(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
-    """The hits of one list. A list that is cut short by time or a failed shard is an error, not an answer."""
+class Stopwatch:
+    """Milliseconds by stage. `engine` is the time that OpenSearch reports, a part of `opensearch`."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.stages = dict.fromkeys(STAGES, 0.0)
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage."""
+        now = time.perf_counter()
+        self.stages[stage] += (now - self._last) * 1000
+        # Requests to OpenSearch have their own spans.
+        if stage != "opensearch" and tracing.is_tracing():
+            tracing.record_past_span(f"search {stage}", self._last, now)
+        self._last = now
+
+    @property
+    def passed(self) -> float:
+        """The seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def finish(self, mode: str) -> dict[str, float]:
+        """Return the stages of an answered search and count them in the metrics, which takes about 15 microseconds."""
+        self.stages["total"] = (self._last - self._start) * 1000
+        SEARCHES.labels(mode).inc()
+        trace = tracing.current_trace_id()
+        exemplar = None if trace is None else {"trace_id": trace}
+        for stage, value in self.stages.items():
+            if value:
+                _STAGE_METRICS[stage].observe(value / 1000, exemplar)
+        return {stage: round(value, 3) for stage, value in self.stages.items()}
+
+
+async def send_lists(engine: Engine, plans: Sequence[SearchPlan], watch: Stopwatch) -> list[ListAnswer]:
+    """Send lists that are searched at the same time. Raises the errors of `complete_hits`."""
+    answers = list(await engine.lists(plans))
+    watch.lap("opensearch")
+    for answer in answers:
+        complete_hits(answer, watch)
+    return answers
+
+
+def complete_hits(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
+    """Return the hits of one list. A list that is cut short by time or by a failed shard is an error.
+
+    Raises NotFound (`index_not_found`), InvalidInput (`query_too_long`), Overloaded (`opensearch_overloaded`) and
+    BackendUnavailable (`search_incomplete`, `search_failed`).
+    """
     if "error" in answer:
         if answer.get("status") == 404:
             raise NotFound("index_not_found", "The generation is gone.")
         if answer.get("status") == 400 or is_clause_limit_error(answer["error"]):
-            raise too_many_words()
+            raise too_many_clauses()
         if answer.get("status") == 429:
             raise Overloaded("opensearch_overloaded", "OpenSearch is overloaded; try again in a moment.")
         if is_incomplete_search(answer["error"]):
@@ -136,19 +149,10 @@ def whole(answer: ListAnswer, watch: Stopwatch) -> list[dict[str, Any]]:
         raise BackendUnavailable("search_failed", "OpenSearch could not complete the search; try again.")
     if answer["timed_out"] or answer["_shards"]["failed"]:
         raise _incomplete()
-    # Two lists of one request are searched at the same time.
+    # OpenSearch searches the lists of one request at the same time, so the longest counts.
     watch.stages["engine"] = max(watch.stages["engine"], answer["took"])
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits
-
-
-async def answers_of(engine: Engine, plans: Sequence[SearchPlan], watch: Stopwatch) -> list[ListAnswer]:
-    """Send lists that are searched at the same time. Raises what `whole` does for a list that is not whole."""
-    answers = list(await engine.lists(plans))
-    watch.lap("opensearch")
-    for answer in answers:
-        whole(answer, watch)
-    return answers
 
 
 def _incomplete() -> BackendUnavailable:
@@ -156,13 +160,13 @@ def _incomplete() -> BackendUnavailable:
     return BackendUnavailable("search_incomplete", INCOMPLETE_SEARCH_DETAIL)
 
 
-def too_many_words() -> InvalidInput:
-    """Lucene's limit of 1,024 clauses is the one thing that it can refuse in a search of ours.
+def too_many_clauses() -> InvalidInput:
+    """Return the error for a query of more than 1,024 clauses, the one reason for Lucene to refuse our searches.
 
-    A script without spaces has one word a character, which is one unknown piece for the encoder but many for BM25.
+    Text without spaces has one word per character: one unknown piece for the encoder, but many words for BM25.
     """
     return InvalidInput(
         "query_too_long",
-        "The query has more words, or the query and the filter more conditions together, than OpenSearch takes "
-        "(1,024): shorten it.",
+        "The query has more words, or the query and the filter together more conditions, than OpenSearch accepts "
+        "(1,024): shorten the query.",
     )

@@ -1,4 +1,8 @@
-"""Query expansion: earlier turns of a conversation and feedback by documents move the query before it is searched."""
+"""Query expansion: earlier turns of a conversation and feedback from documents move the query vector.
+
+Feedback is Rocchio's (`services.query.expansion`): the best documents of a first round, or the documents and texts that
+the user names in `like` and `unlike`. Both act before the lists are searched.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +12,7 @@ import numpy as np
 
 from query_api.schemas.search_request import Context, Example, Feedback
 from query_api.search.context import Hit, SearchContext, Source
-from query_api.search.retrieval import retrieve, with_sources
+from query_api.search.retrieval import read_sources, retrieve
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
@@ -27,14 +31,14 @@ from services.query.expansion import (
 FedBack = dict[str, list[str]]
 
 
-def with_conversation(context: SearchContext, given: Context) -> SearchContext:
+def with_conversation(context: SearchContext, conversation: Context) -> SearchContext:
     """Return the context with pieces and words of earlier turns. A query without words (`like`) takes all of them."""
     settings, table = context.settings, context.table
-    memory = ConversationMemory(given.share, given.decay, given.rarity)
-    turns = [table.encode(turn).by_id() for turn in given.turns]
-    own = context.query.by_id() | dict(context.query.pruned)
-    share = context_pieces(own, turns, table.heaviest, memory, settings.max_added_pieces)
-    words = context_words(context.request.query, given.turns, word_weights(table, given.turns), memory)
+    memory = ConversationMemory(conversation.share, conversation.decay, conversation.rarity)
+    turns = [table.encode(turn).by_id() for turn in conversation.turns]
+    query = context.query.by_id() | dict(context.query.pruned)
+    share = context_pieces(query, turns, table.heaviest, memory, settings.max_added_pieces)
+    words = context_words(context.request.query, conversation.turns, word_weights(table, conversation.turns), memory)
     blend = context.blend.plus([share], settings.max_query_pieces)
     return replace(context.with_blend(blend), carried=words)
 
@@ -45,70 +49,72 @@ async def with_feedback(context: SearchContext) -> tuple[SearchContext, FedBack]
     Raises InvalidInput (`nothing_to_search_by`) when there are no words and no liked document has a vector.
     """
     request = context.request
-    done: FedBack = {"documents": [], "liked": [], "unliked": [], "without_vector": [], "unknown": []}
+    report: FedBack = {"documents": [], "liked": [], "unliked": [], "without_vector": [], "unknown": []}
     feedback = request.feedback or Feedback.model_validate({"documents": 0})
     if request.like or request.unlike:
-        context = await _moved_by_named(context, feedback, done)
+        context = await _apply_named(context, feedback, report)
     if not request.query.strip() and not context.query.ids:
         raise InvalidInput(
             "nothing_to_search_by",
-            "There are no words, and nothing that is liked has a vector to search by "
-            f"(documents that wait for theirs: {len(done['without_vector'])}, not there: {len(done['unknown'])}).",
+            "The query has no words, and no liked document or text has a vector to search by "
+            f"(documents without a vector yet: {len(report['without_vector'])}; unknown: {len(report['unknown'])}).",
         )
     if feedback.documents:
-        context = await _moved_by_best(context, feedback, done)
-    return context, done
+        context = await _apply_best(context, feedback, report)
+    return context, report
 
 
-async def _moved_by_named(context: SearchContext, feedback: Feedback, done: FedBack) -> SearchContext:
-    """Move the query by the documents that the user named. The whole document is meant: its whole vector counts."""
+async def _apply_named(context: SearchContext, feedback: Feedback, report: FedBack) -> SearchContext:
+    """Move the query by the documents that the user named. The whole document is meant, so its merged vector counts."""
     request = context.request
-    liked, unliked = _ids(request.like), _ids(request.unlike)
+    liked, unliked = _document_ids(request.like), _document_ids(request.unlike)
     physical = context.generation.physical
-    sources = await _stored(context, [Hit(one, physical, 0.0, {}) for one in (*liked, *unliked)])
+    sources = await _read_vectors(context, [Hit(document, physical, 0.0, {}) for document in (*liked, *unliked)])
     top_k = context.generation.spec.document_top_k
     vectors: dict[str, list[SparseVector]] = {}
-    for side, ids, given in (("liked", liked, request.like), ("unliked", unliked, request.unlike)):
-        done[side] = _with_vectors(ids, sources, done)
-        vectors[side] = [document_vector(read_windows(sources[one]), top_k) for one in done[side]]
-        vectors[side] += [_as_document(context.table, one.text) for one in given if isinstance(one, Example)]
-    blend = _moved(context, feedback, liked=vectors["liked"], unliked=vectors["unliked"])
+    for side, ids, examples in (("liked", liked, request.like), ("unliked", unliked, request.unlike)):
+        report[side] = _with_vectors(ids, sources, report)
+        vectors[side] = [document_vector(read_windows(sources[document]), top_k) for document in report[side]]
+        vectors[side] += [
+            _as_document(context.table, document.text) for document in examples if isinstance(document, Example)
+        ]
+    blend = _apply_feedback(context, feedback, liked=vectors["liked"], unliked=vectors["unliked"])
     context.watch.lap("encode")
     return replace(context.with_blend(blend), left_out=unliked if request.include_liked else [*liked, *unliked])
 
 
-async def _moved_by_best(context: SearchContext, feedback: Feedback, done: FedBack) -> SearchContext:
+async def _apply_best(context: SearchContext, feedback: Feedback, report: FedBack) -> SearchContext:
     """Move the query by the best documents of a first round.
 
-    Of each document the window counts that answers the query best: the rest of a long document is about other things.
+    Of each document only the best window counts: the rest of a long document is about other things.
     """
-    request = context.request.model_copy(update=_first_round(context, feedback))
+    request = context.request.model_copy(update=_first_round_members(context, feedback))
     first = replace(context, request=request, page=None, selection=context.selection.only_filtered())
-    sources = await _stored(context, (await retrieve([first])).hits)
-    done["documents"] = _with_vectors(list(sources), sources, done)
+    sources = await _read_vectors(context, (await retrieve([first])).hits)
+    report["documents"] = _with_vectors(list(sources), sources, report)
     by_id = context.query.by_id()
     vectors = []
-    for one in done["documents"]:
-        best = max(read_packed_windows(sources[one]), key=lambda window: window.vector.dot(by_id))
+    for document in report["documents"]:
+        best = max(read_packed_windows(sources[document]), key=lambda window: window.vector.dot(by_id))
         vectors.append(SparseVector.unpack(best.vector.text))
-    blend = _moved(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
+    blend = _apply_feedback(context, feedback, liked=vectors, origin=FEEDBACK_ORIGIN)
     context.watch.lap("encode")
     return context.with_blend(blend)
 
 
-def _moved(context: SearchContext, feedback: Feedback, **given: Any) -> QueryBlend:
+def _apply_feedback(context: SearchContext, feedback: Feedback, **examples: Any) -> QueryBlend:
     rocchio = RocchioParameters(feedback.alpha, feedback.beta, feedback.gamma, feedback.pieces)
-    return apply_rocchio(context.blend, rocchio, context.table.weight, context.settings.max_query_pieces, **given)
+    return apply_rocchio(context.blend, rocchio, context.table.weight, context.settings.max_query_pieces, **examples)
 
 
-async def _stored(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:
+async def _read_vectors(context: SearchContext, hits: Sequence[Hit]) -> dict[str, Source]:
     """Read documents with their vectors, if they have any, as searches see them; by id."""
-    found = await with_sources(context, hits, ("state", "windows"))
-    return {one.id: one.source for one in found if one.source is not None}
+    documents = await read_sources(context, hits, ("state", "windows"))
+    return {hit.id: hit.source for hit in documents if hit.source is not None}
 
 
-def _first_round(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
-    """Return the members in which the first round's request differs. Without words there is one list only."""
+def _first_round_members(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
+    """Return the members in which the first round's request differs. Without words only the sparse list exists."""
     mode = feedback.choose_by if context.request.query.strip() else "sparse"
     return {
         "mode": mode,
@@ -122,20 +128,20 @@ def _first_round(context: SearchContext, feedback: Feedback) -> dict[str, Any]:
     }
 
 
-def _ids(given: Sequence[str | Example]) -> list[str]:
-    return list(dict.fromkeys(one for one in given if isinstance(one, str)))
+def _document_ids(examples: Sequence[str | Example]) -> list[str]:
+    return list(dict.fromkeys(example for example in examples if isinstance(example, str)))
 
 
-def _with_vectors(ids: Sequence[str], sources: Mapping[str, Source], done: FedBack) -> list[str]:
-    """Return the ids of documents that have vectors; record the others in `done`."""
+def _with_vectors(ids: Sequence[str], sources: Mapping[str, Source], report: FedBack) -> list[str]:
+    """Return the ids of documents that have vectors; record the others in the report."""
     usable = []
-    for one in ids:
-        if one not in sources:
-            done["unknown"].append(one)
-        elif not sources[one].get("windows"):
-            done["without_vector"].append(one)
+    for document in ids:
+        if document not in sources:
+            report["unknown"].append(document)
+        elif not sources[document].get("windows"):
+            report["without_vector"].append(document)
         else:
-            usable.append(one)
+            usable.append(document)
     return usable
 
 

@@ -1,7 +1,8 @@
-"""Facets: how many of the documents that were found have which value, asked for and checked.
+"""Facets: validated, counted, and shown in one form.
 
-Counts of facets in one form, from two sources: OpenSearch's aggregations over all that matches, and the values of a
-list of candidates. Both give the same numbers for the same documents, and those of several indexes are added up.
+Counts come from OpenSearch's aggregations over all matches or from the values of a list of candidates. Both sources
+give the same counts for the same documents, and the counts of several indexes are added up. The error bound is that of
+the terms aggregation: each shard returns 100 values more than are shown.
 """
 
 from collections import Counter
@@ -19,19 +20,22 @@ from services.opensearch.queries import Clause, FieldValues, build_filter_clause
 from services.settings import Settings
 
 MAX_RANGES = 50
+# Each shard returns this many more values than are shown. A value that is frequent over all shards but not on each is
+# then counted on each; OpenSearch reports the remaining error bound.
+_EXTRA_PER_SHARD = 100
 
 
 @dataclass(frozen=True, slots=True)
 class NamedRange:
-    """A range as the user wrote it, and what it means."""
+    """A range as the user wrote it, and its meaning."""
 
     written: Mapping[str, Any]
     within: InRange
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """A facet that fits the index: one of `terms`, `ranges` and `unit`."""
+class CheckedFacet:
+    """A facet that fits the index, with one of `terms`, `ranges` and `unit`."""
 
     field: str
     kind: FieldType
@@ -41,64 +45,60 @@ class Counted:
     unit: CalendarUnit | None = None
 
 
-def checked_facets(
+def parse_facets(
     facets: Mapping[str, Facet], fields: Mapping[str, FieldType], settings: Settings
-) -> tuple[Counted, ...]:
-    """The facets, held against the index and the limits.
+) -> tuple[CheckedFacet, ...]:
+    """Validate facets against the declaration of the index and the limits.
 
-    Raises InvalidInput (`too_many_facets`, `bad_facet`, `undeclared_metadata`, and of ranges `bad_filter` and
+    Raises InvalidInput (`too_many_facets`, `bad_facet`, `undeclared_metadata`; for ranges `bad_filter` and
     `contradictory_range`).
     """
     if len(facets) > settings.max_facets:
-        raise InvalidInput("too_many_facets", f"A search may count {settings.max_facets} facets.")
-    return tuple(_checked(field, facet, fields, settings) for field, facet in facets.items())
+        raise InvalidInput("too_many_facets", f"A search may have {settings.max_facets} facets at most.")
+    return tuple(_parse_facet(field, facet, fields, settings) for field, facet in facets.items())
 
 
-def _checked(field: str, facet: Facet, fields: Mapping[str, FieldType], settings: Settings) -> Counted:
+def _parse_facet(field: str, facet: Facet, fields: Mapping[str, FieldType], settings: Settings) -> CheckedFacet:
     kind = declared_field_type(field, fields, "facets")
     where = f"facets.{field}"
     if facet.terms is not None:
-        _takes(kind in ("keyword", "number", "boolean"), field, kind, "terms", where)
+        _require_type(kind in ("keyword", "number", "boolean"), field, kind, "terms", where)
         if facet.terms > settings.max_facet_values:
-            raise _bad(where, f"`terms` may be {settings.max_facet_values} at most")
-        return Counted(field, kind, facet.ignore_own_filter, terms=facet.terms)
+            raise _bad_facet(where, f"`terms` may be {settings.max_facet_values} at most")
+        return CheckedFacet(field, kind, facet.ignore_own_filter, terms=facet.terms)
     if facet.dates is not None:
-        _takes(kind == "date", field, kind, "dates", where)
-        return Counted(field, kind, facet.ignore_own_filter, unit=facet.dates)
-    _takes(kind in ("number", "date"), field, kind, "ranges", where)
+        _require_type(kind == "date", field, kind, "dates", where)
+        return CheckedFacet(field, kind, facet.ignore_own_filter, unit=facet.dates)
+    _require_type(kind in ("number", "date"), field, kind, "ranges", where)
     if not isinstance(facet.ranges, list) or not 1 <= len(facet.ranges) <= MAX_RANGES:
-        raise _bad(where, f"`ranges` is a list of 1 to {MAX_RANGES} ranges")
+        raise _bad_facet(where, f"`ranges` is a list of 1 to {MAX_RANGES} ranges")
     ranges = [
         NamedRange(written, parse_range(field, kind, written, f"{where}.ranges[{n}]"))
         for n, written in enumerate(facet.ranges)
     ]
-    return Counted(field, kind, facet.ignore_own_filter, ranges=tuple(ranges))
+    return CheckedFacet(field, kind, facet.ignore_own_filter, ranges=tuple(ranges))
 
 
-def _takes(fits: bool, field: str, kind: FieldType, what: str, where: str) -> None:
+def _require_type(fits: bool, field: str, kind: FieldType, form: str, where: str) -> None:
+    """Raise InvalidInput (`bad_facet`) unless the field's type fits the form of the facet."""
     if fits:
         return
     if kind == "text":
-        raise _bad(where, f"`{field}` is declared as text, whose values are not counted; declare a keyword")
+        raise _bad_facet(where, f"`{field}` is declared as text, whose values are not counted; declare a keyword")
     hint = {"date": "`ranges` and `dates`", "number": "`terms` and `ranges`"}.get(kind, "`terms`")
-    raise _bad(where, f"`{field}` is declared as {kind} and takes {hint}, not `{what}`")
+    raise _bad_facet(where, f"`{field}` is declared as {kind} and takes {hint}, not `{form}`")
 
 
-def _bad(where: str, what: str) -> InvalidInput:
-    return InvalidInput("bad_facet", f"{where}: {what}.", where=where)
-
-
-# Each shard gives this many more values than are shown, so that what is frequent over all shards and not on one of
-# them is counted there too; OpenSearch says how far it may be off.
-_MORE_PER_SHARD = 100
+def _bad_facet(where: str, detail: str) -> InvalidInput:
+    return InvalidInput("bad_facet", f"{where}: {detail}.", where=where)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was counted of one facet: by value, by the number of the range, or by the beginning of the stretch.
+    """The counts of one facet: by value, by the number of the range, or by the start of the calendar interval.
 
-    `other`: counts of values that are not listed, added up. `unlisted`: how many documents such a value may have at
-    most, `short`: by how many the count of a listed one may be too low; both 0 where everything was counted.
+    `other`: the sum of the counts of unlisted values. `unlisted`: the highest count that an unlisted value may have.
+    `short`: the number by which the count of a listed value may be too low. Both are 0 where everything was counted.
     """
 
     counts: Mapping[Any, int]
@@ -107,91 +107,53 @@ class Tally:
     short: int = 0
 
 
-def aggregation(facet: Counted, *, partly: bool = False) -> Clause:
-    """What OpenSearch is asked to count; `partly`: it will be added to other counts, and lists more than are shown."""
+def build_aggregation(facet: CheckedFacet, *, partly: bool = False) -> Clause:
+    """Build the aggregation of one facet.
+
+    `partly`: its counts will be added to other counts, so it lists more values than are shown.
+    """
     if facet.ranges:
-        # as filters, so that a range counts exactly what a filter with that range finds
-        return {"filters": {"filters": [build_filter_clause(one.within) for one in facet.ranges]}}
+        # As filters, so that a range counts exactly the documents that a filter with that range finds.
+        return {"filters": {"filters": [build_filter_clause(named.within) for named in facet.ranges]}}
     field = field_path(facet.field)
     if facet.unit:
         return {"date_histogram": {"field": field, "calendar_interval": facet.unit, "min_doc_count": 1}}
-    more = facet.terms + _MORE_PER_SHARD
+    more = facet.terms + _EXTRA_PER_SHARD
     return {"terms": {"field": field, "size": more if partly else facet.terms, "shard_size": more}}
 
 
-def read_tally(facet: Counted, answer: Mapping[str, Any]) -> Tally:
-    """The counts in an answer to `aggregation`."""
+def read_tally(facet: CheckedFacet, answer: Mapping[str, Any]) -> Tally:
+    """Return the counts in the answer to `build_aggregation`."""
     buckets = answer["buckets"]
     counts = [int(bucket["doc_count"]) for bucket in buckets]
     if facet.ranges:
         return Tally(dict(enumerate(counts)))
     if facet.unit:
         return Tally({int(bucket["key"]): count for bucket, count in zip(buckets, counts, strict=True)})
-    # (0.0 and -0.0 are two values to OpenSearch)
+    # 0.0 and -0.0 are two values in OpenSearch.
     by_value: Counter[Any] = Counter()
     for bucket, count in zip(buckets, counts, strict=True):
-        by_value[_value(facet, bucket["key"])] += count
+        by_value[_written_value(facet, bucket["key"])] += count
     other, short = int(answer["sum_other_doc_count"]), int(answer["doc_count_error_upper_bound"])
     return Tally(by_value, other, (min(counts, default=0) if other else 0) + short, short)
 
 
-def tally(facet: Counted, documents: Collection[FieldValues]) -> Tally:
-    """The counts of documents that are at hand."""
-    values = [one[facet.field] for one in documents if facet.field in one]
+def tally_documents(facet: CheckedFacet, documents: Collection[FieldValues]) -> Tally:
+    """Return the counts of documents whose values are known."""
+    values = [document[facet.field] for document in documents if facet.field in document]
     if facet.ranges:
-        return Tally({n: sum(_any_within(one, r.within) for one in values) for n, r in enumerate(facet.ranges)})
+        return Tally({n: sum(_any_within(listed, r.within) for listed in values) for n, r in enumerate(facet.ranges)})
     if facet.unit:
         unit = facet.unit
-        return Tally(_distinct({calendar_interval(v, unit)[0] for v in one} for one in values))
-    return Tally(_distinct({_value(facet, v) for v in one} for one in values))
+        return Tally(_count_distinct({calendar_interval(v, unit)[0] for v in listed} for listed in values))
+    return Tally(_count_distinct({_written_value(facet, v) for v in listed} for listed in values))
 
 
-def shown_counts(facet: Counted, tallies: Sequence[Tally], most: int) -> dict[str, Any]:
-    """The counts of one facet, those of several indexes added up; `most` stretches of the calendar at most.
-
-    Raises InvalidInput (`facet_too_fine`).
-    """
-    sums: Counter[Any] = Counter()
-    for one in tallies:
-        sums.update(one.counts)
-    if facet.ranges:
-        pairs = [{"range": one.written, "count": sums[n]} for n, one in enumerate(facet.ranges)]
-        return {"buckets": pairs, "other": 0, "exact": True}
-    if facet.unit:
-        return _of_dates(facet, sums, most)
-    frequent = _frequent(sums)
-    listed, left = frequent[: facet.terms], frequent[facet.terms :]
-    shown = {
-        "buckets": [{"value": value, "count": count} for value, count in listed],
-        "other": sum(count for _, count in left) + sum(one.other for one in tallies),
-    }
-    bound = _bound(listed, left, tallies)
-    return shown | ({"exact": True} if bound == 0 else {"exact": False, "error_bound": bound})
-
-
-def _bound(listed: Sequence[tuple[Any, int]], left: Sequence[tuple[Any, int]], tallies: Sequence[Tally]) -> int:
-    """By how much a count may be too low: of a value that is listed, or of one that may belong there instead."""
-
-    def short(value: Any) -> int:
-        return sum(one.short if value in one.counts else one.unlisted for one in tallies)
-
-    least = listed[-1][1] if listed else 0
-    bounds = [short(value) for value, _ in listed]
-    bounds += [by for value, count in left if count + (by := short(value)) > least]
-    unseen = sum(one.unlisted for one in tallies)
-    return max([*bounds, unseen if unseen > least else 0])
-
-
-def _frequent(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
-    """The most frequent first, equal ones in the order of their values, as OpenSearch lists them."""
-    return sorted(by_value.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _distinct(sets: Iterable[set[Any]]) -> Counter[Any]:
-    found: Counter[Any] = Counter()
-    for one in sets:
-        found.update(one)
-    return found
+def _count_distinct(sets: Iterable[set[Any]]) -> Counter[Any]:
+    counts: Counter[Any] = Counter()
+    for values in sets:
+        counts.update(values)
+    return counts
 
 
 def _any_within(values: Iterable[Any], within: InRange) -> bool:
@@ -199,30 +161,73 @@ def _any_within(values: Iterable[Any], within: InRange) -> bool:
     return any((low is None or low <= value) and (high is None or value <= high) for value in values)
 
 
-def _of_dates(facet: Counted, counts: Mapping[int, int], most: int) -> dict[str, Any]:
-    """In the order of the calendar; stretches without documents are left out."""
-    unit = facet.unit
-    assert unit is not None  # noqa: S101 (asked before)
-    if len(counts) > most:
-        raise InvalidInput(
-            "facet_too_fine",
-            f"facets.{facet.field}: there are {len(counts):,} {unit}s and {most:,} may be shown; take a longer unit or "
-            "a filter with a range.",
-        )
-    buckets: list[dict[str, Any]] = []
-    for begun in sorted(counts):
-        within = calendar_interval_range(begun, unit)
-        if buckets and buckets[-1]["range"] == within:
-            buckets[-1]["count"] += counts[begun]
-        else:
-            buckets.append({"range": within, "count": counts[begun]})
-    return {"buckets": buckets, "other": 0, "exact": True}
-
-
-def _value(facet: Counted, value: Any) -> Any:
-    """As users wrote it: booleans are counted as 0 and 1, numbers are stored as floats."""
+def _written_value(facet: CheckedFacet, value: Any) -> Any:
+    """Return a value as users write it: OpenSearch counts booleans as 0 and 1 and stores numbers as floats."""
     if facet.kind == "boolean":
         return bool(value)
     if facet.kind == "number" and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
+
+
+def facet_counts(facet: CheckedFacet, tallies: Sequence[Tally], max_values: int) -> dict[str, Any]:
+    """Return the counts of one facet for the response, with the counts of several indexes added up.
+
+    `max_values`: the highest number of calendar intervals. Raises InvalidInput (`facet_too_fine`).
+    """
+    sums: Counter[Any] = Counter()
+    for tally in tallies:
+        sums.update(tally.counts)
+    if facet.ranges:
+        pairs = [{"range": named.written, "count": sums[n]} for n, named in enumerate(facet.ranges)]
+        return {"buckets": pairs, "other": 0, "exact": True}
+    if facet.unit:
+        return _date_counts(facet, sums, max_values)
+    frequent = _by_frequency(sums)
+    listed, unlisted = frequent[: facet.terms], frequent[facet.terms :]
+    shown = {
+        "buckets": [{"value": value, "count": count} for value, count in listed],
+        "other": sum(count for _, count in unlisted) + sum(tally.other for tally in tallies),
+    }
+    bound = _error_bound(listed, unlisted, tallies)
+    return shown | ({"exact": True} if bound == 0 else {"exact": False, "error_bound": bound})
+
+
+def _by_frequency(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
+    """Return values by descending count, equal counts in the order of their values, as OpenSearch lists them."""
+    return sorted(by_value.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _error_bound(
+    listed: Sequence[tuple[Any, int]], unlisted: Sequence[tuple[Any, int]], tallies: Sequence[Tally]
+) -> int:
+    """Return by how much a count may be too low: of a listed value, or of a value that may belong in the list."""
+
+    def short(value: Any) -> int:
+        return sum(tally.short if value in tally.counts else tally.unlisted for tally in tallies)
+
+    lowest = listed[-1][1] if listed else 0
+    bounds = [short(value) for value, _ in listed]
+    bounds += [shortfall for value, count in unlisted if count + (shortfall := short(value)) > lowest]
+    never_listed = sum(tally.unlisted for tally in tallies)
+    return max([*bounds, never_listed if never_listed > lowest else 0])
+
+
+def _date_counts(facet: CheckedFacet, counts: Mapping[int, int], max_values: int) -> dict[str, Any]:
+    """Return the counts of calendar intervals in the order of the calendar, without empty intervals."""
+    unit = facet.unit
+    assert unit is not None  # noqa: S101 (the caller has checked it)
+    if len(counts) > max_values:
+        raise InvalidInput(
+            "facet_too_fine",
+            f"facets.{facet.field}: there are {len(counts):,} {unit}s and {max_values:,} may be shown: use a longer "
+            "unit or a filter with a range.",
+        )
+    buckets: list[dict[str, Any]] = []
+    for start in sorted(counts):
+        within = calendar_interval_range(start, unit)
+        if buckets and buckets[-1]["range"] == within:
+            buckets[-1]["count"] += counts[start]
+        else:
+            buckets.append({"range": within, "count": counts[start]})
+    return {"buckets": buckets, "other": 0, "exact": True}

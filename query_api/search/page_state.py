@@ -1,10 +1,9 @@
-"""The state of a page: which part of a ranking a request asks for, and how the next page goes on.
+"""Pages of a ranking, and the points in time from which pages are read.
 
-A page is found by number (hits to pass over) or by position (the sort values of the last hit). A position reaches as
-deep as the matches do. A ranking that is made here (fused, or rescored to a certain depth) has no position in the
-engine's order: its pages are cut out of the whole list, which is made again for each of them.
-
-Snapshots of OpenSearch that pages are read from: taken whole or not at all, counted, let go of.
+`PageState` is the place of a page in a ranking. A page is found by number (hits to pass over) or by position (the sort
+values of the last hit). A position reaches as deep as the matches do. A ranking made in the API (fused, or rescored to
+a certain depth) has no position in OpenSearch's order: its pages are cut out of the whole ranking, which is made again
+for each page. `HeldPointsInTime` limits the points in time that one process holds open.
 """
 
 import math
@@ -20,84 +19,18 @@ from services.errors import Overloaded, SparsewellError
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.point_in_time import close_point_in_time_call, open_point_in_time_call
 
-
-@dataclass(frozen=True, slots=True)
-class PointInTime:
-    """A snapshot's id, and how many shards it is of: OpenSearch holds a context for each."""
-
-    id: str
-    shards: int
-
-
-async def open_point_in_time(
-    search: AsyncSearchClient, physical: Sequence[str], seconds: float, *, near: bool = False
-) -> PointInTime:
-    """Takes one of some generations. Raises Overloaded (`too_many_snapshots`) and NotFound (`index_not_found`)."""
-    try:
-        answer = await search.send(open_point_in_time_call(physical, seconds, near=near))
-    except Overloaded:
-        raise Overloaded(
-            "too_many_snapshots",
-            "OpenSearch keeps as many snapshots for pages and exports as it may (search.max_open_pit_context), or is "
-            "overloaded: wait until others reach their last page or give up.",
-            retry_after=5,
-        ) from None
-    return PointInTime(answer["pit_id"], answer["_shards"]["total"])
-
-
-async def close_point_in_time(search: AsyncSearchClient, snapshot: str) -> None:
-    """Closes one. That it cannot be reached is no error: it ends by itself as well."""
-    with suppress(SparsewellError):
-        await search.send(close_point_in_time_call(snapshot))
-
-
-class HeldPointsInTime:
-    """The snapshots that searches and exports of this process hold, so that pages nobody asks for leave room for all
-    others; one caller (a key) has half of them at most.
-
-    A page may be given by another process, which this one does not see; so it is a bound on what is taken here.
-    """
-
-    def __init__(self, most: int) -> None:
-        """`most`: contexts at once."""
-        self._most = most
-        self._until: dict[str, tuple[float, int, str]] = {}
-
-    def admit(self, caller: str) -> None:
-        """Returns while there is room for another. Raises Overloaded (`too_many_snapshots`)."""
-        now = monotonic()
-        self._until = {one: held for one, held in self._until.items() if held[0] > now}
-        own = sum(shards for _, shards, whose in self._until.values() if whose == caller)
-        crowded = caller != EVERYBODY.id and own >= max(1, self._most // 2)
-        if crowded or sum(shards for _, shards, _ in self._until.values()) >= self._most:
-            first = min(until for until, _, _ in self._until.values())
-            raise Overloaded(
-                "too_many_snapshots",
-                f"{len(self._until):,} searches and exports wait for their next page here, and no more may: let some "
-                "reach their last page, or ask with `offset`.",
-                limit=self._most,
-                retry_after=max(1, math.ceil(first - now)),
-            )
-
-    def keep(self, snapshot: PointInTime, seconds: float, caller: str) -> None:
-        """A page was given of it, and it waits for the next one as long as this."""
-        self._until[snapshot.id] = (monotonic() + seconds, snapshot.shards, caller)
-
-    def drop(self, snapshot: str) -> None:
-        """It was closed, or is gone."""
-        self._until.pop(snapshot, None)
-
-
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class PageState:
-    """Where a page begins. The state after the page also says why no page follows (`end`) or how to go on.
+    """The place of a page in a ranking.
+
+    The state after a page says why no page follows (`end`) or where the next page begins.
 
     `begin`: number of hits before the page. `by_position`: the page begins after the sort values `after` (None: at the
     top) and after `skip` more hits. `depth`: length of the lists that are fused. `rules`: by index, the version of the
-    curation rules that made the first page.
+    curation rules on the first page.
 
     Pinned documents are not part of the ranking. `pins`: number of pins placed before the page. `last_pin`: the last
     place of any pin (0: there are none). `ranked`: number of other hits in the whole ranking, counted up to that place.
@@ -115,15 +48,15 @@ class PageState:
     rules: Mapping[str, int] = field(default_factory=dict)
 
     def narrow(self, search: dict[str, Any], size: int) -> dict[str, Any]:
-        """Return the body of a list, limited to the page and one more hit, which shows whether a page follows."""
+        """Return the body of a list, limited to the page and one more hit, which shows whether another page follows."""
         search = dict(search)
         if self.last_pin:
             search["track_total_hits"] = self.last_pin
         if not self.by_position:
             search["from"], search["size"] = self.begin - self.pins, size + 1
             return search
-        # The engine orders equal scores by its number of the document; sorting by that number costs nothing. Documents
-        # of several shards may have the same number: `skip` counts those of them that earlier pages showed.
+        # OpenSearch orders equal scores by Lucene's document number, so sorting by that number is free. Documents of
+        # different shards may have the same number: `skip` counts those that earlier pages showed.
         search["sort"] = [*search.get("sort", [{"_score": "desc"}]), {"_doc": "asc"}]
         search["size"] = self.skip + size + 1
         if self.after is not None:
@@ -135,9 +68,10 @@ class PageState:
         hits: Sequence[dict[str, Any]] = answer["hits"]
         shown = hits[self.skip : self.skip + size]
         after, skip = self.after, self.skip
-        if self.by_position and (seen := hits[: self.skip + size]):  # a page of pins alone goes on where it began
+        # A page of pins alone has no hits: the next page continues at the same position.
+        if self.by_position and (seen := hits[: self.skip + size]):
             after, skip = self._last_position(seen)
-        following = replace(
+        next_state = replace(
             self,
             begin=self.begin + len(shown),
             after=after,
@@ -145,16 +79,16 @@ class PageState:
             end="matches" if len(hits) <= self.skip + size else self.end,
             ranked=answer["total"]["value"] if self.last_pin else self.ranked,
         )
-        return shown, following
+        return shown, next_state
 
     def _last_position(self, hits: Sequence[dict[str, Any]]) -> tuple[list[Any] | None, int]:
-        """Return `after` and `skip` for a page that follows these hits.
+        """Return `after` and `skip` for the page that follows these hits.
 
-        OpenSearch passes over every hit that is sorted as high as `after`. So `after` is the last value before the hits
-        that share the last hit's values, and `skip` counts these.
+        OpenSearch passes over every hit with the same sort values as `after`. So `after` is the last value before the
+        hits that share the last hit's values, and `skip` counts the hits that share them.
         """
         last = hits[-1]["sort"]
-        first = next(at for at, hit in enumerate(hits) if hit["sort"] == last)
+        first = next(n for n, hit in enumerate(hits) if hit["sort"] == last)
         return (hits[first - 1]["sort"], len(hits) - first) if first else (self.after, len(hits))
 
     def of_ranking(self, ranking: Sequence[Item], size: int, *, full: bool) -> tuple[Sequence[Item], "PageState"]:
@@ -168,3 +102,73 @@ class PageState:
         if len(ranking) <= begin + size:
             end = "candidates" if full else "matches"
         return shown, replace(self, begin=self.begin + len(shown), end=end, ranked=len(ranking))
+
+
+@dataclass(frozen=True, slots=True)
+class PointInTime:
+    """The id of a point in time and its number of shards: OpenSearch holds one search context for each shard."""
+
+    id: str
+    shards: int
+
+
+async def open_point_in_time(
+    search: AsyncSearchClient, physical: Sequence[str], seconds: float, *, near: bool = False
+) -> PointInTime:
+    """Open a point in time of some generations.
+
+    Raises Overloaded (`too_many_snapshots`) and NotFound (`index_not_found`).
+    """
+    try:
+        answer = await search.send(open_point_in_time_call(physical, seconds, near=near))
+    except Overloaded:
+        raise Overloaded(
+            "too_many_snapshots",
+            "OpenSearch is overloaded, or holds as many points in time for pages and exports as it may "
+            "(search.max_open_pit_context): wait until other searches reach their last page or expire.",
+            retry_after=5,
+        ) from None
+    return PointInTime(answer["pit_id"], answer["_shards"]["total"])
+
+
+async def close_point_in_time(search: AsyncSearchClient, snapshot: str) -> None:
+    """Close a point in time. A failure is no error: the point in time also expires by itself."""
+    with suppress(SparsewellError):
+        await search.send(close_point_in_time_call(snapshot))
+
+
+class HeldPointsInTime:
+    """The points in time that searches and exports of this process hold open.
+
+    The limit keeps abandoned pages from taking all of OpenSearch's contexts; one caller (an API key) may hold half of
+    them. Another process may answer later pages unseen, so the number bounds what this process opened.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: contexts at once."""
+        self._limit = limit
+        self._until: dict[str, tuple[float, int, str]] = {}
+
+    def admit(self, caller: str) -> None:
+        """Return if there is room for another point in time. Raises Overloaded (`too_many_snapshots`)."""
+        now = monotonic()
+        self._until = {snapshot: entry for snapshot, entry in self._until.items() if entry[0] > now}
+        callers_shards = sum(shards for _, shards, holder in self._until.values() if holder == caller)
+        over_share = caller != EVERYBODY.id and callers_shards >= max(1, self._limit // 2)
+        if over_share or sum(shards for _, shards, _ in self._until.values()) >= self._limit:
+            first_expiry = min(until for until, _, _ in self._until.values())
+            raise Overloaded(
+                "too_many_snapshots",
+                f"{len(self._until):,} searches and exports wait for their next page, and the limit is reached: let "
+                "some reach their last page, or use `offset`.",
+                limit=self._limit,
+                retry_after=max(1, math.ceil(first_expiry - now)),
+            )
+
+    def keep(self, snapshot: PointInTime, seconds: float, caller: str) -> None:
+        """Record that a page was answered and that the point in time stays open for `seconds`."""
+        self._until[snapshot.id] = (monotonic() + seconds, snapshot.shards, caller)
+
+    def drop(self, snapshot: str) -> None:
+        """Forget a point in time that was closed or expired."""
+        self._until.pop(snapshot, None)

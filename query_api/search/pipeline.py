@@ -1,6 +1,7 @@
-"""Answer a search of one index or of several: look the generations up, find the page, run the stages in time.
+"""Entry points of a search, of one index or of several.
 
-At most two requests are sent to OpenSearch, unless feedback or a model is asked for.
+`search` and `search_across` validate the request, look the generations up, find the page and run the stages within the
+deadline. A search sends at most two requests to OpenSearch, unless it asks for feedback or for a model.
 """
 
 import asyncio
@@ -13,11 +14,11 @@ from query_api.schemas.search_response import AcrossRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of
 from query_api.search.executor import Engine, Stopwatch
-from query_api.search.multi_index import checked_across, common_score_by
+from query_api.search.multi_index import check_across, common_score_by
 from query_api.search.page_state import PageState
-from query_api.search.paging import paged
+from query_api.search.paging import answer_page
 from query_api.search.stages import Response, respond, run_stages, with_query
-from query_api.search.validation import checked, selection
+from query_api.search.validation import check_request, parse_selection
 from services.curation.matching import CompiledRules
 from services.errors import BackendUnavailable, InvalidInput, NotFound
 from services.index_spec import Generation, ScoreBy
@@ -32,95 +33,104 @@ async def search(
 ) -> Response:
     """Answer a search of one index.
 
-    `engine`: shared with other searches; None: the process's own. `proposed`: curation rules in place of those stored
-    with the index.
+    `engine`: shared with other searches of a batch; None: the process's own. `proposed`: curation rules to try in place
+    of the rules stored with the index. Raises InvalidInput (codes of `check_request` and `parse_selection`),
+    BackendUnavailable (`opensearch_timeout`) and NotFound (`index_not_found`).
     """
-    checked(request, app.settings)
+    check_request(request, app.settings)
     if request.like and not request.query.strip():
-        # Without words there is no lexical list to ask for, and the response says so.
+        # Examples alone give the lexical list no words: the search is sparse, and the response names that mode.
         request = request.model_copy(update={"mode": "sparse"})
 
-    async def of(near: bool) -> Response:
+    async def run(near: bool) -> Response:
         generation = await app.generation(index, near=near)
-        response = await _answered(app, [generation], request, engine, proposed)
-        # (a batch, and rules that are tried, are not a user's own search)
+        response = await _answer(app, [generation], request, engine, proposed)
+        # Searches of a batch and trials of rules are not typed by a user.
         if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
             app.learning.note(generation, request.query, of=app.who)
         return response
 
-    return await in_time(app, [index], of)
+    return await in_time(app, [index], run)
 
 
 async def search_across(app: AppState, request: AcrossRequest, engine: Engine | None = None) -> Response:
     """Answer a search of several indexes as one index with all their documents would answer it.
 
-    An index that cannot be searched is an error that names it; it is never left out. Raises InvalidInput
-    (`too_many_indexes`, `repeated_index`, `not_across_indexes`), the errors of each index alone, and `bad_sort` and
-    `bad_facet` for a field that the indexes declare as different types.
+    An index that cannot be searched is an error that names the index; no index is left out silently. Raises
+    InvalidInput (`too_many_indexes`, `repeated_index`, `not_across_indexes`), the errors of a search of one index, and
+    `bad_sort` and `bad_facet` for a field that the indexes declare as different types.
     """
-    checked_across(request, app.settings)
+    check_across(request, app.settings)
 
-    async def of(near: bool) -> Response:
-        looking = (app.generation(index, near=near) for index in request.indexes)
+    async def run(near: bool) -> Response:
+        lookups = (app.generation(index, near=near) for index in request.indexes)
         generations = []
-        for found in await asyncio.gather(*looking, return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
-            generations.append(found)
-        return await _answered(app, generations, request, engine)
+        for generation in await asyncio.gather(*lookups, return_exceptions=True):
+            if isinstance(generation, BaseException):
+                raise generation
+            generations.append(generation)
+        return await _answer(app, generations, request, engine)
 
-    return await in_time(app, request.indexes, of)
+    return await in_time(app, request.indexes, run)
 
 
-async def in_time(app: AppState, indexes: Sequence[str], of: Callable[[bool], Awaitable[Response]]) -> Response:
-    """Return the response of `of` within the deadline of a search.
+async def in_time(app: AppState, indexes: Sequence[str], run: Callable[[bool], Awaitable[Response]]) -> Response:
+    """Return the response of `run` within the deadline of a search.
 
-    `of` looks the indexes up itself (`near` as in `AppState.generation`). It runs once more when a remembered
-    generation was swapped and removed meanwhile. Raises BackendUnavailable (`opensearch_timeout`).
+    `run` looks the indexes up itself (`near` as in `AppState.generation`). A remembered generation may have been
+    swapped out and removed since: then `run` is called a second time, without the memory. Raises BackendUnavailable
+    (`opensearch_timeout`).
     """
     try:
         async with asyncio.timeout(app.settings.search_timeout):
             try:
-                return await of(True)
+                return await run(True)
             except NotFound as error:
                 if error.code != "index_not_found":
                     raise
                 for index in indexes:
                     app.forget(index)
-                return await of(False)
+                return await run(False)
     except TimeoutError:
-        raise late() from None
+        raise deadline_error() from None
 
 
-def late() -> BackendUnavailable:
-    """Return the error for a search that reached its deadline."""
+def deadline_error() -> BackendUnavailable:
+    """Return the error of a search that reached its deadline."""
     return BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
 
 
-async def _answered(
+async def _answer(
     app: AppState,
     generations: Sequence[Generation],
     request: SearchRequest,
     engine: Engine | None,
     proposed: CompiledRules | None = None,
 ) -> Response:
-    async def of_page(
+    """Find the page that the request asks for, run the stages for it and shape the response."""
+
+    async def answer_one_page(
         generations: Sequence[Generation], engine: Engine, page: PageState | None
     ) -> tuple[Response, PageState | None]:
         watch = Stopwatch()
-        score_by = common_score_by(request, [one.spec for one in generations])
-        contexts = [await _context(app, one, request, score_by, engine, watch, page, proposed) for one in generations]
+        score_by = common_score_by(request, [generation.spec for generation in generations])
+        contexts = [
+            await _build_context(app, generation, request, score_by, engine, watch, page, proposed)
+            for generation in generations
+        ]
         watch.lap("encode")
         outcome = await run_stages(contexts)
-        after = outcome.retrieved.page
-        if after is not None and request.curation:
-            after = replace(after, rules={one.generation.index: _version(one) for one in contexts})
-        return await respond(outcome), after
+        next_page = outcome.retrieved.page
+        if next_page is not None and request.curation:
+            next_page = replace(
+                next_page, rules={context.generation.index: _rules_version(context) for context in contexts}
+            )
+        return await respond(outcome), next_page
 
-    return await paged(app, generations, request, engine or app.engine, of_page)
+    return await answer_page(app, generations, request, engine or app.engine, answer_one_page)
 
 
-async def _context(
+async def _build_context(
     app: AppState,
     generation: Generation,
     request: SearchRequest,
@@ -130,9 +140,10 @@ async def _context(
     page: PageState | None,
     proposed: CompiledRules | None,
 ) -> SearchContext:
+    """Validate the request against one generation's declaration; an error of several indexes names the index."""
     table = app.tables.of(generation)
     try:
-        chosen = selection(request, generation.spec, app.settings)
+        chosen = parse_selection(request, generation.spec, app.settings)
         rules = await rules_of(app.curations, generation, request, page, proposed)
         context = SearchContext(
             generation, table, request, app.settings, engine, watch, chosen, score_by,
@@ -143,9 +154,9 @@ async def _context(
     except InvalidInput as error:
         if not isinstance(request, AcrossRequest):
             raise
-        raise InvalidInput(error.code, f"Of the index {generation.index!r}: {error.detail}", **error.extra) from None
+        raise InvalidInput(error.code, f"Index {generation.index!r}: {error.detail}", **error.extra) from None
 
 
-def _version(context: SearchContext) -> int:
-    """Return the version of the curation rules that held for the search; 0: the index has none."""
+def _rules_version(context: SearchContext) -> int:
+    """Return the version of the curation rules that the search applied; 0: the index has none."""
     return 0 if context.curated is None else context.curated.matched.version

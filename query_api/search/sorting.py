@@ -1,4 +1,7 @@
-"""The order of what was found: by fields, documents without a value last, equal ones by score."""
+"""The order of hits by fields: documents without a value last, equal values by score.
+
+`build_sort` gives the order to OpenSearch; `sort_documents` sorts candidates in the same order.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,23 +16,23 @@ from services.query.fusion import K
 
 SCORE: Final = "_score"
 MAX_KEYS = 5
-# In which documents are shown that nothing was asked about: the latest first.
-LATEST: Final[Mapping[str, Any]] = {"ingested_at": "desc"}
-# The order of equals is the same at every request: a sequence number is unique in a shard.
-_TIE: Final[Mapping[str, Any]] = {"_seq_no": "asc"}
+# The order of documents without scores: the latest first.
+LATEST_FIRST: Final[Mapping[str, Any]] = {"ingested_at": "desc"}
+# A sequence number is unique in a shard, so equal hits have the same order in every request.
+_TIE_BREAK: Final[Mapping[str, Any]] = {"_seq_no": "asc"}
 
 
 @dataclass(frozen=True, slots=True)
-class By:
-    """A key that fits the index; `kind` is None for the score."""
+class SortField:
+    """A sort key that fits the index. `kind` is None for the score."""
 
     field: str
     kind: FieldType | None
     descending: bool
 
 
-def checked_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scored: bool) -> tuple[By, ...]:
-    """The keys, held against the index; `scored`: whether documents have a score to be sorted by.
+def parse_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, scored: bool) -> tuple[SortField, ...]:
+    """Validate sort keys against the declaration of the index. `scored`: whether documents have a score to sort by.
 
     Raises InvalidInput (`bad_sort`, `undeclared_metadata`).
     """
@@ -37,48 +40,48 @@ def checked_sort(keys: Sequence[SortKey], fields: Mapping[str, FieldType], *, sc
         raise InvalidInput("bad_sort", f"`sort` takes {MAX_KEYS} keys at most.")
     if len({key.field for key in keys}) < len(keys):
         raise InvalidInput("bad_sort", "`sort` names a field twice.")
-    return tuple(_checked(key, fields, f"sort[{n}]", scored) for n, key in enumerate(keys))
+    return tuple(_parse_key(key, fields, f"sort[{n}]", scored) for n, key in enumerate(keys))
 
 
-def _checked(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: bool) -> By:
+def _parse_key(key: SortKey, fields: Mapping[str, FieldType], where: str, scored: bool) -> SortField:
     if key.field == SCORE:
         if not scored:
-            raise InvalidInput("bad_sort", f"{where}: these documents have no score to be sorted by.", where=where)
-        return By(SCORE, None, key.order != "asc")
+            raise InvalidInput("bad_sort", f"{where}: these documents have no score to sort by.", where=where)
+        return SortField(SCORE, None, key.order != "asc")
     kind = declared_field_type(key.field, fields, where)
     if kind == "text":
-        what = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
-        raise InvalidInput("bad_sort", what, where=where)
-    return By(key.field, kind, key.order == "desc")
+        detail = f"{where}: `{key.field}` is declared as text, whose words have no order; declare a keyword."
+        raise InvalidInput("bad_sort", detail, where=where)
+    return SortField(key.field, kind, key.order == "desc")
 
 
-def engine_sort(keys: Sequence[By], *, scored: bool) -> list[Mapping[str, Any]]:
-    """The order as OpenSearch is asked for it."""
-    found = [_engine_key(key) for key in keys]
+def build_sort(keys: Sequence[SortField], *, scored: bool) -> list[Mapping[str, Any]]:
+    """Build the `sort` member of a request to OpenSearch."""
+    order = [_build_key(key) for key in keys]
     if not scored:
-        found.append(LATEST)
+        order.append(LATEST_FIRST)
     elif all(key.kind is not None for key in keys):
-        found.append({SCORE: "desc"})
-    return [*found, _TIE]
+        order.append({SCORE: "desc"})
+    return [*order, _TIE_BREAK]
 
 
-def _engine_key(key: By) -> Mapping[str, Any]:
+def _build_key(key: SortField) -> Mapping[str, Any]:
     order = "desc" if key.descending else "asc"
     return {SCORE: order} if key.kind is None else {field_path(key.field): {"order": order, "missing": "_last"}}
 
 
-def ordered(
-    found: Sequence[tuple[K, float]], keys: Sequence[By], values: Mapping[K, FieldValues]
+def sort_documents(
+    ranking: Sequence[tuple[K, float]], keys: Sequence[SortField], values: Mapping[K, FieldValues]
 ) -> list[tuple[K, float]]:
-    """Documents and their scores in that order, as OpenSearch would sort them; equal ones stay as they came."""
-    in_order = list(found)
+    """Return documents and their scores in the order that OpenSearch would give; ties keep their order."""
+    in_order = list(ranking)
     for key in reversed(keys):
         if key.kind is None:
-            in_order.sort(key=lambda one: one[1], reverse=key.descending)
+            in_order.sort(key=lambda document: document[1], reverse=key.descending)
             continue
         pick = max if key.descending else min
-        has = {name: pick(listed) for name, _ in in_order if (listed := values[name].get(key.field))}
-        present = [one for one in in_order if one[0] in has]
-        present.sort(key=lambda one: has[one[0]], reverse=key.descending)
-        in_order = present + [one for one in in_order if one[0] not in has]
+        field_values = {name: pick(listed) for name, _ in in_order if (listed := values[name].get(key.field))}
+        present = [document for document in in_order if document[0] in field_values]
+        present.sort(key=lambda document: field_values[document[0]], reverse=key.descending)
+        in_order = present + [document for document in in_order if document[0] not in field_values]
     return in_order

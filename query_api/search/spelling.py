@@ -1,7 +1,7 @@
-"""Suggest words of the index for a query whose lexical list is empty.
+"""Spelling: suggest words of the index for a query whose lexical list is empty.
 
-Other searches do not pay for it, and the response never fails for it: if anything goes wrong or takes too long, the
-response comes without a suggestion. The query itself is neither changed nor searched for again.
+Other searches do not pay for it, and it never fails a response: after an error or half of the remaining time, the
+response has no suggestion. The query itself is neither changed nor searched again.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from query_api.search.context import SearchContext
-from query_api.search.executor import whole
-from query_api.search.query_builder import left_out
+from query_api.search.executor import complete_hits
+from query_api.search.query_builder import excluded_ids
 from services.errors import SparsewellError
 from services.opensearch.analysis import (
     merge_unknown_words,
@@ -30,48 +30,51 @@ from services.telemetry.metrics import SEARCH_FALLBACKS
 async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool) -> dict[str, Any]:
     """Return the `did_you_mean` member of a response, if there is one, for a search of one index or several.
 
-    Every suggested word is in documents that the search may find, under its filter.
+    Every suggested word occurs in documents that the search may find under its filter.
     """
     first = contexts[0]
     request = first.request
     if not (lexical_empty and request.did_you_mean and request.is_first):
         return {}
-    # (the words that an index lacks tell of all its documents)
-    known = [one for one in contexts if one.generation.suggests and one.reveals_others]
-    if not known:
+    # A word that the index lacks tells about all its documents: document-level security allows no suggestion.
+    searched = [context for context in contexts if context.generation.suggests and context.reveals_others]
+    if not searched:
         return {}
-    words: list[Correction] = []
+    corrections: list[Correction] = []
     try:
         async with asyncio.timeout((first.timeout - first.watch.passed) / 2):
-            words = await _words(known, request.query)
+            corrections = await _find_corrections(searched, request.query)
     except (SparsewellError, TimeoutError) as error:
         SEARCH_FALLBACKS.labels("spelling", error.code if isinstance(error, SparsewellError) else "timeout").inc()
     first.watch.lap("opensearch")
-    if not words:
+    if not corrections:
         return {}
-    said = {"query": apply_corrections(request.query, words), "words": [asdict(word) for word in words]}
-    return {"did_you_mean": said}
+    member = {"query": apply_corrections(request.query, corrections), "words": [asdict(word) for word in corrections]}
+    return {"did_you_mean": member}
 
 
-async def _words(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
+async def _find_corrections(contexts: Sequence[SearchContext], query: str) -> list[Correction]:
+    """Look up terms similar to unknown words, and the number of documents that have each."""
     first = contexts[0]
-    fields = [spelling_field(one.generation.spec) for one in contexts]
-    physical = [one.generation.physical for one in contexts]
-    named = zip(physical, fields, strict=True)
-    near = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in named]
-    answers = await first.engine.lists(near)
+    fields = [spelling_field(context.generation.spec) for context in contexts]
+    physical = [context.generation.physical for context in contexts]
+    names_and_fields = zip(physical, fields, strict=True)
+    similar = [SearchPlan(index, similar_terms_body(field, query, first.timeout)) for index, field in names_and_fields]
+    answers = await first.engine.lists(similar)
     for answer in answers:
-        whole(answer, first.watch)
+        complete_hits(answer, first.watch)
     unknown = merge_unknown_words(read_similar_terms(answer, query) for answer in answers)
     if not unknown:
         return []
     terms = list(dict.fromkeys(term for word in unknown for term in (word.term, *word.near)))
     plans = [
-        SearchPlan(index, term_counts_body(field, terms, one.selection.clauses, left_out(one), first.timeout))
-        for one, index, field in zip(contexts, physical, fields, strict=True)
+        SearchPlan(
+            index, term_counts_body(field, terms, context.selection.clauses, excluded_ids(context), first.timeout)
+        )
+        for context, index, field in zip(contexts, physical, fields, strict=True)
     ]
     documents: Counter[str] = Counter()
     for answer in await first.engine.lists(plans):
-        whole(answer, first.watch)
+        complete_hits(answer, first.watch)
         documents.update(read_term_counts(answer, terms))
     return find_corrections(query, unknown, documents)

@@ -8,10 +8,16 @@ from typing import Any
 import orjson
 
 from query_api.schemas.search_request import Facet, SortKey
-from query_api.search.counting import Group, count_among_matches, groups, read_among_candidates, read_among_matches
+from query_api.search.counting import (
+    FacetGroup,
+    count_among_matches,
+    group_facets,
+    read_among_candidates,
+    read_among_matches,
+)
 from query_api.search.executor import Key
-from query_api.search.facets import checked_facets
-from query_api.search.sorting import By, checked_sort, engine_sort, ordered
+from query_api.search.facets import parse_facets
+from query_api.search.sorting import SortField, build_sort, parse_sort, sort_documents
 from query_api.search.validation import Selection
 from services.dates import CALENDAR_UNITS
 from services.filters.parsing import FilterLimits, parse_filter
@@ -51,11 +57,11 @@ def ask(client: SyncSearchClient, index: NodeIndex, search: dict[str, Any]) -> d
 def chosen(written: dict[str, Any] | None, facets: dict[str, dict[str, Any]]) -> Selection:
     tree = None if written is None else parse_filter(written, shelf.FIELDS, LIMITS)
     asked = {field: Facet.model_validate(facet) for field, facet in facets.items()}
-    counted = checked_facets(asked, shelf.FIELDS, SETTINGS)
+    counted = parse_facets(asked, shelf.FIELDS, SETTINGS)
     return Selection(tree, tuple(build_filter_clauses(tree)), (), counted, COLUMNS)
 
 
-def documents_of(client: SyncSearchClient, index: NodeIndex, group: Group) -> dict[Key, FieldValues]:
+def documents_of(client: SyncSearchClient, index: NodeIndex, group: FacetGroup) -> dict[Key, FieldValues]:
     search = build_search_body(add_filter(NOT_DELETED, group.clauses), 2000, False, SECONDS) | {
         "docvalue_fields": build_docvalue_fields(COLUMNS)
     }
@@ -68,7 +74,7 @@ def both_ways(client: SyncSearchClient, index: NodeIndex, selection: Selection) 
     counted = read_among_matches(
         [ask(client, index, count_among_matches(NOT_DELETED, selection, SECONDS))], selection, MOST
     )
-    listed = [(group, documents_of(client, index, group)) for group in groups(selection)]
+    listed = [(group, documents_of(client, index, group)) for group in group_facets(selection)]
     here = read_among_candidates(listed, selection, MOST)
     assert here["facets"] == counted["facets"]
     assert here["counted"]["documents"] == counted["counted"]["documents"]
@@ -189,12 +195,14 @@ def test_order_in_the_engine_and_here(search_client: SyncSearchClient, shelf_ind
     # a score of each document's own, so that there are no ties beyond it
     scored = {"bool": {"should": [{"rank_feature": {"field": f"sparse.{n}", "linear": {}}} for n in (5, 6)]}}
     for written in orders:
-        keys: tuple[By, ...] = checked_sort([SortKey.model_validate(one) for one in written], shelf.FIELDS, scored=True)
+        keys: tuple[SortField, ...] = parse_sort(
+            [SortKey.model_validate(one) for one in written], shelf.FIELDS, scored=True
+        )
         search = build_search_body(scored, 2000, False, SECONDS) | {"docvalue_fields": build_docvalue_fields(COLUMNS)}
         listed = ask(search_client, shelf_index, search)["hits"]["hits"]
         values = {hit["_id"]: read_field_values(hit, COLUMNS) for hit in listed}
-        here = ordered([(hit["_id"], hit["_score"]) for hit in listed], keys, values)
-        engine = ask(search_client, shelf_index, search | {"sort": engine_sort(keys, scored=True)})["hits"]["hits"]
+        here = sort_documents([(hit["_id"], hit["_score"]) for hit in listed], keys, values)
+        engine = ask(search_client, shelf_index, search | {"sort": build_sort(keys, scored=True)})["hits"]["hits"]
         assert len({name for name, _ in here}) == len(shelf.DOCUMENTS)
         # (weights are truncated, so a few documents have the same score and may change places)
         assert [_sorted_by(keys, values[name], score) for name, score in here] == [
@@ -202,6 +210,6 @@ def test_order_in_the_engine_and_here(search_client: SyncSearchClient, shelf_ind
         ], written
 
 
-def _sorted_by(keys: tuple[By, ...], values: FieldValues, score: float) -> list[Any]:
+def _sorted_by(keys: tuple[SortField, ...], values: FieldValues, score: float) -> list[Any]:
     picked = [(max if key.descending else min)(values.get(key.field, [None])) for key in keys if key.kind]
     return [*picked, score]

@@ -11,7 +11,7 @@ import pytest
 from faults.door import Door
 from faults.stack import Stack
 
-from query_api.search.executor import Stopwatch, whole
+from query_api.search.executor import Stopwatch, complete_hits
 from services.errors import BackendUnavailable
 from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
 from services.opensearch.queries import SearchPlan, build_search_body, msearch_call, search_call
@@ -50,11 +50,11 @@ def test_one_of_two_shards_does_not_finish_in_time(new_stack: NewStack, row: Row
         naive = search.send(replace(asked, params={}))
         assert naive["timed_out"], naive["took"]
         with pytest.raises(BackendUnavailable):
-            whole(search.send(asked), Stopwatch())
+            complete_hits(search.send(asked), Stopwatch())
     both = asyncio.run(_two_lists(stack, plan))
     for answer in both:
         with pytest.raises(BackendUnavailable):
-            whole(answer, Stopwatch())
+            complete_hits(answer, Stopwatch())
     row(
         fault="one of two shards does not finish in time",
         promise="P5",

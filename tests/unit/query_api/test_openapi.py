@@ -1,4 +1,4 @@
-"""The committed OpenAPI document is the one that the service gives."""
+"""The committed OpenAPI document equals the document of the service."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A search has the types that the OpenAPI document says: nothing is turned into what it might mean."""
+"""A search request has the types of the OpenAPI document: no value is converted to another type."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_a_value_of_another_type_is_refused(member: dict[str, Any]) -> None:
         SearchRequest.model_validate({"query": "sea"} | member)
 
 
-def test_whole_numbers_are_numbers() -> None:
+def test_integers_are_valid_numbers() -> None:
     members = {
         "query": "sea",
         "weights": {"sparse": 1, "lexical": 2},

@@ -1,11 +1,11 @@
-"""Words that matched, as stretches of a text."""
+"""Words that matched, as spans of a text, and excerpts."""
 
 import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.highlight import Match, Span, best_stretch, joined, piece_spans, term_spans
+from query_api.search.highlight import Match, Span, best_excerpt, merge_spans, piece_spans, term_spans
 from services.encoders.manifest import resolve_model_directory
 from services.encoders.query_table import QueryTable
 from services.opensearch.analysis import AnalysedTerm, split_on_white_space
@@ -14,7 +14,7 @@ TABLE = QueryTable.load(resolve_model_directory("bootstrap-minilm-l6"))
 
 
 def sparse(piece: str, contribution: float = 1.0) -> dict[int, Match]:
-    """A match by its piece; one that goes on within a word is the last of "aero" and what follows."""
+    """Return the match of a piece. A piece that continues a word is taken from the end of "aero" and that piece."""
     i = TABLE.ids(piece.replace("##", "aero"))[-1]
     assert TABLE.piece(i) == piece
     return {i: Match("sparse", piece, contribution, i)}
@@ -22,7 +22,7 @@ def sparse(piece: str, contribution: float = 1.0) -> dict[int, Match]:
 
 def marked(text: str, *pieces: str) -> list[str]:
     matches = {i: match for piece in pieces for i, match in sparse(piece).items()}
-    return [text[span.start : span.end] for span in joined(piece_spans(text, TABLE.spans(text), matches))]
+    return [text[span.start : span.end] for span in merge_spans(piece_spans(text, TABLE.spans(text), matches))]
 
 
 def test_a_word_is_marked_whole_when_one_of_its_pieces_matched() -> None:
@@ -33,7 +33,7 @@ def test_a_word_is_marked_whole_when_one_of_its_pieces_matched() -> None:
 
 
 def test_characters_are_counted_not_bytes_or_code_units() -> None:
-    """An emoji, letters with combining marks, Han: what is marked is what was written."""
+    """The text has an emoji, letters with combining marks, and Han."""
     decomposed = "cafe\u0301"
     text = f"👩\u200d👩\u200d👧 {decomposed} naïve 中文 x\u0301 end"
     assert marked(text, "cafe", "naive", "中", "end") == [decomposed, "naïve", "中", "end"]
@@ -45,7 +45,7 @@ def test_punctuation_and_scripts_without_spaces_are_not_widened() -> None:
     assert marked("中文字", "文") == ["文"]
 
 
-def test_terms_are_marked_where_the_analyser_found_them() -> None:
+def test_terms_are_marked_at_the_offsets_of_the_analyser() -> None:
     text = "(The dogs' 😀runs) o'neil-dog."
     terms = {
         "dogs": [AnalysedTerm("dog", 0, 4)],
@@ -58,28 +58,28 @@ def test_terms_are_marked_where_the_analyser_found_them() -> None:
 def test_a_word_of_both_lists_is_one_span_with_each_match_once() -> None:
     one, two = Match("sparse", "slip", 1.0, 7), Match("lexical", "slipstream", 2.0)
     spans = [Span(4, 14, (one,)), Span(4, 14, (one,)), Span(4, 14, (two,)), Span(14, 15, (one,))]
-    assert joined(spans) == [Span(4, 14, (two, one)), Span(14, 15, (one,))]
+    assert merge_spans(spans) == [Span(4, 14, (two, one)), Span(14, 15, (one,))]
 
 
 offsets = st.tuples(st.integers(0, 60), st.integers(1, 9), st.integers(0, 3))
 
 
 @given(st.lists(offsets, max_size=20))
-def test_spans_are_in_order_and_do_not_overlap(found: list[tuple[int, int, int]]) -> None:
-    spans = [Span(start, start + size, (Match("sparse", str(i), float(i), i),)) for start, size, i in found]
-    result = joined(spans)
+def test_spans_are_in_order_and_do_not_overlap(triples: list[tuple[int, int, int]]) -> None:
+    spans = [Span(start, start + size, (Match("sparse", str(i), float(i), i),)) for start, size, i in triples]
+    result = merge_spans(spans)
     for before, after in itertools.pairwise(result):
         assert before.end <= after.start
-    covered = {at for span in spans for at in range(span.start, span.end)}
-    assert {at for span in result for at in range(span.start, span.end)} == covered
+    covered = {offset for span in spans for offset in range(span.start, span.end)}
+    assert {offset for span in result for offset in range(span.start, span.end)} == covered
     assert {match for span in result for match in span.matches} == {match for span in spans for match in span.matches}
 
 
 def test_an_excerpt_shows_what_matched_most() -> None:
     filler = "Nothing to see in this sentence at all. " * 10
     text = f"{filler}A folder for a while. Make a temporary folder here, please. {filler}"
-    spans = joined(piece_spans(text, TABLE.spans(text), sparse("temporary", 3.0) | sparse("folder", 2.0)))
-    start, end = best_stretch(text, spans, 70)
+    spans = merge_spans(piece_spans(text, TABLE.spans(text), sparse("temporary", 3.0) | sparse("folder", 2.0)))
+    start, end = best_excerpt(text, spans, 70)
     assert "Make a temporary folder here" in text[start:end]
     assert end - start <= 70
 
@@ -89,15 +89,15 @@ def test_an_excerpt_shows_what_matched_most() -> None:
     st.lists(st.tuples(st.integers(0, 290), st.integers(1, 9), st.integers(0, 3)), max_size=20),
     st.integers(20, 120),
 )
-def test_an_excerpt_is_a_part_of_its_text_and_no_longer_than_asked(
-    text: str, found: list[tuple[int, int, int]], characters: int
+def test_an_excerpt_is_a_part_of_its_text_within_the_limit(
+    text: str, triples: list[tuple[int, int, int]], characters: int
 ) -> None:
-    spans = joined(
+    spans = merge_spans(
         Span(start, start + size, (Match("lexical", str(i), i + 1.0),))
-        for start, size, i in found
+        for start, size, i in triples
         if start + size <= len(text)
     )
-    start, end = best_stretch(text, spans, characters)
+    start, end = best_excerpt(text, spans, characters)
     assert 0 <= start <= end <= len(text)
     assert end - start <= characters
     if any(span.end - span.start <= characters for span in spans):
@@ -107,4 +107,4 @@ def test_an_excerpt_is_a_part_of_its_text_and_no_longer_than_asked(
 def test_a_megabyte_without_a_space_is_marked_in_bounded_time() -> None:
     text = "ab" * 500_000
     every = [(7, at, at + 2) for at in range(0, 20_000, 2)]
-    assert len(joined(piece_spans(text, every, {7: Match("sparse", "ab", 1.0, 7)}))) == 1
+    assert len(merge_spans(piece_spans(text, every, {7: Match("sparse", "ab", 1.0, 7)}))) == 1

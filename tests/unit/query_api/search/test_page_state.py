@@ -1,4 +1,4 @@
-"""Pages of a ranking: together they are the ranking, whatever their sizes, and the last page says so."""
+"""Pages of a ranking, whatever their sizes, and the limit of points in time that callers hold open."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_api.search.page_state import PageState
+from query_api.search.page_state import HeldPointsInTime, PageState, PointInTime
+from services.access.principals import EVERYBODY
+from services.errors import Overloaded
 
 Shards = Sequence[Sequence[float]]
 
 
 class Engine:
-    """Ranks as OpenSearch does: by score, then by a document's number in its shard, then by shard."""
+    """An engine that ranks as OpenSearch does: by score, by the document's number in its shard, by shard."""
 
     def __init__(self, shards: Shards) -> None:
-        found = [
+        hits = [
             {"_id": f"{shard}/{number}", "sort": [score, number]}
             for shard, scores in enumerate(shards)
             for number, score in enumerate(scores)
         ]
-        self.hits = sorted(found, key=lambda hit: (-hit["sort"][0], hit["sort"][1]))
+        self.hits = sorted(hits, key=lambda hit: (-hit["sort"][0], hit["sort"][1]))
 
     def search(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         hits = self.hits
@@ -35,7 +37,7 @@ SHARDS = st.lists(st.lists(st.sampled_from([1.0, 2.0, 3.5]), max_size=12), min_s
 
 
 @given(SHARDS, st.lists(st.integers(1, 9), min_size=1))
-def test_pages_by_position_are_the_whole_ranking(shards: Shards, sizes: list[int]) -> None:
+def test_pages_by_position_add_up_to_the_whole_ranking(shards: Shards, sizes: list[int]) -> None:
     engine, page, seen = Engine(shards), PageState(by_position=True), []
     for turn in range(100):
         size = sizes[turn % len(sizes)]
@@ -51,7 +53,7 @@ def test_pages_by_position_are_the_whole_ranking(shards: Shards, sizes: list[int
 
 
 @given(SHARDS, st.integers(0, 70), st.integers(1, 20))
-def test_a_page_by_number(shards: Shards, begin: int, size: int) -> None:
+def test_a_page_by_number_is_a_slice_of_the_ranking(shards: Shards, begin: int, size: int) -> None:
     engine, page = Engine(shards), PageState(begin)
     hits, page = page.of_list({"hits": engine.search(page.narrow({}, size))}, size)
     assert hits == engine.hits[begin : begin + size]
@@ -59,7 +61,7 @@ def test_a_page_by_number(shards: Shards, begin: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(("full", "end"), [(False, "matches"), (True, "candidates")])
-def test_a_fused_list_says_whether_it_ends_because_it_was_cut(full: bool, end: str) -> None:
+def test_the_last_page_of_a_fused_list_tells_why_it_is_the_last(full: bool, end: str) -> None:
     page, shown = PageState(depth=5), []
     for _ in range(3):
         assert page.end is None
@@ -69,8 +71,39 @@ def test_a_fused_list_says_whether_it_ends_because_it_was_cut(full: bool, end: s
     assert page.end == end
 
 
-def test_it_is_sorted_as_before_and_by_number_where_that_is_equal() -> None:
+def test_a_page_by_position_adds_the_document_number_to_the_sort_keys() -> None:
     search: dict[str, Any] = {"sort": [{"metadata.year": "desc"}]}
     narrowed = PageState(by_position=True, after=[1, 2], skip=3).narrow(search, 10)
     assert narrowed == {"sort": [{"metadata.year": "desc"}, {"_doc": "asc"}], "size": 14, "search_after": [1, 2]}
     assert search == {"sort": [{"metadata.year": "desc"}]}
+
+
+def held(*callers: str) -> HeldPointsInTime:
+    points = HeldPointsInTime(4)
+    for number, caller in enumerate(callers):
+        points.admit(caller)
+        points.keep(PointInTime(f"s{number}", 1), 60, caller)
+    return points
+
+
+def test_one_key_may_hold_half_of_the_points_in_time() -> None:
+    points = held("a", "a")
+    with pytest.raises(Overloaded, match="wait for their next page"):
+        points.admit("a")
+    points.admit("b")
+
+
+def test_all_keys_together_have_a_limit() -> None:
+    with pytest.raises(Overloaded):
+        held("a", "b", "c", "d").admit("e")
+
+
+def test_without_keys_only_the_common_limit_applies() -> None:
+    points = held(*[EVERYBODY.id] * 3)
+    points.admit(EVERYBODY.id)
+
+
+def test_a_closed_point_in_time_makes_room() -> None:
+    points = held("a", "a")
+    points.drop("s0")
+    points.admit("a")

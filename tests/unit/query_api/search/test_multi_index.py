@@ -1,9 +1,9 @@
-"""What may be asked of several indexes, and how their lists are put together."""
+"""Validation of a search over several indexes."""
 
 import pytest
 
 from query_api.schemas.search_response import AcrossRequest
-from query_api.search.multi_index import KNOWN, checked_across
+from query_api.search.multi_index import SUPPORTED_MEMBERS, check_across
 from services.errors import InvalidInput
 from services.settings import Settings
 
@@ -11,30 +11,30 @@ SETTINGS = Settings(encoder="standin", max_indexes=3)
 
 
 class Later(AcrossRequest):
-    """A search as a later release knows it, with a member that nobody taught to searches of several indexes."""
+    """A search of a later release, with a member that searches of several indexes do not support."""
 
     colour: str | None = None
 
 
 def code_of(request: AcrossRequest) -> str:
     with pytest.raises(InvalidInput) as caught:
-        checked_across(request, SETTINGS)
+        check_across(request, SETTINGS)
     return caught.value.code
 
 
-def test_a_member_that_is_not_known_here_is_refused_rather_than_ignored() -> None:
-    checked_across(Later(indexes=["a", "b"], query="x"), SETTINGS)
-    checked_across(Later(indexes=["a", "b"], query="x", colour=None), SETTINGS)
+def test_an_unsupported_member_is_refused_unless_it_has_its_default() -> None:
+    check_across(Later(indexes=["a", "b"], query="x"), SETTINGS)
+    check_across(Later(indexes=["a", "b"], query="x", colour=None), SETTINGS)
     assert code_of(Later(indexes=["a", "b"], query="x", colour="red")) == "not_across_indexes"
 
 
-def test_every_member_of_a_request_is_known_or_was_left_out_on_purpose() -> None:
-    """A new member of a search fails here: make it work for several indexes, or name it below."""
+def test_every_member_is_supported_or_left_out_on_purpose() -> None:
+    """A new member of a search fails here: support it for several indexes, or name it below."""
     refused = {"rerank", "feedback", "like", "unlike", "include_liked", "unit", "per_document"}
-    assert AcrossRequest.model_fields.keys() - KNOWN == refused
+    assert AcrossRequest.model_fields.keys() - SUPPORTED_MEMBERS == refused
 
 
-def test_how_many_and_each_once() -> None:
+def test_the_number_of_indexes_is_limited_and_none_is_repeated() -> None:
     assert code_of(AcrossRequest(indexes=["a", "b", "c", "d"], query="x")) == "too_many_indexes"
     assert code_of(AcrossRequest(indexes=["a", "a"], query="x")) == "repeated_index"
     assert code_of(AcrossRequest(indexes=["a", "b"], query=" ")) == "empty_query"
