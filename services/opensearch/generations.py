@@ -107,9 +107,9 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
 
     `lexical` is the one field of lexical search: title and text together, so that BM25 sees one length. `title_words`
     indexes the title once more, for indexes whose rules boost titles. Vectors are stored twice: for search in `sparse`
-    (one a document) or `window_vectors` (one nested document a window) or both, which cannot be read back; and packed in
-    `windows`, the source of explanations, passages and new generations. Title fields complete typed prefixes, and the
-    spelling field corrects words: see `services.opensearch.suggestions`.
+    (one a document) or `window_vectors` (one nested document a window) or both, which cannot be read back; and packed
+    in `windows`, the source of explanations, passages and new generations. Title fields complete typed prefixes, and
+    the spelling field corrects words: see `services.opensearch.suggestions`.
     """
     spec = generation.spec
     words = {"type": "text", "analyzer": spec.language}
@@ -228,7 +228,7 @@ def read_active_generations(answer: Mapping[str, Any]) -> list[Generation]:
 
 
 def read_writable_generations(answer: Mapping[str, Any]) -> list[Generation]:
-    """Read the writable generations from an answer to `list_generations_call`. A retired generation has no write alias."""
+    """Read the writable generations from an answer to `list_generations_call`: a retired one has no write alias."""
     generations = read_generations(answer)
     return [
         generation
