@@ -51,7 +51,7 @@ def test_a_whole_moment_is_the_standard_library_s(moment: datetime) -> None:
 
 
 def test_what_is_no_date_is_said() -> None:
-    with pytest.raises(ValueError, match="is no date"):
+    with pytest.raises(ValueError, match="is not a date"):
         date_bounds("yesterday")
 
 
