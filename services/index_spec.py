@@ -44,7 +44,7 @@ def validate_index_name(name: str) -> str:
 
 
 class TalkSettings(BaseModel):
-    """Chapters and links of documents of the kind `talk`. The producer's own chapters always win."""
+    """Chapters and links of documents of the kind `talk`. A producer's own chapters are always kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -15,7 +15,7 @@ from services.opensearch.point_in_time import close_point_in_time_call
     ],
 )  # fmt: skip
 def test_a_path_stays_the_path_that_was_meant(path: str) -> None:
-    with pytest.raises(ValueError, match="a path of OpenSearch"):
+    with pytest.raises(ValueError, match="an OpenSearch path"):
         Call("GET", path)
 
 
@@ -28,7 +28,7 @@ def test_names_and_patterns_are_paths(path: str) -> None:
 
 def test_one_snapshot_is_closed_and_never_all() -> None:
     assert b"c25hcA" in (close_point_in_time_call("c25hcA").body or b"")
-    with pytest.raises(ValueError, match="by its id"):
+    with pytest.raises(ValueError, match="every point in time"):
         close_point_in_time_call("_all")
 
 
