@@ -20,13 +20,14 @@ ELSEWHERE = {
     "client_disconnected",
     # of the worker, the sweeper and the command line
     "bad_vector",
-    "cannot_reindex",
     "damaged_file",
     "redis_full",
     "redis_unavailable",
     "reindex_exists",
     "reindex_taken_over",
     "shard_unavailable",
+    # of the command that applies declared indexes
+    "cannot_reindex",
 }
 
 

@@ -34,7 +34,7 @@ def require_parameters(library: str, method: Any, *names: str, broken: str) -> N
     )
 
 
-def test_a_name_that_is_gone_is_told_with_what_it_breaks() -> None:
+def test_a_missing_name_is_reported_with_its_use() -> None:
     class Channel:
         kept = 1
 
@@ -45,7 +45,7 @@ def test_a_name_that_is_gone_is_told_with_what_it_breaks() -> None:
 
 
 @pytest.mark.parametrize("library", BOUNDED)
-def test_a_library_whose_private_names_we_use_has_an_upper_bound(library: str) -> None:
+def test_libraries_with_used_private_names_have_an_upper_bound(library: str) -> None:
     declared = [Requirement(line) for line in tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]]
     (found,) = (one for one in declared if one.name == library)
     assert any(one.operator == "<" for one in found.specifier), (
