@@ -308,7 +308,7 @@ def count_pending_call(names: IndexNames, seconds: float) -> Call:
     """Count the pending documents of all indexes. OpenSearch answers within `seconds` or not at all."""
     query = {"query": {"term": {"state": "pending"}}}
     params = {"filter_path": "count,_shards.failed", "allow_no_indices": "true", "ignore_unavailable": "true"}
-    # write aliases exclude retired generations, whose pending documents nobody encodes
+    # write aliases exclude retired generations, whose pending documents stay pending
     return Call("POST", f"/{names.every_write_alias}/_count", orjson.dumps(query), params, timeout=seconds)
 
 

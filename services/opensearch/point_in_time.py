@@ -102,7 +102,7 @@ class ExportPosition:
         return (
             all(isinstance(text, str) for text in (self.physical, self.snapshot))
             and all(isinstance(number, int) and 0 <= number < 2**53 for number in integers)
-            and after < 2**31  # Lucene's document numbers; OpenSearch would truncate a larger one
+            and after < 2**31  # Lucene's document numbers; OpenSearch would read a larger one as another number
             and isinstance(self.states, list)
             and bool(self.states)
             and all(state in EXPORTED_STATES for state in self.states)

@@ -26,7 +26,7 @@ def table() -> QueryTable:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A model directory of our own, with the files that the query side reads."""
+    """Copy the model files that the query side reads to a directory."""
     for name in ("manifest.json", "tokenizer.json", "query_weights.json"):
         shutil.copy(WEIGHTS_ROOT / "standin" / name, tmp_path / name)
     return tmp_path

@@ -42,7 +42,7 @@ def test_words_are_stretches_of_the_text(text: str) -> None:
 
 
 def test_offsets_of_terms_are_characters() -> None:
-    """Java counts an emoji as two."""
+    """Java counts an emoji as two UTF-16 units."""
     distinct = ["a", "😀b😀", "the", "dogs"]
     tokens = [("a", 0, 1), ("😀", 2, 4), ("b", 4, 5), ("😀", 5, 7), ("dog", 12, 16)]
     answer = {"tokens": [{"token": text, "start_offset": start, "end_offset": end} for text, start, end in tokens]}

@@ -106,7 +106,7 @@ def query_blend(weights: dict[int, float]) -> QueryBlend:
 
 
 def table(piece: int) -> float:
-    """Every seventh piece is one that queries cannot have."""
+    """Return the weight of a piece in queries: 0 for every seventh piece."""
     return float(piece % 7)
 
 
@@ -189,7 +189,7 @@ def test_unliked_documents_subtract_weight_and_add_no_pieces() -> None:
     blend = apply_rocchio(
         query_blend({1: 6.0, 2: 4.0}), RocchioParameters(gamma=0.2), table, MAX_PIECES, unliked=[vector(p2=1.0, p3=1.0)]
     )
-    # 2.0 of weight are taken: 2 of 5 parts from piece 2, the others from a piece that is not there
+    # 2.0 are subtracted: 2/5 from piece 2, the rest from a piece that is not in the query
     assert blend.vector.by_id() == {1: 6.0, 2: pytest.approx(3.2)}
     assert blend.origins[2] == {"query": 4.0, "unlike": pytest.approx(-0.8)}
 

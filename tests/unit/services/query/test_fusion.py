@@ -152,7 +152,7 @@ def test_a_higher_score_never_lowers_the_rank(
 
 
 def test_with_z_scores_a_higher_score_may_lower_the_rank() -> None:
-    """Found by search; the reason stands in `z_score`."""
+    """`z_score` states the reason. A random search found the example."""
     lexical = {"a": 0.0, "b": 7.0, "c": 2.0}
 
     def first(score: float) -> str:

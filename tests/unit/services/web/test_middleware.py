@@ -14,7 +14,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def status(seconds: float, pause: float) -> int:
-    """The answer to a body that comes in two parts with a pause between them."""
+    """Return the status for a body in two parts with a pause between them."""
     sent: list[Any] = []
     parts = iter([{"body": b"a", "more_body": True}, {"body": b"b"}])
 
