@@ -1,4 +1,7 @@
-"""Cursors as text: values that a client keeps for us between two pages, and cannot change where they are sealed."""
+"""Cursors: JSON values as URL-safe text that a client returns for the next page.
+
+A sealed cursor has a MAC (BLAKE2b, keyed, RFC 7693), so that a client cannot change it.
+"""
 
 import base64
 import hashlib
@@ -7,37 +10,37 @@ from typing import Any
 
 import orjson
 
-# 128 bits: nobody guesses one, and a cursor stays short.
+# 128 bits: infeasible to guess, and short.
 _SEAL_BYTES = 16
 
 
 def encode_cursor(values: Any) -> str:
-    """The values (JSON) as characters that need no escaping in a URL."""
+    """Encode JSON values as text that needs no escaping in a URL."""
     return _to_base64(orjson.dumps(values))
 
 
 def decode_cursor(cursor: str) -> Any:
-    """What `packed` made a text of. Raises ValueError; what comes out may still be anything that JSON holds."""
+    """Decode a cursor of `encode_cursor`. Raises ValueError. The caller checks the values: they may be any JSON."""
     return orjson.loads(_from_base64(cursor))
 
 
 def seal_cursor(values: Any, key: bytes) -> str:
-    """As `packed`, with a seal that only who has the key can make (BLAKE2b, keyed)."""
+    """Encode JSON values as `encode_cursor` does, with a MAC of the key."""
     content = orjson.dumps(values)
     return _to_base64(_compute_seal(content, key) + content)
 
 
 def unseal_cursor(cursor: str, key: bytes) -> Any:
-    """What `sealed` made a text of with the same key. Raises ValueError for all else, a changed character included."""
-    whole = _from_base64(cursor)
-    seal, content = whole[:_SEAL_BYTES], whole[_SEAL_BYTES:]
+    """Decode a cursor that `seal_cursor` sealed with the same key. Raises ValueError for any other text."""
+    decoded = _from_base64(cursor)
+    seal, content = decoded[:_SEAL_BYTES], decoded[_SEAL_BYTES:]
     if not hmac.compare_digest(seal, _compute_seal(content, key)):
-        raise ValueError("the seal is another one")
+        raise ValueError("the seal of the cursor is wrong")
     return orjson.loads(content)
 
 
 def _compute_seal(content: bytes, key: bytes) -> bytes:
-    # (a key of BLAKE2b has 64 bytes at most)
+    # a BLAKE2b key has at most 64 bytes
     return hashlib.blake2b(content, digest_size=_SEAL_BYTES, key=hashlib.sha256(key).digest()).digest()
 
 
@@ -46,5 +49,5 @@ def _to_base64(content: bytes) -> str:
 
 
 def _from_base64(text: str) -> bytes:
-    # (binascii.Error and UnicodeEncodeError are ValueErrors)
+    # binascii.Error and UnicodeEncodeError are ValueErrors
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

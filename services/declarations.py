@@ -1,4 +1,8 @@
-"""Comparison of declared indexes with existing ones, and the reindex options that remove differences. Pure."""
+"""Declaration files: the indexes that an installation should have, and their differences from the existing ones.
+
+`find_differences` compares a declared index with the API's answer about it, and `reindex_options` returns the arguments
+of `cli.reindex.reindex` that remove the differences. See docs/decisions/0095.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +16,7 @@ from services.index_spec import IndexSpec, validate_index_name
 
 
 class Declaration(BaseModel):
-    """A file of declared indexes: `{"indexes": {"notes": {"fields": {"year": "number"}}}}`."""
+    """File of declared indexes: `{"indexes": {"notes": {"fields": {"year": "number"}}}}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,7 +24,7 @@ class Declaration(BaseModel):
 
     @field_validator("indexes")
     @classmethod
-    def _names(cls, indexes: dict[str, IndexSpec]) -> dict[str, IndexSpec]:
+    def _validate_names(cls, indexes: dict[str, IndexSpec]) -> dict[str, IndexSpec]:
         for name in indexes:
             try:
                 validate_index_name(name)
@@ -30,67 +34,67 @@ class Declaration(BaseModel):
 
 
 def read_declaration(file: Path) -> Declaration:
-    """Read a file of declared indexes. Raises ConfigurationError (`bad_declaration`) with the place of the fault."""
+    """Read a declaration file. Raises ConfigurationError (`bad_declaration`) with the place of the error."""
     try:
         return Declaration.model_validate(json.loads(file.read_bytes()))
     except OSError as error:
         raise ConfigurationError("bad_declaration", f"{file} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
+        place = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigurationError(
             "bad_declaration", f"{file}: {place}: {first['msg'].removeprefix('Value error, ')}."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError("bad_declaration", f"{file} is not JSON: {error}.") from None
+        raise ConfigurationError("bad_declaration", f"{file} is not valid JSON: {error}.") from None
 
 
-def find_differences(wanted: IndexSpec, there: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the members of an index that differ from the declaration, each as (existing, declared).
+def find_differences(declared: IndexSpec, existing: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the members of an index that differ from its declaration, each as (existing, declared).
 
-    An undeclared encoder or window never differs.
+    `existing` is the API's answer. An undeclared encoder or window never differs.
     """
-    encoder, dense = there["encoder"]["name"], there["dense"]
+    encoder, dense = existing["encoder"]["name"], existing["dense"]
     pairs: dict[str, tuple[Any, Any]] = {
-        "fields": (there["fields"], wanted.fields),
-        "encoder": (encoder, encoder if wanted.encoder is None else wanted.encoder),
-        "window": (there["window"], there["window"] if wanted.window is None else wanted.window.model_dump()),
-        "windows": (there["windows"], wanted.windows),
-        "language": (there["language"], wanted.language),
-        "document_top_k": (there["document_top_k"], wanted.document_top_k),
-        "dense": (None if dense is None else dense["name"], wanted.dense),
-        "talk": (there["talk"], None if wanted.talk is None else wanted.talk.model_dump()),
+        "fields": (existing["fields"], declared.fields),
+        "encoder": (encoder, encoder if declared.encoder is None else declared.encoder),
+        "window": (existing["window"], existing["window"] if declared.window is None else declared.window.model_dump()),
+        "windows": (existing["windows"], declared.windows),
+        "language": (existing["language"], declared.language),
+        "document_top_k": (existing["document_top_k"], declared.document_top_k),
+        "dense": (None if dense is None else dense["name"], declared.dense),
+        "talk": (existing["talk"], None if declared.talk is None else declared.talk.model_dump()),
     }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def reindex_options(index: str, differing: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+def reindex_options(index: str, differences: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Return the arguments of `cli.reindex.reindex` that make the index as declared.
 
-    Raises Conflict (`cannot_reindex`) for a removed field or removed talk, which a reindex cannot remove.
+    Raises Conflict (`cannot_reindex`) for a removed field or removed talk: a reindex cannot remove them.
     """
     options: dict[str, Any] = {}
-    for name, (there, wanted) in differing.items():
+    for name, (existing, declared) in differences.items():
         if name == "fields":
-            if gone := sorted(set(there) - set(wanted)):
-                raise _cannot(index, f"the fields {', '.join(gone)}")
-            options["field"] = [f"{field}={kind}" for field, kind in wanted.items() if there.get(field) != kind]
+            if removed := sorted(set(existing) - set(declared)):
+                raise _cannot_reindex(index, f"the fields {', '.join(removed)}")
+            options["field"] = [f"{field}={kind}" for field, kind in declared.items() if existing.get(field) != kind]
         elif name == "window":
-            options |= {"window": wanted["pieces"], "overlap": wanted["overlap"]}
+            options |= {"window": declared["pieces"], "overlap": declared["overlap"]}
         elif name == "dense":
-            options["dense"] = "none" if wanted is None else wanted
+            options["dense"] = "none" if declared is None else declared
         elif name == "talk":
-            if wanted is None:
-                raise _cannot(index, "that its documents may be talk")
-            options["chapters"] = wanted["chapters"]
-            options["talk"] = [f"{key}={json.dumps(value)}" for key, value in wanted.items() if key != "chapters"]
+            if declared is None:
+                raise _cannot_reindex(index, "`talk`")
+            options["chapters"] = declared["chapters"]
+            options["talk"] = [f"{key}={json.dumps(value)}" for key, value in declared.items() if key != "chapters"]
         else:
-            options["top_k" if name == "document_top_k" else name] = wanted
+            options["top_k" if name == "document_top_k" else name] = declared
     return options
 
 
-def _cannot(index: str, what: str) -> Conflict:
+def _cannot_reindex(index: str, removed: str) -> Conflict:
     return Conflict(
         "cannot_reindex",
-        f"{index}: no reindexing takes away {what}: declare it as it is, or make another index and load it.",
+        f"{index}: a reindex cannot remove {removed}. Declare it again, or create another index and load it.",
     )

@@ -1,6 +1,8 @@
-"""What a user declares about an index, and what each generation of it records about itself.
+"""Index declarations (`IndexSpec`), generations and the OpenSearch names of both.
 
-How large a document may be.
+A client declares an index: fields, encoder, windows, language, talk. Each generation records the declaration and the
+encoder in its mapping's `_meta`. `IndexNames` builds OpenSearch names under the installation's prefix.
+`DocumentLimits` bounds the size of documents. See docs/decisions/0095 (reindex), 0171 (windows) and 0190 (talk).
 """
 
 import re
@@ -14,7 +16,7 @@ from services.errors import InvalidInput, TooLarge
 from services.talk.parse import validate_link_template
 
 FieldType = Literal["keyword", "text", "number", "date", "boolean"]
-# What a document's sparse score is: that of its merged vector, or that of its best window.
+# The source of a document's sparse score: its merged vector, or its best window.
 ScoreBy = Literal["document", "window"]
 WindowStorage = Literal["merged", "nested", "both"]
 _SCORED_BY: dict[WindowStorage, tuple[ScoreBy, ...]] = {
@@ -23,15 +25,15 @@ _SCORED_BY: dict[WindowStorage, tuple[ScoreBy, ...]] = {
     "both": ("window", "document"),
 }
 
-# OpenSearch wants lower case, no leading - _ +, none of \ / * ? " < > | space , # : and at most 255 bytes; the dot
-# is ours, it separates the generation.
+# OpenSearch's index names are lower case, do not begin with - _ +, contain none of \ / * ? " < > | space , # : and have
+# at most 255 bytes. The dot separates the generation.
 _INDEX_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,99}$")
 _FIELD_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,63}$")
 MAX_FIELDS = 100
 
 
 def validate_index_name(name: str) -> str:
-    """The name itself, or InvalidInput (`invalid_index_name`)."""
+    """Return the name if it is valid. Raises InvalidInput (`invalid_index_name`)."""
     if not _INDEX_NAME.fullmatch(name):
         raise InvalidInput(
             "invalid_index_name",
@@ -42,18 +44,18 @@ def validate_index_name(name: str) -> str:
 
 
 class TalkSettings(BaseModel):
-    """How documents of the kind `talk` are chaptered and linked. A producer's own chapters are kept whatever is set."""
+    """Chapters and links of documents of the kind `talk`. A producer's own chapters are always kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     chapters: Literal["tiling", "podtile", "none"] = Field(
-        "tiling", description="what makes chapters where the producer gave none"
+        "tiling", description="engine that makes chapters if the producer gave none"
     )
     link: str | None = Field(
         None,
         max_length=2000,
-        description="address that plays a talk from a time: `{url}` the recording's, `{id}` the document's, `{start}` "
-        "seconds; none: `{url}#t={start}`",
+        description="template of the URL that plays a talk from a time: `{url}` of the recording, `{id}` of the "
+        "document, `{start}` in seconds; null: `{url}#t={start}`",
     )
     titles_in_keywords: float = Field(
         0,
@@ -61,8 +63,7 @@ class TalkSettings(BaseModel):
         le=10,
         strict=True,
         allow_inf_nan=False,
-        description="what a word of a chapter's title adds to the keyword score of the whole talk, as a factor of BM25 "
-        "over the titles alone; 0: nothing",
+        description="weight of the BM25 score of the chapter titles in the lexical score of a document; 0: not used",
     )
     chapter_in_keywords: float = Field(
         0,
@@ -70,7 +71,7 @@ class TalkSettings(BaseModel):
         le=10,
         strict=True,
         allow_inf_nan=False,
-        description="what the keyword score of the best chapter adds to that of a document, as a factor; 0: nothing",
+        description="weight of the lexical score of the best chapter in that of a document; 0: not used",
     )
     passage_in_keywords: float = Field(
         0.5,
@@ -78,66 +79,66 @@ class TalkSettings(BaseModel):
         le=10,
         strict=True,
         allow_inf_nan=False,
-        description="what the keyword score of the best passage adds to that of a document, as a factor; 0: nothing",
+        description="weight of the lexical score of the best passage in that of a document; 0: not used",
     )
     titles_in_vectors: bool = Field(
-        False, strict=True, description="the encoder reads the title of its chapter before each window"
+        False, strict=True, description="prepend the chapter's title to each window before encoding"
     )
 
     @field_validator("link")
     @classmethod
-    def _usable(cls, link: str | None) -> str | None:
+    def _validate_link(cls, link: str | None) -> str | None:
         return None if link is None else validate_link_template(link)
 
 
 class IndexSpec(BaseModel):
-    """The body of PUT /v1/indexes/{index}; every member has a default."""
+    """Body of PUT /v1/indexes/{index}. Every member has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fields: dict[str, FieldType] = Field(default_factory=dict, max_length=MAX_FIELDS)
-    encoder: str | None = Field(None, description="name of an encoder that the API knows; none: the configured one")
-    window: WindowSettings | None = Field(None, description="none: what the encoder's manifest recommends")
+    encoder: str | None = Field(None, description="name of an encoder of the API; null: the configured one")
+    window: WindowSettings | None = Field(None, description="null: the recommendation of the encoder's manifest")
     document_top_k: int = Field(
-        512, strict=True, ge=1, le=8192, description="heaviest pieces of a document that are indexed"
+        512, strict=True, ge=1, le=8192, description="number of a document's heaviest pieces that are indexed"
     )
     windows: WindowStorage = Field(
         "merged",
-        description="vectors that are searched: one a document, merged from its windows; each window's own, as nested "
-        "documents; or both. Where talk is declared: both",
+        description="searched vectors: `merged`, one for each document; `nested`, one for each window, as nested "
+        "documents; or `both`, the default with talk",
     )
-    language: Literal["english", "standard"] = Field("english", description="analyser of keyword search")
+    language: Literal["english", "standard"] = Field("english", description="analyser of lexical search")
     dense: str | None = Field(
-        None, description="dense encoder whose vectors are stored for reranking; none: no vectors"
+        None, description="dense encoder whose vectors are stored for reranking; null: no vectors"
     )
-    talk: TalkSettings | None = Field(None, description="declares that documents may be talk; an empty object will do")
+    talk: TalkSettings | None = Field(None, description="allows documents that are talk; may be an empty object")
 
     @model_validator(mode="before")
     @classmethod
-    def _windows_of_talk(cls, given: Any) -> Any:
-        """Long documents are found by their best window (NDCG@10 of meetings .441 for .390); passages only are."""
-        if isinstance(given, dict) and given.get("talk") is not None and "windows" not in given:
-            return {**given, "windows": "both"}
-        return given
+    def _default_windows_of_talk(cls, members: Any) -> Any:
+        """Store window vectors for talk: passages need them, and NDCG@10 over meetings is .441 instead of .390."""
+        if isinstance(members, dict) and members.get("talk") is not None and "windows" not in members:
+            return {**members, "windows": "both"}
+        return members
 
     @property
     def scored_by(self) -> tuple[ScoreBy, ...]:
-        """How sparse scores can be had here; the first is what a search gets that does not say."""
+        """Sources of sparse scores in this index. The first is the default of a search."""
         return _SCORED_BY[self.windows]
 
     @field_validator("fields")
     @classmethod
-    def _names(cls, fields: dict[str, FieldType]) -> dict[str, FieldType]:
+    def _validate_field_names(cls, fields: dict[str, FieldType]) -> dict[str, FieldType]:
         for name in fields:
             if not _FIELD_NAME.fullmatch(name):
                 raise ValueError(
-                    f"the field name {name[:80]!r} is not usable: 1 to 64 letters, digits and underscores, letter first"
+                    f"invalid field name {name[:80]!r}: 1 to 64 letters, digits and underscores, letter first"
                 )
         return fields
 
 
 class EncoderIdentity(BaseModel):
-    """Which encoder made the vectors of a generation."""
+    """Encoder that made the vectors of a generation."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -146,51 +147,51 @@ class EncoderIdentity(BaseModel):
 
 
 class Generation(BaseModel):
-    """One physical index behind an alias, as its mapping's `_meta` records it."""
+    """Physical index behind an alias, as its mapping's `_meta` records it."""
 
     model_config = ConfigDict(frozen=True)
 
-    index: str = Field(description="the user's name")
+    index: str = Field(description="the client's name of the index")
     number: int = Field(ge=1)
-    physical: str = Field(description="OpenSearch's name")
+    physical: str = Field(description="OpenSearch's name of the generation")
     spec: IndexSpec
     encoder: EncoderIdentity
     window: WindowSettings
     dense: DenseIdentity | None = None
     created_at: str
-    identity: str = Field("", description="of the index: kept by its later generations, new when it is made again")
-    token: str = Field("", description="of this very generation: a number may be given out again")
+    identity: str = Field("", description="id of the index: later generations keep it, a recreated index has a new one")
+    token: str = Field("", description="id of this generation: its number may be used again")
     suggests: bool = Field(
-        False, description="titles and words are indexed for suggestions; false: made before that was done"
+        False, description="titles and words are indexed for suggestions; false for generations made before that"
     )
-    titles: bool = Field(False, description="whether the words of titles are indexed on their own as well")
+    titles: bool = Field(False, description="the words of titles are also indexed on their own")
     chapters: str = Field(
-        "", description="fingerprint of the engine that makes the chapters of talk; empty: that of whatever worker does"
+        "", description="fingerprint of the engine that makes the chapters of talk; empty: any worker's engine"
     )
 
     @property
     def lineage(self) -> str:
-        """What all generations of an index share, and one that was deleted and made again does not."""
+        """Id that all generations of an index share. An index that was deleted and created again has another."""
         return self.identity or self.created_at
 
     @property
     def alias(self) -> str:
-        """The alias of the index, which points to one generation at a time."""
+        """Alias of the index, which points to one generation at a time."""
         return self.physical.rpartition(".")[0]
 
     @property
     def write_alias(self) -> str:
-        """The alias that a generation is written through by what belongs to it alone: vectors, attempts, a reindex.
+        """Alias for writes that belong to this generation alone: vectors, attempts, a reindex.
 
-        OpenSearch creates a missing index when it is written to, a missing alias it does not (`require_alias`): a late
-        write to a deleted generation fails instead of bringing back an index without a mapping, or, because the token
-        is in it, instead of putting vectors of another encoder into a generation of the same number.
+        OpenSearch creates a missing index on a write, but not a missing alias (`require_alias`). So a late write to a
+        deleted generation fails: it does not create an index without a mapping. The alias contains the token, so the
+        write does not put vectors of another encoder into a later generation with the same number either.
         """
         return f"{self.physical}.w{self.token}"
 
 
 class IndexNames:
-    """OpenSearch names under a prefix. `-` and `_` differ, so a user's index never meets one of ours."""
+    """OpenSearch names under a prefix. `-` begins client names and `_` our own, so the two never collide."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -204,36 +205,39 @@ class IndexNames:
         self.every_physical = f"{prefix}-*.g*"
 
     def alias(self, index: str) -> str:
+        """Return the alias of an index. Raises InvalidInput (`invalid_index_name`)."""
         return f"{self.prefix}-{validate_index_name(index)}"
 
     def physical(self, index: str, number: int) -> str:
+        """Return the physical name of a generation."""
         return f"{self.alias(index)}.g{number:06d}"
 
     def is_generation(self, index: str, physical: str) -> bool:
-        """Whether a generation of the index may have that name."""
+        """Tell whether a physical name has the form of a generation of the index."""
         return re.fullmatch(re.escape(self.alias(index)) + r"\.g\d{6,12}", physical, re.ASCII) is not None
 
     def every_generation(self, index: str) -> str:
+        """Return the wildcard for all generations of an index."""
         return f"{self.alias(index)}.g*"
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentLimits:
-    """Bytes of JSON that a document may have, and one that is talk, whose segments take more than its words."""
+    """Largest documents in bytes of JSON. Talk has its own limit, because segments take more bytes than words."""
 
     document: int = 1024**2
     talk: int = 8 * 1024**2
 
     def longest(self, spec: IndexSpec) -> int:
-        """Of anything that an index takes."""
+        """Return the largest size of any document that an index accepts."""
         return self.document if spec.talk is None else max(self.document, self.talk)
 
     def check(self, size: int, spec: IndexSpec, *, talk: bool) -> None:
-        """Raises TooLarge (`document_too_large`)."""
+        """Check the size of a document. Raises TooLarge (`document_too_large`)."""
         talk = talk and spec.talk is not None
         if size > (limit := self.talk if talk else self.document):
             kind = "document that is talk" if talk else "document"
-            raise TooLarge("document_too_large", f"A {kind} may have {limit:,} bytes of JSON; this has more.")
+            raise TooLarge("document_too_large", f"A {kind} may have at most {limit:,} bytes of JSON.")
 
 
 DEFAULT_DOCUMENT_LIMITS = DocumentLimits()

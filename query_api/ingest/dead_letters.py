@@ -17,17 +17,19 @@ from services.opensearch.generations import refresh_call
 from services.opensearch.journal import (
     DEAD,
     DELETED,
-    DeadLetterCursor,
     StoredDocument,
     get_documents_call,
+    read_stored_documents,
+    read_stored_hits,
+    retry_write,
+)
+from services.opensearch.maintenance import (
+    DeadLetterCursor,
     list_dead_letters_call,
     parse_dead_letter_cursor,
     read_dead_letter_count,
     read_dead_letters,
     read_next_cursor,
-    read_stored_documents,
-    read_stored_hits,
-    retry_write,
 )
 from services.queue.messages import EncodeMessage
 from services.telemetry.metrics import FAILED_ENQUEUES

@@ -1,4 +1,8 @@
-"""The bytes of a file, decompressed as they are read, in lines of bounded length."""
+"""Compressed files: gzip, bzip2, xz and zstd, decompressed while they are read, in lines of bounded length.
+
+Memory is bounded: 192 MiB for decompression (`xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB), and lines above a
+limit are skipped without being held. A damaged file raises InvalidInput (`damaged_file`).
+"""
 
 import bz2
 import gzip
@@ -15,21 +19,21 @@ from services.errors import ConfigurationError, InvalidInput, require_extra
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK_BYTES = 64 * 1024
-# An archive names the memory that unpacking it takes; `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB.
-MOST_MEMORY = 192 * 1024**2
-_MAX_WINDOW_LOG = 27  # of zstd, as a power of two
+# The header of an archive sets the memory for decompression: `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB.
+MAX_MEMORY_BYTES = 192 * 1024**2
+_MAX_WINDOW_LOG = 27  # log2 of zstd's largest window in bytes
 
 
 @dataclass(frozen=True, slots=True)
 class DecompressedFile:
-    """`stream` gives uncompressed bytes and seeks in them; `raw` is the file."""
+    """Open file. `stream` reads and seeks in the decompressed bytes; `raw` is the file itself."""
 
     stream: BinaryIO
     raw: BinaryIO
 
 
 def split_suffixes(path: Path) -> tuple[str, str]:
-    """The suffix that tells the format and the one that tells the compression, in lower case, empty for none."""
+    """Return the suffixes of the format and of the compression, in lower case; empty for none."""
     last = path.suffix.lower()
     if last in COMPRESSIONS:
         return Path(path.stem).suffix.lower(), last
@@ -38,8 +42,11 @@ def split_suffixes(path: Path) -> tuple[str, str]:
 
 @contextmanager
 def open_content(path: Path) -> Iterator[DecompressedFile]:
-    """Opens a file for reading. What goes wrong inside the `with` with the file comes out as our errors: InvalidInput
-    (`damaged_file`) for what will never be readable, ConfigurationError (`unreadable_file`) for what may be."""
+    """Open a file for reading as a context manager.
+
+    Inside the `with`, a read error becomes InvalidInput (`damaged_file`) for damaged content, or ConfigurationError
+    (`unreadable_file`) for an error of the operating system.
+    """
     with translate_read_errors(path), path.open("rb") as raw:
         match split_suffixes(path)[1]:
             case ".gz":
@@ -47,9 +54,9 @@ def open_content(path: Path) -> Iterator[DecompressedFile]:
             case ".bz2":
                 stream = cast(BinaryIO, bz2.BZ2File(raw))
             case ".xz":
-                stream = _open_decompressed(raw, lambda: lzma.LZMADecompressor(memlimit=MOST_MEMORY))
+                stream = _open_decompressed(raw, lambda: lzma.LZMADecompressor(memlimit=MAX_MEMORY_BYTES))
             case ".zst":
-                stream = _open_decompressed(raw, _zstd())
+                stream = _open_decompressed(raw, _zstd_decompressor())
             case _:
                 stream = raw
         yield DecompressedFile(stream, raw)
@@ -57,13 +64,13 @@ def open_content(path: Path) -> Iterator[DecompressedFile]:
 
 @contextmanager
 def translate_read_errors(path: Path) -> Iterator[None]:
-    """Translates what reading a file raises."""
+    """Translate the exceptions of reading a file as `open_content` describes."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise InvalidInput("damaged_file", f"{path} is damaged: {error}.") from None
     except OSError as error:
-        if error.errno is None:  # how gzip and bz2 say that it is none of theirs
+        if error.errno is None:  # gzip and bz2 report bad content with a plain OSError
             raise InvalidInput("damaged_file", f"{path} is damaged: {error}.") from None
         raise ConfigurationError("unreadable_file", f"{path} cannot be read: {error.strerror}.") from None
 
@@ -71,9 +78,9 @@ def translate_read_errors(path: Path) -> Iterator[None]:
 def read_lines(
     content: DecompressedFile, line: int, offset: int, limit: int
 ) -> Iterator[tuple[int, bytes | None, int]]:
-    """Lines after number `line` and byte `offset` as (number, bytes with their end, offset after it).
+    """Yield the lines after number `line` and byte `offset` as (number, bytes with line end, offset after the line).
 
-    None stands for a line of more than `limit` bytes, which is passed over without being held.
+    The bytes are None for a line of more than `limit` bytes, which is skipped without being held.
     """
     stream = content.stream
     stream.seek(offset)
@@ -102,21 +109,21 @@ class _Decompressor(Protocol):
 
 
 class _DecompressingReader(io.RawIOBase):
-    """A stream of archives one after the other, unpacked a little at a time; a cut one raises EOFError.
+    """Stream of concatenated archives, decompressed in chunks. A truncated archive raises EOFError.
 
-    The standard library has such a reader for xz, but it takes no limit on memory.
+    The standard library's reader for xz accepts no memory limit.
     """
 
-    def __init__(self, raw: BinaryIO, make: Callable[[], _Decompressor]) -> None:
+    def __init__(self, raw: BinaryIO, make_decompressor: Callable[[], _Decompressor]) -> None:
         self._raw = raw
-        self._make = make
+        self._make_decompressor = make_decompressor
         self._restart()
 
     def _restart(self) -> None:
-        self._part = self._make()
-        self._begun = False
-        self._at = 0
-        self._left = b""
+        self._decompressor = self._make_decompressor()
+        self._has_input = False
+        self._position = 0
+        self._leftover = b""
 
     def readable(self) -> bool:
         return True
@@ -125,17 +132,17 @@ class _DecompressingReader(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("seeks from the beginning only")
-        if offset < self._at:
+            raise io.UnsupportedOperation("only SEEK_SET is supported")
+        if offset < self._position:
             self._raw.seek(0)
             self._restart()
-        while self._at < offset and self._read(min(_CHUNK_BYTES, offset - self._at)):
+        while self._position < offset and self._read(min(_CHUNK_BYTES, offset - self._position)):
             pass
-        return self._at
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = self._read(len(buffer))
@@ -144,36 +151,36 @@ class _DecompressingReader(io.RawIOBase):
 
     def _read(self, size: int) -> bytes:
         while True:
-            if self._part.eof:
-                self._left = self._part.unused_data or self._raw.read(_CHUNK_BYTES)
-                if not self._left:
+            if self._decompressor.eof:
+                self._leftover = self._decompressor.unused_data or self._raw.read(_CHUNK_BYTES)
+                if not self._leftover:
                     return b""
-                self._part, self._begun = self._make(), False
-            given = self._left
-            if not given and self._part.needs_input:
-                given = self._raw.read(_CHUNK_BYTES)
-                if not given:
-                    if not self._begun:
+                self._decompressor, self._has_input = self._make_decompressor(), False
+            chunk = self._leftover
+            if not chunk and self._decompressor.needs_input:
+                chunk = self._raw.read(_CHUNK_BYTES)
+                if not chunk:
+                    if not self._has_input:
                         return b""
-                    raise EOFError("it ends before its end mark")
-            self._left = b""
-            self._begun = True
-            data = self._part.decompress(given, size)
+                    raise EOFError("it is truncated")
+            self._leftover = b""
+            self._has_input = True
+            data = self._decompressor.decompress(chunk, size)
             if data:
-                self._at += len(data)
+                self._position += len(data)
                 return data
 
 
-def _open_decompressed(raw: BinaryIO, make: Callable[[], _Decompressor]) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_DecompressingReader(raw, make), _CHUNK_BYTES))
+def _open_decompressed(raw: BinaryIO, make_decompressor: Callable[[], _Decompressor]) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_DecompressingReader(raw, make_decompressor), _CHUNK_BYTES))
 
 
-def _zstd() -> Callable[[], _Decompressor]:
+def _zstd_decompressor() -> Callable[[], _Decompressor]:
     with require_extra("backports.zstd", "read or write a .zst file"):
         from backports import zstd
 
     class Zstd:
-        """zstd's own error is none of those that `damage` knows."""
+        """Decompressor that raises EOFError in place of ZstdError, for `translate_read_errors`."""
 
         def __init__(self) -> None:
             self._inner = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})

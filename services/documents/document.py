@@ -1,11 +1,11 @@
-"""One document as a client sends it: checked field by field, with a code for each way to be wrong.
+"""Documents as clients send them: validation of every member, and external versions.
 
-External versions: one number orders raw writes, lifecycle transitions and encodings of a document.
-
-A client version v (or the server's clock in microseconds) owns the 1,024 external versions from 1024 v. The raw write
-takes the first, each transition of the same raw document (another attempt, dead, retried) the next free one, the
-encoded document the last. So duplicates and any order of delivery end in the same state, a transition is a
-compare-and-swap, and a newer raw write beats everything that belongs to an older one. See docs/decisions/0002.
+Each invalid member has an error code. Nothing is converted or dropped silently.
+One number, OpenSearch's external version, orders raw writes, lifecycle transitions and encodings of a document. A
+client version v (or the server's clock in microseconds) owns the 1,024 external versions from 1024 v: the raw write
+takes the first, each transition of the same raw document (attempt, dead letter, retry) the next free one, the encoded
+document the last. So duplicates and any order of delivery give the same final state, a transition is a
+compare-and-swap, and a newer raw write wins over all writes of an older one. See docs/decisions/0002.
 """
 
 import math
@@ -27,57 +27,21 @@ from services.talk.parse import TALK_MEMBERS, parse_talk
 VERSION_STRIDE = 1024
 # 2**53 - 1 is the largest integer that every JSON reader keeps exact; times the stride it still fits Lucene's long.
 MAX_CLIENT_VERSION = 2**53 - 1
-
-
-def raw_version(version: int) -> int:
-    """External version of the raw write (and of a tombstone) of client version `version`."""
-    return version * VERSION_STRIDE
-
-
-def encoded_version(version: int) -> int:
-    """External version of the encoded document of client version `version`."""
-    return version * VERSION_STRIDE + VERSION_STRIDE - 1
-
-
-def next_transition(external: int) -> int:
-    """The next external version for the same raw document. Raises ValueError when only the encoded one is left."""
-    if external % VERSION_STRIDE >= VERSION_STRIDE - 2:
-        raise ValueError("a document has 1,022 lifecycle transitions at most")
-    return external + 1
-
-
-def client_version(external: int) -> int:
-    """The client version that an external version belongs to."""
-    return external // VERSION_STRIDE
-
-
-class VersionClock:
-    """Client versions for writers that give none: microseconds since 1970, strictly increasing in this process."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def next(self) -> int:
-        with self._lock:
-            self._last = max(self._last + 1, time.time_ns() // 1000)
-            return self._last
-
-
 MAX_ID_BYTES = 512  # OpenSearch's own limit on _id
 MAX_KEYWORD_BYTES = 8191  # far below Lucene's 32,766 bytes a term, above which the whole document is refused
 MAX_VALUES = 1000
 _DOCUMENT_MEMBERS = frozenset({"id", "title", "text", "metadata", "version", "kind"})
-# What OpenSearch's strict_date_optional_time takes, and datetime.fromisoformat checks the calendar of.
+# Dates that OpenSearch's strict_date_optional_time accepts. datetime.fromisoformat then checks the calendar.
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A checked raw document. `version` is the client's, None when it leaves ordering to the server's clock.
+    """Validated raw document.
 
-    `talk`: what a transcript says beside its text; None: it is none.
+    `version` is the client's; None leaves the order to the server's clock. `talk` holds the members of a transcript
+    beside its text; None for other documents.
     """
 
     id: str
@@ -89,30 +53,16 @@ class Document:
 
 
 def joined_text(title: str, text: str) -> str:
-    """What is encoded and what window offsets count in: the title, a line break, the text."""
+    """Return the text that is encoded, and that window offsets refer to: the title, a line break, the text."""
     return f"{title}\n{text}" if title else text
-
-
-def validate_document_id(value: Any) -> str:
-    """A document id that OpenSearch takes and that fits a URL."""
-    if value is None:
-        raise InvalidInput("missing_id", "A document needs an `id` (a string), so that sending it again replaces it.")
-    if not isinstance(value, str) or not value or _CONTROL.search(value):
-        raise InvalidInput("bad_id", "`id` must be a string of at least one character, without control characters.")
-    if value in (".", ".."):
-        # clients resolve them before they send: DELETE of the document `..` is one of its index
-        raise InvalidInput("bad_id", "`id` may not be `.` or `..`, which mean a place in an address.")
-    if len(value.encode()) > MAX_ID_BYTES:
-        raise InvalidInput("bad_id", f"`id` may have {MAX_ID_BYTES} bytes at most.")
-    return value
 
 
 def parse_document(
     value: Any, spec: IndexSpec, limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS, size: int = 0
 ) -> Document:
-    """Checks one decoded JSON value, of `size` bytes, against the index. Nothing is converted or dropped silently.
+    """Validate one decoded JSON value of `size` bytes against the index.
 
-    Raises InvalidInput or TooLarge. A metadata value of null counts as absent.
+    A metadata value of null counts as absent. Raises InvalidInput or TooLarge.
     """
     if not isinstance(value, dict):
         limits.check(size, spec, talk=False)
@@ -124,18 +74,32 @@ def parse_document(
         return _parse_members(document_id, value, spec, limits)
     except InvalidInput as error:
         if document_id is not None:
-            error.extra.setdefault("id", document_id)  # a list of refusals is of no use without the ids
+            error.extra.setdefault("id", document_id)  # a client needs the ids in a list of rejections
         raise
 
 
 def parse_document_bytes(raw: bytes, spec: IndexSpec, limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS) -> Document:
-    """Parses one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
+    """Parse one document from JSON text. Raises InvalidInput (`invalid_json`) or TooLarge (`document_too_large`)."""
     limits.check(len(raw), spec, talk=True)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidInput("invalid_json", f"Not JSON in UTF-8: {error}") from None
     return parse_document(value, spec, limits, len(raw))
+
+
+def validate_document_id(value: Any) -> str:
+    """Return the id if OpenSearch accepts it and it fits a URL. Raises InvalidInput (`missing_id`, `bad_id`)."""
+    if value is None:
+        raise InvalidInput("missing_id", "A document needs an `id` (a string), so that sending it again replaces it.")
+    if not isinstance(value, str) or not value or _CONTROL.search(value):
+        raise InvalidInput("bad_id", "`id` must be a string of at least one character, without control characters.")
+    if value in (".", ".."):
+        # HTTP clients resolve dot segments (RFC 3986, 5.2.4): DELETE of the document `..` would delete its index
+        raise InvalidInput("bad_id", "`id` must not be `.` or `..`: URLs use them as relative path segments.")
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidInput("bad_id", f"`id` may have {MAX_ID_BYTES} bytes at most.")
+    return value
 
 
 def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, limits: DocumentLimits) -> Document:
@@ -154,8 +118,8 @@ def _parse_members(document_id: str, value: dict[str, Any], spec: IndexSpec, lim
     title = value.get("title")
     if title is not None and not isinstance(title, str):
         raise InvalidInput("bad_title", "`title` must be a string.")
-    text, talk = parse_talk(value, limits.document) if is_talk else (_text(value.get("text")), None)
-    metadata, version = _metadata(value.get("metadata"), spec.fields), _version(value.get("version"))
+    text, talk = parse_talk(value, limits.document) if is_talk else (_validate_text(value.get("text")), None)
+    metadata, version = _validate_metadata(value.get("metadata"), spec.fields), _validate_version(value.get("version"))
     return Document(document_id, text, title or "", metadata, version, talk)
 
 
@@ -164,24 +128,24 @@ def _is_talk(value: dict[str, Any], spec: IndexSpec) -> bool:
     if kind is None:
         return False
     if kind != TALK_KIND:
-        raise InvalidInput("bad_kind", f"`kind` may be {TALK_KIND!r} or left away.")
+        raise InvalidInput("bad_kind", f"`kind` must be {TALK_KIND!r} or absent.")
     if spec.talk is None:
         raise InvalidInput(
             "talk_not_declared",
-            "The index takes no talk: create it with `talk`, or declare it with `sparsewell reindex --chapters`.",
+            "The index does not accept talk: create it with `talk`, or run `sparsewell reindex --chapters`.",
         )
     return True
 
 
-def _text(text: Any) -> str:
+def _validate_text(text: Any) -> str:
     if text is None:
         raise InvalidInput("missing_text", "A document needs a `text`.")
     if not isinstance(text, str) or not text.strip():
-        raise InvalidInput("bad_text", "`text` must be a string with something in it.")
+        raise InvalidInput("bad_text", "`text` must be a string that is not blank.")
     return text
 
 
-def _version(value: Any) -> int | None:
+def _validate_version(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_CLIENT_VERSION:
@@ -189,7 +153,7 @@ def _version(value: Any) -> int | None:
     return value
 
 
-def _metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+def _validate_metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -198,9 +162,9 @@ def _metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     for name, content in value.items():
         kind = fields.get(name)
         if kind is None:
-            known = ", ".join(sorted(fields)) or "none"
+            declared = ", ".join(sorted(fields)) or "none"
             raise InvalidInput(
-                "undeclared_metadata", f"The index declares no metadata field {name[:80]!r} (declared: {known})."
+                "undeclared_metadata", f"The index declares no metadata field {name[:80]!r} (declared: {declared})."
             )
         if content is None:
             continue
@@ -210,7 +174,7 @@ def _metadata(value: Any, fields: Mapping[str, FieldType]) -> dict[str, Any]:
         for item in items:
             if not _fits(kind, item):
                 raise InvalidInput(
-                    "bad_metadata", f"`metadata.{name}` is declared as {kind}; {_shown(item)} is none.", field=name
+                    "bad_metadata", f"`metadata.{name}` must be of type {kind}; got {_abbreviate(item)}.", field=name
                 )
         checked[name] = content
     return checked
@@ -225,12 +189,12 @@ def _fits(kind: FieldType, value: Any) -> bool:
         case "boolean":
             return isinstance(value, bool)
         case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool) and _finite(value)
+            return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
         case "date":
             return isinstance(value, str) and is_date(value)
 
 
-def _finite(value: float) -> bool:
+def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(float(value))
     except OverflowError:
@@ -238,7 +202,7 @@ def _finite(value: float) -> bool:
 
 
 def is_date(value: str) -> bool:
-    """Whether OpenSearch takes it as a date and the calendar has it."""
+    """Tell whether OpenSearch accepts a string as a date that exists in the calendar."""
     if not _DATE.fullmatch(value):
         return False
     try:
@@ -248,6 +212,42 @@ def is_date(value: str) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def raw_version(version: int) -> int:
+    """Return the external version of the raw write, or of a tombstone, of a client version."""
+    return version * VERSION_STRIDE
+
+
+def encoded_version(version: int) -> int:
+    """Return the external version of the encoded document of a client version."""
+    return version * VERSION_STRIDE + VERSION_STRIDE - 1
+
+
+def next_transition(external: int) -> int:
+    """Return the next external version of the same raw document. Raises ValueError after 1,022 transitions."""
+    if external % VERSION_STRIDE >= VERSION_STRIDE - 2:
+        raise ValueError("a document has 1,022 lifecycle transitions at most")
+    return external + 1
+
+
+def client_version(external: int) -> int:
+    """Return the client version of an external version."""
+    return external // VERSION_STRIDE
+
+
+class VersionClock:
+    """Clock for writes without a client version: microseconds since 1970, strictly increasing in this process."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        """Return the next client version."""
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1000)
+            return self._last

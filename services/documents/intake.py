@@ -1,4 +1,7 @@
-"""From what a client sent to what is journalled: each document is judged on its own, for every door alike."""
+"""Intake of documents: from a client's documents to journalled writes, with a verdict for each.
+
+The API and the bulk queue use the same `Intake`. It accepts or rejects each document on its own.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -11,7 +14,7 @@ from services.opensearch.bulk import OVERLOADED_CODE, Verdict, Write, WriteOutco
 from services.opensearch.jobs import Rejection
 from services.opensearch.journal import raw_write
 
-_REASONS = {
+_REJECTIONS = {
     WriteOutcome.SUPERSEDED: ("stale_version", "A newer version of this document is stored already; it was kept."),
     WriteOutcome.REFUSED: ("refused_by_opensearch", "OpenSearch refused the document ({reason})."),
     WriteOutcome.NOT_STORED: ("not_stored", "The document could not be stored in time ({reason}); send it again."),
@@ -20,17 +23,16 @@ _REASONS = {
 
 @dataclass
 class Intake:
-    """One ingestion: documents come in by position, leave as writes, and end accepted or rejected.
+    """One ingestion: it takes documents by position, gives out raw writes, and accepts or rejects each document.
 
-    The same id twice in one ingestion is refused the second time, because which of them wins would be a matter of
-    chance; the first one is kept.
+    It rejects the second document with the same id, because the order of the two writes would be undefined.
     """
 
     generation: Generation
     job: str
     clock: VersionClock
     lease_seconds: float
-    version: int | None = None  # of documents that bring none; None: the clock's
+    version: int | None = None  # for documents without a version; None: take it from the clock
     overloaded: bool = False
     accepted: list[str] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
@@ -38,16 +40,18 @@ class Intake:
     _ready: list[tuple[int, Document]] = field(default_factory=list)
 
     def receive(self, position: int, parse: Callable[[], Document]) -> None:
-        """Takes the document at `position` (item or line, from 1).
+        """Take the document at `position` (item or line, from 1).
 
-        `parse` returns it or raises InvalidInput with the reason to refuse it.
+        `parse` returns the document, or raises InvalidInput with the reason of the rejection.
         """
         document_id = None
         try:
             document = parse()
             document_id = document.id
             if document_id in self._seen:
-                raise InvalidInput("duplicate_id", "The same id came earlier in this request; the first one was kept.")
+                raise InvalidInput(
+                    "duplicate_id", "An earlier document of this request has the same id; the first was kept."
+                )
         except InvalidInput as error:
             self.rejections.append(Rejection(position, document_id or error.extra.get("id"), error.code, error.detail))
             return
@@ -56,11 +60,11 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """Documents received and not yet taken as writes."""
+        """Number of received documents that are not settled."""
         return len(self._ready)
 
     def writes(self) -> list[Write]:
-        """The raw writes of what was received since `settle`; ask once, then settle."""
+        """Return the raw writes of the documents received since the last `settle`. Call it once, then `settle`."""
         return [
             raw_write(
                 self.generation,
@@ -73,22 +77,21 @@ class Intake:
         ]
 
     def settle(self, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
-        """Takes the verdicts on the last `writes`; returns the ids that were accepted by them.
+        """Take the verdicts on the last `writes`. Return the accepted ids by the physical generation that stored them.
 
-        They come by the generation (OpenSearch's name of it) that took them: after a swap it is not ours, and in the
-        moment of one there are two.
+        After a swap this is another generation than the one of the intake, and during a swap there are two.
         """
-        stored: dict[str, list[str]] = defaultdict(list)
+        accepted_by_generation: dict[str, list[str]] = defaultdict(list)
         for (position, document), verdict in zip(self._ready, verdicts, strict=True):
             if verdict.outcome is WriteOutcome.STORED:
-                stored[verdict.physical].append(document.id)
+                accepted_by_generation[verdict.physical].append(document.id)
                 self.accepted.append(document.id)
                 continue
             self.overloaded |= verdict.outcome is WriteOutcome.NOT_STORED and verdict.reason == OVERLOADED_CODE
-            code, reason = _REASONS[verdict.outcome]
+            code, reason = _REJECTIONS[verdict.outcome]
             self.rejections.append(Rejection(position, document.id, code, reason.format(reason=verdict.reason)))
         self._ready.clear()
-        return stored
+        return accepted_by_generation
 
     def _version(self) -> int:
         return self.clock.next() if self.version is None else self.version

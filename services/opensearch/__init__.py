@@ -1,1 +1,1 @@
-"""Everything that is said to OpenSearch: requests and answers as values, and two thin clients that carry them."""
+"""OpenSearch: requests and answers as values, and the two clients that send them."""

@@ -1,9 +1,10 @@
-"""What keyword search makes of a text: the terms of the index's own analyser, and where they stand.
+"""Text analysis by OpenSearch: terms, spelling suggestions and document frequencies.
 
-Analysers differ in where words begin and end, in what they drop and in how they stem; Lucene's Porter stemmer is not
-the one of other libraries. So nothing is guessed: OpenSearch is asked (`_analyze`) about the distinct words.
-
-Asking an index for words that are near those of a query, and which of them documents have that may be found.
+Analysers differ in where they split words, which words they drop and how they stem; Lucene's Porter stemmer differs
+from other libraries'. So the terms come from OpenSearch itself (`_analyze`), one request for the distinct words of a
+text. The term suggester finds similar terms for misspelt words, and a `filters` aggregation counts the documents that
+contain each suggestion. OpenSearch's offsets are UTF-16 units; this module converts them to characters.
+See docs/decisions/0170 (highlights) and 0178 (suggestions).
 """
 
 import re
@@ -15,93 +16,27 @@ from typing import Any, Final
 import orjson
 
 from services.opensearch.client import Call
-from services.opensearch.queries import add_filter, build_search_body
+from services.opensearch.queries import Clause, add_filter, build_search_body
 from services.query.suggest import MIN_WORD_CHARACTERS, UnknownWord
 
-Clause = dict[str, Any]
-
-# Words of one query that are looked up, and terms near each of them.
+# OpenSearch's default of `index.analyze.max_token_count`: a request that gives more terms fails.
+MAX_ANALYSED_TERMS: Final = 10_000
+# Lucene's standard tokeniser splits longer words.
+_MAX_TERM_CHARACTERS = 255
+# Not all of Unicode's white space: a narrow no-break space joins digits (UAX #29, ExtendNumLet).
+_WORD = re.compile(r"[^ \t\n\r]+")
+# ASCII punctuation around a word does not change its terms. The underscore does.
+_SURROUNDING_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~"
+# Limits of a spelling request: words of the query, and similar terms for each word.
 MAX_UNKNOWN_WORDS: Final = 10
 _MAX_SIMILAR_TERMS: Final = 8
-# What may be one word or more to the engine, which passes over shorter ones; a long run is several.
-_LONG: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
-
-
-def similar_terms_body(field: str, text: str, timeout: float) -> dict[str, Any]:
-    """A search for nothing that looks up the terms near each word of a text that the field does not have.
-
-    One letter may be wrong, or two behind the first. `timeout` in seconds. The first `MOST_WORDS` words that are long
-    enough are looked up: each is a walk through the dictionary, which no timeout ends.
-    """
-    term = {"field": field, "suggest_mode": "missing", "size": _MAX_SIMILAR_TERMS, "shard_size": 5 * _MAX_SIMILAR_TERMS}
-    term |= {"prefix_length": 0, "min_word_length": MIN_WORD_CHARACTERS, "max_edits": 2}
-    words = {"text": _beginning(text), "words": {"term": term}}
-    return build_search_body({"match_none": {}}, 0, False, timeout) | {"suggest": words}
-
-
-def read_similar_terms(answer: Mapping[str, Any], text: str) -> list[UnknownWord]:
-    """The words in an answer to `similar_terms_body` that have others near, the first `MOST_WORDS` of them."""
-    places = _spelling_characters(text)
-    found = []
-    for word in answer["suggest"]["words"]:
-        near = tuple(option["text"] for option in word["options"])
-        if near:
-            start, end = places[word["offset"]], places[word["offset"] + word["length"]]
-            found.append(UnknownWord(word["text"], start, end, near))
-    return found[:MAX_UNKNOWN_WORDS]
-
-
-def merge_unknown_words(several: Iterable[Sequence[UnknownWord]]) -> list[UnknownWord]:
-    """The words of one query as several indexes know them."""
-    found: dict[int, UnknownWord] = {}
-    for word in (word for some in several for word in some):
-        known = found.get(word.start)
-        near = word.near if known is None else tuple(dict.fromkeys(known.near + word.near))
-        found[word.start] = UnknownWord(word.term, word.start, word.end, near)
-    return [found[start] for start in sorted(found)][:MAX_UNKNOWN_WORDS]
-
-
-def term_counts_body(
-    field: str, terms: Sequence[str], clauses: Sequence[Clause], left_out: Sequence[str], timeout: float
-) -> dict[str, Any]:
-    """A search that counts for each term the documents that may be found."""
-    search = build_search_body(add_filter({"terms": {field: list(terms)}}, clauses, left_out), 0, False, timeout)
-    each = {str(at): {"term": {field: term}} for at, term in enumerate(terms)}
-    return search | {"aggs": {"terms": {"filters": {"filters": each}}}}
-
-
-def read_term_counts(answer: Mapping[str, Any], terms: Sequence[str]) -> dict[str, int]:
-    """The counts in an answer to `term_counts_body`."""
-    counted = answer["aggregations"]["terms"]["buckets"]
-    return {term: counted[str(at)]["doc_count"] for at, term in enumerate(terms)}
-
-
-def _beginning(text: str) -> str:
-    beyond = next(islice(_LONG.finditer(text), MAX_UNKNOWN_WORDS, None), None)
-    return text if beyond is None else text[: beyond.start()]
-
-
-def _spelling_characters(text: str) -> list[int]:
-    """The number of the character at each UTF-16 unit of a text, its end included: Java counts units."""
-    found: list[int] = []
-    for number, character in enumerate(text):
-        found += [number] * (1 + (character > "\uffff"))
-    return [*found, len(text)]
-
-
-# OpenSearch's default of `index.analyze.max_token_count`: beyond it the request is an error.
-MAX_ANALYSED_TERMS: Final = 10_000
-# Lucene's standard tokeniser cuts longer words.
-_MAX_TERM_CHARACTERS = 255
-# Not at every white space that Unicode has: a narrow no-break space joins digits (UAX #29, ExtendNumLet).
-_STRETCH = re.compile(r"[^ \t\n\r]+")
-# What an ASCII word loses at its ends without any effect on its terms: all punctuation but the underscore.
-_SURROUNDING_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~"
+# A stretch that OpenSearch's term suggester looks up as one word or more; it skips shorter words.
+_LOOKED_UP_WORD: Final = re.compile(rf"\w{{{MIN_WORD_CHARACTERS},40}}")
 
 
 @dataclass(frozen=True, slots=True)
 class TextWord:
-    """A stretch of a text without white space: `text`, from the character `start` on."""
+    """Stretch of a text without white space. `start` is its offset in characters."""
 
     text: str
     start: int
@@ -109,7 +44,7 @@ class TextWord:
 
 @dataclass(frozen=True, slots=True)
 class AnalysedTerm:
-    """A term of the analyser, from the character `start` of its word to before `end`."""
+    """Term that the analyser made from a word. `start` and `end` are character offsets in the word, `end` exclusive."""
 
     text: str
     start: int
@@ -120,24 +55,24 @@ TermsByWord = Mapping[str, Sequence[AnalysedTerm]]
 
 
 def split_on_white_space(text: str) -> list[TextWord]:
-    """The stretches of a text between white space, without the punctuation around those of ASCII."""
-    found = []
-    for match in _STRETCH.finditer(text):
+    """Split a text on white space, and strip ASCII punctuation around ASCII words."""
+    words = []
+    for match in _WORD.finditer(text):
         word, start = match[0], match.start()
         if word.isascii():
-            bare = word.lstrip(_SURROUNDING_PUNCTUATION)
-            start += len(word) - len(bare)
-            word = bare.rstrip(_SURROUNDING_PUNCTUATION)
+            stripped = word.lstrip(_SURROUNDING_PUNCTUATION)
+            start += len(word) - len(stripped)
+            word = stripped.rstrip(_SURROUNDING_PUNCTUATION)
         if word:
-            found.append(TextWord(word, start))
-    return found
+            words.append(TextWord(word, start))
+    return words
 
 
-def limit_words(distinct: Iterable[str]) -> list[str]:
-    """The first of some distinct words: as many as one request may ask about, by the most terms that each can have."""
+def limit_words(distinct_words: Iterable[str]) -> list[str]:
+    """Return the first distinct words that fit one `_analyze` request, by the most terms that each can give."""
     chosen: list[str] = []
     total = 0
-    for word in distinct:
+    for word in distinct_words:
         total += max_terms(word)
         if total > MAX_ANALYSED_TERMS:
             break
@@ -146,8 +81,11 @@ def limit_words(distinct: Iterable[str]) -> list[str]:
 
 
 def max_terms(word: str) -> int:
-    """No analyser that follows UAX #29 makes more terms of a word: a run of letters and digits is one, every other
-    character may be one of its own, as those of Chinese and Japanese are."""
+    """Return the largest number of terms that an analyser which follows UAX #29 makes from a word.
+
+    A run of letters and digits is one term. Every other character may be a term of its own, for example in Chinese and
+    Japanese.
+    """
     if word.isascii() and word.isalnum():
         return 1 + len(word) // _MAX_TERM_CHARACTERS
     count = run = 0
@@ -158,49 +96,108 @@ def max_terms(word: str) -> int:
 
 
 def _is_joining(character: str) -> bool:
-    """Surely a letter or digit that is no term of its own: below Thai, or in the blocks of more Latin and Greek."""
-    known = character < "\u0e00" or "\u1e00" <= character < "\u2000"
-    return known and (character.isalpha() or character.isdecimal())
+    """Tell whether a letter or digit surely joins its neighbours: below Thai, or in extended Latin and Greek."""
+    in_joining_block = character < "\u0e00" or "\u1e00" <= character < "\u2000"
+    return in_joining_block and (character.isalpha() or character.isdecimal())
 
 
-def analyse_terms_call(index: str, field: str, distinct: Sequence[str], timeout: float) -> Call:
-    """Asks for the terms of distinct words, in one text: every analyser divides at a line's end."""
-    asked = orjson.dumps({"field": field, "text": "\n".join(distinct)})
-    wanted = {"filter_path": "tokens.token,tokens.start_offset,tokens.end_offset"}
-    return Call("POST", f"/{index}/_analyze", asked, wanted, timeout=timeout)
+def analyse_terms_call(index: str, field: str, distinct_words: Sequence[str], timeout: float) -> Call:
+    """Build the call that analyses distinct words in one text: every analyser splits at a line end."""
+    body = orjson.dumps({"field": field, "text": "\n".join(distinct_words)})
+    params = {"filter_path": "tokens.token,tokens.start_offset,tokens.end_offset"}
+    return Call("POST", f"/{index}/_analyze", body, params, timeout=timeout)
 
 
-def read_analysed_terms(answer: Mapping[str, Any], distinct: Sequence[str]) -> TermsByWord:
-    """The terms of each word in an answer to `analyse_terms_call`; a word without any is not named."""
-    found: dict[str, list[AnalysedTerm]] = {}
-    beginnings = iter(_iter_word_offsets(distinct))
-    word, base, after, characters = "", 0, -1, None
+def read_analysed_terms(answer: Mapping[str, Any], distinct_words: Sequence[str]) -> TermsByWord:
+    """Read the terms of each word from an answer to `analyse_terms_call`. Words without terms are absent."""
+    terms: dict[str, list[AnalysedTerm]] = {}
+    word_offsets = iter(_iter_word_offsets(distinct_words))
+    word, word_start, next_start, characters = "", 0, -1, None
     for token in answer.get("tokens", ()):
         start, end = token["start_offset"], token["end_offset"]
-        while start >= after:
-            word, base, after = next(beginnings)
-            characters = _characters(word)
-        start, end = start - base, end - base
+        while start >= next_start:
+            word, word_start, next_start = next(word_offsets)
+            characters = None if _is_in_basic_plane(word) else _characters_by_utf16_unit(word)
+        start, end = start - word_start, end - word_start
         if characters is not None:
             start, end = characters[start], characters[end]
-        found.setdefault(word, []).append(AnalysedTerm(token["token"], start, end))
-    return found
+        terms.setdefault(word, []).append(AnalysedTerm(token["token"], start, end))
+    return terms
 
 
-def _iter_word_offsets(distinct: Iterable[str]) -> Iterable[tuple[str, int, int]]:
-    """Each word with the offset at which it begins in the text of `analyse_terms_call` and that of the next, as Java counts."""
-    at = 0
-    for word in distinct:
+def _iter_word_offsets(distinct_words: Iterable[str]) -> Iterable[tuple[str, int, int]]:
+    """Yield each word with its offset and the next word's in the text of `analyse_terms_call`, in UTF-16 units."""
+    offset = 0
+    for word in distinct_words:
         units = len(word) if word.isascii() else len(word.encode("utf-16-le")) // 2
-        yield word, at, at + units + 1
-        at += units + 1
+        yield word, offset, offset + units + 1
+        offset += units + 1
 
 
-def _characters(word: str) -> list[int] | None:
-    """The number of the character at each UTF-16 unit of a word, its end included; None where they are the same."""
-    if word.isascii() or max(word) <= "\uffff":
-        return None
-    found: list[int] = []
-    for number, character in enumerate(word):
-        found += [number] * (1 + (character > "\uffff"))
-    return [*found, len(word)]
+def _is_in_basic_plane(text: str) -> bool:
+    """Tell whether each character of a text is one UTF-16 unit."""
+    return text.isascii() or max(text) <= "\uffff"
+
+
+def similar_terms_body(field: str, text: str, timeout: float) -> dict[str, Any]:
+    """Build the body of a search that finds similar terms for each word that the field does not contain.
+
+    The search matches no documents. A term may differ from its word by two edits. `timeout` is in seconds. The first
+    `MAX_UNKNOWN_WORDS` words that are long enough are looked up: each one walks the term dictionary, which no timeout
+    interrupts.
+    """
+    term = {"field": field, "suggest_mode": "missing", "size": _MAX_SIMILAR_TERMS, "shard_size": 5 * _MAX_SIMILAR_TERMS}
+    term |= {"prefix_length": 0, "min_word_length": MIN_WORD_CHARACTERS, "max_edits": 2}
+    suggest = {"text": _looked_up_text(text), "words": {"term": term}}
+    return build_search_body({"match_none": {}}, 0, False, timeout) | {"suggest": suggest}
+
+
+def _looked_up_text(text: str) -> str:
+    """Cut a text before the word after the last one that is looked up."""
+    first_skipped = next(islice(_LOOKED_UP_WORD.finditer(text), MAX_UNKNOWN_WORDS, None), None)
+    return text if first_skipped is None else text[: first_skipped.start()]
+
+
+def read_similar_terms(answer: Mapping[str, Any], text: str) -> list[UnknownWord]:
+    """Read the words that have similar terms from an answer to `similar_terms_body`, at most `MAX_UNKNOWN_WORDS`."""
+    characters = _characters_by_utf16_unit(text)
+    words = []
+    for word in answer["suggest"]["words"]:
+        similar = tuple(option["text"] for option in word["options"])
+        if similar:
+            start, end = characters[word["offset"]], characters[word["offset"] + word["length"]]
+            words.append(UnknownWord(word["text"], start, end, similar))
+    return words[:MAX_UNKNOWN_WORDS]
+
+
+def merge_unknown_words(by_index: Iterable[Sequence[UnknownWord]]) -> list[UnknownWord]:
+    """Merge the unknown words of one query over several indexes: the similar terms of a word are joined."""
+    merged: dict[int, UnknownWord] = {}
+    for word in (word for words in by_index for word in words):
+        known = merged.get(word.start)
+        similar = word.near if known is None else tuple(dict.fromkeys(known.near + word.near))
+        merged[word.start] = UnknownWord(word.term, word.start, word.end, similar)
+    return [merged[start] for start in sorted(merged)][:MAX_UNKNOWN_WORDS]
+
+
+def term_counts_body(
+    field: str, terms: Sequence[str], clauses: Sequence[Clause], excluded_ids: Sequence[str], timeout: float
+) -> dict[str, Any]:
+    """Build the body of a search that counts for each term the matching documents that pass the filter."""
+    search = build_search_body(add_filter({"terms": {field: list(terms)}}, clauses, excluded_ids), 0, False, timeout)
+    by_term = {str(at): {"term": {field: term}} for at, term in enumerate(terms)}
+    return search | {"aggs": {"terms": {"filters": {"filters": by_term}}}}
+
+
+def read_term_counts(answer: Mapping[str, Any], terms: Sequence[str]) -> dict[str, int]:
+    """Read the count of each term from an answer to `term_counts_body`."""
+    buckets = answer["aggregations"]["terms"]["buckets"]
+    return {term: buckets[str(at)]["doc_count"] for at, term in enumerate(terms)}
+
+
+def _characters_by_utf16_unit(text: str) -> list[int]:
+    """Return the number of the character at each UTF-16 unit of a text, its end included: Java counts units."""
+    numbers: list[int] = []
+    for number, character in enumerate(text):
+        numbers += [number] * (1 + (character > "\uffff"))
+    return [*numbers, len(text)]

@@ -1,7 +1,7 @@
-"""Bulk writes with external versions: requests sized by bytes, each item judged on its own, retries that can succeed.
+"""Bulk writes with external versions: byte-limited requests, one verdict per item, retries of transient failures.
 
-The state machine does no I/O: `BulkRun` hands out requests and is told the answers, two loops of a few lines carry
-them.
+`BulkRun` is a state machine without I/O: it gives out requests and takes their answers. `write_bulk` and
+`write_bulk_async` send them until every write has a verdict or the time is over. See docs/decisions/0002.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ _RESPONSE_FILTER_PATH = "items.*.status,items.*.error.type,items.*._index"
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Put `source` under `id` when the stored external version is lower than `version`.
+    """Write of `source` under `id`, stored if `version` exceeds the stored external version.
 
-    It goes through an alias that must exist: the index's own for what a client sent, so that it reaches the generation
-    that is searched, a generation's write alias for what belongs to that generation.
+    `alias` must exist. A client's write uses the alias of its index, so that it reaches the searched generation. A
+    write that belongs to one generation uses that generation's write alias.
     """
 
     alias: str
@@ -40,6 +40,7 @@ class Write:
     source: dict[str, Any]
 
     def lines(self) -> bytes:
+        """Return the action and the source as two lines of a bulk request."""
         action = {
             "_index": self.alias,
             "require_alias": True,
@@ -51,19 +52,19 @@ class Write:
 
 
 class WriteOutcome(Enum):
-    """What became of one write."""
+    """Outcome of one write."""
 
     STORED = "stored"
-    SUPERSEDED = "superseded"  # a newer version is stored already: for an encoding that is success
-    REFUSED = "refused"  # OpenSearch will never take this document
-    NOT_STORED = "not_stored"  # it was not reached, or not in time
+    SUPERSEDED = "superseded"  # a newer version is stored already; success for an encoding
+    REFUSED = "refused"  # OpenSearch will never accept this document
+    NOT_STORED = "not_stored"  # OpenSearch was unavailable or too late
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of one write; `reason` is OpenSearch's error type and never holds the document.
+    """Outcome of one write. `reason` is OpenSearch's error type and never contains the document.
 
-    `physical`: of a stored one OpenSearch's name of the generation that the alias led it to.
+    `physical`: for a stored write, the physical name of the generation that the alias pointed to.
     """
 
     outcome: WriteOutcome
@@ -71,36 +72,51 @@ class Verdict:
     physical: str = ""
 
 
-def judge_item(status: int, error: Any) -> Verdict | None:
-    """The verdict on one item of a bulk answer; None means: send it again. Raises NotFound (`index_not_found`)."""
-    if status == 404:
-        raise NotFound("index_not_found", "The index was deleted meanwhile.")
-    if 200 <= status < 300:
-        return Verdict(WriteOutcome.STORED)
-    if status == 409:
-        return Verdict(WriteOutcome.SUPERSEDED)
-    kind = error_type(error)
-    # A block says nothing of the document: a disk at flood stage, or a generation that is about to be replaced. Nor
-    # does what a role lacks.
-    if status in (429, 500, 502, 503, 504) or kind in (BLOCKED_ERROR, FORBIDDEN_ERROR):
-        return None
-    return Verdict(WriteOutcome.REFUSED, kind)
+def write_bulk(client: SyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
+    """Send writes until each has a verdict or `seconds` have passed. Verdicts are in the order of the writes.
+
+    Raises NotFound (`index_not_found`) for a missing index, and other errors that a retry cannot cure.
+    """
+    run = BulkRun(list(writes), max_bytes)
+    deadline = time.monotonic() + seconds
+    while not run.done:
+        try:
+            delay = run.answered(client.send(limit_call_timeout(run.next_call(), deadline)))
+        except TRANSIENT_ERRORS as error:
+            delay = run.failed(error.code)
+        if delay and time.monotonic() + delay > deadline:
+            break
+        time.sleep(delay)
+    return _count_outcomes(run.give_up())
 
 
-def error_type(error: Any) -> str:
-    """OpenSearch's type of an error, which never holds the document."""
-    return str(error.get("type", "unknown"))[:200] if isinstance(error, dict) else "unknown"
+async def write_bulk_async(
+    client: AsyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float
+) -> list[Verdict]:
+    """Send writes as `write_bulk` does, for event loops."""
+    run = BulkRun(list(writes), max_bytes)
+    deadline = time.monotonic() + seconds
+    while not run.done:
+        try:
+            delay = run.answered(await client.send(limit_call_timeout(run.next_call(), deadline)))
+        except TRANSIENT_ERRORS as error:
+            delay = run.failed(error.code)
+        if delay and time.monotonic() + delay > deadline:
+            break
+        if delay:
+            await asyncio.sleep(delay)
+    return _count_outcomes(run.give_up())
 
 
 @dataclass
 class BulkRun:
-    """Writes on their way. `verdicts[i]` belongs to the i-th write once `done`."""
+    """State of a bulk write. `verdicts[i]` belongs to the i-th write once `done`."""
 
     writes: Sequence[Write]
     max_bytes: int
     verdicts: list[Verdict | None] = field(init=False)
     _waiting: deque[tuple[int, bytes]] = field(init=False)
-    _flying: list[tuple[int, bytes]] = field(init=False, default_factory=list)
+    _in_flight: list[tuple[int, bytes]] = field(init=False, default_factory=list)
     _failures: int = 0
     _reason: str = ""
 
@@ -110,97 +126,81 @@ class BulkRun:
 
     @property
     def done(self) -> bool:
-        return not self._waiting and not self._flying
+        return not self._waiting and not self._in_flight
 
     def next_call(self) -> Call:
-        """The next request: at least one write, at most `max_bytes` unless a single one is larger."""
+        """Build the next request: at least one write, and at most `max_bytes` unless one write is larger."""
         size = 0
-        while self._waiting and (not self._flying or size + len(self._waiting[0][1]) <= self.max_bytes):
-            self._flying.append(self._waiting.popleft())
-            size += len(self._flying[-1][1])
-        body = b"".join(lines for _, lines in self._flying)
+        while self._waiting and (not self._in_flight or size + len(self._waiting[0][1]) <= self.max_bytes):
+            self._in_flight.append(self._waiting.popleft())
+            size += len(self._in_flight[-1][1])
+        body = b"".join(lines for _, lines in self._in_flight)
         return Call("POST", "/_bulk", body, {"filter_path": _RESPONSE_FILTER_PATH}, ndjson=True)
 
     def answered(self, answer: Any) -> float:
-        """Takes the answer to the last request; returns seconds to wait before the next."""
-        again = []
-        for (i, lines), item in zip(self._flying, answer["items"], strict=True):
+        """Take the answer to the last request. Return the seconds to wait before the next one."""
+        retried = []
+        for (i, lines), item in zip(self._in_flight, answer["items"], strict=True):
             result = next(iter(item.values()))
             verdict = judge_item(result["status"], result.get("error"))
             if verdict is None:
-                again.append((i, lines))
+                retried.append((i, lines))
                 self._reason = OVERLOADED_CODE if result["status"] == 429 else error_type(result.get("error"))
             elif verdict.outcome is WriteOutcome.STORED:
                 verdict = Verdict(WriteOutcome.STORED, physical=result["_index"])
             self.verdicts[i] = verdict
-        self._flying.clear()
-        self._waiting.extendleft(reversed(again))
-        BULK_ITEMS.labels("repeated").inc(len(again))
-        return self._delay() if again else self._fresh()
-
-    def failed(self, reason: str) -> float:
-        """The whole request failed in a way that may pass; returns seconds to wait before sending it again."""
-        self._reason = reason
-        BULK_ITEMS.labels("repeated").inc(len(self._flying))
-        self._waiting.extendleft(reversed(self._flying))
-        self._flying.clear()
-        return self._delay()
-
-    def give_up(self) -> list[Verdict]:
-        """The verdicts at the deadline: what is still on its way counts as not stored, for the last reason seen."""
-        return [verdict or Verdict(WriteOutcome.NOT_STORED, self._reason) for verdict in self.verdicts]
-
-    def _fresh(self) -> float:
+        self._in_flight.clear()
+        self._waiting.extendleft(reversed(retried))
+        BULK_ITEMS.labels("repeated").inc(len(retried))
+        if retried:
+            return self._next_delay()
         self._failures = 0
         return 0.0
 
-    def _delay(self) -> float:
+    def failed(self, reason: str) -> float:
+        """Take a transient failure of the last request. Return the seconds to wait before the retry."""
+        self._reason = reason
+        BULK_ITEMS.labels("repeated").inc(len(self._in_flight))
+        self._waiting.extendleft(reversed(self._in_flight))
+        self._in_flight.clear()
+        return self._next_delay()
+
+    def give_up(self) -> list[Verdict]:
+        """Return the verdicts at the deadline. Writes without a verdict are not stored, for the last reason."""
+        return [verdict or Verdict(WriteOutcome.NOT_STORED, self._reason) for verdict in self.verdicts]
+
+    def _next_delay(self) -> float:
         self._failures += 1
         return backoff_seconds(self._failures)
 
 
-def limit_call_timeout(call: Call, end: float) -> Call:
-    """The call with what is left until `end` (of time.monotonic) as its time limit, a second at least."""
-    return replace(call, timeout=min(MAX_REQUEST_SECONDS, max(1.0, end - time.monotonic())))
+def judge_item(status: int, error: Any) -> Verdict | None:
+    """Return the verdict on one item of a bulk answer, or None to retry it. Raises NotFound (`index_not_found`)."""
+    if status == 404:
+        raise NotFound("index_not_found", "The index was deleted during the request.")
+    if 200 <= status < 300:
+        return Verdict(WriteOutcome.STORED)
+    if status == 409:
+        return Verdict(WriteOutcome.SUPERSEDED)
+    kind = error_type(error)
+    # A block does not concern the document: the disk is full, or the generation is being replaced. A missing permission
+    # does not either.
+    if status in (429, 500, 502, 503, 504) or kind in (BLOCKED_ERROR, FORBIDDEN_ERROR):
+        return None
+    return Verdict(WriteOutcome.REFUSED, kind)
+
+
+def error_type(error: Any) -> str:
+    """Return OpenSearch's type of an error, which never contains the document."""
+    return str(error.get("type", "unknown"))[:200] if isinstance(error, dict) else "unknown"
+
+
+def limit_call_timeout(call: Call, deadline: float) -> Call:
+    """Return the call with the time until `deadline` (of time.monotonic) as its timeout: 1 to `MAX_REQUEST_SECONDS`."""
+    return replace(call, timeout=min(MAX_REQUEST_SECONDS, max(1.0, deadline - time.monotonic())))
 
 
 def _count_outcomes(verdicts: list[Verdict]) -> list[Verdict]:
     for outcome, count in Counter(verdict.outcome for verdict in verdicts).items():
         BULK_ITEMS.labels(outcome.value).inc(count)
     return verdicts
-
-
-def write_bulk(client: SyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float) -> list[Verdict]:
-    """Carries writes until each has a verdict or `seconds` have passed; order of verdicts is order of writes.
-
-    Raises only for errors that cannot pass (a missing index).
-    """
-    run = BulkRun(list(writes), max_bytes)
-    end = time.monotonic() + seconds
-    while not run.done:
-        try:
-            delay = run.answered(client.send(limit_call_timeout(run.next_call(), end)))
-        except TRANSIENT_ERRORS as error:
-            delay = run.failed(error.code)
-        if delay and time.monotonic() + delay > end:
-            break
-        time.sleep(delay)
-    return _count_outcomes(run.give_up())
-
-
-async def write_bulk_async(
-    client: AsyncSearchClient, writes: Iterable[Write], max_bytes: int, seconds: float
-) -> list[Verdict]:
-    """As `write`, for event loops."""
-    run = BulkRun(list(writes), max_bytes)
-    end = time.monotonic() + seconds
-    while not run.done:
-        try:
-            delay = run.answered(await client.send(limit_call_timeout(run.next_call(), end)))
-        except TRANSIENT_ERRORS as error:
-            delay = run.failed(error.code)
-        if delay and time.monotonic() + delay > end:
-            break
-        if delay:
-            await asyncio.sleep(delay)
-    return _count_outcomes(run.give_up())

@@ -1,6 +1,9 @@
-"""Lifecycle of generations as calls and readers: create, resolve, list, count, delete.
+"""Generations: the physical indexes behind an alias, with their mapping and their lifecycle.
 
-The body that creates a generation: its fields, its analyser, and what it records about itself.
+The module holds the body that creates a generation (fields, analysers, and the record of itself in `_meta`), and the
+calls that create, resolve, list, swap, block, count and delete generations, each with the reader of its answer. A swap
+moves the alias in one step. See docs/decisions/0003 (search the generation), 0004 (packed vectors), 0095 (reindex) and
+0206 (roles).
 """
 
 import re
@@ -19,6 +22,8 @@ from services.opensearch.stored_document import EXCLUDED_CHAPTER_FIELDS, chapter
 from services.opensearch.suggestions import COMPLETION_FIELDS, SUGGEST_ANALYSIS, WORDS_FIELD, spelling_field
 from services.settings import Settings
 
+DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
+_GENERATION_NUMBER = re.compile(r"\.g(\d+)$")
 _TYPES: dict[FieldType, dict[str, Any]] = {
     "keyword": {"type": "keyword"},
     "text": {"type": "text"},
@@ -29,47 +34,102 @@ _TYPES: dict[FieldType, dict[str, Any]] = {
 _KEYWORD_FIELD = {"type": "keyword"}
 _RANK_FEATURES_FIELD = {"type": "rank_features"}
 _TIMESTAMP_FIELD = {"type": "date", "format": "epoch_millis"}
-# Fields that the first generations were made without; the sweeper adds them there (`indexer.sweeper`).
+# Fields that the first generations lack. The sweeper (`indexer.sweeper`) adds them.
 LATER_FIELDS: dict[str, Any] = {
     "dead_at": _TIMESTAMP_FIELD,
     "dead_id": {"type": "keyword", "index": False},
     "earlier": {"type": "object", "enabled": False},
-    # read for the documents that are reranked, without their source; never searched
+    # doc values: reranking reads them without the source
     "dense": {"type": "binary", "doc_values": True},
     "dense_encoder": _KEYWORD_FIELD,
     "dense_error": _KEYWORD_FIELD,
 }
 
 
+def new_generation(
+    names: IndexNames,
+    index: str,
+    number: int,
+    spec: IndexSpec,
+    manifest: Manifest,
+    lineage: str = "",
+    dense: DenseIdentity | None = None,
+) -> Generation:
+    """Describe a generation that does not exist yet. The window is the spec's, or else the encoder's recommendation.
+
+    `lineage` is the lineage of the index's earlier generations, empty for a new index. `dense` is the encoder with the
+    name in the spec.
+    """
+    return Generation(
+        index=index,
+        number=number,
+        physical=names.physical(index, number),
+        spec=spec,
+        encoder=EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint),
+        window=spec.window or manifest.window,
+        dense=dense,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        identity=lineage or uuid4().hex,
+        token=uuid4().hex[:12],
+        suggests=True,
+        titles=True,
+    )
+
+
+def create_generation_call(generation: Generation, settings: Settings, aliases: list[str]) -> Call:
+    """Create the physical index together with its aliases, so that neither ever exists without the other."""
+    return Call("PUT", f"/{generation.physical}", orjson.dumps(create_index_body(generation, settings, aliases)))
+
+
+def create_index_body(generation: Generation, settings: Settings, aliases: list[str]) -> dict[str, Any]:
+    """Return the body of PUT /{physical index}."""
+    return {
+        "settings": {
+            "number_of_shards": settings.shards,
+            "number_of_replicas": settings.replicas,
+            "refresh_interval": settings.refresh_interval,
+            # fsync before each answer: a 202 promises that the raw document is on disk
+            "translog.durability": "request",
+            "analysis": SUGGEST_ANALYSIS,
+        },
+        "mappings": {
+            "dynamic": "strict",
+            "_meta": {"sparsewell": generation.model_dump(mode="json")},
+            "_source": {"excludes": ["sparse", "sparse.*", "window_vectors", *EXCLUDED_CHAPTER_FIELDS]},
+            "properties": mapping_properties(generation),
+        },
+        "aliases": {alias: {} for alias in (*aliases, generation.write_alias)},
+    }
+
+
 def mapping_properties(generation: Generation) -> dict[str, Any]:
-    """The mapping's fields.
+    """Return the fields of a generation's mapping.
 
-    `lexical` is the one field of keyword search (title and text together, so that BM25 sees one length); `title_words`
-    has those of the title once more, for indexes whose rules make them count more. The vectors
-    are kept twice: in `sparse` (the document's) or `window_vectors` (one nested document a window), or both, which are
-    searched and cannot be read back, and packed by window in `windows`, from which explanations, best passages and new
-    generations are made.
-
-    What is typed is completed by titles, and misspelt words are corrected by the index's own: `suggestions`.
+    `lexical` is the one field of lexical search: title and text together, so that BM25 sees one length. `title_words`
+    indexes the title once more, for indexes whose rules boost titles. Vectors are stored twice: for search in `sparse`
+    (one a document) or `window_vectors` (one nested document a window) or both, which cannot be read back; and packed
+    in `windows`, the source of explanations, passages and new generations. Title fields complete typed prefixes, and
+    the spelling field corrects words: see `services.opensearch.suggestions`.
     """
     spec = generation.spec
     words = {"type": "text", "analyzer": spec.language}
-    # passages of talk are found by their own words as well
-    window = {"sparse": _RANK_FEATURES_FIELD} if spec.talk is None else {"sparse": _RANK_FEATURES_FIELD, "words": words}
+    window = {"sparse": _RANK_FEATURES_FIELD}
+    if spec.talk is not None:
+        window["words"] = words  # lexical search of passages
     nested = {"type": "nested", "properties": window}
     vectors: dict[ScoreBy, dict[str, Any]] = {
         "document": {"sparse": _RANK_FEATURES_FIELD},
         "window": {"window_vectors": nested},
     }
-    found_by = {"lexical": words}
-    found_by.setdefault(spelling_field(spec), WORDS_FIELD)
+    word_fields = {"lexical": words}
+    word_fields.setdefault(spelling_field(spec), WORDS_FIELD)
     title_words = {"title_words": words} if generation.titles else {}
-    shown = {"type": "text", "index": False, "copy_to": list(found_by)}
+    shown = {"type": "text", "index": False, "copy_to": list(word_fields)}
     return {
-        "title": shown | {"copy_to": [*found_by, *title_words], "fields": COMPLETION_FIELDS},
+        "title": shown | {"copy_to": [*word_fields, *title_words], "fields": COMPLETION_FIELDS},
         "text": shown,
         **(talk_mapping(shown) if spec.talk is not None else {}),
-        **found_by,
+        **word_fields,
         **title_words,
         **{name: field for by in spec.scored_by for name, field in vectors[by].items()},
         **({} if spec.talk is None else chapter_mapping(words)),
@@ -89,160 +149,39 @@ def mapping_properties(generation: Generation) -> dict[str, Any]:
     }
 
 
-def create_index_body(generation: Generation, settings: Settings, aliases: list[str]) -> dict[str, Any]:
-    """Body of PUT /{physical index}."""
-    return {
-        "settings": {
-            "number_of_shards": settings.shards,
-            "number_of_replicas": settings.replicas,
-            "refresh_interval": settings.refresh_interval,
-            # a 202 means that the raw document is on disk
-            "translog.durability": "request",
-            "analysis": SUGGEST_ANALYSIS,
-        },
-        "mappings": {
-            "dynamic": "strict",
-            "_meta": {"sparsewell": generation.model_dump(mode="json")},
-            "_source": {"excludes": ["sparse", "sparse.*", "window_vectors", *EXCLUDED_CHAPTER_FIELDS]},
-            "properties": mapping_properties(generation),
-        },
-        "aliases": {alias: {} for alias in (*aliases, generation.write_alias)},
-    }
-
-
 def add_later_fields_call(physical: str) -> Call:
-    """Adds the later fields to a generation; where they are, nothing changes."""
+    """Add the later fields to a generation. The call changes nothing if they exist."""
     return Call("PUT", f"/{physical}/_mapping", orjson.dumps({"properties": LATER_FIELDS}))
 
 
-def create_jobs_body(settings: Settings) -> dict[str, Any]:
-    """Body of PUT /{prefix}_jobs: read by id and listed by age."""
-    return {
-        "settings": {"number_of_shards": 1, "number_of_replicas": settings.replicas},
-        "mappings": {
-            "dynamic": False,
-            "properties": {"index": _KEYWORD_FIELD, "created_at": _TIMESTAMP_FIELD},
-        },
-    }
-
-
-_NUMBER = re.compile(r"\.g(\d+)$")
-DOCUMENT_STATES = ("pending", "encoded", "dead", "deleted")
-
-
-def new_generation(
-    names: IndexNames,
-    index: str,
-    number: int,
-    spec: IndexSpec,
-    manifest: Manifest,
-    lineage: str = "",
-    dense: DenseIdentity | None = None,
-) -> Generation:
-    """A generation that does not exist yet; the window is the spec's or else what the encoder recommends.
-
-    `lineage` is that of the index's earlier generation, empty for a new index; `dense` is what the spec's name stands
-    for.
-    """
-    return Generation(
-        index=index,
-        number=number,
-        physical=names.physical(index, number),
-        spec=spec,
-        encoder=EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint),
-        window=spec.window or manifest.window,
-        dense=dense,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity=lineage or uuid4().hex,
-        token=uuid4().hex[:12],
-        suggests=True,
-        titles=True,
-    )
-
-
-def create_generation_call(generation: Generation, settings: Settings, aliases: list[str]) -> Call:
-    """Creates the physical index; the alias comes with it, so that there is no moment with only one of them."""
-    return Call("PUT", f"/{generation.physical}", orjson.dumps(create_index_body(generation, settings, aliases)))
-
-
-def create_jobs_call(names: IndexNames, settings: Settings) -> Call:
-    """Creates the index of jobs; answered with an error when it exists."""
-    return Call("PUT", f"/{names.jobs}", orjson.dumps(create_jobs_body(settings)))
-
-
 def resolve_alias_call(names: IndexNames, index: str, *, near: bool = False) -> Call:
-    """Asks which generation an index's alias points to.
+    """Ask for the generation that an index's alias points to.
 
-    `near`: as the node that is asked knows it, a moment behind the cluster's leader, which it need not ask then.
+    `near`: the contacted node answers from its own cluster state, which may lag a moment behind the cluster manager's.
     """
     params = {"filter_path": "*.mappings._meta.sparsewell"} | _local_option(near)
     return Call("GET", f"/{names.alias(index)}/_mapping", params=params)
 
 
-def _local_option(near: bool) -> dict[str, str]:
-    return {"local": "true"} if near else {}
-
-
 def generation_call(physical: str) -> Call:
-    """Asks for one generation by its own name."""
+    """Ask for one generation by its physical name."""
     return Call("GET", f"/{physical}/_mapping", params={"filter_path": "*.mappings._meta.sparsewell"})
 
 
 def list_generations_call(names: IndexNames, *, near: bool = False) -> Call:
-    """Asks for all generations that an alias points to; `near` as in `resolve_alias_call`."""
+    """Ask for all generations that an alias points to. `near` as in `resolve_alias_call`."""
     params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"} | _local_option(near)
     return Call("GET", f"/{names.every_alias}", params=params)
 
 
 def all_generations_call(names: IndexNames) -> Call:
-    """Asks for every generation there is, with its aliases: searched, being built, or kept."""
+    """Ask for every generation with its aliases: searched, under construction, or retired."""
     params = {"filter_path": "*.aliases,*.mappings._meta.sparsewell", "allow_no_indices": "true"}
     return Call("GET", f"/{names.every_physical}", params=params)
 
 
-def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
-    """The generations in an answer, by index and number.
-
-    What one is called OpenSearch says: a copy that is being restored from a backup records the name that it had.
-    """
-    found = []
-    for physical, content in (answer or {}).items():
-        # An index of somebody else's may begin with our prefix; it says nothing of us.
-        recorded = content.get("mappings", {}).get("_meta", {}).get("sparsewell")
-        if recorded:
-            named = _NUMBER.search(physical)
-            called = {"physical": physical} | ({"number": int(named[1])} if named else {})
-            found.append(Generation.model_validate(recorded | called))
-    return sorted(found, key=lambda generation: (generation.index, generation.number))
-
-
-def read_active_generations(answer: Mapping[str, Any]) -> list[Generation]:
-    """The generations in an answer to `list_call` that an alias points to, by index."""
-    generations = read_generations(answer)
-    return [one for one in generations if one.physical.partition(".")[0] in answer[one.physical].get("aliases", {})]
-
-
-def read_writable_generations(answer: Mapping[str, Any]) -> list[Generation]:
-    """The generations in an answer to `list_call` that are written to: a retired one has no write alias."""
-    found = read_generations(answer)
-    return [one for one in found if one.write_alias in answer[one.physical].get("aliases", {})]
-
-
-def read_generation(answer: Mapping[str, Any], index: str) -> Generation:
-    """The one generation that an alias points to. Raises NotFound (`index_not_found`)."""
-    found = read_generations(answer)
-    if not found:
-        raise index_not_found(index)
-    return found[-1]
-
-
-def index_not_found(index: str) -> NotFound:
-    """The error for a name that no alias has."""
-    return NotFound("index_not_found", f"There is no index {index!r}; create it with PUT /v1/indexes/{index}.")
-
-
 def index_generations_call(names: IndexNames, index: str) -> Call:
-    """Asks for all generations of one index, whether the alias points to them or not."""
+    """Ask for all generations of one index, with or without the alias."""
     return Call(
         "GET",
         f"/{names.every_generation(index)}/_mapping",
@@ -250,13 +189,61 @@ def index_generations_call(names: IndexNames, index: str) -> Call:
     )
 
 
-def delete_generations_call(generations: Sequence[Generation]) -> Call:
-    """Deletes generations by name, and their aliases with them; wildcards may be forbidden on a company's cluster."""
-    return Call("DELETE", "/" + ",".join(generation.physical for generation in generations))
+def _local_option(near: bool) -> dict[str, str]:
+    return {"local": "true"} if near else {}
+
+
+def read_generation(answer: Mapping[str, Any], index: str) -> Generation:
+    """Read the generation that an alias points to. Raises NotFound (`index_not_found`)."""
+    generations = read_generations(answer)
+    if not generations:
+        raise index_not_found(index)
+    return generations[-1]
+
+
+def read_generations(answer: Mapping[str, Any]) -> list[Generation]:
+    """Read the generations from an answer, sorted by index and number.
+
+    The physical name comes from OpenSearch and not from the record: a restored copy records its original name.
+    """
+    generations = []
+    for physical, content in (answer or {}).items():
+        # A foreign index may share our prefix; it has no record.
+        recorded = content.get("mappings", {}).get("_meta", {}).get("sparsewell")
+        if recorded:
+            number = _GENERATION_NUMBER.search(physical)
+            actual = {"physical": physical} | ({"number": int(number[1])} if number else {})
+            generations.append(Generation.model_validate(recorded | actual))
+    return sorted(generations, key=lambda generation: (generation.index, generation.number))
+
+
+def read_active_generations(answer: Mapping[str, Any]) -> list[Generation]:
+    """Read the generations that an alias points to from an answer to `list_generations_call`, by index."""
+    generations = read_generations(answer)
+    return [
+        generation
+        for generation in generations
+        if generation.physical.partition(".")[0] in answer[generation.physical].get("aliases", {})
+    ]
+
+
+def read_writable_generations(answer: Mapping[str, Any]) -> list[Generation]:
+    """Read the writable generations from an answer to `list_generations_call`: a retired one has no write alias."""
+    generations = read_generations(answer)
+    return [
+        generation
+        for generation in generations
+        if generation.write_alias in answer[generation.physical].get("aliases", {})
+    ]
+
+
+def index_not_found(index: str) -> NotFound:
+    """Return the error for an index name without an alias."""
+    return NotFound("index_not_found", f"There is no index {index!r}; create it with PUT /v1/indexes/{index}.")
 
 
 def swap_alias_call(old: Generation, new: Generation) -> Call:
-    """Points the index's alias to `new` in one step, and retires `old`: it loses its write alias as well."""
+    """Move the index's alias from `old` to `new` in one step, and retire `old`: it also loses its write alias."""
     actions = [
         {"remove": {"index": old.physical, "alias": old.alias, "must_exist": False}},
         {"remove": {"index": old.physical, "alias": old.write_alias, "must_exist": False}},
@@ -266,34 +253,39 @@ def swap_alias_call(old: Generation, new: Generation) -> Call:
 
 
 def retire_generation_call(generation: Generation) -> Call:
-    """Takes a generation's write alias away."""
+    """Remove a generation's write alias."""
     action = {"index": generation.physical, "alias": generation.write_alias, "must_exist": False}
     return Call("POST", "/_aliases", orjson.dumps({"actions": [{"remove": action}]}))
 
 
 def reactivate_generation_call(generation: Generation) -> Call:
-    """Gives a retired generation its write alias back."""
+    """Give a retired generation its write alias back."""
     action = {"index": generation.physical, "alias": generation.write_alias}
     return Call("POST", "/_aliases", orjson.dumps({"actions": [{"add": action}]}))
 
 
 def block_writes_call(generation: Generation) -> Call:
-    """Makes a generation read-only. Answered when every write that had begun is done (OpenSearch's add-block API)."""
+    """Make a generation read-only. OpenSearch answers after all running writes end (add-block API)."""
     return Call("PUT", f"/{generation.physical}/_block/write")
 
 
 def unblock_writes_call(generation: Generation) -> Call:
-    """Lets a generation be written again."""
+    """Allow writes to a generation again."""
     return Call("PUT", f"/{generation.physical}/_settings", orjson.dumps({"index.blocks.write": None}))
 
 
+def delete_generations_call(generations: Sequence[Generation]) -> Call:
+    """Delete generations and their aliases by name: a cluster may forbid wildcards."""
+    return Call("DELETE", "/" + ",".join(generation.physical for generation in generations))
+
+
 def refresh_call(physical: str) -> Call:
-    """Makes everything written so far visible to searches and counts."""
+    """Make all writes so far visible to searches and counts."""
     return Call("POST", f"/{physical}/_refresh")
 
 
 def count_states_call(physical: str, job: str | None = None) -> Call:
-    """Counts documents by state, of a whole generation or of one job."""
+    """Count the documents of a generation, or of one job in it, by state."""
     query: dict[str, Any] = {"match_all": {}} if job is None else {"term": {"job": job}}
     states = {"terms": {"field": "state", "size": len(DOCUMENT_STATES)}}
     return Call(
@@ -305,7 +297,7 @@ def count_states_call(physical: str, job: str | None = None) -> Call:
 
 
 def read_state_counts(answer: Mapping[str, Any]) -> dict[str, int]:
-    """Documents by state; every state is named."""
+    """Read the number of documents by state. Every state has a count."""
     counts = dict.fromkeys(DOCUMENT_STATES, 0)
     for bucket in answer["aggregations"]["states"]["buckets"]:
         counts[bucket["key"]] = bucket["doc_count"]
@@ -313,13 +305,29 @@ def read_state_counts(answer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def count_pending_call(names: IndexNames, seconds: float) -> Call:
-    """Counts the documents of all indexes that wait to be encoded; answered within `seconds` or not at all."""
+    """Count the pending documents of all indexes. OpenSearch answers within `seconds` or not at all."""
     query = {"query": {"term": {"state": "pending"}}}
     params = {"filter_path": "count,_shards.failed", "allow_no_indices": "true", "ignore_unavailable": "true"}
-    # (by their write aliases: a retired generation keeps what it had)
+    # write aliases exclude retired generations, whose pending documents stay pending
     return Call("POST", f"/{names.every_write_alias}/_count", orjson.dumps(query), params, timeout=seconds)
 
 
 def read_pending_count(answer: Mapping[str, Any]) -> int | None:
-    """The count in an answer to `count_pending_call`; None when not every shard was counted."""
+    """Read the count from an answer to `count_pending_call`; None if a shard was not counted."""
     return None if answer["_shards"]["failed"] else int(answer["count"])
+
+
+def create_jobs_call(names: IndexNames, settings: Settings) -> Call:
+    """Create the index of jobs. OpenSearch answers with an error if it exists."""
+    return Call("PUT", f"/{names.jobs}", orjson.dumps(create_jobs_body(settings)))
+
+
+def create_jobs_body(settings: Settings) -> dict[str, Any]:
+    """Return the body of PUT /{prefix}_jobs. Jobs are read by id and listed by age."""
+    return {
+        "settings": {"number_of_shards": 1, "number_of_replicas": settings.replicas},
+        "mappings": {
+            "dynamic": False,
+            "properties": {"index": _KEYWORD_FIELD, "created_at": _TIMESTAMP_FIELD},
+        },
+    }

@@ -1,14 +1,11 @@
-"""Jobs: one record per ingestion, and counts that are taken from the documents themselves.
+"""Jobs and idempotency keys: the records of ingestions.
 
-A document names the job that wrote it last. So the states of a job need no counters that could drift: they are
-counted, and accepted documents that name another job by now were superseded.
-
-Idempotency keys: one record for each, beside the jobs, that says which request took the key and which job it became.
-
-The record is made before anything is journalled, with `op_type=create`, so of any number of requests with the same key
-one makes it and all others read it. It holds what a second execution needs to write the very same thing: the job and
-one version for the documents that bring none. The answer is stored with the job, by a compare-and-swap, so the first
-execution that ends decides it for all. See docs/decisions/0091.
+A job has no counters of states that could drift. Each document names the job that wrote it last, so the states of a
+job are counted from the documents, and accepted documents that name another job are superseded (docs/decisions/0006).
+An idempotency key has a record beside the jobs, created with `op_type=create` before anything is journalled: of several
+requests with the same key one creates it and the others read it. The record holds the job and one version for documents
+without a version, so a second execution writes the same. The answer is stored with the job by a compare-and-swap, so
+the first finished execution decides it (docs/decisions/0091).
 """
 
 import hashlib
@@ -27,14 +24,19 @@ from services.opensearch.journal import now_ms
 from services.telemetry.tracing import current_traceparent
 
 MAX_KEPT_REJECTIONS = 1000
-# Messages are delivered again soon after the first time or, after a worker's death, within hours: the job remembers
-# the latest ones that it counted.
+# The queue delivers a message again soon, or within hours after a worker's death. So a job remembers the ids of the
+# last messages that it counted.
 MAX_KEPT_MESSAGES = 500
+# Job ids contain no dot, so the id of a key's record is never a job id.
+_KEY_RECORD_PREFIX = "key."
+# A stored answer is read back whole. A larger answer is not stored, and a repeated request is executed again with the
+# same result.
+MAX_OUTCOME_BYTES = 8 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One document that was not accepted: its place in the request (from 1), its id if it had one, and why."""
+    """Rejected document: its position in the request (from 1), its id if it had one, and the reason."""
 
     position: int
     id: str | None
@@ -42,14 +44,15 @@ class Rejection:
     reason: str
 
     def as_json(self) -> dict[str, Any]:
+        """Return the rejection as the API shows it."""
         return {"position": self.position, "id": self.id, "code": self.code, "reason": self.reason}
 
 
 @dataclass
 class JobRecord:
-    """What is stored of a job. `rejections` keeps the first 1,000; `rejected` counts all.
+    """Stored record of a job. `rejections` stores the first 1,000; `rejected` counts all.
 
-    `trace`: the span in which it began, when it is traced, for whoever takes its documents up again.
+    `trace`: traceparent of the span that began the job, if it is traced; later work on its documents links to it.
     """
 
     id: str
@@ -62,6 +65,7 @@ class JobRecord:
     trace: str = field(default_factory=current_traceparent)
 
     def source(self) -> dict[str, Any]:
+        """Return the `_source` of the record."""
         return {
             "index": self.index,
             "created_at": self.created_at,
@@ -72,18 +76,19 @@ class JobRecord:
         } | ({"trace": self.trace} if self.trace else {})
 
     def begin_call(self, names: IndexNames) -> Call:
-        """Makes the record; answered with a conflict when there is one, which may know more."""
+        """Create the record. OpenSearch answers with a conflict if one exists, which may hold more."""
         return Call("PUT", f"/{names.jobs}/_create/{quote(self.id, safe='')}", orjson.dumps(self.source()))
 
     def save_call(self, names: IndexNames) -> Call:
+        """Store the record over any other."""
         return Call("PUT", _job_path(names, self.id), orjson.dumps(self.source()))
 
 
 def add_job_counts_call(names: IndexNames, job: JobRecord, message: str) -> Call:
-    """Adds this record's counts to what is stored of the job, and makes the job when it is new.
+    """Add this record's counts to the stored job, or create the job.
 
-    For producers of which several messages share a job: the script adds, so that concurrent workers lose nothing, and
-    counts each `message` (its id) once, however often it is delivered.
+    For producers whose messages share a job: the script adds, so concurrent workers lose no counts, and it counts each
+    `message` (an id) once.
     """
     rejections = [rejection.as_json() for rejection in job.rejections]
     script = (
@@ -114,22 +119,26 @@ def add_job_counts_call(names: IndexNames, job: JobRecord, message: str) -> Call
 
 
 def load_job_call(names: IndexNames, job_id: str) -> Call:
-    """Reads a job in real time, without what only a repeated request needs."""
+    """Read a job in real time, without the outcome, which only a repeated request needs."""
     return Call("GET", _job_path(names, job_id), params={"_source_excludes": "outcome"})
 
 
+def _job_path(names: IndexNames, job_id: str) -> str:
+    return f"/{names.jobs}/_doc/{quote(job_id, safe='')}"
+
+
 def job_traces_call(names: IndexNames, job_ids: Sequence[str]) -> Call:
-    """Reads in which traces jobs began."""
+    """Read the traceparents of jobs."""
     return Call("POST", f"/{names.jobs}/_mget", orjson.dumps({"ids": list(job_ids)}), {"_source_includes": "trace"})
 
 
 def read_job_traces(answer: Mapping[str, Any]) -> list[str]:
-    """The traceparents in an answer to `job_traces_call`; jobs that were not traced have none."""
-    return [one["_source"]["trace"] for one in answer["docs"] if one.get("found") and "trace" in one["_source"]]
+    """Read the traceparents from an answer to `job_traces_call`. Untraced jobs have none."""
+    return [job["_source"]["trace"] for job in answer["docs"] if job.get("found") and "trace" in job["_source"]]
 
 
 def summarise_job(job_id: str, record: Mapping[str, Any], counts: Mapping[str, int] | None) -> dict[str, Any]:
-    """What GET /v1/jobs/{id} answers; `counts` None means that the index is gone."""
+    """Return the answer of GET /v1/jobs/{id}. `counts` is None if the index was deleted."""
     by_state = {state: (counts or {}).get(state, 0) for state in ("pending", "encoded", "dead")}
     by_state["superseded"] = max(0, record["accepted"] - sum(by_state.values()))
     return {
@@ -145,23 +154,32 @@ def summarise_job(job_id: str, record: Mapping[str, Any], counts: Mapping[str, i
 
 
 def count_invisible_documents(record: Mapping[str, Any], counts: Mapping[str, int]) -> int:
-    """Accepted documents that the counts do not show: superseded, or not visible before the next refresh."""
+    """Return the number of accepted documents that `counts` lacks: superseded, or invisible until the next refresh."""
     return max(0, int(record["accepted"]) - sum(counts[state] for state in ("pending", "encoded", "dead")))
 
 
-def _job_path(names: IndexNames, job_id: str) -> str:
-    return f"/{names.jobs}/_doc/{quote(job_id, safe='')}"
+def load_outcome_call(names: IndexNames, job_id: str) -> Call:
+    """Read the outcome of a job in real time."""
+    return Call("GET", f"/{names.jobs}/_doc/{quote(job_id, safe='')}", params={"_source_includes": "outcome"})
 
 
-# Ids of jobs have no dot, so a record of a key is none of them.
-_PREFIX = "key."
-# A stored answer is read back whole. A larger one is not stored: the request is executed again, to the same end.
-MAX_OUTCOME_BYTES = 8 * 1024**2
+def save_outcome_call(
+    names: IndexNames, job: JobRecord, outcome: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
+) -> Call:
+    """Store a finished job with its outcome: as a new document, or over the version `seen`."""
+    source = job.source()
+    if outcome is not None:
+        source["outcome"] = outcome
+    path = quote(job.id, safe="")
+    if seen is None:
+        return Call("PUT", f"/{names.jobs}/_create/{path}", orjson.dumps(source))
+    condition = {"if_seq_no": seen["_seq_no"], "if_primary_term": seen["_primary_term"]}
+    return Call("PUT", f"/{names.jobs}/_doc/{path}", orjson.dumps(source), condition)
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """What a key stands for: `digest` of the request, the job, the version of documents that bring none."""
+    """Record of a key: the `digest` of the request, the job, and the version of documents without one."""
 
     digest: str
     job: str
@@ -169,6 +187,7 @@ class IdempotencyRecord:
     created_at: int
 
     def source(self, index: str) -> bytes:
+        """Return the `_source` of the record."""
         return orjson.dumps(
             {
                 "index": index,
@@ -180,38 +199,39 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class StoredIdempotencyRecord:
-    """A record as it is stored, with what a compare-and-swap needs."""
+    """Record as OpenSearch stores it, with the sequence number and term for a compare-and-swap."""
 
     record: IdempotencyRecord
     seq_no: int
     term: int
 
     def expired(self, now_ms: int, hours: float) -> bool:
+        """Tell whether the record is older than `hours`."""
         return now_ms - self.record.created_at > hours * 3_600_000
 
 
 def idempotency_record_id(generation: Generation, caller: str, key: str) -> str:
-    """The id of a key's record. Another caller has other keys, and so has another index, or one that was made again."""
+    """Return the id of a key's record. Callers, indexes and recreated indexes have separate keys."""
     parts = (generation.index, generation.lineage, caller, key)
-    return _PREFIX + hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return _KEY_RECORD_PREFIX + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def request_digest(form: str, body: bytes) -> str:
-    """What makes two requests the same: how the body is read, and its bytes."""
-    found = hashlib.sha256(form.encode() + b"\0")
-    found.update(body)
-    return found.hexdigest()
+    """Return the digest that identifies equal requests, from the form of the body and its bytes."""
+    digest = hashlib.sha256(form.encode() + b"\0")
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def create_idempotency_key_call(names: IndexNames, key_id: str, index: str, record: IdempotencyRecord) -> Call:
-    """Takes a key; answered with a conflict when it is taken."""
+    """Claim a key. OpenSearch answers with a conflict if it is claimed."""
     return Call("PUT", f"/{names.jobs}/_create/{quote(key_id, safe='')}", record.source(index))
 
 
 def take_over_idempotency_key_call(
     names: IndexNames, key_id: str, index: str, record: IdempotencyRecord, expired: StoredIdempotencyRecord
 ) -> Call:
-    """Takes a key whose time is over; answered with a conflict when somebody else has."""
+    """Claim an expired key. OpenSearch answers with a conflict if another request has claimed it."""
     return Call(
         "PUT",
         f"/{names.jobs}/_doc/{quote(key_id, safe='')}",
@@ -221,40 +241,21 @@ def take_over_idempotency_key_call(
 
 
 def load_idempotency_key_call(names: IndexNames, key_id: str) -> Call:
-    """Reads a key's record in real time."""
+    """Read a key's record in real time."""
     return Call("GET", f"/{names.jobs}/_doc/{quote(key_id, safe='')}")
 
 
 def read_idempotency_key(answer: Mapping[str, Any]) -> StoredIdempotencyRecord:
-    """The record in an answer to `load_call`."""
+    """Read the record from an answer to `load_idempotency_key_call`."""
     source = answer["_source"]
-    kept = source["key"]
-    record = IdempotencyRecord(kept["digest"], kept["job"], kept["version"], source["created_at"])
+    key = source["key"]
+    record = IdempotencyRecord(key["digest"], key["job"], key["version"], source["created_at"])
     return StoredIdempotencyRecord(record, answer["_seq_no"], answer["_primary_term"])
 
 
 def idempotency_key_reused() -> Conflict:
-    """The error for a key that stands for another request."""
+    """Return the error for a key that belongs to another request."""
     return Conflict(
         "idempotency_key_reused",
-        "This Idempotency-Key came with another body before; a corrected request needs a key of its own.",
+        "This Idempotency-Key was used with another body; a corrected request needs a new key.",
     )
-
-
-def load_outcome_call(names: IndexNames, job_id: str) -> Call:
-    """Reads the outcome that is stored with a job, in real time."""
-    return Call("GET", f"/{names.jobs}/_doc/{quote(job_id, safe='')}", params={"_source_includes": "outcome"})
-
-
-def save_outcome_call(
-    names: IndexNames, job: JobRecord, outcome: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
-) -> Call:
-    """Stores a finished job with its outcome: as a new document, or over the one that was `seen` and nothing newer."""
-    source = job.source()
-    if outcome is not None:
-        source["outcome"] = outcome
-    path = quote(job.id, safe="")
-    if seen is None:
-        return Call("PUT", f"/{names.jobs}/_create/{path}", orjson.dumps(source))
-    condition = {"if_seq_no": seen["_seq_no"], "if_primary_term": seen["_primary_term"]}
-    return Call("PUT", f"/{names.jobs}/_doc/{path}", orjson.dumps(source), condition)

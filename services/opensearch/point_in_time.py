@@ -1,10 +1,9 @@
-"""All documents of a generation as they were at one moment: a snapshot, read shard by shard in the engine's own order.
+"""Points in time, and the export of a generation from one.
 
-Within a shard the engine's document number orders its documents and costs nothing to sort by; over several shards it is
-not unique, and the tiebreaker that is (`_shard_doc`) came with 3.3 only. So each shard is read on its own, as the slice
-that is exactly this shard.
-
-Points in time of OpenSearch (2.4 and later): what pages and exports see stands still while writes go on.
+A point in time (OpenSearch 2.4 and later) is a frozen view: pages and exports read it while writes go on.
+An export reads shard by shard in Lucene's document order, which needs no sorting. Over several shards that order is not
+unique, and the tiebreaker `_shard_doc` exists only from OpenSearch 3.3. So each shard is read as the slice that is
+exactly this shard. See docs/decisions/0165 (pages).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +20,19 @@ from services.opensearch.journal import DEAD, ENCODED, PENDING
 from services.opensearch.stored_document import read_talk_members, read_windows
 from services.talk.model import is_talk
 
+EXPORTED_STATES = (PENDING, ENCODED, DEAD)
+KEEP_ALIVE_SECONDS = 300.0  # time between two pages after which the point in time closes
+_DENSE_FIELDS = ("dense", "dense_encoder")  # packed, see services.encoders.vectors
+_VECTORS = ("encoder", "windows", *_DENSE_FIELDS)
+_EXPORTED_FIELDS = ("title", "text", "metadata", "version", "state")
+_TALK_FIELDS = ("kind", "description", "segments", "given", "duration", "url")
+
 
 def open_point_in_time_call(physical: Sequence[str], seconds: float, *, near: bool = False) -> Call:
-    """Takes a snapshot of some generations, kept for so long after each use; `near` as in `queries.Plan.options`.
+    """Open a point in time over generations, kept for `seconds` after each use. `near` as in `SearchPlan.options`.
 
-    It is whole or an error. Left to itself OpenSearch answers 200 with a snapshot of some of the shards when there is
-    no room for all (`search.max_open_pit_context`), and every search of it would lack the others' documents.
+    It is complete or fails. By default OpenSearch answers 200 with only some of the shards if there is no room for all
+    (`search.max_open_pit_context`), and every search would lack the other shards' documents.
     """
     params = {"keep_alive": _keep_alive(seconds), "allow_partial_pit_creation": "false"}
     if near:
@@ -35,16 +41,16 @@ def open_point_in_time_call(physical: Sequence[str], seconds: float, *, near: bo
 
 
 def close_point_in_time_call(snapshot: str) -> Call:
-    """Lets go of it. Raises ValueError for the word that OpenSearch takes for all there are."""
+    """Close a point in time. Raises ValueError for `_all`, which OpenSearch takes for all points in time."""
     if snapshot == "_all":
-        raise ValueError("a snapshot is closed by its id")
+        raise ValueError("`_all` would close every point in time")
     return Call("DELETE", "/_search/point_in_time", orjson.dumps({"pit_id": [snapshot]}))
 
 
 def point_in_time_member(snapshot: str, seconds: float) -> dict[str, Any]:
-    """The member of a search's body that makes it one of the snapshot, which is then kept for `seconds` more.
+    """Return the member of a search body that searches a point in time, and keeps it for `seconds` more.
 
-    Such a search names no index and no preference: the snapshot has both.
+    The search names no index and no preference: the point in time has both.
     """
     return {"pit": {"id": snapshot, "keep_alive": _keep_alive(seconds)}}
 
@@ -53,19 +59,11 @@ def _keep_alive(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
-EXPORTED_STATES = (PENDING, ENCODED, DEAD)
-KEEP_ALIVE_SECONDS = 300.0  # how long the snapshot waits for the next page
-_DENSE_FIELDS = ("dense", "dense_encoder")  # packed, see services.encoders.vectors
-_VECTORS = ("encoder", "windows", *_DENSE_FIELDS)
-_EXPORTED_FIELDS = ("title", "text", "metadata", "version", "state")
-_TALK = ("kind", "description", "segments", "given", "duration", "url")
-
-
 @dataclass(frozen=True, slots=True)
 class ExportPosition:
-    """Up to where an export is: everything that the next page needs, so that any API process can give it.
+    """Position of an export, with everything that the next page needs, so that any API process can serve it.
 
-    A client carries it, and cannot write one: it holds names and snapshots that OpenSearch is asked for.
+    The client keeps it as a sealed cursor: it contains names that are sent to OpenSearch.
     """
 
     physical: str
@@ -80,30 +78,31 @@ class ExportPosition:
 
     @property
     def ended(self) -> bool:
+        """Tell whether all shards are read."""
         return self.shard >= self.shards
 
     def cursor(self, key: bytes) -> str:
-        """As a text that only who has the key could have made."""
+        """Return the position as text sealed with the key."""
         return seal_cursor([getattr(self, name) for name in self.__slots__], key)
 
     @classmethod
     def read(cls, cursor: str, key: bytes) -> Self:
-        """The place that `cursor` made a text of with the same key. Raises InvalidInput (`bad_cursor`)."""
+        """Read the position from a cursor that the same key sealed. Raises InvalidInput (`bad_cursor`)."""
         try:
-            place = cls(*unseal_cursor(cursor, key))
+            position = cls(*unseal_cursor(cursor, key))
         except (ValueError, TypeError):
             raise bad_export_cursor() from None
-        if not place._sound():  # (of another version)
+        if not position._is_valid():  # a cursor of another release
             raise bad_export_cursor()
-        return replace(place, states=tuple(place.states))
+        return replace(position, states=tuple(position.states))
 
-    def _sound(self) -> bool:
+    def _is_valid(self) -> bool:
         after = 0 if self.after is None else self.after
-        whole = (self.shards, self.total, self.shard, self.exported, after)
+        integers = (self.shards, self.total, self.shard, self.exported, after)
         return (
             all(isinstance(text, str) for text in (self.physical, self.snapshot))
-            and all(isinstance(number, int) and 0 <= number < 2**53 for number in whole)
-            and after < 2**31  # Lucene's document numbers; a larger one would be read as another
+            and all(isinstance(number, int) and 0 <= number < 2**53 for number in integers)
+            and after < 2**31  # Lucene's document numbers; OpenSearch would read a larger one as another number
             and isinstance(self.states, list)
             and bool(self.states)
             and all(state in EXPORTED_STATES for state in self.states)
@@ -112,52 +111,58 @@ class ExportPosition:
 
 
 def bad_export_cursor() -> InvalidInput:
-    """The error for a cursor that no page gave."""
-    return InvalidInput("bad_cursor", "`cursor` is none that this export gave out; leave it away for the first page.")
+    """Return the error for a cursor that no page of an export gave out."""
+    return InvalidInput("bad_cursor", "`cursor` is not from this export; omit it for the first page.")
 
 
 def count_export_call(snapshot: str, states: Sequence[str]) -> Call:
-    """Counts what will be exported."""
+    """Count the documents of an export."""
     body = {"size": 0, "track_total_hits": True, "query": _states_query(states)}
     return _export_search_call(body | point_in_time_member(snapshot, KEEP_ALIVE_SECONDS))
 
 
 def read_export_count(answer: Mapping[str, Any]) -> int:
+    """Read the count from an answer to `count_export_call`."""
     return int(answer["hits"]["total"]["value"])
 
 
-def export_page_call(place: ExportPosition, size: int) -> Call:
-    """The next documents of the shard that is read."""
-    names = (*_EXPORTED_FIELDS, "error", *_TALK, *(_VECTORS if place.vectors else ()))
+def export_page_call(position: ExportPosition, size: int) -> Call:
+    """Read the next page of the current shard."""
+    source_fields = (*_EXPORTED_FIELDS, "error", *_TALK_FIELDS, *(_VECTORS if position.vectors else ()))
     body: dict[str, Any] = {
         "size": size,
-        "query": _states_query(place.states),
+        "query": _states_query(position.states),
         "sort": [{"_doc": "asc"}],
         "track_total_hits": False,
-        "_source": {"includes": list(names)},
-    } | point_in_time_member(place.snapshot, KEEP_ALIVE_SECONDS)
-    if place.shards > 1:
-        body["slice"] = {"id": place.shard, "max": place.shards}
-    if place.after is not None:
-        body["search_after"] = [place.after]
+        "_source": {"includes": list(source_fields)},
+    } | point_in_time_member(position.snapshot, KEEP_ALIVE_SECONDS)
+    if position.shards > 1:
+        body["slice"] = {"id": position.shard, "max": position.shards}
+    if position.after is not None:
+        body["search_after"] = [position.after]
     return _export_search_call(body)
 
 
 def read_export_page(
-    place: ExportPosition, size: int, answer: Mapping[str, Any]
+    position: ExportPosition, size: int, answer: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], ExportPosition]:
-    """The hits, and the place after them. Raises InvalidInput (`bad_cursor`) for those of another index."""
+    """Return the hits of a page and the position after them.
+
+    Raises InvalidInput (`bad_cursor`) for hits of another index.
+    """
     hits = answer["hits"]["hits"]
-    if any(hit["_index"] != place.physical for hit in hits):
+    if any(hit["_index"] != position.physical for hit in hits):
         raise bad_export_cursor()
-    place = replace(place, snapshot=answer.get("pit_id", place.snapshot), exported=place.exported + len(hits))
+    position = replace(
+        position, snapshot=answer.get("pit_id", position.snapshot), exported=position.exported + len(hits)
+    )
     if len(hits) < size:
-        return hits, replace(place, shard=place.shard + 1, after=None)
-    return hits, replace(place, after=hits[-1]["sort"][0])
+        return hits, replace(position, shard=position.shard + 1, after=None)
+    return hits, replace(position, after=hits[-1]["sort"][0])
 
 
 def format_exported_document(hit: Mapping[str, Any], table: QueryTable | None) -> dict[str, Any]:
-    """A document as it was sent, with its version and state; with a table its vectors as well, window by window."""
+    """Format a hit in the client's format, with version and state; with a query table, also its vectors by window."""
     source = hit["_source"]
     document = {"id": hit["_id"]} | {name: source[name] for name in _EXPORTED_FIELDS if name in source}
     if is_talk(source):

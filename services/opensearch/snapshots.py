@@ -1,4 +1,8 @@
-"""Snapshots of our indexes as calls and readers; what they are put to is in `cli.backups`."""
+"""Snapshots of this installation's indexes: repositories, backups and restores, as calls and readers.
+
+A backup is one OpenSearch snapshot with the installation's prefix and version in its metadata. A restore creates the
+indexes without aliases and publishes all in one step. `cli.backup` runs both. See docs/decisions/0207.
+"""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -13,14 +17,18 @@ from services.index_spec import Generation, IndexNames
 from services.opensearch.client import Call
 
 SUCCESS, RUNNING = "SUCCESS", "IN_PROGRESS"
-# A repository may be a bucket far away, and what is put right by query may be long: no answer comes before all is done.
+# Repositories may be remote and by-query updates long, and OpenSearch answers only when they are done.
 SNAPSHOT_TIMEOUT_SECONDS = 900.0
+_BY_QUERY_OPTIONS = {"refresh": "true", "conflicts": "proceed"}
 _GENERATION = re.compile(r"-(?P<index>[a-z0-9][a-z0-9_-]*)\.g(?P<number>\d{6})")
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A snapshot that we made. `generations` by user's index, `own` the small indexes beside them; physical names."""
+    """Snapshot made by this project.
+
+    `generations` maps indexes to physical names; `own` holds the physical names of the system indexes.
+    """
 
     name: str
     state: str
@@ -35,13 +43,16 @@ class Backup:
 
     @property
     def whole(self) -> bool:
+        """Tell whether the snapshot contains every shard."""
         return self.state == SUCCESS and not self.failed
 
     @property
     def began_at(self) -> str:
+        """Start of the snapshot as ISO 8601 in UTC."""
         return datetime.fromtimestamp(self.began / 1000, UTC).isoformat(timespec="seconds")
 
     def as_json(self) -> dict[str, Any]:
+        """Return the backup as the CLI shows it."""
         return {
             "name": self.name, "state": self.state, "began_at": self.began_at,
             "seconds": round(max(0, self.ended - self.began) / 1000, 1), "opensearch": self.opensearch,
@@ -50,43 +61,64 @@ class Backup:
 
 
 def new_backup_name(names: IndexNames, now: datetime) -> str:
-    """Of a backup: when it was made, to the second, in UTC."""
+    """Return a name for a backup: the prefix and the UTC time to the second."""
     return f"{names.prefix}-{now:%Y%m%dt%H%M%Sz}"
 
 
-def get_repository_call(repository: str) -> Call:
-    """Asks for a repository; answered with NotFound where it is not registered."""
-    return Call("GET", _snapshot_path(repository))
+def read_backups(answer: Mapping[str, Any], names: IndexNames | None = None) -> list[Backup]:
+    """Read the backups of this project from an answer to `get_snapshots_call`, oldest first.
+
+    With `names`, only those of this installation.
+    """
+    backups = []
+    for snapshot in answer["snapshots"]:
+        metadata = (snapshot.get("metadata") or {}).get("sparsewell")
+        prefix = metadata.get("prefix") if isinstance(metadata, dict) else None
+        if not isinstance(prefix, str) or (names is not None and prefix != names.prefix):
+            continue
+        generations, system_indexes = {}, []
+        for physical in snapshot["indices"]:
+            match = _GENERATION.fullmatch(physical.removeprefix(prefix))
+            if match:
+                generations[match["index"]] = physical
+            else:
+                system_indexes.append(physical)
+        shards = snapshot.get("shards", {})
+        backups.append(
+            Backup(
+                snapshot["snapshot"],
+                snapshot["state"],
+                prefix,
+                snapshot["start_time_in_millis"],
+                snapshot.get("end_time_in_millis") or 0,
+                snapshot.get("version", ""),
+                shards.get("total", 0),
+                shards.get("failed", 0),
+                generations,
+                tuple(sorted(system_indexes)),
+            )
+        )
+    return sorted(backups, key=lambda backup: (backup.began, backup.name))
 
 
-def register_repository_call(repository: str, location: str) -> Call:
-    """Registers a directory that all nodes share; OpenSearch tries it from each of them."""
-    body = {"type": "fs", "settings": {"location": location, "compress": True}}
-    return Call("PUT", _snapshot_path(repository), orjson.dumps(body))
+def get_snapshots_call(repository: str, name: str = "_all") -> Call:
+    """Ask for one snapshot, or for all. Unreadable snapshots are omitted."""
+    return Call(
+        "GET", _snapshot_path(repository, name), params={"ignore_unavailable": "true"}, timeout=SNAPSHOT_TIMEOUT_SECONDS
+    )
 
 
-def verify_repository_call(repository: str) -> Call:
-    """Every node writes to the repository and reads what the others wrote."""
-    return Call("POST", f"{_snapshot_path(repository)}/_verify", timeout=SNAPSHOT_TIMEOUT_SECONDS)
-
-
-def system_indexes_call(names: IndexNames) -> Call:
-    """Asks which of our own indexes there are, with and without their names. (Not the reindexes: see decision 0207.)"""
-    own = ",".join((names.jobs, *(f"{name}.*" for name in (names.curation, names.queries, names.keys))))
-    return Call("GET", f"/{own}", params={"ignore_unavailable": "true", "filter_path": "*.aliases"})
-
-
-def read_system_indexes(answer: Mapping[str, Any], names: IndexNames) -> dict[str, str]:
-    """By name which of our own indexes has it. One that is there without its name was never seen by anybody."""
-    found = {physical: content.get("aliases", {}) for physical, content in (answer or {}).items()}
-    used = {physical.partition(".")[0]: physical for physical in found if physical.partition(".")[0] in found[physical]}
-    return used | ({names.jobs: names.jobs} if names.jobs in found else {})
+def list_snapshot_names_call(repository: str) -> Call:
+    """Ask for the names of all snapshots, unreadable ones included."""
+    return Call(
+        "GET", _snapshot_path(repository, "_all"), params={"verbose": "false"}, timeout=SNAPSHOT_TIMEOUT_SECONDS
+    )
 
 
 def create_snapshot_call(
     repository: str, name: str, names: IndexNames, physical: Collection[str], version: str
 ) -> Call:
-    """Begins a snapshot; `get_snapshots_call` tells how far it is."""
+    """Begin a snapshot. `get_snapshots_call` reports its progress."""
     body = {
         "indices": ",".join(physical),
         "include_global_state": False,
@@ -96,35 +128,55 @@ def create_snapshot_call(
     return Call("PUT", _snapshot_path(repository, name), orjson.dumps(body), {"wait_for_completion": "false"})
 
 
-def get_snapshots_call(repository: str, name: str = "_all") -> Call:
-    """Asks for one snapshot, or all; what cannot be read is passed over."""
-    return Call(
-        "GET", _snapshot_path(repository, name), params={"ignore_unavailable": "true"}, timeout=SNAPSHOT_TIMEOUT_SECONDS
-    )
-
-
-def list_snapshot_names_call(repository: str) -> Call:
-    """Asks for the names of all snapshots, those included that cannot be read."""
-    return Call(
-        "GET", _snapshot_path(repository, "_all"), params={"verbose": "false"}, timeout=SNAPSHOT_TIMEOUT_SECONDS
-    )
-
-
 def snapshot_status_call(repository: str, name: str) -> Call:
-    """Reads what the repository has of each shard; fails where something of that is missing."""
+    """Read the repository's record of each shard. Fails if a part of it is missing."""
     params = {"filter_path": "snapshots.state"}
     return Call("GET", f"{_snapshot_path(repository, name)}/_status", params=params, timeout=SNAPSHOT_TIMEOUT_SECONDS)
 
 
 def delete_snapshot_call(repository: str, name: str) -> Call:
-    """Removes a snapshot, and of its files those that no other one needs."""
+    """Delete a snapshot and the files that no other snapshot needs."""
     return Call("DELETE", _snapshot_path(repository, name), timeout=SNAPSHOT_TIMEOUT_SECONDS)
 
 
-def restore_index_call(repository: str, name: str, physical: str, target: str) -> Call:
-    """Begins to restore one index under the name `target`, without an alias: nobody sees it yet.
+def get_repository_call(repository: str) -> Call:
+    """Ask for a repository. Fails with NotFound if it is not registered."""
+    return Call("GET", _snapshot_path(repository))
 
-    Blocks may have been on it in the moment of the snapshot: a swap was under way, or the disk was full.
+
+def register_repository_call(repository: str, location: str) -> Call:
+    """Register a directory that all nodes share. OpenSearch verifies it on every node."""
+    body = {"type": "fs", "settings": {"location": location, "compress": True}}
+    return Call("PUT", _snapshot_path(repository), orjson.dumps(body))
+
+
+def verify_repository_call(repository: str) -> Call:
+    """Verify a repository: every node writes to it and reads the other nodes' files."""
+    return Call("POST", f"{_snapshot_path(repository)}/_verify", timeout=SNAPSHOT_TIMEOUT_SECONDS)
+
+
+def system_indexes_call(names: IndexNames) -> Call:
+    """Ask for the existing system indexes and their aliases, without the reindex records (docs/decisions/0207)."""
+    patterns = ",".join((names.jobs, *(f"{name}.*" for name in (names.curation, names.queries, names.keys))))
+    return Call("GET", f"/{patterns}", params={"ignore_unavailable": "true", "filter_path": "*.aliases"})
+
+
+def read_system_indexes(answer: Mapping[str, Any], names: IndexNames) -> dict[str, str]:
+    """Return the physical name of each system index by its name.
+
+    An index without its alias is omitted: its creation was interrupted, so it was never read.
+    """
+    aliases = {physical: content.get("aliases", {}) for physical, content in (answer or {}).items()}
+    named = {
+        physical.partition(".")[0]: physical for physical in aliases if physical.partition(".")[0] in aliases[physical]
+    }
+    return named | ({names.jobs: names.jobs} if names.jobs in aliases else {})
+
+
+def restore_index_call(repository: str, name: str, physical: str, target: str) -> Call:
+    """Begin to restore one index under the name `target`, without an alias, so that it is not searched yet.
+
+    Index blocks are not restored: at the time of the snapshot a swap was under way, or the disk was full.
     """
     body = {
         "indices": physical,
@@ -141,12 +193,12 @@ def restore_index_call(repository: str, name: str, physical: str, target: str) -
 
 
 def index_health_call(physical: str) -> Call:
-    """Asks how many of its primary shards an index has. (Its colour does not say that: one that is new is yellow.)"""
+    """Ask for the number of active primary shards of an index. The colour does not tell: a new index is yellow."""
     return Call("GET", f"/_cluster/health/{physical}", params={"level": "indices"})
 
 
 def record_generation_call(generation: Generation) -> Call:
-    """Writes into a restored index which generation it is now."""
+    """Update the generation record in a restored index."""
     body = {"_meta": {"sparsewell": generation.model_dump(mode="json")}}
     return Call("PUT", f"/{generation.physical}/_mapping", orjson.dumps(body))
 
@@ -154,26 +206,29 @@ def record_generation_call(generation: Generation) -> Call:
 def publish_restored_call(
     restored: Sequence[Generation], replaced: Sequence[Generation], own: Mapping[str, str]
 ) -> Call:
-    """Gives all restored ones their aliases in one step, and takes them from those that they replace.
+    """Move the aliases to all restored generations in one step, and away from the generations that they replace.
 
-    `own`: the alias of each of our own that is restored.
+    `own`: the alias of each restored system index, by its physical name.
     """
     actions: list[dict[str, Any]] = []
-    for one in replaced:
+    for generation in replaced:
         actions += [
-            _alias_action("remove", one.physical, name, must_exist=False) for name in (one.alias, one.write_alias)
+            _alias_action("remove", generation.physical, alias, must_exist=False)
+            for alias in (generation.alias, generation.write_alias)
         ]
-    for one in restored:
-        actions += [_alias_action("add", one.physical, name) for name in (one.alias, one.write_alias)]
+    for generation in restored:
+        actions += [
+            _alias_action("add", generation.physical, alias) for alias in (generation.alias, generation.write_alias)
+        ]
     actions += [_alias_action("add", physical, alias) for physical, alias in own.items()]
     return Call("POST", "/_aliases", orjson.dumps({"actions": actions}))
 
 
 def forget_outcomes_call(jobs: str, since: int) -> Call:
-    """Has requests with an Idempotency-Key executed again that were answered since (milliseconds since 1970).
+    """Make requests with an Idempotency-Key since `since` (milliseconds since 1970) execute again.
 
-    A job may say that documents are stored which the snapshot of their index came too early for. Executed again, under
-    the same job and with the same versions, the request stores what is missing and nothing else.
+    A job may report documents as stored that are not in the earlier snapshot of their index. Executed again under the
+    same job and with the same versions, the request stores the missing documents and nothing else.
     """
     body = {
         "query": {"range": {"created_at": {"gte": since}}},
@@ -183,50 +238,14 @@ def forget_outcomes_call(jobs: str, since: int) -> Call:
 
 
 def forget_jobs_call(jobs: str, indexes: Collection[str], since: int) -> Call:
-    """Removes jobs and keys of these indexes that were made since: their documents are not there any more."""
+    """Remove the jobs and keys of these indexes since `since`: their documents no longer exist."""
     recent = {"range": {"created_at": {"gte": since}}}
     body = {"query": {"bool": {"filter": [{"terms": {"index": sorted(indexes)}}, recent]}}}
     return Call("POST", f"/{jobs}/_delete_by_query", orjson.dumps(body), _BY_QUERY_OPTIONS, SNAPSHOT_TIMEOUT_SECONDS)
 
 
-def read_backups(answer: Mapping[str, Any], names: IndexNames | None = None) -> list[Backup]:
-    """Those in an answer to `get_snapshots_call` that we made, the oldest first; with `names` those of this installation."""
-    found = []
-    for one in answer["snapshots"]:
-        made = (one.get("metadata") or {}).get("sparsewell")
-        prefix = made.get("prefix") if isinstance(made, dict) else None
-        if not isinstance(prefix, str) or (names is not None and prefix != names.prefix):
-            continue
-        generations, own = {}, []
-        for physical in one["indices"]:
-            match = _GENERATION.fullmatch(physical.removeprefix(prefix))
-            if match:
-                generations[match["index"]] = physical
-            else:
-                own.append(physical)
-        shards = one.get("shards", {})
-        found.append(
-            Backup(
-                one["snapshot"],
-                one["state"],
-                prefix,
-                one["start_time_in_millis"],
-                one.get("end_time_in_millis") or 0,
-                one.get("version", ""),
-                shards.get("total", 0),
-                shards.get("failed", 0),
-                generations,
-                tuple(sorted(own)),
-            )
-        )
-    return sorted(found, key=lambda backup: (backup.began, backup.name))
-
-
-_BY_QUERY_OPTIONS = {"refresh": "true", "conflicts": "proceed"}
-
-
-def _alias_action(what: str, index: str, alias: str, **further: bool) -> dict[str, Any]:
-    return {what: {"index": index, "alias": alias, **further}}
+def _alias_action(action: str, index: str, alias: str, **options: bool) -> dict[str, Any]:
+    return {action: {"index": index, "alias": alias, **options}}
 
 
 def _snapshot_path(repository: str, name: str = "") -> str:

@@ -34,7 +34,7 @@ def with_shallow_filters(document: dict[str, Any]) -> dict[str, Any]:
     """The document with filters whose filters hold conditions alone, instead of filters for ever.
 
     Three of four generated requests differed in nothing but the third and fourth level of a filter. Deep ones are in
-    tests/congruence/test_filters.py and tests/unit/services/test_filters.py. What is answered has schemas of its own.
+    tests/congruence/test_filters.py and tests/unit/services/filters/test_parsing.py. What is answered has schemas of its own.
     """
     schemas = document["components"]["schemas"]
     condition = {"$ref": "#/components/schemas/FilterCondition"}

@@ -76,10 +76,10 @@ def test_what_cannot_be_taken_away_is_said(there: dict[str, Any], wanted: IndexS
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        (b"\xff", "is not JSON"),
-        ("[]", "the whole"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        ("[]", "the file"),
         ("{}", "indexes"),
         ('{"indexes": {}, "index": {}}', "index"),
         ('{"indexes": {"Notes": {}}}', "'Notes'"),

@@ -147,7 +147,7 @@ def test_a_line_without_end_does_not_take_the_memory(tmp_path: Path, compression
 def test_an_archive_that_wants_gigabytes_to_unpack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl.xz"
     path.write_bytes(lzma.compress(LINES, preset=9))
-    monkeypatch.setattr(compressed_lines, "MOST_MEMORY", 1024**2)
+    monkeypatch.setattr(compressed_lines, "MAX_MEMORY_BYTES", 1024**2)
     assert codes(path) == [(1, "damaged_file")]
 
 

@@ -1,4 +1,4 @@
-"""Cursors as text: what comes back is what was given, or nothing does."""
+"""Tests of cursors: round trips, and rejected changes."""
 
 import pytest
 from hypothesis import given
@@ -18,13 +18,13 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_values_come_back(values: object) -> None:
+def test_cursors_round_trip(values: object) -> None:
     assert decode_cursor(encode_cursor(values)) == values
     assert unseal_cursor(seal_cursor(values, KEY), KEY) == values
 
 
 @given(st.lists(st.integers(0, 1000), max_size=5), st.data())
-def test_a_changed_character_breaks_the_seal(values: list[int], data: st.DataObject) -> None:
+def test_a_changed_character_invalidates_the_seal(values: list[int], data: st.DataObject) -> None:
     cursor = seal_cursor(values, KEY)
     at = data.draw(st.integers(0, len(cursor) - 2))  # (some bits of the last one are of no byte)
     other = data.draw(st.sampled_from([one for one in "ABCXYZ019-_" if one != cursor[at]]))
@@ -35,6 +35,6 @@ def test_a_changed_character_breaks_the_seal(values: list[int], data: st.DataObj
 @pytest.mark.parametrize(
     "cursor", ["", "x", "é", "*", "a" * 3000, "\ud800", encode_cursor([1, 2, 3]), seal_cursor([1], b"another")]
 )
-def test_what_was_not_sealed_with_the_key_is_refused(cursor: str) -> None:
+def test_cursors_without_a_valid_seal_are_refused(cursor: str) -> None:
     with pytest.raises(ValueError):
         unseal_cursor(cursor, KEY)

@@ -1,4 +1,4 @@
-"""Errors reach whoever waits for them, in this process or another."""
+"""Tests of errors: they survive pickling between processes."""
 
 import copy
 import pickle
@@ -6,7 +6,7 @@ import pickle
 from services.errors import NotFound
 
 
-def test_an_error_goes_through_a_pool_of_processes() -> None:
+def test_an_error_survives_pickling_in_a_process_pool() -> None:
     error = NotFound("index_not_found", "There is no index 'books'.", index="books")
     for again in (
         pickle.loads(pickle.dumps(error)),  # noqa: S301 (its own)

@@ -1,3 +1,5 @@
+"""Tests of retries with backoff."""
+
 import time
 
 import pytest
@@ -24,7 +26,7 @@ def busy(code: str = "busy") -> Overloaded:
     return Overloaded(code, "Busy.", retry_after=0.01)
 
 
-def test_a_call_is_repeated_until_it_succeeds_and_a_repeated_error_is_said_once() -> None:
+def test_a_call_is_retried_until_it_succeeds_and_an_error_is_reported_once() -> None:
     call, said = Call(busy(), busy(), busy("full"), busy()), list[str]()
     assert retry(call, 5, said.append) == "done"
     assert call.count == 5
@@ -32,7 +34,7 @@ def test_a_call_is_repeated_until_it_succeeds_and_a_repeated_error_is_said_once(
     assert [code in line for code, line in zip(["busy", "full", "busy"], said, strict=True)] == [True] * 3
 
 
-def test_the_last_error_is_raised_when_the_time_is_over() -> None:
+def test_the_last_error_is_raised_at_the_deadline() -> None:
     def away() -> None:
         raise BackendUnavailable("away", "Away.")
 
@@ -49,7 +51,7 @@ def test_without_time_a_call_is_made_once() -> None:
     assert call.count == 1
 
 
-def test_a_wait_that_would_not_end_in_time_is_not_begun() -> None:
+def test_no_wait_exceeds_the_deadline() -> None:
     call = Call(Overloaded("busy", "Busy.", retry_after=60))
     began = time.monotonic()
     with pytest.raises(Overloaded):
@@ -57,14 +59,14 @@ def test_a_wait_that_would_not_end_in_time_is_not_begun() -> None:
     assert time.monotonic() - began < 1
 
 
-def test_an_error_that_comes_again_is_raised_at_once() -> None:
+def test_a_permanent_error_is_raised_at_once() -> None:
     call = Call(Conflict("there", "There."))
     with pytest.raises(Conflict):
         retry(call, 5)
     assert call.count == 1
 
 
-def test_waits_grow_and_are_bounded() -> None:
+def test_retry_delays_grow_up_to_a_limit() -> None:
     first = [backoff_seconds(1) for _ in range(200)]
     late = [backoff_seconds(failures) for failures in (6, 60, 6000) for _ in range(200)]
     assert max(first) <= FIRST_DELAY_SECONDS < max(late) <= MAX_DELAY_SECONDS

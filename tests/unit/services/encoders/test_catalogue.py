@@ -1,4 +1,4 @@
-"""Which dense encoders are known, and what tells them apart."""
+"""Tests of the catalogue of dense encoders, and of their fingerprints."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ MINE: dict[str, Any] = {
 }
 
 
-def test_those_that_can_be_fetched_and_the_stand_in() -> None:
+def test_fetchable_encoders_and_the_stand_in_are_listed() -> None:
     known = list_dense_encoders(Settings())
     assert {STANDIN_NAME, "bge-small-en-v1.5-int8", "all-minilm-l6-v2-int8"} <= known.keys()
     assert "all-minilm-l6-v2-checkpoint" not in known
@@ -36,7 +36,7 @@ def test_those_that_can_be_fetched_and_the_stand_in() -> None:
     assert caught.value.code == "unknown_dense_encoder"
 
 
-def test_one_of_ones_own(tmp_path: Path) -> None:
+def test_a_custom_encoder_is_listed(tmp_path: Path) -> None:
     (tmp_path / "dense.json").write_text(json.dumps(MINE))
     one = list_dense_encoders(Settings(dense_encoders=f" {tmp_path} "))["mine"]
     assert one.directory == tmp_path
@@ -47,7 +47,7 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
     "changed",
     [{"format": "x"}, {"width": 0}, {"files": {}}, {"files": FILES | {"model.onnx": "?"}}, {"form": {"x": 1}}],
 )
-def test_one_that_cannot_be_used_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_an_unusable_encoder_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
     (tmp_path / "dense.json").write_text(json.dumps(MINE | changed))
     with pytest.raises(ConfigurationError, match=r"dense\.json") as caught:
         list_dense_encoders(Settings(dense_encoders=str(tmp_path)))

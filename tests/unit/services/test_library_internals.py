@@ -20,21 +20,21 @@ PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def require(library: str, owner: object, **uses: str) -> None:
-    """Fail with one line for each name that `owner` lacks; `uses` says for each name what breaks without it."""
+    """Fail with a line for each name that `owner` lacks. `uses` maps each name to the feature that needs it."""
     name = getattr(owner, "__name__", type(owner).__name__)
     lines = [f"{name}.{one} is gone: {broken}." for one, broken in uses.items() if not hasattr(owner, one)]
     assert not lines, f"{library} {version(library)}: " + " ".join(lines)
 
 
 def require_parameters(library: str, method: Any, *names: str, broken: str) -> None:
-    """Fail unless the method takes these parameters first, in this order (`self` left out)."""
+    """Fail unless these are the first parameters of the method, in this order (without `self`)."""
     taken = [name for name in inspect.signature(method).parameters if name != "self"]
     assert taken[: len(names)] == list(names), (
         f"{library} {version(library)}: {method.__qualname__} takes {taken}, not {list(names)}: {broken}."
     )
 
 
-def test_a_name_that_is_gone_is_told_with_what_it_breaks() -> None:
+def test_a_missing_name_is_reported_with_its_use() -> None:
     class Channel:
         kept = 1
 
@@ -45,7 +45,7 @@ def test_a_name_that_is_gone_is_told_with_what_it_breaks() -> None:
 
 
 @pytest.mark.parametrize("library", BOUNDED)
-def test_a_library_whose_private_names_we_use_has_an_upper_bound(library: str) -> None:
+def test_libraries_with_used_private_names_have_an_upper_bound(library: str) -> None:
     declared = [Requirement(line) for line in tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]]
     (found,) = (one for one in declared if one.name == library)
     assert any(one.operator == "<" for one in found.specifier), (

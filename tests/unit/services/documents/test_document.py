@@ -1,4 +1,4 @@
-"""Every way in which a document can be wrong has a code."""
+"""Tests of documents: error codes, and external versions."""
 
 import math
 
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.documents import document
 from services.documents.document import (
     Document,
     joined_text,
@@ -32,7 +33,7 @@ def with_metadata(name: str, value: object) -> dict[str, object]:
     return {"id": "a", "text": "x", "metadata": {name: value}}
 
 
-def test_a_whole_document_is_taken_as_it_is() -> None:
+def test_a_document_with_all_members_is_accepted_unchanged() -> None:
     value = {
         "id": "a/b c", "title": "T", "text": "x", "version": 7,
         "metadata": {"year": 1999.5, "tag": ["a", "b"], "note": "n", "day": "2024-02-29T10:00:00Z", "open": False},
@@ -85,7 +86,7 @@ def test_refusals(value: object, code: str) -> None:
     assert refusal(value).code == code
 
 
-def test_a_refusal_names_the_id_when_there_is_one() -> None:
+def test_a_refusal_contains_the_id_if_it_is_valid() -> None:
     assert refusal({"id": "a"}).extra["id"] == "a"
 
 
@@ -94,7 +95,7 @@ def test_null_metadata_counts_as_absent() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff\xfe", b'{"id":"a","text":"\\ud800"}', b'{"id":"a","text":NaN}', b""])
-def test_what_is_not_json_in_utf8_is_refused(raw: bytes) -> None:
+def test_invalid_json_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_document_bytes(raw, SPEC, DocumentLimits(1000))
     assert caught.value.code == "invalid_json"
@@ -115,7 +116,7 @@ ANY_JSON = st.recursive(
 
 
 @given(ANY_JSON)
-def test_any_value_is_taken_or_refused_with_a_code(value: object) -> None:
+def test_any_value_is_accepted_or_refused_with_a_code(value: object) -> None:
     try:
         document = parse_document(value, SPEC)
     except InvalidInput as error:
@@ -124,10 +125,42 @@ def test_any_value_is_taken_or_refused_with_a_code(value: object) -> None:
         assert document.text.strip()
 
 
-def test_the_title_is_part_of_what_is_encoded() -> None:
+def test_the_title_is_part_of_the_encoded_text() -> None:
     assert joined_text("T", "x") == "T\nx"
     assert joined_text("", "x") == "x"
 
 
-def test_an_id_may_hold_what_a_url_must_escape() -> None:
+def test_an_id_may_contain_characters_that_a_url_escapes() -> None:
     assert validate_document_id("a/b?c#d e%20") == "a/b?c#d e%20"
+
+
+VERSION = st.integers(0, document.MAX_CLIENT_VERSION)
+
+
+@given(VERSION)
+def test_all_versions_fit_a_lucene_long(version: int) -> None:
+    assert document.encoded_version(version) < 2**63
+
+
+@given(VERSION, VERSION)
+def test_a_newer_raw_write_wins_over_an_older_encoding(one: int, other: int) -> None:
+    if one > other:
+        assert document.raw_version(one) > document.encoded_version(other)
+
+
+@given(VERSION)
+def test_transitions_lie_between_raw_and_encoded(version: int) -> None:
+    external = document.raw_version(version)
+    for _ in range(1022):
+        external = document.next_transition(external)
+        assert document.client_version(external) == version
+        assert document.raw_version(version) < external < document.encoded_version(version)
+    with pytest.raises(ValueError, match="1,022"):
+        document.next_transition(external)
+
+
+def test_the_clock_is_strictly_increasing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = document.VersionClock()
+    moments = iter([5_000, 5_000, 4_000, 9_000])
+    monkeypatch.setattr(document.time, "time_ns", lambda: next(moments))
+    assert [clock.next() for _ in range(4)] == [5, 6, 7, 9]

@@ -1,4 +1,4 @@
-"""Fusion: what each method gives for the lists that searches really return, and what holds whatever they return."""
+"""Tests of fusion: the score scaling of each method, and properties of all methods."""
 
 import itertools
 import math
@@ -8,7 +8,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.query.fusion import Fusion, FusionMethodName, fuse_lists, min_max, reciprocal_ranks, z_score
+from services.query.fusion import (
+    Fusion,
+    FusionMethodName,
+    fuse_lists,
+    interpolate_scores,
+    min_max,
+    reciprocal_ranks,
+    z_score,
+)
 
 SCORES = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.floats(0, 100), max_size=8)
 # Whole numbers: differences and their quotients are then exact, and properties hold to the bit.
@@ -45,7 +53,7 @@ def test_reciprocal_ranks_go_by_order_and_equal_scores_share_a_rank() -> None:
     assert reciprocal_ranks({}) == {}
 
 
-def test_a_list_that_is_missing_a_document_gives_it_nothing() -> None:
+def test_a_list_without_a_document_adds_nothing_to_it() -> None:
     lists = {"sparse": {"a": 3.0, "b": 1.0}, "lexical": {"c": 9.0, "a": 8.0, "d": 1.0}}
     assert dict(fuse_lists(lists, EVEN)) == {"a": 0.5 + 0.5 * 7 / 8, "c": 0.5, "b": 0.0, "d": 0.0}
     assert dict(fuse_lists(lists, EVEN, Fusion("rrf", 1))) == {
@@ -57,7 +65,7 @@ def test_a_list_that_is_missing_a_document_gives_it_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_lists_of_one_hit_and_of_none(method: FusionMethodName) -> None:
+def test_lists_with_one_hit_and_without_hits(method: FusionMethodName) -> None:
     fusion = Fusion(method)
     assert fuse_lists({"sparse": {"a": 3.0}, "lexical": {}}, EVEN, fusion) == [("a", 0.5)]
     assert fuse_lists({"sparse": {"a": 3.0}, "lexical": {"b": 0.1}}, EVEN, fusion) == [("a", 0.5), ("b", 0.5)]
@@ -94,7 +102,7 @@ def test_no_document_is_dropped_and_the_best_come_first(
 
 
 @given(SCORES, SCORES, SHARES, SHARES, FUSIONS, st.randoms())
-def test_the_order_of_documents_and_of_lists_plays_no_part(
+def test_the_order_of_documents_and_lists_does_not_matter(
     sparse: dict[str, float], lexical: dict[str, float], one: float, other: float, fusion: Fusion, order: random.Random
 ) -> None:
     weights = {"sparse": one, "lexical": other}
@@ -106,7 +114,7 @@ def test_the_order_of_documents_and_of_lists_plays_no_part(
 
 
 @given(WHOLE, WHOLE, FUSIONS, st.integers(1, 1000), st.integers(-1000, 1000))
-def test_neither_the_unit_nor_the_zero_of_a_lists_scores_plays_a_part(
+def test_scale_and_offset_of_scores_do_not_matter(
     sparse: dict[str, float], lexical: dict[str, float], fusion: Fusion, unit: int, zero: int
 ) -> None:
     moved = {document: unit * score + zero for document, score in sparse.items()}
@@ -115,7 +123,7 @@ def test_neither_the_unit_nor_the_zero_of_a_lists_scores_plays_a_part(
 
 
 @given(SCORES, SCORES, SHARES, SHARES, FUSIONS)
-def test_what_is_better_in_every_list_is_better(
+def test_a_document_better_in_every_list_ranks_higher(
     sparse: dict[str, float], lexical: dict[str, float], one: float, other: float, fusion: Fusion
 ) -> None:
     lists = {"sparse": sparse, "lexical": lexical}
@@ -127,7 +135,7 @@ def test_what_is_better_in_every_list_is_better(
 
 
 @given(WHOLE, WHOLE, MONOTONE, st.integers(1, 30), st.data())
-def test_a_higher_score_never_costs_a_place(
+def test_a_higher_score_never_lowers_the_rank(
     sparse: dict[str, float], lexical: dict[str, float], fusion: Fusion, more: int, data: st.DataObject
 ) -> None:
     assume(sparse)
@@ -143,8 +151,8 @@ def test_a_higher_score_never_costs_a_place(
             assert after[other] <= after[chosen]
 
 
-def test_with_z_scores_a_higher_score_may_cost_a_place() -> None:
-    """Found by search; the reason stands in `z_score`."""
+def test_with_z_scores_a_higher_score_may_lower_the_rank() -> None:
+    """`z_score` states the reason. A random search found the example."""
     lexical = {"a": 0.0, "b": 7.0, "c": 2.0}
 
     def first(score: float) -> str:
@@ -152,3 +160,35 @@ def test_with_z_scores_a_higher_score_may_cost_a_place() -> None:
         return fuse_lists(lists, EVEN, Fusion("z_score"))[0][0]
 
     assert (first(7.0), first(9.0)) == ("a", "b")
+
+
+HITS = [("a", 9.0), ("b", 5.0), ("c", 1.0)]
+
+
+def test_weight_0_keeps_the_order_and_weight_1_takes_the_rerank_order() -> None:
+    rerank_scores = {"a": 0.1, "b": 0.2, "c": 0.9}
+    assert interpolate_scores(HITS, rerank_scores, 0.0) == [("a", 1.0), ("b", 0.5), ("c", 0.0)]
+    assert [name for name, _ in interpolate_scores(HITS, rerank_scores, 1.0)] == ["c", "b", "a"]
+
+
+def test_a_document_without_a_rerank_score_keeps_its_score() -> None:
+    assert dict(interpolate_scores(HITS, {"a": 0.1, "c": 0.9}, 0.5)) == {"a": 0.5, "b": 0.5, "c": 0.5}
+    assert interpolate_scores(HITS, {}, 0.7) == [("a", 1.0), ("b", 0.5), ("c", 0.0)]
+
+
+def test_interpolating_no_hits() -> None:
+    assert interpolate_scores([], {"a": 1.0}, 0.5) == []
+
+
+DOCUMENT_SCORES = st.dictionaries(st.text(max_size=3), st.floats(-1e6, 1e6), max_size=8)
+
+
+@given(DOCUMENT_SCORES, DOCUMENT_SCORES, st.floats(0, 1))
+def test_interpolated_scores_are_sorted_and_between_0_and_1(
+    own: dict[str, float], rerank_scores: dict[str, float], weight: float
+) -> None:
+    ranked = interpolate_scores(list(own.items()), rerank_scores, weight)
+    assert sorted(name for name, _ in ranked) == sorted(own)
+    scores = [score for _, score in ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1e-9 <= score <= 1 + 1e-9 for score in scores)

@@ -1,4 +1,4 @@
-"""A small body is read before anything else looks at the request, within a time."""
+"""Tests of the limits on request bodies: size and time."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def status(seconds: float, pause: float) -> int:
-    """The answer to a body that comes in two parts with a pause between them."""
+    """Return the status for a body in two parts with a pause between them."""
     sent: list[Any] = []
     parts = iter([{"body": b"a", "more_body": True}, {"body": b"b"}])
 
@@ -33,10 +33,10 @@ async def status(seconds: float, pause: float) -> int:
 
 
 @pytest.mark.asyncio
-async def test_a_body_that_does_not_end_is_not_waited_for() -> None:
+async def test_a_body_that_does_not_end_times_out() -> None:
     assert await asyncio.wait_for(status(0.05, 3600), 30) == 408
 
 
 @pytest.mark.asyncio
-async def test_one_that_comes_slowly_is_read() -> None:
+async def test_a_slow_body_is_read() -> None:
     assert await status(60, 0.01) == 200

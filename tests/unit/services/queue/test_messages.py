@@ -1,4 +1,4 @@
-"""The messages of the bulk queue are what is published under docs/contracts."""
+"""Tests of queue messages: docs/contracts publishes their schemas."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from services.queue.messages import CONTRACTS, ENCODE_TASK, INGEST_TASK, EncodeMessage, IngestMessage, message_schemas
 
-PUBLISHED = Path(__file__).resolve().parents[3] / "docs" / "contracts"
+PUBLISHED = Path(__file__).resolve().parents[4] / "docs" / "contracts"
 
 
 def published(name: str) -> dict[str, object]:
@@ -18,12 +18,12 @@ def published(name: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
-def test_the_published_schema_is_the_code_s(name: str) -> None:
+def test_the_published_schema_equals_the_models(name: str) -> None:
     # python -m services.queue.messages docs/contracts writes them anew; a change of meaning is a new version instead
     assert published(name) == message_schemas()[name]
 
 
-def test_nothing_else_is_published() -> None:
+def test_no_other_schema_is_published() -> None:
     assert {path.name for path in PUBLISHED.iterdir()} == {f"{name}.schema.json" for name in CONTRACTS}
 
 
@@ -36,7 +36,7 @@ def test_nothing_else_is_published() -> None:
         IngestMessage(index="a", job="nightly-1", sent_at=1, offset=500, documents=({"id": "1", "text": "x"},)),
     ],
 )
-def test_what_we_send_fits_the_published_schema(message: EncodeMessage | IngestMessage) -> None:
+def test_sent_messages_match_the_published_schema(message: EncodeMessage | IngestMessage) -> None:
     body = message.model_dump(mode="json")
     jsonschema.validate(body, published(message.contract))
     assert type(message).model_validate(json.loads(json.dumps(body))) == message
@@ -54,7 +54,7 @@ def test_what_we_send_fits_the_published_schema(message: EncodeMessage | IngestM
         (INGEST_TASK, {"documents": [{}]}),
     ],
 )
-def test_schema_and_code_refuse_the_same(name: str, body: dict[str, object]) -> None:
+def test_schema_and_models_refuse_the_same_messages(name: str, body: dict[str, object]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(body, published(name))
     with pytest.raises(ValidationError):

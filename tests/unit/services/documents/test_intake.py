@@ -1,4 +1,4 @@
-"""Documents are judged one by one, and only what is stored is accepted."""
+"""Tests of the intake: each document is accepted or rejected on its own."""
 
 from services.documents.document import Document, VersionClock, client_version, raw_version
 from services.documents.intake import Intake
@@ -18,7 +18,7 @@ def refuse() -> Document:
     raise InvalidInput("missing_text", "no text", id="b")
 
 
-def test_accepted_refused_and_repeated() -> None:
+def test_accepted_rejected_and_duplicate_documents() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", version=5))
     intake.receive(2, refuse)
@@ -37,7 +37,7 @@ def test_accepted_refused_and_repeated() -> None:
     assert intake.waiting == 0
 
 
-def test_what_a_swap_came_between_is_told_apart() -> None:
+def test_accepted_ids_are_grouped_by_generation_during_a_swap() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     for position, name in enumerate("abc", 1):
         intake.receive(position, lambda name=name: Document(name, "x"))  # type: ignore[misc]
@@ -47,7 +47,7 @@ def test_what_a_swap_came_between_is_told_apart() -> None:
     assert intake.accepted == ["a", "b", "c"]
 
 
-def test_the_raw_write_holds_what_the_client_sent() -> None:
+def test_the_raw_write_contains_the_client_s_members() -> None:
     intake = Intake(GENERATION, "job", VersionClock(), 120)
     intake.receive(1, lambda: Document("a", "x", "T", {"tag": "y"}, 3))
     source = intake.writes()[0].source

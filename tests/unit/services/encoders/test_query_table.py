@@ -1,4 +1,4 @@
-"""Queries through the shipped tables."""
+"""Tests of queries through the shipped query tables."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def table() -> QueryTable:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A model directory of our own, with the files that the query side reads."""
+    """Copy the model files that the query side reads to a directory."""
     for name in ("manifest.json", "tokenizer.json", "query_weights.json"):
         shutil.copy(WEIGHTS_ROOT / "standin" / name, tmp_path / name)
     return tmp_path
@@ -41,7 +41,7 @@ def rewrite(directory: Path, table: dict[str, float]) -> None:
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_repeated_pieces_count_once_and_keep_their_weight(table: QueryTable) -> None:
+def test_repeated_pieces_count_once_with_the_same_weight(table: QueryTable) -> None:
     once, thrice = table.encode("temporary folder", 100), table.encode("folder temporary temporary Folder", 100)
     assert once.by_id() == thrice.by_id()
     assert thrice.pieces == 4
@@ -60,7 +60,7 @@ def test_a_query_without_known_pieces_is_empty(table: QueryTable, text: str) -> 
     assert table.encode(text, 10).ids == ()
 
 
-def test_what_looks_like_a_special_piece_is_text(table: QueryTable) -> None:
+def test_special_pieces_in_a_query_are_text(table: QueryTable) -> None:
     assert [table.piece(i) for i in table.encode("[MASK]", 10).ids] == ["[", "mask", "]"]
 
 
@@ -84,7 +84,7 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
     assert caught.value.code == "missing_model_file"
 
 
-def test_a_manifest_that_does_not_belong_to_its_files_is_refused(copy: Path) -> None:
+def test_a_manifest_of_other_files_is_refused(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["files"]["tokenizer.json"]["sha256"] = "0" * 64
     (copy / "manifest.json").write_text(json.dumps(manifest))
@@ -94,7 +94,7 @@ def test_a_manifest_that_does_not_belong_to_its_files_is_refused(copy: Path) -> 
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
-def test_weights_that_are_no_boosts_are_refused(copy: Path, weight: float) -> None:
+def test_invalid_weights_are_refused(copy: Path, weight: float) -> None:
     rewrite(copy, {"the": weight})
     with pytest.raises(ConfigurationError) as caught:
         QueryTable.load(copy)
@@ -108,14 +108,14 @@ def test_an_unknown_piece_is_refused(copy: Path) -> None:
     assert caught.value.code == "bad_query_table"
 
 
-def test_every_piece_of_a_text_is_told_with_its_characters(table: QueryTable) -> None:
+def test_pieces_of_a_text_have_character_offsets(table: QueryTable) -> None:
     text = "😀 Aerofoil"
     found = [(table.piece(i), text[start:end]) for i, start, end in table.spans(text)]
     assert found == [("[UNK]", "😀"), ("aero", "Aero"), ("##foil", "foil")]
 
 
 @given(st.text(alphabet="abcst -'.\n\t\x00\x1c\x85\u00a0\u200b\u0301éİß中😀", max_size=60), st.data())
-def test_pieces_that_occur_are_those_of_the_whole_text(table: QueryTable, text: str, data: st.DataObject) -> None:
+def test_occurring_pieces_cover_the_whole_text(table: QueryTable, text: str, data: st.DataObject) -> None:
     own = table.ids(text)
     wanted = set(data.draw(st.lists(st.sampled_from([*own, 1996, 1037, 2015]), max_size=8)))
     assert table.occurring(wanted, text) == wanted & set(own)

@@ -1,3 +1,5 @@
+"""Tests of the check for lost answers."""
+
 from typing import Any
 
 import orjson
@@ -13,10 +15,10 @@ def write(name: str, version: int = 1, job: str = "ours") -> Write:
     return Write("books", name, version, {"version": version, "job": job, "text": "A text."})
 
 
-def answer(*held: Write, physical: str = "g2") -> dict[str, Any]:
+def answer(*stored: Write, physical: str = "g2") -> dict[str, Any]:
     docs = [
-        {"_id": one.id, "_version": one.version, "_source": one.source, "_index": physical, "found": True}
-        for one in held
+        {"_id": write.id, "_version": write.version, "_source": write.source, "_index": physical, "found": True}
+        for write in stored
     ]
     return {"docs": [*docs, {"_id": "gone", "found": False}]}
 
@@ -32,7 +34,7 @@ def test_only_superseded_writes_are_read() -> None:
     assert (call.path, orjson.loads(call.body or b"")) == ("/books/_mget", {"ids": ["b"]})
 
 
-def test_a_write_that_finds_itself_is_stored_where_it_was_found() -> None:
+def test_a_superseded_write_that_is_stored_counts_as_stored() -> None:
     writes = [write("a"), write("b"), write("c"), write("d")]
     check = LostAnswerCheck("books", writes, [STORED, SUPERSEDED, SUPERSEDED, SUPERSEDED])
     found = answer(write("b"), write("c", job="another"), write("d", version=2))

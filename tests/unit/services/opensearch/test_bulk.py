@@ -1,4 +1,4 @@
-"""The bulk state machine: sizes, verdicts, retries, order."""
+"""Tests of bulk writes: sizes of requests, verdicts, retries, order."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def answer(statuses: list[int], kind: str = "boom") -> dict[str, Any]:
     }
 
 
-def test_requests_are_sized_by_bytes_and_hold_at_least_one_write() -> None:
+def test_requests_are_limited_by_bytes_and_contain_at_least_one_write() -> None:
     run = BulkRun(writes(5, 100), max_bytes=450)
     groups = []
     while not run.done:
@@ -38,7 +38,7 @@ def test_requests_are_sized_by_bytes_and_hold_at_least_one_write() -> None:
     assert len(sent_ids(BulkRun(writes(2, 1000), 10).next_call().body)) == 1
 
 
-def test_each_item_is_judged_on_its_own() -> None:
+def test_each_item_gets_its_own_verdict() -> None:
     run = BulkRun(writes(4), 10_000)
     run.next_call()
     wait = run.answered(answer([201, 409, 400, 429], "mapper_parsing_exception"))
@@ -53,7 +53,7 @@ def test_each_item_is_judged_on_its_own() -> None:
     assert [verdict.physical for verdict in run.give_up()] == ["g2", "", "", "g2"], "where the alias led it"
 
 
-def test_a_block_says_nothing_of_the_document_and_is_sent_again() -> None:
+def test_a_blocked_write_is_retried() -> None:
     run = BulkRun(writes(1), 10_000)
     run.next_call()
     run.answered(answer([403], "cluster_block_exception"))
@@ -62,21 +62,21 @@ def test_a_block_says_nothing_of_the_document_and_is_sent_again() -> None:
     assert (verdict.outcome, verdict.reason) == (WriteOutcome.NOT_STORED, "cluster_block_exception")
 
 
-def test_a_failed_request_is_sent_again_whole_and_in_order() -> None:
+def test_a_failed_request_is_retried_whole_and_in_order() -> None:
     run = BulkRun(writes(3), 10_000)
     first = run.next_call().body
     run.failed("opensearch_unavailable")
     assert run.next_call().body == first
 
 
-def test_what_is_on_its_way_at_the_deadline_counts_as_not_stored() -> None:
+def test_writes_without_a_verdict_at_the_deadline_are_not_stored() -> None:
     run = BulkRun(writes(2), 10_000)
     run.next_call()
     run.failed("opensearch_unavailable")
     assert [(v.outcome, v.reason) for v in run.give_up()] == [(WriteOutcome.NOT_STORED, "opensearch_unavailable")] * 2
 
 
-def test_waiting_grows_and_is_bounded() -> None:
+def test_retry_delays_grow_up_to_a_limit() -> None:
     run = BulkRun(writes(1), 10_000)
     waits = []
     for _ in range(200):
@@ -86,14 +86,14 @@ def test_waiting_grows_and_is_bounded() -> None:
     assert max(waits[6:]) > 0.2
 
 
-def test_the_reason_never_holds_the_document() -> None:
+def test_the_reason_never_contains_the_document() -> None:
     verdict = judge_item(400, {"type": "mapper_parsing_exception", "reason": "failed to parse: SECRET"})
     assert verdict is not None
     assert "SECRET" not in verdict.reason
 
 
 @given(st.lists(st.sampled_from([200, 201, 409, 400, 429, 503]), max_size=30), st.integers(1, 2000))
-def test_every_write_ends_with_one_verdict(statuses: list[int], max_bytes: int) -> None:
+def test_every_write_gets_one_verdict(statuses: list[int], max_bytes: int) -> None:
     run = BulkRun(writes(len(statuses)), max_bytes)
     first_time: set[str] = set()
     while not run.done:

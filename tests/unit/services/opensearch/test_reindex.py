@@ -1,4 +1,4 @@
-"""What becomes of a document of each state in another generation, and which changes are read."""
+"""Tests of reindexing: the copies of a document in each state, and the changes that are read."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def stored(state: str, external: int, **more: Any) -> StoredDocument:
     return StoredDocument("d", external, RAW | {"state": state} | more)
 
 
-def test_valid_vectors_are_copied_and_pruned_anew() -> None:
+def test_valid_vectors_are_copied_and_pruned_again() -> None:
     one = stored("encoded", encoded_version(7), windows=WINDOWS, encoder="a" * 16)
     write = carry_write(OLD, generation(2, top_k=2), one, 60)
     assert (write.alias, write.version) == ("p-docs.g000002.wt2", encoded_version(7))
@@ -61,7 +61,7 @@ def test_valid_vectors_are_copied_and_pruned_anew() -> None:
     ("windows", "fields"),
     [("merged", {"sparse"}), ("nested", {"window_vectors"}), ("both", {"sparse", "window_vectors"})],
 )
-def test_vectors_are_searched_as_the_target_declares(windows: WindowStorage, fields: set[str]) -> None:
+def test_search_fields_follow_the_target_s_declaration(windows: WindowStorage, fields: set[str]) -> None:
     packed = [{"start": 0, "end": 1, "vector": VECTOR.pack()}, {"start": 1, "end": 2, "vector": OTHER.pack()}]
     one = stored("encoded", encoded_version(7), windows=packed, encoder="a" * 16)
     source = carry_write(generation(1, windows="both"), generation(2, windows=windows), one, 60).source
@@ -71,7 +71,7 @@ def test_vectors_are_searched_as_the_target_declares(windows: WindowStorage, fie
     assert source["windows"] == packed
 
 
-def test_a_document_of_too_many_windows_is_dead_where_each_is_kept_and_encoded_anew_where_not() -> None:
+def test_a_document_with_too_many_windows_is_dead_in_a_nested_target_only() -> None:
     windows = [{"start": 0, "end": 1, "vector": VECTOR.pack()}] * (MAX_NESTED_WINDOWS + 1)
     one = stored("encoded", encoded_version(7), windows=windows, encoder="a" * 16)
     nested = generation(2, windows="nested")
@@ -99,13 +99,13 @@ def test_another_encoder_or_window_gets_the_raw_document(target: Generation, sta
     assert is_pending_write(write)
 
 
-def test_the_dead_stay_dead_where_nothing_changes_for_them() -> None:
+def test_dead_documents_stay_dead_with_the_same_encoder() -> None:
     one = stored("dead", raw_version(7) + 3, error={"code": "c", "reason": "r"}, attempts=3)
     write = carry_write(OLD, generation(2, top_k=2), one, 60)
     assert (write.version, write.source) == (raw_version(7) + 3, one.source)
 
 
-def test_what_is_retried_after_its_death_is_newer_than_that() -> None:
+def test_a_retry_is_newer_than_the_death_before_it() -> None:
     target = generation(2, top_k=2)
     dead = carry_write(OLD, target, stored("dead", raw_version(7) + 3, attempts=3), 60)
     again = carry_write(OLD, target, stored("pending", raw_version(7) + 4, attempts=0, earlier={"retries": 1}), 60)
@@ -113,21 +113,21 @@ def test_what_is_retried_after_its_death_is_newer_than_that() -> None:
     assert (again.source["state"], again.source["earlier"]) == ("pending", {"retries": 1})
 
 
-def test_a_misfit_keeps_its_text_and_says_why_it_is_dead() -> None:
+def test_a_misfit_keeps_its_text_and_the_reason() -> None:
     write = misfit_write(OLD, generation(2), stored("pending", raw_version(7)))
     assert (write.version, write.source["state"], write.source["text"]) == (raw_version(7), "dead", "x")
     assert "metadata" not in write.source
     assert write.source["error"]["code"] == "misfit"
 
 
-def test_a_shard_that_is_away_is_no_empty_one() -> None:
+def test_an_unavailable_shard_is_an_error() -> None:
     numbers = {"max_seq_no": 9, "local_checkpoint": 9, "global_checkpoint": 9}
     copies = [{"routing": {"primary": True, "state": "STARTED"}, "seq_no": numbers}]
     with pytest.raises(BackendUnavailable, match="1 of 2"):
         read_shard_states({"indices": {"i": {"shards": {"0": copies}}}}, 2)
 
 
-def test_a_tombstone_stays_one() -> None:
+def test_a_tombstone_stays_a_tombstone() -> None:
     one = StoredDocument("d", raw_version(7), {"state": "deleted", "version": 7, "deleted_at": 5})
     for target in (generation(2), generation(2, fingerprint="b" * 16)):
         write = carry_write(OLD, target, one, 60)
@@ -146,7 +146,7 @@ def test_shards_are_read_from_their_primaries() -> None:
             read_shard_states(broken, 1)
 
 
-def test_changes_come_with_their_numbers() -> None:
+def test_changes_have_sequence_numbers() -> None:
     hit = {"_id": "d", "_version": 5, "_source": {"state": "pending"}, "sort": [12]}
     assert read_changes({"hits": {"hits": [hit]}}) == [(12, StoredDocument("d", 5, {"state": "pending"}))]
 
@@ -170,7 +170,7 @@ def episode(engine: str, **made: Any) -> StoredDocument:
     return stored("encoded", encoded_version(7), chaptering={"engine": engine} | made, **more)
 
 
-def test_what_finds_chapters_and_passages_is_made_again_from_what_is_stored() -> None:
+def test_search_fields_of_talk_are_built_again_from_the_source() -> None:
     source = carry_write(talk(1), talk(2), episode("tiling"), 60).source
     first, second = source["chapters"]
     assert (first["words"], first["sparse"]) == ("Whales\none tw", {"3": 4.0, "5": 2.0, "9": 0.5})
@@ -195,7 +195,7 @@ def test_what_finds_chapters_and_passages_is_made_again_from_what_is_stored() ->
         (stored("encoded", encoded_version(7), windows=WINDOWS), talk(2, "podtile", "c2"), False),
     ],
 )
-def test_talk_is_encoded_again_where_it_would_get_other_chapters(
+def test_talk_is_encoded_again_if_its_chapters_would_differ(
     one: StoredDocument, target: Generation, again: bool
 ) -> None:
     write = carry_write(talk(1), target, one, 60)
@@ -204,7 +204,7 @@ def test_talk_is_encoded_again_where_it_would_get_other_chapters(
     assert ("chapters" in write.source) is (not again and "chapters" in one.source)
 
 
-def test_what_was_sent_of_talk_is_carried_to_be_encoded_again() -> None:
+def test_raw_talk_members_are_copied_for_encoding() -> None:
     sent = {
         "kind": "talk",
         "description": "D",

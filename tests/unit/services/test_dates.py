@@ -1,4 +1,4 @@
-"""Dates as milliseconds, and stretches of the calendar."""
+"""Tests of dates in milliseconds, and of calendar intervals."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -37,26 +37,26 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
         ("9999-12-31T23:59-14:00", 253_402_351_140_000, 253_402_351_199_999),
     ],
 )
-def test_a_date_is_the_time_that_it_leaves_open(text: str, first: int, last: int) -> None:
+def test_a_date_covers_its_missing_parts(text: str, first: int, last: int) -> None:
     assert is_date(text)
     assert date_bounds(text) == (first, last)
 
 
 @given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)))
-def test_a_whole_moment_is_the_standard_library_s(moment: datetime) -> None:
+def test_a_complete_date_equals_the_standard_library_s(moment: datetime) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
     text = moment.isoformat(timespec="milliseconds")
     first, last = date_bounds(text)
     assert first == last == (moment - EPOCH) // timedelta(milliseconds=1)
 
 
-def test_what_is_no_date_is_said() -> None:
-    with pytest.raises(ValueError, match="is no date"):
+def test_an_invalid_date_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not a date"):
         date_bounds("yesterday")
 
 
 @given(st.integers(min_value=-62_135_596_800_000, max_value=253_402_300_799_999), st.sampled_from(CALENDAR_UNITS))
-def test_a_stretch_holds_its_moment_and_the_next_begins_where_it_ends(moment: int, unit: CalendarUnit) -> None:
+def test_an_interval_contains_its_time_and_ends_at_the_next_one(moment: int, unit: CalendarUnit) -> None:
     first, after = calendar_interval(moment, unit)
     assert first <= moment < after
     assert calendar_interval(first, unit) == (first, after)
@@ -75,14 +75,14 @@ def test_a_stretch_holds_its_moment_and_the_next_begins_where_it_ends(moment: in
         ("hour", "2024-02-29T13:00Z", "2024-02-29T14:00Z"),
     ],
 )
-def test_stretches_are_shown_as_dates(unit: CalendarUnit, first: str, after: str) -> None:
+def test_intervals_are_formatted_as_dates(unit: CalendarUnit, first: str, after: str) -> None:
     begun, ended = calendar_interval(date_bounds("2024-02-29T13:14:15Z")[0], unit)
     assert (format_interval_start(begun, unit), format_interval_start(ended, unit)) == (first, after)
     assert is_date(first)
 
 
 def bounds(within: dict[str, str]) -> tuple[float, float]:
-    """First and last moment of a range as a filter reads it."""
+    """Return the first and last millisecond of a range as a filter reads it."""
     low = (
         date_bounds(within["gte"])[0]
         if "gte" in within
@@ -101,8 +101,8 @@ def bounds(within: dict[str, str]) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("unit", CALENDAR_UNITS)
-def test_each_moment_is_in_one_written_stretch(unit: CalendarUnit) -> None:
-    """At the ends of the calendar too, where an offset moves a date out of the years that can be written."""
+def test_each_time_is_in_one_formatted_interval(unit: CalendarUnit) -> None:
+    """Also at the ends of the calendar, where an offset moves a date out of the years 1 to 9999."""
     dates = ["0001-01-01T00:00+18:00", "0001-01-01T09:00+18:00", "0001-01-01", "0001-01-01T00:59", "2024-02-29"]
     dates += [
         "9999-12-26T12:00",
@@ -120,7 +120,7 @@ def test_each_moment_is_in_one_written_stretch(unit: CalendarUnit) -> None:
         ]
 
 
-def test_beyond_the_calendar_nothing_is_shown() -> None:
+def test_intervals_outside_the_calendar_are_not_formatted() -> None:
     assert format_interval_start(calendar_interval(date_bounds("9999-12-31")[0], "year")[1], "year") is None
     assert (
         format_interval_start(calendar_interval(date_bounds("0001-01-01T00:00+14:00")[0], "month")[0], "month") is None

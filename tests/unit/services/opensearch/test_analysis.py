@@ -1,20 +1,26 @@
-"""What is asked of OpenSearch's analyser, and how its answer is read. (What it answers: an integration test.)"""
+"""Tests of text analysis: splitting, the calls of the analyser, and their answers."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.opensearch.analysis import (
     MAX_ANALYSED_TERMS,
+    MAX_UNKNOWN_WORDS,
     AnalysedTerm,
     TextWord,
     limit_words,
     max_terms,
+    merge_unknown_words,
     read_analysed_terms,
+    read_similar_terms,
+    similar_terms_body,
     split_on_white_space,
 )
+from services.query.suggest import UnknownWord
 
 
-def test_words_lose_the_punctuation_around_them_but_nothing_that_may_join() -> None:
+def test_words_lose_surrounding_punctuation_but_no_joining_characters() -> None:
     assert split_on_white_space('(The "dog\'s") U.S.A. __x__ 😀! 1\u202f000') == [
         TextWord("The", 1),
         TextWord("dog's", 6),
@@ -35,8 +41,8 @@ def test_words_are_stretches_of_the_text(text: str) -> None:
     assert not any(character.isalnum() for character in left)
 
 
-def test_an_answer_is_read_in_characters() -> None:
-    """Java counts an emoji as two."""
+def test_offsets_of_terms_are_characters() -> None:
+    """Java counts an emoji as two UTF-16 units."""
     distinct = ["a", "😀b😀", "the", "dogs"]
     tokens = [("a", 0, 1), ("😀", 2, 4), ("b", 4, 5), ("😀", 5, 7), ("dog", 12, 16)]
     answer = {"tokens": [{"token": text, "start_offset": start, "end_offset": end} for text, start, end in tokens]}
@@ -48,7 +54,7 @@ def test_an_answer_is_read_in_characters() -> None:
     assert read_analysed_terms({}, ["the"]) == {}
 
 
-def test_no_more_is_asked_than_opensearch_answers() -> None:
+def test_no_more_terms_are_requested_than_opensearch_returns() -> None:
     assert max_terms("slipstream") == 1
     assert max_terms("a-b.c") == 5  # (two of them are punctuation)
     assert max_terms("русский") == 1
@@ -56,3 +62,27 @@ def test_no_more_is_asked_than_opensearch_answers() -> None:
     assert max_terms("a" * 1000) == 4
     assert limit_words(["中" * (MAX_ANALYSED_TERMS - 1), "a", "b"]) == ["中" * (MAX_ANALYSED_TERMS - 1), "a"]
     assert limit_words(["😀" * (MAX_ANALYSED_TERMS + 1), "a"]) == []
+
+
+def test_offsets_of_unknown_words_are_characters() -> None:
+    entry = {"text": "whle", "offset": 3, "length": 4, "options": [{"text": "whale"}]}
+    right = {"text": "sea", "offset": 8, "length": 3, "options": []}
+    answer = {"suggest": {"words": [entry, right]}}
+    (word,) = read_similar_terms(answer, "🫖 whle sea")
+    assert "🫖 whle sea"[word.start : word.end] == "whle"
+    other = UnknownWord("whle", 2, 6, ("whole", "whale"))
+    assert merge_unknown_words([[word], [other], []]) == [UnknownWord("whle", 2, 6, ("whale", "whole"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in a hwale", "in a hwale"),
+        ("wrod " * MAX_UNKNOWN_WORDS + "of a", "wrod " * MAX_UNKNOWN_WORDS + "of a"),
+        ("🫖 " + "wrod, " * 500, "🫖 " + "wrod, " * MAX_UNKNOWN_WORDS),
+        ("wrod-" * 500, "wrod-" * MAX_UNKNOWN_WORDS),
+        ("abcd東" * 500, ("abcd東" * 500)[: 40 * MAX_UNKNOWN_WORDS]),
+    ],
+)
+def test_only_the_first_words_of_a_long_query_are_looked_up(text: str, expected: str) -> None:
+    assert similar_terms_body("spelling", text, 1.0)["suggest"]["text"] == expected

@@ -1,4 +1,4 @@
-"""Settings of the connections: what fits together, what is refused, and that no secret is printed."""
+"""Tests of settings: addresses, credentials, and settings that contradict each other."""
 
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -7,8 +7,9 @@ import pytest
 from kombu import Connection
 from redis import Redis, SSLConnection
 
+from infra.settings import LocalSettings
 from services.errors import ConfigurationError
-from services.settings import Settings, redact_addresses
+from services.settings import Settings, format_http_address, redact_addresses, split_addresses
 from services.tls import SecretFile
 
 TLS = {"opensearch_url": "https://search"}
@@ -36,7 +37,7 @@ SECRET = "s3c/r:e@t"
         ({"REDIS_CA": "/c"}, "need addresses that begin with rediss://"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_contradictory_connection_settings_are_refused(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
 ) -> None:
     for name, value in given.items():
@@ -48,7 +49,7 @@ def test_what_does_not_fit_together_is_refused(
     assert SECRET not in caught.value.detail
 
 
-def test_no_secret_is_part_of_printed_settings() -> None:
+def test_printed_settings_contain_no_secret() -> None:
     for settings in (
         Settings(opensearch_url="https://h", opensearch_user="u", opensearch_password=SECRET, redis_password=SECRET),
         Settings(opensearch_url="http://u:s3c@h", redis_url="redis://:s3c@h/0"),
@@ -56,7 +57,7 @@ def test_no_secret_is_part_of_printed_settings() -> None:
         assert "s3c" not in f"{settings!r} {settings}"
 
 
-def test_redis_gets_password_and_tls_in_its_address(tmp_path: Path) -> None:
+def test_the_redis_url_gets_password_and_tls(tmp_path: Path) -> None:
     (tmp_path / "password").write_text(f"{SECRET}\n")
     settings = Settings(
         redis_url="rediss://cache:6380/3", redis_user="u", redis_password_file=tmp_path / "password",
@@ -89,9 +90,7 @@ def test_redis_gets_password_and_tls_in_its_address(tmp_path: Path) -> None:
         ({"redis_url": "rediss://h/1?ssl_cert_reqs=none"}, {"ssl_cert_reqs": ["none"]}),
     ],
 )
-def test_a_certificate_of_redis_is_checked_unless_one_says_otherwise(
-    given: dict[str, str], query: dict[str, list[str]]
-) -> None:
+def test_the_redis_certificate_is_verified_by_default(given: dict[str, str], query: dict[str, list[str]]) -> None:
     parts = urlsplit(Settings(**given).redis_address)
     assert parse_qs(parts.query) == query
     assert parts.netloc == "h"
@@ -116,3 +115,100 @@ def test_a_secret_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert file.text() == "two ", "spaces may belong to a password"
     path.unlink()
     assert file.text() == "two ", "while it is replaced"
+
+
+@pytest.fixture(autouse=True)
+def no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENSEARCH_URL", "REDIS_URL", "OPENSEARCH_PORT", "REDIS_PORT"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"SPARSEWELL_{name}", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://admin:s3cret@search:9200/path", "http://search:9200/path"),
+        ("redis://:s3cret@127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("redis://h/0?password=s3cret", "redis://h/0"),
+        ("http://a@s3cret@h", "http://h"),
+        ("http://[s3cret", "(an address that cannot be read)"),
+        ("http://[::1]:8010", "http://[::1]:8010"),
+        ("", ""),
+    ],
+)
+def test_passwords_are_redacted(url: str, shown: str) -> None:
+    assert redact_addresses(url) == shown
+
+
+@pytest.mark.parametrize("kind", [Settings, LocalSettings])
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("OPENSEARCH_URL", "http://"),
+        ("OPENSEARCH_URL", "localhost:9200"),
+        ("OPENSEARCH_URL", "redis://localhost"),
+        ("OPENSEARCH_URL", "http://u:s3cret@h:99999"),
+        ("OPENSEARCH_URL", "http://u:s3cret@h:port"),
+        ("OPENSEARCH_URL", "http://u:s3/cret@h"),
+        ("OPENSEARCH_URL", "http://[s3cret"),
+        ("SPARSEWELL_OPENSEARCH_URL", "http://h:0"),
+        ("REDIS_URL", "http://u:s3cret@h"),
+        ("SPARSEWELL_REDIS_URL", "redis://"),
+    ],
+)
+def test_an_invalid_address_is_refused_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Settings | LocalSettings], name: str, url: str
+) -> None:
+    monkeypatch.setenv(name, url)
+    with pytest.raises(ConfigurationError) as caught:
+        kind.read()
+    assert caught.value.code == "bad_setting"
+    assert name.removeprefix("SPARSEWELL_") in caught.value.detail
+    assert "s3" not in caught.value.detail
+
+
+def test_addresses_default_to_the_ports_of_local_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENSEARCH_URL", "")  # empty is unset
+    monkeypatch.setenv("SPARSEWELL_OPENSEARCH_PORT", "19333")
+    assert (Settings.read().opensearch_url, Settings.read().redis_url) == (
+        "http://127.0.0.1:19333",
+        "redis://127.0.0.1:16379/0",
+    )
+    assert LocalSettings.read().opensearch_url is None
+    monkeypatch.setenv("OPENSEARCH_URL", "https://search")
+    monkeypatch.setenv("SPARSEWELL_REDIS_PORT", "16444")
+    assert (Settings.read().opensearch_url, Settings.read().redis_url) == (
+        "https://search",
+        "redis://127.0.0.1:16444/0",
+    )
+
+    monkeypatch.setenv("SPARSEWELL_REDIS_PORT", "0")
+    assert Settings.read().redis_url.endswith(":0/0"), "the stack that starts it replaces it"
+
+
+def test_an_ipv6_host_has_brackets() -> None:
+    assert (format_http_address("::1", 80), format_http_address("localhost", 80)) == (
+        "http://[::1]:80",
+        "http://localhost:80",
+    )
+
+
+def test_opensearch_may_have_several_addresses_and_redis_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENSEARCH_URL", " http://u:a,b@one:9200 , https://two/search ")
+    assert Settings.read().opensearch_url == "http://u:a,b@one:9200,https://two/search"
+    assert split_addresses(Settings.read().opensearch_url) == ["http://u:a,b@one:9200", "https://two/search"]
+    assert redact_addresses(Settings.read().opensearch_url) == "http://one:9200,https://two/search"
+    for unusable in ("http://one,", "http://one,two", "http://one,http://u:s3cret@h:0", "http://one:9200,two:9200"):
+        monkeypatch.setenv("OPENSEARCH_URL", unusable)
+        with pytest.raises(ConfigurationError) as caught:
+            Settings.read()
+        assert caught.value.code == "bad_setting"
+        assert "s3" not in caught.value.detail
+
+
+def test_idempotency_keys_must_expire_before_their_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSEWELL_JOB_DAYS", "1")
+    assert Settings.read().job_days == 1
+    monkeypatch.setenv("SPARSEWELL_IDEMPOTENCY_HOURS", "25")
+    with pytest.raises(ConfigurationError, match="SPARSEWELL_JOB_DAYS"):
+        Settings.read()

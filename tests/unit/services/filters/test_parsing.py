@@ -1,4 +1,4 @@
-"""How filters are read, and every way in which one is refused."""
+"""Tests of filters: parsing, and the errors of invalid ones."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def one(field: str, **operator: Any) -> dict[str, Any]:
     return {"field": field} | {name.rstrip("_"): value for name, value in operator.items()}
 
 
-def test_a_filter_of_every_part() -> None:
+def test_every_kind_of_filter_is_parsed() -> None:
     written = {
         "all": [
             one("year", range={"gte": 1990, "lt": 2000}),
@@ -63,7 +63,7 @@ def test_a_filter_of_every_part() -> None:
     )
 
 
-def test_dates_are_spans_and_touching_ones_are_joined() -> None:
+def test_dates_are_ranges_and_adjacent_ranges_are_joined() -> None:
     assert read(one("printed", is_="1970-01-02")) == InRange("printed", DAY, 2 * DAY - 1, date=True)
     assert read(one("printed", range={"gt": "1970-01-01", "lte": "1970-01-02"})) == InRange(
         "printed", DAY, 2 * DAY - 1, date=True
@@ -74,7 +74,7 @@ def test_dates_are_spans_and_touching_ones_are_joined() -> None:
     )
 
 
-def test_a_field_may_be_called_as_an_operator() -> None:
+def test_a_field_may_have_the_name_of_an_operator() -> None:
     assert read(one("is", is_="x")) == OneOf("is", ("x",))
 
 
@@ -155,7 +155,7 @@ def test_a_field_may_be_called_as_an_operator() -> None:
         (one("printed", any_of=[f"20{n:02}-01-01" for n in range(11)]), "filter_too_large", "filter.any_of[0]"),
     ],
 )
-def test_what_is_refused_and_where(value: Any, code: str, where: str) -> None:
+def test_an_invalid_filter_is_refused_with_its_place(value: Any, code: str, where: str) -> None:
     error = refusal(value)
     assert (error.code, error.extra["where"]) == (code, where)
     assert error.detail.startswith(f"{where}: ")
@@ -163,7 +163,7 @@ def test_what_is_refused_and_where(value: Any, code: str, where: str) -> None:
     orjson.dumps(error.detail)  # what cannot be sent is not in it
 
 
-def test_refusals_say_what_there_is() -> None:
+def test_refusals_list_the_declared_fields() -> None:
     assert "(declared: blurb, genre, is, lent, printed, year)" in refusal(one("colour", is_="x")).detail
     assert "write 'genre', without `metadata.`" in refusal(one("metadata.genre", is_="x")).detail
     assert "takes `is`, `any_of`, `prefix`, `exists`, not `range`" in refusal(one("genre", range={"gt": 1})).detail
@@ -171,7 +171,7 @@ def test_refusals_say_what_there_is() -> None:
     assert "10,000 of them" in refusal(one("genre", any_of=["x"] * 10_000)).detail
 
 
-def test_the_values_of_all_lists_count_together() -> None:
+def test_the_limit_counts_the_values_of_all_lists() -> None:
     lists = [one("genre", any_of=[f"{n}-{m}" for m in range(7)]) for n in range(3)]
     assert read({"any": lists[:2]})
     assert refusal({"any": lists}).code == "filter_too_large"
@@ -201,7 +201,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
-def test_garbage_is_refused_or_makes_clauses_that_can_be_sent(value: Any) -> None:
+def test_any_json_is_refused_or_becomes_valid_clauses(value: Any) -> None:
     try:
         clauses = build_filter_clauses(read(value))
     except InvalidInput as error:
@@ -213,7 +213,7 @@ def test_garbage_is_refused_or_makes_clauses_that_can_be_sent(value: Any) -> Non
     assert json.loads(sent) == clauses
 
 
-def test_what_a_shop_leaves_out_when_it_counts_a_field() -> None:
+def test_removing_a_field_from_a_filter() -> None:
     genre, year = OneOf("genre", ("poem",)), InRange("year", 1.0, None)
     either = AnyOf((genre, year))
     assert remove_field(None, "genre") is None
