@@ -1,7 +1,4 @@
-"""The routes of searches: POST and GET of one index, several indexes in one search, several searches in one request.
-
-GET /v1/indexes/{index}/suggest: what somebody may be about to ask.
-"""
+"""Routes of searches: of one index (POST and GET), of several indexes, several in one request; and suggestions."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
@@ -29,10 +26,10 @@ suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"]
     "",
     responses=document_responses(200, SuggestAnswer, 404, 422, 429, 503),
     operation_id="suggest",
-    summary="Complete what somebody types",
+    summary="Suggest titles and frequent queries for typed text",
 )
-async def get_suggestions(index: str, asked: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
-    return json_response(await complete_text(app, index, asked))
+async def get_suggestions(index: str, request: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
+    return json_response(await complete_text(app, index, request))
 
 
 class JsonRoute(APIRoute):
@@ -79,10 +76,10 @@ async def post_search(index: str, request: SearchRequest, app: WithApp) -> Respo
     "/indexes/{index}/search",
     responses=_SEARCH_RESPONSES,
     operation_id="search_simply",
-    summary="Search an index from the address bar",
+    summary="Search an index by query parameters",
 )
-async def get_search(index: str, said: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
-    return json_response(await search(app, index, said.request()))
+async def get_search(index: str, parameters: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
+    return json_response(await search(app, index, parameters.request()))
 
 
 @search_router.post(
@@ -99,7 +96,7 @@ async def post_across(request: AcrossRequest, app: WithApp) -> Response:
     "/search/batch",
     responses=document_responses(200, BatchAnswer, 422),
     operation_id="search_batch",
-    summary="Search many times at once",
+    summary="Perform several searches in one request",
 )
 async def post_batch(request: BatchRequest, app: WithApp) -> Response:
     return json_response(await batch(app, request))

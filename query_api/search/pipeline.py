@@ -45,7 +45,7 @@ async def search(
         response = await _answered(app, [generation], request, engine, proposed)
         # (a batch, and rules that are tried, are not a user's own search)
         if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
-            app.learning.note(generation, request.query, of=app.who)
+            app.learning.note(generation, request.query, who=app.who)
         return response
 
     return await in_time(app, [index], of)
