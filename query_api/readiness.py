@@ -140,11 +140,7 @@ class ReadinessMonitor:
         mismatch = isinstance(failure, EncoderMismatch)
         checks = {
             "opensearch": "ok" if failure is None or mismatch else failure.code,
-            "query_tables": failure.code
-            if mismatch and failure is not None
-            else "ok"
-            if failure is None
-            else "unknown",
+            "query_tables": "ok" if failure is None else failure.code if mismatch else "unknown",
             "redis": "redis_unavailable" if messages is None else "ok",
         }
         return ReadinessReport(time.monotonic(), checks, indexes, messages, failure)

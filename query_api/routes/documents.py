@@ -52,116 +52,6 @@ from services.talk.model import Chapter, is_talk
 from services.talk.parse import build_link
 from services.web.problems import members_response
 
-dead_letters_router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
-
-
-@dead_letters_router.get(
-    "",
-    responses=document_responses(200, DeadList, 404, 422, 503),
-    operation_id="list_dead",
-    summary="List the dead documents, the latest first",
-)
-async def get_dead_letters(
-    index: str,
-    app: WithApp,
-    size: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(description="the cursor of the previous page; none: the first page")] = None,
-) -> Response:
-    return json_response(await list_dead_letters(app, index, size, cursor))
-
-
-@dead_letters_router.post(
-    "/retry",
-    responses=document_responses(200, RetryAnswer, 404, 422, 503),
-    operation_id="retry_dead",
-    summary="Put dead documents back to pending",
-)
-async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
-    """The count of attempts begins anew. A newer write of a document always wins."""
-    return json_response(await retry_dead_letters(app, index, request))
-
-
-async def read_stored_document(app: AppState, index: str, document_id: str, only: Sequence[str] = ()) -> StoredDocument:
-    """Read a document in real time, without its vectors. `only`: the members of its source to read; none: all.
-
-    Raises NotFound (`index_not_found`, `document_not_found`).
-    """
-    generation = await app.generation(index)
-    try:
-        answer = await app.search.send(get_document_call(generation.alias, validate_document_id(document_id), only))
-    except NotFound as error:
-        if error.code == "index_not_found":
-            app.forget(index)
-        answer = {}
-    if not answer.get("found") or answer["_source"]["state"] == DELETED:
-        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
-    return StoredDocument(answer["_id"], answer["_version"], answer["_source"])
-
-
-talk_router = APIRouter(prefix="/v1", tags=["talk"])
-
-ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
-_TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
-_FORMAT_RESPONSES: dict[str, Any] = {
-    PODCASTING_TYPE: {"schema": {"type": "object", "description": "Podcasting 2.0 chapters"}},
-    VTT_TYPE: {"schema": {"type": "string", "description": "WebVTT chapters"}},
-    PLAIN_TYPE: {"schema": {"type": "string", "description": "lines for the description of a YouTube video"}},
-}
-_CHAPTER_RESPONSES = document_responses(200, ChaptersAnswer, 404, 422, 503)
-
-
-@talk_router.get(
-    "/indexes/{index}/chapters/{document_id:path}",
-    responses=_CHAPTER_RESPONSES | {200: _CHAPTER_RESPONSES[200] | {"content": _FORMAT_RESPONSES}},
-    operation_id="get_chapters",
-    summary="Read the chapters of a talk",
-)
-async def get_chapters(
-    index: str,
-    document_id: str,
-    app: WithApp,
-    form: Annotated[
-        ChapterFormat,
-        Query(alias="format", description="json: with the state of the document; the others are files for players"),
-    ] = "json",
-) -> Response:
-    stored = await read_stored_document(app, index, document_id, only=_TALK_SOURCE_MEMBERS)
-    if not is_talk(stored.source):
-        raise NotFound("not_talk", f"The document {document_id[:80]!r} is not a talk, so it has no chapters.")
-    listed = read_chapters(stored.source)
-    if form == "json":
-        talk = (await app.generation(index)).spec.talk
-        return json_response(_describe_chapters(stored, listed, None if talk is None else talk.link))
-    if not listed:
-        raise NotFound("no_chapters", f"The talk has no chapters ({_missing_reason(stored)}).")
-    chapters = [Chapter.read(chapter) for chapter in listed]
-    match form:
-        case "podcasting":
-            file = format_podcasting(chapters, stored.source.get("title", ""), stored.source.get("url", ""))
-            return Response(orjson.dumps(file), media_type=PODCASTING_TYPE)
-        case "webvtt":
-            return Response(format_webvtt(chapters), media_type=f"{VTT_TYPE}; charset=utf-8")
-        case "youtube":
-            return Response(format_youtube(chapters), media_type=f"{PLAIN_TYPE}; charset=utf-8")
-
-
-def _describe_chapters(stored: StoredDocument, listed: list[dict[str, Any]], template: str | None) -> dict[str, Any]:
-    source = stored.source
-    members = ("title", "state", "url", "duration", "chaptering", "talk_repairs")
-    url = source.get("url", "")
-    linked = [chapter | {"link": build_link(template, url, stored.id, chapter.get("start_time"))} for chapter in listed]
-    return {"id": stored.id} | {name: source[name] for name in members if name in source} | {"chapters": linked}
-
-
-def _missing_reason(stored: StoredDocument) -> str:
-    chaptering = stored.source.get("chaptering")
-    if chaptering is None:
-        return f"it is {stored.state}, and chapters are made when it is encoded"
-    if "error" in chaptering:
-        return f"{chaptering['error']['reason']} [{chaptering['error']['code']}]"
-    return f"engine {chaptering['engine']}"
-
-
 documents_router = APIRouter(prefix="/v1", tags=["documents"])
 
 _DOCUMENT_SCHEMA: dict[str, Any] = {
@@ -342,3 +232,113 @@ def _ingest_response(answer: IngestResponse) -> Response:
     if answer.replayed:
         response.headers[REPLAYED_HEADER] = "true"
     return response
+
+
+async def read_stored_document(app: AppState, index: str, document_id: str, only: Sequence[str] = ()) -> StoredDocument:
+    """Read a document in real time, without its vectors. `only`: the members of its source to read; none: all.
+
+    Raises NotFound (`index_not_found`, `document_not_found`).
+    """
+    generation = await app.generation(index)
+    try:
+        answer = await app.search.send(get_document_call(generation.alias, validate_document_id(document_id), only))
+    except NotFound as error:
+        if error.code == "index_not_found":
+            app.forget(index)
+        answer = {}
+    if not answer.get("found") or answer["_source"]["state"] == DELETED:
+        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
+    return StoredDocument(answer["_id"], answer["_version"], answer["_source"])
+
+
+talk_router = APIRouter(prefix="/v1", tags=["talk"])
+
+ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
+_TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
+_FORMAT_RESPONSES: dict[str, Any] = {
+    PODCASTING_TYPE: {"schema": {"type": "object", "description": "Podcasting 2.0 chapters"}},
+    VTT_TYPE: {"schema": {"type": "string", "description": "WebVTT chapters"}},
+    PLAIN_TYPE: {"schema": {"type": "string", "description": "lines for the description of a YouTube video"}},
+}
+_CHAPTER_RESPONSES = document_responses(200, ChaptersAnswer, 404, 422, 503)
+
+
+@talk_router.get(
+    "/indexes/{index}/chapters/{document_id:path}",
+    responses=_CHAPTER_RESPONSES | {200: _CHAPTER_RESPONSES[200] | {"content": _FORMAT_RESPONSES}},
+    operation_id="get_chapters",
+    summary="Read the chapters of a talk",
+)
+async def get_chapters(
+    index: str,
+    document_id: str,
+    app: WithApp,
+    form: Annotated[
+        ChapterFormat,
+        Query(alias="format", description="json: with the state of the document; the others are files for players"),
+    ] = "json",
+) -> Response:
+    stored = await read_stored_document(app, index, document_id, only=_TALK_SOURCE_MEMBERS)
+    if not is_talk(stored.source):
+        raise NotFound("not_talk", f"The document {document_id[:80]!r} is not a talk, so it has no chapters.")
+    listed = read_chapters(stored.source)
+    if form == "json":
+        talk = (await app.generation(index)).spec.talk
+        return json_response(_describe_chapters(stored, listed, None if talk is None else talk.link))
+    if not listed:
+        raise NotFound("no_chapters", f"The talk has no chapters ({_missing_reason(stored)}).")
+    chapters = [Chapter.read(chapter) for chapter in listed]
+    match form:
+        case "podcasting":
+            file = format_podcasting(chapters, stored.source.get("title", ""), stored.source.get("url", ""))
+            return Response(orjson.dumps(file), media_type=PODCASTING_TYPE)
+        case "webvtt":
+            return Response(format_webvtt(chapters), media_type=f"{VTT_TYPE}; charset=utf-8")
+        case "youtube":
+            return Response(format_youtube(chapters), media_type=f"{PLAIN_TYPE}; charset=utf-8")
+
+
+def _describe_chapters(stored: StoredDocument, listed: list[dict[str, Any]], template: str | None) -> dict[str, Any]:
+    source = stored.source
+    members = ("title", "state", "url", "duration", "chaptering", "talk_repairs")
+    url = source.get("url", "")
+    linked = [chapter | {"link": build_link(template, url, stored.id, chapter.get("start_time"))} for chapter in listed]
+    return {"id": stored.id} | {name: source[name] for name in members if name in source} | {"chapters": linked}
+
+
+def _missing_reason(stored: StoredDocument) -> str:
+    chaptering = stored.source.get("chaptering")
+    if chaptering is None:
+        return f"it is {stored.state}, and chapters are made when it is encoded"
+    if "error" in chaptering:
+        return f"{chaptering['error']['reason']} [{chaptering['error']['code']}]"
+    return f"engine {chaptering['engine']}"
+
+
+dead_letters_router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
+
+
+@dead_letters_router.get(
+    "",
+    responses=document_responses(200, DeadList, 404, 422, 503),
+    operation_id="list_dead",
+    summary="List the dead documents, the latest first",
+)
+async def get_dead_letters(
+    index: str,
+    app: WithApp,
+    size: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(description="the cursor of the previous page; none: the first page")] = None,
+) -> Response:
+    return json_response(await list_dead_letters(app, index, size, cursor))
+
+
+@dead_letters_router.post(
+    "/retry",
+    responses=document_responses(200, RetryAnswer, 404, 422, 503),
+    operation_id="retry_dead",
+    summary="Put dead documents back to pending",
+)
+async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
+    """The count of attempts begins anew. A newer write of a document always wins."""
+    return json_response(await retry_dead_letters(app, index, request))

@@ -27,6 +27,82 @@ from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.telemetry.logs import build_information
 
 STATUS_SECONDS: Final = 5.0
+_NODE_CALL: Final = Call("GET", "/", params={"filter_path": "version.number,version.distribution"})
+
+
+health_router = APIRouter(tags=["health"])
+
+
+@health_router.get("/healthz", operation_id="live", summary="Check whether the process is alive")
+async def get_liveness() -> Response:
+    """The check asks no other service: a restart of this process would not repair OpenSearch."""
+    return json_response({"status": "alive"})
+
+
+@health_router.get(
+    "/readyz",
+    responses=document_responses(200, dict[str, Any], 503),
+    operation_id="ready",
+    summary="Check whether the process can answer searches",
+)
+async def get_readiness(app: WithApp) -> Response:
+    """A process is ready when OpenSearch answers, it has the query table for every index, and it is not about to end.
+
+    `checks` has the result for each part. Redis is not required: without it the process still answers searches and
+    journals documents. The answer is at most one second old.
+    """
+    if app.who.sees_everything:
+        return json_response(await app.readiness.report())
+    # A probe has no key. A key for some indexes or documents must not learn of others.
+    try:
+        report = await app.readiness.report()
+    except SparsewellError as error:
+        raise type(error)(
+            error.code, "This process cannot answer searches. A key for every index sees the reason.", **error.extra
+        ) from None
+    return json_response({name: report[name] for name in ("status", "checks")})
+
+
+@health_router.get(
+    "/version",
+    responses=document_responses(200, dict[str, Any]),
+    operation_id="version",
+    summary="Show the versions of the service and of OpenSearch",
+)
+async def get_version(app: WithApp) -> Response:
+    """`opensearch` is null while OpenSearch does not answer. `commit` is null when the build did not set it."""
+    default = app.tables.default
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            answer = await app.everything.send(replace(_NODE_CALL, timeout=CHECK_TIMEOUT_SECONDS))
+        node_version = answer["version"]
+        node = {
+            "version": node_version["number"],
+            "distribution": node_version.get("distribution", "elasticsearch"),
+        }
+    except (SparsewellError, TimeoutError):
+        node = None
+    return json_response(
+        build_information(app.settings)
+        | {"encoder": {"name": default.name, "fingerprint": default.fingerprint}, "opensearch": node}
+    )
+
+
+status_router = APIRouter(prefix="/v1/status", tags=["health"])
+
+
+@status_router.get(
+    "",
+    responses=document_responses(200, dict[str, Any], 503),
+    operation_id="status",
+    summary="Show queues, workers and the generations of every index",
+)
+async def get_status(app: WithApp) -> Response:
+    """`queues` and `workers` are null while Redis does not answer. A worker is listed for 35 s after a heartbeat.
+
+    A key for some indexes sees only these, the queues of their encoders and the workers of these encoders.
+    """
+    return json_response(await read_service_status(app))
 
 
 async def read_service_status(app: AppState) -> dict[str, Any]:
@@ -131,80 +207,3 @@ def _describe_reindexing(record: ReindexRecord, now: float) -> dict[str, Any]:
         "started_seconds_ago": _age_seconds(record.started_at, now),
         "idle_seconds": _age_seconds(record.updated_at, now),
     }
-
-
-status_router = APIRouter(prefix="/v1/status", tags=["health"])
-
-
-@status_router.get(
-    "",
-    responses=document_responses(200, dict[str, Any], 503),
-    operation_id="status",
-    summary="Show queues, workers and the generations of every index",
-)
-async def get_status(app: WithApp) -> Response:
-    """`queues` and `workers` are null while Redis does not answer. A worker is listed for 35 s after a heartbeat.
-
-    A key for some indexes sees only these, the queues of their encoders and the workers of these encoders.
-    """
-    return json_response(await read_service_status(app))
-
-
-health_router = APIRouter(tags=["health"])
-
-_NODE_CALL = Call("GET", "/", params={"filter_path": "version.number,version.distribution"})
-
-
-@health_router.get("/healthz", operation_id="live", summary="Check whether the process is alive")
-async def get_liveness() -> Response:
-    """The check asks no other service: a restart of this process would not repair OpenSearch."""
-    return json_response({"status": "alive"})
-
-
-@health_router.get(
-    "/readyz",
-    responses=document_responses(200, dict[str, Any], 503),
-    operation_id="ready",
-    summary="Check whether the process can answer searches",
-)
-async def get_readiness(app: WithApp) -> Response:
-    """A process is ready when OpenSearch answers, it has the query table for every index, and it is not about to end.
-
-    `checks` has the result for each part. Redis is not required: without it the process still answers searches and
-    journals documents. The answer is at most one second old.
-    """
-    if app.who.sees_everything:
-        return json_response(await app.readiness.report())
-    # A probe has no key. A key for some indexes or documents must not learn of others.
-    try:
-        report = await app.readiness.report()
-    except SparsewellError as error:
-        raise type(error)(
-            error.code, "This process cannot answer searches. A key for every index sees the reason.", **error.extra
-        ) from None
-    return json_response({name: report[name] for name in ("status", "checks")})
-
-
-@health_router.get(
-    "/version",
-    responses=document_responses(200, dict[str, Any]),
-    operation_id="version",
-    summary="Show the versions of the service and of OpenSearch",
-)
-async def get_version(app: WithApp) -> Response:
-    """`opensearch` is null while OpenSearch does not answer. `commit` is null when the build did not set it."""
-    default = app.tables.default
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            answer = await app.everything.send(replace(_NODE_CALL, timeout=CHECK_TIMEOUT_SECONDS))
-        node_version = answer["version"]
-        node = {
-            "version": node_version["number"],
-            "distribution": node_version.get("distribution", "elasticsearch"),
-        }
-    except (SparsewellError, TimeoutError):
-        node = None
-    return json_response(
-        build_information(app.settings)
-        | {"encoder": {"name": default.name, "fingerprint": default.fingerprint}, "opensearch": node}
-    )

@@ -30,68 +30,6 @@ from services.opensearch.generations import (
     read_state_counts,
 )
 
-encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
-
-
-@encoders_router.get(
-    "",
-    responses=document_responses(200, EncoderList, 503),
-    operation_id="list_encoders",
-    summary="List the encoders that can be served",
-)
-async def list_encoders(app: WithApp) -> Response:
-    """An index can be created with any of these encoders, and served when it was encoded by one of the fingerprints."""
-    return json_response(
-        {
-            "encoders": [
-                {
-                    "name": manifest.name,
-                    "fingerprint": manifest.fingerprint,
-                    "default": manifest.fingerprint == app.tables.default.fingerprint,
-                    "licence": manifest.licence,
-                }
-                for manifest in app.tables.manifests
-            ]
-        }
-    )
-
-
-export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
-
-_LINES_RESPONSE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "One document a line (id, title, text, metadata, version, state), then one line "
-        '`{"export": {"index", "documents", "exported", "total", "cursor"}}`. A page without that line was cut: '
-        "request it again. `cursor` null: this was the last page.",
-        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
-    }
-}
-
-
-@export_router.get(
-    "",
-    response_class=StreamingResponse,
-    responses=document_responses(200, None, 404, 422, 429, 503) | _LINES_RESPONSE,
-    operation_id="export",
-    summary="Export the documents of an index as they were when the export began",
-)
-async def get_export(
-    index: str,
-    app: WithApp,
-    state: Annotated[
-        list[Literal["pending", "encoded", "dead"]] | None, Query(description="only these states; may be repeated")
-    ] = None,
-    vectors: Annotated[
-        bool | None, Query(description="include each window's vocabulary ids, pieces and weights")
-    ] = None,
-    size: Annotated[int, Query(ge=1, le=MAX_PAGE_DOCUMENTS, description="maximum documents of a page")] = 1000,
-    cursor: Annotated[str | None, Query(description="the cursor of the previous page; none: the first page")] = None,
-) -> StreamingResponse:
-    """A page ends early when it reaches 16 MiB. An export expires five minutes after its last page."""
-    lines = await ExportPage(app, index, size).stream(state, vectors, cursor)
-    return StreamingResponse(lines, media_type="application/x-ndjson")
-
-
 indexes_router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
 
 
@@ -203,3 +141,65 @@ async def _find_generation(app: AppState, index: str) -> Generation | None:
 async def _ensure_jobs_index(app: AppState) -> None:
     with contextlib.suppress(Conflict):
         await app.search.send(create_jobs_call(app.names, app.settings))
+
+
+export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
+
+_LINES_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "One document a line (id, title, text, metadata, version, state), then one line "
+        '`{"export": {"index", "documents", "exported", "total", "cursor"}}`. A page without that line was cut: '
+        "request it again. `cursor` null: this was the last page.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@export_router.get(
+    "",
+    response_class=StreamingResponse,
+    responses=document_responses(200, None, 404, 422, 429, 503) | _LINES_RESPONSE,
+    operation_id="export",
+    summary="Export the documents of an index as they were when the export began",
+)
+async def get_export(
+    index: str,
+    app: WithApp,
+    state: Annotated[
+        list[Literal["pending", "encoded", "dead"]] | None, Query(description="only these states; may be repeated")
+    ] = None,
+    vectors: Annotated[
+        bool | None, Query(description="include each window's vocabulary ids, pieces and weights")
+    ] = None,
+    size: Annotated[int, Query(ge=1, le=MAX_PAGE_DOCUMENTS, description="maximum documents of a page")] = 1000,
+    cursor: Annotated[str | None, Query(description="the cursor of the previous page; none: the first page")] = None,
+) -> StreamingResponse:
+    """A page ends early when it reaches 16 MiB. An export expires five minutes after its last page."""
+    lines = await ExportPage(app, index, size).stream(state, vectors, cursor)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
+
+
+@encoders_router.get(
+    "",
+    responses=document_responses(200, EncoderList, 503),
+    operation_id="list_encoders",
+    summary="List the encoders that can be served",
+)
+async def list_encoders(app: WithApp) -> Response:
+    """An index can be created with any of these encoders, and served when it was encoded by one of the fingerprints."""
+    return json_response(
+        {
+            "encoders": [
+                {
+                    "name": manifest.name,
+                    "fingerprint": manifest.fingerprint,
+                    "default": manifest.fingerprint == app.tables.default.fingerprint,
+                    "licence": manifest.licence,
+                }
+                for manifest in app.tables.manifests
+            ]
+        }
+    )

@@ -19,18 +19,6 @@ from query_api.search.pipeline import search, search_across
 from query_api.search.validation import SearchAddress
 from query_api.suggest import complete_text
 
-suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
-
-
-@suggest_router.get(
-    "",
-    responses=document_responses(200, SuggestAnswer, 404, 422, 429, 503),
-    operation_id="suggest",
-    summary="Suggest titles and frequent queries for typed text",
-)
-async def get_suggestions(index: str, request: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
-    return json_response(await complete_text(app, index, request))
-
 
 class JsonRoute(APIRoute):
     """A route that validates its JSON body straight from the bytes, without the framework's dependency solver.
@@ -100,3 +88,16 @@ async def post_across(request: AcrossRequest, app: WithApp) -> Response:
 )
 async def post_batch(request: BatchRequest, app: WithApp) -> Response:
     return json_response(await batch(app, request))
+
+
+suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
+
+
+@suggest_router.get(
+    "",
+    responses=document_responses(200, SuggestAnswer, 404, 422, 429, 503),
+    operation_id="suggest",
+    summary="Suggest titles and frequent queries for typed text",
+)
+async def get_suggestions(index: str, request: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
+    return json_response(await complete_text(app, index, request))
