@@ -41,7 +41,7 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
         def seen() -> dict[tuple[str, str], float]:
             for one in (old, new):
                 search.send(refresh_call(one.physical))
-            state.look()
+            state.sample()
             samples = [sample for family in state.collect() for sample in family.samples]
             return {(one.name, one.labels["generation"]): one.value for one in samples if "generation" in one.labels}
 
