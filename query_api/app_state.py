@@ -171,13 +171,13 @@ class RestrictedSearchClient(AsyncSearchClient):
     It sends through another client and has no connections itself.
     """
 
-    def __init__(self, client: AsyncSearchClient, restriction: DocumentLevelSecurity) -> None:
-        self._client = client
+    def __init__(self, unrestricted: AsyncSearchClient, restriction: DocumentLevelSecurity) -> None:
+        self._unrestricted = unrestricted
         self._restriction = restriction
 
     async def send(self, call: Call) -> Any:
         """Send the restricted call and check its answer."""
-        return self._restriction.answered(call, await self._client.send(self._restriction.confined(call)))
+        return self._restriction.answered(call, await self._unrestricted.send(self._restriction.confined(call)))
 
     async def close(self) -> None:
         """Do nothing: the connections belong to the other client."""

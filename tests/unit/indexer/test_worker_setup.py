@@ -75,7 +75,7 @@ def test_unusable_messages_are_logged_without_their_body(
     install_body_filter()
     install_body_filter()
     logger = logging.getLogger(consumer.__name__)
-    assert len([one for one in logger.filters if type(one).__name__ == "WithoutBodies"]) == 1
+    assert len([one for one in logger.filters if type(one).__name__ == "BodyLogFilter"]) == 1
     with caplog.at_level(logging.WARNING):
         logger.error(template, *arguments)
     assert "SECRET" not in caplog.text
