@@ -22,7 +22,8 @@ PENDING, AGE = "sparsewell_pending_documents", "sparsewell_pending_oldest_age_se
 
 
 def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
-    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, runtime: Runtime, standin: Encoder,
+    journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, runtime: Runtime,
+    standin: Encoder,
     api: httpx.Client,
 ) -> None:  # fmt: skip
     """It keeps the day on which it came, a year ago maybe, and is found by its vectors in the old generation."""

@@ -1,4 +1,4 @@
-"""Token buckets, and failures by whom they come from."""
+"""Token buckets and the limit of failed authentications."""
 
 import pytest
 from hypothesis import given
