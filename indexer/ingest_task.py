@@ -1,4 +1,8 @@
-"""The task `sparsewell.ingest.v1`: journals a producer's documents, records the job, enqueues what was accepted."""
+"""The task `sparsewell.ingest.v1`: journal a producer's documents, record the job, enqueue the accepted documents.
+
+While OpenSearch is away the message returns to its queue, because it is the only copy of its documents. Documents and
+messages that can never be accepted are recorded in the job.
+"""
 
 import logging
 import time
@@ -29,25 +33,25 @@ log = logging.getLogger(__name__)
 
 
 def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, redelivered: bool) -> dict[str, int]:
-    """Handles one message. While OpenSearch is away the message goes back to its queue: it is the only copy.
+    """Handle one message. Return the number of accepted and of rejected documents.
 
-    What can never be accepted is recorded in the job and logged with its code.
+    Raises celery's Reject, which returns the message to its queue, while OpenSearch is away or overloaded.
     """
     try:
         message = IngestMessage.model_validate(body)
     except ValidationError as error:
-        return _invalid(runtime, body, message_id, describe_validation_error(error))
+        return _refuse_invalid(runtime, body, message_id, describe_validation_error(error))
     job = message.job or message_id
     refuse = partial(
         _refuse_all, runtime, job, message.index, message_id, count=len(message.documents), offset=message.offset
     )
     try:
         if redelivered and _count_lost_attempts(runtime, message_id) >= runtime.settings.max_attempts:
-            return refuse(InvalidInput("attempts_exhausted", "Workers that took this message died, again and again."))
+            return refuse(InvalidInput("attempts_exhausted", "Every worker that took this message died."))
         generation = retry(lambda: runtime.generation(message.index), runtime.worker.patience)
         return _ingest(runtime, generation, message, job, message_id, redelivered=redelivered)
     except (BackendUnavailable, Overloaded) as error:
-        log.warning("a message of %d documents goes back to its queue: %s", len(message.documents), error)
+        log.warning("a message of %d documents returns to its queue: %s", len(message.documents), error)
         raise Reject(error.code, requeue=True) from error
     except SparsewellError as error:
         return refuse(error)
@@ -58,7 +62,7 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
 
 
 def _count_lost_attempts(runtime: Runtime, message_id: str) -> int:
-    """How often a worker began with this message and did not live to say how it went, as far as Redis knows."""
+    """Count the workers that began this message and died, from Redis; 0 while Redis is away."""
     try:
         return runtime.publisher.began(message_id)
     except (BackendUnavailable, Overloaded):
@@ -70,7 +74,7 @@ def _ingest(
 ) -> dict[str, int]:
     settings = runtime.settings
     intake = Intake(generation, job, runtime.clock, settings.lease_seconds)
-    version = _version(message)
+    version = _message_version(message)
     for position, item in enumerate(message.documents, message.offset + 1):
         intake.receive(
             position, partial(parse_message_document, item, generation.spec, settings.document_limits, version)
@@ -79,7 +83,7 @@ def _ingest(
     verdicts = write_bulk(runtime.search, writes, settings.journal_bytes, runtime.worker.patience)
     if any(verdict.outcome is WriteOutcome.NOT_STORED for verdict in verdicts):
         raise BackendUnavailable("not_stored", "OpenSearch did not store every document in time.")
-    # A message that comes again finds its own documents stored.
+    # A redelivered message finds its own documents stored.
     check = LostAnswerCheck(generation.alias, writes, verdicts)
     if (call := check.call()) is not None:
         verdicts = check.settle(retry(partial(runtime.search.send, call), runtime.worker.patience))
@@ -90,12 +94,14 @@ def _ingest(
     count_ingested(record.accepted, record.rejected)
     try:
         for physical, ids in stored.items():
-            # After a swap the alias leads to another generation than the one that this worker remembered.
-            taker = generation if physical == generation.physical else runtime.taker(message.index, physical)
-            for part in encode_messages(message.index, ids, settings.message_documents, taker.number):
-                runtime.publisher.encode(taker.encoder.name, part)
+            # After a swap the alias leads to another generation than the cached one.
+            target = (
+                generation if physical == generation.physical else runtime.written_generation(message.index, physical)
+            )
+            for encode_message in encode_messages(message.index, ids, settings.message_documents, target.number):
+                runtime.publisher.encode(target.encoder.name, encode_message)
     except (BackendUnavailable, Overloaded, NotFound) as error:
-        log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+        log.warning("%s: the sweeper will enqueue the pending documents", error.code)
         FAILED_ENQUEUES.inc()
     return {"accepted": len(intake.accepted), "rejected": len(intake.rejections)}
 
@@ -103,22 +109,22 @@ def _ingest(
 def parse_message_document(
     item: dict[str, Any], spec: IndexSpec, limits: DocumentLimits, version: int | None
 ) -> Document:
-    """One document of a message; `version` is for one that brings none. Raises InvalidInput."""
+    """Parse a document of a message. `version` is the default version. Raises InvalidInput."""
     try:
         size = len(orjson.dumps(item))
-    except TypeError as error:  # half a surrogate pair, a number beyond 64 bits, nesting without end
+    except TypeError as error:  # half a surrogate pair, a number beyond 64 bits, too deep nesting
         raise InvalidInput("invalid_json", f"The document cannot be stored as JSON: {error}.") from None
     document = parse_document(item, spec, limits, size)
     return replace(document, version=version) if document.version is None else document
 
 
-def _version(message: IngestMessage) -> int | None:
-    """The producer's moment, but never one to come: a clock ahead of ours would keep later documents out."""
+def _message_version(message: IngestMessage) -> int | None:
+    """Return the time of sending as a version (microseconds). A time in the future would keep later documents out."""
     return None if message.sent_at is None else min(message.sent_at, time.time_ns() // 1000)
 
 
-def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason: str) -> dict[str, int]:
-    """A message that breaks the contract: refused whole, in its job if it names an index."""
+def _refuse_invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason: str) -> dict[str, int]:
+    """Refuse a whole message that breaks the contract, and record that in its job if it names an index."""
     log.error("invalid_message: %s", reason)
     error = InvalidInput("invalid_message", f"The message breaks the contract: {reason}.")
     documents, index, job = body.get("documents"), body.get("index"), body.get("job")
@@ -128,9 +134,10 @@ def _invalid(runtime: Runtime, body: Mapping[str, Any], message_id: str, reason:
     except InvalidInput:
         count_ingested(0, count)
         return {"rejected": count}
-    named = job if isinstance(job, str) and job.replace("-", "").replace("_", "").isalnum() and len(job) <= 64 else None
+    valid_job = isinstance(job, str) and job.replace("-", "").replace("_", "").isalnum() and len(job) <= 64
+    job_id = str(job) if valid_job else message_id
     try:
-        return _refuse_all(runtime, named or message_id, str(index), message_id, error, count=count, offset=0)
+        return _refuse_all(runtime, job_id, str(index), message_id, error, count=count, offset=0)
     except (BackendUnavailable, Overloaded) as failure:
         log.warning("the refusal could not be recorded: %s", failure)
         count_ingested(0, count)
@@ -149,10 +156,10 @@ def _refuse_all(
 
 
 def _save_job(runtime: Runtime, record: JobRecord, message_id: str) -> None:
-    """Raises BackendUnavailable or Overloaded; the documents are journalled by then and would be taken again."""
+    """Save the job. Raises BackendUnavailable or Overloaded; the message is then redelivered and saves it."""
 
     def save() -> None:
-        runtime.make_jobs_index()
+        runtime.create_jobs_index()
         runtime.search.send(add_job_counts_call(runtime.names, record, message_id))
 
     retry(save, runtime.worker.patience)

@@ -1,6 +1,7 @@
-"""What no process can count by itself: queues, and what waits in the indexes. The sweeper looks and shows it.
+"""Metrics of the whole installation: queues, workers, pending and dead documents, reindexing.
 
-Its numbers are those of the whole installation: of several sweepers each shows the same (take the max, never the sum).
+The sweeper samples OpenSearch and Redis and exports the last sample. Several sweepers export the same values, so a
+dashboard must aggregate with max and not with sum (docs/observability.md).
 """
 
 import time
@@ -27,7 +28,7 @@ OBSERVATION_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """Messages in a queue; `oldest` as `Publisher.oldest` says it."""
+    """The state of a queue: its messages and the time of the oldest one, as `Publisher.oldest` returns it."""
 
     messages: int
     oldest: int | None
@@ -35,95 +36,103 @@ class QueueState:
 
 @dataclass
 class ServiceState:
-    """One look; None: it could not be seen."""
+    """A sample of the installation. None: the value could not be read."""
 
     queues: dict[str, QueueState] | None = None
     workers: Counter[str] | None = None
-    waiting: dict[str, BacklogCounts] | None = None
+    backlogs: dict[str, BacklogCounts] | None = None
     generations: list[Generation] = field(default_factory=list)
-    searched: set[str] = field(default_factory=set)  # those of them, by their physical names
+    searched: set[str] = field(default_factory=set)  # physical names of the active generations
     reindexes: list[ReindexRecord] = field(default_factory=list)
 
 
-# name, help, labels of each family, as docs/observability.md lists them
+# The help text and the labels of each metric family, as in docs/observability.md.
 METRIC_FAMILIES = {
-    "sparsewell_dependency_up": ("1 where it answered the sweeper's last look.", ("dependency",)),
+    "sparsewell_dependency_up": ("1: the service answered the sweeper's last sample.", ("dependency",)),
     "sparsewell_queue_messages": ("Messages that wait in a queue.", ("queue",)),
     "sparsewell_queue_oldest_message_age_seconds": ("Age of the message that is taken next; 0: none.", ("queue",)),
-    "sparsewell_workers": ("Workers that said so in the last half minute, by their encoder.", ("encoder",)),
+    "sparsewell_workers": ("Workers with a heartbeat in the last half minute, by encoder.", ("encoder",)),
     "sparsewell_pending_documents": ("Documents that wait for their vectors.", ("index", "generation")),
     "sparsewell_pending_oldest_age_seconds": (
-        "How long the oldest pending document of a generation that is searched has been in; 0: none is.",
+        "Age of the oldest pending document of an active generation; 0: none.",
         ("index", "generation"),
     ),
-    "sparsewell_dead_documents": ("Documents that were given up and not retried.", ("index", "generation")),
+    "sparsewell_dead_documents": ("Dead documents that were not retried.", ("index", "generation")),
     "sparsewell_reindex_carried_documents": ("Documents that a reindexing has carried over.", ("index", "step")),
-    "sparsewell_reindex_idle_seconds": ("Since a reindexing was last heard of.", ("index", "step")),
+    "sparsewell_reindex_idle_seconds": ("Seconds since the last progress of a reindexing.", ("index", "step")),
 }  # fmt: skip
 
 
 class ServiceStateCollector(Collector):
-    """Looks at the stores when it is told to, and shows what it saw last."""
+    """A Prometheus collector that exports the last sample of the installation."""
 
     def __init__(
-        self, settings: Settings, search: SyncSearchClient, publisher: Publisher, presence: WorkerRegistry
+        self, settings: Settings, search: SyncSearchClient, publisher: Publisher, registry: WorkerRegistry
     ) -> None:
         self._names = IndexNames(settings.index_prefix)
         self._search = search
         self._publisher = publisher
-        self._presence = presence
+        self._registry = registry
         self._records = ReindexRecords(search, settings)
-        self._seen: ServiceState | None = None
+        self._sample: ServiceState | None = None
 
-    def look(self) -> Counter[str]:
-        """Looks once. What is away is left out, and `sparsewell_dependency_up` says so; other duties log it."""
-        seen = ServiceState()
+    def sample(self) -> Counter[str]:
+        """Take a sample. Return no counts.
+
+        Values of a service that is away are missing, and `sparsewell_dependency_up` is 0. Other tasks log the error.
+        """
+        state = ServiceState()
         with suppress(SparsewellError):
             listed = self._search.send(list_generations_call(self._names))
-            seen.generations = read_writable_generations(listed)
-            seen.searched = {one.physical for one in read_active_generations(listed)}
-            seen.waiting = read_backlog(self._search.send(backlog_call(self._names, OBSERVATION_TIMEOUT_SECONDS)))
-            seen.reindexes = self._records.every()
+            state.generations = read_writable_generations(listed)
+            state.searched = {generation.physical for generation in read_active_generations(listed)}
+            state.backlogs = read_backlog(self._search.send(backlog_call(self._names, OBSERVATION_TIMEOUT_SECONDS)))
+            state.reindexes = self._records.every()
         with suppress(SparsewellError):
-            queues = [INGEST_QUEUE, *sorted({encode_queue(one.encoder.name) for one in seen.generations})]
-            seen.queues = {
+            encoders = {generation.encoder.name for generation in state.generations}
+            queues = [INGEST_QUEUE, *sorted(map(encode_queue, encoders))]
+            state.queues = {
                 name: QueueState(self._publisher.depth(name), self._publisher.oldest(name)) for name in queues
             }
-            seen.workers = Counter(dict.fromkeys((one.encoder.name for one in seen.generations), 0))
-            seen.workers.update(worker.encoder for worker in self._presence.workers())
-        self._seen = seen
+            state.workers = Counter(dict.fromkeys(sorted(encoders), 0))
+            state.workers.update(worker.encoder for worker in self._registry.workers())
+        self._sample = state
         return Counter()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The families, empty where nothing was seen."""
-        found = {name: GaugeMetricFamily(name, said, labels=labels) for name, (said, labels) in METRIC_FAMILIES.items()}
-        if self._seen is not None:
-            _fill(found, self._seen, time.time() * 1000)
-        yield from found.values()
+        """Yield all metric families, with the values of the last sample."""
+        families = {
+            name: GaugeMetricFamily(name, documentation, labels=labels)
+            for name, (documentation, labels) in METRIC_FAMILIES.items()
+        }
+        if self._sample is not None:
+            _fill(families, self._sample, time.time() * 1000)
+        yield from families.values()
 
 
-def _fill(found: dict[str, GaugeMetricFamily], seen: ServiceState, now: float) -> None:
+def _fill(families: dict[str, GaugeMetricFamily], state: ServiceState, now: float) -> None:
     def add(name: str, labels: tuple[str, ...], value: float) -> None:
-        found[f"sparsewell_{name}"].add_metric(labels, value)
+        families[f"sparsewell_{name}"].add_metric(labels, value)
 
     def age(moment: int | None) -> float:
         return 0.0 if not moment else max(0.0, (now - moment) / 1000)
 
-    add("dependency_up", ("opensearch",), seen.waiting is not None)
-    add("dependency_up", ("redis",), seen.queues is not None)
-    for queue, state in (seen.queues or {}).items():
-        add("queue_messages", (queue,), state.messages)
-        add("queue_oldest_message_age_seconds", (queue,), age(state.oldest))
-    for encoder, workers in (seen.workers or {}).items():
+    add("dependency_up", ("opensearch",), state.backlogs is not None)
+    add("dependency_up", ("redis",), state.queues is not None)
+    for name, queue in (state.queues or {}).items():
+        add("queue_messages", (name,), queue.messages)
+        add("queue_oldest_message_age_seconds", (name,), age(queue.oldest))
+    for encoder, workers in (state.workers or {}).items():
         add("workers", (encoder,), workers)
-    if seen.waiting is not None:
-        for one in seen.generations:
-            labels, waiting = (one.index, str(one.number)), seen.waiting.get(one.physical, EMPTY_BACKLOG)
-            add("pending_documents", labels, waiting.pending)
-            if one.physical in seen.searched:
-                # (one that is being built has documents that came long ago: searches find them in the other one)
-                add("pending_oldest_age_seconds", labels, age(waiting.oldest))
-            add("dead_documents", labels, waiting.dead)
-    for record in seen.reindexes:
+    if state.backlogs is not None:
+        for generation in state.generations:
+            labels = (generation.index, str(generation.number))
+            backlog = state.backlogs.get(generation.physical, EMPTY_BACKLOG)
+            add("pending_documents", labels, backlog.pending)
+            if generation.physical in state.searched:
+                # A generation that is being built has old documents, which searches find in the active generation.
+                add("pending_oldest_age_seconds", labels, age(backlog.oldest))
+            add("dead_documents", labels, backlog.dead)
+    for record in state.reindexes:
         add("reindex_carried_documents", (record.index, record.step), record.carried)
         add("reindex_idle_seconds", (record.index, record.step), age(record.updated_at))

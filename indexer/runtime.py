@@ -1,6 +1,7 @@
-"""What a worker process holds: its encoder, dense ones that indexes ask for, clients, and what it knows of indexes.
+"""The state of a worker process: its settings, its models, its clients and cached generations.
 
-Settings of workers alone; what they share with the other processes is in `services.settings`.
+`WorkerSettings` are the settings of workers only; `services.settings` has those that all processes share. `Runtime`
+loads the encoder, dense encoders and chapter engines when a task first needs them.
 """
 
 import logging
@@ -29,13 +30,24 @@ from services.opensearch.generations import (
 from services.queue.messages import Publisher
 from services.settings import EnvironmentSettings, Settings
 
+log = logging.getLogger(__name__)
+
+# The process notices a swapped alias or a deleted index after this time.
+GENERATION_CACHE_SECONDS = 2.0
+LOG_REPEAT_SECONDS = 60.0
+FAILURE_CACHE_SECONDS = 600.0
+
+LoadEncoder = Callable[[Settings], Encoder]
+LoadChapterMaker = Callable[[Settings, str, Encoder], ChapterMaker]
+LoadDense = Callable[[Settings, DenseIdentity], DenseModel]
+
 
 class WorkerSettings(EnvironmentSettings):
-    """Times of a worker, in seconds, read from the environment (prefix `SPARSEWELL_`) when a factory asks.
+    """The times of a worker, in seconds, read from the environment (prefix `SPARSEWELL_`).
 
-    They build on each other: a task stops taking new documents at `task_budget`, its process is killed at `task_limit`,
-    and a message that nobody acknowledged is delivered again after `redelivery`, which must be far above the limit, or
-    a long task would run twice at once.
+    A task starts no further run at `task_budget`, its process is killed at `task_limit`, and an unacknowledged message
+    is delivered again after `redelivery`. `redelivery` must be far above the limit, or a long task would run twice at
+    once.
     """
 
     task_budget: float = Field(30.0, gt=0)
@@ -52,38 +64,29 @@ class WorkerSettings(EnvironmentSettings):
 
     @property
     def chapter_time(self) -> float:
-        """Seconds for the chapters of one talk: the rest of the task's is for encoding it."""
+        """The seconds for the chapters of one talk. The rest of the task's time is for encoding the talk."""
         return min(self.chapter_seconds, self.task_limit / 2)
 
     def model_post_init(self, _context: object) -> None:
+        """Check that the times fit together. Raises ValueError."""
         if self.task_limit < 2 * self.task_budget:
             raise ValueError("SPARSEWELL_TASK_LIMIT must be at least twice SPARSEWELL_TASK_BUDGET")
         if self.redelivery < 2 * self.task_limit:
             raise ValueError("SPARSEWELL_REDELIVERY must be at least twice SPARSEWELL_TASK_LIMIT")
 
 
-log = logging.getLogger(__name__)
-
-# A swapped alias or a deleted index is noticed after this long.
-GENERATION_CACHE_SECONDS = 2.0
-LOG_REPEAT_SECONDS = 60.0
-FAILURE_CACHE_SECONDS = 600.0
-
-LoadEncoder = Callable[[Settings], Encoder]
-LoadChapterMaker = Callable[[Settings, str, Encoder], ChapterMaker]
-LoadDense = Callable[[Settings, DenseIdentity], DenseModel]
-
-
 def load_configured_encoder(settings: Settings) -> Encoder:
-    """The encoder of the settings, with their threads and batches."""
+    """Load the configured encoder with the configured threads and batch size."""
     from models.registry import load_encoder
 
-    # The encoder knows its best size; a size that was asked for is another matter.
     return load_encoder(settings.encoder, threads=settings.worker_threads, batch_pieces=settings.batch_pieces)
 
 
 def load_dense_model(settings: Settings, identity: DenseIdentity) -> DenseModel:
-    """The dense encoder of an index; one that can be fetched is, once. Raises ConfigurationError, EncoderMismatch."""
+    """Load the dense encoder of an index; download it once if that is possible.
+
+    Raises ConfigurationError, EncoderMismatch (`dense_mismatch`).
+    """
     from models.dense import load_dense_encoder
     from services.directories import DirectorySettings, resolve_cache_directory
     from services.encoders.catalogue import list_dense_encoders
@@ -92,7 +95,7 @@ def load_dense_model(settings: Settings, identity: DenseIdentity) -> DenseModel:
     if known is None or known.identity.fingerprint != identity.fingerprint:
         raise EncoderMismatch(
             "dense_mismatch",
-            f"No dense encoder here is {identity.name} ({identity.fingerprint}): name its directory in "
+            f"This worker has no dense encoder {identity.name} ({identity.fingerprint}): name its directory in "
             "SPARSEWELL_DENSE_ENCODERS.",
         )
     return load_dense_encoder(
@@ -101,14 +104,17 @@ def load_dense_model(settings: Settings, identity: DenseIdentity) -> DenseModel:
 
 
 def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> ChapterMaker:
-    """The engine of that name, with its chapters checked. Raises ConfigurationError for one that cannot be had."""
+    """Load a chapter engine by name. Raises ConfigurationError when it is not available."""
     from models.chapters.maker import ChapterMaker, open_chapter_engine
 
     return ChapterMaker(open_chapter_engine(engine, encoder, settings.chapter_model, threads=settings.worker_threads))
 
 
 class Runtime:
-    """Made in the parent, filled in each child when its first task asks: no client and no session crosses a fork."""
+    """The models, clients and caches of a worker process.
+
+    The parent creates it, and each child fills it at its first task: no client and no model session survives a fork.
+    """
 
     def __init__(
         self,
@@ -126,21 +132,22 @@ class Runtime:
         self._load_dense = load_dense
         self._load_maker = load_maker
         self._makers: dict[str, ChapterMaker] = {}
-        self._unopened: dict[str, tuple[float, Exception]] = {}
+        self._maker_failures: dict[str, tuple[float, Exception]] = {}
         self._dense: dict[str, DenseModel] = {}
-        self._jobs_made = False
-        self._said: dict[str, float] = {}
+        self._jobs_index_created = False
+        self._logged_at: dict[str, float] = {}
         self._generations: dict[tuple[str, int | None], tuple[float, Generation]] = {}
 
     @cached_property
     def encoder(self) -> Encoder:
+        """The encoder, loaded at the first use."""
         return self._load(self.settings)
 
     def dense(self, generation: Generation) -> DenseModel | None:
-        """The dense encoder of a generation, None where it declares none.
+        """Return the dense encoder of a generation, None when it declares none.
 
-        Raises EncoderMismatch when this worker cannot have it: its documents wait, rather than get into the index
-        without a vector that nobody would miss.
+        Raises EncoderMismatch when this worker cannot load it. The documents then wait: without their dense vectors
+        they would rank lower, and no error would show it.
         """
         identity = generation.dense
         if identity is None:
@@ -153,37 +160,41 @@ class Runtime:
         return self._dense[identity.fingerprint]
 
     def maker(self, engine: str) -> ChapterMaker:
-        """What makes the chapters of talk, opened once. Raises whatever opening it does; ten minutes long without
-        another try, which may be a download that each talk would wait for.
+        """Return the maker of chapters with an engine, loaded at the first use.
+
+        Raises the error of loading it. The error is cached for ten minutes, because another try may be a download
+        that each talk would wait for.
         """
         if engine not in self._makers:
-            when, error = self._unopened.get(engine, (-FAILURE_CACHE_SECONDS, None))
-            if error is not None and time.monotonic() - when < FAILURE_CACHE_SECONDS:
+            failed_at, error = self._maker_failures.get(engine, (-FAILURE_CACHE_SECONDS, None))
+            if error is not None and time.monotonic() - failed_at < FAILURE_CACHE_SECONDS:
                 raise error
             try:
                 self._makers[engine] = self._load_maker(self.settings, engine, self.encoder)
             except Exception as failure:
-                self._unopened[engine] = time.monotonic(), failure
+                self._maker_failures[engine] = time.monotonic(), failure
                 raise
         return self._makers[engine]
 
     @cached_property
     def search(self) -> SyncSearchClient:
+        """The client of OpenSearch."""
         return SyncSearchClient(self.settings)
 
     @cached_property
     def publisher(self) -> Publisher:
+        """The publisher of messages for other tasks."""
         return Publisher(self.settings.redis_address)
 
     def generation(self, index: str, number: int | None = None) -> Generation:
-        """The generation of that number, None: the one that the alias points to.
+        """Return an index's generation by number; None is the generation that the alias points to.
 
         Raises NotFound (`index_not_found`) and InvalidInput (`invalid_index_name`).
         """
-        remembered = self._generations.get((index, number))
+        cached = self._generations.get((index, number))
         now = time.monotonic()
-        if remembered is not None and now - remembered[0] < GENERATION_CACHE_SECONDS:
-            return remembered[1]
+        if cached is not None and now - cached[0] < GENERATION_CACHE_SECONDS:
+            return cached[1]
         call = resolve_alias_call(self.names, index)
         if number is not None:
             call = Call(call.method, f"/{self.names.physical(index, number)}/_mapping", params=call.params)
@@ -195,8 +206,8 @@ class Runtime:
         self._generations[index, number] = (now, generation)
         return generation
 
-    def taker(self, index: str, physical: str) -> Generation:
-        """The generation that took a write through the index's alias, another than the writer knew.
+    def written_generation(self, index: str, physical: str) -> Generation:
+        """Return the generation that received a write through the alias, after a swap that the cache missed.
 
         Raises NotFound (`index_not_found`) when it was deleted since.
         """
@@ -204,31 +215,31 @@ class Runtime:
         return read_generation(self.search.send(generation_call(physical)), index)
 
     def forget(self, index: str, number: int | None = None) -> None:
-        """The next message asks OpenSearch again."""
+        """Drop a generation from the cache, so that the next message asks OpenSearch."""
         self._generations.pop((index, number), None)
 
-    def new_trouble(self, trouble: str) -> bool:
-        """Whether this was not said in the last minute: a full queue does not fill the log with one sentence."""
+    def should_log(self, message: str) -> bool:
+        """Return whether a message was not logged in the last minute. A long queue must not repeat one error."""
         now = time.monotonic()
-        if now - self._said.get(trouble, -LOG_REPEAT_SECONDS) < LOG_REPEAT_SECONDS:
+        if now - self._logged_at.get(message, -LOG_REPEAT_SECONDS) < LOG_REPEAT_SECONDS:
             return False
-        self._said[trouble] = now
+        self._logged_at[message] = now
         return True
 
     def check_encoder(self, generation: Generation) -> None:
-        """Raises EncoderMismatch (`encoder_mismatch`) unless the generation wants this process's very encoder."""
+        """Check that this worker's encoder is the generation's. Raises EncoderMismatch (`encoder_mismatch`)."""
         if generation.encoder.fingerprint != self.encoder.fingerprint:
             raise EncoderMismatch(
                 "encoder_mismatch",
-                f"The index {generation.index!r} wants vectors of {generation.encoder.name} "
-                f"({generation.encoder.fingerprint}), and this worker holds {self.encoder.manifest.name} "
+                f"The index {generation.index!r} needs vectors of {generation.encoder.name} "
+                f"({generation.encoder.fingerprint}), but this worker holds {self.encoder.manifest.name} "
                 f"({self.encoder.fingerprint}): start a worker with that model directory (SPARSEWELL_ENCODER).",
             )
 
-    def make_jobs_index(self) -> None:
-        """Makes the index of jobs once, so that OpenSearch does not invent a mapping for it."""
-        if self._jobs_made:
+    def create_jobs_index(self) -> None:
+        """Create the index of jobs once, so that OpenSearch does not create it with a dynamic mapping."""
+        if self._jobs_index_created:
             return
         with suppress(Conflict):
             self.search.send(create_jobs_call(self.names, self.settings))
-        self._jobs_made = True
+        self._jobs_index_created = True

@@ -1,6 +1,7 @@
-"""Starts a worker: how many processes, which queues, and a clear word when Redis is not there.
+"""The start of a worker: its processes, its queues and its heartbeat.
 
-Says every few seconds that this worker is there, from a thread of its parent process.
+`run_worker` runs Celery with one process per available core. `announce_worker` sends a heartbeat to Redis from a thread
+of the parent process. `wait_for_redis` reports a Redis that does not answer at the start.
 """
 
 import logging
@@ -27,45 +28,34 @@ from services.settings import Settings, redact_addresses
 
 log = logging.getLogger(__name__)
 
-
-@contextmanager
-def announce_worker(redis_url: str, manifest: Manifest, processes: int) -> Iterator[None]:
-    """Inside the block this worker is among those that `Presence.workers` lists."""
-    name, ended = f"{socket.gethostname()}:{os.getpid()}", threading.Event()
-    presence = WorkerRegistry(redis_url)
-
-    def say() -> None:
-        while True:
-            with suppress(BackendUnavailable):  # Celery's own connection says so in the log
-                presence.say(
-                    name,
-                    encoder=manifest.name,
-                    fingerprint=manifest.fingerprint,
-                    processes=processes,
-                    version=version("sparsewell"),
-                )
-            if ended.wait(HEARTBEAT_SECONDS):
-                return
-
-    thread = threading.Thread(target=say, name="presence", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(5)
-        with suppress(BackendUnavailable):
-            presence.leave(name)
-        presence.close()
-
-
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
-def available_cores(limit: str | None = None) -> int:
-    """Processor cores for us: those that we may run on, or fewer where a container's share is smaller.
+def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: str) -> int:
+    """Run a worker until a signal stops it, and return the exit status. On SIGTERM it finishes the running tasks."""
+    processes = settings.worker_concurrency or available_cores()
+    queues = [encode_queue(manifest.name), INGEST_QUEUE]
+    log.info("%d processes with %s (%s) on %s", processes, manifest.name, manifest.fingerprint, ", ".join(queues))
+    # Celery warns the root user of pickled messages, but this application accepts only JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    worker = app.Worker(
+        quiet=True,
+        concurrency=processes,
+        queues=queues,
+        loglevel=log_level.upper(),
+        # Workers need not know each other, and these features cost messages.
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
 
-    `limit` is the content of cgroup's cpu.max (quota and period in microseconds, or `max`); None: read it.
+
+def available_cores(limit: str | None = None) -> int:
+    """Return the processor cores of this process: its CPU affinity, limited by the CPU quota of its container.
+
+    `limit` is the content of the cgroup's `cpu.max` (quota and period in microseconds, or `max`); None: read the file.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if limit is None:
@@ -80,48 +70,61 @@ def available_cores(limit: str | None = None) -> int:
 
 
 def wait_for_redis(url: str, seconds: float) -> None:
-    """Returns once Redis answers. Raises ConfigurationError (`bad_redis_url`, `redis_unavailable`) after `seconds`."""
+    """Wait until Redis answers, at most `seconds`.
+
+    Raises ConfigurationError (`bad_redis_url`, `redis_unavailable`).
+    """
     try:
         client = redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
     except ValueError as error:
         raise ConfigurationError("bad_redis_url", f"REDIS_URL is not usable: {error}.") from None
-    end = time.monotonic() + seconds
-    told = False
+    deadline = time.monotonic() + seconds
+    warned = False
     with closing(client):
         while True:
             try:
                 client.ping()
             except redis.RedisError as error:
-                if time.monotonic() > end:
+                if time.monotonic() > deadline:
                     raise ConfigurationError(
                         "redis_unavailable",
-                        f"No Redis answers at {redact_addresses(url)} ({type(error).__name__}): start it (`sparsewell up`), "
-                        "or set REDIS_URL.",
+                        f"No Redis answers at {redact_addresses(url)} ({type(error).__name__}): "
+                        "start it (`sparsewell up`), or set REDIS_URL.",
                     ) from None
-                if not told:
+                if not warned:
                     log.warning("waiting up to %.0f s for Redis at %s", seconds, redact_addresses(url))
-                    told = True
+                    warned = True
                 time.sleep(min(0.5, seconds))
             else:
                 return
 
 
-def run_worker(app: Celery, settings: Settings, manifest: Manifest, log_level: str) -> int:
-    """Works until a signal says stop; returns the exit status. SIGTERM finishes the running tasks."""
-    processes = settings.worker_concurrency or available_cores()
-    queues = [encode_queue(manifest.name), INGEST_QUEUE]
-    log.info("%d processes with %s (%s) on %s", processes, manifest.name, manifest.fingerprint, ", ".join(queues))
-    # Celery warns root of pickled messages; ours are JSON and nothing else is accepted.
-    warnings.filterwarnings("ignore", category=SecurityWarning)
-    worker = app.Worker(
-        quiet=True,
-        concurrency=processes,
-        queues=queues,
-        loglevel=log_level.upper(),
-        # Workers need to know nothing of each other; these only cost messages.
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )
-    worker.start()
-    return int(worker.exitcode or 0)
+@contextmanager
+def announce_worker(redis_url: str, manifest: Manifest, processes: int) -> Iterator[None]:
+    """List this worker in the `WorkerRegistry` while the block runs."""
+    name, ended = f"{socket.gethostname()}:{os.getpid()}", threading.Event()
+    registry = WorkerRegistry(redis_url)
+
+    def send_heartbeats() -> None:
+        while True:
+            with suppress(BackendUnavailable):  # Celery logs the failure of its own connection.
+                registry.say(
+                    name,
+                    encoder=manifest.name,
+                    fingerprint=manifest.fingerprint,
+                    processes=processes,
+                    version=version("sparsewell"),
+                )
+            if ended.wait(HEARTBEAT_SECONDS):
+                return
+
+    thread = threading.Thread(target=send_heartbeats, name="presence", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(5)
+        with suppress(BackendUnavailable):
+            registry.leave(name)
+        registry.close()

@@ -1,6 +1,7 @@
-"""The application factory.
+"""The application factory of the query API.
 
-The OpenAPI document as the service really answers: every refusal is problem+json, whatever the framework assumes.
+`create_app` builds the FastAPI application: the middleware, the routes, the search page and the OpenAPI document.
+The document describes every error as problem+json (RFC 9457), in place of the framework's own schemas.
 """
 
 import re
@@ -27,50 +28,19 @@ from services.web.middleware import MAX_JSON_VALUES, BodyLimitMiddleware, Observ
 from services.web.problems import add_handlers
 
 _PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-# The framework documents its own refusal of parameters, which `services.web.problems` answers in another form.
+# FastAPI documents its own validation errors. `services.web.problems` answers them as problem+json instead.
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 _ACCESS_RESPONSES = {"401": "Unauthorized", "403": "Forbidden", "429": "Too Many Requests"}
-
-
-class ApiApplication(FastAPI):
-    """FastAPI, but for its document."""
-
-    def openapi(self) -> dict[str, Any]:
-        """The document, made once. A test sends generated requests to every operation and holds answers against it."""
-        if self.openapi_schema is None:
-            self.openapi_schema = _document_problems(super().openapi())
-        return self.openapi_schema
-
-
-def _document_problems(document: dict[str, Any]) -> dict[str, Any]:
-    schemas = document["components"]["schemas"]
-    for name in _FRAMEWORK_SCHEMAS:
-        schemas.pop(name, None)
-    schemas.setdefault("Problem", Problem.model_json_schema())
-    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            if OPERATION_SCOPES[operation["operationId"]] is not PUBLIC_OPERATION:
-                operation["security"] = [{"bearer": []}, {}]  # (none where the service is open)
-                for status, name in _ACCESS_RESPONSES.items():
-                    operation["responses"].setdefault(status, {"description": name})
-            for status, answer in operation["responses"].items():
-                if status.startswith(("4", "5")):
-                    answer["content"] = _PROBLEM_CONTENT
-                    if answer["description"] == "Validation Error":
-                        answer["description"] = "Unprocessable Entity"
-    return document
-
-
+# Paths whose request bodies have the larger limit.
 _DOCUMENTS_PATH = re.compile(r"/v1/indexes/[^/]+/documents(/|$)")
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The REST service and the search page. Reads the query table; connects to nothing before the first request.
+    """Create the REST service with the search page.
 
-    Raises ConfigurationError when the encoder's files are missing or changed, and when it would be open to others
-    although nobody said so.
+    Loads the query table. Opens no connection before the first request. Raises ConfigurationError when files of the
+    encoder are missing or changed, and when the service would be open to other machines without the setting for it.
     """
     mode = resolve_access_mode(settings)
     issuer = TokenIssuer(settings) if mode == "keys" and settings.oidc_issuer else None
@@ -90,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("sparsewell"),
         summary="Learned sparse search on OpenSearch with no model on the query side",
         lifespan=lifespan,
-        # their pages load scripts from another host; /openapi.json stays
+        # The framework's documentation pages load scripts from another host. /openapi.json stays.
         docs_url=None,
         redoc_url=None,
         dependencies=[Depends(authorise_request)],
@@ -104,9 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
         admin_keys=admin_keys,
         limiter=state.limiter,
         issuer=issuer,
-        unasked=settings.access == "auto",
+        open_by_default=settings.access == "auto",
     )
-    # the last one is the outermost: it sees what all others answer
+    # The middleware added last is the outermost. It observes the answers of all others.
     app.add_middleware(ObservabilityMiddleware, log_requests=settings.log_requests)
     add_handlers(app)
     add_search_routes(app)
@@ -127,3 +97,36 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     mount_page(app)
     return app
+
+
+class ApiApplication(FastAPI):
+    """A FastAPI application with a corrected OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, which is built once.
+
+        A test sends generated requests to every operation and validates the answers against it.
+        """
+        if self.openapi_schema is None:
+            self.openapi_schema = _document_problems(super().openapi())
+        return self.openapi_schema
+
+
+def _document_problems(document: dict[str, Any]) -> dict[str, Any]:
+    schemas = document["components"]["schemas"]
+    for name in _FRAMEWORK_SCHEMAS:
+        schemas.pop(name, None)
+    schemas.setdefault("Problem", Problem.model_json_schema())
+    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if OPERATION_SCOPES[operation["operationId"]] is not PUBLIC_OPERATION:
+                operation["security"] = [{"bearer": []}, {}]  # `{}`: an open service takes no key
+                for status, name in _ACCESS_RESPONSES.items():
+                    operation["responses"].setdefault(status, {"description": name})
+            for status, answer in operation["responses"].items():
+                if status.startswith(("4", "5")):
+                    answer["content"] = _PROBLEM_CONTENT
+                    if answer["description"] == "Validation Error":
+                        answer["description"] = "Unprocessable Entity"
+    return document

@@ -1,6 +1,8 @@
-"""What lives as long as the process: clients, tables, and what is remembered of the indexes for a moment.
+"""The state of an API process and the view of one caller on it.
 
-OpenSearch as a caller with a filter of its own reaches it: see `services.opensearch.confinement`.
+`AppState` holds the clients, the query tables and short-lived caches of generations and curation rules. `seen_by`
+returns a view for one principal. For a principal with a document filter, the view sends every call through
+`RestrictedSearchClient`, which applies document-level security (`services.opensearch.document_level_security`).
 """
 
 import asyncio
@@ -37,61 +39,34 @@ from services.queue.messages import Publisher
 from services.queue.worker_registry import WorkerRegistry
 from services.settings import Settings, split_addresses
 
-
-class RestrictedSearchClient(AsyncSearchClient):
-    """Sends what another client sends, confined. It has no connections of its own."""
-
-    def __init__(self, everything: AsyncSearchClient, within: DocumentLevelSecurity) -> None:
-        self._everything = everything
-        self._within = within
-
-    async def send(self, call: Call) -> Any:
-        return self._within.answered(call, await self._everything.send(self._within.confined(call)))
-
-    async def close(self) -> None:
-        """They are the other's."""
-
-
-def parse_key_filter(value: Any, generation: Generation, limits: FilterLimits) -> Filter:
-    """A caller's filter as one of an index. Raises Forbidden (`key_filter_unfit`): without it nothing is shown."""
-    try:
-        return parse_filter(value, generation.spec.fields, limits)
-    except InvalidInput as error:
-        raise Forbidden(
-            "key_filter_unfit",
-            f"The filter of this key does not fit the index {generation.index!r}, so nothing of it is shown: "
-            f"{error.detail}",
-        ) from None
-
-
-# A swapped alias is noticed after this long; until then the old generation answers whole and with its own table.
+# The process notices a swapped alias after this time. Until then the old generation answers, with its own query table.
 GENERATION_CACHE_SECONDS = 2.0
 
 
 class AppState:
-    """Made by `create_app`, closed with it. Each request has a view of them: that of who asks (`seen_by`)."""
+    """The clients, tables and caches of one API process. Each request uses the view of its principal (`seen_by`)."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.names = IndexNames(settings.index_prefix)
         self.tables = QueryTableCache(settings)
         self.dense = list_dense_encoders(settings)
-        # A late model never costs the answer: at least half of a search's time is OpenSearch's.
-        patience = min(settings.model_timeout, settings.search_timeout / 2)
-        key = next(iter(read_key_file(settings.model_key_file, "SPARSEWELL_MODEL_KEY_FILE")), "")
-        self.model = ModelClient(settings.model_url, patience, key) if settings.model_url else None
+        # A slow model never costs the answer: OpenSearch gets at least half of a search's time.
+        model_timeout = min(settings.model_timeout, settings.search_timeout / 2)
+        model_key = next(iter(read_key_file(settings.model_key_file, "SPARSEWELL_MODEL_KEY_FILE")), "")
+        self.model = ModelClient(settings.model_url, model_timeout, model_key) if settings.model_url else None
         self.search = AsyncSearchClient(settings)
-        # Several addresses are asked in turn, so each node's own copies get their share of searches.
+        # The client rotates over several addresses, so a search on the node's own copies spreads the load.
         self.near = len(split_addresses(settings.opensearch_url)) > 1
         self.engine = DirectEngine(self.search, settings.search_timeout, near=self.near)
         self.held = HeldPointsInTime(settings.max_snapshots)
         self.publisher = Publisher(settings.redis_address)
         self.clock = VersionClock()
         self.backlog = BacklogMonitor(settings, self.search, self.publisher)
-        # Searches share the connections to OpenSearch: a quarter of them is never taken by documents.
-        most = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
-        self.in_flight = InFlightRequests(most, settings.max_ingest_bytes)
-        self.long_reading = BackgroundReader()
+        # Searches and ingestion share the connections to OpenSearch. A quarter of them is reserved for searches.
+        max_requests = min(settings.max_ingest_requests, max(1, settings.opensearch_pool * 3 // 4))
+        self.in_flight = InFlightRequests(max_requests, settings.max_ingest_bytes)
+        self.background_reader = BackgroundReader()
         self.curations = CurationCache(self.search, self.names, settings.search_timeout)
         self.learning = QueryLog(self.search, self.names, settings)
         self.keys = KeyRing(self.search, self.names)
@@ -100,36 +75,37 @@ class AppState:
         self.who: Principal = EVERYBODY
         self.presence = WorkerRegistry(settings.redis_address)
         self.readiness = ReadinessMonitor(self.names, self.tables, self.search, self.publisher)
-        # Of a caller with a filter of its own, `search` is kept within it, and `everything` is for what is no document.
+        # `search` is restricted for a caller with a filter. `everything` is unrestricted, for reads of no documents.
         self.everything = self.search
-        self._within: DocumentLevelSecurity | None = None
+        self._restriction: DocumentLevelSecurity | None = None
         self._generations: dict[str, tuple[float, Generation]] = {}
 
     def seen_by(self, who: Principal) -> Self:
-        """The same parts, for what one principal asks."""
+        """Return a view of this state for one principal. The view shares all clients and caches."""
         if who is self.who:
             return self
         view = copy(self)
         view.who = who
         if who.filter is not None:
-            view._within = DocumentLevelSecurity()
-            view.search = RestrictedSearchClient(self.everything, view._within)
+            view._restriction = DocumentLevelSecurity()
+            view.search = RestrictedSearchClient(self.everything, view._restriction)
             view.engine = DirectEngine(view.search, self.settings.search_timeout, near=self.near)
         return view
 
     async def generation(self, index: str, *, near: bool = False) -> Generation:
-        """The generation that an index's alias points to; `near` as in `resolve_alias_call`. Its rules are read beside it.
+        """Return the generation that an index's alias points to, and read its curation rules in parallel.
 
-        Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`, `key_filter_unfit`).
+        `near` as in `resolve_alias_call`. Raises NotFound (`index_not_found`), Forbidden (`index_forbidden`,
+        `key_filter_unfit`).
         """
         self.who.demand_index(index)
-        return self._admitted(await self._generation(index, near=near))
+        return self._restrict(await self._resolve_generation(index, near=near))
 
-    async def _generation(self, index: str, *, near: bool) -> Generation:
-        remembered = self._generations.get(index)
+    async def _resolve_generation(self, index: str, *, near: bool) -> Generation:
+        cached = self._generations.get(index)
         now = time.monotonic()
-        if remembered is not None and now - remembered[0] < GENERATION_CACHE_SECONDS:
-            return remembered[1]
+        if cached is not None and now - cached[0] < GENERATION_CACHE_SECONDS:
+            return cached[1]
         call = resolve_alias_call(self.names, index, near=near)
         try:
             answer, rules = await asyncio.gather(self.everything.send(call), self.curations.read(index, near=near))
@@ -143,40 +119,42 @@ class AppState:
         return generation
 
     async def generation_of(self, index: str, physical: str) -> Generation:
-        """A generation by its own name: of what began a while ago, and may not be the one that is searched by now.
+        """Return a generation by its physical name. A cursor or an export may name one that is no longer active.
 
-        Raises NotFound (`index_not_found`) for one that was dropped.
+        Raises NotFound (`index_not_found`) when the generation was deleted.
         """
         active = await self.generation(index, near=True)
         if active.physical == physical:
             return active
         if not self.names.is_generation(index, physical):
             raise index_not_found(index)
-        found = read_generation(await self.everything.send(generation_call(physical)), index)
-        if found.physical != physical:
+        generation = read_generation(await self.everything.send(generation_call(physical)), index)
+        if generation.physical != physical:
             raise index_not_found(index)
-        return self._admitted(found)
+        return self._restrict(generation)
 
     def cursor_key(self, kind: str, generations: Sequence[Generation]) -> bytes:
-        """What cursors of a kind over these indexes are sealed with for who asks.
+        """Return the secret that authenticates the caller's cursors of one kind over these indexes.
 
-        Who is given a cursor does not know it: it was drawn when the index was made. A cursor is of the caller that it
-        was given to, and none for another one.
+        The lineage of an index is random and clients never see it, so they cannot forge a cursor. A cursor is valid
+        only for the principal that received it.
         """
-        return "\0".join([kind, *(one.lineage for one in generations), self.who.mark]).encode()
+        return "\0".join([kind, *(generation.lineage for generation in generations), self.who.mark]).encode()
 
-    def _admitted(self, generation: Generation) -> Generation:
-        """The generation, for a caller with a filter of its own to be asked under that filter alone."""
-        if self._within is not None:
-            self._within.admit(generation, parse_key_filter(self.who.filter, generation, limits_of(self.settings)))
+    def _restrict(self, generation: Generation) -> Generation:
+        """Apply the principal's filter, if it has one, to all further calls on this generation."""
+        if self._restriction is not None:
+            key_filter = parse_key_filter(self.who.filter, generation, limits_of(self.settings))
+            self._restriction.admit(generation, key_filter)
         return generation
 
     def forget(self, index: str) -> None:
-        """The next request asks OpenSearch again."""
+        """Drop an index's generation from the cache, so that the next request asks OpenSearch."""
         self._generations.pop(index, None)
 
     async def close(self) -> None:
-        self.long_reading.close()
+        """Close all clients and stop all background work."""
+        self.background_reader.close()
         await self.keys.close()
         await self.limiter.close()
         await self.learning.close()
@@ -187,14 +165,47 @@ class AppState:
         self.presence.close()
 
 
+class RestrictedSearchClient(AsyncSearchClient):
+    """A client that restricts every call to the documents that one principal may see.
+
+    It sends through another client and has no connections itself.
+    """
+
+    def __init__(self, unrestricted: AsyncSearchClient, restriction: DocumentLevelSecurity) -> None:
+        self._unrestricted = unrestricted
+        self._restriction = restriction
+
+    async def send(self, call: Call) -> Any:
+        """Send the restricted call and check its answer."""
+        return self._restriction.answered(call, await self._unrestricted.send(self._restriction.confined(call)))
+
+    async def close(self) -> None:
+        """Do nothing: the connections belong to the other client."""
+
+
+def parse_key_filter(value: Any, generation: Generation, limits: FilterLimits) -> Filter:
+    """Parse a principal's filter for one index.
+
+    Raises Forbidden (`key_filter_unfit`) when the filter does not fit the index's fields: the caller then sees nothing.
+    """
+    try:
+        return parse_filter(value, generation.spec.fields, limits)
+    except InvalidInput as error:
+        raise Forbidden(
+            "key_filter_unfit",
+            f"The filter of this key does not fit the index {generation.index!r}, so the key sees none of its "
+            f"documents: {error.detail}",
+        ) from None
+
+
 def request_app_state(request: Request) -> AppState:
     """Return the application's state as the caller of a request may use it."""
-    every: AppState = request.app.state.app_state
-    return every.seen_by(request_principal(request))
+    state: AppState = request.app.state.app_state
+    return state.seen_by(request_principal(request))
 
 
 async def _app_state(request: Request) -> AppState:
-    # async although it awaits nothing: FastAPI sends plain functions through a thread pool, on every request
+    # `async` although it awaits nothing: FastAPI runs plain functions in a thread pool, on every request.
     return request_app_state(request)
 
 

@@ -1,4 +1,8 @@
-"""The rules of indexes as one process knows them: read when a generation is looked up, remembered as long."""
+"""The curation rules of all indexes, cached in one process.
+
+The rules of an index are read in parallel with its generation and cached as long. When they cannot be read, a search
+fails rather than show documents that the rules hide.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -23,76 +27,77 @@ CurationReading = StoredCuration | SparsewellError | None
 
 @dataclass(frozen=True, slots=True)
 class _CachedCuration:
-    read: CurationReading
+    reading: CurationReading
     compiled: CompiledRules | None
 
 
 class CurationCache:
-    """What was read last of each index that exists, compiled once a version."""
+    """The rules of each index as they were last read, compiled once per version."""
 
-    def __init__(self, search: AsyncSearchClient, names: IndexNames, seconds: float) -> None:
-        """A reading takes `seconds` at most."""
+    def __init__(self, search: AsyncSearchClient, names: IndexNames, timeout: float) -> None:
+        """`timeout`: seconds for one read."""
         self._search: Final = search
         self._names: Final = names
-        self._seconds: Final = seconds
-        self._known: dict[str, _CachedCuration] = {}
+        self._timeout: Final = timeout
+        self._cache: dict[str, _CachedCuration] = {}
 
     async def read(self, index: str, *, near: bool) -> CurationReading:
-        """What is stored for an index: the newest rules, None, or why they could not be read (raised by `of`)."""
+        """Read an index's newest rules: the rules, None, or the error, which `of` raises."""
         try:
             return read_stored_curation(
-                await self._search.send(newest_curation_call(self._names, index, self._seconds, near=near))
+                await self._search.send(newest_curation_call(self._names, index, self._timeout, near=near))
             )
         except SparsewellError as error:
             return error
 
-    def remember(self, generation: Generation, read: CurationReading) -> None:
-        """Keeps what `read` gave for an index."""
-        if not isinstance(read, StoredCuration) or not read.of(generation):
-            self._known[generation.index] = _CachedCuration(read if isinstance(read, SparsewellError) else None, None)
+    def remember(self, generation: Generation, reading: CurationReading) -> None:
+        """Cache the result of `read` for an index."""
+        if not isinstance(reading, StoredCuration) or not reading.of(generation):
+            error = reading if isinstance(reading, SparsewellError) else None
+            self._cache[generation.index] = _CachedCuration(error, None)
             return
-        known = self._known.get(generation.index)
-        if known is not None and known.compiled is not None and isinstance(known.read, StoredCuration):
-            before, now = known.read.record, read.record
+        cached = self._cache.get(generation.index)
+        if cached is not None and cached.compiled is not None and isinstance(cached.reading, StoredCuration):
+            before, now = cached.reading.record, reading.record
             if (before.lineage, before.version) == (now.lineage, now.version):
                 return
         try:
-            rules = Rules.model_validate(read.record.rules)
+            rules = Rules.model_validate(reading.record.rules)
         except ValidationError:
             unreadable = BackendUnavailable(
                 "curation_unreadable",
-                "The rules of this index were stored by another version of this service; `curation: false` searches "
-                "without them.",
+                "Another version of this service stored the rules of this index; `curation: false` searches without "
+                "them.",
             )
-            self._known[generation.index] = _CachedCuration(unreadable, None)
+            self._cache[generation.index] = _CachedCuration(unreadable, None)
             return
-        self._known[generation.index] = _CachedCuration(read, CompiledRules(rules, read.record.version))
+        self._cache[generation.index] = _CachedCuration(reading, CompiledRules(rules, reading.record.version))
 
     def of(self, generation: Generation) -> CompiledRules | None:
-        """The rules of an index, None when it has none.
+        """Return the rules of an index, None when it has none.
 
-        Raises what kept them from being read: an answer without them might show what they hide.
+        Raises the error of the last read: an answer without the rules might show documents that they hide.
         """
-        known = self._known.get(generation.index)
-        if known is None:
+        cached = self._cache.get(generation.index)
+        if cached is None:
             return None
-        if isinstance(known.read, SparsewellError):
-            raise known.read
-        return known.compiled
+        if isinstance(cached.reading, SparsewellError):
+            raise cached.reading
+        return cached.compiled
 
     async def earlier(self, generation: Generation, version: int) -> CompiledRules | None:
-        """The rules as they were when the first page of a search was made; None for version 0, of no rules.
+        """Read an earlier version of the rules, for the later pages of a search. Version 0 means no rules: None.
 
-        Raises NotFound (`cursor_expired`) for those that are not kept any more.
+        Raises NotFound (`cursor_expired`) for a version that is no longer kept.
         """
         if not version:
             return None
         call = older_curations_call(self._names, generation.index, generation.lineage, [version], rules=True)
-        found = read_older_curations(await self._search.send(call))
-        if not found:
-            raise NotFound("cursor_expired", "The rules that these pages were made by are gone: begin again.")
-        return CompiledRules(Rules.model_validate(found[0].rules), version)
+        records = read_older_curations(await self._search.send(call))
+        if not records:
+            raise NotFound("cursor_expired", "The curation rules of these pages are no longer kept: begin again.")
+        return CompiledRules(Rules.model_validate(records[0].rules), version)
 
     def forget(self, index: str) -> None:
-        """For an index that is gone."""
-        self._known.pop(index, None)
+        """Drop a deleted index from the cache."""
+        self._cache.pop(index, None)

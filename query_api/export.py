@@ -1,7 +1,8 @@
-"""One page of an export as a stream of lines: documents, then one line that says where the next page begins.
+"""The export of an index: pages of NDJSON over one point in time.
 
-A page that lacks its last line was cut; it is asked for again with the same cursor. The snapshot is let go of by the
-page after the last document, which has no others: it can be asked for twice as well.
+`ExportPage` streams the documents of a page and then one line with the cursor of the next page. A page without that
+line was cut; the client requests it again with the same cursor. The point in time is closed by the empty page after
+the last document, so every page can be requested twice.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -27,15 +28,16 @@ from services.opensearch.point_in_time import (
 )
 
 MAX_PAGE_DOCUMENTS = 10_000
-# A page ends when it has this many bytes; what is asked of OpenSearch at a time is sized for a quarter of it, by the
-# size of the documents before. That is a guess, so few are asked for: 64 of the largest that are accepted are 64 MiB.
+# A page ends at this size. Each request to OpenSearch is sized for a quarter of it, by the documents before. That is an
+# estimate, so a request has a maximum: 64 documents of the largest accepted size are 64 MiB.
 MAX_PAGE_BYTES = 16 * 1024**2
-_FIRST, _MOST = 20, 64
-_FIRST_OF_TALK, _MOST_OF_TALK = 4, 16  # of which one may have 8 MiB
+_FIRST_REQUEST, _MAX_REQUEST = 20, 64
+# A talk may have 8 MiB.
+_FIRST_TALK_REQUEST, _MAX_TALK_REQUEST = 4, 16
 
 
 class ExportPage:
-    """One request for a page."""
+    """A request for one page of an export, of at most `size` documents."""
 
     def __init__(self, app: AppState, index: str, size: int) -> None:
         self._app = app
@@ -46,7 +48,7 @@ class ExportPage:
     async def stream(
         self, states: Sequence[str] | None, vectors: bool | None, cursor: str | None
     ) -> AsyncIterator[bytes]:
-        """The lines. Whatever goes wrong before the first document raises here, not in the stream.
+        """Return the lines of the page. Errors before the first document raise here, not in the stream.
 
         Raises NotFound (`index_not_found`, `cursor_expired`), InvalidInput (`bad_cursor`), EncoderMismatch.
         """
@@ -54,31 +56,34 @@ class ExportPage:
         generation = await app.generation(self._index)
         self._key = app.cursor_key("export", [generation])
         if cursor is None:
-            place = await self._begin(generation, tuple(states or EXPORTED_STATES), bool(vectors))
+            position = await self._begin(generation, tuple(states or EXPORTED_STATES), bool(vectors))
         else:
-            place = ExportPosition.read(cursor, self._key)
+            position = ExportPosition.read(cursor, self._key)
             if app.who.filter is not None:
-                await app.generation_of(self._index, place.physical)  # (its filter is of this generation)
-            if (states and set(states) != set(place.states)) or vectors not in (None, place.vectors):
+                # Applies the principal's filter to the exported generation, which may not be the active one.
+                await app.generation_of(self._index, position.physical)
+            if (states and set(states) != set(position.states)) or vectors not in (None, position.vectors):
                 raise InvalidInput("bad_cursor", "A cursor keeps `state` and `vectors` of the first page.")
-        if place.ended:
-            return self._end(place, 0, last=True)
+        if position.ended:
+            return self._last_line(position, 0, closing=True)
         try:
-            table = await self._table(place) if place.vectors else None
-            few = generation.spec.talk is not None
-            at_first, at_most = (_FIRST_OF_TALK, _MOST_OF_TALK) if few else (_FIRST, _MOST)
-            first = await self._documents(place, min(at_first, self._size), table)
+            table = await self._query_table(position) if position.vectors else None
+            is_talk = generation.spec.talk is not None
+            first_size, max_size = (
+                (_FIRST_TALK_REQUEST, _MAX_TALK_REQUEST) if is_talk else (_FIRST_REQUEST, _MAX_REQUEST)
+            )
+            first = await self._read_documents(position, min(first_size, self._size), table)
         except SparsewellError:
             if cursor is None:
-                await self._let_go(place)
+                await self._close(position)
             raise
-        return self._lines(first, table, at_most, alone=cursor is None)
+        return self._lines(first, table, max_size, first_page=cursor is None)
 
     async def _begin(self, generation: Generation, states: tuple[str, ...], vectors: bool) -> ExportPosition:
         search = self._app.search
         self._app.held.admit(self._app.who.id)
         try:
-            # what was acknowledged before the export began is in it
+            # The refresh makes all documents visible that were acknowledged before the export began.
             await search.send(refresh_call(generation.physical))
             snapshot = await open_point_in_time(search, [generation.physical], KEEP_ALIVE_SECONDS)
         except NotFound:
@@ -88,62 +93,64 @@ class ExportPage:
         total = read_export_count(await search.send(count_export_call(snapshot.id, states)))
         return ExportPosition(generation.physical, snapshot.id, snapshot.shards, total, states, vectors)
 
-    async def _let_go(self, place: ExportPosition) -> None:
-        self._app.held.drop(place.snapshot)
-        await close_point_in_time(self._app.search, place.snapshot)
+    async def _close(self, position: ExportPosition) -> None:
+        self._app.held.drop(position.snapshot)
+        await close_point_in_time(self._app.search, position.snapshot)
 
-    async def _table(self, place: ExportPosition) -> QueryTable:
-        generation = await self._app.generation_of(self._index, place.physical)
+    async def _query_table(self, position: ExportPosition) -> QueryTable:
+        generation = await self._app.generation_of(self._index, position.physical)
         return self._app.tables.of(generation)
 
-    async def _documents(
-        self, place: ExportPosition, size: int, table: QueryTable | None
+    async def _read_documents(
+        self, position: ExportPosition, size: int, table: QueryTable | None
     ) -> tuple[list[bytes], ExportPosition]:
+        """Read the next documents. Return their lines and the position after them."""
         try:
-            answer = await self._app.search.send(export_page_call(place, size))
+            answer = await self._app.search.send(export_page_call(position, size))
         except NotFound:
             raise NotFound(
-                "cursor_expired", "The snapshot of this export is gone: begin again, without a cursor."
+                "cursor_expired", "The point in time of this export has expired: begin again, without a cursor."
             ) from None
         except InvalidInput:
             raise bad_export_cursor() from None
-        hits, after = read_export_page(place, size, answer)
-        self._app.held.drop(place.snapshot)
+        hits, after = read_export_page(position, size, answer)
+        self._app.held.drop(position.snapshot)
         self._app.held.keep(PointInTime(after.snapshot, after.shards), KEEP_ALIVE_SECONDS, self._app.who.id)
         return [orjson.dumps(format_exported_document(hit, table)) + b"\n" for hit in hits], after
 
     async def _lines(
-        self, first: tuple[list[bytes], ExportPosition], table: QueryTable | None, at_most: int, *, alone: bool
+        self, first: tuple[list[bytes], ExportPosition], table: QueryTable | None, max_size: int, *, first_page: bool
     ) -> AsyncIterator[bytes]:
-        lines, place = first
+        lines, position = first
         documents = length = 0
         while True:
             size = sum(map(len, lines))
             documents, length = documents + len(lines), length + size
             if lines:
                 yield b"".join(lines)
-            if place.ended or documents >= self._size or length >= MAX_PAGE_BYTES:
+            if position.ended or documents >= self._size or length >= MAX_PAGE_BYTES:
                 break
-            fitting = MAX_PAGE_BYTES // 4 * len(lines) // size if size else _FIRST
+            fitting = MAX_PAGE_BYTES // 4 * len(lines) // size if size else _FIRST_REQUEST
             try:
-                wanted = min(max(1, fitting), at_most, self._size - documents)
-                lines, place = await self._documents(place, wanted, table)
+                next_size = min(max(1, fitting), max_size, self._size - documents)
+                lines, position = await self._read_documents(position, next_size, table)
             except SparsewellError:
-                # The page ends here, whole; what is wrong is the answer to the next one.
+                # The page ends here and is complete. The request for the next page gets the error.
                 break
-        # a first page without documents is the only one; no other closes what its own cursor needs
-        async for line in self._end(place, documents, last=alone and place.ended and not documents):
+        # An empty first page is the only page. Any other page keeps the point in time, because its cursor needs it.
+        closing = first_page and position.ended and not documents
+        async for line in self._last_line(position, documents, closing=closing):
             yield line
 
-    async def _end(self, place: ExportPosition, documents: int, *, last: bool) -> AsyncIterator[bytes]:
-        """The line after the documents. There is no cursor in the very last one."""
-        if last:
-            await self._let_go(place)
-        told = {
+    async def _last_line(self, position: ExportPosition, documents: int, *, closing: bool) -> AsyncIterator[bytes]:
+        """Yield the line after the documents. The last page closes the point in time and has no cursor."""
+        if closing:
+            await self._close(position)
+        summary = {
             "index": self._index,
             "documents": documents,
-            "exported": place.exported,
-            "total": place.total,
-            "cursor": None if last else place.cursor(self._key),
+            "exported": position.exported,
+            "total": position.total,
+            "cursor": None if closing else position.cursor(self._key),
         }
-        yield orjson.dumps({"export": told}) + b"\n"
+        yield orjson.dumps({"export": summary}) + b"\n"

@@ -1,4 +1,8 @@
-"""Making, rotating and revoking keys: each change a compare-and-swap, known to this process at once."""
+"""Creation, rotation and revocation of API keys.
+
+Each change is a compare-and-swap in OpenSearch. It is in this process's `KeyRing` at once, and in others within
+seconds (docs/decisions/0200).
+"""
 
 import time
 from collections.abc import Callable
@@ -27,7 +31,7 @@ from services.opensearch.system_indexes import (
 
 
 async def issue_key(app: AppState, request: KeyRequest) -> tuple[ApiKey, str]:
-    """The key and its text.
+    """Create a key. Return it with its text, which is not stored.
 
     Raises InvalidInput (`bad_key_filter`, `key_expired`), Conflict (`too_many_keys`).
     """
@@ -56,45 +60,49 @@ async def issue_key(app: AppState, request: KeyRequest) -> tuple[ApiKey, str]:
     try:
         await _require_key_room(app)
         await _save_key(app, key, None)
-    except NotFound:  # the very first key of all
+    except NotFound:  # The index of the keys does not exist yet.
         await create_system_index(app.search, make_key_calls(app.names, app.settings.replicas))
         await _save_key(app, key, None)
     return key, text
 
 
 async def list_issued_keys(app: AppState, *, revoked: bool) -> list[ApiKey]:
-    """The keys, the latest first."""
+    """Return the keys, the latest first. `revoked`: include revoked keys."""
     try:
-        return [one.key for one in read_stored_keys(await app.search.send(list_keys_call(app.names, revoked=revoked)))]
+        answer = await app.search.send(list_keys_call(app.names, revoked=revoked))
     except NotFound:
         return []
+    return [stored.key for stored in read_stored_keys(answer)]
 
 
 async def find_issued_key(app: AppState, key_id: str) -> StoredKey:
-    """Raises NotFound (`key_not_found`), which does not repeat what may be a whole key."""
+    """Find a key by its id. Raises NotFound (`key_not_found`), without the id: it may be a whole key."""
     try:
         if KEY_ID_PATTERN.fullmatch(key_id):
             return read_stored_key(await app.search.send(get_key_call(app.names, key_id)))
     except NotFound:
         pass
-    raise NotFound("key_not_found", "There is no key of this id, which stands between the underscores of its text.")
+    raise NotFound("key_not_found", "No key has this id. The id is the part of a key between its underscores.")
 
 
 async def rotate_key_secret(app: AppState, key_id: str, overlap: int) -> tuple[ApiKey, str]:
-    """The key with a second secret, and its new text; `overlap` in seconds. Raises Conflict, see `Key.rotated`."""
+    """Give a key a new secret. The old secret stays valid for `overlap` seconds.
+
+    Return the key with its new text. Raises NotFound (`key_not_found`) and Conflict as `ApiKey.rotated`.
+    """
     text = generate_key(key_id)
     now = _now_ms()
     return await _change_key(app, key_id, lambda key: key.rotated(digest_key(text), now, overlap * 1000)), text
 
 
 async def revoke_issued_key(app: AppState, key_id: str) -> None:
-    """Ends a key now; one that was revoked already stays as it is."""
+    """Revoke a key now. A revoked key stays as it is. Raises NotFound (`key_not_found`)."""
     await _change_key(app, key_id, lambda key: replace(key, revoked_at=key.revoked_at or _now_ms()))
 
 
-async def _change_key(app: AppState, key_id: str, changed: Callable[[ApiKey], ApiKey]) -> ApiKey:
+async def _change_key(app: AppState, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
     seen = await find_issued_key(app, key_id)
-    key = changed(seen.key)
+    key = change(seen.key)
     await _save_key(app, key, seen)
     return key
 
@@ -106,11 +114,11 @@ async def _save_key(app: AppState, key: ApiKey, seen: StoredKey | None) -> None:
 
 async def _require_key_room(app: AppState) -> None:
     if read_key_count(await app.search.send(count_keys_call(app.names))) >= MAX_KEYS:
-        raise Conflict("too_many_keys", f"There are {MAX_KEYS:,} keys, and no more may be: revoke some.")
+        raise Conflict("too_many_keys", f"The limit of {MAX_KEYS:,} keys is reached: revoke some.")
 
 
 def describe_key(key: ApiKey) -> dict[str, Any]:
-    """A key for answers, with the secrets that hold."""
+    """Format a key for an answer, with its valid secrets."""
     now = _now_ms()
     return {
         "id": key.id,
@@ -125,9 +133,9 @@ def describe_key(key: ApiKey) -> dict[str, Any]:
         "burst": key.burst,
         "requests_per_day": key.daily,
         "secrets": [
-            {"created_at": _format_moment(one.created_at), "ends_at": _format_moment(one.ends_at)}
-            for one in key.secrets
-            if one.holds(now)
+            {"created_at": _format_moment(secret.created_at), "ends_at": _format_moment(secret.ends_at)}
+            for secret in key.secrets
+            if secret.holds(now)
         ],
     }
 

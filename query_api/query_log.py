@@ -1,7 +1,8 @@
-"""Learning which queries are frequent: counted in memory by each API process, written down every half a minute.
+"""The query log: counts of frequent queries for suggestions.
 
-A search only counts; nothing on its way waits for this. What is not written when a process dies is lost, which costs a
-few counts. It is off unless the operator names indexes, because what people ask can be about themselves.
+Each API process counts queries in memory and writes the counts to OpenSearch every 30 s. A search never waits for it.
+A process that dies loses its unwritten counts. The log is off unless the operator names indexes
+(`SPARSEWELL_LEARN_QUERIES`), because queries can be personal data.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_SECONDS: Final = 30.0
 _BATCH_QUERIES: Final = 500
-# Different queries between two writes.
+# Distinct queries that are counted between two writes.
 _MAX_QUERIES: Final = 5000
 _TIMEOUT_SECONDS: Final = 10.0
 _MAX_ATTEMPTS: Final = 5
@@ -44,7 +45,7 @@ ALL_QUERIES: Final = "*"
 
 
 class QueryLog:
-    """Counts for one process; belongs to one event loop."""
+    """The query counts of one process. It belongs to one event loop."""
 
     def __init__(self, search: AsyncSearchClient, names: IndexNames, settings: Settings) -> None:
         self._search: Final = search
@@ -52,51 +53,52 @@ class QueryLog:
         self._settings: Final = settings
         self._indexes: Final = frozenset(split_names(settings.learn_queries))
         self._counts: Final = QueryCounter(_MAX_QUERIES)
-        # What is being written down is neither in the counts nor found by a search: who removes it waits.
-        self._writing: Final = asyncio.Lock()
+        # Counts that are being written are in neither the memory nor a search. A removal waits for the write.
+        self._write_lock: Final = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, generation: Generation, query: str, of: Principal = EVERYBODY) -> None:
-        """Counts a query that found something; not that of a caller who sees some documents only: others would be told
-        what it asks.
+    def note(self, generation: Generation, query: str, who: Principal = EVERYBODY) -> None:
+        """Count a query that found documents.
+
+        Queries of a principal with a document filter are not counted: suggestions would reveal them to others.
         """
-        if of.filter is not None:
+        if who.filter is not None:
             return
         if not self._indexes or (generation.index not in self._indexes and ALL_QUERIES not in self._indexes):
             return
-        kept = learnable_query(query)
-        if kept is None:
+        normalised = learnable_query(query)
+        if normalised is None:
             return
-        self._counts.note(generation.index, generation.lineage, kept)
+        self._counts.note(generation.index, generation.lineage, normalised)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._later())
+            self._task = asyncio.create_task(self._flush_periodically())
 
     async def flush(self) -> None:
-        """Writes what was counted. Raises what OpenSearch says; the counts are lost then."""
-        async with self._writing:
-            asked = [CountedQuery(*key, times) for key, times in self._counts.take().items()]
-            for one in await self._write(asked):  # somebody else was faster: with the next ones
-                self._counts.note(one.index, one.lineage, one.query, one.times)
-        for lineage in {one.lineage for one in asked}:
-            await self._tidy(lineage)
+        """Write the counts. Raises the errors of OpenSearch; the counts are then lost."""
+        async with self._write_lock:
+            queries = [CountedQuery(*key, times) for key, times in self._counts.take().items()]
+            for counted in await self._write(queries):  # Another process changed them; the next flush writes them.
+                self._counts.note(counted.index, counted.lineage, counted.query, counted.times)
+        for lineage in {counted.lineage for counted in queries}:
+            await self._prune(lineage)
 
-    async def add(self, asked: Sequence[CountedQuery]) -> None:
-        """Adds to the counts that are stored. Raises Conflict (`queries_busy`) when others keep changing them."""
+    async def add(self, queries: Sequence[CountedQuery]) -> None:
+        """Add to the stored counts. Raises Conflict (`queries_busy`) when other processes keep changing them."""
         for _ in range(_MAX_ATTEMPTS):
-            if not (asked := await self._write(asked)):
+            if not (queries := await self._write(queries)):
                 return
-        raise Conflict("queries_busy", "The same queries are counted by others just now; send them again.")
+        raise Conflict("queries_busy", "Another process is counting the same queries; send them again.")
 
     async def forget(self, index: str, query: str | None) -> int:
-        """Removes a query of an index, or all; how many there were."""
-        async with self._writing:
+        """Remove a query of an index, or all with None. Return the number of removed queries."""
+        async with self._write_lock:
             self._counts.forget(index, query)
             await self._search.send(refresh_queries_call(self._names))
             answer = await self._search.send(remove_queries_call(self._names, index, query))
         return int(answer.get("deleted", 0))
 
     async def close(self) -> None:
-        """Writes the last counts, unless that takes long."""
+        """Write the last counts, within two seconds."""
         if self._task is None:
             return
         self._task.cancel()
@@ -104,31 +106,32 @@ class QueryLog:
             async with asyncio.timeout(2):
                 await self.flush()
 
-    async def _later(self) -> None:
+    async def _flush_periodically(self) -> None:
         while len(self._counts):
             await asyncio.sleep(FLUSH_INTERVAL_SECONDS)
             try:
                 await self.flush()
             except SparsewellError as error:
-                log.warning("queries were counted and not written: %s", error.code)
+                log.warning("the query counts could not be written and are lost: %s", error.code)
 
-    async def _write(self, asked: Sequence[CountedQuery]) -> list[CountedQuery]:
-        """Those that somebody else changed meanwhile are given back."""
-        left: list[CountedQuery] = []
-        for start in range(0, len(asked), _BATCH_QUERIES):
-            some = asked[start : start + _BATCH_QUERIES]
-            read = await self._search.send(read_query_counts_call(self._names, some, _TIMEOUT_SECONDS))
-            if is_query_index_missing(read):
-                await self._make()
-            call = write_query_counts_call(self._names, some, read, now_ms(), _TIMEOUT_SECONDS)
-            left += read_conflicting_queries(some, await self._search.send(call))
-        return left
+    async def _write(self, queries: Sequence[CountedQuery]) -> list[CountedQuery]:
+        """Add counts with a compare-and-swap each. Return the queries that another process changed meanwhile."""
+        conflicting: list[CountedQuery] = []
+        for start in range(0, len(queries), _BATCH_QUERIES):
+            batch = queries[start : start + _BATCH_QUERIES]
+            stored = await self._search.send(read_query_counts_call(self._names, batch, _TIMEOUT_SECONDS))
+            if is_query_index_missing(stored):
+                await self._create_index()
+            call = write_query_counts_call(self._names, batch, stored, now_ms(), _TIMEOUT_SECONDS)
+            conflicting += read_conflicting_queries(batch, await self._search.send(call))
+        return conflicting
 
-    async def _tidy(self, lineage: str) -> None:
-        beyond = read_excess_rank(
+    async def _prune(self, lineage: str) -> None:
+        """Remove the rarest queries of an index beyond the limit."""
+        excess_rank = read_excess_rank(
             await self._search.send(excess_rank_call(self._names, lineage, self._settings.max_learned_queries))
         )
-        await self._search.send(prune_queries_call(self._names, lineage, beyond, now_ms()))
+        await self._search.send(prune_queries_call(self._names, lineage, excess_rank, now_ms()))
 
-    async def _make(self) -> None:
+    async def _create_index(self) -> None:
         await create_system_index(self._search, make_query_log_calls(self._names, self._settings.replicas))

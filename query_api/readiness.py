@@ -1,6 +1,7 @@
-"""Whether this process can answer searches, part by part, looked at once a second however many probes ask.
+"""The readiness of an API process to answer searches.
 
-The query tables that this process can serve, by fingerprint.
+`QueryTableCache` holds the query tables of the known encoders, by fingerprint. `ReadinessMonitor` checks OpenSearch,
+the query tables of all indexes and Redis, at most once a second however many probes arrive.
 """
 
 import asyncio
@@ -19,22 +20,28 @@ from services.opensearch.generations import list_generations_call, read_active_g
 from services.queue.messages import Publisher, encode_queue
 from services.settings import Settings
 
+T = TypeVar("T")
+
+CHECK_INTERVAL_SECONDS: Final = 1.0
+# Probes time out after a few seconds, so a check must be faster.
+CHECK_TIMEOUT_SECONDS: Final = 3.0
+
 
 class QueryTableCache:
-    """The configured encoder's table, and those of the other known encoders once an index asks for them."""
+    """The query tables of one process: the configured encoder's, and others once an index uses them."""
 
     def __init__(self, settings: Settings) -> None:
-        """Reads every manifest and loads the configured table. Raises ConfigurationError."""
-        known = load_known_encoders(settings)
-        self.default = known[0].manifest
-        self.manifests = [one.manifest for one in known]
-        self._directories = {one.manifest.fingerprint: one.directory for one in known}
-        # of two with one name the one that comes first
-        self._names = {one.manifest.name: one.manifest for one in reversed(known)}
-        self._tables = {self.default.fingerprint: QueryTable.load(known[0].directory)}
+        """Read every manifest and load the configured table. Raises ConfigurationError."""
+        encoders = load_known_encoders(settings)
+        self.default = encoders[0].manifest
+        self.manifests = [encoder.manifest for encoder in encoders]
+        self._directories = {encoder.manifest.fingerprint: encoder.directory for encoder in encoders}
+        # Of two encoders with one name the first wins.
+        self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
+        self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
 
     def of(self, generation: Generation) -> QueryTable:
-        """The table that belongs to a generation's vectors. Raises EncoderMismatch (`encoder_mismatch`)."""
+        """Return the query table for a generation's vectors. Raises EncoderMismatch (`encoder_mismatch`)."""
         fingerprint = generation.encoder.fingerprint
         table = self._tables.get(fingerprint)
         if table is not None:
@@ -43,7 +50,7 @@ class QueryTableCache:
         if directory is None:
             raise EncoderMismatch(
                 "encoder_mismatch",
-                f"The index {generation.index!r} was encoded by {generation.encoder.name} ({fingerprint}), and this "
+                f"The index {generation.index!r} was encoded by {generation.encoder.name} ({fingerprint}), but this "
                 f"service holds {', '.join(sorted(self._directories))}: name its model directory in "
                 "SPARSEWELL_MORE_ENCODERS.",
             )
@@ -55,10 +62,14 @@ class QueryTableCache:
         return table
 
     def serves(self, fingerprint: str) -> bool:
+        """Return whether the service has the query table of an encoder."""
         return fingerprint in self._directories
 
     def manifest(self, name: str | None) -> Manifest:
-        """The manifest of an encoder by name, None: the configured one. Raises InvalidInput (`unknown_encoder`)."""
+        """Return the manifest of an encoder by name; None is the configured one.
+
+        Raises InvalidInput (`unknown_encoder`).
+        """
         if name is None:
             return self.default
         try:
@@ -68,16 +79,9 @@ class QueryTableCache:
             raise InvalidInput("unknown_encoder", f"No encoder is called {name[:80]!r} (known: {known}).") from None
 
 
-T = TypeVar("T")
-
-CHECK_INTERVAL_SECONDS: Final = 1.0
-# A probe that waits longer is given up by whoever sent it.
-CHECK_TIMEOUT_SECONDS: Final = 3.0
-
-
 @dataclass(frozen=True)
 class ReadinessReport:
-    """What was found. `failure` is why no search can be answered; `checks` says it of each part, `ok` or a code."""
+    """The result of a check. `checks` has `ok` or a code for each part; `failure` is why no search can be answered."""
 
     at: float
     checks: dict[str, str]
@@ -87,7 +91,7 @@ class ReadinessReport:
 
 
 class ReadinessMonitor:
-    """Made with the process's parts. `drain` is for good."""
+    """The readiness of one process, checked at most once a second."""
 
     def __init__(
         self, names: IndexNames, tables: QueryTableCache, search: AsyncSearchClient, publisher: Publisher
@@ -101,44 +105,48 @@ class ReadinessMonitor:
         self._lock = asyncio.Lock()
 
     def drain(self) -> None:
-        """From now on this process is not ready, because it is about to end."""
+        """Mark the process as not ready for good, because it is about to end."""
         self._draining = True
 
-    async def said(self) -> dict[str, Any]:
-        """The answer of a process that is ready. Raises the reason why it is not, with `checks` of every part."""
+    async def report(self) -> dict[str, Any]:
+        """Return the answer of a ready process.
+
+        Raises the reason why the process is not ready, with `checks` of every part: BackendUnavailable (`draining` and
+        the codes of OpenSearch) or EncoderMismatch (`encoder_mismatch`).
+        """
         if self._draining:
-            raise BackendUnavailable("draining", "This process is about to end: ask another one.", checks={})
-        look = await self._look()
-        if look.failure is not None:
-            error = look.failure
-            raise type(error)(error.code, error.detail, **error.extra, checks=look.checks)
+            raise BackendUnavailable("draining", "This process is about to end: use another one.", checks={})
+        last = await self._last_check()
+        if last.failure is not None:
+            error = last.failure
+            raise type(error)(error.code, error.detail, **error.extra, checks=last.checks)
         default = self._tables.default
         return {
             "status": "ready",
             "encoder": {"name": default.name, "fingerprint": default.fingerprint},
-            "indexes": look.indexes,
-            "queue": {"reachable": look.messages is not None, "messages": look.messages},
-            "checks": look.checks,
+            "indexes": last.indexes,
+            "queue": {"reachable": last.messages is not None, "messages": last.messages},
+            "checks": last.checks,
         }
 
-    async def _look(self) -> ReadinessReport:
+    async def _last_check(self) -> ReadinessReport:
         async with self._lock:
             if self._last is None or time.monotonic() - self._last.at >= CHECK_INTERVAL_SECONDS:
-                self._last = await self._looked()
+                self._last = await self._check()
             return self._last
 
-    async def _looked(self) -> ReadinessReport:
-        (indexes, failure), messages = await asyncio.gather(self._indexes(), self._messages())
-        tables = isinstance(failure, EncoderMismatch)
+    async def _check(self) -> ReadinessReport:
+        (indexes, failure), messages = await asyncio.gather(self._check_indexes(), self._count_messages())
+        mismatch = isinstance(failure, EncoderMismatch)
         checks = {
-            "opensearch": "ok" if failure is None or tables else failure.code,
-            "query_tables": failure.code if tables and failure is not None else "ok" if failure is None else "unknown",
+            "opensearch": "ok" if failure is None or mismatch else failure.code,
+            "query_tables": "ok" if failure is None else failure.code if mismatch else "unknown",
             "redis": "redis_unavailable" if messages is None else "ok",
         }
         return ReadinessReport(time.monotonic(), checks, indexes, messages, failure)
 
-    async def _indexes(self) -> tuple[int, SparsewellError | None]:
-        """How many there are, and why they cannot be searched."""
+    async def _check_indexes(self) -> tuple[int, SparsewellError | None]:
+        """Return the number of indexes and the reason why they cannot be searched."""
         try:
             call = replace(list_generations_call(self._names, near=True), timeout=CHECK_TIMEOUT_SECONDS)
             generations = read_active_generations(await _with_timeout(self._search.send(call)))
@@ -146,17 +154,18 @@ class ReadinessMonitor:
             return 0, error
         except TimeoutError:
             return 0, BackendUnavailable("opensearch_timeout", "OpenSearch did not answer in time.")
-        for one in generations:
-            if not self._tables.serves(one.encoder.fingerprint):
+        for generation in generations:
+            encoder = generation.encoder
+            if not self._tables.serves(encoder.fingerprint):
                 return len(generations), EncoderMismatch(
                     "encoder_mismatch",
-                    f"No query table for the index {one.index!r}, which {one.encoder.name} "
-                    f"({one.encoder.fingerprint}) encoded.",
+                    f"This service has no query table for the index {generation.index!r}, which {encoder.name} "
+                    f"({encoder.fingerprint}) encoded.",
                 )
         return len(generations), None
 
-    async def _messages(self) -> int | None:
-        """Messages in the queue of the API's own encoder; None while Redis does not answer, which no search needs."""
+    async def _count_messages(self) -> int | None:
+        """Count the messages for the configured encoder; None while Redis does not answer. Searches need no Redis."""
         queue = encode_queue(self._tables.default.name)
         try:
             return await _with_timeout(asyncio.to_thread(self._publisher.depth, queue))

@@ -1,1 +1,1 @@
-"""Builds a new generation of an index from the stored documents while the old one is searched and written."""
+"""Reindexing: a new generation of an index, built while the old one is searched and written (docs/decisions/0095)."""

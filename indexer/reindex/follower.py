@@ -1,6 +1,8 @@
-"""Carries what changes in one generation to another, page by page, and remembers how far it is.
+"""The copy of changes from one generation to another.
 
-Two ways to ask for vectors of a new generation's documents: its encoder's workers, or this very process.
+`Follower` reads the operations of each shard of the source in order of their sequence numbers, up to the global
+checkpoint, and writes the documents to the target. It saves its checkpoints after each page (docs/decisions/0095). A
+`Dispatch` requests the vectors of new documents, from the workers of an encoder or from this process.
 """
 
 import logging
@@ -34,19 +36,24 @@ from services.opensearch.reindex import (
 from services.queue.messages import EncodeMessage, Publisher, encode_messages
 from services.settings import Settings
 
-# Documents of a page, texts and windows included: about this many bytes of text, judged by the page before.
+log = logging.getLogger(__name__)
+
+# The text of a page, estimated from the page before.
 MAX_PAGE_BYTES = 8 * 1024**2
 MAX_PAGE_DOCUMENTS = 128
 FIRST_PAGE_DOCUMENTS = 64
 MAX_RECORDED_MISFITS = 20
 
-# Asks for vectors of documents of the target: through the queue, or in this process.
+# Requests the vectors of documents of the target, by their ids.
 Dispatch = Callable[[Sequence[str]], None]
 
 
 @dataclass
 class Follower:
-    """Follows `record.source`. Every page is saved in the record once it is written; a page may be carried twice."""
+    """A follower of the changes in `record.source`.
+
+    It saves the record after each page. A page may be carried twice, which changes nothing.
+    """
 
     search: SyncSearchClient
     records: ReindexRecords
@@ -57,9 +64,10 @@ class Follower:
     _page: int = field(default=FIRST_PAGE_DOCUMENTS, init=False)
 
     def catch_up(self, before_page: Callable[[], None] = lambda: None) -> int:
-        """One pass up to what is final now; returns how many operations of the source it does not cover.
+        """Carry all operations up to the current global checkpoints. Return the number of operations behind.
 
-        Raises Conflict (`reindex_taken_over`), NotFound when a generation was deleted, BackendUnavailable.
+        `before_page` is called before each page. Raises Conflict (`reindex_taken_over`, `reindex_too_old`), NotFound
+        when a generation was deleted, BackendUnavailable.
         """
         source = self.record.source.physical
         began = now_ms()
@@ -80,18 +88,21 @@ class Follower:
         )
 
     def shards(self, physical: str) -> dict[int, ShardState]:
-        """How far every shard of a generation is. Raises BackendUnavailable (`shard_unavailable`)."""
+        """Return the state of every shard of a generation. Raises BackendUnavailable (`shard_unavailable`)."""
         count = read_shard_count(self.search.send(shard_count_call(physical)))
         return read_shard_states(self.search.send(shard_states_call(physical)), count)
 
     def _require_fresh(self, now: int) -> None:
-        """A delete that expired since the last pass cannot be seen any more: the target would keep the document."""
+        """Raise Conflict (`reindex_too_old`) when tombstones may have expired since the last pass.
+
+        The target would keep the deleted documents.
+        """
         window = days_ms(self.settings.tombstone_days)
         if self.record.step == "following" and now - self.record.covered_at > window:
             raise Conflict(
                 "reindex_too_old",
-                f"The last look at generation {self.record.source.number} is longer ago than deletes are kept "
-                "(SPARSEWELL_TOMBSTONE_DAYS): give it up with `sparsewell generations abort "
+                f"Generation {self.record.source.number} was last read longer ago than deletes are kept "
+                "(SPARSEWELL_TOMBSTONE_DAYS): abort the reindexing with `sparsewell generations abort "
                 f"{self.record.index}` and begin anew.",
             )
 
@@ -99,11 +110,11 @@ class Follower:
         source = self.record.source.physical
         while (after := self.record.checkpoints.get(shard, NO_OPERATIONS)) < up_to:
             before_page()
-            asked = self._page
-            page = read_changes(self.search.send(changes_call(source, shard, after, up_to, asked)))
+            size = self._page
+            page = read_changes(self.search.send(changes_call(source, shard, after, up_to, size)))
             if page:
                 self._carry([stored for _, stored in page])
-            self.record.checkpoints[shard] = page[-1][0] if len(page) == asked else up_to
+            self.record.checkpoints[shard] = page[-1][0] if len(page) == size else up_to
             self.records.save(self.record)
 
     def _carry(self, documents: Sequence[StoredDocument]) -> None:
@@ -112,52 +123,51 @@ class Follower:
         size = sum(len(stored.source.get("text", "")) for stored in documents) // len(documents) + 1
         self._page = max(1, min(MAX_PAGE_DOCUMENTS, MAX_PAGE_BYTES // size))
         verdicts = write_bulk(self.search, writes, settings.journal_bytes, self.patience)
-        waiting = []
-        for stored, one, verdict in zip(documents, writes, verdicts, strict=True):
+        pending = []
+        for stored, write, verdict in zip(documents, writes, verdicts, strict=True):
             match verdict.outcome:
                 case WriteOutcome.NOT_STORED:
                     raise BackendUnavailable(
-                        "not_stored", f"OpenSearch did not take every document in time ({verdict.reason})."
+                        "not_stored", f"OpenSearch did not store every document in time ({verdict.reason})."
                     )
                 case WriteOutcome.REFUSED:
                     record.misfits += 1
                     if len(record.misfit_ids) < MAX_RECORDED_MISFITS:
-                        record.misfit_ids.append(one.id)
+                        record.misfit_ids.append(write.id)
                     if record.step == "swapping":
-                        self._bury(misfit_write(record.source, record.target, stored))
+                        self._write_dead(misfit_write(record.source, record.target, stored))
                 case WriteOutcome.STORED:
                     record.carried += 1
-                    if is_pending_write(one):
-                        waiting.append(one.id)
-        if waiting:
-            self.dispatch(waiting)
+                    if is_pending_write(write):
+                        pending.append(write.id)
+        if pending:
+            self.dispatch(pending)
 
-    def _bury(self, dead: Write) -> None:
-        (verdict,) = write_bulk(self.search, [dead], self.settings.journal_bytes, self.patience)
+    def _write_dead(self, write: Write) -> None:
+        (verdict,) = write_bulk(self.search, [write], self.settings.journal_bytes, self.patience)
         if verdict.outcome not in (WriteOutcome.STORED, WriteOutcome.SUPERSEDED):
-            raise BackendUnavailable("not_stored", f"OpenSearch did not take {dead.id!r} ({verdict.reason}).")
+            raise BackendUnavailable("not_stored", f"OpenSearch did not store {write.id!r} ({verdict.reason}).")
 
     def drain(self, seconds: float = 120.0) -> None:
-        """Catches up with a source that is no longer written. Raises BackendUnavailable when it does not settle."""
-        end = time.monotonic() + seconds
+        """Catch up with a source that is read-only. Raises BackendUnavailable (`reindex_unsettled`) after `seconds`."""
+        deadline = time.monotonic() + seconds
         while self.catch_up() > 0:
-            if time.monotonic() > end:
-                raise BackendUnavailable("reindex_unsettled", "The old generation does not come to rest.")
+            if time.monotonic() > deadline:
+                raise BackendUnavailable(
+                    "reindex_unsettled", f"The old generation still changes after {seconds:.0f} s of a write block."
+                )
             time.sleep(0.1)
 
 
-log = logging.getLogger(__name__)
-
-
 def build_encode_messages(settings: Settings, target: Generation, ids: Sequence[str]) -> list[EncodeMessage]:
-    """Messages for documents of one generation."""
+    """Build the messages that request the encoding of documents of one generation."""
     return encode_messages(target.index, ids, settings.message_documents, target.number)
 
 
 def make_queue_dispatch(publisher: Publisher, settings: Settings, target: Generation) -> Dispatch:
-    """Asks the workers that hold the target's encoder.
+    """Return a dispatch to the workers of the target's encoder.
 
-    While Redis is away or full the sweeper does, when leases run out.
+    While Redis is away or full, the sweeper enqueues the documents when their leases end.
     """
 
     def dispatch(ids: Sequence[str]) -> None:
@@ -165,13 +175,13 @@ def make_queue_dispatch(publisher: Publisher, settings: Settings, target: Genera
             for message in build_encode_messages(settings, target, ids):
                 publisher.encode(target.encoder.name, message)
         except (BackendUnavailable, Overloaded) as error:
-            log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+            log.warning("%s: the sweeper will enqueue the pending documents", error.code)
 
     return dispatch
 
 
 def make_local_dispatch(runtime: Runtime, target: Generation) -> Dispatch:
-    """Encodes in this process, as a worker would; what fails stays pending, or dead with a reason."""
+    """Return a dispatch that encodes in this process, as a worker does. Failed documents stay pending or are dead."""
 
     def dispatch(ids: Sequence[str]) -> None:
         for message in build_encode_messages(runtime.settings, target, ids):

@@ -1,4 +1,8 @@
-"""What a new generation is declared as: the old declaration with the changes that were asked for. Pure."""
+"""The plan of a reindexing: the declaration of the new generation and its differences from the old one.
+
+`plan_generation` applies `GenerationChanges` to the old declaration. `describe_changes` lists the differences and
+whether the vectors are copied or encoded again. Pure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +21,10 @@ NO_DENSE = "none"
 
 @dataclass(frozen=True, slots=True)
 class GenerationChanges:
-    """What differs in the new generation; None and empty mean: as it is. `dense` "none" means: no dense vectors.
+    """The requested changes of a declaration. None and empty: no change.
 
-    `chapters`: the engine that makes those of talk, `talk`: other members of its declaration; an index that declared
-    no talk declares it with these.
+    `dense` "none" removes the dense vectors. `chapters` is the chapter engine of talk, `talk` has other members of the
+    talk declaration; both declare talk in an index without it.
     """
 
     encoder: str | None = None
@@ -36,7 +40,7 @@ class GenerationChanges:
 
     @property
     def any(self) -> bool:
-        """Whether anything was asked for."""
+        """Whether there is any change."""
         return self != GenerationChanges()
 
 
@@ -49,17 +53,17 @@ def plan_generation(
     dense: DenseIdentity | None = None,
     chapters: str = "",
 ) -> Generation:
-    """The new generation; `manifest` is that of the encoder that it will have, `dense` what `changes.dense` names,
-    `chapters` the fingerprint of the engine of chapters that it will have (empty: not known, or none).
+    """Return the new generation.
 
-    An encoder of its own window keeps it, unless the index declared one or the change names one. Raises InvalidInput
-    (`bad_change`, `bad_window`) and Conflict (`encoder_name_taken`).
+    `manifest` is that of its encoder, `dense` the identity of `changes.dense`, `chapters` the fingerprint of its
+    chapter engine (empty: unknown or none). The window is that of the encoder's manifest unless the index or the change
+    declares one. Raises InvalidInput (`bad_change`, `bad_window`) and Conflict (`encoder_name_taken`).
     """
     if manifest.name == source.encoder.name and manifest.fingerprint != source.encoder.fingerprint:
         raise Conflict(
             "encoder_name_taken",
-            f"The index was encoded by another encoder named {manifest.name!r} ({source.encoder.fingerprint}), and "
-            "workers take their documents by that name: give the new one another `name` in its manifest.",
+            f"Another encoder named {manifest.name!r} ({source.encoder.fingerprint}) encoded the index, and workers "
+            "select their queue by that name: give the new encoder another `name` in its manifest.",
         )
     merged: dict[str, Any] = source.spec.model_dump()
     if changes.encoder is not None:
@@ -72,7 +76,7 @@ def plan_generation(
         merged["windows"] = changes.windows
     if changes.chapters is not None or changes.talk:
         if merged["talk"] is None and changes.windows is None:
-            del merged["windows"]  # of an index that declares talk they are both kinds, unless it says otherwise
+            del merged["windows"]  # The default of an index with talk differs: both kinds of windows.
         engine = {} if changes.chapters is None else {"chapters": changes.chapters}
         merged["talk"] = {**(merged["talk"] or {}), **changes.talk, **engine}
     if changes.dense is not None:
@@ -88,14 +92,14 @@ def plan_generation(
         spec = IndexSpec.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InvalidInput("bad_change", f"{place}: {first['msg'].removeprefix('Value error, ')}.") from None
-    room = manifest.max_pieces - 2
-    if spec.window is not None and spec.window.pieces > room:
-        raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    kept = source.dense if changes.dense is None else dense
-    new = new_generation(names, source.index, number, spec, manifest, source.lineage, kept)
-    return new.model_copy(update={"chapters": chapters})
+        location = ".".join(map(str, first["loc"]))
+        raise InvalidInput("bad_change", f"{location}: {first['msg'].removeprefix('Value error, ')}.") from None
+    max_window = manifest.max_pieces - 2  # Two special pieces open and close a window.
+    if spec.window is not None and spec.window.pieces > max_window:
+        raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {max_window} pieces at most.")
+    new_dense = source.dense if changes.dense is None else dense
+    target = new_generation(names, source.index, number, spec, manifest, source.lineage, new_dense)
+    return target.model_copy(update={"chapters": chapters})
 
 
 def _describe_dense(dense: DenseIdentity | None) -> str:
@@ -115,7 +119,7 @@ def _describe_talk(generation: Generation) -> str | dict[str, Any]:
 
 
 def describe_changes(source: Generation, target: Generation) -> list[str]:
-    """What changes, a line each, for people."""
+    """Describe the differences of two generations, one per line, for the terminal."""
     lines = []
     if source.encoder != target.encoder:
         lines.append(
@@ -139,7 +143,5 @@ def describe_changes(source: Generation, target: Generation) -> list[str]:
     copied = has_same_vectors(source, target)
     lines.append("vectors: " + ("copied" if copied else "encoded again"))
     if copied and source.spec.talk is not None and _chapter_engine(source) != _chapter_engine(target):
-        lines.append(
-            "talk: encoded again where it has other chapters than this engine makes and its producer gave none"
-        )
+        lines.append("talk: encoded again where its chapters are neither the producer's nor from this engine")
     return lines

@@ -1,1 +1,1 @@
-"""Who asks: told from a request's headers before anything else is looked at, and held against what is asked for."""
+"""Access control: authentication, authorisation and rate limits."""

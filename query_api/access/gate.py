@@ -1,9 +1,9 @@
-"""The door that every request comes through: whose it is, before anything of it is read.
+"""Authentication and authorisation of every request.
 
-A key is in `Authorization: Bearer …` (RFC 6750) and nowhere else: that is what OIDC tokens use as well, what clients
-send by themselves, and what proxies and tools leave out of their logs. See docs/decisions/0200.
-
-What each operation asks of a key, in one table. An operation that is not in it is refused: see `authorise_request`.
+`AuthenticationMiddleware` determines the principal before any of the body is read. `authorise_request` compares its
+scopes with `OPERATION_SCOPES`; an operation that is missing from that table fails. Keys are accepted only as
+`Authorization: Bearer …` (RFC 6750): OIDC tokens use it as well, and proxies and tools keep it out of their logs
+(docs/decisions/0200).
 """
 
 import logging
@@ -27,16 +27,29 @@ from services.errors import Forbidden, InvalidInput, Overloaded, SparsewellError
 from services.web.http_auth import bad_credentials, has_public_host, matches_any_digest, read_bearer_key
 from services.web.problems import answer_error
 
+log = logging.getLogger(__name__)
+
+ADMIN_PRINCIPAL: Final = Principal("admin", frozenset({"admin"}), mark="admin")
+# Failed authentications from one address: a burst of 20, then one a second. Further failures are counted, not logged.
+MAX_FAILURES_PER_SECOND: Final = 1.0
+MAX_FAILURE_BURST: Final = 20
+_MAX_SOURCES: Final = 10_000
+_MAX_SOURCE_CHARACTERS: Final = 64
+# Query parameters by which other services take keys.
+_CREDENTIAL_PARAMETERS: Final = frozenset({"api_key", "apikey", "access_token", "key", "token", "authorization"})
+# The member of the ASGI scope that holds the principal.
+PRINCIPAL_KEY: Final = "sparsewell.who"
+
 RequiredScopes = frozenset[KeyScope]
 
-# Anybody: what says nothing of documents, and what a probe or a browser asks before it has a key.
+# Public operations reveal nothing about documents. Probes and browsers call them before they have a key.
 PUBLIC_OPERATION: Final[RequiredScopes] = frozenset()
 _SEARCH: Final[RequiredScopes] = frozenset({"search"})
 _INGEST: Final[RequiredScopes] = frozenset({"ingest"})
 _SEARCH_OR_INGEST: Final[RequiredScopes] = frozenset({"search", "ingest"})
 _ADMIN: Final[RequiredScopes] = frozenset({"admin"})
 
-# By operation id; the page's files, which the OpenAPI document does not show, by path.
+# One of these scopes suffices. Keys: operation ids; for the page's files, which have none, the paths.
 OPERATION_SCOPES: Final[Mapping[str, RequiredScopes]] = MappingProxyType(
     {
         "/": PUBLIC_OPERATION,
@@ -74,7 +87,7 @@ OPERATION_SCOPES: Final[Mapping[str, RequiredScopes]] = MappingProxyType(
         "list_queries": _ADMIN,
         "add_queries": _ADMIN,
         "delete_queries": _ADMIN,
-        # (of every index, too: see `query_api.routes.admin`)
+        # These also need a key for every index: `query_api.routes.admin` checks it.
         "create_key": _ADMIN,
         "list_keys": _ADMIN,
         "get_key": _ADMIN,
@@ -83,12 +96,10 @@ OPERATION_SCOPES: Final[Mapping[str, RequiredScopes]] = MappingProxyType(
         "who_am_i": _SEARCH_OR_INGEST,
     }
 )
-# Where the gate leaves who asks.
-PRINCIPAL_KEY: Final = "sparsewell.who"
 
 
 async def authorise_request(request: Request) -> None:
-    """A dependency of every route: nothing behind it runs unless the caller may do this.
+    """Check that the caller may perform the operation. It is a dependency of every route.
 
     Raises Unauthorized (`no_credentials`), Forbidden (`insufficient_scope`, `index_forbidden`).
     """
@@ -99,7 +110,7 @@ async def authorise_request(request: Request) -> None:
 
 
 def require_scopes(who: Principal, rule: RequiredScopes, index: str | None) -> None:
-    """Raises what `authorise_request` does."""
+    """Check that a principal has one of the scopes, for this index. Raises as `authorise_request`."""
     if rule is PUBLIC_OPERATION:
         return
     who.demand_scope(rule)
@@ -108,25 +119,16 @@ def require_scopes(who: Principal, rule: RequiredScopes, index: str | None) -> N
 
 
 def request_principal(request: Request) -> Principal:
-    """Who asks; nobody where no gate was passed."""
+    """Return the principal of a request; NOBODY when the middleware has set none."""
     who: Principal = request.scope.get(PRINCIPAL_KEY, NOBODY)
     return who
 
 
-log = logging.getLogger(__name__)
-
-ADMIN_PRINCIPAL: Final = Principal("admin", frozenset({"admin"}), mark="admin")
-# Keys that open nothing, from one address: so many at once, then one a second. What is behind it is only counted.
-MAX_FAILURES_PER_SECOND: Final = 1.0
-MAX_FAILURE_BURST: Final = 20
-_MAX_SOURCES: Final = 10_000
-_MAX_SOURCE_CHARACTERS: Final = 64
-# Parameters by which other services take keys.
-_CREDENTIAL_PARAMETERS: Final = frozenset({"api_key", "apikey", "access_token", "key", "token", "authorization"})
-
-
 class AuthenticationMiddleware:
-    """ASGI middleware, outside of all others that look at a request."""
+    """ASGI middleware that sets the principal of each request and applies its rate limit.
+
+    It runs outside of all other middleware that reads a request.
+    """
 
     def __init__(
         self,
@@ -137,93 +139,98 @@ class AuthenticationMiddleware:
         limiter: RateLimiter,
         issuer: TokenIssuer | None = None,
         *,
-        unasked: bool = False,
+        open_by_default: bool = False,
     ) -> None:
-        """`unasked`: where it is open, nobody asked for that by name: it is for this machine alone."""
+        """Create the middleware.
+
+        `open_by_default`: no setting asked for an open service, so it answers only requests for this machine.
+        """
         self._app = app
         self._mode = mode
         self._ring = ring
-        self._admin = tuple(digest_key(one) for one in admin_keys)
+        self._admin_digests = tuple(digest_key(key) for key in admin_keys)
         self._limiter = limiter
         self._issuer = issuer
-        self._unasked = unasked
-        self._attempts = FailureLimiter(MAX_FAILURES_PER_SECOND, MAX_FAILURE_BURST, _MAX_SOURCES)
+        self._open_by_default = open_by_default
+        self._failures = FailureLimiter(MAX_FAILURES_PER_SECOND, MAX_FAILURE_BURST, _MAX_SOURCES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there is none, and none is to come by without being looked at
+        """Handle one ASGI connection."""
+        if scope["type"] == "websocket":  # The service has no websockets. A later one must not bypass authentication.
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http" or self._mode == "open":
-            if self._unasked and scope["type"] == "http" and has_public_host(scope["headers"]):
+            if self._open_by_default and scope["type"] == "http" and has_public_host(scope["headers"]):
                 await (await answer_error(Request(scope), _host_forbidden()))(scope, receive, send)
                 return
             scope[PRINCIPAL_KEY] = EVERYBODY
             await self._app(scope, receive, send)
             return
         try:
-            who = scope[PRINCIPAL_KEY] = await self._listened_to(scope)
-            # Pages and probes have no limit: one for all of them would let anybody end the service by its own probes.
-            standing = None if who is NOBODY else self._limiter.admit(who)
+            who = scope[PRINCIPAL_KEY] = await self._authenticate_limited(scope)
+            # Pages and probes have no limit. A shared limit would let any client make the probes fail.
+            status = None if who is NOBODY else self._limiter.admit(who)
         except SparsewellError as error:
             await (await answer_error(Request(scope), error))(scope, receive, send)
             return
-        await self._app(scope, receive, send if standing is None else _send_with_rate_limit(standing, send))
+        await self._app(scope, receive, send if status is None else _send_with_rate_limit(status, send))
 
-    async def _listened_to(self, scope: Scope) -> Principal:
-        """Who asks. Raises Overloaded (`too_many_failures`) in place of what `_who` does, for a source of many."""
+    async def _authenticate_limited(self, scope: Scope) -> Principal:
+        """Authenticate as `_authenticate`. Raises Overloaded (`too_many_failures`) after many failures of a source."""
         try:
-            return await self._who(scope)
+            return await self._authenticate(scope)
         except Unauthorized as error:
             if error.code == "no_credentials":
                 raise
-            if wait := self._attempts.failed(request_source(scope), time.monotonic()):
+            if wait := self._failures.record_failure(request_source(scope), time.monotonic()):
                 raise Overloaded(
                     "too_many_failures",
-                    "Too many keys that open nothing came from this address; a right one is answered at any time.",
+                    "This address sent too many invalid keys. A valid key is accepted at any time.",
                     retry_after=max(1, math.ceil(wait)),
                 ) from None
             log.info("%s from %s", error.code, request_source(scope))
             raise
 
-    async def _who(self, scope: Scope) -> Principal:
+    async def _authenticate(self, scope: Scope) -> Principal:
         if scope["query_string"]:
             _refuse_credentials_in_url(scope["query_string"])
         token = read_bearer_key(scope)
         if token is None:
-            # Nothing of a body is read: what is for everybody takes none.
+            # Public operations take no body, so a request with a body needs a key before the body is read.
             if scope["path"].startswith("/v1/") or _has_body(scope):
                 raise missing_credentials()
             return NOBODY
-        presented = digest_key(token)
-        if matches_any_digest(presented, self._admin):  # (asks nobody, so it opens while OpenSearch is away)
+        digest = digest_key(token)
+        # The admin keys need no lookup, so they work while OpenSearch is away.
+        if matches_any_digest(digest, self._admin_digests):
             return ADMIN_PRINCIPAL
-        if (found := KEY_PATTERN.fullmatch(token)) is not None:
-            opened = await self._ring.current(found[1])
-            if not _is_accepted(opened, presented):  # perhaps it was made, or rotated, a moment ago
-                opened = await self._ring.look_up(found[1])
-            if opened is not None and _is_accepted(opened, presented):
-                return opened.principal
+        if (match := KEY_PATTERN.fullmatch(token)) is not None:
+            resolved = await self._ring.current(match[1])
+            if not _is_accepted(resolved, digest):  # The key may have been created or rotated a moment ago.
+                resolved = await self._ring.look_up(match[1])
+            if resolved is not None and _is_accepted(resolved, digest):
+                return resolved.principal
         elif self._issuer is not None and token.count(".") == 2:
-            return self._issuer.known(token) or await self._verified(self._issuer, token, scope)
+            return self._issuer.cached_principal(token) or await self._verify_token(self._issuer, token, scope)
         raise bad_credentials()
 
-    async def _verified(self, issuer: TokenIssuer, token: str, scope: Scope) -> Principal:
-        """Whose token it is. Verifying costs more than comparing, so a source of many failures has to wait for it."""
-        if self._attempts.exhausted(request_source(scope), time.monotonic()):
+    async def _verify_token(self, issuer: TokenIssuer, token: str, scope: Scope) -> Principal:
+        """Verify an OIDC token, unless its source has failed too often: a signature costs more than a comparison."""
+        if self._failures.is_exhausted(request_source(scope), time.monotonic()):
             raise bad_credentials()
         return await issuer.principal(token)
 
 
 def request_source(scope: Scope) -> str:
-    """Where a request comes from; of IPv6 the network, of which one host has as many addresses as it wants."""
+    """Return the client's address for IPv4 and its /64 for IPv6, where one host has many addresses."""
     host = str((scope.get("client") or ("unknown", 0))[0])
     try:
         address = ip_address(host.partition("%")[0])
-    except ValueError:  # a socket of this machine, or a proxy's own word
+    except ValueError:  # a Unix socket, or a name that a proxy gave
         return host[:_MAX_SOURCE_CHARACTERS]
     if not isinstance(address, IPv6Address):
         return host
-    if address.ipv4_mapped is not None:  # where one socket takes both kinds: all of IPv4 is one /64 there
+    if address.ipv4_mapped is not None:  # On a dual-stack socket all of IPv4 would be one /64.
         return str(address.ipv4_mapped)
     return str(ip_network((address, 64), strict=False))
 
@@ -231,8 +238,8 @@ def request_source(scope: Scope) -> str:
 def _host_forbidden() -> Forbidden:
     return Forbidden(
         "host_forbidden",
-        "This service is open because only its own machine reaches it, and this request came by the name of another. "
-        "Ask for keys (SPARSEWELL_ADMIN_KEY_FILE), or set SPARSEWELL_ACCESS=open.",
+        "This service takes no keys because it serves only its own machine, but the request's Host header names "
+        "another. Require keys (SPARSEWELL_ADMIN_KEY_FILE), or set SPARSEWELL_ACCESS=open.",
     )
 
 
@@ -241,27 +248,27 @@ def _has_body(scope: Scope) -> bool:
     return headers.get(b"content-length", b"0").strip() not in (b"", b"0") or b"transfer-encoding" in headers
 
 
-def _send_with_rate_limit(standing: RateLimitStatus, send: Send) -> Send:
-    """Sends with what is left of the caller's limit."""
+def _send_with_rate_limit(status: RateLimitStatus, send: Send) -> Send:
+    """Add the rate-limit headers to an answer."""
 
-    async def said(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *standing.headers()]
+            message["headers"] = [*message["headers"], *status.headers()]
         await send(message)
 
-    return said
+    return send_with_headers
 
 
-def _is_accepted(opened: ResolvedKey | None, presented: str) -> bool:
-    return opened is not None and opened.key.accepts(presented, time.time_ns() // 1_000_000)
+def _is_accepted(resolved: ResolvedKey | None, digest: str) -> bool:
+    return resolved is not None and resolved.key.accepts(digest, time.time_ns() // 1_000_000)
 
 
 def _refuse_credentials_in_url(query: bytes) -> None:
-    """Raises InvalidInput (`key_in_address`): addresses are logged, kept in histories and sent to others."""
+    """Raise InvalidInput (`key_in_address`): URLs are logged, kept in histories and sent to other hosts."""
     for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name.lower() in _CREDENTIAL_PARAMETERS:
             raise InvalidInput(
                 "key_in_address",
-                f"A key does not belong in an address (`{name[:20]}`): send it as `Authorization: Bearer …`, and "
-                "rotate it, because addresses are written down in many places.",
+                f"Do not send a key in the URL (`{name[:20]}`): send it as `Authorization: Bearer …`. Rotate this "
+                "key, because URLs are logged in many places.",
             )

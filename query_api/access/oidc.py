@@ -1,7 +1,8 @@
-"""Tokens of an OpenID Connect issuer: signatures by PyJWT, with keys that the issuer publishes.
+"""Verification of tokens of an OpenID Connect issuer.
 
-Keys are kept for ten minutes and count on while the issuer is away. A token with a key that is not known makes us look
-once more, every half a minute at most, whoever sends what. See docs/decisions/0203.
+PyJWT verifies the signatures with the keys that the issuer publishes (OpenID Connect Discovery, JWKS). The keys are
+cached for ten minutes and stay valid while the issuer is away. A token that names an unknown key triggers a new read,
+at most every 30 s (docs/decisions/0203).
 """
 
 import asyncio
@@ -29,10 +30,13 @@ _MAX_CACHED_TOKENS: Final = 10_000
 
 
 class TokenIssuer:
-    """Belongs to one event loop; asks nobody before the first token."""
+    """An OpenID Connect issuer whose tokens the service accepts.
+
+    It belongs to one event loop and connects to the issuer at the first token.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ConfigurationError (`bad_oidc`, `oidc_extra_missing`)."""
+        """Read the settings of the issuer. Raises ConfigurationError (`bad_oidc`, `oidc_extra_missing`)."""
         try:
             import jwt
         except ImportError:
@@ -41,13 +45,13 @@ class TokenIssuer:
             ) from None
         self._jwt: Final = jwt
         self._issuer: Final = settings.oidc_issuer
-        self._audience: Final = [one.strip() for one in settings.oidc_audience.split(",") if one.strip()]
+        self._audience: Final = [name.strip() for name in settings.oidc_audience.split(",") if name.strip()]
         self._leeway: Final = settings.oidc_leeway
         self._claims: Final = ClaimMapping(settings)
         parts = urlsplit(self._issuer)
         if parts.scheme != "https" and not is_loopback_host(parts.hostname or ""):
             raise bad_claim_settings(
-                "SPARSEWELL_OIDC_ISSUER begins with https://: who changes its keys on the way could be anybody"
+                "SPARSEWELL_OIDC_ISSUER must begin with https://: an attacker on the network could replace its keys"
             )
         self._keys: dict[str, Any] = {}
         self._read_at = float("-inf")
@@ -55,22 +59,22 @@ class TokenIssuer:
         self._reading: asyncio.Task[None] | None = None
         self._verified: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
 
-    def known(self, token: str) -> Principal | None:
-        """Whose token it is, if it was verified before and holds."""
-        found = self._verified.get(digest_key(token))
-        return found[0] if found is not None and time.time() < found[1] else None
+    def cached_principal(self, token: str) -> Principal | None:
+        """Return the principal of a token that was verified before and has not expired."""
+        cached = self._verified.get(digest_key(token))
+        return cached[0] if cached is not None and time.time() < cached[1] else None
 
     async def principal(self, token: str) -> Principal:
-        """Whose token it is.
+        """Verify a token and return its principal.
 
         Raises Unauthorized (`bad_token`), BackendUnavailable (`oidc_unavailable`) while no keys could be read, and
-        Forbidden as `Claims.principal`.
+        Forbidden as `ClaimMapping.principal`.
         """
         jwt = self._jwt
         try:
             head = jwt.get_unverified_header(token)
             if head.get("alg") not in self._claims.algorithms:
-                raise _token_refused("its algorithm is none of those that are taken here")
+                raise _token_refused("this service does not accept its algorithm")
             claims = jwt.decode(
                 token,
                 await self._key(head.get("kid"), head["alg"]),
@@ -89,6 +93,7 @@ class TokenIssuer:
         return who
 
     async def close(self) -> None:
+        """Cancel the read of the keys that is in progress."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -96,7 +101,7 @@ class TokenIssuer:
         now = time.monotonic()
         known = isinstance(kid, str) and kid in self._keys
         if now - self._read_at > KEY_SET_SECONDS or (not known and now - self._tried_at > UNKNOWN_KEY_SECONDS):
-            reading = self._begin(now)
+            reading = self._start_read(now)
             if not known:
                 await asyncio.shield(reading)
         elif self._reading is not None and not self._reading.done() and not known:
@@ -104,13 +109,13 @@ class TokenIssuer:
         if not self._keys:
             raise BackendUnavailable("oidc_unavailable", "The keys of the issuer cannot be read; try again.")
         if not isinstance(kid, str) or kid not in self._keys:
-            raise _token_refused("the issuer has no key of its name")
+            raise _token_refused("the issuer has no key with its `kid`")
         key = self._keys[kid]
         if key.algorithm_name != algorithm:
-            raise _token_refused("the key of its name is for another algorithm")
+            raise _token_refused("the key with its `kid` is for another algorithm")
         return key.key
 
-    def _begin(self, now: float) -> "asyncio.Task[None]":
+    def _start_read(self, now: float) -> "asyncio.Task[None]":
         if self._reading is None or self._reading.done():
             if now - self._tried_at <= UNKNOWN_KEY_SECONDS and self._reading is not None:
                 return self._reading
@@ -119,34 +124,34 @@ class TokenIssuer:
         return self._reading
 
     async def _read(self) -> None:
-        """What is wrong is logged; the keys that there are count on."""
+        """Read the issuer's keys. A failure is logged, and the cached keys stay valid."""
         try:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)) as session:
-                found = await fetch_json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-                if found.get("issuer") != self._issuer:
-                    raise ValueError("it calls itself by another name")
-                address = str(found.get("jwks_uri"))
+                metadata = await fetch_json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+                if metadata.get("issuer") != self._issuer:
+                    raise ValueError("the metadata names another issuer")
+                address = str(metadata.get("jwks_uri"))
                 if urlsplit(address).scheme != "https" and not is_loopback_host(urlsplit(address).hostname or ""):
-                    raise ValueError("its keys are not at an address that begins with https://")
-                listed = (await fetch_json(session, address)).get("keys")
-                if not isinstance(listed, list):
-                    raise ValueError("no list of keys")
+                    raise ValueError("the address of its keys does not begin with https://")
+                key_set = (await fetch_json(session, address)).get("keys")
+                if not isinstance(key_set, list):
+                    raise ValueError("the key set has no list of keys")
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            log.warning("keys of the OIDC issuer could not be read: %s", type(error).__name__)
+            log.warning("the keys of the OIDC issuer could not be read: %s", type(error).__name__)
             return
         keys = {}
-        for one in listed:
-            if isinstance(one, dict) and one.get("use", "sig") == "sig" and isinstance(one.get("kid"), str):
+        for jwk in key_set:
+            if isinstance(jwk, dict) and jwk.get("use", "sig") == "sig" and isinstance(jwk.get("kid"), str):
                 try:
-                    keys[one["kid"]] = self._jwt.PyJWK(one)
-                except (self._jwt.PyJWTError, ValueError, TypeError, KeyError):  # of a kind that is not known here
+                    keys[jwk["kid"]] = self._jwt.PyJWK(jwk)
+                except (self._jwt.PyJWTError, ValueError, TypeError, KeyError):  # a type that PyJWT does not support
                     continue
         self._keys = keys or self._keys
         self._read_at = time.monotonic()
 
 
 async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
-    """Return the JSON object at an address. Raises ValueError for any other answer, aiohttp.ClientError."""
+    """Fetch the JSON object at an address. Raises ValueError for any other answer, and aiohttp.ClientError."""
     async with session.get(address, allow_redirects=False) as answer:
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
@@ -154,22 +159,22 @@ async def fetch_json(session: aiohttp.ClientSession, address: str) -> dict[str, 
         async for piece in answer.content.iter_any():
             content += piece
             if len(content) > _MAX_RESPONSE_BYTES:
-                raise ValueError("longer than any list of keys")
-        found = orjson.loads(content)
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-        return found
+                raise ValueError(f"more than {_MAX_RESPONSE_BYTES:,} bytes")
+        value = orjson.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError("the answer is not a JSON object")
+        return value
 
 
 _REFUSAL_REASONS: Final = {
     "ExpiredSignatureError": "it has expired",
-    "ImmatureSignatureError": "its time has not come",
-    "InvalidAudienceError": "it was made for another service",
-    "InvalidIssuerError": "it is of another issuer",
+    "ImmatureSignatureError": "it is not valid yet",
+    "InvalidAudienceError": "it is for another audience",
+    "InvalidIssuerError": "another issuer signed it",
     "InvalidSignatureError": "its signature is wrong",
     "MissingRequiredClaimError": "it lacks one of exp, iss, aud and sub",
 }
 
 
 def _token_refused(why: str) -> Unauthorized:
-    return Unauthorized("bad_token", f"The token is not taken: {why}.")
+    return Unauthorized("bad_token", f"The token is refused: {why}.")

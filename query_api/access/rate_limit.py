@@ -1,12 +1,9 @@
-"""How much each caller asks: decided at once by a bucket of this process, settled with all others in Redis beside it.
+"""Rate limits: a token bucket per principal, shared by all API processes through Redis.
 
-A round trip to Redis on each request would cost as much as a search does here. So what was used is told to Redis five
-times a second, and what is left comes back; between two such moments processes may let through too much together,
-which the shared bucket takes as a debt. Without Redis each process goes by its own bucket. See docs/decisions/0202.
-
-Token buckets: so much at once, refilled at a rate. Values and arithmetic; the clock (seconds) is the caller's.
-
-What a principal has used, in Redis: one bucket and one count of the day for all processes. Scripts and names.
+`RateLimiter` decides with a bucket in the process, because a round trip to Redis costs as much as a search. Five
+times a second it reports the used tokens to Redis and reads the shared state. Between two reports the processes
+together may admit too much; the shared bucket records that as debt. Without Redis each process uses its own bucket
+(docs/decisions/0202). `FailureLimiter` limits failed authentications by address, in one process.
 """
 
 import asyncio
@@ -25,61 +22,17 @@ from redis.exceptions import RedisError
 from services.access.principals import Principal, RateLimits
 from services.errors import Overloaded
 
+log = logging.getLogger(__name__)
 
-@dataclass(slots=True)
-class TokenBucket:
-    """`tokens` were there at the time `at`."""
+SETTLE_INTERVAL_SECONDS: Final = 0.2
+# The limiter waits this long after a failure of Redis.
+REDIS_RETRY_SECONDS: Final = 2.0
+_MAX_PRINCIPALS: Final = 10_000
+_DAY_SECONDS: Final = 86_400
+_UNLIMITED_RATE: Final = 1e9
 
-    rate: float
-    burst: float
-    tokens: float
-    at: float
-
-    @classmethod
-    def full(cls, rate: float, burst: float, now: float) -> "TokenBucket":
-        return cls(rate, burst, burst, now)
-
-    def take(self, amount: float, now: float) -> float:
-        """Takes so many tokens: 0. Where there are too few, takes none: seconds until there are enough.
-
-        More than the bucket holds may be taken while it is full: it is in debt then.
-        """
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
-        self.at = now
-        if self.tokens >= min(amount, self.burst):
-            self.tokens -= amount
-            return 0.0
-        return (min(amount, self.burst) - self.tokens) / self.rate
-
-
-class FailureLimiter:
-    """Failures by whom they come from: a bucket each, of the latest `most` of them."""
-
-    def __init__(self, rate: float, burst: int, most: int) -> None:
-        self._rate, self._burst, self._most = rate, burst, most
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def failed(self, source: str, now: float) -> float:
-        """Counts a failure; 0, or seconds until another one of this source would be listened to."""
-        bucket = self._buckets.get(source)
-        if bucket is None:
-            bucket = self._buckets[source] = TokenBucket.full(self._rate, self._burst, now)
-            if len(self._buckets) > self._most:
-                self._buckets.popitem(last=False)
-        self._buckets.move_to_end(source)
-        return bucket.take(1, now)
-
-    def exhausted(self, source: str, now: float) -> bool:
-        """Whether this source has failed so often that it is not listened to now."""
-        bucket = self._buckets.get(source)
-        return bucket is not None and bucket.tokens + (now - bucket.at) * bucket.rate < 1
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-
-# Takes what was used since, whatever is there, and tells what is left: a process decided already. So a bucket may be in
-# debt, by as much as it holds at most. Redis' own clock, so that hosts need not agree on theirs.
+# Records used tokens and returns the rest. The process has already admitted the requests, so the bucket may go into
+# debt, by one burst at most. It uses the clock of Redis, because the clocks of hosts differ.
 TAKE_SCRIPT: Final = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -95,29 +48,75 @@ return {tostring(tokens), day}
 """
 
 
+@dataclass(slots=True)
+class TokenBucket:
+    """A token bucket: up to `burst` tokens, refilled at `rate` a second. It held `tokens` at the time `at`."""
+
+    rate: float
+    burst: float
+    tokens: float
+    at: float
+
+    @classmethod
+    def full(cls, rate: float, burst: float, now: float) -> "TokenBucket":
+        """Create a full bucket. `now` is in seconds of the caller's clock, here and in `take`."""
+        return cls(rate, burst, burst, now)
+
+    def take(self, amount: float, now: float) -> float:
+        """Take tokens and return 0. When there are too few, take none and return the seconds until there are enough.
+
+        A full bucket lets through more than `burst` at once and is in debt afterwards.
+        """
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        if self.tokens >= min(amount, self.burst):
+            self.tokens -= amount
+            return 0.0
+        return (min(amount, self.burst) - self.tokens) / self.rate
+
+
+class FailureLimiter:
+    """A token bucket of failures per source, for the latest `max_sources` sources."""
+
+    def __init__(self, rate: float, burst: int, max_sources: int) -> None:
+        self._rate, self._burst, self._max_sources = rate, burst, max_sources
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def record_failure(self, source: str, now: float) -> float:
+        """Count a failure. Return 0, or the seconds until the source has a token again."""
+        bucket = self._buckets.get(source)
+        if bucket is None:
+            bucket = self._buckets[source] = TokenBucket.full(self._rate, self._burst, now)
+            if len(self._buckets) > self._max_sources:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(source)
+        return bucket.take(1, now)
+
+    def is_exhausted(self, source: str, now: float) -> bool:
+        """Return whether the source has no token left."""
+        bucket = self._buckets.get(source)
+        return bucket is not None and bucket.tokens + (now - bucket.at) * bucket.rate < 1
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+
 def rate_limit_keys(prefix: str, principal: str, day: int) -> tuple[str, str]:
-    """The keys of a principal's bucket and of its day (days since 1970, UTC), in one slot of a Redis cluster."""
+    """Return the Redis keys of a principal's bucket and of its count for a day (days since 1970, UTC).
+
+    Both are in one slot of a Redis cluster.
+    """
     return f"{prefix}:limits:{{{principal}}}", f"{prefix}:used:{{{principal}}}:{day}"
 
 
 def read_rate_limit(answer: Sequence[Any]) -> tuple[float, int]:
-    """Tokens that are left, below zero for a debt, and what the day has used."""
+    """Read the answer of TAKE_SCRIPT: the tokens left (below zero for debt) and the requests of the day."""
     return float(answer[0]), int(answer[1])
-
-
-log = logging.getLogger(__name__)
-
-SETTLE_INTERVAL_SECONDS: Final = 0.2
-# After a failure nobody asks Redis for so long.
-REDIS_RETRY_SECONDS: Final = 2.0
-_MAX_PRINCIPALS: Final = 10_000
-_DAY_SECONDS: Final = 86_400
-_UNLIMITED_RATE: Final = 1e9
 
 
 @dataclass(slots=True)
 class _Usage:
-    """What a principal uses: `used` since it was last settled, `today` as far as is known."""
+    """The usage of a principal: `used` since the last report, `today` as far as this process knows."""
 
     bucket: TokenBucket
     daily: int | None
@@ -129,7 +128,7 @@ class _Usage:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitStatus:
-    """What an answer says of limits: requests at once, what is left of them, seconds until all are there again."""
+    """The limit that an answer reports: the burst, the rest of it, the seconds until it is full again, the window."""
 
     limit: int
     remaining: int
@@ -137,7 +136,7 @@ class RateLimitStatus:
     window: int
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """As draft-ietf-httpapi-ratelimit-headers has it."""
+        """Return the headers of draft-ietf-httpapi-ratelimit-headers."""
         return [
             (b"ratelimit-policy", f'"key";q={self.limit};w={self.window}'.encode()),
             (b"ratelimit", f'"key";r={self.remaining};t={self.reset}'.encode()),
@@ -145,19 +144,22 @@ class RateLimitStatus:
 
 
 class RateLimiter:
-    """Belongs to one event loop. `defaults`: for callers without limits of their own."""
+    """The rate limits of all principals in one process. It belongs to one event loop.
+
+    `defaults` apply to principals without limits.
+    """
 
     def __init__(self, redis_address: str, prefix: str, defaults: RateLimits) -> None:
         self._address: Final = redis_address
         self._prefix: Final = prefix
         self._defaults: Final = defaults
-        self._uses: OrderedDict[str, _Usage] = OrderedDict()
+        self._usage: OrderedDict[str, _Usage] = OrderedDict()
         self._redis: Redis | None = None
         self._task: asyncio.Task[None] | None = None
         self._away = False
 
     def admit(self, who: Principal, amount: int = 1) -> RateLimitStatus | None:
-        """Lets so many requests through; None where nothing is limited.
+        """Admit requests of a principal and return its limit, or None when it has no rate limit.
 
         Raises Overloaded (`rate_limited`, `daily_limit_reached`).
         """
@@ -165,11 +167,11 @@ class RateLimiter:
         if rate is None and daily is None:
             return None
         now = time.monotonic()
-        use = self._use(who, rate, daily, now)
+        use = self._usage_of(who, rate, daily, now)
         if daily is not None and use.today + amount > daily:
             raise Overloaded(
                 "daily_limit_reached",
-                f"This key has used the {daily:,} requests of its day, which ends at midnight UTC.",
+                f"This key has used its {daily:,} requests of today. The day ends at midnight UTC.",
                 limit=daily,
                 retry_after=_DAY_SECONDS - int(time.time()) % _DAY_SECONDS,
             )
@@ -177,7 +179,7 @@ class RateLimiter:
         if wait:
             raise Overloaded(
                 "rate_limited",
-                f"This key may ask {use.bucket.rate:g} times a second, and {use.bucket.burst:g} times at once.",
+                f"This key may send {use.bucket.rate:g} requests a second, and {use.bucket.burst:g} at once.",
                 limit=int(use.bucket.burst),
                 retry_after=max(1, math.ceil(wait)),
             )
@@ -193,8 +195,8 @@ class RateLimiter:
         return RateLimitStatus(int(bucket.burst), int(left), reset, window)
 
     async def settle(self) -> None:
-        """Tells Redis what was used and learns what others have. Raises RedisError, OSError."""
-        used = [(name, use) for name, use in self._uses.items() if use.used]
+        """Report the used tokens to Redis and read the shared state. Raises RedisError, OSError."""
+        used = [(name, use) for name, use in self._usage.items() if use.used]
         if not used:
             return
         if self._redis is None:
@@ -216,11 +218,12 @@ class RateLimiter:
         for (_, use), day, answer in zip(used, days, answers, strict=True):
             tokens, today = read_rate_limit(answer)
             use.bucket.tokens, use.bucket.at = tokens - use.used, now
-            if day == use.day:  # (else midnight came while Redis was asked, and this is of yesterday)
-                # a Redis that lost its data has seen less of the day than we
+            if day == use.day:  # After midnight the answer is about yesterday.
+                # A Redis that lost its data has counted less than this process.
                 use.today = max(use.today, today + use.used)
 
     async def close(self) -> None:
+        """Stop the reports and close the connection."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -228,29 +231,29 @@ class RateLimiter:
         if self._redis is not None:
             await self._redis.aclose()
 
-    def _use(self, who: Principal, rate: float | None, daily: int | None, now: float) -> _Usage:
+    def _usage_of(self, who: Principal, rate: float | None, daily: int | None, now: float) -> _Usage:
         day = int(time.time()) // _DAY_SECONDS
-        use = self._uses.get(who.id)
+        use = self._usage.get(who.id)
         if use is None:
-            each = rate or _UNLIMITED_RATE
-            burst = who.limits.burst or self._defaults.burst or max(1, math.ceil(2 * each))
-            use = self._uses[who.id] = _Usage(TokenBucket.full(each, burst, now), daily, day)
-            if len(self._uses) > _MAX_PRINCIPALS:
-                self._uses.popitem(last=False)
+            refill = rate or _UNLIMITED_RATE
+            burst = who.limits.burst or self._defaults.burst or max(1, math.ceil(2 * refill))
+            use = self._usage[who.id] = _Usage(TokenBucket.full(refill, burst, now), daily, day)
+            if len(self._usage) > _MAX_PRINCIPALS:
+                self._usage.popitem(last=False)
         elif use.day != day:
             use.day, use.today, use.used = day, 0, 0
-        self._uses.move_to_end(who.id)
+        self._usage.move_to_end(who.id)
         return use
 
     async def _settle_while_used(self) -> None:
-        while any(use.used for use in self._uses.values()):
+        while any(use.used for use in self._usage.values()):
             try:
                 await self.settle()
                 if self._away:
-                    log.info("limits are shared with other processes again")
+                    log.info("the rate limits are shared with other processes again")
                 self._away = False
             except (RedisError, OSError) as error:
                 if not self._away:
-                    log.warning("limits are of this process alone, Redis is away: %s", type(error).__name__)
+                    log.warning("Redis is away, each process applies its own rate limits: %s", type(error).__name__)
                 self._away = True
             await asyncio.sleep(REDIS_RETRY_SECONDS if self._away else SETTLE_INTERVAL_SECONDS)

@@ -1,0 +1,1 @@
+"""Ingestion: the requests that add, replace, delete and retry documents."""

@@ -1,11 +1,8 @@
-"""Whether a request with documents is let in: decided from a few numbers, before anything of it is accepted.
+"""Backpressure: limits on the requests in flight and on the backlog behind the API.
 
-Nothing here does I/O. What is in flight is counted by the process itself, what waits behind it is looked up by
-`query_api.backlog`.
-
-Documents that take long to read, read beside the event loop, so that searches are answered meanwhile.
-
-Looks at what waits behind the API, a second old at most, and refuses more when it is too much.
+`InFlightRequests` limits concurrent requests and the bytes of their bodies in one process. `BacklogMonitor` samples
+the pending documents and queued messages at most once a second and refuses a request when there are too many.
+`BackgroundReader` parses long documents in a thread, so that searches are answered meanwhile (docs/decisions/0190).
 """
 
 import asyncio
@@ -28,52 +25,26 @@ from services.settings import Settings
 
 T = TypeVar("T")
 
-_LONG_DOCUMENT_BYTES = 64 * 1024  # bytes of JSON: of talk that is read in some 20 ms
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedDocument:
-    """A document that was read before it is journalled, with the bytes of its JSON."""
-
-    document: Document
-    size: int
-
-
-class BackgroundReader:
-    """One at a time: each thread takes its turn of the interpreter, and the event loop is one among them. Beside six
-    that read talk of 50,000 segments, searches took ten times as long as beside one (docs/decisions/0190).
-    """
-
-    def __init__(self) -> None:
-        self._beside = ThreadPoolExecutor(1, "long-reading")
-
-    async def run(self, read: Callable[[], T], size: int) -> T:
-        """What `read` returns or raises; at once where it is short."""
-        if size < _LONG_DOCUMENT_BYTES:
-            return read()
-        return await asyncio.get_running_loop().run_in_executor(self._beside, read)
-
-    def close(self) -> None:
-        """Begins nothing more."""
-        self._beside.shutdown(wait=False, cancel_futures=True)
-
-
 MAX_WAIT_SECONDS = 60
-# When nothing is known of how fast the backlog shrinks.
+# Used while the rate at which the backlog shrinks is unknown.
 UNKNOWN_WAIT_SECONDS = 10
-# Room for this share of the limit should be there again when a client returns, or it would be refused once more.
+# When a client returns, this share of the limit should be free, or the API would refuse it again.
 MIN_ROOM_SHARE = 0.01
-
-
-# A document is counted some time after it was journalled: when its shard was refreshed.
+# OpenSearch counts a document only after a refresh of its shard. This covers the delay.
 STEADY_SECONDS = 3.0
+SAMPLE_INTERVAL_SECONDS = 1.0
+# The drain rate is computed from samples of this period.
+SAMPLE_HISTORY_SECONDS = 60.0
+SAMPLE_TIMEOUT_SECONDS = 2.0
+# A talk of this size takes about 20 ms to parse.
+_LONG_DOCUMENT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BacklogSample:
-    """What waited at one moment (seconds of a steady clock): documents to be encoded, messages. None: unknown.
+    """The backlog at one time (seconds of a monotonic clock): pending documents and queued messages. None: unknown.
 
-    `journalled` is how many documents this process had journalled by then, ever.
+    `journalled` is the total of documents that this process had journalled by then.
     """
 
     at: float
@@ -82,59 +53,127 @@ class BacklogSample:
     journalled: int = 0
 
 
-def count_waiting_documents(looks: Sequence[BacklogSample], now: float, journalled: int) -> int | None:
-    """Documents that wait to be encoded, at least: the last count, or one shortly before and what came since."""
-    last = looks[-1]
+class BacklogMonitor:
+    """The backlog of the installation, sampled at most once a second per encoder.
+
+    OpenSearch counts the pending documents, so the limit holds while Redis is away. A count is as old as the last
+    refresh and the last sample. The monitor adds the documents that this process has journalled since.
+    """
+
+    def __init__(self, settings: Settings, search: AsyncSearchClient, publisher: Publisher) -> None:
+        self._settings = settings
+        self._search = search
+        self._publisher = publisher
+        self._names = IndexNames(settings.index_prefix)
+        self._samples: dict[str, deque[BacklogSample]] = {}
+        self._sampling: dict[str, asyncio.Lock] = {}
+        self._journalled = 0
+
+    def journalled(self, documents: int) -> None:
+        """Count documents that the process has just journalled."""
+        self._journalled += documents
+
+    async def admit(self, encoder: str) -> None:
+        """Admit a request with documents for an encoder. Raises Overloaded (`too_many_pending`, `queue_full`)."""
+        samples = self._samples.setdefault(encoder, deque())
+        lock = self._sampling.setdefault(encoder, asyncio.Lock())
+        if not samples:
+            async with lock:
+                if not samples:
+                    await self._sample(encoder, samples)
+        elif time.monotonic() - samples[-1].at >= SAMPLE_INTERVAL_SECONDS and not lock.locked():
+            # One request takes the sample. Concurrent requests use the previous one.
+            async with lock:
+                await self._sample(encoder, samples)
+        pending = count_waiting_documents(samples, time.monotonic(), self._journalled)
+        settings = self._settings
+        error = backlog_refusal(
+            [*samples, replace(samples[-1], pending=pending)],
+            settings.max_pending_documents,
+            settings.max_queue_messages,
+        )
+        if error is not None:
+            raise error
+
+    async def _sample(self, encoder: str, samples: deque[BacklogSample]) -> None:
+        journalled = self._journalled
+        pending, messages = await asyncio.gather(self._count_pending(), self._count_messages(encoder))
+        now = time.monotonic()
+        samples.append(BacklogSample(now, pending, messages, journalled))
+        while len(samples) > 1 and now - samples[0].at > SAMPLE_HISTORY_SECONDS:
+            samples.popleft()
+
+    async def _count_pending(self) -> int | None:
+        try:
+            return read_pending_count(await self._search.send(count_pending_call(self._names, SAMPLE_TIMEOUT_SECONDS)))
+        except SparsewellError:
+            return None
+
+    async def _count_messages(self, encoder: str) -> int | None:
+        try:
+            return await asyncio.to_thread(self._publisher.depth, encode_queue(encoder))
+        except SparsewellError:
+            return None
+
+
+def count_waiting_documents(samples: Sequence[BacklogSample], now: float, journalled: int) -> int | None:
+    """Return a lower bound of the pending documents; None when it is unknown.
+
+    It is the largest recent count plus the documents journalled since.
+    """
+    last = samples[-1]
     if last.pending is None:
         return None
-    recent = [one for one in looks if now - one.at <= STEADY_SECONDS and one.pending is not None] or [last]
-    return max((one.pending or 0) + journalled - one.journalled for one in recent)
+    recent = [sample for sample in samples if now - sample.at <= STEADY_SECONDS and sample.pending is not None]
+    return max((sample.pending or 0) + journalled - sample.journalled for sample in recent or [last])
+
+
+def backlog_refusal(samples: Sequence[BacklogSample], max_pending: int, max_messages: int) -> Overloaded | None:
+    """Return the error that refuses more documents, from samples in order of time; None admits them.
+
+    An unknown count refuses nothing. Without Redis documents are still journalled, and an OpenSearch that cannot count
+    cannot store either and reports that itself.
+    """
+    if not samples:
+        return None
+    first, last = samples[0], samples[-1]
+    if last.pending is not None and last.pending >= max_pending:
+        rate = drain_rate(first.at, first.pending, last.at, last.pending)
+        return Overloaded(
+            "too_many_pending",
+            f"{last.pending:,} documents are pending, and the limit is {max_pending:,}; no further document was "
+            "accepted.",
+            limit=max_pending,
+            retry_after=retry_after_seconds(last.pending, max_pending, rate),
+        )
+    if last.messages is not None and last.messages >= max_messages:
+        rate = drain_rate(first.at, first.messages, last.at, last.messages)
+        return Overloaded(
+            "queue_full",
+            f"{last.messages:,} messages wait for the workers, and the limit is {max_messages:,}; no further document "
+            "was accepted.",
+            limit=max_messages,
+            retry_after=retry_after_seconds(last.messages, max_messages, rate),
+        )
+    return None
 
 
 def drain_rate(earlier: float, before: int | None, later: float, after: int | None) -> float | None:
-    """How fast a backlog shrank between two looks; None when it did not, or nobody knows."""
+    """Return how fast a backlog shrank between two samples, per second; None when it did not or is unknown."""
     if before is None or after is None or later <= earlier or after >= before:
         return None
     return (before - after) / (later - earlier)
 
 
 def retry_after_seconds(waiting: int, limit: int, drained: float | None) -> int:
-    """Retry-After: until there is some room again at this rate, from 1 to 60 seconds."""
+    """Return the seconds until there is room again at this rate, from 1 to 60, for the Retry-After header."""
     if drained is None:
         return UNKNOWN_WAIT_SECONDS
     return min(MAX_WAIT_SECONDS, max(1, math.ceil((waiting - limit + math.ceil(limit * MIN_ROOM_SHARE)) / drained)))
 
 
-def backlog_refusal(looks: Sequence[BacklogSample], max_pending: int, max_messages: int) -> Overloaded | None:
-    """The reason to refuse more documents, from looks in the order of time; None lets them in.
-
-    What is unknown refuses nobody: without Redis documents are journalled all the same, and an OpenSearch that cannot
-    count cannot store either and says so itself.
-    """
-    if not looks:
-        return None
-    first, last = looks[0], looks[-1]
-    if last.pending is not None and last.pending >= max_pending:
-        drained = drain_rate(first.at, first.pending, last.at, last.pending)
-        return Overloaded(
-            "too_many_pending",
-            f"{last.pending:,} documents wait to be encoded, and {max_pending:,} may; nothing more was accepted.",
-            limit=max_pending,
-            retry_after=retry_after_seconds(last.pending, max_pending, drained),
-        )
-    if last.messages is not None and last.messages >= max_messages:
-        drained = drain_rate(first.at, first.messages, last.at, last.messages)
-        return Overloaded(
-            "queue_full",
-            f"{last.messages:,} messages wait for the workers, and {max_messages:,} may; nothing more was accepted.",
-            limit=max_messages,
-            retry_after=retry_after_seconds(last.messages, max_messages, drained),
-        )
-    return None
-
-
 class InFlightRequests:
-    """Requests with documents of one process: how many at once, and how many bytes of their bodies are in memory."""
+    """The ingestion requests in flight in one process: their number and the bytes of their bodies in memory."""
 
     def __init__(self, max_requests: int, max_bytes: int) -> None:
         self.max_requests = max_requests
@@ -144,11 +183,11 @@ class InFlightRequests:
 
     @contextmanager
     def slot(self) -> Iterator["RequestSlot"]:
-        """A place for one request, given back however it ends. Raises Overloaded (`too_many_requests`)."""
+        """Hold a slot for one request inside the block. Raises Overloaded (`too_many_requests`)."""
         if self.requests >= self.max_requests:
             raise Overloaded(
                 "too_many_requests",
-                f"{self.requests} requests with documents are being taken in at once; send this one again.",
+                f"{self.requests} requests with documents are in flight; send this one again.",
                 limit=self.max_requests,
                 retry_after=1,
             )
@@ -158,99 +197,60 @@ class InFlightRequests:
             yield slot
         finally:
             self.requests -= 1
-            self.bytes -= slot.held
+            self.bytes -= slot.reserved
 
 
 class RequestSlot:
-    """One request in flight. `held` counts the bytes of its body that are in memory or promised to be."""
+    """One request in flight. `reserved` counts the bytes of its body that are in memory or announced."""
 
-    def __init__(self, fleet: InFlightRequests) -> None:
-        self._fleet = fleet
-        self.held = 0
+    def __init__(self, in_flight: InFlightRequests) -> None:
+        self._in_flight = in_flight
+        self.reserved = 0
 
     def reserve(self, size: int) -> None:
-        """Holds `size` bytes in all. Raises Overloaded (`too_many_bytes`).
+        """Raise the reservation to `size` bytes in all. Raises Overloaded (`too_many_bytes`).
 
-        A request that is alone is let in whatever its size: its own limit holds, and it could never pass otherwise.
+        A single request is admitted whatever its size: its own limit holds, and it could never pass otherwise.
         """
-        more = size - self.held
+        more = size - self.reserved
         if more <= 0:
             return
-        others = self._fleet.bytes - self.held
-        if others and self._fleet.bytes + more > self._fleet.max_bytes:
+        others = self._in_flight.bytes - self.reserved
+        if others and self._in_flight.bytes + more > self._in_flight.max_bytes:
             raise Overloaded(
                 "too_many_bytes",
-                f"Bodies of {self._fleet.bytes:,} bytes are being taken in at once; send this one again.",
-                limit=self._fleet.max_bytes,
+                f"Bodies of {self._in_flight.bytes:,} bytes are in flight; send this one again.",
+                limit=self._in_flight.max_bytes,
                 retry_after=1,
             )
-        self.held = size
-        self._fleet.bytes += more
+        self.reserved = size
+        self._in_flight.bytes += more
 
 
-SAMPLE_INTERVAL_SECONDS = 1.0
-# Looks that the rate is told from.
-SAMPLE_HISTORY_SECONDS = 60.0
-# A look is a small request; one that takes longer is no look.
-SAMPLE_TIMEOUT_SECONDS = 2.0
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """A document that was parsed before it is journalled, with the bytes of its JSON."""
+
+    document: Document
+    size: int
 
 
-class BacklogMonitor:
-    """What waits to be encoded: documents of all indexes, as OpenSearch counts them, and messages of each encoder.
+class BackgroundReader:
+    """A single thread that parses long documents.
 
-    Documents are counted where they are durable, so the limit holds with Redis away as well. A count is as old as a
-    refresh and a look; what this process journalled meanwhile is added to it.
+    The event loop shares the interpreter with all threads: while six threads parsed talk of 50,000 segments, searches
+    took ten times as long as with one thread (docs/decisions/0190).
     """
 
-    def __init__(self, settings: Settings, search: AsyncSearchClient, publisher: Publisher) -> None:
-        self._settings = settings
-        self._search = search
-        self._publisher = publisher
-        self._names = IndexNames(settings.index_prefix)
-        self._looks: dict[str, deque[BacklogSample]] = {}
-        self._looking: dict[str, asyncio.Lock] = {}
-        self._journalled = 0
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "long-reading")
 
-    def journalled(self, documents: int) -> None:
-        """Counts documents that were accepted a moment ago."""
-        self._journalled += documents
+    async def run(self, read: Callable[[], T], size: int) -> T:
+        """Call `read` in the thread, or directly when the document is short. Returns and raises what `read` does."""
+        if size < _LONG_DOCUMENT_BYTES:
+            return read()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, read)
 
-    async def admit(self, encoder: str) -> None:
-        """Raises Overloaded (`too_many_pending`, `queue_full`) when more documents for this encoder are too many."""
-        looks = self._looks.setdefault(encoder, deque())
-        lock = self._looking.setdefault(encoder, asyncio.Lock())
-        if not looks:
-            async with lock:
-                if not looks:
-                    await self._look(encoder, looks)
-        elif time.monotonic() - looks[-1].at >= SAMPLE_INTERVAL_SECONDS and not lock.locked():
-            # One request looks; those that come meanwhile go by the look before.
-            async with lock:
-                await self._look(encoder, looks)
-        pending = count_waiting_documents(looks, time.monotonic(), self._journalled)
-        settings = self._settings
-        error = backlog_refusal(
-            [*looks, replace(looks[-1], pending=pending)], settings.max_pending_documents, settings.max_queue_messages
-        )
-        if error is not None:
-            raise error
-
-    async def _look(self, encoder: str, looks: deque[BacklogSample]) -> None:
-        journalled = self._journalled
-        pending, messages = await asyncio.gather(self._pending(), self._messages(encoder))
-        now = time.monotonic()
-        looks.append(BacklogSample(now, pending, messages, journalled))
-        while len(looks) > 1 and now - looks[0].at > SAMPLE_HISTORY_SECONDS:
-            looks.popleft()
-
-    async def _pending(self) -> int | None:
-        try:
-            return read_pending_count(await self._search.send(count_pending_call(self._names, SAMPLE_TIMEOUT_SECONDS)))
-        except SparsewellError:
-            return None
-
-    async def _messages(self, encoder: str) -> int | None:
-        try:
-            return await asyncio.to_thread(self._publisher.depth, encode_queue(encoder))
-        except SparsewellError:
-            return None
+    def close(self) -> None:
+        """Cancel the documents that wait for the thread."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,8 @@
-"""Makes a request with an `Idempotency-Key` one job, however often and however concurrently it comes."""
+"""Idempotency keys: one job per `Idempotency-Key`, however often and however concurrently the request arrives.
+
+`claim_key` claims a key with a compare-and-swap in OpenSearch. `settle_job` stores the outcome that repetitions get.
+Semantics as in draft-ietf-httpapi-idempotency-key-header.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -30,63 +34,70 @@ from services.retry import jitter
 KEY_HEADER = "idempotency-key"
 REPLAYED_HEADER = "idempotency-replayed"
 MAX_KEY_CHARACTERS = 200
-# Somebody who loses a compare-and-swap reads what won; losing this often in a row is no accident.
+# Each lost compare-and-swap reads the winner's record. More losses in a row mean that something is wrong.
 _MAX_ATTEMPTS = 30
-# Between two rounds, so that executions of one request do not meet in each.
+# A random pause between two attempts, so that executions of one request do not collide each time.
 _CONTENTION_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
-    """A key that stands for this very request: what to execute it with, and the answer if there is one already."""
+    """A key claimed for a request: the record to execute it with, and the outcome of an earlier execution."""
 
     record: IdempotencyRecord
     outcome: Mapping[str, Any] | None = None
 
 
-def parse_idempotency_key(given: Sequence[str]) -> str | None:
-    """The key among a request's headers, None without one. Raises InvalidInput (`bad_idempotency_key`)."""
-    if not given:
+def parse_idempotency_key(values: Sequence[str]) -> str | None:
+    """Return the key from the values of the header, None without a header.
+
+    Raises InvalidInput (`bad_idempotency_key`).
+    """
+    if not values:
         return None
-    if len(given) > 1 or not 1 <= len(given[0]) <= MAX_KEY_CHARACTERS or not all("!" <= c <= "~" for c in given[0]):
+    if len(values) > 1 or not 1 <= len(values[0]) <= MAX_KEY_CHARACTERS or not all("!" <= c <= "~" for c in values[0]):
         raise InvalidInput(
             "bad_idempotency_key",
             f"An Idempotency-Key is one header of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters.",
         )
-    return given[0]
+    return values[0]
 
 
 async def claim_key(app: AppState, generation: Generation, key: str, digest: str) -> IdempotencyClaim:
-    """Takes the key for the request, or finds it taken by the same one. Raises Conflict (`idempotency_key_reused`)."""
+    """Claim the key for a request, or return the claim of an earlier execution of the same request.
+
+    `digest` is that of the request. Raises Conflict (`idempotency_key_reused`) when another request has the key.
+    """
     names, index = app.names, generation.index
     key_id = idempotency_record_id(generation, app.who.id, key)
-    mine = IdempotencyRecord(digest, uuid4().hex, app.clock.next(), now_ms())
-    taking = create_idempotency_key_call(names, key_id, index, mine)
+    record = IdempotencyRecord(digest, uuid4().hex, app.clock.next(), now_ms())
+    claim_call = create_idempotency_key_call(names, key_id, index, record)
     for _ in range(_MAX_ATTEMPTS):
         try:
-            await app.search.send(taking)
+            await app.search.send(claim_call)
         except Conflict:
             pass
         else:
-            return IdempotencyClaim(mine)
+            return IdempotencyClaim(record)
         try:
-            found = read_idempotency_key(await app.search.send(load_idempotency_key_call(names, key_id)))
-        except NotFound:  # it was removed meanwhile
-            taking = create_idempotency_key_call(names, key_id, index, mine)
+            stored = read_idempotency_key(await app.search.send(load_idempotency_key_call(names, key_id)))
+        except NotFound:  # The record was removed meanwhile.
+            claim_call = create_idempotency_key_call(names, key_id, index, record)
             continue
-        if found.expired(now_ms(), app.settings.idempotency_hours):
-            taking = take_over_idempotency_key_call(names, key_id, index, mine, found)
+        if stored.expired(now_ms(), app.settings.idempotency_hours):
+            claim_call = take_over_idempotency_key_call(names, key_id, index, record, stored)
             continue
-        if found.record.digest != digest:
+        if stored.record.digest != digest:
             raise idempotency_key_reused()
-        return IdempotencyClaim(found.record, (await _read_job_record(app, found.record.job) or {}).get("outcome"))
+        job = await _find_job_record(app, stored.record.job)
+        return IdempotencyClaim(stored.record, None if job is None else job["_source"].get("outcome"))
     raise _key_contended()
 
 
 async def settle_job(app: AppState, job: JobRecord, outcome: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Stores a finished job with its outcome, unless another execution did; then that one's outcome is returned.
+    """Store a finished job with its outcome. Return the outcome of another execution that was faster, else None.
 
-    `outcome` None: something was not stored for a reason that may pass, so a repetition shall try again.
+    `outcome` None: a document was not stored for a temporary reason, so a repetition tries again.
     """
     if outcome is not None and len(orjson.dumps(outcome)) > MAX_OUTCOME_BYTES:
         outcome = None
@@ -106,17 +117,12 @@ async def settle_job(app: AppState, job: JobRecord, outcome: Mapping[str, Any] |
     raise _key_contended()
 
 
-async def _read_job_record(app: AppState, job_id: str) -> Mapping[str, Any] | None:
-    found = await _find_job_record(app, job_id)
-    return None if found is None else found["_source"]
-
-
 async def _find_job_record(app: AppState, job_id: str) -> Mapping[str, Any] | None:
     try:
-        found: Mapping[str, Any] = await app.search.send(load_outcome_call(app.names, job_id))
+        answer: Mapping[str, Any] = await app.search.send(load_outcome_call(app.names, job_id))
     except NotFound:
         return None
-    return found
+    return answer
 
 
 def _key_contended() -> Overloaded:

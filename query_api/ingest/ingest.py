@@ -1,8 +1,8 @@
-"""Journals documents, then enqueues them: nothing is acknowledged before OpenSearch has it on disk.
+"""Ingestion of documents by the API: journal them in OpenSearch, then enqueue them for the workers.
 
-The two doors for documents, POST of many and PUT of one: what is asked of a request before anything is journalled.
-
-In this order: the key, a place in flight, the index, the backlog, the body, and what the key stands for.
+`ingest_documents` handles POST of many documents, `ingest_document` PUT of one. Both check, in this order: the
+idempotency key, a slot in flight, the index, the backlog and the body. No document is acknowledged before OpenSearch
+has it on disk. While Redis is away, the sweeper enqueues what stays pending.
 """
 
 import asyncio
@@ -46,15 +46,79 @@ from services.web.problems import problem_members
 
 log = logging.getLogger(__name__)
 
-# Documents that are journalled together, unless their bytes reach the limit of a bulk request before.
+# Documents of one bulk request, unless its bytes reach `journal_bytes` before.
 FLUSH_DOCUMENTS = 500
+
+_ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
+_KEY_ADVICE = (
+    " with an Idempotency-Key, because the API reads it whole first; send several requests, each with its own key"
+)
+
+NumberedItems = Iterable[tuple[int, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResponse:
+    """The answer to an ingestion request. `replayed`: it is the answer of an earlier request with the same key."""
+
+    body: dict[str, Any]
+    status: int = 202
+    replayed: bool = False
+
+
+async def ingest_documents(app: AppState, index: str, request: Request) -> IngestResponse:
+    """Ingest a JSON array, or NDJSON that is journalled while it arrives.
+
+    Raises the errors of `Ingestion.answer`, `request_body`, `claim_key` and the limits in `backpressure`.
+    """
+    form = request_body.detect_body_form(request)
+    key = parse_idempotency_key(request.headers.getlist(KEY_HEADER))
+    settings = app.settings
+    with app.in_flight.slot() as slot:
+        generation = await app.generation(index)
+        await app.backlog.admit(generation.encoder.name)
+        receiver = BodyReceiver(request, slot, settings.body_timeout)
+        if form == "lines" and key is None:
+            return IngestResponse(await _ingest_stream(app, generation, receiver))
+        raw = await request_body.read_whole_body(
+            receiver, settings.max_body_bytes, _ARRAY_ADVICE if key is None else _KEY_ADVICE
+        )
+        items: NumberedItems
+        if form == "lines":
+            items = request_body.split_lines(raw, settings.document_limits.longest(generation.spec))
+        else:
+            items = list(enumerate(request_body.decode_json_array(raw), 1))
+        return await _ingest_items(app, generation, form, items, (key, request_digest(form, raw)) if key else None)
+
+
+async def ingest_document(app: AppState, index: str, document_id: str, request: Request) -> IngestResponse:
+    """Ingest one document. Raises the reason itself when the document is rejected."""
+    if request_body.detect_body_form(request) != "array":
+        raise InvalidInput("not_an_object", "PUT takes one document as application/json.")
+    key = parse_idempotency_key(request.headers.getlist(KEY_HEADER))
+    with app.in_flight.slot() as slot:
+        generation = await app.generation(index)
+        await app.backlog.admit(generation.encoder.name)
+        receiver = BodyReceiver(request, slot, app.settings.body_timeout)
+        limits = app.settings.document_limits
+        raw = await request_body.read_whole_body(receiver, limits.longest(generation.spec))
+        item = request_body.decode_json(raw)
+        if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
+            raise InvalidInput("id_mismatch", "The body's `id` differs from the path's.")
+        parse = partial(parse_document, item, generation.spec, limits, len(raw))
+        document = await app.background_reader.run(parse, 0 if generation.spec.talk is None else len(raw))
+        # The path names the document, so it is part of the request that the key stands for.
+        digest = request_digest("document", orjson.dumps(document_id) + raw) if key else ""
+        return await _ingest_items(
+            app, generation, "array", [(1, ParsedDocument(document, len(raw)))], (key, digest) if key else None
+        )
 
 
 class Ingestion:
-    """One execution of a request that brings documents, in the form of `bodies.Form`.
+    """One execution of an ingestion request, whose body has the form `form`.
 
-    With the record of an idempotency key it writes under that record's job and version, as every other execution of
-    the same request does.
+    With the record of an idempotency key it uses that record's job and version, as every execution of the same
+    request does.
     """
 
     def __init__(
@@ -70,37 +134,39 @@ class Ingestion:
         )
         self._queued = True
         self._bytes = 0
-        self._last = 0
+        self._last_position = 0
 
     @property
     def final(self) -> bool:
-        """Whether the same request would end the same way: nothing was left out for a reason that may pass."""
+        """Whether a repetition would end the same way: no document was left out for a temporary reason."""
         return all(rejection.code != "not_stored" for rejection in self._intake.rejections)
 
-    async def acceptable(self, position: int, item: object) -> bool:
-        """Receives one item without journalling; whether there is anything to journal by now."""
-        await self._received(position, item)
+    async def accepts(self, position: int, item: object) -> bool:
+        """Parse one item without journalling it. Return whether any item so far is acceptable."""
+        await self._receive(position, item)
         return self._intake.waiting > 0
 
-    async def take(self, position: int, item: object) -> None:
-        """Receives one item: a decoded value of an array, or a line, None standing for one over the limit, or
-        what was read before."""
-        self._bytes += await self._received(position, item)
+    async def add(self, position: int, item: object) -> None:
+        """Parse one item, and journal when a bulk request is full.
+
+        An item is a decoded value of an array, a line (None for a line over the limit) or a `ParsedDocument`.
+        """
+        self._bytes += await self._receive(position, item)
         if self._intake.waiting >= FLUSH_DOCUMENTS or self._bytes >= self._app.settings.journal_bytes:
             await self._flush()
 
-    async def _received(self, position: int, item: object) -> int:
-        """Bytes that the item takes in memory. A value is held against the same limit as a line of its JSON."""
+    async def _receive(self, position: int, item: object) -> int:
+        """Parse an item and return its bytes in memory. A value and a line have the same limit, in bytes of JSON."""
         limits, spec = self._app.settings.document_limits, self._generation.spec
-        size, parse = self._reading(item)
-        # (what takes long, takes it because of a transcript)
+        size, parse = self._parser(item)
         receive = partial(self._intake.receive, position, parse)
-        await self._app.long_reading.run(receive, 0 if spec.talk is None else size)
-        self._last = position
+        # Only a transcript takes long to parse.
+        await self._app.background_reader.run(receive, 0 if spec.talk is None else size)
+        self._last_position = position
         return size if size <= limits.longest(spec) else 0
 
-    def _reading(self, item: object) -> tuple[int, Callable[[], Document]]:
-        """The bytes of an item's JSON, and what reads it."""
+    def _parser(self, item: object) -> tuple[int, Callable[[], Document]]:
+        """Return the bytes of an item's JSON and the function that parses it."""
         if isinstance(item, ParsedDocument):
             return item.size, lambda: item.document
         limits, spec = self._app.settings.document_limits, self._generation.spec
@@ -112,14 +178,14 @@ class Ingestion:
         return limits.longest(spec) + 1, partial(parse_document, None, spec, limits, limits.longest(spec) + 1)
 
     async def finish(self, failure: SparsewellError | None = None) -> dict[str, Any]:
-        """Journals what is left and saves the job; the answer. Raises as `answer` does."""
+        """Journal the rest, save the job and return the answer. Raises as `answer`."""
         await self.journal()
         answer = self.answer(failure)
         await self._app.search.send(self.job.save_call(self._app.names))
         return answer
 
     async def journal(self) -> None:
-        """Journals what is left; the job's record is complete, and not saved."""
+        """Journal the rest and complete the job's record, without saving the record."""
         await self._flush(streaming=False)
         job, intake = self.job, self._intake
         job.accepted, job.rejected = len(intake.accepted), len(intake.rejections)
@@ -127,7 +193,11 @@ class Ingestion:
         count_ingested(job.accepted, job.rejected)
 
     def answer(self, failure: SparsewellError | None = None) -> dict[str, Any]:
-        """The answer. Raises when no document was accepted: the failure, or InvalidInput with every reason."""
+        """Return the answer. `failure` ended the body early.
+
+        Raises when no document was accepted: the failure, Overloaded or BackendUnavailable when OpenSearch stored none,
+        else InvalidInput (`no_document_accepted`) with every reason.
+        """
         intake = self._intake
         rejected = [rejection.as_json() for rejection in intake.rejections]
         if not intake.accepted:
@@ -145,7 +215,7 @@ class Ingestion:
         }
         if failure is not None:
             PROBLEMS.labels(failure.code).inc()
-            answer["stopped"] = {"code": failure.code, "detail": failure.detail, "after": self._last}
+            answer["stopped"] = {"code": failure.code, "detail": failure.detail, "after": self._last_position}
             if "retry_after" in failure.extra:
                 answer["stopped"]["retry_after"] = failure.extra["retry_after"]
         return answer
@@ -154,7 +224,7 @@ class Ingestion:
         if not self._intake.waiting:
             return
         self._bytes = 0
-        # A long stream has a job from its first batch on, even if its sender vanishes.
+        # A long stream has a job from its first bulk request on, so that the job exists if the client disconnects.
         if streaming and not self._intake.accepted:
             with suppress(Conflict):
                 await self._app.search.send(self.job.begin_call(self._app.names))
@@ -168,23 +238,23 @@ class Ingestion:
             await self._enqueue(physical, ids)
 
     async def _enqueue(self, physical: str, ids: list[str]) -> None:
-        """Asks for vectors of documents that the generation `physical` took.
+        """Enqueue documents that the generation `physical` stored.
 
-        It may be another than the one that this ingestion began with: a stream lasts, and a write that met a swap was
-        sent again. Redis may be away or full: the documents are safe, and the sweeper enqueues what stays pending.
+        A swap during a long stream redirects writes to another generation. While Redis is away or full, the documents
+        stay pending and the sweeper enqueues them.
         """
         if not self._queued:
             return
         settings, publisher = self._app.settings, self._app.publisher
         try:
             if physical != self._generation.physical:
-                self._app.forget(self._generation.index)  # searches find the new one as well
+                self._app.forget(self._generation.index)  # Searches then find the new generation as well.
                 self._generation = await self._app.generation_of(self._generation.index, physical)
-            one = self._generation
-            for message in encode_messages(one.index, ids, settings.message_documents, one.number):
-                await asyncio.to_thread(publisher.encode, one.encoder.name, message)
+            generation = self._generation
+            for message in encode_messages(generation.index, ids, settings.message_documents, generation.number):
+                await asyncio.to_thread(publisher.encode, generation.encoder.name, message)
         except (BackendUnavailable, Overloaded, NotFound) as error:
-            log.warning("%s: the sweeper will enqueue what stays pending", error.code)
+            log.warning("%s: the sweeper will enqueue the pending documents", error.code)
             FAILED_ENQUEUES.inc()
             self._queued = False
 
@@ -198,7 +268,7 @@ def _nothing_stored(*, overloaded: bool) -> SparsewellError:
 
 
 async def write_raw_documents(app: AppState, generation: Generation, writes: list[Write]) -> list[Verdict]:
-    """Carry raw writes and tombstones. A write that was stored by a request whose answer was lost counts as stored.
+    """Write raw documents and tombstones. A write whose answer was lost counts as stored when it is found stored.
 
     Raises NotFound (`index_not_found`).
     """
@@ -209,82 +279,23 @@ async def write_raw_documents(app: AppState, generation: Generation, writes: lis
     return verdicts if call is None else check.settle(await app.search.send(call))
 
 
-_ARRAY_ADVICE = "; send more in several requests or as application/x-ndjson"
-_KEY_ADVICE = " with an Idempotency-Key, because all of it is read first; send several, each with a key of its own"
-
-NumberedItems = Iterable[tuple[int, object]]
-
-
-@dataclass(frozen=True, slots=True)
-class IngestResponse:
-    """What a request is answered with; `replayed`: as an earlier one with the same key was."""
-
-    body: dict[str, Any]
-    status: int = 202
-    replayed: bool = False
-
-
-async def ingest_documents(app: AppState, index: str, request: Request) -> IngestResponse:
-    """A JSON array, or NDJSON that is journalled while it arrives."""
-    form = request_body.detect_body_form(request)
-    key = parse_idempotency_key(request.headers.getlist(KEY_HEADER))
-    settings = app.settings
-    with app.in_flight.slot() as slot:
-        generation = await app.generation(index)
-        await app.backlog.admit(generation.encoder.name)
-        receiving = BodyReceiver(request, slot, settings.body_timeout)
-        if form == "lines" and key is None:
-            return IngestResponse(await _ingest_stream(app, generation, receiving))
-        raw = await request_body.read_whole_body(
-            receiving, settings.max_body_bytes, _ARRAY_ADVICE if key is None else _KEY_ADVICE
-        )
-        items: NumberedItems
-        if form == "lines":
-            items = request_body.split_lines(raw, settings.document_limits.longest(generation.spec))
-        else:
-            items = list(enumerate(request_body.decode_json_array(raw), 1))
-        return await _ingest_items(app, generation, form, items, (key, request_digest(form, raw)) if key else None)
-
-
-async def ingest_document(app: AppState, index: str, document_id: str, request: Request) -> IngestResponse:
-    """One document. Raises the reason itself when it is refused."""
-    if request_body.detect_body_form(request) != "array":
-        raise InvalidInput("not_an_object", "PUT takes one document as application/json.")
-    key = parse_idempotency_key(request.headers.getlist(KEY_HEADER))
-    with app.in_flight.slot() as slot:
-        generation = await app.generation(index)
-        await app.backlog.admit(generation.encoder.name)
-        receiving = BodyReceiver(request, slot, app.settings.body_timeout)
-        limits = app.settings.document_limits
-        raw = await request_body.read_whole_body(receiving, limits.longest(generation.spec))
-        item = request_body.decode_json(raw)
-        if isinstance(item, dict) and item.setdefault("id", document_id) != document_id:
-            raise InvalidInput("id_mismatch", "The body's `id` is not the path's.")
-        read = partial(parse_document, item, generation.spec, limits, len(raw))
-        document = await app.long_reading.run(read, 0 if generation.spec.talk is None else len(raw))
-        # the path says what is written, so it is part of the request
-        same = request_digest("document", orjson.dumps(document_id) + raw) if key else ""
-        return await _ingest_items(
-            app, generation, "array", [(1, ParsedDocument(document, len(raw)))], (key, same) if key else None
-        )
-
-
-async def _ingest_stream(app: AppState, generation: Generation, receiving: BodyReceiver) -> dict[str, Any]:
-    """Journals lines while they arrive. What ends it half-way is said in the answer: what came before is kept."""
+async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyReceiver) -> dict[str, Any]:
+    """Journal lines while they arrive. An error half-way ends the stream; the answer reports it and what was stored."""
     settings, ingestion = app.settings, Ingestion(app, generation, "lines")
-    # of a stream as much is in memory as is journalled at once, and a line
+    # A stream holds one bulk request and one line in memory.
     longest = settings.document_limits.longest(generation.spec)
-    kept = settings.journal_bytes + longest
-    receiving.reserve(min(kept, kept if receiving.declared() is None else receiving.declared() or 0))
+    buffered = settings.journal_bytes + longest
+    declared = receiver.declared_length()
+    receiver.reserve(buffered if declared is None else min(buffered, declared))
     try:
-        async for chunk in request_body.stream_lines(receiving, settings.max_stream_bytes, longest):
+        async for chunk in request_body.stream_lines(receiver, settings.max_stream_bytes, longest):
             for number, raw in chunk:
-                await ingestion.take(number, raw)
+                await ingestion.add(number, raw)
             await app.backlog.admit(generation.encoder.name)
     except (TooLarge, TooSlow, Overloaded) as error:
         return await ingestion.finish(error)
     except ClientDisconnect:
-        # Nobody reads the answer, but the job tells what was stored.
+        # The client does not read the answer, but the job records what was stored.
         return await ingestion.finish(client_disconnected())
     return await ingestion.finish()
 
@@ -292,31 +303,31 @@ async def _ingest_stream(app: AppState, generation: Generation, receiving: BodyR
 async def _ingest_items(
     app: AppState,
     generation: Generation,
-    form: request_body.BodyForm,
+    form: BodyForm,
     items: NumberedItems,
     key: tuple[str, str] | None,
 ) -> IngestResponse:
-    """Journals what is all there; with a key (and the digest of its request) once, whatever happens."""
+    """Journal a complete body; with an idempotency key (and the digest of its request) exactly once."""
     if key is None:
         ingestion = Ingestion(app, generation, form)
         for position, item in items:
-            await ingestion.take(position, item)
+            await ingestion.add(position, item)
         return IngestResponse(await ingestion.finish())
     probe = Ingestion(app, generation, form)
     if not await _has_acceptable(probe, items):
-        # Nothing of it can be written, so the key is left for the corrected request.
+        # No document is acceptable, so the key stays free for the corrected request.
         return IngestResponse(await probe.finish())
     claimed = await claim_key(app, generation, *key)
     if claimed.outcome is not None:
-        add_log_context(job=claimed.record.job)  # (not that of the probe, which never was one)
+        add_log_context(job=claimed.record.job)  # The probe has set its own job, which was never saved.
         return IngestResponse(claimed.outcome["body"], claimed.outcome["status"], replayed=True)
     ingestion = Ingestion(app, generation, form, claimed.record)
     for position, item in items:
-        await ingestion.take(position, item)
+        await ingestion.add(position, item)
     await ingestion.journal()
     try:
         answer = IngestResponse(ingestion.answer())
-    except InvalidInput as error:  # stale versions, all of them: final as well
+    except InvalidInput as error:  # All versions are stale. A repetition would end the same way.
         answer = IngestResponse(problem_members(error), error.status)
     outcome = {"status": answer.status, "body": answer.body}
     earlier = await settle_job(app, ingestion.job, outcome if ingestion.final else None)
@@ -325,6 +336,6 @@ async def _ingest_items(
 
 async def _has_acceptable(probe: Ingestion, items: NumberedItems) -> bool:
     for position, item in items:
-        if await probe.acceptable(position, item):
+        if await probe.accepts(position, item):
             return True
     return False

@@ -1,6 +1,7 @@
-"""Reads documents from a request body: a JSON array that is buffered, or NDJSON line by line that never is.
+"""Request bodies of documents: a buffered JSON array, or NDJSON that is processed line by line.
 
-A body of documents on its way in: held against a clock, and against what all bodies together may hold in memory.
+`BodyReceiver` receives a body within a time limit (per MiB) and within the memory that all bodies together may use.
+`LineSplitter` splits a stream into lines and holds at most one of them.
 """
 
 import asyncio
@@ -10,39 +11,42 @@ from typing import Literal
 
 import orjson
 from fastapi import Request
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from query_api.ingest.backpressure import RequestSlot
 from services.errors import InvalidInput, TooLarge, TooSlow, UnsupportedMediaType
 
-# The time for a body begins anew with each of these: a long one may take long, as long as it moves.
+# The time limit of a body begins anew with each step, so a long body may take long as long as it makes progress.
 RESERVATION_STEP_BYTES = 1024**2
+
+BodyForm = Literal["array", "lines"]
+
+_ARRAY_MEDIA_TYPES = frozenset({"application/json"})
+_LINES_MEDIA_TYPES = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
 
 
 class BodyReceiver:
-    """The body of one request. Only waiting for the sender counts as its time, not what is done with what it sent."""
+    """The body of one request while it arrives. Only the time spent waiting for the client counts for its timeout."""
 
     def __init__(self, request: Request, slot: RequestSlot, timeout: float) -> None:
+        """`timeout`: seconds for each step of RESERVATION_STEP_BYTES."""
         self._request = request
         self._slot = slot
         self._timeout = timeout
 
-    @property
-    def headers(self) -> Headers:
-        return self._request.headers
-
-    def declared(self) -> int | None:
-        """The length that the sender announced, if it did."""
+    def declared_length(self) -> int | None:
+        """Return the body's length from the Content-Length header, None without it."""
         length = self._request.headers.get("content-length", "")
         return int(length) if length.isdigit() else None
 
     def reserve(self, size: int) -> None:
-        """Says how many bytes of the body are kept. Raises Overloaded (`too_many_bytes`)."""
+        """Reserve memory for `size` bytes of the body. Raises Overloaded (`too_many_bytes`)."""
         self._slot.reserve(size)
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The body's chunks. Raises TooSlow (`body_timeout`) and ClientDisconnect."""
+        """Yield the chunks of the body. Raises TooSlow (`body_timeout`) and ClientDisconnect."""
         chunks = aiter(self._request.stream())
         left, step = self._timeout, 0
         while True:
@@ -53,9 +57,9 @@ class BodyReceiver:
             except StopAsyncIteration:
                 return
             except TimeoutError:
+                mebibytes = RESERVATION_STEP_BYTES // 1024**2
                 raise TooSlow(
-                    "body_timeout",
-                    f"The body did not arrive in time: {self._timeout:g} s for each {RESERVATION_STEP_BYTES // 1024**2} MiB.",
+                    "body_timeout", f"The body did not arrive in time: {self._timeout:g} s for each {mebibytes} MiB."
                 ) from None
             left -= time.monotonic() - began
             step += len(chunk)
@@ -64,59 +68,59 @@ class BodyReceiver:
             yield chunk
 
 
-def client_disconnected() -> InvalidInput:
-    """What is said of a sender that went away; it does not hear it, but a job may."""
-    return InvalidInput("client_disconnected", "The sender ended the stream half-way.")
-
-
-_ARRAY_MEDIA_TYPES = frozenset({"application/json"})
-_LINES_MEDIA_TYPES = frozenset(
-    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
-)
-
-BodyForm = Literal["array", "lines"]
-
-
 def detect_body_form(request: Request) -> BodyForm:
-    """Which of the two a request sends. Raises UnsupportedMediaType."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    """Determine the form of a body from its media type.
+
+    Raises UnsupportedMediaType (`unsupported_encoding`, `unsupported_media_type`).
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise UnsupportedMediaType("unsupported_encoding", f"Send the body uncompressed, not as {coding[:40]!r}.")
-    if kind in _ARRAY_MEDIA_TYPES:
+    if media_type in _ARRAY_MEDIA_TYPES:
         return "array"
-    if kind in _LINES_MEDIA_TYPES:
+    if media_type in _LINES_MEDIA_TYPES:
         return "lines"
     raise UnsupportedMediaType(
         "unsupported_media_type",
-        f"Send a JSON array as application/json or one document a line as application/x-ndjson, not {kind[:80]!r}.",
+        "Send a JSON array as application/json or one document a line as application/x-ndjson, not "
+        f"{media_type[:80]!r}.",
     )
+
+
+async def read_whole_body(receiver: BodyReceiver, limit: int, advice: str = "") -> bytes:
+    """Read a body of at most `limit` bytes.
+
+    Raises TooLarge (`body_too_large`) as early as possible, Overloaded (`too_many_bytes`), TooSlow (`body_timeout`)
+    and InvalidInput (`client_disconnected`).
+    """
+    declared = receiver.declared_length() or 0
+    if declared > limit:
+        raise _body_too_large(limit, advice)
+    receiver.reserve(declared)
+    received = bytearray()
+    try:
+        async for chunk in receiver.stream():
+            received += chunk
+            if len(received) > limit:
+                raise _body_too_large(limit, advice)
+            receiver.reserve(len(received))
+    except ClientDisconnect:
+        raise client_disconnected() from None
+    return bytes(received)
+
+
+def client_disconnected() -> InvalidInput:
+    """Return the error of a client that disconnected. The client does not see it, but its job records it."""
+    return InvalidInput("client_disconnected", "The client disconnected before the end of the body.")
 
 
 def _body_too_large(limit: int, advice: str) -> TooLarge:
     return TooLarge("body_too_large", f"The body may have {limit:,} bytes{advice}.", limit=limit)
 
 
-async def read_whole_body(receiving: BodyReceiver, limit: int, advice: str = "") -> bytes:
-    """The body, refused as soon as it is known to be too large. Raises TooLarge (`body_too_large`)."""
-    declared = receiving.declared() or 0
-    if declared > limit:
-        raise _body_too_large(limit, advice)
-    receiving.reserve(declared)
-    received = bytearray()
-    try:
-        async for chunk in receiving.stream():
-            received += chunk
-            if len(received) > limit:
-                raise _body_too_large(limit, advice)
-            receiving.reserve(len(received))
-    except ClientDisconnect:
-        raise client_disconnected() from None
-    return bytes(received)
-
-
 def decode_json(body: bytes) -> object:
-    """The decoded JSON. Raises InvalidInput (`invalid_json`)."""
+    """Decode JSON. Raises InvalidInput (`invalid_json`)."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -124,7 +128,7 @@ def decode_json(body: bytes) -> object:
 
 
 def decode_json_array(body: bytes) -> list[object]:
-    """The items of a JSON array. Raises InvalidInput (`invalid_json`, `not_an_array`)."""
+    """Decode a JSON array to its items. Raises InvalidInput (`invalid_json`, `not_an_array`)."""
     items = decode_json(body)
     if not isinstance(items, list):
         raise InvalidInput("not_an_array", "The body must be a JSON array of documents.")
@@ -132,7 +136,7 @@ def decode_json_array(body: bytes) -> list[object]:
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines, holding at most one. A line over the limit is reported, not kept."""
+    """A splitter of a byte stream into lines. It holds at most one line; a line over the limit is not kept."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self._limit = max_line_bytes
@@ -141,30 +145,30 @@ class LineSplitter:
         self._number = 0
 
     def feed(self, chunk: bytes) -> list[tuple[int, bytes | None]]:
-        """Whole lines of the stream so far as (number from 1, line), None for one that is too long."""
-        found: list[tuple[int, bytes | None]] = []
+        """Add a chunk. Return the lines completed by it as (number from 1, line); None for a line that is too long."""
+        lines: list[tuple[int, bytes | None]] = []
         *ends, rest = chunk.split(b"\n")
-        for part in ends:
-            self._take(part)
-            found.append(self._line())
-        self._take(rest)
-        return [(number, line) for number, line in found if line is None or line.strip()]
+        for end in ends:
+            self._append(end)
+            lines.append(self._complete_line())
+        self._append(rest)
+        return [(number, line) for number, line in lines if line is None or line.strip()]
 
     def finish(self) -> list[tuple[int, bytes | None]]:
-        """The last line, when the stream does not end with a line break."""
+        """Return the last line when the stream does not end with a line break."""
         if not self._rest.strip() and not self._skipping:
             return []
-        return [self._line()]
+        return [self._complete_line()]
 
-    def _take(self, part: bytes) -> None:
+    def _append(self, piece: bytes) -> None:
         if self._skipping:
             return
-        self._rest += part
+        self._rest += piece
         if len(self._rest) > self._limit:
             self._skipping = True
             self._rest.clear()
 
-    def _line(self) -> tuple[int, bytes | None]:
+    def _complete_line(self) -> tuple[int, bytes | None]:
         self._number += 1
         line = None if self._skipping else bytes(self._rest)
         self._rest.clear()
@@ -173,19 +177,23 @@ class LineSplitter:
 
 
 def split_lines(body: bytes, max_line_bytes: int) -> list[tuple[int, bytes | None]]:
-    """The lines of a body that is all there."""
-    cutter = LineSplitter(max_line_bytes)
-    return cutter.feed(body) + cutter.finish()
+    """Split a complete body into lines, as `LineSplitter.feed` returns them."""
+    splitter = LineSplitter(max_line_bytes)
+    return splitter.feed(body) + splitter.finish()
 
 
 async def stream_lines(
-    receiving: BodyReceiver, limit: int, max_line_bytes: int
+    receiver: BodyReceiver, limit: int, max_line_bytes: int
 ) -> AsyncIterator[list[tuple[int, bytes | None]]]:
-    """Chunks of lines as they arrive. Raises TooLarge past `limit`, after what came before was handed out."""
-    cutter, received = LineSplitter(max_line_bytes), 0
-    async for chunk in receiving.stream():
+    """Yield the lines of a body while it arrives.
+
+    Raises TooLarge (`body_too_large`) past `limit`, after all earlier chunks were yielded, and what
+    `BodyReceiver.stream` raises.
+    """
+    splitter, received = LineSplitter(max_line_bytes), 0
+    async for chunk in receiver.stream():
         received += len(chunk)
         if received > limit:
             raise _body_too_large(limit, " in one stream; send the rest in another")
-        yield cutter.feed(chunk)
-    yield cutter.finish()
+        yield splitter.feed(chunk)
+    yield splitter.finish()

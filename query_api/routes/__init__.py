@@ -1,1 +1,1 @@
-"""The REST paths, one module a resource."""
+"""The routes of the REST API, by resource."""

@@ -1,8 +1,7 @@
-"""The operator's hand on an index: its rules, their earlier versions, and what others would change.
+"""Routes for administrators: API keys, frequent queries and curation rules.
 
-Keys: make, list, rotate, revoke. For keys that administer every index, or one could give itself more.
-
-The frequent queries of an index, as the operator sees them: list them, add some, take some away.
+Keys (`/v1/keys`) need a key that administers every index, or a key could extend its own rights. Frequent queries are
+listed, added and removed per index. Curation rules have versions, ETags (RFC 9110, If-Match) and a dry run.
 """
 
 import asyncio
@@ -52,9 +51,9 @@ from services.query.suggest import learnable_query, normalise_query
 
 
 async def _require_every_index(app: WithApp) -> AppState:
-    """Raises Forbidden (`keys_forbidden`)."""
+    """Require a key for every index. Raises Forbidden (`keys_forbidden`)."""
     if ALL_INDEXES not in app.who.indexes:
-        raise Forbidden("keys_forbidden", "Keys are made and seen with a key that administers every index.")
+        raise Forbidden("keys_forbidden", "Managing keys needs a key that administers every index.")
     return app
 
 
@@ -67,10 +66,10 @@ keys_router = APIRouter(prefix="/v1/keys", tags=["keys"])
     status_code=201,
     responses=document_responses(201, NewKey, 409, 422, 503),
     operation_id="create_key",
-    summary="Make a key",
+    summary="Create a key",
 )
 async def create_key(body: KeyRequest, app: WithKeyAdministration) -> Response:
-    """Its text is in this answer and in no other."""
+    """Only this answer contains the text of the key."""
     key, text = await issue_key(app, body)
     return json_response(describe_key(key) | {"key": text}, 201)
 
@@ -79,16 +78,16 @@ async def create_key(body: KeyRequest, app: WithKeyAdministration) -> Response:
     "", responses=document_responses(200, KeyList, 422, 503), operation_id="list_keys", summary="List the keys"
 )
 async def list_keys(
-    app: WithKeyAdministration, revoked: Annotated[bool, Query(description="those that were revoked, too")] = False
+    app: WithKeyAdministration, revoked: Annotated[bool, Query(description="include revoked keys")] = False
 ) -> Response:
-    return json_response({"keys": [describe_key(one) for one in await list_issued_keys(app, revoked=revoked)]})
+    return json_response({"keys": [describe_key(key) for key in await list_issued_keys(app, revoked=revoked)]})
 
 
 @keys_router.get(
     "/self",
     responses=document_responses(200, WhoModel),
     operation_id="who_am_i",
-    summary="See what the key of this request may do",
+    summary="Show what the key of this request may do",
 )
 async def get_own_key(app: WithApp) -> Response:
     who = app.who
@@ -96,7 +95,7 @@ async def get_own_key(app: WithApp) -> Response:
 
 
 @keys_router.get(
-    "/{key_id}", responses=document_responses(200, KeyModel, 404, 503), operation_id="get_key", summary="See a key"
+    "/{key_id}", responses=document_responses(200, KeyModel, 404, 503), operation_id="get_key", summary="Show a key"
 )
 async def get_key(key_id: str, app: WithKeyAdministration) -> Response:
     return json_response(describe_key((await find_issued_key(app, key_id)).key))
@@ -106,11 +105,11 @@ async def get_key(key_id: str, app: WithKeyAdministration) -> Response:
     "/{key_id}/rotate",
     responses=document_responses(200, NewKey, 404, 409, 422, 503),
     operation_id="rotate_key",
-    summary="Give a key a second secret, and end the first one later",
+    summary="Give a key a new secret, and end the old one later",
 )
 async def rotate_key(key_id: str, app: WithKeyAdministration, body: RotateRequest | None = None) -> Response:
-    wanted = body or RotateRequest.model_validate({})
-    key, text = await rotate_key_secret(app, key_id, wanted.overlap_seconds)
+    rotation = body or RotateRequest.model_validate({})
+    key, text = await rotate_key_secret(app, key_id, rotation.overlap_seconds)
     return json_response(describe_key(key) | {"key": text})
 
 
@@ -122,7 +121,7 @@ async def rotate_key(key_id: str, app: WithKeyAdministration, body: RotateReques
     summary="Revoke a key",
 )
 async def revoke_key(key_id: str, app: WithKeyAdministration) -> Response:
-    """It opens nothing at once at this process, and within four seconds at every other."""
+    """This process refuses the key at once, every other within four seconds."""
     await revoke_issued_key(app, key_id)
     return Response(status_code=204)
 
@@ -140,7 +139,7 @@ async def list_queries(
     index: str, app: WithApp, size: Annotated[int, Query(ge=1, le=MAX_FREQUENT_QUERIES)] = 100
 ) -> Response:
     generation, now = await app.generation(index), now_ms()
-    await app.search.send(refresh_queries_call(app.names))  # (who has just added one looks for it)
+    await app.search.send(refresh_queries_call(app.names))  # An operator expects to see queries added just before.
     answer = await app.search.send(list_queries_call(app.names, generation, size, now))
     return json_response({"index": index} | read_query_list(answer, now))
 
@@ -149,22 +148,22 @@ async def list_queries(
     "",
     responses=document_responses(200, AddedQueries, 404, 409, 422, 429, 503),
     operation_id="add_queries",
-    summary="Count queries that were asked elsewhere",
+    summary="Add frequent queries from elsewhere",
 )
 async def add_queries(index: str, body: QueriesBody, app: WithApp) -> Response:
-    """They are counted with those that are there already, in case-folded form."""
+    """The counts are added to the stored ones. Queries are case-folded."""
     generation = await app.generation(index)
     times: dict[str, int] = {}
-    for position, given in enumerate(body.queries, 1):
-        query = learnable_query(given.query)
+    for position, counted in enumerate(body.queries, 1):
+        query = learnable_query(counted.query)
         if query is None:
             raise InvalidInput(
                 "query_not_learnable",
-                f"Query {position} is not kept: it is empty, of more than 100 characters, or holds an @, six digits in "
-                "a row or what cannot be printed.",
+                f"Query {position} is not accepted: it is empty, has more than 100 characters, or contains an @, six "
+                "digits in a row or unprintable characters.",
                 position=position,
             )
-        times[query] = times.get(query, 0) + given.times
+        times[query] = times.get(query, 0) + counted.times
     await app.learning.add([CountedQuery(index, generation.lineage, query, count) for query, count in times.items()])
     return json_response({"index": index, "added": len(times)})
 
@@ -173,18 +172,18 @@ async def add_queries(index: str, body: QueriesBody, app: WithApp) -> Response:
     "",
     responses=document_responses(200, RemovedQueries, 404, 422, 429, 503),
     operation_id="delete_queries",
-    summary="Remove a frequent query of an index, or all",
+    summary="Remove one or all frequent queries of an index",
 )
 async def delete_queries(
     index: str,
     app: WithApp,
-    q: Annotated[str | None, Query(description="this one, whatever its case and accents")] = None,
-    everything: Annotated[bool, Query(alias="all", description="all of them")] = False,
+    q: Annotated[str | None, Query(description="the query to remove, in any case and with any accents")] = None,
+    everything: Annotated[bool, Query(alias="all", description="remove all queries")] = False,
 ) -> Response:
     if (q is None) != everything:
-        raise InvalidInput("invalid_request", "Name one query as `q`, or say `all=true`.")
+        raise InvalidInput("invalid_request", "Name one query as `q`, or send `all=true`.")
     await app.generation(index)
-    # (what would not be kept by now may have been, by an earlier version)
+    # `learnable_query` is too strict here: an earlier version may have stored queries that it refuses now.
     query = None if q is None else normalise_query(q)
     return json_response({"index": index, "deleted": await app.learning.forget(index, query)})
 
@@ -193,7 +192,7 @@ curation_router = APIRouter(prefix="/v1/indexes/{index}/curation", tags=["curati
 
 IfMatchHeader = Annotated[
     str | None,
-    Header(description='the version that was read, as `"7"`; `*`: whatever it is; none: only where there are no rules'),
+    Header(description='the version that you read, as `"7"`; `*`: any version; none: only if there are no rules yet'),
 ]
 
 
@@ -215,7 +214,7 @@ async def get_curation(index: str, app: WithApp) -> Response:
     summary="Replace the rules of an index",
 )
 async def put_curation(index: str, body: CurationBody, app: WithApp, if_match: IfMatchHeader = None) -> Response:
-    """The rules hold at once for searches of this process, within two seconds for all others."""
+    """The rules apply to searches of this process at once, and to all others within two seconds."""
     match = curation.parse_if_match(if_match)
     generation = await app.generation(index)
     return _curation_response(
@@ -230,10 +229,10 @@ async def put_curation(index: str, body: CurationBody, app: WithApp, if_match: I
     summary="List the versions of an index's rules",
 )
 async def list_versions(index: str, app: WithApp) -> Response:
-    found = await curation.read_curation_versions(app, await app.generation(index))
-    shown = [curation.describe_curation(index, record) for record in found]
+    records = await curation.read_curation_versions(app, await app.generation(index))
+    versions = [curation.describe_curation(index, record) for record in records]
     return json_response(
-        {"index": index, "versions": [{k: one[k] for k in ("version", "at", "note")} for one in shown]}
+        {"index": index, "versions": [{k: version[k] for k in ("version", "at", "note")} for version in versions]}
     )
 
 
@@ -244,29 +243,29 @@ async def list_versions(index: str, app: WithApp) -> Response:
     summary="Read an earlier version of an index's rules",
 )
 async def get_version(index: str, version: Annotated[int, Path(ge=1, lt=10**18)], app: WithApp) -> Response:
-    found = await curation.read_curation_version(app, await app.generation(index), version)
-    return json_response(curation.describe_curation(index, found))
+    record = await curation.read_curation_version(app, await app.generation(index), version)
+    return json_response(curation.describe_curation(index, record))
 
 
 @curation_router.post(
     "/dry-run",
     responses=document_responses(200, DryRunAnswer, 404, 413, 422, 503),
     operation_id="dry_run_curation",
-    summary="See which queries other rules would answer differently",
+    summary="Show which queries proposed rules would answer differently",
 )
 async def post_dry_run(index: str, body: DryRunBody, app: WithApp) -> Response:
-    app.forget(index)  # compared with what is stored now
+    app.forget(index)  # The comparison uses the stored rules, not cached ones.
     generation = await app.generation(index)
     limits = limits_of(app.settings)
     await asyncio.to_thread(check_rules, body.rules, generation, app.tables.of(generation), limits)
     stored = app.curations.of(generation)
-    found = await compare_rules(app, index, CompiledRules(body.rules), body.queries, body.mode, body.size)
+    differences = await compare_rules(app, index, CompiledRules(body.rules), body.queries, body.mode, body.size)
     return json_response(
         {
             "index": index,
             "version": 0 if stored is None else stored.version,
-            "changed": sum(one["changed"] for one in found),
-            "queries": found,
+            "changed": sum(difference["changed"] for difference in differences),
+            "queries": differences,
         }
     )
 

@@ -1,10 +1,7 @@
-"""One stored document, read by its id.
+"""Routes of documents: ingestion, reading, deletion, jobs, dead letters and chapters.
 
-Dead documents: what could not be encoded, why, and another try.
-
-The chapters of a talk, and the forms in which players take them.
-
-An id may hold slashes and end in `/chapters`, so chapters are beside the documents and not below each.
+The chapters of a talk are at `/chapters/{id}` and not below the document, because an id may contain slashes and end
+in `/chapters`. Players get them as Podcasting 2.0 JSON, WebVTT or lines for YouTube.
 """
 
 from collections.abc import Sequence
@@ -55,113 +52,6 @@ from services.talk.model import Chapter, is_talk
 from services.talk.parse import build_link
 from services.web.problems import members_response
 
-dead_letters_router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
-
-
-@dead_letters_router.get(
-    "",
-    responses=document_responses(200, DeadList, 404, 422, 503),
-    operation_id="list_dead",
-    summary="List the documents that could not be encoded, the latest first",
-)
-async def get_dead_letters(
-    index: str,
-    app: WithApp,
-    size: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(description="that of the page before; none: the first page")] = None,
-) -> Response:
-    return json_response(await list_dead_letters(app, index, size, cursor))
-
-
-@dead_letters_router.post(
-    "/retry",
-    responses=document_responses(200, RetryAnswer, 404, 422, 503),
-    operation_id="retry_dead",
-    summary="Put dead documents back to pending",
-)
-async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
-    """The attempts begin anew. A newer write of a document wins, whenever it comes."""
-    return json_response(await retry_dead_letters(app, index, request))
-
-
-async def read_stored_document(app: AppState, index: str, document_id: str, only: Sequence[str] = ()) -> StoredDocument:
-    """As it is at this moment, without what an encoder made; `only`: members of its source, none: all.
-
-    Raises NotFound (`index_not_found`, `document_not_found`).
-    """
-    generation = await app.generation(index)
-    try:
-        found = await app.search.send(get_document_call(generation.alias, validate_document_id(document_id), only))
-    except NotFound as error:
-        if error.code == "index_not_found":
-            app.forget(index)
-        found = {}
-    if not found.get("found") or found["_source"]["state"] == DELETED:
-        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
-    return StoredDocument(found["_id"], found["_version"], found["_source"])
-
-
-talk_router = APIRouter(prefix="/v1", tags=["talk"])
-
-ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
-_TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
-_FORMAT_RESPONSES: dict[str, Any] = {
-    PODCASTING_TYPE: {"schema": {"type": "object", "description": "Podcasting 2.0 chapters"}},
-    VTT_TYPE: {"schema": {"type": "string", "description": "a track of chapters"}},
-    PLAIN_TYPE: {"schema": {"type": "string", "description": "lines for the description of a video on YouTube"}},
-}
-_CHAPTER_RESPONSES = document_responses(200, ChaptersAnswer, 404, 422, 503)
-
-
-@talk_router.get(
-    "/indexes/{index}/chapters/{document_id:path}",
-    responses=_CHAPTER_RESPONSES | {200: _CHAPTER_RESPONSES[200] | {"content": _FORMAT_RESPONSES}},
-    operation_id="get_chapters",
-    summary="The chapters of a talk",
-)
-async def get_chapters(
-    index: str,
-    document_id: str,
-    app: WithApp,
-    form: Annotated[
-        ChapterFormat, Query(alias="format", description="json: ours, with the state; the others are files for players")
-    ] = "json",
-) -> Response:
-    stored = await read_stored_document(app, index, document_id, only=_TALK_SOURCE_MEMBERS)
-    if not is_talk(stored.source):
-        raise NotFound("not_talk", f"The document {document_id[:80]!r} is no talk: it has no chapters.")
-    listed = read_chapters(stored.source)
-    if form == "json":
-        talk = (await app.generation(index)).spec.talk
-        return json_response(_describe_chapters(stored, listed, None if talk is None else talk.link))
-    if not listed:
-        raise NotFound("no_chapters", f"The talk has no chapters ({_missing_reason(stored)}).")
-    chapters = [Chapter.read(one) for one in listed]
-    match form:
-        case "podcasting":
-            file = format_podcasting(chapters, stored.source.get("title", ""), stored.source.get("url", ""))
-            return Response(orjson.dumps(file), media_type=PODCASTING_TYPE)
-        case "webvtt":
-            return Response(format_webvtt(chapters), media_type=f"{VTT_TYPE}; charset=utf-8")
-        case "youtube":
-            return Response(format_youtube(chapters), media_type=f"{PLAIN_TYPE}; charset=utf-8")
-
-
-def _describe_chapters(stored: StoredDocument, listed: list[dict[str, Any]], template: str | None) -> dict[str, Any]:
-    source = stored.source
-    shown = ("title", "state", "url", "duration", "chaptering", "talk_repairs")
-    url = source.get("url", "")
-    linked = [one | {"link": build_link(template, url, stored.id, one.get("start_time"))} for one in listed]
-    return {"id": stored.id} | {name: source[name] for name in shown if name in source} | {"chapters": linked}
-
-
-def _missing_reason(stored: StoredDocument) -> str:
-    made = stored.source.get("chaptering")
-    if made is None:
-        return f"it is {stored.state}, and they are made when it is encoded"
-    return f"{made['error']['reason']} [{made['error']['code']}]" if "error" in made else f"engine {made['engine']}"
-
-
 documents_router = APIRouter(prefix="/v1", tags=["documents"])
 
 _DOCUMENT_SCHEMA: dict[str, Any] = {
@@ -172,12 +62,12 @@ _DOCUMENT_SCHEMA: dict[str, Any] = {
         "id": {"type": "string", "minLength": 1, "maxLength": 512},
         "title": {"type": "string"},
         "text": {"type": "string", "minLength": 1},
-        "metadata": {"type": "object", "description": "declared fields only; a value or a list of values"},
+        "metadata": {"type": "object", "description": "declared fields only; a value or a list of values each"},
         "version": {
             "type": "integer",
             "minimum": 0,
             "maximum": MAX_CLIENT_VERSION,
-            "description": "the highest wins, in whatever order they arrive; none: the server's clock in microseconds",
+            "description": "the highest wins, in any order of arrival; none: the server's clock in microseconds",
         },
     },
 }
@@ -186,7 +76,7 @@ _TALK_SCHEMA: dict[str, Any] = {
     "required": ["id", "kind"],
     "additionalProperties": False,
     "properties": _DOCUMENT_SCHEMA["properties"] | TALK_SCHEMA_MEMBERS,
-    "description": "in an index that declares `talk`; one of text, segments and transcript",
+    "description": "in an index that declares `talk`; exactly one of text, segments and transcript",
 }
 _SOURCE_MEMBERS = (
     *("title", "text", "metadata", "version", "state", "job", "encoder", "attempts", "error"),
@@ -197,15 +87,15 @@ _KEY_PARAMETER: dict[str, Any] = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": "^[!-~]+$"},
-    "description": "the same key and body give the same job and answer, however often and however concurrently they "
-    "come; the same key with another body is a 409",
+    "description": "the same key and body give the same job and answer, however often and however concurrently you "
+    "send them; the same key with another body is a 409",
 }
 _ACCEPTED_RESPONSE = {
-    "description": "accepted; what is listed under `accepted` is on disk",
+    "description": "accepted; the documents listed under `accepted` are on disk",
     "headers": {
         "Idempotency-Replayed": {
             "schema": {"type": "string", "const": "true"},
-            "description": "the answer is that of an earlier request with the same Idempotency-Key",
+            "description": "this is the answer to an earlier request with the same Idempotency-Key",
         }
     },
 }
@@ -271,7 +161,7 @@ async def get_document(
     index: str,
     document_id: str,
     app: WithApp,
-    segments: bool = Query(False, description="of talk: what is said when and by whom, too"),
+    segments: bool = Query(False, description="for a talk: include its segments, with times and speakers"),
 ) -> Response:
     stored = await read_stored_document(app, index, document_id)
     answer = {"id": stored.id} | {name: stored.source[name] for name in _SOURCE_MEMBERS if name in stored.source}
@@ -299,7 +189,7 @@ async def delete_document(
 ) -> Response:
     generation = await app.generation(index)
     if version is None:
-        # Without a version a delete is about a document that is there; with one it may come before the document.
+        # A delete without a version needs an existing document. With a version it may arrive before the document.
         await read_stored_document(app, index, document_id)
     write = tombstone_write(
         generation, validate_document_id(document_id), app.clock.next() if version is None else version
@@ -323,7 +213,7 @@ async def get_job(job_id: str, app: WithApp) -> Response:
         record = (await app.search.send(load_job_call(app.names, job_id)))["_source"]
     except NotFound:
         record = {}
-    # (the record of an idempotency key is no job)
+    # The record of an idempotency key is not a job.
     if "accepted" not in record or not app.who.may(record["index"]):
         raise NotFound("job_not_found", f"There is no job {job_id[:80]!r}.") from None
     try:
@@ -342,3 +232,113 @@ def _ingest_response(answer: IngestResponse) -> Response:
     if answer.replayed:
         response.headers[REPLAYED_HEADER] = "true"
     return response
+
+
+async def read_stored_document(app: AppState, index: str, document_id: str, only: Sequence[str] = ()) -> StoredDocument:
+    """Read a document in real time, without its vectors. `only`: the members of its source to read; none: all.
+
+    Raises NotFound (`index_not_found`, `document_not_found`).
+    """
+    generation = await app.generation(index)
+    try:
+        answer = await app.search.send(get_document_call(generation.alias, validate_document_id(document_id), only))
+    except NotFound as error:
+        if error.code == "index_not_found":
+            app.forget(index)
+        answer = {}
+    if not answer.get("found") or answer["_source"]["state"] == DELETED:
+        raise NotFound("document_not_found", f"The index {index!r} has no document {document_id[:80]!r}.")
+    return StoredDocument(answer["_id"], answer["_version"], answer["_source"])
+
+
+talk_router = APIRouter(prefix="/v1", tags=["talk"])
+
+ChapterFormat = Literal["json", "podcasting", "webvtt", "youtube"]
+_TALK_SOURCE_MEMBERS = ("state", "kind", "title", "url", "duration", "chapters", "given", "chaptering", "talk_repairs")
+_FORMAT_RESPONSES: dict[str, Any] = {
+    PODCASTING_TYPE: {"schema": {"type": "object", "description": "Podcasting 2.0 chapters"}},
+    VTT_TYPE: {"schema": {"type": "string", "description": "WebVTT chapters"}},
+    PLAIN_TYPE: {"schema": {"type": "string", "description": "lines for the description of a YouTube video"}},
+}
+_CHAPTER_RESPONSES = document_responses(200, ChaptersAnswer, 404, 422, 503)
+
+
+@talk_router.get(
+    "/indexes/{index}/chapters/{document_id:path}",
+    responses=_CHAPTER_RESPONSES | {200: _CHAPTER_RESPONSES[200] | {"content": _FORMAT_RESPONSES}},
+    operation_id="get_chapters",
+    summary="Read the chapters of a talk",
+)
+async def get_chapters(
+    index: str,
+    document_id: str,
+    app: WithApp,
+    form: Annotated[
+        ChapterFormat,
+        Query(alias="format", description="json: with the state of the document; the others are files for players"),
+    ] = "json",
+) -> Response:
+    stored = await read_stored_document(app, index, document_id, only=_TALK_SOURCE_MEMBERS)
+    if not is_talk(stored.source):
+        raise NotFound("not_talk", f"The document {document_id[:80]!r} is not a talk, so it has no chapters.")
+    listed = read_chapters(stored.source)
+    if form == "json":
+        talk = (await app.generation(index)).spec.talk
+        return json_response(_describe_chapters(stored, listed, None if talk is None else talk.link))
+    if not listed:
+        raise NotFound("no_chapters", f"The talk has no chapters ({_missing_reason(stored)}).")
+    chapters = [Chapter.read(chapter) for chapter in listed]
+    match form:
+        case "podcasting":
+            file = format_podcasting(chapters, stored.source.get("title", ""), stored.source.get("url", ""))
+            return Response(orjson.dumps(file), media_type=PODCASTING_TYPE)
+        case "webvtt":
+            return Response(format_webvtt(chapters), media_type=f"{VTT_TYPE}; charset=utf-8")
+        case "youtube":
+            return Response(format_youtube(chapters), media_type=f"{PLAIN_TYPE}; charset=utf-8")
+
+
+def _describe_chapters(stored: StoredDocument, listed: list[dict[str, Any]], template: str | None) -> dict[str, Any]:
+    source = stored.source
+    members = ("title", "state", "url", "duration", "chaptering", "talk_repairs")
+    url = source.get("url", "")
+    linked = [chapter | {"link": build_link(template, url, stored.id, chapter.get("start_time"))} for chapter in listed]
+    return {"id": stored.id} | {name: source[name] for name in members if name in source} | {"chapters": linked}
+
+
+def _missing_reason(stored: StoredDocument) -> str:
+    chaptering = stored.source.get("chaptering")
+    if chaptering is None:
+        return f"it is {stored.state}, and chapters are made when it is encoded"
+    if "error" in chaptering:
+        return f"{chaptering['error']['reason']} [{chaptering['error']['code']}]"
+    return f"engine {chaptering['engine']}"
+
+
+dead_letters_router = APIRouter(prefix="/v1/indexes/{index}/dead", tags=["documents"])
+
+
+@dead_letters_router.get(
+    "",
+    responses=document_responses(200, DeadList, 404, 422, 503),
+    operation_id="list_dead",
+    summary="List the dead documents, the latest first",
+)
+async def get_dead_letters(
+    index: str,
+    app: WithApp,
+    size: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(description="the cursor of the previous page; none: the first page")] = None,
+) -> Response:
+    return json_response(await list_dead_letters(app, index, size, cursor))
+
+
+@dead_letters_router.post(
+    "/retry",
+    responses=document_responses(200, RetryAnswer, 404, 422, 503),
+    operation_id="retry_dead",
+    summary="Put dead documents back to pending",
+)
+async def post_retry(index: str, request: RetryRequest, app: WithApp) -> Response:
+    """The count of attempts begins anew. A newer write of a document always wins."""
+    return json_response(await retry_dead_letters(app, index, request))

@@ -1,8 +1,7 @@
-"""Liveness and readiness, which mean different things: a process that is alive may have nothing to answer with.
+"""Routes for operators and probes: liveness, readiness, version and status.
 
-What an operator asks first: queues, workers, and every generation of every index. Bounded work, whatever is away.
-
-What the operator's page shows.
+A live process (`/healthz`) need not be ready to answer searches (`/readyz`). The status (`/v1/status`) lists queues,
+workers and every generation of every index, with bounded work; the operator's page shows it.
 """
 
 import asyncio
@@ -28,52 +27,138 @@ from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.telemetry.logs import build_information
 
 STATUS_SECONDS: Final = 5.0
+_NODE_CALL: Final = Call("GET", "/", params={"filter_path": "version.number,version.distribution"})
+
+
+health_router = APIRouter(tags=["health"])
+
+
+@health_router.get("/healthz", operation_id="live", summary="Check whether the process is alive")
+async def get_liveness() -> Response:
+    """The check asks no other service: a restart of this process would not repair OpenSearch."""
+    return json_response({"status": "alive"})
+
+
+@health_router.get(
+    "/readyz",
+    responses=document_responses(200, dict[str, Any], 503),
+    operation_id="ready",
+    summary="Check whether the process can answer searches",
+)
+async def get_readiness(app: WithApp) -> Response:
+    """A process is ready when OpenSearch answers, it has the query table for every index, and it is not about to end.
+
+    `checks` has the result for each part. Redis is not required: without it the process still answers searches and
+    journals documents. The answer is at most one second old.
+    """
+    if app.who.sees_everything:
+        return json_response(await app.readiness.report())
+    # A probe has no key. A key for some indexes or documents must not learn of others.
+    try:
+        report = await app.readiness.report()
+    except SparsewellError as error:
+        raise type(error)(
+            error.code, "This process cannot answer searches. A key for every index sees the reason.", **error.extra
+        ) from None
+    return json_response({name: report[name] for name in ("status", "checks")})
+
+
+@health_router.get(
+    "/version",
+    responses=document_responses(200, dict[str, Any]),
+    operation_id="version",
+    summary="Show the versions of the service and of OpenSearch",
+)
+async def get_version(app: WithApp) -> Response:
+    """`opensearch` is null while OpenSearch does not answer. `commit` is null when the build did not set it."""
+    default = app.tables.default
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            answer = await app.everything.send(replace(_NODE_CALL, timeout=CHECK_TIMEOUT_SECONDS))
+        node_version = answer["version"]
+        node = {
+            "version": node_version["number"],
+            "distribution": node_version.get("distribution", "elasticsearch"),
+        }
+    except (SparsewellError, TimeoutError):
+        node = None
+    return json_response(
+        build_information(app.settings)
+        | {"encoder": {"name": default.name, "fingerprint": default.fingerprint}, "opensearch": node}
+    )
+
+
+status_router = APIRouter(prefix="/v1/status", tags=["health"])
+
+
+@status_router.get(
+    "",
+    responses=document_responses(200, dict[str, Any], 503),
+    operation_id="status",
+    summary="Show queues, workers and the generations of every index",
+)
+async def get_status(app: WithApp) -> Response:
+    """`queues` and `workers` are null while Redis does not answer. A worker is listed for 35 s after a heartbeat.
+
+    A key for some indexes sees only these, the queues of their encoders and the workers of these encoders.
+    """
+    return json_response(await read_service_status(app))
 
 
 async def read_service_status(app: AppState) -> dict[str, Any]:
-    """Raises BackendUnavailable when OpenSearch is away; of Redis it says so (`queues` and `workers` are null)."""
+    """Read the status of queues, workers and indexes. `queues` and `workers` are null while Redis is away.
+
+    Raises BackendUnavailable when OpenSearch is away.
+    """
     names = app.names
     listed, counted, recorded = await asyncio.gather(
         app.search.send(all_generations_call(names)),
         app.search.send(backlog_call(names, STATUS_SECONDS)),
         app.search.send(reindex_records_call(names, STATUS_SECONDS)),
     )
-    generations = [one for one in read_generations(listed) if app.who.may(one.index)]
-    aliases = {one.physical: set(listed[one.physical].get("aliases", {})) for one in generations}
-    waiting = read_backlog(counted)
+    generations = [generation for generation in read_generations(listed) if app.who.may(generation.index)]
+    aliases = {generation.physical: set(listed[generation.physical].get("aliases", {})) for generation in generations}
+    backlogs = read_backlog(counted)
     records = {record.index: record for record in read_reindex_records(recorded)}
     by_index: dict[str, list[Generation]] = defaultdict(list)
-    for one in generations:
-        by_index[one.index].append(one)
-    encoders = sorted({one.encoder.name for one in generations if one.write_alias in aliases[one.physical]})
+    for generation in generations:
+        by_index[generation.index].append(generation)
+    encoders = sorted(
+        {
+            generation.encoder.name
+            for generation in generations
+            if generation.write_alias in aliases[generation.physical]
+        }
+    )
     queues, workers = await asyncio.to_thread(_read_queues, app, encoders)
     now = time.time() * 1000
     return {
         "queues": queues,
         "workers": workers,
         "indexes": [
-            _describe_index_status(index, of, aliases, waiting, records.get(index), now)
-            for index, of in sorted(by_index.items())
+            _describe_index_status(index, members, aliases, backlogs, records.get(index), now)
+            for index, members in sorted(by_index.items())
         ],
     }
 
 
 def _read_queues(app: AppState, encoders: list[str]) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]] | None]:
+    """Read the queues and the workers of these encoders; None for both while Redis is away."""
     now = time.time() * 1000
     try:
-        found = []
+        queues = []
         for name in (INGEST_QUEUE, *map(encode_queue, encoders)):
             messages, oldest = app.publisher.depth(name), app.publisher.oldest(name)
-            found.append({"queue": name, "messages": messages, "oldest_seconds": _age_seconds(oldest, now)})
+            queues.append({"queue": name, "messages": messages, "oldest_seconds": _age_seconds(oldest, now)})
         everything = ALL_INDEXES in app.who.indexes
-        workers = [one for one in app.presence.workers() if everything or one.encoder in encoders]
-        return found, [asdict(one) for one in workers]
+        workers = [worker for worker in app.presence.workers() if everything or worker.encoder in encoders]
+        return queues, [asdict(worker) for worker in workers]
     except BackendUnavailable:
         return None, None
 
 
 def _age_seconds(moment: int | None, now: float) -> float | None:
-    """Seconds; None where there is nothing, or nobody said when it came."""
+    """Return the age in seconds of a time in milliseconds; None when there is none."""
     return round(max(0.0, now - moment) / 1000, 1) if moment else None
 
 
@@ -81,31 +166,32 @@ def _describe_index_status(
     index: str,
     generations: list[Generation],
     aliases: dict[str, set[str]],
-    waiting: dict[str, BacklogCounts],
+    backlogs: dict[str, BacklogCounts],
     record: ReindexRecord | None,
     now: float,
 ) -> dict[str, Any]:
-    shown = []
-    for one in generations:
-        here = waiting.get(one.physical, EMPTY_BACKLOG)
-        written = one.write_alias in aliases[one.physical]
-        state = "searched" if one.alias in aliases[one.physical] else "building" if written else "kept"
-        shown.append(
+    described = []
+    for generation in generations:
+        backlog = backlogs.get(generation.physical, EMPTY_BACKLOG)
+        names = aliases[generation.physical]
+        written = generation.write_alias in names
+        state = "searched" if generation.alias in names else "building" if written else "kept"
+        described.append(
             {
-                "number": one.number,
+                "number": generation.number,
                 "state": state,
-                "encoder": one.encoder.model_dump(),
-                "created_at": one.created_at,
-                # (what a retired generation had is not looked at)
-                "pending": here.pending if written else None,
-                "dead": here.dead if written else None,
-                # (one that is being built has documents that came long ago)
-                "oldest_pending_seconds": _age_seconds(here.oldest, now) if state == "searched" else None,
+                "encoder": generation.encoder.model_dump(),
+                "created_at": generation.created_at,
+                # A retired generation is not counted.
+                "pending": backlog.pending if written else None,
+                "dead": backlog.dead if written else None,
+                # A generation that is being built holds documents that are old but have just been carried over.
+                "oldest_pending_seconds": _age_seconds(backlog.oldest, now) if state == "searched" else None,
             }
         )
     return {
         "name": index,
-        "generations": shown,
+        "generations": described,
         "reindex": None if record is None else _describe_reindexing(record, now),
     }
 
@@ -121,77 +207,3 @@ def _describe_reindexing(record: ReindexRecord, now: float) -> dict[str, Any]:
         "started_seconds_ago": _age_seconds(record.started_at, now),
         "idle_seconds": _age_seconds(record.updated_at, now),
     }
-
-
-status_router = APIRouter(prefix="/v1/status", tags=["health"])
-
-
-@status_router.get(
-    "",
-    responses=document_responses(200, dict[str, Any], 503),
-    operation_id="status",
-    summary="Queues, workers, and the generations of every index",
-)
-async def get_status(app: WithApp) -> Response:
-    """`queues` and `workers` are null while Redis does not answer. A worker is listed for 35 s after it was last seen.
-
-    A key that is for some indexes sees those, their encoders' queues, and the workers of these.
-    """
-    return json_response(await read_service_status(app))
-
-
-health_router = APIRouter(tags=["health"])
-
-_NODE_CALL = Call("GET", "/", params={"filter_path": "version.number,version.distribution"})
-
-
-@health_router.get("/healthz", operation_id="live", summary="Is the process alive")
-async def get_liveness() -> Response:
-    """Nothing else is asked: what is wrong with OpenSearch is not mended by restarting this."""
-    return json_response({"status": "alive"})
-
-
-@health_router.get(
-    "/readyz",
-    responses=document_responses(200, dict[str, Any], 503),
-    operation_id="ready",
-    summary="Can searches be answered",
-)
-async def get_readiness(app: WithApp) -> Response:
-    """OpenSearch answers, every index can be served with the query table of its encoder, and the process goes on.
-
-    `checks` says it of each part. Redis is reported and not required: without it searches go on and documents are
-    journalled. What was seen is a second old at most.
-    """
-    if app.who.sees_everything:
-        return json_response(await app.readiness.said())
-    # A probe has no key, and needs no more than this; a key of some indexes or documents is told of no others.
-    try:
-        said = await app.readiness.said()
-    except SparsewellError as error:
-        raise type(error)(
-            error.code, "This process cannot answer searches; a key of every index is told why.", **error.extra
-        ) from None
-    return json_response({name: said[name] for name in ("status", "checks")})
-
-
-@health_router.get(
-    "/version",
-    responses=document_responses(200, dict[str, Any]),
-    operation_id="version",
-    summary="Which build this is, and what it works with",
-)
-async def get_version(app: WithApp) -> Response:
-    """`opensearch` is null while it does not answer; `commit` where the build was not told."""
-    default = app.tables.default
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            answer = await app.everything.send(replace(_NODE_CALL, timeout=CHECK_TIMEOUT_SECONDS))
-        said = answer["version"]
-        node = {"version": said["number"], "distribution": said.get("distribution", "elasticsearch")}
-    except (SparsewellError, TimeoutError):
-        node = None
-    return json_response(
-        build_information(app.settings)
-        | {"encoder": {"name": default.name, "fingerprint": default.fingerprint}, "opensearch": node}
-    )

@@ -1,8 +1,6 @@
-"""Create, list, inspect and delete indexes.
+"""Routes of indexes: creation, listing, inspection, deletion and export; and the encoders of this service.
 
-Which query tables this service has.
-
-All documents of an index, page by page, so that nobody is locked in.
+The creation of an index is idempotent: the same declaration gives 200, another one a conflict.
 """
 
 import contextlib
@@ -32,66 +30,6 @@ from services.opensearch.generations import (
     read_state_counts,
 )
 
-encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
-
-
-@encoders_router.get(
-    "",
-    responses=document_responses(200, EncoderList, 503),
-    operation_id="list_encoders",
-    summary="List the encoders that can be served",
-)
-async def list_encoders(app: WithApp) -> Response:
-    """An index can be created with each of them, and is served when it was encoded by one of these fingerprints."""
-    return json_response(
-        {
-            "encoders": [
-                {
-                    "name": manifest.name,
-                    "fingerprint": manifest.fingerprint,
-                    "default": manifest.fingerprint == app.tables.default.fingerprint,
-                    "licence": manifest.licence,
-                }
-                for manifest in app.tables.manifests
-            ]
-        }
-    )
-
-
-export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
-
-_LINES_RESPONSE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "One document a line (id, title, text, metadata, version, state), then one line "
-        '`{"export": {"index", "documents", "exported", "total", "cursor"}}`. A page without that line was cut: ask '
-        "for it again. `cursor` null: that was all.",
-        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
-    }
-}
-
-
-@export_router.get(
-    "",
-    response_class=StreamingResponse,
-    responses=document_responses(200, None, 404, 422, 429, 503) | _LINES_RESPONSE,
-    operation_id="export",
-    summary="Export documents, as they were when the export began",
-)
-async def get_export(
-    index: str,
-    app: WithApp,
-    state: Annotated[
-        list[Literal["pending", "encoded", "dead"]] | None, Query(description="only these; may be repeated")
-    ] = None,
-    vectors: Annotated[bool | None, Query(description="each window's vocabulary ids, pieces and weights too")] = None,
-    size: Annotated[int, Query(ge=1, le=MAX_PAGE_DOCUMENTS, description="documents of a page, at most")] = 1000,
-    cursor: Annotated[str | None, Query(description="that of the page before; none: the first page")] = None,
-) -> StreamingResponse:
-    """A page ends early when it grows beyond 16 MiB. A snapshot waits five minutes for the next page."""
-    lines = await ExportPage(app, index, size).stream(state, vectors, cursor)
-    return StreamingResponse(lines, media_type="application/x-ndjson")
-
-
 indexes_router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
 
 
@@ -118,9 +56,9 @@ def _describe_index(generation: Generation, counts: dict[str, int] | None = None
     "", responses=document_responses(200, IndexList, 503), operation_id="list_indexes", summary="List the indexes"
 )
 async def list_indexes(app: WithApp) -> Response:
-    found = read_active_generations(await app.everything.send(list_generations_call(app.names)))
+    generations = read_active_generations(await app.everything.send(list_generations_call(app.names)))
     return json_response(
-        {"indexes": [_describe_index(generation) for generation in found if app.who.may(generation.index)]}
+        {"indexes": [_describe_index(generation) for generation in generations if app.who.may(generation.index)]}
     )
 
 
@@ -133,19 +71,19 @@ async def list_indexes(app: WithApp) -> Response:
 )
 async def create_index(index: str, app: WithApp, spec: IndexSpec | None = None) -> Response:
     """Answers 201 for a new index, 200 when it exists with the same declaration, 409 when it differs."""
-    wanted = spec or IndexSpec.model_validate({})
-    manifest = app.tables.manifest(wanted.encoder)
-    room = manifest.max_pieces - 2  # two for the pieces that open and close a window
-    if wanted.window is not None and wanted.window.pieces > room:
-        raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {room} pieces at most.")
-    dense = None if wanted.dense is None else find_dense_identity(app.dense, wanted.dense)
-    generation = new_generation(app.names, validate_index_name(index), 1, wanted, manifest, dense=dense)
+    declared = spec or IndexSpec.model_validate({})
+    manifest = app.tables.manifest(declared.encoder)
+    max_window = manifest.max_pieces - 2  # Two special pieces open and close a window.
+    if declared.window is not None and declared.window.pieces > max_window:
+        raise InvalidInput("bad_window", f"The encoder {manifest.name} takes windows of {max_window} pieces at most.")
+    dense = None if declared.dense is None else find_dense_identity(app.dense, declared.dense)
+    generation = new_generation(app.names, validate_index_name(index), 1, declared, manifest, dense=dense)
     existing = await _find_generation(app, index)
     if existing is None:
-        await _ensure_jobs(app)
+        await _ensure_jobs_index(app)
         try:
             await app.search.send(create_generation_call(generation, app.settings, [app.names.alias(index)]))
-        except Conflict:  # somebody else was faster
+        except Conflict:  # Another request has just created it.
             app.forget(index)
             existing = await _find_generation(app, index)
         else:
@@ -153,9 +91,9 @@ async def create_index(index: str, app: WithApp, spec: IndexSpec | None = None) 
     if existing is None:
         raise Conflict(
             "already_exists",
-            f"OpenSearch has an index {generation.physical!r} that no alias of ours points to: remove it.",
+            f"OpenSearch has an index {generation.physical!r} without an alias of this service: remove it.",
         )
-    if existing.spec != wanted:
+    if existing.spec != declared:
         raise Conflict(
             "index_exists", f"The index {index!r} exists with another declaration.", existing=_describe_index(existing)
         )
@@ -182,12 +120,12 @@ async def get_index(index: str, app: WithApp) -> Response:
     summary="Delete an index and all its documents",
 )
 async def delete_index(index: str, app: WithApp) -> Response:
-    found = read_generations(await app.search.send(index_generations_call(app.names, index)))
-    if not found:
+    generations = read_generations(await app.search.send(index_generations_call(app.names, index)))
+    if not generations:
         raise index_not_found(index)
-    await app.search.send(delete_generations_call(found))
+    await app.search.send(delete_generations_call(generations))
     await remove_curation(app, index)
-    with contextlib.suppress(SparsewellError):  # (what stays counts for no other index)
+    with contextlib.suppress(SparsewellError):  # Counts that stay apply to no other index.
         await app.learning.forget(index, None)
     app.forget(index)
     return Response(status_code=204)
@@ -200,8 +138,68 @@ async def _find_generation(app: AppState, index: str) -> Generation | None:
         return None
 
 
-async def _ensure_jobs(app: AppState) -> None:
-    try:
+async def _ensure_jobs_index(app: AppState) -> None:
+    with contextlib.suppress(Conflict):
         await app.search.send(create_jobs_call(app.names, app.settings))
-    except Conflict:
-        return
+
+
+export_router = APIRouter(prefix="/v1/indexes/{index}/export", tags=["documents"])
+
+_LINES_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "One document a line (id, title, text, metadata, version, state), then one line "
+        '`{"export": {"index", "documents", "exported", "total", "cursor"}}`. A page without that line was cut: '
+        "request it again. `cursor` null: this was the last page.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@export_router.get(
+    "",
+    response_class=StreamingResponse,
+    responses=document_responses(200, None, 404, 422, 429, 503) | _LINES_RESPONSE,
+    operation_id="export",
+    summary="Export the documents of an index as they were when the export began",
+)
+async def get_export(
+    index: str,
+    app: WithApp,
+    state: Annotated[
+        list[Literal["pending", "encoded", "dead"]] | None, Query(description="only these states; may be repeated")
+    ] = None,
+    vectors: Annotated[
+        bool | None, Query(description="include each window's vocabulary ids, pieces and weights")
+    ] = None,
+    size: Annotated[int, Query(ge=1, le=MAX_PAGE_DOCUMENTS, description="maximum documents of a page")] = 1000,
+    cursor: Annotated[str | None, Query(description="the cursor of the previous page; none: the first page")] = None,
+) -> StreamingResponse:
+    """A page ends early when it reaches 16 MiB. An export expires five minutes after its last page."""
+    lines = await ExportPage(app, index, size).stream(state, vectors, cursor)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+encoders_router = APIRouter(prefix="/v1/encoders", tags=["indexes"])
+
+
+@encoders_router.get(
+    "",
+    responses=document_responses(200, EncoderList, 503),
+    operation_id="list_encoders",
+    summary="List the encoders that can be served",
+)
+async def list_encoders(app: WithApp) -> Response:
+    """An index can be created with any of these encoders, and served when it was encoded by one of the fingerprints."""
+    return json_response(
+        {
+            "encoders": [
+                {
+                    "name": manifest.name,
+                    "fingerprint": manifest.fingerprint,
+                    "default": manifest.fingerprint == app.tables.default.fingerprint,
+                    "licence": manifest.licence,
+                }
+                for manifest in app.tables.manifests
+            ]
+        }
+    )

@@ -1,4 +1,7 @@
-"""Routes of the search page (`/`), the operator's page (`/operate`) and their files, under a strict security policy."""
+"""Routes of the search page (`/`), the operator's page (`/operate`) and their files.
+
+All files have a strict Content-Security-Policy, because indexed documents are untrusted.
+"""
 
 import hashlib
 import os
@@ -17,14 +20,14 @@ from services.errors import NotFound
 
 STATIC_DIRECTORY: Final = Path(__file__).parents[1] / "page" / "static"
 
-# The `mimetypes` module depends on the Python version and on the machine; with `nosniff`, a wrong type stops a script.
-# Files of other types are not served.
+# The types of the `mimetypes` module depend on the machine, and with `nosniff` a wrong type stops a script. Files of
+# other types are not served.
 MEDIA_TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 )
 
-# Documents are hostile. Nothing inline runs, nothing comes from or goes to another host, nobody frames the page, and
-# `require-trusted-types-for` makes the browser refuse innerHTML and its kin even if a later change brings one in.
+# Documents are untrusted. The browser runs no inline script, connects to no other host and allows no frame around the
+# page. `require-trusted-types-for` makes it refuse innerHTML and similar sinks even if a later change adds one.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
     "require-trusted-types-for 'script'"
@@ -35,17 +38,16 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "content-security-policy": CONTENT_SECURITY_POLICY,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        # The browser keeps files but validates them each time: an upgraded API never meets scripts of an older page.
+        # The browser revalidates files each time, so an upgraded API never meets the scripts of an older page.
         "cache-control": "no-cache",
     }
 )
 
 
 class PageFiles(StaticFiles):
-    """Files of `directory` (not below it), read once, with the security headers.
+    """The files of `directory` (not of its subdirectories), read once and served with the security headers.
 
-    Entity tags are digests of the content, not of modification times: machines with the same version agree on them.
-    Range headers are ignored.
+    ETags are digests of the content, so that all processes of one version agree on them. Range headers are ignored.
     """
 
     def __init__(self, directory: Path = STATIC_DIRECTORY) -> None:
@@ -66,7 +68,7 @@ class PageFiles(StaticFiles):
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
-        """Return the content that was read at the start. Raises KeyError for a file that is not served."""
+        """Return the content read at the start. Raises KeyError for a file that is not served."""
         content = self._contents[str(full_path)]
         headers = {**SECURITY_HEADERS, "etag": f'"{hashlib.sha256(content).hexdigest()[:20]}"'}
         if self.is_not_modified(Headers(headers), Headers(scope=scope)):
@@ -75,7 +77,7 @@ class PageFiles(StaticFiles):
 
 
 def mount_page(app: FastAPI) -> None:
-    """Add the pages and their files to `app`, outside of its OpenAPI document."""
+    """Add the pages and their files to `app`, without entries in its OpenAPI document."""
     files = PageFiles()
 
     async def static(name: str, request: Request) -> Response:
@@ -90,7 +92,7 @@ def mount_page(app: FastAPI) -> None:
     async def favicon(request: Request) -> Response:
         return await files.get_response("favicon.svg", request.scope)
 
-    # Routes and no mount: authorisation and metrics know operations by their routes.
+    # Routes instead of a mount: authorisation and metrics identify operations by their routes.
     for path, endpoint in (
         ("/", page),
         ("/operate", operate),

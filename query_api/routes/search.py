@@ -1,7 +1,4 @@
-"""The routes of searches: POST and GET of one index, several indexes in one search, several searches in one request.
-
-GET /v1/indexes/{index}/suggest: what somebody may be about to ask.
-"""
+"""Routes of searches: of one index (POST and GET), of several indexes, several in one request; and suggestions."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -22,19 +19,6 @@ from query_api.search.batch import batch
 from query_api.search.pipeline import search, search_across
 from query_api.search.validation import SearchAddress
 from query_api.suggest import complete_text
-
-suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
-
-
-@suggest_router.get(
-    "",
-    responses=document_responses(200, SuggestAnswer, 404, 422, 429, 503),
-    operation_id="suggest",
-    summary="Complete what somebody types",
-)
-async def get_suggestions(index: str, asked: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
-    return json_response(await complete_text(app, index, asked))
-
 
 _JSON_BODY = (b"content-type", b"application/json")
 
@@ -102,10 +86,10 @@ async def post_search(index: str, request: SearchRequest, app: WithApp) -> Respo
     "/indexes/{index}/search",
     responses=_SEARCH_RESPONSES,
     operation_id="search_simply",
-    summary="Search an index from the address bar",
+    summary="Search an index by query parameters",
 )
-async def get_search(index: str, said: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
-    return json_response(await search(app, index, said.request()))
+async def get_search(index: str, parameters: Annotated[SearchAddress, Query()], app: WithApp) -> Response:
+    return json_response(await search(app, index, parameters.request()))
 
 
 @search_router.post(
@@ -122,7 +106,7 @@ async def post_across(request: AcrossRequest, app: WithApp) -> Response:
     "/search/batch",
     responses=document_responses(200, BatchAnswer, 422),
     operation_id="search_batch",
-    summary="Search many times at once",
+    summary="Perform several searches in one request",
 )
 async def post_batch(request: BatchRequest, app: WithApp) -> Response:
     return json_response(await batch(app, request))
@@ -131,3 +115,16 @@ async def post_batch(request: BatchRequest, app: WithApp) -> Response:
 def add_search_routes(app: FastAPI) -> None:
     """Add the routes of searches to the application itself, before all others: they are matched first and once."""
     app.router.routes[:0] = search_router.routes
+
+
+suggest_router = APIRouter(prefix="/v1/indexes/{index}/suggest", tags=["search"])
+
+
+@suggest_router.get(
+    "",
+    responses=document_responses(200, SuggestAnswer, 404, 422, 429, 503),
+    operation_id="suggest",
+    summary="Suggest titles and frequent queries for typed text",
+)
+async def get_suggestions(index: str, request: Annotated[SuggestAddress, Query()], app: WithApp) -> Response:
+    return json_response(await complete_text(app, index, request))

@@ -47,7 +47,7 @@ async def search(
         response = await _answer(app, [generation], request, engine, proposed)
         # Searches of a batch and trials of rules are not typed by a user.
         if request.learn and response["hits"] and request.is_first and engine is None and proposed is None:
-            app.learning.note(generation, request.query, of=app.who)
+            app.learning.note(generation, request.query, who=app.who)
         return response
 
     return await in_time(app, [index], run)

@@ -59,7 +59,7 @@ def ward(api: httpx.Client, settings: Settings) -> Iterator[Ward]:
         papers.append({"id": HOSTILE, "title": f"<script>window.hacked=1</script>{HOSTILE}", "text": "words"})
         one.put("papers", papers)
         one.put("well", [{"id": "w", "text": "words"}])
-        one.die("papers", "d00", code="attempts_exhausted", reason="Its encoding was begun 3 times and never ended.")
+        one.die("papers", "d00", code="attempts_exhausted", reason="Its encoding began 3 times and never ended.")
         one.die("papers", "a/b?c#d")
         one.die("papers", HOSTILE, reason=f"RuntimeError: {HOSTILE}<svg onload=window.hacked=1>")
         yield one
@@ -101,7 +101,7 @@ def test_indexes_by_state_the_queue_and_the_dead_with_their_reasons(go, ward: Wa
     assert names == [HOSTILE, "a/b?c#d", "d00"]
     first = letter(page, "d00")
     expect(first.get_by_role("heading")).to_have_text("Paper 0")
-    expect(first.locator(".cause")).to_have_text("attempts_exhaustedIts encoding was begun 3 times and never ended.")
+    expect(first.locator(".cause")).to_have_text("attempts_exhaustedIts encoding began 3 times and never ended.")
     chips = first.locator(".chip").all_inner_texts()
     assert chips[:2] == ["d00", "attempts 3"]
     assert chips[2].startswith("died ")

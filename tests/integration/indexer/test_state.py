@@ -23,7 +23,8 @@ PENDING, AGE = "sparsewell_pending_documents", "sparsewell_pending_oldest_age_se
 
 def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
     journal: Journal, settings: Settings, search: SyncSearchClient, publisher: Publisher, runtime: Runtime,
-    standin: Encoder, api: httpx.Client,
+    standin: Encoder,
+    api: httpx.Client,
 ) -> None:  # fmt: skip
     """It keeps the day on which it came, a year ago maybe, and is found by its vectors in the old generation."""
     journal.put({"a": "one"})
@@ -41,7 +42,7 @@ def test_what_a_reindexing_carries_to_another_encoder_is_no_stale_document(
         def seen() -> dict[tuple[str, str], float]:
             for one in (old, new):
                 search.send(refresh_call(one.physical))
-            state.look()
+            state.sample()
             samples = [sample for family in state.collect() for sample in family.samples]
             return {(one.name, one.labels["generation"]): one.value for one in samples if "generation" in one.labels}
 

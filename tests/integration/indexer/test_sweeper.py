@@ -121,7 +121,7 @@ def test_an_index_that_lacks_a_shard_keeps_no_other_one_waiting(
 def long_watched() -> dict[str, QueueHead]:
     """The encoder's queue, seen empty two leases ago."""
     head = QueueHead(LEASE)
-    head.saw(now_ms() - int(2000 * LEASE), None)
+    head.record(now_ms() - int(2000 * LEASE), None)
     return {"standin": head}
 
 

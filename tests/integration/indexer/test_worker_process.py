@@ -178,7 +178,7 @@ def test_nonsense_on_the_queue_is_refused_without_being_printed(
     publisher.ingest(IngestMessage(index="papers", documents=({"id": "b", "text": "after"},)))
     eventually(lambda: _found(journal, ["b"]), 60, "the worker goes on")
     assert "SECRET" not in log_of(worker)
-    assert "unknown_task: a message for a task that no worker here knows was deleted: " in log_of(worker)
+    assert "unknown_task: a message for an unknown task was deleted: " in log_of(worker)
 
 
 def _envelope(broker: "redis.Redis", publisher: Publisher) -> bytes:

@@ -120,7 +120,7 @@ def test_windows_that_do_not_fit_the_model_are_the_documents_failure(encoder: En
 
 def test_runs_are_bounded_and_longest_first(encoder: Encoder) -> None:
     texts = ["word " * n for n in (1, 9, 3, 60, 5, 2)]
-    groups = list(group_into_runs(cuts(encoder, *texts), most=4))
+    groups = list(group_into_runs(cuts(encoder, *texts), max_windows=4))
     assert [[one.stored.id for one in group] for group in groups] == [["3"], ["1", "4", "2", "5"], ["0"]]
     assert len(groups[0][0].windows) > 4  # more than a run may have, so it is alone
 

@@ -1,4 +1,4 @@
-"""Keys are read whole, then what changed, and whole again now and then: what is gone opens nothing."""
+"""Full and incremental reads of the key cache."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whose a message is, as a worker's lines and spans say it: by its headers, and of its body by what is well-formed."""
+"""The observation of a task: its log context and its outcome."""
 
 import pytest
 from celery.app.task import Context

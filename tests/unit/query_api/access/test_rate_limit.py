@@ -1,4 +1,4 @@
-"""Token buckets, and failures by whom they come from."""
+"""Token buckets and the limit of failed authentications."""
 
 import pytest
 from hypothesis import given
@@ -32,11 +32,11 @@ def test_more_than_it_holds_is_taken_when_it_is_full_and_paid_back() -> None:
 
 
 def test_failures_of_one_do_not_count_for_another_and_memory_is_bounded() -> None:
-    attempts = FailureLimiter(rate=1, burst=3, most=100)
-    assert [attempts.failed("a", 0) for _ in range(3)] == [0, 0, 0]
-    assert attempts.exhausted("a", 0) and attempts.failed("a", 0) == pytest.approx(1)
-    assert not attempts.exhausted("b", 0) and attempts.failed("b", 0) == 0
-    assert not attempts.exhausted("a", 1.5) and attempts.failed("a", 1.5) == 0
+    attempts = FailureLimiter(rate=1, burst=3, max_sources=100)
+    assert [attempts.record_failure("a", 0) for _ in range(3)] == [0, 0, 0]
+    assert attempts.is_exhausted("a", 0) and attempts.record_failure("a", 0) == pytest.approx(1)
+    assert not attempts.is_exhausted("b", 0) and attempts.record_failure("b", 0) == 0
+    assert not attempts.is_exhausted("a", 1.5) and attempts.record_failure("a", 1.5) == 0
     for n in range(10_000):
-        attempts.failed(str(n), 2)
+        attempts.record_failure(str(n), 2)
     assert len(attempts) == 100

@@ -12,7 +12,7 @@ GRANTED = LEASE // 4
 def watched(*looks: tuple[int, int | None]) -> QueueHead:
     head = QueueHead(LEASE / 1000)
     for now, oldest in looks:
-        head.saw(now, oldest)
+        head.record(now, oldest)
     return head
 
 
@@ -40,7 +40,7 @@ def test_a_long_backlog_is_never_overdue() -> None:
 def test_what_the_queue_has_passed_is_overdue_one_lease_later() -> None:
     head = watched((0, 0), *((now, 50_000) for now in range(60_000, 160_000, 10_000)))
     assert head.overdue_before(150_000) == LEASE - GRANTED  # one lease ago we had seen the head of time 0
-    head.saw(160_000, 50_000)
+    head.record(160_000, 50_000)
     assert head.overdue_before(160_000) == 50_000 + LEASE - GRANTED
 
 
@@ -58,7 +58,7 @@ def test_never_beyond_now_and_never_beyond_the_head_of_a_lease_ago(looks: list[t
     head, now, seen = QueueHead(LEASE / 1000), 0, []
     for step, oldest in looks:
         now += step
-        head.saw(now, oldest)
+        head.record(now, oldest)
         seen.append((now, now if oldest is None else min(oldest, now)))
     bound = head.overdue_before(now)
     old_enough = [at for at in seen if now - at[0] >= LEASE]

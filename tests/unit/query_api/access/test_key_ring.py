@@ -1,4 +1,4 @@
-"""What a process knows of keys: how old it may be, and what changes it."""
+"""The key cache of a process, and the source of a request."""
 
 import asyncio
 import time

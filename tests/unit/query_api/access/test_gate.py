@@ -1,4 +1,4 @@
-"""No route escapes: each says which scope it takes, and each is behind the check."""
+"""The required scopes of every operation."""
 
 from collections.abc import Iterator
 from pathlib import Path

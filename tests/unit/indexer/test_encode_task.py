@@ -1,4 +1,4 @@
-"""How carefully a document is approached, and what counts as an attempt."""
+"""Triage of the documents of a message by the isolation that they need."""
 
 from indexer.encode_task import triage_documents
 from services.documents.document import VERSION_STRIDE, next_transition, raw_version

@@ -154,7 +154,7 @@ def test_a_long_talk_is_encoded_a_few_windows_at_a_time(encoder: Encoder) -> Non
             sizes.append(len(windows))
             return encoder.encode(windows)
 
-    outcome = encode_long_document(Counted(), cut, most=4)
+    outcome = encode_long_document(Counted(), cut, max_windows=4)
     assert isinstance(outcome, EncodedDocument)
     assert max(sizes) == 4
     assert [one.vector.pack() for one in outcome.windows] == [one.pack() for one in encoder.encode(cut.windows)]
