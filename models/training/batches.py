@@ -27,6 +27,63 @@ from models.training.teachers import TeacherEnsemble
 from services.errors import InvalidInput
 
 Mask = NDArray[np.bool_]
+MAX_WEIGHT = 1000.0
+_MAX_EPOCHS = 100
+QUERY, OWN = "query", "positive"
+
+
+@dataclass
+class PairCollator(SparseEncoderDataCollator):
+    """Collator of tokenised columns and `label`, see `models.training.losses.RankingLoss`.
+
+    Passages are ordered column by column, as the loss reads them. Without teachers the run is contrastive only.
+    """
+
+    pairs: PairSet = field(default_factory=lambda: PairSet.of([]))
+    teachers: TeacherEnsemble | None = None
+    _positives: PositiveLinks = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._positives = PositiveLinks(self.pairs)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = np.asarray([feature["rows"] for feature in features], dtype=np.int32)
+        names = column_sides(rows.shape[1] - 2)
+        texts = [self.pairs.queries, *[self.pairs.passages] * (rows.shape[1] - 1)]
+        batch: dict[str, Any] = super().__call__(
+            [
+                # a pair with too few hard negatives has row -1 in place of the missing ones
+                {name: texts[column][row[column]] if row[column] >= 0 else "" for column, name in enumerate(names)}
+                for row in rows.tolist()
+            ]
+        )
+        query_rows, passage_rows = rows[:, 0].copy(), rows[:, 1:].T.reshape(-1).copy()
+        masked = mask_false_negatives(self._positives, query_rows, passage_rows)
+        targets = (
+            np.zeros(masked.shape) if self.teachers is None else self.teachers.targets(query_rows, passage_rows, masked)
+        )
+        batch["label"] = torch.from_numpy(np.stack([targets, ~masked], axis=1).astype(np.float32))
+        return batch
+
+
+def build_link_dataset(pairs: PairSet, negatives: Rows | None, order: Rows) -> Dataset:
+    """Build a dataset with a row for each entry of `order`, which may repeat links.
+
+    `rows` holds the rows of the query, its passage and its hard negatives; `negatives` is int32 [links, count].
+    """
+    rows = np.stack([pairs.query_rows, pairs.passage_rows], axis=1)
+    if negatives is not None:
+        rows = np.concatenate([rows, negatives], axis=1)
+    return Dataset.from_dict({"rows": rows[order].astype(np.int32)})
+
+
+def column_sides(negatives: int) -> dict[str, str]:
+    """Return the column names in their order, each with the side of the encoder that reads it."""
+    return {QUERY: "query", OWN: "document"} | {negative_column(n): "document" for n in range(negatives)}
+
+
+def negative_column(number: int) -> str:
+    return f"negative_{number}"
 
 
 class PositiveLinks:
@@ -76,10 +133,6 @@ def mask_false_negatives(
     mask |= passages[None, :] == passages[columns][:, None]
     mask[np.arange(queries.size), columns] = False
     return mask
-
-
-MAX_WEIGHT = 1000.0
-_MAX_EPOCHS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,60 +228,3 @@ def _name_origins(path: Path, report: ReadReport, name: str) -> Iterator[Pair]:
 def _seeded_generator(seed: int, name: str) -> np.random.Generator:
     """Return a generator seeded by the set's name: another set in the mixture does not change this set's draws."""
     return np.random.default_rng([seed, int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())])
-
-
-QUERY, OWN = "query", "positive"
-
-
-def negative_column(number: int) -> str:
-    return f"negative_{number}"
-
-
-def column_sides(negatives: int) -> dict[str, str]:
-    """Return the column names in their order, each with the side of the encoder that reads it."""
-    return {QUERY: "query", OWN: "document"} | {negative_column(n): "document" for n in range(negatives)}
-
-
-def build_link_dataset(pairs: PairSet, negatives: Rows | None, order: Rows) -> Dataset:
-    """Build a dataset with a row for each entry of `order`, which may repeat links.
-
-    `rows` holds the rows of the query, its passage and its hard negatives; `negatives` is int32 [links, count].
-    """
-    rows = np.stack([pairs.query_rows, pairs.passage_rows], axis=1)
-    if negatives is not None:
-        rows = np.concatenate([rows, negatives], axis=1)
-    return Dataset.from_dict({"rows": rows[order].astype(np.int32)})
-
-
-@dataclass
-class PairCollator(SparseEncoderDataCollator):
-    """Collator of tokenised columns and `label`, see `models.training.losses.RankingLoss`.
-
-    Passages are ordered column by column, as the loss reads them. Without teachers the run is contrastive only.
-    """
-
-    pairs: PairSet = field(default_factory=lambda: PairSet.of([]))
-    teachers: TeacherEnsemble | None = None
-    _positives: PositiveLinks = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._positives = PositiveLinks(self.pairs)
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        rows = np.asarray([feature["rows"] for feature in features], dtype=np.int32)
-        names = column_sides(rows.shape[1] - 2)
-        texts = [self.pairs.queries, *[self.pairs.passages] * (rows.shape[1] - 1)]
-        batch: dict[str, Any] = super().__call__(
-            [
-                # a pair with too few hard negatives has row -1 in place of the missing ones
-                {name: texts[column][row[column]] if row[column] >= 0 else "" for column, name in enumerate(names)}
-                for row in rows.tolist()
-            ]
-        )
-        query_rows, passage_rows = rows[:, 0].copy(), rows[:, 1:].T.reshape(-1).copy()
-        masked = mask_false_negatives(self._positives, query_rows, passage_rows)
-        targets = (
-            np.zeros(masked.shape) if self.teachers is None else self.teachers.targets(query_rows, passage_rows, masked)
-        )
-        batch["label"] = torch.from_numpy(np.stack([targets, ~masked], axis=1).astype(np.float32))
-        return batch

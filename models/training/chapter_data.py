@@ -101,7 +101,7 @@ class TrainingExample:
 def make_examples(
     episodes: Iterable[AnnotatedEpisode], recipe: ChapterRecipe, count: PieceCounter
 ) -> list[TrainingExample]:
-    """Make examples in an order that the seed decides, titles and parts in the recipe's shares; `count` counts pieces."""
+    """Make title and part examples in the recipe's shares, in an order that the seed decides; `count` counts pieces."""
     shuffler = random.Random(recipe.seed)  # noqa: S311 (an order, not a secret)
     titles: list[TrainingExample] = []
     parts: list[TrainingExample] = []

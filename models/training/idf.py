@@ -24,6 +24,22 @@ PieceCounts = NDArray[np.int64]
 BATCH_PASSAGES = 1024
 
 
+def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
+    """Compute the IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
+
+    It reads a stream and holds 1,024 passages at a time. Raises what `inverse_document_frequency` raises.
+    """
+    vocabulary = pieces.vocabulary()
+
+    def rows() -> Iterable[list[int]]:
+        texts = iter(passages)
+        while batch := list(islice(texts, BATCH_PASSAGES)):
+            yield from pieces.ids(batch)
+
+    frequencies, count = document_frequencies(rows(), max(vocabulary.values(), default=-1) + 1)
+    return inverse_document_frequency(frequencies, count, vocabulary, excluded)
+
+
 def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tuple[PieceCounts, int]:
     """Count for each piece the rows that hold it, int64 [vocabulary]; return the counts and the number of rows.
 
@@ -70,22 +86,6 @@ def inverse_document_frequency(
             idf[index] = smallest
     idf[ignored] = 0.0
     return idf.astype(np.float32)
-
-
-def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
-    """Compute the IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
-
-    It reads a stream and holds 1,024 passages at a time. Raises what `inverse_document_frequency` raises.
-    """
-    vocabulary = pieces.vocabulary()
-
-    def rows() -> Iterable[list[int]]:
-        texts = iter(passages)
-        while batch := list(islice(texts, BATCH_PASSAGES)):
-            yield from pieces.ids(batch)
-
-    frequencies, count = document_frequencies(rows(), max(vocabulary.values(), default=-1) + 1)
-    return inverse_document_frequency(frequencies, count, vocabulary, excluded)
 
 
 def read_weights(path: Path, pieces: Mapping[str, int]) -> PieceWeights:

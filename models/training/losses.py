@@ -21,6 +21,76 @@ from services.errors import ConfigurationError
 IDF_FLOOR = 0.1
 
 
+class RankingLoss(nn.Module):
+    """KL divergence from the teachers' distribution, plus cross entropy of the pair's own passage.
+
+    Both run over all passages of the batch: a query's own passage, its hard negatives, and the passages of all other
+    queries. `models.training.teachers` gives the teachers' scores, min-max scaled, summed and multiplied by a scale.
+    """
+
+    def __init__(self, contrastive_weight: float, *, distils: bool) -> None:
+        super().__init__()
+        # Without distillation a weight below 1 would only make the regulariser stronger relative to it.
+        self.contrastive_weight = contrastive_weight if distils else 1.0
+        self.distils = distils
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
+        """Return the loss by term. `embeddings` are the queries [B, V], then the columns of passages [B, V], own
+        passages first.
+
+        `labels` is float32 [B, 2, M] for M passages in column order: the targets, and a mask that is 0 where a passage
+        is another answer of the query and so no negative.
+        """
+        if labels is None:
+            raise ValueError("RankingLoss needs labels: the targets and the mask of a batch")
+        queries = _to_dense(embeddings[0])
+        passages = torch.cat([_to_dense(column) for column in embeddings[1:]])
+        # always float32: bfloat16 has three digits, and scores reach a hundred
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = queries.float() @ passages.float().T
+            targets, counted = labels[:, 0].float(), labels[:, 1] > 0
+            scores = scores.masked_fill(~counted, -torch.inf)
+            losses: dict[str, Tensor] = {}
+            if self.distils:
+                losses["distillation"] = _divergence(scores, targets.masked_fill(~counted, -torch.inf))
+            if self.contrastive_weight:
+                own = torch.arange(len(scores), device=scores.device)
+                losses["contrastive"] = self.contrastive_weight * functional.cross_entropy(scores, own)
+        return losses
+
+
+def _divergence(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over queries of KL(teachers || student); entries that are -inf in both add nothing."""
+    student, teacher = scores.log_softmax(1), targets.log_softmax(1)
+    gap = torch.where(targets.isneginf(), 0.0, teacher.exp() * (teacher - student))
+    return gap.sum(1).mean()
+
+
+def _to_dense(embeddings: Tensor) -> Tensor:
+    return embeddings.to_dense() if embeddings.layout != torch.strided else embeddings
+
+
+def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | None = None) -> Regulariser:
+    """Make the regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`) or `l1`.
+
+    Raises ConfigurationError (`bad_recipe`, `bad_idf`).
+    """
+    if name == "none":
+        return NoRegulariser()
+    if name == "l1":
+        return L1Regulariser()
+    if name == "flops":
+        return FlopsRegulariser(threshold)
+    if name != "idf_flops":
+        raise ConfigurationError("bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops or l1.")
+    if idf is None:
+        raise ConfigurationError(
+            "bad_idf",
+            "The regulariser idf_flops needs an IDF table: idf.json beside the start, or a table of the passages.",
+        )
+    return IdfFlopsRegulariser(idf, threshold)
+
+
 class Regulariser(nn.Module):
     """Scalar penalty of the document weights of a batch; zero without documents."""
 
@@ -103,73 +173,3 @@ class NoRegulariser(Regulariser):
 
     def penalty(self, weights: Tensor) -> Tensor:
         return weights.sum() * 0.0
-
-
-def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | None = None) -> Regulariser:
-    """Make the regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`) or `l1`.
-
-    Raises ConfigurationError (`bad_recipe`, `bad_idf`).
-    """
-    if name == "none":
-        return NoRegulariser()
-    if name == "l1":
-        return L1Regulariser()
-    if name == "flops":
-        return FlopsRegulariser(threshold)
-    if name != "idf_flops":
-        raise ConfigurationError("bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops or l1.")
-    if idf is None:
-        raise ConfigurationError(
-            "bad_idf",
-            "The regulariser idf_flops needs an IDF table: idf.json beside the start, or a table of the passages.",
-        )
-    return IdfFlopsRegulariser(idf, threshold)
-
-
-class RankingLoss(nn.Module):
-    """KL divergence from the teachers' distribution, plus cross entropy of the pair's own passage.
-
-    Both run over all passages of the batch: a query's own passage, its hard negatives, and the passages of all other
-    queries. `models.training.teachers` gives the teachers' scores, min-max scaled, summed and multiplied by a scale.
-    """
-
-    def __init__(self, contrastive_weight: float, *, distils: bool) -> None:
-        super().__init__()
-        # Without distillation a weight below 1 would only make the regulariser stronger relative to it.
-        self.contrastive_weight = contrastive_weight if distils else 1.0
-        self.distils = distils
-
-    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
-        """Return the loss by term. `embeddings` are the queries [B, V], then the columns of passages [B, V], own
-        passages first.
-
-        `labels` is float32 [B, 2, M] for M passages in column order: the targets, and a mask that is 0 where a passage
-        is another answer of the query and so no negative.
-        """
-        if labels is None:
-            raise ValueError("RankingLoss needs labels: the targets and the mask of a batch")
-        queries = _to_dense(embeddings[0])
-        passages = torch.cat([_to_dense(column) for column in embeddings[1:]])
-        # always float32: bfloat16 has three digits, and scores reach a hundred
-        with torch.autocast(queries.device.type, enabled=False):
-            scores = queries.float() @ passages.float().T
-            targets, counted = labels[:, 0].float(), labels[:, 1] > 0
-            scores = scores.masked_fill(~counted, -torch.inf)
-            losses: dict[str, Tensor] = {}
-            if self.distils:
-                losses["distillation"] = _divergence(scores, targets.masked_fill(~counted, -torch.inf))
-            if self.contrastive_weight:
-                own = torch.arange(len(scores), device=scores.device)
-                losses["contrastive"] = self.contrastive_weight * functional.cross_entropy(scores, own)
-        return losses
-
-
-def _divergence(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean over queries of KL(teachers || student); entries that are -inf in both add nothing."""
-    student, teacher = scores.log_softmax(1), targets.log_softmax(1)
-    gap = torch.where(targets.isneginf(), 0.0, teacher.exp() * (teacher - student))
-    return gap.sum(1).mean()
-
-
-def _to_dense(embeddings: Tensor) -> Tensor:
-    return embeddings.to_dense() if embeddings.layout != torch.strided else embeddings

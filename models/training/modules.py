@@ -31,6 +31,11 @@ from models.training.max_head import max_head_packed
 from models.training.recipe import Activation
 from services.errors import ConfigurationError
 
+PACKED_ATTENTION = "packed"
+# SpladePooling of sentence-transformers names the function before its log1p.
+POOLING_ACTIVATIONS: dict[Activation, str] = {"log1p_relu": "relu", "log1p_log1p_relu": "log1p_relu"}
+ACTIVATIONS: dict[str, Activation] = {theirs: ours for ours, theirs in POOLING_ACTIVATIONS.items()}
+
 
 class QueryTableEmbedding(SparseStaticEmbedding):
     """SparseStaticEmbedding whose weights stay at 0 or above, and at 0 for excluded pieces.
@@ -66,7 +71,59 @@ class QueryTableEmbedding(SparseStaticEmbedding):
         super().save(output_path, *args, safe_serialization=True, **kwargs)
 
 
-PACKED_ATTENTION = "packed"
+class StatesTransformer(Transformer):
+    """Transformer for the task `fill-mask` that stops before the vocabulary product.
+
+    Adds `token_states` [tokens, width] (packed; the head multiplies them by the embeddings), `offsets` [documents + 1],
+    `head_weight` [vocabulary, width] and `head_bias` [vocabulary] to the features.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model. Raises ConfigurationError (`checkpoint_unsupported`) for models other than BERT and
+        DistilBERT.
+        """
+        super().__init__(*args, **{**kwargs, "transformer_task": "fill-mask"})
+        split_head(self.model)
+        self.model.set_attn_implementation(PACKED_ATTENTION)
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        body, transform = split_head(self.model)
+        packing = PackedTokens.of(features["attention_mask"])
+        decoder = self.model.get_output_embeddings()
+        features["token_states"] = transform(packed_states(body, features["input_ids"], packing))
+        features["offsets"] = packing.offsets
+        features["head_weight"], features["head_bias"] = decoder.weight, decoder.bias
+        return features
+
+
+class MaxHeadPooling(SpladePooling):
+    """SpladePooling (`max`) over the states of StatesTransformer, without a tensor of all logits."""
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Add `sentence_embedding` [documents, vocabulary], float32."""
+        features["sentence_embedding"] = max_head_packed(
+            features.pop("token_states"),
+            features.pop("offsets"),
+            features.pop("head_weight"),
+            features.pop("head_bias"),
+            activation=ACTIVATIONS[self.activation_function],
+        )
+        return features
+
+
+def split_head(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return the transformer without its head, and the part of the head before the vocabulary product.
+
+    Raises ConfigurationError (`checkpoint_unsupported`) for models other than BERT and DistilBERT.
+    """
+    kind = model.config.model_type
+    if kind == "bert":
+        return model.bert, model.cls.predictions.transform
+    if kind == "distilbert":
+        return model.distilbert, lambda states: model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
+    raise ConfigurationError(
+        "checkpoint_unsupported", f"The head `chunked` supports BERT and DistilBERT, not {kind}: set head = plain."
+    )
 
 
 @dataclass(frozen=True)
@@ -152,63 +209,3 @@ def packed_attention(
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)
-
-
-# SpladePooling of sentence-transformers names the function before its log1p.
-POOLING_ACTIVATIONS: dict[Activation, str] = {"log1p_relu": "relu", "log1p_log1p_relu": "log1p_relu"}
-ACTIVATIONS: dict[str, Activation] = {theirs: ours for ours, theirs in POOLING_ACTIVATIONS.items()}
-
-
-class StatesTransformer(Transformer):
-    """Transformer for the task `fill-mask` that stops before the vocabulary product.
-
-    Adds `token_states` [tokens, width] (packed; the head multiplies them by the embeddings), `offsets` [documents + 1],
-    `head_weight` [vocabulary, width] and `head_bias` [vocabulary] to the features.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model. Raises ConfigurationError (`checkpoint_unsupported`) for models other than BERT and
-        DistilBERT.
-        """
-        super().__init__(*args, **{**kwargs, "transformer_task": "fill-mask"})
-        split_head(self.model)
-        self.model.set_attn_implementation(PACKED_ATTENTION)
-
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        body, transform = split_head(self.model)
-        packing = PackedTokens.of(features["attention_mask"])
-        decoder = self.model.get_output_embeddings()
-        features["token_states"] = transform(packed_states(body, features["input_ids"], packing))
-        features["offsets"] = packing.offsets
-        features["head_weight"], features["head_bias"] = decoder.weight, decoder.bias
-        return features
-
-
-class MaxHeadPooling(SpladePooling):
-    """SpladePooling (`max`) over the states of StatesTransformer, without a tensor of all logits."""
-
-    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Add `sentence_embedding` [documents, vocabulary], float32."""
-        features["sentence_embedding"] = max_head_packed(
-            features.pop("token_states"),
-            features.pop("offsets"),
-            features.pop("head_weight"),
-            features.pop("head_bias"),
-            activation=ACTIVATIONS[self.activation_function],
-        )
-        return features
-
-
-def split_head(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """Return the transformer without its head, and the part of the head before the vocabulary product.
-
-    Raises ConfigurationError (`checkpoint_unsupported`) for models other than BERT and DistilBERT.
-    """
-    kind = model.config.model_type
-    if kind == "bert":
-        return model.bert, model.cls.predictions.transform
-    if kind == "distilbert":
-        return model.distilbert, lambda states: model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
-    raise ConfigurationError(
-        "checkpoint_unsupported", f"The head `chunked` supports BERT and DistilBERT, not {kind}: set head = plain."
-    )
