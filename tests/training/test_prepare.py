@@ -118,7 +118,7 @@ def test_what_a_start_cannot_do_is_found_before_teachers_work(recipe: TrainingRe
 
 
 def test_an_index_that_nobody_can_ask(recipe: TrainingRecipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="none can be asked"):
+    with pytest.raises(ConfigurationError, match="cannot search one"):
         prepare_material(
             recipe.changed(teachers=[{"kind": "bm25"}], negatives={"sources": ["index"], "index": "x"}),
             tmp_path,

@@ -75,7 +75,7 @@ def test_binary_weights_are_refused_where_an_encoder_is_wanted(toy: tuple[Path, 
 
 @pytest.mark.parametrize("name", ["best", "checkpoints", "vectors"])
 def test_an_encoder_is_not_called_what_a_run_keeps(toy: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="say --name") as caught:
+    with pytest.raises(ConfigurationError, match="another --name") as caught:
         run_recipe(parse_recipe(toy_recipe(*toy), "toy"), tmp_path / name)
     assert caught.value.code == "bad_encoder_name"
     assert not (tmp_path / name).exists()
@@ -118,7 +118,7 @@ def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) ->
     made = run_recipe(
         parse_recipe(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x", show=show
     )
-    assert "No evaluation was better than the start's: what is exported is the start." in show.said
+    assert "No evaluation was better than that of the start: the start is exported." in show.said
     training = json.loads((made / "manifest.json").read_text())["training"]
     assert training["recipe"]["start"] == str(tmp_path / "one")
     with pytest.raises(ConfigurationError, match="another recipe"):

@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     "config": (write("config.json", "{"), "bad_hub_layout", "config.json"),
     "no config": (remove("config.json"), "bad_hub_layout", "config.json"),
     "router": (write("router_config.json", "[]"), "bad_hub_layout", "router_config.json"),
-    "no router": (remove("router_config.json"), "hub_unsupported", "through the model"),
+    "no router": (remove("router_config.json"), "hub_unsupported", "also encodes queries"),
     "no route": (edit("router_config.json", lambda c: c["structure"].pop("query")), "hub_unsupported", "query"),
     "both sides": (structure(query=["", "document_1_SpladePooling"]), "hub_unsupported", "MLMTransformer"),
     "dense": (structure(document=[""]), "hub_unsupported", "documents"),

@@ -75,7 +75,7 @@ def test_files_with_caps_and_weights(tmp_path: Path) -> None:
 def test_what_is_no_mixture_is_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path / "a.jsonl", numbered("a", 3))
     for files in ([], [MixtureFile(tmp_path / "a.jsonl"), MixtureFile(tmp_path / "a.jsonl")]):
-        with pytest.raises(InvalidInput, match="own name"):
+        with pytest.raises(InvalidInput, match="different name"):
             read_mixture(files, 0)
     for weight, cap in ((0.0, None), (-1.0, None), (float("nan"), None), (float("inf"), None), (1.0, 0)):
         with pytest.raises(InvalidInput) as caught:
