@@ -236,8 +236,8 @@ def _parse_encoder(name: str) -> tuple[str, Path]:
     path = Path(name)
     if (path / "config.json").is_file() and not (path / "manifest.json").is_file():
         return f"{path.resolve().name} (sentence-transformers, float32)", path
-    found = resolve_model_directory(name)
-    return found.name, found
+    directory = resolve_model_directory(name)
+    return directory.name, directory
 
 
 if __name__ == "__main__":

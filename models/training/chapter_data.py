@@ -176,9 +176,9 @@ class _EpisodeLines:
                 for line, title in self._chapters.items()
                 if first <= line < part.end
             ]
-            given = "" if first else format_answer_prefix()
+            begun = "" if first else format_answer_prefix()
             target = format_answer(inside)
-            yield TrainingExample(self._prompt(context, first, part.end), given, target.removeprefix(given))
+            yield TrainingExample(self._prompt(context, first, part.end), begun, target.removeprefix(begun))
             first = part.settled
 
     def _head(self, first: int) -> str:
@@ -205,16 +205,16 @@ class ExampleCollator:
 
     def _target(self, example: TrainingExample) -> tuple[list[int], list[int]]:
         checkpoint = self.checkpoint
-        given = checkpoint.answer_ids(example.begun) if example.begun else []
-        return given, [*checkpoint.answer_ids(example.target), *checkpoint.ends[:1]]
+        begun = checkpoint.answer_ids(example.begun) if example.begun else []
+        return begun, [*checkpoint.answer_ids(example.target), *checkpoint.ends[:1]]
 
     def _continued(self, rows: Sequence[TrainingExample]) -> dict[str, Any]:
         ids, labels = [], []
         for example in rows:
-            given, target = self._target(example)
-            read = self.checkpoint.prompt_ids(example.prompt)[: max(1, self.longest - len(given) - len(target))]
-            ids.append([*read, *given, *target])
-            labels.append([*[IGNORED_LABEL] * (len(read) + len(given)), *target])
+            begun, target = self._target(example)
+            prompt = self.checkpoint.prompt_ids(example.prompt)[: max(1, self.longest - len(begun) - len(target))]
+            ids.append([*prompt, *begun, *target])
+            labels.append([*[IGNORED_LABEL] * (len(prompt) + len(begun)), *target])
         input_ids, mask = _pad_rows(ids, 0, left=True)
         return {
             "input_ids": input_ids,
@@ -224,18 +224,18 @@ class ExampleCollator:
         }
 
     def _encoded(self, rows: Sequence[TrainingExample]) -> dict[str, Any]:
-        ids, before, labels = [], [], []
+        ids, decoder_inputs, labels = [], [], []
         for example in rows:
-            given, target = self._target(example)
+            begun, target = self._target(example)
             ids.append(self.checkpoint.prompt_ids(example.prompt)[: self.longest])
             start = [] if self.checkpoint.begin is None else [self.checkpoint.begin]
-            before.append([*start, *given, *target[:-1]])
-            labels.append([*[IGNORED_LABEL] * len(given), *target])
+            decoder_inputs.append([*start, *begun, *target[:-1]])
+            labels.append([*[IGNORED_LABEL] * len(begun), *target])
         input_ids, mask = _pad_rows(ids, 0, left=False)
         return {
             "input_ids": input_ids,
             "attention_mask": mask,
-            "decoder_input_ids": _pad_rows(before, 0, left=False)[0],
+            "decoder_input_ids": _pad_rows(decoder_inputs, 0, left=False)[0],
             "labels": _pad_rows(labels, IGNORED_LABEL, left=False)[0],
         }
 

@@ -123,18 +123,18 @@ class TrainingCallback(TrainerCallback):
         self._report, self._copy_to = report, copy_to
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if args.fp16:
             return  # the gradient scaler skips steps that are not finite, and lowers its scale
-        gradients = [p.grad for p in given["model"].parameters() if p.grad is not None]
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise training_diverged("gradient", state.global_step + 1, describe_kept_checkpoint(Path(args.output_dir)))
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        self._report(state.global_step, state.max_steps, given["logs"])
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._report(state.global_step, state.max_steps, kwargs["logs"])
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             mark_complete(directory, state.global_step)

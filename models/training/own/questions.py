@@ -109,8 +109,8 @@ def generate_pairs(
     return PairSet.of(_make_pairs(passages, answers))
 
 
-def _make_pairs(passages: Sequence[str], asked: Sequence[Sequence[str]]) -> Iterator[Pair]:
-    for passage, lines in zip(passages, asked, strict=True):
+def _make_pairs(passages: Sequence[str], answers: Sequence[Sequence[str]]) -> Iterator[Pair]:
+    for passage, lines in zip(passages, answers, strict=True):
         for text in dict.fromkeys(parse_question(line) for line in lines):
             if text:
                 yield Pair(text, passage, QUESTION_ORIGIN)
@@ -157,8 +157,8 @@ def check_round_trip(pairs: PairSet, candidates: CandidateSource, within: int, b
     kept = np.zeros(len(pairs), dtype=np.bool_)
     for start in range(0, len(pairs), block):
         links = slice(start, start + block)
-        found = candidates.best(pairs.query_rows[links], within)
-        kept[links] = (found == pairs.passage_rows[links][:, None]).any(axis=1)
+        candidate_rows = candidates.best(pairs.query_rows[links], within)
+        kept[links] = (candidate_rows == pairs.passage_rows[links][:, None]).any(axis=1)
     return kept
 
 
