@@ -27,18 +27,18 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from models.training.recipe import parse
-from models.training.train import Silent
-from models.training.pipeline import run
+from models.training.recipe import parse_recipe
+from models.training.train import SilentReporter
+from models.training.pipeline import run_recipe
 
-class Norms(Silent):
+class Norms(SilentReporter):
     seen = []
     def trained(self, step, steps, logs):
         if "grad_norm" in logs:
             self.seen.append(float(logs["grad_norm"]))
 
 out = Path(sys.argv[2])
-run(parse(json.loads(sys.argv[1]), "toy"), out, name="made", show=Norms())
+run_recipe(parse_recipe(json.loads(sys.argv[1]), "toy"), out, name="made", show=Norms())
 (out / f"norms-{os.environ['RANK']}.json").write_text(json.dumps(Norms.seen))
 """
 
