@@ -1,4 +1,5 @@
-"""Makes a model directory (int8 ONNX, tokeniser, query table, manifest) from a masked-language checkpoint.
+"""Export of an encoder: a masked-language checkpoint becomes a model directory.
 
-Run as `sparsewell encoders export`. Needs the ``train`` extra; nothing here is imported by a worker.
+A model directory holds int8 ONNX, tokeniser, query table and manifest. `sparsewell encoders export` runs the export. It
+needs the ``train`` extra, and workers import nothing from it.
 """

@@ -1,4 +1,8 @@
-"""Reads a BertForMaskedLM or DistilBertForMaskedLM checkpoint (safetensors only) into plain numpy arrays."""
+"""Checkpoint of a masked-language model as numpy arrays, for the exporter.
+
+`load_checkpoint` reads BertForMaskedLM and DistilBertForMaskedLM, safetensors only. It refuses other families, other
+activations and untied heads, whose export would give wrong weights without an error.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,32 @@ from safetensors.numpy import load_file
 from services.errors import ConfigurationError
 
 FloatArray = NDArray[np.float32]
+# Names of the same tensors in the two families, relative to a block.
+_BERT_BLOCK = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "inner": "intermediate.dense",
+    "outer": "output.dense",
+    "outer_norm": "output.LayerNorm",
+}
+_DISTILBERT_BLOCK = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_out": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "inner": "ffn.lin1",
+    "outer": "ffn.lin2",
+    "outer_norm": "output_layer_norm",
+}
 
 
 @dataclass(frozen=True)
 class TransformerLayer:
-    """One transformer block. Weights are [in, out], ready for `x @ weight`; biases and norms are [out]."""
+    """Transformer block. Weights are [in, out], for `x @ weight`; biases and norms are [out]."""
 
     qkv: FloatArray
     qkv_bias: FloatArray
@@ -34,10 +59,10 @@ class TransformerLayer:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of an encoder with a masked-language head whose output matrix is the word embedding (tied).
+    """Weights of an encoder with a masked-language head whose output matrix is the word embedding (tied).
 
-    `words` is [vocabulary, width]; `positions` is [max_pieces, width] and already holds the embedding of token
-    type 0, which every position gets.
+    `words` is [vocabulary, width]; `positions` is [max_pieces, width] and includes the embedding of token type 0, which
+    every position gets.
     """
 
     architecture: str
@@ -65,108 +90,11 @@ class Checkpoint:
         return int(self.positions.shape[0])
 
 
-# Names of the same tensor in the two families, block prefix included.
-_BERT_BLOCK = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "inner": "intermediate.dense",
-    "outer": "output.dense",
-    "outer_norm": "output.LayerNorm",
-}
-_DISTILBERT_BLOCK = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_out": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "inner": "ffn.lin1",
-    "outer": "ffn.lin2",
-    "outer_norm": "output_layer_norm",
-}
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError("corrupt_checkpoint", f"{path} cannot be read as JSON ({error}).") from None
-    if not isinstance(found, dict) or "model_type" not in found:
-        raise ConfigurationError("checkpoint_unsupported", f"{path} names no model_type.")
-    return found
-
-
-def _read_integer(config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise ConfigurationError("checkpoint_unsupported", f"config.json says {key} = {value!r}, which is no count.")
-    return value
-
-
-def _require_value(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
-    if config.get(key, wanted[0]) not in wanted:
-        allowed = " or ".join(str(value) for value in wanted)
-        raise ConfigurationError(
-            "checkpoint_unsupported", f"config.json says {key} = {config[key]!r}; the exporter supports only {allowed}."
-        )
-
-
-class _Tensors:
-    """The tensors of the file as float32, asked for by name; linear weights come out transposed to [in, out]."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._tensors = load_file(path)
-        except Exception as error:  # safetensors' own error, or any of numpy's for a type that it lacks
-            raise ConfigurationError(
-                "corrupt_checkpoint",
-                f"{path} cannot be read ({error!r}): fetch or save it again, as float32 or float16.",
-            ) from None
-
-    def get(self, name: str) -> FloatArray:
-        if name not in self._tensors:
-            raise ConfigurationError("checkpoint_unsupported", f"model.safetensors has no tensor named {name!r}.")
-        tensor = np.ascontiguousarray(self._tensors[name], dtype=np.float32)
-        if not np.isfinite(tensor).all():
-            raise ConfigurationError(
-                "corrupt_checkpoint",
-                f"model.safetensors: {name} holds NaN or infinity; go back to an earlier checkpoint.",
-            )
-        return tensor
-
-    def linear(self, name: str) -> tuple[FloatArray, FloatArray]:
-        return np.ascontiguousarray(self.get(f"{name}.weight").T), self.get(f"{name}.bias")
-
-    def norm(self, name: str) -> tuple[FloatArray, FloatArray]:
-        return self.get(f"{name}.weight"), self.get(f"{name}.bias")
-
-
-def _read_layer(tensors: _Tensors, prefix: str, names: dict[str, str]) -> TransformerLayer:
-    parts = [tensors.linear(f"{prefix}.{names[part]}") for part in ("query", "key", "value")]
-    attention_out, attention_out_bias = tensors.linear(f"{prefix}.{names['attention_out']}")
-    inner, inner_bias = tensors.linear(f"{prefix}.{names['inner']}")
-    outer, outer_bias = tensors.linear(f"{prefix}.{names['outer']}")
-    return TransformerLayer(
-        qkv=np.concatenate([weight for weight, _ in parts], axis=1),
-        qkv_bias=np.concatenate([bias for _, bias in parts]),
-        attention_out=attention_out,
-        attention_out_bias=attention_out_bias,
-        attention_norm=tensors.norm(f"{prefix}.{names['attention_norm']}"),
-        inner=inner,
-        inner_bias=inner_bias,
-        outer=outer,
-        outer_bias=outer_bias,
-        outer_norm=tensors.norm(f"{prefix}.{names['outer_norm']}"),
-    )
-
-
 def load_checkpoint(directory: Path) -> Checkpoint:
     """Read `config.json` and `model.safetensors` of `directory`.
 
-    Raises ConfigurationError (`checkpoint_unsupported`) for another family, an activation other than the exact gelu, an
-    untied head or a missing tensor: exporting those would give wrong weights without a sign.
+    Raises ConfigurationError: `corrupt_checkpoint`, and `checkpoint_unsupported` for another family, an activation
+    other than the exact gelu, an untied head or a missing tensor.
     """
     config = _read_config(directory / "config.json")
     tensors = _Tensors(directory / "model.safetensors")
@@ -209,3 +137,77 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         transform_norm=tensors.norm("vocab_layer_norm"),
         head_bias=tensors.get("vocab_projector.bias"),
     )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError("corrupt_checkpoint", f"{path} cannot be read as JSON ({error}).") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ConfigurationError("checkpoint_unsupported", f"{path} names no model_type.")
+    return config
+
+
+def _read_integer(config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise ConfigurationError("checkpoint_unsupported", f"config.json has {key} = {value!r}, which is no count.")
+    return value
+
+
+def _require_value(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
+    if config.get(key, wanted[0]) not in wanted:
+        allowed = " or ".join(str(value) for value in wanted)
+        raise ConfigurationError(
+            "checkpoint_unsupported", f"config.json has {key} = {config[key]!r}; the exporter supports only {allowed}."
+        )
+
+
+def _read_layer(tensors: _Tensors, prefix: str, names: dict[str, str]) -> TransformerLayer:
+    parts = [tensors.linear(f"{prefix}.{names[part]}") for part in ("query", "key", "value")]
+    attention_out, attention_out_bias = tensors.linear(f"{prefix}.{names['attention_out']}")
+    inner, inner_bias = tensors.linear(f"{prefix}.{names['inner']}")
+    outer, outer_bias = tensors.linear(f"{prefix}.{names['outer']}")
+    return TransformerLayer(
+        qkv=np.concatenate([weight for weight, _ in parts], axis=1),
+        qkv_bias=np.concatenate([bias for _, bias in parts]),
+        attention_out=attention_out,
+        attention_out_bias=attention_out_bias,
+        attention_norm=tensors.norm(f"{prefix}.{names['attention_norm']}"),
+        inner=inner,
+        inner_bias=inner_bias,
+        outer=outer,
+        outer_bias=outer_bias,
+        outer_norm=tensors.norm(f"{prefix}.{names['outer_norm']}"),
+    )
+
+
+class _Tensors:
+    """Tensors of a file as float32, by name; linear weights are transposed to [in, out]."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tensors = load_file(path)
+        except Exception as error:  # an error of safetensors, or of numpy for a type that it lacks
+            raise ConfigurationError(
+                "corrupt_checkpoint",
+                f"{path} cannot be read ({error!r}): fetch or save it again, as float32 or float16.",
+            ) from None
+
+    def get(self, name: str) -> FloatArray:
+        if name not in self._tensors:
+            raise ConfigurationError("checkpoint_unsupported", f"model.safetensors has no tensor named {name!r}.")
+        tensor = np.ascontiguousarray(self._tensors[name], dtype=np.float32)
+        if not np.isfinite(tensor).all():
+            raise ConfigurationError(
+                "corrupt_checkpoint",
+                f"model.safetensors: {name} holds NaN or infinity; go back to an earlier checkpoint.",
+            )
+        return tensor
+
+    def linear(self, name: str) -> tuple[FloatArray, FloatArray]:
+        return np.ascontiguousarray(self.get(f"{name}.weight").T), self.get(f"{name}.bias")
+
+    def norm(self, name: str) -> tuple[FloatArray, FloatArray]:
+        return self.get(f"{name}.weight"), self.get(f"{name}.bias")

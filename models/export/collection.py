@@ -1,9 +1,8 @@
-"""A test collection in BEIR layout, and NDCG@10 of document vectors against it, scored in memory.
+"""Test collection in BEIR's layout, and NDCG@10 of document vectors on it, in memory.
 
-`python -m models.export.choose_window MODEL_DIR COLLECTION...`: NDCG@10 and cost by size of window.
-
-Writes a JSON report. Documents shorter than a window give the same vector at every size, so vectors are kept by
-their pieces; the cost is measured apart, on the first documents and without that store.
+`python -m models.export.collection ENCODER COLLECTION... --out FILE` measures NDCG@10 and cost by size of window
+(docs/decisions/0020) and writes a JSON report. Documents shorter than a window have the same vector at every size, so
+vectors are cached by their pieces; the cost is measured on the first documents, without that cache.
 """
 
 from __future__ import annotations
@@ -31,10 +30,13 @@ from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
 from services.errors import ConfigurationError, InvalidInput
 
+log = logging.getLogger("models.export")
+VectorCache = dict[tuple[int, ...], SparseVector]
+
 
 @dataclass(frozen=True)
 class Collection:
-    """`documents` are title, newline, text (text alone without a title), in the order of the file."""
+    """Documents, queries and grades. A document is title, newline, text (or the text alone), in file order."""
 
     name: str
     ids: list[str]
@@ -44,32 +46,35 @@ class Collection:
 
 
 def read_collection(directory: Path) -> Collection:
-    """Reads corpus.jsonl or corpus.jsonl.gz, queries.jsonl and qrels.tsv. Judged queries without a text are left out.
+    """Read corpus.jsonl or corpus.jsonl.gz, queries.jsonl and qrels.tsv. Judged queries without a text are left out.
 
     Raises ConfigurationError (`collection_not_found`) for missing files, InvalidInput (`malformed_collection`).
     """
     try:
-        found = _read_files(directory)
+        collection = _read_files(directory)
     except FileNotFoundError as error:
         raise ConfigurationError(
             "collection_not_found",
-            f"There is no {error.filename}: a judged collection is corpus.jsonl (or .gz), queries.jsonl and qrels.tsv.",
+            f"There is no {error.filename}: a judged collection has corpus.jsonl (or .gz), queries.jsonl and "
+            "qrels.tsv.",
         ) from None
     except KeyError as error:
         raise InvalidInput("malformed_collection", f"{directory}: a line or column {error} is missing.") from None
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise InvalidInput("malformed_collection", f"{directory} cannot be read: {error}.") from None
-    if not found.documents or not found.queries:
+    if not collection.documents or not collection.queries:
         raise InvalidInput(
             "malformed_collection",
-            f"{directory} has {len(found.documents)} documents and {len(found.queries)} judged queries.",
+            f"{directory} has {len(collection.documents)} documents and {len(collection.queries)} judged queries.",
         )
-    return found
+    return collection
 
 
 def _read_files(directory: Path) -> Collection:
-    packed = directory / "corpus.jsonl.gz"
-    corpus = gzip.decompress(packed.read_bytes()) if packed.exists() else (directory / "corpus.jsonl").read_bytes()
+    compressed = directory / "corpus.jsonl.gz"
+    corpus = (
+        gzip.decompress(compressed.read_bytes()) if compressed.exists() else (directory / "corpus.jsonl").read_bytes()
+    )
     rows = [json.loads(line) for line in corpus.split(b"\n") if line]
     with (directory / "queries.jsonl").open(encoding="utf-8") as file:
         queries = {row["_id"]: row["text"] for row in map(json.loads, file)}
@@ -87,7 +92,7 @@ def _read_files(directory: Path) -> Collection:
 
 
 def ndcg(ranking: Sequence[str], grades: dict[str, int], depth: int = 10) -> float:
-    """NDCG with linear gains, the form of trec_eval."""
+    """Return NDCG with linear gains, the form of trec_eval."""
     gain = sum(grades.get(document, 0) / math.log2(place + 2) for place, document in enumerate(ranking[:depth]))
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:depth]
     ideal = sum(grade / math.log2(place + 2) for place, grade in enumerate(best))
@@ -95,7 +100,7 @@ def ndcg(ranking: Sequence[str], grades: dict[str, int], depth: int = 10) -> flo
 
 
 def mean_ndcg(collection: Collection, vectors: Sequence[SparseVector], table: QueryTable) -> float:
-    """Mean NDCG@10 over the judged queries; the score is the dot product, ties go to the earlier document."""
+    """Return the mean NDCG@10 over the judged queries: scores are dot products, ties go to the earlier document."""
     ids = np.concatenate([vector.ids for vector in vectors])
     weights = np.concatenate([vector.weights for vector in vectors])
     owners = np.repeat(np.arange(len(vectors)), [len(vector) for vector in vectors])
@@ -104,8 +109,8 @@ def mean_ndcg(collection: Collection, vectors: Sequence[SparseVector], table: Qu
     total = 0.0
     for query, text in collection.queries.items():
         scores = np.zeros(len(vectors))
-        asked = table.encode(text, max_pieces=8192)
-        for piece, weight in zip(asked.ids, asked.weights, strict=True):
+        query_vector = table.encode(text, max_pieces=8192)
+        for piece, weight in zip(query_vector.ids, query_vector.weights, strict=True):
             start, end = np.searchsorted(ids, [piece, piece + 1])
             scores[owners[start:end]] += weight * weights[start:end]
         best = np.argsort(-scores, kind="stable")[:10]
@@ -114,18 +119,16 @@ def mean_ndcg(collection: Collection, vectors: Sequence[SparseVector], table: Qu
     return total / len(collection.queries)
 
 
-log = logging.getLogger("models.export")
-VectorCache = dict[tuple[int, ...], SparseVector]
-
-
 def window_quality(
     encoder: OnnxSparseEncoder, table: QueryTable, collection: Collection, size: tuple[int, int], known: VectorCache
 ) -> dict[str, Any]:
-    """NDCG@10 of whole documents cut to windows of `size` (pieces, overlap), maximum over windows."""
+    """Return NDCG@10 of whole documents in windows of `size` (pieces, overlap), with the maximum over windows."""
     cuts = [encoder.windows(text, *size) for text in collection.documents]
-    new: dict[tuple[int, ...], TextWindow] = {w.piece_ids: w for made in cuts for w in made if w.piece_ids not in known}
+    new: dict[tuple[int, ...], TextWindow] = {
+        window.piece_ids: window for windows in cuts for window in windows if window.piece_ids not in known
+    }
     known.update(zip(new, encoder.encode(list(new.values())), strict=True))
-    vectors = [merge_max(known[window.piece_ids] for window in made) for made in cuts]
+    vectors = [merge_max(known[window.piece_ids] for window in windows) for windows in cuts]
     return {
         "ndcg_at_10": round(mean_ndcg(collection, vectors, table), 4),
         "windows_a_document": round(sum(map(len, cuts)) / len(cuts), 3),
@@ -134,7 +137,7 @@ def window_quality(
 
 
 def window_cost_ms(encoder: OnnxSparseEncoder, texts: list[str], size: tuple[int, int]) -> float:
-    """Milliseconds of processor time a document, tokenising included: hardly disturbed by a busy machine."""
+    """Return milliseconds of processor time a document, with tokenisation; other processes hardly disturb it."""
     began = time.process_time()
     encoder.encode([window for text in texts for window in encoder.windows(text, *size)])
     return round((time.process_time() - began) * 1000 / len(texts), 1)
@@ -162,10 +165,10 @@ def main() -> None:
         results[collection.name] = {}
         for size in sizes:
             label = f"{size[0]} pieces, overlap {size[1]}"
-            found = window_quality(encoder, table, collection, size, known)
-            found["cpu_ms_a_document"] = window_cost_ms(encoder, collection.documents[: arguments.sample], size)
-            results[collection.name][label] = found
-            log.info("%s, %s: %s", collection.name, label, found)
+            figures = window_quality(encoder, table, collection, size, known)
+            figures["cpu_ms_a_document"] = window_cost_ms(encoder, collection.documents[: arguments.sample], size)
+            results[collection.name][label] = figures
+            log.info("%s, %s: %s", collection.name, label, figures)
     report = {
         "encoder": encoder.manifest.name,
         "fingerprint": encoder.fingerprint,

@@ -1,6 +1,8 @@
-"""An export: a model directory (ONNX, tokeniser, query table, manifest) from a checkpoint or a published encoder.
+"""Export command: from a checkpoint, a published encoder's directory or a hub name to a model directory.
 
-What can be exported: a checkpoint directory, a published encoder's directory, or its name on the hub.
+`export_encoder` writes ONNX graph, tokeniser, query table and manifest, verifies them, measures parity on request, and
+puts the directory in its place only then. `open_source` converts a published encoder to a checkpoint
+(docs/decisions/0131).
 """
 
 from __future__ import annotations
@@ -34,78 +36,24 @@ from models.verification import verify_directory
 from services.encoders.manifest import MANIFEST_FILE, MAX_VOCABULARY, Manifest, expand_path, has_manifest, read_manifest
 from services.errors import ConfigurationError
 
-CHECKPOINT_FILES = ("config.json", "tokenizer.json", "query_weights.json")
-
-
-@dataclass(frozen=True, slots=True)
-class ExportSource:
-    """A checkpoint directory, the longest input that its files name (None: no limit), what is known of its origin."""
-
-    checkpoint: Path
-    longest: int | None
-    origin: dict[str, Any]
-
-
-def open_source(source: str, work: Path, activation: Activation | None = None) -> ExportSource:
-    """The checkpoint to export. A published encoder's is made in the empty directory `work`.
-
-    `activation` is for published encoders that name none. Raises ConfigurationError: `unknown_source`,
-    `missing_checkpoint_file`, `checkpoint_unsupported`, `pickle_refused`; and what `models.export.hub_import.convert_to_checkpoint` and
-    `models.download.fetch_snapshot` raise.
-    """
-    directory = fetch_snapshot(source) if is_hub_name(source) else expand_path(source)
-    if not directory.is_dir():
-        raise ConfigurationError(
-            "unknown_source",
-            f"There is no directory {source!r}. What can be exported: a checkpoint directory, the directory of a "
-            "published sparse encoder, or a hub name (owner/name or owner/name@revision).",
-        )
-    if has_manifest(directory):
-        raise ConfigurationError(
-            "unknown_source", f"{directory} is a model directory already: export its checkpoint instead."
-        )
-    if is_hub_layout(directory):
-        longest = convert_to_checkpoint(directory, work, activation)
-        origin = {
-            "licence": read_licence(directory) or "unstated",
-            "training": {"source": source if is_hub_name(source) else directory.resolve().name},
-        }
-        return ExportSource(work, longest, origin)
-    recipe = EncoderRecipe.read(directory)
-    if recipe is not None and recipe.document_weighting == "binary":
-        raise ConfigurationError(
-            "checkpoint_unsupported", f"{directory} weighs documents by binary presence: there is no model to export."
-        )
-    missing = [name for name in CHECKPOINT_FILES if not (directory / name).is_file()]
-    if missing:
-        raise ConfigurationError(
-            "missing_checkpoint_file",
-            f"{directory} lacks {', '.join(missing)}: a checkpoint holds {', '.join(CHECKPOINT_FILES)} and "
-            "model.safetensors.",
-        )
-    require_safetensors(directory)
-    if activation is not None:
-        raise ConfigurationError(
-            "unknown_activation", f"{directory} is a checkpoint of ours: its recipe.json names the activation."
-        )
-    return ExportSource(directory, None, {"licence": "unstated"})
-
-
-MODEL_FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
-# The size that was best on two collections (docs/decisions/0020); shorter where the model is.
-DEFAULT_WINDOW_PIECES = 382
 log = logging.getLogger("models.export")
+CHECKPOINT_FILES = ("config.json", "tokenizer.json", "query_weights.json")
+MODEL_FILES = ("model.onnx", "tokenizer.json", "query_weights.json")
+# The best size on two collections (docs/decisions/0020); models with a shorter input get a shorter window.
+DEFAULT_WINDOW_PIECES = 382
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to export, to where and how.
+    """Options of an export.
 
-    `source` is a path or a hub name; the name of `out` becomes the encoder's. `window` (pieces without the special
-    ones) and `overlap` are as long as the model allows, at most 382 and 48, when None. `record` is a JSON object with
-    `licence`, `training` and more for the manifest. `parity` are collections in BEIR's layout to measure on; the report
-    goes to `report`, from where it is read again when there is nothing to measure. `replace` lets an encoder at `out`
-    be replaced.
+    - `source`: a path or a hub name; the name of `out` becomes the encoder's.
+    - `window` (pieces, without the special ones) and `overlap`: by default as long as the model allows, at most 382 and
+      48.
+    - `record`: a JSON object with `licence`, `training` and more for the manifest.
+    - `parity`: collections in BEIR's layout to measure on. The report is written to `report`; without collections, the
+      manifest takes its figures from there.
+    - `replace`: whether an encoder at `out` may be replaced.
     """
 
     source: str
@@ -122,11 +70,10 @@ class ExportOptions:
 
 
 def export_encoder(order: ExportOptions) -> Manifest:
-    """Exports, verifies what was made, and puts it in its place only then: a failure leaves what was there.
+    """Export and verify an encoder, and put it in its place only then: a failure leaves the old one.
 
     Raises ConfigurationError: `bad_name`, `encoder_exists`, `not_empty`, `bad_window`, `bad_record`, `missing_extra`,
-    what `models.export.export.open_source`, `models.export.checkpoint.load_checkpoint` and `models.verification.verify_directory`
-    find.
+    and what `open_source`, `models.export.checkpoint.load_checkpoint` and `models.verification.verify_directory` find.
     """
     require_output_place(order.out, replace=order.replace)
     _require_measurable(order)
@@ -147,27 +94,63 @@ def export_encoder(order: ExportOptions) -> Manifest:
     return read_manifest(order.out)
 
 
-def _add_parity(out: Path, report: dict[str, Any]) -> None:
-    """Puts the report's key figures into the manifest; the fingerprint stays. A report of other files is left out."""
-    description = json.loads((out / MANIFEST_FILE).read_bytes())
-    if report["fingerprint"] != description["fingerprint"]:
-        log.warning("the report is about the fingerprint %s: measure again with --parity", report["fingerprint"])
-        return
-    write_manifest(out, description | {"parity": _key_figures(report)}, MODEL_FILES)
+@dataclass(frozen=True, slots=True)
+class ExportSource:
+    """Source of an export: checkpoint directory, longest input that its files name (None: no limit), known origin."""
+
+    checkpoint: Path
+    longest: int | None
+    origin: dict[str, Any]
 
 
-def _key_figures(report: dict[str, Any]) -> dict[str, Any]:
-    return {
-        collection: {
-            label: {name: found[name]["ndcg_at_10"] for name in found if name != "rows"}
-            for label, found in cuts.items()
+def open_source(source: str, work: Path, activation: Activation | None = None) -> ExportSource:
+    """Return the checkpoint to export. A published encoder's checkpoint is made in the empty directory `work`.
+
+    `activation` is for published encoders whose files name none. Raises ConfigurationError: `unknown_source`,
+    `missing_checkpoint_file`, `checkpoint_unsupported`, `pickle_refused`, `unknown_activation`; and what
+    `models.export.hub_import.convert_to_checkpoint` and `models.download.fetch_snapshot` raise.
+    """
+    directory = fetch_snapshot(source) if is_hub_name(source) else expand_path(source)
+    if not directory.is_dir():
+        raise ConfigurationError(
+            "unknown_source",
+            f"There is no directory {source!r}. An export takes a checkpoint directory, the directory of a published "
+            "sparse encoder, or a hub name (owner/name or owner/name@revision).",
+        )
+    if has_manifest(directory):
+        raise ConfigurationError(
+            "unknown_source", f"{directory} is a model directory already: export its checkpoint instead."
+        )
+    if is_hub_layout(directory):
+        longest = convert_to_checkpoint(directory, work, activation)
+        origin = {
+            "licence": read_licence(directory) or "unstated",
+            "training": {"source": source if is_hub_name(source) else directory.resolve().name},
         }
-        for collection, cuts in report["collections"].items()
-    }
+        return ExportSource(work, longest, origin)
+    recipe = EncoderRecipe.read(directory)
+    if recipe is not None and recipe.document_weighting == "binary":
+        raise ConfigurationError(
+            "checkpoint_unsupported", f"{directory} has binary document weights, so it has no model to export."
+        )
+    missing = [name for name in CHECKPOINT_FILES if not (directory / name).is_file()]
+    if missing:
+        raise ConfigurationError(
+            "missing_checkpoint_file",
+            f"{directory} lacks {', '.join(missing)}: a checkpoint holds {', '.join(CHECKPOINT_FILES)} and "
+            "model.safetensors.",
+        )
+    require_safetensors(directory)
+    if activation is not None:
+        raise ConfigurationError(
+            "unknown_activation",
+            f"{directory} is a checkpoint of sparsewell: its recipe.json names the activation.",
+        )
+    return ExportSource(directory, None, {"licence": "unstated"})
 
 
 def _write_model(order: ExportOptions, source: ExportSource, extra: dict[str, Any], out: Path) -> None:
-    """Writes the files and the manifest."""
+    """Write the files and the manifest."""
     directory = source.checkpoint
     recipe = EncoderRecipe.read(directory) or EncoderRecipe()
     vocabulary = read_vocabulary(directory / "tokenizer.json")
@@ -207,19 +190,19 @@ def _require_one_vocabulary(directory: Path, checkpoint: Checkpoint, vocabulary:
     if checkpoint.vocabulary > MAX_VOCABULARY:
         raise ConfigurationError(
             "vocabulary_too_large",
-            f"{directory} has a vocabulary of {checkpoint.vocabulary:,} pieces, and vectors keep an id in two bytes, "
-            f"so {MAX_VOCABULARY:,} at most: of the OpenSearch family the multilingual encoder cannot be used.",
+            f"{directory} has a vocabulary of {checkpoint.vocabulary:,} pieces. Vectors store an id in two bytes, so "
+            f"{MAX_VOCABULARY:,} is the most: the multilingual encoder of the OpenSearch family cannot be used.",
         )
     if (last := max(vocabulary.values(), default=0)) >= checkpoint.vocabulary:
         raise ConfigurationError(
             "bad_tokenizer",
-            f"{directory / 'tokenizer.json'} has piece ids up to {last:,}, and the model a vocabulary of "
-            f"{checkpoint.vocabulary:,}: it is another model's.",
+            f"{directory / 'tokenizer.json'} has piece ids up to {last:,}, and the model has a vocabulary of "
+            f"{checkpoint.vocabulary:,}: the tokeniser belongs to another model.",
         )
 
 
 def _choose_window(order: ExportOptions, checkpoint: Checkpoint, longest: int | None) -> dict[str, int]:
-    # Two places are for the pieces that open and close a window.
+    # [CLS] and [SEP] take two positions of a window.
     room = checkpoint.max_pieces - 2
     trained = room if longest is None else min(room, longest - 2)
     pieces = min(DEFAULT_WINDOW_PIECES, trained) if order.window is None else order.window
@@ -227,45 +210,10 @@ def _choose_window(order: ExportOptions, checkpoint: Checkpoint, longest: int | 
     if not 16 <= pieces <= room or not 0 <= overlap <= pieces // 2:
         raise ConfigurationError(
             "bad_window",
-            f"Windows of {pieces} pieces with an overlap of {overlap} cannot be: the model takes 16 to {room} pieces, "
-            "and neighbours share at most half.",
+            f"Windows of {pieces} pieces with an overlap of {overlap} are not possible: the model takes 16 to {room} "
+            "pieces, and neighbours share at most half.",
         )
     return {"pieces": pieces, "overlap": overlap}
-
-
-def _measure_parity(checkpoint: Path, out: Path, collections: Sequence[Collection]) -> dict[str, Any]:
-    """The parity report of what was written to `out`."""
-    # Only here: writing the files needs no torch.
-    from models.export.parity import measure_parity
-
-    excluded = excluded_piece_ids(read_vocabulary(checkpoint / "tokenizer.json"))
-    return measure_parity(checkpoint, out, load_checkpoint(checkpoint), read_manifest(out), excluded, collections)
-
-
-def _write_report(path: Path, report: dict[str, Any] | None) -> None:
-    try:
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            "unwritable_file",
-            f"The encoder is in its place, its manifest has the figures, but {path} cannot be written: "
-            f"{error.strerror}.",
-        ) from None
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    """A parity report. Raises ConfigurationError (`bad_record`)."""
-    try:
-        report: dict[str, Any] = json.loads(path.read_bytes())
-        _key_figures(report)
-        str(report["fingerprint"])
-    except OSError as error:
-        raise ConfigurationError(
-            "bad_record", f"{path} cannot be read ({error.strerror}): --report without --parity reads a report."
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError("bad_record", f"{path} is no parity report of an export: {error!r}.") from None
-    return report
 
 
 def _require_measurable(order: ExportOptions) -> None:
@@ -285,13 +233,67 @@ def _require_measurable(order: ExportOptions) -> None:
             ) from None
 
 
+def _measure_parity(checkpoint: Path, out: Path, collections: Sequence[Collection]) -> dict[str, Any]:
+    """Return the parity report of the files in `out`."""
+    # imported here, because writing the files needs no torch
+    from models.export.parity import measure_parity
+
+    excluded = excluded_piece_ids(read_vocabulary(checkpoint / "tokenizer.json"))
+    return measure_parity(checkpoint, out, load_checkpoint(checkpoint), read_manifest(out), excluded, collections)
+
+
 def _read_record(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigurationError("bad_record", f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(found, dict) or not isinstance(found.get("licence", ""), str):
-        raise ConfigurationError("bad_record", f"{path} has to be a JSON object, its `licence` a text.")
-    return found
+    if not isinstance(record, dict) or not isinstance(record.get("licence", ""), str):
+        raise ConfigurationError("bad_record", f"{path} must be a JSON object, and its `licence` a string.")
+    return record
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    """Read a parity report. Raises ConfigurationError (`bad_record`)."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        _key_figures(report)
+        str(report["fingerprint"])
+    except OSError as error:
+        raise ConfigurationError(
+            "bad_record", f"{path} cannot be read ({error.strerror}); without --parity, --report names a file to read."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError("bad_record", f"{path} is not a parity report of an export: {error!r}.") from None
+    return report
+
+
+def _write_report(path: Path, report: dict[str, Any] | None) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            "unwritable_file",
+            f"The encoder is exported and its manifest has the figures, but {path} cannot be written: "
+            f"{error.strerror}.",
+        ) from None
+
+
+def _add_parity(out: Path, report: dict[str, Any]) -> None:
+    """Put the report's key figures into the manifest; the fingerprint stays. A report on other files is left out."""
+    description = json.loads((out / MANIFEST_FILE).read_bytes())
+    if report["fingerprint"] != description["fingerprint"]:
+        log.warning("the report belongs to the fingerprint %s: measure again with --parity", report["fingerprint"])
+        return
+    write_manifest(out, description | {"parity": _key_figures(report)}, MODEL_FILES)
+
+
+def _key_figures(report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        collection: {
+            label: {name: figures[name]["ndcg_at_10"] for name in figures if name != "rows"}
+            for label, figures in cuts.items()
+        }
+        for collection, cuts in report["collections"].items()
+    }

@@ -1,15 +1,16 @@
-"""Finds the parts of an inference-free sparse encoder in a directory of one of the published layouts.
+"""Import of published inference-free sparse encoders: layouts on the hub, and their conversion to a checkpoint.
 
 Two layouts are in use (sentence-transformers, `base/modules/router.py` and `sparse_encoder/modules/`):
 
-- *Router*: modules.json names a Router; router_config.json gives each route's modules. The query route is one
-  SparseStaticEmbedding (called IDF in early versions), the document route a masked-language Transformer (MLMTransformer
-  in early versions) and a SpladePooling. A module lies in the folder of its id; the id "" is the directory itself, as
-  in the published OpenSearch doc-v2 and doc-v3 encoders, whose weights were there before the other folders.
-- *Plain*: config.json, model.safetensors and tokenizer.json beside idf.json (or query_token_weights.txt), as the
-  OpenSearch encoders were published first. No file of it names the activation.
+- *Router*: modules.json names a Router, and router_config.json the modules of each route. The query route is one
+  SparseStaticEmbedding (IDF in early versions). The document route is a masked-language Transformer (MLMTransformer in
+  early versions) and a SpladePooling. A module lies in the folder of its id; the id "" is the directory itself, as in
+  the published OpenSearch doc-v2 and doc-v3 encoders, whose weights are older than the other folders.
+- *Plain*: config.json, model.safetensors and tokenizer.json beside idf.json (or query_token_weights.txt), as OpenSearch
+  first published its encoders. No file names the activation.
 
-Makes a checkpoint of ours (what the exporter reads) of a published encoder.
+`read_layout` finds the parts, and `convert_to_checkpoint` writes the checkpoint for the exporter (docs/decisions/0131).
+Pickles and remote code are refused.
 """
 
 from __future__ import annotations
@@ -32,197 +33,16 @@ from services.errors import ConfigurationError
 
 MODULES, ROUTER, PLAIN_TABLES = "modules.json", "router_config.json", ("idf.json", "query_token_weights.txt")
 _QUERY_CLASSES, _MODEL_CLASSES = {"SparseStaticEmbedding", "IDF"}, {"Transformer", "MLMTransformer"}
-# Their names are those of what comes before the last log1p.
+# sentence-transformers names the function before the last log1p.
 _ACTIVATIONS: dict[str, Activation] = {"relu": "log1p_relu", "log1p_relu": "log1p_log1p_relu"}
-
-
-@dataclass(frozen=True, slots=True)
-class HubLayout:
-    """Where the parts lie.
-
-    `model` holds config.json and the weights, `tokenizers` are the document side's tokenizer.json and the query side's
-    where it has one of its own, `table` is a JSON object or lines of piece and weight, or safetensors with the tensor
-    `weight` [vocabulary]. `activation` is None where no file names it, `longest` where none limits the pieces.
-    """
-
-    model: Path
-    tokenizers: tuple[Path, ...]
-    table: Path
-    activation: Activation | None
-    longest: int | None
-
-
-def is_hub_layout(directory: Path) -> bool:
-    """Whether a directory is laid out as published encoders are; a query_weights.json makes it a checkpoint of ours."""
-    plain = any((directory / name).is_file() for name in PLAIN_TABLES)
-    ours = (directory / "query_weights.json").is_file()
-    return (directory / MODULES).is_file() or (directory / ROUTER).is_file() or (plain and not ours)
-
-
-def read_layout(directory: Path) -> HubLayout:
-    """The parts of an encoder. Raises ConfigurationError: `hub_unsupported` for what is no inference-free sparse
-    encoder of these layouts, `bad_hub_layout` for files that are missing or damaged."""
-    if (directory / ROUTER).is_file():
-        return _read_router_layout(directory)
-    if (directory / MODULES).is_file():
-        raise _unsupported_layout(directory, f"it has no {ROUTER}, so queries go through the model as documents do")
-    tables = [path for name in PLAIN_TABLES if (path := directory / name).is_file()]
-    if not tables:
-        raise ConfigurationError(
-            "bad_hub_layout",
-            f"{directory} holds neither {MODULES} nor {' or '.join(PLAIN_TABLES)}: it is no published sparse encoder.",
-        )
-    pooling = directory / "document_1_SpladePooling"
-    activation = _read_activation(pooling) if pooling.is_dir() else None
-    return HubLayout(
-        directory, (_require_file(directory, "tokenizer.json"),), tables[0], activation, _max_positions(directory)
-    )
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ConfigurationError (`bad_hub_layout`)."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError("bad_hub_layout", f"{path} cannot be read ({error}): fetch it again.") from None
-    if not isinstance(found, dict):
-        raise ConfigurationError("bad_hub_layout", f"{path} is no JSON object.")
-    return found
-
-
-def _read_router_layout(directory: Path) -> HubLayout:
-    config = read_json_object(_require_file(directory, ROUTER))
-    types, structure = config.get("types"), config.get("structure")
-    if not isinstance(types, dict) or not isinstance(structure, dict):
-        raise ConfigurationError("bad_hub_layout", f"{directory / ROUTER} lists no types or no structure.")
-    queries, documents = (_read_route(directory, structure, types, name) for name in ("query", "document"))
-    query_classes, document_classes = [kind for kind, _ in queries], [kind for kind, _ in documents]
-    if len(queries) != 1 or query_classes[0] not in _QUERY_CLASSES:
-        raise _unsupported_layout(
-            directory,
-            f"its queries go through {', '.join(query_classes)}: only a table of weights needs no model there",
-        )
-    if len(documents) != 2 or document_classes[0] not in _MODEL_CLASSES or document_classes[1] != "SpladePooling":
-        raise _unsupported_layout(directory, f"its documents go through {', '.join(document_classes)}")
-    _refuse_prompts(directory)
-    query, model = queries[0][1], documents[0][1]
-    _require_masked_head(model, document_classes[0])
-    tokenizers = [_require_file(model, "tokenizer.json")]
-    if (query / "tokenizer.json").is_file() and query != model:
-        tokenizers.append(query / "tokenizer.json")
-    return HubLayout(
-        model,
-        tuple(tokenizers),
-        _find_static_table(directory, query),
-        _read_activation(documents[1][1]),
-        _max_positions(model),
-    )
-
-
-def _read_route(directory: Path, structure: dict[str, Any], types: dict[str, Any], name: str) -> list[tuple[str, Path]]:
-    """Class name and folder of each module of a route."""
-    ids = structure.get(name)
-    if not isinstance(ids, list) or not all(isinstance(one, str) and isinstance(types.get(one), str) for one in ids):
-        raise _unsupported_layout(directory, f"{ROUTER} has no route {name!r}")
-    for one in ids:
-        if Path(one).is_absolute() or ".." in Path(one).parts:
-            raise ConfigurationError("bad_hub_layout", f"{directory / ROUTER} names a folder outside: {one!r}.")
-    return [(types[one].rpartition(".")[2], directory / one) for one in ids]
-
-
-def _find_static_table(directory: Path, query: Path) -> Path:
-    """The weights of a SparseStaticEmbedding: safetensors, or a JSON file that its config names."""
-    config = read_json_object(query / "config.json") if (query / "config.json").is_file() else {}
-    named = config.get("path")
-    if isinstance(named, str) and named.endswith(".json"):
-        # A path on the machine that saved it: only the name says something here.
-        found = [place / Path(named).name for place in (query, directory)]
-        for path in found:
-            if path.is_file():
-                return path
-        raise ConfigurationError("bad_hub_layout", f"{found[0]} is missing, and {query / 'config.json'} names it.")
-    return require_safetensors(query)
-
-
-def require_safetensors(folder: Path) -> Path:
-    """model.safetensors of a folder. Raises ConfigurationError: `pickle_refused`, `bad_hub_layout`."""
-    path = folder / "model.safetensors"
-    if path.is_file():
-        return path
-    pickles = sorted(one.name for one in folder.glob("*.bin"))
-    if pickles:
-        raise ConfigurationError(
-            "pickle_refused",
-            f"{folder} holds its weights only as a pickle ({pickles[0]}), which runs code when it is read: take a "
-            "revision with model.safetensors, or save the model again with safe_serialization on a machine that you "
-            "can lose.",
-        )
-    if (folder / "model.safetensors.index.json").is_file():
-        raise ConfigurationError(
-            "hub_unsupported", f"{folder}: weights in several files are not read; save the model again as one file."
-        )
-    raise ConfigurationError("bad_hub_layout", f"{path} is missing: fetch the directory again.")
-
-
-def _read_activation(pooling: Path) -> Activation:
-    config = read_json_object(_require_file(pooling, "config.json"))
-    name, strategy = config.get("activation_function", "relu"), config.get("pooling_strategy", "max")
-    if strategy != "max":
-        raise _unsupported_layout(pooling, f"it pools by {strategy!r}, and only the maximum over positions is exported")
-    if name not in _ACTIVATIONS:
-        raise _unsupported_layout(pooling, f"its activation is {name!r}; known are {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
-
-
-def _require_masked_head(model: Path, kind: str) -> None:
-    path = model / "sentence_bert_config.json"
-    default = "fill-mask" if kind == "MLMTransformer" else "feature-extraction"
-    task = (read_json_object(path) if path.is_file() else {}).get("transformer_task", default)
-    if task != "fill-mask":
-        raise _unsupported_layout(model, f"its Transformer is made for {task!r}, not for 'fill-mask'")
-
-
-def _refuse_prompts(directory: Path) -> None:
-    path = directory / "config_sentence_transformers.json"
-    prompts = (read_json_object(path) if path.is_file() else {}).get("prompts") or {}
-    used = [name for name, prompt in prompts.items() if prompt]
-    if used:
-        raise _unsupported_layout(directory, f"it puts a prompt before every text ({', '.join(used)}), which we do not")
-
-
-def _max_positions(model: Path) -> int | None:
-    """The longest input that the files name, special pieces included."""
-    limits = []
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        value = read_json_object(model / name).get(key) if (model / name).is_file() else None
-        # transformers writes 1e30 for "no limit"
-        if isinstance(value, int | float) and 0 < value < 1e6:
-            limits.append(int(value))
-    return min(limits, default=None)
-
-
-def _require_file(folder: Path, name: str) -> Path:
-    path = folder / name
-    if path.is_file():
-        return path
-    hint = ""
-    if name == "tokenizer.json" and (folder / "vocab.txt").is_file():
-        hint = " (vocab.txt alone does not say how texts are normalised: save the tokeniser with transformers)"
-    raise ConfigurationError("bad_hub_layout", f"{path} is missing{hint}: fetch the directory again.")
-
-
-def _unsupported_layout(place: Path, what: str) -> ConfigurationError:
-    return ConfigurationError("hub_unsupported", f"{place} cannot be made an encoder of ours: {what}.")
-
-
 _DROPPED_MEMBERS = ("version", "truncation", "padding", "post_processor", "decoder")
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
 def convert_to_checkpoint(directory: Path, checkpoint: Path, activation: Activation | None = None) -> int | None:
-    """Writes config.json, model.safetensors (a link), tokenizer.json, query_weights.json and recipe.json.
+    """Write config.json, model.safetensors (a link), tokenizer.json, query_weights.json and recipe.json.
 
-    `activation` is for directories in which no file names it, and may not contradict one. Returns the longest input
+    `activation` is for directories in which no file names it; it must not contradict a file. Return the longest input
     that the files name, special pieces included. Raises ConfigurationError: what `read_layout` raises,
     `remote_code_refused`, `pickle_refused`, `unknown_activation`, `bad_query_table`, `checkpoint_unsupported`.
     """
@@ -244,14 +64,14 @@ def convert_to_checkpoint(directory: Path, checkpoint: Path, activation: Activat
 
 
 def read_licence(directory: Path) -> str | None:
-    """The licence that the README.md of a repository states in its head."""
+    """Return the licence in the front matter of a repository's README.md."""
     try:
         text = (directory / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     head = text.split("\n---", 1)[0] if text.startswith("---") else ""
-    found = _LICENCE.search(head)
-    return found[1] if found else None
+    match = _LICENCE.search(head)
+    return match[1] if match else None
 
 
 def _refuse_code(folder: Path, config: dict[str, Any]) -> None:
@@ -260,42 +80,228 @@ def _refuse_code(folder: Path, config: dict[str, Any]) -> None:
         named = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
         raise ConfigurationError(
             "remote_code_refused",
-            f"{folder / 'config.json'} asks for code of its own ({named}), and no code of a model is ever run: take an "
-            "encoder whose model transformers has itself (of the OpenSearch family doc-v3-distill in place of "
+            f"{folder / 'config.json'} needs code of its own ({named}), and sparsewell never runs a model's code: take "
+            "an encoder whose model is part of transformers (in the OpenSearch family, doc-v3-distill instead of "
             "doc-v3-gte).",
         )
 
 
-def _choose_activation(directory: Path, layout: HubLayout, given: Activation | None) -> Activation:
-    if layout.activation is None and given is None:
+def _choose_activation(directory: Path, layout: HubLayout, requested: Activation | None) -> Activation:
+    if layout.activation is None and requested is None:
         raise ConfigurationError(
             "unknown_activation",
-            f"No file of {directory} names the activation: say --activation log1p_relu (OpenSearch doc-v1 and doc-v2) "
+            f"No file of {directory} names the activation: give --activation log1p_relu (OpenSearch doc-v1 and doc-v2) "
             "or log1p_log1p_relu (doc-v3).",
         )
-    if layout.activation is not None and given not in {None, layout.activation}:
+    if layout.activation is not None and requested not in {None, layout.activation}:
         raise ConfigurationError(
             "unknown_activation",
-            f"{directory} names the activation {layout.activation}, not {given}: leave --activation out.",
+            f"{directory} names the activation {layout.activation}, not {requested}: leave --activation out.",
         )
-    return layout.activation or given or "log1p_relu"
+    return layout.activation or requested or "log1p_relu"
+
+
+@dataclass(frozen=True, slots=True)
+class HubLayout:
+    """Parts of a published encoder.
+
+    `model` holds config.json and the weights. `tokenizers` are the tokenizer.json of the document side, and of the
+    query side if it has its own. `table` is a JSON object, lines of piece and weight, or safetensors with the tensor
+    `weight` [vocabulary]. `activation` is None where no file names it, `longest` where no file limits the input.
+    """
+
+    model: Path
+    tokenizers: tuple[Path, ...]
+    table: Path
+    activation: Activation | None
+    longest: int | None
+
+
+def is_hub_layout(directory: Path) -> bool:
+    """Tell whether a directory has a published layout; a query_weights.json makes it a checkpoint of ours."""
+    plain = any((directory / name).is_file() for name in PLAIN_TABLES)
+    ours = (directory / "query_weights.json").is_file()
+    return (directory / MODULES).is_file() or (directory / ROUTER).is_file() or (plain and not ours)
+
+
+def read_layout(directory: Path) -> HubLayout:
+    """Find the parts of an encoder.
+
+    Raises ConfigurationError: `hub_unsupported` for models other than inference-free sparse encoders in these layouts,
+    `bad_hub_layout` for missing or damaged files.
+    """
+    if (directory / ROUTER).is_file():
+        return _read_router_layout(directory)
+    if (directory / MODULES).is_file():
+        raise _unsupported_layout(directory, f"it has no {ROUTER}, so its model also encodes queries")
+    tables = [path for name in PLAIN_TABLES if (path := directory / name).is_file()]
+    if not tables:
+        raise ConfigurationError(
+            "bad_hub_layout",
+            f"{directory} holds neither {MODULES} nor {' or '.join(PLAIN_TABLES)}: it is no published sparse encoder.",
+        )
+    pooling = directory / "document_1_SpladePooling"
+    activation = _read_activation(pooling) if pooling.is_dir() else None
+    return HubLayout(
+        directory, (_require_file(directory, "tokenizer.json"),), tables[0], activation, _max_positions(directory)
+    )
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ConfigurationError (`bad_hub_layout`)."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError("bad_hub_layout", f"{path} cannot be read ({error}): fetch it again.") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError("bad_hub_layout", f"{path} is no JSON object.")
+    return content
+
+
+def _read_router_layout(directory: Path) -> HubLayout:
+    config = read_json_object(_require_file(directory, ROUTER))
+    types, structure = config.get("types"), config.get("structure")
+    if not isinstance(types, dict) or not isinstance(structure, dict):
+        raise ConfigurationError("bad_hub_layout", f"{directory / ROUTER} has no types or no structure.")
+    queries, documents = (_read_route(directory, structure, types, name) for name in ("query", "document"))
+    query_classes, document_classes = [kind for kind, _ in queries], [kind for kind, _ in documents]
+    if len(queries) != 1 or query_classes[0] not in _QUERY_CLASSES:
+        raise _unsupported_layout(
+            directory,
+            f"its queries go through {', '.join(query_classes)}; only a table of weights needs no model",
+        )
+    if len(documents) != 2 or document_classes[0] not in _MODEL_CLASSES or document_classes[1] != "SpladePooling":
+        raise _unsupported_layout(directory, f"its documents go through {', '.join(document_classes)}")
+    _refuse_prompts(directory)
+    query, model = queries[0][1], documents[0][1]
+    _require_masked_head(model, document_classes[0])
+    tokenizers = [_require_file(model, "tokenizer.json")]
+    if (query / "tokenizer.json").is_file() and query != model:
+        tokenizers.append(query / "tokenizer.json")
+    return HubLayout(
+        model,
+        tuple(tokenizers),
+        _find_static_table(directory, query),
+        _read_activation(documents[1][1]),
+        _max_positions(model),
+    )
+
+
+def _read_route(directory: Path, structure: dict[str, Any], types: dict[str, Any], name: str) -> list[tuple[str, Path]]:
+    """Return class name and folder of each module of a route."""
+    ids = structure.get(name)
+    if not isinstance(ids, list) or not all(isinstance(key, str) and isinstance(types.get(key), str) for key in ids):
+        raise _unsupported_layout(directory, f"{ROUTER} has no route {name!r}")
+    for key in ids:
+        if Path(key).is_absolute() or ".." in Path(key).parts:
+            raise ConfigurationError("bad_hub_layout", f"{directory / ROUTER} names a folder outside: {key!r}.")
+    return [(types[key].rpartition(".")[2], directory / key) for key in ids]
+
+
+def _find_static_table(directory: Path, query: Path) -> Path:
+    """Find the weights of a SparseStaticEmbedding: safetensors, or a JSON file that its config names."""
+    config = read_json_object(query / "config.json") if (query / "config.json").is_file() else {}
+    named = config.get("path")
+    if isinstance(named, str) and named.endswith(".json"):
+        # The path is of the machine that saved the encoder; only its name counts here.
+        candidates = [folder / Path(named).name for folder in (query, directory)]
+        for path in candidates:
+            if path.is_file():
+                return path
+        raise ConfigurationError("bad_hub_layout", f"{query / 'config.json'} names {candidates[0]}, which is missing.")
+    return require_safetensors(query)
+
+
+def require_safetensors(folder: Path) -> Path:
+    """Return model.safetensors of a folder. Raises ConfigurationError: `pickle_refused`, `bad_hub_layout`,
+    `hub_unsupported`.
+    """
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return path
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    if pickles:
+        raise ConfigurationError(
+            "pickle_refused",
+            f"{folder} has its weights only as a pickle ({pickles[0]}), which runs code when it is read: take a "
+            "revision with model.safetensors, or save the model again with safe_serialization on a machine that you "
+            "can lose.",
+        )
+    if (folder / "model.safetensors.index.json").is_file():
+        raise ConfigurationError(
+            "hub_unsupported", f"{folder}: weights in several files are not supported; save the model as one file."
+        )
+    raise ConfigurationError("bad_hub_layout", f"{path} is missing: fetch the directory again.")
+
+
+def _read_activation(pooling: Path) -> Activation:
+    config = read_json_object(_require_file(pooling, "config.json"))
+    name, strategy = config.get("activation_function", "relu"), config.get("pooling_strategy", "max")
+    if strategy != "max":
+        raise _unsupported_layout(pooling, f"it pools by {strategy!r}; only the maximum over positions is supported")
+    if name not in _ACTIVATIONS:
+        raise _unsupported_layout(pooling, f"its activation is {name!r}; supported are {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _require_masked_head(model: Path, kind: str) -> None:
+    path = model / "sentence_bert_config.json"
+    default = "fill-mask" if kind == "MLMTransformer" else "feature-extraction"
+    task = (read_json_object(path) if path.is_file() else {}).get("transformer_task", default)
+    if task != "fill-mask":
+        raise _unsupported_layout(model, f"its Transformer has the task {task!r}, not 'fill-mask'")
+
+
+def _refuse_prompts(directory: Path) -> None:
+    path = directory / "config_sentence_transformers.json"
+    prompts = (read_json_object(path) if path.is_file() else {}).get("prompts") or {}
+    used = [name for name, prompt in prompts.items() if prompt]
+    if used:
+        raise _unsupported_layout(directory, f"it puts a prompt before every text ({', '.join(used)})")
+
+
+def _max_positions(model: Path) -> int | None:
+    """Return the longest input that the files name, special pieces included."""
+    limits = []
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        value = read_json_object(model / name).get(key) if (model / name).is_file() else None
+        # transformers writes 1e30 for "no limit"
+        if isinstance(value, int | float) and 0 < value < 1e6:
+            limits.append(int(value))
+    return min(limits, default=None)
+
+
+def _require_file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if path.is_file():
+        return path
+    hint = ""
+    if name == "tokenizer.json" and (folder / "vocab.txt").is_file():
+        hint = " (vocab.txt alone does not say how texts are normalised: save the tokeniser with transformers)"
+    raise ConfigurationError("bad_hub_layout", f"{path} is missing{hint}: fetch the directory again.")
+
+
+def _unsupported_layout(path: Path, reason: str) -> ConfigurationError:
+    return ConfigurationError("hub_unsupported", f"{path} cannot be imported: {reason}.")
 
 
 def require_one_tokenizer(layout: HubLayout) -> Path:
-    """The tokeniser of both sides: they may differ in where they cut, pad and put special pieces, which we do not do by
-    it, and in how their pieces are joined to text again."""
+    """Return the tokeniser of both sides; raise ConfigurationError (`hub_unsupported`) when they differ.
+
+    They may differ in truncation, padding, special pieces and decoding, none of which we use.
+    """
     contents = [read_json_object(path) | dict.fromkeys(_DROPPED_MEMBERS) for path in layout.tokenizers]
     if any(content != contents[0] for content in contents):
         raise ConfigurationError(
             "hub_unsupported",
-            f"{layout.tokenizers[0]} and {layout.tokenizers[1]} differ: queries and documents would be cut into other "
-            "pieces, and a table serves one tokeniser.",
+            f"{layout.tokenizers[0]} and {layout.tokenizers[1]} differ: queries and documents would have different "
+            "pieces.",
         )
     return layout.tokenizers[0]
 
 
 def read_published_table(path: Path, vocabulary: dict[str, int]) -> dict[str, float]:
-    """Piece to weight, of a table in any form that is published. Raises ConfigurationError (`bad_query_table`)."""
+    """Read piece to weight from a table in any published form. Raises ConfigurationError (`bad_query_table`)."""
     if path.suffix == ".safetensors":
         table = _read_tensor_table(path, vocabulary)
     elif path.suffix == ".json":
@@ -306,8 +312,8 @@ def read_published_table(path: Path, vocabulary: dict[str, int]) -> dict[str, fl
     if unknown:
         raise ConfigurationError(
             "bad_query_table",
-            f"{path} weighs {len(unknown):,} pieces that the tokeniser does not have ({unknown[0]!r} for one): it is "
-            "another model's table.",
+            f"{path} weighs {len(unknown):,} pieces that the tokeniser does not have, for example {unknown[0]!r}: it "
+            "belongs to another model.",
         )
     return table
 
@@ -322,16 +328,16 @@ def _read_tensor_table(path: Path, vocabulary: dict[str, int]) -> dict[str, floa
     if weights.ndim != 1 or len(weights) <= max(vocabulary.values()):
         raise ConfigurationError(
             "bad_query_table",
-            f"{path} has a table of the shape {weights.shape} for a vocabulary of {len(vocabulary):,}: it is another "
-            "model's table.",
+            f"{path} has a table of the shape {weights.shape} for a vocabulary of {len(vocabulary):,}: it belongs to "
+            "another model.",
         )
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise ConfigurationError(
             "bad_query_table",
-            f"{path} holds weights that are negative, NaN or infinite: OpenSearch refuses such boosts. Train the table "
-            "with weights held at 0 or above.",
+            f"{path} holds weights that are negative, NaN or infinite, and OpenSearch refuses such boosts. Train the "
+            "table with a lower bound of 0.",
         )
-    # float32 as it is written shortest, so that the file reads well and gives the same float32 again
+    # the shortest form that reads back as the same float32
     return {
         piece: float(str(np.float32(weights[index])))
         for piece, index in sorted(vocabulary.items(), key=lambda pair: pair[1])
@@ -340,7 +346,7 @@ def _read_tensor_table(path: Path, vocabulary: dict[str, int]) -> dict[str, floa
 
 
 def _read_line_table(path: Path) -> dict[str, float]:
-    """Lines of piece, tab and weight."""
+    """Read lines of piece, tab and weight."""
     table: dict[str, float] = {}
     try:
         for line in path.read_text(encoding="utf-8").split("\n"):

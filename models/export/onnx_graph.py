@@ -1,21 +1,18 @@
-"""Builds the encoder's ONNX graph in float32, float16 or int8: transformer, head, pooling, log1p and top-k.
+"""ONNX graph of an encoder: transformer, head, pooling, log1p and top k, in float32, float16 or int8.
 
-Written node by node instead of traced, because the three things that make it fast and reproducible are choices about
-the graph itself:
+The graph is written node by node instead of traced (docs/decisions/0021), because three choices about the graph make it
+fast and reproducible:
 
-- The maximum over positions is taken before bias, relu and log1p (all monotone), in int8 form on the integer
-  accumulators: the [batch, length, vocabulary] tensor is written once and read once. Padding is kept out of the
-  maximum by giving padded positions the first position's hidden state, not by masking that tensor.
-- Activations are quantised for each position (each document in the head), not for each batch as `DynamicQuantizeLinear`
-  does: a document then has the same vector whatever it is batched with.
-- The tied word embedding is stored once, as int8 rows; the head reads it through a transposition that the runtime
-  folds at load.
+- The maximum over positions precedes bias, relu and log1p (all monotone), in int8 on the integer accumulators: the
+  [batch, length, vocabulary] tensor is written once and read once. Padded positions get the hidden state of the first
+  position, so they do not change the maximum and the large tensor needs no mask.
+- Activations are quantised for each position (in the head, for each document), not for each batch as
+  `DynamicQuantizeLinear` does: a document has the same vector in every batch.
+- The tied word embedding is stored once, as int8 rows; the head reads it through a transposition that the runtime folds
+  at load.
 
-The fused operators are ONNX Runtime's own (`com.microsoft`).
-
-Rows of piece ids through a graph that is not packaged yet.
-
-The same encoder in plain PyTorch, from the model class of transformers: what the exported graph is compared with.
+The fused operators are ONNX Runtime's (`com.microsoft`). `make_graph_encoder` runs a graph that is not packaged yet;
+`TorchReference` is the same encoder in PyTorch, from transformers' model class, to compare the graph with.
 """
 
 from __future__ import annotations
@@ -37,133 +34,42 @@ from models.onnx_encoder import batch_by_length, make_session_options
 from models.training.recipe import Activation
 from services.errors import ConfigurationError
 
+CONTRIB_DOMAIN = "com.microsoft"
+# Far below any logit, so relu gives an exact zero.
+MASKED_LOGIT = -1e30
+# int8 and int7 quantise linear weights, symmetric, with a scale for each output column (with 7 bits, dot products on
+# CPUs without VNNI do not saturate, but lose precision). fp16 is for GPUs; on a CPU the runtime casts back to float32.
+Precision = Literal["int8", "int7", "fp16", "fp32"]
+_BITS: dict[Precision, int | None] = {"int8": 8, "int7": 7, "fp16": None, "fp32": None}
 RowVectors = tuple[NDArray[np.int32], NDArray[np.float32]]
 RowEncoder = Callable[[Sequence[Sequence[int]]], RowVectors]
 
 
-def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Piece ids and attention mask, both int32 [rows, longest]."""
-    length = max(len(row) for row in rows)
-    input_ids = np.zeros((len(rows), length), dtype=np.int32)
-    mask = np.zeros_like(input_ids)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return input_ids, mask
+def build_graph(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision,
+    top_k: int,
+    excluded: Collection[int],
+    activation: Activation = "log1p_relu",
+    expansion: bool = True,
+) -> onnx.ModelProto:
+    """Build the encoder as one ONNX model.
 
+    Inputs are `input_ids` and `attention_mask`, int32 [batch, length], of at most `checkpoint.max_pieces` positions.
+    Outputs are `ids` int32 and `weights` float32, both [batch, top_k], by descending weight; entries after the positive
+    weights have weight zero. Pieces in `excluded` always weigh zero; without `expansion`, so do pieces that are not in
+    the text. The same arguments give the same bytes.
 
-def make_graph_encoder(model: onnx.ModelProto, threads: int = 0) -> RowEncoder:
-    """A function that runs the graph on rows of piece ids with their special pieces."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), make_session_options(threads), providers=["CPUExecutionProvider"]
-    )
-
-    def encode(rows: Sequence[Sequence[int]]) -> RowVectors:
-        input_ids, mask = pad_rows(rows)
-        ids, weights = session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
-        return ids, weights
-
-    return encode
-
-
-def encode_rows(encode: RowEncoder, rows: Sequence[Sequence[int]], budget: int = 1024) -> RowVectors:
-    """All rows, in batches by length; the result is in the order of the rows."""
-    found_ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * len(rows)
-    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
-    for batch in batch_by_length([len(row) for row in rows], budget):
-        ids, weights = encode([rows[position] for position in batch])
-        for row, position in enumerate(batch):
-            found_ids[position], found[position] = ids[row], weights[row]
-    return np.stack(found_ids), np.stack(found)
-
-
-class TorchReference:
-    """The activation of the largest logit over positions, excluded pieces zero, top k; float32 on the CPU.
-
-    The activation is log(1 + relu) or log(1 + log(1 + relu)); without `expansion`, pieces that are not in the text
-    weigh zero.
+    With `fp16` the transformer and the product of the head are in half precision; the steps after the maximum, and the
+    outputs, are float32. Raises ConfigurationError (`bad_precision`) for weights that fp16 cannot hold.
     """
-
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        top_k: int,
-        excluded: Collection[int],
-        activation: Activation = "log1p_relu",
-        expansion: bool = True,
-    ) -> None:
-        self._model = AutoModelForMaskedLM.from_pretrained(
-            str(directory), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        ).eval()
-        self._top_k = top_k
-        self._excluded = sorted(excluded)
-        self._activation = activation
-        self._expansion = expansion
-
-    def encode(self, rows: Sequence[Sequence[int]]) -> RowVectors:
-        """Rows of piece ids with their special pieces: ids int32 and weights float32, [rows, k], descending."""
-        input_ids, mask = pad_rows(rows)
-        with torch.inference_mode():
-            real = torch.from_numpy(mask)
-            ids = torch.from_numpy(input_ids)
-            logits = self._model(input_ids=ids, attention_mask=real).logits
-            largest = logits.masked_fill(real[:, :, None] == 0, float("-inf")).amax(1)
-            weights = torch.log1p(torch.relu(largest))
-            if self._activation == "log1p_log1p_relu":
-                weights = torch.log1p(weights)
-            weights[:, self._excluded] = 0.0
-            if not self._expansion:
-                weights *= torch.zeros_like(weights).scatter_reduce_(1, ids.long(), real.float(), "amax")
-            values, best = weights.topk(self._top_k, dim=1)
-        return best.numpy().astype(np.int32), values.numpy()
-
-
-CONTRIB_DOMAIN = "com.microsoft"
-# Far below any logit: relu turns it into an exact zero.
-MASKED_LOGIT = -1e30
-
-
-# int8 and int7: linear weights quantised, symmetric, one scale an output column (7 bits keep the dot products of CPUs
-# without VNNI from saturating, at the price of precision). fp16: for a GPU; on a CPU the runtime casts back to float32.
-Precision = Literal["int8", "int7", "fp16", "fp32"]
-_BITS: dict[Precision, int | None] = {"int8": 8, "int7": 7, "fp16": None, "fp32": None}
-
-
-def quantise_weight(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
-    """Symmetric int8 form of `weight` [in, out] and its scales [out]: weight is about int8 * scale."""
-    top = 2 ** (bits - 1) - 1
-    scale = np.abs(weight).max(axis=0) / top
-    scale[scale == 0] = 1.0
-    return np.clip(np.rint(weight / scale), -top, top).astype(np.int8), scale.astype(np.float32)
-
-
-class _Graph:
-    """Nodes and initializers under construction. `op` returns the name of the node's output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-
-    def const(self, name: str, value: Any) -> str:
-        if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
-
-    def ints(self, *values: int) -> str:
-        return self.const("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
-
-    def op(self, kind: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
-        return self.ops(kind, *inputs, domain=domain, outputs=[output] if output else 1, **attributes)[0]
-
-    def ops(self, kind: str, *inputs: str, outputs: int | list[str], domain: str = "", **attributes: Any) -> list[str]:
-        name = f"{kind}_{len(self.nodes)}"
-        names = outputs if isinstance(outputs, list) else [f"{name}_{index}" for index in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes))
-        return names
+    return _Builder(checkpoint, precision).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)
 
 
 class _Builder:
+    """Builder of a checkpoint's graph at one precision."""
+
     def __init__(self, checkpoint: Checkpoint, precision: Precision) -> None:
         self.c = checkpoint
         self.bits = _BITS[precision]
@@ -171,27 +77,27 @@ class _Builder:
         self.g = _Graph()
 
     def stored(self, weight: FloatArray) -> NDArray[np.floating[Any]]:
-        """A weight in the type that the transformer computes in."""
+        """Return a weight in the type of the transformer's computation."""
         if not self.fp16:
             return weight
         if np.abs(weight).max(initial=0.0) > np.finfo(np.float16).max:
             raise ConfigurationError(
-                "bad_precision", "This checkpoint has weights beyond 65,504, which fp16 cannot hold: export it as fp32."
+                "bad_precision", "This checkpoint has weights above 65,504, which fp16 cannot hold: export it as fp32."
             )
         return weight.astype(np.float16)
 
     def norm(self, x: str, pair: tuple[FloatArray, FloatArray], name: str) -> str:
         g = self.g
         scale, bias = (
-            g.const(f"{name}.{part}", self.stored(one)) for part, one in zip(("scale", "bias"), pair, strict=True)
+            g.const(f"{name}.{part}", self.stored(array)) for part, array in zip(("scale", "bias"), pair, strict=True)
         )
         return g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.c.epsilon)
 
     def to_uint8(self, x: str, axes: list[int]) -> tuple[str, str]:
-        """`x` / scale as uint8 around 128, and the scale: one for each slice along the other axes."""
+        """Return `x` / scale as uint8 around 128, and the scale: one for each slice along the other axes."""
         g = self.g
         largest = g.op("ReduceMax", g.op("Abs", x), g.ints(*axes), keepdims=1)
-        # The floor keeps an all-zero slice from dividing by zero.
+        # The floor prevents a division by zero for an all-zero slice.
         scale = g.op(
             "Mul", g.op("Max", largest, g.const("tiny", np.float32(1e-12))), g.const("step", np.float32(1 / 127))
         )
@@ -246,7 +152,7 @@ class _Builder:
         return self.norm(g.op("Add", x, outer), layer.outer_norm, f"{name}.outer_norm")
 
     def pooled_logits(self, x: str, excluded: Collection[int]) -> str:
-        """[batch, vocabulary]: for each piece the largest logit of any position that is not padding."""
+        """Return [batch, vocabulary]: the largest logit of each piece over positions that are not padding."""
         g, c = self.g, self.c
         y = self.linear(x, c.transform, c.transform_bias, "transform")
         y = self.norm(g.op("Gelu", y), c.transform_norm, "transform_norm")
@@ -257,7 +163,7 @@ class _Builder:
         if self.bits is None:
             largest = g.op("ReduceMax", g.op("MatMul", y, words), g.ints(1), keepdims=0)
             if self.fp16:
-                # what is left is small, and excluded pieces have a bias that half precision cannot hold
+                # the rest of the work is small, and half precision cannot hold the bias of excluded pieces
                 largest = g.op("Cast", largest, to=TensorProto.FLOAT)
         else:
             values, scale = self.to_uint8(y, [1, 2])
@@ -277,7 +183,7 @@ class _Builder:
         return weights
 
     def present(self) -> str:
-        """[batch, vocabulary]: 1 for each piece of the document, 0 for every other."""
+        """Return [batch, vocabulary]: 1 for each piece of the document, 0 for all others."""
         g = self.g
         batch = g.op("Shape", "input_ids", start=0, end=1)
         size = g.op("Concat", batch, g.ints(self.c.vocabulary), axis=0)
@@ -318,23 +224,112 @@ class _Builder:
         )
 
 
-def build_graph(
-    checkpoint: Checkpoint,
-    *,
-    precision: Precision,
-    top_k: int,
-    excluded: Collection[int],
-    activation: Activation = "log1p_relu",
-    expansion: bool = True,
-) -> onnx.ModelProto:
-    """The encoder as one ONNX model.
+class _Graph:
+    """Graph under construction: nodes and initializers. `op` returns the name of a node's output."""
 
-    Inputs `input_ids` and `attention_mask`, int32 [batch, length], length at most `checkpoint.max_pieces`. Outputs
-    `ids` int32 and `weights` float32, both [batch, top_k], by descending weight; places beyond the positive weights
-    hold weight zero. Pieces in `excluded` always weigh zero; without `expansion` so do pieces that are not in the text.
-    The same arguments give the same bytes.
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
 
-    With `fp16` the transformer and the product of the head are in half precision; what follows the maximum, and the
-    outputs, are float32 all the same. Raises ConfigurationError (`bad_precision`) for weights that fp16 cannot hold.
+    def const(self, name: str, value: Any) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.const("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
+
+    def op(self, kind: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
+        return self.ops(kind, *inputs, domain=domain, outputs=[output] if output else 1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int | list[str], domain: str = "", **attributes: Any) -> list[str]:
+        name = f"{kind}_{len(self.nodes)}"
+        names = outputs if isinstance(outputs, list) else [f"{name}_{index}" for index in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes))
+        return names
+
+
+def quantise_weight(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
+    """Return the symmetric int8 form of `weight` [in, out] and its scales [out]: weight is about int8 * scale."""
+    top = 2 ** (bits - 1) - 1
+    scale = np.abs(weight).max(axis=0) / top
+    scale[scale == 0] = 1.0
+    return np.clip(np.rint(weight / scale), -top, top).astype(np.int8), scale.astype(np.float32)
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return piece ids and attention mask, both int32 [rows, longest]."""
+    length = max(len(row) for row in rows)
+    input_ids = np.zeros((len(rows), length), dtype=np.int32)
+    mask = np.zeros_like(input_ids)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return input_ids, mask
+
+
+def make_graph_encoder(model: onnx.ModelProto, threads: int = 0) -> RowEncoder:
+    """Return a function that runs the graph on rows of piece ids with their special pieces."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), make_session_options(threads), providers=["CPUExecutionProvider"]
+    )
+
+    def encode(rows: Sequence[Sequence[int]]) -> RowVectors:
+        input_ids, mask = pad_rows(rows)
+        ids, weights = session.run(["ids", "weights"], {"input_ids": input_ids, "attention_mask": mask})
+        return ids, weights
+
+    return encode
+
+
+def encode_rows(encode: RowEncoder, rows: Sequence[Sequence[int]], budget: int = 1024) -> RowVectors:
+    """Encode all rows, in batches by length; the result has the order of the rows."""
+    all_ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * len(rows)
+    all_weights: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(rows)
+    for batch in batch_by_length([len(row) for row in rows], budget):
+        ids, weights = encode([rows[position] for position in batch])
+        for row, position in enumerate(batch):
+            all_ids[position], all_weights[position] = ids[row], weights[row]
+    return np.stack(all_ids), np.stack(all_weights)
+
+
+class TorchReference:
+    """Reference encoder in PyTorch: activation of the largest logit over positions, top k; float32 on the CPU.
+
+    The activation is log(1 + relu) or log(1 + log(1 + relu)). Excluded pieces weigh zero; without `expansion`, so do
+    pieces that are not in the text.
     """
-    return _Builder(checkpoint, precision).build(min(top_k, checkpoint.vocabulary), excluded, activation, expansion)
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        top_k: int,
+        excluded: Collection[int],
+        activation: Activation = "log1p_relu",
+        expansion: bool = True,
+    ) -> None:
+        self._model = AutoModelForMaskedLM.from_pretrained(
+            str(directory), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        ).eval()
+        self._top_k = top_k
+        self._excluded = sorted(excluded)
+        self._activation = activation
+        self._expansion = expansion
+
+    def encode(self, rows: Sequence[Sequence[int]]) -> RowVectors:
+        """Encode rows of piece ids with their special pieces: ids int32 and weights float32, [rows, k], descending."""
+        input_ids, mask = pad_rows(rows)
+        with torch.inference_mode():
+            real = torch.from_numpy(mask)
+            ids = torch.from_numpy(input_ids)
+            logits = self._model(input_ids=ids, attention_mask=real).logits
+            largest = logits.masked_fill(real[:, :, None] == 0, float("-inf")).amax(1)
+            weights = torch.log1p(torch.relu(largest))
+            if self._activation == "log1p_log1p_relu":
+                weights = torch.log1p(weights)
+            weights[:, self._excluded] = 0.0
+            if not self._expansion:
+                weights *= torch.zeros_like(weights).scatter_reduce_(1, ids.long(), real.float(), "amax")
+            values, best = weights.topk(self._top_k, dim=1)
+        return best.numpy().astype(np.int32), values.numpy()

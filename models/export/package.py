@@ -1,10 +1,9 @@
-"""Writes the files of a model directory, and last its manifest.
+"""Files of a model directory: place, tokeniser, query table and manifest.
 
-Puts a finished model directory in its place: what was there stays until all of the new one is written.
+`replace_directory` keeps the old directory until the new one is complete; the manifest is written last.
 
-`python -m models.export.standin CHECKPOINT OUT_DIR`: the directory of the stand-in encoder (no model in it).
-
-Takes tokenizer.json and idf.json (piece to inverse document frequency) of the checkpoint's directory.
+`python -m models.export.package CHECKPOINT OUT_DIR` writes the directory of the stand-in encoder, which has no model.
+It takes tokenizer.json and idf.json (piece to inverse document frequency) from the checkpoint's directory.
 """
 
 from __future__ import annotations
@@ -29,41 +28,46 @@ from services.encoders.manifest import (
 from services.encoders.query_table import read_query_weights
 from services.errors import ConfigurationError
 
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 
 def require_output_place(out: Path, *, replace: bool) -> None:
-    """Finds out before the work whether its result may stand at `out`, whose name becomes the encoder's.
+    """Check before the work whether its result may stand at `out`, whose name becomes the encoder's.
 
-    Raises ConfigurationError: `bad_name`, `encoder_exists` unless `replace`, `not_empty` for what is no encoder.
+    Raises ConfigurationError: `bad_name`, `encoder_exists` unless `replace`, `not_empty` for a directory without an
+    encoder.
     """
     place = out.resolve()
     name = place.name
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigurationError(
             "bad_name",
-            f"{name!r} is no name of an encoder: at most 64 lower-case letters, digits, dots, hyphens, underscores.",
+            f"{name!r} cannot be an encoder's name: at most 64 lower-case letters, digits, dots, dashes, underscores.",
         )
     if place == Path.cwd():
-        raise ConfigurationError("not_empty", f"{out} is the directory that you stand in: name another one.")
+        raise ConfigurationError("not_empty", f"{out} is the current directory: choose another one.")
     if has_manifest(out) and not replace:
         raise ConfigurationError(
             "encoder_exists",
-            f"{out} holds an encoder already: choose another directory, or remove that one (an export: --replace).",
+            f"{out} already holds an encoder: choose another directory, or remove this one (an export: --replace).",
         )
     if out.exists() and not has_manifest(out) and (out.is_file() or any(out.iterdir())):
-        raise ConfigurationError("not_empty", f"{out} is there and is no encoder: choose another directory.")
+        raise ConfigurationError("not_empty", f"{out} exists and holds no encoder: choose another directory.")
 
 
 @contextmanager
 def replace_directory(out: Path) -> Iterator[Path]:
-    """An empty directory beside `out`, on the same disk; it takes the place of `out` when the block ends well, and is
-    gone otherwise. Raises ConfigurationError (`unwritable_file`)."""
+    """Yield an empty directory beside `out`; it replaces `out` when the block succeeds, and is removed when it fails.
+
+    Raises ConfigurationError (`unwritable_file`).
+    """
     place = out.resolve()
     fresh, old = place.with_name(f".{place.name}.part"), place.with_name(f".{place.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
     except OSError as error:
-        raise ConfigurationError("unwritable_file", f"{fresh} cannot be made: {error.strerror}.") from None
+        raise ConfigurationError("unwritable_file", f"{fresh} cannot be created: {error.strerror}.") from None
     try:
         yield fresh
         shutil.rmtree(old, ignore_errors=True)
@@ -75,11 +79,24 @@ def replace_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+def write_manifest(directory: Path, description: dict[str, Any], names: Collection[str]) -> str:
+    """Write manifest.json for the files `names` of a directory; return the fingerprint.
+
+    Raises ConfigurationError when the description lacks a required member.
+    """
+    files = {name: describe_file(directory / name) for name in sorted(names)}
+    content = {
+        "format": "sparsewell-encoder/1",
+        **{key: value for key, value in description.items() if key not in ("format", "files", "fingerprint")},
+        "files": {name: file.model_dump() for name, file in files.items()},
+        "fingerprint": compute_fingerprint(files),
+    }
+    (directory / MANIFEST_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return read_manifest(directory).fingerprint
 
 
 def read_vocabulary(tokenizer: Path) -> dict[str, int]:
-    """Piece to id, of a WordPiece tokenizer.json.
+    """Read piece to id from a WordPiece tokenizer.json.
 
     Raises ConfigurationError: `bad_tokenizer`, `checkpoint_unsupported` for another kind of tokeniser.
     """
@@ -89,16 +106,18 @@ def read_vocabulary(tokenizer: Path) -> dict[str, int]:
             return {str(piece): int(index) for piece, index in model["vocab"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError("bad_tokenizer", f"{tokenizer} is no usable tokenizer.json: {error!r}") from None
-    raise ConfigurationError("checkpoint_unsupported", f"{tokenizer}: the exporter reads WordPiece tokenisers only.")
+    raise ConfigurationError("checkpoint_unsupported", f"{tokenizer}: the exporter reads only WordPiece tokenisers.")
 
 
 def excluded_piece_ids(vocabulary: dict[str, int]) -> set[int]:
-    """Ids that no document may weigh: the special pieces and BERT's placeholders `[unusedN]`, which no text yields."""
+    """Return the ids that no document may weigh: special pieces and BERT's placeholders `[unusedN]`, which no text
+    contains.
+    """
     return {index for piece, index in vocabulary.items() if piece in SPECIAL_PIECES or piece.startswith("[unused")}
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies a tokenizer.json, byte for byte when it neither truncates nor pads, otherwise with both switched off."""
+    """Copy a tokenizer.json; switch truncation and padding off. Without them, the copy has the same bytes."""
     content = json.loads(source.read_bytes())
     if content.get("truncation") is None and content.get("padding") is None:
         target.write_bytes(source.read_bytes())
@@ -108,39 +127,23 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def copy_query_weights(source: Path, target: Path, vocabulary: dict[str, int], excluded: Collection[int]) -> int:
-    """Copies a query table by id, one piece a line, without the excluded pieces; returns how many were left out.
+    """Copy a query table by id, one piece a line, without the excluded pieces; return how many were left out.
 
-    Raises ConfigurationError (`bad_query_table`) for weights that are no weights and pieces that the vocabulary lacks.
+    Raises ConfigurationError (`bad_query_table`) for invalid weights, and for pieces that the vocabulary lacks.
     """
     table = read_query_weights(source)
     unknown = [piece for piece in table if piece not in vocabulary]
     if unknown:
         raise ConfigurationError(
             "bad_query_table",
-            f"{source} weighs {len(unknown):,} pieces that the tokeniser does not have ({unknown[0]!r} for one): it is "
-            "another model's table.",
+            f"{source} weighs {len(unknown):,} pieces that the tokeniser does not have, for example {unknown[0]!r}: it "
+            "belongs to another model.",
         )
     kept = {piece: weight for piece, weight in table.items() if vocabulary[piece] not in excluded}
     ordered = sorted(kept, key=vocabulary.__getitem__)
     lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {kept[piece]!r}" for piece in ordered)
     target.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     return len(table) - len(kept)
-
-
-def write_manifest(directory: Path, description: dict[str, Any], names: Collection[str]) -> str:
-    """Writes manifest.json for the files `names` of a directory and returns the fingerprint.
-
-    Raises ConfigurationError when the description lacks a member that a manifest needs.
-    """
-    files = {name: describe_file(directory / name) for name in sorted(names)}
-    content = {
-        "format": "sparsewell-encoder/1",
-        **{key: value for key, value in description.items() if key not in ("format", "files", "fingerprint")},
-        "files": {name: found.model_dump() for name, found in files.items()},
-        "fingerprint": compute_fingerprint(files),
-    }
-    (directory / MANIFEST_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return read_manifest(directory).fingerprint
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""Compares PyTorch float32 with the exported graph in float32, float16 and int8: weights, supports, NDCG@10."""
+"""Parity of an export: PyTorch float32 against the graph in float32, float16, int8 and int7.
+
+`measure_parity` compares weights, supports and NDCG@10 on judged collections, with windows and with the first window
+only. The manifest keeps the NDCG@10 figures (docs/decisions/0104).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ from services.encoders.manifest import Manifest
 from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
 
-# Of float16 a CPU shows what rounding the weights costs, not half-precision sums: the runtime casts them back.
+# On a CPU, float16 shows the cost of rounded weights, not of half-precision sums: the runtime casts to float32.
 PRECISIONS: dict[str, Precision] = {
     "onnx-float32": "fp32",
     "onnx-float16": "fp16",
@@ -39,8 +43,64 @@ PRECISIONS: dict[str, Precision] = {
 RECORDED_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers", "numpy", "safetensors")
 
 
+def measure_parity(
+    source: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    excluded: set[int],
+    collections: Sequence[Collection],
+) -> dict[str, Any]:
+    """Return the report: for each collection and way of cutting, each form of the encoder against PyTorch float32."""
+    pieces, table = PieceTokeniser.load(out / "tokenizer.json"), QueryTable.load(out)
+    recipe = EncoderRecipe.read(source) or EncoderRecipe()
+    options: GraphOptions = {
+        "top_k": manifest.top_k,
+        "excluded": excluded,
+        "activation": recipe.activation,
+        "expansion": recipe.expansion,
+    }
+    encoders: dict[str, RowEncoder] = {
+        "torch-float32": TorchReference(source, **options).encode,
+        **{
+            label: make_graph_encoder(build_graph(checkpoint, precision=precision, **options))
+            for label, precision in PRECISIONS.items()
+        },
+    }
+    report: dict[str, Any] = {
+        "encoder": manifest.name,
+        "fingerprint": manifest.fingerprint,
+        "machine": {"cpu": cpu_name(), "system": platform.platform(terse=True), "python": platform.python_version()},
+        "versions": {package: version(package) for package in RECORDED_PACKAGES},
+        "collections": {},
+    }
+    for collection in collections:
+        window = manifest.window
+        room = manifest.max_pieces - 2
+        cuts = {
+            f"windows of {window.pieces} pieces, overlap {window.overlap}": cut_documents(
+                collection, pieces, window.pieces, window.overlap, first_only=False
+            ),
+            f"first {room} pieces": cut_documents(collection, pieces, room, 0, first_only=True),
+        }
+        figures: dict[str, Any] = {}
+        for label, windows in cuts.items():
+            reference: RowVectors | None = None
+            figures[label] = {"rows": len(windows.rows)}
+            for name, encoder in encoders.items():
+                vectors = encode_rows(encoder, windows.rows)
+                reference = reference or vectors
+                documents = merge_window_vectors(len(collection.documents), windows, vectors)
+                figures[label][name] = {
+                    "ndcg_at_10": round(mean_ndcg(collection, documents, table), 4),
+                    **weight_differences(reference, vectors, manifest.vocabulary),
+                }
+        report["collections"][collection.name] = figures
+    return report
+
+
 class GraphOptions(TypedDict):
-    """What a graph and the reference are told alike."""
+    """Options that the graph and the reference share."""
 
     top_k: int
     excluded: set[int]
@@ -50,7 +110,7 @@ class GraphOptions(TypedDict):
 
 @dataclass(frozen=True)
 class WindowRows:
-    """A way to cut documents: `rows` of piece ids, `owners` the document of each."""
+    """Documents cut into windows: `rows` of piece ids, and `owners`, the document of each."""
 
     rows: list[tuple[int, ...]]
     owners: list[int]
@@ -59,7 +119,7 @@ class WindowRows:
 def cut_documents(
     collection: Collection, pieces: PieceTokeniser, size: int, overlap: int, *, first_only: bool
 ) -> WindowRows:
-    """Windows of every document with [CLS] and [SEP] around; only the first of each when `first_only`."""
+    """Return the windows of every document with [CLS] and [SEP]; only the first of each with `first_only`."""
     opening, closing = pieces.id_of("[CLS]"), pieces.id_of("[SEP]")
     rows: list[tuple[int, ...]] = []
     owners: list[int] = []
@@ -71,16 +131,16 @@ def cut_documents(
     return WindowRows(rows, owners)
 
 
-def merge_window_vectors(documents: int, made: WindowRows, vectors: RowVectors) -> list[SparseVector]:
-    """One vector a document, as the indexer makes it: Lucene's precision, maximum over windows."""
+def merge_window_vectors(documents: int, windows: WindowRows, vectors: RowVectors) -> list[SparseVector]:
+    """Return a vector for each document, as the indexer makes it: Lucene's precision, maximum over windows."""
     parts: list[list[SparseVector]] = [[] for _ in range(documents)]
-    for owner, ids, weights in zip(made.owners, *vectors, strict=True):
+    for owner, ids, weights in zip(windows.owners, *vectors, strict=True):
         parts[owner].append(SparseVector.of(ids, weights))
-    return [merge_max(several) for several in parts]
+    return [merge_max(vectors_of_document) for vectors_of_document in parts]
 
 
 def weight_differences(reference: RowVectors, other: RowVectors, vocabulary: int) -> dict[str, float]:
-    """How far the weights of `other` are from `reference`, over the pieces that either of them weighs.
+    """Return the differences between the weights of `other` and `reference`, over the pieces that either weighs.
 
     `support_overlap` is the mean share of pieces that both weigh among those that either weighs (Jaccard).
     """
@@ -103,59 +163,3 @@ def weight_differences(reference: RowVectors, other: RowVectors, vocabulary: int
         "support_overlap": round(float(np.mean(overlaps)), 4),
         "weights_a_window": round(float(np.mean(sizes)), 1),
     }
-
-
-def measure_parity(
-    source: Path,
-    out: Path,
-    checkpoint: Checkpoint,
-    manifest: Manifest,
-    excluded: set[int],
-    collections: Sequence[Collection],
-) -> dict[str, Any]:
-    """The report: for each collection and way of cutting, each form of the encoder against PyTorch float32."""
-    pieces, table = PieceTokeniser.load(out / "tokenizer.json"), QueryTable.load(out)
-    recipe = EncoderRecipe.read(source) or EncoderRecipe()
-    form: GraphOptions = {
-        "top_k": manifest.top_k,
-        "excluded": excluded,
-        "activation": recipe.activation,
-        "expansion": recipe.expansion,
-    }
-    encoders: dict[str, RowEncoder] = {
-        "torch-float32": TorchReference(source, **form).encode,
-        **{
-            label: make_graph_encoder(build_graph(checkpoint, precision=precision, **form))
-            for label, precision in PRECISIONS.items()
-        },
-    }
-    report: dict[str, Any] = {
-        "encoder": manifest.name,
-        "fingerprint": manifest.fingerprint,
-        "machine": {"cpu": cpu_name(), "system": platform.platform(terse=True), "python": platform.python_version()},
-        "versions": {package: version(package) for package in RECORDED_PACKAGES},
-        "collections": {},
-    }
-    for collection in collections:
-        window = manifest.window
-        room = manifest.max_pieces - 2
-        cuts = {
-            f"windows of {window.pieces} pieces, overlap {window.overlap}": cut_documents(
-                collection, pieces, window.pieces, window.overlap, first_only=False
-            ),
-            f"first {room} pieces": cut_documents(collection, pieces, room, 0, first_only=True),
-        }
-        found: dict[str, Any] = {}
-        for label, made in cuts.items():
-            reference: RowVectors | None = None
-            found[label] = {"rows": len(made.rows)}
-            for name, encoder in encoders.items():
-                vectors = encode_rows(encoder, made.rows)
-                reference = reference or vectors
-                documents = merge_window_vectors(len(collection.documents), made, vectors)
-                found[label][name] = {
-                    "ndcg_at_10": round(mean_ndcg(collection, documents, table), 4),
-                    **weight_differences(reference, vectors, manifest.vocabulary),
-                }
-        report["collections"][collection.name] = found
-    return report

@@ -1,7 +1,7 @@
-"""Makes a checkpoint that can be trained out of an exported encoder, so that nobody needs the file it was made from.
+"""Reopening of an exported encoder: a checkpoint for training, made from the ONNX graph.
 
-An int8 graph gives its weights back to half a quantisation step; NDCG@10 is then that of the int8 graph, which training
-starts from anyway.
+Nobody needs the checkpoint from which the encoder was exported. An int8 graph restores its weights to half a
+quantisation step, so the checkpoint has the NDCG@10 of the int8 graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from services.encoders.query_table import QUERY_WEIGHTS_FILE, TOKENIZER_FILE
 from services.errors import ConfigurationError
 
 FloatArray = NDArray[np.float32]
-# As in training: relu makes an exact zero of it, and half precision still holds it.
+# As in training: relu turns a logit with this bias into an exact zero, and half precision can hold it.
 _MASKED_LOGIT = -3e4
 _BLOCK = {
     "attention_out": "attention.output.dense",
@@ -34,10 +34,10 @@ _BLOCK = {
 
 
 class _Initializers:
-    """The constants of a graph by name, as float32; quantised ones times their scale."""
+    """Constants of a graph by name, as float32; quantised constants are multiplied by their scale."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._arrays = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        self._arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -45,21 +45,22 @@ class _Initializers:
     def get(self, name: str) -> FloatArray:
         if name not in self._arrays:
             raise ConfigurationError(
-                "checkpoint_unsupported", f"The graph has no weights named {name!r}: it is not one of our export."
+                "checkpoint_unsupported", f"The graph has no weights named {name!r}: sparsewell did not export it."
             )
         return np.asarray(self._arrays[name], dtype=np.float32)
 
     def linear(self, name: str) -> FloatArray:
-        """[out, in], as PyTorch keeps it."""
+        """Return a weight as [out, in], as PyTorch stores it."""
         weight = self.get(f"{name}.weight")
         return np.ascontiguousarray((weight * self.get(f"{name}.scale") if f"{name}.scale" in self else weight).T)
 
 
 def reopen_checkpoint(directory: Path, out: Path) -> Path:
-    """Writes config.json, model.safetensors (BertForMaskedLM), tokenizer.json and query_weights.json to `out`.
+    """Write config.json, model.safetensors (BertForMaskedLM), tokenizer.json and query_weights.json to `out`; return
+    `out`.
 
-    Raises ConfigurationError: the codes of `services.encoders.manifest`, `checkpoint_unsupported` for another architecture
-    than BERT's or DistilBERT's in our own graph.
+    Raises ConfigurationError: the codes of `services.encoders.manifest`, and `checkpoint_unsupported` for architectures
+    other than BERT and DistilBERT, and for graphs of other exporters.
     """
     manifest = read_manifest(directory)
     if manifest.architecture not in ("BertForMaskedLM", "DistilBertForMaskedLM"):
@@ -92,43 +93,46 @@ def reopen_checkpoint(directory: Path, out: Path) -> Path:
     return out
 
 
-def _checkpoint_tensors(given: _Initializers) -> tuple[dict[str, FloatArray], int]:
-    words = given.get("words")
-    if "words.scale" in given:
-        words = words * given.get("words.scale")[:, None]
-    positions = given.get("positions")
-    bias = np.maximum(given.get("head_bias"), _MASKED_LOGIT)
-    found = {
+def _checkpoint_tensors(initializers: _Initializers) -> tuple[dict[str, FloatArray], int]:
+    words = initializers.get("words")
+    if "words.scale" in initializers:
+        words = words * initializers.get("words.scale")[:, None]
+    positions = initializers.get("positions")
+    bias = np.maximum(initializers.get("head_bias"), _MASKED_LOGIT)
+    tensors = {
         "bert.embeddings.word_embeddings.weight": words,
-        # the export added token type 0 to every position
+        # the export has added token type 0 to every position
         "bert.embeddings.position_embeddings.weight": positions,
         "bert.embeddings.token_type_embeddings.weight": np.zeros((2, positions.shape[1]), np.float32),
-        "cls.predictions.transform.dense.weight": given.linear("transform"),
-        "cls.predictions.transform.dense.bias": given.get("transform.bias"),
+        "cls.predictions.transform.dense.weight": initializers.linear("transform"),
+        "cls.predictions.transform.dense.bias": initializers.get("transform.bias"),
         "cls.predictions.bias": bias,
     }
-    _copy_norm(found, given, "embedding_norm", "bert.embeddings.LayerNorm")
-    _copy_norm(found, given, "transform_norm", "cls.predictions.transform.LayerNorm")
+    _copy_norm(tensors, initializers, "embedding_norm", "bert.embeddings.LayerNorm")
+    _copy_norm(tensors, initializers, "transform_norm", "cls.predictions.transform.LayerNorm")
     layer = 0
-    while f"layer{layer}.qkv.weight" in given:
+    while f"layer{layer}.qkv.weight" in initializers:
         prefix = f"bert.encoder.layer.{layer}"
-        weights = np.split(given.linear(f"layer{layer}.qkv"), 3)
-        biases = np.split(given.get(f"layer{layer}.qkv.bias"), 3)
-        for name, weight, own in zip(("query", "key", "value"), weights, biases, strict=True):
-            found[f"{prefix}.attention.self.{name}.weight"] = np.ascontiguousarray(weight)
-            found[f"{prefix}.attention.self.{name}.bias"] = np.ascontiguousarray(own)
+        weights = np.split(initializers.linear(f"layer{layer}.qkv"), 3)
+        biases = np.split(initializers.get(f"layer{layer}.qkv.bias"), 3)
+        for name, weight, part_bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            tensors[f"{prefix}.attention.self.{name}.weight"] = np.ascontiguousarray(weight)
+            tensors[f"{prefix}.attention.self.{name}.bias"] = np.ascontiguousarray(part_bias)
         for name, target in _BLOCK.items():
             if name.endswith("norm"):
-                _copy_norm(found, given, f"layer{layer}.{name}", f"{prefix}.{target}")
+                _copy_norm(tensors, initializers, f"layer{layer}.{name}", f"{prefix}.{target}")
             else:
-                found[f"{prefix}.{target}.weight"] = given.linear(f"layer{layer}.{name}")
-                found[f"{prefix}.{target}.bias"] = given.get(f"layer{layer}.{name}.bias")
+                tensors[f"{prefix}.{target}.weight"] = initializers.linear(f"layer{layer}.{name}")
+                tensors[f"{prefix}.{target}.bias"] = initializers.get(f"layer{layer}.{name}.bias")
         layer += 1
-    return found, layer
+    return tensors, layer
 
 
-def _copy_norm(found: dict[str, FloatArray], given: _Initializers, name: str, target: str) -> None:
-    found[f"{target}.weight"], found[f"{target}.bias"] = given.get(f"{name}.scale"), given.get(f"{name}.bias")
+def _copy_norm(tensors: dict[str, FloatArray], initializers: _Initializers, name: str, target: str) -> None:
+    tensors[f"{target}.weight"], tensors[f"{target}.bias"] = (
+        initializers.get(f"{name}.scale"),
+        initializers.get(f"{name}.bias"),
+    )
 
 
 def _find_attribute(model: onnx.ModelProto, kind: str, name: str) -> onnx.AttributeProto:
@@ -137,7 +141,9 @@ def _find_attribute(model: onnx.ModelProto, kind: str, name: str) -> onnx.Attrib
             for attribute in node.attribute:
                 if attribute.name == name:
                     return attribute
-    raise ConfigurationError("checkpoint_unsupported", f"The graph has no {kind} with {name}: it is not of our export.")
+    raise ConfigurationError(
+        "checkpoint_unsupported", f"The graph has no {kind} with {name}: sparsewell did not export it."
+    )
 
 
 def _count_heads(model: onnx.ModelProto) -> int:

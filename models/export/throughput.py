@@ -1,14 +1,12 @@
-"""`python -m models.export.throughput ENCODER... --out FILE`: documents a second by cores, processes and threads.
+"""Throughput of encoders: documents a second by cores, processes and threads.
 
-Encoders are model directories (or names of shipped ones) and checkpoints, see `models.export.runners`. Every setting
-encodes the same windows of `--pieces` pieces for `--seconds`; encoders and settings take turns for `--rounds` rounds,
-so that another process on the machine hurts all of them alike. Three figures of each are kept: the best round's
-documents a second; the median over rounds of documents a second of processor time, which other processes hardly disturb
-(waiting for a core does not count); and the median ratio of that to the first encoder's in the same round and setting.
+`python -m models.export.throughput ENCODER... --out FILE` takes model directories, names of shipped encoders, and
+checkpoints. Every setting encodes the same windows of `--pieces` pieces for `--seconds`. Encoders and settings
+alternate for `--rounds` rounds, so that other processes on the machine affect all of them alike.
 
-What a report says about the machine that it was measured on.
-
-What is timed: one batch of piece ids through a model, by ONNX Runtime or by sentence-transformers' own modules.
+The report has three figures for each: documents a second of the best round; the median over rounds of documents a
+second of processor time, which other processes hardly disturb (waiting for a core does not count); and the median ratio
+of that figure to the first encoder's in the same round and setting.
 """
 
 from __future__ import annotations
@@ -33,25 +31,96 @@ from models.onnx_encoder import batch_by_length
 from services.encoders.manifest import has_manifest, resolve_model_directory
 from services.errors import ConfigurationError
 
-
-def cpu_name() -> str:
-    """The processor's model as the system names it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
+log = logging.getLogger("models.export")
 BatchRunner = Callable[[np.ndarray], None]
 
 
-def make_runner(directory: Path, threads: int, *, spinning: bool) -> BatchRunner:
-    """A function that encodes int32 [documents, pieces], no padding in it, and drops the result.
+@dataclass(frozen=True, slots=True)
+class ThroughputSetting:
+    """Setting of a measurement: all processes share `cores`, and each computes with `threads` threads."""
 
-    A model directory runs as a worker runs it. A checkpoint runs through sentence-transformers' Transformer and
-    SpladePooling in float32, which is what SparseEncoder computes for documents, without its tokenising.
+    cores: int
+    processes: int
+    threads: int
+    batch_pieces: int
+    spinning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputRound:
+    """Documents a second of all processes together, by the clock and by their processor time."""
+
+    by_clock: float
+    by_processor: float
+
+
+ThroughputRounds = dict[tuple[str, ThroughputSetting], list[ThroughputRound]]
+
+
+def list_settings(cores: Sequence[int], batches: Sequence[int]) -> list[ThroughputSetting]:
+    """List the settings: a process of one thread, of a thread a core, of spinning threads, and a process for each core.
+
+    Twice as many processes as cores show the loss of a worker that starts too many.
+    """
+    settings: list[ThroughputSetting] = []
+    for count in cores:
+        layouts = [(1, 1, False), (1, count, False), (1, count, count > 1), (count, 1, False), (2 * count, 1, False)]
+        settings += [ThroughputSetting(count, p, t, batch, spin) for batch in batches for p, t, spin in layouts]
+    # with one core several layouts are the same
+    return list(dict.fromkeys(settings))
+
+
+def measure_round(directory: Path, setting: ThroughputSetting, pieces: int, seconds: float) -> ThroughputRound:
+    """Measure one round of one setting."""
+    context = multiprocessing.get_context("spawn")
+    gate, results = context.Barrier(setting.processes), context.Queue()
+    workers = [
+        context.Process(target=run_process, args=(directory, setting, pieces, seconds, gate, results))
+        for _ in range(setting.processes)
+    ]
+    for worker in workers:
+        worker.start()
+    outcomes = [results.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    documents = sum(done for done, _, _ in outcomes)
+    return ThroughputRound(
+        sum(done / clock for done, clock, _ in outcomes), documents / sum(computed for _, _, computed in outcomes)
+    )
+
+
+def run_process(
+    directory: Path, setting: ThroughputSetting, pieces: int, seconds: float, gate: Any, results: Any
+) -> None:
+    """Run one process: load, warm up, wait for the others, encode for `seconds`.
+
+    It reports the documents, their seconds, and the processor time of all its threads.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
+    run = make_runner(directory, setting.threads, spinning=setting.spinning)
+    rows = make_random_rows(pieces, 64)
+    batches = [np.stack([rows[p] for p in batch]) for batch in batch_by_length([pieces] * 64, setting.batch_pieces)]
+    run(batches[0])
+    gate.wait()
+    done, turn, began, computed = 0, 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - began < seconds:
+        run(batches[turn % len(batches)])
+        done += len(batches[turn % len(batches)])
+        turn += 1
+    results.put((done, time.perf_counter() - began, time.process_time() - computed))
+
+
+def make_random_rows(pieces: int, count: int) -> list[np.ndarray]:
+    """Return rows of random pieces; the time of the graph does not depend on the pieces."""
+    generator = np.random.default_rng(11)
+    return [generator.integers(1000, 20_000, pieces).astype(np.int32) for _ in range(count)]
+
+
+def make_runner(directory: Path, threads: int, *, spinning: bool) -> BatchRunner:
+    """Return a function that encodes int32 [documents, pieces] without padding and discards the result.
+
+    A model directory runs as in a worker. A checkpoint runs through sentence-transformers' Transformer and
+    SpladePooling in float32, which is what SparseEncoder computes for documents, without tokenisation.
     """
     return (
         _make_onnx_runner(directory, threads, spinning=spinning)
@@ -91,124 +160,38 @@ def _make_plain_runner(directory: Path, threads: int) -> BatchRunner:
     return run
 
 
-log = logging.getLogger("models.export")
-
-
-@dataclass(frozen=True, slots=True)
-class ThroughputSetting:
-    """`cores` are all that the setting's processes share; each process computes with `threads` threads."""
-
-    cores: int
-    processes: int
-    threads: int
-    batch_pieces: int
-    spinning: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ThroughputRound:
-    """Documents a second of all processes together, by the clock and by the processor time that they took."""
-
-    by_clock: float
-    by_processor: float
-
-
-ThroughputRounds = dict[tuple[str, ThroughputSetting], list[ThroughputRound]]
-
-
-def list_settings(cores: Sequence[int], batches: Sequence[int]) -> list[ThroughputSetting]:
-    """One process of one thread, of a thread a core, the same with spinning threads, and a process a core.
-
-    Twice as many processes as cores are there to see what a worker loses that starts too many.
-    """
-    found: list[ThroughputSetting] = []
-    for count in cores:
-        layouts = [(1, 1, False), (1, count, False), (1, count, count > 1), (count, 1, False), (2 * count, 1, False)]
-        found += [ThroughputSetting(count, p, t, batch, spin) for batch in batches for p, t, spin in layouts]
-    # (of one core several of these are the same)
-    return list(dict.fromkeys(found))
-
-
-def make_random_rows(pieces: int, count: int) -> list[np.ndarray]:
-    """Random pieces: the time of the graph does not depend on which they are."""
-    generator = np.random.default_rng(11)
-    return [generator.integers(1000, 20_000, pieces).astype(np.int32) for _ in range(count)]
-
-
-def run_process(
-    directory: Path, setting: ThroughputSetting, pieces: int, seconds: float, gate: Any, results: Any
-) -> None:
-    """One process: loads, warms up, waits for the others, encodes for `seconds`.
-
-    It reports the documents, the seconds that it took for them, and the processor time of all its threads.
-    """
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
-    run = make_runner(directory, setting.threads, spinning=setting.spinning)
-    made = make_random_rows(pieces, 64)
-    batches = [np.stack([made[p] for p in batch]) for batch in batch_by_length([pieces] * 64, setting.batch_pieces)]
-    run(batches[0])
-    gate.wait()
-    done, turn, began, computed = 0, 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - began < seconds:
-        run(batches[turn % len(batches)])
-        done += len(batches[turn % len(batches)])
-        turn += 1
-    results.put((done, time.perf_counter() - began, time.process_time() - computed))
-
-
-def measure_round(directory: Path, setting: ThroughputSetting, pieces: int, seconds: float) -> ThroughputRound:
-    """One round of one setting."""
-    context = multiprocessing.get_context("spawn")
-    gate, results = context.Barrier(setting.processes), context.Queue()
-    workers = [
-        context.Process(target=run_process, args=(directory, setting, pieces, seconds, gate, results))
-        for _ in range(setting.processes)
-    ]
-    for worker in workers:
-        worker.start()
-    found = [results.get(timeout=120) for _ in workers]
-    for worker in workers:
-        worker.join()
-    documents = sum(done for done, _, _ in found)
-    return ThroughputRound(
-        sum(done / clock for done, clock, _ in found), documents / sum(computed for _, _, computed in found)
-    )
-
-
 def build_report(measured: ThroughputRounds, first: str) -> list[dict[str, Any]]:
-    """A row for each encoder and setting."""
+    """Return a row for each encoder and setting."""
     return [
         {
             "encoder": name,
             **asdict(setting),
-            "documents_a_second": round(max(one.by_clock for one in found), 1),
-            "rounds": [round(one.by_clock, 1) for one in found],
-            "documents_a_processor_second": round(median(one.by_processor for one in found), 1),
+            "documents_a_second": round(max(done.by_clock for done in rounds), 1),
+            "rounds": [round(done.by_clock, 1) for done in rounds],
+            "documents_a_processor_second": round(median(done.by_processor for done in rounds), 1),
             f"times_{first}": round(
-                median(a.by_processor / b.by_processor for a, b in zip(found, measured[first, setting], strict=True)), 2
+                median(a.by_processor / b.by_processor for a, b in zip(rounds, measured[first, setting], strict=True)),
+                2,
             ),
         }
-        for (name, setting), found in measured.items()
+        for (name, setting), rounds in measured.items()
     ]
 
 
-def _parse_counts(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-def _parse_encoder(name: str) -> tuple[str, Path]:
-    """A name for the report, and the directory."""
-    path = Path(name)
-    if (path / "config.json").is_file() and not (path / "manifest.json").is_file():
-        return f"{path.resolve().name} (sentence-transformers, float32)", path
-    found = resolve_model_directory(name)
-    return found.name, found
+def cpu_name() -> str:
+    """Return the processor's model as the system names it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m models.export.throughput", description=__doc__)
-    parser.add_argument("encoders", nargs="+", help="the first is what the others are compared with")
+    parser.add_argument("encoders", nargs="+", help="the others are compared with the first")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cores", type=_parse_counts, default=[1, len(os.sched_getaffinity(0))], help="as in 1,2")
     parser.add_argument("--batch-pieces", type=_parse_counts, default=[1024], help="as in 256,1024,4096")
@@ -218,7 +201,7 @@ def main() -> None:
     arguments = parser.parse_args()
     available = len(os.sched_getaffinity(0))
     if not 0 < min(arguments.cores) <= max(arguments.cores) <= available:
-        raise ConfigurationError("bad_cores", f"--cores are between 1 and the {available} that this process may use.")
+        raise ConfigurationError("bad_cores", f"--cores must be between 1 and {available}, the cores of this process.")
     load = round(os.getloadavg()[0], 1)
     places = [_parse_encoder(name) for name in arguments.encoders]
     every = list_settings(sorted(set(arguments.cores)), arguments.batch_pieces)
@@ -226,9 +209,9 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for setting in every:
             for name, directory in places:
-                found = measure_round(directory, setting, arguments.pieces, arguments.seconds)
-                measured[name, setting].append(found)
-                log.info("%s, %s: %s", name, setting, found)
+                measurement = measure_round(directory, setting, arguments.pieces, arguments.seconds)
+                measured[name, setting].append(measurement)
+                log.info("%s, %s: %s", name, setting, measurement)
     result = {
         "machine": {
             "cpu": cpu_name(),
@@ -242,6 +225,19 @@ def main() -> None:
         "settings": build_report(measured, places[0][0]),
     }
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _parse_counts(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _parse_encoder(name: str) -> tuple[str, Path]:
+    """Return a name for the report, and the directory."""
+    path = Path(name)
+    if (path / "config.json").is_file() and not (path / "manifest.json").is_file():
+        return f"{path.resolve().name} (sentence-transformers, float32)", path
+    directory = resolve_model_directory(name)
+    return directory.name, directory
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Training of inference-free sparse encoders. Nothing heavy is imported here: the parts that need torch say so."""
+"""Training of inference-free sparse encoders. This package imports no heavy library; its modules that need torch do."""

@@ -1,8 +1,8 @@
-"""What a generator is to write for what it is given, of episodes that people gave chapters.
+"""Training data of a chapter generator: recipe, examples from annotated episodes, and their tensors.
 
-How a generator of chapters is trained, as a value.
-
-Examples as tensors: padded left for a decoder, whose answers then end together, and right for an encoder.
+An example is a prompt and the answer that the generator should write. `make_examples` cuts episodes with chapters by
+people into the same parts as the engine (`models.chapters.podtile`, PODTILE, arXiv 2410.16148). `ExampleCollator` pads
+on the left for a decoder, so that the answers end together, and on the right for an encoder.
 """
 
 from __future__ import annotations
@@ -31,21 +31,26 @@ from models.chapters.podtile_prompt import (
     split_into_lines,
 )
 
+IGNORED_LABEL = -100  # label of pieces that the loss ignores
+# Title of a chapter without one.
+_FIRST_TITLE = "Introduction"
+PieceCounter = Callable[[Sequence[str]], list[int]]
+
 
 class ChapterRecipe(BaseModel):
-    """The settings of `train_chapters`; what is not named in a recipe file has the default of a processor.
+    """Settings of `train_chapters`. The defaults are for training on a CPU.
 
-    What is read:
-    - `part_pieces`: what the model reads and writes at once, `answer_pieces` what of it is left for the answer,
-      `ahead` the share of a part that the next one reads again.
-    - `titles_share`: of the examples, those of one chapter whose beginning is known and whose title alone is to be
-      written; they have up to `title_pieces`, a fraction of a part's work, and each teaches a title.
-    - `none_share`: parts without a chapter, as a share of the parts at most.
+    Input:
+    - `part_pieces`: pieces that the model reads and writes at once; `answer_pieces`: its share for the answer; `ahead`:
+      the share of a part that the next part reads again.
+    - `titles_share`: share of title examples: one chapter whose beginning is given, to be completed by its title. They
+      have up to `title_pieces`, a fraction of a part's work, and each teaches a title.
+    - `none_share`: largest share of parts without a chapter among the parts.
 
-    What is changed: adapters of `rank` and `alpha` on every linear layer, with `dropout`; rank 0 trains all weights.
+    Trained weights: adapters of `rank` and `alpha` on every linear layer, with `dropout`; rank 0 trains all weights.
 
-    The optimisation, AdamW with a linear warm-up and decay: `steps` of `batch` examples, `mini_batch` of them at once.
-    `precision` is that of frozen weights; what is trained is float32. `auto` is bfloat16 where the hardware has it.
+    Optimisation, AdamW with a linear warm-up and decay: `steps` of `batch` examples, `mini_batch` of them at once.
+    `precision` is that of frozen weights; trained weights are float32. `auto` is bfloat16 where the hardware has it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,14 +89,9 @@ class ChapterRecipe(BaseModel):
         return self
 
 
-PieceCounter = Callable[[Sequence[str]], list[int]]
-# What is said before the first named chapter.
-_FIRST_TITLE = "Introduction"
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """`begun` is the part of the answer that is given; `target` is what is learned to follow it."""
+    """Prompt and answer. `begun` is the given beginning of the answer; `target` is the continuation to learn."""
 
     prompt: str
     begun: str
@@ -101,30 +101,30 @@ class TrainingExample:
 def make_examples(
     episodes: Iterable[AnnotatedEpisode], recipe: ChapterRecipe, count: PieceCounter
 ) -> list[TrainingExample]:
-    """In an order that the seed decides, titles and parts in the shares of the recipe; `count` counts pieces."""
-    chance = random.Random(recipe.seed)  # noqa: S311 (an order, not a secret)
+    """Make title and part examples in the recipe's shares, in an order that the seed decides; `count` counts pieces."""
+    shuffler = random.Random(recipe.seed)  # noqa: S311 (an order, not a secret)
     titles: list[TrainingExample] = []
     parts: list[TrainingExample] = []
     empty: list[TrainingExample] = []
-    for one in episodes:
-        made = _EpisodeLines(one, recipe, count)
-        titles += made.titles()
-        for example in made.parts():
+    for episode in episodes:
+        lines = _EpisodeLines(episode, recipe, count)
+        titles += lines.titles()
+        for example in lines.parts():
             (empty if example.target == format_answer([]) else parts).append(example)
-    for some in (titles, parts, empty):
-        chance.shuffle(some)
+    for examples in (titles, parts, empty):
+        shuffler.shuffle(examples)
     if recipe.none_share < 1:
         parts += empty[: round(len(parts) * recipe.none_share / (1 - recipe.none_share))]
     else:
         parts += empty
-    chance.shuffle(parts)
+    shuffler.shuffle(parts)
     return _interleave_examples(titles, parts, recipe.titles_share)
 
 
 def _interleave_examples(
     titles: list[TrainingExample], parts: list[TrainingExample], share: float
 ) -> list[TrainingExample]:
-    """Alternating by share for as long as both last, then what is left of the other."""
+    """Alternate titles and parts by share while both last, then append the rest of the other."""
     mixed: list[TrainingExample] = []
     taken = 0
     while taken < len(titles) and len(mixed) - taken < len(parts):
@@ -138,19 +138,19 @@ def _interleave_examples(
 
 
 class _EpisodeLines:
-    """An episode's lines, their pieces, and at which of them chapters begin."""
+    """Lines of an episode, their pieces, and the lines at which chapters begin."""
 
-    def __init__(self, given: AnnotatedEpisode, recipe: ChapterRecipe, count: PieceCounter) -> None:
-        self._episode, self._recipe, self._count = given.episode, recipe, count
-        self._lines: list[PromptLine] = split_into_lines(given.episode)
-        self._shown = [given.episode.text[line.start : line.end] for line in self._lines]
+    def __init__(self, annotated: AnnotatedEpisode, recipe: ChapterRecipe, count: PieceCounter) -> None:
+        self._episode, self._recipe, self._count = annotated.episode, recipe, count
+        self._lines: list[PromptLine] = split_into_lines(annotated.episode)
+        self._shown = [annotated.episode.text[line.start : line.end] for line in self._lines]
         self._pieces = count([format_numbered_line(999, text) for text in self._shown])
         self._chapters: dict[int, str] = {}
-        for chapter in given.chapters:
+        for chapter in annotated.chapters:
             self._chapters.setdefault(nearest_line(self._lines, chapter.start), chapter.title)
 
     def titles(self) -> Iterator[TrainingExample]:
-        """One for each chapter with a title: its beginning, and what the chapters before it are called."""
+        """Yield an example for each titled chapter: its beginning, after the titles of the chapters before it."""
         starts = [*self._chapters, len(self._lines)]
         for i, (first, title) in enumerate(self._chapters.items()):
             if not title:
@@ -165,7 +165,7 @@ class _EpisodeLines:
             )
 
     def parts(self) -> Iterator[TrainingExample]:
-        """The parts that the engine would make, with the titles before them as people wrote them."""
+        """Yield the parts that the engine would make, after the titles that people gave to the chapters before them."""
         first = 0
         while first < len(self._lines):
             context = self._head(first)
@@ -176,9 +176,9 @@ class _EpisodeLines:
                 for line, title in self._chapters.items()
                 if first <= line < part.end
             ]
-            given = "" if first else format_answer_prefix()
+            begun = "" if first else format_answer_prefix()
             target = format_answer(inside)
-            yield TrainingExample(self._prompt(context, first, part.end), given, target.removeprefix(given))
+            yield TrainingExample(self._prompt(context, first, part.end), begun, target.removeprefix(begun))
             first = part.settled
 
     def _head(self, first: int) -> str:
@@ -193,12 +193,9 @@ class _EpisodeLines:
         return "".join([context, *shown, PROMPT_SUFFIX])
 
 
-IGNORED_LABEL = -100  # the label of what is not learned
-
-
 @dataclass(frozen=True, slots=True)
 class ExampleCollator:
-    """The collator of a checkpoint. `longest` bounds what is read; what is too long loses its end before the answer."""
+    """Collator of a checkpoint. `longest` limits the input; a longer prompt loses its end."""
 
     checkpoint: GeneratorCheckpoint
     longest: int
@@ -207,17 +204,17 @@ class ExampleCollator:
         return self._encoded(rows) if self.checkpoint.seq2seq else self._continued(rows)
 
     def _target(self, example: TrainingExample) -> tuple[list[int], list[int]]:
-        held = self.checkpoint
-        given = held.answer_ids(example.begun) if example.begun else []
-        return given, [*held.answer_ids(example.target), *held.ends[:1]]
+        checkpoint = self.checkpoint
+        begun = checkpoint.answer_ids(example.begun) if example.begun else []
+        return begun, [*checkpoint.answer_ids(example.target), *checkpoint.ends[:1]]
 
     def _continued(self, rows: Sequence[TrainingExample]) -> dict[str, Any]:
         ids, labels = [], []
         for example in rows:
-            given, target = self._target(example)
-            read = self.checkpoint.prompt_ids(example.prompt)[: max(1, self.longest - len(given) - len(target))]
-            ids.append([*read, *given, *target])
-            labels.append([*[IGNORED_LABEL] * (len(read) + len(given)), *target])
+            begun, target = self._target(example)
+            prompt = self.checkpoint.prompt_ids(example.prompt)[: max(1, self.longest - len(begun) - len(target))]
+            ids.append([*prompt, *begun, *target])
+            labels.append([*[IGNORED_LABEL] * (len(prompt) + len(begun)), *target])
         input_ids, mask = _pad_rows(ids, 0, left=True)
         return {
             "input_ids": input_ids,
@@ -227,18 +224,18 @@ class ExampleCollator:
         }
 
     def _encoded(self, rows: Sequence[TrainingExample]) -> dict[str, Any]:
-        ids, before, labels = [], [], []
+        ids, decoder_inputs, labels = [], [], []
         for example in rows:
-            given, target = self._target(example)
+            begun, target = self._target(example)
             ids.append(self.checkpoint.prompt_ids(example.prompt)[: self.longest])
             start = [] if self.checkpoint.begin is None else [self.checkpoint.begin]
-            before.append([*start, *given, *target[:-1]])
-            labels.append([*[IGNORED_LABEL] * len(given), *target])
+            decoder_inputs.append([*start, *begun, *target[:-1]])
+            labels.append([*[IGNORED_LABEL] * len(begun), *target])
         input_ids, mask = _pad_rows(ids, 0, left=False)
         return {
             "input_ids": input_ids,
             "attention_mask": mask,
-            "decoder_input_ids": _pad_rows(before, 0, left=False)[0],
+            "decoder_input_ids": _pad_rows(decoder_inputs, 0, left=False)[0],
             "labels": _pad_rows(labels, IGNORED_LABEL, left=False)[0],
         }
 

@@ -1,6 +1,8 @@
-"""A generator of chapters from a base and episodes, to a directory that workers open.
+"""Training of a chapter generator: from a base model and annotated episodes to a directory for workers.
 
-transformers' trainer on answers alone, with an answer to NaN.
+`train_chapters` learns the answers of `models.training.chapter_data` (PODTILE, arXiv 2410.16148), with adapters or all
+weights. `AnswerTrainer` is transformers' trainer with a loss on answers only; it stops when the loss is not finite
+(docs/decisions/0197).
 """
 
 from __future__ import annotations
@@ -50,56 +52,177 @@ from models.training.trainer import (
 from services.encoders.manifest import MANIFEST_FILE
 from services.errors import ConfigurationError, InvalidInput
 
+LOG_FILE = "log.jsonl"
 
-class AnswerTrainer(Trainer):
-    """Learns the answers of examples. Checkpoints hold what is trained and the optimiser.
 
-    `train` raises ConfigurationError: `training_diverged`, `out_of_memory`; the checkpoints before stay as they are.
+@dataclass(frozen=True, slots=True)
+class TrainedChapterModel:
+    """Result of `train_chapters`. `losses` are the logged losses of this call, in nats a piece of an answer."""
+
+    directory: Path
+    manifest: ChapterManifest
+    losses: list[float]
+    seconds: float
+
+
+def train_chapters(
+    files: Sequence[Path],
+    base: str,
+    out: Path,
+    recipe: ChapterRecipe,
+    *,
+    licence: str = "unstated",
+    merge: bool = False,
+    boundaries: Literal["own", "tiling"] = "own",
+    show: ProgressReporter,
+) -> TrainedChapterModel:
+    """Train on the episodes of `files` that are not held out, and write the directory `out`.
+
+    It holds adapters and the name of their base; or whole weights with `merge`, and when all weights are trained.
+    `boundaries`: see `ChapterManifest`. Checkpoints are in OUT.training; the same call after a kill resumes from the
+    last complete one.
+
+    Raises InvalidInput (`no_episodes`, `too_few_examples`) and ConfigurationError: those of `resolve_generator_source`,
+    `load_checkpoint` and `AnswerTrainer`, and `other_training` when the checkpoints belong to another run.
     """
+    began = time.monotonic()
+    episodes = _read_training_episodes(files, show)
+    source = resolve_generator_source(base)
+    work = out.with_name(f"{out.name}.training")
+    claim_run_directory(
+        work,
+        {"recipe": recipe.model_dump(), "base": hash_weights(source), "episodes": _episodes_fingerprint(episodes)},
+        "recipe, base or episodes",
+    )
+    torch.manual_seed(recipe.seed)
+    checkpoint = load_checkpoint(source, _model_dtype(recipe))
+    examples = _make_training_examples(checkpoint, episodes, recipe)
+    show.say(f"{len(episodes)} episodes, {len(examples):,} examples, {recipe.steps} steps of {recipe.batch}.")
+    if len(examples) < recipe.batch:
+        raise InvalidInput("too_few_examples", f"{len(examples)} examples do not fill a batch of {recipe.batch}.")
+    model = (
+        add_adapters(checkpoint.model, recipe.rank, recipe.alpha, recipe.dropout) if recipe.rank else checkpoint.model
+    )
+    if recipe.checkpoint_layers:
+        checkpoint.model.activation_checkpointing_enable({"use_reentrant": False})
+    losses: list[float] = []
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The mean over all pieces of the batch's answers, over however many runs it is spread."""
-        given = dict(inputs)
-        labels: Tensor = given.pop("labels")
-        if "decoder_input_ids" in given:
-            logits = model(**given).logits
-        else:
-            # The vocabulary's head is half of a small model's work, and answers are one piece in thirty.
-            answered = int((labels != IGNORED_LABEL).any(0).sum())
-            if _keeps_logits(model):
-                given["logits_to_keep"] = answered + 1
-            logits = model(**given, use_cache=False).logits[:, -answered - 1 : -1]
-            labels = labels[:, -answered:]
-        lost = cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    def report(step: int, steps: int, logs: dict[str, float]) -> None:
+        if "loss" not in logs:
+            return
+        losses.append(logs["loss"])
+        with (work / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, "loss": logs["loss"], "seconds": time.monotonic() - began}) + "\n")
+        show.trained(step, steps, logs)
+
+    drop_unfinished(work)
+    trainer = make_trainer(
+        model,
+        examples,
+        ExampleCollator(checkpoint, min(recipe.part_pieces, checkpoint.positions)),
+        recipe,
+        work,
+        TrainingCallback(report),
+    )
+    resumed = last_checkpoint(work)
+    if resumed is not None:
+        show.say(f"Resuming from {resumed}.")
+    if resumed is None or not resumed.name.endswith(f"-{recipe.steps}"):
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    else:  # resumed from its last step, transformers would make one more
+        load_trainable(model, resumed)
+    record = {
+        "method": "PODTILE (arXiv 2410.16148): parts with the global context, boundaries and titles written together",
+        "episodes": len(episodes),
+        "files": [path.name for path in files],
+        "examples": len(examples),
+        "seen": recipe.steps * recipe.batch,
+        "recipe": recipe.model_dump(),
+        "last_loss": _last_loss(work / LOG_FILE),
+    }
+    merged = merge or not recipe.rank
+    description = {"base": base, "licence": licence, "boundaries": boundaries, "training": record}
+    manifest = _write_model(checkpoint, model, out, recipe, merged, description)
+    return TrainedChapterModel(out, manifest, losses, time.monotonic() - began)
+
+
+def _read_training_episodes(files: Sequence[Path], show: ProgressReporter) -> list[AnnotatedEpisode]:
+    episodes: list[AnnotatedEpisode] = []
+    for path in files:
+        report = ReadReport(path.name)
+        file_episodes = list(read_episodes(path, report))
+        kept = [episode for episode in file_episodes if not episode.held_out]
+        refused = f", {sum(report.refused.values())} lines refused: {report.examples[0]}" if report.refused else ""
+        show.say(
+            f"{path.name}: {len(file_episodes)} episodes, {len(file_episodes) - len(kept)} of them held out{refused}."
         )
-        count = (labels != IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = lost / count
-        return (loss, {}) if return_outputs else loss
+        episodes += kept
+    return episodes
 
-    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
-        try:
-            loss: Tensor = super().training_step(*arguments, **named)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ConfigurationError(
-                "out_of_memory",
-                "Memory does not hold a step: lower mini_batch or part_pieces, or set checkpoint_layers.",
-            ) from None
-        if not torch.isfinite(loss):
-            raise training_diverged(
-                "loss", self.state.global_step + 1, describe_kept_checkpoint(Path(self.args.output_dir))
-            )
-        return loss
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_trainable(self.model, Path(output_dir or self.args.output_dir))
+def _make_training_examples(
+    checkpoint: GeneratorCheckpoint, episodes: list[AnnotatedEpisode], recipe: ChapterRecipe
+) -> Any:
+    def count(texts: Sequence[str]) -> list[int]:
+        rows = checkpoint.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(row) for row in rows]
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trainable(self.model, Path(resume_from_checkpoint))
+    return make_examples(episodes, recipe, count)
+
+
+def _episodes_fingerprint(episodes: list[AnnotatedEpisode]) -> str:
+    digest = hashlib.sha256()
+    for annotated in episodes:
+        digest.update(repr((annotated.id, annotated.episode.text, annotated.chapters)).encode())
+    return digest.hexdigest()
+
+
+def _model_dtype(recipe: ChapterRecipe) -> str:
+    if not recipe.rank:
+        return "float32"
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "bfloat16" if torch.cuda.is_available() else str(cpu_dtype()).removeprefix("torch.")
+
+
+def _last_loss(log: Path) -> float:
+    """Return the last logged loss, of this call or an earlier one: the command may run again after its last step."""
+    lines = log.read_text(encoding="utf-8").splitlines()
+    return float(json.loads(lines[-1])["loss"])
+
+
+def _write_model(
+    checkpoint: GeneratorCheckpoint, model: Any, out: Path, recipe: ChapterRecipe, merged: bool, facts: dict[str, Any]
+) -> ChapterManifest:
+    """Write the directory under another name and rename it, so it is always complete."""
+    fresh = out.with_name(f"{out.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    description: dict[str, Any] = {
+        "name": out.resolve().name,
+        "part_pieces": recipe.part_pieces,
+        "answer_pieces": recipe.answer_pieces,
+        "title_pieces": recipe.title_pieces,
+        "ahead": recipe.ahead,
+        "boundaries": facts["boundaries"],
+        "licence": facts["licence"],
+        "training": {**facts["training"], "base": facts["base"]},
+    }
+    if merged:
+        (model.merge_and_unload() if recipe.rank else model).save_pretrained(str(fresh))
+        shutil.copyfile(checkpoint.directory / TOKENIZER_FILE, fresh / TOKENIZER_FILE)
+        names = [path.name for path in fresh.iterdir()]
+    else:
+        save_adapters(model, fresh)
+        description["base"] = {"source": facts["base"], "sha256": hash_weights(checkpoint.directory)}
+        names = list(ADAPTER_FILES)
+    for name in names:
+        (fresh / name).chmod(0o644)  # safetensors makes files private, and a worker may run as another user
+    manifest = write_chapter_manifest(fresh, description, names)
+    if (out / MANIFEST_FILE).is_file():
+        shutil.rmtree(out)
+    fresh.rename(out)
+    return manifest
 
 
 def make_trainer(
@@ -110,7 +233,7 @@ def make_trainer(
     work: Path,
     watch: TrainingCallback,
 ) -> AnswerTrainer:
-    """The trainer of a recipe; `work` gets the checkpoints."""
+    """Make the trainer of a recipe; `work` receives the checkpoints."""
     arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=recipe.steps,
@@ -137,175 +260,57 @@ def make_trainer(
     return trainer
 
 
+class AnswerTrainer(Trainer):
+    """Trainer of the answers of examples. Its checkpoints hold the trained weights and the optimiser.
+
+    `train` raises ConfigurationError: `training_diverged`, `out_of_memory`; earlier checkpoints stay.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean over all pieces of the batch's answers, also when the batch takes several forward passes."""
+        features = dict(inputs)
+        labels: Tensor = features.pop("labels")
+        if "decoder_input_ids" in features:
+            logits = model(**features).logits
+        else:
+            # The vocabulary head is half of a small model's work, and one piece in thirty belongs to an answer.
+            answered = int((labels != IGNORED_LABEL).any(0).sum())
+            if _keeps_logits(model):
+                features["logits_to_keep"] = answered + 1
+            logits = model(**features, use_cache=False).logits[:, -answered - 1 : -1]
+            labels = labels[:, -answered:]
+        total = cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+        )
+        count = (labels != IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
+        loss = total / count
+        return (loss, {}) if return_outputs else loss
+
+    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
+        try:
+            loss: Tensor = super().training_step(*arguments, **named)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigurationError(
+                "out_of_memory",
+                "Memory does not hold a step: lower mini_batch or part_pieces, or set checkpoint_layers.",
+            ) from None
+        if not torch.isfinite(loss):
+            raise training_diverged(
+                "loss", self.state.global_step + 1, describe_kept_checkpoint(Path(self.args.output_dir))
+            )
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        save_trainable(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trainable(self.model, Path(resume_from_checkpoint))
+
+
 def _keeps_logits(model: Any) -> bool:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
-
-
-LOG_FILE = "log.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedChapterModel:
-    """What `train_chapters` wrote. `losses` are the logged ones of this call, in nats a piece of an answer."""
-
-    directory: Path
-    manifest: ChapterManifest
-    losses: list[float]
-    seconds: float
-
-
-def train_chapters(
-    files: Sequence[Path],
-    base: str,
-    out: Path,
-    recipe: ChapterRecipe,
-    *,
-    licence: str = "unstated",
-    merge: bool = False,
-    boundaries: Literal["own", "tiling"] = "own",
-    show: ProgressReporter,
-) -> TrainedChapterModel:
-    """Trains on the episodes of `files` that are not held out, and writes the directory `out`: adapters that name their
-    base, or whole weights with `merge` and where all weights are trained. `boundaries`: see `ChapterManifest`.
-
-    Checkpoints go beside it (its name and `.training`); the same call after a kill goes on from the last whole one.
-    Raises InvalidInput (`no_episodes`, `too_few_examples`) and ConfigurationError: those of `brought`,
-    `load_checkpoint` and `AnswerTrainer`, and `other_training` where checkpoints of another run are.
-    """
-    began = time.monotonic()
-    episodes = _read_training_episodes(files, show)
-    source = resolve_generator_source(base)
-    work = out.with_name(f"{out.name}.training")
-    claim_run_directory(
-        work,
-        {"recipe": recipe.model_dump(), "base": hash_weights(source), "episodes": _episodes_fingerprint(episodes)},
-        "recipe, base or episodes",
-    )
-    torch.manual_seed(recipe.seed)
-    checkpoint = load_checkpoint(source, _model_dtype(recipe))
-    data = _make_training_examples(checkpoint, episodes, recipe)
-    show.say(f"{len(episodes)} episodes, {len(data):,} examples, {recipe.steps} steps of {recipe.batch}.")
-    if len(data) < recipe.batch:
-        raise InvalidInput("too_few_examples", f"{len(data)} examples do not fill a batch of {recipe.batch}.")
-    model = (
-        add_adapters(checkpoint.model, recipe.rank, recipe.alpha, recipe.dropout) if recipe.rank else checkpoint.model
-    )
-    if recipe.checkpoint_layers:
-        checkpoint.model.activation_checkpointing_enable({"use_reentrant": False})
-    losses: list[float] = []
-
-    def report(step: int, steps: int, logs: dict[str, float]) -> None:
-        if "loss" not in logs:
-            return
-        losses.append(logs["loss"])
-        with (work / LOG_FILE).open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, "loss": logs["loss"], "seconds": time.monotonic() - began}) + "\n")
-        show.trained(step, steps, logs)
-
-    drop_unfinished(work)
-    trainer = make_trainer(
-        model,
-        data,
-        ExampleCollator(checkpoint, min(recipe.part_pieces, checkpoint.positions)),
-        recipe,
-        work,
-        TrainingCallback(report),
-    )
-    resumed = last_checkpoint(work)
-    if resumed is not None:
-        show.say(f"Going on from {resumed}.")
-    if resumed is None or not resumed.name.endswith(f"-{recipe.steps}"):
-        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
-    else:  # (asked to go on from its last step, transformers makes one more)
-        load_trainable(model, resumed)
-    record = {
-        "method": "PODTILE (arXiv 2410.16148): parts with the global context, boundaries and titles written together",
-        "episodes": len(episodes),
-        "files": [path.name for path in files],
-        "examples": len(data),
-        "seen": recipe.steps * recipe.batch,
-        "recipe": recipe.model_dump(),
-        "last_loss": _last_loss(work / LOG_FILE),
-    }
-    whole = merge or not recipe.rank
-    told = {"base": base, "licence": licence, "boundaries": boundaries, "training": record}
-    manifest = _write_model(checkpoint, model, out, recipe, whole, told)
-    return TrainedChapterModel(out, manifest, losses, time.monotonic() - began)
-
-
-def _last_loss(log: Path) -> float:
-    """Of this call or one before it: the command may be given again after its last step."""
-    lines = log.read_text(encoding="utf-8").splitlines()
-    return float(json.loads(lines[-1])["loss"])
-
-
-def _read_training_episodes(files: Sequence[Path], show: ProgressReporter) -> list[AnnotatedEpisode]:
-    found: list[AnnotatedEpisode] = []
-    for path in files:
-        report = ReadReport(path.name)
-        read = list(read_episodes(path, report))
-        kept = [one for one in read if not one.held_out]
-        refused = f", {sum(report.refused.values())} lines refused: {report.examples[0]}" if report.refused else ""
-        show.say(f"{path.name}: {len(read)} episodes, {len(read) - len(kept)} of them held out{refused}.")
-        found += kept
-    return found
-
-
-def _make_training_examples(
-    checkpoint: GeneratorCheckpoint, episodes: list[AnnotatedEpisode], recipe: ChapterRecipe
-) -> Any:
-    def count(texts: Sequence[str]) -> list[int]:
-        rows = checkpoint.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [len(row) for row in rows]
-
-    return make_examples(episodes, recipe, count)
-
-
-def _write_model(
-    checkpoint: GeneratorCheckpoint, model: Any, out: Path, recipe: ChapterRecipe, whole: bool, told: dict[str, Any]
-) -> ChapterManifest:
-    """Beside its place, then renamed: a directory of that name is always whole."""
-    fresh = out.with_name(f"{out.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    description: dict[str, Any] = {
-        "name": out.resolve().name,
-        "part_pieces": recipe.part_pieces,
-        "answer_pieces": recipe.answer_pieces,
-        "title_pieces": recipe.title_pieces,
-        "ahead": recipe.ahead,
-        "boundaries": told["boundaries"],
-        "licence": told["licence"],
-        "training": {**told["training"], "base": told["base"]},
-    }
-    if whole:
-        (model.merge_and_unload() if recipe.rank else model).save_pretrained(str(fresh))
-        shutil.copyfile(checkpoint.directory / TOKENIZER_FILE, fresh / TOKENIZER_FILE)
-        names = [path.name for path in fresh.iterdir()]
-    else:
-        save_adapters(model, fresh)
-        description["base"] = {"source": told["base"], "sha256": hash_weights(checkpoint.directory)}
-        names = list(ADAPTER_FILES)
-    for name in names:
-        (fresh / name).chmod(0o644)  # safetensors lets nobody else read, a worker may be another user
-    manifest = write_chapter_manifest(fresh, description, names)
-    if (out / MANIFEST_FILE).is_file():
-        shutil.rmtree(out)
-    fresh.rename(out)
-    return manifest
-
-
-def _model_dtype(recipe: ChapterRecipe) -> str:
-    if not recipe.rank:
-        return "float32"
-    if recipe.precision != "auto":
-        return recipe.precision
-    return "bfloat16" if torch.cuda.is_available() else str(cpu_dtype()).removeprefix("torch.")
-
-
-def _episodes_fingerprint(episodes: list[AnnotatedEpisode]) -> str:
-    digest = hashlib.sha256()
-    for one in episodes:
-        digest.update(repr((one.id, one.episode.text, one.chapters)).encode())
-    return digest.hexdigest()

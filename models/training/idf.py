@@ -1,8 +1,8 @@
-"""Inverse document frequency of pieces over a passage collection, and tables of weights as files.
+"""Inverse document frequency of pieces over a passage collection, and weight tables as files.
 
-The form is that of the published tables (PAPERS.md: idf.json of arXiv 2411.04403): ln(1 + (N - df + .5) / (df + .5)),
-with df passages of N that hold the piece. Those tables leave 1.0 for what they never saw, so that a quotation mark
-outweighs "the"; see `inverse_document_frequency` for what an unseen piece gets here.
+The form is that of the published tables (idf.json of arXiv 2411.04403): ln(1 + (N - df + .5) / (df + .5)), where df of
+N passages have the piece. Those tables give unseen pieces 1.0, so that a quotation mark outweighs "the";
+`inverse_document_frequency` gives them other values (docs/decisions/0101).
 """
 
 from __future__ import annotations
@@ -24,8 +24,24 @@ PieceCounts = NDArray[np.int64]
 BATCH_PASSAGES = 1024
 
 
+def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
+    """Compute the IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
+
+    It reads a stream and holds 1,024 passages at a time. Raises what `inverse_document_frequency` raises.
+    """
+    vocabulary = pieces.vocabulary()
+
+    def rows() -> Iterable[list[int]]:
+        texts = iter(passages)
+        while batch := list(islice(texts, BATCH_PASSAGES)):
+            yield from pieces.ids(batch)
+
+    frequencies, count = document_frequencies(rows(), max(vocabulary.values(), default=-1) + 1)
+    return inverse_document_frequency(frequencies, count, vocabulary, excluded)
+
+
 def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tuple[PieceCounts, int]:
-    """For each piece the number of rows of ids that hold it, int64 [vocabulary], and the number of rows.
+    """Count for each piece the rows that hold it, int64 [vocabulary]; return the counts and the number of rows.
 
     Raises InvalidInput (`wrong_tokeniser`) for an id outside the vocabulary.
     """
@@ -38,7 +54,7 @@ def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tupl
             raise InvalidInput(
                 "wrong_tokeniser",
                 f"Passage {passages - 1} has the piece {int(distinct[-1])} and the vocabulary ends at "
-                f"{vocabulary - 1}: it was cut by another tokeniser.",
+                f"{vocabulary - 1}: its pieces are those of another tokeniser.",
             )
         frequencies[distinct] += 1
     return frequencies, passages
@@ -47,13 +63,13 @@ def document_frequencies(rows: Iterable[Sequence[int]], vocabulary: int) -> tupl
 def inverse_document_frequency(
     frequencies: PieceCounts, passages: int, pieces: Mapping[str, int], excluded: Collection[int] = ()
 ) -> PieceWeights:
-    """ln(1 + (N - df + .5) / (df + .5)) for each piece, float32 [vocabulary]; pieces in `excluded` get 0.
+    """Compute ln(1 + (N - df + .5) / (df + .5)) for each piece, float32 [vocabulary]; pieces in `excluded` get 0.
 
-    An unseen piece with a letter or a digit counts as if one passage held it. Any other unseen piece (a quotation mark
-    in a collection that was stripped of them) says nothing and gets the smallest value of a seen piece, instead of the
-    largest: with that, the question mark would be the heaviest piece of every question.
+    An unseen piece with a letter or a digit counts as if one passage had it. Any other unseen piece (a quotation mark
+    in a collection without them) gets the smallest value of a seen piece. The largest value would make the question
+    mark the heaviest piece of every question.
 
-    Raises InvalidInput (`empty_collection`) without passages, or when no piece of any passage counts.
+    Raises InvalidInput (`empty_collection`) without passages, or when all pieces of the passages are excluded.
     """
     seen = frequencies > 0
     ignored = np.zeros(frequencies.size, dtype=bool)
@@ -72,41 +88,25 @@ def inverse_document_frequency(
     return idf.astype(np.float32)
 
 
-def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
-    """The IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
-
-    Streams: no more than some passages are in memory. Errors as in `inverse_document_frequency`.
-    """
-    vocabulary = pieces.vocabulary()
-
-    def rows() -> Iterable[list[int]]:
-        texts = iter(passages)
-        while together := list(islice(texts, BATCH_PASSAGES)):
-            yield from pieces.ids(together)
-
-    frequencies, number = document_frequencies(rows(), max(vocabulary.values(), default=-1) + 1)
-    return inverse_document_frequency(frequencies, number, vocabulary, excluded)
-
-
 def read_weights(path: Path, pieces: Mapping[str, int]) -> PieceWeights:
-    """A table of piece to weight (query_weights.json, idf.json) as float32 [vocabulary]; what is not named gets 0.
+    """Read a table of piece to weight (query_weights.json, idf.json) as float32 [vocabulary]; absent pieces get 0.
 
-    Raises ConfigurationError (`bad_query_table`) for a file that is no such table, for pieces that the tokeniser does
-    not have and for weights that are not finite and at least 0.
+    Raises ConfigurationError (`bad_query_table`) for a file of another form, for pieces that the tokeniser does not
+    have, and for weights that are negative or not finite.
     """
     table = query_table.read_query_weights(path)
-    strangers = [piece for piece in table if piece not in pieces]
-    if strangers or not table:
+    unknown = [piece for piece in table if piece not in pieces]
+    if unknown or not table:
         raise ConfigurationError(
             "bad_query_table",
-            f"{path} belongs to another tokeniser: {len(strangers):,} of its {len(table):,} pieces are unknown to this "
-            f"one{f', {strangers[0]!r} for example' if strangers else ''}.",
+            f"{path} belongs to another tokeniser: {len(unknown):,} of its {len(table):,} pieces are unknown to this "
+            f"one{f', {unknown[0]!r} for example' if unknown else ''}.",
         )
     return align_weights(table, pieces)
 
 
 def align_weights(table: Mapping[str, float], pieces: Mapping[str, int]) -> PieceWeights:
-    """A table of known pieces as float32 [vocabulary]; what is not named gets 0."""
+    """Return a table of known pieces as float32 [vocabulary]; absent pieces get 0."""
     weights = np.zeros(max(pieces.values()) + 1, dtype=np.float32)
     for piece, weight in table.items():
         weights[pieces[piece]] = weight
@@ -114,17 +114,17 @@ def align_weights(table: Mapping[str, float], pieces: Mapping[str, int]) -> Piec
 
 
 def write_weights(path: Path, weights: PieceWeights, pieces: Mapping[str, int], excluded: Collection[int] = ()) -> None:
-    """Writes a table by id, one piece a line; pieces in `excluded` are left out, zeros are not.
+    """Write a table by id, one piece a line, zeros included, without the pieces in `excluded`.
 
-    Raises InvalidInput (`not_finite_weights`) and writes nothing when a weight is not finite or is negative.
+    Raises InvalidInput (`not_finite_weights`) and writes nothing when a weight is negative or not finite.
     """
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise InvalidInput(
             "not_finite_weights",
-            f"The table for {path.name} has weights that are not finite or below 0: training went wrong before.",
+            f"The table for {path.name} has weights that are negative or not finite: the training has failed earlier.",
         )
     left_out = frozenset(excluded)
     ordered = sorted((index, piece) for piece, index in pieces.items() if index not in left_out)
-    # float32 printed by its shortest form that reads back as the same float32
+    # the shortest form that reads back as the same float32
     lines = ",\n".join(f"{json.dumps(piece, ensure_ascii=False)}: {weights[index]!s}" for index, piece in ordered)
     path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")

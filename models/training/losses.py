@@ -1,9 +1,11 @@
-"""What the encoder learns from: scores of teachers over the passages of a batch, and which passage is a query's own.
+"""Losses of a training run: ranking loss, and regularisers that keep document vectors sparse.
 
-Terms that keep document vectors sparse, in the form that sentence-transformers' SpladeLoss calls.
+`RankingLoss` is the heterogeneous distillation of arXiv 2411.04403 (section 4.2) with in-batch cross entropy. The
+regularisers are FLOPS (arXiv 2004.05665), IDF-aware FLOPS (arXiv 2411.04403), l0-masked FLOPS (arXiv 2504.14839) and
+L1.
 
-`SpladeLoss(..., document_regularizer=Flops())` and `CachedSpladeLoss` hand over the weights of a batch's documents,
-[documents, vocabulary], and multiply what comes back with lambda. NaN stays NaN: whoever trains watches the loss.
+sentence-transformers' SpladeLoss and CachedSpladeLoss call a regulariser with the document weights of a batch,
+[documents, vocabulary], and multiply the result by lambda. NaN stays NaN: the trainer checks the loss.
 """
 
 from __future__ import annotations
@@ -14,28 +16,98 @@ from torch.nn import functional
 
 from services.errors import ConfigurationError
 
-# A piece of nine passages in ten has an IDF of 0.105. Below that the penalty, which grows with 1 / idf^2, would be
-# above a hundred times that of a piece with IDF 1, and a piece of every passage would divide by zero.
+# A piece that nine passages in ten contain has an IDF of 0.105. The penalty grows with 1 / idf^2: below the floor it
+# would exceed a hundred times the penalty of a piece with IDF 1, and a piece in every passage would divide by zero.
 IDF_FLOOR = 0.1
 
 
+class RankingLoss(nn.Module):
+    """KL divergence from the teachers' distribution, plus cross entropy of the pair's own passage.
+
+    Both run over all passages of the batch: a query's own passage, its hard negatives, and the passages of all other
+    queries. `models.training.teachers` gives the teachers' scores, min-max scaled, summed and multiplied by a scale.
+    """
+
+    def __init__(self, contrastive_weight: float, *, distils: bool) -> None:
+        super().__init__()
+        # Without distillation a weight below 1 would only make the regulariser stronger relative to it.
+        self.contrastive_weight = contrastive_weight if distils else 1.0
+        self.distils = distils
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
+        """Return the loss by term. `embeddings` are the queries [B, V], then the columns of passages [B, V], own
+        passages first.
+
+        `labels` is float32 [B, 2, M] for M passages in column order: the targets, and a mask that is 0 where a passage
+        is another answer of the query and so no negative.
+        """
+        if labels is None:
+            raise ValueError("RankingLoss needs labels: the targets and the mask of a batch")
+        queries = _to_dense(embeddings[0])
+        passages = torch.cat([_to_dense(column) for column in embeddings[1:]])
+        # always float32: bfloat16 has three digits, and scores reach a hundred
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = queries.float() @ passages.float().T
+            targets, counted = labels[:, 0].float(), labels[:, 1] > 0
+            scores = scores.masked_fill(~counted, -torch.inf)
+            losses: dict[str, Tensor] = {}
+            if self.distils:
+                losses["distillation"] = _divergence(scores, targets.masked_fill(~counted, -torch.inf))
+            if self.contrastive_weight:
+                own = torch.arange(len(scores), device=scores.device)
+                losses["contrastive"] = self.contrastive_weight * functional.cross_entropy(scores, own)
+        return losses
+
+
+def _divergence(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over queries of KL(teachers || student); entries that are -inf in both add nothing."""
+    student, teacher = scores.log_softmax(1), targets.log_softmax(1)
+    gap = torch.where(targets.isneginf(), 0.0, teacher.exp() * (teacher - student))
+    return gap.sum(1).mean()
+
+
+def _to_dense(embeddings: Tensor) -> Tensor:
+    return embeddings.to_dense() if embeddings.layout != torch.strided else embeddings
+
+
+def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | None = None) -> Regulariser:
+    """Make the regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`) or `l1`.
+
+    Raises ConfigurationError (`bad_recipe`, `bad_idf`).
+    """
+    if name == "none":
+        return NoRegulariser()
+    if name == "l1":
+        return L1Regulariser()
+    if name == "flops":
+        return FlopsRegulariser(threshold)
+    if name != "idf_flops":
+        raise ConfigurationError("bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops or l1.")
+    if idf is None:
+        raise ConfigurationError(
+            "bad_idf",
+            "The regulariser idf_flops needs an IDF table: idf.json beside the start, or a table of the passages.",
+        )
+    return IdfFlopsRegulariser(idf, threshold)
+
+
 class Regulariser(nn.Module):
-    """A scalar of the document weights of one batch. Zero for a batch without documents."""
+    """Scalar penalty of the document weights of a batch; zero without documents."""
 
     def compute_loss_from_embeddings(self, embeddings: Tensor) -> Tensor:
-        """`embeddings` [documents, vocabulary], dense or of a sparse layout. Returns a scalar with its gradient."""
+        """Return the penalty of `embeddings` [documents, vocabulary], dense or sparse, as a scalar with gradient."""
         weights = embeddings if embeddings.layout == torch.strided else embeddings.to_dense()
         if weights.shape[0] == 0:
             return weights.sum()
         return self.penalty(weights)
 
     def penalty(self, weights: Tensor) -> Tensor:
-        """The term itself, of dense weights [documents, vocabulary] with one document at least."""
+        """Return the penalty of dense weights [documents, vocabulary] of at least one document."""
         raise NotImplementedError
 
 
 class _MaskedRegulariser(Regulariser):
-    """A term that leaves out documents which are sparse already: the l0 mask of arXiv 2504.14839.
+    """Penalty that leaves out sparse documents: the l0 mask of arXiv 2504.14839.
 
     Only documents with more than `threshold` weights count; the mean is still over all documents of the batch.
     """
@@ -43,21 +115,21 @@ class _MaskedRegulariser(Regulariser):
     def __init__(self, threshold: int | None = None) -> None:
         super().__init__()
         if threshold is not None and threshold < 0:
-            raise ConfigurationError("bad_recipe", f"An l0 threshold is 0 or more weights a document, not {threshold}.")
+            raise ConfigurationError("bad_recipe", f"l0_threshold must be at least 0, not {threshold}.")
         self.threshold = threshold
 
     def counted(self, weights: Tensor) -> Tensor:
         if self.threshold is None:
             return weights
         dense_enough = (weights != 0).sum(dim=1, keepdim=True) > self.threshold
-        # NaN times zero is NaN, as it should be: NaN is not zero, so it counts as a weight too.
+        # NaN differs from zero, so it counts as a weight; NaN times zero stays NaN, and the trainer sees it.
         return weights * dense_enough
 
 
 class FlopsRegulariser(_MaskedRegulariser):
     """FLOPS (arXiv 2004.05665): sum_j (mean_i w_ij)^2, with weight w of document i and piece j.
 
-    Beside IDF in the weights of the query's match, this is the second form of arXiv 2411.04403.
+    With IDF in the query weights, this is the second form of arXiv 2411.04403.
     """
 
     def penalty(self, weights: Tensor) -> Tensor:
@@ -67,7 +139,7 @@ class FlopsRegulariser(_MaskedRegulariser):
 class IdfFlopsRegulariser(_MaskedRegulariser):
     """IDF-aware FLOPS, the first form of arXiv 2411.04403: sum_j (mean_i w_ij / idf_j)^2.
 
-    Common pieces are pushed down harder than rare ones. `idf` [vocabulary] is raised to `floor` where it is lower.
+    It penalises common pieces more than rare ones. `idf` [vocabulary] is raised to `floor` where it is lower.
     """
 
     def __init__(self, idf: Tensor, threshold: int | None = None, floor: float = IDF_FLOOR) -> None:
@@ -82,91 +154,22 @@ class IdfFlopsRegulariser(_MaskedRegulariser):
         if weights.shape[1] != self.scale.shape[0]:
             raise ConfigurationError(
                 "bad_idf",
-                f"The IDF table is about {self.scale.shape[0]:,} pieces and the weights about {weights.shape[1]:,}: it "
-                "belongs to another tokeniser.",
+                f"The IDF table has {self.scale.shape[0]:,} pieces and the weights have {weights.shape[1]:,}: the "
+                "table belongs to another tokeniser.",
             )
         mean = self.counted(weights).mean(dim=0)
         return (mean * self.scale.to(mean.device)).square().sum()
 
 
 class L1Regulariser(Regulariser):
-    """The mean sum of a document's weights: sum_j mean_i |w_ij|."""
+    """Mean L1 norm of a document: sum_j mean_i |w_ij|."""
 
     def penalty(self, weights: Tensor) -> Tensor:
         return weights.abs().sum(dim=1).mean()
 
 
 class NoRegulariser(Regulariser):
-    """Nothing: zero, with a gradient of zero."""
+    """Penalty of zero, with a gradient of zero."""
 
     def penalty(self, weights: Tensor) -> Tensor:
         return weights.sum() * 0.0
-
-
-def make_regulariser(name: str, *, idf: Tensor | None = None, threshold: int | None = None) -> Regulariser:
-    """The regulariser of a recipe: `none`, `flops`, `idf_flops` (needs `idf`) or `l1`.
-
-    Raises ConfigurationError (`bad_recipe`, `bad_idf`).
-    """
-    if name == "none":
-        return NoRegulariser()
-    if name == "l1":
-        return L1Regulariser()
-    if name == "flops":
-        return FlopsRegulariser(threshold)
-    if name != "idf_flops":
-        raise ConfigurationError("bad_recipe", f"There is no regulariser {name!r}: none, flops, idf_flops or l1.")
-    if idf is None:
-        raise ConfigurationError(
-            "bad_idf", "The regulariser idf_flops needs an IDF table: idf.json beside the start, or that of passages."
-        )
-    return IdfFlopsRegulariser(idf, threshold)
-
-
-class RankingLoss(nn.Module):
-    """KL divergence from the teachers' distribution plus cross entropy of the pair's own passage.
-
-    Heterogeneous distillation of arXiv 2411.04403 (section 4.2), over every passage of the batch: each query is held
-    against its own passage, its hard negatives and all those of the other queries. The teachers' scores arrive min-max
-    scaled, summed and times a scale (`models.training.teachers`).
-    """
-
-    def __init__(self, contrastive_weight: float, *, distils: bool) -> None:
-        super().__init__()
-        # (beside distillation; alone it would only make the regulariser three times as strong)
-        self.contrastive_weight = contrastive_weight if distils else 1.0
-        self.distils = distils
-
-    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
-        """`embeddings` are the queries [B, V], then the columns of passages [B, V]: own ones first, then negatives.
-
-        `labels` is float32 [B, 2, M] for M passages column by column: the targets, and a mask that is 0 where a
-        passage answers the query as well as its own does, so that it must not count as a negative.
-        """
-        if labels is None:
-            raise ValueError("RankingLoss needs labels: the targets and the mask of a batch")
-        queries = _to_dense(embeddings[0])
-        passages = torch.cat([_to_dense(column) for column in embeddings[1:]])
-        # float32 whatever the encoder computes in: bfloat16 has three digits, and scores reach a hundred
-        with torch.autocast(queries.device.type, enabled=False):
-            scores = queries.float() @ passages.float().T
-            targets, counted = labels[:, 0].float(), labels[:, 1] > 0
-            scores = scores.masked_fill(~counted, -torch.inf)
-            found: dict[str, Tensor] = {}
-            if self.distils:
-                found["distillation"] = _divergence(scores, targets.masked_fill(~counted, -torch.inf))
-            if self.contrastive_weight:
-                own = torch.arange(len(scores), device=scores.device)
-                found["contrastive"] = self.contrastive_weight * functional.cross_entropy(scores, own)
-        return found
-
-
-def _divergence(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean over queries of KL(teachers || student); entries of -inf in both count for nothing."""
-    student, teacher = scores.log_softmax(1), targets.log_softmax(1)
-    gap = torch.where(targets.isneginf(), 0.0, teacher.exp() * (teacher - student))
-    return gap.sum(1).mean()
-
-
-def _to_dense(embeddings: Tensor) -> Tensor:
-    return embeddings.to_dense() if embeddings.layout != torch.strided else embeddings

@@ -1,13 +1,14 @@
-"""The vocabulary head with its maximum over positions, without the [documents, length, vocabulary] tensor between.
+"""Vocabulary head with a maximum over positions, without the [documents, length, vocabulary] tensor.
 
-A document's weight of piece j is activation(max over its positions of (h E^T + b)_j). Only one position of a document
-and piece decides it, so that is all that is kept for the backward pass, and all that gradient flows through. The
-product is taken in blocks: at 2,048 positions and 1,024 pieces a block has 8 MB, where 32 passages of 192 pieces would
-have 750 MB in float32, twice with the gradient. On CUDA the product and its maximum are one kernel
-(`models.training.triton_head`); here is the form for every device, which that one is tested against, and which a GPU
-gets where the kernel cannot be built.
+A document's weight of piece j is activation(max over its positions of (h E^T + b)_j). One position decides the weight
+of a document and piece, so the forward pass keeps only that position, and the backward pass sends gradient only there.
+The product is computed in blocks: a block of 2,048 positions and 1,024 pieces has 8 MB, where the whole product of 32
+passages of 192 pieces has 750 MB in float32, twice with its gradient (docs/decisions/0102).
 
-Tokens come packed, [tokens, width] with the documents one after the other, or padded with a mask.
+On CUDA the product and its maximum are one kernel (`models.training.triton_head`). This module has the form for every
+device: tests compare the kernel with it, and a GPU uses it where the kernel cannot be built.
+
+Tokens are packed, [tokens, width] with the documents one after the other, or padded with a mask.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its usual name)
+import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -23,8 +24,8 @@ from models.onnx_encoder import batch_by_length
 from models.training import triton_head
 from models.training.recipe import Activation
 
-# Positions and pieces of a block on the CPU: with 1,024 pieces the maximum cost 13 % over the bare product on one
-# core, with 4,096 up to 25 %. A GPU wants larger products.
+# Positions and pieces of a block on the CPU: with 1,024 pieces the maximum added 13 % to the product on one core,
+# with 4,096 up to 25 %. A GPU needs larger products.
 BLOCK_POSITIONS = 2048
 BLOCK_PIECES = 1024
 GPU_BLOCK_PIECES = 8192
@@ -33,10 +34,10 @@ GPU_BLOCK_PIECES = 8192
 def max_head(
     states: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: Activation = "log1p_relu"
 ) -> Tensor:
-    """Document weights [documents, vocabulary], float32, of padded states.
+    """Return document weights [documents, vocabulary], float32, from padded states.
 
-    `states` [documents, length, width]; `mask` [documents, length] is not zero where a position counts, anywhere and in
-    any number (a document without any weighs nothing); `weight` [vocabulary, width], `bias` [vocabulary].
+    `states` [documents, length, width]; `mask` [documents, length] is non-zero for tokens, in any place and number (a
+    document without tokens has no weights); `weight` [vocabulary, width], `bias` [vocabulary].
     """
     counted = mask.bool()
     lengths = counted.sum(dim=1)
@@ -52,17 +53,16 @@ def max_head_packed(
     *,
     activation: Activation = "log1p_relu",
 ) -> Tensor:
-    """Document weights [documents, vocabulary], float32, of packed states.
+    """Return document weights [documents, vocabulary], float32, from packed states.
 
-    `states` [tokens, width]; document i has the tokens from `offsets[i]` to `offsets[i + 1]`, `offsets` an integer
-    tensor [documents + 1] that begins with 0 and ends with the number of tokens. The product is computed in the type
-    of `states` (of autocast inside it), sums of gradients in float32. Where positions tie, one of them gets the
-    gradient.
+    `states` [tokens, width]; document i has the tokens from `offsets[i]` to `offsets[i + 1]`. `offsets` is an integer
+    tensor [documents + 1] from 0 to the number of tokens. The product is computed in the type of `states` (inside
+    autocast, in its type), sums of gradients in float32. Where positions tie, one of them gets the gradient.
     """
     kind = states.device.type
     if torch.is_autocast_enabled(kind):
         states = states.to(torch.get_autocast_dtype(kind))
-    # inside the function gradients are always off, and what its inputs need does not know of no_grad
+    # Inside an autograd function gradients are always off, and `needs_input_grad` ignores no_grad.
     learning = torch.is_grad_enabled()
     weights: Tensor = _MaxHead.apply(states, weight, bias, offsets, activation, learning)
     return weights
@@ -79,15 +79,15 @@ class _MaxHead(torch.autograd.Function):
         activation: Activation,
         learning: bool,
     ) -> Tensor:
-        wanted = learning and any(ctx.needs_input_grad[:3])
+        needs_gradient = learning and any(ctx.needs_input_grad[:3])
         with torch.autocast(states.device.type, enabled=False):
-            largest, places = largest_logits(states, weight, offsets, places=wanted)
+            largest, places = largest_logits(states, weight, offsets, places=needs_gradient)
             if bias is not None:
                 largest += bias.float()
             weights = largest.relu_().log1p_()
             if activation == "log1p_log1p_relu":
                 weights.log1p_()
-        if wanted:
+        if needs_gradient:
             ctx.activation = activation
             ctx.save_for_backward(states, weight, weights, places)
             ctx.bias_dtype = None if bias is None else bias.dtype
@@ -115,9 +115,9 @@ class _MaxHead(torch.autograd.Function):
 
 
 def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: bool) -> tuple[Tensor, Tensor]:
-    """For each document and piece the largest logit, float32, and the token that has it, int32 (empty if not asked).
+    """Return for each document and piece the largest logit, float32, and its token, int32 (empty unless `places`).
 
-    A document without tokens has -inf and the token 0.
+    A document without tokens has -inf and token 0.
     """
     if states.device.type == "cuda" and triton_head.is_supported(states.device):
         return triton_head.largest_logits(states, weight, offsets)
@@ -145,18 +145,20 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor, *, places: b
 
 
 def _token_positions(documents: Tensor, offsets: Tensor, lengths: Tensor) -> Tensor:
-    """The tokens of each document, [documents, longest]; shorter ones repeat their last: that moves no maximum."""
-    most = lengths[documents]
-    steps = torch.arange(int(most.max()), device=offsets.device)
-    tokens: Tensor = offsets[documents, None] + torch.minimum(steps[None], most[:, None] - 1)
+    """Return the tokens of each document, [documents, longest]. Shorter documents repeat their last token, which
+    changes no maximum.
+    """
+    sizes = lengths[documents]
+    steps = torch.arange(int(sizes.max()), device=offsets.device)
+    tokens: Tensor = offsets[documents, None] + torch.minimum(steps[None], sizes[:, None] - 1)
     return tokens
 
 
 def _sum_by_target(table: Tensor, rows: Tensor, factors: Tensor, targets: Tensor, size: int) -> Tensor:
-    """[size, width] float32: for each target the sum of `factors` x `table[rows]` over the entries that name it.
+    """Return [size, width] float32: for each target the sum of `factors` x `table[rows]` over its entries.
 
-    The products are summed as they are made ([entries, width] is never there: early in training a document has
-    thousands of weights), in a fixed order, so the same batch gives the same gradient.
+    The sums are accumulated directly, without [entries, width] (early in training a document has thousands of weights),
+    in a fixed order, so the same batch gives the same gradient.
     """
     order = targets.argsort(stable=True)
     counts = torch.bincount(targets, minlength=size)

@@ -1,15 +1,15 @@
-"""A transformer body on packed tokens: [1, tokens] without padding, attention kept within each document.
+"""Modules of an encoder in training: query table, and document side on packed tokens.
 
-The body stays transformers' own; only its attention function is replaced, by the interface that transformers offers
-for it. On CUDA in half precision that is PyTorch's variable-length attention, elsewhere the tokens are padded for the
-attention alone: every linear layer, which is nearly all of the work, sees no padding.
+Each replaces a module of sentence-transformers, holds the same parameters under the same names and gives the same
+vectors; saved encoders name the replaced modules (`models.training.architecture`, docs/decisions/0100).
 
-The query side: a table of weights, no model. Distinct pieces count once (arXiv 2411.04403).
+- `QueryTableEmbedding` is the query side: a table of weights, no model. Distinct pieces count once (arXiv 2411.04403).
+- `StatesTransformer` and `MaxHeadPooling` are the document side. They pass hidden states of packed tokens, [1, tokens]
+  without padding, to `models.training.max_head`, and never compute all logits.
 
-The document side with the cheap head: hidden states of packed tokens instead of logits, pooled as they are made.
-
-Both modules stand in for those of sentence-transformers, hold the same parameters under the same names and give the
-same vectors; saved encoders name those (`models.training.portable`).
+The transformer's body stays that of transformers; only its attention function is replaced, through transformers'
+attention interface (docs/decisions/0103). On CUDA in half precision that is PyTorch's variable-length attention.
+Elsewhere only the attention sees padded tokens; the linear layers, nearly all of the work, see no padding.
 """
 
 from __future__ import annotations
@@ -31,51 +31,108 @@ from models.training.max_head import max_head_packed
 from models.training.recipe import Activation
 from services.errors import ConfigurationError
 
+PACKED_ATTENTION = "packed"
+# SpladePooling of sentence-transformers names the function before its log1p.
+POOLING_ACTIVATIONS: dict[Activation, str] = {"log1p_relu": "relu", "log1p_log1p_relu": "log1p_relu"}
+ACTIVATIONS: dict[str, Activation] = {theirs: ours for ours, theirs in POOLING_ACTIVATIONS.items()}
+
 
 class QueryTableEmbedding(SparseStaticEmbedding):
     """SparseStaticEmbedding whose weights stay at 0 or above, and at 0 for excluded pieces.
 
-    The optimiser may step anywhere; before the weights are used again, and before they are saved, they are projected
-    back (a projected gradient step). Clamping inside the forward pass instead would kill the gradient of a weight that
-    was once below 0. It is saved as a plain SparseStaticEmbedding, which gives the same vectors.
+    The optimiser may move weights anywhere; they are projected back before the next use and before they are saved (a
+    projected gradient step). Clamping inside the forward pass would kill the gradient of a weight that fell below 0
+    once. The table is saved as a plain SparseStaticEmbedding, which gives the same vectors.
     """
 
     def __init__(self, tokenizer: Any, weight: Tensor, frozen: bool, excluded: Collection[int] = ()) -> None:
         super().__init__(tokenizer=tokenizer, weight=weight, frozen=frozen)
-        # a bag of pieces: no position limits it
+        # a query is a bag of pieces, so positions do not limit its length
         self.max_seq_length = None
         self.register_buffer("_excluded", torch.tensor(sorted(excluded), dtype=torch.long), persistent=False)
         self.project()
 
     def project(self) -> None:
-        """Puts weights below 0, and those of excluded pieces, back to 0. NaN stays."""
+        """Set weights below 0 and weights of excluded pieces to 0. NaN stays."""
         with torch.no_grad():
             self.weight.clamp_(min=0.0)
             self.weight[self._excluded] = 0.0
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Adds `sentence_embedding` [queries, vocabulary]."""
+        """Add `sentence_embedding` [queries, vocabulary]."""
         if self.training and self.weight.requires_grad:
             self.project()
-        weighed: dict[str, Any] = super().forward(features)
-        return weighed
+        output: dict[str, Any] = super().forward(features)
+        return output
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Writes weights, tokeniser and config in sentence-transformers' layout."""
+        """Write weights, tokeniser and config in sentence-transformers' layout."""
         self.project()
         super().save(output_path, *args, safe_serialization=True, **kwargs)
 
 
-PACKED_ATTENTION = "packed"
+class StatesTransformer(Transformer):
+    """Transformer for the task `fill-mask` that stops before the vocabulary product.
+
+    Adds `token_states` [tokens, width] (packed; the head multiplies them by the embeddings), `offsets` [documents + 1],
+    `head_weight` [vocabulary, width] and `head_bias` [vocabulary] to the features.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model. Raises ConfigurationError (`checkpoint_unsupported`) for models other than BERT and
+        DistilBERT.
+        """
+        super().__init__(*args, **{**kwargs, "transformer_task": "fill-mask"})
+        split_head(self.model)
+        self.model.set_attn_implementation(PACKED_ATTENTION)
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        body, transform = split_head(self.model)
+        packing = PackedTokens.of(features["attention_mask"])
+        decoder = self.model.get_output_embeddings()
+        features["token_states"] = transform(packed_states(body, features["input_ids"], packing))
+        features["offsets"] = packing.offsets
+        features["head_weight"], features["head_bias"] = decoder.weight, decoder.bias
+        return features
+
+
+class MaxHeadPooling(SpladePooling):
+    """SpladePooling (`max`) over the states of StatesTransformer, without a tensor of all logits."""
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Add `sentence_embedding` [documents, vocabulary], float32."""
+        features["sentence_embedding"] = max_head_packed(
+            features.pop("token_states"),
+            features.pop("offsets"),
+            features.pop("head_weight"),
+            features.pop("head_bias"),
+            activation=ACTIVATIONS[self.activation_function],
+        )
+        return features
+
+
+def split_head(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return the transformer without its head, and the part of the head before the vocabulary product.
+
+    Raises ConfigurationError (`checkpoint_unsupported`) for models other than BERT and DistilBERT.
+    """
+    kind = model.config.model_type
+    if kind == "bert":
+        return model.bert, model.cls.predictions.transform
+    if kind == "distilbert":
+        return model.distilbert, lambda states: model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
+    raise ConfigurationError(
+        "checkpoint_unsupported", f"The head `chunked` supports BERT and DistilBERT, not {kind}: set head = plain."
+    )
 
 
 @dataclass(frozen=True)
 class PackedTokens:
-    """Where packed tokens come from: a batch [documents, length] of which `counted` says what is a token.
+    """Packing of a batch [documents, length], in which `counted` marks the tokens.
 
     `offsets` int64 [documents + 1]: document i has the tokens from offsets[i] to offsets[i + 1]. `positions` [tokens]:
-    the place of each in its row. `rows` [documents, longest] holds the tokens of each document, the last repeated, and
-    `real` is true where it is not a repetition.
+    the position of each token in its row. `rows` [documents, longest]: the tokens of each document, the last one
+    repeated; `real` is false for the repetitions.
     """
 
     counted: Tensor
@@ -87,7 +144,7 @@ class PackedTokens:
 
     @classmethod
     def of(cls, mask: Tensor) -> PackedTokens:
-        """The packing of a mask [documents, length], not zero where a token stands."""
+        """Pack a mask [documents, length], which is non-zero for tokens."""
         counted = mask.bool()
         lengths = counted.sum(dim=1)
         offsets = F.pad(lengths.cumsum(0), (1, 0))
@@ -100,7 +157,7 @@ class PackedTokens:
 
 
 def packed_states(body: nn.Module, input_ids: Tensor, packing: PackedTokens) -> Tensor:
-    """The last hidden states of the tokens, [tokens, width], of a body with the attention `packed`."""
+    """Return the last hidden states of the tokens, [tokens, width], of a body with the attention `packed`."""
     ids = input_ids[packing.counted]
     if len(ids) == 0:
         return torch.zeros(0, body.config.hidden_size, device=input_ids.device)
@@ -120,14 +177,17 @@ def packed_attention(
     packing: PackedTokens | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each document. `query`, `key`, `value` are [1, heads, tokens, channels]; returns [1, tokens,
-    heads, channels]. Without `packing` it is transformers' own, on padded batches."""
+    """Compute attention within each document.
+
+    `query`, `key`, `value` are [1, heads, tokens, channels]; the result is [1, tokens, heads, channels]. Without
+    `packing`, transformers' own attention runs on padded batches.
+    """
     if packing is None:
         mixed: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return mixed
     scaling, dropout = kwargs.get("scaling"), kwargs.get("dropout", 0.0)
-    queries, keys, values = (one[0].transpose(0, 1) for one in (query, key, value))
-    # the fused kernel has no dropout of its own
+    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    # the fused kernel has no dropout
     if query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
 
@@ -149,58 +209,3 @@ def packed_attention(
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)
-
-
-# How sentence-transformers' SpladePooling calls them: it names what comes before its log1p.
-POOLING_ACTIVATIONS: dict[Activation, str] = {"log1p_relu": "relu", "log1p_log1p_relu": "log1p_relu"}
-ACTIVATIONS: dict[str, Activation] = {theirs: ours for ours, theirs in POOLING_ACTIVATIONS.items()}
-
-
-class StatesTransformer(Transformer):
-    """Transformer for the task `fill-mask` that stops before the vocabulary product.
-
-    Adds `token_states` [tokens, width] (packed, what the head multiplies with the embeddings), `offsets`
-    [documents + 1], `head_weight` [vocabulary, width] and `head_bias` [vocabulary] to the features.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Raises ConfigurationError (`checkpoint_unsupported`) for another model than BERT or DistilBERT."""
-        super().__init__(*args, **{**kwargs, "transformer_task": "fill-mask"})
-        split_head(self.model)
-        self.model.set_attn_implementation(PACKED_ATTENTION)
-
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        body, transform = split_head(self.model)
-        packing = PackedTokens.of(features["attention_mask"])
-        decoder = self.model.get_output_embeddings()
-        features["token_states"] = transform(packed_states(body, features["input_ids"], packing))
-        features["offsets"] = packing.offsets
-        features["head_weight"], features["head_bias"] = decoder.weight, decoder.bias
-        return features
-
-
-class MaxHeadPooling(SpladePooling):
-    """SpladePooling (`max`) that takes the states of StatesTransformer and never sees all logits."""
-
-    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Adds `sentence_embedding` [documents, vocabulary], float32."""
-        features["sentence_embedding"] = max_head_packed(
-            features.pop("token_states"),
-            features.pop("offsets"),
-            features.pop("head_weight"),
-            features.pop("head_bias"),
-            activation=ACTIVATIONS[self.activation_function],
-        )
-        return features
-
-
-def split_head(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The transformer without its head, and what the head does before the vocabulary product."""
-    kind = model.config.model_type
-    if kind == "bert":
-        return model.bert, model.cls.predictions.transform
-    if kind == "distilbert":
-        return model.distilbert, lambda states: model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
-    raise ConfigurationError(
-        "checkpoint_unsupported", f"The head `chunked` knows BERT and DistilBERT, not {kind}: say head = plain."
-    )

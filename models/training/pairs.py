@@ -1,6 +1,9 @@
-"""What training learns from: queries, passages, and which passage answers which query.
+"""Training pairs: queries, passages, and the links that say which passage answers which query.
 
-Pair files: {"query": ..., "passage": ...} a line, read as a stream and written whole or not at all.
+`PairSet` holds distinct texts and int32 links between them; `split_pairs` holds out whole families of links.
+
+Pair files are JSON lines, {"query": ..., "passage": ..., "origin": ...}. `read_pairs` reads them as a stream.
+`write_pairs` writes a file whole or not at all; the same pairs give the same bytes.
 """
 
 import gzip
@@ -24,7 +27,7 @@ Rows = NDArray[np.int32]
 
 
 class Pair(NamedTuple):
-    """A query and a passage that answers it. `origin` names the set, or the way in which the pair was made."""
+    """Query and a passage that answers it. `origin` names the set, or how the pair was made."""
 
     query: str
     passage: str
@@ -33,12 +36,11 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairSet:
-    """Distinct texts, and links between them.
+    """Distinct texts and the links between them.
 
-    Link i says that passage `passage_rows[i]` answers query `query_rows[i]` and comes from
-    `origins[origin_rows[i]]`; all three are int32 [links], in the order in which the pairs came. No link is there
-    twice. `repeated` counts pairs that were there already, `identical` those whose query is their passage; neither
-    became a link.
+    Link i says that passage `passage_rows[i]` answers query `query_rows[i]` and comes from `origins[origin_rows[i]]`.
+    The three arrays are int32 [links], in the order of the pairs, without duplicates. `repeated` counts duplicate
+    pairs, `identical` pairs whose query equals their passage; neither become links.
     """
 
     queries: list[str]
@@ -52,7 +54,7 @@ class PairSet:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair]) -> Self:
-        """Texts that differ in white space only count as one; the first form stays. Reads `pairs` as a stream."""
+        """Build a set from a stream of pairs. Texts that differ only in white space are one; the first form stays."""
         queries, passages = _TextTable(), _TextTable()
         origins: dict[str, int] = {}
         links: dict[tuple[int, int], int] = {}
@@ -80,15 +82,16 @@ class PairSet:
         )
 
     def __len__(self) -> int:
-        """The number of links."""
+        """Return the number of links."""
         return int(self.query_rows.size)
 
     def counts(self) -> dict[str, int]:
-        """Links by origin."""
-        found = np.bincount(self.origin_rows, minlength=len(self.origins))
-        return dict(zip(self.origins, found.tolist(), strict=True))
+        """Count links by origin."""
+        counts = np.bincount(self.origin_rows, minlength=len(self.origins))
+        return dict(zip(self.origins, counts.tolist(), strict=True))
 
     def pair(self, link: int) -> Pair:
+        """Return a link's texts and origin."""
         return Pair(
             self.queries[self.query_rows[link]],
             self.passages[self.passage_rows[link]],
@@ -96,7 +99,7 @@ class PairSet:
         )
 
     def take(self, links: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
-        """The set of these links (positions or a mask), in that order, with the texts that they need and no others."""
+        """Return the set of these links (positions or a mask), in that order, with only the texts that they need."""
         chosen = np.flatnonzero(links) if links.dtype == np.bool_ else np.asarray(links)
         query_rows, queries = _compact_rows(self.query_rows[chosen], self.queries)
         passage_rows, passages = _compact_rows(self.passage_rows[chosen], self.passages)
@@ -113,7 +116,7 @@ class PairSet:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over texts, links and origins: the same pairs in the same order have the same."""
+        """16 hex digits over texts, links and origins in their order."""
         digest = hashlib.sha256()
         for texts in (self.queries, self.passages, self.origins):
             digest.update(texts_fingerprint(texts).encode())
@@ -123,17 +126,17 @@ class PairSet:
 
 
 def join_pair_sets(sets: Sequence[PairSet]) -> PairSet:
-    """One set of all links; a text that several hold is there once, a link is of the first set that holds it."""
-    joined = PairSet.of(one.pair(link) for one in sets for link in range(len(one)))
+    """Join sets. A text in several sets appears once; a link in several sets keeps its first origin."""
+    joined = PairSet.of(pairs.pair(link) for pairs in sets for link in range(len(pairs)))
     return replace(
         joined,
-        repeated=joined.repeated + sum(one.repeated for one in sets),
-        identical=sum(one.identical for one in sets),
+        repeated=joined.repeated + sum(pairs.repeated for pairs in sets),
+        identical=sum(pairs.identical for pairs in sets),
     )
 
 
 def texts_fingerprint(texts: Sequence[str]) -> str:
-    """16 hex digits over texts in their order. A half of a surrogate counts as it is."""
+    """Return 16 hex digits over texts in their order. A lone surrogate is hashed as it is."""
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -144,46 +147,46 @@ def texts_fingerprint(texts: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PairSplit:
-    """`train` and `held_out` share no query and no passage."""
+    """Training and held-out pairs. `train` and `held_out` share no query and no passage."""
 
     train: PairSet
     held_out: PairSet
 
 
 def split_pairs(pairs: PairSet, share: float, seed: int, *, most: int | None = None) -> PairSplit:
-    """Holds out about `share` of the links, at most `most`, by chance; the same arguments give the same split.
+    """Hold out about `share` of the links at random, at most `most`; the same arguments give the same split.
 
-    Whole families go to one side: a passage, all its queries, all their passages, and so on. Otherwise the title that
-    was seen in training with one paragraph of a page would be asked for another. A family that is larger than what is
-    left to hold out stays in training (thousands of sections may be called "Introduction").
+    Each family stays on one side: a passage, all its queries, all their passages, and so on. Otherwise a title that
+    training saw with one paragraph of a page would be a held-out query for another paragraph. A family that is larger
+    than the remaining held-out share stays in training (thousands of sections may be called "Introduction").
 
     Raises InvalidInput (`bad_split`) unless 0 < share < 1, and when either side would be empty.
     """
     if not 0 < share < 1:
-        raise InvalidInput("bad_split", f"The share held out lies between 0 and 1, not {share}.")
-    family = _connected_components(pairs)
-    sizes = np.bincount(family, minlength=1)
-    wanted = min(round(share * len(pairs)), len(pairs) if most is None else most)
-    held = np.zeros(sizes.size, dtype=bool)
-    left = max(1, wanted)
-    for one in np.random.default_rng(seed).permutation(sizes.size).tolist():
-        if 0 < sizes[one] <= left:
-            held[one] = True
-            left -= int(sizes[one])
-            if not left:
+        raise InvalidInput("bad_split", f"The held-out share must lie between 0 and 1, not {share}.")
+    families = _connected_components(pairs)
+    sizes = np.bincount(families, minlength=1)
+    target = min(round(share * len(pairs)), len(pairs) if most is None else most)
+    is_held_out = np.zeros(sizes.size, dtype=bool)
+    remaining = max(1, target)
+    for family in np.random.default_rng(seed).permutation(sizes.size).tolist():
+        if 0 < sizes[family] <= remaining:
+            is_held_out[family] = True
+            remaining -= int(sizes[family])
+            if not remaining:
                 break
-    outside = held[family] if len(pairs) else np.zeros(0, dtype=bool)
-    if not outside.any() or outside.all():
+    held_out = is_held_out[families] if len(pairs) else np.zeros(0, dtype=bool)
+    if not held_out.any() or held_out.all():
         raise InvalidInput(
             "bad_split",
             f"{len(pairs):,} pairs in {int((sizes > 0).sum()):,} groups that share no text cannot be split with a "
             f"share of {share}: give more pairs, or another share.",
         )
-    return PairSplit(pairs.take(~outside), pairs.take(outside))
+    return PairSplit(pairs.take(~held_out), pairs.take(held_out))
 
 
 def _connected_components(pairs: PairSet) -> NDArray[np.int64]:
-    """For each link the number of its connected component, by union-find with path halving."""
+    """Number each link's connected component, by union-find with path halving."""
     parent = list(range(len(pairs.queries) + len(pairs.passages)))
 
     def root(node: int) -> int:
@@ -195,15 +198,15 @@ def _connected_components(pairs: PairSet) -> NDArray[np.int64]:
     ends = (pairs.passage_rows.astype(np.int64) + len(pairs.queries)).tolist()
     for query, passage in zip(pairs.query_rows.tolist(), ends, strict=True):
         first, second = root(query), root(passage)
-        # the lower number wins, so that the names of families depend on nothing but the order of texts
+        # the lower number wins, so that the numbers of families depend only on the order of texts
         parent[max(first, second)] = min(first, second)
     return np.array([root(query) for query in pairs.query_rows.tolist()], dtype=np.int64)
 
 
 def _compact_rows(rows: Rows, texts: list[str]) -> tuple[Rows, list[str]]:
-    """Rows counted anew over the texts that are named, which keep their order."""
-    kept, new = np.unique(rows, return_inverse=True)
-    return new.astype(np.int32), [texts[row] for row in kept.tolist()]
+    """Renumber rows over the texts that they use; these texts keep their order."""
+    used, renumbered = np.unique(rows, return_inverse=True)
+    return renumbered.astype(np.int32), [texts[row] for row in used.tolist()]
 
 
 class _TextTable:
@@ -214,10 +217,10 @@ class _TextTable:
         self._rows: dict[bytes, int] = {}
 
     def row(self, key: bytes, text: str) -> int:
-        found = self._rows.setdefault(key, len(self.texts))
-        if found == len(self.texts):
+        row = self._rows.setdefault(key, len(self.texts))
+        if row == len(self.texts):
             self.texts.append(text)
-        return found
+        return row
 
 
 def _text_digest(text: str) -> bytes:
@@ -225,11 +228,11 @@ def _text_digest(text: str) -> bytes:
 
 
 def read_pairs(path: Path, report: ReadReport | None = None, origin: str | None = None) -> Iterator[Pair]:
-    """The pairs of a file (.jsonl, also packed as .gz, .bz2, .xz, .zst), as a stream.
+    """Read the pairs of a file (.jsonl, also compressed as .gz, .bz2, .xz, .zst) as a stream.
 
-    A line may name its `origin`; without one it is `origin`, or else the file's name. Bad lines are counted in
-    `report` and skipped. Raises ConfigurationError (`unreadable_file`), InvalidInput: `damaged_file`, and `no_pairs`
-    when no line is one.
+    A line may name its `origin`; the default is the argument `origin`, or else the file's name. Bad lines are counted
+    in `report` and skipped. Raises ConfigurationError (`unreadable_file`), InvalidInput: `damaged_file`, and `no_pairs`
+    when no line is valid.
     """
     report = ReadReport(str(path)) if report is None else report
     default = pair_set_name(path) if origin is None else origin
@@ -254,18 +257,20 @@ def read_pairs(path: Path, report: ReadReport | None = None, origin: str | None 
 
 
 def read_pair_set(path: Path, origin: str | None = None) -> tuple[PairSet, ReadReport]:
-    """A whole file. Raises as `read_pairs`."""
+    """Read a whole file. Raises what `read_pairs` raises."""
     report = ReadReport(str(path))
     return PairSet.of(read_pairs(path, report, origin)), report
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
-    """Writes a file that `read_pairs` reads, origins included, packed when it ends in .gz; returns how many."""
+    """Write a file that `read_pairs` reads, origins included, compressed when it ends in .gz. Return the number of
+    pairs.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     try:
-        # (no time and no name in the archive: the same pairs are the same bytes)
+        # the archive holds no time and no name, so the same pairs give the same bytes
         with scratch.open("wb") as raw, _open_compressed(raw, path) as file:
             for pair in pairs:
                 line = {"query": pair.query, "passage": pair.passage, "origin": pair.origin}
@@ -278,7 +283,7 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
 
 
 def pair_set_name(path: Path) -> str:
-    """The file's name without what tells its format."""
+    """Return the file's name without the suffixes of its format."""
     return path.name.removesuffix(split_suffixes(path)[1]).removesuffix(split_suffixes(path)[0]) or path.name
 
 

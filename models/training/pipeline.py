@@ -1,11 +1,8 @@
-"""What each part of an encoder is worth: the same run again and again, each time with one part taken out or exchanged.
+"""Training pipeline: prepare, train and export a recipe, or run its ablation.
 
-The parts are those of the unified framework (arXiv 2303.13416): query weighting, document weighting, expansion,
-regulariser; and beside them the activation, the teachers and the hard negatives.
-
-From the best checkpoint of a run to a model directory that workers and the API load.
-
-A recipe from beginning to end: prepare, train, export to a model directory, say what was done.
+`run_recipe` makes a model directory that workers and the API load. `run_ablation` trains the recipe again and again,
+each time with one part removed or exchanged. The parts are those of the unified framework (arXiv 2303.13416): query
+weighting, document weighting, expansion, regulariser; then the activation, the teachers and the hard negatives.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -31,6 +28,7 @@ from models.training.recipe import EncoderRecipe, TeacherChoice, TrainingRecipe
 from models.training.train import (
     ProgressReporter,
     SilentReporter,
+    TrainingMaterial,
     choose_precision,
     is_main_process,
     is_same_run,
@@ -39,26 +37,66 @@ from models.training.train import (
 from services.encoders.manifest import NAME_PATTERN
 from services.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from models.training.train import TrainingMaterial
-
-
-# Directories beside the encoder in that of a run.
+# Names of a run's own directories, which lie beside the encoder.
 _RUN_ENTRIES = (BEST, "checkpoints", "vectors", "questions")
 RECORDED_PACKAGES = ("torch", "transformers", "sentence-transformers", "onnx")
+FULL_RECIPE = "whole"
+
+
+def run_recipe(
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    name: str | None = None,
+    copy_to: Path | None = None,
+    show: ProgressReporter | None = None,
+    record: dict[str, Any] | None = None,
+    index: OpenIndexCandidates | None = None,
+    judged: Sequence[JudgedQueries] = (),
+) -> Path:
+    """Train a recipe and return the model directory OUT/NAME; NAME is the name of OUT by default.
+
+    Steps whose results exist are skipped. `judged` adds collections to the recipe's own; `record` is added to the
+    manifest's training record; `index` opens the candidates of negatives.index.
+
+    Raises ConfigurationError and InvalidInput, see `models.training.prepare` and `models.training.train`.
+    """
+    show = show or SilentReporter()
+    encoder_name = checked_encoder_name(name or out.resolve().name)
+    if recipe.encoder.document_weighting == "binary":
+        raise ConfigurationError(
+            "bad_recipe",
+            "An encoder with binary document weights has no model to serve; it is for `sparsewell train ablation`. "
+            "Set document_weighting = learned.",
+        )
+    choose_precision(recipe)  # fails here, not after hours of teachers
+    began = time.monotonic()
+    with _hold_run_directory(out):
+        local_recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
+        material = prepare_material(local_recipe, out, show, index=index, judged=judged)
+        best = train_encoder(
+            local_recipe, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated
+        )
+        best_evaluation = read_best_evaluation(out)
+        if best_evaluation is not None and best_evaluation["step"] == 0:
+            show.say("No evaluation was better than that of the start: the start is exported.")
+        if is_main_process():
+            package_encoder(best, out / encoder_name, recipe, material, read_curve(out), record or {})
+    show.say(f"Done after {time.monotonic() - began:,.0f} s.")
+    return out / encoder_name
 
 
 def checked_encoder_name(name: str) -> str:
-    """The name as a manifest takes it. Raises ConfigurationError (`bad_encoder_name`)."""
+    """Return the name if a manifest may have it. Raises ConfigurationError (`bad_encoder_name`)."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigurationError(
             "bad_encoder_name",
-            f"{name!r} cannot be an encoder's name: small letters, digits, dots, dashes and underscores, at most 64. "
+            f"{name!r} cannot be an encoder's name: at most 64 lower-case letters, digits, dots, dashes, underscores. "
             "Say --name.",
         )
     if name in _RUN_ENTRIES:
         raise ConfigurationError(
-            "bad_encoder_name", f"{name} is what a run calls a directory of its own beside the encoder: say --name."
+            "bad_encoder_name", f"A run has a directory of its own called {name}: choose another --name."
         )
     return name
 
@@ -71,9 +109,9 @@ def package_encoder(
     curve: Sequence[dict[str, Any]],
     record: dict[str, Any],
 ) -> Path:
-    """Exports int8 to `out`, whose name is the encoder's, with a manifest that says how it was trained."""
+    """Export int8 to `out`, whose name becomes the encoder's, with a manifest that records the training."""
     best = json.loads((checkpoint / EVALUATION).read_bytes())
-    said = {
+    description = {
         "licence": recipe.licence,
         "regulariser": recipe.encoder.regulariser,
         "training": {
@@ -88,7 +126,7 @@ def package_encoder(
         | record,
     }
     path = checkpoint.parent / "record.json"
-    path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     export_encoder(ExportOptions(str(checkpoint), out, record=path, replace=True))
     return out
 
@@ -97,19 +135,70 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
     return {"step": entry["step"], "ndcg_at_10": entry["mean"], "collections": entry["collections"]}
 
 
+def run_ablation(
+    recipe: TrainingRecipe,
+    out: Path,
+    only: Sequence[str] = (),
+    *,
+    show: ProgressReporter | None = None,
+    index: OpenIndexCandidates | None = None,
+) -> list[AblationRow]:
+    """Train every variant in its own directory below `out`; read finished variants again.
+
+    Return a row for each, the whole recipe first, and write them to OUT/ablation.json.
+    """
+    choose_precision(recipe)
+    with _hold_run_directory(out):
+        return _run_variants(recipe, out, only, show or SilentReporter(), index)
+
+
+def _run_variants(
+    recipe: TrainingRecipe, out: Path, only: Sequence[str], show: ProgressReporter, index: OpenIndexCandidates | None
+) -> list[AblationRow]:
+    recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
+    rows = []
+    for variant in ablation_variants(recipe, only):
+        directory = out / variant.name.replace(" ", "-").replace("/", "-")
+        if not _is_finished(directory, variant.recipe):
+            show.say(f"Variant: {variant.name}.")
+            material = prepare_material(variant.recipe, directory, show, vectors=out / "vectors", index=index)
+            try:
+                train_encoder(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
+            except ConfigurationError as error:
+                if error.code != "training_diverged" or variant.name == FULL_RECIPE:
+                    raise
+                # it would diverge again, and the other variants would never begin
+                show.say(f"{variant.name} has no row: {error}")
+                continue
+        curve = read_curve(directory)
+        best = max(curve, key=lambda entry: float(entry["mean"]))
+        reported = [collection.name for collection in recipe.reported]
+        rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported))
+        (out / "ablation.json").write_text(
+            json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
+    return rows
+
+
+def _is_finished(directory: Path, recipe: TrainingRecipe) -> bool:
+    return is_same_run(recipe, directory) and any(entry["step"] >= recipe.steps for entry in read_curve(directory))
+
+
 @dataclass(frozen=True)
 class AblationVariant:
-    """A recipe and what it differs in from the whole one, which is called `whole`."""
+    """Variant of an ablation: its recipe, and a name that says how it differs from the whole recipe (`whole`)."""
 
     name: str
     recipe: TrainingRecipe
 
 
-FULL_RECIPE = "whole"
-
-
 def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[AblationVariant]:
-    """The whole recipe first, then everything that can be taken out of it; `only` picks some by name."""
+    """Return the whole recipe, then a variant for each part that can be removed or exchanged; `only` selects by name.
+
+    Raises ConfigurationError (`unknown_variant`).
+    """
     encoder = recipe.encoder
     changes: dict[str, dict[str, Any]] = {}
     for weighting in ("none", "idf", "learned"):
@@ -132,24 +221,24 @@ def ablation_variants(recipe: TrainingRecipe, only: Sequence[str] = ()) -> list[
         }
         if len(recipe.teachers) > 1:
             for at, teacher in enumerate(recipe.teachers):
-                rest = tuple(one for place, one in enumerate(recipe.teachers) if place != at)
+                rest = tuple(other for position, other in enumerate(recipe.teachers) if position != at)
                 name = f"no teacher {teacher.kind} {teacher.name}".strip()
                 changes[name] = {"teachers": rest, "negatives": {"sources": _remaining_sources(recipe, rest)}}
-    made = [
+    variants = [
         AblationVariant(FULL_RECIPE, recipe),
         *(AblationVariant(name, _change_recipe(recipe, change)) for name, change in changes.items()),
     ]
-    unknown = set(only) - {variant.name for variant in made}
+    unknown = set(only) - {variant.name for variant in variants}
     if unknown:
-        names = ", ".join(variant.name for variant in made)
+        names = ", ".join(variant.name for variant in variants)
         raise ConfigurationError(
-            "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; there are: {names}."
+            "unknown_variant", f"No variant is called {', '.join(sorted(unknown))}; the variants are: {names}."
         )
-    return [variant for variant in made if not only or variant.name in (*only, FULL_RECIPE)]
+    return [variant for variant in variants if not only or variant.name in (*only, FULL_RECIPE)]
 
 
 def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
-    """What regularises and activates weights; binary ones have neither."""
+    """Return the variants of regulariser and activation; binary weights have neither."""
     changes: dict[str, dict[str, Any]] = {}
     for regulariser in ("none", "flops", "idf_flops", "l1"):
         if regulariser != encoder.regulariser:
@@ -164,7 +253,7 @@ def _weight_changes(encoder: EncoderRecipe) -> dict[str, dict[str, Any]]:
 
 
 def _remaining_sources(recipe: TrainingRecipe, teachers: Sequence[TeacherChoice]) -> list[str]:
-    """The sources of hard negatives that are left when only these teachers are."""
+    """Return the sources of hard negatives that these teachers leave."""
     kinds = {"bm25", "index"} | {teacher.kind for teacher in teachers}
     return [source for source in recipe.negatives.sources if source in kinds]
 
@@ -180,7 +269,7 @@ def _change_recipe(recipe: TrainingRecipe, change: Mapping[str, Any]) -> Trainin
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A variant's best evaluation: mean NDCG@10 of the encoder alone and with BM25, and what it costs."""
+    """Best evaluation of a variant: mean NDCG@10 of the encoder alone and with BM25, and its costs."""
 
     name: str
     sparse: float
@@ -191,9 +280,9 @@ class AblationRow:
 
     @classmethod
     def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
-        """Means over the collections that choose the best, as `entry`'s own is; those in `reported` choose nothing."""
-        found = [figures for collection, figures in entry["collections"].items() if collection not in reported]
-        mean = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
+        """Average an evaluation over the collections that choose the best; those in `reported` choose nothing."""
+        judged = [figures for collection, figures in entry["collections"].items() if collection not in reported]
+        mean = {key: sum(figures[key] for figures in judged) / len(judged) for key in judged[0]}
         return cls(
             name, entry["mean"], round(mean["hybrid"], 4), round(mean["weights_a_document"], 1),
             round(mean["flops"], 2), round(seconds, 1),
@@ -201,7 +290,7 @@ class AblationRow:
 
 
 def ablation_table(rows: Sequence[AblationRow]) -> str:
-    """Markdown: each variant with its difference to the whole recipe, in points of NDCG@10."""
+    """Format a Markdown table: each variant with its difference from the whole recipe, in points of NDCG@10."""
     base = rows[0]
     lines = [
         "| variant | NDCG@10 | points | with BM25 | points | weights a document | products a query and document | s |",
@@ -217,102 +306,9 @@ def ablation_table(rows: Sequence[AblationRow]) -> str:
     return "\n".join(lines)
 
 
-def run_recipe(
-    recipe: TrainingRecipe,
-    out: Path,
-    *,
-    name: str | None = None,
-    copy_to: Path | None = None,
-    show: ProgressReporter | None = None,
-    record: dict[str, Any] | None = None,
-    index: OpenIndexCandidates | None = None,
-    judged: Sequence[JudgedQueries] = (),
-) -> Path:
-    """Trains by the recipe and returns the model directory OUT/NAME, whose name is that of OUT unless given.
-
-    What is there already is not done again.
-
-    `judged` is evaluated on beside the recipe's collections; `record` is added to the manifest's training record;
-    `index` has the candidates of negatives.index.
-
-    Raises ConfigurationError and InvalidInput, see `models.training.prepare` and `models.training.train`.
-    """
-    show = show or SilentReporter()
-    chosen = checked_encoder_name(name or out.resolve().name)
-    if recipe.encoder.document_weighting == "binary":
-        raise ConfigurationError(
-            "bad_recipe",
-            "With binary document weights there is no model that could be served: that is for `sparsewell train "
-            "ablation`. Say document_weighting = learned.",
-        )
-    choose_precision(recipe)  # (what this machine cannot do shall not cost hours of teachers)
-    began = time.monotonic()
-    with _hold_run_directory(out):
-        opened = recipe.model_copy(update={"start": open_start(recipe.start, out)})
-        material = prepare_material(opened, out, show, index=index, judged=judged)
-        best = train_encoder(opened, material, out, copy_to=copy_to, report=show.trained, evaluated=show.evaluated)
-        kept = read_best_evaluation(out)
-        if kept is not None and kept["step"] == 0:
-            show.say("No evaluation was better than the start's: what is exported is the start.")
-        if is_main_process():
-            package_encoder(best, out / chosen, recipe, material, read_curve(out), record or {})
-    show.say(f"Done after {time.monotonic() - began:,.0f} s.")
-    return out / chosen
-
-
-def run_ablation(
-    recipe: TrainingRecipe,
-    out: Path,
-    only: Sequence[str] = (),
-    *,
-    show: ProgressReporter | None = None,
-    index: OpenIndexCandidates | None = None,
-) -> list[AblationRow]:
-    """Trains every variant in a directory of its own below `out`; those that are finished are read again.
-
-    Returns a row each, the whole recipe first, and writes them to OUT/ablation.json.
-    """
-    choose_precision(recipe)
-    with _hold_run_directory(out):
-        return _run_variants(recipe, out, only, show or SilentReporter(), index)
-
-
-def _run_variants(
-    recipe: TrainingRecipe, out: Path, only: Sequence[str], show: ProgressReporter, index: OpenIndexCandidates | None
-) -> list[AblationRow]:
-    recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
-    rows = []
-    for variant in ablation_variants(recipe, only):
-        directory = out / variant.name.replace(" ", "-").replace("/", "-")
-        if not _is_finished(directory, variant.recipe):
-            show.say(f"Variant: {variant.name}.")
-            material = prepare_material(variant.recipe, directory, show, vectors=out / "vectors", index=index)
-            try:
-                train_encoder(variant.recipe, material, directory, report=show.trained, evaluated=show.evaluated)
-            except ConfigurationError as error:
-                if error.code != "training_diverged" or variant.name == FULL_RECIPE:
-                    raise
-                show.say(f"{variant.name} has no row: {error}")  # (it would end so again, and the others never begin)
-                continue
-        curve = read_curve(directory)
-        best = max(curve, key=lambda entry: float(entry["mean"]))
-        reported = [collection.name for collection in recipe.reported]
-        rows.append(AblationRow.of(variant.name, best, curve[-1]["seconds"], reported))
-        (out / "ablation.json").write_text(
-            json.dumps({"recipe": json.loads(recipe.model_dump_json()), "rows": [vars(row) for row in rows]}, indent=2)
-            + "\n",
-            encoding="utf-8",
-        )
-    return rows
-
-
-def _is_finished(directory: Path, recipe: TrainingRecipe) -> bool:
-    return is_same_run(recipe, directory) and any(entry["step"] >= recipe.steps for entry in read_curve(directory))
-
-
 @contextmanager
 def _hold_run_directory(out: Path) -> Iterator[None]:
-    """Hold the run's directory: two commands would write one curve. Of the devices of one run, the first holds it.
+    """Lock the run's directory: two commands would write one curve. Of several devices, the first holds the lock.
 
     Raises ConfigurationError (`run_in_progress`).
     """
@@ -321,10 +317,10 @@ def _hold_run_directory(out: Path) -> Iterator[None]:
         return
     out.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(out / "run.lock").acquire(blocking=False)
+        lock = FileLock(out / "run.lock").acquire(blocking=False)
     except Timeout:
         raise ConfigurationError(
             "run_in_progress", f"Another process trains in {out}: wait for it, or give another directory."
         ) from None
-    with held:
+    with lock:
         yield

@@ -1,9 +1,10 @@
-"""From a recipe to what a run learns from: pairs, teachers' vectors, hard negatives, IDF, what is evaluated on.
+"""Preparation of a run: pairs, teachers' vectors, hard negatives, IDF and collections for evaluation, from a recipe.
 
-Everything that takes long is kept in a directory under a name that says what it is made of, so a run that was stopped,
-or the next variant of an ablation, finds it there.
+`prepare_material` keeps slow results in a directory, under names that hold their fingerprints. A stopped run, or the
+next variant of an ablation, finds them there.
 
-Candidates for mining out of an index of ours, in any mode: what its searches find now must be told apart.
+`IndexCandidates` are candidates for hard negatives from a search index of ours, in any mode. Its fingerprint must
+change with the index, because kept lists are otherwise reused.
 """
 
 from __future__ import annotations
@@ -46,61 +47,12 @@ from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path,
 from services.errors import ConfigurationError
 
 SearchPassages = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
-
-
-def passage_id(text: str) -> str:
-    """The id under which a passage of a pair set is kept in an index, so that hits can be told to be its passages."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def passage_documents(pairs: PairSet) -> Iterator[dict[str, str]]:
-    """The documents to load into an index that is to give candidates."""
-    for text in pairs.passages:
-        yield {"id": passage_id(text), "text": text}
-
-
-class IndexCandidates:
-    """Lists from an index that holds `passage_documents`; hits that are no passage of the set are passed over.
-
-    `search` asks several queries and gives the ids of at most `depth` hits of each, best first. `fingerprint` must
-    change when the index would answer otherwise.
-    """
-
-    def __init__(self, pairs: PairSet, search: SearchPassages, *, name: str, fingerprint: str) -> None:
-        self.name, self.fingerprint = name, fingerprint
-        self._queries, self._search = pairs.queries, search
-        self._rows: Mapping[str, int] = {passage_id(text): row for row, text in enumerate(pairs.passages)}
-
-    def best(self, query_rows: NDArray[np.integer], depth: int) -> Rows:
-        found = np.full((query_rows.size, depth), NO_PASSAGE, dtype=np.int32)
-        answers = self._search([self._queries[row] for row in query_rows.tolist()], depth)
-        for place, ids in enumerate(answers):
-            rows = [self._rows[one] for one in ids if one in self._rows][:depth]
-            found[place, : len(rows)] = rows
-        return found
-
-
-# More held-out pairs make an evaluation longer, not surer than the judged collections beside it.
-_MOST_HELD_OUT = 500
-# What a dense teacher reads of a text: passages to train on are short, and twice as long is three times the work.
-TEACHER_PIECES = 256
-# What an index of ours, that somebody else knows how to ask, has for the queries of a set.
+# Opens an index of ours as a source of candidates for the queries of a set; the command line knows how to search it.
 OpenIndexCandidates = Callable[[PairSet], CandidateSource]
-
-
-def open_start(start: str, out: Path) -> str:
-    """A start that training can read: an exported encoder (by name or directory) is reopened into OUT/start."""
-    for directory in (WEIGHTS_ROOT / start, expand_path(start)):
-        if (directory / MANIFEST_FILE).is_file() and not (directory / "model.safetensors").is_file():
-            # by its fingerprint: another start in the same directory is another run
-            made = out / f"{START_PREFIX}{read_manifest(directory).fingerprint}"
-            out.mkdir(parents=True, exist_ok=True)
-            with FileLock(out / "start.lock"):
-                if not made.is_dir():
-                    part = made.with_name(f"{made.name}.part")
-                    reopen_checkpoint(directory, part).replace(made)
-            return str(made)
-    return start
+# More held-out pairs make an evaluation slower, but no more certain than the judged collections beside it.
+_MOST_HELD_OUT = 500
+# Longest input of a dense teacher: training passages are short, and twice the length takes three times the work.
+TEACHER_PIECES = 256
 
 
 def prepare_material(
@@ -112,18 +64,21 @@ def prepare_material(
     index: OpenIndexCandidates | None = None,
     judged: Sequence[JudgedQueries] = (),
 ) -> TrainingMaterial:
-    """Reads and computes everything of a recipe; `vectors` is where teachers' vectors are kept (OUT/vectors).
+    """Read and compute all material of a recipe. `vectors` is the directory of teachers' vectors (default:
+    OUT/vectors).
 
-    `index` gives the candidates of an index of ours, for hard negatives.
+    `index` opens an index of ours as a source of hard negatives.
 
-    Raises InvalidInput and ConfigurationError: those of reading pairs, of the teachers, `nothing_to_evaluate` without
-    collections and held-out pairs.
+    Raises InvalidInput and ConfigurationError: those of reading pairs and of the teachers, and `nothing_to_evaluate`
+    without collections and held-out pairs.
     """
-    kept = vectors or out / "vectors"
-    # First: what cannot be started from, or not by this recipe, shall not cost hours of teachers.
+    vectors_directory = vectors or out / "vectors"
+    # A start that cannot be loaded, or not with this recipe, must fail here and not after hours of teachers.
     start = read_starting_point(recipe.start)
     build_encoder(recipe.start, recipe.encoder, np.ones(max(start.pieces.values()) + 1, dtype=np.float32))
-    mixture = read_mixture([MixtureFile(one.path, weight=one.weight, cap=one.cap) for one in recipe.pairs], recipe.seed)
+    mixture = read_mixture(
+        [MixtureFile(source.path, weight=source.weight, cap=source.cap) for source in recipe.pairs], recipe.seed
+    )
     for report in mixture.reports:
         if report.refused:
             refused = f"{sum(report.refused.values()):,} of {report.lines:,} lines left out"
@@ -131,33 +86,52 @@ def prepare_material(
     pairs = mixture.pairs
     judged = [
         *judged,
-        *(JudgedQueries.of(read_collection(one), recipe.evaluate_documents) for one in recipe.collections),
+        *(JudgedQueries.of(read_collection(path), recipe.evaluate_documents) for path in recipe.collections),
     ]
     if recipe.held_out:
-        parts = split_pairs(pairs, recipe.held_out, recipe.seed, most=_MOST_HELD_OUT)
-        pairs = parts.train
-        judged.append(JudgedQueries.held_out(parts.held_out))
+        split = split_pairs(pairs, recipe.held_out, recipe.seed, most=_MOST_HELD_OUT)
+        pairs = split.train
+        judged.append(JudgedQueries.held_out(split.held_out))
     if not judged:
         raise ConfigurationError(
-            "nothing_to_evaluate", "A run needs something to be judged by: give collections, or held_out above 0."
+            "nothing_to_evaluate", "A run needs queries for evaluation: set collections, or held_out above 0."
         )
     show.say(f"{len(pairs):,} pairs to train on: " + ", ".join(f"{name} {n:,}" for name, n in pairs.counts().items()))
-    found = [_load_vectors(choice, pairs, kept, show) for choice in recipe.teachers]
+    teachers = [_load_vectors(choice, pairs, vectors_directory, show) for choice in recipe.teachers]
     total = sum(choice.weight for choice in recipe.teachers)
     weights = [choice.weight / total for choice in recipe.teachers]
-    ensemble = TeacherEnsemble([one for _, one in found], weights, recipe.distillation_scale) if found else None
-    pairs = _drop_inconsistent(recipe, pairs, found, show)
+    ensemble = (
+        TeacherEnsemble([found for _, found in teachers], weights, recipe.distillation_scale) if teachers else None
+    )
+    pairs = _drop_inconsistent(recipe, pairs, teachers, show)
     idf = passage_idf(
         PieceTokeniser.load(start.directory / "tokenizer.json"), pairs.passages, excluded_piece_ids(start.pieces)
     )
-    negatives = _mine_recipe_negatives(recipe, pairs, found, kept, show, index)
+    negatives = _mine_recipe_negatives(recipe, pairs, teachers, vectors_directory, show, index)
     order = replace(mixture, pairs=pairs).cycle(recipe.seed)
-    reported = [JudgedQueries.of(read_collection(one), recipe.evaluate_documents) for one in recipe.reported]
+    reported = [JudgedQueries.of(read_collection(path), recipe.evaluate_documents) for path in recipe.reported]
     return TrainingMaterial(pairs, order, negatives, ensemble, idf, judged, reported)
 
 
+def open_start(start: str, out: Path) -> str:
+    """Return a start that training can read: reopen an exported encoder (a name or directory) into
+    OUT/start-FINGERPRINT.
+    """
+    for directory in (WEIGHTS_ROOT / start, expand_path(start)):
+        if (directory / MANIFEST_FILE).is_file() and not (directory / "model.safetensors").is_file():
+            # named by its fingerprint: another start in the same directory is another run
+            checkpoint = out / f"{START_PREFIX}{read_manifest(directory).fingerprint}"
+            out.mkdir(parents=True, exist_ok=True)
+            with FileLock(out / "start.lock"):
+                if not checkpoint.is_dir():
+                    partial = checkpoint.with_name(f"{checkpoint.name}.part")
+                    reopen_checkpoint(directory, partial).replace(checkpoint)
+            return str(checkpoint)
+    return start
+
+
 def _load_vectors(
-    choice: TeacherChoice, pairs: PairSet, kept: Path, show: ProgressReporter
+    choice: TeacherChoice, pairs: PairSet, directory: Path, show: ProgressReporter
 ) -> tuple[Teacher, TeacherVectors]:
     teacher: Teacher
     if choice.kind == "dense":
@@ -172,28 +146,28 @@ def _load_vectors(
     def done(side: str, rows: int, total: int) -> None:
         show.step(f"Teacher {teacher.name}, {side}", rows, total)
 
-    return teacher, load_teacher_vectors(teacher, pairs, kept, done)
+    return teacher, load_teacher_vectors(teacher, pairs, directory, done)
 
 
 def _drop_inconsistent(
-    recipe: TrainingRecipe, pairs: PairSet, found: Sequence[tuple[Teacher, TeacherVectors]], show: ProgressReporter
+    recipe: TrainingRecipe, pairs: PairSet, teachers: Sequence[tuple[Teacher, TeacherVectors]], show: ProgressReporter
 ) -> PairSet:
-    """Drops links and keeps the texts: the teachers' rows still belong to them."""
-    rule = recipe.consistency
-    if rule is None:
+    """Drop links and keep the texts, because the teachers' rows count them."""
+    filter_recipe = recipe.consistency
+    if filter_recipe is None:
         return pairs
     kept = filter_consistent(
         pairs,
-        [vectors for _, vectors in found],
+        [vectors for _, vectors in teachers],
         [choice.weight for choice in recipe.teachers],
-        rule.within,
-        sample=rule.sample,
+        filter_recipe.within,
+        sample=filter_recipe.sample,
         seed=recipe.seed,
         done=partial(_report_progress, show, "Consistency", len(pairs)),
     )
     show.say(
         f"{int(kept.links.sum()):,} of {len(pairs):,} pairs are consistent: "
-        + ", ".join(f"{name} {some:,} of {count:,}" for name, (some, count) in kept.by_origin.items())
+        + ", ".join(f"{name} {count:,} of {total:,}" for name, (count, total) in kept.by_origin.items())
     )
     return replace(
         pairs,
@@ -206,8 +180,8 @@ def _drop_inconsistent(
 def _mine_recipe_negatives(
     recipe: TrainingRecipe,
     pairs: PairSet,
-    found: Sequence[tuple[Teacher, TeacherVectors]],
-    kept: Path,
+    teachers: Sequence[tuple[Teacher, TeacherVectors]],
+    directory: Path,
     show: ProgressReporter,
     index: OpenIndexCandidates | None,
 ) -> Rows | None:
@@ -216,36 +190,70 @@ def _mine_recipe_negatives(
         return None
     lists = []
     for source in rule.sources:
-        candidates = _open_candidates(source, recipe, pairs, found, kept, show, index)
+        candidates = _open_candidates(source, recipe, pairs, teachers, directory, show, index)
         step: Callable[[int], None] = partial(
             _report_progress, show, f"Hard negatives from {candidates.name}", len(pairs.queries)
         )
-        lists.append(load_candidate_lists(candidates, pairs, rule.depth, kept, step))
+        lists.append(load_candidate_lists(candidates, pairs, rule.depth, directory, step))
     mining = MiningRule(rule.count, rule.depth, rule.skip, rule.ceiling, recipe.seed)
-    made = mine_negatives(pairs, lists, mining, found[0][1] if found else None)
-    show.say("Hard negatives: " + ", ".join(f"{name} {count:,}" for name, count in made.counts.items()))
-    return made.rows
-
-
-def _report_progress(show: ProgressReporter, title: str, total: int, done: int) -> None:
-    show.step(title, done, total)
+    mined = mine_negatives(pairs, lists, mining, teachers[0][1] if teachers else None)
+    show.say("Hard negatives: " + ", ".join(f"{name} {count:,}" for name, count in mined.counts.items()))
+    return mined.rows
 
 
 def _open_candidates(
     source: str,
     recipe: TrainingRecipe,
     pairs: PairSet,
-    found: Sequence[tuple[Teacher, TeacherVectors]],
-    kept: Path,
+    teachers: Sequence[tuple[Teacher, TeacherVectors]],
+    directory: Path,
     show: ProgressReporter,
     index: OpenIndexCandidates | None,
 ) -> CandidateSource:
     if source == "index":
         if index is None:
-            raise ConfigurationError("bad_recipe", "negatives.sources names an index, and none can be asked here.")
+            raise ConfigurationError(
+                "bad_recipe", "negatives.sources names an index, and this command cannot search one."
+            )
         return index(pairs)
-    for choice, (teacher, vectors) in zip(recipe.teachers, found, strict=True):
+    for choice, (teacher, vectors) in zip(recipe.teachers, teachers, strict=True):
         if choice.kind == source:
             return VectorCandidates(vectors, teacher.fingerprint)
-    teacher, vectors = _load_vectors(TeacherChoice(kind="bm25"), pairs, kept, show)
+    teacher, vectors = _load_vectors(TeacherChoice(kind="bm25"), pairs, directory, show)
     return VectorCandidates(vectors, teacher.fingerprint)
+
+
+def _report_progress(show: ProgressReporter, title: str, total: int, done: int) -> None:
+    show.step(title, done, total)
+
+
+class IndexCandidates:
+    """Candidate lists from an index that holds `passage_documents`. Hits outside the pair set are skipped.
+
+    `search` takes several queries and returns the ids of at most `depth` hits of each, best first. `fingerprint` must
+    change when the index would answer otherwise.
+    """
+
+    def __init__(self, pairs: PairSet, search: SearchPassages, *, name: str, fingerprint: str) -> None:
+        self.name, self.fingerprint = name, fingerprint
+        self._queries, self._search = pairs.queries, search
+        self._rows: Mapping[str, int] = {passage_id(text): row for row, text in enumerate(pairs.passages)}
+
+    def best(self, query_rows: NDArray[np.integer], depth: int) -> Rows:
+        candidates = np.full((query_rows.size, depth), NO_PASSAGE, dtype=np.int32)
+        answers = self._search([self._queries[row] for row in query_rows.tolist()], depth)
+        for place, ids in enumerate(answers):
+            rows = [self._rows[hit] for hit in ids if hit in self._rows][:depth]
+            candidates[place, : len(rows)] = rows
+        return candidates
+
+
+def passage_id(text: str) -> str:
+    """Return the id of a passage in an index, which maps hits back to the passages of a pair set."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def passage_documents(pairs: PairSet) -> Iterator[dict[str, str]]:
+    """Yield the documents to load into an index of candidates."""
+    for text in pairs.passages:
+        yield {"id": passage_id(text), "text": text}

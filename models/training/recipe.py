@@ -1,10 +1,11 @@
-"""What a training run is: read from a TOML file, checked before anything is loaded, kept with the encoder it made.
+"""Recipe of a training run, and of the encoder that it trains.
 
-What an encoder is made of, as a value: {query weighting, document weighting, expansion, regulariser}.
+`read_recipe` reads a TOML file and checks it before a run loads anything. `train.begin_run` keeps the recipe beside the
+run, and the manifest of the encoder repeats it.
 
-The unified framework of arXiv 2303.13416: every learned sparse method is a choice of these, so an ablation is a list of
-recipes. Query expansion is not among them: it costs a model at query time, and there it cancels out against document
-expansion.
+`EncoderRecipe` follows the unified framework of arXiv 2303.13416: a learned sparse method is a choice of {query
+weighting, document weighting, expansion, regulariser}, so an ablation is a list of recipes. Query expansion is left
+out: it needs a model at query time, and the paper measured that it cancels out against document expansion.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from services.errors import ConfigurationError
 
 Activation = Literal["log1p_relu", "log1p_log1p_relu"]
-# Beside the weights of a checkpoint, so that it is exported and continued as it was trained.
+# Lies beside the weights of a checkpoint: export and later training need the same recipe.
 RECIPE_FILE = "recipe.json"
 
 
 class EncoderRecipe(BaseModel):
-    """How an encoder is put together.
+    """Composition of an encoder.
 
-    - `query_weighting`: `none` (each distinct piece weighs 1), `idf` (a fixed table) or `learned` (a table that is
-      trained, started from the start's query_weights.json or from IDF).
-    - `document_weighting`: `binary` (each piece of the text weighs 1, nothing is trained on this side) or `learned`.
+    - `query_weighting`: `none` (each distinct piece weighs 1), `idf` (a fixed table) or `learned` (a trained table,
+      which begins with the start's query_weights.json or with IDF).
+    - `document_weighting`: `binary` (each piece of the text weighs 1; this side trains nothing) or `learned`.
     - `expansion`: whether a document may weigh pieces that are not in its text.
-    - `regulariser`: what keeps documents sparse, see `models.training.losses`.
+    - `regulariser`: the penalty that keeps documents sparse, see `models.training.losses`.
     - `activation`: of the largest logit; `log1p_log1p_relu` is log(1 + log(1 + relu)) of arXiv 2504.14839.
     - `l0_threshold`: the regulariser counts only documents with more weights than this.
-    - `passage_pieces`: longest passage in training, special pieces included; the rest is cut off.
+    - `passage_pieces`: the longest passage in training, special pieces included; longer ones are truncated.
     - `head`: `chunked` never materialises documents x length x vocabulary; `plain` is the form of
-      sentence-transformers, to compare with. Both give the same vectors.
+      sentence-transformers, for comparison. Both give the same vectors.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,16 +68,16 @@ class EncoderRecipe(BaseModel):
 
     @property
     def needs_idf(self) -> bool:
-        """Whether an IDF table is needed: for the match, for the regulariser."""
+        """Whether the query weights or the regulariser need an IDF table."""
         return self.query_weighting == "idf" or self.regulariser == "idf_flops"
 
     def write(self, directory: Path) -> None:
-        """Writes recipe.json."""
+        """Write recipe.json to a checkpoint's directory."""
         (directory / RECIPE_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
-        """The recipe.json of a checkpoint, None where there is none. Raises ConfigurationError (`bad_recipe`)."""
+        """Read the recipe.json of a checkpoint; None without the file. Raises ConfigurationError (`bad_recipe`)."""
         path = directory / RECIPE_FILE
         if not path.is_file():
             return None
@@ -91,8 +92,11 @@ class _RecipePart(BaseModel):
 
 
 class PairSource(_RecipePart):
-    """A file of pairs, {"query", "passage"} a line: at most `cap` of them, each drawn `weight` times an epoch (with
-    0.25, another quarter of them in each of four)."""
+    """File of pairs: {"query", "passage"} a line.
+
+    A run uses at most `cap` of its pairs, and draws each `weight` times an epoch; with 0.25, each of four epochs has
+    another quarter of them.
+    """
 
     path: Path
     weight: float = Field(1.0, gt=0, le=100)
@@ -100,10 +104,10 @@ class PairSource(_RecipePart):
 
 
 class TeacherChoice(_RecipePart):
-    """A teacher and its weight among the others (arXiv 2411.04403, section 4.2: each min-max scaled, weighted, summed).
+    """Teacher and its weight in the ensemble (arXiv 2411.04403, section 4.2: min-max scaled, weighted, summed).
 
-    `name` is a dense teacher that can be fetched (`sparsewell train teachers`), a directory with model.onnx and
-    tokenizer.json, or for `sparse` an encoder of ours by name or path. BM25 needs none.
+    `name` depends on `kind`: for `dense` a teacher that `sparsewell train teachers` fetches, or a directory with
+    model.onnx and tokenizer.json; for `sparse` an encoder of ours by name or path; `bm25` has none.
     """
 
     kind: Literal["dense", "sparse", "bm25"]
@@ -118,9 +122,9 @@ class TeacherChoice(_RecipePart):
 
 
 class NegativesRecipe(_RecipePart):
-    """Hard negatives of a pair: `count` drawn from the ranks `skip` to `depth` of each source's list.
+    """Hard negatives of a pair: `count` from the ranks `skip` to `depth` of each source's list.
 
-    A candidate that the first teacher scores above `ceiling` times the pair's own passage is no negative.
+    A candidate is rejected when the first teacher scores it above `ceiling` times the pair's own passage.
     """
 
     sources: tuple[Literal["bm25", "dense", "sparse", "index"], ...] = ()
@@ -140,14 +144,16 @@ class NegativesRecipe(_RecipePart):
 
 
 class ConsistencyRecipe(_RecipePart):
-    """Keeps a pair when the teachers find its passage among the first `within` of `sample` passages."""
+    """Consistency filter: keep pairs whose passage the teachers rank among the first `within` of `sample` passages."""
 
     within: int = Field(3, ge=1)
     sample: int = Field(20_000, ge=10)
 
 
 class TrainingRecipe(_RecipePart):
-    """One run. Steps are optimiser steps; `batch` counts queries a step and device, before hard negatives."""
+    """Settings of a run. A step is an optimiser step; `batch` counts the queries of a step on a device, without
+    negatives.
+    """
 
     start: str
     encoder: EncoderRecipe = EncoderRecipe()
@@ -191,12 +197,12 @@ class TrainingRecipe(_RecipePart):
         return self
 
     def changed(self, **members: Any) -> TrainingRecipe:
-        """The same with some members replaced, checked again. Raises ConfigurationError (`bad_recipe`)."""
+        """Return a copy with some members replaced, checked again. Raises ConfigurationError (`bad_recipe`)."""
         return parse_recipe(self.model_dump() | members, "the recipe")
 
 
 def parse_recipe(content: dict[str, Any], where: str) -> TrainingRecipe:
-    """Checks a recipe. Raises ConfigurationError (`bad_recipe`) that names each member at fault."""
+    """Check a recipe. Raises ConfigurationError (`bad_recipe`) that names each wrong member."""
     try:
         return TrainingRecipe.model_validate(content)
     except ValidationError as error:
@@ -207,7 +213,7 @@ def parse_recipe(content: dict[str, Any], where: str) -> TrainingRecipe:
 
 
 def read_recipe(path: Path) -> TrainingRecipe:
-    """Reads a TOML file; paths in it are relative to the file. Raises ConfigurationError (`bad_recipe`)."""
+    """Read a recipe from a TOML file; its paths are relative to the file. Raises ConfigurationError (`bad_recipe`)."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -220,7 +226,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
         update={
             "start": _resolve_name(base, recipe.start),
             "teachers": tuple(
-                one.model_copy(update={"name": _resolve_name(base, one.name)}) for one in recipe.teachers
+                teacher.model_copy(update={"name": _resolve_name(base, teacher.name)}) for teacher in recipe.teachers
             ),
             "pairs": tuple(pair.model_copy(update={"path": base / pair.path}) for pair in recipe.pairs),
             "collections": tuple(base / directory for directory in recipe.collections),
@@ -230,5 +236,5 @@ def read_recipe(path: Path) -> TrainingRecipe:
 
 
 def _resolve_name(base: Path, name: str) -> str:
-    """A start or teacher that lies beside the recipe, or the name of a hub or a shipped encoder as it stands."""
+    """Return the path of a start or teacher beside the recipe, or the name of a hub or shipped encoder unchanged."""
     return str(base / name) if name and (base / name).is_dir() else name

@@ -1,9 +1,10 @@
-"""Arrays that take hours to compute, kept in a directory block by block: a killed run goes on where it ended.
+"""Files of training: JSON lines as input, and arrays that take hours to compute.
 
-A directory of a given name is whole or not there; while it is being made, its blocks lie in NAME.part. Everything is
-.npy and .npz, never a pickle.
+`read_objects` reads JSON objects, one a line. A bad line is counted and shown in a `ReadReport`; it does not end the
+run.
 
-JSON objects, one a line, from files that training reads: a bad line is counted and shown, it ends nothing.
+`load_or_make_rows` keeps arrays in a directory, block by block, so a killed run resumes after its last block. The
+directory is complete or absent: until then, its blocks are in NAME.part. All files are .npy and .npz, never pickles.
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ from numpy.typing import NDArray
 from services.documents.compressed_lines import open_content, read_lines
 from services.errors import ConfigurationError, InvalidInput
 
-# No line is held in memory beyond this: eight times what the API takes of one document by default.
+# Longest line in memory: eight times the API's default limit of a document.
 MAX_LINE_BYTES = 8 * 1024**2
 _MAX_EXAMPLES = 5
+META_FILE = "meta.json"
+_FORMAT = "sparsewell-rows/1"
+NamedArrays = dict[str, NDArray[Any]]
+MakeRows = Callable[[int, int], Mapping[str, NDArray[Any]]]
 
 
 @dataclass
 class ReadReport:
-    """What became of a file's lines. `refused` counts them by code, `examples` shows the first few in words."""
+    """Report on a file's lines. `refused` counts them by code; `examples` describes the first five."""
 
     name: str
-    lines: int = 0  # blank ones left out
+    lines: int = 0  # without blank lines
     taken: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
@@ -48,7 +53,7 @@ class ReadReport:
             self.examples.append(f"{self.name}, line {line}: {error.detail}")
 
     def as_json(self) -> dict[str, Any]:
-        """For reports: file, lines, taken, refused by code, examples."""
+        """Return file, lines, taken, refused by code and examples."""
         return {
             "file": self.name,
             "lines": self.lines,
@@ -59,10 +64,10 @@ class ReadReport:
 
 
 def read_objects(path: Path, report: ReadReport) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Line numbers from 1 and the objects, as a stream; .gz, .bz2, .xz and .zst are unpacked on the way.
+    """Read line numbers from 1 and objects as a stream; .gz, .bz2, .xz and .zst are decompressed.
 
-    Lines that are too long, not UTF-8, not JSON (NaN is none) or no object are refused in `report`. Raises
-    ConfigurationError (`unreadable_file`) and, for an archive that is cut or no archive, InvalidInput (`damaged_file`).
+    Lines that are too long, not UTF-8, not JSON (NaN is not JSON) or not an object are refused in `report`. Raises
+    ConfigurationError (`unreadable_file`), and InvalidInput (`damaged_file`) for a truncated or invalid archive.
     """
     with open_content(path) as content:
         for number, line, _ in read_lines(content, 0, 0, MAX_LINE_BYTES):
@@ -94,7 +99,7 @@ def _parse_object(line: bytes | None) -> dict[str, Any]:
 
 
 def read_text_member(record: Mapping[str, Any], name: str, *, required: bool = True) -> str:
-    """A member that is a text, without the white space around it; "" for an absent one that is not required.
+    """Return a text member without surrounding white space; "" for an absent member that is not required.
 
     Raises InvalidInput: `missing_member`, `wrong_type`, `empty_text`.
     """
@@ -111,12 +116,6 @@ def read_text_member(record: Mapping[str, Any], name: str, *, required: bool = T
     return text
 
 
-NamedArrays = dict[str, NDArray[Any]]
-MakeRows = Callable[[int, int], Mapping[str, NDArray[Any]]]
-META_FILE = "meta.json"
-_FORMAT = "sparsewell-rows/1"
-
-
 def load_or_make_rows(
     directory: Path,
     rows: int,
@@ -126,55 +125,54 @@ def load_or_make_rows(
     about: Mapping[str, str] | None = None,
     done: Callable[[int], object] = lambda rows: None,
 ) -> NamedArrays:
-    """The arrays of `directory`, memory-mapped, read only; made first where they are not there yet.
+    """Return the arrays of `directory`, memory-mapped and read-only; make them first if they are absent.
 
-    `make(start, end)` gives the arrays of these rows, which are joined along their first axis in the order of rows;
-    blocks of `block` rows are saved as they are finished. The directory's name must say what it holds: it is taken as
-    it is whenever it has as many rows. `about` is written beside the arrays for people; `done` hears how many rows
-    are there.
+    `make(start, end)` returns the arrays of these rows. Blocks of `block` rows are saved as they finish and joined
+    along the first axis. The directory's name must identify its content: a directory with `rows` rows is used as it is.
+    `about` is written beside the arrays for readers; `done` receives the number of finished rows.
 
-    Raises ConfigurationError (`unwritable_directory`) when a disk is full or closed to us.
+    Raises ConfigurationError (`unwritable_directory`) when the disk is full or not writable.
     """
-    found = _load_arrays(directory, rows)
-    if found is None:
+    arrays = _load_arrays(directory, rows)
+    if arrays is None:
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
-            # (the processes of a run on several devices all want the same rows)
+            # the processes of a run on several devices need the same rows
             with FileLock(directory.with_name(f"{directory.name}.lock")):
-                found = _load_arrays(directory, rows) or _make_rows(directory, rows, block, make, about or {}, done)
+                arrays = _load_arrays(directory, rows) or _make_rows(directory, rows, block, make, about or {}, done)
         except OSError as error:
             raise ConfigurationError(
                 "unwritable_directory",
                 f"Cannot write {error.filename or directory} ({error.strerror}). Make room or choose another "
-                "directory; what is finished stays and is not computed again.",
+                "directory; finished blocks stay and are not computed again.",
             ) from None
     done(rows)
-    return found
+    return arrays
 
 
 def _make_rows(
     directory: Path, rows: int, block: int, make: MakeRows, about: Mapping[str, str], done: Callable[[int], object]
 ) -> NamedArrays:
-    part = directory.with_name(f"{directory.name}.part")
-    part.mkdir(exist_ok=True)
+    partial = directory.with_name(f"{directory.name}.part")
+    partial.mkdir(exist_ok=True)
     blocks: list[Path] = []
     for start in range(0, max(rows, 1), block):
         end = min(start + block, rows)
-        blocks.append(_make_block(part / f"{start:012d}-{end:012d}.npz", start, end, make))
+        blocks.append(_make_block(partial / f"{start:012d}-{end:012d}.npz", start, end, make))
         done(end)
-    _join_blocks(directory, part, blocks, rows, about)
-    found = _load_arrays(directory, rows)
-    if found is None:
+    _join_blocks(directory, partial, blocks, rows, about)
+    arrays = _load_arrays(directory, rows)
+    if arrays is None:
         raise ConfigurationError("unwritable_directory", f"{directory} changed while it was written; run it again.")
-    return found
+    return arrays
 
 
 def _make_block(path: Path, start: int, end: int, make: MakeRows) -> Path:
-    """The file of a block, made unless it is there and whole."""
+    """Return the file of a block; make it unless it is complete."""
     if not _is_complete(path):
         scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with scratch.open("wb") as file:
-            np.savez(file, **dict(make(start, end)))  # type: ignore[arg-type]  # (its other keyword is a flag)
+            np.savez(file, **dict(make(start, end)))  # type: ignore[arg-type]  # savez has another keyword, a flag
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
@@ -183,59 +181,59 @@ def _make_block(path: Path, start: int, end: int, make: MakeRows) -> Path:
 
 def _is_complete(path: Path) -> bool:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            for name in held.files:  # reads every member: a zip archive has a checksum of each
-                held[name]
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for name in archive.files:  # reading a member checks its checksum in the zip archive
+                archive[name]
     except (OSError, ValueError, BadZipFile, EOFError, KeyError):
         return False
     return True
 
 
-def _join_blocks(directory: Path, part: Path, blocks: list[Path], rows: int, about: Mapping[str, str]) -> None:
-    """Writes one .npy an array, without holding more than a block; then the directory gets its name."""
-    whole = part / "whole"
+def _join_blocks(directory: Path, partial: Path, blocks: list[Path], rows: int, about: Mapping[str, str]) -> None:
+    """Write a .npy file for each array, with one block in memory at a time; then rename the directory."""
+    whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir()
     shapes: dict[str, list[tuple[int, ...]]] = {}
     kinds: dict[str, np.dtype[np.generic]] = {}
     for path in blocks:
-        with np.load(path, allow_pickle=False) as held:
-            for name in held.files:
-                array = held[name]
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                array = archive[name]
                 shapes.setdefault(name, []).append(array.shape)
                 kinds.setdefault(name, array.dtype)
-    for name, parts in shapes.items():
-        shape = (sum(one[0] for one in parts), *parts[0][1:])
-        if not shape[0] or 0 in shape:  # (nothing to map)
+    for name, block_shapes in shapes.items():
+        shape = (sum(block_shape[0] for block_shape in block_shapes), *block_shapes[0][1:])
+        if not shape[0] or 0 in shape:  # an empty array cannot be mapped
             np.save(whole / f"{name}.npy", np.empty(shape, kinds[name]), allow_pickle=False)
             continue
         target = np.lib.format.open_memmap(whole / f"{name}.npy", mode="w+", dtype=kinds[name], shape=shape)
-        place = 0
-        for path, one in zip(blocks, parts, strict=True):
-            with np.load(path, allow_pickle=False) as held:
-                target[place : place + one[0]] = held[name]
-            place += one[0]
+        position = 0
+        for path, block_shape in zip(blocks, block_shapes, strict=True):
+            with np.load(path, allow_pickle=False) as archive:
+                target[position : position + block_shape[0]] = archive[name]
+            position += block_shape[0]
         target.flush()
         del target
     meta = {"format": _FORMAT, "rows": rows, "arrays": list(shapes), **about}
     (whole / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     whole.replace(directory)
-    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _load_arrays(directory: Path, rows: int) -> NamedArrays | None:
-    """The arrays, or None for what is not there, of another size, or cut short."""
+    """Return the arrays, or None if they are absent, of another size, or truncated."""
     try:
         meta = json.loads((directory / META_FILE).read_bytes())
         if meta["format"] != _FORMAT or meta["rows"] != rows:
             return None
-        found: NamedArrays = {}
+        arrays: NamedArrays = {}
         for name in meta["arrays"]:
             path = directory / f"{name}.npy"
-            # (an empty array cannot be mapped, and its file is shorter than a page)
+            # an empty array cannot be mapped, and its file is shorter than a page
             mapped = path.stat().st_size > 4096
-            found[name] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            arrays[name] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found
+    return arrays

@@ -1,7 +1,10 @@
-"""What teachers say about queries and passages, in a form whose dot product is their score.
+"""Teachers' vectors of queries and passages, whose dot product is the teacher's score.
 
-So the full matrix of scores of any batch, queries against passages, is a product that costs less than reading it from
-a file of scored pairs would, and a passage that serves many queries is encoded once.
+The scores of any batch, all queries against all passages, are one product, which is faster than reading scored pairs
+from a file; and a passage of many queries is encoded once (docs/decisions/0110).
+
+`Teacher` is the interface of teachers. `load_teacher_vectors` encodes the texts of a pair set once and keeps the
+vectors in a directory, dense as float16 or sparse as `SparseRows`.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ from models.training.storage import NamedArrays, load_or_make_rows
 from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
 
+BLOCK_TEXTS = 4096  # texts between two saves: a small dense teacher takes a few minutes on a core
 Scores = NDArray[np.float32]
 HalfMatrix = NDArray[np.float16]
-BLOCK_TEXTS = 4096  # texts between two saves: a few minutes of a small dense teacher on a core
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseRows:
-    """Vectors over a vocabulary: row i has `ids[indptr[i]:indptr[i + 1]]`, ascending and distinct, and their weights.
+    """Sparse vectors: row i has `ids[indptr[i]:indptr[i + 1]]`, ascending and distinct, and their weights.
 
     `indptr` int64 [n + 1], `ids` int32, `weights` float32.
     """
@@ -53,22 +56,22 @@ class SparseRows:
         return int(self.indptr.size - 1)
 
     def take(self, rows: NDArray[np.integer]) -> SparseRows:
-        """These rows, in this order."""
+        """Return these rows, in this order."""
         starts = self.indptr[rows]
         lengths = self.indptr[np.asarray(rows) + 1] - starts
         taken = SparseRows.of(lengths, np.empty(0, np.int32), np.empty(0, np.float32))
-        places = np.repeat(starts - taken.indptr[:-1], lengths) + np.arange(taken.indptr[-1])
-        return SparseRows(taken.indptr, self.ids[places], self.weights[places])
+        positions = np.repeat(starts - taken.indptr[:-1], lengths) + np.arange(taken.indptr[-1])
+        return SparseRows(taken.indptr, self.ids[positions], self.weights[positions])
 
 
 EncodedTexts = HalfMatrix | SparseRows
 
 
 class Teacher(Protocol):
-    """Something that scores passages for queries through vectors of both.
+    """Encoder of queries and passages whose dot product scores them.
 
-    `name` serves people and file names ([a-z0-9.-]); `fingerprint` changes whenever a vector could. Both calls keep
-    the order of the texts, take any text (an empty one too), and are independent of how texts are batched.
+    `name` is for people and file names ([a-z0-9.-]); `fingerprint` must change whenever a vector could. Both methods
+    keep the order of the texts, take any text (also an empty one), and give the same vectors in any batch.
     """
 
     @property
@@ -83,7 +86,7 @@ class Teacher(Protocol):
 
 
 class TeacherVectors(Protocol):
-    """A teacher's opinion about the queries and passages of a set."""
+    """Scores of a teacher for the queries and passages of a set."""
 
     @property
     def name(self) -> str: ...
@@ -92,13 +95,13 @@ class TeacherVectors(Protocol):
     def passages_count(self) -> int: ...
 
     def scores(self, query_rows: NDArray[np.integer], passage_rows: NDArray[np.integer]) -> Scores:
-        """Float32 [B, M] for rows [B] and [M] of the set; a passage row of -1 (none) scores as some other does."""
+        """Return float32 [B, M] for rows [B] and [M] of the set; passage row -1 (no passage) has an arbitrary score."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseTeacherVectors:
-    """`queries` [n, d] and `passages` [m, d], float16, may be memory-mapped; products are float32."""
+    """Dense vectors: `queries` [n, d] and `passages` [m, d], float16, possibly memory-mapped; products are float32."""
 
     name: str
     queries: HalfMatrix
@@ -116,7 +119,7 @@ class DenseTeacherVectors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseTeacherVectors:
-    """Rows over one vocabulary on both sides."""
+    """Sparse vectors over one vocabulary."""
 
     name: str
     queries: SparseRows
@@ -127,7 +130,7 @@ class SparseTeacherVectors:
         return len(self.passages)
 
     def scores(self, query_rows: NDArray[np.integer], passage_rows: NDArray[np.integer]) -> Scores:
-        """Only the pieces of the batch's queries become columns of the product."""
+        """Multiply dense columns of the pieces that the batch's queries have; no other piece can score."""
         queries = self.queries.take(np.asarray(query_rows))
         passages = self.passages.take(np.asarray(passage_rows) % max(1, len(self.passages)))
         pieces = np.unique(queries.ids)
@@ -135,14 +138,14 @@ class SparseTeacherVectors:
 
 
 def _dense_columns(rows: SparseRows, pieces: NDArray[np.int32]) -> Scores:
-    """Float32 [rows, pieces]: the weights of these pieces (ascending), others left out."""
-    found = np.zeros((len(rows), pieces.size), dtype=np.float32)
+    """Return float32 [rows, pieces]: the weights of these pieces (ascending)."""
+    dense = np.zeros((len(rows), pieces.size), dtype=np.float32)
     if pieces.size:
         columns = np.minimum(np.searchsorted(pieces, rows.ids), pieces.size - 1)
         known = pieces[columns] == rows.ids
         owners = np.repeat(np.arange(len(rows)), np.diff(rows.indptr))
-        found[owners[known], columns[known]] = rows.weights[known]
-    return found
+        dense[owners[known], columns[known]] = rows.weights[known]
+    return dense
 
 
 def load_teacher_vectors(
@@ -153,11 +156,11 @@ def load_teacher_vectors(
     *,
     block: int = BLOCK_TEXTS,
 ) -> TeacherVectors:
-    """The teacher's vectors of every query and passage, from `directory` where they are there, else made and kept.
+    """Return the teacher's vectors of every query and passage; encode and keep them if `directory` lacks them.
 
-    One folder a side, named after the teacher and a fingerprint of it and the texts: a resumed run finds its vectors,
-    another corpus or teacher does not. Blocks are saved as they are made. `done` hears the side, its rows so far, and
-    how many there will be.
+    Each side has a folder, named by the teacher and a fingerprint of the teacher and the texts: a resumed run finds its
+    vectors, another corpus or teacher does not. Blocks are saved as they finish. `done` receives the side, its finished
+    rows and their total.
 
     Raises InvalidInput (`not_finite_scores`, `bad_teacher`), ConfigurationError (`unwritable_directory`), and what the
     teacher raises.
@@ -167,7 +170,9 @@ def load_teacher_vectors(
     if isinstance(queries, SparseRows) and isinstance(passages, SparseRows):
         return SparseTeacherVectors(teacher.name, queries, passages)
     if isinstance(queries, SparseRows) or isinstance(passages, SparseRows) or queries.shape[1] != passages.shape[1]:
-        raise InvalidInput("bad_teacher", f"The teacher {teacher.name} gives queries and passages of different kinds.")
+        raise InvalidInput(
+            "bad_teacher", f"The teacher {teacher.name} gives different kinds of vectors for queries and passages."
+        )
     return DenseTeacherVectors(teacher.name, queries, passages)
 
 
@@ -180,9 +185,9 @@ def _encode_side(
     done: Callable[[str, int, int], object],
     block: int,
 ) -> EncodedTexts:
-    prints = texts_fingerprint([teacher.fingerprint, side, texts_fingerprint(texts)])
+    fingerprint = texts_fingerprint([teacher.fingerprint, side, texts_fingerprint(texts)])
     arrays = load_or_make_rows(
-        directory / f"{teacher.name}-{side}-{prints}",
+        directory / f"{teacher.name}-{side}-{fingerprint}",
         len(texts),
         block,
         lambda start, end: _make_arrays(teacher, side, encode(texts[start:end]), end - start),
@@ -195,15 +200,15 @@ def _encode_side(
 
 
 def _make_arrays(teacher: Teacher, side: str, encoded: EncodedTexts, rows: int) -> NamedArrays:
-    what = f"What the teacher {teacher.name} makes of {side}"
+    what = f"The output of the teacher {teacher.name} for {side}"
     if isinstance(encoded, SparseRows):
-        found: NamedArrays = {"lengths": np.diff(encoded.indptr), "ids": encoded.ids, "weights": encoded.weights}
+        arrays: NamedArrays = {"lengths": np.diff(encoded.indptr), "ids": encoded.ids, "weights": encoded.weights}
         finite = np.isfinite(encoded.weights)
     else:
-        found = {"vectors": encoded}
+        arrays = {"vectors": encoded}
         finite = np.isfinite(encoded)
     if len(encoded) != rows:
         raise InvalidInput("bad_teacher", f"{what} has {len(encoded)} rows for {rows} texts.")
     if not finite.all():
-        raise InvalidInput("not_finite_scores", f"{what} has NaN or infinity: its weights are at fault.")
-    return found
+        raise InvalidInput("not_finite_scores", f"{what} has NaN or infinity: check the teacher's weights.")
+    return arrays

@@ -1,11 +1,10 @@
-"""BM25 as a teacher: a passage's vector holds its BM25 weights, a query's holds ones, their dot product is the score.
+"""Teachers: an ensemble, a sparse encoder of ours, BM25. `models.dense` has the dense ones.
 
-The form is Lucene's: idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b length / average)), without the
-constant factor k1 + 1; a query's repeated word counts once.
-
-Targets from several teachers: heterogeneous distillation of arXiv 2411.04403, section 3.3.
-
-A sparse teacher: one of our own encoders, passages by its model and queries by its table.
+- `ensemble_targets` are the targets of heterogeneous distillation (arXiv 2411.04403, section 3.3).
+- `SparseTeacher` encodes passages by the encoder's model and queries by its query table.
+- `Bm25Teacher`: a passage's vector holds its BM25 weights, a query's vector ones, so their dot product is the score.
+  The form is Lucene's: idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b length / average)), without
+  the constant factor k1 + 1; a repeated word of a query counts once.
 """
 
 from __future__ import annotations
@@ -29,64 +28,15 @@ from services.encoders.query_table import QueryTable
 from services.encoders.vectors import SparseVector, merge_max
 from services.errors import ConfigurationError, InvalidInput, require_extra
 
-
-def scale_scores(scores: NDArray[np.floating], left_out: NDArray[np.bool_] | None = None) -> Scores:
-    """Each row to [0, 1]: its lowest candidate 0, its highest 1; float32 [B, M].
-
-    What is not finite, and what `left_out` names, is no candidate: it sets no bound and becomes 0. So does a row whose
-    candidates all have one score, since a teacher that cannot tell them apart says nothing.
-    """
-    # (in float64 the difference of two float32 cannot overflow)
-    given = np.asarray(scores, dtype=np.float64)
-    candidate = np.isfinite(given) if left_out is None else np.isfinite(given) & ~left_out
-    lowest = np.where(candidate, given, np.inf).min(axis=1, keepdims=True, initial=np.inf)
-    highest = np.where(candidate, given, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    told = candidate & (highest > lowest)
-    shifted = np.where(told, given, 0.0) - np.where(told, lowest, 0.0)
-    span = np.where(told, highest, 1.0) - np.where(told, lowest, 0.0)
-    found: Scores = np.divide(shifted, span, out=np.zeros(given.shape), where=told).astype(np.float32)
-    return found
-
-
-def ensemble_targets(
-    score_matrices: Sequence[NDArray[np.floating]],
-    weights: Sequence[float],
-    scale: float,
-    left_out: NDArray[np.bool_] | None = None,
-) -> Scores:
-    """Float32 [B, M]: scale x the weighted sum of every teacher's scores, each scaled within a query's candidates.
-
-    The student's distribution over a row is drawn to softmax of this one; the paper takes weights .5 and .5, scale 10
-    in pre-training and 30 in fine-tuning. Columns in `left_out` (bool [B, M], see `models.training.batches`) come out as
-    0 and must be left out of both distributions by the caller. See `scaled` for ties and for what is not finite.
-
-    Raises InvalidInput (`bad_ensemble`) for no teachers, shapes that differ, as many weights as not, a negative or
-    infinite weight, weights that are all 0, and a scale that is not positive.
-    """
-    require_teacher_weights(len(score_matrices), weights)
-    if not (np.isfinite(scale) and scale > 0):
-        raise InvalidInput("bad_ensemble", f"The scale of the targets is above 0, not {scale}.")
-    shapes = {np.shape(scores) for scores in score_matrices} | ({left_out.shape} if left_out is not None else set())
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-        raise InvalidInput("bad_ensemble", f"Teachers' scores have one shape [queries, passages], not {shapes}.")
-    total = np.zeros(next(iter(shapes)), dtype=np.float32)
-    for scores, weight in zip(score_matrices, weights, strict=True):
-        if weight:
-            total += np.float32(weight) * scale_scores(scores, left_out)
-    return total * np.float32(scale)
-
-
-def require_teacher_weights(teachers: int, weights: Sequence[float]) -> None:
-    """Raises InvalidInput (`bad_ensemble`) unless there is a teacher and a sound weight for each."""
-    if not teachers or len(weights) != teachers:
-        raise InvalidInput("bad_ensemble", f"{teachers} teachers need as many weights and there are {len(weights)}.")
-    if not all(np.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-        raise InvalidInput("bad_ensemble", f"Weights of teachers are 0 or more and not all 0: {list(weights)}.")
+# Enough texts to sort their windows by length, few enough to hold the vectors of their windows in memory.
+_BATCH_PASSAGES = 128
+_BATCH_TEXTS = 1024
+K1, B = 1.2, 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherEnsemble:
-    """Teachers' vectors over the same texts, with their weights and the scale of the targets."""
+    """Teachers' vectors of the same texts, their weights, and the scale of the targets."""
 
     vectors: Sequence[TeacherVectors]
     weights: Sequence[float]
@@ -98,23 +48,76 @@ class TeacherEnsemble:
         passage_rows: NDArray[np.integer],
         left_out: NDArray[np.bool_] | None = None,
     ) -> Scores:
-        """See `targets`."""
+        """Return the targets of a batch, see `ensemble_targets`."""
         used = [(v, w) for v, w in zip(self.vectors, self.weights, strict=True) if w]
         return ensemble_targets(
             [v.scores(query_rows, passage_rows) for v, _ in used], [w for _, w in used], self.scale, left_out
         )
 
 
-# Enough texts to sort their windows by length, few enough that vectors of windows never pile up.
-_BATCH_PASSAGES = 128
+def ensemble_targets(
+    score_matrices: Sequence[NDArray[np.floating]],
+    weights: Sequence[float],
+    scale: float,
+    left_out: NDArray[np.bool_] | None = None,
+) -> Scores:
+    """Return float32 [B, M]: scale x the weighted sum of the teachers' scores, each scaled over a query's candidates.
+
+    The student's distribution over a row is trained towards the softmax of the targets; the paper has weights .5 and
+    .5, scale 10 in pre-training and 30 in fine-tuning. Columns in `left_out` (bool [B, M], see
+    `models.training.batches`) are 0, and the caller must leave them out of both distributions. `scale_scores` handles
+    ties and entries that are not finite.
+
+    Raises InvalidInput (`bad_ensemble`) for no teachers, different shapes, a wrong number of weights, a negative or
+    infinite weight, weights that are all 0, and a scale that is not positive.
+    """
+    require_teacher_weights(len(score_matrices), weights)
+    if not (np.isfinite(scale) and scale > 0):
+        raise InvalidInput("bad_ensemble", f"The scale of the targets must be above 0, not {scale}.")
+    shapes = {np.shape(scores) for scores in score_matrices} | ({left_out.shape} if left_out is not None else set())
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        raise InvalidInput("bad_ensemble", f"Teachers' scores must share one shape [queries, passages], not {shapes}.")
+    total = np.zeros(next(iter(shapes)), dtype=np.float32)
+    for scores, weight in zip(score_matrices, weights, strict=True):
+        if weight:
+            total += np.float32(weight) * scale_scores(scores, left_out)
+    return total * np.float32(scale)
+
+
+def scale_scores(scores: NDArray[np.floating], left_out: NDArray[np.bool_] | None = None) -> Scores:
+    """Scale each row to [0, 1]: its lowest candidate to 0, its highest to 1; float32 [B, M].
+
+    Entries that are not finite or in `left_out` are no candidates: they set no bound and become 0. A row whose
+    candidates all have the same score becomes 0, since a teacher that cannot distinguish them gives no information.
+    """
+    # in float64 the difference of two float32 cannot overflow
+    values = np.asarray(scores, dtype=np.float64)
+    candidate = np.isfinite(values) if left_out is None else np.isfinite(values) & ~left_out
+    lowest = np.where(candidate, values, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    highest = np.where(candidate, values, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    scaled = candidate & (highest > lowest)
+    shifted = np.where(scaled, values, 0.0) - np.where(scaled, lowest, 0.0)
+    span = np.where(scaled, highest, 1.0) - np.where(scaled, lowest, 0.0)
+    result: Scores = np.divide(shifted, span, out=np.zeros(values.shape), where=scaled).astype(np.float32)
+    return result
+
+
+def require_teacher_weights(teachers: int, weights: Sequence[float]) -> None:
+    """Raise InvalidInput (`bad_ensemble`) unless there is a teacher, and a valid weight for each."""
+    if not teachers or len(weights) != teachers:
+        raise InvalidInput("bad_ensemble", f"{teachers} teachers need {teachers} weights, not {len(weights)}.")
+    if not all(np.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+        raise InvalidInput("bad_ensemble", f"Weights of teachers must be 0 or more, and not all 0: {list(weights)}.")
 
 
 class SparseTeacher:
-    """See `models.training.teacher_vectors.Teacher`. A passage's vector is what the index would hold: the largest weights over
-    its windows, cut to the encoder's top k."""
+    """Sparse encoder of ours as a `models.training.teacher_vectors.Teacher`.
+
+    A passage's vector is that of the index: the largest weights over its windows, cut to the encoder's top k.
+    """
 
     def __init__(self, name_or_path: str, *, threads: int = 0) -> None:
-        """Raises ConfigurationError, as `models.registry.load_encoder` and `QueryTable.load`."""
+        """Load the encoder. Raises ConfigurationError, as `models.registry.load_encoder` and `QueryTable.load`."""
         self._encoder = load_encoder(name_or_path, threads=threads)
         self._table = QueryTable.load(resolve_model_directory(name_or_path))
         self.name = self._encoder.manifest.name
@@ -124,32 +127,74 @@ class SparseTeacher:
     def encode_queries(self, texts: Sequence[str]) -> SparseRows:
         lengths, ids, weights = [0], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for text in texts:
-            # (a half of a surrogate, which the tokeniser cannot take, is a question mark)
-            found = self._table.encode(text.encode("utf-8", "replace").decode(), max_pieces=sys.maxsize)
-            order = np.argsort(found.ids)
-            lengths.append(len(found.ids))
-            ids.append(np.array(found.ids, dtype=np.int32)[order])
-            weights.append(np.array(found.weights, dtype=np.float32)[order])
+            # the tokeniser rejects lone surrogates; they become question marks
+            encoded = self._table.encode(text.encode("utf-8", "replace").decode(), max_pieces=sys.maxsize)
+            order = np.argsort(encoded.ids)
+            lengths.append(len(encoded.ids))
+            ids.append(np.array(encoded.ids, dtype=np.int32)[order])
+            weights.append(np.array(encoded.weights, dtype=np.float32)[order])
         return SparseRows.of(np.array(lengths[1:], dtype=np.int64), np.concatenate(ids), np.concatenate(weights))
 
     def encode_passages(self, texts: Sequence[str]) -> SparseRows:
-        """Raises InvalidInput (`not_finite_weights`) for NaN and infinity."""
+        """Encode passages. Raises InvalidInput (`not_finite_weights`) for NaN and infinity."""
         vectors: list[SparseVector] = []
         for start in range(0, len(texts), _BATCH_PASSAGES):
-            cut = [self._encoder.windows(text) for text in texts[start : start + _BATCH_PASSAGES]]
-            encoded = iter(self._encoder.encode([window for windows in cut for window in windows]))
+            windows_of_texts = [self._encoder.windows(text) for text in texts[start : start + _BATCH_PASSAGES]]
+            encoded = iter(self._encoder.encode([window for windows in windows_of_texts for window in windows]))
             vectors += [
-                merge_max([next(encoded) for _ in windows]).top(self._encoder.manifest.top_k) for windows in cut
+                merge_max([next(encoded) for _ in windows]).top(self._encoder.manifest.top_k)
+                for windows in windows_of_texts
             ]
         return SparseRows.of_vectors(vectors)
 
 
-K1, B = 1.2, 0.75
-_BATCH_TEXTS = 1024
+class Bm25Teacher:
+    """BM25 with the statistics of one collection; vectors are `SparseRows` over its tokens. See the module for the
+    formula.
+    """
+
+    def __init__(self, passages: Sequence[str], tokens: Tokeniser, *, k1: float = K1, b: float = B) -> None:
+        """Read the whole collection. Raises InvalidInput (`bad_bm25`) for k1 below 0 and b outside [0, 1]."""
+        if not (k1 >= 0 and np.isfinite(k1) and 0 <= b <= 1):
+            raise InvalidInput("bad_bm25", f"BM25 needs a k1 of 0 or more and a b from 0 to 1, not {k1} and {b}.")
+        self._tokens, self._k1, self._b = tokens, k1, b
+        frequency = np.zeros(0, dtype=np.int64)
+        length = 0
+        for start in range(0, len(passages), _BATCH_TEXTS):
+            counted = _count_tokens(tokens.learn(passages[start : start + _BATCH_TEXTS]))
+            length += int(counted.weights.sum())
+            larger = np.bincount(counted.ids, minlength=frequency.size)
+            larger[: frequency.size] += frequency
+            frequency = larger
+        count = len(passages)
+        self._average = length / count if length else 1.0
+        self._idf = np.log1p((count - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+        self.name = f"bm25-{tokens.name}"
+        self.fingerprint = texts_fingerprint([tokens.fingerprint, f"{k1} {b}", texts_fingerprint(passages)])
+
+    def encode_queries(self, texts: Sequence[str]) -> SparseRows:
+        counted = _count_tokens(self._tokens(texts))
+        known = counted.ids < self._idf.size
+        lengths = np.bincount(_row_owners(counted)[known], minlength=len(counted))
+        return SparseRows.of(lengths, counted.ids[known], np.ones(int(known.sum()), dtype=np.float32))
+
+    def encode_passages(self, texts: Sequence[str]) -> SparseRows:
+        """Encode passages of the collection or others; new tokens are left out, but count towards the length."""
+        counted = _count_tokens(self._tokens(texts))
+        owners = _row_owners(counted)
+        length = np.bincount(owners, counted.weights, minlength=len(counted))
+        norm = self._k1 * (1 - self._b + self._b * length / self._average)
+        known = counted.ids < self._idf.size
+        ids, owners, times = counted.ids[known], owners[known], counted.weights[known]
+        weights = self._idf[ids] * times / (times + norm[owners])
+        return SparseRows.of(np.bincount(owners, minlength=len(counted)), ids, weights.astype(np.float32))
 
 
 class Tokeniser(Protocol):
-    """Cuts texts into numbered tokens, repeated ones and all. `name` says which way, `fingerprint` exactly which."""
+    """Tokeniser of BM25: cuts texts into numbered tokens, with repetitions.
+
+    `name` is for people; `fingerprint` must change whenever a token could.
+    """
 
     @property
     def name(self) -> str: ...
@@ -158,20 +203,24 @@ class Tokeniser(Protocol):
     def fingerprint(self) -> str: ...
 
     def learn(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of a collection; tokens that were never seen get numbers."""
+        """Return the tokens of a collection's texts; new tokens get numbers."""
         ...
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of texts; what no `learn` has seen is left out."""
+        """Return the tokens of texts, without tokens that no `learn` has numbered."""
         ...
 
 
 class WordTokeniser:
-    """Words of two letters or more, lower case, without stop words, stemmed: bm25s with a Snowball stemmer."""
+    """Tokeniser of stemmed words of two letters or more, in lower case, without stop words: bm25s and a Snowball
+    stemmer.
+    """
 
     def __init__(self, language: str = "english", stop_words: str = "english") -> None:
-        """`language` is a Snowball stemmer, `stop_words` a list of bm25s. Raises ConfigurationError
-        (`missing_library`)."""
+        """Load the libraries; `language` is a Snowball stemmer, `stop_words` a list of bm25s.
+
+        Raises ConfigurationError (`missing_library`).
+        """
         bm25s, stemmer = _import_library("bm25s"), _import_library("Stemmer")
         self._tokenizer = bm25s.tokenization.Tokenizer(stopwords=stop_words, stemmer=stemmer.Stemmer(language))
         self.name = "words"
@@ -184,17 +233,17 @@ class WordTokeniser:
         return self._ids(texts, False)
 
     def _ids(self, texts: Sequence[str], learn: bool) -> list[list[int]]:
-        found: list[list[int]] = self._tokenizer.tokenize(
+        ids: list[list[int]] = self._tokenizer.tokenize(
             texts, update_vocab=learn, show_progress=False, allow_empty=False
         )
-        return found
+        return ids
 
 
 class PieceIdTokeniser:
-    """The pieces of an encoder's tokenizer.json, so that the teacher's words are those of the student."""
+    """Tokeniser of an encoder's pieces (tokenizer.json), so that the teacher has the student's vocabulary."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigurationError (`bad_tokenizer`)."""
+        """Read the tokenizer.json. Raises ConfigurationError (`bad_tokenizer`)."""
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
@@ -209,53 +258,13 @@ class PieceIdTokeniser:
         return self(texts)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        # (a half of a surrogate, which the tokeniser cannot take, is a question mark)
+        # the tokeniser rejects lone surrogates; they become question marks
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return [one.ids for one in self._tokenizer.encode_batch(clean, add_special_tokens=False)]
-
-
-class Bm25Teacher:
-    """BM25 with the statistics of one collection, see the module's text. Vectors are `SparseRows` over the tokens."""
-
-    def __init__(self, passages: Sequence[str], tokens: Tokeniser, *, k1: float = K1, b: float = B) -> None:
-        """Reads the whole collection. Raises InvalidInput (`bad_bm25`) for k1 below 0 and b outside [0, 1]."""
-        if not (k1 >= 0 and np.isfinite(k1) and 0 <= b <= 1):
-            raise InvalidInput("bad_bm25", f"BM25 takes k1 of 0 or more and b from 0 to 1, not {k1} and {b}.")
-        self._tokens, self._k1, self._b = tokens, k1, b
-        frequency = np.zeros(0, dtype=np.int64)
-        length = 0
-        for start in range(0, len(passages), _BATCH_TEXTS):
-            counted = _count_tokens(tokens.learn(passages[start : start + _BATCH_TEXTS]))
-            length += int(counted.weights.sum())
-            found = np.bincount(counted.ids, minlength=frequency.size)
-            found[: frequency.size] += frequency
-            frequency = found
-        count = len(passages)
-        self._average = length / count if length else 1.0
-        self._idf = np.log1p((count - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
-        self.name = f"bm25-{tokens.name}"
-        self.fingerprint = texts_fingerprint([tokens.fingerprint, f"{k1} {b}", texts_fingerprint(passages)])
-
-    def encode_queries(self, texts: Sequence[str]) -> SparseRows:
-        counted = _count_tokens(self._tokens(texts))
-        known = counted.ids < self._idf.size
-        lengths = np.bincount(_row_owners(counted)[known], minlength=len(counted))
-        return SparseRows.of(lengths, counted.ids[known], np.ones(int(known.sum()), dtype=np.float32))
-
-    def encode_passages(self, texts: Sequence[str]) -> SparseRows:
-        """Passages of the collection or others, whose new tokens are left out but count in their length."""
-        counted = _count_tokens(self._tokens(texts))
-        owners = _row_owners(counted)
-        length = np.bincount(owners, counted.weights, minlength=len(counted))
-        norm = self._k1 * (1 - self._b + self._b * length / self._average)
-        known = counted.ids < self._idf.size
-        ids, owners, times = counted.ids[known], owners[known], counted.weights[known]
-        weights = self._idf[ids] * times / (times + norm[owners])
-        return SparseRows.of(np.bincount(owners, minlength=len(counted)), ids, weights.astype(np.float32))
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(clean, add_special_tokens=False)]
 
 
 def _count_tokens(token_ids: Sequence[Sequence[int]]) -> SparseRows:
-    """Distinct tokens of each text in ascending order, with how often they stand there."""
+    """Return the distinct tokens of each text in ascending order, with their counts."""
     lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
     flat = np.fromiter((token for ids in token_ids for token in ids), dtype=np.int64, count=int(lengths.sum()))
     width = int(flat.max(initial=0)) + 1

@@ -1,6 +1,11 @@
-"""One training run from prepared pairs to the best checkpoint, on sentence-transformers' trainer.
+"""Training run: from prepared pairs to the best checkpoint, on sentence-transformers' trainer.
 
-What a run tells whoever watches it.
+`train_encoder` trains and evaluates; a stopped run resumes from its last complete checkpoint. `begin_run` binds a
+directory to a recipe and its pair files. `ProgressReporter` is the interface to the console.
+
+The optimiser is AdamW with the parameter groups of `architecture.parameter_groups`, a linear warm-up and decay, and a
+quadratic ramp of the regulariser's weight (as in SPLADE, arXiv 2109.10086). `auto` precision picks bfloat16 where the
+hardware has it: a core with AVX-512 BF16 computed 298 GFLOPS, 77 in float32.
 """
 
 from __future__ import annotations
@@ -41,51 +46,53 @@ from models.training.trainer import (
 )
 from services.errors import ConfigurationError
 
-
-class ProgressReporter(Protocol):
-    """Where progress goes: a console, a test's list, nowhere (`SilentReporter`)."""
-
-    def say(self, message: str) -> None:
-        """A line that stays."""
-
-    def step(self, title: str, done: int, total: int, note: str = "") -> None:
-        """How far a stage is."""
-
-    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
-        """The trainer's figures of the last steps."""
-
-    def evaluated(self, entry: Mapping[str, Any]) -> None:
-        """One entry of the learning curve."""
-
-
-class SilentReporter:
-    """Shows nothing."""
-
-    def say(self, message: str) -> None:
-        pass
-
-    def step(self, title: str, done: int, total: int, note: str = "") -> None:
-        pass
-
-    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
-        pass
-
-    def evaluated(self, entry: Mapping[str, Any]) -> None:
-        pass
-
-
 log = logging.getLogger("models.training")
 CHECKPOINTS, RUN = "checkpoints", "run.json"
-START_PREFIX = "start-"  # and the fingerprint of the exported encoder
-# Fewer and a batch holds the same pairs again and again: what is learned is noise.
+START_PREFIX = "start-"  # the fingerprint of the exported encoder follows
+# With fewer pairs, batches repeat the same ones and the encoder learns noise.
 MIN_PAIRS = 16
 ProgressReport = Callable[[int, int, dict[str, float]], None]
 
 
+class ProgressReporter(Protocol):
+    """Receiver of progress: a console, the list of a test, or nothing (`SilentReporter`)."""
+
+    def say(self, message: str) -> None:
+        """Show a line that stays."""
+
+    def step(self, title: str, done: int, total: int, note: str = "") -> None:
+        """Show the progress of a stage."""
+
+    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
+        """Show the trainer's figures of the last steps."""
+
+    def evaluated(self, entry: Mapping[str, Any]) -> None:
+        """Show an entry of the learning curve."""
+
+
+class SilentReporter:
+    """Reporter that shows nothing."""
+
+    def say(self, message: str) -> None:
+        pass
+
+    def step(self, title: str, done: int, total: int, note: str = "") -> None:
+        pass
+
+    def trained(self, step: int, steps: int, logs: Mapping[str, float]) -> None:
+        pass
+
+    def evaluated(self, entry: Mapping[str, Any]) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class TrainingMaterial:
-    """What a run learns from: links, and how often each is seen (`Mixture.cycle`), hard negatives int32 [links, count],
-    the teachers, IDF float32 [vocabulary], what chooses the best checkpoint, and what is only shown."""
+    """Input of a run.
+
+    `order` says how often and when each link is seen (`PairMixture.cycle`); `negatives` are int32 [links, count]; `idf`
+    is float32 [vocabulary]. `judged` collections choose the best checkpoint, `reported` ones are only shown.
+    """
 
     pairs: PairSet
     order: Rows
@@ -96,8 +103,117 @@ class TrainingMaterial:
     reported: Sequence[JudgedQueries] = ()
 
 
+def train_encoder(
+    recipe: TrainingRecipe,
+    material: TrainingMaterial,
+    out: Path,
+    *,
+    copy_to: Path | None = None,
+    report: ProgressReport = lambda step, steps, logs: None,
+    evaluated: Callable[[dict[str, Any]], None] = lambda entry: None,
+) -> Path:
+    """Train, and return the directory of the best checkpoint.
+
+    The checkpoint has config.json, model.safetensors, tokenizer.json and query_weights.json. A stopped run resumes from
+    its last complete checkpoint in `out`.
+
+    Raises ConfigurationError: `too_few_pairs`, `bad_copy`, `training_diverged`, `out_of_memory`, `recipe_changed`.
+    """
+    _require_pairs(recipe, material)
+    begin_run(recipe, out)
+    if copy_to is not None and copy_to.resolve() == out.resolve():
+        raise ConfigurationError("bad_copy", f"{out} is the run's directory: copy to another disk.")
+    if copy_to is not None and is_main_process():
+        copy_to.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / RUN, copy_to / RUN)
+    if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best_evaluation(out):
+        return out / BEST
+    model = build_encoder(recipe.start, recipe.encoder, material.idf)
+    negatives = 0 if material.negatives is None else int(material.negatives.shape[1])
+    loss = ChunkedSpladeLoss(
+        model,
+        RankingLoss(recipe.contrastive_weight, distils=material.teachers is not None),
+        mini_batch=recipe.mini_batch,
+        document_regularizer_weight=recipe.regulariser_weight,
+        document_regularizer=make_regulariser(
+            recipe.encoder.regulariser, idf=torch.from_numpy(material.idf), threshold=recipe.encoder.l0_threshold
+        ),
+    )
+    groups = parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
+    evaluator = CurveEvaluator(
+        material.judged, out, save_checkpoint, reported=material.reported, copy_to=copy_to, report=evaluated
+    )
+    if not groups:  # the baseline of an ablation: neither side has trainable parameters
+        if is_main_process():
+            evaluator(model, None, 0, recipe.steps)
+        return out / BEST
+    ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
+    arguments = training_arguments(recipe, out, negatives)
+    optimiser = torch.optim.AdamW(groups)
+    schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
+    trainer = GuardedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=build_link_dataset(material.pairs, material.negatives, material.order),
+        loss=loss,
+        evaluator=evaluator,
+        data_collator=PairCollator(
+            preprocess_fn=model.preprocess,
+            router_mapping=column_sides(negatives),
+            pairs=material.pairs,
+            teachers=material.teachers,
+        ),
+        callbacks=[ramp, TrainingCallback(report, copy_to)],
+        optimizers=(optimiser, schedule),
+    )
+    trainer.remove_callback(PrinterCallback)  # `report` shows the same figures
+    if is_main_process():
+        drop_unfinished(out / CHECKPOINTS)
+    checkpoint = last_checkpoint(out / CHECKPOINTS)
+    try:
+        if checkpoint is None:
+            _evaluate_once(trainer, model, evaluator, 0, out)
+        else:
+            log.info("resuming from %s", checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _evaluate_once(trainer, model, evaluator, recipe.steps, out)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # steps and evaluations have already reduced their batches to one text
+        raise ConfigurationError(
+            "out_of_memory",
+            "Memory does not hold the optimiser's state and one text: take a smaller start or lower "
+            f"encoder.passage_pieces. The files in {out} stay.",
+        ) from None
+    return out / BEST
+
+
+def _require_pairs(recipe: TrainingRecipe, material: TrainingMaterial) -> None:
+    """Require a whole batch for each device; with fewer pairs the trainer would end without a step."""
+    available = min(len(material.pairs), len(material.order))
+    required = max(MIN_PAIRS, recipe.batch * int(os.environ.get("WORLD_SIZE", "1")))
+    if available < required:
+        raise ConfigurationError(
+            "too_few_pairs",
+            f"There are {available} pairs to train on after caps, weights, held_out and consistency; a batch of "
+            f"{recipe.batch} on each device needs at least {required}. Give more pairs, or a smaller batch.",
+        )
+
+
+def _evaluate_once(
+    trainer: GuardedTrainer, model: SparseEncoder, evaluator: CurveEvaluator, step: int, out: Path
+) -> None:
+    """Evaluate a step that the curve lacks. The trainer evaluates only at multiples of its interval, so the first and
+    the last step need this.
+    """
+    if trainer.is_world_process_zero() and all(entry["step"] != step for entry in read_curve(out)):
+        model.eval()
+        evaluator(model, None, 0, step)
+
+
 def training_arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> SparseEncoderTrainingArguments:
-    """Return the trainer's arguments for a recipe with so many negatives a pair. Raises ConfigurationError."""
+    """Return the trainer's arguments for a recipe with `negatives` hard negatives a pair. Raises ConfigurationError."""
     precision = choose_precision(recipe)
     arguments = SparseEncoderTrainingArguments(
         output_dir=str(out / CHECKPOINTS),
@@ -124,162 +240,52 @@ def training_arguments(recipe: TrainingRecipe, out: Path, negatives: int) -> Spa
         seed=recipe.seed,
         data_seed=recipe.seed,
     )
-    # Several GPUs are one process each, by accelerate; without it transformers would wrap the model in DataParallel,
-    # which multiplies the batch and cannot take packed documents apart.
+    # accelerate starts a process for each GPU. Without it transformers would wrap the model in DataParallel, which
+    # multiplies the batch and cannot split packed documents.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 
 
 def choose_precision(recipe: TrainingRecipe) -> str:
-    """What the recipe says, or what this machine is fast with: bfloat16 where the device multiplies it faster (a core
-    with AVX-512 BF16 did 298 GFLOPS for 77 in float32).
+    """Return the precision of the recipe; for `auto`, the fastest of this machine.
 
-    Raises ConfigurationError (`bad_recipe`) for what the device cannot do.
+    Raises ConfigurationError (`bad_recipe`) for a precision that the device does not have.
     """
     gpu = torch.cuda.is_available()
-    half = gpu and torch.cuda.is_bf16_supported()
+    has_bfloat16 = gpu and torch.cuda.is_bf16_supported()
     if recipe.precision == "float16" and not gpu:
         raise ConfigurationError(
             "bad_recipe",
-            "precision float16 needs a GPU, and PyTorch finds none here: say bfloat16, float32 or auto.",
+            "precision float16 needs a GPU, and PyTorch finds none here: choose bfloat16, float32 or auto.",
         )
-    if recipe.precision == "bfloat16" and gpu and not half:
-        raise ConfigurationError("bad_recipe", "This GPU has no bfloat16: say float16, float32 or auto for precision.")
+    if recipe.precision == "bfloat16" and gpu and not has_bfloat16:
+        raise ConfigurationError("bad_recipe", "This GPU has no bfloat16: choose precision float16, float32 or auto.")
     if recipe.precision != "auto":
         return recipe.precision
     if gpu:
-        return "bfloat16" if half else "float16"
+        return "bfloat16" if has_bfloat16 else "float16"
     return "bfloat16" if cpu_dtype() is torch.bfloat16 else "float32"
 
 
-def train_encoder(
-    recipe: TrainingRecipe,
-    material: TrainingMaterial,
-    out: Path,
-    *,
-    copy_to: Path | None = None,
-    report: ProgressReport = lambda step, steps, logs: None,
-    evaluated: Callable[[dict[str, Any]], None] = lambda entry: None,
-) -> Path:
-    """Trains and returns the directory of the best checkpoint (config.json, model.safetensors, tokenizer.json,
-    query_weights.json). A run that was stopped goes on from its last whole checkpoint in `out`.
-
-    Raises ConfigurationError: `too_few_pairs`, `training_diverged`, `out_of_memory`, `recipe_changed`.
-    """
-    _require_pairs(recipe, material)
-    begin_run(recipe, out)
-    if copy_to is not None and copy_to.resolve() == out.resolve():
-        raise ConfigurationError("bad_copy", f"{out} is the run's own directory: a copy belongs on another disk.")
-    if copy_to is not None and is_main_process():
-        copy_to.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / RUN, copy_to / RUN)
-    if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best_evaluation(out):
-        return out / BEST
-    model = build_encoder(recipe.start, recipe.encoder, material.idf)
-    negatives = 0 if material.negatives is None else int(material.negatives.shape[1])
-    loss = ChunkedSpladeLoss(
-        model,
-        RankingLoss(recipe.contrastive_weight, distils=material.teachers is not None),
-        mini_batch=recipe.mini_batch,
-        document_regularizer_weight=recipe.regulariser_weight,
-        document_regularizer=make_regulariser(
-            recipe.encoder.regulariser, idf=torch.from_numpy(material.idf), threshold=recipe.encoder.l0_threshold
-        ),
-    )
-    groups = parameter_groups(model, recipe.learning_rate, recipe.table_learning_rate, recipe.weight_decay)
-    evaluator = CurveEvaluator(
-        material.judged, out, save_checkpoint, reported=material.reported, copy_to=copy_to, report=evaluated
-    )
-    if not groups:  # the baseline of an ablation: neither side has anything to learn
-        if is_main_process():
-            evaluator(model, None, 0, recipe.steps)
-        return out / BEST
-    ramp = SpladeRegularizerWeightSchedulerCallback(loss, "quadratic", recipe.ramp)
-    arguments = training_arguments(recipe, out, negatives)
-    optimiser = torch.optim.AdamW(groups)
-    schedule = get_linear_schedule_with_warmup(optimiser, round(recipe.warmup * recipe.steps), recipe.steps)
-    trainer = GuardedTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=build_link_dataset(material.pairs, material.negatives, material.order),
-        loss=loss,
-        evaluator=evaluator,
-        data_collator=PairCollator(
-            preprocess_fn=model.preprocess,
-            router_mapping=column_sides(negatives),
-            pairs=material.pairs,
-            teachers=material.teachers,
-        ),
-        callbacks=[ramp, TrainingCallback(report, copy_to)],
-        optimizers=(optimiser, schedule),
-    )
-    trainer.remove_callback(PrinterCallback)  # what it prints, `report` shows
-    if is_main_process():
-        drop_unfinished(out / CHECKPOINTS)
-    checkpoint = last_checkpoint(out / CHECKPOINTS)
-    try:
-        if checkpoint is None:
-            _evaluate_once(trainer, model, evaluator, 0, out)
-        else:
-            log.info("going on from %s", checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _evaluate_once(trainer, model, evaluator, recipe.steps, out)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigurationError(  # (steps and evaluations have gone down to one text before)
-            "out_of_memory",
-            "Memory holds neither the optimiser's state nor one text beside it: take a smaller start or shorten "
-            f"encoder.passage_pieces. What is in {out} stays.",
-        ) from None
-    return out / BEST
-
-
-def _require_pairs(recipe: TrainingRecipe, material: TrainingMaterial) -> None:
-    """A batch for each device, whole ones only: with fewer the trainer would end without a step."""
-    seen = min(len(material.pairs), len(material.order))
-    least = max(MIN_PAIRS, recipe.batch * int(os.environ.get("WORLD_SIZE", "1")))
-    if seen < least:
-        raise ConfigurationError(
-            "too_few_pairs",
-            f"There are {seen} pairs to train on after caps, weights, held_out and consistency; a batch of "
-            f"{recipe.batch} on each device needs at least {least}. Give more pairs, or a smaller batch.",
-        )
-
-
-def _evaluate_once(
-    trainer: GuardedTrainer, model: SparseEncoder, evaluator: CurveEvaluator, step: int, out: Path
-) -> None:
-    """The trainer evaluates at multiples of its interval only: the first and the last step are ours."""
-    if trainer.is_world_process_zero() and all(entry["step"] != step for entry in read_curve(out)):
-        model.eval()
-        evaluator(model, None, 0, step)
-
-
 def is_main_process() -> bool:
-    """Whether this process writes what a run leaves; of several devices the first does (accelerate sets RANK)."""
+    """Tell whether this process writes the run's files: of several devices, the first (accelerate sets RANK)."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def run_identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
-    """What makes a run this one and no other: the recipe, and what its files of pairs hold.
+def begin_run(recipe: TrainingRecipe, out: Path) -> None:
+    """Record the recipe in a new run's directory, or check that the directory's recipe is the same.
 
-    Not where `out` lies: a run may be copied, or named by another path to the same place.
+    A directory holds one run, so that its learning curve has one meaning. Raises ConfigurationError (`recipe_changed`).
     """
-    found: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for described, source in zip(found["pairs"], recipe.pairs, strict=True):
-        with source.path.open("rb") as file:
-            described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        if source.path.parent == out:
-            described["path"] = source.path.name
-    # (an exported start is opened into a directory of the run, or of the ablation that it is part of)
-    if Path(recipe.start).parent in (out, out.parent) and Path(recipe.start).name.startswith(START_PREFIX):
-        found["start"] = Path(recipe.start).name
-    return found
+    out.mkdir(parents=True, exist_ok=True)
+    if not is_same_run(recipe, out) and is_main_process():
+        fresh = out / f"{RUN}.part"
+        fresh.write_text(json.dumps(run_identity(recipe, out), indent=2) + "\n", encoding="utf-8")
+        fresh.replace(out / RUN)
 
 
 def is_same_run(recipe: TrainingRecipe, out: Path) -> bool:
-    """Whether `out` holds a run of this recipe; False for none. Raises ConfigurationError (`recipe_changed`)."""
+    """Tell whether `out` holds a run of this recipe. Raises ConfigurationError (`recipe_changed`) for another."""
     path = out / RUN
     if not path.is_file():
         return False
@@ -292,14 +298,18 @@ def is_same_run(recipe: TrainingRecipe, out: Path) -> bool:
     return True
 
 
-def begin_run(recipe: TrainingRecipe, out: Path) -> None:
-    """Record the recipe in a new run's directory, or check that it is the recorded one.
+def run_identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
+    """Return what identifies a run: the recipe and the contents of its pair files.
 
-    A directory holds one run: other settings would give a curve that nobody can read. Raises ConfigurationError
-    (`recipe_changed`).
+    The path of `out` is not part of it: a run may be copied, or have several paths.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if not is_same_run(recipe, out) and is_main_process():
-        fresh = out / f"{RUN}.part"
-        fresh.write_text(json.dumps(run_identity(recipe, out), indent=2) + "\n", encoding="utf-8")
-        fresh.replace(out / RUN)
+    identity: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for entry, source in zip(identity["pairs"], recipe.pairs, strict=True):
+        with source.path.open("rb") as file:
+            entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        if source.path.parent == out:
+            entry["path"] = source.path.name
+    # an exported start is reopened into the run's directory, or into that of its ablation
+    if Path(recipe.start).parent in (out, out.parent) and Path(recipe.start).name.startswith(START_PREFIX):
+        identity["start"] = Path(recipe.start).name
+    return identity

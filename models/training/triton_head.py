@@ -1,11 +1,11 @@
-"""The vocabulary product and its maximum over positions as one kernel: the logits never leave the chip.
+"""CUDA kernel of the vocabulary head: product and maximum over positions in one, without logits in memory.
 
-A program takes one block of pieces and some documents. For each document it goes through the positions in tiles, keeps
-the largest logit of each piece and the token that has it, and writes both once: 8 bytes a document and piece, where the
-plain computation writes and reads 4 bytes x length. The token is kept as an int32 beside the value, so neither the
-length of a document nor the number of tokens is limited by how it is packed, and the value is exact.
+A program handles a block of pieces and some documents. For each document it goes through the positions in tiles and
+keeps the largest logit of each piece with its token. It writes both once: 8 bytes a document and piece, where the plain
+computation writes and reads 4 bytes x length. The token is an int32 beside the exact float32 value, so packing limits
+neither the length of a document nor the number of tokens (docs/decisions/0102).
 
-Works for any width and for float32, bfloat16 and float16; runs on CUDA, and with TRITON_INTERPRET=1 anywhere, slowly.
+Supports any width, and float32, bfloat16 and float16. Runs on CUDA, and anywhere, slowly, with TRITON_INTERPRET=1.
 """
 
 from __future__ import annotations
@@ -19,46 +19,48 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-except ImportError:  # no wheel of it for this platform; models.training.max_head computes in blocks then
+except ImportError:  # Triton has no wheel for this platform; models.training.max_head then computes in blocks
     triton = None
 
 log = logging.getLogger("models.training")
 TRITON_AVAILABLE = triton is not None
-# Tile of the product and documents of one program: as in the prototype that was measured on one H100 (16 ms for 209,000
-# tokens, 384 wide, 30,522 pieces). This kernel's own time: not measured.
+# Tile of the product, and documents of a program, of a prototype that was measured on one H100 (16 ms for 209,000
+# tokens, 384 wide, 30,522 pieces). The time of this kernel is not measured.
 POSITIONS, PIECES, DOCUMENTS = 64, 128, 16
 WARPS, STAGES = 4, 2
 
 
 @cache
 def is_supported(device: torch.device) -> bool:
-    """Whether the kernel runs on a device; where it does not, the log says why, once.
+    """Tell whether the kernel runs on a device; log the reason once when it does not.
 
-    Triton builds what starts a kernel with the machine's C compiler. Images that hold torch often have none.
+    Triton compiles a kernel's launcher with the machine's C compiler. Images with torch often have none.
     """
     if not TRITON_AVAILABLE:
         return False
     try:
-        one = torch.zeros(1, 16, device=device)
-        largest_logits(one, one, torch.tensor([0, 1], device=device))[0].cpu()
+        probe = torch.zeros(1, 16, device=device)
+        largest_logits(probe, probe, torch.tensor([0, 1], device=device))[0].cpu()
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # Triton's errors, its compiler's and the C compiler's have no common base
-        first = (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0]
-        log.warning("no kernel for the vocabulary head on %s (%s): PyTorch computes it in blocks", device, first)
+    except Exception as error:  # errors of Triton, its compiler and the C compiler have no common base class
+        reason = (str(error).strip() or type(error).__name__).split("\n", maxsplit=1)[0]
+        log.warning("no kernel for the vocabulary head on %s (%s): PyTorch computes it in blocks", device, reason)
         return False
     return True
 
 
 def tile_channels(dtype: torch.dtype) -> int:
-    """Channels of a tile: both tiles in two stages take 48 KB of shared memory, which every GPU since Turing has."""
+    """Return the channels of a tile. Two stages of both tiles take 48 KB of shared memory, which all GPUs since Turing
+    have.
+    """
     return 32 if dtype == torch.float32 else 64
 
 
 if TRITON_AVAILABLE:
 
     @triton.jit
-    def largest_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 (a kernel's; it takes no annotations)
+    def largest_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 (Triton takes no annotations)
         states,
         weight,
         offsets,
@@ -112,11 +114,11 @@ if TRITON_AVAILABLE:
 
 
 def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """For each document and piece the largest logit, float32, and the token that has it, int32.
+    """Return for each document and piece the largest logit, float32, and its token, int32.
 
-    Both are [documents, vocabulary]. `states` [tokens, width], `weight` [vocabulary, width] (computed in the type of
-    `states`), `offsets` integers [documents + 1]. A document without tokens has -inf and the token 0; one with NaN or
-    infinity in its states has NaN.
+    Both are [documents, vocabulary]. `states` [tokens, width], `weight` [vocabulary, width] (cast to the type of
+    `states`), `offsets` integers [documents + 1]. A document without tokens has -inf and token 0; a document with NaN
+    or infinity in its states has NaN.
     """
     documents, pieces, width = len(offsets) - 1, weight.shape[0], weight.shape[1]
     best = torch.empty((documents, pieces), dtype=torch.float32, device=states.device)
@@ -141,10 +143,10 @@ def largest_logits(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Ten
         group=DOCUMENTS,
         num_warps=WARPS,
         num_stages=STAGES,
-        # said, because Triton 3.10 changes the default: the product is fused anyway, what is left is one addition
+        # explicit, because Triton 3.10 changes the default; it affects one addition, the product is always fused
         enable_fp_fusion=True,
     )
-    # A comparison loses NaN, and a loss that looks finite over broken states would train on. Zero times NaN is NaN.
+    # Comparisons drop NaN, and training would continue on a finite loss over broken states. NaN times zero is NaN.
     owners = torch.repeat_interleave(offsets.diff(), output_size=states.shape[0])
     poison = torch.zeros(documents, dtype=torch.float32, device=states.device)
     poison.index_add_(0, owners, states.detach().float().sum(dim=1) * 0.0)

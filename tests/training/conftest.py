@@ -1,4 +1,4 @@
-"""Tests of what only the `train` extra can run. Without it one test says so and the rest is not collected."""
+"""Fixtures of tests that need the `train` extra. Without it, one test reports this and no other is collected."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""Encoders put together from recipes: what each side weighs, what is trained, what is refused."""
+"""Encoders built from recipes: weights of each side, trained parameters, refused starts."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_query_is_a_bag_of_distinct_pieces(start: Path, weighting: str, cat: f
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_special_pieces_never_weigh(start: Path, head: str) -> None:
+def test_special_pieces_always_weigh_zero(start: Path, head: str) -> None:
     encoder = build(start, head=head)
     found = documents(encoder, TEXTS)
     assert (found > 0).any(dim=1).all()
@@ -91,7 +91,7 @@ def test_passages_are_cut_at_their_longest_length(start: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_passages_are_opened_and_closed_as_the_workers_do_it(tmp_path: Path, named: bool) -> None:
+def test_passages_have_the_special_pieces_of_the_workers(tmp_path: Path, named: bool) -> None:
     """Also where tokenizer.json says nothing of it, and tokenizer_config.json names a class that adds nothing."""
     start = make_start(tmp_path / "start")
     if named:
@@ -112,7 +112,7 @@ def test_heads_give_the_same_vectors(tmp_path: Path, family: str, activation: st
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("expansion", [True, False])
-def test_what_is_saved_loads_with_sentence_transformers_alone(
+def test_a_saved_encoder_loads_with_sentence_transformers_alone(
     start: Path, tmp_path: Path, head: str, expansion: bool
 ) -> None:
     encoder = build(start, head=head, expansion=expansion)
@@ -129,7 +129,7 @@ def test_what_is_saved_loads_with_sentence_transformers_alone(
     encoder.load_state_dict(again.state_dict())
 
 
-def test_a_saved_encoder_is_a_start(start: Path, tmp_path: Path) -> None:
+def test_training_starts_from_a_saved_encoder(start: Path, tmp_path: Path) -> None:
     encoder = build(start)
     encoder.save_pretrained(str(tmp_path / "saved"))
     again = build(tmp_path / "saved", regulariser="flops")
@@ -179,7 +179,7 @@ def test_nothing_is_saved_when_a_parameter_is_nan(start: Path, tmp_path: Path) -
     assert not (tmp_path / "saved").exists()
 
 
-def test_what_cannot_be_a_start(start: Path, tmp_path: Path) -> None:
+def test_invalid_starts_are_refused(start: Path, tmp_path: Path) -> None:
     def code(where: str | Path, idf: np.ndarray | None = None, **recipe: object) -> str:
         given = EncoderRecipe.model_validate({"passage_pieces": 16, **recipe})
         with pytest.raises(ConfigurationError) as caught:

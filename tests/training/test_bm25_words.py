@@ -1,4 +1,4 @@
-"""BM25 over words, against the library's own index."""
+"""BM25 over words, compared with the library's own index."""
 
 import numpy as np
 import pytest
@@ -29,12 +29,12 @@ def test_scores_are_those_of_bm25s() -> None:
     np.testing.assert_allclose(found, [index.get_scores(query) for query in tokens], rtol=1e-4, atol=1e-6)
 
 
-def test_stop_words_and_single_letters_are_no_words() -> None:
+def test_stop_words_and_single_letters_are_left_out() -> None:
     teacher = Bm25Teacher(["the of a wing", "x"], WordTokeniser())
     assert np.diff(teacher.encode_passages(["the of a wing", "x"]).indptr).tolist() == [1, 0]
 
 
-def test_words_that_the_collection_lacks_are_left_out_whenever_they_come() -> None:
+def test_words_outside_the_collection_are_left_out() -> None:
     tokens = WordTokeniser()
     teacher = Bm25Teacher(["wing", "body"], tokens)
     tokens.learn(["flow"])

@@ -1,4 +1,4 @@
-"""Questions by a language model: a tiny random one, so only how it is asked is tested, not what it says."""
+"""Questions by a tiny random language model: prompts and parsing, not the quality of questions."""
 
 import shutil
 from pathlib import Path
@@ -49,13 +49,13 @@ def test_each_passage_has_its_questions(directory: Path) -> None:
     assert generator(PASSAGES) == found
 
 
-def test_an_answer_that_was_cut_off_is_none(directory: Path) -> None:
+def test_a_truncated_answer_is_left_out(directory: Path) -> None:
     cut = CausalQuestionGenerator(directory, each=16, question_pieces=2)(PASSAGES[:1])[0]
     assert "" in cut
     assert any(cut)
 
 
-def test_what_is_asked_follows_the_seed_and_the_passages_only(directory: Path) -> None:
+def test_questions_depend_only_on_seed_and_passages(directory: Path) -> None:
     import torch
 
     first = CausalQuestionGenerator(directory, seed=1, question_pieces=24)
@@ -67,7 +67,7 @@ def test_what_is_asked_follows_the_seed_and_the_passages_only(directory: Path) -
     assert CausalQuestionGenerator(directory, seed=2, question_pieces=24)(PASSAGES[:2]) != found
 
 
-def test_the_fingerprint_follows_weights_and_options(directory: Path) -> None:
+def test_the_fingerprint_depends_on_weights_and_options(directory: Path) -> None:
     prints = {
         CausalQuestionGenerator(directory, **options).fingerprint  # type: ignore[arg-type]
         for options in ({}, {"each": 2}, {"temperature": 0.0}, {"seed": 1}, {"passage_pieces": 64})
@@ -76,7 +76,7 @@ def test_the_fingerprint_follows_weights_and_options(directory: Path) -> None:
     assert CausalQuestionGenerator(directory).fingerprint in prints
 
 
-def test_pairs_are_made_of_what_it_writes(directory: Path, tmp_path: Path) -> None:
+def test_pairs_are_made_from_its_answers(directory: Path, tmp_path: Path) -> None:
     generator = CausalQuestionGenerator(directory, temperature=0.0, question_pieces=12)
     assert generator.name == "tiny"
     pairs = generate_pairs(PASSAGES[:2], generator, tmp_path)
@@ -84,7 +84,7 @@ def test_pairs_are_made_of_what_it_writes(directory: Path, tmp_path: Path) -> No
     assert len(pairs) <= 2
 
 
-def test_pickled_weights_and_nonsense_are_refused(directory: Path, tmp_path: Path) -> None:
+def test_pickled_and_invalid_weights_are_refused(directory: Path, tmp_path: Path) -> None:
     shutil.copytree(directory, tmp_path / "pickled")
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     shutil.copytree(directory, tmp_path / "broken")
@@ -96,7 +96,7 @@ def test_pickled_weights_and_nonsense_are_refused(directory: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("options", [{"each": 0}, {"temperature": -1.0}, {"each": 2, "temperature": 0.0}])
-def test_impossible_options_are_refused(directory: Path, options: dict[str, float]) -> None:
+def test_invalid_options_are_refused(directory: Path, options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         CausalQuestionGenerator(directory, **options)  # type: ignore[arg-type]
     assert caught.value.code == "bad_generator"

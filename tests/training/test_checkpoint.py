@@ -1,4 +1,4 @@
-"""Checkpoints: what was trained is what is exported, and no good one is lost."""
+"""Checkpoints: the export equals the training, and no good checkpoint is lost."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_the_exported_graph_gives_the_vectors_of_training(
 
 
 @pytest.mark.parametrize("activation", ["log1p_relu", "log1p_log1p_relu"])
-def test_the_command_exports_what_the_recipe_says(tmp_path: Path, activation: str) -> None:
+def test_the_command_exports_by_the_recipe(tmp_path: Path, activation: str) -> None:
     recipe = EncoderRecipe(activation=activation, passage_pieces=40)
     encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
     save_checkpoint(encoder, tmp_path / "checkpoint")
@@ -65,7 +65,7 @@ def test_the_command_exports_what_the_recipe_says(tmp_path: Path, activation: st
     assert query == pytest.approx({i: w for i, w in enumerate(trained.tolist()) if w})
 
 
-def test_a_checkpoint_is_a_start(tmp_path: Path) -> None:
+def test_training_starts_from_a_checkpoint(tmp_path: Path) -> None:
     start = make_start(tmp_path / "start")
     recipe = EncoderRecipe(passage_pieces=16)
     encoder = build_encoder(start, recipe, device="cpu")
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_a_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["query", "document"])
-def test_a_nan_leaves_the_last_checkpoint_alone(tmp_path: Path, side: str) -> None:
+def test_nan_leaves_the_last_checkpoint(tmp_path: Path, side: str) -> None:
     encoder = build_encoder(make_start(tmp_path / "start"), EncoderRecipe(passage_pieces=16), device="cpu")
     save_checkpoint(encoder, tmp_path / "checkpoint")
     before = (tmp_path / "checkpoint" / "model.safetensors").read_bytes()
@@ -104,7 +104,7 @@ def test_a_nan_leaves_the_last_checkpoint_alone(tmp_path: Path, side: str) -> No
     assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == before
 
 
-def test_a_new_checkpoint_replaces_the_old_whole(tmp_path: Path) -> None:
+def test_a_new_checkpoint_replaces_the_old_one_completely(tmp_path: Path) -> None:
     start = make_start(tmp_path / "start")
     encoder = build_encoder(start, EncoderRecipe(passage_pieces=16), device="cpu")
     (tmp_path / "checkpoint").mkdir()
@@ -117,7 +117,7 @@ def test_a_new_checkpoint_replaces_the_old_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint" / "left-over").exists() and not (tmp_path / "checkpoint" / "half").exists()
 
 
-def test_binary_weights_have_nothing_to_export(tmp_path: Path) -> None:
+def test_binary_weights_have_no_model_to_export(tmp_path: Path) -> None:
     recipe = EncoderRecipe(document_weighting="binary", expansion=False, regulariser="none", passage_pieces=16)
     encoder = build_encoder(make_start(tmp_path / "start"), recipe, device="cpu")
     save_checkpoint(encoder, tmp_path / "checkpoint")

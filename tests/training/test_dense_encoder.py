@@ -1,4 +1,4 @@
-"""Dense encoders: pooling, prefixes, length, and vectors that do not depend on how texts are batched."""
+"""Dense encoders: pooling, prefixes, length, and vectors that do not depend on the batch."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_prefixes_by_side(directory: Path) -> None:
     np.testing.assert_array_equal(teacher.encode_passages(["lift"]), plain.encode_queries(["passage: lift"]))
 
 
-def test_a_graph_that_pools_by_itself_is_taken_at_its_word(tmp_path: Path) -> None:
+def test_a_graph_may_pool_its_own_vectors(tmp_path: Path) -> None:
     teacher = DenseEncoder(write_model(tmp_path / "own", pools=True), DenseForm(pooling=Pooling.first), threads=1)
     wanted = table_rows(tmp_path / "own", "lift", 64).mean(axis=0)
     np.testing.assert_allclose(teacher.encode_queries(["lift"])[0], wanted / np.linalg.norm(wanted), atol=2e-3)
@@ -72,7 +72,7 @@ def test_no_texts(directory: Path) -> None:
     assert DenseEncoder(directory, DenseForm(), threads=1).encode_queries([]).shape == (0, WIDTH)
 
 
-def test_the_fingerprint_follows_weights_and_form(directory: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_weights_and_form(directory: Path, tmp_path: Path) -> None:
     other = write_model(tmp_path / "other", scale=2.0)
     prints = [
         DenseEncoder(place, form, threads=1).fingerprint
@@ -88,7 +88,7 @@ def test_the_fingerprint_follows_weights_and_form(directory: Path, tmp_path: Pat
     assert DenseEncoder(directory, DenseForm(), threads=1).fingerprint == prints[0]
 
 
-def test_what_is_no_teacher_is_refused(tmp_path: Path, directory: Path) -> None:
+def test_invalid_teachers_are_refused(tmp_path: Path, directory: Path) -> None:
     cases = {"missing_model_file": tmp_path / "none", "bad_tokenizer": tmp_path / "t", "bad_model": tmp_path / "m"}
     for name in "tm":
         shutil.copytree(directory, tmp_path / name)
@@ -110,14 +110,14 @@ def test_weights_that_overflow_are_named(tmp_path: Path) -> None:
     assert caught.value.code == "not_finite_scores"
 
 
-def test_padding_plays_no_part_in_the_mean() -> None:
+def test_padding_does_not_change_the_mean() -> None:
     positions = np.array([[[1.0], [3.0], [99.0]], [[5.0], [99.0], [99.0]]], dtype=np.float32)
     mask = np.array([[1, 1, 0], [1, 0, 0]])
     assert pool_positions(positions, mask, Pooling.mean).tolist() == [[2], [5]]
     assert pool_positions(positions, mask, Pooling.first).tolist() == [[1], [5]]
 
 
-def test_a_vector_of_nothing_stays_nothing() -> None:
+def test_a_zero_vector_stays_zero() -> None:
     assert normalise_rows(np.zeros((1, 3), dtype=np.float32)).tolist() == [[0, 0, 0]]
 
 
@@ -138,7 +138,7 @@ def test_windows_of_a_long_document_carry_the_prefix(directory: Path) -> None:
     assert encoder.encode_windows([]).shape == (0, WIDTH)
 
 
-def test_an_encoder_of_ones_own_is_the_one_that_its_manifest_names(directory: Path) -> None:
+def test_a_local_encoder_is_identified_by_its_manifest(directory: Path) -> None:
     form = DenseForm(pooling=Pooling.first)
     files = {name: describe_file(directory / name).sha256 for name in ("model.onnx", "tokenizer.json")}
     described = {

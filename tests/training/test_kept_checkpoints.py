@@ -1,4 +1,4 @@
-"""Checkpoints that a run goes on from: the newest that is whole, wherever it lies."""
+"""Checkpoints from which a run resumes: the newest complete one, in the run or its copy."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def make(directory: Path, step: int) -> Path:
     return path
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good, damaged = make(tmp_path, 90), make(tmp_path, 100)
     assert last_checkpoint(tmp_path) == damaged
     (damaged / "rng_state_1.pth").write_bytes(b"whole by now")
@@ -29,7 +29,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogC
     assert list(tmp_path.iterdir()) == [good]
 
 
-def test_the_copy_is_of_the_newest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_newest_checkpoint_is_copied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (50, 100):
         copy_checkpoint(make(tmp_path / "run", step), tmp_path / "copy")
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["checkpoint-100"]

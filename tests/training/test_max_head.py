@@ -1,4 +1,4 @@
-"""The head that never holds documents x length x vocabulary, against the plain computation."""
+"""Vocabulary head without the documents x length x vocabulary tensor, compared with the plain computation."""
 
 import pytest
 import torch
@@ -106,7 +106,7 @@ def test_no_documents_and_no_tokens() -> None:
     assert (weight.grad == 0).all()
 
 
-def test_a_row_of_padding_weighs_nothing_whatever_the_bias() -> None:
+def test_a_row_of_padding_has_no_weights() -> None:
     states, mask, weight, bias = case([4, 3])
     mask[1] = False
     found = max_head(states, mask, weight, bias + 10.0)
@@ -152,7 +152,7 @@ def test_gradients_are_the_same_every_time() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_places_are_kept_for_a_gradient_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_are_kept_only_for_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     states, mask, weight, bias = case([6, 2])
     weight.requires_grad_()
     asked = []
@@ -169,14 +169,14 @@ def plain_largest(states: Tensor, weight: Tensor, offsets: Tensor) -> tuple[Tens
     return torch.zeros(len(offsets) - 1, len(weight)), torch.zeros(len(offsets) - 1, len(weight), dtype=torch.int32)
 
 
-def test_nan_shows() -> None:
+def test_nan_stays_nan() -> None:
     states, mask, weight, bias = case([5, 5])
     states[0, 2, 0] = float("nan")
     found = max_head(states, mask, weight, bias)
     assert found[0].isnan().any() and found[1].isfinite().all()
 
 
-def test_nothing_of_the_size_of_all_logits_is_ever_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_logits_are_never_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 documents x 64 positions x 4,000 pieces are 16 MB; the blocks here have 64 KB."""
     monkeypatch.setattr(module, "BLOCK_POSITIONS", 128)
     monkeypatch.setattr(module, "BLOCK_PIECES", 128)

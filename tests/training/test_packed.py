@@ -1,4 +1,4 @@
-"""The body on packed tokens, against transformers' own on padded batches."""
+"""Transformer body on packed tokens, compared with transformers' own on padded batches."""
 
 from pathlib import Path
 
@@ -69,20 +69,20 @@ def test_a_document_does_not_see_its_neighbours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 4), (3, 0)])
-def test_nothing_but_padding(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_a_batch_of_padding_only(tmp_path: Path, shape: tuple[int, int]) -> None:
     _, packed = bodies(tmp_path, "bert")
     found = packed_states(packed, torch.zeros(shape, dtype=torch.long), PackedTokens.of(torch.zeros(shape)))
     assert found.shape == (0, 32)
 
 
-def test_padded_batches_work_as_before(tmp_path: Path) -> None:
+def test_padded_batches_use_the_attention_of_transformers(tmp_path: Path) -> None:
     padded, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12, 3, 7])
     one, other = (body(input_ids=ids, attention_mask=mask)[0][mask.bool()] for body in (padded, packed))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_no_mask_of_all_tokens_by_all_tokens_is_made(tmp_path: Path) -> None:
+def test_no_mask_of_tokens_by_tokens_is_allocated(tmp_path: Path) -> None:
     """200 documents of 12 tokens: 2,400 x 2,400 would be 5.8 MB as bytes; attention within them has 29 KB a head."""
     _, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12] * 200)
@@ -93,7 +93,7 @@ def test_no_mask_of_all_tokens_by_all_tokens_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("half", [True, False], ids=["variable length", "padded for attention"])
-def test_on_a_gpu_states_are_those_of_the_cpu(tmp_path: Path, half: bool) -> None:
+def test_states_on_a_gpu_equal_those_of_the_cpu(tmp_path: Path, half: bool) -> None:
     padded, packed = bodies(tmp_path, "bert")
     ids, mask = batch([12, 3, 7, 0, 1])
     wanted = padded(input_ids=ids, attention_mask=mask)[0][mask.bool()]

@@ -1,4 +1,4 @@
-"""What a recipe asks for is what a run learns from: teachers of every kind, negatives of every source, a filter."""
+"""Preparation of a run: teachers of every kind, negatives of every source, the consistency filter."""
 
 import json
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def served(pairs: PairSet) -> IndexCandidates:
     return IndexCandidates(pairs, search, name="index-hybrid", fingerprint="1")
 
 
-def test_all_parts_of_a_recipe_are_made(recipe: TrainingRecipe, tmp_path: Path) -> None:
+def test_all_material_of_a_recipe_is_prepared(recipe: TrainingRecipe, tmp_path: Path) -> None:
     show = Lines()
     found = prepare_material(recipe, tmp_path / "out", show, index=served)
     pairs = found.pairs
@@ -97,7 +97,11 @@ def test_all_parts_of_a_recipe_are_made(recipe: TrainingRecipe, tmp_path: Path) 
     assert any(f"{len(pairs)} of " in line and "are consistent" in line for line in show.said)
     assert found.teachers is not None
     assert found.teachers.weights == [0.1, 0.5, 0.4]
-    assert [type(one).__name__ for one in found.teachers.vectors] == ["DenseVectors", "SparseVectors", "SparseVectors"]
+    assert [type(one).__name__ for one in found.teachers.vectors] == [
+        "DenseTeacherVectors",
+        "SparseTeacherVectors",
+        "SparseTeacherVectors",
+    ]
     targets = found.teachers.targets(pairs.query_rows[:20], pairs.passage_rows[:20])
     assert targets.min() >= 0
     assert (targets.argmax(axis=1) == range(20)).mean() > 0.9  # each query's own passage
@@ -111,14 +115,14 @@ def test_all_parts_of_a_recipe_are_made(recipe: TrainingRecipe, tmp_path: Path) 
     assert sorted(found.order.tolist()) == list(range(len(pairs)))
 
 
-def test_what_a_start_cannot_do_is_found_before_teachers_work(recipe: TrainingRecipe, tmp_path: Path) -> None:
+def test_invalid_starts_are_refused_before_teachers_encode(recipe: TrainingRecipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="this model reads at most 40"):
         prepare_material(recipe.changed(encoder={"passage_pieces": 41}), tmp_path / "out", SilentReporter())
     assert not (tmp_path / "out").exists()
 
 
-def test_an_index_that_nobody_can_ask(recipe: TrainingRecipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="none can be asked"):
+def test_an_index_without_a_search_is_refused(recipe: TrainingRecipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot search one"):
         prepare_material(
             recipe.changed(teachers=[{"kind": "bm25"}], negatives={"sources": ["index"], "index": "x"}),
             tmp_path,
@@ -126,13 +130,13 @@ def test_an_index_that_nobody_can_ask(recipe: TrainingRecipe, tmp_path: Path) ->
         )
 
 
-def test_nothing_to_be_judged_by(recipe: TrainingRecipe, tmp_path: Path) -> None:
+def test_a_recipe_without_evaluation_is_refused(recipe: TrainingRecipe, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         prepare_material(recipe.changed(held_out=0.0), tmp_path, SilentReporter())
     assert caught.value.code == "nothing_to_evaluate"
 
 
-def test_questions_that_do_not_lead_back_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_that_fail_the_round_trip_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train own --generator`: the start has to find the passage again."""
 
     class Generator:

@@ -1,4 +1,4 @@
-"""The terms that keep documents sparse, against their formulas written out."""
+"""Regularisers of document vectors, compared with their formulas."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_l1_is_the_mean_sum_of_weights() -> None:
 
 @pytest.mark.parametrize("regulariser", EVERY, ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize("layout", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_coo])
-def test_sparse_layouts_give_the_same_with_gradients(regulariser: torch.nn.Module, layout: object) -> None:
+def test_sparse_layouts_give_the_same_penalty_and_gradients(regulariser: torch.nn.Module, layout: object) -> None:
     dense = WEIGHTS.clone().requires_grad_()
     sparse = WEIGHTS.clone().requires_grad_()
     one = regulariser.compute_loss_from_embeddings(dense)
@@ -64,18 +64,18 @@ def test_sparse_layouts_give_the_same_with_gradients(regulariser: torch.nn.Modul
 
 
 @pytest.mark.parametrize("regulariser", EVERY, ids=lambda one: type(one).__name__)
-def test_nan_comes_through(regulariser: torch.nn.Module) -> None:
+def test_a_penalty_of_nan_is_nan(regulariser: torch.nn.Module) -> None:
     weights = WEIGHTS.clone()
     weights[1, 1] = float("nan")
     assert torch.isnan(regulariser.compute_loss_from_embeddings(weights))
 
 
 @pytest.mark.parametrize("regulariser", EVERY, ids=lambda one: type(one).__name__)
-def test_no_documents_cost_nothing(regulariser: torch.nn.Module) -> None:
+def test_no_documents_have_no_penalty(regulariser: torch.nn.Module) -> None:
     assert regulariser.compute_loss_from_embeddings(torch.empty(0, 3)).item() == 0.0
 
 
-def test_an_idf_of_zero_does_not_explode() -> None:
+def test_an_idf_of_zero_is_raised_to_the_floor() -> None:
     found = IdfFlopsRegulariser(torch.zeros(3)).compute_loss_from_embeddings(WEIGHTS)
     assert found.item() == pytest.approx(
         FlopsRegulariser().compute_loss_from_embeddings(WEIGHTS).item() / IDF_FLOOR**2, rel=1e-5
@@ -95,7 +95,7 @@ def test_a_table_of_another_tokeniser_is_refused() -> None:
         IdfFlopsRegulariser(torch.tensor([1.0, float("nan")]))
 
 
-def test_by_name() -> None:
+def test_regularisers_are_made_by_name() -> None:
     assert isinstance(make_regulariser("none"), NoRegulariser)
     assert isinstance(make_regulariser("l1"), L1Regulariser)
     flops = make_regulariser("flops", threshold=3)

@@ -1,4 +1,4 @@
-"""An exported encoder becomes a checkpoint again, from which the same encoder is exported."""
+"""Reopening: an exported encoder becomes a checkpoint that exports the same encoder."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_export_reopen_export_gives_the_same_vectors(tmp_path: Path, family: str
         np.testing.assert_allclose(weights, other_weights, rtol=1e-2)
 
 
-def test_the_shipped_encoder_can_be_trained_on(tmp_path: Path) -> None:
+def test_the_shipped_encoder_can_be_trained_further(tmp_path: Path) -> None:
     reopened = reopen_checkpoint(resolve_model_directory("bootstrap-minilm-l6"), tmp_path / "shipped")
     encoder = build_encoder(reopened, EncoderRecipe(query_weighting="learned", regulariser="flops"))
     shipped = load_encoder("bootstrap-minilm-l6", threads=1)
@@ -47,7 +47,7 @@ def test_the_shipped_encoder_can_be_trained_on(tmp_path: Path) -> None:
     assert set(heaviest) <= set(np.argsort(-trained)[:10].tolist())
 
 
-def test_only_our_own_graphs_reopen(tmp_path: Path) -> None:
+def test_only_graphs_of_our_export_reopen(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a standin") as caught:
         reopen_checkpoint(resolve_model_directory("standin"), tmp_path / "out")
     assert caught.value.code == "checkpoint_unsupported"

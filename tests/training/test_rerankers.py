@@ -1,4 +1,4 @@
-"""A cross-encoder and a decoder that orders passages, with tiny models of random weights; through the model process."""
+"""Rerankers: a tiny random cross-encoder and decoder, through the model process."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def test_a_cross_encoder_gives_one_number_a_passage(cross_encoder: Path) -> None
     assert scorer("wings " * 500, ["flow " * 500]).shape == (1,), "what is too long is cut"
 
 
-def test_what_is_no_reranker_is_refused(tmp_path: Path, cross_encoder: Path) -> None:
+def test_invalid_rerankers_are_refused(tmp_path: Path, cross_encoder: Path) -> None:
     with pytest.raises(ConfigurationError, match="3 numbers"):
         CrossEncoderScorer(str(make_cross_encoder(tmp_path / "three", 3)), device="cpu")
     for opened in (CrossEncoderScorer, ListwiseScorer):
@@ -80,14 +80,14 @@ def test_what_is_no_reranker_is_refused(tmp_path: Path, cross_encoder: Path) -> 
         assert caught.value.code == "bad_reranker"
 
 
-def test_a_decoder_that_talks_nonsense_changes_nothing(decoder: Path) -> None:
+def test_an_unreadable_answer_of_a_decoder_changes_no_order(decoder: Path) -> None:
     scorer = ListwiseScorer(str(decoder))
     assert isinstance(scorer.answer("flow", 2), str)
     scores = scorer("flow", PASSAGES[:3])
     assert sorted(scores.tolist()) == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_a_good_passage_climbs_from_the_end_to_the_top(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relevant_passage_moves_from_the_end_to_the_top(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that always names the passage about lift first."""
     scorer = ListwiseScorer(str(decoder))
     asked = []

@@ -1,4 +1,4 @@
-"""A run learns, goes on where it was stopped, and survives what goes wrong."""
+"""Training run: it learns, resumes after a stop, and survives failures."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_it_learns_what_no_word_matches(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+def test_a_run_learns_matches_without_a_common_word(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     train_encoder(recipe(), material, tmp_path)
     curve = read_curve(tmp_path)
     assert [entry["step"] for entry in curve] == [0, 50, 100]
@@ -87,7 +87,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(GuardedTrainer, "training_step", training_step)
 
 
-def test_a_stopped_run_ends_as_one_that_was_not(
+def test_a_resumed_run_equals_an_uninterrupted_run(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_encoder(recipe(), material, tmp_path / "whole")
@@ -104,7 +104,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
         torch.testing.assert_close(weights(resumed)[name], tensor)
 
 
-def test_the_same_run_again_does_nothing(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+def test_repeating_a_finished_run_does_nothing(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     train_encoder(recipe(), material, tmp_path)
     steps: list[int] = []
     train_encoder(recipe(), material, tmp_path, report=lambda step, total, logs: steps.append(step))
@@ -132,9 +132,7 @@ def test_other_pairs_in_the_same_file_need_another_directory(toy: tuple[Path, Pa
     assert caught.value.code == "recipe_changed"
 
 
-def test_a_run_is_the_same_by_whatever_path(
-    toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_may_have_several_paths(toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def begin(out: Path) -> None:
@@ -149,7 +147,9 @@ def test_a_run_is_the_same_by_whatever_path(
     begin(Path("elsewhere"))
 
 
-def test_the_best_is_what_lies_in_best(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+def test_the_best_evaluation_is_that_of_the_directory_best(
+    recipe: Recipe, material: TrainingMaterial, tmp_path: Path
+) -> None:
     train_encoder(recipe(steps=1), material, tmp_path)
     with (tmp_path / "curve.jsonl").open("a") as file:  # as if its encoder had been lost by a kill
         file.write(json.dumps({"step": 9, "seconds": 1.0, "mean": 1.0, "collections": {}}) + "\n")
@@ -162,7 +162,7 @@ def test_the_best_is_what_lies_in_best(recipe: Recipe, material: TrainingMateria
     assert (tmp_path / "best").is_dir()
 
 
-def test_an_encoder_is_kept_before_the_curve_tells_of_it(
+def test_an_encoder_is_written_before_its_line_of_the_curve(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path
 ) -> None:
     def killed(model: Any, directory: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_encoder_is_kept_before_the_curve_tells_of_it(
     assert read_curve(tmp_path) == []
 
 
-def test_the_curve_has_a_step_once(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
+def test_the_curve_has_each_step_once(recipe: Recipe, material: TrainingMaterial, tmp_path: Path) -> None:
     small = replace(material.judged[0], documents=material.judged[0].documents[:2], grades=[{0: 1}] * 12)
     encoder = build_encoder(recipe().start, recipe().encoder, material.idf)
     evaluator = CurveEvaluator([small], tmp_path, save_checkpoint)
@@ -200,7 +200,7 @@ def test_a_copy_that_fails_does_not_end_the_run(
     assert "nothing was copied" in caplog.text
 
 
-def test_without_anything_to_learn_it_is_measured_once(
+def test_an_encoder_without_trainable_parameters_is_evaluated_once(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path
 ) -> None:
     binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none", "query_weighting": "idf"}
@@ -238,7 +238,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "best").values())
 
 
-def test_when_memory_runs_out_it_goes_on_in_parts_with_the_same_result(
+def test_training_in_parts_after_out_of_memory_gives_the_same_result(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # (dropout draws other numbers for a batch in parts)
@@ -268,7 +268,7 @@ def no_room() -> torch.Tensor:
     return torch.empty(2**60, dtype=torch.uint8)
 
 
-def test_what_the_allocator_says_is_understood() -> None:
+def test_messages_of_allocators_are_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         no_room()
     assert is_out_of_memory(caught.value)
@@ -278,7 +278,7 @@ def test_what_the_allocator_says_is_understood() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_an_evaluation_goes_on_with_fewer_texts_at_once() -> None:
+def test_an_evaluation_halves_its_batch_when_memory_runs_out() -> None:
     sizes: list[int] = []
 
     def encode(texts: list[str], *, batch_size: int, **given: Any) -> torch.Tensor:
@@ -291,7 +291,7 @@ def test_an_evaluation_goes_on_with_fewer_texts_at_once() -> None:
         encode_texts(lambda texts, **given: no_room(), ["a"])
 
 
-def test_memory_that_an_optimiser_lacks_is_an_error(
+def test_an_optimiser_out_of_memory_is_an_error(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *given: no_room())
@@ -300,7 +300,7 @@ def test_memory_that_an_optimiser_lacks_is_an_error(
     assert caught.value.code == "out_of_memory"
 
 
-def test_memory_for_not_even_one_text_is_an_error(
+def test_out_of_memory_with_one_text_is_an_error(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward(self: ChunkedSpladeLoss, *arguments: Any) -> torch.Tensor:
@@ -331,7 +331,7 @@ def test_too_few_links_for_one_step_are_refused(
         train_encoder(recipe(), replace(material, order=material.order[:35]), tmp_path)
 
 
-def test_a_machine_that_is_lost_leaves_a_copy_that_goes_on(
+def test_a_run_resumes_from_its_copy(
     recipe: Recipe, material: TrainingMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, copy = tmp_path / "lost", tmp_path / "copy"
@@ -369,12 +369,12 @@ def test_float16_needs_a_gpu(recipe: Recipe, material: TrainingMaterial, tmp_pat
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_precisions_learn(recipe: Recipe, material: TrainingMaterial, tmp_path: Path, precision: str) -> None:
+def test_every_precision_learns(recipe: Recipe, material: TrainingMaterial, tmp_path: Path, precision: str) -> None:
     train_encoder(recipe(precision=precision), material, tmp_path)
     assert read_curve(tmp_path)[-1]["mean"] > 0.6
 
 
-def test_the_distribution_of_the_teachers_is_what_the_student_is_drawn_to() -> None:
+def test_the_student_learns_the_distribution_of_the_teachers() -> None:
     queries = torch.eye(3, 5)
     passages = torch.rand(3, 5)
     scores = queries @ passages.T
@@ -398,7 +398,7 @@ def test_the_distribution_of_the_teachers_is_what_the_student_is_drawn_to() -> N
     assert other["distillation"].item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
-def test_without_teachers_the_own_passage_weighs_whole() -> None:
+def test_without_teachers_the_contrastive_weight_is_1() -> None:
     queries, passages, labels = torch.eye(3, 5), torch.rand(3, 5), torch.ones(3, 2, 3)
     alone = RankingLoss(0.3, distils=False).compute_loss_from_embeddings([queries, passages], labels)
     wanted = torch.nn.functional.cross_entropy(queries @ passages.T, torch.arange(3))

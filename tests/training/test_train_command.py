@@ -1,4 +1,4 @@
-"""`sparsewell train` as a person gives it: real processes, killed in the middle, and what they leave."""
+"""Command `sparsewell train` in real processes, killed in the middle, and its results."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def _lines(members: object) -> str:
     return "\n".join(f"{key} = {json.dumps(value)}" for key, value in members.items())
 
 
-def test_a_run_that_is_killed_goes_on_and_ends_in_an_encoder(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_exports_an_encoder(toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = write_recipe(
         tmp_path / "recipe.toml",
         toy_recipe(*toy, steps=200, evaluate_every=50, teachers=[{"kind": "bm25"}], distillation_scale=1.0),
@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_in_an_encoder(toy: tuple[Path, Pa
     assert training["best"]["ndcg_at_10"] > training["first"]["ndcg_at_10"]
 
 
-def test_an_ablation_prints_what_each_part_is_worth(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_ablation_prints_a_row_for_each_part(toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.toml", toy_recipe(*toy))
     found = run("ablation", recipe, "--out", tmp_path / "out", "--only", "no expansion")
     assert found.returncode == 0, found.stderr
@@ -99,7 +99,7 @@ def test_an_ablation_prints_what_each_part_is_worth(toy: tuple[Path, Path], tmp_
     assert "Training" not in again.stderr  # (finished variants are read, not trained)
 
 
-def test_own_needs_documents_only(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_own_needs_only_documents(toy: tuple[Path, Path], tmp_path: Path) -> None:
     export_encoder(ExportOptions(str(toy[0]), tmp_path / "toy-start", window=16, overlap=2))
     corpus = tmp_path / "corpus.jsonl"
     filler = ["so", "and", "of", "the", "a"]
@@ -146,7 +146,7 @@ def test_commands_that_take_one_device_say_so(tmp_path: Path, monkeypatch: pytes
         assert caught.value.code == "one_device_only"
 
 
-def test_only_what_moved_is_shown() -> None:
+def test_the_report_shows_only_changed_pieces() -> None:
     table = QueryTable.load(WEIGHTS_ROOT / "standin")
     assert largest_weight_changes(table, table) == {"fell": [], "rose": []}
 
@@ -167,7 +167,7 @@ def test_a_corpus_that_is_too_small(toy: tuple[Path, Path], tmp_path: Path, line
     assert "Traceback" not in found.stderr
 
 
-def test_names_are_looked_at_before_pairs_are_made(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_names_are_checked_before_pairs_are_made(toy: tuple[Path, Path], tmp_path: Path) -> None:
     unknown = OwnCorpusOptions("nowhere", [])
     no_judgements = OwnCorpusOptions("bootstrap-minilm-l6", [("bm25", "", 1.0)], judgements=tmp_path / "nowhere")
     for options, name, code in (
@@ -180,7 +180,7 @@ def test_names_are_looked_at_before_pairs_are_made(toy: tuple[Path, Path], tmp_p
         assert caught.value.code == code
 
 
-def test_queries_that_are_reported_choose_nothing() -> None:
+def test_reported_queries_do_not_choose_the_checkpoint() -> None:
     """The best checkpoint by the queries that are reported would seem better than the start by chance."""
     grades = [{0: 1}, {0: 1, 3: 1}, {1: 1}, {2: 1}, {2: 1}, {3: 1}]
     judged = JudgedQueries("held out", list("abcd"), [f"q{number}" for number in range(6)], grades)
@@ -198,14 +198,14 @@ def test_queries_that_are_reported_choose_nothing() -> None:
     ]
 
 
-def test_passages_that_cannot_be_written(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unwritable_passages_are_an_error(toy: tuple[Path, Path], tmp_path: Path) -> None:
     found = run("passages", write_recipe(tmp_path / "recipe.toml", toy_recipe(*toy)), "-o", tmp_path / "no" / "p.jsonl")
     assert found.returncode == 1
     assert "unwritable_directory" in found.stderr
     assert "Traceback" not in found.stderr
 
 
-def test_a_recipe_that_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_invalid_recipes_are_refused_before_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('start = "x"\nsteps = -1\n[[pairs]]\npath = "p"\n')
     found = run("sparse", path, "--out", tmp_path / "out")

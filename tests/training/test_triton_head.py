@@ -1,4 +1,4 @@
-"""The Triton kernel: computed by Triton's interpreter, compiled for GPUs, and run on one where there is one."""
+"""Triton kernel of the head: in Triton's interpreter, compiled for GPUs, and run on a GPU if there is one."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_the_kernel_compiles_for_gpus(capability: int, kind: str) -> None:
 
 
 @needs_triton
-def test_where_the_kernel_cannot_be_built_the_log_says_why_once(
+def test_the_log_says_once_why_the_kernel_cannot_be_built(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A GPU on a machine without a C compiler: the head is computed by the form for every device."""
@@ -117,7 +117,7 @@ def test_where_the_kernel_cannot_be_built_the_log_says_why_once(
 @needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("width", [384, 768, 100])
-def test_on_a_gpu_values_and_gradients_are_those_of_the_cpu(dtype: torch.dtype, width: int) -> None:
+def test_values_and_gradients_on_a_gpu_equal_those_of_the_cpu(dtype: torch.dtype, width: int) -> None:
     torch.manual_seed(0)
     lengths = [192, 600, 0, 1, 64, 65]
     offsets = torch.tensor([0, *lengths]).cumsum(0)
@@ -135,7 +135,7 @@ def test_on_a_gpu_values_and_gradients_are_those_of_the_cpu(dtype: torch.dtype, 
 
 
 @needs_gpu
-def test_on_a_gpu_the_logits_are_never_in_memory() -> None:
+def test_the_logits_are_never_in_memory_on_a_gpu() -> None:
     torch.cuda.reset_peak_memory_stats()
     states = torch.randn(128, 192, 384, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     weight = torch.randn(30522, 384, device="cuda", requires_grad=True)

@@ -1,4 +1,4 @@
-"""One command a directory, one start a run, and several devices that make one encoder."""
+"""Pipeline: one command for each directory, one start for each run, several devices for one encoder."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return toy_start(root / "start"), toy_files(root / "files")
 
 
-def test_two_commands_in_one_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_commands_cannot_share_a_directory(toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = parse_recipe(toy_recipe(*toy), "toy")
     with FileLock(tmp_path / "run.lock"):
         for command in (run_recipe, run_ablation):
@@ -66,7 +66,7 @@ def test_two_commands_in_one_directory(toy: tuple[Path, Path], tmp_path: Path) -
             assert caught.value.code == "run_in_progress"
 
 
-def test_binary_weights_are_refused_where_an_encoder_is_wanted(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_binary_weights_are_refused_for_an_encoder(toy: tuple[Path, Path], tmp_path: Path) -> None:
     binary = {"document_weighting": "binary", "expansion": False, "regulariser": "none"}
     with pytest.raises(ConfigurationError, match="ablation"):
         run_recipe(parse_recipe(toy_recipe(*toy, encoder=binary), "toy"), tmp_path, name="x")
@@ -74,15 +74,15 @@ def test_binary_weights_are_refused_where_an_encoder_is_wanted(toy: tuple[Path, 
 
 
 @pytest.mark.parametrize("name", ["best", "checkpoints", "vectors"])
-def test_an_encoder_is_not_called_what_a_run_keeps(toy: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="say --name") as caught:
+def test_an_encoder_cannot_have_the_name_of_a_run_directory(toy: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="another --name") as caught:
         run_recipe(parse_recipe(toy_recipe(*toy), "toy"), tmp_path / name)
     assert caught.value.code == "bad_encoder_name"
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in float16")
-def test_a_precision_that_is_not_to_be_had_costs_nothing(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_unavailable_precision_is_refused_first(toy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = parse_recipe(toy_recipe(*toy, precision="float16"), "toy")
     for command in (run_recipe, run_ablation):
         with pytest.raises(ConfigurationError, match="float16 needs a GPU"):
@@ -90,7 +90,7 @@ def test_a_precision_that_is_not_to_be_had_costs_nothing(toy: tuple[Path, Path],
     assert not (tmp_path / "out").exists()
 
 
-def test_a_variant_that_diverges_costs_its_row(
+def test_a_diverged_variant_loses_only_its_row(
     toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = dict.fromkeys(("sparse", "bm25", "hybrid", "weights_a_document", "flops"), 0.5)
@@ -118,14 +118,14 @@ def test_another_start_is_another_run(toy: tuple[Path, Path], tmp_path: Path) ->
     made = run_recipe(
         parse_recipe(toy_recipe(tmp_path / "one", toy[1], **changes), "toy"), tmp_path / "out", name="x", show=show
     )
-    assert "No evaluation was better than the start's: what is exported is the start." in show.said
+    assert "No evaluation was better than that of the start: the start is exported." in show.said
     training = json.loads((made / "manifest.json").read_text())["training"]
     assert training["recipe"]["start"] == str(tmp_path / "one")
     with pytest.raises(ConfigurationError, match="another recipe"):
         run_recipe(parse_recipe(toy_recipe(tmp_path / "two", toy[1], **changes), "toy"), tmp_path / "out", name="x")
 
 
-def test_two_devices_share_their_gradients_and_one_writes(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_devices_average_gradients_and_one_writes(toy: tuple[Path, Path], tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(SCRIPT)
     # in parts: what each of several backward passes leaves has to be averaged once

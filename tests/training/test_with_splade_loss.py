@@ -1,4 +1,4 @@
-"""Encoders in the losses of sentence-transformers: the head, the query table and gradient caching together."""
+"""Encoders in sentence-transformers' losses: head, query table and gradient caching together."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def features(encoder: InferenceFreeEncoder) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("regulariser", ["idf_flops", "flops", "l1", "none"])
-def test_both_heads_train_alike(start: Path, regulariser: str) -> None:
+def test_both_heads_give_the_same_training(start: Path, regulariser: str) -> None:
     wanted = gradients(start, head="plain", regulariser=regulariser)
     found = gradients(start, head="chunked", regulariser=regulariser)
     assert found[0] == pytest.approx(wanted[0], rel=1e-5)
@@ -69,6 +69,6 @@ def test_gradient_caching_changes_nothing(start: Path) -> None:
         torch.testing.assert_close(one, wanted[1][name], atol=1e-4, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def test_binary_documents_train_the_table_alone(start: Path) -> None:
+def test_binary_documents_train_only_the_table(start: Path) -> None:
     _, found = gradients(start, document_weighting="binary", expansion=False, regulariser="none")
     assert list(found) == ["0.sub_modules.query.0.weight"]

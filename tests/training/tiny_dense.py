@@ -1,4 +1,4 @@
-"""A dense model of one table over our own vocabulary, as the directory that a dense encoder is opened from."""
+"""Dense model of one table over our vocabulary, as a directory of a dense encoder."""
 
 import shutil
 from pathlib import Path

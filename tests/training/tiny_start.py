@@ -1,4 +1,4 @@
-"""A masked language model of a few thousand weights with its tokeniser and tables, to start training from."""
+"""Masked language model of a few thousand weights, with tokeniser and tables, as a start of training."""
 
 import json
 from pathlib import Path

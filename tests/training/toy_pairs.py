@@ -1,4 +1,4 @@
-"""Pairs that can be learned in seconds, and only by expansion: a query's word stands in no passage."""
+"""Pairs that are learned in seconds and only by expansion: no passage contains a word of its query."""
 
 import json
 import random

@@ -1,1 +1,1 @@
-"""Pairs out of a corpus that has neither queries nor judgements."""
+"""Training on a corpus without queries and judgements (docs/decisions/0111)."""

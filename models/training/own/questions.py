@@ -1,9 +1,10 @@
-"""A generator of questions: a causal language model in a local directory, run by transformers.
+"""Generated questions about passages, kept when a search finds the passage again (round trip).
 
-Questions that a generator asks about passages, kept when a search finds the passage again (round trip).
+`generate_pairs` asks a generator and stores its questions. `CausalQuestionGenerator` is a causal language model in a
+local directory, run by transformers.
 
-The round trip is what makes generated questions usable: one that its own passage does not answer better than the
-others do is vague, or about something else (arXiv 2002.03932 and most later work on generated queries filter so).
+The round trip makes generated questions usable: a question that its own passage does not answer best is vague, or about
+something else (arXiv 2002.03932; most later work on generated queries filters alike).
 """
 
 from __future__ import annotations
@@ -25,128 +26,16 @@ from services.errors import ConfigurationError, InvalidInput, require_extra
 
 QUESTION_ORIGIN = "question"
 _LEAST_WORDS, _MOST_WORDS = 3, 32
-# Between two saves; a passage takes a small model on a core a second or more.
+# Passages between two saves; a small model on a core takes a second or more for each.
 BLOCK_PASSAGES = 16
 _NUMBERED = re.compile(r"^(?:[-*•]|\(?\d{1,2}[.):])\s+")
 _LABEL = re.compile(r"^(?:question|query|q)\s*\d*\s*[:.]\s*", re.IGNORECASE)
-
-
 _QUOTES = "\"'“”*` \t"
-
-
-class QuestionGenerator(Protocol):
-    """Asks about passages. `fingerprint` changes whenever the questions could; a call keeps the order of passages."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def __call__(self, passages: Sequence[str]) -> list[list[str]]: ...
-
-
-def generate_pairs(
-    passages: Sequence[str],
-    generator: QuestionGenerator,
-    directory: Path,
-    done: Callable[[int], object] = lambda passages: None,
-) -> PairSet:
-    """The questions of every passage as pairs of origin `question`, asked once and kept in `directory`.
-
-    A stopped run goes on behind the last block that was saved; another generator or other passages have a file of
-    their own. Lines that are no question (too short, too long, repeated) are left out. `done` hears how many passages
-    were asked about.
-
-    Raises InvalidInput (`bad_generator`) for a generator that loses passages, ConfigurationError
-    (`unwritable_directory`), and what the generator raises.
-    """
-    prints = texts_fingerprint([generator.fingerprint, texts_fingerprint(passages)])
-    path = directory / f"questions-{generator.name}-{prints}.jsonl"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        asked = _read_stored(path)
-        with path.open("ab") as file:
-            done(len(asked))
-            while len(asked) < len(passages):
-                block = list(passages[len(asked) : len(asked) + BLOCK_PASSAGES])
-                found = generator(block)
-                if len(found) != len(block):
-                    raise InvalidInput(
-                        "bad_generator", f"{generator.name} answered {len(found)} of {len(block)} passages."
-                    )
-                found = [[_drop_surrogates(one) for one in several] for several in found]
-                file.writelines(orjson.dumps(several) + b"\n" for several in found)
-                file.flush()
-                os.fsync(file.fileno())
-                asked += found
-                done(len(asked))
-    except OSError as error:
-        raise ConfigurationError(
-            "unwritable_directory",
-            f"Cannot write {path} ({error.strerror}). Make room or choose another directory; what is asked stays.",
-        ) from None
-    return PairSet.of(_make_pairs(passages, asked))
-
-
-def check_round_trip(pairs: PairSet, candidates: CandidateSource, within: int, block: int = 256) -> Mask:
-    """Bool [links]: whether the passage is among the first `within` that `candidates` finds for its query.
-
-    Raises InvalidInput (`bad_filter`) for a `within` below 1.
-    """
-    if within < 1:
-        raise InvalidInput("bad_filter", f"A passage is looked for among the first 1 or more, not {within}.")
-    kept = np.zeros(len(pairs), dtype=np.bool_)
-    for start in range(0, len(pairs), block):
-        links = slice(start, start + block)
-        found = candidates.best(pairs.query_rows[links], within)
-        kept[links] = (found == pairs.passage_rows[links][:, None]).any(axis=1)
-    return kept
-
-
-def parse_question(line: str) -> str:
-    """A line that a generator wrote as a question; empty when it is none."""
-    text = _LABEL.sub("", _NUMBERED.sub("", line.strip()).strip(_QUOTES)).strip(_QUOTES)
-    return text if _LEAST_WORDS <= len(text.split()) <= _MOST_WORDS else ""
-
-
-def _make_pairs(passages: Sequence[str], asked: Sequence[Sequence[str]]) -> Iterator[Pair]:
-    for passage, lines in zip(passages, asked, strict=True):
-        for text in dict.fromkeys(parse_question(line) for line in lines):
-            if text:
-                yield Pair(text, passage, QUESTION_ORIGIN)
-
-
-def _read_stored(path: Path) -> list[list[str]]:
-    """What is there whole; a line that a killed run left half written is cut off the file."""
-    if not path.exists():
-        return []
-    found: list[list[str]] = []
-    whole = 0
-    with path.open("rb+") as file:
-        for line in file:
-            try:
-                found.append([str(one) for one in orjson.loads(line)])
-            except (orjson.JSONDecodeError, TypeError):
-                break
-            if not line.endswith(b"\n"):
-                found.pop()
-                break
-            whole += len(line)
-        file.truncate(whole)
-    return found
-
-
-def _drop_surrogates(line: str) -> str:
-    """Without halves of surrogates, which a model may write and JSON cannot hold."""
-    return line.encode("utf-8", "replace").decode()
-
-
 QUESTION_INSTRUCTION = (
     "Write one short question that somebody would type into a search box and that this passage answers. "
     "Answer with the question only.\n\nPassage: {passage}"
 )
-# Small models answer in the form that they were shown; without examples one of 135M parameters explained the passage.
+# Small models copy the form of examples; without them a model of 135M parameters explained the passage.
 QUESTION_EXAMPLES = (
     (
         "Water boils at a lower temperature on a mountain than at the sea, since the air above presses less on it.",
@@ -163,11 +52,121 @@ QUESTION_EXAMPLES = (
 )
 
 
-class CausalQuestionGenerator:
-    """See `models.training.own.questions.QuestionGenerator`. Weights are safetensors, or GGUF where there are no others.
+class QuestionGenerator(Protocol):
+    """Generator of questions. `fingerprint` must change whenever a question could. A call keeps the order of passages.
 
-    `each` questions a passage, sampled at `temperature` (0: the likeliest one); `passage_pieces` of the passage are
-    read. The same seed asks the same on the same machine.
+    The result has a list of questions for each passage.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __call__(self, passages: Sequence[str]) -> list[list[str]]: ...
+
+
+def generate_pairs(
+    passages: Sequence[str],
+    generator: QuestionGenerator,
+    directory: Path,
+    done: Callable[[int], object] = lambda passages: None,
+) -> PairSet:
+    """Return the questions about every passage as pairs of origin `question`; ask once and keep them in `directory`.
+
+    A stopped run resumes after the last saved block; another generator or other passages have another file. Lines that
+    are no question (too short, too long, repeated) are left out. `done` receives the number of finished passages.
+
+    Raises InvalidInput (`bad_generator`) for a generator that loses passages, ConfigurationError
+    (`unwritable_directory`), and what the generator raises.
+    """
+    fingerprint = texts_fingerprint([generator.fingerprint, texts_fingerprint(passages)])
+    path = directory / f"questions-{generator.name}-{fingerprint}.jsonl"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        answers = _read_stored(path)
+        with path.open("ab") as file:
+            done(len(answers))
+            while len(answers) < len(passages):
+                block = list(passages[len(answers) : len(answers) + BLOCK_PASSAGES])
+                questions = generator(block)
+                if len(questions) != len(block):
+                    raise InvalidInput(
+                        "bad_generator", f"{generator.name} answered {len(questions)} of {len(block)} passages."
+                    )
+                questions = [[_drop_surrogates(line) for line in lines] for lines in questions]
+                file.writelines(orjson.dumps(lines) + b"\n" for lines in questions)
+                file.flush()
+                os.fsync(file.fileno())
+                answers += questions
+                done(len(answers))
+    except OSError as error:
+        raise ConfigurationError(
+            "unwritable_directory",
+            f"Cannot write {path} ({error.strerror}). Make room or choose another directory; saved questions stay.",
+        ) from None
+    return PairSet.of(_make_pairs(passages, answers))
+
+
+def _make_pairs(passages: Sequence[str], answers: Sequence[Sequence[str]]) -> Iterator[Pair]:
+    for passage, lines in zip(passages, answers, strict=True):
+        for text in dict.fromkeys(parse_question(line) for line in lines):
+            if text:
+                yield Pair(text, passage, QUESTION_ORIGIN)
+
+
+def parse_question(line: str) -> str:
+    """Return the question in a line of a generator; empty when the line is no question."""
+    text = _LABEL.sub("", _NUMBERED.sub("", line.strip()).strip(_QUOTES)).strip(_QUOTES)
+    return text if _LEAST_WORDS <= len(text.split()) <= _MOST_WORDS else ""
+
+
+def _read_stored(path: Path) -> list[list[str]]:
+    """Read the complete lines; cut off a line that a killed run left half written."""
+    if not path.exists():
+        return []
+    answers: list[list[str]] = []
+    complete_bytes = 0
+    with path.open("rb+") as file:
+        for line in file:
+            try:
+                answers.append([str(question) for question in orjson.loads(line)])
+            except (orjson.JSONDecodeError, TypeError):
+                break
+            if not line.endswith(b"\n"):
+                answers.pop()
+                break
+            complete_bytes += len(line)
+        file.truncate(complete_bytes)
+    return answers
+
+
+def _drop_surrogates(line: str) -> str:
+    """Replace lone surrogates, which a model may write and JSON cannot hold."""
+    return line.encode("utf-8", "replace").decode()
+
+
+def check_round_trip(pairs: PairSet, candidates: CandidateSource, within: int, block: int = 256) -> Mask:
+    """Return bool [links]: whether the passage is among the first `within` candidates for its query.
+
+    Raises InvalidInput (`bad_filter`) for a `within` below 1.
+    """
+    if within < 1:
+        raise InvalidInput("bad_filter", f"`within` must be at least 1, not {within}.")
+    kept = np.zeros(len(pairs), dtype=np.bool_)
+    for start in range(0, len(pairs), block):
+        links = slice(start, start + block)
+        candidate_rows = candidates.best(pairs.query_rows[links], within)
+        kept[links] = (candidate_rows == pairs.passage_rows[links][:, None]).any(axis=1)
+    return kept
+
+
+class CausalQuestionGenerator:
+    """Causal language model as a `QuestionGenerator`. Weights are safetensors, or GGUF if there are none.
+
+    It asks `each` questions a passage, sampled at `temperature` (0: the likeliest question), about the first
+    `passage_pieces` of the passage. The same seed asks the same questions on the same machine.
     """
 
     def __init__(
@@ -181,7 +180,9 @@ class CausalQuestionGenerator:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        """Raises ConfigurationError: `missing_library` without the extra, `bad_model` for what cannot be loaded."""
+        """Load the model. Raises ConfigurationError: `missing_library` without the extra, `bad_generator` for wrong
+        settings, `bad_model` for a directory that transformers cannot load.
+        """
         with require_extra("transformers", "generate questions", "train"):
             import torch
             import transformers
@@ -200,7 +201,7 @@ class CausalQuestionGenerator:
             self._model = transformers.AutoModelForCausalLM.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
             )
-        except Exception as error:  # transformers raises errors of several libraries
+        except Exception as error:  # transformers passes on errors of several libraries
             raise ConfigurationError("bad_model", f"{directory} is no causal language model: {error}") from None
         self._model.to(device).eval()
         if self._tokenizer.pad_token_id is None:
@@ -215,27 +216,27 @@ class CausalQuestionGenerator:
             **(sampling or {"do_sample": False}),
         }
         self.name = directory.resolve().name.lower()
-        asked = repr((self._generation, passage_pieces, seed, QUESTION_INSTRUCTION, QUESTION_EXAMPLES))
-        self.fingerprint = texts_fingerprint([*(describe_file(path).sha256 for path in weights), asked])
+        settings = repr((self._generation, passage_pieces, seed, QUESTION_INSTRUCTION, QUESTION_EXAMPLES))
+        self.fingerprint = texts_fingerprint([*(describe_file(path).sha256 for path in weights), settings])
 
     def __call__(self, passages: Sequence[str]) -> list[list[str]]:
         torch = self._torch
-        # (a chat template writes the special pieces itself)
-        given = self._tokenizer(
+        # a chat template already writes the special pieces
+        inputs = self._tokenizer(
             [self._prompt(passage) for passage in passages],
             return_tensors="pt",
             padding=True,
             add_special_tokens=not self._tokenizer.chat_template,
         )
-        given = {name: given[name].to(self._device) for name in ("input_ids", "attention_mask")}
-        # by the passages and not by what was asked before, so that a run that goes on asks what it would have asked
+        inputs = {name: inputs[name].to(self._device) for name in ("input_ids", "attention_mask")}
+        # seeded by the passages alone, so that a resumed run asks the same questions
         seed = int(texts_fingerprint([str(self._seed), *passages]), 16) % 2**31
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(seed)
-            answers = self._model.generate(**given, **self._generation)
-        found = answers[:, given["input_ids"].shape[1] :]
-        written = self._tokenizer.batch_decode(found, skip_special_tokens=True)
-        lines = [self._line(ids, answer) for ids, answer in zip(found.tolist(), written, strict=True)]
+            answers = self._model.generate(**inputs, **self._generation)
+        generated = answers[:, inputs["input_ids"].shape[1] :]
+        written = self._tokenizer.batch_decode(generated, skip_special_tokens=True)
+        lines = [self._line(ids, answer) for ids, answer in zip(generated.tolist(), written, strict=True)]
         return [lines[start : start + self._each] for start in range(0, len(lines), self._each)]
 
     def _prompt(self, passage: str) -> str:
@@ -254,20 +255,20 @@ class CausalQuestionGenerator:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _line(self, ids: Sequence[int], answer: str) -> str:
-        """The first line of an answer; empty when the model had not come to its end."""
-        line, broken, _ = answer.strip().partition("\n")
-        ended = bool(broken) or self._ends.intersection(ids)
+        """Return the first line of an answer; empty when the model had not finished it."""
+        line, has_more, _ = answer.strip().partition("\n")
+        ended = bool(has_more) or self._ends.intersection(ids)
         return line if ended else ""
 
 
 def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str]]:
-    """The files of weights, and what transformers must be told to read them."""
-    found = sorted(directory.glob("*.safetensors"))
-    if found:
-        return found, {}
-    packed = sorted(directory.glob("*.gguf"))
-    if len(packed) == 1:
-        return packed, {"gguf_file": packed[0].name}
+    """Return the files of weights, and the options with which transformers reads them."""
+    weights = sorted(directory.glob("*.safetensors"))
+    if weights:
+        return weights, {}
+    gguf_files = sorted(directory.glob("*.gguf"))
+    if len(gguf_files) == 1:
+        return gguf_files, {"gguf_file": gguf_files[0].name}
     raise ConfigurationError(
         "bad_model", f"{directory} has neither safetensors nor a single GGUF file (pickled weights are never read)."
     )

@@ -1,8 +1,8 @@
-"""The report of `sparsewell train own`: is the new encoder better here, how sure is that, what did it cost.
+"""Report of `sparsewell train own`: quality of the new encoder, its certainty, and its cost.
 
-Encoders side by side as they will be served: int8, windows, top-k, and BM25 beside them.
-
-The pictures of a report: quality beside BM25 and the start, the learning curve, weights a document.
+`encode_as_served` and `compare_encoders` measure encoders as they will be served: int8, windows, top k, alone and fused
+with BM25. `bootstrap_interval` says whether a difference is noise. `write_report` writes report.md, report.json and
+three figures: quality, learning curve, weights a document.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ from services.encoders.vectors import merge_max
 
 _MAX_QUERY_CHARACTERS = 8192
 _BATCH_DOCUMENTS = 64
+_SHOWN_PIECES = 12
+OLD, NEW = "start", "new"
+mpl.use("Agg")  # writes files without a display
+_GREY, _OLD, _NEW = "#8a8a8a", "#7aa6c2", "#c2573a"
+_FIGURE_INCHES = (6.4, 3.6)
 ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ServedVectors:
-    """A document's vector and a query's as the service makes them, of one encoder."""
+    """Document vectors of an encoder as the service makes them, and its query table."""
 
     documents: list[dict[int, float]]
     milliseconds_a_document: float
@@ -45,15 +50,15 @@ class ServedVectors:
 def encode_as_served(
     name_or_path: str | Path, documents: Sequence[str], done: ProgressCallback = lambda count, total: None
 ) -> ServedVectors:
-    """Encodes whole documents, cut into the encoder's own windows, maximum over windows, its top-k."""
+    """Encode whole documents as the indexer does: the encoder's windows, maximum over windows, top k."""
     encoder = load_encoder(str(name_or_path))
     vectors: list[dict[int, float]] = []
     began = time.process_time()
     for at in range(0, len(documents), _BATCH_DOCUMENTS):
         cuts = [encoder.windows(text) for text in documents[at : at + _BATCH_DOCUMENTS]]
-        found = iter(encoder.encode([window for made in cuts for window in made]))
-        for made in cuts:
-            vector = merge_max([next(found) for _ in made]).top(encoder.manifest.top_k)
+        encoded = iter(encoder.encode([window for windows in cuts for window in windows]))
+        for windows in cuts:
+            vector = merge_max([next(encoded) for _ in windows]).top(encoder.manifest.top_k)
             vectors.append(dict(zip(vector.ids.tolist(), vector.weights.tolist(), strict=True)))
         done(len(vectors), len(documents))
     spent = (time.process_time() - began) * 1e3 / max(1, len(documents))
@@ -61,52 +66,176 @@ def encode_as_served(
 
 
 def compare_encoders(judged: JudgedQueries, encoders: Mapping[str, ServedVectors]) -> dict[str, Any]:
-    """NDCG@10 of BM25, of each encoder alone and of each with BM25; and how sure each difference to BM25 is.
+    """Return NDCG@10 of BM25, of each encoder alone and of each with BM25, and the scores of each query.
 
-    `encoders` were given the collection's documents, in its order.
+    `encoders` hold the vectors of the collection's documents, in their order.
     """
     lexical = judged.lexical
     scores = {"bm25": ndcg_by_query(judged, lexical)}
-    for name, one in encoders.items():
-        sparse = sparse_rankings(one.documents, one.queries(judged.queries))
+    for name, encoder in encoders.items():
+        sparse = sparse_rankings(encoder.documents, encoder.queries(judged.queries))
         scores[name] = ndcg_by_query(judged, sparse)
         scores[f"{name} with bm25"] = ndcg_by_query(judged, hybrid_rankings(sparse, lexical))
     return {
         "documents": len(judged.documents),
         "queries": len(judged.queries),
-        "ndcg_at_10": {name: round(float(found.mean()), 4) for name, found in scores.items()},
+        "ndcg_at_10": {name: round(float(by_query.mean()), 4) for name, by_query in scores.items()},
         "scores": scores,
     }
 
 
+def add_start_difference(compared: dict[str, dict[str, Any]]) -> None:
+    """Add the interval `new_over_start` to each comparison."""
+    for comparison in compared.values():
+        scores = comparison["scores"]
+        comparison["new_over_start"] = bootstrap_interval(scores[NEW], scores[OLD])
+
+
 def bootstrap_interval(new: NDArray[np.float64], old: NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
-    """The middle 95 % of the mean difference over queries, by paired bootstrap with a fixed seed."""
+    """Return the middle 95 % of the mean difference over queries, by paired bootstrap with a fixed seed."""
     difference = new - old
-    chosen = np.random.default_rng(0).integers(0, len(difference), (draws, len(difference)))
-    low, high = np.quantile(difference[chosen].mean(axis=1), [0.025, 0.975])
+    resampled = np.random.default_rng(0).integers(0, len(difference), (draws, len(difference)))
+    low, high = np.quantile(difference[resampled].mean(axis=1), [0.025, 0.975])
     return round(float(low), 4), round(float(high), 4)
 
 
-mpl.use("Agg")  # no display is needed to write a file
+def write_report(
+    out: Path,
+    facts: Mapping[str, Any],
+    compared: Mapping[str, Mapping[str, Any]],
+    curve: Sequence[Mapping[str, Any]],
+    encoders: Mapping[str, ServedVectors],
+) -> None:
+    """Write report.md, report.json and the figures to `out`.
 
-_GREY, _OLD, _NEW = "#8a8a8a", "#7aa6c2", "#c2573a"
-_FIGURE_INCHES = (6.4, 3.6)
+    `facts` describe the run (corpus, pairs by kind, seconds); `compared` holds the result of `compare_encoders` by
+    collection, with `new_over_start`; `encoders` hold the vectors of start and new encoder.
+    """
+    tables = largest_weight_changes(encoders[OLD].table, encoders[NEW].table)
+    shown = {
+        name: {key: value for key, value in comparison.items() if key != "scores"}
+        for name, comparison in compared.items()
+    }
+    costs = {
+        name: {
+            "weights_a_document": round(sum(map(len, encoder.documents)) / max(1, len(encoder.documents)), 1),
+            "milliseconds_a_document": encoder.milliseconds_a_document,
+        }
+        for name, encoder in encoders.items()
+    }
+    content = dict(facts) | {"compared": shown, "encoders": costs, "table": tables, "curve": list(curve)}
+    (out / "report.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    plot_quality(out / "quality.png", {name: comparison["ndcg_at_10"] for name, comparison in compared.items()})
+    plot_learning_curve(out / "learning.png", curve)
+    lengths = {name: [len(vector) for vector in encoder.documents] for name, encoder in encoders.items()}
+    plot_vector_lengths(out / "weights.png", lengths)
+    (out / "report.md").write_text(_markdown(facts, shown, costs, tables), encoding="utf-8")
 
 
-def plot_quality(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
-    """NDCG@10 by collection (outer) and system (inner), one group of bars a collection."""
-    systems = list(next(iter(found.values())))
+def _markdown(
+    facts: Mapping[str, Any],
+    compared: Mapping[str, Mapping[str, Any]],
+    costs: Mapping[str, Mapping[str, float]],
+    tables: Mapping[str, list[tuple[str, float, float]]],
+) -> str:
+    systems = list(next(iter(compared.values()))["ndcg_at_10"])
+    head = f"| collection | queries | {' | '.join(systems)} |\n|---|--:|{'--:|' * len(systems)}"
+    rows = []
+    for name, comparison in compared.items():
+        scores = " | ".join(f"{comparison['ndcg_at_10'][system]:.3f}" for system in systems)
+        rows.append(f"| {name} | {comparison['queries']:,} | {scores} |")
+    pairs = ", ".join(f"{kind} {count:,}" for kind, count in facts["pairs"].items())
+    spent = ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in facts["seconds"].items())
+    weights = "\n".join(
+        f"| {name} | {cost['weights_a_document']:.0f} | {cost['milliseconds_a_document']:.1f} |"
+        for name, cost in costs.items()
+    )
+    moves = "\n".join(
+        f"- {word}: " + ", ".join(f"{piece} {old:.2f} → {new:.2f}" for piece, old, new in tables[word])
+        for word in ("rose", "fell")
+    )
+    return f"""# An encoder for {facts["corpus"]["name"]}
+
+{summarise_comparison(compared)}
+
+{head}
+{chr(10).join(rows)}
+
+![quality](quality.png)
+
+The queries of "held out" were made from documents that training never saw, and search among all documents;
+{facts["chosen_by"]:,} other held-out queries chose the checkpoint. Queries that are made from texts are easier for BM25
+than those of people: if you have judged queries, compare with them (`--judgements`).
+
+## Training
+
+{facts["corpus"]["documents"]:,} documents; pairs: {pairs}. {facts["steps"]:,} steps of {facts["batch"]} pairs from
+{facts["start"]}; teachers: {facts["teachers"] or "none"}. Time: {spent}, on {facts["machine"]}. The best checkpoint is
+that of step {facts["best_step"]:,}{", which is the start itself" if facts["best_step"] == 0 else ""}.
+
+![learning curve](learning.png)
+
+## Cost
+
+| encoder | weights a document | processor milliseconds a document |
+|---|--:|--:|
+{weights}
+
+![weights a document](weights.png)
+
+## Largest changes of the query table
+
+{moves}
+
+## Use
+
+```bash
+sparsewell encoders show {facts["model"]}
+sparsewell reindex INDEX --encoder {facts["model"]} --judgements DIR
+```
+"""
+
+
+def summarise_comparison(compared: Mapping[str, Mapping[str, Any]]) -> str:
+    """Summarise each collection in a sentence: the difference from the start, and whether it is noise."""
+    lines = []
+    for name, comparison in compared.items():
+        low, high = comparison["new_over_start"]
+        difference = 100 * (comparison["ndcg_at_10"][NEW] - comparison["ndcg_at_10"][OLD])
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not surely different"
+        lines.append(
+            f"{name}: {difference:+.1f} points of NDCG@10 over the start, {verdict} "
+            f"(95 % of resampled query sets: {100 * low:+.1f} to {100 * high:+.1f})."
+        )
+    return "\n".join(lines)
+
+
+def largest_weight_changes(old: QueryTable, new: QueryTable) -> dict[str, list[tuple[str, float, float]]]:
+    """Return the pieces of the query table whose weights rose and fell most, with both weights."""
+    before, after = dict(old.weighted()), dict(new.weighted())
+    changes = sorted((after.get(piece, 0.0) - weight, piece) for piece, weight in before.items())
+    changes = [(change, piece) for change, piece in changes if round(change, 3)]
+    rows = [(piece, round(before[piece], 3), round(after.get(piece, 0.0), 3)) for _, piece in changes]
+    fell = [row for row in rows if row[2] < row[1]]
+    rose = [row for row in reversed(rows) if row[2] > row[1]]
+    return {"fell": fell[:_SHOWN_PIECES], "rose": rose[:_SHOWN_PIECES]}
+
+
+def plot_quality(path: Path, scores_by_collection: Mapping[str, Mapping[str, float]]) -> None:
+    """Plot NDCG@10 by collection (outer key) and system (inner key), a group of bars for each collection."""
+    systems = list(next(iter(scores_by_collection.values())))
     figure, axes = plt.subplots(figsize=_FIGURE_INCHES, layout="constrained")
     width = 0.8 / len(systems)
     for at, system in enumerate(systems):
         colour = _GREY if system == "bm25" else _NEW if system.startswith("new") else _OLD
-        places = [group + at * width for group in range(len(found))]
-        drawn = axes.bar(
-            places, [scores[system] for scores in found.values()], width * 0.92, label=system, color=colour,
+        places = [group + at * width for group in range(len(scores_by_collection))]
+        heights = [scores[system] for scores in scores_by_collection.values()]
+        bars = axes.bar(
+            places, heights, width * 0.92, label=system, color=colour,
             hatch="//" if system.endswith("with bm25") else None, edgecolor="white",
         )  # fmt: skip
-        axes.bar_label(drawn, fmt="%.2f", fontsize=7)
-    axes.set_xticks([group + 0.4 - width / 2 for group in range(len(found))], list(found))
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    axes.set_xticks([group + 0.4 - width / 2 for group in range(len(scores_by_collection))], list(scores_by_collection))
     axes.set_ylabel("NDCG@10")
     axes.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.18))
     _clean_axes(axes)
@@ -114,7 +243,7 @@ def plot_quality(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def plot_learning_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> None:
-    """NDCG@10 by step, each collection and the mean; BM25 dashed; weights a document below."""
+    """Plot NDCG@10 of each collection by step, with BM25 as dotted lines, and weights a document below."""
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(6.4, 4.8), sharex=True, layout="constrained", height_ratios=(2, 1)
     )
@@ -132,11 +261,11 @@ def plot_learning_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> None:
     _save_figure(figure, path)
 
 
-def plot_vector_lengths(path: Path, found: Mapping[str, Sequence[int]]) -> None:
-    """How many weights documents have, a curve an encoder."""
+def plot_vector_lengths(path: Path, counts_by_encoder: Mapping[str, Sequence[int]]) -> None:
+    """Plot the distribution of weights a document for each encoder."""
     figure, axes = plt.subplots(figsize=_FIGURE_INCHES, layout="constrained")
-    colours = dict(zip(found, (_OLD, _NEW), strict=False))
-    for name, counts in found.items():
+    colours = dict(zip(counts_by_encoder, (_OLD, _NEW), strict=False))
+    for name, counts in counts_by_encoder.items():
         axes.hist(counts, bins=40, histtype="step", label=name, color=colours[name], linewidth=1.5)
     axes.set_xlabel("weights a document")
     axes.set_ylabel("documents")
@@ -154,131 +283,3 @@ def _clean_axes(axes: Any) -> None:
 def _save_figure(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=140)
     plt.close(figure)
-
-
-OLD, NEW = "start", "new"
-_SHOWN_PIECES = 12
-
-
-def summarise_comparison(compared: Mapping[str, Mapping[str, Any]]) -> str:
-    """One sentence for each collection: by how much the new encoder differs from the start, and whether it is noise."""
-    lines = []
-    for name, one in compared.items():
-        low, high = one["new_over_start"]
-        difference = 100 * (one["ndcg_at_10"][NEW] - one["ndcg_at_10"][OLD])
-        sure = "better" if low > 0 else "worse" if high < 0 else "not surely different"
-        lines.append(
-            f"{name}: {difference:+.1f} points of NDCG@10 over the start, {sure} "
-            f"(95 % of resampled query sets: {100 * low:+.1f} to {100 * high:+.1f})."
-        )
-    return "\n".join(lines)
-
-
-def largest_weight_changes(old: QueryTable, new: QueryTable) -> dict[str, list[tuple[str, float, float]]]:
-    """The pieces of the query table that rose and fell most, with both weights."""
-    before, after = dict(old.weighted()), dict(new.weighted())
-    changes = sorted((after.get(piece, 0.0) - weight, piece) for piece, weight in before.items())
-    changes = [(change, piece) for change, piece in changes if round(change, 3)]
-    rows = [(piece, round(before[piece], 3), round(after.get(piece, 0.0), 3)) for _, piece in changes]
-    fell = [row for row in rows if row[2] < row[1]]
-    rose = [row for row in reversed(rows) if row[2] > row[1]]
-    return {"fell": fell[:_SHOWN_PIECES], "rose": rose[:_SHOWN_PIECES]}
-
-
-def write_report(
-    out: Path,
-    facts: Mapping[str, Any],
-    compared: Mapping[str, Mapping[str, Any]],
-    curve: Sequence[Mapping[str, Any]],
-    encoders: Mapping[str, ServedVectors],
-) -> None:
-    """Writes report.md, report.json and the pictures to `out`.
-
-    `facts` says what was done (corpus, pairs by kind, seconds); `compared` is `compare`'s answer by collection with
-    `new_over_start`; `encoders` holds the corpus' own vectors of start and new.
-    """
-    tables = largest_weight_changes(encoders[OLD].table, encoders[NEW].table)
-    shown = {name: {key: value for key, value in one.items() if key != "scores"} for name, one in compared.items()}
-    costs = {
-        name: {
-            "weights_a_document": round(sum(map(len, one.documents)) / max(1, len(one.documents)), 1),
-            "milliseconds_a_document": one.milliseconds_a_document,
-        }
-        for name, one in encoders.items()
-    }
-    content = dict(facts) | {"compared": shown, "encoders": costs, "table": tables, "curve": list(curve)}
-    (out / "report.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    plot_quality(out / "quality.png", {name: one["ndcg_at_10"] for name, one in compared.items()})
-    plot_learning_curve(out / "learning.png", curve)
-    plot_vector_lengths(out / "weights.png", {name: [len(v) for v in one.documents] for name, one in encoders.items()})
-    (out / "report.md").write_text(_markdown(facts, shown, costs, tables), encoding="utf-8")
-
-
-def _markdown(
-    facts: Mapping[str, Any],
-    compared: Mapping[str, Mapping[str, Any]],
-    costs: Mapping[str, Mapping[str, float]],
-    tables: Mapping[str, list[tuple[str, float, float]]],
-) -> str:
-    systems = list(next(iter(compared.values()))["ndcg_at_10"])
-    head = f"| collection | queries | {' | '.join(systems)} |\n|---|--:|{'--:|' * len(systems)}"
-    rows = []
-    for name, one in compared.items():
-        scores = " | ".join(f"{one['ndcg_at_10'][system]:.3f}" for system in systems)
-        rows.append(f"| {name} | {one['queries']:,} | {scores} |")
-    pairs = ", ".join(f"{kind} {count:,}" for kind, count in facts["pairs"].items())
-    spent = ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in facts["seconds"].items())
-    weights = "\n".join(
-        f"| {name} | {one['weights_a_document']:.0f} | {one['milliseconds_a_document']:.1f} |"
-        for name, one in costs.items()
-    )
-    moves = "\n".join(
-        f"- {word}: " + ", ".join(f"{piece} {old:.2f} → {new:.2f}" for piece, old, new in tables[word])
-        for word in ("rose", "fell")
-    )
-    return f"""# An encoder for {facts["corpus"]["name"]}
-
-{summarise_comparison(compared)}
-
-{head}
-{chr(10).join(rows)}
-
-![quality](quality.png)
-
-"held out" asks with what was made of documents that the training never saw, among all documents; {facts["chosen_by"]:,}
-other held-out queries chose the checkpoint. Queries that were made of texts are easier for BM25 than a person's are:
-judge by your own queries where you have some (`--judgements`).
-
-## What was done
-
-{facts["corpus"]["documents"]:,} documents; pairs: {pairs}. {facts["steps"]:,} steps of {facts["batch"]} pairs from
-{facts["start"]}; teachers: {facts["teachers"] or "none"}. Time: {spent}, on {facts["machine"]}. The best checkpoint is
-that of step {facts["best_step"]:,}{", which is the start itself" if facts["best_step"] == 0 else ""}.
-
-![learning curve](learning.png)
-
-## What it costs to use
-
-| encoder | weights a document | processor milliseconds a document |
-|---|--:|--:|
-{weights}
-
-![weights a document](weights.png)
-
-## What moved most in the query table
-
-{moves}
-
-## To use it
-
-```bash
-sparsewell encoders show {facts["model"]}
-sparsewell reindex INDEX --encoder {facts["model"]} --judgements DIR
-```
-"""
-
-
-def add_start_difference(compared: dict[str, dict[str, Any]]) -> None:
-    """Adds `new_over_start` to each comparison."""
-    for one in compared.values():
-        one["new_over_start"] = bootstrap_interval(one["scores"][NEW], one["scores"][OLD])

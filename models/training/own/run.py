@@ -1,4 +1,9 @@
-"""`sparsewell train own`: an encoder for a corpus that has neither queries nor judgements."""
+"""Command `sparsewell train own`: an encoder for a corpus without queries and judgements.
+
+`train_own_encoder` makes pairs from the corpus (`models.training.own.pairs`), holds out a tenth of them, at most 500,
+trains with `models.training.pipeline.run_recipe`, and compares the new encoder with the start on held-out queries
+(`models.training.own.report`). One half of these queries chooses the checkpoint, the other half is reported.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +46,11 @@ PairGenerator = Callable[[PairSet], PairSet]
 
 @dataclass(frozen=True)
 class OwnCorpusOptions:
-    """What can be chosen; the rest follows from the corpus and the start.
+    """Options of a run; the corpus and the start decide the rest.
 
-    `teachers` are (kind, name, weight); `judgements` is a judged collection in BEIR layout, used to report and never
-    to choose. `more` adds pairs, generated questions for instance.
+    `teachers` are (kind, name, weight). `judgements` is a judged collection in BEIR layout, which is reported and never
+    chooses. `more` adds pairs, for instance generated questions. `among` is the number of passages that a held-out
+    query is ranked against, `curve_documents` the number that an evaluation of the learning curve encodes.
     """
 
     start: str
@@ -55,7 +61,6 @@ class OwnCorpusOptions:
     regulariser_weight: float = 0.001
     passage_pieces: int = 160
     judgements: Path | None = None
-    # passages among which a held-out query looks for its own, and which the learning curve encodes each time
     among: int = 5000
     curve_documents: int = 600
     seed: int = 0
@@ -66,17 +71,17 @@ class OwnCorpusOptions:
 def train_own_encoder(
     corpus: Path, out: Path, options: OwnCorpusOptions, *, name: str, show: ProgressReporter | None = None
 ) -> Path:
-    """Makes pairs, trains from the start, compares on what was held out, reports. Returns the model directory.
+    """Make pairs, train from the start, compare on held-out queries, write the report. Return the model directory.
 
-    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `models.training.pipeline.run_recipe` does.
+    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `run_recipe` raises.
     """
     show = show or SilentReporter()
-    clock = _StageTimer()
+    timer = _StageTimer()
     checked_encoder_name(name)
-    # (all before pairs are made and anything is trained: that takes hours)
+    # Errors of the options must come before pairs and training, which take hours.
     recipe = _make_recipe(options, out)
     judgements = None if options.judgements is None else read_collection(options.judgements)
-    with clock.stage("pairs"):
+    with timer.stage("pairs"):
         report = ReadReport(str(find_corpus_file(corpus)))
         documents = list(read_corpus(corpus, report))
         if report.refused:
@@ -85,37 +90,39 @@ def train_own_encoder(
         pairs = make_own_pairs(documents, options.pairs)
         if options.more is not None:
             pairs = join_pair_sets([pairs, options.more(pairs)])
-        parts = split_pairs(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
+        split = split_pairs(pairs, 0.1, options.seed, most=_MOST_HELD_OUT)
         out.mkdir(parents=True, exist_ok=True)
-        write_pairs(out / "pairs.jsonl.gz", (parts.train.pair(link) for link in range(len(parts.train))))
-    show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(parts.held_out):,} of them held out.")
-    choosing, reporting = split_held_out(_held_out_queries(parts.train, parts.held_out, options.among, options.seed))
-    with clock.stage("training"):
-        made = run_recipe(
+        write_pairs(out / "pairs.jsonl.gz", (split.train.pair(link) for link in range(len(split.train))))
+    show.say(f"{len(documents):,} documents, {len(pairs):,} pairs, {len(split.held_out):,} of them held out.")
+    choosing, reporting = split_held_out(_held_out_queries(split.train, split.held_out, options.among, options.seed))
+    with timer.stage("training"):
+        model = run_recipe(
             recipe, out, name=name, show=show, judged=[_reduce_documents(choosing, options.curve_documents)]
         )
-    # (of a run that was stopped, what its earlier parts took)
-    clock.seconds["training"] = max(clock.seconds["training"], read_curve(out)[-1]["seconds"])
-    with clock.stage("comparing"):
+    # a resumed run adds the time of its earlier calls
+    timer.seconds["training"] = max(timer.seconds["training"], read_curve(out)[-1]["seconds"])
+    with timer.stage("comparing"):
         sets = [reporting, *([JudgedQueries.of(judgements, len(judgements.ids))] if judgements else [])]
-        encoders, compared = _compare_with_start(options.start, made, sets, show)
+        encoders, compared = _compare_with_start(options.start, model, sets, show)
     add_start_difference(compared)
     write_report(
         out,
         {
             "corpus": {"name": find_corpus_file(corpus).parent.name or corpus.name, "documents": len(documents)},
             "pairs": pairs.counts(),
-            "held_out": len(parts.held_out),
+            "held_out": len(split.held_out),
             "chosen_by": len(choosing.queries),
             "start": options.start,
-            "model": str(made),
+            "model": str(model),
             "steps": recipe.steps,
             "batch": recipe.batch,
             "best_step": (read_best_evaluation(out) or {"step": 0})["step"],
-            "teachers": ", ".join(" ".join(filter(None, (*one[:2], f"{one[2]:g}"))) for one in options.teachers),
-            "seconds": clock.seconds,
+            "teachers": ", ".join(
+                " ".join(filter(None, (kind, title, f"{weight:g}"))) for kind, title, weight in options.teachers
+            ),
+            "seconds": timer.seconds,
             "machine": f"{multiprocessing.cpu_count()} cores of {cpu_name()}",
-            "load_average": [round(one, 2) for one in os.getloadavg()],
+            "load_average": [round(load, 2) for load in os.getloadavg()],
             "versions": {package: version(package) for package in RECORDED_PACKAGES},
             "recipe": json.loads(recipe.model_dump_json()),
         },
@@ -124,12 +131,12 @@ def train_own_encoder(
         encoders,
     )
     show.say(f"The report is {out / 'report.md'}.")
-    return made
+    return model
 
 
 def _make_recipe(options: OwnCorpusOptions, out: Path) -> TrainingRecipe:
     manifest = read_manifest(resolve_model_directory(options.start))
-    sources = [kind for kind in ("dense", "bm25") if any(one[0] == kind for one in options.teachers)]
+    sources = [kind for kind in ("dense", "bm25") if any(teacher[0] == kind for teacher in options.teachers)]
     return parse_recipe(
         {
             "start": options.start,
@@ -140,7 +147,7 @@ def _make_recipe(options: OwnCorpusOptions, out: Path) -> TrainingRecipe:
                 "passage_pieces": min(options.passage_pieces, manifest.max_pieces),
             },
             "consistency": {"within": 10},
-            # among random passages every teacher is right: what it knows shows among those that look alike
+            # Every teacher ranks random passages correctly; hard negatives show what a good one knows.
             "negatives": {"sources": sources, "count": 3, "depth": 30},
             "held_out": 0.0,
             "steps": options.steps,
@@ -156,18 +163,21 @@ def _make_recipe(options: OwnCorpusOptions, out: Path) -> TrainingRecipe:
 
 
 def _held_out_queries(train: PairSet, held_out: PairSet, among: int, seed: int) -> JudgedQueries:
-    """The held-out queries, to be answered among their own passages and those of training."""
+    """Return the held-out queries, to be ranked among their own passages and those of training."""
     own = JudgedQueries.held_out(held_out)
     known = set(own.documents)
     others = [text for text in train.passages if text not in known]
     drawn = np.random.default_rng(seed).permutation(len(others))[: max(0, among - len(own.documents))]
-    return JudgedQueries(own.name, own.documents + [others[place] for place in np.sort(drawn)], own.queries, own.grades)
+    documents = own.documents + [others[position] for position in np.sort(drawn)]
+    return JudgedQueries(own.name, documents, own.queries, own.grades)
 
 
 def split_held_out(judged: JudgedQueries) -> tuple[JudgedQueries, JudgedQueries]:
-    """The held-out queries that choose the best checkpoint, and those that are reported: the best of several by the
-    queries that are reported would look better than the start by chance. A passage's queries stay together, unless all
-    ask for one."""
+    """Split the held-out queries: the first half chooses the best checkpoint, the second is reported.
+
+    The best of several checkpoints by the reported queries would look better than the start by chance. A passage's
+    queries stay together, unless all queries have the same passage.
+    """
     firsts = [min(grades) for grades in judged.grades]
     places = {first: number % 2 for number, first in enumerate(sorted(set(firsts)))}
     sides = [places[first] for first in firsts] if len(places) > 1 else [number % 2 for number in range(len(firsts))]
@@ -176,8 +186,8 @@ def split_held_out(judged: JudgedQueries) -> tuple[JudgedQueries, JudgedQueries]
     choosing, reporting = (
         replace(
             judged,
-            queries=[query for query, own in zip(judged.queries, sides, strict=True) if own == side],
-            grades=[grades for grades, own in zip(judged.grades, sides, strict=True) if own == side],
+            queries=[query for query, query_side in zip(judged.queries, sides, strict=True) if query_side == side],
+            grades=[grades for grades, query_side in zip(judged.grades, sides, strict=True) if query_side == side],
         )
         for side in (0, 1)
     )
@@ -185,23 +195,23 @@ def split_held_out(judged: JudgedQueries) -> tuple[JudgedQueries, JudgedQueries]
 
 
 def _reduce_documents(judged: JudgedQueries, documents: int) -> JudgedQueries:
-    """For the curve: the held-out passages (they come first) and fewer others."""
+    """Keep the held-out passages, which come first, and fewer others, for the learning curve."""
     needed = 1 + max((place for grades in judged.grades for place in grades), default=0)
     return JudgedQueries(judged.name, judged.documents[: max(documents, needed)], judged.queries, judged.grades)
 
 
 def _compare_with_start(
-    start: str, made: Path, sets: Sequence[JudgedQueries], show: ProgressReporter
+    start: str, model: Path, sets: Sequence[JudgedQueries], show: ProgressReporter
 ) -> tuple[dict[str, ServedVectors], dict[str, dict[str, Any]]]:
-    """Both encoders as they are served, on the held-out queries and on the judged collection where there is one."""
+    """Compare both encoders as they are served, on the held-out queries and, if given, on the judged collection."""
     compared: dict[str, dict[str, Any]] = {}
-    for one in sets:
+    for judged in sets:
         encoders: dict[str, ServedVectors] = {}
-        for title, directory in ((OLD, start), (NEW, str(made))):
+        for title, directory in ((OLD, start), (NEW, str(model))):
             encoders[title] = encode_as_served(
-                directory, one.documents, _stage_progress(show, f"{one.name} by the {title} encoder")
+                directory, judged.documents, _stage_progress(show, f"{judged.name} by the {title} encoder")
             )
-        compared[one.name] = compare_encoders(one, encoders)
+        compared[judged.name] = compare_encoders(judged, encoders)
     return encoders, compared
 
 
@@ -213,7 +223,7 @@ def _stage_progress(show: ProgressReporter, title: str) -> Callable[[int, int], 
 
 
 class _StageTimer:
-    """Seconds by stage."""
+    """Seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""A tiny generator learns chapters on a processor, goes on after a stop, and is opened as an engine."""
+"""Training of a tiny chapter generator on a CPU: it learns, resumes, and opens as an engine."""
 
 import json
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def test_the_loss_falls_and_titles_of_unseen_episodes_are_right(made: TrainedCha
     assert right >= 0.75 * total
 
 
-def test_its_directory_says_what_it_is(made: TrainedChapterModel, episodes: Path) -> None:
+def test_the_manifest_describes_the_generator(made: TrainedChapterModel, episodes: Path) -> None:
     manifest = read_chapter_manifest(made.directory)
     assert manifest.fingerprint == made.manifest.fingerprint == open_podtile(str(made.directory)).fingerprint[:16]
     assert manifest.base is None
@@ -83,7 +83,7 @@ def test_its_directory_says_what_it_is(made: TrainedChapterModel, episodes: Path
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5", "longt5"])
-def test_adapters_and_merged_weights_write_the_same(
+def test_adapters_and_merged_weights_generate_the_same(
     bases: Path, episodes: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # (adapters are kept in bfloat16, and so is their sum with weights of that type)
@@ -100,7 +100,7 @@ def test_adapters_and_merged_weights_write_the_same(
     assert given[0].start == 0
 
 
-def test_workers_check_what_it_writes(made: TrainedChapterModel, episodes: Path, bases: Path) -> None:
+def test_workers_check_the_generated_chapters(made: TrainedChapterModel, episodes: Path, bases: Path) -> None:
     encoder = load_encoder("standin")
     for model in (made.directory, bases / "llama"):  # trained and not
         maker = ChapterMaker(open_chapter_engine("podtile", encoder, str(model), threads=1))
@@ -120,7 +120,7 @@ class Stops(SilentReporter):
             raise KeyboardInterrupt
 
 
-def test_a_stopped_run_goes_on_to_the_same_end(bases: Path, episodes: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_weights(bases: Path, episodes: Path, tmp_path: Path) -> None:
     through = trained(bases, episodes, tmp_path / "through", SHORT)
     stops = SHORT.model_copy(update={"save_every": 2})
     with pytest.raises(KeyboardInterrupt):
@@ -175,7 +175,7 @@ def test_too_few_episodes_are_refused(bases: Path, tmp_path: Path) -> None:
         (lambda out, base: (out / "manifest.json").write_text("[" * 100_000), "bad_manifest"),
     ],
 )
-def test_what_was_changed_is_not_opened(episodes: Path, tmp_path: Path, harm: Any, code: str) -> None:
+def test_changed_files_are_refused(episodes: Path, tmp_path: Path, harm: Any, code: str) -> None:
     base = make_generator(tmp_path / "base")
     out = train_chapters([episodes], str(base), tmp_path / "out", SHORT, show=SilentReporter()).directory
     harm(out, base)
@@ -190,7 +190,7 @@ def _changed(out: Path, name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path: Path, file: str) -> None:
+def test_an_incomplete_checkpoint_is_refused(tmp_path: Path, file: str) -> None:
     base = make_generator(tmp_path / "base")
     (base / file).unlink()
     with pytest.raises(ConfigurationError) as refused:
@@ -206,7 +206,7 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
         open_podtile(str(base))
 
 
-def test_a_long_t5_as_it_is_published_is_read_and_kept_as_such(episodes: Path, tmp_path: Path) -> None:
+def test_a_published_long_t5_keeps_its_layout(episodes: Path, tmp_path: Path) -> None:
     """`tie_word_embeddings: false` there means unscaled outputs; the one matrix is tied all the same. Releases of
     transformers that take it at its word leave three matrices random (their pull request 47620), which is refused."""
     base = make_generator(tmp_path / "base", "longt5")
@@ -220,7 +220,7 @@ def test_a_long_t5_as_it_is_published_is_read_and_kept_as_such(episodes: Path, t
     assert load_checkpoint(out).model.config.scale_decoder_outputs is False
 
 
-def test_who_has_no_model_is_told_what_to_set() -> None:
+def test_a_missing_model_names_the_setting() -> None:
     with pytest.raises(ConfigurationError, match="SPARSEWELL_CHAPTER_MODEL") as refused:
         open_podtile("")
     assert refused.value.code == "no_chapter_model"
@@ -229,7 +229,7 @@ def test_who_has_no_model_is_told_what_to_set() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5", "longt5"])
-def test_an_untrained_model_writes_nonsense_that_is_none_for_the_engine(bases: Path, episodes: Path, kind: str) -> None:
+def test_unreadable_answers_of_an_untrained_model_give_no_chapters(bases: Path, episodes: Path, kind: str) -> None:
     engine = open_podtile(str(bases / kind))
     episode = held_out(episodes)[0].episode
     found = engine.propose(episode)

@@ -1,4 +1,4 @@
-"""Tiny random generators with a tokeniser of bytes, and toy episodes whose chapters can be seen in the text."""
+"""Tiny random generators with a byte tokeniser, and toy episodes whose text shows their chapters."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tiny model directory that the tests of this folder serve. Without torch nothing here is collected."""
+"""Tiny model directory that the tests of this folder serve. Without torch, no test here is collected."""
 
 import importlib.util
 from pathlib import Path

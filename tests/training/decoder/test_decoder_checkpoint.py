@@ -1,4 +1,4 @@
-"""Decoders that are read: Mistral's, Llama's, tied and not, and those that are refused."""
+"""Decoder checkpoints: Mistral and Llama, tied and untied heads, refused ones."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.training.decoder.tiny_decoder import byte_level, make_start, tiny_che
 IDS = torch.tensor([[0, 30, 40, 50, 60, 70]])
 
 
-def test_llama_s_weights_load_into_mistral_s_architecture(tmp_path: Path) -> None:
+def test_llama_weights_load_into_the_mistral_architecture(tmp_path: Path) -> None:
     torch.manual_seed(3)
     tokenizer = byte_level()
     llama = LlamaForCausalLM(
@@ -37,7 +37,7 @@ def test_llama_s_weights_load_into_mistral_s_architecture(tmp_path: Path) -> Non
         torch.testing.assert_close(mistral.model(IDS).logits, llama(IDS).logits)
 
 
-def test_the_head_is_the_embeddings_where_they_are_tied_and_its_own_otherwise(tmp_path: Path) -> None:
+def test_a_tied_head_is_the_embeddings(tmp_path: Path) -> None:
     tied = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "tied"))
     own = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "own", tied=False))
     assert tied.head is tied.decoder.embed_tokens.weight
@@ -46,7 +46,7 @@ def test_the_head_is_the_embeddings_where_they_are_tied_and_its_own_otherwise(tm
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_what_is_saved_is_a_plain_checkpoint_and_gives_the_same_vectors(tmp_path: Path, tied: bool) -> None:
+def test_a_saved_decoder_is_a_plain_checkpoint_with_the_same_vectors(tmp_path: Path, tied: bool) -> None:
     document = tiny_document(tmp_path / "start", tied=tied)
     document.save(str(tmp_path / "saved"))
     again = EchoSplade.load(str(tmp_path / "saved"))
@@ -111,7 +111,7 @@ def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["no-such-directory", "a/b/c", "missing.gguf", "owner/no-such-model"])
-def test_what_is_not_there_is_a_clear_error(source: str) -> None:
+def test_missing_files_are_named(source: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_checkpoint(source)
     assert caught.value.code == "bad_checkpoint"

@@ -1,4 +1,4 @@
-"""Echo input: what a decoder reads and which positions are pooled."""
+"""Echo input: the pieces that a decoder reads, and the positions that are pooled."""
 
 import numpy as np
 import torch

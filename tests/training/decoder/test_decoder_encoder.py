@@ -1,4 +1,4 @@
-"""The workers' encoder on a tiny decoder: the Encoder protocol, batches, memory, errors."""
+"""The workers' encoder on a tiny decoder: Encoder protocol, batches, memory, errors."""
 
 import itertools
 import json
@@ -83,7 +83,7 @@ def test_long_texts_are_windowed_and_windows_that_do_not_fit_are_refused(encoder
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
-def test_a_vector_hardly_depends_on_its_batch_and_not_at_all_on_the_run(
+def test_vectors_hardly_depend_on_the_batch_and_not_on_the_run(
     directory: Path, text: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     encoder = DecoderEncoder(directory, read_manifest(directory), device="cpu", dtype=dtype, batch_pieces=2048)
@@ -97,7 +97,7 @@ def test_a_vector_hardly_depends_on_its_batch_and_not_at_all_on_the_run(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_processor_a_vector_is_the_same_in_any_company(directory: Path, text: str, dtype: torch.dtype) -> None:
+def test_vectors_on_a_cpu_do_not_depend_on_the_batch(directory: Path, text: str, dtype: torch.dtype) -> None:
     encoder = DecoderEncoder(directory, read_manifest(directory), device="cpu", dtype=dtype)
     windows = [*encoder.windows(text), *encoder.windows(text, 7, 2), *encoder.windows("wing")]
     together = encoder.encode(windows)
@@ -139,7 +139,7 @@ class Scarce(DecoderEncoder):
 
 
 @pytest.mark.parametrize("on_a_gpu", [True, False])
-def test_out_of_memory_halves_the_budget_and_goes_on(
+def test_out_of_memory_halves_the_budget(
     directory: Path, encoder: DecoderEncoder, text: str, caplog: pytest.LogCaptureFixture, on_a_gpu: bool
 ) -> None:
     scarce = Scarce(directory, read_manifest(directory), device="cpu", dtype=torch.float32)
@@ -158,7 +158,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(
     assert caught.value.code == "out_of_memory"
 
 
-def test_what_computes_is_said(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_device_is_logged(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "sparsewell.encoder")
     place = load_encoder(str(directory)).place  # type: ignore[attr-defined]
     (said,) = caplog.messages
@@ -166,7 +166,7 @@ def test_what_computes_is_said(directory: Path, caplog: pytest.LogCaptureFixture
     assert ("finds no GPU" in said) == (not torch.cuda.is_available())
 
 
-def test_another_error_of_the_model_is_not_taken_for_memory(
+def test_other_errors_of_the_model_are_raised(
     directory: Path, encoder: DecoderEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: object) -> None:
@@ -191,7 +191,7 @@ def changed(directory: Path, target: Path, name: str, **tensors: torch.Tensor) -
     return target
 
 
-def test_not_finite_weights_are_the_input_s_error(directory: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_an_input_error(directory: Path, tmp_path: Path) -> None:
     bias = load_file(directory / BIAS_FILE)["bias"]
     bias[50] = torch.nan
     encoder = load_encoder(str(changed(directory, tmp_path / "nan", BIAS_FILE, bias=bias)))
@@ -214,7 +214,7 @@ def test_a_changed_file_is_refused(directory: Path, tmp_path: Path, name: str) -
     assert caught.value.code == "corrupt_model_file"
 
 
-def test_without_torch_the_registry_says_what_to_install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_registry_names_the_extra(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("models.decoder.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -1,4 +1,4 @@
-"""What training takes, computed: against what a tiny model really has and really keeps for its backward pass."""
+"""Estimated cost of training, compared with the sizes and activations of a tiny model."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def kept_for_backward(document: EchoSplade, rows: list[list[int]]) -> int:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dropout", [0.1, 0.0])
-def test_the_counts_and_the_activations_are_those_of_the_model(tmp_path: Path, tied: bool, dropout: float) -> None:
+def test_counts_and_activations_equal_those_of_the_model(tmp_path: Path, tied: bool, dropout: float) -> None:
     checkpoint = load_checkpoint(str(make_start(tmp_path, tied=tied)), dtype=torch.bfloat16)
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     document = EchoSplade.from_checkpoint(checkpoint, longest=24)
@@ -57,7 +57,7 @@ def test_mistral_7b_has_its_published_size() -> None:
     assert found.adapter_parameters == 41_943_040
 
 
-def test_time_and_memory_follow_the_recipe() -> None:
+def test_time_and_memory_depend_on_the_recipe() -> None:
     def of(**changes: object) -> tuple[float, float]:
         recipe = DecoderRecipe.model_validate({"batch": 64, "passage_pieces": 192, **changes})
         found = estimate_training(MISTRAL_7B_CONFIG, recipe, tflops=400.0)
@@ -72,7 +72,7 @@ def test_time_and_memory_follow_the_recipe() -> None:
     assert of(passage_pieces=384)[1] > 2 * whole[1]
 
 
-def test_the_command_says_that_it_is_computed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_states_that_its_figures_are_computed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["mistral-7b", "--batch", "64", "--checkpoint-layers", "true"])
     assert "computed, not measured" in capsys.readouterr().out
     main([str(make_start(tmp_path)), "--json"])

@@ -1,4 +1,4 @@
-"""The measuring command on a collection of a few sentences."""
+"""Measuring command on a collection of a few sentences."""
 
 import json
 from pathlib import Path
@@ -23,9 +23,7 @@ def collection(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_report_has_figures_and_says_on_what_they_were_measured(
-    directory: Path, collection: Path, tmp_path: Path
-) -> None:
+def test_a_report_names_its_machine_and_collection(directory: Path, collection: Path, tmp_path: Path) -> None:
     main([str(directory), str(collection), "--out", str(tmp_path / "report.json")])
     report = json.loads((tmp_path / "report.json").read_text())
     found = report["collections"]["sentences"]
@@ -43,7 +41,7 @@ def test_a_report_has_figures_and_says_on_what_they_were_measured(
             main([encoder, str(at), "--out", str(tmp_path / "other.json")])
 
 
-def test_the_table_of_a_collection_knows_its_rare_words(directory: Path) -> None:
+def test_the_table_of_a_collection_weighs_rare_words(directory: Path) -> None:
     table = QueryTable.load(directory)
     own = build_collection_table(directory, table, SENTENCES)
     weights = {own.piece(i): weight for i, weight in own.encode("the cat", 10).by_id().items()}

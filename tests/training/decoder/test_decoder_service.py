@@ -1,4 +1,4 @@
-"""A decoder beside the stand-in: an index of its own from a POST to a hit, and `sparsewell reindex --encoder`."""
+"""Decoder beside the stand-in: an index of its own, and `sparsewell reindex --encoder`."""
 
 import subprocess
 import sys
@@ -60,7 +60,7 @@ def wanted_scores(directory: Path, query: str) -> dict[str, float]:
     return {name: score for name, score in scores.items() if score > 0}
 
 
-def test_an_index_of_a_decoder_from_a_post_to_a_hit(
+def test_a_document_of_a_decoder_index_is_found(
     api: httpx.Client, worker: ChildProcess, directory: Path, eventually: Eventually
 ) -> None:
     encoded(api, eventually)

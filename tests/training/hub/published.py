@@ -1,4 +1,4 @@
-"""Small encoders in the layouts that are published, written by sentence-transformers itself."""
+"""Small encoders in the published layouts, written by sentence-transformers."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`sparsewell encoders export --parity`: every form against PyTorch, and what is left when measuring fails."""
+"""Command `sparsewell encoders export --parity`: every form against PyTorch, and failed measurements."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_the_report_compares_every_form_with_pytorch(
         assert found["onnx-float32"]["max_abs"] > 0.1
 
 
-def test_what_was_there_stays_when_measuring_fails(
+def test_the_old_encoder_stays_when_measuring_fails(
     source: Path, collection: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "made" / "tiny"
@@ -113,7 +113,7 @@ def test_what_was_there_stays_when_measuring_fails(
     assert manifest_of(out)["parity"]["toy"]
 
 
-def test_of_a_model_with_another_vocabulary(
+def test_a_model_with_another_vocabulary_is_measured(
     source: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orders, "MAX_VOCABULARY", 40)
@@ -122,7 +122,7 @@ def test_of_a_model_with_another_vocabulary(
     assert "multilingual" in err
 
 
-def test_not_into_the_directory_where_one_stands(
+def test_the_current_directory_is_refused(
     source: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()

@@ -1,4 +1,4 @@
-"""`sparsewell encoders export`: what cannot be exported is one line with a code, and what was there stays."""
+"""Command `sparsewell encoders export`: a refusal is one line with a code, and the old encoder stays."""
 
 import json
 import shutil
@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
     "config": (write("config.json", "{"), "bad_hub_layout", "config.json"),
     "no config": (remove("config.json"), "bad_hub_layout", "config.json"),
     "router": (write("router_config.json", "[]"), "bad_hub_layout", "router_config.json"),
-    "no router": (remove("router_config.json"), "hub_unsupported", "through the model"),
+    "no router": (remove("router_config.json"), "hub_unsupported", "also encodes queries"),
     "no route": (edit("router_config.json", lambda c: c["structure"].pop("query")), "hub_unsupported", "query"),
     "both sides": (structure(query=["", "document_1_SpladePooling"]), "hub_unsupported", "MLMTransformer"),
     "dense": (structure(document=[""]), "hub_unsupported", "documents"),
@@ -111,7 +111,7 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_would_be_exported_wrongly_is_refused(source: Path, tmp_path: Path, export: Export, case: str) -> None:
+def test_sources_without_a_correct_export_are_refused(source: Path, tmp_path: Path, export: Export, case: str) -> None:
     change, code, said = REFUSED[case]
     change(source)
     status, out, err = export(source, tmp_path / "made" / "tiny")
@@ -135,7 +135,9 @@ def test_what_would_be_exported_wrongly_is_refused(source: Path, tmp_path: Path,
         (remove("idf.json"), [], "missing_checkpoint_file"),
     ],
 )
-def test_of_the_first_layout_too(tmp_path: Path, export: Export, change: Change, options: list[str], code: str) -> None:
+def test_sources_in_the_plain_layout_are_refused_too(
+    tmp_path: Path, export: Export, change: Change, options: list[str], code: str
+) -> None:
     source = as_published_first(tmp_path / "plain", "bert")
     change(source)
     status, _, err = export(source, tmp_path / "tiny", *options)
@@ -144,7 +146,7 @@ def test_of_the_first_layout_too(tmp_path: Path, export: Export, change: Change,
     assert err.count("\n") == 1
 
 
-def test_a_failed_export_leaves_the_encoder_that_was_there(source: Path, tmp_path: Path, export: Export) -> None:
+def test_a_failed_export_leaves_the_old_encoder(source: Path, tmp_path: Path, export: Export) -> None:
     out = tmp_path / "made" / "tiny"
     status, said, _ = export(source, out)
     assert status == 0
@@ -165,7 +167,7 @@ def test_a_failed_export_leaves_the_encoder_that_was_there(source: Path, tmp_pat
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
 
-def test_what_cannot_be_written_is_found_out_first(source: Path, tmp_path: Path, export: Export) -> None:
+def test_unwritable_places_are_found_first(source: Path, tmp_path: Path, export: Export) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").write_text("mine")
     (tmp_path / "list.json").write_text("[]")
@@ -198,7 +200,7 @@ def test_a_record_adds_to_the_manifest_and_changes_no_fact(source: Path, tmp_pat
     assert (manifest["licence"], manifest["note"], manifest["vocabulary"]) == ("MIT", "mine", len(PIECES))
 
 
-def test_a_hub_name_without_a_network_says_what_to_do(tmp_path: Path, export: Export) -> None:
+def test_a_hub_name_without_a_network_gives_advice(tmp_path: Path, export: Export) -> None:
     status, _, err = export("nobody/no-such-encoder@main", tmp_path / "tiny")
     assert status == 1
     assert "copy the directory" in err
@@ -206,7 +208,7 @@ def test_a_hub_name_without_a_network_says_what_to_do(tmp_path: Path, export: Ex
     assert err.count("\n") == 1
 
 
-def test_of_a_repository_only_data_is_fetched(
+def test_only_data_files_of_a_repository_are_fetched(
     whole: Path, tmp_path: Path, export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str | None]] = []

@@ -1,4 +1,4 @@
-"""Encoders as they are published, exported: the same vectors and the same query weights as in sentence-transformers."""
+"""Exported published encoders: the vectors and query weights of sentence-transformers."""
 
 import json
 import os
@@ -61,14 +61,14 @@ def test_a_router_layout_gives_the_same_vectors(
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_the_first_layout_gives_the_same_vectors(tmp_path: Path, family: str) -> None:
+def test_the_plain_layout_gives_the_same_vectors(tmp_path: Path, family: str) -> None:
     source = as_published_first(tmp_path / "source", family)
     exported(source, tmp_path / "tiny", activation="log1p_relu")
     # the same weights, saved by sentence-transformers: write_start makes them of one seed
     assert_equal(original(as_saved(tmp_path / "same", family)), tmp_path / "tiny")
 
 
-def test_the_table_may_be_lines_or_a_file_that_the_config_names(tmp_path: Path) -> None:
+def test_the_table_may_be_lines_or_a_named_file(tmp_path: Path) -> None:
     source = as_published_first(tmp_path / "plain", "bert")
     idf = json.loads((source / "idf.json").read_text())
     (source / "idf.json").unlink()
@@ -85,7 +85,7 @@ def test_the_table_may_be_lines_or_a_file_that_the_config_names(tmp_path: Path) 
     assert dict(lines) == {piece: pytest.approx(weight) for piece, weight in idf.items()}
 
 
-def test_tokenisers_that_differ_in_what_we_do_not_use_are_one(tmp_path: Path) -> None:
+def test_tokenisers_may_differ_in_unused_members(tmp_path: Path) -> None:
     """Of the published directories one tokenizer.json is the model's, the other was written years later."""
     source = as_published(tmp_path / "source", "distilbert")
     path = source / "query_0_SparseStaticEmbedding" / "tokenizer.json"

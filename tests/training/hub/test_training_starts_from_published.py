@@ -1,4 +1,4 @@
-"""Training goes on from published encoders: the same vectors as in sentence-transformers, special pieces apart."""
+"""Training from published encoders: the vectors of sentence-transformers, except special pieces."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ ORDINARY = torch.tensor([piece not in SPECIAL for piece in PIECES])
 
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 @pytest.mark.parametrize("layout", [as_saved, as_published])
-def test_a_router_layout_is_a_start(tmp_path: Path, layout: Callable[..., Path], activation: str) -> None:
+def test_training_starts_from_a_router_layout(tmp_path: Path, layout: Callable[..., Path], activation: str) -> None:
     source = layout(tmp_path / "source", "distilbert", activation)
     ours = {"relu": "log1p_relu", "log1p_relu": "log1p_log1p_relu"}[activation]
     recipe = EncoderRecipe.model_validate({"activation": ours, "passage_pieces": 40, "regulariser": "flops"})
@@ -28,7 +28,7 @@ def test_a_router_layout_is_a_start(tmp_path: Path, layout: Callable[..., Path],
     assert (encoder.idf is not None) == (layout is as_published)
 
 
-def test_the_first_layout_starts_its_table_from_idf(tmp_path: Path) -> None:
+def test_the_plain_layout_starts_its_table_from_idf(tmp_path: Path) -> None:
     source = as_published_first(tmp_path / "source", "bert")
     encoder = build_encoder(source, EncoderRecipe(passage_pieces=40), device="cpu")
     found = encoder.encode_query(["the cat"], convert_to_sparse_tensor=False)[0]

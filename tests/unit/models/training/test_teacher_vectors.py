@@ -1,4 +1,4 @@
-"""Teachers' vectors: dot products of any rows, kept under a name that follows texts and teacher."""
+"""Teachers' vectors: dot products of any rows, kept under names that identify texts and teacher."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -95,20 +95,20 @@ def test_dense_scores_are_float32_products_of_float16_rows() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
-def test_rows_taken_out_of_order() -> None:
+def test_rows_are_taken_in_any_order() -> None:
     taken = letters(["ab", "", "ccc"]).take(np.array([2, 1, 2]))
     assert taken.indptr.tolist() == [0, 1, 1, 2]
     assert taken.ids.tolist() == [2, 2]
     assert taken.weights.tolist() == [3, 3]
 
 
-def test_a_row_without_a_passage_is_answered_for_both_forms() -> None:
+def test_a_row_without_a_passage_is_scored_in_both_forms() -> None:
     assert SparseTeacherVectors("x", letters(["a"]), letters(["a", "b"])).scores(
         np.array([0]), np.array([-1, 0])
     ).tolist() == [[0, 1]]
 
 
-def test_vectors_are_made_once_for_the_same_texts_and_teacher(tmp_path: Path) -> None:
+def test_vectors_are_encoded_once_for_the_same_texts_and_teacher(tmp_path: Path) -> None:
     teacher = Letters()
     first = load_teacher_vectors(teacher, PAIRS, tmp_path, block=2)
     assert sorted(teacher.seen) == sorted(PAIRS.queries + PAIRS.passages)
@@ -133,7 +133,7 @@ def test_another_teacher_or_corpus_is_encoded_anew(tmp_path: Path, teacher: Lett
     assert set(pairs.passages) <= set(teacher.seen)
 
 
-def test_progress_is_told_by_side(tmp_path: Path) -> None:
+def test_progress_is_reported_by_side(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     load_teacher_vectors(
         Letters(), PAIRS, tmp_path, lambda side, rows, total: told.append((side, rows, total)), block=2
@@ -151,7 +151,7 @@ def test_dense_vectors_are_kept_as_float16(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_refused_and_nothing_kept(tmp_path: Path, bad: float) -> None:
+def test_vectors_that_are_not_finite_are_refused_and_not_kept(tmp_path: Path, bad: float) -> None:
     values = np.eye(3, dtype=np.float16)
     values[1, 0] = bad
     with pytest.raises(InvalidInput) as caught:

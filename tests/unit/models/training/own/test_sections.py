@@ -1,4 +1,4 @@
-"""Sentences, sections and passages: nothing is lost, nothing is cut where it should not be."""
+"""Sentences, sections and passages of a text, and its function words."""
 
 import time
 from itertools import pairwise
@@ -42,7 +42,7 @@ def test_sentences(text: str, wanted: list[str]) -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("aB1 .!?\n\"'。)"), max_size=80) | st.text(max_size=80))
-def test_sentences_hold_everything_but_white_space(text: str) -> None:
+def test_sentences_cover_all_text_but_white_space(text: str) -> None:
     spans = find_sentence_spans(text)
     assert "".join("".join(text[start:end].split()) for start, end in spans) == "".join(text.split())
     assert all(first[1] <= second[0] for first, second in pairwise(spans))
@@ -85,7 +85,7 @@ def test_numbered_sections() -> None:
         "3 wings\n\nwere there",
     ],
 )
-def test_what_looks_like_a_heading_and_is_none(text: str) -> None:
+def test_lines_that_only_look_like_headings(text: str) -> None:
     assert [one.heading for one in split_sections(text)] == [""]
 
 
@@ -112,7 +112,7 @@ def test_a_sentence_without_end_is_cut_between_words() -> None:
     assert max(len(one.text.split()) for one in found) <= 170
 
 
-def test_sections_are_not_joined_and_their_tails_are() -> None:
+def test_passages_stay_in_their_section_and_include_its_short_end() -> None:
     long = " ".join(sentence(number) for number in range(10))
     found = split_passages(f"{long}\n# Next\n{long}\n\nA tail.", 80)
     assert [(one.heading, one.section) for one in found] == [("", 0), ("Next", 1)]
@@ -130,7 +130,7 @@ paragraphs = st.lists(st.integers(1, 60), max_size=12).map(
 
 
 @given(paragraphs, st.integers(20, 80))
-def test_passages_are_about_as_long_as_asked_and_lose_little(text: str, most: int) -> None:
+def test_passages_have_about_the_requested_length_and_lose_little(text: str, most: int) -> None:
     found = split_passages(text, most)
     read = sum(len(one.text.split()) for one in found)
     assert len(text.split()) - read < MIN_PASSAGE_WORDS
@@ -143,7 +143,7 @@ def test_words_and_function_words() -> None:
     assert not {"flow", "wing", ""} & ENGLISH_FUNCTION_WORDS
 
 
-def test_what_most_of_a_large_corpus_has_is_a_function_word() -> None:
+def test_words_of_most_passages_are_function_words() -> None:
     texts = [f"le mot {number}" for number in range(200)]
     assert "le" in find_function_words(count_passages(texts), len(texts))
     assert "le" not in find_function_words(count_passages(texts[:50]), 50)

@@ -1,4 +1,4 @@
-"""Generated questions: asked once, kept, resumed; only those that find their passage again stay."""
+"""Generated questions: asked once, kept, resumed, filtered by the round trip."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ class Asking:
         return [[f"1. What is {passage}?", f"Question: What is {passage}?", "no"] for passage in passages]
 
 
-def test_questions_become_pairs_of_their_own_origin(tmp_path: Path) -> None:
+def test_questions_become_pairs_of_the_origin_question(tmp_path: Path) -> None:
     pairs = generate_pairs(PASSAGES, Asking(), tmp_path)
     assert pairs.counts() == {"question": 10}
     assert pairs.pair(3) == Pair("What is passage number 3 about wings?", PASSAGES[3], "question")
@@ -57,7 +57,7 @@ def test_questions_are_asked_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b"", b'["What is th', b"\xff\xfe", b'["whole but without an end"]'])
-def test_a_killed_run_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes) -> None:
+def test_a_killed_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes) -> None:
     monkeypatch.setattr(questions, "BLOCK_PASSAGES", 3)
     with pytest.raises(Killed):
         generate_pairs(PASSAGES, Asking(die_at=6), tmp_path)
@@ -82,7 +82,7 @@ def test_a_generator_that_loses_passages_is_refused(tmp_path: Path) -> None:
         generate_pairs(PASSAGES, Losing(), tmp_path)
 
 
-def test_halves_of_surrogates_are_no_reason_to_fail(tmp_path: Path) -> None:
+def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
     class Strange(Asking):
         def __call__(self, passages: Sequence[str]) -> list[list[str]]:
             return [["what is \ud800 here now"] for _ in passages]
@@ -90,7 +90,7 @@ def test_halves_of_surrogates_are_no_reason_to_fail(tmp_path: Path) -> None:
     assert generate_pairs(["a", "b"], Strange(), tmp_path).queries == ["what is ? here now"]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError) as caught:
         generate_pairs(PASSAGES, Asking(), tmp_path / "file")
@@ -112,11 +112,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         ("3.5 km how far is it", "3.5 km how far is it"),
     ],
 )
-def test_lines_that_are_questions(line: str, wanted: str) -> None:
+def test_questions_are_parsed_from_lines(line: str, wanted: str) -> None:
     assert parse_question(line) == wanted
 
 
-def test_only_questions_that_find_their_passage_stay(tmp_path: Path) -> None:
+def test_the_round_trip_keeps_questions_that_find_their_passage(tmp_path: Path) -> None:
     pairs = PairSet.of(
         [
             Pair("how does a wing lift", "A wing lifts when air flows over it."),
@@ -132,7 +132,7 @@ def test_only_questions_that_find_their_passage_stay(tmp_path: Path) -> None:
         check_round_trip(pairs, found, 0)
 
 
-def test_a_round_trip_looks_within_the_first_few_only() -> None:
+def test_the_round_trip_checks_only_the_first_passages() -> None:
     class Listed:
         name, fingerprint = "listed", "1"
 

@@ -1,4 +1,4 @@
-"""Rows that are kept: whole or not there, resumed block by block, and never taken for what they are not."""
+"""Stored arrays: complete or absent, resumed by block, never reused for other data."""
 
 import json
 from collections.abc import Callable
@@ -47,13 +47,13 @@ def test_blocks_become_one_array(tmp_path: Path, rows: int) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.lock"]
 
 
-def test_large_arrays_are_mapped_and_read_only(tmp_path: Path) -> None:
+def test_large_arrays_are_memory_mapped_and_read_only(tmp_path: Path) -> None:
     found = load_or_make_rows(tmp_path / "x", 5000, 1024, maker([]))["dense"]
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
 
 
-def test_a_killed_run_goes_on_where_it_ended(tmp_path: Path) -> None:
+def test_a_killed_run_resumes(tmp_path: Path) -> None:
     calls: list[int] = []
     with pytest.raises(Killed):
         load_or_make_rows(tmp_path / "x", 10, 2, maker(calls, die_at=6))
@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert (calls, resumed) == ([0, 2, 4, 6], [6, 8])
 
 
-def test_a_torn_block_is_made_again(tmp_path: Path) -> None:
+def test_a_truncated_block_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         load_or_make_rows(tmp_path / "x", 10, 2, maker([], die_at=6))
     block = sorted((tmp_path / "x.part").glob("*.npz"))[1]
@@ -74,7 +74,7 @@ def test_a_torn_block_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [10, 5000])
-def test_what_is_cut_or_of_another_size_is_made_again(tmp_path: Path, rows: int) -> None:
+def test_truncated_or_resized_arrays_are_made_again(tmp_path: Path, rows: int) -> None:
     load_or_make_rows(tmp_path / "x", rows, 2000, maker([]))
     for damage in (_cut, _no_meta, _other_rows):
         damage(tmp_path / "x")
@@ -106,7 +106,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     assert calls == [0, 4, 8]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=str(tmp_path / "file")) as caught:
         load_or_make_rows(tmp_path / "file" / "x", 10, 4, maker([]))
