@@ -29,7 +29,10 @@ DEFAULT_INTERPOLATION_WEIGHT: Final = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """A fusion method. `k` is the constant of reciprocal ranks: the larger it is, the less the first places stand out."""
+    """A fusion method.
+
+    `k` is the constant of reciprocal ranks: the larger it is, the less the first places stand out.
+    """
 
     method: FusionMethodName = "min_max"
     k: int = DEFAULT_RANK_CONSTANT

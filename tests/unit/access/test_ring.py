@@ -43,7 +43,7 @@ def made(store: Store) -> KeyRing:
 
 async def lives(ring: KeyRing) -> bool:
     found = await ring.current(KEY.id)
-    return found is not None and found.key.lives(2)
+    return found is not None and found.key.is_active(2)
 
 
 @pytest.mark.asyncio
