@@ -87,7 +87,7 @@ class ServiceStateCollector(Collector):
         with suppress(SparsewellError):
             queues = [INGEST_QUEUE, *sorted({encode_queue(one.encoder.name) for one in seen.generations})]
             seen.queues = {
-                name: QueueState(self._publisher.depth(name), self._publisher.oldest(name)) for name in queues
+                name: QueueState(self._publisher.depth(name), self._publisher.oldest_sent_at(name)) for name in queues
             }
             seen.workers = Counter(dict.fromkeys((one.encoder.name for one in seen.generations), 0))
             seen.workers.update(worker.encoder for worker in self._presence.workers())

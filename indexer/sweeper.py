@@ -267,7 +267,7 @@ class Sweeper:
         for encoder, generations in by_encoder.items():
             head = self.heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
             # Redis is asked before anything is written: while it is away nothing is touched.
-            head.saw(now_ms(), self.publisher.oldest(encode_queue(encoder)))
+            head.saw(now_ms(), self.publisher.oldest_sent_at(encode_queue(encoder)))
             before = head.overdue_before(now_ms())
             if before is None:
                 continue

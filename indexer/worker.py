@@ -37,7 +37,7 @@ def announce_worker(redis_url: str, manifest: Manifest, processes: int) -> Itera
     def say() -> None:
         while True:
             with suppress(BackendUnavailable):  # Celery's own connection says so in the log
-                presence.say(
+                presence.announce(
                     name,
                     encoder=manifest.name,
                     fingerprint=manifest.fingerprint,
@@ -55,7 +55,7 @@ def announce_worker(redis_url: str, manifest: Manifest, processes: int) -> Itera
         ended.set()
         thread.join(5)
         with suppress(BackendUnavailable):
-            presence.leave(name)
+            presence.remove(name)
         presence.close()
 
 

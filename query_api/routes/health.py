@@ -63,7 +63,7 @@ def _read_queues(app: AppState, encoders: list[str]) -> tuple[list[dict[str, Any
     try:
         found = []
         for name in (INGEST_QUEUE, *map(encode_queue, encoders)):
-            messages, oldest = app.publisher.depth(name), app.publisher.oldest(name)
+            messages, oldest = app.publisher.depth(name), app.publisher.oldest_sent_at(name)
             found.append({"queue": name, "messages": messages, "oldest_seconds": _age_seconds(oldest, now)})
         everything = ALL_INDEXES in app.who.indexes
         workers = [one for one in app.presence.workers() if everything or one.encoder in encoders]

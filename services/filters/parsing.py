@@ -202,7 +202,7 @@ class _Reader:
     def _any_of(self, field: str, kind: ValueType, values: list[Any], where: str) -> Filter:
         self._values += len(values)
         if self._values > self._limits.values:
-            reason = f"a filter may list at most {self._limits.values:,} values in all; this list has {len(values):,}"
+            reason = f"a filter may list at most {self._limits.values:,} values; this list has {len(values):,} of them"
             raise _filter_too_large(where, reason, "MAX_FILTER_VALUES")
         return self._one_of(field, kind, values, [f"{where}[{n}]" for n in range(len(values))])
 
