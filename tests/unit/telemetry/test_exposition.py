@@ -49,8 +49,8 @@ def test_sharing_comes_before_anything_counts() -> None:
 def test_children_count_together(tmp_path: Path) -> None:
     program = """
 import os
-from services.telemetry.multiprocess import shared_by_children
-with shared_by_children():
+from services.telemetry.multiprocess import share_with_children
+with share_with_children():
     from services.telemetry.metrics import TASKS
     from services.telemetry.metrics import _registry
     for _ in range(3):

@@ -49,12 +49,14 @@ def test_off_the_sdk_is_not_imported_and_a_span_records_nothing() -> None:
     program = """
 import sys
 from services.telemetry import tracing
-tracing.start("api")
+tracing.start_tracing("api")
 given = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-with tracing.span("x", "server", {"a": 1}, parent=given) as span:
-    span.set_attributes({"b": 2}); span.update_name("y"); tracing.fail(span, "z"); tracing.past("p", 0.0, 1.0)
+with tracing.open_span("x", "server", {"a": 1}, parent=given) as span:
+    span.set_attributes({"b": 2}); span.update_name("y")
+    tracing.mark_span_failed(span, "z"); tracing.record_past_span("p", 0.0, 1.0)
     assert not span.is_recording()
-    assert (tracing.headers(), tracing.traceparent(), tracing.trace_id(), tracing.on()) == ({}, "", None, False)
+    assert (tracing.trace_headers(), tracing.current_traceparent()) == ({}, "")
+    assert (tracing.current_trace_id(), tracing.is_tracing()) == (None, False)
 assert not any(name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")) for name in sys.modules)
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
