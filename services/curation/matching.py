@@ -97,10 +97,10 @@ class CompiledRules:
         text = [word.text for word in words]
         matched = MatchedRules(self.version)
         budget = _ExpansionBudget(max_words - len(text), MAX_ADDED_TEXTS)
-        for stretch in self._spans.longest(text):
-            start, end = words[stretch.start].start, words[stretch.end - 1].end
-            matched.spans.append(_span(matched, budget, stretch.held, query[start:end], start))
-        contained = {number for phrase in self._contained.everywhere(text) for number in phrase.held}
+        for match in self._spans.longest(text):
+            start, end = words[match.start].start, words[match.end - 1].end
+            matched.spans.append(_span(matched, budget, match.values, query[start:end], start))
+        contained = {number for phrase in self._contained.everywhere(text) for number in phrase.values}
         for number in sorted({*self._exact.at(text), *contained, *self._every}):
             _apply_results_rule(matched, number, self.rules.results[number])
         for hidden in matched.hidden:

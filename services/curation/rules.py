@@ -60,17 +60,17 @@ class _Rule(BaseModel):
 
 
 class Synonym(_Rule):
-    """Words that mean the same (`words`), or that are to be found as well where others are asked for (`from`, `to`).
+    """Words with the same meaning (`words`), or words that are searched in addition to others (`from`, `to`).
 
-    Of several alternatives a document counts by the best one in keyword search; for the sparse list their pieces are
-    added to the query. What is added is not looked up in the rules again.
+    In lexical search a document counts by the best of the alternatives; in sparse search their pieces are added to the
+    query. Rules do not apply to what they add.
     """
 
-    words: tuple[RuleText, ...] = Field((), max_length=20, description="two-way: each one stands for all")
-    from_: tuple[RuleText, ...] = Field((), alias="from", max_length=20, description="one-way: what is asked for")
-    to: tuple[RuleText, ...] = Field((), max_length=20, description="one-way: what is searched for as well")
+    words: tuple[RuleText, ...] = Field((), max_length=20, description="two-way: each stands for all the others")
+    from_: tuple[RuleText, ...] = Field((), alias="from", max_length=20, description="one-way: words of the query")
+    to: tuple[RuleText, ...] = Field((), max_length=20, description="one-way: words that are searched as well")
     weight: float = Field(
-        1.0, gt=0, le=10, strict=True, description="of what is added, beside 1 for the user's own words"
+        1.0, gt=0, le=10, strict=True, description="weight of the added words; the words of the query have 1"
     )
 
     @model_validator(mode="after")
@@ -84,20 +84,22 @@ class Synonym(_Rule):
 
 
 class Pin(_Rule):
-    """A document that is shown at a place."""
+    """A document that is shown at a fixed position."""
 
     id: DocumentId
     position: int = Field(ge=1, le=100, strict=True, description="1 is the first place")
 
 
 class Results(_Rule):
-    """Documents that are shown at given places, or not at all, for some queries or for every one."""
+    """Documents that are pinned or hidden for some queries or for every query."""
 
     query: Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)] = Field("", description="empty with `every`")
     match: Literal["exact", "contains", "every"] = Field(
-        "exact", description="the query has these words and no others, has them in this order, or is any"
+        "exact", description="the query has exactly these words, contains them in this order, or is any query"
     )
-    pin: tuple[Pin, ...] = Field((), max_length=20, description="on the first page, where the request's filter allows")
+    pin: tuple[Pin, ...] = Field(
+        (), max_length=20, description="pins of the first page; the request's filter applies to them too"
+    )
     hide: tuple[DocumentId, ...] = Field((), max_length=500)
 
     @model_validator(mode="after")
@@ -117,7 +119,7 @@ class Results(_Rule):
 
 
 class Term(_Rule):
-    """What a word or a phrase counts in this index, whatever the encoder's query table says."""
+    """The weight of a word or phrase in this index, independent of the encoder's query table."""
 
     term: RuleText
     weight: float | None = Field(
@@ -125,12 +127,12 @@ class Term(_Rule):
         ge=0,
         le=1000,
         strict=True,
-        description="of each of its pieces in the sparse list, on the scale of the query table",
+        description="weight of each of its pieces in the sparse list, on the scale of the query table",
     )
-    factor: float = Field(1.0, ge=0, le=100, strict=True, description="of its weight in both lists; 0 leaves it out")
-    phrase: bool = Field(
-        False, strict=True, description="keyword search finds it only as it stands, its words side by side"
+    factor: float = Field(
+        1.0, ge=0, le=100, strict=True, description="factor of its weight in both lists; 0 removes it"
     )
+    phrase: bool = Field(False, strict=True, description="lexical search requires its words side by side")
 
     @model_validator(mode="after")
     def _says_something(self) -> "Term":
@@ -144,11 +146,11 @@ class Term(_Rule):
 
 
 class Boost(_Rule):
-    """Documents that count more, or less, than their words say: a factor of their score in each list."""
+    """A factor of the score of some documents in each list."""
 
-    filter: OneFilterJson = Field(description="which documents, by their declared metadata, as in a search")
+    filter: OneFilterJson = Field(description="filter of the documents, as in a search")
     factor: float = Field(
-        ge=0.1, le=10, strict=True, description="of several boosts of a document, their product counts"
+        ge=0.1, le=10, strict=True, description="the factors of several boosts of a document are multiplied"
     )
 
     @model_validator(mode="after")
@@ -159,19 +161,19 @@ class Boost(_Rule):
 
 
 class Fields(_Rule):
-    """What the words of a field count in keyword search, beside 1 for those of the text."""
+    """The weight of fields in lexical search, relative to 1 for the text."""
 
     title: float = Field(
         1.0,
         ge=1,
         le=10,
         strict=True,
-        description="as often as this the words of the title count; more than 1 adds BM25 of titles",
+        description="weight of title words; more than 1 adds BM25 over titles",
     )
 
 
 class Rules(_Rule):
-    """All rules of an index. Of rules that overlap in a query the longest holds, from left to right."""
+    """All rules of an index. Where rules overlap in a query, the longest match wins, from left to right."""
 
     synonyms: tuple[Synonym, ...] = Field((), max_length=2000)
     results: tuple[Results, ...] = Field((), max_length=2000)
@@ -205,7 +207,7 @@ class QueryWord(NamedTuple):
 
 def split_words(text: str) -> list[QueryWord]:
     """Return the words of a text, normalised in case and compatibility forms, without possessive 's. Accents stay."""
-    return [QueryWord(_normalise_word(found[0]), found.start(), found.end()) for found in _WORD.finditer(text)]
+    return [QueryWord(_normalise_word(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
 def phrase_key(text: str) -> tuple[str, ...]:
@@ -225,7 +227,7 @@ class PhraseMatch(NamedTuple, Generic[_T]):
 
     start: int
     end: int
-    held: Sequence[_T]
+    values: Sequence[_T]
 
 
 class PhraseIndex(Generic[_T]):
@@ -235,16 +237,16 @@ class PhraseIndex(Generic[_T]):
     """
 
     def __init__(self, items: Iterable[tuple[tuple[str, ...], _T]]) -> None:
-        self._held: dict[tuple[str, ...], list[_T]] = defaultdict(list)
+        self._values: dict[tuple[str, ...], list[_T]] = defaultdict(list)
         lengths: dict[str, set[int]] = defaultdict(set)
         for phrase, value in items:
-            self._held[phrase].append(value)
+            self._values[phrase].append(value)
             lengths[phrase[0]].add(len(phrase))
         self._lengths = {first: sorted(each, reverse=True) for first, each in lengths.items()}
 
     def at(self, text: Sequence[str]) -> Sequence[_T]:
         """Return the values of exactly this phrase."""
-        return self._held.get(tuple(text), ())
+        return self._values.get(tuple(text), ())
 
     def longest(self, text: Sequence[str]) -> list[PhraseMatch[_T]]:
         """Return matches that do not overlap: from left to right, the longest phrase that begins at each word."""
@@ -265,6 +267,6 @@ class PhraseIndex(Generic[_T]):
 
     def _from(self, text: Sequence[str], at: int) -> Iterator[PhraseMatch[_T]]:
         for length in self._lengths.get(text[at], ()):
-            held = self._held.get(tuple(text[at : at + length]))
-            if held and at + length <= len(text):
-                yield PhraseMatch(at, at + length, held)
+            values = self._values.get(tuple(text[at : at + length]))
+            if values and at + length <= len(text):
+                yield PhraseMatch(at, at + length, values)

@@ -205,9 +205,9 @@ class StoredDenseVectors:
     def best_windows(self, query: DenseArray, ids: Sequence[str]) -> DenseArray:
         """Return [documents, width]: the best window of each of these documents that has vectors."""
         place = {name: position for position, name in enumerate(self.ids)}
-        found = [place[name] for name in ids if name in place]
+        positions = [place[name] for name in ids if name in place]
         similar = self.rows @ query
-        rows = [int(self.starts[at] + similar[self.starts[at] : self.starts[at + 1]].argmax()) for at in found]
+        rows = [int(self.starts[at] + similar[self.starts[at] : self.starts[at + 1]].argmax()) for at in positions]
         return self.rows[rows]
 
 

@@ -75,7 +75,7 @@ _Condition = TypedDict(
         "is": Annotated[str | float | bool, Field(description="has this value")],
         "any_of": Annotated[list[str | float | bool], Field(min_length=1, description="has one of these values")],
         "range": Annotated[Range, Field(description="number, date: has a value between the bounds")],
-        "prefix": Annotated[str, Field(min_length=1, description="keyword: has a value that begins so")],
+        "prefix": Annotated[str, Field(min_length=1, description="keyword: has a value with this prefix")],
         "match": Annotated[str, Field(min_length=1, description="text: all of these words occur")],
         "exists": Annotated[bool, Field(description="has a value, or (false) has none")],
     },
@@ -85,7 +85,7 @@ _Condition = TypedDict(
 
 @with_config(ConfigDict(extra="forbid", json_schema_extra={"minProperties": 2, "maxProperties": 2}))
 class FilterCondition(_Condition, total=False):
-    """A field and one operator. Of several values of the field one is enough."""
+    """A field and one operator. For a field with several values, one matching value is enough."""
 
 
 @with_config(_NO_EXTRA_MEMBERS)
@@ -107,7 +107,7 @@ _Not = TypedDict("_Not", {"not": "FilterForm"})
 
 @with_config(_NO_EXTRA_MEMBERS)
 class FilterNot(_Not):
-    """The part does not hold; a document without the field is found too."""
+    """The part does not hold; documents without the field match too."""
 
 
 FilterForm = Union[FilterCondition, FilterAll, FilterAny, FilterNot]  # noqa: UP007 (holds a forward reference)

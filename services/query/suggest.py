@@ -155,13 +155,13 @@ def _find_adjacent_words(words: _Words, wanted: Sequence[str], *, open_end: bool
 
 
 def _find_single_words(words: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
-    found: dict[int, TextSpan] = {}
+    spans: dict[int, TextSpan] = {}
     for at in range(len(wanted)):
         for place, (word, start) in enumerate(words):
-            if place not in found and _matches_word(word, wanted, at, open_end=open_end):
-                found[place] = TextSpan(start, start + len(wanted[at]))
+            if place not in spans and _matches_word(word, wanted, at, open_end=open_end):
+                spans[place] = TextSpan(start, start + len(wanted[at]))
                 break
-    return list(found.values())
+    return list(spans.values())
 
 
 def _matches_word(word: str, wanted: Sequence[str], at: int, *, open_end: bool) -> bool:

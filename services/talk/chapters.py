@@ -190,10 +190,10 @@ def _place_chapters(
     sent: Sequence[_SentChapter], talk: JoinedTranscript, times: _SegmentTimes, repairs: RepairCounter
 ) -> tuple[Chapter, ...]:
     """Return chapters that cover the text from the first one on. Text before it belongs to no chapter."""
-    repairs.count("untitled_chapters", sum(1 for one in sent if not one.title))
-    offsets = [one.offset for one in sent[1:]] + [len(talk.text)]
+    repairs.count("untitled_chapters", sum(1 for entry in sent if not entry.title))
+    offsets = [entry.offset for entry in sent[1:]] + [len(talk.text)]
     # The producer's time need not be the start of a segment.
-    starts = [times.second_at(one.offset) if one.start == UNKNOWN_TIME else one.start / 1000 for one in sent]
+    starts = [times.second_at(entry.offset) if entry.start == UNKNOWN_TIME else entry.start / 1000 for entry in sent]
     for i in range(len(sent) - 2, -1, -1):  # a segment's start may be slightly after the next chapter's time
         before, after = starts[i], starts[i + 1]
         if sent[i].start == UNKNOWN_TIME and before is not None and after is not None:
@@ -202,13 +202,13 @@ def _place_chapters(
     # A recording continues after the last word; only the producer knows how long.
     latest = [*starts[1:], ends[-1] if talk.duration_given else None]
     chapters = []
-    for i, one in enumerate(sent):
-        end, start, sent_end = ends[i], starts[i], _seconds(one.end)
+    for i, entry in enumerate(sent):
+        end, start, sent_end = ends[i], starts[i], _seconds(entry.end)
         if _fits(sent_end, start, latest[i]):
             end = sent_end
         else:
             repairs.count("chapter_ends", sent_end is not None)
-        chapters.append(Chapter(one.title or f"Chapter {i + 1}", one.offset, offsets[i], start, end))
+        chapters.append(Chapter(entry.title or f"Chapter {i + 1}", entry.offset, offsets[i], start, end))
     return tuple(chapters)
 
 

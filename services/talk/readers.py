@@ -186,8 +186,8 @@ def _remove_rolling_lines(cues: list[list[str]], repairs: RepairCounter) -> list
 
 def _count_repeated_lines(before: list[str], cue: list[str]) -> int:
     """Count the lines at the start of `cue` that end `before`."""
-    most = min(len(before), len(cue), 4)
-    return next((number for number in range(most, 0, -1) if before[-number:] == cue[:number]), 0)
+    longest = min(len(before), len(cue), 4)
+    return next((number for number in range(longest, 0, -1) if before[-number:] == cue[:number]), 0)
 
 
 def parse_plain_transcript(content: str) -> list[TranscriptRow]:

@@ -30,11 +30,11 @@ def test_offsets_are_those_of_the_text(text: str) -> None:
 def test_the_longest_phrase_holds_from_left_to_right() -> None:
     held = PhraseIndex([(phrase_key(text), text) for text in ("new york", "new york times", "york", "times square")])
     found = held.longest(phrase_key("old york and the new york times square"))
-    assert [(here.start, here.end, list(here.held)) for here in found] == [
+    assert [(here.start, here.end, list(here.values)) for here in found] == [
         (1, 2, ["york"]),
         (4, 7, ["new york times"]),
     ]
-    everywhere = {one for here in held.everywhere(phrase_key("the new york times square")) for one in here.held}
+    everywhere = {one for here in held.everywhere(phrase_key("the new york times square")) for one in here.values}
     assert everywhere == {"new york", "new york times", "york", "times square"}
     assert list(held.at(phrase_key("New York"))) == ["new york"]
     assert not held.at(())
