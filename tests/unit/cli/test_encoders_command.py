@@ -2,13 +2,33 @@
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.encoders.conftest import Command, Copy
-from tests.unit.encoders.directories import restate
+from cli.main import main
+from tests.unit.services.encoders.model_directories import Copy, restate
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs `sparsewell encoders …` and returns exit status, stdout and stderr."""
+    monkeypatch.delenv("SPARSEWELL_ENCODER", raising=False)
+    monkeypatch.delenv("SPARSEWELL_MORE_ENCODERS", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sparsewell", "encoders", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
 
 
 def test_list_tells_what_is_there_and_what_cannot_be_used(copy: Copy, command: Command, tmp_path: Path) -> None:

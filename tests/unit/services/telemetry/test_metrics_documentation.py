@@ -7,7 +7,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from indexer.queue_metrics import METRIC_FAMILIES
 from services.telemetry import metrics
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "observability.md").read_text()
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "observability.md").read_text()
 ROWS = [line.split("|")[1:4] for line in PAGE.splitlines() if line.startswith("| `sparsewell_")]
 LISTED = {
     name.strip(" `"): (kind.strip(), [label.strip(" `") for label in labels.split(",") if label.strip()])

@@ -7,7 +7,7 @@ from services.talk.chapters import MAX_CHAPTERS
 from services.talk.normalise import MAX_SEGMENTS, MAX_SPEAKERS, REPAIR_DETAILS
 from services.talk.parse import TRANSCRIPT_TYPES
 
-PAGE = (Path(__file__).parents[3] / "docs" / "talk.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "talk.md").read_text()
 
 
 def test_each_repair_is_listed_with_its_sentence() -> None:

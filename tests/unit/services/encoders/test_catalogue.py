@@ -8,8 +8,7 @@ from services.encoders.catalogue import find_encoder, find_model_directories, li
 from services.encoders.manifest import WEIGHTS_ROOT, read_manifest, resolve_model_directory
 from services.errors import ConfigurationError
 from services.settings import Settings
-from tests.unit.encoders.conftest import Copy
-from tests.unit.encoders.directories import restate
+from tests.unit.services.encoders.model_directories import Copy, restate
 
 
 def code_of(call) -> str:  # type: ignore[no-untyped-def]

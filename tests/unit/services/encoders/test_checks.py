@@ -10,8 +10,7 @@ import pytest
 from services.encoders.checks import check_query_table, find_refused_files, measure_query_table
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-from tests.unit.encoders.conftest import Copy
-from tests.unit.encoders.directories import restate
+from tests.unit.services.encoders.model_directories import Copy, restate
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
