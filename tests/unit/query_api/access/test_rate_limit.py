@@ -1,4 +1,4 @@
-"""Token buckets, and failures by whom they come from."""
+"""Token buckets, and limits on failures per source."""
 
 import pytest
 from hypothesis import given
@@ -8,9 +8,7 @@ from query_api.access.rate_limit import FailureLimiter, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 50), st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=60))
-def test_never_more_is_let_through_than_the_burst_and_the_rate_allow(
-    rate: float, burst: int, asked: list[tuple[float, int]]
-) -> None:
+def test_a_bucket_never_exceeds_burst_and_rate(rate: float, burst: int, asked: list[tuple[float, int]]) -> None:
     bucket, now, taken = TokenBucket.full(rate, burst, 0.0), 0.0, 0
     for pause, amount in asked:
         now += pause
@@ -24,14 +22,14 @@ def test_never_more_is_let_through_than_the_burst_and_the_rate_allow(
         assert taken <= burst + rate * now + 5 + 1e-6
 
 
-def test_more_than_it_holds_is_taken_when_it_is_full_and_paid_back() -> None:
+def test_a_full_bucket_lends_more_than_it_holds() -> None:
     bucket = TokenBucket.full(1, 10, 0)
     assert bucket.take(25, 0) == 0 and bucket.tokens == -15
     assert bucket.take(1, 0) == pytest.approx(16)
     assert bucket.take(1, 16.1) == 0
 
 
-def test_failures_of_one_do_not_count_for_another_and_memory_is_bounded() -> None:
+def test_failures_are_counted_per_source_in_bounded_memory() -> None:
     attempts = FailureLimiter(rate=1, burst=3, most=100)
     assert [attempts.failed("a", 0) for _ in range(3)] == [0, 0, 0]
     assert attempts.exhausted("a", 0) and attempts.failed("a", 0) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Keys as values: their text, what is kept of it, when they open something, and which indexes they reach."""
+"""API keys: their text, their stored form, validity and rotation."""
 
 import hmac
 
@@ -37,13 +37,13 @@ def test_a_key_holds_256_random_bits_and_fits_a_header() -> None:
     assert parse_key_id(TEXT) == found[1] and parse_key_id(TEXT + "a") is None
 
 
-def test_what_is_kept_does_not_hold_the_text() -> None:
+def test_the_stored_form_does_not_contain_the_text() -> None:
     kept = repr(made().source())
     assert KEY_PATTERN.search(kept) is None and KEY_PATTERN.fullmatch(TEXT)[2] not in kept  # type: ignore[index]
     assert ApiKey.read(made().source()) == made()
 
 
-def test_a_key_ends_by_its_time_and_when_it_is_revoked() -> None:
+def test_an_expired_or_revoked_key_is_invalid() -> None:
     assert made().accepts(digest_key(TEXT), 10**15)
     assert not made().accepts(digest_key(TEXT + "x"), 1)
     assert made(expires_at=100).accepts(digest_key(TEXT), 99)
@@ -51,7 +51,7 @@ def test_a_key_ends_by_its_time_and_when_it_is_revoked() -> None:
     assert not made(revoked_at=5).accepts(digest_key(TEXT), 6)
 
 
-def test_two_secrets_hold_while_one_replaces_the_other() -> None:
+def test_both_secrets_are_valid_during_a_rotation() -> None:
     newer = generate_key("k" * 16)
     both = made().rotated(digest_key(newer), now=1000, overlap=500)
     assert all(both.accepts(digest_key(one), 1499) for one in (TEXT, newer))
@@ -64,7 +64,7 @@ def test_two_secrets_hold_while_one_replaces_the_other() -> None:
         made(revoked_at=1).rotated(digest_key(newer), 2, 0)
 
 
-def test_every_digest_is_compared_in_constant_time_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, str]] = []
 
     def compare(one: str, other: str) -> bool:
@@ -84,7 +84,7 @@ def test_every_digest_is_compared_in_constant_time_whichever_fits(monkeypatch: p
         compared.clear()
 
 
-def test_cursors_are_bound_to_all_that_decides_what_is_seen() -> None:
+def test_marks_differ_when_visibility_differs() -> None:
     marks = {
         made().principal().mark,
         made(id="j").principal().mark,

@@ -10,7 +10,7 @@ from services.access.principals import EVERYBODY, INDEX_PATTERN, NOBODY, Princip
 from services.errors import Forbidden, InvalidInput, Unauthorized
 
 
-def test_rights_to_indexes_are_names_or_how_they_begin() -> None:
+def test_index_rights_are_names_or_prefixes() -> None:
     who = Principal("k", frozenset({"search"}), ("books", "logs-*"))
     assert [name for name in ("books", "books2", "logs-", "logs-a", "log", "*") if who.may(name)] == [
         "books", "logs-", "logs-a",
@@ -22,13 +22,13 @@ def test_rights_to_indexes_are_names_or_how_they_begin() -> None:
 
 
 @given(st.from_regex(r"[a-z0-9*_,.%/-]{1,20}", fullmatch=True))
-def test_a_pattern_has_its_star_at_the_end_alone(text: str) -> None:
+def test_a_pattern_has_a_star_only_at_the_end(text: str) -> None:
     plain = text.removesuffix("*")
     fits = text == "*" or re.fullmatch(r"[a-z0-9][a-z0-9_-]*", plain) is not None
     assert bool(INDEX_PATTERN.fullmatch(text)) == fits
 
 
-def test_admin_includes_the_other_scopes_and_nothing_else_does() -> None:
+def test_only_admin_includes_the_other_scopes() -> None:
     for scope in ("search", "ingest", "admin"):
         Principal("k", frozenset({"admin"})).demand_scope({scope})
     with pytest.raises(Forbidden) as refused:
@@ -46,7 +46,7 @@ def test_admin_includes_the_other_scopes_and_nothing_else_does() -> None:
         {"all": [{"field": "year", "range": {"gte": 1990}}, {"not": {"any": [{"field": "x", "exists": True}]}}]},
     ],
 )
-def test_a_filter_of_a_key_is_one_that_a_document_alone_decides(value: object) -> None:
+def test_a_key_filter_is_decided_by_the_document_alone(value: object) -> None:
     check_key_filter(value, ["search"])
     for scopes in (["search", "ingest"], ["admin"], ["ingest"]):
         with pytest.raises(InvalidInput, match="bad_key_filter"):
@@ -63,7 +63,7 @@ def test_a_filter_of_a_key_is_one_that_a_document_alone_decides(value: object) -
         {"field": "a", "is": 10**30}, {"field": "a", "any_of": ["\ud800"]}, {"not": {"field": "a", "is": [10**20]}},
     ],
 )  # fmt: skip
-def test_other_filters_are_refused(value: object) -> None:
+def test_other_key_filters_are_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match="bad_key_filter"):
         check_key_filter(value, ["search"])
     deep: object = {"field": "a", "is": 1}

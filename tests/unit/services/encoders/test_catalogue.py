@@ -1,4 +1,4 @@
-"""Which encoders an installation knows, and which of them a name means."""
+"""The catalogue of encoders, and resolving names to encoders."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def code_of(call) -> str:  # type: ignore[no-untyped-def]
     return caught.value.code
 
 
-def test_every_place_is_named_once_and_the_configured_comes_first(copy: Copy) -> None:
+def test_each_directory_is_listed_once_and_the_configured_one_first(copy: Copy) -> None:
     mine = copy("standin", "mine")
     settings = Settings(encoder="standin", more_encoders=f" {mine} , standin,")
     found = list_named_encoders(settings, [str(mine)])
@@ -28,7 +28,7 @@ def test_every_place_is_named_once_and_the_configured_comes_first(copy: Copy) ->
     ]
 
 
-def test_one_that_cannot_be_used_is_listed_and_fails_who_needs_all(tmp_path: Path) -> None:
+def test_a_broken_encoder_is_listed_but_fails_loading(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
     settings = Settings(more_encoders=f"{tmp_path / 'broken'},{tmp_path / 'gone'}")
@@ -48,7 +48,7 @@ def test_an_encoder_is_found_by_name_fingerprint_directory_and_path(copy: Copy) 
     assert code_of(lambda: find_encoder(named, "neither")) == "unknown_encoder"
 
 
-def test_a_name_of_two_encoders_is_refused(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_ambiguous_name_is_refused(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mine = copy("standin", "standin")
     named = list_named_encoders(Settings(more_encoders=str(mine)))
     assert find_encoder(named, "standin").manifest.name == "standin", "the same encoder in two places is no question"
@@ -65,7 +65,7 @@ def test_a_name_of_two_encoders_is_refused(copy: Copy, monkeypatch: pytest.Monke
     assert resolve_model_directory("./standin") == Path("standin")
 
 
-def test_a_folder_stands_for_the_encoders_in_it(copy: Copy, tmp_path: Path) -> None:
+def test_a_folder_expands_to_its_encoders(copy: Copy, tmp_path: Path) -> None:
     one, two = copy("standin", "one"), copy("standin", "two")
     (tmp_path / "three").mkdir()
     assert find_model_directories(tmp_path) == [one, two]
@@ -76,9 +76,7 @@ def test_a_folder_stands_for_the_encoders_in_it(copy: Copy, tmp_path: Path) -> N
     assert code_of(lambda: find_model_directories(tmp_path / "gone")) == "unknown_encoder"
 
 
-def test_the_unfinished_export_of_a_shipped_encoder_is_none(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unfinished_export_is_not_an_encoder(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shipped, part = copy("standin", "standin"), copy("standin", ".standin.part")
     restate(part, top_k=7)
     monkeypatch.setattr("services.encoders.manifest.WEIGHTS_ROOT", tmp_path)
@@ -92,7 +90,7 @@ def test_the_unfinished_export_of_a_shipped_encoder_is_none(
     [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": "sparsewell-encoder/1"}'],
     ids=["empty", "cut", "list", "not-utf8", "nested", "members"],
 )
-def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_manifest_is_reported_on_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
         read_manifest(tmp_path)
@@ -101,5 +99,5 @@ def test_a_manifest_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> 
 
 
 @pytest.mark.parametrize("name", ["", "n" * 5000, "a\0b", "no/such/place", "~nobody-here/x"])
-def test_what_cannot_be_a_path_is_unknown(name: str) -> None:
+def test_an_invalid_path_is_unknown(name: str) -> None:
     assert code_of(lambda: resolve_model_directory(name)) == "unknown_encoder"

@@ -10,7 +10,7 @@ def record(message: str, *arguments: object) -> logging.LogRecord:
     return logging.LogRecord("some.name", logging.WARNING, __file__, 1, message, arguments, None)
 
 
-def test_a_line_is_one_line_whatever_is_in_it() -> None:
+def test_a_log_line_is_a_single_line() -> None:
     said = JsonFormatter("worker").format(record("a\nb %s", "c\r\nd\u2028"))
     assert "\n" not in said
     assert json.loads(said)["message"] == "a\nb c\r\nd\u2028"
@@ -18,14 +18,14 @@ def test_a_line_is_one_line_whatever_is_in_it() -> None:
     assert len(text.splitlines()) == 1
 
 
-def test_whose_a_line_is_never_displaces_what_it_says() -> None:
+def test_the_context_never_replaces_members_of_the_line() -> None:
     with log_context(request_id="mine", message="m", level="l", time="t", pid="p"):
         said = json.loads(JsonFormatter("worker").format(record("it happened")))
     assert (said["message"], said["level"], said["request_id"]) == ("it happened", "warning", "mine")
     assert isinstance(said["pid"], int)
 
 
-def test_what_cannot_be_serialised_is_said_all_the_same() -> None:
+def test_unserialisable_values_are_logged() -> None:
     one = record("x")
     one.status = object()
     assert json.loads(JsonFormatter("api").format(one))["message"] == "x"

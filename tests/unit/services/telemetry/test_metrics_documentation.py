@@ -1,4 +1,4 @@
-"""docs/observability.md against the metrics that the processes have."""
+"""docs/observability.md lists exactly the metrics of the processes."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ def counted() -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-def test_every_metric_is_listed_with_its_kind_and_labels_and_nothing_else() -> None:
+def test_the_page_lists_exactly_the_metrics() -> None:
     looked_at = {name: ("gauge", list(labels)) for name, (_, labels) in METRIC_FAMILIES.items()}
     build = {"sparsewell_build_info": ("info", ["version", "commit", "process"])}
     assert counted() | looked_at | build == LISTED
 
 
-def test_names_have_their_units() -> None:
+def test_metric_names_end_in_units() -> None:
     assert [name for name in LISTED if not name.endswith(BASE_UNITS)] == []

@@ -1,4 +1,4 @@
-"""What the middleware counts and says of requests: by route template, never by anything that a client makes up."""
+"""Metrics, request ids and access logs of the middleware, by route template."""
 
 import json
 import logging
@@ -61,27 +61,27 @@ async def test_errors_are_counted_by_code(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc-1.2_3", "A" * 128])
-async def test_a_well_formed_request_id_is_taken_and_returned(client: httpx.AsyncClient, given: str) -> None:
+async def test_a_well_formed_request_id_is_accepted_and_returned(client: httpx.AsyncClient, given: str) -> None:
     answer = await client.get("/v1/indexes/a/things/1", headers={"x-request-id": given})
     assert answer.headers["x-request-id"] == given
     assert answer.json() == {"request_id": given, "index": "a"}
 
 
 @pytest.mark.parametrize("given", ["", "a b", "a\tb", "é", "A" * 129, '{"a":1}', "a;b"])
-async def test_any_other_is_replaced(client: httpx.AsyncClient, given: str) -> None:
+async def test_any_other_request_id_is_replaced(client: httpx.AsyncClient, given: str) -> None:
     answer = await client.get("/v1/indexes/a/things/1", headers={"x-request-id": given.encode("latin-1")})
     made = answer.headers["x-request-id"]
     assert made != given
     assert accept_request_id(made) == made
 
 
-async def test_an_unforeseen_error_has_a_request_id_and_says_nothing_of_itself(client: httpx.AsyncClient) -> None:
+async def test_an_unexpected_error_has_a_request_id_and_no_details(client: httpx.AsyncClient) -> None:
     answer = await client.get("/v1/indexes/a/things/broken", headers={"x-request-id": "mine"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
     assert "secret" not in answer.text
 
 
-async def test_the_access_log_names_the_route_and_not_the_path(
+async def test_the_access_log_names_the_route_instead_of_the_path(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
