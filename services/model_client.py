@@ -57,6 +57,7 @@ class ModelClient:
         return _parse_array(answer.get("scores"), (len(passages),))
 
     async def close(self) -> None:
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None

@@ -133,7 +133,7 @@ def _span_rules(rules: Rules) -> list[tuple[tuple[str, ...], _SynonymRule | _Ter
 
 
 def _synonym_directions(rule: Synonym) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Return, for each phrase that a query may contain, the texts to add: the alternatives that differ from it."""
+    """Return the texts to add for each phrase that a query may contain: the alternatives that differ from it."""
     added = {phrase_key(text): text for text in (rule.words or rule.to)}
     return {
         phrase: tuple(text for other, text in added.items() if other != phrase)

@@ -216,10 +216,9 @@ class DenseForm(BaseModel):
 
 
 class DenseIdentity(BaseModel):
-    """The dense encoder and the windows that a generation's vectors were made with.
+    """The dense encoder and the windows of a generation's vectors.
 
-    Vectors of different identities are never
-    compared.
+    Vectors of different identities are never compared.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -45,6 +45,7 @@ class QueryVector:
     pruned: tuple[tuple[int, float], ...] = ()
 
     def by_id(self) -> dict[int, float]:
+        """Return the weights by vocabulary id."""
         return dict(zip(self.ids, self.weights, strict=True))
 
 
@@ -91,6 +92,7 @@ class QueryTable:
 
     @property
     def fingerprint(self) -> str:
+        """Return the fingerprint of the encoder."""
         return self.manifest.fingerprint
 
     def weight(self, piece_id: int) -> float:

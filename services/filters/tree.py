@@ -94,11 +94,10 @@ def iter_conditions(tree: Filter) -> Iterator[Condition]:
 
 
 def remove_field(tree: Filter | None, field: str) -> Filter | None:
-    """Return the filter without conditions on that field alone, whether it is the whole filter or a part of the
-    outermost
-    `all`. None: nothing is left.
+    """Return the filter without conditions on that field alone, or None if nothing is left.
 
-    Facets use this: when a value of a field is selected, the other values of that field keep their counts.
+    Removes the whole filter or parts of the outermost `all`. Facets use this: when a value of a field is selected, the
+    other values of that field keep their counts.
     """
     if tree is None:
         return None

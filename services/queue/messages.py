@@ -204,6 +204,7 @@ class Publisher:
                 raise self._translate_error(error) from error
 
     def close(self) -> None:
+        """Close the connection."""
         with self._lock:
             self._drop()
 

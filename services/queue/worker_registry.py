@@ -68,6 +68,7 @@ class WorkerRegistry:
         return sorted(recent, key=lambda worker: worker.name)
 
     def close(self) -> None:
+        """Close the connection."""
         with suppress(redis.RedisError):
             self._client.close()
 
