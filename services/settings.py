@@ -1,5 +1,4 @@
-"""Settings of every process, read from environment variables (prefix `SPARSEWELL_`) when a factory asks, never at
-import.
+"""Settings of every process, read from environment variables (`SPARSEWELL_*`) when a factory asks, never at import.
 
 `EnvironmentSettings` is the base, `ConnectionSettings` covers OpenSearch and Redis, `Settings` adds everything else.
 docs/configuration.md lists all of them with their defaults. Addresses are validated on reading, and errors, logs and

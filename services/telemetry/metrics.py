@@ -1,9 +1,10 @@
-"""Metrics of all processes, and the port that exposes them. docs/operation.md lists names, units and labels.
+"""Metrics of all processes, and the port that exposes them.
 
-Labels are bounded: route templates, error codes and existing encoders, never a value that a client chooses. Queue and
-backlog metrics, which no single process can count, are in `indexer.queue_metrics`. Bucket bounds follow measurements:
-stages of a search take 20 microseconds to 50 ms, a run of an encoder 30 ms to seconds. Each process has a separate
-metrics port, so that the API's access control is independent of it.
+docs/observability.md lists names, units and labels. Labels are bounded: route templates, error codes and existing
+encoders, never a value that a client chooses. Queue and backlog metrics, which no single process can count, are in
+`indexer.queue_metrics`. Bucket bounds follow measurements: stages of a search take 20 microseconds to 50 ms, a run of
+an encoder 30 ms to seconds. Each process has a separate metrics port, so that the API's access control is independent
+of it.
 """
 
 import logging
