@@ -58,13 +58,13 @@ def run_ingest(runtime: Runtime, body: Mapping[str, Any], message_id: str, *, re
     finally:
         if redelivered:
             with suppress(BackendUnavailable, Overloaded):
-                runtime.publisher.ended(message_id)
+                runtime.publisher.clear_attempts(message_id)
 
 
 def _count_lost_attempts(runtime: Runtime, message_id: str) -> int:
     """Count the workers that began this message and died, from Redis; 0 while Redis is away."""
     try:
-        return runtime.publisher.began(message_id)
+        return runtime.publisher.count_attempt(message_id)
     except (BackendUnavailable, Overloaded):
         return 0
 

@@ -92,7 +92,7 @@ class ServiceStateCollector(Collector):
             encoders = {generation.encoder.name for generation in state.generations}
             queues = [INGEST_QUEUE, *sorted(map(encode_queue, encoders))]
             state.queues = {
-                name: QueueState(self._publisher.depth(name), self._publisher.oldest(name)) for name in queues
+                name: QueueState(self._publisher.depth(name), self._publisher.oldest_sent_at(name)) for name in queues
             }
             state.workers = Counter(dict.fromkeys(sorted(encoders), 0))
             state.workers.update(worker.encoder for worker in self._registry.workers())

@@ -130,7 +130,7 @@ class Sweeper:
         for encoder, generations in by_encoder.items():
             head = self.heads.setdefault(encoder, QueueHead(self.settings.lease_seconds))
             # This raises while Redis is away, before the pass writes anything.
-            head.record(now_ms(), self.publisher.oldest(encode_queue(encoder)))
+            head.record(now_ms(), self.publisher.oldest_sent_at(encode_queue(encoder)))
             before = head.overdue_before(now_ms())
             if before is None:
                 continue

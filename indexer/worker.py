@@ -108,7 +108,7 @@ def announce_worker(redis_url: str, manifest: Manifest, processes: int) -> Itera
     def send_heartbeats() -> None:
         while True:
             with suppress(BackendUnavailable):  # Celery logs the failure of its own connection.
-                registry.say(
+                registry.announce(
                     name,
                     encoder=manifest.name,
                     fingerprint=manifest.fingerprint,
@@ -126,5 +126,5 @@ def announce_worker(redis_url: str, manifest: Manifest, processes: int) -> Itera
         ended.set()
         thread.join(5)
         with suppress(BackendUnavailable):
-            registry.leave(name)
+            registry.remove(name)
         registry.close()

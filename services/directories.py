@@ -1,8 +1,7 @@
-"""The directories of this machine: a cache that may be deleted at any time, and state that may not.
+"""Directories of this machine (cache and state), the account that servers run as, and a lock between processes.
 
-Who runs the servers. OpenSearch refuses to run as root, so root hands its children to an unprivileged account.
-
-A lock between processes that says when it waits, so that two starters do not fetch or start the same thing twice.
+The cache may be deleted at any time, the state must not. OpenSearch refuses to run as root, so root runs its child
+processes as an unprivileged account, which must be able to reach these directories.
 """
 
 import os
@@ -22,81 +21,12 @@ from pydantic import Field
 from services.errors import ConfigurationError
 from services.settings import EnvironmentSettings
 
-
-@dataclass(frozen=True)
-class Account:
-    """A user and its primary group.
-
-    `enters_all` is the way out of a machine whose root directory itself is closed to others, as a root file system
-    laid out in a directory of mktemp is: its children keep the one capability to pass through closed directories.
-    """
-
-    name: str
-    uid: int
-    gid: int
-    enters_all: bool = False
-
-
-def child_account(run_as: str, *, euid: int | None = None) -> Account | None:
-    """The account that servers run as: `run_as` when we are root, None (ourselves) otherwise."""
-    if (os.geteuid() if euid is None else euid) != 0:
-        return None
-    try:
-        entry = pwd.getpwnam(run_as)
-    except KeyError:
-        raise ConfigurationError(
-            "unknown_user",
-            f"There is no user {run_as!r} to run OpenSearch and Redis as; set SPARSEWELL_RUN_AS to one that exists.",
-        ) from None
-    if entry.pw_uid == 0:
-        raise ConfigurationError(
-            "root_refused",
-            "OpenSearch refuses to run as root; set SPARSEWELL_RUN_AS to an unprivileged user, for example nobody.",
-        )
-    account = Account(run_as, entry.pw_uid, entry.pw_gid)
-    return account if can_reach(Path("/"), account) else replace(account, enters_all=True)
-
-
-def can_reach(path: Path, account: Account | None) -> bool:
-    """Whether the account can enter the directory `path` through all of its parents (mode bits; no ACLs)."""
-    if account is None or account.enters_all:
-        return os.access(path, os.R_OK | os.X_OK)
-    resolved = path.resolve()
-    return all(_may_enter(parent.stat(), account) for parent in (resolved, *resolved.parents))
-
-
-def _may_enter(status: os.stat_result, account: Account) -> bool:
-    if status.st_uid == account.uid:
-        return bool(status.st_mode & stat.S_IXUSR)
-    if status.st_gid == account.gid:
-        return bool(status.st_mode & stat.S_IXGRP)
-    return bool(status.st_mode & stat.S_IXOTH)
-
-
-@contextmanager
-def hold_lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`; call `waiting` once when another process holds it, then wait.
-
-    Use FileLock itself where nobody needs to know of the wait. The kernel releases the lock when its holder dies, so a
-    file that stays behind does no harm.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        held = lock.acquire(blocking=False)
-    except Timeout:
-        waiting()
-        held = lock.acquire()
-    with held:
-        yield
-
-
 # The XDG layout on every system, macOS included.
 _PLATFORM = Unix("sparsewell")
 
 
 class DirectorySettings(EnvironmentSettings):
-    """The directories that were chosen, read from the environment (prefix `SPARSEWELL_`)."""
+    """The configured directories, read from the environment (prefix `SPARSEWELL_`)."""
 
     cache_dir: Path | None = Field(None, description="unpacked distributions and Java runtimes; may be deleted")
     state_dir: Path | None = Field(None, description="data, logs and records of running processes")
@@ -113,12 +43,65 @@ def resolve_state_directory(settings: DirectorySettings, *, euid: int | None = N
 
 
 def _is_root(euid: int | None) -> bool:
-    # Root's home is closed to the unprivileged account that the servers run as, hence the system's directories.
+    # The unprivileged account of the servers cannot enter root's home, so root uses the system's directories.
     return (os.geteuid() if euid is None else euid) == 0
 
 
+@dataclass(frozen=True)
+class Account:
+    """A user and its primary group.
+
+    `enters_all` is for a machine whose root directory is closed to other users, such as a root file system in a
+    directory of mktemp: its child processes keep the one capability that lets them pass through closed directories.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    enters_all: bool = False
+
+
+def child_account(run_as: str, *, euid: int | None = None) -> Account | None:
+    """Return the account that servers run as: `run_as` if we are root, None (ourselves) otherwise.
+
+    Raises ConfigurationError: `unknown_user`, `root_refused`.
+    """
+    if (os.geteuid() if euid is None else euid) != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(run_as)
+    except KeyError:
+        raise ConfigurationError(
+            "unknown_user",
+            f"There is no user {run_as!r} to run OpenSearch and Redis as; set SPARSEWELL_RUN_AS to an existing user.",
+        ) from None
+    if entry.pw_uid == 0:
+        raise ConfigurationError(
+            "root_refused",
+            "OpenSearch refuses to run as root; set SPARSEWELL_RUN_AS to an unprivileged user, for example nobody.",
+        )
+    account = Account(run_as, entry.pw_uid, entry.pw_gid)
+    return account if can_reach(Path("/"), account) else replace(account, enters_all=True)
+
+
+def can_reach(path: Path, account: Account | None) -> bool:
+    """Return whether the account can enter the directory `path` and all of its parents (mode bits; no ACLs)."""
+    if account is None or account.enters_all:
+        return os.access(path, os.R_OK | os.X_OK)
+    resolved = path.resolve()
+    return all(_may_enter(parent.stat(), account) for parent in (resolved, *resolved.parents))
+
+
+def _may_enter(status: os.stat_result, account: Account) -> bool:
+    if status.st_uid == account.uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid == account.gid:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)
+
+
 def make_directory(path: Path, owner: Account | None = None) -> Path:
-    """Make `path` and its parents, give `path` itself to `owner`, and check that the owner can enter it.
+    """Create `path` and its parents, give `path` to `owner`, and check that the owner can enter it.
 
     Raises ConfigurationError: `directory_unusable`, `directory_unreachable`.
     """
@@ -129,27 +112,45 @@ def make_directory(path: Path, owner: Account | None = None) -> Path:
     except OSError as error:
         raise ConfigurationError(
             "directory_unusable",
-            f"Cannot make the directory {path} ({error.strerror}). Make it writable, or choose another with "
+            f"Cannot create the directory {path} ({error.strerror}). Make it writable, or choose another with "
             "SPARSEWELL_CACHE_DIR and SPARSEWELL_STATE_DIR.",
         ) from error
     if not can_reach(path, owner):
         raise ConfigurationError(
             "directory_unreachable",
             f"The user {owner.name if owner else 'running this'} cannot enter {path}: one of the directories above it "
-            "is closed to other users. Choose a place that everybody may enter.",
+            "is closed to other users. Choose a directory that all users can enter.",
         )
     return path
 
 
 @contextmanager
 def temporary_state_directory(owner: Account | None, within: Path | None = None) -> Iterator[Path]:
-    """Make a directory that `owner` can reach, for a short-lived server; remove it with its content at the end."""
+    """Create a directory for a short-lived server that `owner` can reach, and remove it with its content at the end."""
     if within is not None:
         make_directory(within)
     path = Path(tempfile.mkdtemp(prefix="sparsewell-", dir=within))
     try:
-        # mkdtemp makes it 0700: the children that run as another user must be able to pass through.
+        # mkdtemp creates it with mode 0700, but child processes of another user must be able to enter it.
         path.chmod(0o755)
         yield make_directory(path) if owner is None or can_reach(path, owner) else make_directory(path, owner)
     finally:
         rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def hold_lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path`; if another process holds it, call `waiting` once and wait.
+
+    Use FileLock itself where the wait need not be reported. The kernel releases the lock when its holder dies, so a
+    leftover file does no harm.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        held = lock.acquire()
+    with held:
+        yield

@@ -1,6 +1,6 @@
-"""The one error tree. A class fixes what a client may do about it; `code` names the case and never changes.
+"""The error tree. A class fixes the HTTP status and whether a retry can help; `code` names the case and never changes.
 
-Libraries of the extras: who lacks one is told what to install.
+`require_extra` turns a missing optional library into an error that names the extra to install.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 class SparsewellError(Exception):
     """Base of every error that reaches a user.
 
-    `code` is a stable snake_case name, `detail` a sentence that says what happened and what to do, `extra` members
-    are added to the problem+json body as they are.
+    `code` is a stable snake_case name, `detail` a sentence about what happened and what to do. `extra` members are
+    added to the problem+json body unchanged.
     """
 
     status: ClassVar[int] = 500
@@ -29,7 +29,7 @@ class SparsewellError(Exception):
         return f"{self.detail} [{self.code}]"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception is pickled with its `args`, which are not what this one is made of; pools of processes pickle.
+        # Process pools pickle exceptions with `args`, which differ from the arguments of this constructor.
         return _rebuild_error, (type(self), self.code, self.detail, self.extra)
 
 
@@ -38,7 +38,7 @@ def _rebuild_error(kind: type[SparsewellError], code: str, detail: str, extra: d
 
 
 class InvalidInput(SparsewellError):
-    """The request can never succeed as it is."""
+    """The request cannot succeed as it is."""
 
     status = 422
     title = "Invalid input"
@@ -59,21 +59,21 @@ class TooSlow(SparsewellError):
 
 
 class UnsupportedMediaType(InvalidInput):
-    """The body's content type is none that the endpoint reads."""
+    """The endpoint does not read the content type of the body."""
 
     status = 415
     title = "Unsupported media type"
 
 
 class Unauthorized(SparsewellError):
-    """The request does not say who asks, or not so that it can be believed."""
+    """The request has no valid credentials."""
 
     status = 401
     title = "Unauthorized"
 
 
 class Forbidden(SparsewellError):
-    """Who asks is known, and may not do this."""
+    """The caller is known but not allowed to do this."""
 
     status = 403
     title = "Forbidden"
@@ -94,7 +94,7 @@ class Conflict(SparsewellError):
 
 
 class Overloaded(SparsewellError):
-    """Try again later; nothing of the request was accepted unless the body says so."""
+    """The service is busy; nothing of the request was accepted unless the body says so. Try again later."""
 
     status = 429
     title = "Overloaded"
@@ -102,7 +102,7 @@ class Overloaded(SparsewellError):
 
 
 class BackendUnavailable(SparsewellError):
-    """OpenSearch, Redis or another part cannot be reached or did not answer in time."""
+    """OpenSearch, Redis or another backend could not be reached or did not answer in time."""
 
     status = 503
     title = "Backend unavailable"
@@ -110,21 +110,24 @@ class BackendUnavailable(SparsewellError):
 
 
 class EncoderMismatch(SparsewellError):
-    """The query table or the encoder at hand is not the one that the index was encoded with."""
+    """The query table or the encoder differs from the one that the index was encoded with."""
 
     status = 503
     title = "Encoder mismatch"
 
 
 class ConfigurationError(SparsewellError):
-    """The process cannot run with the settings or files that it was given."""
+    """The process cannot run with its settings or files."""
 
     title = "Configuration error"
 
 
 @contextmanager
 def require_extra(module: str, what: str, extra: str = "load") -> Iterator[None]:
-    """Around an import; `what` is what cannot be done without it. Raises ConfigurationError (`missing_library`)."""
+    """Wrap the import of an optional library; `what` is the purpose in the error message.
+
+    Raises ConfigurationError (`missing_library`).
+    """
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,6 +1,7 @@
-"""The model process, as a search knows it: an address that is asked within a deadline, and may be slow, wrong or away.
+"""The client of the model process: embeds queries and scores passages, within a deadline.
 
-aiohttp with connections kept open, as the OpenSearch client has it: httpx took half of a search's time
+The process may be slow, wrong or unavailable. After a timeout the client fails at once for two seconds (circuit
+breaker). It uses aiohttp with persistent connections, like the OpenSearch client: httpx took half of a search's time
 (docs/decisions/0142).
 """
 
@@ -19,64 +20,71 @@ from services.errors import BackendUnavailable
 from services.telemetry import tracing
 from services.web.http_auth import bearer_headers
 
-# Nobody is asked for so long after a deadline has passed: of many searches only the first waits for a dead process.
+# After a timeout, requests fail at once for this long, so that only the first of many searches waits.
 CIRCUIT_OPEN_SECONDS = 2.0
 _CONNECTIONS = 32
 _MAX_RESPONSE_BYTES = 4 * 1024**2
 
 
 class ModelClient:
-    """One for each API process. Every failure is BackendUnavailable, whose code says what: `model_timeout`,
-    `model_unavailable`, `model_resting`, `model_refused`, `model_mismatch`, `model_garbage`."""
+    """A client, one for each API process.
+
+    Every failure is BackendUnavailable with one of the codes `model_timeout`, `model_unavailable`, `model_resting`,
+    `model_refused`, `model_mismatch`, `model_garbage`.
+    """
 
     def __init__(self, url: str, timeout: float, key: str = "") -> None:
-        """Connects to nothing before the first request. `timeout` of a request in seconds; `key` that is sent."""
+        """Prepare a client; it connects at the first request.
+
+        `timeout` of a request in seconds; `key` authenticates it.
+        """
         self._headers = {"content-type": "application/json"} | bearer_headers(key)
         self._url = url.rstrip("/")
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
-        self._rests_until = 0.0
+        self._retry_at = 0.0
 
     async def embed(self, text: str, identity: DenseIdentity) -> DenseArray:
-        """The vector [width] of a query, from the encoder whose vectors the index holds and from no other."""
-        answer = await self._ask("/embed", {"encoder": identity.fingerprint, "texts": [text], "kind": "query"})
+        """Return the vector [width] of a query from exactly the encoder that made the index's vectors."""
+        answer = await self._request("/embed", {"encoder": identity.fingerprint, "texts": [text], "kind": "query"})
         if answer.get("fingerprint") != identity.fingerprint:
             raise _model_unavailable("model_mismatch", "The model process holds another dense encoder than the index.")
         return _parse_array(answer.get("vectors"), (1, identity.width)).reshape(identity.width)
 
     async def score(self, model: str, query: str, passages: Sequence[str]) -> DenseArray:
-        """How well each passage answers the query, float32 [passages], by a model that reads both."""
-        answer = await self._ask("/rerank", {"model": model, "query": query, "passages": list(passages)})
+        """Return the relevance of each passage to the query, float32 [passages], from a cross-encoder."""
+        answer = await self._request("/rerank", {"model": model, "query": query, "passages": list(passages)})
         return _parse_array(answer.get("scores"), (len(passages),))
 
     async def close(self) -> None:
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        if time.monotonic() < self._rests_until:
+    async def _request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if time.monotonic() < self._retry_at:
             raise _model_unavailable(
-                "model_resting", "The model process did not answer a moment ago and is left alone."
+                "model_resting", "The model process did not answer a moment ago; requests pause for two seconds."
             )
         try:
             async with asyncio.timeout(self._timeout):
                 status, content = await self._send(path, orjson.dumps(body))
         except TimeoutError:
-            self._rests_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
+            self._retry_at = time.monotonic() + CIRCUIT_OPEN_SECONDS
             raise _model_unavailable(
                 "model_timeout", f"The model process did not answer within {self._timeout:g} s."
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _model_unavailable(
-                "model_unavailable", f"The model process was not reached ({type(error).__name__})."
+                "model_unavailable", f"The model process could not be reached ({type(error).__name__})."
             ) from None
         try:
             answer = orjson.loads(content)
         except orjson.JSONDecodeError:
             answer = None
         if not isinstance(answer, dict):
-            raise _model_unavailable("model_garbage", f"The model process answered {status} and no JSON object.")
+            raise _model_unavailable("model_garbage", f"The model process answered {status} without a JSON object.")
         if status != 200:
             raise _model_unavailable(
                 "model_refused", f"The model process answered {status} ({str(answer.get('code'))[:80]})."
@@ -97,21 +105,19 @@ class ModelClient:
             while len(content) <= _MAX_RESPONSE_BYTES and (more := await answer.content.read(_MAX_RESPONSE_BYTES + 1)):
                 content += more
             if len(content) > _MAX_RESPONSE_BYTES:
-                raise ValueError("too long an answer")
+                raise ValueError("the answer is too long")
             return answer.status, content
 
 
 def _parse_array(value: Any, shape: tuple[int, ...]) -> DenseArray:
-    """Finite numbers of that shape."""
+    """Return an array of that shape. Raises BackendUnavailable (`model_garbage`) unless all numbers are finite."""
     try:
-        found = np.asarray(value, dtype=np.float32)
+        array = np.asarray(value, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
-        found = np.empty(0, dtype=np.float32)
-    if found.shape != shape or not np.isfinite(found).all():
-        raise _model_unavailable(
-            "model_garbage", "The model process answered with something else than as many finite numbers."
-        )
-    return found
+        array = np.empty(0, dtype=np.float32)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise _model_unavailable("model_garbage", "The model process did not answer with the expected finite numbers.")
+    return array
 
 
 def _model_unavailable(code: str, detail: str) -> BackendUnavailable:

@@ -1,4 +1,4 @@
-"""Retries of calls that may succeed later: exponential back-off with full jitter, within a time limit."""
+"""Retries of transient errors: exponential back-off with full jitter, within a time limit."""
 
 import logging
 import random
@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS: Final = 0.2
 MAX_DELAY_SECONDS: Final = 5.0
-# Errors of a backend that is away or busy. All other errors come again, however often the call is repeated.
+# Errors of an unavailable or busy backend. A retry does not help against any other error.
 TRANSIENT_ERRORS: Final = (BackendUnavailable, Overloaded)
 
 T = TypeVar("T")
 
 
 def backoff_seconds(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row, one at least.
+    """Return the delay in seconds after `failures` failures in a row (at least one).
 
-    Full jitter, so that processes that were refused together do not return together.
+    Full jitter keeps processes that failed together from returning together.
     """
     return jitter(min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(failures - 1, 30)))
 
@@ -33,19 +33,19 @@ def jitter(longest: float) -> float:
 
 
 def retry(call: Callable[[], T], seconds: float, say: Callable[[str], None] = log.warning) -> T:
-    """Return what `call` returns. Repeat it while it raises a transient error, for at most `seconds`.
+    """Return the result of `call`, repeated for at most `seconds` while it raises a transient error.
 
-    The wait before each repetition is the error's own `retry_after` (seconds) or else `backoff`. Raise the last error
-    when the next wait would not end in time, and every other error at once. `say` is told of the first error, and of
-    each one whose code differs from the one before.
+    The delay before each retry is the error's `retry_after` (seconds) or else `backoff_seconds`. The last error is
+    raised when the next delay would exceed the limit; every other error at once. `say` receives the first error, and
+    each one whose code differs from the previous.
     """
-    told = ""
+    reported = ""
 
     def before_sleep(state: RetryCallState) -> None:
-        nonlocal told
+        nonlocal reported
         error = _transient_error(state)
-        if error.code != told:
-            told = error.code
+        if error.code != reported:
+            reported = error.code
             say(f"waiting up to {seconds:.0f} s: {error}")
 
     repeated = Retrying(
@@ -64,6 +64,6 @@ def _wait(state: RetryCallState) -> float:
 
 def _transient_error(state: RetryCallState) -> SparsewellError:
     error = state.outcome and state.outcome.exception()
-    if not isinstance(error, SparsewellError):  # (only transient errors are waited for)
-        raise TypeError(f"{error!r} is no transient error")
+    if not isinstance(error, SparsewellError):  # `retry_if_exception_type` lets only transient errors through
+        raise TypeError(f"{error!r} is not a transient error")
     return error

@@ -1,6 +1,7 @@
-"""TLS towards our servers: whom we trust, and the certificate that says who we are, read again when it is replaced.
+"""TLS for connections to servers: trusted authorities and client certificates, reloaded when their files change.
 
-Files that hold a secret, such as those that Kubernetes mounts, and what tells that a file was replaced.
+`SecretFile` does the same for passwords. Kubernetes replaces mounted files in place, so changes are detected by inode,
+modification time and size.
 """
 
 import logging
@@ -14,55 +15,17 @@ import certifi
 
 from services.errors import ConfigurationError
 
-FileStamp = tuple[int, int, int]
-
-
-def read_file_stamp(path: Path) -> FileStamp | None:
-    """Tells one content of a file from the next; None while there is none. (Costs 1.5 µs.)"""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size
-
-
-class SecretFile:
-    """One line, read again when the file has changed. The content is never part of an error."""
-
-    def __init__(self, setting: str, path: Path) -> None:
-        self._setting, self._path = setting, path
-        self._seen: FileStamp | None = None
-        self._text = ""
-
-    def text(self) -> str:
-        """The content without the end of its line. While the file is away, or empty, what it was last.
-
-        Raises ConfigurationError (`bad_secret_file`) where it never was anything.
-        """
-        now = read_file_stamp(self._path)
-        if now is None or now != self._seen:
-            self._read(now)
-        return self._text
-
-    def _read(self, now: FileStamp | None) -> None:
-        try:
-            text, reason = self._path.read_text().rstrip("\r\n"), "it is empty"
-        except (OSError, UnicodeDecodeError) as error:
-            text, reason = "", getattr(error, "strerror", None) or "it is no text"
-        if text:
-            self._text, self._seen = text, now
-        elif not self._text:
-            raise ConfigurationError(
-                "bad_secret_file", f"SPARSEWELL_{self._setting}={self._path} cannot be read: {reason}."
-            )
-
-
 log = logging.getLogger(__name__)
+
+FileStamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Files in PEM. `ca` None: the authorities that this machine trusts. `server` names the settings in errors."""
+    """PEM files of a connection. `ca` None: the authorities that this machine trusts.
+
+    `server` names the settings in errors.
+    """
 
     server: str
     ca: Path | None = None
@@ -72,9 +35,9 @@ class TlsFiles:
 
 
 class ClientContext(ssl.SSLContext):
-    """A context that looks, before each new connection, whether its certificate's files were replaced.
+    """An SSL context that reloads its certificate files if they changed, before each new connection.
 
-    Connections that stand go on as they are. A pair that does not fit together (half replaced) is left for next time.
+    Open connections are not affected. A pair that does not match (half replaced) is left for the next connection.
     """
 
     _files: TlsFiles
@@ -83,10 +46,13 @@ class ClientContext(ssl.SSLContext):
 
     @classmethod
     def of(cls, files: TlsFiles) -> "ClientContext":
-        """Raises ConfigurationError (`bad_certificate`) that names the setting whose file is no use."""
+        """Create a context.
+
+        Raises ConfigurationError (`bad_certificate`) that names the setting of the unusable file.
+        """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         if not files.verify:
-            log.warning("SPARSEWELL_%s_VERIFY is off: anybody may answer in its place", files.server)
+            log.warning("SPARSEWELL_%s_VERIFY is off: any server can impersonate it", files.server)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         context._files, context._lock = files, threading.Lock()
@@ -104,41 +70,41 @@ class ClientContext(ssl.SSLContext):
                 raise _unusable_file(names, error) from None
         return context
 
-    def wrap_socket(self, *given: Any, **named: Any) -> ssl.SSLSocket:
-        """Threads' connections begin here."""
-        self._look_again()
-        return super().wrap_socket(*given, **named)
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """Begin a connection of a thread."""
+        self._reload_if_changed()
+        return super().wrap_socket(*args, **kwargs)
 
-    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
-        """Event loops' connections begin here."""
-        self._look_again()
-        return super().wrap_bio(*given, **named)
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """Begin a connection of an event loop."""
+        self._reload_if_changed()
+        return super().wrap_bio(*args, **kwargs)
 
     def _trust(self) -> None:
         if self._files.ca:
             self.load_verify_locations(self._files.ca)
             return
         self.load_default_certs()
-        if not self.cert_store_stats()["x509_ca"]:  # an image without the system's
+        if not self.cert_store_stats()["x509_ca"]:  # a container image without system certificates
             self.load_verify_locations(certifi.where())
 
     def _stamps(self) -> tuple[FileStamp | None, ...]:
         return tuple(read_file_stamp(path) for path in (self._files.ca, self._files.cert, self._files.key) if path)
 
-    def _look_again(self) -> None:
+    def _reload_if_changed(self) -> None:
         now = self._stamps()
         if now == self._seen:
             return
         with self._lock:
             try:
                 if self._files.cert:
-                    # In a context of no use first: a pair that does not fit would take the one that we have.
+                    # Try the pair in a throwaway context, because a pair that does not match would replace ours.
                     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
                         self._files.cert, self._files.key, _refuse_password
                     )
                     self.load_cert_chain(self._files.cert, self._files.key, _refuse_password)
                 if self._files.ca:
-                    self.load_verify_locations(self._files.ca)  # added to those that are trusted until the next start
+                    self.load_verify_locations(self._files.ca)  # old authorities stay trusted until the restart
             except (OSError, ValueError) as error:
                 log.warning(
                     "%s's certificate files changed and are not usable yet: %s",
@@ -147,12 +113,12 @@ class ClientContext(ssl.SSLContext):
                 )
                 return
             self._seen = now
-            log.info("%s's certificate files changed and were read again", self._files.server)
+            log.info("%s's certificate files changed and were reloaded", self._files.server)
 
 
 def _refuse_password() -> str:
-    # (without this OpenSSL would ask at the terminal)
-    raise ValueError("the key is encrypted; give one that is not")
+    # Without this callback OpenSSL would prompt at the terminal.
+    raise ValueError("the key is encrypted; give an unencrypted one")
 
 
 def _unusable_file(what: str, error: Exception) -> ConfigurationError:
@@ -163,3 +129,43 @@ def _error_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "no certificate in PEM").replace("_", " ").lower()
     return getattr(error, "strerror", None) or str(error)
+
+
+class SecretFile:
+    """A file with one secret line, reloaded when it changes. Errors never contain the content."""
+
+    def __init__(self, setting: str, path: Path) -> None:
+        self._setting, self._path = setting, path
+        self._seen: FileStamp | None = None
+        self._text = ""
+
+    def text(self) -> str:
+        """Return the content without the line end; while the file is missing or empty, the last content.
+
+        Raises ConfigurationError (`bad_secret_file`) if there never was any.
+        """
+        now = read_file_stamp(self._path)
+        if now is None or now != self._seen:
+            self._read(now)
+        return self._text
+
+    def _read(self, now: FileStamp | None) -> None:
+        try:
+            text, reason = self._path.read_text().rstrip("\r\n"), "it is empty"
+        except (OSError, UnicodeDecodeError) as error:
+            text, reason = "", getattr(error, "strerror", None) or "it is not text"
+        if text:
+            self._text, self._seen = text, now
+        elif not self._text:
+            raise ConfigurationError(
+                "bad_secret_file", f"SPARSEWELL_{self._setting}={self._path} cannot be read: {reason}."
+            )
+
+
+def read_file_stamp(path: Path) -> FileStamp | None:
+    """Return a stamp that changes with the content of a file, or None without the file. Costs 1.5 microseconds."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -223,7 +223,7 @@ class QueueDestination:
 
     def _wait_for_room(self) -> None:
         since = time.monotonic()
-        while is_full(self._publisher.depth(INGEST_QUEUE), self._publisher.held_bytes(INGEST_QUEUE)):
+        while is_full(self._publisher.depth(INGEST_QUEUE), self._publisher.queued_bytes(INGEST_QUEUE)):
             if time.monotonic() - since > STALL_WARNING_SECONDS:
                 since = time.monotonic()
                 self._say(f"No room in the queue for {STALL_WARNING_SECONDS:.0f} s: is a worker running?")

@@ -67,9 +67,7 @@ def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     seconds: Annotated[
         float | None, typer.Option(min=0.0, help="time limit of an engine for an episode, in seconds")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="file for the figures and their provenance, in JSON")
-    ] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
 ) -> None:
     """Compare generated chapters with human ones: Pk, WindowDiff, boundary similarity, titles and time.
 
@@ -206,9 +204,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     modes: Annotated[str, typer.Option(help="modes, separated by commas")] = "sparse,lexical,hybrid",
     api: Annotated[str | None, typer.Option(help="address of the API; default: of the settings")] = None,
     index: Annotated[str | None, typer.Option(help="name of the new index; default: a generated name")] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="file for the figures and their provenance, in JSON")
-    ] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="directory for a TREC run file of each mode")] = None,
     qrels: Annotated[Path | None, typer.Option(help="judgements; default: DIRECTORY/qrels.tsv")] = None,
     queries: Annotated[Path | None, typer.Option(help="queries; default: DIRECTORY/queries.jsonl")] = None,

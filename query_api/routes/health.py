@@ -148,7 +148,7 @@ def _read_queues(app: AppState, encoders: list[str]) -> tuple[list[dict[str, Any
     try:
         queues = []
         for name in (INGEST_QUEUE, *map(encode_queue, encoders)):
-            messages, oldest = app.publisher.depth(name), app.publisher.oldest(name)
+            messages, oldest = app.publisher.depth(name), app.publisher.oldest_sent_at(name)
             queues.append({"queue": name, "messages": messages, "oldest_seconds": _age_seconds(oldest, now)})
         everything = ALL_INDEXES in app.who.indexes
         workers = [worker for worker in app.presence.workers() if everything or worker.encoder in encoders]

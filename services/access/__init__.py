@@ -1,1 +1,1 @@
-"""Who may do what: keys, the rights that they carry, and which of them a setting asks for. No I/O."""
+"""Access control: API keys, principals and their rights, and the access mode. No I/O."""

@@ -1,1 +1,1 @@
-"""The operator's hand on an index: rules as values, and what they do to one query."""
+"""Curation: an operator's rules for an index (synonyms, results, terms, boosts) and their effect on a query."""

@@ -1,12 +1,8 @@
-"""Documents whose score is multiplied because of what their metadata says, the same in every list. Pure.
+"""Effects of curation rules on a query: the lexical query, the sparse query vector, pinned documents and boosts.
 
-What rules make of the keyword query: the same words where no rule holds, alternatives where one does.
-
-Pinned documents among ranked ones. Pure.
-
-What rules make of a query's vector. Pure.
-
-Rules held against the index that they are for, before they are stored.
+`MatchedRules` (from `services.curation.matching`) says which rules apply. Each function here applies one kind of
+effect, and a boost multiplies the score of a document equally in every list. `check_rules` validates rules against the
+index before they are stored. No I/O.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,6 +20,18 @@ from services.index_spec import FieldType, Generation
 from services.opensearch.queries import Clause, KeywordField, build_filter_clause, lexical_query
 from services.query.expansion import OriginWeights, QueryBlend
 
+SYNONYM_ORIGIN, OVERRIDE_ORIGIN = "synonym", "override"
+BOOST_ORIGIN = "boost"
+
+# Conditions of all boosts of an index. Every search evaluates them for every document that it scores.
+MAX_BOOST_CONDITIONS = 100
+
+# Pieces of one rule text. Eight words have far fewer; a text with more is not made of words of this encoder.
+MAX_TEXT_PIECES = 64
+_MAX_SHOWN_CHARACTERS = 80
+
+_T = TypeVar("_T")
+
 
 def curated_lexical_query(
     text: str,
@@ -32,21 +40,21 @@ def curated_lexical_query(
     title: float = 1.0,
     field: KeywordField = "lexical",
 ) -> dict[str, Any]:
-    """The query of a text, cut where the spans are, and of words beside it (`also`: as in `lexical_query`).
+    """Return the lexical query of a text with its curated spans and extra words (`also`, as in `lexical_query`).
 
-    BM25 sums over words, so the parts together score what the whole would. Words and what stands for them are
-    alternatives, of which a document counts the best (Lucene's DisjunctionMaxQuery): one that has them all is not about
-    it twice. What is added is a phrase if it has several words: "infarction" alone is no synonym of "heart attack".
+    BM25 sums over words, so the parts between spans together score what the whole text would. A span and its synonyms
+    are alternatives, of which the best counts (Lucene's DisjunctionMaxQuery): a document with all of them is not twice
+    as relevant. A synonym of several words is searched as a phrase, because "infarction" alone is not a synonym of
+    "heart attack".
 
-    `title`: how often the words of titles count. They are counted once with the text; what is above 1 is a factor of
-    BM25 over titles alone, which finds no document that the text's words do not find. Of another `field` than the
-    documents' own, titles do not count.
+    `title`: weight of title words. They count once with the text; a weight above 1 adds BM25 over titles alone, which
+    finds no further documents. Title weights apply to the documents' own `field` only.
     """
     words = _field_query(field, text, spans, also)
     if title == 1 or field != "lexical":
         return words
-    of_titles = {"bool": {"should": [_field_query("title_words", text, spans, also)], "boost": title - 1}}
-    return {"bool": {"should": [words, of_titles]}}
+    title_words = {"bool": {"should": [_field_query("title_words", text, spans, also)], "boost": title - 1}}
+    return {"bool": {"should": [words, title_words]}}
 
 
 def _field_query(
@@ -71,11 +79,12 @@ def _field_query(
 
 
 def _alternatives(field: KeywordField, span: CuratedSpan) -> dict[str, Any]:
-    own = _phrase_query(field, span.text, span.factor) if span.phrase else _match_query(field, span.text, span.factor)
+    build = _phrase_query if span.phrase else _match_query
+    original = build(field, span.text, span.factor)
     if not span.added:
-        return own
-    added = [_phrase_query(field, one.text, one.weight * span.factor) for one in span.added]
-    return {"dis_max": {"queries": [own, *added]}}
+        return original
+    synonyms = [_phrase_query(field, synonym.text, synonym.weight * span.factor) for synonym in span.added]
+    return {"dis_max": {"queries": [original, *synonyms]}}
 
 
 def _match_query(field: KeywordField, text: str, boost: float) -> dict[str, Any]:
@@ -90,56 +99,23 @@ def _boost_option(boost: float) -> dict[str, float]:
     return {} if boost == 1 else {"boost": boost}
 
 
-_T = TypeVar("_T")
+def curate_query_vector(query: QueryVector, matched: MatchedRules, table: QueryTable, max_pieces: int) -> QueryBlend:
+    """Return the query vector with the weights of term rules and the pieces of synonyms.
 
-
-def pinned_positions(wanted: Sequence[int], ranked: int) -> list[int]:
-    """Where pinned documents stand among so many ranked ones, both counted from 1 over the whole ranking.
-
-    `wanted` are their places in ascending order; those behind the end of the ranked ones follow right after them.
-    """
-    return [min(place, ranked + at) for at, place in enumerate(wanted, 1)]
-
-
-def insert_pinned(ranked: Sequence[_T], pinned: Mapping[int, _T], size: int) -> list[_T]:
-    """A page of `size` in which each pinned one stands at its place (1 is the first of the page).
-
-    Where the ranked ones end before a place, the pinned one comes right after them, if there is room.
-    """
-    others = iter(ranked)
-    places = sorted(pinned)
-    found: list[_T] = []
-    while len(found) < size:
-        if places and places[0] == len(found) + 1:
-            found.append(pinned[places.pop(0)])
-            continue
-        one = next(others, None)
-        if one is None:
-            return found + [pinned[place] for place in places][: size - len(found)]
-        found.append(one)
-    return found
-
-
-SYNONYM_ORIGIN, OVERRIDE_ORIGIN = "synonym", "override"
-
-
-def curate_query_vector(query: QueryVector, matched: MatchedRules, table: QueryTable, most: int) -> QueryBlend:
-    """The vector with the weights that rules give and the pieces that synonyms add.
-
-    A piece of the user's own keeps its weight when a synonym has it too; of two synonyms the heavier one counts. A text
-    whose pieces would make the vector longer than `most` is left out, and `matched.skipped` says so.
+    A piece of the query keeps its weight when a synonym has it too; of two synonyms the heavier weight counts. A
+    synonym that would make the vector longer than `max_pieces` is skipped and listed in `matched.skipped`.
     """
     if not matched.spans:
         return QueryBlend.of(query)
-    before = query.by_id()
-    now = dict(before)
-    # a term that is there twice is weighed once
+    original = query.by_id()
+    weights = dict(original)
+    # A repeated term is weighted once.
     for span in {phrase_key(span.text): span for span in matched.spans}.values():
-        _override_weights(now, span, table)
-    override = {i: weight - before.get(i, 0.0) for i, weight in now.items() if weight != before.get(i)}
-    added = _synonym_weights({i: weight for i, weight in now.items() if weight > 0}, matched, table, most)
+        _override_weights(weights, span, table)
+    override = {i: weight - original.get(i, 0.0) for i, weight in weights.items() if weight != original.get(i)}
+    added = _synonym_weights({i: weight for i, weight in weights.items() if weight > 0}, matched, table, max_pieces)
     return QueryBlend.of(query).plus(
-        [OriginWeights(OVERRIDE_ORIGIN, override), OriginWeights(SYNONYM_ORIGIN, added)], most
+        [OriginWeights(OVERRIDE_ORIGIN, override), OriginWeights(SYNONYM_ORIGIN, added)], max_pieces
     )
 
 
@@ -150,31 +126,57 @@ def _override_weights(weights: dict[int, float], span: CuratedSpan, table: Query
         weights[i] = weights.get(i, 0.0) * span.factor if span.weight is None else span.weight
 
 
-def _synonym_weights(own: Mapping[int, float], matched: MatchedRules, table: QueryTable, most: int) -> dict[int, float]:
+def _synonym_weights(
+    query_weights: Mapping[int, float], matched: MatchedRules, table: QueryTable, max_pieces: int
+) -> dict[int, float]:
     added: dict[int, float] = {}
     for span in matched.spans:
-        for one in span.added:
-            if not (factor := one.weight * span.factor):
+        for synonym in span.added:
+            if not (factor := synonym.weight * span.factor):
                 continue
-            new = {i: weight * factor for i, weight in table.encode(one.text).by_id().items() if i not in own}
-            if len(own) + len(added.keys() | new.keys()) > most:
-                matched.skip("synonym", one.rule, one.text)
+            new = {
+                i: weight * factor for i, weight in table.encode(synonym.text).by_id().items() if i not in query_weights
+            }
+            if len(query_weights) + len(added.keys() | new.keys()) > max_pieces:
+                matched.skip("synonym", synonym.rule, synonym.text)
                 continue
             for i, weight in new.items():
                 added[i] = max(weight, added.get(i, 0.0))
     return added
 
 
-# Of all boosts of an index: every search asks them of every document that it scores.
-MAX_BOOST_CONDITIONS = 100
-BOOST_ORIGIN = "boost"
-_MAX_SHOWN_CHARACTERS = 80
+def pinned_positions(positions: Sequence[int], ranked: int) -> list[int]:
+    """Return the actual positions of pinned documents among `ranked` others, counted from 1 over the whole ranking.
+
+    `positions` are the wanted ones in ascending order. Pins beyond the end of the ranking follow directly after it.
+    """
+    return [min(place, ranked + at) for at, place in enumerate(positions, 1)]
+
+
+def insert_pinned(ranked: Sequence[_T], pinned: Mapping[int, _T], size: int) -> list[_T]:
+    """Return a page of `size` results with each pinned one at its position (1 is the first of the page).
+
+    If the ranking ends before a position, the pinned result follows directly after the ranking, if there is room.
+    """
+    others = iter(ranked)
+    positions = sorted(pinned)
+    page: list[_T] = []
+    while len(page) < size:
+        if positions and positions[0] == len(page) + 1:
+            page.append(pinned[positions.pop(0)])
+            continue
+        result = next(others, None)
+        if result is None:
+            return page + [pinned[position] for position in positions][: size - len(page)]
+        page.append(result)
+    return page
 
 
 class BoostFactor(NamedTuple):
-    """Rule `rule` of the boosts, fitted to a generation: documents that match `clause` have `factor` times their score.
+    """Boost rule number `rule`, compiled for a generation: documents that match `clause` have their score times
+    `factor`.
 
-    `name` is for explanations, `fields` are those that it asks about.
+    `name` is for explanations, `fields` are the fields of the filter.
     """
 
     rule: int
@@ -185,103 +187,89 @@ class BoostFactor(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """What OpenSearch calls it in a hit's `matched_queries`."""
+        """Return the name of the boost in a hit's `matched_queries`."""
         return f"{BOOST_ORIGIN} {self.rule}"
 
 
-def check_boosts(rules: Rules, fields: Mapping[str, FieldType], limits: FilterLimits) -> None:
-    """Raises InvalidInput: what `parse_filter` raises, `bad_curation` for too many conditions in all."""
-    trees = [_parse_boost_filter(rules, number, fields, limits) for number in range(len(rules.boosts))]
-    found = sum(1 for tree in trees for _ in iter_conditions(tree))
-    if found > MAX_BOOST_CONDITIONS:
-        raise InvalidInput(
-            "bad_curation",
-            f"boosts: all of them together may have {MAX_BOOST_CONDITIONS} conditions; these have {found:,}.",
-            where="boosts",
-        )
-
-
 def compile_boosts(rules: Rules, fields: Mapping[str, FieldType], limits: FilterLimits) -> Iterator[BoostFactor | int]:
-    """The boosts as this generation can have them; of one that it cannot, as a field is gone, its number."""
+    """Yield the boosts compiled for this generation, or the number of a boost whose fields no longer exist."""
     for number, boost in enumerate(rules.boosts):
         try:
             tree = _parse_boost_filter(rules, number, fields, limits)
         except InvalidInput:
             yield number
         else:
-            fields_of = frozenset(one.field for one in iter_conditions(tree))
-            yield BoostFactor(number, describe_filter(boost.filter), boost.factor, build_filter_clause(tree), fields_of)
+            used = frozenset(condition.field for condition in iter_conditions(tree))
+            yield BoostFactor(number, describe_filter(boost.filter), boost.factor, build_filter_clause(tree), used)
 
 
 def apply_boosts(search: dict[str, Any], boosts: Sequence[BoostFactor], *, named: bool) -> dict[str, Any]:
-    """A search body whose scores are multiplied, those of a second phase too: (head + tail) x factor is what both give.
+    """Return a search body with multiplied scores, in the second phase too: (head + tail) x factor needs both.
 
-    `named`: hits say which boosts they have.
+    `named`: hits report which boosts they match.
     """
     if not boosts:
         return search
-    found = search | {"query": _multiply_scores(search["query"], boosts, named=named)}
+    boosted = search | {"query": _multiply_scores(search["query"], boosts, named=named)}
     if "rescore" in search:
-        again = search["rescore"]["query"]
-        query = _multiply_scores(again["rescore_query"], boosts, named=False)
-        found["rescore"] = search["rescore"] | {"query": again | {"rescore_query": query}}
-    return found
-
-
-def boost_shares(score: float, boosts: Sequence[BoostFactor], matched: Collection[str]) -> Iterator[tuple[str, float]]:
-    """By name, what each boost of a document added to its score without them: what a factor adds to all before it."""
-    for one in boosts:
-        if one.mark in matched:
-            yield one.name, score * (one.factor - 1)
-            score *= one.factor
-
-
-def describe_filter(written: Any) -> str:
-    """A filter in few words: `kind is guide`; of several conditions their JSON."""
-    if isinstance(written, dict) and "field" in written:
-        said = (f"{name} {value if isinstance(value, str) else _json(value)}" for name, value in written.items())
-        text = " ".join([str(written["field"]), *(one for one in said if not one.startswith("field "))])
-    else:
-        text = _json(written)
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 1] + "…"
-
-
-def _parse_boost_filter(rules: Rules, number: int, fields: Mapping[str, FieldType], limits: FilterLimits) -> Filter:
-    return parse_filter(rules.boosts[number].filter, fields, limits, f"boosts.{number}.filter")
+        rescore = search["rescore"]["query"]
+        query = _multiply_scores(rescore["rescore_query"], boosts, named=False)
+        boosted["rescore"] = search["rescore"] | {"query": rescore | {"rescore_query": query}}
+    return boosted
 
 
 def _multiply_scores(query: Clause, boosts: Sequence[BoostFactor], *, named: bool) -> Clause:
     functions = [
-        {"filter": {"bool": {"filter": [one.clause], "_name": one.mark}} if named else one.clause, "weight": one.factor}
-        for one in boosts
+        {
+            "filter": {"bool": {"filter": [boost.clause], "_name": boost.mark}} if named else boost.clause,
+            "weight": boost.factor,
+        }
+        for boost in boosts
     ]
     return {
         "function_score": {"query": query, "functions": functions, "score_mode": "multiply", "boost_mode": "multiply"}
     }
 
 
+def boost_shares(score: float, boosts: Sequence[BoostFactor], matched: Collection[str]) -> Iterator[tuple[str, float]]:
+    """Yield (name, amount) of what each boost of a document adds to `score`, its score without boosts, in order."""
+    for boost in boosts:
+        if boost.mark in matched:
+            yield boost.name, score * (boost.factor - 1)
+            score *= boost.factor
+
+
+def describe_filter(written: Any) -> str:
+    """Return a filter in a few words, such as `kind is guide`; several conditions as JSON."""
+    if isinstance(written, dict) and "field" in written:
+        parts = (f"{name} {value if isinstance(value, str) else _json(value)}" for name, value in written.items())
+        text = " ".join([str(written["field"]), *(part for part in parts if not part.startswith("field "))])
+    else:
+        text = _json(written)
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 1] + "…"
+
+
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-# Of one text that is added to a query. Eight words have far fewer; what has more is no words to this encoder.
-MAX_TEXT_PIECES = 64
-
-
 def check_rules(rules: Rules, generation: Generation, table: QueryTable, limits: FilterLimits) -> None:
-    """Raises TooLarge (`curation_too_large`) and InvalidInput (`bad_curation`, and of boosts what a filter raises) with
-    `where` the first fault is.
+    """Check rules against a generation before they are stored. `where` in the error names the first fault.
+
+    Raises TooLarge (`curation_too_large`) and InvalidInput (`bad_curation`, and for boosts the errors of a filter).
     """
     check_boosts(rules, generation.spec.fields, limits)
     if rules.fields.title != 1 and not generation.titles:
         raise _bad_curation(
             "fields.title",
-            "this generation of the index was made before titles had words of their own: `sparsewell reindex "
+            "this generation of the index has no separate title words: `sparsewell reindex "
             f"{generation.index}` builds one that has",
         )
     size = _size(rules)
     if size > MAX_RULES_BYTES:
-        raise TooLarge("curation_too_large", f"Rules may have {MAX_RULES_BYTES:,} bytes of JSON; these have {size:,}.")
+        raise TooLarge(
+            "curation_too_large", f"The rules have {size:,} bytes of JSON; the limit is {MAX_RULES_BYTES:,}."
+        )
     for i, synonym in enumerate(rules.synonyms):
         for text in (*synonym.words, *synonym.to):
             _check_piece_count(text, table, f"synonyms.{i}")
@@ -289,22 +277,40 @@ def check_rules(rules: Rules, generation: Generation, table: QueryTable, limits:
         _check_piece_count(term.term, table, f"terms.{i}")
         if term.weight is not None and not table.word_ids(term.term):
             raise _bad_curation(
-                f"terms.{i}", f"this index's encoder has no piece for {term.term!r}: there is nothing to weigh"
+                f"terms.{i}", f"this index's encoder has no piece for {term.term!r}, so it cannot have a weight"
             )
+
+
+def check_boosts(rules: Rules, fields: Mapping[str, FieldType], limits: FilterLimits) -> None:
+    """Check the filters of all boosts. Raises InvalidInput: the errors of `parse_filter`, `bad_curation` for too many
+    conditions.
+    """
+    trees = [_parse_boost_filter(rules, number, fields, limits) for number in range(len(rules.boosts))]
+    conditions = sum(1 for tree in trees for _ in iter_conditions(tree))
+    if conditions > MAX_BOOST_CONDITIONS:
+        raise InvalidInput(
+            "bad_curation",
+            f"boosts: all of them together may have {MAX_BOOST_CONDITIONS} conditions; these have {conditions:,}.",
+            where="boosts",
+        )
+
+
+def _parse_boost_filter(rules: Rules, number: int, fields: Mapping[str, FieldType], limits: FilterLimits) -> Filter:
+    return parse_filter(rules.boosts[number].filter, fields, limits, f"boosts.{number}.filter")
 
 
 def _size(rules: Rules) -> int:
     try:
         return len(orjson.dumps(rules.stored()))
-    except TypeError:  # of a filter, the one part that may hold any number
-        raise _bad_curation("boosts", "a filter has a number of more digits than can be stored") from None
+    except TypeError:  # only a filter can hold arbitrary numbers
+        raise _bad_curation("boosts", "a filter has a number with too many digits to be stored") from None
 
 
 def _check_piece_count(text: str, table: QueryTable, where: str) -> None:
-    found = len(table.ids(text))
-    if found > MAX_TEXT_PIECES:
+    count = len(table.ids(text))
+    if count > MAX_TEXT_PIECES:
         raise _bad_curation(
-            where, f"{text[:80]!r} has {found} pieces for this index's encoder, and {MAX_TEXT_PIECES} may be added"
+            where, f"{text[:80]!r} has {count} pieces for this index's encoder; the limit is {MAX_TEXT_PIECES}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which rules of an index concern a query: compiled once a version, asked at every search."""
+"""Matching of curation rules to a query: rules are compiled once a version and evaluated at every search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from services.curation.rules import PhraseIndex, Results, Rules, Synonym, Term, phrase_key, split_words
 
-# Texts that are added to one query, and documents that are put at a place in one answer.
+# Limits of one query: synonym texts that are added, and documents that are pinned.
 MAX_ADDED_TEXTS = 50
 MAX_PINS = 50
 
 
 class SynonymText(NamedTuple):
-    """A text that stands for a stretch of the query as well, by a rule of the synonyms."""
+    """A text that a synonym rule adds as an alternative to a span of the query."""
 
     text: str
     weight: float
@@ -21,9 +21,9 @@ class SynonymText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CuratedSpan:
-    """A stretch of the query (characters, end exclusive) and what rules make of it.
+    """A span of the query (characters, end exclusive) with the effects of the rules on it.
 
-    `factor` is of the whole, what is added included.
+    `factor` applies to the whole span including its synonyms.
     """
 
     start: int
@@ -36,7 +36,7 @@ class CuratedSpan:
 
 
 class PinnedPosition(NamedTuple):
-    """A place, and the rule of the results that gives it."""
+    """A position and the number of the results rule that sets it."""
 
     place: int
     rule: int
@@ -44,7 +44,7 @@ class PinnedPosition(NamedTuple):
 
 @dataclass(slots=True)
 class MatchedRules:
-    """What the rules say of one query. `applied` and `skipped` are for the answer."""
+    """The rules that apply to one query. `applied` and `skipped` are reported in the response."""
 
     version: int
     spans: list[CuratedSpan] = field(default_factory=list)
@@ -54,13 +54,13 @@ class MatchedRules:
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def skip(self, kind: str, rule: int, what: str, reason: str = "too_many") -> None:
-        """Notes what a rule says and what is not done."""
+        """Record that a part of a rule (`what`) is not applied."""
         self.skipped.append({"kind": kind, "rule": rule, "what": what, "reason": reason})
 
 
 @dataclass(frozen=True, slots=True)
 class _SynonymRule:
-    """Rule `number` of the synonyms, seen from one of its phrases: the texts that it adds there."""
+    """Synonym rule `number` from the view of one of its phrases: the texts that it adds there."""
 
     number: int
     weight: float
@@ -69,14 +69,14 @@ class _SynonymRule:
 
 @dataclass(frozen=True, slots=True)
 class _TermRule:
-    """Rule `number` of the terms."""
+    """Term rule `number`."""
 
     number: int
     term: Term
 
 
 class CompiledRules:
-    """The rules of one version, ready to be asked. Version 0: rules that are not stored."""
+    """The rules of one version, compiled for matching. Version 0: rules that are not stored."""
 
     def __init__(self, rules: Rules, version: int = 0) -> None:
         self.rules = rules
@@ -88,19 +88,19 @@ class CompiledRules:
 
     @property
     def most_hidden(self) -> int:
-        """As many documents as rules may hide for one query beside those that are hidden for every one."""
+        """Return how many documents rules may hide for one query, beside those hidden for every query."""
         return sum(len(rule.hide) for rule in self.rules.results if rule.match != "every")
 
     def matched(self, query: str, max_words: int) -> MatchedRules:
-        """What the rules say of a query; nothing is added to it beyond `max_words` words in all."""
-        found = split_words(query)
-        text = [word.text for word in found]
+        """Return the rules that apply to a query. Synonyms add words only up to `max_words` words in all."""
+        words = split_words(query)
+        text = [word.text for word in words]
         matched = MatchedRules(self.version)
         budget = _ExpansionBudget(max_words - len(text), MAX_ADDED_TEXTS)
-        for stretch in self._spans.longest(text):
-            start, end = found[stretch.start].start, found[stretch.end - 1].end
-            matched.spans.append(_span(matched, budget, stretch.held, query[start:end], start))
-        contained = {number for here in self._contained.everywhere(text) for number in here.held}
+        for match in self._spans.longest(text):
+            start, end = words[match.start].start, words[match.end - 1].end
+            matched.spans.append(_span(matched, budget, match.values, query[start:end], start))
+        contained = {number for phrase in self._contained.everywhere(text) for number in phrase.values}
         for number in sorted({*self._exact.at(text), *contained, *self._every}):
             _apply_results_rule(matched, number, self.rules.results[number])
         for hidden in matched.hidden:
@@ -110,7 +110,7 @@ class CompiledRules:
 
 @dataclass(slots=True)
 class _ExpansionBudget:
-    """What may still be added to a query."""
+    """How many words and texts may still be added to a query."""
 
     words: int
     texts: int
@@ -124,20 +124,20 @@ class _ExpansionBudget:
 
 
 def _span_rules(rules: Rules) -> list[tuple[tuple[str, ...], _SynonymRule | _TermRule]]:
-    found: list[tuple[tuple[str, ...], _SynonymRule | _TermRule]] = []
+    rules_by_phrase: list[tuple[tuple[str, ...], _SynonymRule | _TermRule]] = []
     for number, rule in enumerate(rules.synonyms):
-        for asked, added in _synonym_directions(rule).items():
-            found.append((asked, _SynonymRule(number, rule.weight, added)))
-    found += [(phrase_key(term.term), _TermRule(number, term)) for number, term in enumerate(rules.terms)]
-    return found
+        for phrase, added in _synonym_directions(rule).items():
+            rules_by_phrase.append((phrase, _SynonymRule(number, rule.weight, added)))
+    rules_by_phrase += [(phrase_key(term.term), _TermRule(number, term)) for number, term in enumerate(rules.terms)]
+    return rules_by_phrase
 
 
 def _synonym_directions(rule: Synonym) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """For each phrase that may be asked for, the texts that are added: those that are other words."""
+    """Return the texts to add for each phrase that a query may contain: the alternatives that differ from it."""
     added = {phrase_key(text): text for text in (rule.words or rule.to)}
     return {
-        asked: tuple(text for other, text in added.items() if other != asked)
-        for asked in dict.fromkeys(phrase_key(text) for text in (rule.words or rule.from_))
+        phrase: tuple(text for other, text in added.items() if other != phrase)
+        for phrase in dict.fromkeys(phrase_key(text) for text in (rule.words or rule.from_))
     }
 
 
@@ -146,23 +146,23 @@ def _index_by_query(results: Sequence[Results], match: str) -> PhraseIndex[int]:
 
 
 def _span(
-    matched: MatchedRules, budget: _ExpansionBudget, held: Sequence[_SynonymRule | _TermRule], text: str, start: int
+    matched: MatchedRules, budget: _ExpansionBudget, rules: Sequence[_SynonymRule | _TermRule], text: str, start: int
 ) -> CuratedSpan:
     added: dict[tuple[str, ...], SynonymText] = {}
     term: Term | None = None
-    for rule in held:
+    for rule in rules:
         if isinstance(rule, _TermRule):
             term = rule.term
             matched.applied.append({"kind": "term", "rule": rule.number, "matched": text})
             continue
         before = len(added)
-        for one in rule.texts:
-            if phrase_key(one) in added:
+        for synonym in rule.texts:
+            if phrase_key(synonym) in added:
                 continue
-            if budget.takes(len(phrase_key(one))):
-                added[phrase_key(one)] = SynonymText(one, rule.weight, rule.number)
+            if budget.takes(len(phrase_key(synonym))):
+                added[phrase_key(synonym)] = SynonymText(synonym, rule.weight, rule.number)
             else:
-                matched.skip("synonym", rule.number, one)
+                matched.skip("synonym", rule.number, synonym)
         if len(added) > before:
             matched.applied.append({"kind": "synonym", "rule": rule.number, "matched": text})
     span = CuratedSpan(start, start + len(text), text, tuple(added.values()))
@@ -170,16 +170,16 @@ def _span(
 
 
 def _apply_results_rule(matched: MatchedRules, number: int, rule: Results) -> None:
-    because = {"matched": rule.query} if rule.query else {}
-    matched.applied.append({"kind": "results", "rule": number} | because)
+    reason = {"matched": rule.query} if rule.query else {}
+    matched.applied.append({"kind": "results", "rule": number} | reason)
     matched.hidden.update(rule.hide)
-    taken = {pin.place for pin in matched.pins.values()}
+    occupied = {pin.place for pin in matched.pins.values()}
     for pin in rule.pin:
         if pin.id in matched.pins:
             continue
         if len(matched.pins) >= MAX_PINS:
             matched.skip("results", number, pin.id)
             continue
-        place = next(place for place in range(pin.position, pin.position + MAX_PINS + 1) if place not in taken)
-        taken.add(place)
+        place = next(place for place in range(pin.position, pin.position + MAX_PINS + 1) if place not in occupied)
+        occupied.add(place)
         matched.pins[pin.id] = PinnedPosition(place, number)

@@ -1,12 +1,10 @@
-"""A query without a model: tokenise, look each distinct piece up in a table of weights that belongs to the encoder.
+"""Inference-free query encoding: tokenise the query and look up the weight of each distinct piece in a table.
 
-This is the inference-free query side of arXiv 2411.04403: repeated pieces count once, the weight is the table's.
+This is the query side of arXiv 2411.04403: a repeated piece counts once, and the table belongs to the encoder.
 
-How pieces of a vocabulary are shown: with WordPiece's marks, whatever marks the tokeniser itself uses.
-
-A piece that begins a word is shown as it is read, one that goes on within a word with `##` before it. Byte-level BPE
-and SentencePiece mark the opposite, the beginning of a word ("Ġword", "▁word"); one convention in every answer means
-that people, the search page and scripts read explanations of all encoders alike.
+Pieces are displayed in WordPiece's notation for every tokeniser: plain at the beginning of a word, with `##` within it.
+Byte-level BPE and SentencePiece mark the beginning instead ("Ġword", "▁word"). With one notation, explanations of all
+encoders read alike for people, the search page and scripts.
 """
 
 import json
@@ -21,83 +19,24 @@ from tokenizers import Tokenizer
 from services.encoders.manifest import Manifest, read_manifest, verify_file
 from services.errors import ConfigurationError, InvalidInput
 
-_BYTE_SPACE, _META_SPACE = "Ġ", "▁"
-# SentencePiece's piece for a byte of a character that it does not have.
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level BPE writes for bytes (GPT-2): printable Latin-1 is itself, the others follow."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_ALPHABET = _byte_alphabet()
-
-
-def _identity_text(piece: str) -> str:
-    return piece
-
-
-def _byte_text(piece: str) -> str:
-    """The text of a byte-level piece; bytes that are no whole characters are shown as `<e2 80>`."""
-    if not all(character in _ALPHABET for character in piece):
-        return piece  # (an added piece, written as plain text)
-    data = bytes(_ALPHABET[character] for character in piece)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"<{data.hex(' ')}>"
-
-
-def _meta_text(piece: str) -> str:
-    byte = _BYTE.fullmatch(piece)
-    if byte:
-        value = int(byte[1], 16)
-        return chr(value) if value < 0x80 else f"<{value:02x}>"
-    return piece.replace(_META_SPACE, " ")
-
-
-def make_piece_decoder(tokenizer: Tokenizer) -> Callable[[str], str]:
-    """What gives the text that a piece stands for, a leading space included. WordPiece pieces stay as they are."""
-    if type(tokenizer.model).__name__ == "WordPiece":
-        return _identity_text
-    vocabulary = tokenizer.get_vocab()
-    if _BYTE_SPACE in vocabulary:
-        return _byte_text
-    return _meta_text if _META_SPACE in vocabulary else _identity_text
-
-
-def make_piece_formatter(tokenizer: Tokenizer) -> Callable[[str], str]:
-    """What turns a piece of the vocabulary into what people are shown."""
-    text_of = make_piece_decoder(tokenizer)
-    if text_of is _identity_text:
-        return _identity_text
-
-    def shown(piece: str) -> str:
-        text = text_of(piece)
-        word = text.removeprefix(" ")
-        if word[:1].isalnum():
-            return word if word != text else f"##{text}"
-        return text.replace(" ", _META_SPACE).replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
-
-    return shown
-
-
 TOKENIZER_FILE = "tokenizer.json"
 QUERY_WEIGHTS_FILE = "query_weights.json"
 # A boost is a float32.
 MAX_QUERY_WEIGHT = 3.4e38
-# How WordPiece marks a piece that goes on within a word.
+# WordPiece's mark of a piece within a word.
 _CONTINUATION_PREFIX = "##"
+
+_BYTE_SPACE, _META_SPACE = "Ġ", "▁"
+# SentencePiece's piece for one byte of an unknown character.
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(frozen=True, slots=True)
 class QueryVector:
-    """Distinct pieces in order of appearance: vocabulary ids and their weights; `pieces` counts repeated ones too.
+    """The distinct pieces of a query in order of appearance, as vocabulary ids and weights.
 
-    `pruned` holds what `services.query.expansion` left out of it, as pairs of id and weight.
+    `pieces` counts repeated ones too. `pruned` holds what `services.query.expansion` removed, as pairs of id and
+    weight.
     """
 
     ids: tuple[int, ...]
@@ -106,17 +45,17 @@ class QueryVector:
     pruned: tuple[tuple[int, float], ...] = ()
 
     def by_id(self) -> dict[int, float]:
+        """Return the weights by vocabulary id."""
         return dict(zip(self.ids, self.weights, strict=True))
 
 
 class QueryTable:
-    """Tokeniser and weights of one encoder. Stateless after loading; safe to share between threads."""
+    """The tokeniser and the piece weights of one encoder. Immutable after loading, so threads can share it."""
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, weights: Sequence[float]) -> None:
         self.manifest = manifest
         self._tokenizer = tokenizer
         self._weights = weights
-        # the largest weight
         self.heaviest = max(weights, default=0.0)
         self._display = make_piece_formatter(tokenizer)
         self._special = frozenset(i for i, piece in tokenizer.get_added_tokens_decoder().items() if piece.special)
@@ -124,11 +63,11 @@ class QueryTable:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Reads tokenizer.json and query_weights.json of a model directory and nothing else of it.
+        """Read tokenizer.json and query_weights.json of a model directory, and no other file.
 
-        Raises ConfigurationError for missing or changed files (codes of `services.encoders.manifest`), `bad_tokenizer`, and
-        `bad_query_table` for unknown pieces and for weights that are not finite numbers of zero or more (OpenSearch
-        refuses a boost below zero).
+        Raises ConfigurationError: for missing or changed files the codes of `verify_file`, `bad_tokenizer`, and
+        `bad_query_table` for unknown pieces and for weights that are not finite and non-negative (OpenSearch refuses a
+        negative boost).
         """
         manifest = read_manifest(directory)
         tokenizer = _load_tokenizer(verify_file(directory, manifest, TOKENIZER_FILE))
@@ -137,7 +76,7 @@ class QueryTable:
         if max(vocabulary.values(), default=0) >= manifest.vocabulary:
             raise ConfigurationError(
                 "bad_tokenizer",
-                f"{directory / TOKENIZER_FILE} has piece ids up to {max(vocabulary.values()):,}, and the encoder a "
+                f"{directory / TOKENIZER_FILE} has piece ids up to {max(vocabulary.values()):,}, but the encoder has a "
                 f"vocabulary of {manifest.vocabulary:,}: it is another model's; export the encoder again with its own.",
             )
         weights = [0.0] * manifest.vocabulary
@@ -153,47 +92,48 @@ class QueryTable:
 
     @property
     def fingerprint(self) -> str:
+        """Return the fingerprint of the encoder."""
         return self.manifest.fingerprint
 
     def weight(self, piece_id: int) -> float:
-        """The weight of a vocabulary id; 0 for one that the table does not have."""
+        """Return the weight of a vocabulary id, 0 for an unknown one."""
         return self._weights[piece_id] if 0 <= piece_id < len(self._weights) else 0.0
 
     def encode(self, text: str, max_pieces: int | None = None) -> QueryVector:
-        """The weighted pieces of a query. Pieces of weight zero (special ones, unknown words) are left out.
+        """Return the weighted pieces of a query, without pieces of weight zero (special pieces, unknown words).
 
-        Raises InvalidInput (`query_too_long`) when the text has more than `max_pieces` pieces.
+        Raises InvalidInput (`query_too_long`) if the text has more than `max_pieces` pieces.
         """
-        found = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if max_pieces is not None and len(found) > max_pieces:
+        piece_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if max_pieces is not None and len(piece_ids) > max_pieces:
             raise InvalidInput(
                 "query_too_long",
-                f"The query has {len(found):,} pieces and the limit is {max_pieces:,}: shorten it, "
-                "or search with its most telling sentences.",
+                f"The query has {len(piece_ids):,} pieces and the limit is {max_pieces:,}: shorten it, "
+                "or search with its most distinctive sentences.",
             )
         weights = self._weights
-        ids = tuple(i for i in dict.fromkeys(found) if weights[i] > 0.0)
-        return QueryVector(ids, tuple([weights[i] for i in ids]), len(found))
+        ids = tuple(i for i in dict.fromkeys(piece_ids) if weights[i] > 0.0)
+        return QueryVector(ids, tuple([weights[i] for i in ids]), len(piece_ids))
 
     def piece(self, piece_id: int) -> str:
-        """The piece of a vocabulary id as `services.encoders.query_table` shows it; an id outside the vocabulary is `#id`."""
+        """Return the display form of a vocabulary id; `#id` for an id outside the vocabulary."""
         piece = self._tokenizer.id_to_token(piece_id)
         return f"#{piece_id}" if piece is None else self._display(piece)
 
     def ids(self, text: str) -> list[int]:
-        """All vocabulary ids of a text in order, without special pieces."""
+        """Return all vocabulary ids of a text in order, without special pieces."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
-        """Every piece of a text in order, without special ones: id, first character, the character after its last."""
+        """Return every piece of a text in order as (id, start, end), end exclusive, without special pieces."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return [(i, start, end) for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def occurring(self, ids: Collection[int], text: str) -> set[int]:
-        """Which of the ids are pieces of a text.
+        """Return which of the ids are pieces of a text.
 
-        Only words that may hold one of them are tokenised, each once, where words do not influence each other: a text
-        of 1 MB takes about 30 ms then, and 600 ms otherwise.
+        Where words are tokenised independently, only words that may hold one of the ids are tokenised, each once. A
+        text of 1 MB then takes about 30 ms instead of 600 ms.
         """
         if self._words_alone:
             spelt = [(self._tokenizer.id_to_token(i) or "").removeprefix(_CONTINUATION_PREFIX).lower() for i in ids]
@@ -201,20 +141,51 @@ class QueryTable:
         return set(ids) & set(self.ids(text))
 
     def word_ids(self, text: str) -> list[int]:
-        """The distinct ids of a text in order of appearance that a query may weigh: no special ones, [UNK] included."""
+        """Return the distinct ids of a text that a query may weight, in order: no special pieces, but [UNK]."""
         return [i for i in dict.fromkeys(self.ids(text)) if i not in self._special]
 
     def weighted_ids(self) -> list[int]:
-        """The vocabulary ids with a weight above zero, heaviest first; of equal weights the lower id."""
+        """Return the ids with a positive weight, heaviest first; at equal weight the lower id first."""
         return sorted((i for i, weight in enumerate(self._weights) if weight > 0), key=lambda i: -self._weights[i])
 
     def weighted(self) -> list[tuple[str, float]]:
-        """Every piece with a weight above zero, heaviest first; of equal weights the lower id."""
+        """Return every piece with a positive weight, heaviest first; at equal weight the lower id first."""
         return [(self.piece(i), self._weights[i]) for i in self.weighted_ids()]
 
 
+def read_query_weights(path: Path) -> dict[str, float]:
+    """Read a table file: a JSON object from piece to weight. Raises ConfigurationError (`bad_query_table`)."""
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError("bad_query_table", f"{path} is not JSON: {error}; export the encoder again.") from None
+    if not isinstance(table, dict):
+        raise ConfigurationError("bad_query_table", f"{path} is not a JSON object of piece to weight.")
+    for piece, weight in table.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MAX_QUERY_WEIGHT:
+            raise ConfigurationError(
+                "bad_query_table",
+                f"{path}: {piece!r} has the weight {weight!r}; weights must be finite and not negative.",
+            )
+    return {piece: float(weight) for piece, weight in table.items()}
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    """Load a tokeniser without truncation, padding or special pieces in text: "[MASK]" in a query is five typed
+    characters.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ConfigurationError("bad_tokenizer", f"{path} is not a usable tokenizer.json: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
 def _is_context_free(tokenizer: Tokenizer) -> bool:
-    """Whether a word between spaces has the same pieces wherever it stands."""
+    """Return whether the pieces of a word between spaces do not depend on its context."""
     model = tokenizer.model
     return (
         type(model).__name__ == "WordPiece"
@@ -224,42 +195,80 @@ def _is_context_free(tokenizer: Tokenizer) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Split where BERT's normaliser surely has white space: other characters that Python splits at, it takes out."""
+    """Split at the white space that BERT's normaliser certainly keeps.
+
+    It removes other characters that Python splits at.
+    """
     return text.replace("\n", " ").replace("\t", " ").replace("\r", " ").split(" ")
 
 
 def _may_contain(word: str, spelt: Sequence[str]) -> bool:
-    """False only where none of the pieces can be in the word. What the normaliser changes is left to the tokeniser."""
+    """Return False only if none of the pieces can be in the word. Non-ASCII words are left to the tokeniser."""
     if not (word.isascii() and word.isprintable()):
         return True
     word = word.lower()
     return any(piece in word for piece in spelt)
 
 
-def read_query_weights(path: Path) -> dict[str, float]:
-    """A table's file: a JSON object of piece to weight. Raises ConfigurationError (`bad_query_table`)."""
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError("bad_query_table", f"{path} is no JSON: {error}; export the encoder again.") from None
-    if not isinstance(table, dict):
-        raise ConfigurationError("bad_query_table", f"{path} is no JSON object of piece to weight.")
-    for piece, weight in table.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MAX_QUERY_WEIGHT:
-            raise ConfigurationError(
-                "bad_query_table",
-                f"{path}: {piece!r} has the weight {weight!r}; weights are finite numbers of zero or more.",
-            )
-    return {piece: float(weight) for piece, weight in table.items()}
+def make_piece_formatter(tokenizer: Tokenizer) -> Callable[[str], str]:
+    """Return a function from a piece of the vocabulary to its display form."""
+    text_of = make_piece_decoder(tokenizer)
+    if text_of is _identity_text:
+        return _identity_text
+
+    def format_piece(piece: str) -> str:
+        text = text_of(piece)
+        word = text.removeprefix(" ")
+        if word[:1].isalnum():
+            return word if word != text else f"##{text}"
+        return text.replace(" ", _META_SPACE).replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+
+    return format_piece
 
 
-def _load_tokenizer(path: Path) -> Tokenizer:
-    """Never truncates or pads; "[MASK]" in a query is five characters that somebody typed, as it is in a document."""
+def make_piece_decoder(tokenizer: Tokenizer) -> Callable[[str], str]:
+    """Return a function from a piece to the text it stands for, with a leading space if any.
+
+    WordPiece is left as it is.
+    """
+    if type(tokenizer.model).__name__ == "WordPiece":
+        return _identity_text
+    vocabulary = tokenizer.get_vocab()
+    if _BYTE_SPACE in vocabulary:
+        return _byte_text
+    return _meta_text if _META_SPACE in vocabulary else _identity_text
+
+
+def _identity_text(piece: str) -> str:
+    return piece
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Map the characters of byte-level BPE to bytes (GPT-2): printable Latin-1 maps to itself, the rest follow in
+    order.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_alphabet()
+
+
+def _byte_text(piece: str) -> str:
+    """Return the text of a byte-level piece; bytes that are not whole characters are shown as `<e2 80>`."""
+    if not all(character in _ALPHABET for character in piece):
+        return piece  # an added piece is plain text
+    data = bytes(_ALPHABET[character] for character in piece)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ConfigurationError("bad_tokenizer", f"{path} is no usable tokenizer.json: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"<{data.hex(' ')}>"
+
+
+def _meta_text(piece: str) -> str:
+    byte = _BYTE.fullmatch(piece)
+    if byte:
+        value = int(byte[1], 16)
+        return chr(value) if value < 0x80 else f"<{value:02x}>"
+    return piece.replace(_META_SPACE, " ")

@@ -1,1 +1,1 @@
-"""Filters on declared metadata: a tree of conditions, and how it is read from JSON and checked against an index."""
+"""Filters on declared metadata: a tree of conditions, and the parser that checks it against an index."""

@@ -1,9 +1,8 @@
-"""A filter as a tree of conditions on the fields of a document.
+"""The filter tree: conditions on the fields of a document, joined by all, any and not.
 
-A field with several values satisfies a condition when one of its values does. A filter says which documents may be
-found and never how well they match; regular expressions and OpenSearch's own queries do not exist here.
-
-Whether one document satisfies a filter, told from the document alone: as OpenSearch finds it, without asking.
+A field with several values satisfies a condition when one of its values does. A filter selects documents and never
+changes scores; regular expressions and OpenSearch queries are not part of it. `satisfies_filter` evaluates a tree on a
+document in memory with the same result as OpenSearch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 from services.dates import date_bounds
 
-ID, STATE = "_id", "_state"  # a declared name begins with a letter, so these are never a user's own
+ID, STATE = "_id", "_state"  # declared names begin with a letter, so these cannot clash with them
 STATES: Final = ("pending", "encoded", "dead")
 
 
@@ -32,14 +31,14 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold: no value of the field satisfies it, or there is none."""
+    """The part does not hold: no value of the field satisfies it, or there is no value."""
 
     part: "Filter"
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """A value is one of these."""
+    """A value equals one of these."""
 
     field: str
     values: tuple[str | float | bool, ...]
@@ -47,10 +46,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class InRange:
-    """One value lies between two bounds, both of them included; None: no bound.
-
-    Of dates they are milliseconds since 1970.
-    """
+    """A value lies between two inclusive bounds; None: no bound. Dates are milliseconds since 1970."""
 
     field: str
     low: float | None
@@ -67,7 +63,7 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class StartsWith:
-    """A value begins with this."""
+    """A value begins with the prefix."""
 
     field: str
     prefix: str
@@ -86,7 +82,7 @@ Filter = AllOf | AnyOf | Not | Condition
 
 
 def iter_conditions(tree: Filter) -> Iterator[Condition]:
-    """The conditions in a filter."""
+    """Yield the conditions of a filter."""
     match tree:
         case AllOf(parts) | AnyOf(parts):
             for part in parts:
@@ -98,19 +94,23 @@ def iter_conditions(tree: Filter) -> Iterator[Condition]:
 
 
 def remove_field(tree: Filter | None, field: str) -> Filter | None:
-    """The filter without what it says of that field alone, by itself or in its outermost `all`; None: nothing is left.
+    """Return the filter without conditions on that field alone, or None if nothing is left.
 
-    What a shop does when it counts the values of a field of which one has been chosen: the others keep their counts.
+    Removes the whole filter or parts of the outermost `all`. Facets use this: when a value of a field is selected, the
+    other values of that field keep their counts.
     """
     if tree is None:
         return None
     parts = tree.parts if isinstance(tree, AllOf) else (tree,)
-    kept = tuple(part for part in parts if any(one.field != field for one in iter_conditions(part)))
+    kept = tuple(part for part in parts if any(condition.field != field for condition in iter_conditions(part)))
     return AllOf(kept) if len(kept) > 1 else kept[0] if kept else None
 
 
 def satisfies_filter(tree: Filter, document_id: str, metadata: Mapping[str, Any]) -> bool:
-    """Raises TypeError for what a document alone does not decide: words, which an analyser cuts, and states."""
+    """Return whether a document satisfies a filter, without asking OpenSearch.
+
+    Raises TypeError for conditions that the document alone does not decide: words (an analyser splits them) and states.
+    """
     match tree:
         case AllOf(parts):
             return all(satisfies_filter(part, document_id, metadata) for part in parts)
@@ -121,17 +121,18 @@ def satisfies_filter(tree: Filter, document_id: str, metadata: Mapping[str, Any]
         case OneOf(field, wanted):
             return any(_as_stored(value) in wanted for value in _field_values(field, document_id, metadata))
         case InRange(field, low, high, date):
-            here = [date_bounds(one)[0] if date else float(one) for one in _field_values(field, document_id, metadata)]
-            return any((low is None or low <= one) and (high is None or one <= high) for one in here)
+            stored = _field_values(field, document_id, metadata)
+            values = [date_bounds(value)[0] if date else float(value) for value in stored]
+            return any((low is None or low <= value) and (high is None or value <= high) for value in values)
         case Exists(field):
             return bool(_field_values(field, document_id, metadata))
         case StartsWith(field, prefix):
-            return any(one.startswith(prefix) for one in _field_values(field, document_id, metadata))
-    raise TypeError(f"{type(tree).__name__} is not decided by a document alone")
+            return any(value.startswith(prefix) for value in _field_values(field, document_id, metadata))
+    raise TypeError(f"{type(tree).__name__} cannot be decided from the document alone")
 
 
 def _as_stored(value: Any) -> Any:
-    """Numbers are doubles."""
+    """Return a value in the form of the index, where numbers are doubles."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -140,4 +141,4 @@ def _field_values(field: str, document_id: str, metadata: Mapping[str, Any]) -> 
         return [document_id]
     value = metadata.get(field)
     values = value if isinstance(value, list) else [value]
-    return [one for one in values if one is not None]
+    return [entry for entry in values if entry is not None]

@@ -1,32 +1,15 @@
-"""Earlier turns of a conversation as context of a query, without a model that would rewrite it.
+"""Query expansion: pieces that feedback and earlier turns add to a sparse query, and pruning of light pieces.
 
-A follow-up leaves out what was said before ("and on windows?"). So pieces of earlier turns that it does not have itself
-are added to it, the lighter the longer ago they were said and the more common they are:
+A `QueryBlend` keeps what each origin gave to each piece, so that an explanation can say why a piece is in the query.
 
-    weight = table weight * share * decay^age * (table weight / heaviest of the table)^rarity
-
-Pieces that the follow-up has keep their weight: to say a word twice made the ranking worse (docs/decisions/0156). A
-learned query encoder for conversations (DiSCo, arXiv 2410.14609) does more, and needs a model at query time. Pure.
-
-Query pieces that weigh little: left out, or kept for a second phase.
-
-A sparse search costs what the postings of the query's pieces are long, and light pieces have the longest. Leaving out
-those below a share of the heaviest weight is called `max_ratio` in OpenSearch's neural-search. Scoring them only for
-the documents that the heavy ones found is that plugin's two-phase processor, and the second step of Two-Step SPLADE
-(Lassance et al., ECIR 2024).
-
-A query vector whose weights come from several origins: the words, earlier turns, documents that were fed back.
-
-What each origin gave to a piece is kept, so that an explanation can say why a piece is in the query at all. Pure.
-
-Feedback: a query moved towards documents that are liked and away from those that are not (Rocchio, sparse).
-
-    new query = alpha * query + beta * centroid(liked) - gamma * centroid(unliked)
-
-Documents live in another space than queries, whose weights are the table's. So a document becomes a query by weighing
-each of its pieces with the table too, as if it had been typed, and has unit length before documents are averaged. A
-centroid is cut to its heaviest pieces and scaled: with beta 0.5 they weigh together half of what the query weighs,
-however many documents and pieces there are. What was measured: docs/decisions/0155. Pure.
+- Feedback is Rocchio on sparse vectors: new query = alpha * query + beta * centroid(liked) - gamma * centroid(unliked).
+  Documents are weighted with the query table as if they had been typed, and have unit length before they are averaged.
+  The parameters were measured (docs/decisions/0155).
+- Context adds pieces of earlier turns that the follow-up lacks: weight = table weight * share * decay^age *
+  (table weight / heaviest of the table)^rarity. Pieces that the follow-up has keep their weight: counting them twice
+  made the ranking worse (docs/decisions/0156). DiSCo (arXiv 2410.14609) does more, with a model at query time.
+- Pruning leaves out pieces below a share of the heaviest weight (`max_ratio` in OpenSearch's neural-search). Two-phase
+  search scores them only for the documents that the heavy pieces found (Two-Step SPLADE, Lassance et al., ECIR 2024).
 """
 
 import re
@@ -39,41 +22,30 @@ import numpy as np
 from services.encoders.query_table import MAX_QUERY_WEIGHT, QueryTable, QueryVector
 from services.encoders.vectors import SMALLEST_WEIGHT, SparseVector
 
-
-def prune_query(query: QueryVector, share: float) -> QueryVector:
-    """The query without pieces that weigh less than `share` (0 to 1) of its heaviest; `pruned` of it names them.
-
-    The heaviest piece always stays. 0 leaves the query as it is.
-    """
-    if share == 0 or not query.ids:
-        return query
-    kept, dropped = split_query(query, share)
-    return replace(kept, pruned=query.pruned + tuple(zip(dropped.ids, dropped.weights, strict=True)))
-
-
-def split_query(query: QueryVector, threshold: float) -> tuple[QueryVector, QueryVector]:
-    """The pieces of at least `threshold` (0 to 1) of the heaviest weight, and the others. Both keep their order."""
-    least = threshold * max(query.weights, default=0.0)
-    return (
-        _select_pieces(query, [at for at, weight in enumerate(query.weights) if weight >= least]),
-        _select_pieces(query, [at for at, weight in enumerate(query.weights) if weight < least]),
-    )
-
-
-def _select_pieces(query: QueryVector, places: list[int]) -> QueryVector:
-    return replace(
-        query, ids=tuple([query.ids[at] for at in places]), weights=tuple([query.weights[at] for at in places])
-    )
-
-
 PieceWeights = Mapping[int, float]
 
+TableWeight = Callable[[int], float]
+
 QUERY_ORIGIN = "query"
+
+LIKE_ORIGIN, UNLIKE_ORIGIN, FEEDBACK_ORIGIN = "like", "unlike", "feedback"
+
+CONTEXT_ORIGIN = "context"
+# Pseudo-relevance feedback treats this many of the best documents as relevant (measured: docs/decisions/0155).
+FEEDBACK_DOCUMENTS: Final = 3
+# Words of earlier turns that are added to the lexical query. Each is one clause, or up to 32 in a script without
+# spaces.
+MAX_CONTEXT_WORDS: Final = 20
+# Context below this share of the query's heaviest piece (or of a query word's boost, 1) is left out. That removes a
+# third of the pieces and changes NDCG@10 by less than 0.001.
+_MIN_RELATIVE_WEIGHT = 0.05
+# Text in a script without spaces is cut at 32 characters, so that no clause exceeds Lucene's limit.
+_WORD = re.compile(r"\w{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
 class OriginWeights:
-    """What one origin gives: weights by vocabulary id. Negative ones take away from what others give."""
+    """Weights by vocabulary id that one origin adds to a query. A negative weight reduces what other origins gave."""
 
     origin: str
     weights: PieceWeights
@@ -81,61 +53,57 @@ class OriginWeights:
 
 @dataclass(frozen=True, slots=True)
 class QueryBlend:
-    """A query and, of each of its pieces, what every origin gave to the weight; those add up to it."""
+    """A query vector with each piece's weight broken down by origin. The parts of a piece add up to its weight."""
 
     vector: QueryVector
     origins: Mapping[int, Mapping[str, float]]
 
     @classmethod
-    def of(cls, words: QueryVector) -> Self:
-        """A query as the table made it."""
-        return cls(words, {piece: {QUERY_ORIGIN: weight} for piece, weight in words.by_id().items()})
+    def of(cls, query: QueryVector) -> Self:
+        """Wrap a query vector whose weights all come from the query's own words."""
+        return cls(query, {piece: {QUERY_ORIGIN: weight} for piece, weight in query.by_id().items()})
 
     @property
     def weight(self) -> float:
-        """Of all pieces together (L1): what shares are measured by."""
+        """Return the sum of all weights (L1), which the shares of feedback are relative to."""
         return sum(self.vector.weights)
 
-    def plus(self, shares: Sequence[OriginWeights], most: int, factor: float = 1.0) -> "QueryBlend":
-        """`factor` times this, and the shares. Shares without weights and the factor 1 change nothing.
+    def plus(self, shares: Sequence[OriginWeights], max_pieces: int, factor: float = 1.0) -> "QueryBlend":
+        """Return this blend times `factor` plus the shares. Empty shares and a factor of 1 change nothing.
 
-        Pieces whose sum is not above zero are dropped: OpenSearch refuses a boost below zero, and Lucene takes one
-        below the smallest normal float32 for zero. At most `most` pieces are kept: those that were there, then the
-        heaviest new ones, of equal ones the lower id.
+        Pieces whose sum is not positive are dropped: OpenSearch refuses a negative boost, and Lucene treats a boost
+        below the smallest normal float32 as zero. At most `max_pieces` pieces are kept: the existing ones, then the
+        heaviest new ones, at equal weight the lower id.
         """
         origins = {
-            piece: {origin: weight * factor for origin, weight in given.items()}
-            for piece, given in self.origins.items()
+            piece: {origin: weight * factor for origin, weight in parts.items()}
+            for piece, parts in self.origins.items()
         }
         for share in shares:
             for piece, weight in share.weights.items():
-                given = origins.setdefault(piece, {})
-                given[share.origin] = given.get(share.origin, 0.0) + weight
-        sums = {piece: min(sum(given.values()), MAX_QUERY_WEIGHT) for piece, given in origins.items()}
+                parts = origins.setdefault(piece, {})
+                parts[share.origin] = parts.get(share.origin, 0.0) + weight
+        sums = {piece: min(sum(parts.values()), MAX_QUERY_WEIGHT) for piece, parts in origins.items()}
         kept = [piece for piece in origins if sums[piece] >= SMALLEST_WEIGHT]
         old = [piece for piece in kept if piece in self.origins]
         new = sorted((piece for piece in kept if piece not in self.origins), key=lambda piece: (-sums[piece], piece))
-        order = (old + new)[:most]
+        order = (old + new)[:max_pieces]
         vector = replace(self.vector, ids=tuple(order), weights=tuple([sums[piece] for piece in order]))
         return QueryBlend(vector, {piece: origins[piece] for piece in order})
 
 
 def heaviest_pieces(weights: PieceWeights, count: int) -> dict[int, float]:
-    """The `count` heaviest pieces, heaviest first; of equal weights the lower id stays."""
+    """Return the `count` heaviest pieces, heaviest first; at equal weight the lower id wins."""
     kept = sorted(weights, key=lambda piece: (-weights[piece], piece))[:count]
     return {piece: weights[piece] for piece in kept}
 
 
-TableWeight = Callable[[int], float]
-
-LIKE_ORIGIN, UNLIKE_ORIGIN, FEEDBACK_ORIGIN = "like", "unlike", "feedback"
-# How many of the best documents are taken for relevant unasked. Chosen by measurement, as all here: decision 0155.
-FEEDBACK_DOCUMENTS: Final = 3
-
-
 @dataclass(frozen=True, slots=True)
 class RocchioParameters:
-    """The parameters, none below zero. `pieces`: of each centroid, the heaviest."""
+    """Weights of Rocchio feedback, none negative.
+
+    `pieces`: how many pieces of each centroid are used, the heaviest first.
+    """
 
     alpha: float = 1.0
     beta: float = 0.5
@@ -147,31 +115,33 @@ def apply_rocchio(
     query: QueryBlend,
     rocchio: RocchioParameters,
     table: TableWeight,
-    most: int,
+    max_pieces: int,
     *,
     liked: Sequence[SparseVector] = (),
     unliked: Sequence[SparseVector] = (),
     origin: str = LIKE_ORIGIN,
 ) -> QueryBlend:
-    """The query after feedback, at most `most` pieces; `origin` says where liked documents come from.
+    """Return the query after feedback with at most `max_pieces` pieces.
 
-    `table` gives the query weight of a vocabulary id, 0 for one that it does not have. A weight below zero cannot be
-    searched with, so what is unliked takes from the weights that are there, down to nothing, and adds nothing. A query
-    without pieces of its own weighs what the liked pieces would had they been typed.
+    `origin` names the source of the liked documents.
+
+    `table` returns the query weight of a vocabulary id, 0 for an unknown id. OpenSearch takes no negative weights, so
+    unliked documents only reduce existing weights, at most to zero. For a query without pieces of its own, the scale is
+    the weight that the liked pieces would have if they had been typed.
     """
-    towards, away = compute_centroid(liked, table), compute_centroid(unliked, table)
-    weight = query.weight or sum(map(table, heaviest_pieces(towards, rocchio.pieces)))
+    liked_centroid, unliked_centroid = compute_centroid(liked, table), compute_centroid(unliked, table)
+    weight = query.weight or sum(map(table, heaviest_pieces(liked_centroid, rocchio.pieces)))
     shares = [
-        scale_to_weight(origin, towards, rocchio.pieces, rocchio.beta * weight),
-        scale_to_weight(UNLIKE_ORIGIN, away, rocchio.pieces, -rocchio.gamma * weight),
+        scale_to_weight(origin, liked_centroid, rocchio.pieces, rocchio.beta * weight),
+        scale_to_weight(UNLIKE_ORIGIN, unliked_centroid, rocchio.pieces, -rocchio.gamma * weight),
     ]
-    return query.plus(shares, most, rocchio.alpha)
+    return query.plus(shares, max_pieces, rocchio.alpha)
 
 
 def compute_centroid(vectors: Sequence[SparseVector], table: TableWeight) -> dict[int, float]:
-    """The mean of the vectors as queries, each of unit length; pieces of no weight in the table are left out.
+    """Return the mean of the vectors, each weighted as a query and scaled to unit length. Empty without vectors.
 
-    Empty without vectors. The order of the vectors does not matter, to the last bit.
+    Pieces without a weight in the table are left out. The result does not depend on the order of the vectors.
     """
     ids, weights = [], []
     for vector in vectors:
@@ -183,88 +153,113 @@ def compute_centroid(vectors: Sequence[SparseVector], table: TableWeight) -> dic
     if not ids:
         return {}
     every_id, every_weight = np.concatenate(ids), np.concatenate(weights)
-    # A sum of floats depends on the order of its terms; sorted terms have one order.
+    # A floating-point sum depends on the order of its terms, so they are sorted first.
     order = np.lexsort((every_weight, every_id))
     pieces, starts = np.unique(every_id[order], return_index=True)
     means = np.add.reduceat(every_weight[order], starts) / len(ids)
     return dict(zip(pieces.tolist(), means.tolist(), strict=True))
 
 
-def scale_to_weight(origin: str, towards: PieceWeights, pieces: int, weight: float) -> OriginWeights:
-    """The heaviest `pieces` of a centroid, scaled so that they weigh `weight` together."""
-    kept = heaviest_pieces(towards, pieces)
-    together = sum(kept.values())
-    if together <= 0 or weight == 0:
+def scale_to_weight(origin: str, centroid: PieceWeights, pieces: int, weight: float) -> OriginWeights:
+    """Return the heaviest `pieces` of a centroid, scaled so that their weights add up to `weight`."""
+    kept = heaviest_pieces(centroid, pieces)
+    total = sum(kept.values())
+    if total <= 0 or weight == 0:
         return OriginWeights(origin, {})
-    return OriginWeights(origin, {piece: own / together * weight for piece, own in kept.items()})
-
-
-CONTEXT_ORIGIN = "context"
-# A script without spaces has no words for this; it is cut, so that no clause grows beyond what Lucene takes.
-_WORD = re.compile(r"\w{1,32}")
-# Words of earlier turns that keyword search gets; each is a clause or, in a script without spaces, up to 32.
-MAX_CONTEXT_WORDS: Final = 20
-# Of what the query's own weigh (its heaviest piece; a word's 1). What weighs less costs clauses and changes no ranking:
-# a third fewer pieces, and the same NDCG@10 to a thousandth.
-_MIN_RELATIVE_WEIGHT = 0.05
+    return OriginWeights(origin, {piece: piece_weight / total * weight for piece, piece_weight in kept.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationMemory:
-    """How much of earlier turns counts: `share` and `decay` from 0 to 1, `rarity` not below 0."""
+    """Parameters of how much earlier turns count: `share` and `decay` from 0 to 1, `rarity` not negative."""
 
     share: float = 0.5
     decay: float = 0.5
     rarity: float = 1.0
 
     def factor(self, age: int, relative: float) -> float:
-        """What is left of a weight that was said `age` turns before the last; `relative` to the table's heaviest."""
+        """Return the share of a weight that remains after `age` turns.
+
+        `relative`: the weight over the table's heaviest.
+        """
         return self.share * self.decay**age * float(relative**self.rarity)
 
 
 def context_pieces(
-    now: PieceWeights, turns: Sequence[PieceWeights], top: float, memory: ConversationMemory, most: int
+    query: PieceWeights,
+    turns: Sequence[PieceWeights],
+    heaviest: float,
+    memory: ConversationMemory,
+    max_pieces: int,
 ) -> OriginWeights:
-    """What earlier turns give to a query: the heaviest `most` pieces that it does not have.
+    """Return the heaviest `max_pieces` pieces of earlier turns that the query lacks.
 
-    `turns` are oldest first, each as the table weighs it; `top` is the largest weight of the table. Of a piece that was
-    said several times the heaviest counts. What would weigh less than a twentieth of the query's heaviest is left out.
+    `turns` are oldest first and weighted by the table; `heaviest` is the largest weight of the table. A repeated piece
+    counts once, with its largest weight. Pieces below a twentieth of the query's heaviest are left out.
     """
-    found: dict[int, float] = {}
-    least = _MIN_RELATIVE_WEIGHT * max(now.values(), default=0.0)
+    added: dict[int, float] = {}
+    least = _MIN_RELATIVE_WEIGHT * max(query.values(), default=0.0)
     for age, turn in enumerate(reversed(turns)):
         for piece, weight in turn.items():
-            carried = weight * memory.factor(age, weight / top)
-            if piece not in now and carried > max(least, found.get(piece, 0.0)):
-                found[piece] = carried
-    return OriginWeights(CONTEXT_ORIGIN, heaviest_pieces(found, most))
+            carried = weight * memory.factor(age, weight / heaviest)
+            if piece not in query and carried > max(least, added.get(piece, 0.0)):
+                added[piece] = carried
+    return OriginWeights(CONTEXT_ORIGIN, heaviest_pieces(added, max_pieces))
 
 
 def context_words(
-    now: str, turns: Sequence[str], relative: Mapping[str, float], memory: ConversationMemory
+    query: str, turns: Sequence[str], relative: Mapping[str, float], memory: ConversationMemory
 ) -> dict[str, float]:
-    """What earlier turns give to keyword search: words that the query does not have, with their boosts, heaviest first.
+    """Return the words of earlier turns that the query lacks, with their boosts, heaviest first.
 
-    `relative` is what `word_weights` says of the turns. BM25 weighs rare words itself; that common ones are carried
-    less far is the same rule as for pieces.
+    `relative` is the result of `word_weights` for the turns. BM25 itself favours rare words; `rarity` damps common ones
+    as it does for pieces.
     """
-    own = set(distinct_words(now))
-    found: dict[str, float] = {}
+    query_words = set(distinct_words(query))
+    added: dict[str, float] = {}
     for age, turn in enumerate(reversed(turns)):
         for word in distinct_words(turn):
             carried = memory.factor(age, relative.get(word, 0.0))
-            if word not in own and carried > max(_MIN_RELATIVE_WEIGHT, found.get(word, 0.0)):
-                found[word] = carried
-    best = sorted(found, key=lambda word: (-found[word], word))[:MAX_CONTEXT_WORDS]
-    return {word: found[word] for word in best}
+            if word not in query_words and carried > max(_MIN_RELATIVE_WEIGHT, added.get(word, 0.0)):
+                added[word] = carried
+    best = sorted(added, key=lambda word: (-added[word], word))[:MAX_CONTEXT_WORDS]
+    return {word: added[word] for word in best}
 
 
 def word_weights(table: QueryTable, turns: Sequence[str]) -> dict[str, float]:
-    """How heavy the heaviest piece of each word of the turns is, the table's heaviest being 1."""
-    said = dict.fromkeys(word for turn in turns for word in distinct_words(turn))
-    return {word: max(table.encode(word).weights, default=0.0) / (table.heaviest or 1.0) for word in said}
+    """Return the weight of the heaviest piece of each word of the turns, relative to the table's heaviest."""
+    words = dict.fromkeys(word for turn in turns for word in distinct_words(turn))
+    return {word: max(table.encode(word).weights, default=0.0) / (table.heaviest or 1.0) for word in words}
 
 
 def distinct_words(text: str) -> list[str]:
-    """The distinct words of a text in lower case, in order."""
+    """Return the distinct words of a text in lower case, in order of appearance."""
     return list(dict.fromkeys(_WORD.findall(text.casefold())))
+
+
+def prune_query(query: QueryVector, share: float) -> QueryVector:
+    """Drop the pieces that weigh less than `share` (0 to 1) of the heaviest and list them in `pruned`.
+
+    The heaviest piece always stays. A share of 0 leaves the query as it is.
+    """
+    if share == 0 or not query.ids:
+        return query
+    kept, dropped = split_query(query, share)
+    return replace(kept, pruned=query.pruned + tuple(zip(dropped.ids, dropped.weights, strict=True)))
+
+
+def split_query(query: QueryVector, threshold: float) -> tuple[QueryVector, QueryVector]:
+    """Split a query into the pieces of at least `threshold` (0 to 1) of the heaviest weight and the rest, both in
+    order.
+    """
+    least = threshold * max(query.weights, default=0.0)
+    return (
+        _select_pieces(query, [at for at, weight in enumerate(query.weights) if weight >= least]),
+        _select_pieces(query, [at for at, weight in enumerate(query.weights) if weight < least]),
+    )
+
+
+def _select_pieces(query: QueryVector, places: list[int]) -> QueryVector:
+    return replace(
+        query, ids=tuple([query.ids[at] for at in places]), weights=tuple([query.weights[at] for at in places])
+    )

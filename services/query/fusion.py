@@ -1,10 +1,9 @@
-"""Puts ranked lists together. Scores of different kinds are brought to one scale within each list first.
+"""Score fusion: several ranked lists combined into one, and a second opinion interpolated into a list.
 
-Three methods, one rule for all of them: every document of every list is in the result. One that a list does not name
-gets nothing from it, as if it came after that list's last hit. An empty list gives nothing to anybody. The result
-depends on scores and weights alone, never on the order in which documents or lists are given.
-
-A second opinion on the best of a list: its scores and the list's own, brought to one scale and summed.
+Scores of different kinds are scaled within each list first. The three methods (min-max, z-score, reciprocal ranks)
+share one rule: the result holds every document of every list, a list contributes nothing to a document that it lacks,
+and an empty list contributes nothing at all. The result depends on scores and weights alone, never on the order of
+documents or lists. Min-max has the best mean NDCG@10 of the three (docs/decisions/0150).
 """
 
 import math
@@ -13,69 +12,42 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 FusionMethodName = Literal["min_max", "z_score", "rrf"]
-# A document by its id, or by its index and its id.
+# A document: its id, or its index and its id.
 D = TypeVar("D", str, tuple[str, str])
-# Or a part of a document, by that one's id and its number.
+# A document, or a part of one: the document's id and the part's number.
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 
-# What hybrid search weighs its lists with when nobody says otherwise (docs/decisions/0070).
+# Default weights of the lists of hybrid search (docs/decisions/0070).
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {"sparse": 0.5, "lexical": 0.5}
-# Reciprocal ranks: the constant of Cormack, Clarke and Buettcher (SIGIR 2009), and of everybody since.
+# The usual constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
 DEFAULT_RANK_CONSTANT: Final = 60
+
+
+# Default share of the second opinion, measured for dense vectors (docs/decisions/0143).
+DEFAULT_INTERPOLATION_WEIGHT: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How lists are put together. `k` is for reciprocal ranks only: the larger, the less the first places stand out."""
+    """A fusion method.
+
+    `k` is the constant of reciprocal ranks: the larger it is, the less the first places stand out.
+    """
 
     method: FusionMethodName = "min_max"
     k: int = DEFAULT_RANK_CONSTANT
 
 
-# Min-max has the best mean NDCG@10 of the three (docs/decisions/0150).
 DEFAULT_FUSION: Final = Fusion()
-
-
-def min_max(scores: Mapping[K, float]) -> dict[K, float]:
-    """Scores of one list scaled to [0, 1]; a list in which all are equal counts as 1."""
-    if not scores:
-        return {}
-    low, high = min(scores.values()), max(scores.values())
-    if high == low:
-        return dict.fromkeys(scores, 1.0)
-    return {document: (score - low) / (high - low) for document, score in scores.items()}
-
-
-def z_score(scores: Mapping[K, float]) -> dict[K, float]:
-    """Scores of one list in standard deviations (of the list) above its last hit; all equal: 1 each.
-
-    The usual form counts from the mean. That differs by a constant, which would put a document that the list does
-    not name (0) before most of those that it names. Not monotone, unlike the others: a score that stands out further
-    makes the deviation larger, and with it every distance of the list smaller.
-    """
-    scaled = min_max(scores)
-    # Of the scaled scores, which lie in [0, 1]: the square of a tiny difference would be 0. A sum that is rounded once
-    # does not depend on the order of the documents.
-    mean = math.fsum(scaled.values()) / max(len(scaled), 1)
-    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scaled.values()) / max(len(scaled), 1))
-    return scaled if spread == 0 else {document: score / spread for document, score in scaled.items()}
-
-
-def reciprocal_ranks(scores: Mapping[K, float], k: int = DEFAULT_RANK_CONSTANT) -> dict[K, float]:
-    """(k + 1) / (k + rank), ranks from 1: the first of a list has 1. Equal scores share the best rank of theirs."""
-    ranks: dict[float, int] = {}
-    for rank, score in enumerate(sorted(scores.values(), reverse=True), 1):
-        ranks.setdefault(score, rank)
-    return {document: (k + 1) / (k + ranks[score]) for document, score in scores.items()}
 
 
 def fuse_lists(
     lists: Mapping[str, Mapping[K, float]], weights: Mapping[str, float], fusion: Fusion = DEFAULT_FUSION
 ) -> list[tuple[K, float]]:
-    """Weighted sum of the lists, each scaled by the method, best first, equal scores by id.
+    """Return the weighted sum of the lists, each scaled by the method, best first, equal scores by id.
 
-    Scores are finite. The weights are zero or more, those of the given lists not all zero; they are scaled to sum to
-    1, so with min_max and rrf a fused score lies in [0, 1]. With z_score it is a number of standard deviations.
+    Scores must be finite. Weights must not be negative, and those of the given lists not all zero; they are scaled to a
+    sum of 1. So with min_max and rrf a fused score lies in [0, 1]; with z_score it is a number of standard deviations.
     """
     total = sum(weights[name] for name in lists)
     fused: dict[K, float] = {}
@@ -92,17 +64,17 @@ def fusion_shares(
     fusion: Fusion,
     documents: Collection[K],
 ) -> dict[K, dict[str, tuple[float, float]]]:
-    """Of some fused documents, for each list that names them, its share and the scaled score: `fuse` adds the products.
+    """Return the share and the scaled score of each list that holds a document, whose products `fuse_lists` adds up.
 
-    For explanations: the scaling is done again, by those who ask only.
+    Only explanations need this, so the scaling is repeated here instead of kept in every search.
     """
     total = sum(weights[name] for name in lists)
-    found: dict[K, dict[str, tuple[float, float]]] = {document: {} for document in documents}
+    shares: dict[K, dict[str, tuple[float, float]]] = {document: {} for document in documents}
     for name, scores in lists.items():
         scaled = _scale_scores(scores, fusion)
-        for document in found.keys() & scaled.keys():
-            found[document][name] = (weights[name] / total, scaled[document])
-    return found
+        for document in shares.keys() & scaled.keys():
+            shares[document][name] = (weights[name] / total, scaled[document])
+    return shares
 
 
 def _scale_scores(scores: Mapping[K, float], fusion: Fusion) -> dict[K, float]:
@@ -111,38 +83,68 @@ def _scale_scores(scores: Mapping[K, float], fusion: Fusion) -> dict[K, float]:
     return z_score(scores) if fusion.method == "z_score" else reciprocal_ranks(scores, fusion.k)
 
 
-# The opinion's share when nobody says otherwise; measured for dense vectors (docs/decisions/0143).
-DEFAULT_INTERPOLATION_WEIGHT: Final = 0.7
+def min_max(scores: Mapping[K, float]) -> dict[K, float]:
+    """Scale the scores of one list to [0, 1]. A list of equal scores becomes all 1."""
+    if not scores:
+        return {}
+    low, high = min(scores.values()), max(scores.values())
+    if high == low:
+        return dict.fromkeys(scores, 1.0)
+    return {document: (score - low) / (high - low) for document, score in scores.items()}
+
+
+def z_score(scores: Mapping[K, float]) -> dict[K, float]:
+    """Express the scores of one list in the list's standard deviations above its last hit. Equal scores become 1.
+
+    The usual form is relative to the mean. It differs by a constant and would rank a document that the list lacks (0)
+    above most of those that it holds. Unlike the other methods this one is not monotone: an outlier increases the
+    deviation and so shrinks every distance in the list.
+    """
+    scaled = min_max(scores)
+    # Computed on scores scaled to [0, 1], because the square of a tiny difference would underflow to 0. `fsum` rounds
+    # once, so the result does not depend on the order of the documents.
+    mean = math.fsum(scaled.values()) / max(len(scaled), 1)
+    spread = math.sqrt(math.fsum((score - mean) ** 2 for score in scaled.values()) / max(len(scaled), 1))
+    return scaled if spread == 0 else {document: score / spread for document, score in scaled.items()}
+
+
+def reciprocal_ranks(scores: Mapping[K, float], k: int = DEFAULT_RANK_CONSTANT) -> dict[K, float]:
+    """Return (k + 1) / (k + rank) with ranks from 1, so the first has 1. Equal scores share their best rank."""
+    ranks: dict[float, int] = {}
+    for rank, score in enumerate(sorted(scores.values(), reverse=True), 1):
+        ranks.setdefault(score, rank)
+    return {document: (k + 1) / (k + ranks[score]) for document, score in scores.items()}
 
 
 def interpolate_scores(
-    found: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
+    ranked: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
 ) -> list[tuple[str, float]]:
-    """The documents of `found` in their new order, best first, equal scores by id; scores lie in [0, 1].
+    """Return the documents of `ranked` in their new order, best first, equal scores by id. Scores lie in [0, 1].
 
-    Both scores are min-max scaled within these documents: (1 - weight) x the list's + weight x the opinion's. A
-    document without an opinion keeps its place as far as that goes: the list's score stands in for the missing one.
+    Both scores are min-max scaled within these documents and summed: (1 - weight) x list + weight x opinion. For a
+    document without an opinion, the score of the list stands in for it.
     """
-    own, other = _scale_both(found, opinion)
-    scores = {name: (1 - weight) * score + weight * other.get(name, score) for name, score in own.items()}
+    scaled, second = _scale_both(ranked, opinion)
+    scores = {name: (1 - weight) * score + weight * second.get(name, score) for name, score in scaled.items()}
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def interpolation_shares(
-    found: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
+    ranked: Sequence[tuple[str, float]], opinion: Mapping[str, float], weight: float
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Of each document, share and scaled score of the list and of the opinion: `interpolate_scores` adds the products.
+    """Return each document's shares and scaled scores, whose products `interpolate_scores` adds up.
 
-    For explanations: the scaling is done again, by those who ask only.
+    Only explanations need this, so the scaling is repeated here.
     """
-    own, other = _scale_both(found, opinion)
+    scaled, second = _scale_both(ranked, opinion)
     return {
-        name: {"list": (1 - weight, score), "opinion": (weight, other.get(name, score))} for name, score in own.items()
+        name: {"list": (1 - weight, score), "opinion": (weight, second.get(name, score))}
+        for name, score in scaled.items()
     }
 
 
 def _scale_both(
-    found: Sequence[tuple[str, float]], opinion: Mapping[str, float]
+    ranked: Sequence[tuple[str, float]], opinion: Mapping[str, float]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    own = min_max(dict(found))
-    return own, min_max({name: opinion[name] for name in own if name in opinion})
+    scaled = min_max(dict(ranked))
+    return scaled, min_max({name: opinion[name] for name in scaled if name in opinion})

@@ -1,12 +1,9 @@
-"""Queries that many ask: what of them may be kept, how often they were asked lately, and counting them. Pure.
+"""Suggestions: spelling corrections, completions of typed text and the popularity of queries. No I/O.
 
-A count halves every `HALF_LIFE_DAYS`. Nothing has to be written for that: `rank` is the logarithm of what the count
-would have been at a fixed moment (forward decay), so of two queries the one with the higher rank has the higher count
-at any time, and a count of today is a rank to compare with.
-
-Words of a query that an index does not have, and the words of the index that may have been meant. Pure.
-
-What somebody has typed so far, and where it stands in what is suggested for it. Pure.
+- Corrections propose terms of the index for query words that it lacks (optimal string alignment distance).
+- Completions locate the typed words in a suggested text, independent of case and accents.
+- Popularity counts learned queries. A count halves every `HALF_LIFE_DAYS` without any write: the stored rank is the
+  logarithm of the count at a fixed moment (forward decay), so ranks of different ages can be compared directly.
 """
 
 import math
@@ -19,15 +16,31 @@ from typing import Final, NamedTuple
 
 from services.errors import InvalidInput
 
-# A word of fewer letters is not corrected: too many others are near.
+# Shorter words are not corrected: too many terms are close to them.
 MIN_WORD_CHARACTERS: Final = 4
-# From so many letters on, two may be wrong.
+# Words of at least this length may differ by two edits, shorter ones by one.
 _TWO_EDITS_CHARACTERS: Final = 6
+
+MAX_TYPED_CHARACTERS: Final = 100
+
+HALF_LIFE_DAYS: Final = 30.0
+# A learned query is deleted once its count has decayed below this.
+FORGOTTEN_COUNT: Final = 0.5
+_HALF_LIFE_MS: Final = HALF_LIFE_DAYS * 24 * 3600 * 1000
+# Signs of personal data: e-mail addresses, and numbers of people, cards, telephones or accounts, which may have any
+# separators between the digits.
+_PERSONAL: Final = re.compile(r"@|(?:\d[\W_]*){6,}")
+
+# Letters that OpenSearch's `asciifolding` replaces and Unicode does not decompose.
+_FOLDED: Final = {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "’": "'"}
+_WORD: Final = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownWord:
-    """A word of the query, characters `start` to `end` (exclusive): as a term, and terms of the index that are near."""
+    """A query word that the index may lack, at characters `start` to `end` (exclusive), with similar terms of the
+    index.
+    """
 
     term: str
     start: int
@@ -37,7 +50,7 @@ class UnknownWord:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A stretch of the query, and what may have been meant by it."""
+    """A stretch of the query, characters `start` to `end` (exclusive), and its suggested replacement."""
 
     typed: str
     suggested: str
@@ -46,50 +59,45 @@ class Correction:
 
 
 def find_corrections(query: str, unknown: Iterable[UnknownWord], documents: Mapping[str, int]) -> list[Correction]:
-    """The nearest word for each that has one; of equally near ones that of most documents.
+    """Return the closest term for each misspelt word that has one; at equal distance the term of most documents.
 
-    `documents`: how many that may be found have a term. A word that some have is right as it is.
+    `documents` maps a term to the number of visible documents that hold it. A word that occurs is not corrected.
     """
-    found = []
+    corrections = []
     for word in unknown:
         if documents.get(word.term):
             continue
-        most = 2 if len(word.term) >= _TWO_EDITS_CHARACTERS else 1
-        there = [(edit_distance(word.term, term), -documents[term], term) for term in word.near if documents.get(term)]
-        best = min(there, default=None)
-        if best is not None and best[0] <= most:
-            found.append(Correction(query[word.start : word.end], best[2], word.start, word.end))
-    return found
+        max_edits = 2 if len(word.term) >= _TWO_EDITS_CHARACTERS else 1
+        candidates = [
+            (edit_distance(word.term, term), -documents[term], term) for term in word.near if documents.get(term)
+        ]
+        best = min(candidates, default=None)
+        if best is not None and best[0] <= max_edits:
+            corrections.append(Correction(query[word.start : word.end], best[2], word.start, word.end))
+    return corrections
 
 
-def apply_corrections(query: str, words: Sequence[Correction]) -> str:
-    """The query with the suggested words in their places."""
+def apply_corrections(query: str, corrections: Sequence[Correction]) -> str:
+    """Return the query with the corrections in place."""
     parts, at = [], 0
-    for word in words:
-        parts += [query[at : word.start], word.suggested]
-        at = word.end
+    for correction in corrections:
+        parts += [query[at : correction.start], correction.suggested]
+        at = correction.end
     return "".join([*parts, query[at:]])
 
 
-def edit_distance(one: str, other: str) -> int:
-    """Letters that are left out, put in, taken for another, or swapped with their neighbour (optimal alignment)."""
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        earlier, before, row = before, row, [i]
-        for j, wanted in enumerate(other, 1):
-            least = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                least = min(least, earlier[j - 2] + 1)
-            row.append(least)
+def edit_distance(first: str, second: str) -> int:
+    """Count the letters deleted, inserted, substituted or swapped with a neighbour (optimal string alignment)."""
+    previous: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, letter in enumerate(first, 1):
+        before_previous, previous, row = previous, row, [i]
+        for j, other in enumerate(second, 1):
+            distance = min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == second[j - 2] and first[i - 2] == other:
+                distance = min(distance, before_previous[j - 2] + 1)
+            row.append(distance)
     return row[-1]
-
-
-MAX_TYPED_CHARACTERS: Final = 100
-
-# Letters that Unicode does not take apart and OpenSearch's `asciifolding` does.
-_FOLDED: Final = {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "’": "'"}
-_WORD: Final = re.compile(r"[^\W_]+")
 
 
 class TextSpan(NamedTuple):
@@ -100,7 +108,7 @@ class TextSpan(NamedTuple):
 
 
 def clean_typed_text(typed: str) -> str:
-    """What was typed, without the spaces before it, control characters as spaces.
+    """Return typed text without leading spaces and with control characters replaced by spaces.
 
     Raises InvalidInput (`query_too_long`).
     """
@@ -108,34 +116,52 @@ def clean_typed_text(typed: str) -> str:
         raise InvalidInput(
             "query_too_long", f"Up to {MAX_TYPED_CHARACTERS} characters can be completed; `q` has {len(typed):,}."
         )
-    return "".join(" " if unicodedata.category(one) in ("Cc", "Cs") else one for one in typed).lstrip()
+    return "".join(" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in typed).lstrip()
 
 
 def fold_text(text: str) -> str:
-    """The text without case and accents, words one space apart: what is equal so is one suggestion."""
+    """Return the text without case, accents and repeated spaces. Texts that fold alike are one suggestion."""
     return " ".join(_fold_with_positions(text)[0].split())
 
 
 def locate_typed_words(text: str, typed: str) -> list[TextSpan]:
-    """Where the words of `typed` stand in a text, the last one as far as it was typed.
+    """Return where the words of `typed` stand in a text; the last word may be a prefix.
 
-    Words that stand there as they were typed, side by side, go before single ones; a misspelt one stands nowhere.
+    Adjacent words in the typed order take precedence over words found one by one. A misspelt word is not located.
     """
-    here, places = _fold_with_positions(text)
-    wanted = [found[0] for found in _WORD.finditer(_fold_with_positions(typed)[0])]
+    folded, positions = _fold_with_positions(text)
+    wanted = [match[0] for match in _WORD.finditer(_fold_with_positions(typed)[0])]
     if not wanted:
         return []
     open_end = not typed[-1:].isspace()
-    there = [(found[0], found.start()) for found in _WORD.finditer(here)]
-    parts = _find_adjacent_words(there, wanted, open_end=open_end) or _find_single_words(
-        there, wanted, open_end=open_end
+    words = [(match[0], match.start()) for match in _WORD.finditer(folded)]
+    spans = _find_adjacent_words(words, wanted, open_end=open_end) or _find_single_words(
+        words, wanted, open_end=open_end
     )
-    places.append(len(text))
-    # (an accent that stands behind its letter belongs to it)
-    return [TextSpan(places[start], max(places[end - 1] + 1, places[end])) for start, end in sorted(parts)]
+    positions.append(len(text))
+    # A combining accent after a letter belongs to the span.
+    return [TextSpan(positions[start], max(positions[end - 1] + 1, positions[end])) for start, end in sorted(spans)]
 
 
 _Words = Sequence[tuple[str, int]]
+
+
+def _find_adjacent_words(words: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
+    for first in range(len(words) - len(wanted) + 1):
+        window = words[first : first + len(wanted)]
+        if all(_matches_word(word, wanted, at, open_end=open_end) for at, (word, _) in enumerate(window)):
+            return [TextSpan(start, start + len(wanted[at])) for at, (_, start) in enumerate(window)]
+    return []
+
+
+def _find_single_words(words: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
+    spans: dict[int, TextSpan] = {}
+    for at in range(len(wanted)):
+        for place, (word, start) in enumerate(words):
+            if place not in spans and _matches_word(word, wanted, at, open_end=open_end):
+                spans[place] = TextSpan(start, start + len(wanted[at]))
+                break
+    return list(spans.values())
 
 
 def _matches_word(word: str, wanted: Sequence[str], at: int, *, open_end: bool) -> bool:
@@ -143,56 +169,29 @@ def _matches_word(word: str, wanted: Sequence[str], at: int, *, open_end: bool) 
     return word.startswith(wanted[at]) if is_open else word == wanted[at]
 
 
-def _find_adjacent_words(there: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
-    for first in range(len(there) - len(wanted) + 1):
-        some = there[first : first + len(wanted)]
-        if all(_matches_word(word, wanted, at, open_end=open_end) for at, (word, _) in enumerate(some)):
-            return [TextSpan(start, start + len(wanted[at])) for at, (_, start) in enumerate(some)]
-    return []
-
-
-def _find_single_words(there: _Words, wanted: Sequence[str], *, open_end: bool) -> list[TextSpan]:
-    found: dict[int, TextSpan] = {}
-    for at in range(len(wanted)):
-        for place, (word, start) in enumerate(there):
-            if place not in found and _matches_word(word, wanted, at, open_end=open_end):
-                found[place] = TextSpan(start, start + len(wanted[at]))
-                break
-    return list(found.values())
-
-
 def _fold_with_positions(text: str) -> tuple[str, list[int]]:
-    """The text without case and accents, and the place in it of each character that is left."""
+    """Return the text without case and accents, and the original position of each remaining character."""
     letters: list[str] = []
-    places: list[int] = []
-    for place, character in enumerate(text):
-        for one in unicodedata.normalize("NFKD", character).casefold():
-            if unicodedata.category(one) == "Mn":
+    positions: list[int] = []
+    for position, character in enumerate(text):
+        for letter in unicodedata.normalize("NFKD", character).casefold():
+            if unicodedata.category(letter) == "Mn":
                 continue
-            plain = _FOLDED.get(one, one)
+            plain = _FOLDED.get(letter, letter)
             letters.append(plain)
-            places += [place] * len(plain)
-    return "".join(letters), places
-
-
-HALF_LIFE_DAYS: Final = 30.0
-# What counts less than this by now is forgotten.
-FORGOTTEN_COUNT: Final = 0.5
-_HALF_LIFE_MS: Final = HALF_LIFE_DAYS * 24 * 3600 * 1000
-# Most of what must not be kept of somebody shows: addresses, and numbers of people, cards, telephones, accounts.
-# (numbers are written with all kinds of signs between the digits)
-_PERSONAL: Final = re.compile(r"@|(?:\d[\W_]*){6,}")
+            positions += [position] * len(plain)
+    return "".join(letters), positions
 
 
 def normalise_query(query: str) -> str:
-    """The form in which a query is counted: case and spaces do not count."""
+    """Return the form under which a query is counted, independent of case and spacing."""
     return " ".join(unicodedata.normalize("NFC", query).split()).lower()
 
 
 def learnable_query(query: str) -> str | None:
-    """The query in the form in which it is counted, None for one that is not kept.
+    """Return the form under which a query is counted, or None for a query that must not be kept.
 
-    Not kept are long ones, and those with an `@` or six digits in a row, whatever signs stand between them and however
+    Long queries are not kept, nor those with an `@` or six digits in a row, whatever separates the digits and however
     they are written (full width, …).
     """
     if len(query) > MAX_TYPED_CHARACTERS:
@@ -200,51 +199,51 @@ def learnable_query(query: str) -> str | None:
     plain = normalise_query(query)
     kept = (
         len(plain) <= MAX_TYPED_CHARACTERS
-        and any(one.isalnum() for one in plain)
-        and all(one.isprintable() for one in plain)
+        and any(letter.isalnum() for letter in plain)
+        and all(letter.isprintable() for letter in plain)
     )
     return plain if kept and not _PERSONAL.search(unicodedata.normalize("NFKC", plain)) else None
 
 
 def popularity_rank(count: float, now: int) -> float:
-    """The rank of a query that was asked so often, all of it now (milliseconds since 1970)."""
+    """Return the rank of `count` occurrences at `now` (milliseconds since 1970)."""
     return math.log2(count) + now / _HALF_LIFE_MS
 
 
 def update_rank(before: float | None, times: int, now: int) -> float:
-    """The rank of a query of rank `before` that was asked some times more."""
+    """Return the rank of a query of rank `before` (None: new) after `times` more occurrences."""
     return popularity_rank(times + (0.0 if before is None else decayed_count(before, now)), now)
 
 
-def decayed_count(of: float, now: int) -> float:
-    """What is left by now of the count behind a rank."""
-    return float(2 ** min(of - now / _HALF_LIFE_MS, 60.0))
+def decayed_count(rank: float, now: int) -> float:
+    """Return the count at `now` that belongs to a rank."""
+    return float(2 ** min(rank - now / _HALF_LIFE_MS, 60.0))
 
 
 class QueryCounter:
-    """How often queries were asked since they were last taken: at most `most` different ones, others are not counted.
+    """Counts of queries since the last `take`, for at most `max_queries` different queries; others are not counted.
 
-    Nothing is replaced when it is full, as sketches do that keep the most frequent of a stream: they take over counts
-    of others, and a query that was asked once must not look as if three people had.
+    A full counter replaces nothing. Sketches of frequent items (Space-Saving) take over the count of a replaced item,
+    and a query that was sent once must not look as if three people had sent it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_queries: int) -> None:
+        self._max_queries = max_queries
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def note(self, index: str, lineage: str, query: str, times: int = 1) -> None:
-        """Counts a query of an index, in the form of `learnable_query`."""
+        """Count a query of an index, in the form of `learnable_query`."""
         key = (index, lineage, query)
-        if key in self._counts or len(self._counts) < self._most:
+        if key in self._counts or len(self._counts) < self._max_queries:
             self._counts[key] += times
 
     def take(self) -> Mapping[tuple[str, str, str], int]:
-        """The counts by index, lineage and query; from now on they begin anew."""
+        """Return the counts by index, lineage and query, and start again from zero."""
         taken, self._counts = self._counts, Counter()
         return taken
 
     def forget(self, index: str, query: str | None) -> None:
-        """Drops what was counted of a query of an index, whatever its case and accents, or of all of them."""
+        """Drop the counts of an index: those of `query`, whatever its case and accents, or all of them (None)."""
         wanted = None if query is None else fold_text(query)
         for key in [key for key in self._counts if key[0] == index and wanted in (None, fold_text(key[2]))]:
             del self._counts[key]

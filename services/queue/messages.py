@@ -1,9 +1,7 @@
-"""Publishes task messages on Redis without importing Celery: message protocol 2 through kombu.
+"""Messages on the bulk queue: their schemas, names and queues, and a publisher that does not import Celery.
 
-Messages on the bulk queue: task names, bodies and their JSON schema. The version is part of the name.
-
-Both are Celery tasks (message protocol 2, JSON) on Redis lists, so a producer is any Celery client or anything that
-can write such a message; docs/queue.md shows both.
+Tasks are Celery messages (protocol 2, JSON) on Redis lists, sent through kombu. So a producer can be any Celery client
+or anything that writes such a message (docs/queue.md). The version of a contract is part of the task's name.
 """
 
 import json
@@ -32,10 +30,16 @@ INGEST_TASK: Final = "sparsewell.ingest.v1"
 INGEST_QUEUE: Final = "sparsewell.ingest"
 MAX_MESSAGE_DOCUMENTS: Final = 1000
 
-
-def encode_queue(encoder: str) -> str:
-    """The queue of the workers that hold this encoder; encoders do not wait behind each other."""
-    return f"sparsewell.encode.{encoder}"
+# Redis is not on the durability path, so a longer wait would only delay the caller.
+CONNECT_SECONDS = 1.0
+RESPONSE_SECONDS = 2.0
+# Circuit breaker: after a failure, calls fail at once for this long. Otherwise writers would queue behind each other.
+CIRCUIT_OPEN_SECONDS = 2.0
+# Header of our messages: the time of sending, in milliseconds since 1970.
+SENT_AT_HEADER = "sent_at"
+# Redis keys that count the attempts of redelivered messages. They outlive any redelivery.
+_ATTEMPTS_KEY_PREFIX = "sparsewell:began:"
+_ATTEMPTS_TTL_SECONDS = 7 * 86400
 
 
 class _Message(BaseModel):
@@ -43,7 +47,7 @@ class _Message(BaseModel):
 
 
 class EncodeMessage(_Message):
-    """Documents that are in the journal and wait for their vectors. Sent by the API, the ingest task, the sweeper."""
+    """Documents in the journal that wait for their vectors. Senders are the API, the ingest task and the sweeper."""
 
     contract: Literal["sparsewell.encode.v1"] = ENCODE_TASK
     index: str = Field(description="name of the index, as in the REST paths")
@@ -58,18 +62,10 @@ class EncodeMessage(_Message):
     generation: int | None = Field(None, ge=1, description="generation of the index. None: the one that is searched")
 
 
-def encode_messages(index: str, ids: Sequence[str], size: int, generation: int) -> list[EncodeMessage]:
-    """Messages of at most `size` documents each, in the order of the ids."""
-    return [
-        EncodeMessage(index=index, ids=tuple(ids[at : at + size]), generation=generation)
-        for at in range(0, len(ids), size)
-    ]
-
-
 class IngestMessage(_Message):
     """Raw documents from a producer. They are durable once a worker has written them to the journal, not before.
 
-    What is refused is recorded in the job, each document with its reason.
+    The job records each refused document with its reason.
     """
 
     contract: Literal["sparsewell.ingest.v1"] = INGEST_TASK
@@ -77,17 +73,19 @@ class IngestMessage(_Message):
     job: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="job that the documents count for; several messages may share one. None: a job per message",
+        description="job that the documents belong to; several messages may share one. None: a job per message",
     )
     sent_at: int | None = Field(
         None,
         ge=0,
         le=MAX_CLIENT_VERSION,
-        description="microseconds since 1970, from the producer's clock; the version of documents that bring none, so "
-        "that a message that is delivered twice stores the same thing twice. None: the time at which a worker took it",
+        description="microseconds since 1970, from the producer's clock. It is the version of documents without one, "
+        "so that a repeated delivery stores the same. None: the time at which a worker received the message",
     )
     offset: int = Field(
-        0, ge=0, description="documents of the job in earlier messages; refusals are reported by place in the job"
+        0,
+        ge=0,
+        description="documents of the job in earlier messages; refusals report the position in the job",
     )
     documents: tuple[dict[str, Any], ...] = Field(
         min_length=1, max_length=MAX_MESSAGE_DOCUMENTS, description="as in POST /v1/indexes/{index}/documents"
@@ -97,61 +95,65 @@ class IngestMessage(_Message):
 CONTRACTS: Final[dict[str, type[BaseModel]]] = {ENCODE_TASK: EncodeMessage, INGEST_TASK: IngestMessage}
 
 
+def encode_queue(encoder: str) -> str:
+    """Return the queue of the workers that hold this encoder.
+
+    Each encoder has its own, so that none waits for another.
+    """
+    return f"sparsewell.encode.{encoder}"
+
+
+def encode_messages(index: str, ids: Sequence[str], size: int, generation: int) -> list[EncodeMessage]:
+    """Return messages of at most `size` documents each, in the order of the ids."""
+    return [
+        EncodeMessage(index=index, ids=tuple(ids[at : at + size]), generation=generation)
+        for at in range(0, len(ids), size)
+    ]
+
+
 def message_schemas() -> dict[str, dict[str, Any]]:
-    """JSON schema of each message by task name, as committed under docs/contracts/."""
+    """Return the JSON schema of each message by task name, as published in docs/contracts/."""
     return {name: model.model_json_schema() for name, model in CONTRACTS.items()}
 
 
 def write_schemas(directory: Path) -> None:
-    """Writes the schemas, one file a message."""
+    """Write the schemas to a directory, one file a message."""
     for name, schema in message_schemas().items():
         (directory / f"{name}.schema.json").write_text(json.dumps(schema, indent=2) + "\n")
 
 
-# Redis is not on the durability path: waiting for it longer than this would only make the caller late.
-CONNECT_SECONDS = 1.0
-RESPONSE_SECONDS = 2.0
-# After a failure nobody waits for it again for so long: writers queue behind one another here.
-CIRCUIT_OPEN_SECONDS = 2.0
-# Header of our messages: milliseconds since 1970 at which it was sent.
-SENT_AT_HEADER = "sent_at"
-# Keys that count how often a message's worker died. Longer than any redelivery.
-_ATTEMPTS_KEY_PREFIX = "sparsewell:began:"
-_BEGAN_SECONDS = 7 * 86400
-
-
 class Publisher:
-    """Sends messages over one connection, from any thread, one at a time."""
+    """A sender of messages over one connection. Threads may share it; it sends one message at a time."""
 
     def __init__(self, redis_url: str) -> None:
         self._url = redis_url
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._away_until = 0.0
+        self._retry_at = 0.0
 
     def encode(self, encoder: str, message: EncodeMessage) -> None:
-        """Asks the workers that hold `encoder` to encode journalled documents.
+        """Ask the workers that hold `encoder` to encode journalled documents.
 
         Raises BackendUnavailable, and Overloaded (`redis_full`) when Redis has no memory left.
         """
         self._send(ENCODE_TASK, encode_queue(encoder), message.model_dump(mode="json"))
 
     def ingest(self, message: IngestMessage) -> None:
-        """Hands raw documents to the workers. Raises BackendUnavailable, and Overloaded (`redis_full`)."""
+        """Send raw documents to the workers. Raises BackendUnavailable, and Overloaded (`redis_full`)."""
         self._send(INGEST_TASK, INGEST_QUEUE, message.model_dump(mode="json"))
 
     def depth(self, queue: str) -> int:
-        """Messages waiting in a queue. Raises BackendUnavailable."""
+        """Return the number of messages waiting in a queue. Raises BackendUnavailable."""
         with self._lock:
             try:
                 return int(self._open().default_channel.client.llen(queue))
             except Exception as error:
-                raise self._failed(error) from error
+                raise self._translate_error(error) from error
 
-    def held_bytes(self, queue: str) -> int | None:
-        """Memory of the messages that wait in a queue, as Redis estimates it from a few of them.
+    def queued_bytes(self, queue: str) -> int | None:
+        """Return the memory of the messages in a queue, as Redis estimates it from a sample.
 
-        None where Redis does not say (the command may be forbidden). Raises BackendUnavailable.
+        None if Redis does not answer that (the command may be forbidden). Raises BackendUnavailable.
         """
         with self._lock:
             try:
@@ -159,19 +161,19 @@ class Publisher:
             except redis.exceptions.ResponseError:
                 return None
             except Exception as error:
-                raise self._failed(error) from error
+                raise self._translate_error(error) from error
 
-    def oldest(self, queue: str) -> int | None:
-        """When the message that is taken next was sent (milliseconds since 1970); None for an empty queue.
+    def oldest_sent_at(self, queue: str) -> int | None:
+        """Return when the oldest waiting message was sent (milliseconds since 1970), or None for an empty queue.
 
-        Queues are first in, first out: every message that was sent before has been taken, or is lost. A message of
-        another producer that says nothing of its time counts as sent in 1970. Raises BackendUnavailable.
+        Queues are first in, first out, so every message sent before that has been received or is lost. A message from
+        another producer without a time counts as sent in 1970. Raises BackendUnavailable.
         """
         with self._lock:
             try:
                 raw = self._open().default_channel.client.lindex(queue, -1)
             except Exception as error:
-                raise self._failed(error) from error
+                raise self._translate_error(error) from error
         if raw is None:
             return None
         try:
@@ -179,8 +181,8 @@ class Publisher:
         except (ValueError, KeyError, TypeError):
             return 0
 
-    def began(self, message_id: str) -> int:
-        """Counts that a worker begins with a message that came back; how often that was so since `ended`.
+    def count_attempt(self, message_id: str) -> int:
+        """Count one more attempt at a redelivered message and return the attempts since `clear_attempts`.
 
         Raises BackendUnavailable, and Overloaded (`redis_full`).
         """
@@ -188,20 +190,21 @@ class Publisher:
         with self._lock:
             try:
                 with self._open().default_channel.client.pipeline() as pipe:
-                    count, _ = pipe.incr(key).expire(key, _BEGAN_SECONDS).execute()
+                    count, _ = pipe.incr(key).expire(key, _ATTEMPTS_TTL_SECONDS).execute()
                     return int(count)
             except Exception as error:
-                raise self._failed(error) from error
+                raise self._translate_error(error) from error
 
-    def ended(self, message_id: str) -> None:
-        """The worker lives: the count begins anew. Raises BackendUnavailable."""
+    def clear_attempts(self, message_id: str) -> None:
+        """Reset the count of attempts, because the worker survived the message. Raises BackendUnavailable."""
         with self._lock:
             try:
                 self._open().default_channel.client.delete(_ATTEMPTS_KEY_PREFIX + message_id)
             except Exception as error:
-                raise self._failed(error) from error
+                raise self._translate_error(error) from error
 
     def close(self) -> None:
+        """Close the connection."""
         with self._lock:
             self._drop()
 
@@ -210,7 +213,7 @@ class Publisher:
         headers = {
             "lang": "py", "task": task, "id": task_id, "root_id": task_id, "parent_id": None, "group": None,
             "retries": 0, "eta": None, "expires": None, "timelimit": [None, None],
-            # never the documents themselves: brokers' tools and worker logs print these two
+            # Brokers' tools and worker logs print these two, so they never hold documents.
             "argsrepr": "()", "kwargsrepr": "{...}",
             SENT_AT_HEADER: time.time_ns() // 1_000_000,
         }  # fmt: skip
@@ -222,20 +225,20 @@ class Publisher:
     def _publish(self, queue: str, headers: dict[str, Any], body: dict[str, Any]) -> None:
         no_workflow = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         with self._lock:
-            if time.monotonic() < self._away_until:
-                raise BackendUnavailable("redis_unavailable", "Redis did not answer a moment ago.")
-            for attempt in (1, 2):  # a connection that Redis closed meanwhile deserves a second one
+            if time.monotonic() < self._retry_at:
+                raise BackendUnavailable("redis_unavailable", "Redis did not answer a moment ago; try again later.")
+            for attempt in (1, 2):  # a second attempt replaces a connection that Redis has closed meanwhile
                 try:
                     Producer(self._open()).publish(
                         [[], body, no_workflow], exchange="", routing_key=queue, serializer="json",
                         headers=headers, correlation_id=headers["id"], retry=False,
                     )  # fmt: skip
                 except Exception as error:
-                    failure = self._failed(error)
+                    failure = self._translate_error(error)
                     if isinstance(failure, Overloaded):
                         raise failure from error
                     if attempt == 2 or _is_response_timeout(error):
-                        self._away_until = time.monotonic() + CIRCUIT_OPEN_SECONDS
+                        self._retry_at = time.monotonic() + CIRCUIT_OPEN_SECONDS
                         raise failure from error
                 else:
                     return
@@ -255,26 +258,24 @@ class Publisher:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(Exception):  # it is broken already; nothing is lost with it
+            with suppress(Exception):  # the connection is broken already
                 connection.release()
 
-    def _failed(self, error: Exception) -> SparsewellError:
-        if any(isinstance(one, redis.exceptions.OutOfMemoryError) for one in _iter_causes(error)):
-            return Overloaded(
-                "redis_full", "Redis has no memory left for messages; the workers have to catch up first."
-            )
+    def _translate_error(self, error: Exception) -> SparsewellError:
+        if any(isinstance(cause, redis.exceptions.OutOfMemoryError) for cause in _iter_causes(error)):
+            return Overloaded("redis_full", "Redis has no memory left for messages until the workers catch up.")
         self._drop()
         reason = "no connection" if isinstance(error, OperationalError) else type(error).__name__
-        return BackendUnavailable("redis_unavailable", f"Redis did not take the message ({reason}).")
+        return BackendUnavailable("redis_unavailable", f"Redis did not accept the message ({reason}).")
 
 
 def _is_response_timeout(error: BaseException) -> bool:
-    """Whether Redis took the connection and did not answer: waiting a second time would double the wait."""
-    return any(isinstance(one, TimeoutError | redis.exceptions.TimeoutError) for one in _iter_causes(error))
+    """Return whether Redis accepted the connection but did not answer. A second attempt would only double the wait."""
+    return any(isinstance(cause, TimeoutError | redis.exceptions.TimeoutError) for cause in _iter_causes(error))
 
 
 def _iter_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what it came from."""
+    """Yield an error and the chain of its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,6 +1,6 @@
-"""Who works: each worker says so in Redis every few seconds, and whoever asks sees those that did so lately.
+"""The registry of running workers: one Redis hash with a field a worker, refreshed every few seconds.
 
-One hash, a field a worker. Nothing depends on it: it is for people who look.
+It informs people (`sparsewell status`, the page); nothing depends on it.
 """
 
 import time
@@ -15,14 +15,14 @@ from services.errors import BackendUnavailable
 
 WORKERS_KEY: Final = "sparsewell:workers"
 HEARTBEAT_SECONDS: Final = 10.0
-# Three that were missed: then it is gone, or its Redis is.
+# A worker that missed three heartbeats is gone, or its connection to Redis is.
 HEARTBEAT_EXPIRY_SECONDS: Final = 35.0
 _TIMEOUT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredWorker:
-    """One worker, as it said of itself; `seen_ago` seconds ago, by the clocks of both."""
+    """One worker as it described itself `seen_ago` seconds ago, by the clocks of both machines."""
 
     name: str
     encoder: str
@@ -33,45 +33,46 @@ class RegisteredWorker:
 
 
 class WorkerRegistry:
-    """One connection. Raises BackendUnavailable (`redis_unavailable`) from every method."""
+    """A client of the registry. Every method but `close` raises BackendUnavailable (`redis_unavailable`)."""
 
     def __init__(self, redis_url: str) -> None:
         self._client = redis.Redis.from_url(
             redis_url, socket_connect_timeout=_TIMEOUT_SECONDS, socket_timeout=_TIMEOUT_SECONDS
         )
 
-    def say(self, name: str, **said: str | int) -> None:
-        """This worker is there."""
-        self._ask("hset", WORKERS_KEY, name, orjson.dumps(said | {"at": time.time()}))
+    def announce(self, name: str, **facts: str | int) -> None:
+        """Record that this worker is running, with facts about it."""
+        self._execute("hset", WORKERS_KEY, name, orjson.dumps(facts | {"at": time.time()}))
 
-    def leave(self, name: str) -> None:
-        """This worker ends."""
-        self._ask("hdel", WORKERS_KEY, name)
+    def remove(self, name: str) -> None:
+        """Record that this worker has stopped."""
+        self._execute("hdel", WORKERS_KEY, name)
 
     def workers(self) -> list[RegisteredWorker]:
-        """Those that were there lately, by name. One that is long gone is forgotten."""
-        found, gone = [], []
-        for field, value in self._ask("hgetall", WORKERS_KEY).items():
+        """Return the workers seen lately, sorted by name, and delete those that stopped long ago."""
+        recent, expired = [], []
+        for field, value in self._execute("hgetall", WORKERS_KEY).items():
             name = field.decode(errors="replace")
             try:
-                said = orjson.loads(value)
-                ago = max(0.0, time.time() - said.pop("at"))
-                one = RegisteredWorker(name, **said, seen_ago=round(ago, 1))
-            except (ValueError, TypeError, KeyError, AttributeError):  # of another version, or somebody else's
+                facts = orjson.loads(value)
+                ago = max(0.0, time.time() - facts.pop("at"))
+                worker = RegisteredWorker(name, **facts, seen_ago=round(ago, 1))
+            except (ValueError, TypeError, KeyError, AttributeError):  # written by another version or program
                 continue
-            if one.seen_ago <= HEARTBEAT_EXPIRY_SECONDS:
-                found.append(one)
-            elif one.seen_ago > 100 * HEARTBEAT_EXPIRY_SECONDS:
-                gone.append(field)
-        if gone:
-            self._ask("hdel", WORKERS_KEY, *gone)
-        return sorted(found, key=lambda one: one.name)
+            if worker.seen_ago <= HEARTBEAT_EXPIRY_SECONDS:
+                recent.append(worker)
+            elif worker.seen_ago > 100 * HEARTBEAT_EXPIRY_SECONDS:
+                expired.append(field)
+        if expired:
+            self._execute("hdel", WORKERS_KEY, *expired)
+        return sorted(recent, key=lambda worker: worker.name)
 
     def close(self) -> None:
+        """Close the connection."""
         with suppress(redis.RedisError):
             self._client.close()
 
-    def _ask(self, command: str, *arguments: Any) -> Any:
+    def _execute(self, command: str, *arguments: Any) -> Any:
         try:
             return getattr(self._client, command)(*arguments)
         except redis.RedisError as error:

@@ -1,1 +1,1 @@
-"""Talk: transcripts with their times and speakers, chapters, and where a player begins. No model, no I/O."""
+"""Talks: transcripts with times and speakers, chapters, and links into a recording. No model, no I/O."""

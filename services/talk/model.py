@@ -1,10 +1,7 @@
-"""Which stretch of a transcript's text is said when and by whom.
+"""The model of a talk: segments of the transcript with times and speakers, chapters, repairs, and how they are stored.
 
-A chapter of a talk, and what was mended on the way to it.
-
-What became of a talk's chapters, and which of its windows are of which chapter.
-
-What makes a document talk: when and by whom its text is said, and the chapters of its producer.
+Offsets are characters of the document's text. `Segments` stores 14 bytes a segment in base64 where JSON takes 60. A
+window never crosses a chapter, so the windows of a chapter are found by their ends.
 """
 
 import base64
@@ -19,126 +16,18 @@ from services.errors import InvalidInput
 
 ChapterEngine = Literal["given", "tiling", "podtile"]
 
-
-@dataclass(frozen=True, slots=True)
-class Chapter:
-    """Characters `start` to `end` (exclusive) of a talk's text, with a title; times in seconds where they are known."""
-
-    title: str
-    start: int
-    end: int
-    start_time: float | None = None
-    end_time: float | None = None
-
-    def as_json(self, number: int) -> dict[str, Any]:
-        """As it is stored and shown; `number` counts from 1. Times that are not known are left out."""
-        shown: dict[str, Any] = {"number": number, "title": self.title, "start": self.start, "end": self.end}
-        if self.start_time is not None:
-            shown["start_time"] = self.start_time
-        if self.end_time is not None:
-            shown["end_time"] = self.end_time
-        return shown
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> "Chapter":
-        """The inverse of `as_json`."""
-        return cls(stored["title"], stored["start"], stored["end"], stored.get("start_time"), stored.get("end_time"))
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """Something in what was sent, or in what a model wrote, that was mended: how often, and what was done."""
-
-    code: str
-    detail: str
-    count: int = 1
-
-    def as_json(self) -> dict[str, Any]:
-        """As it is stored in the document's state and shown."""
-        return {"code": self.code, "detail": self.detail, "count": self.count}
-
-
 TALK_KIND = "talk"
 
-
-class WindowSpan(Protocol):
-    """A window of `joined_text`, as it is cut or as it is stored."""
-
-    @property
-    def start(self) -> int: ...
-
-    @property
-    def end(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Chaptering:
-    """Who made the chapters of a talk, what was mended, and why there are none (`error`: code and reason).
-
-    `engine` is the one that was asked, `none` where the index asks none. A producer's chapters have no fingerprint.
-    """
-
-    engine: ChapterEngine | str
-    chapters: Sequence[Chapter] = ()
-    fingerprint: str = ""
-    repairs: Sequence[Repair] = ()
-    error: tuple[str, str] | None = None
-
-    def fields(self) -> dict[str, Any]:
-        """As it is stored with the encoded document."""
-        said: dict[str, Any] = {"engine": self.engine}
-        if self.fingerprint:
-            said["fingerprint"] = self.fingerprint
-        if self.repairs:
-            said["repairs"] = [repair.as_json() for repair in self.repairs]
-        if self.error is not None:
-            said["error"] = {"code": self.error[0], "reason": self.error[1]}
-        found: dict[str, Any] = {"chaptering": said}
-        if self.chapters:
-            found["chapters"] = [chapter.as_json(number) for number, chapter in enumerate(self.chapters, 1)]
-            found["chapter_titles"] = [chapter.title for chapter in self.chapters]
-        return found
-
-
-def is_talk(source: Mapping[str, Any]) -> bool:
-    """Whether a stored document is talk."""
-    return source.get("kind") == TALK_KIND
-
-
-def read_producer_chapters(source: Mapping[str, Any]) -> list[Chapter] | None:
-    """The producer's chapters of a stored talk; None where there are none."""
-    given = source.get("given")
-    return [Chapter.read(one) for one in given] if given else None
-
-
-def window_ends(windows: Sequence[WindowSpan], shift: int) -> list[int]:
-    """Where each window ends in the text, ascending. `shift`: characters of `joined_text` before the text begins.
-
-    A window of a long title alone counts as one of the text's first character.
-    """
-    return [max(window.end - shift, 1) for window in windows]
-
-
-def chapter_windows(chapter: Mapping[str, Any], ends: Sequence[int]) -> range:
-    """Positions of the windows of a stored chapter, by their ends: a window never crosses a chapter."""
-    return range(bisect_right(ends, chapter["start"]), bisect_right(ends, chapter["end"]))
-
-
-def find_chapter(chapters: Sequence[Mapping[str, Any]], end: int) -> Mapping[str, Any] | None:
-    """The stored chapter that a stretch of the text is of which ends (exclusive) at this character."""
-    return next((one for one in chapters if one["start"] < max(end, 1) <= one["end"]), None)
-
-
-UNKNOWN_TIME = -1  # of a time or a speaker that the transcript does not tell
-MAX_TIME_MS = 2**31 - 1  # 24.8 days: a time fits four bytes
+UNKNOWN_TIME = -1  # a time or a speaker that the transcript does not give
+MAX_TIME_MS = 2**31 - 1  # 24.8 days, the longest time in four bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Segment i is the characters `offsets[i]` to `offsets[i + 1]` of a text, the last one to its end.
+    """The segments of a text: segment i is the characters `offsets[i]` to `offsets[i + 1]`, the last one to the end.
 
-    `offsets` ascend strictly and begin with 0. `starts` and `ends` are milliseconds, ascending where they are known,
-    UNKNOWN elsewhere. `speakers` are positions in `names`, or UNKNOWN. All four have one length.
+    `offsets` ascend strictly from 0. `starts` and `ends` are milliseconds or UNKNOWN_TIME, ascending where known.
+    `speakers` are positions in `names` or UNKNOWN_TIME. All four have the same length.
     """
 
     offsets: Sequence[int]
@@ -152,24 +41,24 @@ class Segments:
 
     @property
     def timed(self) -> bool:
-        """Whether any segment says when it begins."""
+        """Return whether any segment has a start time."""
         return any(start != UNKNOWN_TIME for start in self.starts)
 
     def at(self, offset: int) -> int:
-        """The segment that the character at `offset` belongs to."""
+        """Return the number of the segment with the character at `offset`."""
         return max(0, bisect_right(self.offsets, offset) - 1)
 
     def second_at(self, offset: int) -> float | None:
-        """When the segment at `offset` begins, in seconds; of one without a time, the nearest known one before it."""
+        """Return the start in seconds of the segment at `offset`, or of the nearest earlier segment that has one."""
         for i in range(self.at(offset), -1, -1):
             if self.starts[i] != UNKNOWN_TIME:
                 return self.starts[i] / 1000
         return None
 
     def last_second(self, offset: int) -> float | None:
-        """When the segment that holds the character before `offset` (an end, exclusive) ends, in seconds.
+        """Return the end in seconds of the segment with the character before `offset` (an end, exclusive).
 
-        Where it does not say: when the next one with a time begins. None where nothing is known.
+        A segment without an end lasts until the next known start. None if nothing is known.
         """
         i = self.at(max(0, offset - 1))
         if self.ends[i] != UNKNOWN_TIME:
@@ -178,14 +67,17 @@ class Segments:
         return None if later is None else later / 1000
 
     def speaker_at(self, offset: int) -> str | None:
-        """Who says the character at `offset`."""
+        """Return the speaker of the character at `offset`."""
         if not len(self):
             return None
         speaker = self.speakers[self.at(offset)]
         return None if speaker == UNKNOWN_TIME else self.names[speaker]
 
     def pack(self) -> dict[str, Any]:
-        """As it is stored: 14 bytes a segment in base64, where JSON takes 60; a source of 50,000 is read with a hit."""
+        """Return the stored form: 14 bytes a segment in base64 where JSON takes 60.
+
+        Hits are read with up to 50,000 segments.
+        """
         return {
             "offsets": _pack_column("i", self.offsets),
             "starts": _pack_column("i", self.starts),
@@ -196,22 +88,15 @@ class Segments:
 
     @classmethod
     def unpack(cls, stored: Mapping[str, Any]) -> Self:
-        """The inverse of `pack`. Raises InvalidInput (`bad_segments`) for what it cannot have written."""
+        """Invert `pack`. Raises InvalidInput (`bad_segments`) for anything that `pack` cannot have written."""
         try:
             offsets, starts, ends = (_unpack_column("i", stored[name]) for name in ("offsets", "starts", "ends"))
             speakers = _unpack_column("h", stored["speakers"])
         except (KeyError, ValueError, TypeError):
-            raise InvalidInput("bad_segments", "Packed segments are four columns of base64 and a list.") from None
+            raise InvalidInput("bad_segments", "Packed segments must be four columns of base64 and a list.") from None
         if not len(offsets) == len(starts) == len(ends) == len(speakers):
-            raise InvalidInput("bad_segments", "Packed segments have four columns of one length.")
+            raise InvalidInput("bad_segments", "Packed segments must have four columns of one length.")
         return cls(offsets, starts, ends, speakers, tuple(stored.get("names", ())))
-
-
-def to_milliseconds(seconds: float) -> int:
-    """A time that fits a segment. Raises InvalidInput (`bad_time`) for one that does not."""
-    if not 0 <= seconds * 1000 <= MAX_TIME_MS:  # NaN compares false
-        raise InvalidInput("bad_time", f"A time is a number of seconds from 0 to {MAX_TIME_MS // 1000:,}.")
-    return round(seconds * 1000)
 
 
 def _pack_column(kind: str, column: Sequence[int]) -> str:
@@ -229,11 +114,56 @@ def _unpack_column(kind: str, text: str) -> Sequence[int]:
     return values
 
 
+def to_milliseconds(seconds: float) -> int:
+    """Return a time in milliseconds. Raises InvalidInput (`bad_time`) if it is out of range."""
+    if not 0 <= seconds * 1000 <= MAX_TIME_MS:  # NaN compares false
+        raise InvalidInput("bad_time", f"A time must be a number of seconds from 0 to {MAX_TIME_MS // 1000:,}.")
+    return round(seconds * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """Characters `start` to `end` (exclusive) of a talk's text, with a title; times in seconds, None if unknown."""
+
+    title: str
+    start: int
+    end: int
+    start_time: float | None = None
+    end_time: float | None = None
+
+    def as_json(self, number: int) -> dict[str, Any]:
+        """Return the stored and displayed form; `number` counts from 1. Unknown times are left out."""
+        members: dict[str, Any] = {"number": number, "title": self.title, "start": self.start, "end": self.end}
+        if self.start_time is not None:
+            members["start_time"] = self.start_time
+        if self.end_time is not None:
+            members["end_time"] = self.end_time
+        return members
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "Chapter":
+        """Invert `as_json`."""
+        return cls(stored["title"], stored["start"], stored["end"], stored.get("start_time"), stored.get("end_time"))
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A correction of what was sent or of what a model wrote: its code, its description and how often it was made."""
+
+    code: str
+    detail: str
+    count: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form that is stored in the document's state and displayed."""
+        return {"code": self.code, "detail": self.detail, "count": self.count}
+
+
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A checked transcript beside its text (which is the document's). `given`: chapters of the producer, None: none.
+    """The checked parts of a talk beside its text. `given`: the producer's chapters or None.
 
-    `duration` in seconds; `url` is that of the recording, for links.
+    `duration` is in seconds; `url` is the address of the recording, for links.
     """
 
     segments: Segments
@@ -242,3 +172,72 @@ class Talk:
     duration: float | None = None
     url: str = ""
     repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chaptering:
+    """The outcome of chaptering a talk: the engine, its chapters and repairs, or why there are none (`error`: code,
+    reason).
+
+    `engine` is the requested engine, `none` if the index requests none. A producer's chapters have no fingerprint.
+    """
+
+    engine: ChapterEngine | str
+    chapters: Sequence[Chapter] = ()
+    fingerprint: str = ""
+    repairs: Sequence[Repair] = ()
+    error: tuple[str, str] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that are stored with the encoded document."""
+        outcome: dict[str, Any] = {"engine": self.engine}
+        if self.fingerprint:
+            outcome["fingerprint"] = self.fingerprint
+        if self.repairs:
+            outcome["repairs"] = [repair.as_json() for repair in self.repairs]
+        if self.error is not None:
+            outcome["error"] = {"code": self.error[0], "reason": self.error[1]}
+        fields: dict[str, Any] = {"chaptering": outcome}
+        if self.chapters:
+            fields["chapters"] = [chapter.as_json(number) for number, chapter in enumerate(self.chapters, 1)]
+            fields["chapter_titles"] = [chapter.title for chapter in self.chapters]
+        return fields
+
+
+def is_talk(source: Mapping[str, Any]) -> bool:
+    """Return whether a stored document is a talk."""
+    return source.get("kind") == TALK_KIND
+
+
+def read_producer_chapters(source: Mapping[str, Any]) -> list[Chapter] | None:
+    """Return the producer's chapters of a stored talk, or None."""
+    stored = source.get("given")
+    return [Chapter.read(chapter) for chapter in stored] if stored else None
+
+
+class WindowSpan(Protocol):
+    """A window of `joined_text`, before or after storing."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+
+def window_ends(windows: Sequence[WindowSpan], shift: int) -> list[int]:
+    """Return where each window ends in the text, ascending. `shift`: characters of `joined_text` before the text.
+
+    A window that holds only part of a long title counts as one of the text's first character.
+    """
+    return [max(window.end - shift, 1) for window in windows]
+
+
+def chapter_windows(chapter: Mapping[str, Any], ends: Sequence[int]) -> range:
+    """Return the positions of the windows of a stored chapter, given the ends of all windows."""
+    return range(bisect_right(ends, chapter["start"]), bisect_right(ends, chapter["end"]))
+
+
+def find_chapter(chapters: Sequence[Mapping[str, Any]], end: int) -> Mapping[str, Any] | None:
+    """Return the stored chapter of a stretch of the text that ends (exclusive) at the character `end`."""
+    return next((chapter for chapter in chapters if chapter["start"] < max(end, 1) <= chapter["end"]), None)

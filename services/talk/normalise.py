@@ -1,10 +1,7 @@
-"""Rows of a transcript in order, with times that agree, as one text with segments.
+"""Normalisation of a transcript: rows of any format become one text with ordered segments and consistent times.
 
-What is mended in what was sent, each kind under a stable code, counted and said once.
-
-A segment while a transcript is read: what any of the formats says about a stretch of talk.
-
-Long segments in parts, so that a chapter may begin within them.
+Each kind of repair has a stable code and is counted and reported once. Segments of more than 1,500 characters are
+split, so that a chapter can begin within them.
 """
 
 import re
@@ -18,7 +15,7 @@ from typing import Any
 from services.errors import InvalidInput, TooLarge
 from services.talk.model import UNKNOWN_TIME, Repair, Segments, to_milliseconds
 
-# docs/talk.md lists the same; what an engine of chapters has mended of its own is said beside it, with the chapters.
+# docs/talk.md lists the same. Repairs by a chapter engine are reported with its chapters.
 REPAIR_DETAILS = {
     "unread_cues": "Cues without readable times (in SubRip also those without words) were left out.",
     "long_names": "Names of voices were cut to 200 characters.",
@@ -44,34 +41,45 @@ REPAIR_DETAILS = {
     "chapters_by_share": "The transcript has no times: chapters were placed by their share of the duration.",
 }
 
+MAX_SEGMENTS = 100_000  # ten hours word by word
+MAX_SPEAKERS = 1000
+MAX_SPEAKER_CHARACTERS = 200
+
+# Longer segments are split. This is about a minute and a half of talk.
+MAX_SEGMENT_CHARACTERS = 1500
+# Size of a part: about a hundred words, the scale at which chapter boundaries are searched.
+SEGMENT_PART_CHARACTERS = 600
+
+_PAUSE = 2000  # milliseconds of silence after which the text continues on a new line
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)", re.ASCII)
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?= )|[。！？]")
+# Scripts without spaces. No space is inserted between their characters.
+_UNSPACED_SCRIPTS = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef]")
+
 
 class RepairCounter:
-    """Counts them while a talk is read."""
+    """A counter of repairs while a talk is read."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def count(self, code: str, number: int = 1) -> None:
-        """Notes `number` more of a kind; none of them is no repair."""
+        """Count `number` more repairs of a kind; 0 counts nothing."""
         self._counts[code] += number
 
     def made(self) -> tuple[Repair, ...]:
-        """What was mended, in the order of the table."""
+        """Return the repairs that were made, in the order of the table."""
         return tuple(
             Repair(code, REPAIR_DETAILS[code], self._counts[code]) for code in REPAIR_DETAILS if self._counts[code]
         )
 
 
-MAX_SEGMENTS = 100_000  # ten hours word by word
-MAX_SPEAKERS = 1000
-MAX_SPEAKER_CHARACTERS = 200  # characters of a name
-_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,3})?)", re.ASCII)
-
-
 @dataclass(slots=True)
 class TranscriptRow:
-    """`start` and `end` in milliseconds or UNKNOWN. `sent`: its place in what was sent, from 0; `ends_paragraph`: the
-    text goes on in a new line after it."""
+    """A stretch of a transcript. `start` and `end` are milliseconds or UNKNOWN_TIME.
+
+    `sent`: its position in the input, from 0. `ends_paragraph`: the text continues on a new line after it.
+    """
 
     text: str
     start: int = UNKNOWN_TIME
@@ -81,58 +89,102 @@ class TranscriptRow:
     ends_paragraph: bool = False
 
 
-def collapse_white_space(text: str) -> str:
-    """Without line breaks and runs of spaces."""
-    return " ".join(text.split())
+@dataclass(frozen=True, slots=True)
+class JoinedTranscript:
+    """A transcript as one text with segments.
 
-
-def parse_time(value: Any, where: str) -> int:
-    """A time as milliseconds: a number of seconds, or a clock as in `1:02:03.5`. None: UNKNOWN.
-
-    Raises InvalidInput (`bad_time`), naming `where`.
+    `places[i]` is the first segment of row i of the input, or the next one if the row was left out. `duration_given`:
+    whether the sender gave a duration (it may have been replaced).
     """
-    if value is None:
-        return UNKNOWN_TIME
-    seconds = value
-    if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
-        seconds = int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + float(clock[3].replace(",", "."))
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidInput("bad_time", f"{where} must be a number of seconds or a time as in 1:02:03.5.")
-    try:
-        return to_milliseconds(seconds)
-    except InvalidInput as error:
-        raise InvalidInput(error.code, f"{where}: {error.detail}") from None
+
+    text: str
+    segments: Segments
+    places: Sequence[int]
+    duration: int  # milliseconds, UNKNOWN_TIME if neither given nor derivable
+    duration_given: bool = False
 
 
-def validate_speaker(value: Any, where: str) -> str:
-    """A name in one line; empty for none. Raises InvalidInput (`bad_segments`)."""
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > MAX_SPEAKER_CHARACTERS:
-        raise InvalidInput("bad_segments", f"{where} must be a name of {MAX_SPEAKER_CHARACTERS} characters at most.")
-    return collapse_white_space(value)
+def join_segments(rows: Sequence[TranscriptRow], duration: int, repairs: RepairCounter) -> JoinedTranscript:
+    """Join rows into one text with ordered segments and consistent times.
+
+    Raises InvalidInput (`empty_transcript`) or TooLarge (`too_many_segments`, `too_many_speakers`).
+    """
+    spoken = [row for row in rows if row.text]
+    repairs.count("empty_segments", len(rows) - len(spoken))
+    if not spoken:
+        raise InvalidInput("empty_transcript", "The transcript has no words.")
+    spoken = _sort_rows(spoken, repairs)
+    duration_given = duration != UNKNOWN_TIME
+    duration = _reconcile_times(spoken, duration, repairs)
+    parts = _split_rows(spoken, repairs)
+    check_segment_count(len(parts))
+    text, offsets = _join_texts(parts)
+    names = {name: i for i, name in enumerate(dict.fromkeys(part.speaker for part in parts if part.speaker))}
+    if len(names) > MAX_SPEAKERS:
+        raise TooLarge("too_many_speakers", f"A talk may have at most {MAX_SPEAKERS:,} speakers.", limit=MAX_SPEAKERS)
+    speakers = array("h", (names.get(part.speaker, UNKNOWN_TIME) for part in parts))
+    starts, ends = array("i", (part.start for part in parts)), array("i", (part.end for part in parts))
+    segments = Segments(array("i", offsets), starts, ends, speakers, tuple(names))
+    return JoinedTranscript(text, segments, _places(parts, len(rows)), duration, duration_given)
 
 
-def check_segment_count(number: int) -> None:
-    """Raises TooLarge (`too_many_segments`)."""
-    if number > MAX_SEGMENTS:
-        raise TooLarge(
-            "too_many_segments", f"A talk may have {MAX_SEGMENTS:,} segments; this has {number:,}.", limit=MAX_SEGMENTS
-        )
+def _sort_rows(rows: list[TranscriptRow], repairs: RepairCounter) -> list[TranscriptRow]:
+    """Sort rows by start; a row without a start stays behind its predecessor."""
+    keys, last, unordered = [], UNKNOWN_TIME, 0
+    for row in rows:
+        if row.start != UNKNOWN_TIME:
+            unordered += row.start < last
+            last = row.start
+        keys.append(last)
+    if not unordered:
+        return rows
+    repairs.count("unordered_segments", unordered)
+    order = sorted(range(len(rows)), key=keys.__getitem__)  # stable
+    return [rows[i] for i in order]
 
 
-MAX_SEGMENT_CHARACTERS = 1500  # characters: about a minute and a half of talk; what is longer is cut
-SEGMENT_PART_CHARACTERS = (
-    600  # characters of a part: some hundred words, of the size at which boundaries of chapters are looked for
-)
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?= )|[。！？]")
-# Scripts that are written without spaces, between whose characters none is put.
-_UNSPACED_SCRIPTS = re.compile(r"[\u3000-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef]")
+def _reconcile_times(rows: list[TranscriptRow], duration: int, repairs: RepairCounter) -> int:
+    """Give each timed row an end between its start and the next start, and return the resulting duration."""
+    next_start, missing, reversed_, overlapping, without_start = UNKNOWN_TIME, 0, 0, 0, 0
+    sent_duration = duration
+    if duration != UNKNOWN_TIME:
+        duration = max(duration, *(row.start for row in rows))
+    for row in reversed(rows):
+        if row.start == UNKNOWN_TIME:
+            without_start += row.end != UNKNOWN_TIME
+            row.end = UNKNOWN_TIME
+            continue
+        if row.end == UNKNOWN_TIME:
+            row.end, missing = (next_start if next_start != UNKNOWN_TIME else duration), missing + 1
+        elif row.end < row.start:
+            row.end, reversed_ = (next_start if next_start != UNKNOWN_TIME else duration), reversed_ + 1
+        elif UNKNOWN_TIME != next_start < row.end:
+            row.end, overlapping = next_start, overlapping + 1
+        next_start = row.start
+    repairs.count("ends_without_start", without_start)
+    repairs.count("missing_ends", missing)
+    repairs.count("end_before_start", reversed_)
+    repairs.count("overlapping_segments", overlapping)
+    last = max(max(row.start, row.end) for row in rows)
+    if UNKNOWN_TIME != sent_duration < last:
+        repairs.count("beyond_duration", sum(1 for row in rows if max(row.start, row.end) > sent_duration))
+    return max(duration, last)
+
+
+def _split_rows(rows: list[TranscriptRow], repairs: RepairCounter) -> list[TranscriptRow]:
+    parts: list[TranscriptRow] = []
+    for row in rows:
+        before = len(parts)
+        parts += split_long_segment(row)
+        repairs.count("long_segments", len(parts) - before > 1)
+    return parts
 
 
 def split_long_segment(row: TranscriptRow) -> Iterator[TranscriptRow]:
-    """The row itself unless it is longer than `LONGEST`; parts of `SEGMENT_PART_CHARACTERS` characters where its words let it be cut."""
-    parts = [row.text] if len(row.text) <= MAX_SEGMENT_CHARACTERS else list(_parts(row.text))
+    """Yield the row, or parts of at most `SEGMENT_PART_CHARACTERS` characters if it is longer than
+    `MAX_SEGMENT_CHARACTERS`.
+    """
+    parts = [row.text] if len(row.text) <= MAX_SEGMENT_CHARACTERS else list(_split_text(row.text))
     if len(parts) == 1:
         yield row
         return
@@ -149,25 +201,22 @@ def split_long_segment(row: TranscriptRow) -> Iterator[TranscriptRow]:
         yield TranscriptRow(part.strip(), start, end, row.speaker, row.sent, row.ends_paragraph and last)
 
 
-def is_written_together(before: str, after: str) -> bool:
-    """Whether two texts are written without a space between them."""
-    return bool(before and after and _UNSPACED_SCRIPTS.match(before[-1]) and _UNSPACED_SCRIPTS.match(after[0]))
-
-
-def _parts(text: str) -> Iterator[str]:
+def _split_text(text: str) -> Iterator[str]:
     at = 0
     while len(text) - at > SEGMENT_PART_CHARACTERS:
-        place = _place(text, at)
-        if place is None:
+        end = _find_cut(text, at)
+        if end is None:
             break
-        yield text[at:place]
-        at = place
+        yield text[at:end]
+        at = end
     yield text[at:]
 
 
-def _place(text: str, at: int) -> int | None:
-    """Where to cut after `at`: behind the last sentence that fits, else between words; behind the first word when none
-    fits; None where there is nothing to cut at."""
+def _find_cut(text: str, at: int) -> int | None:
+    """Return where to cut after `at`, or None.
+
+    Prefers the end of the last sentence that fits, then the last space, then the first space after an overlong word.
+    """
     stretch = text[at : at + SEGMENT_PART_CHARACTERS]
     sentences = [match.end() for match in _SENTENCE_END.finditer(stretch, SEGMENT_PART_CHARACTERS // 3)]
     if sentences:
@@ -181,98 +230,8 @@ def _place(text: str, at: int) -> int | None:
     return None if later < 0 else later
 
 
-_PAUSE = 2000  # milliseconds of silence after which the text goes on in a new line
-
-
-@dataclass(frozen=True, slots=True)
-class JoinedTranscript:
-    """`places[i]` is the segment that what was sent as number i begins with, or the next one where it was left out.
-
-    `duration_given`: whether the sender said it (it may have been replaced).
-    """
-
-    text: str
-    segments: Segments
-    places: Sequence[int]
-    duration: int  # milliseconds, UNKNOWN when neither said nor to be seen
-    duration_given: bool = False
-
-
-def join_segments(rows: Sequence[TranscriptRow], duration: int, repairs: RepairCounter) -> JoinedTranscript:
-    """Raises InvalidInput (`empty_transcript`) or TooLarge (`too_many_segments`, `too_many_speakers`)."""
-    said = [row for row in rows if row.text]
-    repairs.count("empty_segments", len(rows) - len(said))
-    if not said:
-        raise InvalidInput("empty_transcript", "The transcript has no words.")
-    said = _in_order(said, repairs)
-    given = duration != UNKNOWN_TIME
-    duration = _reconcile_times(said, duration, repairs)
-    parts = _cut(said, repairs)
-    check_segment_count(len(parts))
-    text, offsets = _text(parts)
-    names = {name: i for i, name in enumerate(dict.fromkeys(part.speaker for part in parts if part.speaker))}
-    if len(names) > MAX_SPEAKERS:
-        raise TooLarge("too_many_speakers", f"A talk may have {MAX_SPEAKERS:,} speakers.", limit=MAX_SPEAKERS)
-    speakers = array("h", (names.get(part.speaker, UNKNOWN_TIME) for part in parts))
-    starts, ends = array("i", (part.start for part in parts)), array("i", (part.end for part in parts))
-    segments = Segments(array("i", offsets), starts, ends, speakers, tuple(names))
-    return JoinedTranscript(text, segments, _places(parts, len(rows)), duration, given)
-
-
-def _cut(rows: list[TranscriptRow], repairs: RepairCounter) -> list[TranscriptRow]:
-    parts: list[TranscriptRow] = []
-    for row in rows:
-        before = len(parts)
-        parts += split_long_segment(row)
-        repairs.count("long_segments", len(parts) - before > 1)
-    return parts
-
-
-def _in_order(rows: list[TranscriptRow], repairs: RepairCounter) -> list[TranscriptRow]:
-    """By their starts; one without a start stays behind the one before it."""
-    keys, last, unordered = [], UNKNOWN_TIME, 0
-    for row in rows:
-        if row.start != UNKNOWN_TIME:
-            unordered += row.start < last
-            last = row.start
-        keys.append(last)
-    if not unordered:
-        return rows
-    repairs.count("unordered_segments", unordered)
-    order = sorted(range(len(rows)), key=keys.__getitem__)  # stable
-    return [rows[i] for i in order]
-
-
-def _reconcile_times(rows: list[TranscriptRow], duration: int, repairs: RepairCounter) -> int:
-    """Gives each an end that is known, not before its start and not after the next one's; the duration that results."""
-    following, missing, reversed_, overlapping, alone = UNKNOWN_TIME, 0, 0, 0, 0
-    given = duration
-    if duration != UNKNOWN_TIME:
-        duration = max(duration, *(row.start for row in rows))
-    for row in reversed(rows):
-        if row.start == UNKNOWN_TIME:
-            alone += row.end != UNKNOWN_TIME
-            row.end = UNKNOWN_TIME
-            continue
-        if row.end == UNKNOWN_TIME:
-            row.end, missing = (following if following != UNKNOWN_TIME else duration), missing + 1
-        elif row.end < row.start:
-            row.end, reversed_ = (following if following != UNKNOWN_TIME else duration), reversed_ + 1
-        elif UNKNOWN_TIME != following < row.end:
-            row.end, overlapping = following, overlapping + 1
-        following = row.start
-    repairs.count("ends_without_start", alone)
-    repairs.count("missing_ends", missing)
-    repairs.count("end_before_start", reversed_)
-    repairs.count("overlapping_segments", overlapping)
-    last = max(max(row.start, row.end) for row in rows)
-    if UNKNOWN_TIME != given < last:
-        repairs.count("beyond_duration", sum(1 for row in rows if max(row.start, row.end) > given))
-    return max(duration, last)
-
-
-def _text(parts: list[TranscriptRow]) -> tuple[str, list[int]]:
-    """The whole text and where each part begins in it."""
+def _join_texts(parts: list[TranscriptRow]) -> tuple[str, list[int]]:
+    """Return the text, and where each part begins in it."""
     pieces: list[str] = []
     offsets, at = [], 0
     for part, after in [*pairwise(parts), (parts[-1], None)]:
@@ -290,6 +249,11 @@ def _separator_between(before: TranscriptRow, after: TranscriptRow) -> str:
     return "" if is_written_together(before.text, after.text) else " "
 
 
+def is_written_together(before: str, after: str) -> bool:
+    """Return whether two texts are written without a space between them."""
+    return bool(before and after and _UNSPACED_SCRIPTS.match(before[-1]) and _UNSPACED_SCRIPTS.match(after[0]))
+
+
 def _places(parts: list[TranscriptRow], sent: int) -> Sequence[int]:
     places = array("i", [UNKNOWN_TIME]) * sent
     for number in range(len(parts) - 1, -1, -1):
@@ -300,3 +264,43 @@ def _places(parts: list[TranscriptRow], sent: int) -> Sequence[int]:
             places[i] = following
         following = places[i]
     return places
+
+
+def collapse_white_space(text: str) -> str:
+    """Return the text with each run of white space as one space."""
+    return " ".join(text.split())
+
+
+def parse_time(value: Any, where: str) -> int:
+    """Return a number of seconds, or a clock such as `1:02:03.5`, in milliseconds; UNKNOWN_TIME for None.
+
+    Raises InvalidInput (`bad_time`), naming `where`.
+    """
+    if value is None:
+        return UNKNOWN_TIME
+    seconds = value
+    if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip())):
+        seconds = int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + float(clock[3].replace(",", "."))
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidInput("bad_time", f"{where} must be a number of seconds or a time such as 1:02:03.5.")
+    try:
+        return to_milliseconds(seconds)
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"{where}: {error.detail}") from None
+
+
+def validate_speaker(value: Any, where: str) -> str:
+    """Return a name on one line, empty for None. Raises InvalidInput (`bad_segments`)."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_SPEAKER_CHARACTERS:
+        raise InvalidInput("bad_segments", f"{where} must be a name of at most {MAX_SPEAKER_CHARACTERS} characters.")
+    return collapse_white_space(value)
+
+
+def check_segment_count(number: int) -> None:
+    """Check the number of segments. Raises TooLarge (`too_many_segments`)."""
+    if number > MAX_SEGMENTS:
+        raise TooLarge(
+            "too_many_segments", f"The talk has {number:,} segments; the limit is {MAX_SEGMENTS:,}.", limit=MAX_SEGMENTS
+        )

@@ -1,6 +1,6 @@
-"""The members that make a document talk, checked: what is sent becomes a text, segments and chapters.
+"""Parsing of a talk document into its text, segments and chapters; and links that play a recording from a time.
 
-Addresses that play a talk from a time: Media Fragments, or a template of the index.
+A talk has one of `text`, `segments` and `transcript`. Links are Media Fragments (`#t=`) or a template of the index.
 """
 
 import re
@@ -14,75 +14,6 @@ from services.talk.model import UNKNOWN_TIME, Talk
 from services.talk.normalise import RepairCounter, TranscriptRow, join_segments, parse_time
 from services.talk.readers import parse_plain_transcript, parse_podcasting_transcript, parse_segments, parse_subtitles
 
-DEFAULT_LINK_TEMPLATE = "{url}#t={start}"
-MAX_URL_CHARACTERS = 2000  # characters
-_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\\"<>^`{}|]")
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
-_PLACES = frozenset({"url", "id", "start"})
-# What a relative address may begin with: anything but a scheme.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
-
-def validate_recording_url(value: Any) -> str:
-    """The address of a recording: of http or https, or relative. Raises InvalidInput (`bad_url`)."""
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > MAX_URL_CHARACTERS or _UNPRINTABLE.search(value):
-        raise InvalidInput(
-            "bad_url", f"`url` must be an address of {MAX_URL_CHARACTERS:,} characters at most, escaped as a URL is."
-        )
-    if not _is_safe_address(value):
-        raise InvalidInput("bad_url", "`url` must be an address of http or https, or a relative one.")
-    return value
-
-
-def validate_link_template(template: str) -> str:
-    """The template itself. Raises ValueError for one that gives no usable address."""
-    places = _PLACEHOLDER.findall(template)
-    if unknown := set(places) - _PLACES:
-        raise ValueError(f"`link` has the unknown place {{{sorted(unknown)[0][:40]}}}: there are url, id and start")
-    if _UNPRINTABLE.search(_PLACEHOLDER.sub("", template)):
-        raise ValueError("`link` must be an address, escaped as a URL is, with {url}, {id} and {start} in it")
-    if not {"url", "id"} & set(places) or "start" not in places or places.count("url") > 1:
-        raise ValueError("`link` must name the talk by {url}, once, or {id}, and its {start}")
-    if not _is_safe_address(_PLACEHOLDER.sub("x", template)):  # (what is put in may be a scheme, or what one executes)
-        raise ValueError("`link` must be an address of http or https, or a relative one")
-    return template
-
-
-def build_link(template: str | None, url: str, document_id: str, start: float | None) -> str | None:
-    """The address that plays a talk from `start` seconds, None when its parts are not known.
-
-    `{url}` at the beginning is put in as it is, anything further on escaped. A time that is not known is 0. A fragment
-    that the recording's address has makes way for the time. Whole seconds, rounded down: every player takes them.
-    """
-    template = template or DEFAULT_LINK_TEMPLATE
-    if "{url}" in template and not url:
-        return None
-    whole = url
-    if template.startswith("{url}") and "#" in template:
-        whole = url.partition("#")[0]
-    values = {"id": quote(document_id, safe=""), "start": str(int(start or 0))}
-
-    def put(match: re.Match[str]) -> str:
-        if match[1] != "url":
-            return values[match[1]]
-        return whole if match.start() == 0 else quote(url, safe="")
-
-    return _PLACEHOLDER.sub(put, template)
-
-
-def _is_safe_address(address: str) -> bool:
-    """Whether it is of http or https, or relative; `javascript:` and the like are executed where they are clicked."""
-    if _SCHEME.match(address) is None:
-        return True
-    try:
-        parts = urlsplit(address)
-    except ValueError:  # a bracket that is no address
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc)
-
-
 TALK_MEMBERS = frozenset({"kind", "description", "segments", "transcript", "chapters", "duration", "url"})
 VTT_TYPE, SRT_TYPE, PODCASTING_TYPE, PLAIN_TYPE = "text/vtt", "application/x-subrip", "application/json", "text/plain"
 TRANSCRIPT_TYPES = {
@@ -95,9 +26,17 @@ TRANSCRIPT_TYPES = {
 }
 _SOURCES = ("text", "segments", "transcript")
 
+DEFAULT_LINK_TEMPLATE = "{url}#t={start}"
+MAX_URL_CHARACTERS = 2000  # characters
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\\"<>^`{}|]")
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_PLACES = frozenset({"url", "id", "start"})
+# A relative address must not begin with a scheme.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
 
 def parse_talk(value: Mapping[str, Any], max_text_bytes: int) -> tuple[str, Talk]:
-    """Text and talk of a document of this kind. Raises InvalidInput or TooLarge; what is mended is in the talk."""
+    """Return text and talk of a talk document; its repairs are in the talk. Raises InvalidInput or TooLarge."""
     repairs = RepairCounter()
     description = value.get("description")
     if not isinstance(description, str | None):
@@ -106,23 +45,25 @@ def parse_talk(value: Mapping[str, Any], max_text_bytes: int) -> tuple[str, Talk
     if duration == 0:
         raise InvalidInput("bad_time", "`duration` must be more than 0.")
     url = validate_recording_url(value.get("url"))
-    whole = join_segments(_rows(value, repairs), duration, repairs)
-    if len(whole.text.encode()) + len((description or "").encode()) > max_text_bytes:
+    transcript = join_segments(_rows(value, repairs), duration, repairs)
+    if len(transcript.text.encode()) + len((description or "").encode()) > max_text_bytes:
         raise TooLarge(
             "transcript_too_large",
-            f"The words of a talk and its description may have {max_text_bytes:,} bytes; split it.",
+            f"The words of a talk and its description may have at most {max_text_bytes:,} bytes; split it.",
             limit=max_text_bytes,
         )
-    given = parse_producer_chapters(value.get("chapters"), whole, repairs)
-    seconds = whole.duration / 1000 if duration != UNKNOWN_TIME else None
-    return whole.text, Talk(whole.segments, description or "", given, seconds, url, repairs.made())
+    chapters = parse_producer_chapters(value.get("chapters"), transcript, repairs)
+    seconds = transcript.duration / 1000 if duration != UNKNOWN_TIME else None
+    return transcript.text, Talk(transcript.segments, description or "", chapters, seconds, url, repairs.made())
 
 
 def _rows(value: Mapping[str, Any], repairs: RepairCounter) -> list[TranscriptRow]:
-    """What is said, from the one source that there may be."""
+    """Return the rows of the transcript from its one source."""
     sources = [name for name in _SOURCES if value.get(name) is not None]
     if len(sources) > 1:
-        raise InvalidInput("several_transcripts", f"A talk has one of text, segments and transcript, not {sources}.")
+        raise InvalidInput(
+            "several_transcripts", f"A talk may have only one of text, segments and transcript, not {sources}."
+        )
     match sources:
         case ["text"]:
             if not isinstance(value["text"], str):
@@ -142,7 +83,7 @@ def _transcript(value: Any, repairs: RepairCounter) -> list[TranscriptRow]:
     if kind is None:
         raise InvalidInput(
             "unknown_transcript_type",
-            f"No transcript is read as {value['type'][:80]!r}; send one of {', '.join(TRANSCRIPT_TYPES)}.",
+            f"The transcript type {value['type'][:80]!r} is unknown; send one of {', '.join(TRANSCRIPT_TYPES)}.",
         )
     if kind == PODCASTING_TYPE:
         return parse_podcasting_transcript(content)
@@ -156,3 +97,64 @@ def _transcript(value: Any, repairs: RepairCounter) -> list[TranscriptRow]:
         case "application/x-subrip":
             return parse_subtitles(content, "srt", repairs)
     return parse_plain_transcript(content)
+
+
+def validate_recording_url(value: Any) -> str:
+    """Return the address of a recording: http, https or relative, empty for None. Raises InvalidInput (`bad_url`)."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_URL_CHARACTERS or _UNPRINTABLE.search(value):
+        raise InvalidInput("bad_url", f"`url` must be an escaped URL of at most {MAX_URL_CHARACTERS:,} characters.")
+    if not _is_safe_address(value):
+        raise InvalidInput("bad_url", "`url` must be an http, https or relative address.")
+    return value
+
+
+def validate_link_template(template: str) -> str:
+    """Return the template. Raises ValueError if it cannot give a usable address."""
+    places = _PLACEHOLDER.findall(template)
+    if unknown := set(places) - _PLACES:
+        raise ValueError(f"`link` has the unknown placeholder {{{sorted(unknown)[0][:40]}}}: use url, id and start")
+    if _UNPRINTABLE.search(_PLACEHOLDER.sub("", template)):
+        raise ValueError("`link` must be an escaped URL with the placeholders {url}, {id} and {start}")
+    if not {"url", "id"} & set(places) or "start" not in places or places.count("url") > 1:
+        raise ValueError("`link` must name the talk by {url}, once, or {id}, and its {start}")
+    if not _is_safe_address(_PLACEHOLDER.sub("x", template)):  # a value must not become a scheme such as javascript:
+        raise ValueError("`link` must be an http, https or relative address")
+    return template
+
+
+def build_link(template: str | None, url: str, document_id: str, start: float | None) -> str | None:
+    """Return the address that plays a talk from `start` seconds, or None if a part of it is unknown.
+
+    `{url}` at the beginning is inserted unchanged, elsewhere escaped. An unknown time is 0. The template's fragment
+    replaces a fragment of the recording's address. Times are whole seconds, rounded down, which every player accepts.
+    """
+    template = template or DEFAULT_LINK_TEMPLATE
+    if "{url}" in template and not url:
+        return None
+    prefix = url
+    if template.startswith("{url}") and "#" in template:
+        prefix = url.partition("#")[0]
+    values = {"id": quote(document_id, safe=""), "start": str(int(start or 0))}
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] != "url":
+            return values[match[1]]
+        return prefix if match.start() == 0 else quote(url, safe="")
+
+    return _PLACEHOLDER.sub(fill, template)
+
+
+def _is_safe_address(address: str) -> bool:
+    """Return whether an address is http, https or relative.
+
+    Browsers would execute `javascript:` and the like on a click.
+    """
+    if _SCHEME.match(address) is None:
+        return True
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # brackets without an IPv6 address
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)

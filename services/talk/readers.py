@@ -1,10 +1,7 @@
-"""Transcripts as subtitles: WebVTT and SubRip, read by webvtt-py (docs/decisions/0190).
+"""Readers of transcript formats: WebVTT and SubRip, JSON segments, Podcasting 2.0 transcripts, and plain text.
 
-Segments as JSON: our own members, and those of a Podcasting 2.0 transcript.
-
-Names that stand before what is said: `Anna: Good morning.`
-
-A transcript that is text: its paragraphs are segments without times.
+Each returns `TranscriptRow`s. Subtitles are parsed by webvtt-py (docs/decisions/0190). Speaker names before the words
+(`Anna: Good morning.`) are taken out of the text if they are used consistently.
 """
 
 import html
@@ -30,9 +27,29 @@ from services.talk.normalise import (
 _SEGMENT_MEMBERS = ("text", "start", "end")
 _PODCASTING = ("body", "startTime", "endTime")
 
+# A name: one to four words of at most 40 characters; the first begins with a capital if its script has capitals.
+_PREFIX = re.compile(r"([^\W\d_][\w.'’-]*(?: [\w.'’()-]+){0,3}) ?[:：] ?(?=\S)")
+_MAX_NAME_CHARACTERS = 40
+# Transcripts with names have one before nearly every paragraph; subtitles have one at each change of speaker.
+_MIN_PREFIXED_SHARE = 0.8
+
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
+# Beginnings of other formats, whose times and tags would be indexed as words.
+_WEBVTT = re.compile(r"WEBVTT(?:\s|$)")
+_SUBRIP = re.compile(r"(?:\d+\s*\n)?\s*(?:\d+:)?\d+:\d\d[.,]\d+\s*-->")
+_MARKUP = re.compile(r"<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
+_BREAK = re.compile(r"\r\n?|[\u2028\u2029\x85]")
+
+# `[^<>]` instead of `[^>]`: otherwise each `<` of a line with many would be searched to the end of the line.
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t\n]+([^<>]*)>")
+_TAG = re.compile(r"</?[A-Za-z:.][^<>]*>|<\d[\d:.]*>|</>|\{\\[^{}]*\}")  # the last form is SubRip's: {\\an8}
+# In rolling captions a cue begins with the last line of the cue before it. Below this share of the cues, the
+# repetition is taken to be spoken.
+_ROLLING = 0.25
+
 
 def parse_segments(value: Any) -> list[TranscriptRow]:
-    """The member `segments`. A text that ends in a line break ends a paragraph.
+    """Return the rows of the member `segments`. A text that ends in a line break ends a paragraph.
 
     Raises InvalidInput (`bad_segments`, `bad_time`) or TooLarge (`too_many_segments`).
     """
@@ -40,11 +57,11 @@ def parse_segments(value: Any) -> list[TranscriptRow]:
 
 
 def parse_podcasting_transcript(content: Any) -> list[TranscriptRow]:
-    """A Podcasting 2.0 transcript, as a text or decoded. Other members than those of the format are passed over.
+    """Return the rows of a Podcasting 2.0 transcript, as a string or decoded; unknown members are ignored.
 
-    What recognisers write (Whisper and its like) has the same list with the members of our own: it is read as well.
+    Speech recognisers (Whisper and others) write the same list with the members of `segments`, which are read as well.
 
-    Raises InvalidInput (`bad_transcript`) for what is none, else as `parse_segments`.
+    Raises InvalidInput (`bad_transcript`) for anything else, otherwise as `parse_segments`.
     """
     if isinstance(content, str):
         try:
@@ -52,7 +69,7 @@ def parse_podcasting_transcript(content: Any) -> list[TranscriptRow]:
         except orjson.JSONDecodeError as error:
             raise InvalidInput("bad_transcript", f"The transcript is not JSON: {error}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("segments"), list):
-        raise InvalidInput("bad_transcript", "A transcript of type application/json is an object with `segments`.")
+        raise InvalidInput("bad_transcript", "A transcript of type application/json must be an object with `segments`.")
     items = content["segments"]
     first = items[0] if items and isinstance(items[0], dict) else {}
     members = _SEGMENT_MEMBERS if "text" in first and "body" not in first else _PODCASTING
@@ -69,11 +86,11 @@ def _parse_json_rows(items: Any, name: str, members: tuple[str, str, str], *, st
 def _row(item: Any, i: int, name: str, members: Sequence[str], *, strict: bool) -> TranscriptRow:
     words, begins, ends = members
     if not isinstance(item, dict) or not isinstance(item.get(words), str):
-        raise InvalidInput("bad_segments", f"`{name}[{i}]` must be an object with a `{words}`, a string.")
+        raise InvalidInput("bad_segments", f"`{name}[{i}]` must be an object with a string `{words}`.")
     if strict and (unknown := item.keys() - {*members, "speaker"}):
         raise InvalidInput(
             "bad_segments",
-            f"`{name}[{i}]` has the unknown member {sorted(unknown)[0][:80]!r}: a segment has start, end, speaker "
+            f"`{name}[{i}]` has the unknown member {sorted(unknown)[0][:80]!r}: a segment may have start, end, speaker "
             "and text.",
         )
     text = item[words]
@@ -87,65 +104,101 @@ def _row(item: Any, i: int, name: str, members: Sequence[str], *, strict: bool) 
     )
 
 
-# One to four words of at most 40 characters, the first of them with a capital where its script has such.
-_PREFIX = re.compile(r"([^\W\d_][\w.'’-]*(?: [\w.'’()-]+){0,3}) ?[:：] ?(?=\S)")
-_MAX_NAME_CHARACTERS = 40
-# A transcript with names has one before nearly every paragraph, or (subtitles) wherever another begins to speak.
-_MIN_PREFIXED_SHARE = 0.8
+def parse_subtitles(content: str, form: Literal["vtt", "srt"], repairs: RepairCounter) -> list[TranscriptRow]:
+    """Return the cues of a WebVTT or SubRip file as rows, split where the voice changes.
 
-
-def extract_speakers(rows: Sequence[TranscriptRow]) -> list[TranscriptRow]:
-    """The rows with names taken from their texts, where names are consistently there; otherwise as they are.
-
-    Consistent: the first row has one, and either four of five rows do, or four of five of the names come again. A row
-    without a name is said by the one before it.
+    Raises InvalidInput (`bad_transcript`) for an invalid file, TooLarge (`too_many_segments`).
     """
-    found = [_prefix(row.text) for row in rows]
-    names = Counter(name for name, _ in found if name)
-    prefixed = sum(names.values())
-    if prefixed < 2 or not found[0][0]:
-        return list(rows)
-    if prefixed < _MIN_PREFIXED_SHARE * sum(1 for row in rows if row.text):
-        again = {name for name, count in names.items() if count > 1}
-        if sum(names[name] for name in again) < _MIN_PREFIXED_SHARE * prefixed or found[0][0] not in again:
-            return list(rows)
-        names = Counter({name: names[name] for name in again})
-    speaker, changed = "", []
-    for row, (name, length) in zip(rows, found, strict=True):
-        said = name in names
-        speaker = name if said else speaker
-        changed.append(
-            TranscriptRow(
-                row.text[length:] if said else row.text, row.start, row.end, speaker, row.sent, row.ends_paragraph
-            )
-        )
-    return changed
+    from webvtt import WebVTT  # imported here because it takes 50 ms
+    from webvtt.errors import MalformedCaptionError, MalformedFileError
+
+    text = content.lstrip("\ufeff \t\r\n")
+    check_segment_count(text.count("-->"))  # before webvtt-py creates an object for each
+    try:
+        captions = WebVTT.from_buffer([text], format=form).captions
+    except (MalformedFileError, MalformedCaptionError):
+        expected = "begins with WEBVTT" if form == "vtt" else "begins with the number 1 and a line of times"
+        raise InvalidInput(
+            "bad_transcript", f"The transcript does not match its type: such a file {expected}."
+        ) from None
+    if not captions and "-->" in text:
+        raise InvalidInput("bad_transcript", "No cue of the transcript has readable times.")
+    # Comments must not contain the arrow, so each one belongs to a cue.
+    repairs.count("unread_cues", max(0, text.count("-->") - len(captions)))
+    rows: list[TranscriptRow] = []
+    for caption, lines in zip(
+        captions, _remove_rolling_lines([caption.lines for caption in captions], repairs), strict=True
+    ):
+        start, end = caption.start_time.in_milliseconds(), caption.end_time.in_milliseconds()
+        if max(start, end) > MAX_TIME_MS:
+            raise InvalidInput("bad_time", f"The cue at {caption.start} is beyond the longest supported time.")
+        voices = list(_voices("\n".join(lines)))
+        whole, at, length = sum(len(words) for _, words in voices) or 1, 0, max(0, end - start)
+        for speaker, words in voices:  # the voices of a cue share its time in proportion to their words
+            begun, at = at, at + len(words)
+            until = end if end < start else start + length * at // whole
+            repairs.count("long_names", len(speaker) > MAX_SPEAKER_CHARACTERS)
+            rows.append(TranscriptRow(words, start + length * begun // whole, until, speaker[:MAX_SPEAKER_CHARACTERS]))
+    if any(row.speaker for row in rows):
+        _propagate_speakers(rows)
+    else:
+        rows = extract_speakers(rows)
+    for i, row in enumerate(rows):
+        row.sent = i
+    return rows
 
 
-def _prefix(text: str) -> tuple[str, int]:
-    """A name and how many characters it takes with its colon; empty where there is none."""
-    match = _PREFIX.match(text[: _MAX_NAME_CHARACTERS + 3])
-    if match is None or len(match[1]) > _MAX_NAME_CHARACTERS or match[1][0].islower():
-        return "", 0
-    return match[1], match.end()
+def _voices(raw: str) -> Iterator[tuple[str, str]]:
+    """Yield (name or empty, words) of a cue. A cue without words yields one empty row, which is counted later."""
+    if "<" not in raw:
+        yield "", _strip_markup(raw)
+        return
+    before, *spans = _VOICE.split(raw)
+    voices = [
+        ("", _strip_markup(before)),
+        *((_strip_markup(spans[i]), _strip_markup(spans[i + 1])) for i in range(0, len(spans), 2)),
+    ]
+    yield from [voice for voice in voices if voice[1]] or [("", "")]
 
 
-_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
-# How a file begins that is something else: times and tags would be indexed as words.
-_WEBVTT = re.compile(r"WEBVTT(?:\s|$)")
-_SUBRIP = re.compile(r"(?:\d+\s*\n)?\s*(?:\d+:)?\d+:\d\d[.,]\d+\s*-->")
-_MARKUP = re.compile(r"<(?:!doctype|html|\?xml)\b", re.IGNORECASE)
-_BREAK = re.compile(r"\r\n?|[\u2028\u2029\x85]")
+def _strip_markup(raw: str) -> str:
+    return collapse_white_space(html.unescape(_TAG.sub("", raw)))
+
+
+def _propagate_speakers(rows: list[TranscriptRow]) -> None:
+    """Fill in missing speakers: podcasts name a voice only where it changes."""
+    speaker = ""
+    for row in rows:
+        row.speaker = speaker = row.speaker or speaker
+
+
+def _remove_rolling_lines(cues: list[list[str]], repairs: RepairCounter) -> list[list[str]]:
+    """Return the cues without the lines repeated from the cue before, if the file has rolling captions."""
+    plain = [[words for line in cue if (words := _strip_markup(line))] for cue in cues]
+    repeats = [_count_repeated_lines(plain[i - 1], plain[i]) if i else 0 for i in range(len(plain))]
+    repeating = sum(1 for number in repeats if number)
+    if repeating < max(2, _ROLLING * len(cues)):
+        return cues
+    repairs.count("repeated_captions", sum(repeats))
+    kept = [[line for line in cue if _strip_markup(line)][number:] for cue, number in zip(cues, repeats, strict=True)]
+    return kept
+
+
+def _count_repeated_lines(before: list[str], cue: list[str]) -> int:
+    """Count the lines at the start of `cue` that end `before`."""
+    longest = min(len(before), len(cue), 4)
+    return next((number for number in range(longest, 0, -1) if before[-number:] == cue[:number]), 0)
 
 
 def parse_plain_transcript(content: str) -> list[TranscriptRow]:
-    """A segment each line where names stand before what is said, else each paragraph (what blank lines part), or each
-    line of a text without blank ones.
+    """Return the rows of a plain text, without times.
 
-    Raises InvalidInput (`bad_transcript`) for what is no plain text, TooLarge (`too_many_segments`).
+    A row is a line if names precede the words or the text has no blank lines, otherwise a paragraph.
+
+    Raises InvalidInput (`bad_transcript`) if it is another format, TooLarge (`too_many_segments`).
     """
     text = _BREAK.sub("\n", content.lstrip("\ufeff"))
-    if other := _other(text.lstrip()):
+    if other := _detect_format(text.lstrip()):
         raise InvalidInput(
             "bad_transcript", f"The text is {other}, not plain text: send it as a `transcript` with its type."
         )
@@ -158,8 +211,8 @@ def parse_plain_transcript(content: str) -> list[TranscriptRow]:
     return _plain_rows([part for part in map(collapse_white_space, _BLANK_LINE.split(text)) if part])
 
 
-def _other(text: str) -> str | None:
-    """What a text is that is not plain."""
+def _detect_format(text: str) -> str | None:
+    """Return the name of a format other than plain text, or None."""
     if _WEBVTT.match(text) and "-->" in text:
         return "WebVTT"
     if _SUBRIP.match(text):
@@ -179,93 +232,35 @@ def _plain_rows(parts: list[str]) -> list[TranscriptRow]:
     return [TranscriptRow(part, sent=i, ends_paragraph=True) for i, part in enumerate(parts)]
 
 
-# No tag holds a `<`: with `[^>]` a line of many of them would be searched to its end from each.
-_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t\n]+([^<>]*)>")
-_TAG = re.compile(r"</?[A-Za-z:.][^<>]*>|<\d[\d:.]*>|</>|\{\\[^{}]*\}")  # (the last is of SubRip: {\\an8})
-# What captions that roll do: a cue begins with the line that the cue before it ended with. Below this share of the
-# cues it is somebody who says the same again.
-_ROLLING = 0.25
+def extract_speakers(rows: Sequence[TranscriptRow]) -> list[TranscriptRow]:
+    """Return the rows with speaker names taken from their texts if names are used consistently, else unchanged.
 
-
-def parse_subtitles(content: str, form: Literal["vtt", "srt"], repairs: RepairCounter) -> list[TranscriptRow]:
-    """The cues of a file, split where the voice changes.
-
-    Raises InvalidInput (`bad_transcript`) for what is no such file, TooLarge (`too_many_segments`).
+    Consistent: the first row has a name, and either four of five rows have one or four of five names recur. A row
+    without a name belongs to the speaker before it.
     """
-    from webvtt import WebVTT  # 50 ms that only what reads subtitles pays
-    from webvtt.errors import MalformedCaptionError, MalformedFileError
-
-    text = content.lstrip("\ufeff \t\r\n")
-    check_segment_count(text.count("-->"))  # before an object is made of each
-    try:
-        captions = WebVTT.from_buffer([text], format=form).captions
-    except (MalformedFileError, MalformedCaptionError):
-        wanted = "begins with WEBVTT" if form == "vtt" else "begins with the number 1 and a line of times"
-        raise InvalidInput(
-            "bad_transcript", f"The transcript is not what its type says: such a file {wanted}."
-        ) from None
-    if not captions and "-->" in text:
-        raise InvalidInput("bad_transcript", "No cue of the transcript has readable times.")
-    # (in a comment the arrow is not allowed, so each stands for a cue)
-    repairs.count("unread_cues", max(0, text.count("-->") - len(captions)))
-    rows: list[TranscriptRow] = []
-    for caption, lines in zip(captions, _remove_rolling_lines([one.lines for one in captions], repairs), strict=True):
-        start, end = caption.start_time.in_milliseconds(), caption.end_time.in_milliseconds()
-        if max(start, end) > MAX_TIME_MS:
-            raise InvalidInput("bad_time", f"The cue at {caption.start} lies beyond the longest time there is.")
-        voices = list(_voices("\n".join(lines)))
-        whole, at, length = sum(len(words) for _, words in voices) or 1, 0, max(0, end - start)
-        for speaker, words in voices:  # of one cue, they share its time by what they say
-            begun, at = at, at + len(words)
-            until = end if end < start else start + length * at // whole
-            repairs.count("long_names", len(speaker) > MAX_SPEAKER_CHARACTERS)
-            rows.append(TranscriptRow(words, start + length * begun // whole, until, speaker[:MAX_SPEAKER_CHARACTERS]))
-    if any(row.speaker for row in rows):
-        _propagate_speakers(rows)
-    else:
-        rows = extract_speakers(rows)
-    for i, row in enumerate(rows):
-        row.sent = i
-    return rows
+    prefixes = [_name_prefix(row.text) for row in rows]
+    names = Counter(name for name, _ in prefixes if name)
+    prefixed = sum(names.values())
+    if prefixed < 2 or not prefixes[0][0]:
+        return list(rows)
+    if prefixed < _MIN_PREFIXED_SHARE * sum(1 for row in rows if row.text):
+        recurring = {name for name, count in names.items() if count > 1}
+        recurrences = sum(names[name] for name in recurring)
+        if recurrences < _MIN_PREFIXED_SHARE * prefixed or prefixes[0][0] not in recurring:
+            return list(rows)
+        names = Counter({name: names[name] for name in recurring})
+    speaker, changed = "", []
+    for row, (name, length) in zip(rows, prefixes, strict=True):
+        has_name = name in names
+        speaker = name if has_name else speaker
+        text = row.text[length:] if has_name else row.text
+        changed.append(TranscriptRow(text, row.start, row.end, speaker, row.sent, row.ends_paragraph))
+    return changed
 
 
-def _propagate_speakers(rows: list[TranscriptRow]) -> None:
-    """Podcasts name a voice where it changes: what has none is said by the one before."""
-    speaker = ""
-    for row in rows:
-        row.speaker = speaker = row.speaker or speaker
-
-
-def _voices(raw: str) -> Iterator[tuple[str, str]]:
-    """(Name or nothing, words) of a cue; one without any words is one empty row, which is counted later."""
-    if "<" not in raw:
-        yield "", _strip_markup(raw)
-        return
-    before, *spans = _VOICE.split(raw)
-    found = [
-        ("", _strip_markup(before)),
-        *((_strip_markup(spans[i]), _strip_markup(spans[i + 1])) for i in range(0, len(spans), 2)),
-    ]
-    yield from [one for one in found if one[1]] or [("", "")]
-
-
-def _strip_markup(raw: str) -> str:
-    return collapse_white_space(html.unescape(_TAG.sub("", raw)))
-
-
-def _remove_rolling_lines(cues: list[list[str]], repairs: RepairCounter) -> list[list[str]]:
-    """Each cue without the lines that the one before it ended with, where that is how the file is made."""
-    plain = [[words for line in cue if (words := _strip_markup(line))] for cue in cues]
-    repeats = [_count_repeated_lines(plain[i - 1], plain[i]) if i else 0 for i in range(len(plain))]
-    repeating = sum(1 for number in repeats if number)
-    if repeating < max(2, _ROLLING * len(cues)):
-        return cues
-    repairs.count("repeated_captions", sum(repeats))
-    kept = [[line for line in cue if _strip_markup(line)][number:] for cue, number in zip(cues, repeats, strict=True)]
-    return kept
-
-
-def _count_repeated_lines(before: list[str], cue: list[str]) -> int:
-    """How many lines `cue` begins with that `before` ended with."""
-    most = min(len(before), len(cue), 4)
-    return next((number for number in range(most, 0, -1) if before[-number:] == cue[:number]), 0)
+def _name_prefix(text: str) -> tuple[str, int]:
+    """Return a leading name and the length of its prefix with the colon; empty without a name."""
+    match = _PREFIX.match(text[: _MAX_NAME_CHARACTERS + 3])
+    if match is None or len(match[1]) > _MAX_NAME_CHARACTERS or match[1][0].islower():
+        return "", 0
+    return match[1], match.end()

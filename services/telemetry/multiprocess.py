@@ -1,4 +1,4 @@
-"""Lets a process count together with the children that it forks. Imports nothing of prometheus_client, on purpose."""
+"""Metrics shared between a process and the children that it forks. Deliberately does not import prometheus_client."""
 
 import os
 import shutil
@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# The variable by which prometheus_client keeps values in files that processes share; it reads it when it is imported.
+# With this variable prometheus_client keeps values in files that processes share. It is read at import time.
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @contextmanager
 def share_with_children() -> Iterator[None]:
-    """Values of this process and of its children are files inside the block, which survive a child that is killed.
+    """Keep metrics in shared files within the block, so that the values of a killed child are not lost.
 
-    Must come before anything that counts is imported, else it raises RuntimeError. The files lie below TMPDIR.
+    The files are below TMPDIR. Raises RuntimeError if prometheus_client is already imported.
     """
     if "prometheus_client" in sys.modules:
-        raise RuntimeError("prometheus_client was imported before it was said that processes share its values")
+        raise RuntimeError("share_with_children must be called before prometheus_client is imported")
     owner = os.getpid()
     directory = tempfile.mkdtemp(prefix="sparsewell-metrics-")
     os.environ[MULTIPROCESS_VARIABLE] = directory
     try:
         yield
     finally:
-        if os.getpid() == owner:  # not a child that ends by an exception
+        if os.getpid() == owner:  # not in a child that ends by an exception
             shutil.rmtree(directory, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Spans for an OpenTelemetry collector. Without the standard OTEL_* variables there are none, and no SDK is imported.
+"""Traces for an OpenTelemetry collector. Without the standard OTEL_* variables there are no spans and no SDK import.
 
-Off, a span is the API's own invalid span. It comes without the API's no-op tracer, which attaches a context for each
-span and costs ten times as much. On, a span costs about 30 microseconds (docs/decisions/0212). No span holds a query, a
-document or a key; of an error it holds the code.
+When tracing is off, a span is the API's invalid span. The API's no-op tracer would attach a context for each span and
+cost ten times as much. When it is on, a span costs about 30 microseconds (docs/decisions/0212). No span contains a
+query, a document or a key; of an error it contains the code.
 """
 
 import os
@@ -41,26 +41,26 @@ def is_tracing_wanted(environment: Mapping[str, str] = os.environ) -> bool:
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environment.get("OTEL_TRACES_EXPORTER", "")
-    somewhere = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if exporter not in ("", "otlp", "none"):
-        raise ConfigurationError("tracing_protocol", f"OTEL_TRACES_EXPORTER is {exporter!r}; spans are sent by `otlp`.")
-    if exporter == "none" or not (somewhere or exporter):
+        raise ConfigurationError("tracing_protocol", f"OTEL_TRACES_EXPORTER is {exporter!r}; only `otlp` is supported.")
+    if exporter == "none" or not (endpoint or exporter):
         return False
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if (protocol := environment.get(name, "http/protobuf")) != "http/protobuf":
             raise ConfigurationError(
                 "tracing_protocol",
-                f"{name} is {protocol!r}; spans are sent by http/protobuf (port 4318 of a collector).",
+                f"{name} is {protocol!r}; only http/protobuf is supported (port 4318 of a collector).",
             )
     return True
 
 
 def start_tracing(process: str) -> None:
-    """Send spans from here on, where the environment asks for it. A forked process starts for itself.
+    """Send spans from here on, if the environment asks for it. A forked process must start tracing itself.
 
     Raises ConfigurationError: `tracing_not_installed`, `tracing_protocol`.
     """
-    global _provider, _tracer  # noqa: PLW0603 (of the process, as the library's own provider is)
+    global _provider, _tracer  # noqa: PLW0603 (one per process, like the library's provider)
     check_tracing()
     if is_tracing_wanted():
         _provider = _new_provider(process)
@@ -68,7 +68,7 @@ def start_tracing(process: str) -> None:
 
 
 def check_tracing() -> None:
-    """Check that spans can be sent where the environment asks for it, without sending any. Raises as `start`."""
+    """Check that spans can be sent if the environment asks for it, without sending any. Raises as `start_tracing`."""
     if not is_tracing_wanted():
         return
     try:
@@ -97,7 +97,7 @@ def _new_provider(process: str) -> "TracerProvider":
 
 
 def stop_tracing() -> None:
-    """Send the spans that wait; takes a few seconds at most."""
+    """Send the waiting spans; takes a few seconds at most."""
     global _provider, _tracer  # noqa: PLW0603
     if _provider is not None:
         _provider.shutdown()
@@ -106,7 +106,7 @@ def stop_tracing() -> None:
 
 @contextmanager
 def tracing_session(process: str) -> Iterator[None]:
-    """Call `start` before the block and `stop` after it."""
+    """Call `start_tracing` before the block and `stop_tracing` after it."""
     start_tracing(process)
     try:
         yield
@@ -122,10 +122,10 @@ def open_span(
     parent: Mapping[str, str] | None = None,
     links: Iterable[str] = (),
 ) -> AbstractContextManager[trace.Span]:
-    """Open a span around a block; it is the current one inside.
+    """Open a span around a block, as the current span inside it.
 
-    `parent`: headers that may name the span's parent; None: the current span is the parent. `links`: traceparents of
-    related traces.
+    `parent`: headers that may name the parent; None: the current span is the parent. `links`: traceparents of related
+    traces.
     """
     if _tracer is None or (parent is None and _is_unsampled()):
         return _NO_SPAN
@@ -146,14 +146,14 @@ def _start_span(
         None if parent is None else _PROPAGATOR.extract(parent, _NO_CONTEXT),
         trace.SpanKind[kind.upper()],
         attributes,
-        [trace.Link(found) for one in links if (found := _span_context(one)).is_valid],
+        [trace.Link(linked) for traceparent in links if (linked := _span_context(traceparent)).is_valid],
         record_exception=False,
         set_status_on_exception=False,
     ) as opened:
         try:
             yield opened
         except BaseException as error:
-            # Never its text: OpenSearch quotes documents in its errors.
+            # The message is left out because OpenSearch quotes documents in its errors.
             mark_span_failed(opened, error.code if isinstance(error, SparsewellError) else type(error).__name__)
             raise
 
@@ -170,27 +170,27 @@ def is_tracing() -> bool:
 
 
 def record_past_span(name: str, began: float, ended: float) -> None:
-    """Record a span that is over. `began` and `ended` are readings of `time.perf_counter`."""
+    """Record a span that has ended. `began` and `ended` are readings of `time.perf_counter`."""
     if _tracer is not None and not _is_unsampled():
         shift = time.time_ns() - time.perf_counter_ns()
         _tracer.start_span(name, start_time=shift + int(began * 1e9)).end(shift + int(ended * 1e9))
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the headers that carry the current span on (W3C Trace Context); empty without one."""
-    found: dict[str, str] = {}
+    """Return the headers that propagate the current span (W3C Trace Context); empty without a span."""
+    headers: dict[str, str] = {}
     if _tracer is not None:
-        _PROPAGATOR.inject(found)
-    return found
+        _PROPAGATOR.inject(headers)
+    return headers
 
 
 def current_traceparent() -> str:
-    """Return the current span in a form that can be stored for a link; empty without one."""
+    """Return the current traceparent, to be stored for a link; empty without a span."""
     return trace_headers().get(TRACEPARENT_HEADER, "")
 
 
 def current_trace_id() -> str | None:
-    """Return the id of the current trace when it is sent."""
+    """Return the id of the current trace if it is sampled."""
     if _tracer is None:
         return None
     current = trace.get_current_span().get_span_context()
@@ -198,11 +198,11 @@ def current_trace_id() -> str | None:
 
 
 def _is_unsampled() -> bool:
-    """Return whether the current span isn't sent: spans inside of it need not be made."""
+    """Return whether the current span is not sampled, so that spans inside it are not created."""
     current = trace.get_current_span()
     return current.get_span_context().is_valid and not current.is_recording()
 
 
 def _span_context(traceparent: str) -> trace.SpanContext:
-    found = _PROPAGATOR.extract({TRACEPARENT_HEADER: traceparent}, _NO_CONTEXT)
-    return trace.get_current_span(found).get_span_context()
+    extracted = _PROPAGATOR.extract({TRACEPARENT_HEADER: traceparent}, _NO_CONTEXT)
+    return trace.get_current_span(extracted).get_span_context()

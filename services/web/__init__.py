@@ -1,1 +1,1 @@
-"""What every HTTP service of ours shares: how errors are answered, and how large a body may be."""
+"""HTTP behaviour shared by all services: servers, middleware, authentication and problem+json errors."""

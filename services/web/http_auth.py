@@ -1,11 +1,8 @@
-"""Keys as HTTP carries them: `Authorization: Bearer …` (RFC 6750), once.
+"""Bearer authentication over HTTP (RFC 6750), and the check of the Host header in mode `open`.
 
-The key that a client of the API sends.
-
-By which names a service may be asked that is open because only this machine reaches it.
-
-A page of another site can have its own name point to 127.0.0.1 (DNS rebinding), and then the browser lets it read what
-answers there; a proxy on this machine lets the world in. Both say a name of the public DNS as the host, which has dots.
+A service without keys relies on being reachable from this machine only. A web page can point its own name at 127.0.0.1
+(DNS rebinding) and let the browser read the answers, and a local proxy can forward requests from elsewhere. Both send
+the public name, which contains dots, as the host; `has_public_host` detects it.
 """
 
 import ipaddress
@@ -23,76 +20,18 @@ from services.errors import SparsewellError, Unauthorized
 from services.settings import EnvironmentSettings
 from services.web.problems import answer_error
 
-
-class ClientSettings(EnvironmentSettings):
-    """What commands and the Python client read, and services do not."""
-
-    api_key: SecretStr = Field(SecretStr(""), description="sent to the API")
-
-
-def bearer_headers(key: str) -> dict[str, str]:
-    """The headers that carry a key; none for none."""
-    return {"authorization": f"Bearer {key}"} if key else {}
-
-
-def own_bearer_headers() -> dict[str, str]:
-    """Those with SPARSEWELL_API_KEY."""
-    return bearer_headers(ClientSettings.read().api_key.get_secret_value())
-
-
-def has_public_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a request says such a name; one that says no host is by no browser."""
-    return any(_is_public(value) for name, value in headers if name == b"host")
-
-
-@lru_cache(maxsize=64)
-def _is_public(host: bytes) -> bool:
-    name = host.decode("latin-1").strip().lower()
-    if name.startswith("["):  # an IPv6 address
-        return False
-    name = name.partition(":")[0].rstrip(".")
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return "." in name and not name.endswith(".localhost")
-    return False
-
-
 _BEARER_PREFIX: Final = b"bearer "
 
 
-def read_bearer_key(scope: Scope) -> str | None:
-    """The key of a request, None without one. Raises Unauthorized (`bad_credentials`)."""
-    given: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
-    if not given:
-        return None
-    if len(given) > 1:
-        # two readers of one request could each believe another one
-        raise Unauthorized("bad_credentials", "The request has several Authorization headers; send one.")
-    if given[0][: len(_BEARER_PREFIX)].lower() == _BEARER_PREFIX:
-        token = given[0][len(_BEARER_PREFIX) :].strip().decode("latin-1")
-        if TOKEN_PATTERN.fullmatch(token):
-            return token
-    raise Unauthorized("bad_credentials", "The Authorization header is not of the form `Bearer …`, with one key.")
-
-
-def matches_any_digest(presented: str, digests: Sequence[str]) -> bool:
-    """Whether a digest is one of these; each of them is compared, whichever fits."""
-    fits = [is_same_digest(presented, one) for one in digests]
-    return any(fits)
-
-
-def bad_credentials() -> Unauthorized:
-    """One answer for a key that does not exist, is wrong, has expired or was revoked."""
-    return Unauthorized("bad_key", "This key opens nothing: it is unknown, has expired or was revoked.")
-
-
 class BearerKeyMiddleware:
-    """ASGI middleware: all paths but `public` ones take one of a few keys; without any keys it asks nobody."""
+    """ASGI middleware that requires one of a few keys on all paths but the `public` ones.
+
+    Without keys it requires none.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], public: Sequence[str] = ("/healthz",)) -> None:
         self._app = app
-        self._digests = tuple(digest_key(one) for one in keys)
+        self._digests = tuple(digest_key(key) for key in keys)
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,3 +46,63 @@ class BearerKeyMiddleware:
                 await (await answer_error(Request(scope), error))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def read_bearer_key(scope: Scope) -> str | None:
+    """Return the key of a request, or None without one. Raises Unauthorized (`bad_credentials`)."""
+    values: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
+    if not values:
+        return None
+    if len(values) > 1:
+        # A proxy and the service could each use a different one.
+        raise Unauthorized("bad_credentials", "The request has several Authorization headers; send one.")
+    if values[0][: len(_BEARER_PREFIX)].lower() == _BEARER_PREFIX:
+        token = values[0][len(_BEARER_PREFIX) :].strip().decode("latin-1")
+        if TOKEN_PATTERN.fullmatch(token):
+            return token
+    raise Unauthorized("bad_credentials", "The Authorization header is not of the form `Bearer …` with one key.")
+
+
+def matches_any_digest(presented: str, digests: Sequence[str]) -> bool:
+    """Return whether a digest equals one of these. All are compared, so the time reveals nothing."""
+    matches = [is_same_digest(presented, digest) for digest in digests]
+    return any(matches)
+
+
+def bad_credentials() -> Unauthorized:
+    """Return the one error for a key that is unknown, wrong, expired or revoked."""
+    return Unauthorized("bad_key", "This key is not valid: it is unknown, has expired or was revoked.")
+
+
+class ClientSettings(EnvironmentSettings):
+    """Settings of commands and the Python client; services do not read them."""
+
+    api_key: SecretStr = Field(SecretStr(""), description="sent to the API")
+
+
+def bearer_headers(key: str) -> dict[str, str]:
+    """Return the headers that carry a key; empty for an empty key."""
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def own_bearer_headers() -> dict[str, str]:
+    """Return the headers that carry SPARSEWELL_API_KEY."""
+    return bearer_headers(ClientSettings.read().api_key.get_secret_value())
+
+
+def has_public_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether the Host header holds a public name. A request without the header is not from a browser."""
+    return any(_is_public(value) for name, value in headers if name == b"host")
+
+
+@lru_cache(maxsize=64)
+def _is_public(host: bytes) -> bool:
+    name = host.decode("latin-1").strip().lower()
+    if name.startswith("["):  # an IPv6 address
+        return False
+    name = name.partition(":")[0].rstrip(".")
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return "." in name and not name.endswith(".localhost")
+    return False

@@ -1,14 +1,13 @@
-"""HTTP/1.1 connections that cannot hold the server: uvicorn's own, with limits that it lacks.
+"""The HTTP/1.1 server: uvicorn with limits per connection, and a shutdown that drains load balancers first.
 
-A sender of a head has so many seconds and bytes for it (uvicorn waits for ever, and takes any number), who does not
-read its answer is let go, and there are never more connections than the process has room for. Ten thousand that send
-nothing hold 5 KB each, measured; without a time they would hold the last file descriptor as well. A few beyond them
-are heard out for whether they are a probe: a process that is full is not dead, and must not be restarted for it.
+uvicorn waits without end for the head of a request and accepts any size of it. Here a head has a time and a size
+limit, a client that does not read its answer is disconnected, and connections never exceed what the process can hold.
+Ten thousand idle connections take 5 KB each (measured); without a time limit they would take the last file descriptor
+as well. Some spare connections beyond the limit serve only probes, because a full process is not dead and must not be
+restarted.
 
-Fields behind a body (trailers) are thrown away: uvicorn adds them to the headers, after a proxy and the gate have read
-those, and as many as somebody sends.
-
-A uvicorn server that still answers for some seconds after SIGTERM.
+Trailers (fields after a body) are discarded. uvicorn would add them to the headers, without a limit, after a proxy and
+the access check have read those.
 """
 
 import asyncio
@@ -32,24 +31,29 @@ from services.settings import Settings, format_http_address
 from services.telemetry.metrics import PROBLEMS
 from services.web.problems import problem_response
 
-# Files and connections of the process beside those of clients: to OpenSearch, Redis, logs, libraries.
+# File descriptors reserved for other purposes than clients: OpenSearch, Redis, logs, libraries.
 _RESERVED_FILES = 256
-# Beyond the limit, for probes; whoever takes one has a second to say what it wants. A kubelet asks once in seconds.
+# Connections beyond the limit, for probes. Each has a second to send its head; a kubelet probes every few seconds.
 _SPARE_CONNECTIONS = 64
 _SPARE_SECONDS = 1.0
 _PROBES = (b"/healthz", b"/readyz")
-# After a refusal, in which whatever comes is thrown away.
+# After a refusal, incoming data is discarded for this long.
 _LINGER_SECONDS = 1.0
+
+# Time for running requests after the server stops accepting connections.
+GRACE_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """`head_seconds` from when a connection is there, or the request before was answered, to the end of a head;
-    `stall_seconds` that an answer may wait for its reader; `connections` at once, of one process, beside those of
-    probes; `idle_seconds` between two requests.
+    """Limits of the connections of one process.
 
-    A proxy in front must be the one that ends an idle connection (nginx and Amazon's load balancers after 60 s): else
-    now and then it sends a request into one that ends, and answers 502.
+    `head_seconds`: from the start of a connection, or the previous answer, to the end of a head. `stall_seconds`: how
+    long an answer waits for its reader. `connections`: at once, without those of probes. `idle_seconds`: between two
+    requests.
+
+    A proxy in front must close idle connections first (nginx and Amazon's load balancers do so after 60 s). Otherwise
+    it now and then sends a request into a closing connection and answers 502.
     """
 
     head_seconds: float = 10.0
@@ -60,7 +64,7 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> "ConnectionLimits":
-        """Those that the settings give."""
+        """Return the limits of the settings."""
         return cls(
             settings.head_seconds,
             settings.max_head_bytes,
@@ -70,12 +74,12 @@ class ConnectionLimits:
         )
 
     def within_files(self) -> "ConnectionLimits":
-        """With no more connections than the process may have files; its own limit is raised as far as it goes."""
+        """Raise the process's file limit as far as needed and allowed, and cap `connections` to fit it."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = self.connections + _SPARE_CONNECTIONS + _RESERVED_FILES
         if soft != resource.RLIM_INFINITY and soft < wanted:
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            with contextlib.suppress(ValueError, OSError):  # some systems forbid it
+            with contextlib.suppress(ValueError, OSError):  # some systems forbid raising it
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             return replace(self, connections=max(1, min(self.connections, soft - _SPARE_CONNECTIONS - _RESERVED_FILES)))
@@ -83,7 +87,7 @@ class ConnectionLimits:
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection. Made by uvicorn, with its own arguments beside `limits`."""
+    """One connection. uvicorn creates it with its own arguments beside `limits`."""
 
     def __init__(self, limits: ConnectionLimits, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,9 +95,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._in_head = True
-        self._moved = False  # whether what came brought a head to its end, or bytes of a body
-        self._arrived = 0  # bytes since then: of a head that is not whole yet, or beside a body (trailers, for one)
-        self._size = 0  # bytes of the fields of a head, and of those behind its body
+        self._moved = False  # whether the last data completed a head or belonged to a body
+        self._arrived = 0  # bytes since then: of an incomplete head, or around a body (such as trailers)
+        self._size = 0  # bytes of the fields in the head and in the trailers
         self._refused = False
         self._in_body = False
         self._is_spare = False
@@ -145,7 +149,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self._size > self._limits.head_bytes:
             self._too_large()
         elif self._is_spare and self.url not in _PROBES:
-            detail = f"This process serves {self._limits.connections:,} connections (SPARSEWELL_MAX_CONNECTIONS)."
+            detail = f"All {self._limits.connections:,} connections are in use (SPARSEWELL_MAX_CONNECTIONS)."
             self._refuse(503, "Service Unavailable", "too_many_connections", detail)
         if not self._refused:
             self._in_body = True
@@ -166,7 +170,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._in_body and not self._refused:
-            # answered before its body was all there: what still comes would be read and thrown away for ever
+            # The answer came before the whole body: the rest would be read and discarded without end.
             self.loop.call_later(_LINGER_SECONDS, self._let_go, self.cycle)
 
     def pause_writing(self) -> None:
@@ -184,7 +188,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.close()
 
     def _watch(self) -> None:
-        """A head is waited for, and nothing else ends the wait: neither an answer under way nor uvicorn's own timer."""
+        """Start the head timer. Nothing else ends the wait: neither an answer in progress nor uvicorn's own timer."""
         answering = self.cycle is not None and not self.cycle.response_complete
         idle = self.timeout_keep_alive_task is not None
         if self._head_timer is None and not answering and not idle and not self._refused:
@@ -192,25 +196,30 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         if self._arrived:
-            detail = f"The head of a request has {self._head_seconds:g} s to arrive."
+            detail = f"The head of the request did not arrive within {self._head_seconds:g} s."
             self._refuse(408, "Request Timeout", "head_too_slow", detail)
         else:
             self._refused = True
             self.transport.close()
 
     def _too_large(self) -> None:
-        detail = f"Address and headers may have {self._limits.head_bytes:,} bytes together (SPARSEWELL_MAX_HEAD_BYTES)."
+        detail = (
+            f"Address and headers may have at most {self._limits.head_bytes:,} bytes together "
+            "(SPARSEWELL_MAX_HEAD_BYTES)."
+        )
         self._refuse(431, "Request Header Fields Too Large", "head_too_large", detail)
 
     def send_400_response(self, msg: str) -> None:
-        """In the place of uvicorn's: counted, and worded as everything else that is refused."""
-        self._refuse(400, "Bad Request", "bad_http", "What came is no request of HTTP/1.1, or one with two endings.")
+        """Answer with problem+json and count the error, in place of uvicorn's plain text."""
+        detail = "This is not a valid HTTP/1.1 request, or its length is ambiguous."
+        self._refuse(400, "Bad Request", "bad_http", detail)
 
     def _refuse(self, status: int, reason: str, code: str, detail: str) -> None:
         self._refused = True
         self._head_timer = _cancel_timer(self._head_timer)
         if self.cycle is not None and (self._in_body or not self.cycle.response_complete):
-            # Another answer is on its way, or this one is; else nobody may write behind what is said here.
+            # If an answer has already begun, the connection can only be cut. Otherwise the application must not write
+            # after the refusal.
             if self.pipeline or self.cycle.response_started:
                 PROBLEMS.labels(code).inc()
                 self.transport.abort()
@@ -220,53 +229,26 @@ class BoundedConnection(HttpToolsProtocol):
         body = bytes(problem_response(status, reason, code, detail).body)
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
         self.transport.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
-        # Closed at once, the kernel would answer what is still sent with a reset, and that takes the answer with it.
+        # If we closed at once, the kernel would reset the connection on further data and the answer would be lost.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
 def _cancel_timer(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """Nothing in the place of a timer."""
+    """Cancel a timer, if any, and return None to store in its place."""
     if timer is not None:
         timer.cancel()
     return None
 
 
 def bounded_protocol(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
-    """What uvicorn takes as `http`."""
+    """Return the protocol factory for uvicorn's option `http`."""
 
     def make(*args: Any, **kwargs: Any) -> asyncio.Protocol:
         return BoundedConnection(limits, *args, **kwargs)
 
     return make
-
-
-# Time for running requests after the server accepts no new ones.
-GRACE_SECONDS = 10
-
-
-class DrainingServer(uvicorn.Server):
-    """A server that calls `drain` on SIGTERM and stops `seconds` later; on a second signal or Ctrl-C it stops at once.
-
-    Load balancers need that time: they send requests until they have seen that the server is not ready.
-    """
-
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], seconds: float) -> None:
-        super().__init__(config)
-        self._drain = drain
-        self._seconds = seconds
-        self._told = False
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        first, self._told = not self._told, True
-        self._drain()
-        if sig != signal.SIGTERM or not first or not self._seconds:
-            super().handle_exit(sig, frame)
-            return
-        timer = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
-        timer.daemon = True
-        timer.start()
 
 
 def run_server(
@@ -279,7 +261,7 @@ def run_server(
     """Serve an application until a signal stops it."""
     config = uvicorn.Config(
         app,
-        http=bounded_protocol(limits.within_files()),  # type: ignore[arg-type]  # called as a class is
+        http=bounded_protocol(limits.within_files()),  # type: ignore[arg-type]  # uvicorn calls it like a class
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -288,16 +270,34 @@ def run_server(
     DrainingServer(config, drain, seconds).run(sockets=[listener])
 
 
-def print_port(listener: socket.socket) -> None:
-    """Print the address with the real port. Tools that start the process read this line."""
-    print(f"listening on {format_http_address(*listener.getsockname()[:2])}", flush=True)  # noqa: T201
+class DrainingServer(uvicorn.Server):
+    """A server that calls `drain` on SIGTERM and stops `seconds` later; a second signal or Ctrl-C stops it at once.
+
+    Load balancers need that time: they send requests until they notice that the server is not ready.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], seconds: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._seconds = seconds
+        self._signalled = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        is_first, self._signalled = not self._signalled, True
+        self._drain()
+        if sig != signal.SIGTERM or not is_first or not self._seconds:
+            super().handle_exit(sig, frame)
+            return
+        timer = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()
 
 
 def open_listener(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises ConfigurationError (`bad_port`, `port_in_use`, `cannot_listen`)."""
     if not 0 <= port <= 65535:
         raise ConfigurationError("bad_port", f"{port} is not a port: choose 1 to 65535, or 0 for a free port.")
-    # An IPv6 address has colons, a name or an IPv4 address never; "::" takes both kinds where the system can.
+    # Only IPv6 addresses have colons. "::" accepts IPv4 as well where the system can.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
@@ -311,3 +311,8 @@ def open_listener(host: str, port: int) -> socket.socket:
                 f"Port {port} on {host} is in use: stop the other process, or set SPARSEWELL_API_PORT.",
             ) from None
         raise ConfigurationError("cannot_listen", f"Cannot listen on {host}:{port}: {error.strerror}.") from None
+
+
+def print_port(listener: socket.socket) -> None:
+    """Print the address with the actual port. Tools that start the process read this line."""
+    print(f"listening on {format_http_address(*listener.getsockname()[:2])}", flush=True)  # noqa: T201

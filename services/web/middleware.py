@@ -1,9 +1,8 @@
-"""Counts, times and names each request, outside of everything else that handles it.
+"""ASGI middleware: metrics, traces and logs of each request, and a limit on small bodies.
 
-Routes are counted by their templates: a path is what a client makes up. Of a request nothing else is looked at but its
-method and its id.
-
-Refuses large bodies where none is expected, before a framework buffers them.
+`ObservabilityMiddleware` wraps everything else. Requests are counted by route template, because clients choose the
+path; of a request it reads only the method, the id and the index in the path. `BodyLimitMiddleware` refuses large
+bodies before the framework buffers them.
 """
 
 import asyncio
@@ -30,15 +29,116 @@ from services.telemetry.logs import (
 from services.telemetry.metrics import HTTP_DURATION, HTTP_IN_PROGRESS, HTTP_REQUESTS
 from services.web.problems import answer_error, error_response
 
+log = logging.getLogger("sparsewell.access")
+
+REQUEST_ID_HEADER: Final = b"x-request-id"
+UNMATCHED_ROUTE: Final = "unmatched"
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
+# Only valid index names are logged.
+_INDEX: Final = re.compile(r"/v1/indexes/([a-z0-9][a-z0-9_-]{0,99})(?:/|$)")
+_CLIENT_CLOSED_STATUS: Final = 499  # nginx's status for a client that disconnected before the answer began
+
 MAX_SMALL_BODY_BYTES = 1024**2
-# For all of it to arrive: a megabyte on a slow line of 300 kbit/s.
+# Time for the whole body: 1 MiB at 300 kbit/s.
 BODY_READ_SECONDS = 30.0
-# Each wrong value is worded, 12 microseconds apiece: a megabyte of them would hold the event loop for eight seconds.
+# The framework writes a message for each invalid value, 12 microseconds each: a megabyte of them would block the event
+# loop for eight seconds.
 MAX_JSON_VALUES = 50_000
 
 
+class ObservabilityMiddleware:
+    """ASGI middleware that counts, times and traces each request and gives it an id.
+
+    `log_requests`: log each answer.
+    """
+
+    def __init__(self, app: ASGIApp, *, log_requests: bool = False) -> None:
+        self._app = app
+        self._log_requests = log_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        client_id = next((value for name, value in scope["headers"] if name == REQUEST_ID_HEADER), None)
+        request_id = accept_request_id(None if client_id is None else client_id.decode("latin-1"))
+        log_fields = {REQUEST_ID_FIELD: request_id}
+        if match := _INDEX.match(scope["path"]):
+            log_fields["index"] = match[1]
+        status = _CLIENT_CLOSED_STATUS
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode())]
+            await send(message)
+
+        token = bind_log_context(log_fields)
+        HTTP_IN_PROGRESS.inc()
+        with tracing.open_span("request", "server", parent=_carrier(scope) if tracing.is_tracing() else None) as span:
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                if status == _CLIENT_CLOSED_STATUS:
+                    await (await answer_error(Request(scope), error))(scope, receive, send_with_id)
+                status = 500
+                raise
+            finally:
+                HTTP_IN_PROGRESS.dec()
+                self._record(scope, status, time.perf_counter() - began, span)
+                unbind_log_context(token)
+
+    def _record(self, scope: Scope, status: int, seconds: float, span: Span) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = route_template(scope)
+        trace = tracing.current_trace_id()
+        _requests(method, route, status).inc()
+        _duration(method, route).observe(seconds, None if trace is None else {"trace_id": trace})
+        if trace is not None:
+            span.update_name(f"{method} {route}")
+            attributes = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+            span.set_attributes({**attributes, **current_log_context()})
+            if status >= 500:
+                tracing.mark_span_failed(span, str(status))
+        if self._log_requests:
+            log.info(
+                "%s %s %d %.1f ms", method, route, status, seconds * 1000,
+                extra={"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)},
+            )  # fmt: skip
+
+
+# prometheus_client builds a tuple and takes a lock for each look-up, some microseconds a request. There are a few
+# hundred series, so they are cached.
+@cache
+def _requests(method: str, route: str, status: int) -> Counter:
+    return HTTP_REQUESTS.labels(method, route, str(status))
+
+
+@cache
+def _duration(method: str, route: str) -> Histogram:
+    return HTTP_DURATION.labels(method, route)
+
+
+def _carrier(scope: Scope) -> dict[str, str]:
+    """Return the trace headers of a request. Of a repeated header the last one counts."""
+    wanted = (tracing.TRACEPARENT_HEADER, tracing.TRACESTATE_HEADER)
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+            if name.decode("latin-1") in wanted}  # fmt: skip
+
+
+def route_template(scope: Scope) -> str:
+    """Return the template of the route that answered, or `unmatched`."""
+    route = scope.get("route")
+    return str(getattr(route, "path_format", None) or getattr(route, "path", UNMATCHED_ROUTE))
+
+
 class BodyLimitMiddleware:
-    """ASGI middleware: paths of the pattern `large` limit themselves, all others take 1 MiB, and of JSON `values`."""
+    """ASGI middleware that limits bodies to 1 MiB, `seconds` and, for JSON, `values` values.
+
+    Paths that match `large` have their own limits.
+    """
 
     def __init__(
         self,
@@ -57,27 +157,29 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         error = TooLarge(
-            "body_too_large", f"The body may have {MAX_SMALL_BODY_BYTES:,} bytes.", limit=MAX_SMALL_BODY_BYTES
+            "body_too_large", f"The body may have at most {MAX_SMALL_BODY_BYTES:,} bytes.", limit=MAX_SMALL_BODY_BYTES
         )
         declared = dict(scope["headers"]).get(b"content-length", b"")
         if declared.isdigit() and int(declared) > MAX_SMALL_BODY_BYTES:
             await error_response(error)(scope, receive, send)
             return
-        # The body is read here, not by the framework: an error raised inside its reading would come out as its own.
+        # The body is read here because the framework would turn an error raised in `receive` into one of its own.
         messages: list[Message] = []
         try:
             async with asyncio.timeout(self._seconds):
-                whole = await _read_small_body(receive, messages)
+                is_small = await _read_small_body(receive, messages)
         except TimeoutError:
-            slow = TooSlow("body_timeout", f"The body did not arrive in {self._seconds:g} s.")
-            await error_response(slow)(scope, receive, send)
+            too_slow = TooSlow("body_timeout", f"The body did not arrive within {self._seconds:g} s.")
+            await error_response(too_slow)(scope, receive, send)
             return
-        if not whole:
+        if not is_small:
             await error_response(error)(scope, receive, send)
             return
-        if self._values is not None and sum(one.get("body", b"").count(b",") for one in messages) > self._values:
-            many = InvalidInput("too_many_values", f"The body may have {self._values:,} values.", limit=self._values)
-            await error_response(many)(scope, receive, send)
+        commas = sum(message.get("body", b"").count(b",") for message in messages)
+        if self._values is not None and commas > self._values:
+            detail = f"The body may have at most {self._values:,} values."
+            too_many = InvalidInput("too_many_values", detail, limit=self._values)
+            await error_response(too_many)(scope, receive, send)
             return
         replay = iter(messages)
 
@@ -88,7 +190,7 @@ class BodyLimitMiddleware:
 
 
 async def _read_small_body(receive: Receive, messages: list[Message]) -> bool:
-    """Reads the body; whether it is small enough."""
+    """Read the body into `messages`. Return False when it exceeds 1 MiB."""
     received = 0
     while True:
         message = await receive()
@@ -98,97 +200,3 @@ async def _read_small_body(receive: Receive, messages: list[Message]) -> bool:
             return False
         if not message.get("more_body", False):
             return True
-
-
-log = logging.getLogger("sparsewell.access")
-
-REQUEST_ID_HEADER: Final = b"x-request-id"
-UNMATCHED_ROUTE: Final = "unmatched"
-_METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})
-# (a name that no index can have is not repeated in logs)
-_INDEX: Final = re.compile(r"/v1/indexes/([a-z0-9][a-z0-9_-]{0,99})(?:/|$)")
-_CLIENT_CLOSED_STATUS: Final = 499  # nginx's word for a client that left before its answer began
-
-
-class ObservabilityMiddleware:
-    """ASGI middleware. `log_requests`: a line for each answer."""
-
-    def __init__(self, app: ASGIApp, *, log_requests: bool = False) -> None:
-        self._app = app
-        self._log_requests = log_requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = time.perf_counter()
-        given = next((value for name, value in scope["headers"] if name == REQUEST_ID_HEADER), None)
-        request_id = accept_request_id(None if given is None else given.decode("latin-1"))
-        names = {REQUEST_ID_FIELD: request_id}
-        if found := _INDEX.match(scope["path"]):
-            names["index"] = found[1]
-        status = _CLIENT_CLOSED_STATUS
-
-        async def named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode())]
-            await send(message)
-
-        token = bind_log_context(names)
-        HTTP_IN_PROGRESS.inc()
-        with tracing.open_span("request", "server", parent=_carrier(scope) if tracing.is_tracing() else None) as span:
-            try:
-                await self._app(scope, receive, named)
-            except Exception as error:
-                if status == _CLIENT_CLOSED_STATUS:
-                    await (await answer_error(Request(scope), error))(scope, receive, named)
-                status = 500
-                raise
-            finally:
-                HTTP_IN_PROGRESS.dec()
-                self._answered(scope, status, time.perf_counter() - began, span)
-                unbind_log_context(token)
-
-    def _answered(self, scope: Scope, status: int, seconds: float, span: Span) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = route_template(scope)
-        trace = tracing.current_trace_id()
-        _requests(method, route, status).inc()
-        _duration(method, route).observe(seconds, None if trace is None else {"trace_id": trace})
-        if trace is not None:
-            span.update_name(f"{method} {route}")
-            said = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
-            span.set_attributes({**said, **current_log_context()})
-            if status >= 500:
-                tracing.mark_span_failed(span, str(status))
-        if self._log_requests:
-            log.info(
-                "%s %s %d %.1f ms", method, route, status, seconds * 1000,
-                extra={"method": method, "route": route, "status": status, "ms": round(seconds * 1000, 3)},
-            )  # fmt: skip
-
-
-# The library makes a tuple and takes a lock for each look-up: some microseconds of a request, for a few hundred series.
-@cache
-def _requests(method: str, route: str, status: int) -> Counter:
-    return HTTP_REQUESTS.labels(method, route, str(status))
-
-
-@cache
-def _duration(method: str, route: str) -> Histogram:
-    return HTTP_DURATION.labels(method, route)
-
-
-def _carrier(scope: Scope) -> dict[str, str]:
-    """What a client says of its own trace. Of a header that comes twice the last one is believed."""
-    wanted = (tracing.TRACEPARENT_HEADER, tracing.TRACESTATE_HEADER)
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-            if name.decode("latin-1") in wanted}  # fmt: skip
-
-
-def route_template(scope: Scope) -> str:
-    """The template of the route that answered, `unmatched` where none did."""
-    route = scope.get("route")
-    return str(getattr(route, "path_format", None) or getattr(route, "path", UNMATCHED_ROUTE))

@@ -1,4 +1,4 @@
-"""Every error leaves as problem+json (RFC 9457), mapped here and nowhere else."""
+"""Error responses in problem+json (RFC 9457), the only place where errors are mapped to HTTP."""
 
 import logging
 from collections.abc import Sequence
@@ -21,38 +21,78 @@ REQUEST_TIMEOUT_STATUS = 408
 _ROUTING = {404: "no_such_path", 405: "method_not_allowed"}
 
 
-def problem_response(status: int, title: str, code: str, detail: str, extra: dict[str, Any] | None = None) -> Response:
-    """One problem+json answer."""
-    return members_response(_build_members(status, title, code, detail, extra or {}))
+def add_handlers(app: FastAPI) -> None:
+    """Register the error mapping on an application."""
+    app.add_exception_handler(SparsewellError, answer_error)
+    app.add_exception_handler(RequestValidationError, answer_error)
+    app.add_exception_handler(HTTPException, _answer_routing_error)
+    app.add_exception_handler(Exception, answer_error)
+
+
+async def answer_error(_request: Request, error: Exception) -> Response:
+    """Return the response to any error except the framework's routing errors."""
+    return members_response(error_members(error))
+
+
+def error_members(error: Exception) -> dict[str, Any]:
+    """Return the members of the response to any error, and log those that are the service's fault."""
+    if isinstance(error, SparsewellError):
+        if error.status >= 500:
+            log.warning("%s: %s", error.code, error.detail)
+        return problem_members(error)
+    if isinstance(error, RequestValidationError | ValidationError):
+        return _validation_members(error.errors())
+    log.error("unexpected error %s", type(error).__name__, exc_info=error)
+    detail = "This is a fault of the server; its log has the details."
+    return _build_members(500, "Internal error", "internal_error", detail, {})
+
+
+def _validation_members(details: Sequence[Any]) -> dict[str, Any]:
+    first = details[0]
+    if first["type"] == "json_invalid":
+        detail = f"The body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}."
+        return _build_members(422, "Invalid input", "invalid_json", detail, {})
+    errors = [{"where": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in details[:20]]
+    detail = f"{errors[0]['where']}: {errors[0]['message']}"
+    return _build_members(422, "Invalid input", "invalid_request", detail, {"errors": errors})
 
 
 def problem_members(error: SparsewellError) -> dict[str, Any]:
-    """The members of the answer for one of our errors; what may pass says when to come again."""
+    """Return the members of the response to one of our errors; retryable ones have `retry_after` (seconds)."""
     extra = ({"retry_after": 1} if error.retryable else {}) | error.extra
     return _build_members(error.status, error.title, error.code, error.detail, extra)
 
 
-def count_problem(body: dict[str, Any]) -> dict[str, Any]:
-    """The members of an error that somebody is told, counted by its code."""
-    PROBLEMS.labels(body["code"]).inc()
-    return body
+def error_response(error: SparsewellError) -> Response:
+    """Return the response to one of our errors."""
+    return members_response(problem_members(error))
+
+
+def problem_response(status: int, title: str, code: str, detail: str, extra: dict[str, Any] | None = None) -> Response:
+    """Return a problem+json response."""
+    return members_response(_build_members(status, title, code, detail, extra or {}))
+
+
+def _build_members(status: int, title: str, code: str, detail: str, extra: dict[str, Any]) -> dict[str, Any]:
+    standard = {"type": f"urn:sparsewell:problem:{code}", "title": title, "status": status, "detail": detail}
+    return extra | standard | {"code": code}
 
 
 def members_response(body: dict[str, Any]) -> Response:
-    """The answer with these members; `retry_after` (seconds) is a header as well."""
+    """Return the response with these members; `retry_after` (seconds) is also sent as a header."""
     count_problem(body)
     headers = {}
     if "retry_after" in body:
         headers["retry-after"] = str(body["retry_after"])
     if body["status"] in (401, 403):
         headers["www-authenticate"] = _challenge(body)
-    if body["status"] == REQUEST_TIMEOUT_STATUS:  # nobody waits for the rest of a slow body
+    if body["status"] == REQUEST_TIMEOUT_STATUS:  # the rest of a slow body is not read
         headers["connection"] = "close"
     return Response(orjson.dumps(body), body["status"], headers, PROBLEM_CONTENT_TYPE)
 
 
 def _challenge(body: dict[str, Any]) -> str:
-    """How one is to say who one is (RFC 6750, 3): without an error where nothing was said."""
+    """Return the WWW-Authenticate value (RFC 6750, section 3), without an error for a request without credentials."""
     parts = ['Bearer realm="sparsewell"']
     if body["code"] == "insufficient_scope":
         parts += ['error="insufficient_scope"', f'scope="{" ".join(body["scopes"])}"']
@@ -61,60 +101,20 @@ def _challenge(body: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _build_members(status: int, title: str, code: str, detail: str, extra: dict[str, Any]) -> dict[str, Any]:
-    named = {"type": f"urn:sparsewell:problem:{code}", "title": title, "status": status, "detail": detail}
-    return extra | named | {"code": code}
+def count_problem(body: dict[str, Any]) -> dict[str, Any]:
+    """Count an error that is reported to a client by its code, and return its members."""
+    PROBLEMS.labels(body["code"]).inc()
+    return body
 
 
-def error_response(error: SparsewellError) -> Response:
-    """The answer for one of our errors."""
-    return members_response(problem_members(error))
-
-
-def error_members(error: Exception) -> dict[str, Any]:
-    """The members of the answer for any error; what is the service's fault is logged."""
-    if isinstance(error, SparsewellError):
-        if error.status >= 500:
-            log.warning("%s: %s", error.code, error.detail)
-        return problem_members(error)
-    if isinstance(error, RequestValidationError | ValidationError):
-        return _invalid(error.errors())
-    log.error("unforeseen error %s", type(error).__name__, exc_info=error)
-    detail = "This is a fault of the server; its log has the details."
-    return _build_members(500, "Internal error", "internal_error", detail, {})
-
-
-async def answer_error(_request: Request, error: Exception) -> Response:
-    """The answer for any error but those of the framework's routing."""
-    return members_response(error_members(error))
-
-
-def _invalid(found: Sequence[Any]) -> dict[str, Any]:
-    first = found[0]
-    if first["type"] == "json_invalid":
-        detail = f"The body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}."
-        return _build_members(422, "Invalid input", "invalid_json", detail, {})
-    errors = [{"where": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in found[:20]]
-    detail = f"{errors[0]['where']}: {errors[0]['message']}"
-    return _build_members(422, "Invalid input", "invalid_request", detail, {"errors": errors})
-
-
-async def _routing(_request: Request, error: Exception) -> Response:
+async def _answer_routing_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for this class)
-    if error.status_code == 400:  # the framework's word for a body that is not UTF-8, or nested beyond its parser
+    if error.status_code == 400:  # the framework's status for a body that is not UTF-8 or nested too deeply
         return problem_response(422, "Invalid input", "invalid_json", "The body is not JSON in UTF-8.")
     code = _ROUTING.get(error.status_code, "http_error")
     answer = problem_response(
-        error.status_code, str(error.detail), code, f"{error.detail}; the paths are listed in /openapi.json."
+        error.status_code, str(error.detail), code, f"{error.detail}; /openapi.json lists the paths."
     )
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
-
-
-def add_handlers(app: FastAPI) -> None:
-    """Registers the mapping on an application."""
-    app.add_exception_handler(SparsewellError, answer_error)
-    app.add_exception_handler(RequestValidationError, answer_error)
-    app.add_exception_handler(HTTPException, _routing)
-    app.add_exception_handler(Exception, answer_error)

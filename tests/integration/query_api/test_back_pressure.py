@@ -290,8 +290,8 @@ class TestRedisWithoutMemory:
 
     def test_the_bytes_of_a_queue_are_known(self, broker: "redis.Redis", redis_url: str) -> None:
         with closing(Publisher(redis_url)) as publisher:
-            assert publisher.held_bytes(INGEST_QUEUE) == 0
+            assert publisher.queued_bytes(INGEST_QUEUE) == 0
             broker.lpush(INGEST_QUEUE, b"x" * 1_000_000)
-            held = publisher.held_bytes(INGEST_QUEUE)
+            held = publisher.queued_bytes(INGEST_QUEUE)
             assert held is not None
             assert held >= 1_000_000

@@ -50,7 +50,7 @@ def test_who_was_not_seen_lately_is_not_listed_and_nonsense_is_passed_over(setti
         closing(WorkerRegistry(settings.redis_address)) as presence,
         redis.Redis.from_url(settings.redis_url) as broker,
     ):
-        presence.say("here", encoder="e", fingerprint="f", processes=1, version="1")
+        presence.announce("here", encoder="e", fingerprint="f", processes=1, version="1")
         fields = {
             "late": b'{"at": 1, "encoder": "e", "fingerprint": "f", "processes": 1, "version": "1"}',
             "newer": b'{"at": 99999999999, "encoder": "e", "mood": "good"}',

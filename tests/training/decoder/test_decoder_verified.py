@@ -10,7 +10,7 @@ from models.decoder.checkpoint import load_checkpoint
 from models.verification import verify_directory
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-from tests.unit.encoders.directories import restate
+from tests.unit.services.encoders.model_directories import restate
 
 
 def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from services.encoders.manifest import WEIGHTS_ROOT
 from services.errors import ConfigurationError
 from services.queue.messages import ENCODE_TASK, INGEST_TASK, IngestMessage
 from services.settings import Settings
-from tests.unit.encoders.directories import restate
+from tests.unit.services.encoders.model_directories import restate
 
 
 def test_a_message_comes_again_long_after_its_task_was_killed() -> None:

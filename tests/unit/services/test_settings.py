@@ -105,7 +105,7 @@ def test_a_secret_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="it is empty"):
         file.text()
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match="it is no text"):
+    with pytest.raises(ConfigurationError, match="it is not text"):
         file.text()
     path.write_text("one\n")
     assert file.text() == "one"

@@ -42,11 +42,11 @@ def routes(app: FastAPI) -> Iterator[APIRoute]:
     yield from walk(app.routes)
 
 
-def test_every_route_is_in_the_table_and_the_table_has_no_other(app: FastAPI) -> None:
+def test_the_scope_table_lists_exactly_the_routes(app: FastAPI) -> None:
     assert {one.operation_id or one.path for one in routes(app)} == set(OPERATION_SCOPES)
 
 
-def test_who_says_nothing_reaches_what_is_public_alone(app: FastAPI) -> None:
+def test_without_credentials_only_public_routes_answer(app: FastAPI) -> None:
     public = {name for name, rule in OPERATION_SCOPES.items() if rule is PUBLIC_OPERATION}
     assert public == {"/", "/operate", "/favicon.ico", "/static/{name}", "live", "ready"}
     client = TestClient(app, raise_server_exceptions=False)
@@ -63,7 +63,7 @@ def test_who_says_nothing_reaches_what_is_public_alone(app: FastAPI) -> None:
                     assert answer.status_code not in (401, 403), name
 
 
-def test_a_route_that_nobody_thought_of_is_refused(app: FastAPI) -> None:
+def test_an_unlisted_route_is_refused(app: FastAPI) -> None:
     @app.get("/v1/forgotten", operation_id="forgotten")
     async def forgotten() -> dict[str, str]:
         return {"secret": "shown"}

@@ -43,11 +43,11 @@ def made(store: Store) -> KeyRing:
 
 async def lives(ring: KeyRing) -> bool:
     found = await ring.current(KEY.id)
-    return found is not None and found.key.lives(2)
+    return found is not None and found.key.is_active(2)
 
 
 @pytest.mark.asyncio
-async def test_an_idle_process_reads_before_it_believes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_process_reloads_keys_before_it_trusts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(hit(KEY, 1))
     ring = made(store)
     await ring.look_up(KEY.id)
@@ -60,7 +60,7 @@ async def test_an_idle_process_reads_before_it_believes(monkeypatch: pytest.Monk
 
 
 @pytest.mark.asyncio
-async def test_while_the_store_is_away_what_is_known_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_known_keys_stay_valid_while_the_store_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(hit(KEY, 1))
     ring = made(store)
     await ring.look_up(KEY.id)
@@ -75,7 +75,7 @@ async def test_while_the_store_is_away_what_is_known_counts(monkeypatch: pytest.
 
 
 @pytest.mark.asyncio
-async def test_a_reading_of_before_a_revocation_does_not_undo_it() -> None:
+async def test_an_older_reading_does_not_undo_a_revocation() -> None:
     ring = made(Store())
     ring.take([StoredKey(replace(KEY, revoked_at=1), 7, 1)])
     ring.take([StoredKey(KEY, 6, 1)])
@@ -84,7 +84,7 @@ async def test_a_reading_of_before_a_revocation_does_not_undo_it() -> None:
 
 
 @pytest.mark.parametrize("more", [{"allowed_networks": ["10.0.0.0/8"]}, {"secrets": 3}, {"scopes": None}])
-def test_a_key_of_another_version_opens_nothing_and_stops_no_other(more: dict[str, Any]) -> None:
+def test_a_key_with_unknown_members_is_invalid_and_affects_no_other(more: dict[str, Any]) -> None:
     """A limit that this version does not know must not be left out."""
     other = replace(KEY, id="b" * 16)
     first, second = read_stored_keys({"hits": {"hits": [hit(KEY, 1, **more), hit(other, 2)]}})
@@ -103,5 +103,5 @@ def test_a_key_of_another_version_opens_nothing_and_stops_no_other(more: dict[st
         ("::ffff:192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.8", "192.0.2.8"), ("x" * 65_000, "x" * 64),
     ],
 )  # fmt: skip
-def test_addresses_of_one_network_are_one_source(host: str, told: str) -> None:
+def test_addresses_in_the_same_network_share_a_source(host: str, told: str) -> None:
     assert request_source({"client": (host, 1)}) == told

@@ -34,7 +34,7 @@ class Store:
         return {"hits": {"hits": hits}}
 
 
-async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_when_they_are_gone(
+async def test_keys_are_cached_and_dropped_by_a_full_reload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
@@ -58,7 +58,7 @@ async def test_keys_are_read_once_kept_while_the_store_is_away_and_let_go_of_whe
     await ring.close()
 
 
-async def test_before_the_first_reading_nobody_is_told_that_a_key_is_wrong() -> None:
+async def test_before_the_first_reading_no_key_is_rejected() -> None:
     store = Store()
     store.away = True
     ring = KeyRing(store, IndexNames("p"))  # type: ignore[arg-type]

@@ -8,9 +8,7 @@ from query_api.access.rate_limit import FailureLimiter, TokenBucket
 
 
 @given(st.floats(0.1, 100), st.integers(1, 50), st.lists(st.tuples(st.floats(0, 3), st.integers(1, 5)), max_size=60))
-def test_never_more_is_let_through_than_the_burst_and_the_rate_allow(
-    rate: float, burst: int, asked: list[tuple[float, int]]
-) -> None:
+def test_a_bucket_never_exceeds_burst_and_rate(rate: float, burst: int, asked: list[tuple[float, int]]) -> None:
     bucket, now, taken = TokenBucket.full(rate, burst, 0.0), 0.0, 0
     for pause, amount in asked:
         now += pause
@@ -24,7 +22,7 @@ def test_never_more_is_let_through_than_the_burst_and_the_rate_allow(
         assert taken <= burst + rate * now + 5 + 1e-6
 
 
-def test_more_than_it_holds_is_taken_when_it_is_full_and_paid_back() -> None:
+def test_a_full_bucket_lends_more_than_it_holds() -> None:
     bucket = TokenBucket.full(1, 10, 0)
     assert bucket.take(25, 0) == 0 and bucket.tokens == -15
     assert bucket.take(1, 0) == pytest.approx(16)

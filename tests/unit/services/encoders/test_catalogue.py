@@ -1,71 +1,103 @@
-"""Tests of the catalogue of dense encoders, and of their fingerprints."""
+"""The catalogue of encoders, and resolving names to encoders."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.encoders.catalogue import STANDIN_NAME, find_dense_identity, list_dense_encoders
-from services.encoders.manifest import DenseForm, Pooling, dense_fingerprint
-from services.errors import ConfigurationError, InvalidInput
+from services.encoders.catalogue import find_encoder, find_model_directories, list_named_encoders, load_known_encoders
+from services.encoders.manifest import WEIGHTS_ROOT, read_manifest, resolve_model_directory
+from services.errors import ConfigurationError
 from services.settings import Settings
-
-FILES = {"model.onnx": "a" * 64, "tokenizer.json": "b" * 64}
-MINE: dict[str, Any] = {
-    "format": "sparsewell-dense/1",
-    "name": "mine",
-    "width": 8,
-    "form": {"pooling": "first"},
-    "window": {"pieces": 64, "overlap": 8},
-    "licence": "MIT",
-    "files": FILES,
-}
+from tests.unit.services.encoders.model_directories import Copy, restate
 
 
-def test_fetchable_encoders_and_the_stand_in_are_listed() -> None:
-    known = list_dense_encoders(Settings())
-    assert {STANDIN_NAME, "bge-small-en-v1.5-int8", "all-minilm-l6-v2-int8"} <= known.keys()
-    assert "all-minilm-l6-v2-checkpoint" not in known
-    assert len({one.identity.fingerprint for one in known.values()}) == len(known)
-    bge = find_dense_identity(known, "bge-small-en-v1.5-int8")
-    assert bge.width == 384
-    assert known[bge.name].form.pooling is Pooling.first
-    with pytest.raises(InvalidInput, match="standin-dense") as caught:
-        find_dense_identity(known, "word2vec")
-    assert caught.value.code == "unknown_dense_encoder"
+def code_of(call) -> str:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigurationError) as caught:
+        call()
+    return caught.value.code
 
 
-def test_a_custom_encoder_is_listed(tmp_path: Path) -> None:
-    (tmp_path / "dense.json").write_text(json.dumps(MINE))
-    one = list_dense_encoders(Settings(dense_encoders=f" {tmp_path} "))["mine"]
-    assert one.directory == tmp_path
-    assert one.identity.fingerprint == dense_fingerprint(FILES, DenseForm(pooling=Pooling.first))
+def test_each_directory_is_listed_once_and_the_configured_one_first(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    settings = Settings(encoder="standin", more_encoders=f" {mine} , standin,")
+    found = list_named_encoders(settings, [str(mine)])
+    assert [(one.origin, one.directory) for one in found] == [
+        ("configured", WEIGHTS_ROOT / "standin"),
+        ("given", mine),
+        *(("shipped", path) for path in sorted(WEIGHTS_ROOT.iterdir()) if path.name != "standin"),
+    ]
+
+
+def test_a_broken_encoder_is_listed_but_fails_loading(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    settings = Settings(more_encoders=f"{tmp_path / 'broken'},{tmp_path / 'gone'}")
+    errors = [one.encoder for one in list_named_encoders(settings) if isinstance(one.encoder, ConfigurationError)]
+    assert [error.code for error in errors] == ["bad_manifest", "unknown_encoder"]
+    assert code_of(lambda: load_known_encoders(settings)) == "bad_manifest"
+
+
+def test_an_encoder_is_found_by_name_fingerprint_directory_and_path(copy: Copy) -> None:
+    mine = copy("standin", "mine")
+    fingerprint = restate(mine, name="ours")
+    (mine / "tokenizer.json").write_text((mine / "tokenizer.json").read_text() + "\n")
+    fingerprint = restate(mine)
+    named = list_named_encoders(Settings(more_encoders=str(mine)))
+    for name in ("ours", "mine", fingerprint, str(mine)):
+        assert find_encoder(named, name).manifest.fingerprint == fingerprint
+    assert code_of(lambda: find_encoder(named, "neither")) == "unknown_encoder"
+
+
+def test_an_ambiguous_name_is_refused(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = copy("standin", "standin")
+    named = list_named_encoders(Settings(more_encoders=str(mine)))
+    assert find_encoder(named, "standin").manifest.name == "standin", "the same encoder in two places is no question"
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model_directory("standin") == WEIGHTS_ROOT / "standin"
+
+    (mine / "tokenizer.json").write_text((mine / "tokenizer.json").read_text() + "\n")
+    other = restate(mine)
+    named = list_named_encoders(Settings(more_encoders=str(mine)))
+    assert code_of(lambda: find_encoder(named, "standin")) == "ambiguous_encoder"
+    assert find_encoder(named, other).manifest.fingerprint == other
+    assert find_encoder(named, str(mine)).manifest.fingerprint == other
+    assert code_of(lambda: resolve_model_directory("standin")) == "ambiguous_encoder"
+    assert resolve_model_directory("./standin") == Path("standin")
+
+
+def test_a_folder_expands_to_its_encoders(copy: Copy, tmp_path: Path) -> None:
+    one, two = copy("standin", "one"), copy("standin", "two")
+    (tmp_path / "three").mkdir()
+    assert find_model_directories(tmp_path) == [one, two]
+    copy("standin", ".two.part")  # an export is at work, or was killed
+    assert find_model_directories(tmp_path) == [one, two]
+    assert find_model_directories(one) == [one]
+    assert find_model_directories(tmp_path / "three") == [tmp_path / "three"]
+    assert code_of(lambda: find_model_directories(tmp_path / "gone")) == "unknown_encoder"
+
+
+def test_an_unfinished_export_is_not_an_encoder(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shipped, part = copy("standin", "standin"), copy("standin", ".standin.part")
+    restate(part, top_k=7)
+    monkeypatch.setattr("services.encoders.manifest.WEIGHTS_ROOT", tmp_path)
+    assert [one.directory for one in list_named_encoders(Settings(encoder="standin"))] == [shipped]
+    with pytest.raises(ConfigurationError, match=r"shipped ones \(standin\)"):
+        resolve_model_directory("nobody")
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"format": "x"}, {"width": 0}, {"files": {}}, {"files": FILES | {"model.onnx": "?"}}, {"form": {"x": 1}}],
+    "content",
+    [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"format": "sparsewell-encoder/1"}'],
+    ids=["empty", "cut", "list", "not-utf8", "nested", "members"],
 )
-def test_an_unusable_encoder_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
-    (tmp_path / "dense.json").write_text(json.dumps(MINE | changed))
-    with pytest.raises(ConfigurationError, match=r"dense\.json") as caught:
-        list_dense_encoders(Settings(dense_encoders=str(tmp_path)))
-    assert caught.value.code == "bad_dense_encoder"
-
-
-def test_a_directory_without_a_manifest(tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_reported_on_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
-        list_dense_encoders(Settings(dense_encoders=str(tmp_path)))
-    assert caught.value.code == "bad_dense_encoder"
+        read_manifest(tmp_path)
+    assert caught.value.code == "bad_manifest"
+    assert len(caught.value.detail.splitlines()) == 1
 
 
-def test_the_fingerprint_follows_files_and_form() -> None:
-    prints = {
-        dense_fingerprint(FILES, DenseForm()),
-        dense_fingerprint(FILES | {"model.onnx": "c" * 64}, DenseForm()),
-        dense_fingerprint(FILES, DenseForm(query_prefix="query: ")),
-        dense_fingerprint(FILES, DenseForm(max_pieces=256)),
-    }
-    assert len(prints) == 4
-    assert dense_fingerprint(dict(reversed(FILES.items())), DenseForm()) in prints
+@pytest.mark.parametrize("name", ["", "n" * 5000, "a\0b", "no/such/place", "~nobody-here/x"])
+def test_an_invalid_path_is_unknown(name: str) -> None:
+    assert code_of(lambda: resolve_model_directory(name)) == "unknown_encoder"

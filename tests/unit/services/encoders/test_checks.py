@@ -1,4 +1,4 @@
-"""What may lie in a model directory, and whether table and tokeniser belong together."""
+"""Checks of a model directory: refused files, and the fit of query table and tokeniser."""
 
 import json
 import pickle
@@ -10,13 +10,12 @@ import pytest
 from services.encoders.checks import check_query_table, find_refused_files, measure_query_table
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError
-from tests.unit.encoders.conftest import Copy
-from tests.unit.encoders.directories import restate
+from tests.unit.services.encoders.model_directories import Copy, restate
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("name", ["weights.dat", "pytorch_model.bin", "model.pt"])
-def test_pickles_are_refused_whatever_they_are_called(tmp_path: Path, protocol: int, name: str) -> None:
+def test_pickles_are_refused_under_any_name(tmp_path: Path, protocol: int, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps([1.0], protocol=protocol))
     (error,) = find_refused_files(tmp_path)
     assert error.code == "refused_file"
@@ -24,7 +23,7 @@ def test_pickles_are_refused_whatever_they_are_called(tmp_path: Path, protocol: 
     assert "pickle" in error.detail
 
 
-def test_code_and_archives_are_refused_and_data_is_not(tmp_path: Path) -> None:
+def test_code_and_archives_are_refused_but_data_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "modeling.py").write_text("import os")
     (tmp_path / "run").write_bytes(b"#!/bin/sh\n")
@@ -42,7 +41,7 @@ def facts(directory: Path):  # type: ignore[no-untyped-def]
     return measure_query_table(QueryTable.load(directory))
 
 
-def test_the_shipped_tables_fit(copy: Copy) -> None:
+def test_the_shipped_tables_fit_their_tokenisers(copy: Copy) -> None:
     for name in ("bootstrap-minilm-l6", "standin"):
         found = facts(copy(name, name))
         assert found.coverage > 0.9
@@ -56,14 +55,14 @@ def write_table(directory: Path, table: dict[str, float]) -> None:
     restate(directory)
 
 
-def test_a_table_that_weighs_next_to_nothing_is_told(copy: Copy) -> None:
+def test_a_table_with_few_weights_is_reported(copy: Copy) -> None:
     mine = copy("standin", "mine")
     table = json.loads((mine / "query_weights.json").read_text())
     write_table(mine, dict(list(table.items())[-1000:]))
     assert [e.code for e in check_query_table(mine, facts(mine))] == ["bad_query_table"]
 
 
-def test_a_table_of_words_that_the_tokeniser_writes_otherwise_is_told(copy: Copy) -> None:
+def test_a_table_of_another_tokeniser_is_reported(copy: Copy) -> None:
     mine = copy("standin", "mine")
     tokenizer = json.loads((mine / "tokenizer.json").read_text())
     # The vocabulary of a cased model behind a normaliser that lowers every word.
@@ -89,7 +88,7 @@ def test_a_table_of_words_that_the_tokeniser_writes_otherwise_is_told(copy: Copy
         ('{"Fahrvergnügen": 1.0}', "different models"),
     ],
 )
-def test_a_table_that_is_none_is_refused(copy: Copy, content: str, said: str) -> None:
+def test_an_invalid_table_is_refused(copy: Copy, content: str, said: str) -> None:
     mine = copy("standin", "mine")
     (mine / "query_weights.json").write_text(content)
     restate(mine)
@@ -99,7 +98,7 @@ def test_a_table_that_is_none_is_refused(copy: Copy, content: str, said: str) ->
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"model": {"type": "Unheard"}}'])
-def test_a_tokeniser_that_is_none_is_refused(copy: Copy, content: str) -> None:
+def test_an_invalid_tokeniser_is_refused(copy: Copy, content: str) -> None:
     mine = copy("standin", "mine")
     (mine / "tokenizer.json").write_text(content)
     restate(mine)

@@ -1,4 +1,4 @@
-"""Nobody is let in unasked from elsewhere unless somebody said so."""
+"""The access mode: open on loopback only, unless a setting decides otherwise."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from services.settings import Settings
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.0.1", "::1", "localhost"])
-def test_open_by_itself_on_loopback(host: str) -> None:
+def test_a_loopback_service_is_open_by_default(host: str) -> None:
     assert resolve_access_mode(Settings(api_host=host)) == "open"
     assert read_model_keys(Settings(), host) == ()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "search.internal", ""])  # noqa: S104
-def test_no_start_elsewhere_before_it_is_decided(host: str) -> None:
+def test_other_hosts_need_an_explicit_access_mode(host: str) -> None:
     assert not is_loopback_host(host)
     for refuse in (lambda: resolve_access_mode(Settings(api_host=host)), lambda: read_model_keys(Settings(), host)):
         with pytest.raises(ConfigurationError, match="SPARSEWELL_ACCESS=open") as refused:
@@ -27,13 +27,13 @@ def test_no_start_elsewhere_before_it_is_decided(host: str) -> None:
     assert read_model_keys(Settings(access="open"), host) == ()
 
 
-def test_keys_that_are_configured_are_asked_for_on_loopback_too() -> None:
+def test_configured_keys_are_required_on_loopback_too() -> None:
     assert resolve_access_mode(Settings(admin_key_file="/etc/key")) == "keys"
     assert resolve_access_mode(Settings(oidc_issuer="https://id.example")) == "keys"
     assert resolve_access_mode(Settings(admin_key_file="/etc/key", access="open")) == "open"
 
 
-def test_a_file_holds_a_key_or_two_and_is_never_quoted(tmp_path: Path) -> None:
+def test_a_key_file_holds_one_or_two_keys_and_is_never_quoted(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     keys = (generate_key("a" * 16), generate_key("b" * 16))
     file.write_text("\n".join(keys) + "\n")

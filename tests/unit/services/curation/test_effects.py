@@ -1,4 +1,4 @@
-"""What rules make of a query: its vector, its keyword query, the order of its hits."""
+"""Effects of curation rules on the query vector, the lexical query, boosts and pins."""
 
 from typing import Any
 
@@ -45,13 +45,13 @@ def pieces(table: QueryTable, query: str, **kinds: Any) -> dict[str, tuple[float
     return {table.piece(i): (weight, dict(blend.origins[i])) for i, weight in blend.vector.by_id().items()}
 
 
-def test_no_rule_no_change(table: QueryTable) -> None:
+def test_without_rules_the_query_is_unchanged(table: QueryTable) -> None:
     vector = table.encode("heart attack", 100)
     assert curate_query_vector(vector, matched("heart attack"), table, 100) == QueryBlend.of(vector)
     assert curated_lexical_query("heart attack", [], {}) == {"match": {"lexical": {"query": "heart attack"}}}
 
 
-def test_a_synonyms_pieces_are_added_with_its_weight(table: QueryTable) -> None:
+def test_pieces_of_a_synonym_are_added_with_its_weight(table: QueryTable) -> None:
     plain = {table.piece(i): w for i, w in table.encode("doctor physician heart", 100).by_id().items()}
     synonyms = [{"words": ["doctor", "physician", "heart doctor"], "weight": 0.5}]
     found = pieces(table, "the doctor of my heart", synonyms=synonyms)
@@ -60,7 +60,7 @@ def test_a_synonyms_pieces_are_added_with_its_weight(table: QueryTable) -> None:
     assert found["heart"] == (plain["heart"], {"query": plain["heart"]})  # the user's own word
 
 
-def test_of_two_synonyms_with_a_piece_in_common_the_heavier_one_counts(table: QueryTable) -> None:
+def test_the_heavier_of_two_synonyms_counts_for_a_shared_piece(table: QueryTable) -> None:
     weight = table.encode("red", 10).weights[0]
     synonyms = [
         {"from": ["ruby"], "to": ["red"], "weight": 0.2},
@@ -69,7 +69,7 @@ def test_of_two_synonyms_with_a_piece_in_common_the_heavier_one_counts(table: Qu
     assert pieces(table, "ruby crimson", synonyms=synonyms)["red"] == (weight * 0.7, {"synonym": weight * 0.7})
 
 
-def test_terms_weigh_their_pieces(table: QueryTable) -> None:
+def test_term_rules_set_weights_of_pieces(table: QueryTable) -> None:
     plain = table.encode("infarction", 10)
     assert len(plain.ids) > 1
     names = [table.piece(i) for i in plain.ids]
@@ -82,7 +82,7 @@ def test_terms_weigh_their_pieces(table: QueryTable) -> None:
     assert pieces(table, "infarction", terms=[{"term": "infarction", "weight": 0}]) == {}
 
 
-def test_a_vector_never_becomes_too_long(table: QueryTable) -> None:
+def test_a_vector_never_exceeds_the_limit(table: QueryTable) -> None:
     rules = {"synonyms": [{"from": ["one"], "to": ["two three four", "five"]}]}
     found = matched("one", **rules)
     blend = curate_query_vector(table.encode("one", 10), found, table, 3)
@@ -90,7 +90,7 @@ def test_a_vector_never_becomes_too_long(table: QueryTable) -> None:
     assert found.skipped == [{"kind": "synonym", "rule": 0, "what": "two three four", "reason": "too_many"}]
 
 
-def test_keyword_search_takes_the_best_alternative() -> None:
+def test_lexical_search_counts_the_best_alternative() -> None:
     rules = {"synonyms": [{"from": ["heart attack"], "to": ["myocardial infarction", "mi"], "weight": 0.5}]}
     text = "signs of Heart attack (women)"
     assert curated_lexical_query(text, matched(text, **rules).spans, {"ecg": 0.25}) == {
@@ -113,7 +113,7 @@ def test_keyword_search_takes_the_best_alternative() -> None:
     }
 
 
-def test_phrases_and_factors_in_keyword_search() -> None:
+def test_phrases_and_factors_in_lexical_search() -> None:
     def query(text: str, *terms: dict[str, Any]) -> dict[str, Any]:
         return curated_lexical_query(text, matched(text, terms=terms).spans, {})
 
@@ -127,7 +127,7 @@ def test_phrases_and_factors_in_keyword_search() -> None:
     assert query("cheap car", {"term": "cheap", "factor": 0}) == {"match": {"lexical": {"query": " car"}}}
 
 
-def test_a_title_that_counts_once_is_no_clause_and_one_that_counts_more_is_one() -> None:
+def test_only_a_title_weight_above_one_adds_a_clause() -> None:
     assert curated_lexical_query("roses", [], {}, 1.0) == {"match": {"lexical": {"query": "roses"}}}
     spans = matched("red roses", synonyms=[{"from": ["roses"], "to": ["wild flowers"]}]).spans
     words = curated_lexical_query("red roses", spans, {"garden": 0.5})
@@ -143,7 +143,7 @@ OLD = {"filter": {"all": [{"field": "year", "range": {"lt": 1900}}]}, "factor": 
 GONE = {"filter": {"field": "colour", "is": "red"}, "factor": 3}
 
 
-def test_boosts_multiply_both_phases_and_what_does_not_fit_is_told() -> None:
+def test_boosts_multiply_both_phases_and_misfits_are_reported() -> None:
     found = list(
         compile_boosts(Rules.model_validate({"boosts": [GUIDE, GONE, OLD]}), FIELDS, FilterLimits(8, 100, 1000))
     )
@@ -163,7 +163,7 @@ def test_boosts_multiply_both_phases_and_what_does_not_fit_is_told() -> None:
 
 
 @given(st.floats(0.01, 100), st.lists(st.floats(0.1, 10), max_size=4), st.sets(st.integers(0, 3)))
-def test_the_shares_of_boosts_make_up_the_score(score: float, given_factors: list[float], has: set[int]) -> None:
+def test_shares_of_boosts_add_up_to_the_score(score: float, given_factors: list[float], has: set[int]) -> None:
     boosts = [BoostFactor(n, str(n), factor, {}, frozenset()) for n, factor in enumerate(given_factors)]
     shares = list(boost_shares(score, boosts, [f"boost {n}" for n in has]))
     assert [name for name, _ in shares] == [str(n) for n in range(len(boosts)) if n in has]
@@ -178,7 +178,7 @@ def test_a_long_filter_has_a_short_name() -> None:
     assert len(describe_filter({"field": "kind", "any_of": ["long"] * 50})) == 80
 
 
-def test_what_a_word_of_the_title_adds_is_told_apart() -> None:
+def test_the_share_of_a_title_word_is_separate() -> None:
     explanation = {
         "value": 4.0, "description": "sum of:", "details": [
             {"value": 1.0, "description": "weight(lexical:rose in 3) [PerFieldSimilarity], result of:"},
@@ -192,7 +192,7 @@ def test_what_a_word_of_the_title_adds_is_told_apart() -> None:
     assert word_shares(shares) == {"rose": 4.0}
 
 
-def test_of_alternatives_only_the_best_one_is_explained() -> None:
+def test_only_the_best_alternative_is_explained() -> None:
     explanation = {
         "value": 5.0,
         "description": "sum of:",
@@ -220,7 +220,7 @@ def order(ranked: str, pinned: dict[int, str], size: int) -> str:
     return "".join(insert_pinned(ranked, pinned, size))
 
 
-def test_pins_take_their_places() -> None:
+def test_pins_are_at_their_positions() -> None:
     assert order("abcde", {}, 3) == "abc"
     assert order("abcde", {1: "x"}, 3) == "xab"
     assert order("abcde", {1: "x", 3: "y"}, 5) == "xaybc"
@@ -230,7 +230,7 @@ def test_pins_take_their_places() -> None:
 
 
 @given(st.text("abcdefgh", max_size=8), st.dictionaries(st.integers(1, 9), st.sampled_from("XYZ"), max_size=3))
-def test_a_page_is_as_full_as_it_can_be(ranked: str, pinned: dict[int, str]) -> None:
+def test_pins_fill_a_page_as_far_as_possible(ranked: str, pinned: dict[int, str]) -> None:
     found = order(ranked, pinned, 5)
     assert len(found) == min(5, len(ranked) + len(pinned))
     assert [one for one in found if one.islower()] == list(ranked)[: sum(one.islower() for one in found)]
@@ -249,14 +249,14 @@ def test_rank_biased_overlap_of_known_lists() -> None:
 
 
 @given(st.lists(st.integers(0, 20), unique=True), st.lists(st.integers(0, 20), unique=True))
-def test_rank_biased_overlap_is_a_share_and_has_no_side(first: list[int], second: list[int]) -> None:
+def test_rank_biased_overlap_is_symmetric_and_between_zero_and_one(first: list[int], second: list[int]) -> None:
     one, other = [str(n) for n in first], [str(n) for n in second]
     found = rank_biased_overlap(one, other)
     assert -1e-9 <= found <= 1 + 1e-9
     assert found == pytest.approx(rank_biased_overlap(other, one))
 
 
-def test_what_entered_left_and_moved() -> None:
+def test_ranking_changes_are_listed() -> None:
     found = compare_rankings(["a", "b", "c"], ["b", "a", "x"])
     assert (found.entered, found.left, found.moved) == ({"x": 3}, {"c": 3}, {"b": (2, 1), "a": (1, 2)})
     assert found.any

@@ -1,14 +1,17 @@
-"""Model directories that were changed on purpose, with manifests that fit their files again."""
+"""Changed copies of model directories whose manifests match their files again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from services.encoders.manifest import FileRecord, compute_fingerprint, describe_file
 
+Copy = Callable[[str, str], Path]
+
 
 def restate(directory: Path, **members: Any) -> str:
-    """Changes members of a manifest and lets it list the files as they are; returns the fingerprint."""
+    """Change members of a manifest, update its file list and return the new fingerprint."""
     manifest = json.loads((directory / "manifest.json").read_text()) | members
     files: dict[str, FileRecord] = {name: describe_file(directory / name) for name in manifest["files"]}
     manifest["files"] = {name: file.model_dump() for name, file in files.items()}

@@ -1,4 +1,4 @@
-"""The metrics port, and values that children share."""
+"""The metrics port, and values shared with child processes."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from services.telemetry.metrics import SEARCH_INCOMPLETE, expose_metrics
 from services.telemetry.multiprocess import MULTIPROCESS_VARIABLE, share_with_children
 
 
-def test_without_a_port_there_is_none() -> None:
+def test_without_a_setting_there_is_no_port() -> None:
     with expose_metrics(Settings(), "api") as port:
         assert port is None
 
@@ -29,7 +29,7 @@ def test_a_taken_port_is_a_configuration_error() -> None:
     assert caught.value.code == "metrics_port_in_use"
 
 
-def test_metrics_are_shown_until_the_end_of_the_block() -> None:
+def test_metrics_are_served_until_the_end_of_the_block() -> None:
     SEARCH_INCOMPLETE.inc()
     with expose_metrics(Settings(metrics_port=0, commit="abc123"), "api") as port:
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
@@ -40,13 +40,13 @@ def test_metrics_are_shown_until_the_end_of_the_block() -> None:
         httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
 
 
-def test_sharing_comes_before_anything_counts() -> None:
+def test_sharing_must_precede_the_import_of_the_library() -> None:
     with pytest.raises(RuntimeError), share_with_children():  # this process has imported the library
         pass
     assert MULTIPROCESS_VARIABLE not in os.environ
 
 
-def test_children_count_together(tmp_path: Path) -> None:
+def test_children_share_their_counts(tmp_path: Path) -> None:
     program = """
 import os
 from services.telemetry.multiprocess import share_with_children

@@ -1,4 +1,4 @@
-"""Rules as operators write them: what is taken, what is refused, what concerns a query."""
+"""Curation rules: validation, checks against an index, and matching to a query."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ BAD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("kinds", BAD, ids=str)
-def test_what_makes_no_sense_is_refused(kinds: dict[str, Any]) -> None:
+def test_contradictory_rules_are_refused(kinds: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Rules.model_validate(kinds)
 
@@ -100,7 +100,7 @@ def check(given: Rules, table: QueryTable, **changes: Any) -> None:
     check_rules(given, GENERATION.model_copy(update=changes), table, FilterLimits(8, 100, 1000))
 
 
-def test_what_the_encoder_cannot_use_is_refused_with_its_place(table: QueryTable) -> None:
+def test_rules_that_the_encoder_cannot_use_are_refused_with_their_place(table: QueryTable) -> None:
     with pytest.raises(InvalidInput) as pieces:
         check(rules(synonyms=[{"words": ["a", "b"]}, {"from": ["a"], "to": [" ".join(["zq" * 11] * 8)]}]), table)
     assert (pieces.value.code, pieces.value.extra["where"]) == ("bad_curation", "synonyms.1")
@@ -114,7 +114,7 @@ def test_what_the_encoder_cannot_use_is_refused_with_its_place(table: QueryTable
         check(larger, table)
 
 
-def test_what_was_not_said_is_not_stored_and_is_read_back_the_same() -> None:
+def test_defaults_are_not_stored_and_rules_survive_a_round_trip() -> None:
     one = rules(synonyms=[{"from": ["mi"], "to": ["heart attack"]}], terms=[{"term": "new york", "phrase": True}])
     assert one.stored() == {
         "synonyms": [{"from": ["mi"], "to": ["heart attack"]}],
@@ -139,13 +139,13 @@ def test_what_was_not_said_is_not_stored_and_is_read_back_the_same() -> None:
         (None, "bad_filter", "boosts.0.filter"),
     ],
 )  # fmt: skip
-def test_a_boost_is_held_against_the_index(written: Any, code: str, where: str, table: QueryTable) -> None:
+def test_a_boost_is_checked_against_the_index(written: Any, code: str, where: str, table: QueryTable) -> None:
     with pytest.raises(InvalidInput) as refused:
         check(rules(boosts=[{"filter": written, "factor": 2}]), table)
     assert (refused.value.code, refused.value.extra["where"]) == (code, where)
 
 
-def test_titles_need_a_generation_that_has_them_and_boosts_are_few(table: QueryTable) -> None:
+def test_title_weights_need_title_words_and_boosts_are_limited(table: QueryTable) -> None:
     check(rules(fields={"title": 2}), table)
     with pytest.raises(InvalidInput) as refused:
         check(rules(fields={"title": 2}), table, titles=False)
@@ -157,7 +157,7 @@ def test_titles_need_a_generation_that_has_them_and_boosts_are_few(table: QueryT
     assert (many.value.code, many.value.extra["where"]) == ("bad_curation", "boosts")
 
 
-def test_two_way_synonyms_stand_for_each_other_one_way_ones_do_not() -> None:
+def test_only_two_way_synonyms_are_symmetric() -> None:
     both = {"words": ["heart attack", "myocardial infarction", "MI"], "weight": 0.5}
     (span,) = matched("treatment of MYOCARDIAL infarction", synonyms=[both]).spans
     assert (span.text, [tuple(one) for one in span.added]) == (
@@ -169,14 +169,14 @@ def test_two_way_synonyms_stand_for_each_other_one_way_ones_do_not() -> None:
     assert matched("a notebook", synonyms=[one_way]).spans == []
 
 
-def test_what_is_added_is_not_expanded_again() -> None:
+def test_added_texts_are_not_expanded_again() -> None:
     circle = [{"from": ["a"], "to": ["b"]}, {"from": ["b"], "to": ["c", "a"]}]
     found = matched("a b", synonyms=circle)
     assert [[one.text for one in span.added] for span in found.spans] == [["b"], ["c", "a"]]
     assert [one["rule"] for one in found.applied] == [0, 1]
 
 
-def test_of_overlapping_rules_the_longest_holds() -> None:
+def test_the_longest_of_overlapping_rules_wins() -> None:
     found = matched(
         "the new york times",
         synonyms=[{"from": ["new york"], "to": ["nyc"]}],
@@ -186,13 +186,13 @@ def test_of_overlapping_rules_the_longest_holds() -> None:
     assert found.applied == [{"kind": "term", "rule": 0, "matched": "new york times"}]
 
 
-def test_a_term_and_a_synonym_of_the_same_words_both_hold() -> None:
+def test_a_term_and_a_synonym_of_the_same_words_both_apply() -> None:
     found = matched("NYC", synonyms=[{"from": ["nyc"], "to": ["new york"]}], terms=[{"term": "nyc", "factor": 2}])
     (span,) = found.spans
     assert (span.factor, [one.text for one in span.added]) == (2, ["new york"])
 
 
-def test_results_by_exact_query_by_words_in_it_and_always() -> None:
+def test_results_match_exact_contained_and_every_query() -> None:
     results = [
         {"query": "Return Policy", "pin": [{"id": "p", "position": 1}]},
         {"query": "return policy", "match": "contains", "hide": ["h"]},
@@ -211,7 +211,7 @@ def test_results_by_exact_query_by_words_in_it_and_always() -> None:
     assert {one: pin.place for one, pin in found.pins.items()} == {"p": 1}
 
 
-def test_what_one_rule_hides_another_one_does_not_pin_and_two_do_not_share_a_place() -> None:
+def test_hidden_documents_are_not_pinned_and_pins_do_not_share_a_position() -> None:
     results = [
         {"query": "a", "pin": [{"id": "x", "position": 1}, {"id": "y", "position": 2}]},
         {"query": "a", "match": "contains", "pin": [{"id": "z", "position": 1}, {"id": "x", "position": 9}]},
@@ -220,7 +220,7 @@ def test_what_one_rule_hides_another_one_does_not_pin_and_two_do_not_share_a_pla
     assert {one: pin.place for one, pin in matched("a", results=results).pins.items()} == {"x": 1, "z": 3}
 
 
-def test_what_is_too_much_for_one_query_is_left_out_and_said() -> None:
+def test_effects_beyond_the_limits_are_skipped_and_reported() -> None:
     synonyms = [{"from": [f"w{n}"], "to": [f"x{n}", f"y{n}"]} for n in range(MAX_ADDED_TEXTS)]
     found = matched(" ".join(f"w{n}" for n in range(MAX_ADDED_TEXTS)), synonyms=synonyms)
     assert sum(len(span.added) for span in found.spans) == MAX_ADDED_TEXTS

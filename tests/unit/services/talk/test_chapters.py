@@ -1,4 +1,4 @@
-"""The producer's chapters: kept with their titles and seconds, placed in the text, and mended where they disagree."""
+"""Producer chapters: titles and times are kept, placed in the text and repaired."""
 
 from typing import Any
 
@@ -38,13 +38,13 @@ def test_chapters_keep_their_seconds_and_begin_with_the_nearest_segment(wrapped:
     assert repairs(one) == {}
 
 
-def test_ends_are_kept_where_they_lie_within_the_chapter() -> None:
+def test_ends_within_the_chapter_are_kept() -> None:
     one = talk([{"startTime": 0, "endTime": 25, "title": "A"}, {"startTime": 30, "endTime": 20, "title": "B"}])
     assert [chapter[4] for chapter in rows(one)] == [25.0, 99.0]
     assert repairs(one) == {"chapter_ends": 1}
 
 
-def test_a_recording_may_go_on_after_the_last_word() -> None:
+def test_a_recording_may_continue_after_the_last_word() -> None:
     chapters = [{"startTime": 0, "endTime": 31, "title": "A"}, {"startTime": 30, "endTime": 120, "title": "B"}]
     assert [chapter[4] for chapter in rows(talk(chapters))] == [30.0, 120.0]
     assert repairs(talk(chapters)) == {"chapter_ends": 1}
@@ -52,7 +52,7 @@ def test_a_recording_may_go_on_after_the_last_word() -> None:
     assert repairs(talk(chapters, duration=110)) == {"chapter_ends": 2}
 
 
-def test_a_chapter_is_where_its_segment_is_when_its_time_is_another() -> None:
+def test_the_segment_wins_over_a_contradicting_time() -> None:
     one = talk(
         [{"segment": 1, "startTime": 80, "endTime": 85, "title": "A"}, {"segment": 5, "startTime": 46, "title": "B"}]
     )
@@ -71,14 +71,14 @@ def test_a_chapter_may_begin_within_a_long_segment() -> None:
     assert repairs(one).keys() == {"long_segments", "missing_ends"}
 
 
-def test_chapters_by_segment_count_what_was_sent() -> None:
+def test_segment_numbers_count_the_sent_segments() -> None:
     segments = [{"text": " "}, {"text": "b", "start": 5}, {"text": "a", "start": 1}, {"text": "c", "start": 9}]
     one = talk([{"segment": 0, "title": "A"}, {"segment": 3, "title": "C", "startTime": 8.5}], segments=segments)
     # (what begins with the segment that is left out begins with the next one of those sent)
     assert rows(one) == [("A", 2, 4, 5.0, 8.5), ("C", 4, 5, 8.5, 9.0)]
 
 
-def test_chapters_that_contradict_the_transcript_are_mended() -> None:
+def test_contradictory_chapters_are_repaired() -> None:
     one = talk(
         [
             {"startTime": 50, "title": "B"},
@@ -105,11 +105,11 @@ def test_chapters_that_contradict_the_transcript_are_mended() -> None:
 
 
 @pytest.mark.parametrize("none", [None, [], {"version": "1.2.0", "chapters": []}, [{"startTime": 500, "title": "A"}]])
-def test_no_chapters_that_are_about_the_talk_are_none(none: Any) -> None:
+def test_chapters_outside_the_talk_count_as_none(none: Any) -> None:
     assert talk(none).given is None
 
 
-def test_a_title_without_end_is_cut() -> None:
+def test_a_long_title_is_cut() -> None:
     one = talk([{"startTime": 0, "title": "x" * 1001}])
     assert rows(one)[0][0] == "x" * 1000
     assert repairs(one) == {"long_titles": 1}
@@ -144,7 +144,7 @@ def test_times_without_a_timed_transcript_are_shares_of_the_duration() -> None:
         ("too_many_chapters", [{"startTime": 0, "title": "A"}] * 1001, {}),
     ],
 )
-def test_what_is_no_chapter_is_refused(code: str, chapters: Any, members: dict[str, Any]) -> None:
+def test_invalid_chapters_are_refused(code: str, chapters: Any, members: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as refused:
         talk(chapters, **members)
     assert refused.value.code == code

@@ -1,4 +1,4 @@
-"""Chapters as files for players, and a stored talk sent again."""
+"""Chapter formats of players, and round trips of a stored talk."""
 
 from typing import Any
 
@@ -60,14 +60,14 @@ def test_lines_for_youtube_begin_at_zero() -> None:
         ([CHAPTERS[0], Chapter("Brief", 10, 12, 61.5, 70.0), Chapter("Last", 12, 30, 70.0, None)], "'Brief' at 1:01"),
     ],
 )
-def test_what_youtube_would_not_show_is_said(chapters: list[Chapter], why: str) -> None:
+def test_chapters_that_youtube_ignores_are_refused(chapters: list[Chapter], why: str) -> None:
     with pytest.raises(InvalidInput, match=why) as refused:
         format_youtube(chapters)
     assert refused.value.code == "not_for_youtube"
 
 
 @pytest.mark.parametrize("form", [format_webvtt, format_youtube, lambda one: format_podcasting(one, "", "")])
-def test_chapters_without_times_are_no_file(form: Any) -> None:
+def test_chapters_without_times_are_refused(form: Any) -> None:
     with pytest.raises(InvalidInput) as refused:
         form([Chapter("A", 0, 5), Chapter("B", 5, 9)])
     assert refused.value.code == "chapters_untimed"
@@ -101,7 +101,7 @@ chapter = st.fixed_dictionaries(
     st.lists(chapter, max_size=6),
     st.one_of(st.none(), st.floats(1, 500)),
 )
-def test_a_talk_that_is_sent_again_is_the_same(
+def test_a_stored_talk_survives_a_round_trip(
     segments: list[dict[str, Any]], chapters: list[dict[str, Any]], duration: float | None
 ) -> None:
     sent = {"id": "t", "kind": "talk", "segments": segments, "chapters": chapters, "duration": duration}
@@ -119,7 +119,7 @@ def test_a_talk_that_is_sent_again_is_the_same(
 
 
 @pytest.mark.parametrize("text", ["Anna: Hi.\nBob: Yo.\nAnna: Bye.", "One.\n\nTwo\nlines.", "so and " * 900])
-def test_a_text_comes_back_by_its_segments(text: str) -> None:
+def test_a_text_survives_a_round_trip_through_its_segments(text: str) -> None:
     first = parse_document({"id": "t", "kind": "talk", "text": text, "url": "https://a", "description": "D"}, SPEC)
     second = again(first)
     assert second.text == first.text

@@ -1,4 +1,4 @@
-"""What a document alone decides of a filter is what OpenSearch finds: held against the congruence tests' oracle."""
+"""Filters on a single document against the oracle of the congruence tests."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ LIMITS = FilterLimits(depth=20, conditions=200, values=500)
 
 @settings(max_examples=300, derandomize=True)
 @given(shelf.filters(), st.sampled_from(sorted(shelf.DOCUMENTS)))
-def test_a_document_satisfies_what_the_oracle_says(written: dict[str, Any], first: str) -> None:
+def test_satisfying_a_filter_agrees_with_the_oracle(written: dict[str, Any], first: str) -> None:
     try:
         tree = parse_filter(written, shelf.FIELDS, LIMITS)
     except InvalidInput:
@@ -33,6 +33,6 @@ def test_a_document_satisfies_what_the_oracle_says(written: dict[str, Any], firs
         )
 
 
-def test_words_are_not_decided_so() -> None:
+def test_words_cannot_be_decided_from_the_document() -> None:
     with pytest.raises(TypeError):
         satisfies_filter(MatchesWords("blurb", "sea"), "1", {})

@@ -1,4 +1,4 @@
-"""What is sent as talk: every form of transcript, what is mended in it, and what is refused."""
+"""Parsing of talks: every transcript format, repairs and refusals."""
 
 import random
 from itertools import pairwise
@@ -98,14 +98,14 @@ def test_several_voices_of_a_cue_share_its_time() -> None:
     ]
 
 
-def test_a_cue_without_a_voice_is_said_by_the_one_before() -> None:
+def test_a_cue_without_a_voice_continues_the_previous_one() -> None:
     cues = ["(music)", "<v A>one", "two", "<v B>three", "four"]
     text = "WEBVTT\n\n" + "\n\n".join(f"00:0{i}.000 --> 00:0{i + 1}.000\n{cue}" for i, cue in enumerate(cues))
     said = spoken(talk(transcript={"type": "text/vtt", "text": text}))
     assert [speaker for *_, speaker in said] == [None, "A", "A", "B", "B"]
 
 
-def test_what_recognisers_write_is_read_as_json() -> None:
+def test_json_of_speech_recognisers_is_read() -> None:
     whisper = {"text": " Hi. So.", "language": "en", "segments": [
         {"id": 0, "seek": 0, "start": 0.0, "end": 1.5, "text": " Hi.", "tokens": [1]},
         {"id": 1, "seek": 0, "start": 1.5, "end": 3.0, "text": " So.", "tokens": [2]},
@@ -122,7 +122,7 @@ def test_what_recognisers_write_is_read_as_json() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("member", ["text", "transcript"])
-def test_what_is_not_plain_text_is_not_indexed_as_such(member: str, text: str) -> None:
+def test_other_formats_are_not_indexed_as_plain_text(member: str, text: str) -> None:
     sent = {"text": text} if member == "text" else {"transcript": {"type": "text/plain", "text": text}}
     with pytest.raises(InvalidInput, match="not plain text") as caught:
         talk(**sent)
@@ -130,11 +130,11 @@ def test_what_is_not_plain_text_is_not_indexed_as_such(member: str, text: str) -
 
 
 @pytest.mark.parametrize("text", ["[Music] Hi.", "WEBVTT is a format.", "1\n2\n3", "<b>Hi</b>", "{x} --> y", "12:30"])
-def test_what_only_looks_like_it_is_plain_text(text: str) -> None:
+def test_text_that_resembles_another_format_is_plain_text(text: str) -> None:
     assert talk(text=text).text.split() == text.split()
 
 
-def test_names_before_the_words_are_speakers_where_they_come_again() -> None:
+def test_recurring_names_before_the_words_are_speakers() -> None:
     cues = ["Anna: Hi.", "And more.", "Bob: Yes: no.", "Anna: So.", "Bob: Bye."]
     text = "WEBVTT\n\n" + "\n\n".join(f"00:0{i}.000 --> 00:0{i + 1}.000\n{cue}" for i, cue in enumerate(cues))
     said = spoken(talk(transcript={"type": "text/vtt", "text": text}))
@@ -144,25 +144,25 @@ def test_names_before_the_words_are_speakers_where_they_come_again() -> None:
 
 
 @pytest.mark.parametrize(("one", "two"), [("דוד: ", "רנה: "), ("田中：", "山田："), ("رنا: ", "علي: ")])
-def test_names_of_every_script_are_names(one: str, two: str) -> None:
+def test_names_of_every_script_are_recognised(one: str, two: str) -> None:
     cues = [f"{one}Aa.", f"{two}Bb.", f"{one}Cc.", f"{two}Dd."]
     text = "WEBVTT\n\n" + "\n\n".join(f"00:0{i}.000 --> 00:0{i + 1}.000\n{cue}" for i, cue in enumerate(cues))
     said = spoken(talk(transcript={"type": "text/vtt", "text": text}))
     assert [speaker for *_, speaker in said] == [one[:-1].rstrip(":"), two[:-1].rstrip(":")] * 2
 
 
-def test_what_is_said_of_numbers_is_no_tag() -> None:
+def test_comparisons_of_numbers_are_not_tags() -> None:
     text = "WEBVTT\n\n00:01.000 --> 00:02.000\n1 <2 & 3> 2 <00:01.500><c>then</c>\n"
     assert talk(transcript={"type": "text/vtt", "text": text}).text == "1 <2 & 3> 2 then"
 
 
-def test_words_before_a_colon_are_no_speakers_where_they_do_not() -> None:
+def test_words_before_a_colon_are_not_speakers_unless_they_recur() -> None:
     document = talk(text="Note: this is it.\nRemember: that.\nWe go on.\nAnd on.\nAnd on again.")
     assert document.text.startswith("Note: this is it.\nRemember: that.")
     assert {speaker for *_, speaker in spoken(document)} == {None}
 
 
-def test_plain_text_has_a_segment_each_paragraph() -> None:
+def test_plain_text_has_a_segment_per_paragraph() -> None:
     document = talk(text="One line\nof two.\n\n  Another.\r\n\r\n\r\nThe last.")
     assert [text for text, *_ in spoken(document)] == ["One line of two.\n", "Another.\n", "The last."]
     assert talk(transcript={"type": "text/plain", "text": "One.\nTwo."}).text == "One.\nTwo."
@@ -189,7 +189,7 @@ def test_a_pause_or_another_speaker_begins_a_line() -> None:
     assert document.text == "One two.\nThree.\nFour.\n五。六。"
 
 
-def test_segments_are_put_in_order_and_their_times_made_to_agree() -> None:
+def test_segments_are_sorted_and_their_times_reconciled() -> None:
     document = talk(
         segments=[
             {"start": 4, "end": 9, "text": "b"},
@@ -221,7 +221,7 @@ def test_segments_are_put_in_order_and_their_times_made_to_agree() -> None:
     assert document.talk.duration == 8.0
 
 
-def test_rolling_captions_say_each_line_once() -> None:
+def test_rolling_captions_are_read_once() -> None:
     lines = [f"line {i}" for i in range(8)]
     cues = [f"00:0{i}.000 --> 00:0{i + 1}.000\n{lines[i]}\n{lines[i + 1]}" for i in range(7)]
     document = talk(transcript={"type": "text/vtt", "text": "WEBVTT\n\n" + "\n\n".join(cues)})
@@ -229,17 +229,17 @@ def test_rolling_captions_say_each_line_once() -> None:
     assert repairs(document) == {"repeated_captions": 6}
 
 
-def test_somebody_may_say_the_same_again() -> None:
+def test_repeated_speech_is_kept() -> None:
     cues = [f"00:0{i}.000 --> 00:0{i + 1}.000\n{word}" for i, word in enumerate([*"nnabcdef"])]
     assert talk(transcript={"type": "text/vtt", "text": "WEBVTT\n\n" + "\n\n".join(cues)}).text == "n n a b c d e f"
 
 
-def test_cues_that_cannot_be_read_are_counted() -> None:
+def test_unreadable_cues_are_counted() -> None:
     text = VTT + "\n00:99.000 --> 01:00.000\nlost\n\n00:07.000 --> later\nlost\n"
     assert repairs(talk(transcript={"type": "text/vtt", "text": text})) == {"unread_cues": 2}
 
 
-def test_ten_hours_without_a_full_stop_are_cut_into_parts() -> None:
+def test_ten_hours_without_a_full_stop_are_split() -> None:
     text = " ".join(random.Random(1).choice(["so", "and", "then"]) for _ in range(90_000))
     document = talk(segments=[{"start": 0, "end": 36_000, "text": text}])
     assert document.text == text
@@ -250,7 +250,7 @@ def test_ten_hours_without_a_full_stop_are_cut_into_parts() -> None:
     assert repairs(document) == {"long_segments": 1}
 
 
-def test_a_word_without_end_is_one_segment() -> None:
+def test_an_endless_word_is_one_segment() -> None:
     assert talk(text="x" * 5000).text == "x" * 5000
 
 
@@ -304,14 +304,14 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("code", "members"), BAD)
-def test_what_is_no_talk_is_refused_with_its_code(code: str, members: dict[str, Any]) -> None:
+def test_invalid_talks_are_refused_with_their_code(code: str, members: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as refused:
         talk(**members)
     assert refused.value.code == code
     assert refused.value.extra["id"] == "t"
 
 
-def test_an_index_without_talk_takes_none() -> None:
+def test_an_index_without_talk_refuses_talks() -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_document({"id": "t", "kind": "talk", "text": "x"}, IndexSpec())
     assert refused.value.code == "talk_not_declared"
@@ -320,13 +320,13 @@ def test_an_index_without_talk_takes_none() -> None:
     assert refused.value.code == "bad_kind"
 
 
-def test_other_documents_are_none_in_an_index_of_talk() -> None:
+def test_an_index_of_talks_refuses_other_documents() -> None:
     assert parse_document({"id": "d", "text": "A: b"}, SPEC) == Document("d", "A: b")
     with pytest.raises(InvalidInput, match="Unknown field 'url'"):
         parse_document({"id": "d", "text": "x", "url": "https://a"}, SPEC)
 
 
-def test_limits_of_talk_are_its_own() -> None:
+def test_talks_have_separate_limits() -> None:
     limits = DocumentLimits(100, 300)
     segments = [{"start": i, "text": f"w{i}"} for i in range(8)]
     line = orjson.dumps({"id": "t", "kind": "talk", "segments": segments})
@@ -349,7 +349,7 @@ hostile = st.text(
 
 
 @given(st.sampled_from(["text/vtt", "application/srt", "application/json", "text/plain"]), hostile)
-def test_whatever_comes_as_a_transcript_is_talk_or_refused(kind: str, content: str) -> None:
+def test_any_transcript_is_read_or_refused(kind: str, content: str) -> None:
     head = {"text/vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\n", "application/srt": "1\n00:00:01,000 --> 00:00:02,000\n"}
     try:
         document = talk(transcript={"type": kind, "text": head.get(kind, "") + content})
@@ -358,7 +358,7 @@ def test_whatever_comes_as_a_transcript_is_talk_or_refused(kind: str, content: s
     assert document.text.strip()
 
 
-def test_a_name_without_end_is_cut() -> None:
+def test_a_long_speaker_name_is_cut() -> None:
     document = talk(transcript={"type": "text/vtt", "text": f"WEBVTT\n\n00:01.000 --> 00:02.000\n<v {'A' * 300}>Hi."})
     assert spoken(document) == [("Hi.", 1000, 2000, "A" * 200)]
     assert repairs(document) == {"long_names": 1}
@@ -372,7 +372,7 @@ segment = st.fixed_dictionaries(
 
 
 @given(st.lists(segment, max_size=30), st.one_of(st.none(), st.floats(1, 500)))
-def test_whatever_is_taken_keeps_what_segments_promise(sent: list[dict[str, Any]], duration: float | None) -> None:
+def test_accepted_transcripts_satisfy_segment_invariants(sent: list[dict[str, Any]], duration: float | None) -> None:
     try:
         document = talk(segments=sent, duration=duration)
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""Segments: what is said when and by whom, and back from what is stored."""
+"""Segments of a talk, and their stored form."""
 
 import pytest
 from hypothesis import given
@@ -29,7 +29,7 @@ def test_a_segment_without_an_end_ends_when_the_next_known_one_begins() -> None:
     assert [TALK.last_second(offset) for offset in (10, 25, 40, 60)] == [1.5, 9.0, 9.0, 12.0]
 
 
-def test_speakers_have_names_or_none() -> None:
+def test_a_segment_has_a_speaker_or_none() -> None:
     assert [TALK.speaker_at(offset) for offset in (0, 10, 25, 40)] == ["A", "B", None, "A"]
 
 
@@ -37,7 +37,7 @@ times = st.one_of(st.just(UNKNOWN_TIME), st.integers(0, 2**31 - 1))
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), times, times, st.integers(-1, 1)), max_size=50))
-def test_what_is_packed_comes_back(rows: list[tuple[int, int, int, int]]) -> None:
+def test_packed_segments_survive_a_round_trip(rows: list[tuple[int, int, int, int]]) -> None:
     offsets = [sum(row[0] for row in rows[:i]) for i in range(len(rows))]
     one = Segments(offsets, *([row[i] for row in rows] for i in (1, 2, 3)), ("A", "B"))
     again = Segments.unpack(one.pack())
@@ -60,6 +60,6 @@ def test_columns_of_different_lengths_are_refused() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf"), 3e6])
-def test_a_time_that_is_none_is_refused(seconds: float) -> None:
+def test_an_invalid_time_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidInput, match="number of seconds"):
         to_milliseconds(seconds)

@@ -1,17 +1,37 @@
-"""`sparsewell encoders list|show|verify` on whole and on broken directories."""
+"""`sparsewell encoders list|show|verify` on complete and broken directories."""
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.encoders.conftest import Command, Copy
-from tests.unit.encoders.directories import restate
+from cli.main import main
+from tests.unit.services.encoders.model_directories import Copy, restate
+
+Command = Callable[..., tuple[int, str, str]]
 
 
-def test_list_tells_what_is_there_and_what_cannot_be_used(copy: Copy, command: Command, tmp_path: Path) -> None:
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs `sparsewell encoders …` and returns exit status, stdout and stderr."""
+    monkeypatch.delenv("SPARSEWELL_ENCODER", raising=False)
+    monkeypatch.delenv("SPARSEWELL_MORE_ENCODERS", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sparsewell", "encoders", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
+
+
+def test_list_shows_usable_and_broken_encoders(copy: Copy, command: Command, tmp_path: Path) -> None:
     mine = copy("standin", "folder/mine")
     (mine / "query_weights.json").write_text('{"the": 1.0}')
     fingerprint = restate(mine)
@@ -30,7 +50,7 @@ def test_list_tells_what_is_there_and_what_cannot_be_used(copy: Copy, command: C
     assert {row["licence"] for row in rows.values()} == {"Apache-2.0"}
 
 
-def test_show_tells_the_manifest_and_the_ends_of_the_table(command: Command) -> None:
+def test_show_prints_the_manifest_and_the_ends_of_the_table(command: Command) -> None:
     status, out, _ = command("show", "bootstrap-minilm-l6", "-n", "3")
     assert status == 0
     for part in ("licence: Apache-2.0", "IDF-aware FLOPS", "onnx-int8 0.3679", "model.onnx  23.8 MB", "the 0.06, and"):
@@ -54,7 +74,7 @@ def test_show_weighs_a_text_and_a_query(command: Command) -> None:
     assert (status, out) == (0, "query: 0 weighted pieces\n")
 
 
-def test_verify_finds_the_shipped_encoders_whole(command: Command) -> None:
+def test_verify_accepts_the_shipped_encoders(command: Command) -> None:
     status, out, err = command("verify", "--all")
     assert (status, err) == (0, "")
     assert out.count(": complete; the table weighs 96.7% of the vocabulary") == 2
@@ -91,7 +111,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_verify_names_what_is_wrong_on_one_line(copy: Copy, command: Command, case: str) -> None:
+def test_verify_reports_each_fault_on_one_line(copy: Copy, command: Command, case: str) -> None:
     shipped, spoil, code, said = BROKEN[case]
     mine = copy(shipped, "mine")
     spoil(mine)
@@ -103,7 +123,7 @@ def test_verify_names_what_is_wrong_on_one_line(copy: Copy, command: Command, ca
     assert said in line
 
 
-def test_verify_goes_on_after_a_broken_one(copy: Copy, command: Command, tmp_path: Path) -> None:
+def test_verify_continues_after_a_broken_encoder(copy: Copy, command: Command, tmp_path: Path) -> None:
     good, bad = copy("standin", "folder/good"), copy("standin", "folder/bad")
     (bad / "tokenizer.json").unlink()
     (bad / "query_weights.json").write_text("{}")
@@ -118,7 +138,7 @@ def test_verify_goes_on_after_a_broken_one(copy: Copy, command: Command, tmp_pat
     assert status == 1
 
 
-def test_a_folder_that_is_no_encoder_is_not_searched(command: Command, tmp_path: Path) -> None:
+def test_a_folder_without_encoders_is_not_searched(command: Command, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("")
     status, _, err = command("verify", str(tmp_path))
     assert status == 1
@@ -140,14 +160,14 @@ def test_a_folder_that_is_no_encoder_is_not_searched(command: Command, tmp_path:
         (["show", "standin", "--query", "word " * 1001], "query_too_long"),
     ],
 )
-def test_what_cannot_be_is_one_line_with_a_code(command: Command, arguments: list[str], code: str) -> None:
+def test_errors_are_one_line_with_a_code(command: Command, arguments: list[str], code: str) -> None:
     status, out, err = command(*arguments)
     assert (status, out) == (1, "")
     assert err.endswith(f"[{code}]\n")
     assert err.count("\n") == 1
 
 
-def test_two_encoders_of_one_name_have_to_be_told_apart(
+def test_encoders_with_the_same_name_are_ambiguous(
     copy: Copy, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = copy("standin", "mine")

@@ -1,4 +1,4 @@
-"""Addresses that play a talk from a time."""
+"""Links that play a talk from a time."""
 
 import pytest
 from pydantic import ValidationError
@@ -20,7 +20,7 @@ def test_a_link_names_the_talk_and_the_second(template: str | None, expected: st
     assert build_link(template, "https://a.b/c.mp3?x=1#old", 'a/b "', 63.9) == expected
 
 
-def test_without_an_address_there_is_no_link() -> None:
+def test_without_a_url_there_is_no_link() -> None:
     assert build_link(None, "", "a", 5) is None
     assert build_link("/p/{id}?t={start}", "", "a", None) == "/p/a?t=0"
 
@@ -33,12 +33,12 @@ def test_without_an_address_there_is_no_link() -> None:
         'https://a/"{id}#{start}', "{id}:{url}#{start}", "{url}:{id}#{start}",
     ],
 )  # fmt: skip
-def test_a_bad_template_is_refused_when_the_index_is_made(template: str) -> None:
+def test_a_bad_template_is_refused_when_the_index_is_created(template: str) -> None:
     with pytest.raises(ValidationError, match="`link`"):
         IndexSpec.model_validate({"talk": {"link": template}})
 
 
-def test_a_usable_one_is_kept() -> None:
+def test_a_usable_template_is_kept() -> None:
     spec = IndexSpec.model_validate({"talk": {"link": "/play/{id}?t={start}"}})
     assert spec.talk is not None
     assert spec.talk.link == "/play/{id}?t={start}"

@@ -1,4 +1,4 @@
-"""Every kind of request is confined or refused: a new one is refused until somebody has thought of it."""
+"""Document-level security: every request is restricted to the caller's documents or refused."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def clauses(search: dict[str, Any]) -> str:
     return str(search["query"]["bool"]["filter"])
 
 
-def test_a_search_gets_the_filter_around_its_query(within: DocumentLevelSecurity) -> None:
+def test_a_search_query_is_wrapped_in_the_filter(within: DocumentLevelSecurity) -> None:
     one = within.confined(Call("POST", "/p-x.g000001/_search", orjson.dumps(ANY | {"size": 3})))
     assert body(one)["size"] == 3 and body(one)["query"]["bool"]["filter"][0] == CLAUSE
     several = body(within.confined(Call("POST", "/p-x.g000001,p-y.g000001/_search", orjson.dumps(ANY))))
@@ -56,7 +56,7 @@ def test_a_search_gets_the_filter_around_its_query(within: DocumentLevelSecurity
         assert said.count(str(CLAUSE)) == 2 and "p-x.g000001" in said and "p-y.g000001" in said
 
 
-def test_each_search_of_many_gets_it(within: DocumentLevelSecurity) -> None:
+def test_each_search_of_a_multi_search_is_wrapped(within: DocumentLevelSecurity) -> None:
     lines = [{"index": "p-x.g000001"}, ANY, {}, ANY | {"pit": {"id": "s"}}]
     sent = within.confined(Call("POST", "/_msearch", b"\n".join(map(orjson.dumps, lines)) + b"\n"))
     found = [orjson.loads(line) for line in (sent.body or b"").splitlines()]
@@ -94,12 +94,12 @@ def test_each_search_of_many_gets_it(within: DocumentLevelSecurity) -> None:
         ("DELETE", "/p-x.g000001", {}),
     ],
 )
-def test_all_else_is_refused(within: DocumentLevelSecurity, method: str, path: str, content: dict[str, Any]) -> None:
+def test_others_are_refused(within: DocumentLevelSecurity, method: str, path: str, content: dict[str, Any]) -> None:
     with pytest.raises(Forbidden, match="filtered_key"):
         within.confined(Call(method, path, orjson.dumps(content)))
 
 
-def test_documents_that_are_read_by_id_are_shown_if_they_are_the_caller_s(within: DocumentLevelSecurity) -> None:
+def test_documents_by_id_are_limited_to_the_callers(within: DocumentLevelSecurity) -> None:
     wanted = ["title", "metadata.year"]
     asked = {"docs": [{"_index": "p-x.g000001", "_id": str(n), "_source": wanted} for n in range(4)]}
     call = Call("POST", "/_mget", orjson.dumps(asked))
@@ -123,7 +123,7 @@ def test_documents_that_are_read_by_id_are_shown_if_they_are_the_caller_s(within
     assert all("_source" not in one for one in shown[1:])
 
 
-def test_one_document_in_real_time(within: DocumentLevelSecurity) -> None:
+def test_a_document_in_real_time_is_limited_to_the_callers(within: DocumentLevelSecurity) -> None:
     call = Call("GET", "/p-x/_doc/1", params={"_source_includes": "state,title"})
     assert within.confined(call).params["_source_includes"] == "state,title,metadata,state"
     found = {"_index": "p-x.g000001", "_id": "1", "_version": 4, "found": True}

@@ -1,4 +1,4 @@
-"""When traces are on, what is said when they cannot be, and what a span holds."""
+"""Tracing: when it is enabled, how it is refused, and what spans contain."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", **ENDPOINT}, True),
     ],
 )
-def test_the_standard_variables_decide(environment: dict[str, str], on: bool) -> None:
+def test_the_standard_variables_enable_tracing(environment: dict[str, str], on: bool) -> None:
     assert tracing.is_tracing_wanted(environment) is on
 
 
@@ -39,13 +39,13 @@ def test_the_standard_variables_decide(environment: dict[str, str], on: bool) ->
         {"OTEL_TRACES_EXPORTER": "zipkin"},
     ],
 )
-def test_what_is_not_offered_is_said_and_not_passed_over(environment: dict[str, str]) -> None:
+def test_unsupported_protocols_are_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         tracing.is_tracing_wanted(environment)
     assert caught.value.code == "tracing_protocol"
 
 
-def test_off_the_sdk_is_not_imported_and_a_span_records_nothing() -> None:
+def test_without_tracing_the_sdk_is_not_imported() -> None:
     program = """
 import sys
 from services.telemetry import tracing
@@ -64,7 +64,7 @@ assert not any(name.startswith(("opentelemetry.sdk", "opentelemetry.exporter")) 
 
 
 @pytest.mark.parametrize("command", [("api", "--port", "0"), ("worker",), ("sweeper",)])
-def test_without_the_extra_a_process_that_shall_trace_says_so(command: tuple[str, ...]) -> None:
+def test_without_the_extra_tracing_is_refused(command: tuple[str, ...]) -> None:
     program = f"""
 import sys
 sys.modules["opentelemetry.sdk"] = None  # (its API comes with FastAPI)
@@ -90,7 +90,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
-def test_an_unsampled_trace_is_carried_on_and_named_nowhere() -> None:
+def test_an_unsampled_trace_is_propagated_but_not_logged() -> None:
     given = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     with tracing.open_span("request", "server", parent=given):
         assert tracing.current_trace_id() is None

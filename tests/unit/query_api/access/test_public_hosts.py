@@ -1,4 +1,4 @@
-"""A service that is open because only this machine reaches it is not asked by names of others."""
+"""Public Host headers, which a service in mode `open` refuses."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from services.web.http_auth import has_public_host
     "host",
     ["localhost", "localhost:8010", "LOCALHOST", "127.0.0.1:8010", "[::1]:8010", "10.0.0.7", "api", "a.localhost", ""],
 )
-def test_names_of_this_machine(host: str) -> None:
+def test_local_names_are_not_public(host: str) -> None:
     assert not has_public_host([(b"host", host.encode())])
     assert not has_public_host([(b"x-forwarded-host", b"search.example")])
 
@@ -23,11 +23,11 @@ def test_names_of_this_machine(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["search.example", "search.example:8010", "search.example.", "127.0.0.1.evil.example", "localhost.example"]
 )
-def test_names_of_others(host: str) -> None:
+def test_public_names_are_detected(host: str) -> None:
     assert has_public_host([(b"host", b"localhost"), (b"host", host.encode())])
 
 
-def test_the_service_answers_by_its_own_names_alone_unless_it_was_opened_by_name() -> None:
+def test_an_open_service_refuses_public_hosts_unless_configured_as_open() -> None:
     settings = Settings(encoder="standin", opensearch_url="http://127.0.0.1:9")
     with TestClient(create_app(settings), base_url="http://localhost:8010") as client:
         assert client.get("/healthz").status_code == 200
@@ -39,7 +39,7 @@ def test_the_service_answers_by_its_own_names_alone_unless_it_was_opened_by_name
         assert client.get("/healthz").status_code == 200
 
 
-def test_with_keys_any_name_will_do(tmp_path: Path) -> None:
+def test_with_keys_any_host_is_accepted(tmp_path: Path) -> None:
     """Who is led here by another page has no key."""
     file = tmp_path / "key"
     file.write_text(generate_key("a" * 16))
