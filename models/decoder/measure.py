@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from models.decoder.encoder import DecoderEncoder
-from models.decoder.vocabulary import passage_idf_weights, read_tokenizer
+from models.decoder.tokenisation import passage_idf_weights, read_tokenizer
 from models.export.collection import Collection, mean_ndcg, read_collection
 from models.export.throughput import cpu_name
 from services.encoders.manifest import read_manifest, resolve_model_directory

@@ -37,8 +37,8 @@ from torch import Tensor
 
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.model import DECODER_FILES, EchoSplade, add_adapters, assemble_encoder
+from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.trainer import DecoderRecipe, SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
-from models.decoder.vocabulary import passage_idf_weights
 from models.export.package import replace_directory, require_output_place, write_manifest
 from models.onnx_encoder import batch_by_length
 from models.registry import DECODER_ARCHITECTURE
@@ -184,8 +184,8 @@ def train_decoder(
     `start` is what `load_checkpoint` takes, `pairs` are files of {"query", "passage"} lines, `adapters` a checkpoint
     whose trained parameters are taken over. Checkpoints go to a directory beside `out` (its name and `.training`): the
     same call after a kill goes on from the last one. Raises InvalidInput (`no_pairs`, `too_few_pairs`),
-    ConfigurationError: those of `load_checkpoint`, of `DecoderTrainer`, `bad_window`, those of `require_output_place` (an
-    encoder at `out` that this training did not write stays), and `other_training` when the directory holds the
+    ConfigurationError: those of `load_checkpoint`, of `DecoderTrainer`, `bad_window`, those of `require_output_place`
+    (an encoder at `out` that this training did not write stays), and `other_training` when the directory holds the
     checkpoints of another recipe, start or pairs. What would make the last step fail is found out before the first.
     """
     began = time.monotonic()

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from models.decoder.vocabulary import LARGEST_VOCABULARY, make_matching_tokenizer, unsearchable_ids
+from models.decoder.tokenisation import make_matching_tokenizer, unsearchable_ids
 from models.encoder import PieceTokeniser, trim_offsets
 from models.export.package import write_manifest
+from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QueryTable, make_piece_formatter
 from services.errors import ConfigurationError
 from tests.unit.models.spaced_tokenizers import KINDS, make
@@ -76,7 +77,7 @@ def test_pieces_that_no_query_can_ask_for(kind: str) -> None:
 
 
 def test_a_vocabulary_above_two_bytes_is_refused() -> None:
-    words = {f"w{i}": i for i in range(LARGEST_VOCABULARY + 1)}
+    words = {f"w{i}": i for i in range(MAX_VOCABULARY + 1)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     with pytest.raises(ConfigurationError, match="65,537 pieces") as caught:
         make_matching_tokenizer(tokenizer)
