@@ -104,8 +104,8 @@ def test_too_little_time_is_late(encoder: Encoder) -> None:
 def test_the_fingerprint_changes_with_what_decides_the_chapters(encoder: Encoder) -> None:
     engines = [
         TextTilingEngine(encoder),
-        TextTilingEngine(encoder, price=0.07),
-        TextTilingEngine(encoder, cue=0.02),
+        TextTilingEngine(encoder, penalty=0.07),
+        TextTilingEngine(encoder, cue_weight=0.02),
         TextTilingEngine(encoder, cues=NO_CUES),
     ]
     assert len({engine.fingerprint for engine in engines}) == len(engines)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.dense import load_dense_encoder
-from models.serving import MAX_WAITING_REQUESTS, MOST_PASSAGES, MOST_TEXTS, ModelPool, create_model_app, load_model_pool
+from models.serving import MAX_PASSAGES, MAX_TEXTS, MAX_WAITING_REQUESTS, ModelPool, create_model_app, load_model_pool
 from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.errors import InvalidInput, Overloaded
 from services.settings import Settings
@@ -68,14 +68,14 @@ async def test_what_it_holds(client: httpx.AsyncClient) -> None:
     ("path", "body", "status", "code"),
     [
         ("/embed", {"texts": []}, 422, "invalid_request"),
-        ("/embed", {"texts": ["x"] * (MOST_TEXTS + 1)}, 422, "invalid_request"),
+        ("/embed", {"texts": ["x"] * (MAX_TEXTS + 1)}, 422, "invalid_request"),
         ("/embed", {"texts": ["x" * 20_000]}, 422, "invalid_request"),
         ("/embed", {"texts": ["x"], "kind": "song"}, 422, "invalid_request"),
         ("/embed", {"texts": ["x"], "encoder": "word2vec"}, 422, "unknown_dense_encoder"),
         ("/embed", {"texts": ["x"], "encoder": ""}, 422, "unknown_dense_encoder"),
         ("/embed", {"texts": ["x"], "more": 1}, 422, "invalid_request"),
         ("/rerank", {"query": "q", "passages": ["x"]}, 422, "unknown_reranker"),
-        ("/rerank", {"query": "q", "passages": ["x"] * (MOST_PASSAGES + 1)}, 422, "invalid_request"),
+        ("/rerank", {"query": "q", "passages": ["x"] * (MAX_PASSAGES + 1)}, 422, "invalid_request"),
         ("/rerank", {"model": "spoilt", "query": "q", "passages": ["x"]}, 503, "bad_scores"),
         ("/rerank", {"query": "q", "passages": ["x" * 16_000] * 70}, 413, "body_too_large"),
         ("/none", {}, 404, "no_such_path"),
