@@ -272,17 +272,17 @@ def check_generated(generator: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_blocking_client_is_generated_from_the_asynchronous_client(tmp_path: Path) -> None:
-    """Fails when `_async/client.py` was changed and `make client` was not run."""
+    """Fails when `async_client.py` was changed and `make client` was not run."""
     package = ROOT / "clients" / "python"
     done = check_generated(package / "generate_sync.py")
     assert done.returncode == 0, done.stderr
 
     changed = tmp_path / "clients" / "python"
-    for name in ("generate_sync.py", "src/sparsewell_client/_async/client.py", "src/sparsewell_client/_sync/client.py"):
+    for name in ("generate_sync.py", "src/sparsewell_client/async_client.py", "src/sparsewell_client/client.py"):
         (changed / name).parent.mkdir(parents=True, exist_ok=True)
         (changed / name).write_text((package / name).read_text())
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    source = changed / "src/sparsewell_client/_async/client.py"
+    source = changed / "src/sparsewell_client/async_client.py"
     source.write_text(source.read_text().replace("Close all connections.", "Close everything."))
     stale = check_generated(changed / "generate_sync.py")
     assert (stale.returncode, "run `make client`" in stale.stderr) == (1, True)
