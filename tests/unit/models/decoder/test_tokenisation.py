@@ -1,4 +1,4 @@
-"""Tokenisers whose pieces carry the space before a word: matching, windows, queries and what people are shown."""
+"""Tokenisers whose pieces include the space before a word: matching, windows, queries, formatted pieces."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from models.export.package import write_manifest
 from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QueryTable, make_piece_formatter
 from services.errors import ConfigurationError
-from tests.unit.models.spaced_tokenizers import KINDS, make
+from tests.unit.models.decoder.spaced_tokenizers import KINDS, make
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 PLACES = ["cat", "Cat", "CAT", "a cat", "a Cat", "(cat)", "\ncat", "a\n\n  cat", '"cat"', "the_cat", "on.cat", " cat\t"]

@@ -1,4 +1,4 @@
-"""How throughput is measured: which layouts, on which cores, and what is made of the rounds."""
+"""Measurement of throughput: layouts, cores, and figures of the rounds."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes of encoders: what is a recipe and what is nonsense."""
+"""Recipes of encoders: valid and invalid ones."""
 
 from itertools import product
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The open talks, the questions on them, and what the demo prints."""
+"""The open talks, their questions, and the output of the demo."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Titles out of the words of a chapter."""
+"""Titles of phrases from a chapter."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The model process's answers: vectors and scores in order, and problem+json for whatever it does not take."""
+"""The model process: vectors and scores in order, and problem+json for bad requests."""
 
 import asyncio
 import threading

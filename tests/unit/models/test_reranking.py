@@ -1,4 +1,4 @@
-"""What a decoder is asked, and what is made of whatever it answers."""
+"""Prompts of the listwise reranker, and the parser of answers."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Episodes with the chapters that people gave them."""
+"""Episodes with chapters by people."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What a generator is shown, and what is read out of what it writes."""
+"""Prompts of the engine podtile, and the parser of answers."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from models.chapters.podtile_prompt import (
     parse_answer,
     split_into_lines,
 )
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Windows: nothing is lost, nothing is too long, and the time grows with the text."""
+"""Windows: complete, within their size, in linear time."""
 
 import functools
 import itertools

@@ -1,17 +1,19 @@
-"""Whatever is proposed: chapters in order that cover the talk, with titles of their own; what was mended is said."""
+"""Acceptance of proposals: ordered chapters that cover the talk, distinct titles, counted and documented repairs."""
 
 import itertools
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.chapters.engine import Episode, ProposedChapter
-from models.chapters.maker import MAX_CHAPTERS, MIN_CHAPTER_WORDS, accept_proposals
+from models.chapters.maker import MAX_CHAPTERS, MIN_CHAPTER_WORDS, REPAIR_SENTENCES, accept_proposals
 from models.chapters.titles import MAX_TITLE_CHARACTERS, TitleVocabulary, clean_title, phrase_titles
 from services.talk.model import UNKNOWN_TIME, Chapter, Repair, Segments
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 SOIL = ["The soil of a vineyard holds water for the roots of the vines in a dry summer of the south."] * 6
 RAIN = ["Clouds from the sea bring rain to the mountains and a shower of hail to the fields below them."] * 6
@@ -246,3 +248,16 @@ def test_signs_are_no_title(title: str) -> None:
         episode, [ProposedChapter(0, title)], lambda _, bounds: [["one two"]] * len(bounds)
     )
     assert ([chapter.title for chapter in chapters], [one.code for one in repairs]) == (["one two"], ["titles_empty"])
+
+
+PAGE = (Path(__file__).parents[4] / "docs" / "chapters.md").read_text()
+
+
+def test_each_repair_is_listed_with_its_sentence() -> None:
+    section = PAGE[PAGE.index("## How chapters are made") : PAGE.index("### Measuring engines")]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.M)) == REPAIR_SENTENCES
+
+
+def test_sentences_say_the_limits() -> None:
+    assert f" {MIN_CHAPTER_WORDS} words" in REPAIR_SENTENCES["chapters_too_short"]
+    assert f" {MAX_TITLE_CHARACTERS} characters" in REPAIR_SENTENCES["titles_cut"]

@@ -1,4 +1,4 @@
-"""The stand-in encoder: deterministic, what its docstring says, served like any other."""
+"""The stand-in encoder: deterministic, and served like any other."""
 
 import math
 

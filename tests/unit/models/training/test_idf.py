@@ -1,4 +1,4 @@
-"""Inverse document frequencies, and tables of weights as files."""
+"""Inverse document frequencies, and weight tables as files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The standard library as a corpus: what is in it, under which names, and that it is the same every time."""
+"""The corpus of the standard library: content, names, and equal output every time."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""The engine tiling and its parts: blocks, beginnings, division."""
+"""The engine tiling: blocks, cues, cohesion, division."""
 
 import itertools
 import random
@@ -26,7 +26,7 @@ from models.registry import load_encoder
 from services.encoders.vectors import EMPTY_VECTOR
 from services.errors import ConfigurationError, Overloaded
 from services.talk.model import UNKNOWN_TIME, Segments
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 SUBJECTS = {
     "wine": "vineyard grape barrel cellar harvest bottle oak vintage",

@@ -1,4 +1,4 @@
-"""Counting answers, choosing the examples to show, and following a job: functions of values."""
+"""Counts of answers, choice of examples, and progress of a job."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

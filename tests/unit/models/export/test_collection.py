@@ -1,4 +1,4 @@
-"""A judged collection that is not one says which file is at fault."""
+"""Errors of judged collections name the bad file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes are checked before anything is read, and say which member is at fault."""
+"""Recipes are checked before any data is read, and errors name the bad member."""
 
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def test_the_table_shows_points() -> None:
     assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "models/training/recipes").glob("*.toml")))
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[4] / "models/training/recipes").glob("*.toml")))
 def test_committed_recipes_can_be_read(path: Path) -> None:
     found = read_recipe(path)
     assert found.pairs[0].path.parent == path.parent / "pairs"

@@ -1,9 +1,12 @@
-"""Batches: every row once, never above the budget, little padding."""
+"""Batches of the ONNX encoder (each row once, within the budget, little padding) and its providers."""
 
+import onnxruntime
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.onnx_encoder import batch_by_length
+from models.onnx_encoder import batch_by_length, choose_providers
+from services.encoders.manifest import WEIGHTS_ROOT, read_manifest
 
 lengths_lists = st.lists(st.integers(0, 512), max_size=200)
 
@@ -31,3 +34,24 @@ def test_sorting_saves_padding() -> None:
     lengths = [8, 512] * 64
     padded = sum(len(b) * max(lengths[p] for p in b) for b in batch_by_length(lengths, 1024))
     assert padded <= 1.05 * sum(lengths)
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("precision", "available", "wanted"),
+    [
+        ("int8", [CUDA, CPU], [CPU]),
+        ("fp16", [CUDA, CPU], [CUDA, CPU]),
+        ("fp32", [CUDA, CPU], [CUDA, CPU]),
+        ("fp16", [CPU], [CPU]),
+        (None, [CUDA, CPU], [CPU]),
+    ],
+)
+def test_half_precision_goes_to_a_gpu_and_int8_stays(
+    monkeypatch: pytest.MonkeyPatch, precision: str | None, available: list[str], wanted: list[str]
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    shipped = read_manifest(WEIGHTS_ROOT / "bootstrap-minilm-l6")
+    assert choose_providers(shipped.model_copy(update={"precision": precision})) == wanted
