@@ -52,7 +52,7 @@ def test_the_client_has_the_error_classes_of_the_server() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVER_KINDS.keys() - NO_ANSWERS))
-def test_an_error_of_the_server_is_raised_as_the_class_of_its_name(name: str) -> None:
+def test_an_error_of_the_server_is_raised_as_the_class_of_the_same_name(name: str) -> None:
     sent = SERVER_KINDS[name]("some_code", "A sentence.", limit=7, rejected=[{"code": "bad_id"}])
     found = problem_error(sent.status, orjson.loads(orjson.dumps(problem_members(sent))), None)
     assert type(found) is getattr(errors, name)
@@ -191,7 +191,7 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(
     assert caught.value.code == "invalid_request"
 
 
-def test_a_cursor_of_none_is_no_cursor() -> None:
+def test_a_null_cursor_is_not_a_cursor() -> None:
     assert operations.page("x", {"cursor": None, "size": 2}, "*") == {"cursor": "*", "size": 2}
 
 

@@ -12,7 +12,7 @@ lengths_lists = st.lists(st.integers(0, 512), max_size=200)
 
 
 @given(lengths_lists, st.integers(1, 4096))
-def test_every_row_once_and_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_batches_have_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = batch_by_length(lengths, budget)
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
     for batch in batches:
@@ -21,7 +21,7 @@ def test_every_row_once_and_within_the_budget(lengths: list[int], budget: int) -
 
 
 @given(lengths_lists, st.integers(1, 4096))
-def test_no_batch_holds_a_longer_row_than_the_one_before(lengths: list[int], budget: int) -> None:
+def test_batches_have_descending_lengths(lengths: list[int], budget: int) -> None:
     batches = batch_by_length(lengths, budget)
     assert [lengths[p] for batch in batches for p in batch] == sorted(lengths, reverse=True)
 
@@ -49,7 +49,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
         (None, [CUDA, CPU], [CPU]),
     ],
 )
-def test_half_precision_goes_to_a_gpu_and_int8_stays(
+def test_half_precision_uses_a_gpu_and_int8_the_cpu(
     monkeypatch: pytest.MonkeyPatch, precision: str | None, available: list[str], wanted: list[str]
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
