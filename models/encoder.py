@@ -161,7 +161,7 @@ class PieceTokeniser:
         try:
             return cls(Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises bare Exception
-            raise ConfigurationError("bad_tokenizer", f"{path} is no usable tokenizer.json: {error}") from None
+            raise ConfigurationError("bad_tokenizer", f"{path} is not a usable tokenizer.json: {error}") from None
 
     def windows(self, text: str, pieces: int, overlap: int) -> list[TextWindow]:
         """Cut a text into windows, see `cut_windows`. A surrogate half counts as one unknown character."""

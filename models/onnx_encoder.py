@@ -190,6 +190,6 @@ def make_session_options(threads: int, *, spinning: bool = False) -> onnxruntime
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Errors only: the runtime's warnings would go to stderr and help nobody.
+    # Errors only: the runtime's warnings go to stderr and are not useful.
     options.log_severity_level = 3
     return options

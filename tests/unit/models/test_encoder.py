@@ -78,9 +78,9 @@ def test_every_character_and_every_piece_belongs_to_a_window(text: str, size: in
 
 
 def _ends(windows: list[TextWindow], whole: list[int], overlap: int) -> set[int]:
-    """Return where the last window may end in the pieces of the whole text, if neighbours share half of `overlap` to `overlap`.
+    """Return the possible ends of the last window in the whole text's pieces.
 
-    Several places, when pieces repeat: of ":::::" nobody can say which two are shared.
+    Neighbours share half of `overlap` to `overlap`. Repeated pieces such as ":::::" allow several ends.
     """
     ends = {0}
     for number, window in enumerate(windows):
