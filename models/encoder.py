@@ -22,6 +22,7 @@ from services.encoders.vectors import SparseVector
 from services.errors import ConfigurationError, InvalidInput
 
 PieceOffsets = Sequence[tuple[int, int]]
+_SENTENCE_ENDS = frozenset(".!?…。！？؟।")
 
 
 class Encoder(Protocol):
@@ -62,9 +63,6 @@ class TextWindow:
     start: int
     end: int
     piece_ids: tuple[int, ...]
-
-
-_SENTENCE_ENDS = frozenset(".!?…。！？؟।")
 
 
 def cut_windows(
