@@ -1,9 +1,9 @@
-"""A Haystack 2 component over sparsewell: passages for a pipeline, found without a model on the query side.
+"""Haystack 2 component: passages for a pipeline, without a model on the query side.
 
     pip install haystack-ai
     python -m examples.haystack_retriever books "a captain who hunts a whale"
 
-Haystack's own telemetry is switched off by HAYSTACK_TELEMETRY_ENABLED=False.
+HAYSTACK_TELEMETRY_ENABLED=False switches off Haystack's own telemetry.
 """
 
 import sys
@@ -16,7 +16,7 @@ from sparsewell_client import Client, Hit
 
 @component
 class SparsewellRetriever:
-    """Searches one index. `options` are members of a search request, such as `mode`, `filter` or `rerank`."""
+    """A retriever of one index. `options`: members of a search request, such as `mode`, `filter` or `rerank`."""
 
     def __init__(
         self,
@@ -34,28 +34,28 @@ class SparsewellRetriever:
     def run(
         self, query: str, top_k: int | None = None, options: dict[str, Any] | None = None
     ) -> dict[str, list[Document]]:
-        """`options` are added to those of the component, and win where both name a member."""
+        """Search the index. `options` are added to the component's and override them."""
         with Client(self.address) as client:
             answer = client.search(self.index, query, size=top_k or self.top_k, **(self.options | (options or {})))
         return {"documents": [to_haystack_document(hit) for hit in answer.hits]}
 
     def to_dict(self) -> dict[str, Any]:
-        """For pipelines that are kept as YAML."""
+        """Return the component as a dictionary, for pipelines in YAML."""
         return default_to_dict(self, index=self.index, address=self.address, top_k=self.top_k, options=self.options)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "SparsewellRetriever":
-        found: SparsewellRetriever = default_from_dict(cls, data)
-        return found
+        retriever: SparsewellRetriever = default_from_dict(cls, data)
+        return retriever
 
 
 def to_haystack_document(hit: Hit) -> Document:
-    """A hit as Haystack has it: its best passage as content, its score, the rest under `meta`."""
-    about: dict[str, Any] = {"title": hit.title}
+    """Convert a hit: its best passage becomes the content, title and metadata become `meta`."""
+    meta: dict[str, Any] = {"title": hit.title}
     if hit.passage is not None:
-        about |= {"start": hit.passage.start, "end": hit.passage.end}
+        meta |= {"start": hit.passage.start, "end": hit.passage.end}
     text = hit.passage.text if hit.passage is not None else hit.text
-    return Document(id=hit.id, content=text, score=hit.score, meta=(hit.metadata or {}) | about)
+    return Document(id=hit.id, content=text, score=hit.score, meta=(hit.metadata or {}) | meta)
 
 
 def main(index: str, query: str, address: str = "http://127.0.0.1:8010") -> None:

@@ -1,10 +1,10 @@
-"""A LangChain retriever over sparsewell: passages for a chain, found without a model on the query side.
+"""LangChain retriever: passages for a chain, without a model on the query side.
 
     pip install langchain-core
     python -m examples.langchain_retriever books "a captain who hunts a whale"
 
-Each hit comes as one LangChain Document: its best passage as `page_content`, and in `metadata` the document's own
-beside `id`, `score`, `title` and the passage's character offsets.
+A hit becomes a LangChain Document: `page_content` is its best passage, `metadata` the document's metadata with `id`,
+`score`, `title` and the passage's character offsets.
 """
 
 import sys
@@ -19,7 +19,7 @@ from sparsewell_client import AsyncClient, Client, Hit
 
 
 class SparsewellRetriever(BaseRetriever):
-    """Searches one index. `options` are members of a search request, such as `mode`, `filter` or `rerank`."""
+    """A retriever of one index. `options`: members of a search request, such as `mode`, `filter` or `rerank`."""
 
     index: str
     address: str = "http://127.0.0.1:8010"
@@ -40,12 +40,12 @@ class SparsewellRetriever(BaseRetriever):
 
 
 def to_langchain_document(hit: Hit) -> Document:
-    """A hit as LangChain has it; declared metadata gives way to what every hit has."""
-    about: dict[str, Any] = {"title": hit.title, "score": hit.score}
+    """Convert a hit. Title, score, offsets and id replace declared metadata of the same name."""
+    metadata: dict[str, Any] = {"title": hit.title, "score": hit.score}
     if hit.passage is not None:
-        about |= {"start": hit.passage.start, "end": hit.passage.end}
+        metadata |= {"start": hit.passage.start, "end": hit.passage.end}
     text = hit.passage.text if hit.passage is not None else hit.text or ""
-    return Document(id=hit.id, page_content=text, metadata=(hit.metadata or {}) | about | {"id": hit.id})
+    return Document(id=hit.id, page_content=text, metadata=(hit.metadata or {}) | metadata | {"id": hit.id})
 
 
 def main(index: str, query: str, address: str = "http://127.0.0.1:8010") -> None:

@@ -1,9 +1,9 @@
-"""Pushes documents onto the bulk queue from another process, without HTTP and without sparsewell installed.
+"""Bulk ingestion through the queue: a producer without HTTP and without sparsewell.
 
     python examples/produce_to_queue.py redis://127.0.0.1:16379/0 INDEX documents.jsonl [--with celery|redis]
 
-Two ways to say the same: as a Celery client (`pip install "celery[redis]"`), and with nothing but a Redis client
-(`pip install redis`), for producers that do not want Celery or are not written in Python. docs/queue.md explains both.
+It pushes the same messages as a Celery client (`pip install "celery[redis]"`), or with only a Redis client (`pip
+install redis`), for producers without Celery or in other languages. docs/queue.md explains both.
 """
 
 import argparse
@@ -22,36 +22,36 @@ DOCUMENTS_PER_MESSAGE = 500
 
 
 def iter_messages(path: Path, index: str, job: str) -> Iterator[dict[str, Any]]:
-    """The file's documents as message bodies; docs/contracts/sparsewell.ingest.v1.schema.json describes one."""
-    sent = 0
+    """Yield a file's documents as message bodies, see docs/contracts/sparsewell.ingest.v1.schema.json."""
+    offset = 0
     with path.open(encoding="utf-8") as lines:
         documents = (json.loads(line) for line in lines if line.strip())
         while batch := list(islice(documents, DOCUMENTS_PER_MESSAGE)):
             yield {
                 "contract": TASK_NAME,
                 "index": index,
-                # all messages count for one job: GET /v1/jobs/{job} shows how far it is and what was refused
+                # All messages belong to one job: GET /v1/jobs/{job} shows its progress and rejected documents.
                 "job": job,
-                # the version of documents without one: a message that is delivered twice changes nothing
+                # The version of documents without a version, so that a second delivery changes nothing.
                 "sent_at": time.time_ns() // 1000,
-                "offset": sent,
+                "offset": offset,
                 "documents": batch,
             }
-            sent += len(batch)
+            offset += len(batch)
 
 
 def push_with_celery(url: str, bodies: Iterator[dict[str, Any]]) -> None:
-    """As a Celery client: the task is named, its code need not be here."""
+    """Push messages as a Celery client, which needs the task's name and not its code."""
     from celery import Celery
 
     with Celery(broker=url, set_as_current=False) as app:
         for body in bodies:
-            # kwargsrepr: what tools and logs show of the message; by default it would be the documents
+            # Tools and logs show kwargsrepr; its default is all documents of the message.
             app.send_task(TASK_NAME, kwargs=body, queue=QUEUE_NAME, ignore_result=True, kwargsrepr="{...}")
 
 
 def push_with_redis(url: str, bodies: Iterator[dict[str, Any]]) -> None:
-    """With a bare LPUSH: Celery's message protocol 2 in kombu's JSON envelope."""
+    """Push messages with LPUSH: Celery's message protocol 2 in kombu's JSON envelope."""
     import redis
 
     client = redis.Redis.from_url(url)
@@ -77,16 +77,16 @@ def push_with_redis(url: str, bodies: Iterator[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Pushes the file and prints the job's name."""
+    """Push the file and print the job's id."""
     parser = argparse.ArgumentParser(description="Push documents onto sparsewell's bulk queue.")
     parser.add_argument("redis_url")
     parser.add_argument("index")
     parser.add_argument("file", type=Path)
     parser.add_argument("--with", dest="client", choices=("celery", "redis"), default="celery")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     job = uuid.uuid4().hex
-    push = {"celery": push_with_celery, "redis": push_with_redis}[given.client]
-    push(given.redis_url, iter_messages(given.file, given.index, job))
+    push = {"celery": push_with_celery, "redis": push_with_redis}[arguments.client]
+    push(arguments.redis_url, iter_messages(arguments.file, arguments.index, job))
     print(job)
 
 

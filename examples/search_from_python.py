@@ -1,4 +1,4 @@
-"""Loads four notes and searches them with the Python client: filters, meaning, pages, an explanation.
+"""Search with the Python client: load four notes, then search with a filter, an explanation and pages.
 
 make up
 python -m examples.search_from_python
@@ -29,8 +29,8 @@ def main(address: str = "http://127.0.0.1:8010") -> None:
             client.delete_index(INDEX_NAME)
         client.create_index(INDEX_NAME, {"fields": {"year": "number"}})
         job = client.add(INDEX_NAME, EXAMPLE_NOTES).job
-        done = client.wait(job.id)
-        print(f"{done.states.get('encoded', 0)} of {done.accepted} notes are encoded")
+        finished = client.wait(job.id)
+        print(f"{finished.states.get('encoded', 0)} of {finished.accepted} notes are encoded")
 
         query = "what medicine helps"
         recent = {"field": "year", "range": {"gte": 2020}}

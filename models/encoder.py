@@ -1,8 +1,9 @@
-"""What every document encoder offers.
+"""Document encoders and the windows that they read.
 
-Cuts a long text into overlapping windows of the encoder's own pieces, so that nothing is cut off silently.
-
-An encoder's own tokeniser: whole texts to pieces with character offsets, never truncated, never padded.
+An encoder cuts a text into overlapping windows of its own pieces, so that nothing is truncated silently, and gives
+one sparse vector a window (`docs/decisions/0020`). `Encoder` is the interface, `cut_windows` chooses the boundaries,
+`PieceTokeniser` wraps a tokenizer.json that never truncates or pads, and `WordPieceEncoder` is the base of the encoders
+that bring such a tokeniser.
 """
 
 from __future__ import annotations
@@ -21,15 +22,42 @@ from services.encoders.vectors import SparseVector
 from services.errors import ConfigurationError, InvalidInput
 
 PieceOffsets = Sequence[tuple[int, int]]
-
 _SENTENCE_ENDS = frozenset(".!?…。！？؟।")
+
+
+class Encoder(Protocol):
+    """A document encoder. `encode` is deterministic, and a vector depends on its window alone."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[TextWindow]:
+        """Cut a text into windows, see `cut_windows`. Sizes default to the manifest's.
+
+        Raises InvalidInput (`bad_window`) when a window would not fit the model.
+        """
+        ...
+
+    def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
+        """Return one vector a window, in order. The vector of a window without pieces is empty.
+
+        Raises InvalidInput (`not_finite_weights`, with the position as `window`) when the model gives NaN or infinity.
+        """
+        ...
+
+    def piece(self, piece_id: int) -> str:
+        """Return the piece of a vocabulary id."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TextWindow:
-    """Characters `start` to `end` (exclusive) of a text, and the vocabulary ids of its pieces, special ones left out.
+    """A window: characters `start` to `end` (exclusive) of a text, and the ids of its pieces without special pieces.
 
-    A stretch without pieces (white space, control characters) makes a window with no ids.
+    Text without pieces (white space, control characters) makes a window without ids.
     """
 
     start: int
@@ -37,39 +65,15 @@ class TextWindow:
     piece_ids: tuple[int, ...]
 
 
-def _is_word_start(text: str, offsets: PieceOffsets, index: int) -> bool:
-    return offsets[index][0] > offsets[index - 1][1]
-
-
-def _is_sentence_start(text: str, offsets: PieceOffsets, index: int) -> bool:
-    """Whether a line or a sentence ends just before the piece `index`."""
-    before, after = offsets[index - 1][1], offsets[index][0]
-    if "\n" in text[before:after]:
-        return True
-    last = text[before - 1 : before]
-    return last in _SENTENCE_ENDS and (after > before or last in "。！？")
-
-
-def _best_cut(text: str, offsets: PieceOffsets, candidates: range) -> int:
-    """The first candidate that begins a sentence or a line, else the first that begins a word, else the first."""
-    word = None
-    for index in candidates:
-        if _is_sentence_start(text, offsets, index):
-            return index
-        if word is None and _is_word_start(text, offsets, index):
-            word = index
-    return candidates[0] if word is None else word
-
-
 def cut_windows(
     text: str, piece_ids: Sequence[int], offsets: PieceOffsets, pieces: int, overlap: int
 ) -> list[TextWindow]:
-    """Windows of at most `pieces` pieces; neighbours share at most `overlap` pieces and at least half of that.
+    """Cut a text into windows of at most `pieces` pieces that share `overlap` / 2 to `overlap` pieces with the next.
 
-    `offsets` holds for each piece its characters in `text` (start, end), in order. A window ends and begins at the
-    end of a sentence or line when there is one among the last eighth of its pieces (or in the overlap), otherwise
-    between words, otherwise anywhere. Every character belongs to a window: what lies between two pieces goes with
-    the piece before it. An empty text has no window. Takes time linear in the text.
+    `offsets` has the characters (start, end) of each piece in `text`, in order. A window ends where a sentence or line
+    ends in the last eighth of its pieces, otherwise between words, otherwise anywhere. The next window begins in the
+    overlap by the same rule. Every character belongs to a window: characters between two pieces belong to the piece
+    before them. An empty text has no window. Takes time linear in the text.
 
     Raises InvalidInput (`bad_window`) unless 1 <= pieces and 0 <= overlap <= pieces / 2.
     """
@@ -93,68 +97,35 @@ def cut_windows(
     return windows
 
 
-class PieceTokeniser:
-    """Cuts texts into windows of pieces. Safe to share between threads."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        # A document that speaks about "[SEP]" means five characters, not the model's separator.
-        tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
-        self._display = make_piece_formatter(tokenizer)
-        # BERT's splitting leaves white space out; pieces of other tokenisers carry the space before a word.
-        self._spaced = type(tokenizer.model).__name__ != "WordPiece"
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads a tokenizer.json. Raises ConfigurationError (`bad_tokenizer`)."""
-        try:
-            return cls(Tokenizer.from_file(str(path)))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ConfigurationError("bad_tokenizer", f"{path} is no usable tokenizer.json: {error}") from None
-
-    def windows(self, text: str, pieces: int, overlap: int) -> list[TextWindow]:
-        """The windows of a text, see `cut_windows`. A surrogate half counts as one unknown character."""
-        clean = _replace_surrogates(text)
-        encoding = self._tokenizer.encode(clean, add_special_tokens=False)
-        offsets = trim_offsets(clean, encoding.offsets) if self._spaced else encoding.offsets
-        return cut_windows(clean, encoding.ids, offsets, pieces, overlap)
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The piece ids of each whole text, without special pieces."""
-        encodings = self._tokenizer.encode_batch_fast(
-            [_replace_surrogates(text) for text in texts], add_special_tokens=False
-        )
-        return [encoding.ids for encoding in encodings]
-
-    def id_of(self, piece: str) -> int:
-        """The vocabulary id of a piece. Raises ConfigurationError (`bad_tokenizer`) when it has none."""
-        found = self._tokenizer.token_to_id(piece)
-        if found is None:
-            raise ConfigurationError("bad_tokenizer", f"The tokeniser has no piece {piece!r}.")
-        return int(found)
-
-    def piece(self, piece_id: int) -> str:
-        """The piece of a vocabulary id as `services.encoders.query_table` shows it; an id outside the vocabulary is `#id`."""
-        piece = self._tokenizer.id_to_token(piece_id)
-        return f"#{piece_id}" if piece is None else self._display(piece)
-
-    def vocabulary(self) -> dict[str, int]:
-        """Every piece with its id."""
-        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+def _best_cut(text: str, offsets: PieceOffsets, candidates: range) -> int:
+    """Return the first candidate that begins a sentence or line, else the first that begins a word, else the first."""
+    word = None
+    for index in candidates:
+        if _is_sentence_start(text, offsets, index):
+            return index
+        if word is None and _is_word_start(offsets, index):
+            word = index
+    return candidates[0] if word is None else word
 
 
-def _replace_surrogates(text: str) -> str:
-    """The text with every surrogate half replaced by one character, so that offsets stay right."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+def _is_sentence_start(text: str, offsets: PieceOffsets, index: int) -> bool:
+    """Check whether a sentence or line ends just before the piece `index`."""
+    before, after = offsets[index - 1][1], offsets[index][0]
+    if "\n" in text[before:after]:
+        return True
+    last = text[before - 1 : before]
+    return last in _SENTENCE_ENDS and (after > before or last in "。！？")
+
+
+def _is_word_start(offsets: PieceOffsets, index: int) -> bool:
+    return offsets[index][0] > offsets[index - 1][1]
 
 
 def trim_offsets(text: str, offsets: PieceOffsets) -> list[tuple[int, int]]:
-    """Offsets of pieces without the white space at their ends and without overlap, for `cut_windows`.
+    """Remove white space at the ends of pieces and overlap between pieces from their offsets, for `cut_windows`.
 
-    A piece of white space alone becomes empty where it begins. Several pieces may stand for one character (bytes of
-    it); it belongs to the first of them. Takes time linear in the text.
+    A piece of white space becomes empty at its start. Several pieces may be bytes of one character; the character
+    belongs to the first of them. Takes time linear in the text.
     """
     result: list[tuple[int, int]] = []
     last = 0
@@ -169,36 +140,65 @@ def trim_offsets(text: str, offsets: PieceOffsets) -> list[tuple[int, int]]:
     return result
 
 
-class Encoder(Protocol):
-    """A document encoder with the directory's manifest. `encode` is deterministic and independent of its batch."""
+class PieceTokeniser:
+    """A tokeniser that cuts texts into windows. Threads may share it."""
 
-    @property
-    def manifest(self) -> Manifest: ...
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        # "[SEP]" in a document is five characters, not the model's separator.
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._display = make_piece_formatter(tokenizer)
+        # WordPiece drops white space; pieces of other tokenisers include the space before a word.
+        self._spaced = type(tokenizer.model).__name__ != "WordPiece"
 
-    @property
-    def fingerprint(self) -> str: ...
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a tokenizer.json. Raises ConfigurationError (`bad_tokenizer`)."""
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ConfigurationError("bad_tokenizer", f"{path} is not a usable tokenizer.json: {error}") from None
 
-    def windows(self, text: str, pieces: int | None = None, overlap: int | None = None) -> list[TextWindow]:
-        """The windows of a text; sizes not given are the manifest's. See `models.encoder.cut_windows`.
+    def windows(self, text: str, pieces: int, overlap: int) -> list[TextWindow]:
+        """Cut a text into windows, see `cut_windows`. A surrogate half counts as one unknown character."""
+        clean = _replace_surrogates(text)
+        encoding = self._tokenizer.encode(clean, add_special_tokens=False)
+        offsets = trim_offsets(clean, encoding.offsets) if self._spaced else encoding.offsets
+        return cut_windows(clean, encoding.ids, offsets, pieces, overlap)
 
-        Raises InvalidInput (`bad_window`) when a window would not fit the model.
-        """
-        ...
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the piece ids of each whole text, without special pieces."""
+        encodings = self._tokenizer.encode_batch_fast(
+            [_replace_surrogates(text) for text in texts], add_special_tokens=False
+        )
+        return [encoding.ids for encoding in encodings]
 
-    def encode(self, windows: Sequence[TextWindow]) -> list[SparseVector]:
-        """One vector a window, in the given order. A window without pieces has the empty vector.
-
-        Raises InvalidInput (`not_finite_weights`, with the position as `window`) when the model gives NaN or infinity.
-        """
-        ...
+    def id_of(self, piece: str) -> int:
+        """Return the vocabulary id of a piece. Raises ConfigurationError (`bad_tokenizer`) when it has none."""
+        piece_id = self._tokenizer.token_to_id(piece)
+        if piece_id is None:
+            raise ConfigurationError("bad_tokenizer", f"The tokeniser has no piece {piece!r}.")
+        return int(piece_id)
 
     def piece(self, piece_id: int) -> str:
-        """The piece of a vocabulary id."""
-        ...
+        """Return the piece of an id, formatted like pieces of the query table; `#id` outside the vocabulary."""
+        piece = self._tokenizer.id_to_token(piece_id)
+        return f"#{piece_id}" if piece is None else self._display(piece)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Return all pieces with their ids."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
+
+def _replace_surrogates(text: str) -> str:
+    """Replace each surrogate half by one character, which keeps offsets valid."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 class WordPieceEncoder:
-    """What encoders with a WordPiece tokeniser of their own share: everything but the weights."""
+    """Base of encoders with a tokenizer.json: windows, pieces and fingerprint, without the model."""
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         """Raises ConfigurationError for a missing, changed or unusable tokeniser."""
@@ -226,7 +226,7 @@ class WordPieceEncoder:
 def make_finite_vector(
     ids: np.ndarray, weights: np.ndarray, encoder: str, position: int, window: TextWindow
 ) -> SparseVector:
-    """The vector of a window from the k heaviest pieces that a model gave.
+    """Make the vector of a window from the model's k heaviest pieces.
 
     Raises InvalidInput (`not_finite_weights`, with the position as `window`) for NaN or infinity.
     """

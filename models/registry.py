@@ -1,11 +1,7 @@
-"""Loads an encoder by the name of shipped weights or by a path. Never pickle, never code from the directory.
+"""Encoders by name: `load_encoder` opens shipped weights or a directory.
 
-A stand-in encoder without a model: logarithmic piece counts, deterministic, in microseconds.
-
-For tests of everything around an encoder, and for a first look where no weights fit. It serves like any other encoder
-from a model directory of its own (`models/weights/standin`), whose query table is plain inverse document frequency, so
-it ranks by TF-IDF over pieces. One expansion, so that explanations have one to show: a word also weighs a little for
-its plural or singular.
+The manifest's `architecture` chooses the class: an ONNX graph, a decoder, or `StandInEncoder`. Files are compared with
+their checksums. Pickles are refused, and no code from the directory runs (`docs/decisions/0130`).
 """
 
 from __future__ import annotations
@@ -21,12 +17,45 @@ from services.encoders.manifest import Manifest, read_manifest, resolve_model_di
 from services.encoders.vectors import EMPTY_VECTOR, SparseVector
 from services.errors import ConfigurationError
 
-# What a singular or plural gets of the weight of the word that is there.
+STANDIN_ARCHITECTURE = "standin"
+DECODER_ARCHITECTURE = "MistralForSparseEncoding"
+# Weight of the plural of a word (or of its singular), as a share of the word's weight.
 EXPANSION_WEIGHT = 0.25
 
 
+def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | None = None) -> Encoder:
+    """Load the encoder of a name or directory after comparing its files with their checksums.
+
+    `threads`: threads of one call (0: all cores). `batch_pieces`: maximum padded pieces of one model run. Raises
+    ConfigurationError: `unknown_encoder`, `bad_manifest`, `missing_model_file`, `corrupt_model_file`, `bad_tokenizer`,
+    `bad_model`, `missing_extra`.
+    """
+    directory = resolve_model_directory(name_or_path)
+    manifest = read_manifest(directory)
+    if manifest.architecture == STANDIN_ARCHITECTURE:
+        return StandInEncoder(directory, manifest)
+    if manifest.architecture == DECODER_ARCHITECTURE:
+        try:
+            from models.decoder.encoder import DecoderEncoder
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "missing_extra",
+                f"The encoder {manifest.name} is a decoder-only model and needs the package {error.name}: "
+                "pip install -e '.[train]'.",
+            ) from None
+        return DecoderEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces)
+    from models.onnx_encoder import MAX_BATCH_PIECES, OnnxSparseEncoder
+
+    return OnnxSparseEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or MAX_BATCH_PIECES)
+
+
 class StandInEncoder(WordPieceEncoder):
-    """Encoder of a model directory with the architecture `standin`, see `models.encoder.Encoder`."""
+    """An encoder without a model: the logarithm of piece counts, deterministic, in microseconds.
+
+    It is for tests, and for a first look where no weights fit. Its directory (`models/weights/standin`) has a query
+    table of inverse document frequencies, so it ranks by TF-IDF over pieces. A word also gives its plural or singular a
+    little weight, so that explanations have an expansion to show.
+    """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         """Raises ConfigurationError for missing or changed files."""
@@ -54,36 +83,6 @@ class StandInEncoder(WordPieceEncoder):
             other = self._other_number.get(piece)
             if other is not None and other not in counts:
                 weights[other] = max(weights.get(other, 0.0), EXPANSION_WEIGHT * weight)
-        # Ids descend by weight here, as a model's top-k would; of equal weights the lower id stays.
+        # Top-k like a model's; of equal weights the lower id is kept.
         kept = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[: self.manifest.top_k]
         return SparseVector.of([piece for piece, _ in kept], [weight for _, weight in kept])
-
-
-STANDIN_ARCHITECTURE = "standin"
-DECODER_ARCHITECTURE = "MistralForSparseEncoding"
-
-
-def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | None = None) -> Encoder:
-    """The encoder of that name or directory, its files compared with their checksums.
-
-    `threads` is the number of threads of one call (0: all cores) and `batch_pieces` the padded pieces of one run of
-    the model; the stand-in needs neither. Raises ConfigurationError: `unknown_encoder`, `bad_manifest`,
-    `missing_model_file`, `corrupt_model_file`, `bad_tokenizer`, `bad_model`, `missing_extra`.
-    """
-    directory = resolve_model_directory(name_or_path)
-    manifest = read_manifest(directory)
-    if manifest.architecture == STANDIN_ARCHITECTURE:
-        return StandInEncoder(directory, manifest)
-    if manifest.architecture == DECODER_ARCHITECTURE:
-        try:
-            from models.decoder.encoder import DecoderEncoder
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                "missing_extra",
-                f"The encoder {manifest.name} is a decoder-only model and needs the package {error.name}: "
-                "pip install -e '.[train]'.",
-            ) from None
-        return DecoderEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces)
-    from models.onnx_encoder import MAX_BATCH_PIECES, OnnxSparseEncoder
-
-    return OnnxSparseEncoder(directory, manifest, threads=threads, batch_pieces=batch_pieces or MAX_BATCH_PIECES)

@@ -1,8 +1,8 @@
-"""The HTTP application of the model process. It knows texts and numbers, and nothing of indexes.
+"""The model process: dense encoders and rerankers over HTTP.
 
-The models that a model process holds, and how many requests may wait for them.
-
-Loads the models that the settings name.
+The query side has no model libraries: it sends texts to this process and gets vectors or scores
+(`docs/decisions/0142`). `ModelPool` holds the models of the settings and bounds the queue of requests;
+`create_model_app` serves POST /embed, POST /rerank and GET /healthz.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from services.web.middleware import BodyLimitMiddleware, ObservabilityMiddleware
 from services.web.problems import add_handlers
 
 Result = TypeVar("Result")
-# A search waits half a second; what stands behind more than this would be computed for nobody.
+# A search waits half a second. Requests behind more than 64 others would be computed after their search gave up.
 MAX_WAITING_REQUESTS = 64
+MAX_TEXTS, MAX_PASSAGES = 64, 200
+RequestText = Annotated[str, Field(max_length=16_384)]
 
 
 class ModelPool:
-    """Dense encoders by name and fingerprint, scorers by name; computing happens in `threads` threads."""
+    """The models of a process: dense encoders by name and fingerprint, rerankers by name. `threads` compute."""
 
     def __init__(
         self, dense: Mapping[str, DenseModel], scorers: Mapping[str, PassageScorer], *, threads: int = 1
@@ -48,24 +50,24 @@ class ModelPool:
         self._waiting = 0
 
     def encoder(self, name: str | None) -> DenseModel:
-        """By name or fingerprint, None: the first. Raises InvalidInput (`unknown_dense_encoder`)."""
+        """Return an encoder by name or fingerprint; None: the first. Raises InvalidInput (`unknown_dense_encoder`)."""
         if name is None and self.dense:
             return next(iter(self.dense.values()))
-        found = self._by_fingerprint.get(name or "") or self.dense.get(name or "")
-        if found is None:
-            held = ", ".join(f"{one.name} ({one.fingerprint})" for one in self.dense.values()) or "none"
-            raise InvalidInput("unknown_dense_encoder", f"This process does not hold {name!r}; it holds {held}.")
-        return found
+        encoder = self._by_fingerprint.get(name or "") or self.dense.get(name or "")
+        if encoder is None:
+            known = ", ".join(f"{model.name} ({model.fingerprint})" for model in self.dense.values()) or "none"
+            raise InvalidInput("unknown_dense_encoder", f"This process does not hold {name!r}; it holds {known}.")
+        return encoder
 
     def scorer(self, name: str) -> PassageScorer:
-        """Raises InvalidInput (`unknown_reranker`)."""
+        """Return the reranker of a name. Raises InvalidInput (`unknown_reranker`)."""
         if name not in self.scorers:
-            held = ", ".join(self.scorers) or "none"
-            raise InvalidInput("unknown_reranker", f"This process has no reranker {name[:80]!r}; it has {held}.")
+            known = ", ".join(self.scorers) or "none"
+            raise InvalidInput("unknown_reranker", f"This process has no reranker {name[:80]!r}; it has {known}.")
         return self.scorers[name]
 
     async def compute(self, work: Callable[[], Result]) -> Result:
-        """Runs it in one of the threads. Raises Overloaded (`model_busy`) when too many wait already."""
+        """Run `work` in a thread. Raises Overloaded (`model_busy`) when too many requests wait."""
         if self._waiting >= MAX_WAITING_REQUESTS:
             raise Overloaded("model_busy", "Too many requests wait for this model; try again in a moment.")
         self._waiting += 1
@@ -79,7 +81,7 @@ class ModelPool:
 
 
 def load_model_pool(settings: Settings, cache: Path, report: MessageReporter) -> ModelPool:
-    """Raises InvalidInput (`unknown_dense_encoder`) and ConfigurationError before anything is served."""
+    """Load the models that the settings name. Raises InvalidInput (`unknown_dense_encoder`) and ConfigurationError."""
     known = list_dense_encoders(settings)
     names, threads = split_names(settings.model_encoders), settings.worker_threads
     dense = {
@@ -97,39 +99,36 @@ def load_model_pool(settings: Settings, cache: Path, report: MessageReporter) ->
     return ModelPool(dense, scorers)
 
 
-MOST_TEXTS, MOST_PASSAGES = 64, 200
-RequestText = Annotated[str, Field(max_length=16_384)]
-
-
 class EmbedRequest(BaseModel):
-    """Texts to embed. `encoder` is a name or a fingerprint; without one the first encoder is taken."""
+    """Texts to embed. `encoder`: a name or fingerprint; null: the first encoder of the process."""
 
     model_config = ConfigDict(extra="forbid")
 
-    texts: list[RequestText] = Field(min_length=1, max_length=MOST_TEXTS)
+    texts: list[RequestText] = Field(min_length=1, max_length=MAX_TEXTS)
     kind: Literal["query", "passage"] = "query"
     encoder: str | None = None
 
 
 class RerankRequest(BaseModel):
-    """A query and the passages that are scored for it."""
+    """A query, and passages to score for it."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = "cross-encoder"
     query: RequestText
-    passages: list[RequestText] = Field(min_length=1, max_length=MOST_PASSAGES)
+    passages: list[RequestText] = Field(min_length=1, max_length=MAX_PASSAGES)
 
 
-def create_model_app(held: ModelPool, keys: Sequence[str] = (), *, log_requests: bool = False) -> FastAPI:
-    """POST /embed, POST /rerank, GET /healthz. Errors are problem+json; a body has 1 MiB at most. `keys`: one of them
-    is asked for; none: nobody is asked.
+def create_model_app(pool: ModelPool, keys: Sequence[str] = (), *, log_requests: bool = False) -> FastAPI:
+    """Create the application. Errors are problem+json, request bodies have at most 1 MiB.
+
+    `keys`: requests must have one of them; empty: no authentication.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        held.close()
+        pool.close()
 
     app = FastAPI(title="sparsewell models", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimitMiddleware)
@@ -139,10 +138,10 @@ def create_model_app(held: ModelPool, keys: Sequence[str] = (), *, log_requests:
 
     @app.post("/embed")
     async def embed(request: EmbedRequest) -> Response:
-        """One vector a text; a text that is longer than the model reads is cut."""
-        model = held.encoder(request.encoder)
+        """Return one vector a text. Texts are truncated at the model's length."""
+        model = pool.encoder(request.encoder)
         encode = model.encode_queries if request.kind == "query" else model.encode_passages
-        vectors = await held.compute(lambda: encode(request.texts))
+        vectors = await pool.compute(lambda: encode(request.texts))
         return _json_response(
             {
                 "name": model.name,
@@ -154,17 +153,19 @@ def create_model_app(held: ModelPool, keys: Sequence[str] = (), *, log_requests:
 
     @app.post("/rerank")
     async def rerank(request: RerankRequest) -> Response:
-        """One score a passage, in their order; higher is better."""
-        scorer = held.scorer(request.model)
-        scores = np.asarray(await held.compute(lambda: scorer(request.query, request.passages)), dtype=np.float32)
+        """Return one score a passage, in their order; higher is better."""
+        scorer = pool.scorer(request.model)
+        scores = np.asarray(await pool.compute(lambda: scorer(request.query, request.passages)), dtype=np.float32)
         if scores.shape != (len(request.passages),) or not np.isfinite(scores).all():
-            raise BackendUnavailable("bad_scores", f"The reranker {request.model} gave no finite score a passage.")
+            raise BackendUnavailable(
+                "bad_scores", f"The reranker {request.model} did not give a finite score for each passage."
+            )
         return _json_response({"model": request.model, "scores": scores})
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        encoders = [{"name": one.name, "fingerprint": one.fingerprint} for one in held.dense.values()]
-        return _json_response({"status": "ok", "encoders": encoders, "rerankers": sorted(held.scorers)})
+        encoders = [{"name": model.name, "fingerprint": model.fingerprint} for model in pool.dense.values()]
+        return _json_response({"status": "ok", "encoders": encoders, "rerankers": sorted(pool.scorers)})
 
     return app
 

@@ -231,7 +231,7 @@ def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[st
         (0.055, 0.005),
         (0.055, 0),
     ):
-        starts = TextTilingEngine(encoder, price=price, cue=cue).boundaries(episode, one.cut, one.vectors)
+        starts = TextTilingEngine(encoder, penalty=price, cue_weight=cue).boundaries(episode, one.cut, one.vectors)
         yield "tiling", {"price": price, "cue": cue}, [episode.segments.at(start) for start in starts]
 
 

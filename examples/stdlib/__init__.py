@@ -1,1 +1,1 @@
-"""An example that needs no download: searching the documentation of Python's own standard library."""
+"""The demo over Python's standard library, which needs no download."""

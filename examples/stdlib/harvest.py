@@ -1,11 +1,9 @@
-"""Read the docstrings of the running Python's standard library; run as a child process, prints JSON lines.
+"""Harvest of the standard library's docstrings: a program that prints JSON lines.
 
-Imports nothing but the standard library, so ``python -I -S harvest.py`` runs it on a bare interpreter with no
-site-packages on the path: the corpus is then the same whatever is installed beside Python. It is a program of its own
-because importing hundreds of modules leaves traces (codecs, event loop policies, warnings filters) that have no place
-in the process that asks.
-
-Each line is ``{"name", "kind", "module", "signature", "doc"}``, of kind module, class, function, method or property.
+It imports only the standard library and runs as `python -I -S harvest.py`, without site-packages, so the corpus does
+not depend on installed packages. It is a separate process, because importing hundreds of modules changes codecs, event
+loop policies and warning filters. A line is {"name", "kind", "module", "signature", "doc"}; kinds are module, class,
+function, method and property.
 """
 
 import functools
@@ -22,7 +20,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-# Modules that are left out, with the reason.
+# Excluded modules, with the reason.
 SKIPPED_MODULES = {
     "antigravity": "opens a browser",
     "this": "prints a poem",
@@ -37,8 +35,8 @@ SKIPPED_MODULES = {
     "distutils": "gone in 3.12, and Debian packages it apart",
     "ensurepip": "installs pip",
     "pydoc_data": "texts of pydoc",
-    "encodings": "one module a codec, all alike: the codecs module is the public door",
-    # The modules below are how a public module is made on one platform, or hold nothing of their own.
+    "encodings": "one module a codec; codecs is the public module",
+    # Implementations of public modules on one platform, and modules without names of their own.
     "posix": "public as os",
     "nt": "public as os",
     "posixpath": "public as os.path",
@@ -57,7 +55,7 @@ WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 class PublicName(NamedTuple):
-    """One public name: where it lives, what it is and the object behind it."""
+    """A public name with its kind, its module and its object."""
 
     name: str
     kind: str
@@ -66,7 +64,7 @@ class PublicName(NamedTuple):
 
 
 def list_module_names() -> list[str]:
-    """The public modules of the standard library, submodules included, sorted."""
+    """List the public modules and submodules of the standard library, sorted."""
     names = {"os.path"}
     for top in sys.stdlib_module_names:
         if not is_public(top) or top in SKIPPED_MODULES:
@@ -79,7 +77,7 @@ def list_module_names() -> list[str]:
 
 
 def iter_submodule_names(package: str, path: list[str]) -> Iterator[str]:
-    """The public modules below a package, found by their files so that nothing is imported to list them."""
+    """Yield the public modules of a package from its files, without importing them."""
     for entry in pkgutil.iter_modules(path):
         if not is_public(entry.name) or entry.name in SKIPPED_MODULES:
             continue
@@ -93,7 +91,7 @@ def is_public(name: str) -> bool:
 
 
 def import_quietly(name: str) -> types.ModuleType | None:
-    """The module, or None where this Python lacks it or a part of it (a minimal Debian, another platform)."""
+    """Import a module; None when this Python lacks it or a part of it (a minimal Debian, another platform)."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, AttributeError, ValueError, SystemExit):
@@ -101,7 +99,7 @@ def import_quietly(name: str) -> types.ModuleType | None:
 
 
 def iter_exports(module: types.ModuleType, name: str) -> Iterator[tuple[str, object]]:
-    """The public attributes of a module: its ``__all__``, or else what it defines itself under a public name."""
+    """Yield the public attributes of a module: those in `__all__`, else the public names that it defines."""
     declared = vars(module) if name == "builtins" else getattr(module, "__all__", None)
     for attribute in sorted(vars(module) if declared is None else set(declared)):
         if not is_public(attribute):
@@ -112,7 +110,7 @@ def iter_exports(module: types.ModuleType, name: str) -> Iterator[tuple[str, obj
 
 
 def is_defined_in(value: object, module: str) -> bool:
-    """Whether a value belongs to a module: it says so, or names the module's C twin (``_bisect`` for ``bisect``)."""
+    """Check whether a value's `__module__` is the module or its C implementation (`_bisect` for `bisect`)."""
     origin = getattr(value, "__module__", None)
     return origin == module or (isinstance(origin, str) and origin.lstrip("_") == module.rpartition(".")[2])
 
@@ -125,18 +123,18 @@ def object_kind(value: object) -> str | None:
     return None
 
 
-def iter_members(found: PublicName, listed: set[int]) -> Iterator[PublicName]:
-    """The public methods and properties of a class: its own, and those from bases that no listed class stands for."""
-    cls = found.value
+def iter_members(entry: PublicName, listed: set[int]) -> Iterator[PublicName]:
+    """Yield public methods and properties of a class: its own, and those of bases that are not listed themselves."""
+    cls = entry.value
     if not isinstance(cls, type):
         return
-    elsewhere = set[type]()
+    inherited = set[type]()
     for base in cls.__mro__[1:]:
-        if id(base) in listed and not is_twin(base, found):
-            elsewhere.update(base.__mro__)
+        if id(base) in listed and not is_twin(base, entry):
+            inherited.update(base.__mro__)
     seen: set[str] = set()
     for base in cls.__mro__:
-        if base in elsewhere:
+        if base in inherited:
             continue
         for attribute in sorted(vars(base)):
             value = vars(base)[attribute]
@@ -144,18 +142,18 @@ def iter_members(found: PublicName, listed: set[int]) -> Iterator[PublicName]:
                 continue
             seen.add(attribute)
             if isinstance(value, property | functools.cached_property):
-                yield PublicName(f"{found.name}.{attribute}", "property", found.module, value)
+                yield PublicName(f"{entry.name}.{attribute}", "property", entry.module, value)
             elif inspect.isroutine(value):
-                yield PublicName(f"{found.name}.{attribute}", "method", found.module, value)
+                yield PublicName(f"{entry.name}.{attribute}", "method", entry.module, value)
 
 
-def is_twin(base: type, found: PublicName) -> bool:
-    """Whether a base class is the C half of a class under the same name (``_socket.socket`` of ``socket.socket``)."""
-    return base.__name__ == found.name.rpartition(".")[2] and base.__module__ == f"_{found.module}"
+def is_twin(base: type, entry: PublicName) -> bool:
+    """Check whether a base class is the C half of a class (`_socket.socket` of `socket.socket`)."""
+    return base.__name__ == entry.name.rpartition(".")[2] and base.__module__ == f"_{entry.module}"
 
 
 def shared_identity(value: object) -> object:
-    """What two names of one thing share. Bound methods compare by function and owner (``random.choice``)."""
+    """Return a key that all names of an object share; for bound methods it has function and owner (`random.choice`)."""
     if inspect.ismethod(value):
         return (id(value.__func__), id(value.__self__))
     if isinstance(value, staticmethod | classmethod):
@@ -163,18 +161,18 @@ def shared_identity(value: object) -> object:
     return id(value)
 
 
-def name_preference(found: PublicName) -> tuple[bool, int, bool, int, str]:
-    """Sort key among the names of one thing; the least is the one that people know.
+def name_preference(entry: PublicName) -> tuple[bool, int, bool, int, str]:
+    """Return the sort key among the names of an object; the least is the best known.
 
-    Its own name before an alias (OSError, not IOError), then the fewest dots (asyncio.sleep, not asyncio.tasks.sleep),
-    then built-in names (open, not io.open), then the shortest.
+    The order is: own name before alias (OSError, not IOError), fewest dots (asyncio.sleep, not asyncio.tasks.sleep),
+    built-in names (open, not io.open), shortest.
     """
-    alias = getattr(found.value, "__name__", None) != found.name.rpartition(".")[2]
-    return alias, found.name.count("."), found.module != "builtins", len(found.name), found.name
+    alias = getattr(entry.value, "__name__", None) != entry.name.rpartition(".")[2]
+    return alias, entry.name.count("."), entry.module != "builtins", len(entry.name), entry.name
 
 
 def collect_names() -> list[PublicName]:
-    """Every public thing once, under its best name, sorted by name."""
+    """Return each public object once, under its best name, sorted by name."""
     modules: list[PublicName] = []
     things: dict[object, PublicName] = {}
     for name in list_module_names():
@@ -186,34 +184,34 @@ def collect_names() -> list[PublicName]:
             kind = object_kind(value)
             if kind is not None:
                 keep_best(things, PublicName(f"{name}.{attribute}", kind, name, value))
-    return sorted([*modules, *things.values(), *list_methods(things.values())], key=lambda found: found.name)
+    return sorted([*modules, *things.values(), *list_methods(things.values())], key=lambda entry: entry.name)
 
 
 def list_methods(things: Collection[PublicName]) -> list[PublicName]:
-    """The methods of the classes among these things, less those that a module offers as functions of its own.
+    """Return the methods of the listed classes, without those that a module also offers as functions.
 
-    ``random.choice`` is ``random.Random.choice`` of a hidden instance: the function is listed, the method is not.
+    `random.choice` is `random.Random.choice` of a hidden instance: only the function is listed.
     """
-    listed = {id(found.value) for found in things}
-    functions = {id(found.value.__func__) for found in things if inspect.ismethod(found.value)}
+    listed = {id(entry.value) for entry in things}
+    functions = {id(entry.value.__func__) for entry in things if inspect.ismethod(entry.value)}
     methods: dict[object, PublicName] = {}
-    for found in things:
-        for member in iter_members(found, listed):
+    for entry in things:
+        for member in iter_members(entry, listed):
             if shared_identity(member.value) not in functions:
                 keep_best(methods, member)
     return list(methods.values())
 
 
-def keep_best(things: dict[object, PublicName], found: PublicName) -> None:
-    """Enter a thing under the best of the names seen so far."""
-    known = things.setdefault(shared_identity(found.value), found)
-    if name_preference(found) < name_preference(known):
-        things[shared_identity(found.value)] = found
+def keep_best(things: dict[object, PublicName], entry: PublicName) -> None:
+    """Record an object under the best name so far."""
+    known = things.setdefault(shared_identity(entry.value), entry)
+    if name_preference(entry) < name_preference(known):
+        things[shared_identity(entry.value)] = entry
 
 
-def own_docstring(found: PublicName) -> str:
-    """The thing's own docstring, never an inherited one; for a class without any, that of its ``__init__``."""
-    value = found.value
+def own_docstring(entry: PublicName) -> str:
+    """Return an object's own docstring, never an inherited one; a class may have that of its `__init__`."""
+    value = entry.value
     if isinstance(value, type):
         init = vars(value).get("__init__")
         text = vars(value).get("__doc__") or (init.__doc__ if inspect.isfunction(init) else None)
@@ -222,29 +220,30 @@ def own_docstring(found: PublicName) -> str:
     return inspect.cleandoc(text) if isinstance(text, str) else ""
 
 
-def call_signature(found: PublicName) -> str:
-    """How the thing is called, without annotations; empty where Python does not know."""
-    value = found.value.__func__ if isinstance(found.value, staticmethod | classmethod) else found.value
-    if found.kind in ("module", "property") or not callable(value):
+def call_signature(entry: PublicName) -> str:
+    """Return a call's signature without annotations; empty when Python does not know it."""
+    value = entry.value.__func__ if isinstance(entry.value, staticmethod | classmethod) else entry.value
+    if entry.kind in ("module", "property") or not callable(value):
         return ""
     try:
-        known = inspect.signature(value)
-    except (ValueError, TypeError, AttributeError, NameError):  # the last two: defaults that exist only on a terminal
+        signature = inspect.signature(value)
+    except (ValueError, TypeError, AttributeError, NameError):  # the last two: some defaults exist only on a terminal
         return ""
     bare = [
-        part.replace(annotation=part.empty, default=stable_default(part.default)) for part in known.parameters.values()
+        parameter.replace(annotation=parameter.empty, default=stable_default(parameter.default))
+        for parameter in signature.parameters.values()
     ]
-    if found.kind == "method" and bare and bare[0].name in ("self", "cls", "type"):
+    if entry.kind == "method" and bare and bare[0].name in ("self", "cls", "type"):
         del bare[0]
     try:
         text = str(inspect.Signature(bare))
     except ValueError:
         return ""
-    return found.name.rpartition(".")[2] + text
+    return entry.name.rpartition(".")[2] + text
 
 
 def stable_default(default: object) -> object:
-    """A default that reads the same on every machine, or dots: some are the environment, a path or an address."""
+    """Return a default that is the same on every machine, else dots: some are environment, paths or addresses."""
     if default is inspect.Parameter.empty or default is None or isinstance(default, bool | int | float):
         return default
     if isinstance(default, str | bytes | tuple) and (not default or PLAIN_STRING.fullmatch(repr(default))):
@@ -253,28 +252,28 @@ def stable_default(default: object) -> object:
 
 
 class HiddenDefault:
-    """A default that is not shown."""
+    """A hidden default, shown as dots."""
 
     def __repr__(self) -> str:
         return "..."
 
 
 def has_description(doc: str, name: str) -> bool:
-    """Whether a docstring tells more than the name: at least two words that are not the call itself."""
+    """Check whether a docstring has at least two words besides the call itself."""
     lines = [line for line in doc.splitlines() if not line.startswith(name.rpartition(".")[2] + "(")]
     return len(WORD.findall(" ".join(lines) or doc)) >= 2
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    real, sys.stdout = sys.stdout, io.StringIO()  # whatever a module prints on import is not part of the corpus
-    for found in collect_names():
-        doc = own_docstring(found)
-        if has_description(doc, found.name):
-            record = {"name": found.name, "kind": found.kind, "module": found.module}
-            record |= {"signature": call_signature(found), "doc": MEMORY_ADDRESS.sub("", doc)}
-            real.write(json.dumps(record, ensure_ascii=True) + "\n")
-    real.flush()
+    output, sys.stdout = sys.stdout, io.StringIO()  # output of imported modules is not part of the corpus
+    for entry in collect_names():
+        doc = own_docstring(entry)
+        if has_description(doc, entry.name):
+            record = {"name": entry.name, "kind": entry.kind, "module": entry.module}
+            record |= {"signature": call_signature(entry), "doc": MEMORY_ADDRESS.sub("", doc)}
+            output.write(json.dumps(record, ensure_ascii=True) + "\n")
+    output.flush()
 
 
 if __name__ == "__main__":

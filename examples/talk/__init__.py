@@ -1,4 +1,4 @@
-"""Six open talks, and questions that they answer: `make demo-talk`."""
+"""The demo over six open talks: `make demo-talk`."""
 
 from pathlib import Path
 

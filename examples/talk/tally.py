@@ -1,8 +1,7 @@
-"""What the answers to the questions on talk amount to.
+"""Questions about the talks, the passages found in each mode, and counts of the answers.
 
-The committed questions on the talks, and the words that are said where they are answered.
-
-They were written before any ranking was looked at, and are not changed because of how they rank.
+A question names words of the talk where it is answered. The questions in `questions.jsonl` were written before any
+ranking was seen, and are not changed because of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from examples.service import TimedAnswer
 from examples.stdlib.tally import MODES
 
 QUESTIONS_FILE = Path(__file__).with_name("questions.jsonl")
+MAX_RANK = 3
 
 
 class TalkQuestion(NamedTuple):
@@ -26,41 +26,40 @@ class TalkQuestion(NamedTuple):
     said: tuple[str, ...]
 
     def rank(self, hits: Sequence[Mapping[str, Any]]) -> int | None:
-        """The place, from 1, of the first passage in which the answer is said; None when there is none."""
+        """Return the rank, from 1, of the first passage with the answer, or None."""
         return next((place for place, hit in enumerate(hits, 1) if self.answered_by(hit)), None)
 
     def answered_by(self, hit: Mapping[str, Any]) -> bool:
-        """Whether a hit's passage holds words of the answer."""
+        """Check whether a hit's passage has words of the answer."""
         text = " ".join(hit["passage"]["text"].split())
         return hit["id"] == self.talk and any(words in text for words in self.said)
 
 
 def read_questions(path: Path = QUESTIONS_FILE) -> list[TalkQuestion]:
-    """The questions in the order of their file."""
+    """Read the questions in the order of their file."""
     rows = (orjson.loads(line) for line in path.read_bytes().splitlines())
     return [TalkQuestion(row["question"], row["talk"], tuple(row["said"])) for row in rows]
 
 
-MAX_RANK = 3
-
-
 class TalkQuestionRankings(NamedTuple):
-    """One question, and in each mode the passages that were found."""
+    """A question and its answer in each mode."""
 
     question: TalkQuestion
     answers: dict[str, TimedAnswer]
 
     def hits(self, mode: str) -> list[dict[str, Any]]:
-        """The passages of a mode, best first."""
+        """Return the passages of a mode, best first."""
         return list(self.answers[mode].answer["hits"])
 
     def rank(self, mode: str) -> int | None:
-        """The place of the first passage in which the answer is said, from 1."""
+        """Return the rank of the first passage with the answer, from 1, or None."""
         return self.question.rank(self.hits(mode))
 
 
 class ModeTally(NamedTuple):
-    """How often the first passage is of the right talk, and says the answer, or one of the first three does."""
+    """Counts of a mode: first passages of the right talk (`talk`), with the answer (`first`), and answers in the first
+    three passages (`within`).
+    """
 
     mode: str
     talk: int
@@ -69,25 +68,26 @@ class ModeTally(NamedTuple):
     median_ms: float
 
 
-def tally_modes(asked: Sequence[TalkQuestionRankings]) -> list[ModeTally]:
-    """One row a mode."""
+def tally_modes(rankings: Sequence[TalkQuestionRankings]) -> list[ModeTally]:
+    """Count the answers of each mode."""
     rows = []
     for mode in MODES:
-        ranks = [one.rank(mode) for one in asked]
-        talk = sum(bool(one.hits(mode)) and one.hits(mode)[0]["id"] == one.question.talk for one in asked)
+        ranks = [item.rank(mode) for item in rankings]
+        talk = sum(bool(item.hits(mode)) and item.hits(mode)[0]["id"] == item.question.talk for item in rankings)
         within = sum(rank is not None and rank <= MAX_RANK for rank in ranks)
-        times = [one.answers[mode].client_ms for one in asked]
+        times = [item.answers[mode].client_ms for item in rankings]
         rows.append(ModeTally(mode, talk, ranks.count(1), within, median(times)))
     return rows
 
 
-def first_of_each_talk(asked: Sequence[TalkQuestionRankings]) -> list[TalkQuestionRankings]:
-    """The examples that are shown: of each talk the first question of the file, so nobody picks them."""
-    return list({one.question.talk: one for one in reversed(asked)}.values())[::-1]
+def first_of_each_talk(rankings: Sequence[TalkQuestionRankings]) -> list[TalkQuestionRankings]:
+    """Return the first question of the file for each talk: examples that are not picked by hand."""
+    return list({item.question.talk: item for item in reversed(rankings)}.values())[::-1]
 
 
-def tally_as_json(asked: Sequence[TalkQuestionRankings]) -> dict[str, Any]:
-    """The counts, and for each question the place of its first answer in each mode (null: not among the passages)."""
+def tally_as_json(rankings: Sequence[TalkQuestionRankings]) -> dict[str, Any]:
+    """Return the counts, and for each question the rank of its first answer in each mode (null: not in the
+    passages)."""
     modes = {
         row.mode: {
             "talk": row.talk,
@@ -95,7 +95,7 @@ def tally_as_json(asked: Sequence[TalkQuestionRankings]) -> dict[str, Any]:
             f"within_{MAX_RANK}": row.within,
             "p50_ms": round(row.median_ms, 3),
         }
-        for row in tally_modes(asked)
+        for row in tally_modes(rankings)
     }
-    ranks = [{"question": one.question.text} | {mode: one.rank(mode) for mode in MODES} for one in asked]
-    return {"questions": len(asked), "modes": modes, "ranks": ranks}
+    ranks = [{"question": item.question.text} | {mode: item.rank(mode) for mode in MODES} for item in rankings]
+    return {"questions": len(rankings), "modes": modes, "ranks": ranks}

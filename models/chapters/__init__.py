@@ -1,1 +1,1 @@
-"""Chapters of talk: engines that make them, what is accepted of their output, training, measuring."""
+"""Chapters of talk: engines that propose them, checks and repairs of proposals, titles."""

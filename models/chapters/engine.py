@@ -1,12 +1,11 @@
-"""What every maker of chapters offers.
+"""Chapter engines and their input: the interface, and talks with chapters that people made.
 
-Talks with chapters that people made, one a line: what engines learn from and are measured on.
+`ChapterEngine` proposes chapters of an `Episode`. `read_episodes` reads the talks that engines are trained and measured
+on, one a line (`docs/decisions/0194`); `start` (seconds) and `speaker` may be null, `start_utterance` counts from 0:
 
     {"id": "e1", "title": "...", "description": "...",
      "utterances": [{"start": 6.0, "speaker": "Ann", "text": "..."}, ...],
      "chapters": [{"start_utterance": 0, "title": "..."}, ...]}
-
-`start` in seconds and `speaker` may be null; `start_utterance` counts from 0.
 """
 
 from __future__ import annotations
@@ -22,10 +21,13 @@ from models.training.storage import ReadReport, read_objects, read_text_member
 from services.errors import InvalidInput
 from services.talk.model import UNKNOWN_TIME, Segments, to_milliseconds
 
+# Fewer words before the first named chapter belong to it: a date, a name, a line of music.
+_GREETING_WORDS = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What an engine may look at: a talk's title, description and text, and where its segments begin."""
+    """The input of an engine: a talk's title, description and text, and the starts of its segments."""
 
     title: str
     description: str
@@ -35,9 +37,9 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class ProposedChapter:
-    """A chapter as an engine would have it: it begins at the character `start` and goes on to the next one.
+    """A chapter of an engine: it begins at the character `start` and ends where the next one begins.
 
-    An empty title asks for one from the words of the chapter.
+    An empty title is replaced by words of the chapter.
     """
 
     start: int
@@ -45,33 +47,29 @@ class ProposedChapter:
 
 
 class ChapterEngine(Protocol):
-    """Proposals are never trusted: `models.chapters.maker` snaps, orders, deduplicates and titles them."""
+    """An engine that proposes chapters. `models.chapters.maker` checks, orders, deduplicates and titles them."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the same episode would get other chapters."""
+        """Return an id that changes whenever the same episode would get other chapters."""
         ...
 
     def propose(self, episode: Episode, seconds: float | None = None) -> Sequence[ProposedChapter]:
-        """Chapters in any order. Raises Overloaded (`chapters_late`) when `seconds` do not suffice.
+        """Propose chapters, in any order; none for an episode without words.
 
-        An episode without words has none.
+        Raises Overloaded (`chapters_late`) when `seconds` are not enough.
         """
         ...
 
 
-# Words before the first named chapter that are none of their own: a date, a name, a line of music.
-_GREETING_WORDS = 50
-
-
 @dataclass(frozen=True, slots=True)
 class AnnotatedEpisode:
-    """An episode, and the chapters that people gave it: ascending, the first one at 0, each at a segment's start.
+    """An episode and its chapters by people: ascending, each at the start of a segment, the first at 0.
 
-    The first has no title where the first named one begins later, as shows do that greet and thank before.
+    The first chapter has no title when the first named one begins later, for example after a greeting.
     """
 
     id: str
@@ -80,36 +78,39 @@ class AnnotatedEpisode:
 
     @property
     def held_out(self) -> bool:
-        """Never trained, tuned or chosen on: half of all episodes, by their ids, so that no later one moves another."""
+        """Check whether the episode is in the test half, which nothing is trained or tuned on.
+
+        The id decides, so that a new episode never moves another one.
+        """
         return hashlib.sha256(self.id.encode()).digest()[0] % 2 == 1
 
 
 def read_episodes(path: Path, report: ReadReport | None = None) -> Iterator[AnnotatedEpisode]:
-    """The episodes of a file (.jsonl, also packed), as a stream; bad lines are counted in `report` and skipped.
+    """Yield the episodes of a .jsonl file, also compressed; bad lines are counted in `report` and skipped.
 
-    Raises ConfigurationError (`unreadable_file`), InvalidInput (`damaged_file`, and `no_episodes` when no line is one).
+    Raises ConfigurationError (`unreadable_file`), InvalidInput (`damaged_file`; `no_episodes` when no line is valid).
     """
     report = report or ReadReport(path.name)
     for number, record in read_objects(path, report):
         try:
-            found = _parse_episode(record)
+            episode = _parse_episode(record)
         except InvalidInput as error:
             report.refuse(number, error)
         else:
             report.taken += 1
-            yield found
+            yield episode
     if not report.taken:
         first = report.examples[0] if report.examples else "it is empty"
-        raise InvalidInput("no_episodes", f"{path} holds no episode with chapters: {first}.")
+        raise InvalidInput("no_episodes", f"{path} has no episode with chapters: {first}.")
 
 
 def _parse_episode(record: Mapping[str, Any]) -> AnnotatedEpisode:
-    said = _read_object_list(record, "utterances")
+    utterances = _read_object_list(record, "utterances")
     texts: list[str] = []
     offsets, starts, speakers = array("i"), array("i"), array("h")
     names: dict[str, int] = {}
     at, last, places = 0, UNKNOWN_TIME, []
-    for row in said:
+    for row in utterances:
         places.append(len(offsets))
         text = " ".join(read_text_member(row, "text", required=False).split())
         if not text:
@@ -120,7 +121,7 @@ def _parse_episode(record: Mapping[str, Any]) -> AnnotatedEpisode:
         if timed := isinstance(start, int | float) and not isinstance(start, bool):
             last = max(last, to_milliseconds(float(start or 0)))
         if texts:
-            # speech goes on in a line while one speaks; without times an utterance is a paragraph
+            # A speaker's utterances share a line. Without times, an utterance is a paragraph.
             texts[-1] += "\n" if not timed or number != speakers[-1] else " "
             at += 1
         offsets.append(at)
@@ -131,8 +132,8 @@ def _parse_episode(record: Mapping[str, Any]) -> AnnotatedEpisode:
     if not texts:
         raise InvalidInput("empty_transcript", "it has no words")
     segments = Segments(offsets, starts, array("i", [UNKNOWN_TIME]) * len(offsets), speakers, tuple(names))
-    title, about = (read_text_member(record, name, required=False) for name in ("title", "description"))
-    episode = Episode(title, about, "".join(texts), segments)
+    title, description = (read_text_member(record, name, required=False) for name in ("title", "description"))
+    episode = Episode(title, description, "".join(texts), segments)
     chapters = _parse_chapters(_read_object_list(record, "chapters"), places, offsets)
     if len(episode.text[: chapters[0].start].split()) < _GREETING_WORDS:
         chapters = [ProposedChapter(0, chapters[0].title), *chapters[1:]]
@@ -141,22 +142,22 @@ def _parse_episode(record: Mapping[str, Any]) -> AnnotatedEpisode:
     return AnnotatedEpisode(read_text_member(record, "id"), episode, tuple(chapters))
 
 
-def _parse_chapters(given: list[Mapping[str, Any]], places: list[int], offsets: array[int]) -> list[ProposedChapter]:
-    """In order; of several at one place the first."""
-    found: dict[int, str] = {}
-    for row in given:
+def _parse_chapters(rows: list[Mapping[str, Any]], places: list[int], offsets: array[int]) -> list[ProposedChapter]:
+    """Return the chapters in order; of several at one segment the first."""
+    titles: dict[int, str] = {}
+    for row in rows:
         number = row.get("start_utterance")
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(places):
             raise InvalidInput("bad_chapters", "a chapter has no `start_utterance`, or there is no such utterance")
         place = min(places[number], len(offsets) - 1)
-        found.setdefault(place, " ".join(read_text_member(row, "title").split()))
-    if not found:
+        titles.setdefault(place, " ".join(read_text_member(row, "title").split()))
+    if not titles:
         raise InvalidInput("bad_chapters", "it has no chapters")
-    return [ProposedChapter(offsets[place], title) for place, title in sorted(found.items())]
+    return [ProposedChapter(offsets[place], title) for place, title in sorted(titles.items())]
 
 
 def _read_object_list(record: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     value = record.get(name)
     if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in value):
-        raise InvalidInput("wrong_type", f"`{name}` is no list of objects")
+        raise InvalidInput("wrong_type", f"`{name}` is not a list of objects")
     return value

@@ -1,7 +1,8 @@
-"""What is accepted of an engine's proposals: whatever it wrote, chapters in order that cover the talk, with titles of
-their own that say something said there. What was mended is counted.
+"""Chapters of a talk out of an engine's proposals.
 
-Opens what makes the chapters of talk: an engine by its name, with what it proposes checked and titled.
+`ChapterMaker` runs an engine and repairs its proposals: chapters begin with segments, are in order, cover the talk, and
+have distinct titles of words that occur in the chapter or in the talk's title and description (`docs/decisions/0197`).
+Repairs are counted. `open_chapter_engine` opens an engine by name: `tiling` (`docs/decisions/0194`) or `podtile`.
 """
 
 from __future__ import annotations
@@ -17,38 +18,72 @@ from models.encoder import Encoder
 from services.errors import ConfigurationError
 from services.talk.model import Chapter, Repair
 
-# Best first, for each stretch of the text: phrases that may be its title.
+# Gives possible titles for each span of the text, best first.
 Titler = Callable[[Episode, Sequence[tuple[int, int]]], Sequence[Sequence[str]]]
-
-MAX_CHAPTERS = 1000  # as many as a producer may send
-# Words: what is shorter is a slip of a generator. Of 13,000 chapters that people made 1 in 50 has fewer.
+MAX_CHAPTERS = 1000  # the limit for producers
+# Shorter chapters are usually errors of a generator: of 13,000 chapters by people, 1 in 50 has fewer words.
 MIN_CHAPTER_WORDS = 12
-# Words before the first chapter that are none of their own: a greeting, a line of music.
+# Fewer words before the first chapter belong to it: a greeting, a line of music.
 _GREETING_WORDS = 50
-
+# Changes when the same proposals give other chapters.
+_ACCEPTANCE_VERSION = 2
 REPAIR_SENTENCES = {
-    "chapters_out_of_text": "Proposed chapters that begin outside the text were left out.",
-    "chapters_unordered": "Proposed chapters that begin before the one before them were sorted.",
-    "chapters_snapped": "Proposed chapters that begin within a segment begin with the nearest one.",
-    "chapters_at_one_place": "Of several chapters proposed at one segment the first with a title was kept.",
-    "chapters_too_many": "Of more proposed chapters than a talk may have the shortest were joined to the one before.",
-    "chapters_too_short": "Proposed chapters of less than 12 words were joined to a neighbour.",
-    "first_chapter_moved": "The first proposed chapter begins with the talk.",
-    "first_chapter_added": "What is said before the first proposed chapter became one.",
-    "titles_cut": "Titles of more than 120 characters were cut.",
-    "titles_empty": "Missing titles were made of the words of the chapter.",
-    "titles_repeated": "Titles that another chapter has were replaced by words of the chapter.",
-    "titles_invented": "Titles that say what neither the chapter nor the talk's own title and description say were "
-    "replaced by words of the chapter.",
+    "chapters_out_of_text": "Proposed chapters that begin outside the text were removed.",
+    "chapters_unordered": "Proposed chapters were not in order and were sorted.",
+    "chapters_snapped": "Proposed chapters that begin within a segment were moved to the nearest segment's start.",
+    "chapters_at_one_place": "Of several proposed chapters at one segment, the first with a title was kept.",
+    "chapters_too_many": "There were more proposed chapters than a talk may have; the shortest were merged into the "
+    "previous one.",
+    "chapters_too_short": "Proposed chapters of fewer than 12 words were merged into a neighbour.",
+    "first_chapter_moved": "The first proposed chapter was moved to the start of the talk.",
+    "first_chapter_added": "The text before the first proposed chapter became a chapter.",
+    "titles_cut": "Titles of more than 120 characters were truncated.",
+    "titles_empty": "Words of the chapter replaced missing titles.",
+    "titles_repeated": "Words of the chapter replaced titles that another chapter has.",
+    "titles_invented": "Words of the chapter replaced titles whose words occur neither in the chapter nor in the "
+    "talk's title and description.",
 }
+
+
+class ChapterMaker:
+    """An engine with checks and repairs. Words of the chapter replace missing and refused titles."""
+
+    def __init__(self, engine: ChapterEngine, titler: Titler = phrase_titles) -> None:
+        self.engine, self._titler = engine, titler
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.engine.fingerprint}-{_ACCEPTANCE_VERSION}"
+
+    def chapters(self, episode: Episode, seconds: float | None = None) -> tuple[Sequence[Chapter], Sequence[Repair]]:
+        """Return the chapters of an episode and the repairs. Raises the engine's errors (Overloaded,
+        `chapters_late`)."""
+        return accept_proposals(episode, self.engine.propose(episode, seconds), self._titler)
+
+
+def open_chapter_engine(name: str, encoder: Encoder, model: str = "", *, threads: int | None = None) -> ChapterEngine:
+    """Open the engine `tiling` (with the vectors of `encoder`) or `podtile` (with the generator `model`).
+
+    `model`: a directory or name. Raises ConfigurationError: `unknown_engine`, and for podtile those of `open_podtile`.
+    """
+    tiling = TextTilingEngine(encoder)
+    if name == "tiling":
+        return tiling
+    if name == "podtile":
+        # It imports torch and transformers, which workers with another engine do not have.
+        from models.chapters.podtile import open_podtile
+
+        return open_podtile(model, tiling=tiling, threads=threads)
+    raise ConfigurationError("unknown_engine", f"There is no chapter engine {name!r}. Engines: tiling, podtile.")
 
 
 def accept_proposals(
     episode: Episode, proposals: Sequence[ProposedChapter], titler: Titler
 ) -> tuple[list[Chapter], list[Repair]]:
-    """Chapters that begin with segments, in order, from the first character to the last, with distinct titles.
+    """Turn proposals into chapters in order that begin with segments, cover the text and have distinct titles.
 
-    A talk without words has none. An engine that proposes no title at all leaves them to `titler`, which is no repair.
+    A talk without words has no chapters. `titler` gives missing titles; this counts as a repair unless the engine
+    proposes no titles at all.
     """
     counts: Counter[str] = Counter()
     if not episode.text.strip() or not proposals:
@@ -56,10 +91,10 @@ def accept_proposals(
     kept = _place_proposals(episode, proposals, counts)
     kept = _start_at_zero(episode, kept, counts)
     kept = _merge_short_chapters(episode, kept, counts)
-    starts = [one.start for one in kept]
+    starts = [chapter.start for chapter in kept]
     bounds = list(zip(starts, [*starts[1:], len(episode.text)], strict=True))
     titles = _choose_titles(episode, kept, bounds, titler, counts)
-    if not any(one.title for one in proposals):
+    if not any(proposal.title for proposal in proposals):
         counts.pop("titles_empty", None)
     chapters = _add_times(episode, bounds, titles)
     return chapters, [Repair(code, REPAIR_SENTENCES[code], counts[code]) for code in REPAIR_SENTENCES if counts[code]]
@@ -68,18 +103,18 @@ def accept_proposals(
 def _place_proposals(
     episode: Episode, proposals: Sequence[ProposedChapter], counts: Counter[str]
 ) -> list[ProposedChapter]:
-    """At starts of segments, in order, one at each."""
-    inside = [one for one in proposals if 0 <= one.start < len(episode.text)]
+    """Move proposals to starts of segments, in order, at most one at each."""
+    inside = [proposal for proposal in proposals if 0 <= proposal.start < len(episode.text)]
     counts["chapters_out_of_text"] += len(proposals) - len(inside)
     counts["chapters_unordered"] += sum(b.start < a.start for a, b in itertools.pairwise(inside))
     kept: dict[int, ProposedChapter] = {}
-    for one in sorted(inside, key=lambda proposed: proposed.start):
-        start = _snap_to_segment(episode, one.start)
-        counts["chapters_snapped"] += start != one.start
-        there = kept.get(start)
-        counts["chapters_at_one_place"] += there is not None
-        if there is None or (not clean_title(there.title) and clean_title(one.title)):
-            kept[start] = ProposedChapter(start, one.title)
+    for proposal in sorted(inside, key=lambda proposal: proposal.start):
+        start = _snap_to_segment(episode, proposal.start)
+        counts["chapters_snapped"] += start != proposal.start
+        earlier = kept.get(start)
+        counts["chapters_at_one_place"] += earlier is not None
+        if earlier is None or (not clean_title(earlier.title) and clean_title(proposal.title)):
+            kept[start] = ProposedChapter(start, proposal.title)
     return list(kept.values())
 
 
@@ -106,28 +141,25 @@ def _start_at_zero(episode: Episode, kept: list[ProposedChapter], counts: Counte
 
 
 def _merge_short_chapters(episode: Episode, kept: list[ProposedChapter], counts: Counter[str]) -> list[ProposedChapter]:
-    """A short chapter goes to the one before; a short first one takes in the next, and its title where it has none."""
+    """Merge a short chapter into the previous one; a short first chapter takes in the next (and its title if
+    needed)."""
     long: list[ProposedChapter] = []
-    ends = [*(one.start for one in kept[1:]), len(episode.text)]
-    for one, end in zip(kept, ends, strict=True):
-        if long and _count_words(episode, long[0].start, one.start) < MIN_CHAPTER_WORDS:
-            long = [ProposedChapter(long[0].start, long[0].title or one.title)]
-        elif not long or _count_words(episode, one.start, end) >= MIN_CHAPTER_WORDS:
-            long.append(one)
+    ends = [*(chapter.start for chapter in kept[1:]), len(episode.text)]
+    for chapter, end in zip(kept, ends, strict=True):
+        if long and count_words(episode.text, long[0].start, chapter.start) < MIN_CHAPTER_WORDS:
+            long = [ProposedChapter(long[0].start, long[0].title or chapter.title)]
+        elif not long or count_words(episode.text, chapter.start, end) >= MIN_CHAPTER_WORDS:
+            long.append(chapter)
             continue
         counts["chapters_too_short"] += 1
-    if (spare := len(long) - MAX_CHAPTERS) > 0:
-        counts["chapters_too_many"] += spare
+    if (excess := len(long) - MAX_CHAPTERS) > 0:
+        counts["chapters_too_many"] += excess
         sizes = [
             b.start - a.start for a, b in zip(long[1:], [*long[2:], ProposedChapter(len(episode.text))], strict=True)
         ]
-        dropped = set(sorted(range(len(sizes)), key=lambda i: (sizes[i], i))[:spare])
-        long = [long[0], *(one for i, one in enumerate(long[1:]) if i not in dropped)]
+        dropped = set(sorted(range(len(sizes)), key=lambda i: (sizes[i], i))[:excess])
+        long = [long[0], *(chapter for i, chapter in enumerate(long[1:]) if i not in dropped)]
     return long
-
-
-def _count_words(episode: Episode, start: int, end: int) -> int:
-    return count_words(episode.text, start, end)
 
 
 def _choose_titles(
@@ -139,11 +171,8 @@ def _choose_titles(
 ) -> list[str]:
     titles: list[str] = []
     taken: set[str] = set()
-    for one, (start, end) in zip(kept, bounds, strict=True):
-        title, cut = (
-            clean_title(one.title),
-            len(one.title.split()) and clean_title(one.title) != clean_title(one.title, longest=None),
-        )
+    for chapter, (start, end) in zip(kept, bounds, strict=True):
+        title = clean_title(chapter.title)
         if not has_letter_or_digit(title):
             counts["titles_empty"] += 1
             title = ""
@@ -154,23 +183,23 @@ def _choose_titles(
             counts["titles_invented"] += 1
             title = ""
         else:
-            counts["titles_cut"] += bool(cut)
+            counts["titles_cut"] += title != clean_title(chapter.title, longest=None)
             taken.add(title.casefold())
         titles.append(title)
     missing = [i for i, title in enumerate(titles) if not title]
     if missing:
-        offers = titler(episode, bounds)
+        candidates = titler(episode, bounds)
         for i in missing:
-            titles[i] = _first_unused_title(offers[i], i + 1, taken)
+            titles[i] = _first_unused_title(candidates[i], i + 1, taken)
             taken.add(titles[i].casefold())
     return titles
 
 
-def _first_unused_title(offers: Sequence[str], number: int, taken: set[str]) -> str:
-    """The first that no other chapter has; a number where there is none."""
-    for offer in map(clean_title, offers):
-        if offer and offer.casefold() not in taken:
-            return offer
+def _first_unused_title(candidates: Sequence[str], number: int, taken: set[str]) -> str:
+    """Return the first candidate that no other chapter has, otherwise the chapter's number."""
+    for candidate in map(clean_title, candidates):
+        if candidate and candidate.casefold() not in taken:
+            return candidate
     title = f"Chapter {number}"
     while title.casefold() in taken:
         title += "′"
@@ -179,44 +208,9 @@ def _first_unused_title(offers: Sequence[str], number: int, taken: set[str]) -> 
 
 def _add_times(episode: Episode, bounds: Sequence[tuple[int, int]], titles: Sequence[str]) -> list[Chapter]:
     segments = episode.segments
-    begins = [segments.second_at(start) for start, _ in bounds]
-    ends = [*begins[1:], segments.last_second(len(episode.text))]
+    start_times = [segments.second_at(start) for start, _ in bounds]
+    end_times = [*start_times[1:], segments.last_second(len(episode.text))]
     return [
-        Chapter(title, start, end, begin, stop)
-        for title, (start, end), begin, stop in zip(titles, bounds, begins, ends, strict=True)
+        Chapter(title, start, end, start_time, end_time)
+        for title, (start, end), start_time, end_time in zip(titles, bounds, start_times, end_times, strict=True)
     ]
-
-
-# Changes when the same proposals would become other chapters.
-_ACCEPTANCE_VERSION = 2
-
-
-class ChapterMaker:
-    """An engine whose proposals are checked; missing and refused titles are made of the words of the chapter."""
-
-    def __init__(self, engine: ChapterEngine, titler: Titler = phrase_titles) -> None:
-        self.engine, self._titler = engine, titler
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.engine.fingerprint}-{_ACCEPTANCE_VERSION}"
-
-    def chapters(self, episode: Episode, seconds: float | None = None) -> tuple[Sequence[Chapter], Sequence[Repair]]:
-        """Raises what the engine raises (Overloaded, `chapters_late`)."""
-        return accept_proposals(episode, self.engine.propose(episode, seconds), self._titler)
-
-
-def open_chapter_engine(name: str, encoder: Encoder, model: str = "", *, threads: int | None = None) -> ChapterEngine:
-    """The engine `tiling`, by the vectors of `encoder`, or `podtile` with the generator `model` (directory or name).
-
-    Raises ConfigurationError: `unknown_engine`, and for podtile those of `open_podtile`.
-    """
-    tiling = TextTilingEngine(encoder)
-    if name == "tiling":
-        return tiling
-    if name == "podtile":
-        # torch and transformers, which workers without this engine need not have
-        from models.chapters.podtile import open_podtile
-
-        return open_podtile(model, tiling=tiling, threads=threads)
-    raise ConfigurationError("unknown_engine", f"There is no chapter engine {name!r}: tiling and podtile there are.")

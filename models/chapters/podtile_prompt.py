@@ -1,8 +1,8 @@
-"""What a generator reads and what it is trained to write. Another wording is another `PROMPT_FORMAT_VERSION`.
+"""Prompts of the chapter engine `podtile`, and answers to them.
 
-A talk's text as numbered lines: what a generator is shown, and what it points at.
-
-Which lines are read together: a talk is longer than what a model reads at once.
+The transcript is shown as numbered lines (`split_into_lines`), as many as fit (`next_chunk`), after the talk's title,
+description and latest chapter titles. The answer is a list of line numbers and titles: `[1] Title [12] Title`. Training
+and inference use the same format; another format needs another `PROMPT_FORMAT_VERSION` (docs/decisions/0197).
 """
 
 from __future__ import annotations
@@ -13,41 +13,56 @@ from dataclasses import dataclass
 
 from models.chapters.engine import Episode
 
-# Sentences of a transcript are joined up to this length: a number costs four to five pieces, which is a quarter of a
-# spoken sentence and a tenth of forty words.
+PROMPT_FORMAT_VERSION = 1
+PROMPT_SUFFIX = "\nChapters:"
+NO_ANSWER = "none"
+# Sentences of a transcript are joined up to this length. A line number costs four to five pieces: a quarter of a spoken
+# sentence, and a tenth of forty words.
 TARGET_LINE_CHARACTERS = 240
-# No line is longer, so that a talk without a full stop has lines too. Paragraphs seldom are.
+# Longer lines are cut, for talks without full stops. Few paragraphs are longer.
 MAX_LINE_CHARACTERS = 1200
+_TITLE_CHARACTERS, _DESCRIPTION_CHARACTERS, _LATEST_TITLES_CHARACTERS = 120, 400, 480
 _SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)]*\s+")
+_SPACES = re.compile(r"\s+")
+# `[12] Title`, or a line `12: Title`: models write it that were trained on other lists.
+_ANCHOR = re.compile(r"\[(\d{1,6})\](?:\s*:)?|^\s*(\d{1,6})[:.)]\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLine:
-    """Characters `start` to `end` of the text; `end` is that of what is shown, without the space to the next line."""
+    """A line of a prompt: characters `start` to `end` of the text, without the space before the next line."""
 
     start: int
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class LineChunk:
+    """Lines `first` to `end` (exclusive) of one prompt.
+
+    Chapters that begin at the line `settled` or later are left to the next chunk, which shows more of the text after
+    them.
+    """
+
+    first: int
+    end: int
+    settled: int
+
+
 def split_into_lines(episode: Episode) -> list[PromptLine]:
-    """Whole segments up to `TARGET_LINE_CHARACTERS` characters together; a segment of more than `LONGEST` in several lines."""
-    found: list[PromptLine] = []
-    begun: int | None = None
+    """Join segments into lines of up to `TARGET_LINE_CHARACTERS`; cut segments above `MAX_LINE_CHARACTERS`."""
+    lines: list[PromptLine] = []
+    line_start: int | None = None
     ends = [*episode.segments.offsets[1:], len(episode.text)]
     for start, end in zip(episode.segments.offsets, ends, strict=False):
-        if begun is not None and end - begun > TARGET_LINE_CHARACTERS:
-            found += _split_segment(episode.text, begun, start)
-            begun = None
-        if begun is None:
-            begun = start
-    if begun is not None:
-        found += _split_segment(episode.text, begun, len(episode.text))
-    return found
-
-
-def nearest_line(lines: Sequence[PromptLine], offset: int) -> int:
-    """The line whose start is nearest to `offset`; the earlier one of two as near."""
-    return min(range(len(lines)), key=lambda i: abs(lines[i].start - offset))
+        if line_start is not None and end - line_start > TARGET_LINE_CHARACTERS:
+            lines += _split_segment(episode.text, line_start, start)
+            line_start = None
+        if line_start is None:
+            line_start = start
+    if line_start is not None:
+        lines += _split_segment(episode.text, line_start, len(episode.text))
+    return lines
 
 
 def _split_segment(text: str, start: int, end: int) -> Iterator[PromptLine]:
@@ -59,7 +74,7 @@ def _split_segment(text: str, start: int, end: int) -> Iterator[PromptLine]:
 
 
 def _last_break(text: str, low: int, high: int) -> int:
-    """Behind the last full stop of text[low:high], else behind its last space, else `high`."""
+    """Return the position after the last sentence end in text[low:high], else after its last space, else `high`."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text, low, high)]
     if ends:
         return ends[-1]
@@ -68,26 +83,21 @@ def _last_break(text: str, low: int, high: int) -> int:
 
 
 def _strip_line(text: str, start: int, end: int) -> Iterator[PromptLine]:
-    """Nothing for what is blank."""
+    """Yield the line without the space at its end, or nothing if it is blank."""
     shown = text[start:end].rstrip()
     if shown.strip():
         yield PromptLine(start, start + len(shown))
 
 
-@dataclass(frozen=True, slots=True)
-class LineChunk:
-    """Lines `first` to `end` (exclusive). Chapters that begin at `settled` or later are left to the next part, which
-    reads the same lines with more of what follows."""
-
-    first: int
-    end: int
-    settled: int
+def nearest_line(lines: Sequence[PromptLine], offset: int) -> int:
+    """Return the number of the line whose start is nearest to `offset`; of two, the earlier."""
+    return min(range(len(lines)), key=lambda i: abs(lines[i].start - offset))
 
 
 def next_chunk(pieces: Sequence[int], first: int, room: int, ahead: float) -> LineChunk:
-    """The part that begins with the line `first`: as many lines as `room` pieces hold, at least one.
+    """Return the chunk from the line `first`: the lines that fit `room` pieces, at least one.
 
-    `pieces` of each line; `ahead` is the share of the room whose lines are read again.
+    `pieces`: of each line. `ahead`: share of `room` that the next chunk shows again.
     """
     end, used = first, 0
     while end < len(pieces) and (end == first or used + pieces[end] <= room):
@@ -95,78 +105,68 @@ def next_chunk(pieces: Sequence[int], first: int, room: int, ahead: float) -> Li
         end += 1
     if end == len(pieces):
         return LineChunk(first, end, end)
-    settled, seen = end, 0
-    while settled > first + 1 and seen + pieces[settled - 1] <= ahead * room:
+    settled, repeated = end, 0
+    while settled > first + 1 and repeated + pieces[settled - 1] <= ahead * room:
         settled -= 1
-        seen += pieces[settled]
+        repeated += pieces[settled]
     return LineChunk(first, end, settled)
 
 
-PROMPT_FORMAT_VERSION = 1
-NO_ANSWER = "none"
-_TITLE, _DESCRIPTION, _SO_FAR = 120, 400, 480  # characters
-_SPACES = re.compile(r"\s+")
-# `[12] Title`; or a line that begins `12: Title`, as models write that were trained on other lists.
-_ANCHOR = re.compile(r"\[(\d{1,6})\](?:\s*:)?|^\s*(\d{1,6})[:.)]\s", re.MULTILINE)
-
-
-def format_context(title: str, description: str, so_far: Sequence[str]) -> str:
-    """The global context: title and description of the talk, and the latest titles of its chapters."""
-    lines = [f"Title: {clean_title(title)[:_TITLE]}"]
-    if about := clean_title(description)[:_DESCRIPTION]:
+def format_context(title: str, description: str, chapter_titles: Sequence[str]) -> str:
+    """Format the context of a chunk: title and description of the talk, and its latest chapter titles."""
+    lines = [f"Title: {clean_title(title)[:_TITLE_CHARACTERS]}"]
+    if about := clean_title(description)[:_DESCRIPTION_CHARACTERS]:
         lines.append(f"About: {about}")
-    if titles := _latest_titles(so_far):
+    if titles := _latest_titles(chapter_titles):
         lines.append(f"Chapters so far: {'; '.join(titles)}")
     return "\n".join(lines) + "\nTranscript:"
 
 
-def format_numbered_line(number: int, text: str) -> str:
-    """A line of the transcript as it is shown."""
-    return f"\n[{number}] {clean_title(text)}"
-
-
-PROMPT_SUFFIX = "\nChapters:"
-
-
-def format_answer(chapters: Iterable[tuple[int, str]]) -> str:
-    """What is to be written: numbers of lines and the titles of the chapters that begin there."""
-    written = " ".join(f"[{number}] {clean_title(title)}" for number, title in chapters)
-    return f" {written or NO_ANSWER}"
-
-
-def format_answer_prefix(number: int = 1) -> str:
-    """The beginning of an answer whose first chapter begins at a line that is known."""
-    return f" [{number}]"
-
-
-def parse_answer(text: str, lines: int) -> list[tuple[int, str]]:
-    """The numbers (from 1) and titles of an answer, ascending, each number once, none beyond `lines`.
-
-    Whatever else a generator wrote is passed over.
-    """
-    anchors = list(_ANCHOR.finditer(text))
-    found: dict[int, str] = {}
-    for i, anchor in enumerate(anchors):
-        number = int(anchor[1] or anchor[2])
-        end = anchors[i + 1].start() if i + 1 < len(anchors) else len(text)
-        title = text[anchor.end() : end].strip().partition("\n")[0]
-        if 1 <= number <= lines and number not in found:
-            found[number] = clean_title(title)
-    return sorted(found.items())
-
-
-def clean_title(text: str) -> str:
-    """On one line, and without what marks a number."""
-    return _SPACES.sub(" ", text.replace("[", "(").replace("]", ")")).strip()
-
-
 def _latest_titles(titles: Sequence[str]) -> list[str]:
+    """Return the latest titles that fit `_LATEST_TITLES_CHARACTERS`."""
     kept: list[str] = []
-    room = _SO_FAR
+    room = _LATEST_TITLES_CHARACTERS
     for title in reversed(titles):
-        shown = clean_title(title)[:_TITLE]
+        shown = clean_title(title)[:_TITLE_CHARACTERS]
         room -= len(shown) + 2
         if room < 0:
             break
         kept.append(shown)
     return kept[::-1]
+
+
+def format_numbered_line(number: int, text: str) -> str:
+    """Format a line of the transcript."""
+    return f"\n[{number}] {clean_title(text)}"
+
+
+def format_answer(chapters: Iterable[tuple[int, str]]) -> str:
+    """Format the expected answer: line numbers and titles of the chapters that begin there."""
+    answer = " ".join(f"[{number}] {clean_title(title)}" for number, title in chapters)
+    return f" {answer or NO_ANSWER}"
+
+
+def format_answer_prefix(number: int = 1) -> str:
+    """Format the beginning of an answer whose first chapter begins at a known line."""
+    return f" [{number}]"
+
+
+def parse_answer(text: str, lines: int) -> list[tuple[int, str]]:
+    """Parse line numbers (1 to `lines`) and titles out of an answer, ascending, each number once.
+
+    Other text is ignored.
+    """
+    anchors = list(_ANCHOR.finditer(text))
+    titles: dict[int, str] = {}
+    for i, anchor in enumerate(anchors):
+        number = int(anchor[1] or anchor[2])
+        end = anchors[i + 1].start() if i + 1 < len(anchors) else len(text)
+        title = text[anchor.end() : end].strip().partition("\n")[0]
+        if 1 <= number <= lines and number not in titles:
+            titles[number] = clean_title(title)
+    return sorted(titles.items())
+
+
+def clean_title(text: str) -> str:
+    """Return a title on one line and without brackets, which mark line numbers."""
+    return _SPACES.sub(" ", text.replace("[", "(").replace("]", ")")).strip()

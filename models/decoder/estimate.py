@@ -1,11 +1,10 @@
-"""Memory and time of training a decoder, computed from its configuration: nothing here is measured.
+"""Memory and time of training a decoder, computed from its configuration and not measured.
 
     python -m models.decoder.estimate mistral-7b --steps 20000 --batch 64 --passage-pieces 192 --tflops 400
 
-Counts: frozen weights in the precision of the recipe; adapters, their gradients and AdamW's two moments in float32;
-activations as the largest rows that are alive at once; work as 2 x parameters x positions for a forward pass, the same
-for the activations' gradients (frozen weights have none of their own) and once more where activations are computed
-again.
+Counted are frozen weights in the recipe's precision; adapters, their gradients and AdamW's two moments in float32;
+activations that are alive at the same time; and operations: 2 x parameters x positions for a forward pass, the same for
+the gradients of activations (frozen weights have none), and once more when activations are computed again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from models.decoder.trainer import DecoderRecipe
 
 BYTES_PER_GB = 1e9
-# config.json of the published checkpoint mistralai/Mistral-7B-v0.1.
+# From config.json of mistralai/Mistral-7B-v0.1.
 MISTRAL_7B_CONFIG: dict[str, Any] = {
     "vocab_size": 32_000,
     "hidden_size": 4096,
@@ -35,7 +34,7 @@ MISTRAL_7B_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainingEstimate:
-    """Computed, not measured. Bytes of device memory, floating-point operations, hours."""
+    """A computed estimate: bytes of device memory, floating-point operations, hours."""
 
     body_parameters: int
     parameters: int
@@ -50,7 +49,7 @@ class TrainingEstimate:
     hours: float
 
     def table(self) -> str:
-        """For people."""
+        """Format the estimate as a table."""
         rows = [
             ("parameters", f"{self.parameters / 1e9:.2f} billion"),
             ("adapters", f"{self.adapter_parameters / 1e6:.1f} million"),
@@ -69,10 +68,10 @@ class TrainingEstimate:
 def estimate_training(
     config: dict[str, Any], recipe: DecoderRecipe, *, tflops: float, bytes_a_weight: int = 2, bytes_a_mask: int = 1
 ) -> TrainingEstimate:
-    """What `recipe` takes of a device that reaches `tflops` in such products (40 % of its peak is usual).
+    """Estimate a recipe on a device that reaches `tflops` (40 % of its peak is usual).
 
-    `config` is a config.json. Passages are counted at their full length: shorter ones take less. Torch's dropout keeps
-    a byte an element on a GPU and four on a processor (`bytes_a_mask`).
+    `config`: a config.json. Passages are counted at their full length. `bytes_a_mask`: torch's dropout keeps one byte
+    an element on a GPU and four on a CPU.
     """
     width, wide, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     head = config.get("head_dim") or width // config["num_attention_heads"]
@@ -92,19 +91,19 @@ def estimate_training(
     adapters = layers * recipe.rank * sum(rows + columns for rows, columns in shapes)
     length = 2 * recipe.passage_pieces + 2
     at_once = recipe.mini_batch or recipe.batch
-    # What the backward pass needs of a position in a layer. Frozen weights need no inputs. There are queries,
-    # keys, values and what attention gives; gate, up and their product; what both norms read, in float32; and for each
-    # adapter its input in float32, a mask of dropout, and the few numbers between its two halves.
+    # Activations of a position in a layer that the backward pass needs. Frozen weights need no inputs. The rest are
+    # queries, keys, values and attention output; gate, up and their product; the inputs of both norms in float32; and
+    # for each adapter its input in float32, a dropout mask, and `rank` numbers between its two matrices.
     inputs = sum(rows for rows, _ in shapes)
     layer = bytes_a_weight * (2 * queries + 2 * keys + 3 * wide) + 4 * 2 * width
     layer += 4 * inputs + (bytes_a_mask * inputs if recipe.dropout else 0) + 4 * len(shapes) * recipe.rank
     kept = layers * bytes_a_weight * width + layer if recipe.checkpoint_layers else layers * layer
     activations = float(at_once * length * kept)
-    # The whole batch's weights, their gradients (both float32); arg-max positions (int32) of those computed at once.
+    # Weights and gradients of the whole batch (float32), and arg-max positions of one mini batch (int32).
     document_weights = float(config["vocab_size"] * (2 * 4 * recipe.batch + 4 * at_once))
     positions = recipe.batch * length
     forward = 2.0 * body * positions + 2.0 * table * recipe.batch * recipe.passage_pieces
-    attention = 4.0 * layers * queries * positions * length / 2  # causal: half of the square
+    attention = 4.0 * layers * queries * positions * length / 2  # the causal half of the matrix
     passes = 2 + (1 if recipe.checkpoint_layers else 0) + (1 if at_once < recipe.batch else 0)
     work = passes * (forward + attention)
     weights = float(parameters * bytes_a_weight)
@@ -125,28 +124,35 @@ def estimate_training(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="python -m models.decoder.estimate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("decoder", help="mistral-7b, or a directory with a config.json")
-    parser.add_argument("--tflops", type=float, default=400.0, help="reached, not the peak; H100 in bf16: about 400")
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        default=400.0,
+        help="reached, not peak; H100 in bf16: about 400",
+    )
     parser.add_argument("--json", action="store_true")
-    known = ("steps", "batch", "mini_batch", "passage_pieces", "rank", "checkpoint_layers")
-    for name in known:
+    options = ("steps", "batch", "mini_batch", "passage_pieces", "rank", "checkpoint_layers")
+    for name in options:
         default = DecoderRecipe.model_fields[name].default
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=str(default))
     arguments = parser.parse_args(argv)
-    given = {name: value for name in known if (value := getattr(arguments, name)) is not None}
-    named = arguments.decoder == "mistral-7b"
+    chosen = {name: value for name in options if (value := getattr(arguments, name)) is not None}
+    published = arguments.decoder == "mistral-7b"
     try:
-        config = MISTRAL_7B_CONFIG if named else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
-        found = estimate_training(config, DecoderRecipe.model_validate(given, strict=False), tflops=arguments.tflops)
+        config = MISTRAL_7B_CONFIG if published else json.loads((Path(arguments.decoder) / "config.json").read_bytes())
+        estimate = estimate_training(
+            config, DecoderRecipe.model_validate(chosen, strict=False), tflops=arguments.tflops
+        )
     except KeyError as error:
-        raise SystemExit(f"{arguments.decoder}: config.json is no decoder's, it lacks {error}") from None
+        raise SystemExit(f"{arguments.decoder}: config.json does not describe a decoder, it lacks {error}") from None
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    print(json.dumps(asdict(found), indent=2) if arguments.json else found.table())  # noqa: T201 (its output)
+    print(json.dumps(asdict(estimate), indent=2) if arguments.json else estimate.table())  # noqa: T201 (its output)
 
 
 if __name__ == "__main__":

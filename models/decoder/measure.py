@@ -1,7 +1,8 @@
-"""`python -m models.decoder.measure MODEL_DIR COLLECTION... --out FILE`: NDCG@10, weights and documents a second.
+"""Measurement of a decoder encoder: `python -m models.decoder.measure MODEL_DIR COLLECTION... --out FILE`.
 
-Whole documents in the manifest's windows, maximum over windows, the heaviest `top_k`; scored in memory, with the
-encoder's own query table and with a table of the collection's own inverse document frequencies.
+It reports NDCG@10, weights and documents a second. Whole documents are encoded in the manifest's windows, merged by the
+maximum, and cut to the heaviest `top_k`. Scoring is in memory, with the encoder's query table and with a table of the
+collection's own IDF.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from models.decoder.encoder import DecoderEncoder
-from models.decoder.vocabulary import passage_idf_weights, read_tokenizer
+from models.decoder.tokenisation import passage_idf_weights, read_tokenizer
 from models.export.collection import Collection, mean_ndcg, read_collection
 from models.export.throughput import cpu_name
 from services.encoders.manifest import read_manifest, resolve_model_directory
@@ -31,7 +32,7 @@ log = logging.getLogger("models.decoder")
 
 
 def build_collection_table(directory: Path, table: QueryTable, documents: Sequence[str]) -> QueryTable:
-    """The encoder's query side with weights that are IDF over `documents`; what its own table leaves out stays out."""
+    """Build a query table of IDF over `documents`, for the pieces that have a weight in the encoder's table."""
     tokenizer, size = read_tokenizer(directory), table.manifest.vocabulary
     tokenizer.encode_special_tokens = True
     weights = passage_idf_weights(tokenizer, documents, size, set(range(size)) - set(table.weighted_ids()))
@@ -39,14 +40,16 @@ def build_collection_table(directory: Path, table: QueryTable, documents: Sequen
 
 
 def measure_collection(encoder: DecoderEncoder, directory: Path, collection: Collection) -> dict[str, Any]:
-    """The figures of one collection."""
+    """Measure an encoder on a collection."""
     table = QueryTable.load(directory)
     cuts = [encoder.windows(text) for text in collection.documents]
-    windows = [window for made in cuts for window in made]
+    windows = [window for document in cuts for window in document]
     began, busy = time.perf_counter(), time.process_time()
-    found = iter(encoder.encode(windows))
+    encoded = iter(encoder.encode(windows))
     seconds, busy = time.perf_counter() - began, time.process_time() - busy
-    vectors: list[SparseVector] = [merge_max([next(found) for _ in made]).top(encoder.manifest.top_k) for made in cuts]
+    vectors: list[SparseVector] = [
+        merge_max([next(encoded) for _ in document]).top(encoder.manifest.top_k) for document in cuts
+    ]
     idf = build_collection_table(directory, table, collection.documents)
     pieces = sum(len(window.piece_ids) for window in windows)
     return {
@@ -61,7 +64,7 @@ def measure_collection(encoder: DecoderEncoder, directory: Path, collection: Col
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
     parser = argparse.ArgumentParser(prog="python -m models.decoder.measure", description=__doc__)

@@ -1,20 +1,14 @@
-"""`sparsewell train mistral START PAIRS... --out DIR`: Mistral-SPLADE with a table on the query side.
+"""`sparsewell train mistral START PAIRS... --out DIR`: train Mistral-SPLADE with a query table.
 
-START is a directory with config.json, model.safetensors and tokenizer.json (`python -m models.decoder.start smollm2`
-makes one), or a name like mistralai/Mistral-7B-v0.1 where there is a network. PAIRS are files of
-{"query": ..., "passage": ...} a line. Stopped or killed, the same command goes on from the last checkpoint.
+START is a directory with config.json, model.safetensors and tokenizer.json (`python -m models.decoder.checkpoint
+smollm2` makes one), or a hub name such as mistralai/Mistral-7B-v0.1. PAIRS are files of {"query": ..., "passage": ...}
+lines. After an interruption the same command continues from the last checkpoint.
 
-Gives a language model's logits the zero that ReLU needs, from a few hundred texts and without training.
-
-Softmax does not see a shift of all logits, so a pretrained decoder's level means nothing. The logits of SmolLM2 lie at
-18 on average: ReLU switches nothing off and every text weighs all 49,152 pieces alike. Were they at -18, every weight
-and every gradient would be zero, the dying ReLU of arXiv 2504.10816, which trains an adaptation phase against it. Here
-each piece's mean over texts is taken off, so that a weight says how much more than usual a text calls for the piece,
-and then as much as leaves a wanted number of pieces. See docs/decisions/0122.
-
-Writes a model directory of a decoder, that workers and the API read.
-
-Mistral-SPLADE (arXiv 2408.11119) from a decoder and pairs to a model directory, with a table on the query side.
+Training (arXiv 2408.11119) has three steps: `calibrate_bias` sets the zero of the logits, adapters and bias are
+trained, `write_model_directory` merges them. Calibration needs a few hundred texts: softmax ignores a shift of all
+logits, so the level of a pretrained decoder means nothing. SmolLM2's logits are 18 on average, and every text would
+weigh all 49,152 pieces alike; at -18 every gradient would be zero (dying ReLU, arXiv 2504.10816). See
+docs/decisions/0122 and 0124.
 """
 
 from __future__ import annotations
@@ -37,8 +31,8 @@ from torch import Tensor
 
 from models.decoder.checkpoint import load_checkpoint
 from models.decoder.model import DECODER_FILES, EchoSplade, add_adapters, assemble_encoder
+from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.trainer import DecoderRecipe, SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
-from models.decoder.vocabulary import passage_idf_weights
 from models.export.package import replace_directory, require_output_place, write_manifest
 from models.onnx_encoder import batch_by_length
 from models.registry import DECODER_ARCHITECTURE
@@ -50,116 +44,12 @@ from models.training.trainer import RUN_FILE, claim_run_directory, cpu_dtype
 from services.encoders.query_table import QUERY_WEIGHTS_FILE
 from services.errors import ConfigurationError, InvalidInput, SparsewellError
 
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """`before` and `after` are pieces with a weight a text, means; `alive` the share of pieces that any text weighs."""
-
-    texts: int
-    before: float
-    after: float
-    alive: float
-
-
-def calibrate_bias(
-    document: EchoSplade, texts: Sequence[str], *, active: int, batch_positions: int = 2048
-) -> Calibration:
-    """Sets the bias so that a text of `texts` weighs `active` pieces on average.
-
-    Raises InvalidInput (`empty_collection`) without a text that has pieces.
-    """
-    logits = max_text_logits(document, texts, batch_positions)
-    if logits.shape[0] == 0:
-        raise InvalidInput("empty_collection", "There is no text with a known piece to calibrate the logits on.")
-    wanted = (~document.excluded).cpu()
-    before = (logits + document.bias.detach().cpu() > 0)[:, wanted].sum(dim=1).float().mean()
-    centred = logits - logits.mean(dim=0)
-    share = min(1.0, active / int(wanted.sum()))
-    heights = centred[:, wanted].flatten()
-    rank = max(1, heights.numel() - int(share * heights.numel()))
-    threshold = heights.kthvalue(rank).values
-    bias = -(logits.mean(dim=0) + threshold)
-    with torch.no_grad():
-        document.bias.copy_(bias.masked_fill(~wanted, 0.0))
-    above = (logits + bias > 0)[:, wanted]
-    return Calibration(
-        logits.shape[0], float(before), float(above.sum(dim=1).float().mean()), float(above.any(dim=0).float().mean())
-    )
-
-
-@torch.inference_mode()
-def max_text_logits(document: EchoSplade, texts: Sequence[str], batch_positions: int) -> Tensor:
-    """The largest logit of each piece, before the bias, float32 [texts with pieces, vocabulary], on the CPU."""
-    rows = [encoding.ids[: document.max_seq_length] for encoding in document.tokenizer.encode_batch_fast(list(texts))]
-    rows = [row for row in rows if row]
-    found = torch.empty(len(rows), document.get_embedding_dimension())
-    for batch in batch_by_length([document.echo.positions(len(row)) for row in rows], batch_positions):
-        features = {name: tensor.to(document.bias.device) for name, tensor in
-                    document.features([rows[index] for index in batch]).items()}  # fmt: skip
-        states = document.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
-        mask = features["pooling_mask"].bool()
-        offsets = F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
-        found[batch] = largest_logits(states[mask], document.head, offsets, places=False)[0].cpu()
-    return found
-
-
-def write_model_directory(
-    document: EchoSplade,
-    query_weights: np.ndarray,
-    out: Path,
-    *,
-    positions: int,
-    top_k: int = 256,
-    window: tuple[int, int] = (254, 32),
-    dtype: torch.dtype = torch.bfloat16,
-    extra: dict[str, Any] | None = None,
-) -> str:
-    """Adapters merged, weights in `dtype`; returns the fingerprint. The directory's name becomes the encoder's.
-
-    `query_weights` float32 [vocabulary], `positions` the longest input of the decoder, `window` pieces and overlap.
-    `extra` goes into the manifest (licence, training record). What was at `out` stays until all is written. Raises
-    ConfigurationError (`bad_window`, `unwritable_file`) and InvalidInput (`not_finite_weights`).
-    """
-    room = require_window_positions(document, positions, window[0])
-    description = {
-        "name": out.resolve().name,
-        "architecture": DECODER_ARCHITECTURE,
-        "vocabulary": document.get_embedding_dimension(),
-        # Everywhere else a window leaves two places for the pieces that open and close it.
-        "max_pieces": room + 2,
-        "window": {"pieces": window[0], "overlap": window[1]},
-        "top_k": min(top_k, document.get_embedding_dimension()),
-        "activation": "log1p_relu",
-        "pooling": "max over the second copy",
-        "head": "tied" if document.output is None else "own",
-        "precision": str(dtype).removeprefix("torch."),
-        "licence": "unstated",
-        **(extra or {}),
-    }
-    with replace_directory(out) as fresh:
-        document.save(str(fresh), dtype=dtype)
-        write_weights(
-            fresh / QUERY_WEIGHTS_FILE, query_weights, document.tokenizer.get_vocab(), document.excluded_ids()
-        )
-        return write_manifest(fresh, description, [*DECODER_FILES, QUERY_WEIGHTS_FILE])
-
-
-def require_window_positions(document: EchoSplade, positions: int, pieces: int) -> int:
-    """The longest window of a decoder of so many positions. Raises ConfigurationError (`bad_window`)."""
-    room = document.echo.room(positions)
-    if pieces > room:
-        raise ConfigurationError(
-            "bad_window", f"The decoder reads a text twice: windows have at most {room} pieces, not {pieces}."
-        )
-    return room
-
-
 log = logging.getLogger("models.decoder")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedDecoder:
-    """What `train_decoder` made. `history` are the logged lines: step, loss, ranking, regulariser, active, seconds."""
+    """The outcome of a training. `history`: logged lines with step, loss, ranking, regulariser, active, seconds."""
 
     directory: Path
     fingerprint: str
@@ -179,14 +69,15 @@ def train_decoder(
     licence: str = "unstated",
     adapters: Path | None = None,
 ) -> TrainedDecoder:
-    """Trains adapters on a decoder's document side and writes a model directory with them merged.
+    """Train adapters on a decoder's document side and write a model directory with merged adapters.
 
-    `start` is what `load_checkpoint` takes, `pairs` are files of {"query", "passage"} lines, `adapters` a checkpoint
-    whose trained parameters are taken over. Checkpoints go to a directory beside `out` (its name and `.training`): the
-    same call after a kill goes on from the last one. Raises InvalidInput (`no_pairs`, `too_few_pairs`),
-    ConfigurationError: those of `load_checkpoint`, of `DecoderTrainer`, `bad_window`, those of `require_output_place` (an
-    encoder at `out` that this training did not write stays), and `other_training` when the directory holds the
-    checkpoints of another recipe, start or pairs. What would make the last step fail is found out before the first.
+    `start`: as for `load_checkpoint`. `pairs`: files of {"query", "passage"} lines. `adapters`: a checkpoint whose
+    trained parameters are the initial ones. Checkpoints go to `out`.training; after an interruption the same call
+    continues from the last one. All conditions of the last step are checked before the first.
+
+    Raises InvalidInput (`no_pairs`, `too_few_pairs`) and ConfigurationError: `bad_window`, `other_training`
+    (checkpoints of another recipe, start or pairs), those of `load_checkpoint`, `DecoderTrainer` and
+    `require_output_place` (an encoder at `out` that this training did not write is never replaced).
     """
     began = time.monotonic()
     work = out.with_name(f"{out.name}.training")
@@ -197,7 +88,7 @@ def train_decoder(
     checkpoint = load_checkpoint(start, dtype=training_dtype(recipe))
     document = EchoSplade.from_checkpoint(checkpoint, lowercase=recipe.lowercase, longest=recipe.passage_pieces)
     require_window_positions(document, checkpoint.positions, recipe.window)
-    # (only now: a directory that was claimed takes no other recipe)
+    # After all checks, because a claimed directory accepts no other recipe.
     claim_run_directory(
         work, {"recipe": recipe.model_dump(), "start": start, "pairs": data.fingerprint}, "recipe, start or pairs"
     )
@@ -223,7 +114,7 @@ def train_decoder(
     )
     resumed = last_checkpoint(work)
     if resumed is not None:
-        log.info("going on from %s", resumed)
+        log.info("continuing from %s", resumed)
     if recipe.steps:
         trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     record = {
@@ -249,18 +140,20 @@ def train_decoder(
 
 
 def training_dtype(recipe: DecoderRecipe) -> torch.dtype:
-    """The type of the frozen weights."""
+    """Return the type of the frozen weights."""
     if recipe.precision == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else cpu_dtype()
     return torch.float32 if recipe.precision == "float32" else torch.bfloat16
 
 
-def extract_query_weights(model: Any) -> PieceWeights:
-    """The table of an encoder that `assemble` made, float32 [vocabulary]."""
-    table = model[0].sub_modules["query"][0]
-    table.project()
-    weights: PieceWeights = table.weight.detach().float().cpu().numpy()
-    return weights
+def _require_enough_pairs(data: PairSet, recipe: DecoderRecipe) -> None:
+    distinct = min(len(set(data.query_rows.tolist())), len(set(data.passage_rows.tolist())))
+    if distinct < 2 * recipe.batch:
+        raise InvalidInput(
+            "too_few_pairs",
+            f"There are {len(data):,} pairs of {distinct:,} distinct texts, and a batch of {recipe.batch} pairs holds "
+            "each text once. Give at least twice as many texts as pairs in a batch, or choose a smaller batch.",
+        )
 
 
 def _build_dataset(data: PairSet) -> Dataset:
@@ -272,22 +165,138 @@ def _build_dataset(data: PairSet) -> Dataset:
     )
 
 
-def _require_enough_pairs(data: PairSet, recipe: DecoderRecipe) -> None:
-    distinct = min(len(set(data.query_rows.tolist())), len(set(data.passage_rows.tolist())))
-    if distinct < 2 * recipe.batch:
-        raise InvalidInput(
-            "too_few_pairs",
-            f"There are {len(data):,} pairs of {distinct:,} distinct texts, and a batch has {recipe.batch}: a batch "
-            "holds each text once, so give at least twice as many, or a smaller batch.",
-        )
-
-
 def _record_log_line(history: list[dict[str, float]], line: dict[str, float]) -> None:
     history.append(line)
     log.info(
         "step %(step)d: loss %(loss).4f (ranking %(ranking).4f), %(active).0f pieces a text, %(seconds_a_step).2f s",
         line,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The outcome of a calibration.
+
+    `before`, `after`: mean number of pieces with a weight a text. `alive`: share of pieces with a weight in any text.
+    """
+
+    texts: int
+    before: float
+    after: float
+    alive: float
+
+
+def calibrate_bias(
+    document: EchoSplade, texts: Sequence[str], *, active: int, batch_positions: int = 2048
+) -> Calibration:
+    """Set the bias so that texts weigh `active` pieces on average.
+
+    Each piece's mean logit over `texts` is subtracted, so a weight says how much more than usual a text calls for the
+    piece; a common threshold then leaves `active` pieces. Raises InvalidInput (`empty_collection`) when no text has
+    pieces.
+    """
+    logits = max_text_logits(document, texts, batch_positions)
+    if logits.shape[0] == 0:
+        raise InvalidInput("empty_collection", "No text has a known piece to calibrate the logits on.")
+    wanted = (~document.excluded).cpu()
+    before = (logits + document.bias.detach().cpu() > 0)[:, wanted].sum(dim=1).float().mean()
+    centred = logits - logits.mean(dim=0)
+    share = min(1.0, active / int(wanted.sum()))
+    heights = centred[:, wanted].flatten()
+    rank = max(1, heights.numel() - int(share * heights.numel()))
+    threshold = heights.kthvalue(rank).values
+    bias = -(logits.mean(dim=0) + threshold)
+    with torch.no_grad():
+        document.bias.copy_(bias.masked_fill(~wanted, 0.0))
+    above = (logits + bias > 0)[:, wanted]
+    return Calibration(
+        logits.shape[0], float(before), float(above.sum(dim=1).float().mean()), float(above.any(dim=0).float().mean())
+    )
+
+
+@torch.inference_mode()
+def max_text_logits(document: EchoSplade, texts: Sequence[str], batch_positions: int) -> Tensor:
+    """Compute each piece's largest logit without bias, float32 [texts with pieces, vocabulary], on the CPU."""
+    rows = [encoding.ids[: document.max_seq_length] for encoding in document.tokenizer.encode_batch_fast(list(texts))]
+    rows = [row for row in rows if row]
+    logits = torch.empty(len(rows), document.get_embedding_dimension())
+    for batch in batch_by_length([document.echo.positions(len(row)) for row in rows], batch_positions):
+        features = {name: tensor.to(document.bias.device) for name, tensor in
+                    document.features([rows[index] for index in batch]).items()}  # fmt: skip
+        states = document.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
+        mask = features["pooling_mask"].bool()
+        offsets = F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
+        logits[batch] = largest_logits(states[mask], document.head, offsets, places=False)[0].cpu()
+    return logits
+
+
+def write_model_directory(
+    document: EchoSplade,
+    query_weights: np.ndarray,
+    out: Path,
+    *,
+    positions: int,
+    top_k: int = 256,
+    window: tuple[int, int] = (254, 32),
+    dtype: torch.dtype = torch.bfloat16,
+    extra: dict[str, Any] | None = None,
+) -> str:
+    """Write a model directory with merged adapters and weights in `dtype`; return its fingerprint.
+
+    The directory's name becomes the encoder's. `query_weights`: float32 [vocabulary]. `positions`: longest input of the
+    decoder. `window`: pieces and overlap. `extra`: further members of the manifest (licence, training record). An old
+    directory at `out` stays until the new one is complete. Raises ConfigurationError (`bad_window`, `unwritable_file`)
+    and InvalidInput (`not_finite_weights`).
+    """
+    room = require_window_positions(document, positions, window[0])
+    description = {
+        "name": out.resolve().name,
+        "architecture": DECODER_ARCHITECTURE,
+        "vocabulary": document.get_embedding_dimension(),
+        # For other encoders, max_pieces includes the two pieces that open and close a window.
+        "max_pieces": room + 2,
+        "window": {"pieces": window[0], "overlap": window[1]},
+        "top_k": min(top_k, document.get_embedding_dimension()),
+        "activation": "log1p_relu",
+        "pooling": "max over the second copy",
+        "head": "tied" if document.output is None else "own",
+        "precision": str(dtype).removeprefix("torch."),
+        "licence": "unstated",
+        **(extra or {}),
+    }
+    with replace_directory(out) as fresh:
+        document.save(str(fresh), dtype=dtype)
+        write_weights(
+            fresh / QUERY_WEIGHTS_FILE, query_weights, document.tokenizer.get_vocab(), document.excluded_ids()
+        )
+        return write_manifest(fresh, description, [*DECODER_FILES, QUERY_WEIGHTS_FILE])
+
+
+def require_window_positions(document: EchoSplade, positions: int, pieces: int) -> int:
+    """Return the longest window of a decoder of `positions` positions.
+
+    Raises ConfigurationError (`bad_window`) when `pieces` is more.
+    """
+    room = document.echo.room(positions)
+    if pieces > room:
+        raise ConfigurationError(
+            "bad_window", f"The decoder reads a text twice, so a window has at most {room} pieces, not {pieces}."
+        )
+    return room
+
+
+def extract_query_weights(model: Any) -> PieceWeights:
+    """Return the query table of an encoder of `assemble_encoder`, float32 [vocabulary]."""
+    table = model[0].sub_modules["query"][0]
+    table.project()
+    weights: PieceWeights = table.weight.detach().float().cpu().numpy()
+    return weights
+
+
+def read_decoder_recipe(path: Path | None, options: dict[str, str]) -> DecoderRecipe:
+    """Read a recipe from a file and options; options win. Raises ValidationError."""
+    from_file = DecoderRecipe.model_validate_json(path.read_bytes()).model_dump() if path else {}
+    return DecoderRecipe.model_validate({**from_file, **options}, strict=False)
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -299,32 +308,26 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("start")
     parser.add_argument("pairs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True, help="model directory; its name becomes the encoder's")
-    parser.add_argument("--recipe", type=Path, help="JSON of a recipe; options below win over it")
+    parser.add_argument("--recipe", type=Path, help="JSON of a recipe; the options below override it")
     parser.add_argument("--licence", default="unstated", help="of the decoder's weights, for the manifest")
-    parser.add_argument("--adapters", type=Path, help="a checkpoint directory whose trained parameters are taken over")
+    parser.add_argument("--adapters", type=Path, help="checkpoint directory with initial trained parameters")
     for name, field in DecoderRecipe.model_fields.items():
         parser.add_argument(f"--{name.replace('_', '-')}", default=None, metavar=str(field.default), dest=name)
     return parser.parse_args(argv)
 
 
-def read_decoder_recipe(path: Path | None, options: dict[str, str]) -> DecoderRecipe:
-    """A recipe of a file and of options as text. Raises ValidationError."""
-    written = DecoderRecipe.model_validate_json(path.read_bytes()).model_dump() if path else {}
-    return DecoderRecipe.model_validate({**written, **options}, strict=False)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the command."""
     from transformers.utils.logging import disable_progress_bar
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     disable_progress_bar()
     arguments = _parse_arguments(argv)
-    given = {name: value for name in DecoderRecipe.model_fields if (value := getattr(arguments, name)) is not None}
+    options = {name: value for name in DecoderRecipe.model_fields if (value := getattr(arguments, name)) is not None}
     try:
-        recipe = read_decoder_recipe(arguments.recipe, given)
-        done = train_decoder(
+        recipe = read_decoder_recipe(arguments.recipe, options)
+        trained = train_decoder(
             recipe,
             arguments.start,
             arguments.pairs,
@@ -337,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{'.'.join(map(str, first['loc'])) or 'recipe'}: {first['msg']}") from None
     except (SparsewellError, OSError) as error:
         raise SystemExit(str(error)) from None
-    log.info("%s has the fingerprint %s, trained in %.0f s", done.directory, done.fingerprint, done.seconds)
+    log.info("%s has the fingerprint %s, trained in %.0f s", trained.directory, trained.fingerprint, trained.seconds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""sentence-transformers' trainer with small checkpoints, and an answer to NaN, dead documents and little memory.
+"""Training of a decoder with sentence-transformers: recipe, objective, trainer and small checkpoints.
 
-How a decoder is trained, as a value.
-
-InfoNCE plus a regulariser over a whole batch, computed in as many parts as the memory asks for.
-
-The parameters that training changes, as a file: adapters, bias, a learned table. The frozen decoder is not in it.
+`DecoderRecipe` has all settings. `SpladeObjective` is InfoNCE plus a regulariser over a whole batch, in as many parts
+as memory requires (arXiv 2101.06983). `DecoderTrainer` stops on NaN and on dead documents, and halves its mini batch
+when memory runs out. Checkpoints hold the trained parameters (adapters, bias, learned table) without the frozen
+decoder. See docs/decisions/0100 and 0124.
 """
 
 from __future__ import annotations
@@ -33,30 +32,35 @@ from models.training.losses import NoRegulariser, Regulariser, make_regulariser
 from models.training.trainer import free_memory, is_out_of_memory
 from services.errors import ConfigurationError, InvalidInput
 
+log = logging.getLogger("models.decoder")
+TRAINABLE_FILE = "trainable.safetensors"
+TRAINER_STATE_FILE = "trainer_state.json"
+LogListener = Callable[[dict[str, float]], None]
+
 
 class DecoderRecipe(BaseModel):
-    """The settings of `train_decoder`.
+    """Settings of `train_decoder`.
 
-    The document side:
-    - `lowercase`: text in lower case on both sides (docs/decisions/0120). `passage_pieces`: a passage's length in
-      training, one copy; what is longer is cut off.
+    Document side:
+    - `lowercase`: lowercase text on both sides (docs/decisions/0120). `passage_pieces`: pieces of one copy of a passage
+      at which training truncates it.
     - `rank`, `alpha`, `dropout`: of the adapters (arXiv 2408.11119: 16, 8, 0.1).
-    - `calibration_texts`, `active_at_start`: the bias is set so that so many texts weigh so many pieces on average.
+    - `calibration_texts`, `active_at_start`: texts of the calibration, and their mean number of pieces after it.
 
-    The objective, InfoNCE over the batch's passages with `score_scale`, plus `regulariser_weight` times a regulariser
-    that grows with the square of the step over the first `regulariser_ramp` of the steps:
-    - `regulariser`: see `models.training.losses`; `l0_threshold`: only documents with more weights count.
+    Objective: InfoNCE over the batch's passages with `score_scale`, plus `regulariser_weight` times a regulariser that
+    grows with the square of the step over the first `regulariser_ramp` of the steps:
+    - `regulariser`: see `models.training.losses`. `l0_threshold`: only documents with more weights count.
     - `query_weighting`: `idf` is a fixed table over the passages, `learned` starts from it.
 
-    The optimisation, AdamW with a linear warm-up and decay:
-    - `steps`: 0 calibrates and writes the model directory, untrained.
-    - `batch` pairs a step; `mini_batch` of them are computed at once (None: all). Less memory, the same gradients, a
-      third more time. It is halved by itself where the memory ends.
-    - `precision`: of the frozen weights and the activations; adapters are float32 always. `auto` is bfloat16 where the
-      hardware multiplies it.
-    - `checkpoint_layers`: activations are computed again in the backward pass instead of being kept.
+    Optimisation: AdamW with a linear warm-up and decay:
+    - `steps`: 0 calibrates and writes an untrained model directory.
+    - `batch`: pairs a step. `mini_batch`: pairs computed at once (None: all); it needs less memory and a third more
+      time for the same gradients, and is halved when memory runs out.
+    - `precision`: of frozen weights and activations; adapters are always float32. `auto`: bfloat16 if the hardware
+      multiplies it.
+    - `checkpoint_layers`: compute activations again in the backward pass instead of keeping them.
 
-    The product: `top_k` heaviest pieces, `window` and `overlap` in pieces of one copy.
+    Model directory: `top_k` heaviest pieces, `window` and `overlap` in pieces of one copy.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,221 +107,10 @@ class DecoderRecipe(BaseModel):
         return self
 
 
-class SpladeObjective(CachedSpladeLoss):
-    """SpladeLoss that turns into its gradient-cached form (arXiv 2101.06983) once `mini_batch_size` is below the batch.
-
-    Both give the same gradients: the negatives are those of the whole batch, however few rows are computed at once.
-    """
-
-    def __init__(self, model: SparseEncoder, recipe: DecoderRecipe, idf: Tensor) -> None:
-        regulariser = make_regulariser(recipe.regulariser, idf=idf, threshold=recipe.l0_threshold)
-        super().__init__(
-            model,
-            SparseMultipleNegativesRankingLoss(model, scale=recipe.score_scale),
-            document_regularizer_weight=recipe.regulariser_weight,
-            document_regularizer=CountingRegulariser(regulariser),
-            # The table is no output of a model; without a term of its own, sentence-transformers warns of it.
-            query_regularizer_weight=0.0,
-            query_regularizer=NoRegulariser(),
-            mini_batch_size=recipe.mini_batch or recipe.batch,
-        )
-
-    @property
-    def active(self) -> float:
-        """The mean number of weights of a document, of the last batch."""
-        return float(self.document_regularizer.active)
-
-    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
-        features = list(sentence_features)
-        whole = self.mini_batch_size >= features[0]["input_ids"].shape[0]
-        # (a forward may write into what it is given, and a batch may have to be computed a second time)
-        features = [dict(column) for column in features]
-        kind = SpladeLoss if whole else CachedSpladeLoss
-        losses: dict[str, Tensor] = kind.forward(self, features, labels)
-        return losses
-
-
-class CountingRegulariser(Regulariser):
-    """A regulariser that remembers how many weights the documents of its last batch had."""
-
-    def __init__(self, regulariser: Regulariser) -> None:
-        super().__init__()
-        self.regulariser = regulariser
-        self.active = torch.tensor(float("nan"))
-
-    def penalty(self, weights: Tensor) -> Tensor:
-        self.active = (weights.detach() > 0).sum(dim=1).float().mean()
-        return self.regulariser.penalty(weights)
-
-
-TRAINABLE_FILE = "trainable.safetensors"
-TRAINER_STATE_FILE = "trainer_state.json"
-
-
-def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Names to detached tensors on the CPU."""
-    return {
-        name: parameter.detach().cpu().clone().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def save_trainable(model: nn.Module, directory: Path) -> None:
-    """Writes `TRAINABLE_FILE`. Raises InvalidInput (`not_finite_weights`) and writes nothing for NaN or infinity."""
-    state = trainable_state(model)
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            raise InvalidInput("not_finite_weights", f"The parameter {name} holds NaN or infinity: it is not saved.")
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(state, directory / TRAINABLE_FILE)
-    (directory / TRAINABLE_FILE).chmod(0o644)  # safetensors lets nobody else read
-
-
-def load_trainable(model: nn.Module, directory: Path) -> None:
-    """Puts a file's tensors into the model.
-
-    Raises ConfigurationError (`bad_training_state`) for a file that is missing, damaged or of another model.
-    """
-    path = directory / TRAINABLE_FILE
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigurationError("bad_training_state", f"{path} cannot be read: {error}") from None
-    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if shapes != {name: tuple(parameter.shape) for name, parameter in wanted.items()}:
-        raise ConfigurationError(
-            "bad_training_state", f"{path} is of another model or recipe: its parameters have other names or shapes."
-        )
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(state[name])
-
-
-def last_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint that is whole: a run that was killed while it wrote one leaves an unfinished one."""
-    found = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for path in sorted(found, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
-        try:
-            # (written last)
-            json.loads((path / TRAINER_STATE_FILE).read_bytes())
-            load_file(path / TRAINABLE_FILE)
-        except (OSError, ValueError, SafetensorError):
-            continue
-        return path
-    return None
-
-
-log = logging.getLogger("models.decoder")
-LogListener = Callable[[dict[str, float]], None]
-
-
-class DecoderTrainer(SparseEncoderTrainer):
-    """Trains an `SpladeObjective`. Checkpoints hold what is trained and the optimiser, not the frozen decoder.
-
-    `train` raises ConfigurationError: `loss_not_finite`, `no_active_pieces`, `out_of_memory`; the checkpoints before
-    stay as they are.
-    """
-
-    loss: SpladeObjective
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        while True:
-            try:
-                # (a step takes the names of datasets out of what it is given)
-                loss: Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            # outside of the handler, where the error's frames no longer hold the tensors
-            self._halve(int(inputs["query_input_ids"].shape[0]))
-        step = self.state.global_step + 1
-        if not torch.isfinite(loss):
-            raise ConfigurationError(
-                "loss_not_finite",
-                f"The loss of step {step} is {float(loss)}. The checkpoints before it in {self.args.output_dir} are "
-                "good: go on from the trained parameters of one of them (--adapters) with a lower learning rate, or "
-                "with precision float32.",
-            )
-        if self.loss.active == 0:
-            raise ConfigurationError(
-                "no_active_pieces",
-                f"No document of step {step} has a weight above zero, so nothing can be learned any more (dying "
-                f"ReLU). The checkpoints before it in {self.args.output_dir} are good: go on from the trained "
-                "parameters of one of them (--adapters) with a lower regulariser weight or learning rate, or begin "
-                "with more active pieces.",
-            )
-        return loss
-
-    def _halve(self, rows: int) -> None:
-        self.model.zero_grad()
-        self.optimizer.zero_grad()
-        free_memory()
-        size = min(rows, self.loss.mini_batch_size)
-        if size <= 1:
-            raise ConfigurationError(
-                "out_of_memory",
-                "The memory is not enough for one pair: shorten passages (passage_pieces), compute activations again "
-                "(checkpoint_layers), or take a device with more memory.",
-            )
-        self.loss.mini_batch_size = size // 2
-        log.warning("out of memory: %d pairs are computed at once from now on", self.loss.mini_batch_size)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        save_trainable(self.model, Path(output_dir or self.args.output_dir))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        try:
-            super()._save_checkpoint(model, trial)
-        except OSError as error:
-            unfinished = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise ConfigurationError(
-                "checkpoint_not_written",
-                f"The checkpoint of step {self.state.global_step} could not be written ({error}); those before it are "
-                "whole. Make room and run the same command again.",
-            ) from None
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trainable(self.model, Path(resume_from_checkpoint))
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """No card: the manifest and the record say what was trained."""
-
-
-class LogCallback(TrainerCallback):
-    """Hands every logged line on, with the mean number of weights a document and the time a step."""
-
-    def __init__(self, objective: SpladeObjective, heard: LogListener) -> None:
-        self._objective, self._heard = objective, heard
-        self._at, self._step = time.monotonic(), 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._at, self._step = time.monotonic(), state.global_step
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs is None or "loss" not in logs:
-            return
-        now = time.monotonic()
-        steps = max(1, state.global_step - self._step)
-        line = {
-            "step": float(state.global_step),
-            "loss": float(logs["loss"]),
-            "ranking": float(logs.get("base_loss", float("nan"))),
-            "regulariser": float(logs.get("document_regularizer_loss", float("nan"))),
-            "active": self._objective.active,
-            "seconds_a_step": round((now - self._at) / steps, 3),
-        }
-        self._at, self._step = now, state.global_step
-        self._heard(line)
-
-
 def make_decoder_trainer(
-    model: Any, objective: SpladeObjective, dataset: Any, recipe: DecoderRecipe, work: Path, heard: LogListener
+    model: Any, objective: SpladeObjective, dataset: Any, recipe: DecoderRecipe, work: Path, listener: LogListener
 ) -> DecoderTrainer:
-    """The trainer of a recipe; `dataset` has the columns query and passage, `work` gets the checkpoints."""
+    """Make the trainer of a recipe. `dataset` has the columns query and passage; checkpoints go to `work`."""
     rates = {r"document.*\.bias$": recipe.bias_learning_rate}
     if recipe.query_weighting == "learned":
         rates[r"query.*\.weight$"] = recipe.table_learning_rate
@@ -350,8 +143,210 @@ def make_decoder_trainer(
         loss=objective,
         callbacks=[
             SpladeRegularizerWeightSchedulerCallback(objective, "quadratic", recipe.regulariser_ramp),
-            LogCallback(objective, heard),
+            LogCallback(objective, listener),
         ],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+class DecoderTrainer(SparseEncoderTrainer):
+    """Trainer of a `SpladeObjective`. Checkpoints hold trained parameters and optimiser, not the frozen decoder.
+
+    `train` raises ConfigurationError: `loss_not_finite`, `no_active_pieces`, `out_of_memory`, `checkpoint_not_written`.
+    Earlier checkpoints stay valid.
+    """
+
+    loss: SpladeObjective
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        while True:
+            try:
+                # A copy, because a step removes dataset names from its inputs.
+                loss: Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler: the error's frames no longer hold the tensors.
+            self._halve(int(inputs["query_input_ids"].shape[0]))
+        step = self.state.global_step + 1
+        if not torch.isfinite(loss):
+            raise ConfigurationError(
+                "loss_not_finite",
+                f"The loss of step {step} is {float(loss)}. Earlier checkpoints in {self.args.output_dir} are good: "
+                "continue from one of them (--adapters) with a lower learning rate, or with precision float32.",
+            )
+        if self.loss.active == 0:
+            raise ConfigurationError(
+                "no_active_pieces",
+                f"No document of step {step} has a weight above zero, so training cannot continue (dying ReLU). "
+                f"Earlier checkpoints in {self.args.output_dir} are good: continue from one of them (--adapters) with "
+                "a lower regulariser weight or learning rate, or start again with more active pieces.",
+            )
+        return loss
+
+    def _halve(self, rows: int) -> None:
+        self.model.zero_grad()
+        self.optimizer.zero_grad()
+        free_memory()
+        size = min(rows, self.loss.mini_batch_size)
+        if size <= 1:
+            raise ConfigurationError(
+                "out_of_memory",
+                "There is not enough memory for one pair: shorten passages (passage_pieces), compute activations again "
+                "(checkpoint_layers), or take a device with more memory.",
+            )
+        self.loss.mini_batch_size = size // 2
+        log.warning("out of memory: from now on %d pairs are computed at once", self.loss.mini_batch_size)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        save_trainable(self.model, Path(output_dir or self.args.output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except OSError as error:
+            unfinished = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise ConfigurationError(
+                "checkpoint_not_written",
+                f"The checkpoint of step {self.state.global_step} could not be written ({error}). Earlier checkpoints "
+                "are complete: free disk space and run the same command again.",
+            ) from None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trainable(self.model, Path(resume_from_checkpoint))
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Write no model card: manifest and training record describe the model."""
+
+
+class LogCallback(TrainerCallback):
+    """A callback that passes on each logged line, with the mean number of weights a document and the time a step."""
+
+    def __init__(self, objective: SpladeObjective, listener: LogListener) -> None:
+        self._objective, self._listener = objective, listener
+        self._at, self._step = time.monotonic(), 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._at, self._step = time.monotonic(), state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        now = time.monotonic()
+        steps = max(1, state.global_step - self._step)
+        line = {
+            "step": float(state.global_step),
+            "loss": float(logs["loss"]),
+            "ranking": float(logs.get("base_loss", float("nan"))),
+            "regulariser": float(logs.get("document_regularizer_loss", float("nan"))),
+            "active": self._objective.active,
+            "seconds_a_step": round((now - self._at) / steps, 3),
+        }
+        self._at, self._step = now, state.global_step
+        self._listener(line)
+
+
+class SpladeObjective(CachedSpladeLoss):
+    """SpladeLoss; its gradient-cached form (arXiv 2101.06983) when `mini_batch_size` is below the batch.
+
+    Both have the same gradients, because the negatives are those of the whole batch.
+    """
+
+    def __init__(self, model: SparseEncoder, recipe: DecoderRecipe, idf: Tensor) -> None:
+        regulariser = make_regulariser(recipe.regulariser, idf=idf, threshold=recipe.l0_threshold)
+        super().__init__(
+            model,
+            SparseMultipleNegativesRankingLoss(model, scale=recipe.score_scale),
+            document_regularizer_weight=recipe.regulariser_weight,
+            document_regularizer=CountingRegulariser(regulariser),
+            # sentence-transformers warns without a query regulariser, and the table is not a model output.
+            query_regularizer_weight=0.0,
+            query_regularizer=NoRegulariser(),
+            mini_batch_size=recipe.mini_batch or recipe.batch,
+        )
+
+    @property
+    def active(self) -> float:
+        """Return the mean number of weights of the last batch's documents."""
+        return float(self.document_regularizer.active)
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
+        features = list(sentence_features)
+        whole = self.mini_batch_size >= features[0]["input_ids"].shape[0]
+        # Copies, because a forward pass may write into its input, and a batch may be computed twice.
+        features = [dict(column) for column in features]
+        kind = SpladeLoss if whole else CachedSpladeLoss
+        losses: dict[str, Tensor] = kind.forward(self, features, labels)
+        return losses
+
+
+class CountingRegulariser(Regulariser):
+    """A regulariser that records the mean number of weights of its last batch's documents."""
+
+    def __init__(self, regulariser: Regulariser) -> None:
+        super().__init__()
+        self.regulariser = regulariser
+        self.active = torch.tensor(float("nan"))
+
+    def penalty(self, weights: Tensor) -> Tensor:
+        self.active = (weights.detach() > 0).sum(dim=1).float().mean()
+        return self.regulariser.penalty(weights)
+
+
+def save_trainable(model: nn.Module, directory: Path) -> None:
+    """Write `TRAINABLE_FILE`. Raises InvalidInput (`not_finite_weights`) before writing NaN or infinity."""
+    state = trainable_state(model)
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise InvalidInput("not_finite_weights", f"The parameter {name} has NaN or infinity and is not saved.")
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(state, directory / TRAINABLE_FILE)
+    (directory / TRAINABLE_FILE).chmod(0o644)  # safetensors writes 0600
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the trained parameters by name, as detached tensors on the CPU."""
+    return {
+        name: parameter.detach().cpu().clone().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_trainable(model: nn.Module, directory: Path) -> None:
+    """Load the trained parameters of a directory into a model.
+
+    Raises ConfigurationError (`bad_training_state`) when the file is missing, damaged or of another model.
+    """
+    path = directory / TRAINABLE_FILE
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError("bad_training_state", f"{path} cannot be read: {error}") from None
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if shapes != {name: tuple(parameter.shape) for name, parameter in wanted.items()}:
+        raise ConfigurationError(
+            "bad_training_state",
+            f"{path} belongs to another model or recipe: its parameters have other names or shapes.",
+        )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(state[name])
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """Return the newest complete checkpoint. An interrupted run may leave an incomplete one."""
+    checkpoints = [path for path in directory.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(checkpoints, key=lambda path: -int(path.name.removeprefix("checkpoint-"))):
+        try:
+            # The trainer writes this file last.
+            json.loads((path / TRAINER_STATE_FILE).read_bytes())
+            load_file(path / TRAINABLE_FILE)
+        except (OSError, ValueError, SafetensorError):
+            continue
+        return path
+    return None

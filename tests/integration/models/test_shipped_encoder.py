@@ -173,7 +173,7 @@ assert encoder.batch_pieces < 8192 / 2, encoder.batch_pieces
 def test_out_of_memory_halves_the_budget_and_goes_on() -> None:
     done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "out of memory on the processor: batches have" in done.stderr
+    assert "out of memory on the CPU: batches have" in done.stderr
 
 
 def test_a_window_that_does_not_fit_by_itself_may_be_tried_again(

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.decoder.model import EchoFormat, EchoSplade, build_echo_batch
+from models.decoder.model import EchoSplade
+from models.decoder.tokenisation import EchoFormat, build_echo_batch
 
 rows_of_pieces = st.lists(st.lists(st.integers(5, 99), max_size=9), min_size=1, max_size=6)
 echoes = st.builds(

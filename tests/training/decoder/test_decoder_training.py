@@ -19,6 +19,7 @@ from models.decoder.model import (
     load_sparse_encoder,
     merged_state_dict,
 )
+from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.train import (
     TrainedDecoder,
     calibrate_bias,
@@ -35,7 +36,6 @@ from models.decoder.trainer import (
     load_trainable,
     trainable_state,
 )
-from models.decoder.vocabulary import passage_idf_weights
 from models.registry import load_encoder
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput

@@ -29,7 +29,7 @@ def test_a_decoder_is_verified_like_any_encoder(directory: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("members", "said"),
-    [({"vocabulary": 500}, "500"), ({"max_pieces": 130}, "windows of 127 pieces, and the manifest promises 128")],
+    [({"vocabulary": 500}, "500"), ({"max_pieces": 130}, "windows of 127 pieces, and the manifest says 128")],
 )
 def test_a_manifest_with_more_than_the_decoder_has_is_refused(
     directory: Path, tmp_path: Path, members: dict[str, int], said: str

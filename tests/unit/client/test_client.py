@@ -28,8 +28,9 @@ from sparsewell_client.errors import (
     NotFound,
     Overloaded,
     SparsewellError,
+    problem_error,
+    read_json,
 )
-from sparsewell_client.indexes import problem_error, read_json
 from sparsewell_client.operations import Retry
 
 ROOT = Path(__file__).parents[3]
@@ -51,7 +52,7 @@ def test_the_client_has_the_error_classes_of_the_server() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVER_KINDS.keys() - NO_ANSWERS))
-def test_an_error_of_the_server_is_raised_as_the_class_of_its_name(name: str) -> None:
+def test_an_error_of_the_server_is_raised_as_the_class_of_the_same_name(name: str) -> None:
     sent = SERVER_KINDS[name]("some_code", "A sentence.", limit=7, rejected=[{"code": "bad_id"}])
     found = problem_error(sent.status, orjson.loads(orjson.dumps(problem_members(sent))), None)
     assert type(found) is getattr(errors, name)
@@ -128,7 +129,7 @@ def test_a_name_that_is_a_path_step_is_refused(name: str) -> None:
         lambda: operations.delete_document("books", name, None),  # .. would be the index
         lambda: operations.delete_queries(name, None, True),  # . would be the index named queries
     ):
-        with pytest.raises(InvalidInput, match="which no address can name") as caught:
+        with pytest.raises(InvalidInput, match="which cannot be part of an address") as caught:
             make()
         assert caught.value.code == "invalid_request"
     assert operations.get_document("books", "...").path.endswith("/documents/...")
@@ -163,15 +164,15 @@ def test_dates_of_documents_are_sent_as_iso_8601() -> None:
 @pytest.mark.parametrize(
     ("method", "arguments", "options", "sentence"),
     [
-        ("search", ("a", None), {}, "The query has to be text, and is of type NoneType."),
-        ("search", (None, "x"), {}, "The name of the index has to be text"),
-        ("suggest", ("a", 7), {}, "The typed text has to be text, and is of type int."),
-        ("pages", ("a", None), {}, "The query has to be text"),
+        ("search", ("a", None), {}, "The query must be text, not NoneType."),
+        ("search", (None, "x"), {}, "The name of the index must be text"),
+        ("suggest", ("a", 7), {}, "The typed text must be text, not int."),
+        ("pages", ("a", None), {}, "The query must be text"),
         ("pages", ("a", "x"), {"cursor": "c"}, "sets the cursor itself"),
         ("pages", ("a", SearchRequest(query="x", cursor="c")), {}, "sets the cursor itself"),
         ("pages_across", (["a"], "x"), {"cursor": "*"}, "sets the cursor itself"),
-        ("add_queries", ("a", ["whale"]), {}, "a mapping of query to times, and not a list"),
-        ("delete_queries", ("a", 7), {}, "The query has to be text"),
+        ("add_queries", ("a", ["whale"]), {}, "a mapping of query to times, not a list"),
+        ("delete_queries", ("a", 7), {}, "The query must be text"),
     ],
 )
 async def test_bad_arguments_are_refused_before_anything_is_sent(
@@ -190,7 +191,7 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(
     assert caught.value.code == "invalid_request"
 
 
-def test_a_cursor_of_none_is_no_cursor() -> None:
+def test_a_null_cursor_is_not_a_cursor() -> None:
     assert operations.page("x", {"cursor": None, "size": 2}, "*") == {"cursor": "*", "size": 2}
 
 

@@ -1,4 +1,4 @@
-"""The Python client has the models of docs/api/openapi.json: the same members, types, defaults and literals."""
+"""The models of the Python client equal those of docs/api/openapi.json: members, types, defaults, literals."""
 
 import inspect
 import json
@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from sparsewell_client import curation, documents, indexes, search_answer, search_request
+from sparsewell_client.search_request import RequestModel
 
 SCHEMAS: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/api/openapi.json").read_text())["components"][
     "schemas"
@@ -18,7 +19,7 @@ SCHEMAS: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/api/open
 SENT, RECEIVED = "-Input", "-Output"
 # The client has no type of its own for a filter and a range: they are JSON objects.
 OBJECTS = {"FilterAll", "FilterAny", "FilterNot", "FilterCondition", "Range"}
-# What describes or limits values. The API checks limits, the client does not.
+# Members that describe or limit values. The API checks limits, the client does not.
 IGNORED = {
     "title", "description", "examples", "additionalProperties", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "pattern",
@@ -35,12 +36,9 @@ def models() -> Iterator[tuple[str, type[BaseModel]]]:
     """Yield the name of each model in OpenAPI and the client's class."""
     for module in (search_request, search_answer, documents, indexes, curation):
         for name, kind in vars(module).items():
-            if (
-                inspect.isclass(kind)
-                and issubclass(kind, BaseModel)
-                and kind.__module__ == module.__name__
-                and kind is not search_request.RequestModel
-            ):
+            if inspect.isclass(kind) and issubclass(kind, BaseModel) and kind.__module__ == module.__name__:
+                if kind is RequestModel:
+                    continue
                 if name in SCHEMAS:
                     yield name, kind
                 else:
@@ -48,7 +46,7 @@ def models() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def simplified(schema: Any, *, members: bool = False) -> Any:
-    """Return a schema without what it says for people and without limits; `members`: a mapping of names to schemas."""
+    """Return a schema without descriptions and limits. `members`: the schema is a mapping of names to schemas."""
     if isinstance(schema, list):
         return [simplified(each) for each in schema]
     if not isinstance(schema, dict):
@@ -80,7 +78,7 @@ def simplified(schema: Any, *, members: bool = False) -> Any:
 
 
 @pytest.mark.parametrize(("name", "kind"), list(models()), ids=lambda value: value if isinstance(value, str) else "")
-def test_a_model_is_that_of_the_api(name: str, kind: type[BaseModel]) -> None:
+def test_a_client_model_equals_the_model_of_the_api(name: str, kind: type[BaseModel]) -> None:
     ours = simplified({**kind.model_json_schema(by_alias=True), "$defs": {}})
     ours.pop("$defs")
     assert ours == simplified(SCHEMAS[name])

@@ -1,4 +1,4 @@
-"""What the demo prints, in a terminal and outside one."""
+"""The output of the demo, in a terminal and elsewhere."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def test_side_by_side_fits_the_width_and_marks_the_answers(plain: Console) -> No
     assert "answered by lexical and sparse (1 of 1 questions)" in printed(plain)
 
 
-def test_the_end_of_a_long_name_stays() -> None:
+def test_a_long_name_keeps_its_end() -> None:
     assert demo.shorten_name("concurrent.futures.ThreadPoolExecutor", 24) == "..ThreadPoolExecutor"
     assert demo.shorten_name("concurrent.futures.ThreadPoolExecutor", 12) == "..olExecutor"
     assert demo.shorten_name("time.sleep", 10) == "time.sleep"
@@ -94,7 +94,7 @@ def test_progress_in_a_dumb_terminal_is_lines(monkeypatch: pytest.MonkeyPatch) -
     assert len(printed(console).splitlines()) == 2
 
 
-def test_the_result_file_says_where_it_comes_from(tmp_path: Path) -> None:
+def test_the_result_file_names_its_source(tmp_path: Path) -> None:
     target = tmp_path / "new" / "result.json"
     demonstration.write_figures(target, "demo", {"documents": 3}, (0.5, 1.234, 2.0))
     result = json.loads(target.read_text())

@@ -1,4 +1,4 @@
-"""Says why tests/training is empty where it is."""
+"""The train extra is installed completely or not at all; otherwise tests/training would be skipped silently."""
 
 import importlib.util
 

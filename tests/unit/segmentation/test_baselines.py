@@ -12,7 +12,7 @@ from cli.relevance.segmentation import (
     divide_randomly,
 )
 from models.chapters.engine import Episode
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 
 def about(words: str, sentences: int, seed: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Client of the sparsewell API. `client.py` is generated from `async_client.py`: see `make client`."""
+"""Clients of the sparsewell API. `client.py` is generated from `async_client.py`: see `make client`."""
 
 from asyncio import sleep
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -12,8 +12,8 @@ import httpx
 from sparsewell_client import operations
 from sparsewell_client.curation import CurationAnswer, CurationVersion, DryRunAnswer, Rules
 from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
-from sparsewell_client.errors import SparsewellError
-from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec, unreachable
+from sparsewell_client.errors import SparsewellError, unreachable
+from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexSpec
 from sparsewell_client.operations import ChapterFile, Document, Operation, Retry, checked_address, key_headers
 from sparsewell_client.search_answer import (
     AcrossAnswer,
@@ -99,7 +99,7 @@ class AsyncClient:
         return await self.run(operations.batch(searches))
 
     async def suggest(self, index: str, typed: str, **options: Any) -> SuggestAnswer:
-        """Return completions of `typed`, best first. `options`: `size`, `fuzzy`, `filter` (on titles' documents)."""
+        """Return completions of `typed`, best first. `options`: `size`, `fuzzy`, `filter` (documents of titles)."""
         return await self.run(operations.suggest(index, typed, options))
 
     async def create_index(self, index: str, spec: IndexSpec | Mapping[str, Any] | None = None) -> IndexAnswer:
@@ -167,11 +167,11 @@ class AsyncClient:
     async def wait(self, job: str, *, seconds: float = 60.0, every: float = 0.5) -> JobAnswer:
         """Return the job when it is finished. Raises BackendUnavailable (`job_unfinished`) after `seconds`."""
         end = monotonic() + seconds
-        while not (found := await self.get_job(job)).finished:
+        while not (answer := await self.get_job(job)).finished:
             if monotonic() + every > end:
-                raise operations.unfinished(found, seconds)
+                raise operations.unfinished(answer, seconds)
             await sleep(every)
-        return found
+        return answer
 
     async def list_dead(self, index: str, *, size: int = 20, cursor: str | None = None) -> DeadList:
         """Return a page of dead letters (documents that could not be encoded), latest first."""

@@ -1,8 +1,6 @@
-"""Operations of the API as values: what to send, and how to read the response. No I/O.
+"""Operations of the API as values: the request, and the function that reads its response. No I/O.
 
-Address and key of the API.
-
-Retry rule of both clients: which failures are sent again, and after which delay.
+Address, API key and retries are here as well, because both clients share them.
 """
 
 import json
@@ -19,8 +17,16 @@ from pydantic import BaseModel, TypeAdapter
 
 from sparsewell_client.curation import CurationAnswer, CurationVersion, CurationVersions, DryRunAnswer, Rules
 from sparsewell_client.documents import ChaptersAnswer, DeadList, DocumentAnswer, IngestAnswer, JobAnswer, RetryAnswer
-from sparsewell_client.errors import BackendUnavailable, ConfigurationError, InvalidInput, Overloaded, SparsewellError
-from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexList, IndexSpec, read_json, read_text
+from sparsewell_client.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    InvalidInput,
+    Overloaded,
+    SparsewellError,
+    read_json,
+    read_text,
+)
+from sparsewell_client.indexes import EncoderList, IndexAnswer, IndexList, IndexSpec
 from sparsewell_client.search_answer import (
     AcrossAnswer,
     AddedQueries,
@@ -34,28 +40,7 @@ from sparsewell_client.search_answer import (
 from sparsewell_client.search_request import Mode, SearchRequest
 
 KEY_VARIABLE = "SPARSEWELL_API_KEY"
-
-
-def checked_address(address: str) -> str:
-    """Return the address without a slash at its end. Raises ConfigurationError (`bad_address`)."""
-    try:
-        url = httpx.URL(address.rstrip("/"))
-    except httpx.InvalidURL as error:
-        raise ConfigurationError("bad_address", f"{address} is not an address: {error}.") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError("bad_address", f"{address} is not an http address.")
-    if url.port is not None and not 0 < url.port <= 65535:
-        raise ConfigurationError("bad_address", f"{address} is not an address: its port is not from 1 to 65535.")
-    return str(url)
-
-
-def key_headers(key: str | None) -> dict[str, str]:
-    """Return the header with a key; None: the key in SPARSEWELL_API_KEY. Empty: no header."""
-    if key is None:
-        key = os.environ.get(KEY_VARIABLE, "")
-    return {"authorization": f"Bearer {key}"} if key else {}
-
-
+FIRST_DELAY, MAX_DELAY = 0.25, 15.0
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Document = Mapping[str, Any]
@@ -77,16 +62,16 @@ class Operation(Generic[T]):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for `request` of an httpx client. Raises InvalidInput (`not_json`)."""
-        found: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
+        arguments: dict[str, Any] = {"method": self.method, "url": self.path, "headers": dict(self.headers)}
         if self.params:
-            found["params"] = {name: value for name, value in self.params.items() if value is not None}
+            arguments["params"] = {name: value for name, value in self.params.items() if value is not None}
         if self.body is not None:
             try:
-                found["content"] = _ANY.dump_json(self.body)
+                arguments["content"] = _ANY.dump_json(self.body)
             except ValueError as error:
-                raise InvalidInput("not_json", f"This cannot be written as JSON: {error}.") from None
-            found["headers"]["content-type"] = "application/json"
-        return found
+                raise InvalidInput("not_json", f"The body cannot be written as JSON: {error}.") from None
+            arguments["headers"]["content-type"] = "application/json"
+        return arguments
 
 
 def create_index(index: str, spec: IndexSpec | Mapping[str, Any] | None) -> Operation[IndexAnswer]:
@@ -217,9 +202,9 @@ def add_queries(index: str, times: Mapping[str, int]) -> Operation[AddedQueries]
     """Not idempotent: sent twice, queries are counted twice. Raises InvalidInput (`invalid_request`)."""
     if not isinstance(times, Mapping):
         raise InvalidInput(
-            "invalid_request", f"Queries must be a mapping of query to times, and not a {type(times).__name__}."
+            "invalid_request", f"Queries must be a mapping of query to times, not a {type(times).__name__}."
         )
-    body = {"queries": [{"query": query, "times": often} for query, often in times.items()]}
+    body = {"queries": [{"query": query, "times": count} for query, count in times.items()]}
     return Operation("POST", _queries(index), _model(AddedQueries), body=body, idempotent=False)
 
 
@@ -235,10 +220,10 @@ def search_body(query: str | SearchRequest, options: Mapping[str, Any]) -> dict[
     Raises InvalidInput (`invalid_request`) for a query that is neither text nor a SearchRequest.
     """
     if isinstance(query, SearchRequest):
-        given = query.model_dump(mode="json", exclude_unset=True)
+        members = query.model_dump(mode="json", exclude_unset=True)
     else:
-        given = {"query": _text(query, "The query")}
-    return given | {name: _json(value) for name, value in options.items()}
+        members = {"query": _text(query, "The query")}
+    return members | {name: _json(value) for name, value in options.items()}
 
 
 def page(query: str | SearchRequest, options: Mapping[str, Any], cursor: str) -> dict[str, Any]:
@@ -253,10 +238,10 @@ def page(query: str | SearchRequest, options: Mapping[str, Any], cursor: str) ->
 
 def unfinished(job: JobAnswer, seconds: float) -> BackendUnavailable:
     """Make the error for a job that is not finished in time."""
-    left = job.states.get("pending", 0)
+    pending = job.states.get("pending", 0)
     return BackendUnavailable(
         "job_unfinished",
-        f"After {seconds:g} s {left:,} documents of job {job.id} still wait to be encoded: does a worker run?",
+        f"After {seconds:g} s {pending:,} documents of job {job.id} still wait to be encoded. Is a worker running?",
     )
 
 
@@ -305,26 +290,23 @@ def _segment(text: str, name: str) -> str:
     `.` and `..` are refused: they are path steps even when quoted, and deleting document `..` would delete its index.
     """
     if _text(text, name) in (".", ".."):
-        raise InvalidInput("invalid_request", f"{name} is {text}, which no address can name.")
+        raise InvalidInput("invalid_request", f"{name} is {text}, which cannot be part of an address.")
     return quote(text, safe="")
 
 
-def _text(given: object, name: str) -> str:
+def _text(value: object, name: str) -> str:
     """Return the text. Raises InvalidInput (`invalid_request`: not a str; `not_utf8`: a lone surrogate)."""
-    if not isinstance(given, str):
-        raise InvalidInput("invalid_request", f"{name} has to be text, and is of type {type(given).__name__}.")
+    if not isinstance(value, str):
+        raise InvalidInput("invalid_request", f"{name} must be text, not {type(value).__name__}.")
     try:
-        given.encode()
+        value.encode()
     except UnicodeEncodeError:
         raise InvalidInput("not_utf8", f"{name} is not text in UTF-8.") from None
-    return given
-
-
-FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
+    return value
 
 
 class Retry:
-    """Delays between the attempts of one operation, for `seconds` in all."""
+    """Delays between the attempts of an operation, for at most `seconds` in all."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -342,5 +324,25 @@ class Retry:
         delay = float(requested or random.uniform(self._bound / 2, self._bound))  # noqa: S311 (no secret)
         if time.monotonic() + delay > self._end:
             raise error
-        self._bound = min(LONGEST_DELAY, self._bound * 2)
+        self._bound = min(MAX_DELAY, self._bound * 2)
         return delay
+
+
+def checked_address(address: str) -> str:
+    """Return the address without a slash at its end. Raises ConfigurationError (`bad_address`)."""
+    try:
+        url = httpx.URL(address.rstrip("/"))
+    except httpx.InvalidURL as error:
+        raise ConfigurationError("bad_address", f"{address} is not an address: {error}.") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError("bad_address", f"{address} is not an http address.")
+    if url.port is not None and not 0 < url.port <= 65535:
+        raise ConfigurationError("bad_address", f"{address} is not an address: its port is not from 1 to 65535.")
+    return str(url)
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """Return the header with a key; None: the key in SPARSEWELL_API_KEY. Empty: no header."""
+    if key is None:
+        key = os.environ.get(KEY_VARIABLE, "")
+    return {"authorization": f"Bearer {key}"} if key else {}

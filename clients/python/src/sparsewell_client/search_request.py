@@ -1,22 +1,11 @@
-"""Search requests. Only members that were set are sent; the defaults shown here are those of the API.
+"""Search requests.
 
-Base of the models that are sent to the API.
+Only members that were set are sent; the defaults shown here are those of the API.
 """
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-
-class RequestModel(BaseModel):
-    """A model that keeps members it does not know.
-
-    The API decides what it accepts: an older client can use the members of a newer API, and an unknown member is
-    refused with the documented error. Rules that were read and are written back lose nothing.
-    """
-
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
-
 
 Mode = Literal["sparse", "lexical", "hybrid"]
 Unit = Literal["document", "chapter", "passage"]
@@ -26,6 +15,16 @@ Among = Literal["matches", "candidates"]
 Filter = dict[str, Any]
 # One or two of gt, gte, lt, lte, with numbers or dates.
 Range = dict[str, float | str]
+
+
+class RequestModel(BaseModel):
+    """Base of models that are sent to the API. Unknown members are kept.
+
+    An older client can use the members of a newer API, which refuses unknown members with the documented error. Rules
+    that are read and written back are complete.
+    """
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
 
 
 class Context(RequestModel):

@@ -1,4 +1,4 @@
-"""Episodes with the chapters that people gave them."""
+"""Episodes with chapters by people."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def test_an_episode_is_read(tmp_path: Path) -> None:
     assert [(c.start, c.title) for c in one.chapters] == [(0, "Soil"), (text.index("And"), "Rain")]
 
 
-def test_what_is_said_at_length_before_the_first_chapter_is_one_without_a_title(tmp_path: Path) -> None:
+def test_long_text_before_the_first_chapter_is_a_chapter_without_title(tmp_path: Path) -> None:
     (one,) = read_episodes(written(tmp_path / "e.jsonl.gz", EPISODE | {"chapters": EPISODE["chapters"][1:]}))  # type: ignore[index]
     assert [c.title for c in one.chapters] == ["", "Rain"]
 
@@ -67,7 +67,7 @@ def test_half_of_all_episodes_are_held_out_by_their_ids(tmp_path: Path) -> None:
         ({"utterances": [{"text": "x", "start": float("nan")}]}, "not_json"),
     ],
 )
-def test_a_bad_line_is_counted_and_ends_nothing(tmp_path: Path, changes: dict[str, object], code: str) -> None:
+def test_a_bad_line_is_counted_and_skipped(tmp_path: Path, changes: dict[str, object], code: str) -> None:
     report = ReadReport("e")
     found = list(read_episodes(written(tmp_path / "e.jsonl.gz", EPISODE | changes, EPISODE), report))
     assert [one.id for one in found] == ["e1"]

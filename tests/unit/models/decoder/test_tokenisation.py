@@ -1,4 +1,4 @@
-"""Tokenisers whose pieces carry the space before a word: matching, windows, queries and what people are shown."""
+"""Tokenisers whose pieces include the space before a word: matching, windows, queries, formatted pieces."""
 
 import itertools
 import json
@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+<<<<<<< HEAD:tests/unit/models/test_spaced_pieces.py
 from models.decoder.vocabulary import make_matching_tokenizer, unsearchable_ids
+=======
+from models.decoder.tokenisation import make_matching_tokenizer, unsearchable_ids
+>>>>>>> p-m2:tests/unit/models/decoder/test_tokenisation.py
 from models.encoder import PieceTokeniser, trim_offsets
 from models.export.package import write_manifest
 from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QueryTable, make_piece_formatter
 from services.errors import ConfigurationError
-from tests.unit.models.spaced_tokenizers import KINDS, make
+from tests.unit.models.decoder.spaced_tokenizers import KINDS, make
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 PLACES = ["cat", "Cat", "CAT", "a cat", "a Cat", "(cat)", "\ncat", "a\n\n  cat", '"cat"', "the_cat", "on.cat", " cat\t"]
@@ -23,7 +27,7 @@ PLACES = ["cat", "Cat", "CAT", "a cat", "a Cat", "(cat)", "\ncat", "a\n\n  cat",
 
 @kinds
 @pytest.mark.parametrize("text", PLACES)
-def test_a_word_has_the_same_pieces_wherever_it_stands(kind: str, text: str) -> None:
+def test_a_word_has_the_same_pieces_in_every_position(kind: str, text: str) -> None:
     tokenizer = make_matching_tokenizer(make(kind))
     alone = tokenizer.encode("cat", add_special_tokens=False).ids
     found = tokenizer.encode(text, add_special_tokens=False).ids
@@ -31,8 +35,8 @@ def test_a_word_has_the_same_pieces_wherever_it_stands(kind: str, text: str) -> 
 
 
 @kinds
-def test_the_model_s_own_tokeniser_would_not_match(kind: str) -> None:
-    """What the normaliser is for: without it capitals change the pieces, and what stands before a word does."""
+def test_the_unchanged_tokeniser_does_not_match(kind: str) -> None:
+    """Without the normaliser, capitals and the character before a word change its pieces."""
     tokenizer = make(kind)
     alone = tokenizer.encode("cat", add_special_tokens=False).ids
     for text in ("Cat", "a cat" if kind == "byte level" else "(cat)"):
@@ -57,7 +61,7 @@ def test_numbers_and_short_forms_stay_together(kind: str) -> None:
 
 
 @kinds
-def test_case_is_kept_where_that_is_asked(kind: str) -> None:
+def test_case_can_be_kept(kind: str) -> None:
     kept = make_matching_tokenizer(make(kind), lowercase=False)
     assert kept.encode("The").ids != kept.encode("the").ids
     capitals = kept.token_to_id("T")
@@ -66,7 +70,7 @@ def test_case_is_kept_where_that_is_asked(kind: str) -> None:
 
 
 @kinds
-def test_pieces_that_no_query_can_ask_for(kind: str) -> None:
+def test_unsearchable_pieces_are_found(kind: str) -> None:
     tokenizer = make_matching_tokenizer(make(kind))
     unsearched = unsearchable_ids(tokenizer)
     assert {tokenizer.token_to_id(piece) for piece in ("<s>", "</s>")} <= unsearched
@@ -96,7 +100,7 @@ def test_a_vocabulary_above_two_bytes_is_refused() -> None:
         ("metaspace", "<0xC3>", "<c3>"), ("metaspace", "<0x41>", "##A"), ("metaspace", "<s>", "<s>"),
     ],
 )  # fmt: skip
-def test_pieces_are_shown_with_word_piece_s_marks(kind: str, piece: str, shown: str) -> None:
+def test_pieces_are_formatted_with_the_marks_of_word_piece(kind: str, piece: str, shown: str) -> None:
     assert make_piece_formatter(make(kind))(piece) == shown
 
 
@@ -136,7 +140,7 @@ def test_every_character_and_every_piece_belongs_to_a_window(
 
 
 @kinds
-def test_offsets_leave_white_space_out_and_do_not_overlap(kind: str) -> None:
+def test_offsets_exclude_white_space_and_do_not_overlap(kind: str) -> None:
     text = "The cat (sat)  on\n\na mat 🙂 中 read_file."
     tokenizer = make_matching_tokenizer(make(kind))
     encoding = tokenizer.encode(text, add_special_tokens=False)
@@ -177,7 +181,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> QueryTable:
     return QueryTable.load(directory)
 
 
-def test_queries_are_the_same_in_every_case_and_place(table: QueryTable) -> None:
+def test_queries_match_in_every_case_and_position(table: QueryTable) -> None:
     wanted = table.encode("temporary folder", 100).by_id()
     assert wanted
     for query in ("Temporary  Folder", " temporary\nfolder", "(temporary) folder folder", "TEMPORARY_FOLDER"):
@@ -191,7 +195,7 @@ def test_query_pieces_are_those_of_documents(table: QueryTable) -> None:
     assert set(table.encode("the temporary folder on a mat", 100).ids) <= document
 
 
-def test_query_pieces_are_shown_readably(table: QueryTable) -> None:
+def test_query_pieces_are_readable(table: QueryTable) -> None:
     assert [table.piece(i) for i in table.encode("The cat sat", 100).ids] == ["the", "cat", "sat"]
 
 
@@ -201,7 +205,7 @@ def test_special_pieces_in_a_query_are_characters(table: QueryTable) -> None:
     assert found
 
 
-def test_word_piece_is_shown_as_ever() -> None:
+def test_word_piece_formats_do_not_change() -> None:
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "cat": 1, "##s": 2, "Ġ": 3}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     assert [make_piece_formatter(tokenizer)(piece) for piece in ("cat", "##s", "Ġ")] == ["cat", "##s", "Ġ"]

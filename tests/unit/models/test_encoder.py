@@ -1,4 +1,4 @@
-"""Windows: nothing is lost, nothing is too long, and the time grows with the text."""
+"""Windows: complete, within their size, in linear time."""
 
 import functools
 import itertools
@@ -78,9 +78,9 @@ def test_every_character_and_every_piece_belongs_to_a_window(text: str, size: in
 
 
 def _ends(windows: list[TextWindow], whole: list[int], overlap: int) -> set[int]:
-    """Where in the whole text's pieces the last window may end, if neighbours share half of `overlap` to `overlap`.
+    """Return the possible ends of the last window in the whole text's pieces.
 
-    Several places, when pieces repeat: of ":::::" nobody can say which two are shared.
+    Neighbours share half of `overlap` to `overlap`. Repeated pieces such as ":::::" allow several ends.
     """
     ends = {0}
     for number, window in enumerate(windows):
@@ -103,7 +103,7 @@ def test_a_text_that_fits_is_one_window(pieces: PieceTokeniser) -> None:
     assert [pieces.piece(piece) for piece in window.piece_ids] == ["the", "cat", "sat", "."]
 
 
-def test_white_space_alone_is_a_window_without_pieces(pieces: PieceTokeniser) -> None:
+def test_white_space_makes_a_window_without_pieces(pieces: PieceTokeniser) -> None:
     assert pieces.windows(" \n", 16, 4) == [TextWindow(0, 2, ())]
 
 
@@ -112,14 +112,14 @@ def test_special_pieces_in_a_text_are_plain_characters(pieces: PieceTokeniser) -
     assert [pieces.piece(piece) for piece in window.piece_ids] == ["[", "sep", "]"]
 
 
-def test_windows_end_at_sentences_where_one_is_near(pieces: PieceTokeniser) -> None:
+def test_windows_end_at_nearby_sentence_ends(pieces: PieceTokeniser) -> None:
     text = "The quick brown fox jumps over the lazy dog today. " * 20
     for window in pieces.windows(text, 96, 16)[:-1]:
         assert text[: window.end].rstrip().endswith(".")
         assert text[window.start :].startswith("The")
 
 
-def test_windows_do_not_split_words_where_they_need_not(pieces: PieceTokeniser) -> None:
+def test_windows_split_words_only_when_necessary(pieces: PieceTokeniser) -> None:
     text = "internationalisation tokenisation parallelisation " * 30
     for window in pieces.windows(text, 64, 12):
         assert set(text[window.start : window.end].split()) <= set(text.split())
@@ -145,7 +145,7 @@ def test_a_megabyte_takes_linear_time(pieces: PieceTokeniser, unit: str) -> None
     assert large < 24 * small + 0.5
 
 
-def test_a_missing_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigurationError) as caught:
         PieceTokeniser.load(tmp_path / "tokenizer.json")

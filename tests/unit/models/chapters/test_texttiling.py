@@ -1,4 +1,4 @@
-"""The engine tiling and its parts: blocks, beginnings, division."""
+"""The engine tiling: blocks, cues, cohesion, division."""
 
 import itertools
 import random
@@ -26,7 +26,7 @@ from models.registry import load_encoder
 from services.encoders.vectors import EMPTY_VECTOR
 from services.errors import ConfigurationError, Overloaded
 from services.talk.model import UNKNOWN_TIME, Segments
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 SUBJECTS = {
     "wine": "vineyard grape barrel cellar harvest bottle oak vintage",
@@ -48,12 +48,12 @@ def about(subject: str, sentences: int, seed: int) -> list[str]:
 
 
 def three_subjects() -> tuple[Episode, list[int]]:
-    """A talk, and where its second and third subject begin."""
+    """Make a talk of three topics; return it and the starts of the second and third."""
     episode = talk([*about("wine", 60, 1), *about("rain", 80, 2), *about("rail", 50, 3)])
     return episode, [episode.segments.offsets[60], episode.segments.offsets[140]]
 
 
-def test_chapters_begin_where_the_subject_changes(encoder: Encoder) -> None:
+def test_chapters_begin_where_the_topic_changes(encoder: Encoder) -> None:
     episode, changes = three_subjects()
     found = TextTilingEngine(encoder).propose(episode)
     assert [one.title for one in found] == ["", "", ""]
@@ -62,12 +62,12 @@ def test_chapters_begin_where_the_subject_changes(encoder: Encoder) -> None:
     assert all(abs(one.start - change) < near for one, change in zip(found[1:], changes, strict=True))
 
 
-def test_one_subject_is_one_chapter(encoder: Encoder) -> None:
+def test_a_single_topic_is_one_chapter(encoder: Encoder) -> None:
     episode = talk(["The harvest of the grape fills a barrel in the cellar, and oak makes the vintage."] * 60)
     assert [one.start for one in TextTilingEngine(encoder).propose(episode)] == [0]
 
 
-def test_a_chapter_begins_with_the_segment_that_sounds_like_a_beginning(encoder: Encoder) -> None:
+def test_a_chapter_begins_at_the_segment_with_the_best_cues(encoder: Encoder) -> None:
     said = [*about("wine", 60, 1), "Next let's talk about another thing.", *about("rain", 60, 2)]
     episode = talk(said)
     assert [one.start for one in TextTilingEngine(encoder).propose(episode)] == [0, episode.segments.offsets[60]]
@@ -85,7 +85,7 @@ def test_a_talk_without_words_has_no_proposals(encoder: Encoder, text: str) -> N
     assert TextTilingEngine(encoder).propose(episode) == []
 
 
-def test_a_talk_without_any_piece_is_one_chapter(encoder: Encoder) -> None:
+def test_a_talk_without_pieces_is_one_chapter(encoder: Encoder) -> None:
     chapters, _ = ChapterMaker(TextTilingEngine(encoder)).chapters(talk(["\x01 \x02"] * 50))
     assert [(one.start, one.title) for one in chapters] == [(0, "Chapter 1")]
 
@@ -95,24 +95,24 @@ def test_the_same_episode_gets_the_same_chapters(encoder: Encoder) -> None:
     assert TextTilingEngine(encoder).propose(episode) == TextTilingEngine(encoder).propose(episode)
 
 
-def test_too_little_time_is_late(encoder: Encoder) -> None:
+def test_too_little_time_raises_chapters_late(encoder: Encoder) -> None:
     with pytest.raises(Overloaded) as raised:
         TextTilingEngine(encoder).propose(three_subjects()[0], seconds=0)
     assert raised.value.code == "chapters_late"
 
 
-def test_the_fingerprint_changes_with_what_decides_the_chapters(encoder: Encoder) -> None:
+def test_the_fingerprint_covers_all_parameters(encoder: Encoder) -> None:
     engines = [
         TextTilingEngine(encoder),
-        TextTilingEngine(encoder, price=0.07),
-        TextTilingEngine(encoder, cue=0.02),
+        TextTilingEngine(encoder, penalty=0.07),
+        TextTilingEngine(encoder, cue_weight=0.02),
         TextTilingEngine(encoder, cues=NO_CUES),
     ]
     assert len({engine.fingerprint for engine in engines}) == len(engines)
     assert TextTilingEngine(encoder).fingerprint == engines[0].fingerprint
 
 
-def test_ten_hours_without_a_full_stop_are_chaptered_in_a_bounded_number_of_blocks(
+def test_ten_hours_without_a_full_stop_have_a_bounded_number_of_blocks(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiling, "MAX_BLOCKS", 50)
@@ -143,7 +143,7 @@ def test_blocks_cover_the_text_and_are_not_long(said: list[str], words: int) -> 
 
 
 def best_division(values: np.ndarray, sizes: np.ndarray, price: np.ndarray) -> float:
-    """What the cheapest of all divisions costs."""
+    """Return the cost of the cheapest division, by trying all."""
 
     def apart(a: int, b: int) -> float:
         middle = (values[a:b] * sizes[a:b, None]).sum(0) / sizes[a:b].sum()
@@ -172,11 +172,11 @@ def test_no_division_is_cheaper(count: int, seed: int) -> None:
     assert np.isfinite(price[cut]).all()
 
 
-def test_blocks_that_say_nothing_are_alike() -> None:
+def test_blocks_without_pieces_are_equal() -> None:
     assert embed_blocks([EMPTY_VECTOR, EMPTY_VECTOR]).tolist() == [[0.0], [0.0]]
 
 
-def test_a_turn_counts_for_a_chapter_and_going_on_against_it() -> None:
+def test_cues_raise_and_lower_the_score() -> None:
     text = "All of that is fine. Next let's talk about rain. But it's because they know."
     cues = load_shipped_cues()
     assert cues.at(text, text.index("Next")) > 0.3
@@ -185,7 +185,7 @@ def test_a_turn_counts_for_a_chapter_and_going_on_against_it() -> None:
     assert cues.at("Is it? We", 7) < cues.at("It is. We", 7)
 
 
-def test_an_engine_is_opened_by_its_name(encoder: Encoder) -> None:
+def test_engines_are_opened_by_name(encoder: Encoder) -> None:
     assert open_chapter_engine("tiling", encoder).name == "tiling"
     with pytest.raises(ConfigurationError) as raised:
         open_chapter_engine("tilting", encoder)

@@ -1,4 +1,4 @@
-"""The open talks, the questions on them, and what the demo prints."""
+"""The open talks, their questions, and the output of the demo."""
 
 import io
 import re
@@ -33,7 +33,7 @@ def asked(*hits: dict[str, object]) -> TalkQuestionRankings:
     )
 
 
-def test_every_talk_is_one_that_the_service_takes() -> None:
+def test_the_service_accepts_every_talk() -> None:
     talks = [parse_document(one, SPEC) for one in read_talks()]
     assert len(talks) == 6
     assert [one.id for one in talks if one.talk is not None and one.talk.given] == ["syntax-236"]
@@ -47,7 +47,7 @@ def test_every_answer_is_said_once_in_its_talk() -> None:
         assert [whole.count(words) for words in question.said] == [1] * len(question.said), question.text
 
 
-def test_an_answer_is_the_words_in_a_passage_of_the_right_talk() -> None:
+def test_an_answer_needs_the_words_and_the_right_talk() -> None:
     said = "A rope lies on\nthe quay."
     assert asked(hit("bees", said), hit("boats", said)).rank("sparse") == 2
     assert asked(hit("boats", "Nothing.")).rank("sparse") is None

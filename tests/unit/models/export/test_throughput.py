@@ -1,4 +1,4 @@
-"""How throughput is measured: which layouts, on which cores, and what is made of the rounds."""
+"""Measurement of throughput: layouts, cores, and figures of the rounds."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_each_layout_once_for_each_number_of_cores() -> None:
     assert {s.batch_pieces for s in list_settings([1], [256, 512])} == {256, 512}
 
 
-def test_best_of_the_clock_and_medians_of_the_processor() -> None:
+def test_the_report_has_best_wall_times_and_median_cpu_times() -> None:
     one = ThroughputSetting(1, 1, 1, 1024)
     measured = {
         ("first", one): [ThroughputRound(10.0, 20.0), ThroughputRound(30.0, 10.0), ThroughputRound(20.0, 15.0)],

@@ -1,4 +1,4 @@
-"""The stand-in encoder: deterministic, what its docstring says, served like any other."""
+"""The stand-in encoder: deterministic, and served like any other."""
 
 import math
 
@@ -33,14 +33,14 @@ def test_a_piece_weighs_the_logarithm_of_its_count(encoder: StandInEncoder) -> N
     }
 
 
-def test_it_encodes_the_same_text_the_same_way(encoder: StandInEncoder) -> None:
+def test_encoding_is_deterministic(encoder: StandInEncoder) -> None:
     windows = encoder.windows("The lazy dogs of three towns. " * 100)
     assert len(windows) > 1
     first, second = encoder.encode(windows), load_encoder("standin").encode(list(windows))
     assert [v.pack() for v in first] == [v.pack() for v in second]
 
 
-def test_it_keeps_at_most_top_k(encoder: StandInEncoder) -> None:
+def test_vectors_have_at_most_top_k_pieces(encoder: StandInEncoder) -> None:
     text = " ".join(f"{a}{b}" for a in "abcdefghijklmnop" for b in ("cat", "dog", "tree", "house", "river"))
     for vector in encoder.encode(encoder.windows(text, 510, 0)):
         assert len(vector) <= encoder.manifest.top_k
@@ -48,18 +48,18 @@ def test_it_keeps_at_most_top_k(encoder: StandInEncoder) -> None:
         assert (vector.weights > 0).all()
 
 
-def test_nothing_but_unknown_pieces_gives_the_empty_vector(encoder: StandInEncoder) -> None:
+def test_a_text_of_unknown_pieces_has_an_empty_vector(encoder: StandInEncoder) -> None:
     assert [len(v) for v in encoder.encode(encoder.windows("🙂 \x00 🙃"))] == [0]
     assert encoder.encode(encoder.windows("")) == []
 
 
-def test_windows_have_to_fit_the_model(encoder: StandInEncoder) -> None:
+def test_windows_that_do_not_fit_the_model_are_refused(encoder: StandInEncoder) -> None:
     with pytest.raises(InvalidInput) as caught:
         encoder.windows("text", 511)
     assert caught.value.code == "bad_window"
 
 
-def test_its_directory_serves_queries(encoder: StandInEncoder) -> None:
+def test_the_stand_in_directory_has_a_query_table(encoder: StandInEncoder) -> None:
     table = QueryTable.load(WEIGHTS_ROOT / "standin")
     assert table.fingerprint == encoder.fingerprint
     query = table.encode("tree houses", 64)
@@ -67,7 +67,7 @@ def test_its_directory_serves_queries(encoder: StandInEncoder) -> None:
     assert matching > encoder.encode(encoder.windows("a boat on a lake"))[0].dot(query.by_id())
 
 
-def test_an_unknown_name_says_what_there_is() -> None:
+def test_an_unknown_name_lists_the_known_names() -> None:
     with pytest.raises(ConfigurationError, match="standin") as caught:
         load_encoder("no-such-encoder")
     assert caught.value.code == "unknown_encoder"

@@ -25,7 +25,7 @@ def _byte_level() -> str:
 
 @cache
 def _metaspace() -> str:
-    """As Llama's and Mistral's: spaces are written "▁", bytes stand in for unknown characters."""
+    """Make a tokeniser like those of Llama and Mistral: spaces are "▁", unknown characters are bytes."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     trainer = trainers.BpeTrainer(
@@ -43,5 +43,5 @@ KINDS = {"byte level": _byte_level, "metaspace": _metaspace}
 
 
 def make(kind: str) -> Tokenizer:
-    """As the model has it, before it is made fit for matching."""
+    """Make the tokeniser of a model, without the normaliser for matching."""
     return Tokenizer.from_str(KINDS[kind]())

@@ -1,4 +1,4 @@
-"""Recipes of encoders: what is a recipe and what is nonsense."""
+"""Recipes of encoders: valid and invalid ones."""
 
 from itertools import product
 from pathlib import Path
@@ -32,12 +32,12 @@ from services.errors import ConfigurationError
         ({"regulariser": "l2"}, "Input should be"),
     ],
 )
-def test_nonsense_is_refused(given: dict[str, object], says: str) -> None:
+def test_invalid_recipes_are_refused(given: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         EncoderRecipe.model_validate(given)
 
 
-def test_every_sensible_combination_stands() -> None:
+def test_valid_combinations_are_accepted() -> None:
     made = 0
     for query, expansion, regulariser in product(
         ("none", "idf", "learned"), (True, False), ("none", "flops", "idf_flops", "l1")
@@ -48,7 +48,7 @@ def test_every_sensible_combination_stands() -> None:
     assert made == 24
 
 
-def test_recipes_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_recipes_survive_writing_and_reading(tmp_path: Path) -> None:
     recipe = EncoderRecipe(query_weighting="idf", regulariser="flops", l0_threshold=200, activation="log1p_log1p_relu")
     assert EncoderRecipe.read(tmp_path) is None
     recipe.write(tmp_path)

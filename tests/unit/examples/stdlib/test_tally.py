@@ -1,4 +1,4 @@
-"""Counting answers, choosing the examples to show, and following a job: functions of values."""
+"""Counts of answers, choice of examples, and progress of a job."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from services.errors import BackendUnavailable
 
 
 def asked(text: str, lexical: str, sparse: str, hybrid: str, milliseconds: float = 1.0) -> QuestionRankings:
-    """A question whose answer is "x"; each ranking is written as a word of one-letter ids."""
+    """Make a question with the answer "x"; each ranking is a word of one-letter ids."""
     rankings = {"lexical": lexical, "sparse": sparse, "hybrid": hybrid}
     return QuestionRankings(
         Question(text, ("x",)), {mode: TimedRanking(tuple(ids), milliseconds, 0.5) for mode, ids in rankings.items()}
@@ -61,7 +61,7 @@ def test_record_keeps_the_failures() -> None:
 
 
 class Clock:
-    """Time that passes only by sleeping."""
+    """A clock that only sleeping advances."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -90,7 +90,7 @@ def test_follow_ends_when_the_job_is_finished() -> None:
     assert [step.rate for step in steps] == [0, 4, 5]
 
 
-def test_follow_gives_up_when_nothing_moves() -> None:
+def test_follow_stops_without_progress() -> None:
     with pytest.raises(BackendUnavailable) as raised:
         run_follow(job(3) for _ in range(100))
     assert raised.value.code == "encoding_stalled"

@@ -1,4 +1,4 @@
-"""What a decoder is asked, and what is made of whatever it answers."""
+"""Prompts of the listwise reranker, and the parser of answers."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ def test_the_prompt_numbers_the_passages_and_shows_each_on_a_line() -> None:
     assert "x" * (MAX_PASSAGE_CHARACTERS + 1) not in asked
 
 
-def test_the_order_is_read_and_what_is_missing_follows() -> None:
+def test_omitted_passages_follow_the_ranked_ones() -> None:
     assert parse_permutation("[2] > [3] > [1]", 3) == [1, 2, 0]
     assert parse_permutation("I think [3], then [3] and [9].", 3) == [2, 0, 1]
     assert parse_permutation("no idea", 3) == [0, 1, 2]
@@ -21,7 +21,7 @@ def test_the_order_is_read_and_what_is_missing_follows() -> None:
 
 
 @given(st.text(), st.integers(0, 30))
-def test_whatever_is_answered_is_a_permutation(answer: str, count: int) -> None:
+def test_any_answer_gives_a_permutation(answer: str, count: int) -> None:
     assert sorted(parse_permutation(answer, count)) == list(range(count))
 
 

@@ -1,4 +1,4 @@
-"""The standard library as a corpus: what is in it, under which names, and that it is the same every time."""
+"""The corpus of the standard library: content, names, and equal output every time."""
 
 import os
 import stat
@@ -30,7 +30,7 @@ def test_thousands_of_documents_sorted_by_unique_ids(documents: list[dict[str, A
     assert ids == sorted(set(ids))
 
 
-def test_the_same_again_whatever_the_environment(
+def test_the_corpus_does_not_depend_on_the_environment(
     documents: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SPARSEWELL_CANARY", "a-value-of-this-machine")
@@ -40,15 +40,15 @@ def test_the_same_again_whatever_the_environment(
     assert corpus.read_documents() == documents
 
 
-def test_nothing_of_this_machine_is_in_it(documents: list[dict[str, Any]]) -> None:
-    """Defaults such as ``environ=os.environ`` would put the environment, addresses or paths into a signature."""
+def test_the_corpus_has_nothing_of_the_machine(documents: list[dict[str, Any]]) -> None:
+    """Defaults such as `environ=os.environ` would put the environment, addresses or paths into a signature."""
     for document in documents:
         assert " object at 0x" not in document["text"], document["id"]
         assert str(Path(os.__file__).parent) not in document["text"], document["id"]
         assert str(Path.home()) + "/" not in document["text"], document["id"]
 
 
-def test_the_api_takes_every_document(documents: list[dict[str, Any]]) -> None:
+def test_the_api_accepts_every_document(documents: list[dict[str, Any]]) -> None:
     spec = IndexSpec(fields=corpus.DECLARED_FIELDS)
     for document in documents:
         assert parse_document(document, spec).id == document["id"]
@@ -71,7 +71,7 @@ def test_the_api_takes_every_document(documents: list[dict[str, Any]]) -> None:
         ("argparse.ArgumentParser.add_argument", "argparse._ActionsContainer.add_argument"),
     ],
 )
-def test_each_thing_once_under_its_public_name(by_id: dict[str, Any], known: str, unknown: str) -> None:
+def test_each_object_has_one_document_under_its_public_name(by_id: dict[str, Any], known: str, unknown: str) -> None:
     assert known in by_id
     assert unknown not in by_id
 
@@ -92,7 +92,7 @@ def test_kind_and_module(by_id: dict[str, Any], name: str, kind: str, module: st
     assert by_id[name]["metadata"] == {"kind": kind, "module": module}
 
 
-def test_nothing_with_side_effects_or_a_screen(by_id: dict[str, Any]) -> None:
+def test_modules_with_side_effects_or_a_screen_are_excluded(by_id: dict[str, Any]) -> None:
     tops = {name.split(".")[0] for name in by_id}
     assert not tops & {"antigravity", "this", "idlelib", "tkinter", "turtle", "test", "lib2to3"}
 
@@ -125,7 +125,7 @@ def test_title_spells_the_name_out(name: str, title: str) -> None:
     assert corpus.make_title(name) == title
 
 
-def test_a_python_that_fails_is_reported_with_its_last_words(tmp_path: Path) -> None:
+def test_an_error_of_the_interpreter_is_quoted(tmp_path: Path) -> None:
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no such library >&2\nexit 3\n")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
@@ -133,7 +133,7 @@ def test_a_python_that_fails_is_reported_with_its_last_words(tmp_path: Path) -> 
         corpus.read_documents(python=str(broken))
 
 
-def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
+def test_an_interpreter_that_hangs_is_stopped(tmp_path: Path) -> None:
     hanging = tmp_path / "python"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(hanging.stat().st_mode | stat.S_IXUSR)
@@ -153,7 +153,7 @@ def test_every_answer_is_a_document(by_id: dict[str, Any], question: Question) -
     assert not [name for name in question.answers if name not in by_id]
 
 
-def test_rank_is_the_place_of_the_first_answer() -> None:
+def test_rank_is_that_of_the_first_answer() -> None:
     question = Question("pause", ("time.sleep", "asyncio.sleep"), ("newer.sleep",))
     assert question.rank(["signal.pause", "asyncio.sleep", "time.sleep"]) == 2
     assert question.rank(["newer.sleep"]) == 1

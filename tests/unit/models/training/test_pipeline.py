@@ -1,4 +1,4 @@
-"""Recipes are checked before anything is read, and say which member is at fault."""
+"""Recipes are checked before any data is read, and errors name the bad member."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert not found.encoder.expansion
 
 
-def test_a_start_that_is_no_directory_stays_a_name(tmp_path: Path) -> None:
+def test_a_start_that_is_not_a_directory_stays_a_name(tmp_path: Path) -> None:
     (tmp_path / "one.toml").write_text('start = "owner/encoder"\n[[pairs]]\npath = "pairs.jsonl"\n')
     assert read_recipe(tmp_path / "one.toml").start == "owner/encoder"
 
@@ -45,7 +45,7 @@ def test_a_start_that_is_no_directory_stays_a_name(tmp_path: Path) -> None:
         (b'start = "x"\n[[pairs]]\npath = "p"\n[[teachers]]\nkind = "dense"\n', "a dense teacher needs a name"),
     ],
 )
-def test_faults_are_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_errors_name_the_bad_member(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError) as caught:
@@ -55,7 +55,7 @@ def test_faults_are_named(tmp_path: Path, content: bytes, said: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"absent\.toml cannot be read"):
         read_recipe(tmp_path / "absent.toml")
 
@@ -71,12 +71,12 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
         ({"encoder": {"document_weighting": "binary"}}, "binary document weights"),
     ],
 )
-def test_combinations_that_make_no_sense(changes: dict[str, Any], said: str) -> None:
+def test_contradictory_members_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         recipe(**changes)
 
 
-def test_variants_differ_from_the_whole_in_one_part() -> None:
+def test_a_variant_changes_one_part_of_the_recipe() -> None:
     whole = recipe(
         teachers=[{"kind": "dense", "name": "d"}, {"kind": "bm25"}],
         negatives={"sources": ["dense", "bm25"]},
@@ -107,7 +107,7 @@ def test_variants_by_name() -> None:
     assert caught.value.code == "unknown_variant"
 
 
-def test_a_row_is_about_the_collections_that_choose() -> None:
+def test_a_row_covers_the_selection_collections() -> None:
     figures = dict.fromkeys(("sparse", "hybrid", "weights_a_document", "flops"), 0.5)
     entry = {"mean": 0.5, "collections": {"chosen by": figures, "shown": dict.fromkeys(figures, 0.9)}}
     assert AblationRow.of("x", entry, 1.0, ["shown"]).hybrid == 0.5
@@ -121,7 +121,7 @@ def test_the_table_shows_points() -> None:
     assert "| no expansion | 0.3800 | -2.0 | 0.5100 | +1.0 | 40 | 0.50 | 50 |" in shown
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "models/training/recipes").glob("*.toml")))
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[4] / "models/training/recipes").glob("*.toml")))
 def test_committed_recipes_can_be_read(path: Path) -> None:
     found = read_recipe(path)
     assert found.pairs[0].path.parent == path.parent / "pairs"
@@ -140,7 +140,7 @@ def test_teachers_beside_the_recipe_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("member", ["regulariser_weight", "distillation_scale", "contrastive_weight"])
-def test_numbers_are_finite(member: str) -> None:
+def test_numbers_must_be_finite(member: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{member}: Input should be a finite number"):
         recipe(**{member: float("inf")})
 

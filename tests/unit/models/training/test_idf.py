@@ -1,4 +1,4 @@
-"""Inverse document frequencies, and tables of weights as files."""
+"""Inverse document frequencies, and weight tables as files."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_frequencies_count_each_passage_once() -> None:
     assert frequencies.tolist() == [0, 3, 1, 0, 0, 1]
 
 
-def test_the_formula_is_that_of_the_published_tables() -> None:
+def test_the_formula_matches_the_published_tables() -> None:
     idf = inverse_document_frequency(np.array([0, 3, 1, 0, 0, 1]), 4, PIECES, {0})
     assert idf[1] == pytest.approx(np.log(1 + (4 - 3 + 0.5) / (3 + 0.5)))
     assert idf[2] == pytest.approx(np.log(1 + (4 - 1 + 0.5) / (1 + 0.5)))
@@ -61,8 +61,8 @@ def test_rows_of_another_tokeniser_are_refused() -> None:
     assert caught.value.code == "wrong_tokeniser"
 
 
-def test_texts_are_cut_as_workers_cut_them() -> None:
-    """Whole texts, not truncated; "[SEP]" in a text is characters; half a surrogate does not stop it."""
+def test_texts_are_cut_like_in_workers() -> None:
+    """Texts are not truncated, "[SEP]" is plain characters, and surrogate halves are accepted."""
     pieces = PieceTokeniser.load(WEIGHTS_ROOT / "standin" / "tokenizer.json")
     known = pieces.vocabulary()
     texts = ["weather " * 600 + "zebra", "[SEP] weather", "\ud800 cat", "cat"]
@@ -73,7 +73,7 @@ def test_texts_are_cut_as_workers_cut_them() -> None:
     assert idf[known["[SEP]"]] == 0.0
 
 
-def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_tables_survive_writing_and_reading(tmp_path: Path) -> None:
     weights = np.array([0.0, 0.1, 1e-7, 3.3333333, 12.0, 0.0], np.float32)
     write_weights(tmp_path / "idf.json", weights, PIECES, {0})
     np.testing.assert_array_equal(read_weights(tmp_path / "idf.json", PIECES), weights)

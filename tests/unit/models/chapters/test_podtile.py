@@ -1,21 +1,30 @@
-"""The engine around a generator: parts, context, carry-over, time."""
+"""The engine podtile: chunks, context, carried titles, time, and errors of models that cannot be opened."""
 
 import re
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from models.chapters.engine import ProposedChapter
-from models.chapters.podtile import PodtileEngine
+from models.chapters.podtile import PodtileEngine, open_podtile
+from models.chapters.podtile_checkpoint import (
+    SHIPPED_DIRECTORY,
+    STARTING_MODELS,
+    read_chapter_manifest,
+    resolve_generator_source,
+)
 from models.chapters.podtile_prompt import split_into_lines
-from services.errors import Overloaded
-from tests.unit.chapters.written import Written, talk
+from services.errors import ConfigurationError, Overloaded
+from services.settings import Settings
+from tests.unit.models.chapters.episodes import Written, talk
 
 SENTENCES = [f"Sentence number {i} says something about farming and about what it takes to do it." for i in range(200)]
 
 
 def marked(prompt: str, begun: str) -> str:
-    """A chapter at each line that speaks of the word `new`, called by the word after it."""
+    """Answer with a chapter at each line with the word `new`; its title is the word after it."""
     found = re.findall(r"\n\[(\d+)\][^\n]*?\bnew (\w+)", prompt)
     if begun:
         return f" {found[0][1] if found and found[0][0] == '1' else 'Opening'}" + "".join(
@@ -33,7 +42,7 @@ def with_chapters() -> list[str]:
     return sentences
 
 
-def test_chapters_of_every_part_come_together_once() -> None:
+def test_chapters_of_all_chunks_are_joined_without_repetition() -> None:
     episode = talk(with_chapters())
     generator = Written(marked)
     found = PodtileEngine(generator).propose(episode)
@@ -43,7 +52,7 @@ def test_chapters_of_every_part_come_together_once() -> None:
     assert len(generator.asked) > 10
 
 
-def test_each_part_knows_the_chapters_before_it_and_fits() -> None:
+def test_each_prompt_has_the_earlier_titles_and_fits() -> None:
     generator = Written(marked)
     PodtileEngine(generator).propose(talk(with_chapters(), "Farms", "All about farms"))
     for prompt, _ in generator.asked:
@@ -55,7 +64,7 @@ def test_each_part_knows_the_chapters_before_it_and_fits() -> None:
     assert {begun for _, begun in generator.asked[1:]} == {""}
 
 
-def test_a_title_that_comes_again_is_the_chapter_that_goes_on() -> None:
+def test_a_repeated_title_continues_the_chapter() -> None:
     generator = Written(lambda prompt, begun: " Soil [4] Rain [5] soil" if begun else " [2] Rain [4] Wool")
     found = PodtileEngine(generator).propose(talk(SENTENCES))
     assert [one.title for one in found] == ["Soil", "Rain", "Wool"]
@@ -63,20 +72,20 @@ def test_a_title_that_comes_again_is_the_chapter_that_goes_on() -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["", "none", "[", "[1] [2] [3]", "\x00", "[5] x " * 500, "[-1] x", "[1e9] y"])
-def test_nonsense_gives_proposals_all_the_same(nonsense: str) -> None:
+def test_invalid_answers_still_give_proposals(nonsense: str) -> None:
     episode = talk(SENTENCES)
     found = PodtileEngine(Written(lambda prompt, begun: nonsense)).propose(episode)
     assert found[0].start == 0
     assert {one.start for one in found} <= {line.start for line in split_into_lines(episode)}
 
 
-def test_a_talk_without_words_has_no_chapters_and_asks_nobody() -> None:
+def test_a_talk_without_words_sends_no_prompt() -> None:
     generator = Written(marked)
     assert PodtileEngine(generator).propose(talk([])) == []
     assert generator.asked == []
 
 
-def test_it_gives_up_between_parts() -> None:
+def test_the_time_limit_stops_between_chunks() -> None:
     def slowly(prompt: str, begun: str) -> str:
         time.sleep(0.05)
         return " none"
@@ -88,7 +97,7 @@ def test_it_gives_up_between_parts() -> None:
     assert 1 <= len(generator.asked) <= 4
 
 
-def test_a_line_that_is_more_than_a_part_is_shown_cut() -> None:
+def test_a_line_longer_than_a_chunk_is_truncated() -> None:
     generator = Written(marked, part_pieces=100)
     PodtileEngine(generator).propose(talk(["a b c d e f g h i j k l m n o p " * 60]))
     assert all(sum(generator.pieces([prompt])) <= 100 for prompt, _ in generator.asked)
@@ -104,7 +113,7 @@ class Quarters:
         return [ProposedChapter(offsets[i], "theirs") for i in (150, 50, 100, 50)]
 
 
-def test_boundaries_of_another_engine_get_titles_of_the_generator() -> None:
+def test_the_generator_titles_boundaries_of_another_engine() -> None:
     generator = Written(lambda prompt, begun: f" About {re.findall('number (.+?) ', prompt)[0]} [2] Another")
     engine = PodtileEngine(generator, boundaries=Quarters())
     episode = talk(SENTENCES)
@@ -118,10 +127,37 @@ def test_boundaries_of_another_engine_get_titles_of_the_generator() -> None:
     assert engine.fingerprint != PodtileEngine(generator).fingerprint != PodtileEngine(generator, ahead=0).fingerprint
 
 
-def test_ten_hours_are_read_in_parts_of_one_size() -> None:
+def test_ten_hours_are_read_in_chunks_of_bounded_size() -> None:
     generator = Written(lambda prompt, begun: " none", part_pieces=1000)
     PodtileEngine(generator).propose(
         talk([f"And then number {i} came along with quite a story of its own." for i in range(8000)])
     )
     assert len(generator.asked) > 100
     assert max(sum(generator.pieces([prompt])) for prompt, _ in generator.asked) <= 1000
+
+
+def test_the_error_without_torch_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigurationError, match=r"\.\[train\]") as refused:
+        open_podtile(str(tmp_path))
+    assert refused.value.code == "missing_library"
+
+
+def test_a_shipped_model_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "manifest.json").write_text("{}")
+    monkeypatch.setattr("models.chapters.podtile_checkpoint.SHIPPED_DIRECTORY", tmp_path)
+    assert resolve_generator_source("shipped") == tmp_path / "shipped"
+    for other in ("./shipped", "Shipped"):
+        with pytest.raises(ConfigurationError, match=other):
+            resolve_generator_source(other)
+
+
+def test_the_shipped_adapters_are_complete_and_name_their_base() -> None:
+    directory = SHIPPED_DIRECTORY / Settings.model_fields["chapter_model"].default
+    manifest = read_chapter_manifest(directory)
+    assert manifest.base is not None
+    assert manifest.base.source in STARTING_MODELS
+    assert manifest.licence == "Apache-2.0"
+    assert manifest.boundaries == "tiling"
+    assert {path.name for path in directory.iterdir()} == {*manifest.files, "manifest.json"}

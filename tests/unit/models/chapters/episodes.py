@@ -7,7 +7,7 @@ from services.talk.model import UNKNOWN_TIME, Segments
 
 
 class Written:
-    """Answers by a function of the prompt and of what is given; a piece is a word. Keeps what it was asked."""
+    """A generator that answers by a function and records its prompts; a piece is a word."""
 
     fingerprint = "written"
 
@@ -25,7 +25,7 @@ class Written:
 
 
 def talk(sentences: Sequence[str], title: str = "A talk", description: str = "") -> Episode:
-    """One segment a sentence, without times."""
+    """Make an episode with a segment for each sentence, without times."""
     offsets, at = [], 0
     for sentence in sentences:
         offsets.append(at)

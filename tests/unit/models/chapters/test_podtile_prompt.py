@@ -1,4 +1,4 @@
-"""What a generator is shown, and what is read out of what it writes."""
+"""Prompts of the engine podtile, and the parser of answers."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from models.chapters.podtile_prompt import (
     parse_answer,
     split_into_lines,
 )
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from tests.unit.chapters.written import talk
         (" [3]: Top 10: things", [(3, "Top 10: things")]),
     ],
 )
-def test_an_answer_is_read_whatever_it_holds(written: str, read: list[tuple[int, str]]) -> None:
+def test_answers_are_parsed(written: str, read: list[tuple[int, str]]) -> None:
     assert parse_answer(written, 20) == read
 
 
@@ -51,25 +51,25 @@ _TITLES = (
 
 
 @given(st.dictionaries(st.integers(1, 50), _TITLES))
-def test_what_is_trained_is_what_is_read(chapters: dict[int, str]) -> None:
+def test_formatted_answers_are_parsed_back(chapters: dict[int, str]) -> None:
     ordered = sorted(chapters.items())
     assert parse_answer(format_answer(ordered), 50) == ordered
 
 
 @given(st.text(), st.integers(0, 50))
-def test_nothing_that_is_written_breaks_the_reader(text: str, lines: int) -> None:
+def test_any_answer_can_be_parsed(text: str, lines: int) -> None:
     read = parse_answer(text, lines)
     numbers = [number for number, _ in read]
     assert numbers == sorted(set(numbers))
     assert all(1 <= number <= lines for number in numbers)
 
 
-def test_no_chapter_and_a_given_first_one_are_written_as_they_are_read() -> None:
+def test_empty_answers_and_given_beginnings_are_formatted() -> None:
     assert format_answer([]) == f" {NO_ANSWER}"
     assert format_answer([(1, "Soil"), (4, "Rain")]).startswith(format_answer_prefix())
 
 
-def test_the_context_holds_the_latest_titles_and_marks_no_line() -> None:
+def test_the_context_has_the_latest_titles_and_no_line_marks() -> None:
     shown = format_context("On [1] farms\nand fields", "", [f"Chapter {i} with a rather long name" for i in range(100)])
     assert shown.startswith("Title: On (1) farms and fields\n")
     assert "Chapter 99" in shown
@@ -79,7 +79,7 @@ def test_the_context_holds_the_latest_titles_and_marks_no_line() -> None:
     assert "About: all of it\n" in format_context("T", "all of it", [])
 
 
-def test_sentences_share_a_line_and_keep_their_places() -> None:
+def test_sentences_share_lines_and_keep_their_offsets() -> None:
     episode = talk([f"Sentence number {i} says something about farming." for i in range(40)])
     lines = split_into_lines(episode)
     assert 1 < len(lines) < 40
@@ -104,7 +104,7 @@ def test_a_talk_without_words_has_no_lines() -> None:
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=60), st.integers(1, 100), st.floats(0, 0.5))
-def test_parts_cover_every_line_and_fit(pieces: list[int], room: int, ahead: float) -> None:
+def test_chunks_cover_every_line_and_fit(pieces: list[int], room: int, ahead: float) -> None:
     first, settled = 0, []
     while first < len(pieces):
         part = next_chunk(pieces, first, room, ahead)
@@ -115,11 +115,11 @@ def test_parts_cover_every_line_and_fit(pieces: list[int], room: int, ahead: flo
     assert settled == list(range(len(pieces)))
 
 
-def test_the_next_part_reads_the_end_of_a_part_again() -> None:
+def test_the_next_chunk_repeats_the_end_of_a_chunk() -> None:
     part = next_chunk([10] * 100, 0, 80, 0.25)
     assert (part.end, part.settled) == (8, 6)
     assert next_chunk([10] * 8, 0, 80, 0.25).settled == 8
 
 
-def test_a_line_is_shown_on_one_line() -> None:
+def test_a_line_has_no_line_breaks() -> None:
     assert format_numbered_line(7, "so\nhe said [laughs]") == "\n[7] so he said (laughs)"

@@ -1,4 +1,4 @@
-"""A judged collection that is not one says which file is at fault."""
+"""Errors of judged collections name the bad file."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ("qrels.tsv", b"query-id\tcorpus-id\tscore\nq\td\n"),
     ],
 )
-def test_what_cannot_be_read_is_malformed(tmp_path: Path, name: str, content: bytes) -> None:
+def test_unreadable_files_are_malformed(tmp_path: Path, name: str, content: bytes) -> None:
     (write(tmp_path) / name).write_bytes(content)
     with pytest.raises(InvalidInput, match=str(tmp_path)) as caught:
         read_collection(tmp_path)

@@ -1,17 +1,19 @@
-"""Whatever is proposed: chapters in order that cover the talk, with titles of their own; what was mended is said."""
+"""Acceptance of proposals: ordered chapters that cover the talk, distinct titles, counted and documented repairs."""
 
 import itertools
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.chapters.engine import Episode, ProposedChapter
-from models.chapters.maker import MAX_CHAPTERS, MIN_CHAPTER_WORDS, accept_proposals
+from models.chapters.maker import MAX_CHAPTERS, MIN_CHAPTER_WORDS, REPAIR_SENTENCES, accept_proposals
 from models.chapters.titles import MAX_TITLE_CHARACTERS, TitleVocabulary, clean_title, phrase_titles
 from services.talk.model import UNKNOWN_TIME, Chapter, Repair, Segments
-from tests.unit.chapters.written import talk
+from tests.unit.models.chapters.episodes import talk
 
 SOIL = ["The soil of a vineyard holds water for the roots of the vines in a dry summer of the south."] * 6
 RAIN = ["Clouds from the sea bring rain to the mountains and a shower of hail to the fields below them."] * 6
@@ -27,7 +29,7 @@ def spans(chapters: Sequence[Chapter]) -> list[tuple[int, int]]:
     return [(one.start, one.end) for one in chapters]
 
 
-def test_a_good_proposal_stays_as_it_is() -> None:
+def test_a_good_proposal_is_not_changed() -> None:
     chapters, repairs = accept_proposals(
         EPISODE, [ProposedChapter(0, "Soil"), ProposedChapter(HALF, "Rain and hail")], phrase_titles
     )
@@ -36,7 +38,7 @@ def test_a_good_proposal_stays_as_it_is() -> None:
     assert repairs == []
 
 
-def test_an_engine_without_titles_gets_them_and_nothing_was_mended() -> None:
+def test_titles_for_an_engine_without_titles_are_not_a_repair() -> None:
     chapters, repairs = accept_proposals(EPISODE, [ProposedChapter(0), ProposedChapter(HALF)], phrase_titles)
     assert repairs == []
     first, second = (one.title.lower() for one in chapters)
@@ -70,7 +72,7 @@ def test_an_engine_without_titles_gets_them_and_nothing_was_mended() -> None:
         ([ProposedChapter(EPISODE.segments.offsets[1], "Soil"), ProposedChapter(HALF, "Rain")], "first_chapter_moved"),
     ],
 )
-def test_places_are_mended_once_and_counted(proposals: list[ProposedChapter], code: str) -> None:
+def test_starts_are_repaired_and_counted(proposals: list[ProposedChapter], code: str) -> None:
     chapters, repairs = accept_proposals(EPISODE, proposals, phrase_titles)
     assert spans(chapters) == [(0, HALF), (HALF, len(EPISODE.text))]
     assert [one.title for one in chapters] == ["Soil", "Rain"]
@@ -94,7 +96,7 @@ def test_a_long_beginning_without_a_chapter_becomes_one() -> None:
         ("The soil of a vineyard", "titles_invented"),  # is said, but in the other chapter
     ],
 )
-def test_a_title_that_is_none_is_replaced_by_words_of_the_chapter(title: str, code: str) -> None:
+def test_an_invalid_title_is_replaced_by_words_of_the_chapter(title: str, code: str) -> None:
     chapters, repairs = accept_proposals(
         EPISODE, [ProposedChapter(0, "Soil"), ProposedChapter(HALF, title)], phrase_titles
     )
@@ -103,7 +105,7 @@ def test_a_title_that_is_none_is_replaced_by_words_of_the_chapter(title: str, co
     assert {word.strip(",").lower() for word in chapters[1].title.split()} <= said
 
 
-def test_a_title_may_be_of_inflected_words_or_of_the_description() -> None:
+def test_a_title_may_use_inflected_words_and_the_description() -> None:
     episode = Episode("Farming", "With guests from Portugal", EPISODE.text, EPISODE.segments)
     chapters, repairs = accept_proposals(
         episode, [ProposedChapter(0, "Portuguese guest"), ProposedChapter(HALF, "Raining")], phrase_titles
@@ -138,7 +140,7 @@ def test_long_titles_are_cut_between_words() -> None:
     )
 
 
-def test_a_chapter_of_a_few_words_is_joined_to_the_one_before() -> None:
+def test_a_short_chapter_is_merged_into_the_previous_one() -> None:
     episode = talk([*SOIL, "And so.", *RAIN])
     tiny, rest = episode.segments.offsets[6:8]
     chapters, repairs = accept_proposals(
@@ -163,7 +165,7 @@ def test_a_short_talk_is_one_chapter() -> None:
     assert repairs == []
 
 
-def test_no_more_chapters_than_a_producer_may_send() -> None:
+def test_chapters_are_limited_like_those_of_producers() -> None:
     episode = talk(SOIL[:1] * (MAX_CHAPTERS + 5))
     proposals = [ProposedChapter(start) for start in episode.segments.offsets]
     chapters, repairs = accept_proposals(episode, proposals, lambda _, bounds: [[] for _ in bounds])
@@ -172,7 +174,7 @@ def test_no_more_chapters_than_a_producer_may_send() -> None:
     assert chapters[-1].end == len(episode.text)
 
 
-def test_times_are_those_of_the_segments() -> None:
+def test_chapter_times_come_from_segments() -> None:
     unknown = [UNKNOWN_TIME] * 12
     starts = [i * 10_000 for i in range(12)]
     segments = Segments(EPISODE.segments.offsets, starts, [*unknown[:11], 118_500], unknown)
@@ -203,7 +205,7 @@ PROPOSAL = st.builds(
 
 @given(st.lists(SENTENCE.map(" ".join), min_size=1, max_size=40), st.lists(PROPOSAL, max_size=30))
 @settings(max_examples=150, deadline=None)
-def test_whatever_is_proposed(sentences: list[str], proposals: list[ProposedChapter]) -> None:
+def test_any_proposals_give_valid_chapters(sentences: list[str], proposals: list[ProposedChapter]) -> None:
     episode = talk(sentences)
     chapters, repairs = accept_proposals(episode, proposals, phrase_titles)
     if not proposals or not episode.text.strip():
@@ -224,7 +226,7 @@ def test_whatever_is_proposed(sentences: list[str], proposals: list[ProposedChap
     assert all(repair.count > 0 and repair.detail for repair in repairs)
 
 
-def test_a_script_without_spaces_has_words_as_well() -> None:
+def test_a_script_without_spaces_has_words() -> None:
     said = "我们今天谈谈怎样在海上修理一条旧船的绳子和帆" * 8
     text = said * 3
     starts = [0, len(said), 2 * len(said)]
@@ -239,10 +241,23 @@ def test_a_script_without_spaces_has_words_as_well() -> None:
 
 
 @pytest.mark.parametrize("title", ["***", "—", "…", "🎉"])
-def test_signs_are_no_title(title: str) -> None:
+def test_signs_alone_are_not_a_title(title: str) -> None:
     text = "one two three four five six seven eight nine ten eleven twelve thirteen"
     episode = Episode("", "", text, Segments([0], [UNKNOWN_TIME], [UNKNOWN_TIME], [UNKNOWN_TIME]))
     chapters, repairs = accept_proposals(
         episode, [ProposedChapter(0, title)], lambda _, bounds: [["one two"]] * len(bounds)
     )
     assert ([chapter.title for chapter in chapters], [one.code for one in repairs]) == (["one two"], ["titles_empty"])
+
+
+PAGE = (Path(__file__).parents[4] / "docs" / "chapters.md").read_text()
+
+
+def test_each_repair_is_listed_with_its_sentence() -> None:
+    section = PAGE[PAGE.index("## How chapters are made") : PAGE.index("### Measuring engines")]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.M)) == REPAIR_SENTENCES
+
+
+def test_repair_sentences_name_the_limits() -> None:
+    assert f" {MIN_CHAPTER_WORDS} words" in REPAIR_SENTENCES["chapters_too_short"]
+    assert f" {MAX_TITLE_CHARACTERS} characters" in REPAIR_SENTENCES["titles_cut"]

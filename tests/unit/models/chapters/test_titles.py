@@ -1,4 +1,4 @@
-"""Titles out of the words of a chapter."""
+"""Titles of phrases from a chapter."""
 
 import pytest
 
@@ -28,13 +28,13 @@ def offered(*chapters: str) -> list[list[str]]:
     return phrase_titles(Episode("", "", text, segments), bounds)
 
 
-def test_what_is_said_here_more_than_elsewhere_with_its_capitals() -> None:
+def test_titles_use_words_that_are_frequent_in_the_chapter() -> None:
     css, bash = offered(CSS, BASH)
     assert css[0].startswith("CSS Grid")
     assert "script" in bash[0].lower() or "Bash" in bash[0]
 
 
-def test_no_phrase_begins_or_ends_with_a_word_that_says_nothing() -> None:
+def test_no_phrase_begins_or_ends_with_a_stop_word() -> None:
     for title in (title for titles in offered(CSS, BASH) for title in titles[:-1]):
         for phrase in title.split(", "):
             assert phrase.lower().split()[0] not in ("the", "a", "and", "we", "of", "that")
@@ -49,7 +49,7 @@ def test_no_word_is_in_both_phrases_of_a_title() -> None:
         )
 
 
-def test_other_languages_have_titles_too() -> None:
+def test_other_languages_have_titles() -> None:
     wein = "Der Wein reift im Fass. Das Fass aus Eiche gibt dem Wein den Geschmack, und der Winzer prüft das Fass. " * 3
     zug = "Der Zug hält am Bahnhof. Am Bahnhof wartet der Schaffner, und der Zug fährt vom Bahnhof pünktlich ab. " * 3
     first, second = offered(wein, zug)
@@ -57,7 +57,7 @@ def test_other_languages_have_titles_too() -> None:
     assert "Zug" in second[0] or "Bahnhof" in second[0]
 
 
-def test_a_chapter_of_words_that_say_nothing_is_called_by_its_beginning() -> None:
+def test_a_chapter_of_stop_words_has_its_first_words_as_title() -> None:
     assert offered(CSS, "so that was it then and we go on")[1] == ["So that was it then and"]
 
 
@@ -71,11 +71,11 @@ def test_a_chapter_of_words_that_say_nothing_is_called_by_its_beginning() -> Non
         ("boat", "bolt", False),
     ],
 )
-def test_forms_of_a_word_are_known_by_their_beginnings(one: str, other: str, same: bool) -> None:
+def test_forms_of_a_word_share_a_stem(one: str, other: str, same: bool) -> None:
     assert has_same_stem(one, other) is has_same_stem(other, one) is same
 
 
-def test_a_title_says_a_word_once_whatever_its_form() -> None:
+def test_a_title_does_not_repeat_a_word_in_another_form() -> None:
     text = "An antenna on the roof. The antennas catch the signal, and an antenna needs a cable. " * 4
     other = "We bake bread in the oven, and the baker sells it in the morning. " * 8
     offers, _ = offered(text, other)
