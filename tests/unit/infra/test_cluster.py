@@ -6,7 +6,7 @@ from infra.opensearch.cluster import cluster_configs
 from infra.opensearch.distribution import Distribution
 from infra.opensearch.node import NodeConfig
 
-BASE = NodeConfig(Path("/state"), Path("/cache"), Distribution("3.6.0"), data=Path("/data"), further={"a.b": 1})
+BASE = NodeConfig(Path("/state"), Path("/cache"), Distribution("3.6.0"), data=Path("/data"), extra_settings={"a.b": 1})
 
 
 def test_two_nodes_hold_data_and_a_small_third_only_votes() -> None:
@@ -14,8 +14,8 @@ def test_two_nodes_hold_data_and_a_small_third_only_votes() -> None:
     assert len({config.root for config in (first, second, voter)}) == 3
     assert len({config.transport_port for config in (first, second, voter)}) == 3
     assert [config.data for config in (first, second, voter)] == [None, None, None], "each has a directory of its own"
-    assert all("cluster_manager" in config.further["node.roles"] for config in (first, second, voter))  # type: ignore[operator]
-    assert "data" not in voter.further["node.roles"]  # type: ignore[operator]
+    assert all("cluster_manager" in config.extra_settings["node.roles"] for config in (first, second, voter))  # type: ignore[operator]
+    assert "data" not in voter.extra_settings["node.roles"]  # type: ignore[operator]
     assert (first.heap, voter.heap) == ("512m", "256m")
 
 
@@ -23,6 +23,6 @@ def test_they_find_each_other_on_loopback_and_one_founds_the_cluster() -> None:
     configs = cluster_configs(BASE, Path("/tmp/cluster"), 2)  # noqa: S108 (nothing is written)
     seeds = [f"127.0.0.1:{config.transport_port}" for config in configs]
     for config in configs:
-        assert config.further["discovery.seed_hosts"] == seeds
-        assert config.further["cluster.initial_cluster_manager_nodes"] == ["data-1"]
-        assert config.further["a.b"] == 1, "what the base was told stays"
+        assert config.extra_settings["discovery.seed_hosts"] == seeds
+        assert config.extra_settings["cluster.initial_cluster_manager_nodes"] == ["data-1"]
+        assert config.extra_settings["a.b"] == 1, "the settings of the base stay"

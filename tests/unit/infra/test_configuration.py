@@ -72,7 +72,7 @@ def test_the_node_listens_on_loopback_and_quotes_paths(data: str) -> None:
             http_port=1,
             transport_port=2,
             security_plugin=False,
-            further={},
+            extra_settings={},
         )
     )
     assert written["network.host"] == "127.0.0.1"
@@ -90,12 +90,12 @@ def test_a_full_distribution_runs_without_its_certificates() -> None:
         http_port=1,
         transport_port=2,
         security_plugin=True,
-        further={"node.name": "a", "discovery.seed_hosts": ["127.0.0.1:3"]},
+        extra_settings={"node.name": "a", "discovery.seed_hosts": ["127.0.0.1:3"]},
     )
     written = yaml.safe_load(text)
     assert written["plugins.security.disabled"] is True
     assert (written["node.name"], written["discovery.seed_hosts"]) == ("a", ["127.0.0.1:3"]), (
-        "what is said further wins"
+        "extra settings win"
     )
 
 

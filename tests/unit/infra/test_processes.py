@@ -98,10 +98,10 @@ def test_the_output_of_both_streams_is_logged_and_the_last_run_is_kept(tmp_path:
 def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventually: Eventually) -> None:
     code = (
         "import json, sys, time; from pathlib import Path; from infra import processes\n"
-        "start = lambda name, tied: processes.start(name, ['sleep', '60'], Path(sys.argv[1]) / name,"
+        "start = lambda name, tied: processes.start_child(name, ['sleep', '60'], Path(sys.argv[1]) / name,"
         " environment={'PATH': '/usr/bin:/bin'}, directory=Path('/'), tied=tied)\n"
         "for name, tied in (('tied', True), ('free', False)):\n"
-        "    processes.save(start(name, tied), Path(sys.argv[1]) / f'{name}.json')\n"
+        "    processes.save_child(start(name, tied), Path(sys.argv[1]) / f'{name}.json')\n"
         "print('started', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as parent:

@@ -107,7 +107,7 @@ def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
 def test_each_breach_is_a_line(tmp_path: Path) -> None:
     product(tmp_path, services__a="import services.b", services__b="import services.a", services__c="")
     assert list(find_breaches(tmp_path)) == ["Import cycle: services.a -> services.b -> services.a."]
-    assert list(find_breaches(tmp_path, widest=2, most=3)) == [
+    assert list(find_breaches(tmp_path, widest=2, max_files=3)) == [
         "services has 3 modules; a folder has at most 2.",
         "Import cycle: services.a -> services.b -> services.a.",
         "The product has 4 Python files; it has at most 3.",
