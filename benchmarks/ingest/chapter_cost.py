@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.measuring import choose, make_parser, run_benchmark
+from benchmarks.measuring import make_parser, run_benchmark
 from cli.relevance.segmentation import episode_hours
 from models.chapters.engine import Episode, ProposedChapter, read_episodes
 from models.chapters.maker import ChapterMaker, accept_proposals, open_chapter_engine
@@ -115,8 +115,8 @@ def _encode_chapters(encoder: Encoder, episode: Episode, chapters: Sequence[Chap
 
 def _time_step(step: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
     wall, processor = time.perf_counter(), time.process_time()
-    found = step()
-    return found, {
+    results = step()
+    return results, {
         "seconds": round(time.perf_counter() - wall, 2),
         "processor_seconds": round(time.process_time() - processor, 2),
     }
@@ -129,21 +129,22 @@ def measure_tiling(arguments: argparse.Namespace) -> Mapping[str, Any]:
     episodes = [one.episode for one in read_episodes(path) if one.held_out]
     hour = choose_hour(episodes)
     rounds = [tiling_cost(encoder, hour) for _ in range(arguments.rounds)]
-    found = {"hour": min(rounds, key=lambda one: float(one["all"]["seconds"]))}
-    print(found["hour"], flush=True)
+    results = {"hour": min(rounds, key=lambda one: float(one["all"]["seconds"]))}
+    print(results["hour"], flush=True)
     if arguments.long:
         long = join_episodes(episodes, 10 * _HOUR_WORDS)
-        found["ten_hours"] = tiling_cost(encoder, long) | {"peak_mb": peak_memory_mb(encoder, long)}
-        print(found["ten_hours"], flush=True)
-    return found
+        results["ten_hours"] = tiling_cost(encoder, long) | {"peak_mb": peak_memory_mb(encoder, long)}
+        print(results["ten_hours"], flush=True)
+    return results
 
 
-def chapter_cost(given: list[str] | None = None) -> None:
-    parser = make_parser("chapter_cost", __doc__ or "")
+def chapter_cost(argv: list[str] | None = None) -> None:
+    """Measure time and memory of chaptering and encoding one hour and ten hours of talk."""
+    parser = make_parser("chapter_cost", chapter_cost.__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds chapters/syntax_fm.jsonl.gz")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-long", dest="long", action="store_false", help="leave the ten hours out")
-    run_benchmark("chapter_cost", parser, measure_tiling, given)
+    run_benchmark("chapter_cost", parser, measure_tiling, argv)
 
 
 TEN_HOURS_WORDS = 90_000  # words
@@ -151,14 +152,14 @@ TEN_HOURS_WORDS = 90_000  # words
 
 def generator_cost(maker: ChapterMaker, episode: Episode) -> dict[str, Any]:
     """Of the chapters of one talk."""
-    before, began, processor = _resident_mb(), time.perf_counter(), time.process_time()
+    before, started, processor = _resident_mb(), time.perf_counter(), time.process_time()
     chapters, repairs = maker.chapters(episode)
     return {
         "words": len(episode.text.split()),
         "hours": round(episode_hours(episode), 2),
         "chapters": len(chapters),
         "repairs": {one.code: one.count for one in repairs},
-        "seconds": round(time.perf_counter() - began, 2),
+        "seconds": round(time.perf_counter() - started, 2),
         "processor_seconds": round(time.process_time() - processor, 2),
         "megabytes": {"before": before, "most": _resident_mb()},
     }
@@ -179,21 +180,15 @@ def _measure_generator(arguments: argparse.Namespace) -> Mapping[str, Any]:
         name: {length: generator_cost(maker, talk) for length, talk in lengths.items()}
         for name, maker in makers.items()
     }
-    for name, found in figures.items():
-        for length, one in found.items():
+    for name, results in figures.items():
+        for length, one in results.items():
             print(f"{name}, {length}: {one}", flush=True)
     return figures
 
 
-def podtile_cost(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("podtile_cost", __doc__ or "")
+def podtile_cost(argv: list[str] | None = None) -> None:
+    """Measure time and memory of chapters with a generator's titles, beside the default engine."""
+    parser = make_parser("podtile_cost", podtile_cost.__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds chapters/syntax_fm.jsonl.gz")
     parser.add_argument("--model", default="podtile-smollm2", help="directory or name of a chapter model")
-    run_benchmark("podtile_cost", parser, _measure_generator, arguments)
-
-
-BENCHMARKS = {"chapter_cost": chapter_cost, "podtile_cost": podtile_cost}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("podtile_cost", parser, _measure_generator, argv)

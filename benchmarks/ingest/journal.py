@@ -40,7 +40,7 @@ import psutil
 import uvloop
 from celery import Celery
 
-from benchmarks.measuring import choose, make_parser, run_benchmark
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import LoopbackConnection, create_index, open_service, read_opensearch_version, run_process
 from benchmarks.stdlib import STDLIB_SPEC, read_stdlib_documents
 from indexer.celery_app import create_celery
@@ -97,9 +97,9 @@ async def journal_streams(settings: Settings, streams: list[bytes], connections:
 
 async def sample_memory(process: psutil.Process, samples: MemorySamples) -> None:
     """Seconds and MiB of resident memory, until it is cancelled."""
-    begun = perf_counter()
+    started = perf_counter()
     while True:
-        samples.append((perf_counter() - begun, process.memory_info().rss / 1024**2))
+        samples.append((perf_counter() - started, process.memory_info().rss / 1024**2))
         await asyncio.sleep(_SAMPLE_SECONDS)
 
 
@@ -112,9 +112,9 @@ async def measure_run(
         await connection.send("PUT", "/v1/indexes/docs", b"{}")
     watching = asyncio.create_task(sample_memory(psutil.Process(api), samples))
     await asyncio.sleep(5 * _SAMPLE_SECONDS)
-    begun = perf_counter()
+    started = perf_counter()
     accepted = await journal_streams(settings, streams, connections)
-    seconds = perf_counter() - begun
+    seconds = perf_counter() - started
     watching.cancel()
     return accepted, seconds, samples
 
@@ -134,38 +134,40 @@ def summarise_memory(samples: MemorySamples, documents: int, seconds: float) -> 
     }
 
 
-def measure_100k(given: argparse.Namespace) -> dict[str, Any]:
-    """Documents a second, and the memory of the process that took them."""
+def measure_100k(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Documents a second, and the memory of the process that durations them."""
     chance = random.Random(1)
     words = sorted({word for one in read_stdlib_documents(500) for word in one.text.split() if word.isalpha()})
-    lines = [make_line(number, given.bytes, words, chance) for number in range(given.documents)]
-    streams = [b"".join(lines[at : at + given.stream]) for at in range(0, len(lines), given.stream)]
+    lines = [make_line(number, arguments.bytes, words, chance) for number in range(arguments.documents)]
+    streams = [b"".join(lines[at : at + arguments.stream]) for at in range(0, len(lines), arguments.stream)]
     del lines
     with open_service() as settings, run_process(settings, "api") as api:
-        accepted, seconds, samples = uvloop.run(measure_run(settings, streams, given.connections, api.pid))
+        accepted, seconds, samples = uvloop.run(measure_run(settings, streams, arguments.connections, api.pid))
         version = read_opensearch_version(settings)
-    if accepted != given.documents:
-        raise RuntimeError(f"{accepted} of {given.documents} documents were accepted")
-    found = summarise_memory(samples, accepted, seconds)
-    print(f"{accepted:,} documents, {accepted / seconds:,.0f} a second; MiB of the API: {found | {'over_time': '...'}}")
+    if accepted != arguments.documents:
+        raise RuntimeError(f"{accepted} of {arguments.documents} documents were accepted")
+    results = summarise_memory(samples, accepted, seconds)
+    print(
+        f"{accepted:,} documents, {accepted / seconds:,.0f} a second; MiB of the API: {results | {'over_time': '...'}}"
+    )
     return {
         "opensearch": version,
         "documents": accepted,
         "megabytes": round(sum(map(len, streams)) / 1e6, 1),
         "seconds": round(seconds, 2),
         "documents_a_second": round(accepted / seconds, 1),
-        "rss_mib": found,
+        "rss_mib": results,
     }
 
 
-def journal_100k(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("journal_100k", __doc__)
+def journal_100k(argv: list[str] | None = None) -> None:
+    """Measure documents per second and the API's memory while 100,000 documents are journalled."""
+    parser = make_parser("journal_100k", journal_100k.__doc__)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--bytes", type=int, default=1024, help="of one document as JSON")
     parser.add_argument("--stream", type=int, default=5000, help="documents of one NDJSON request")
     parser.add_argument("--connections", type=int, default=4)
-    run_benchmark("journal_100k", parser, measure_100k, arguments)
+    run_benchmark("journal_100k", parser, measure_100k, argv)
 
 
 UNJOURNALLED_TASK = "benchmark.unjournalled.v1"
@@ -179,12 +181,12 @@ class UnjournalledRun(EncodeRun):
     documents: Sequence[dict[str, Any]] = field(default=())
 
     def _read(self, ids: Sequence[str]) -> dict[str, object]:
-        found = []
+        results = []
         for item in self.documents:
             document = parse_document(item, self.generation.spec)
             raw = raw_write(self.generation, document, "benchmark", 1, self.runtime.settings.lease_seconds)
-            found.append({"_id": raw.id, "_version": raw.version, "_source": raw.source, "found": True})
-        return {"docs": found}
+            results.append({"_id": raw.id, "_version": raw.version, "_source": raw.source, "found": True})
+        return {"docs": results}
 
 
 def create_worker(settings: Settings, worker: WorkerSettings) -> Celery:
@@ -202,7 +204,7 @@ def create_worker(settings: Settings, worker: WorkerSettings) -> Celery:
     return app
 
 
-def unjournalled_worker(arguments: list[str] | None = None) -> None:
+def unjournalled_worker(argv: list[str] | None = None) -> None:
     """The worker."""
     logging.basicConfig(level=logging.INFO)
     settings, times = Settings.read(), WorkerSettings.read()
@@ -241,10 +243,10 @@ class CostRounds:
         self._count += 1
         generation = create_index(self._search, self._settings, f"round{self._count}", STDLIB_SPEC)
         time.sleep(1)
-        begun = time.monotonic()
+        started = time.monotonic()
         send(generation.index)
         self._wait(generation, writes * len(self._documents))
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         self._check(generation)
         self._rate = len(self._documents) / seconds
         return self._rate
@@ -286,16 +288,16 @@ class CostRounds:
         self._search.send(delete_generations_call([generation]))
 
 
-def measure_cost(given: argparse.Namespace) -> dict[str, Any]:
+def measure_cost(arguments: argparse.Namespace) -> dict[str, Any]:
     """Documents a second of each side by round, and what the journal costs of them."""
     documents = [
         {"id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}
-        for one in read_stdlib_documents(given.documents)
+        for one in read_stdlib_documents(arguments.documents)
     ]
-    found: dict[str, list[float]] = {"journalled": [], "unjournalled": []}
+    results: dict[str, list[float]] = {"journalled": [], "unjournalled": []}
     with ExitStack() as stack:
         base = stack.enter_context(open_service())
-        settings = base.model_copy(update={"worker_concurrency": given.processes})
+        settings = base.model_copy(update={"worker_concurrency": arguments.processes})
         search = stack.enter_context(closing(SyncSearchClient(settings)))
         with suppress(Conflict):
             search.send(create_jobs_call(IndexNames(settings.index_prefix), settings))
@@ -308,36 +310,30 @@ def measure_cost(given: argparse.Namespace) -> dict[str, Any]:
         print("warming up", flush=True)
         for side in sides.values():
             side()
-        for number in range(1, given.rounds + 1):
+        for number in range(1, arguments.rounds + 1):
             for name in random.Random(number).sample(list(sides), len(sides)):
-                found[name].append(sides[name]())
-                print(f"round {number}: {name:>12}: {found[name][-1]:6.1f} documents a second", flush=True)
+                results[name].append(sides[name]())
+                print(f"round {number}: {name:>12}: {results[name][-1]:6.1f} documents a second", flush=True)
         version = read_opensearch_version(settings)
-    costs = [1 - mine / bare for mine, bare in zip(found["journalled"], found["unjournalled"], strict=True)]
+    costs = [1 - mine / bare for mine, bare in zip(results["journalled"], results["unjournalled"], strict=True)]
     cost = round(median(costs), 3)
     print(f"the journal costs {cost:.1%} of the documents a second; goal: at most {MAX_COST_SHARE:.0%}")
     return {
         "opensearch": version,
         "documents": len(documents),
         "encoder": settings.encoder,
-        "median": {name: round(median(values), 2) for name, values in found.items()},
-        "rounds": {name: [round(value, 2) for value in values] for name, values in found.items()},
+        "median": {name: round(median(values), 2) for name, values in results.items()},
+        "rounds": {name: [round(value, 2) for value in values] for name, values in results.items()},
         "cost": cost,
         "cost_by_round": [round(value, 3) for value in costs],
         "target": {"cost": MAX_COST_SHARE, "reached": cost <= MAX_COST_SHARE},
     }
 
 
-def journal_cost(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("journal_cost", __doc__)
+def journal_cost(argv: list[str] | None = None) -> None:
+    """Measure the share of documents per second that the journal costs."""
+    parser = make_parser("journal_cost", journal_cost.__doc__)
     parser.add_argument("--documents", type=int, default=1280)
     parser.add_argument("--processes", type=int, default=2, help="of the worker")
     parser.add_argument("--rounds", type=int, default=5)
-    run_benchmark("journal_cost", parser, measure_cost, arguments)
-
-
-BENCHMARKS = {"journal_cost": journal_cost, "journal_100k": journal_100k, "unjournalled_worker": unjournalled_worker}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("journal_cost", parser, measure_cost, argv)

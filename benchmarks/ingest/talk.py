@@ -67,8 +67,8 @@ def encode_talk_windows(
     )
     if path is not None and path.is_file():
         return read_windows(path)
-    begun = time.perf_counter()
-    found: DocumentWindows = {}
+    started = time.perf_counter()
+    results: DocumentWindows = {}
     for document in documents:
         source = {"title": document.title, "text": document.text}
         cut = cut_talk_windows(
@@ -77,13 +77,13 @@ def encode_talk_windows(
         one = encode_long_document(encoder, cut) if isinstance(cut, WindowedDocument) else cut
         if not hasattr(one, "windows"):
             raise BackendUnavailable("not_encoded", f"{document.id}: {one}")
-        found[document.id] = one.windows
-        print(f"\r{name}: {len(found):,} of {len(documents):,} documents encoded", end="", flush=True)
-    print(f" in {time.perf_counter() - begun:.0f} s")
+        results[document.id] = one.windows
+        print(f"\r{name}: {len(results):,} of {len(documents):,} documents encoded", end="", flush=True)
+    print(f" in {time.perf_counter() - started:.0f} s")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_windows(path, found)
-    return found
+        write_windows(path, results)
+    return results
 
 
 def fill_talk_index(
@@ -119,21 +119,21 @@ def make_chapters(
     if path is not None and path.is_file():
         kept = json.loads(path.read_text())
         return {one: Chaptering(engine, [Chapter.read(each) for each in chapters]) for one, chapters in kept.items()}
-    begun, talk = time.perf_counter(), TalkSettings.model_validate({"chapters": engine})
-    found: dict[str, Chaptering] = {}
+    started, talk = time.perf_counter(), TalkSettings.model_validate({"chapters": engine})
+    results: dict[str, Chaptering] = {}
     for document in documents:
         source = {"title": document.title, "text": document.text}
         source |= build_talk_members(document.talk) if document.talk else {}
         made = make_chaptering(StoredDocument(document.id, 0, source), talk, lambda _: maker, 3600.0, gave_up=False)
         if made.error is not None:
             raise BackendUnavailable(*made.error)
-        found[document.id] = made
-        print(f"\r{name}: chapters of {len(found):,} of {len(documents):,}", end="", flush=True)
-    print(f" in {time.perf_counter() - begun:.0f} s")
+        results[document.id] = made
+        print(f"\r{name}: chapters of {len(results):,} of {len(documents):,}", end="", flush=True)
+    print(f" in {time.perf_counter() - started:.0f} s")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({one: made.fields().get("chapters", []) for one, made in found.items()}))
-    return found
+        path.write_text(json.dumps({one: made.fields().get("chapters", []) for one, made in results.items()}))
+    return results
 
 
 def _windows_fingerprint(
@@ -175,7 +175,7 @@ def make_long_talk(data: Path, hours: float) -> Document:
 
 
 class TimedChapterMaker:
-    """A maker of chapters that knows how long it took."""
+    """A maker of chapters that knows how long it durations."""
 
     def __init__(self, maker: ChapterMaker) -> None:
         self._maker, self.seconds = maker, 0.0
@@ -185,15 +185,15 @@ class TimedChapterMaker:
         return self._maker.fingerprint
 
     def chapters(self, *of: Any) -> Any:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             return self._maker.chapters(*of)
         finally:
-            self.seconds = time.perf_counter() - begun
+            self.seconds = time.perf_counter() - started
 
 
 def encode_in_process(settings: Settings, connection: Connection) -> None:
-    """In a process of its own: encodes the talk and tells what it took."""
+    """In a process of its own: encodes the talk and tells what it durations."""
     made: list[TimedChapterMaker] = []
 
     def timed(*of: Any) -> ChapterMaker:
@@ -204,14 +204,14 @@ def encode_in_process(settings: Settings, connection: Connection) -> None:
     encoder: Encoder = runtime.encoder
     encoder.encode(encoder.windows("a first run"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.perf_counter()
+    started = time.perf_counter()
     counts = run_encode(runtime, EncodeMessage(index="talks", ids=("talk",)), redelivered=False)
-    took = time.perf_counter() - begun
+    durations = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     connection.send(
         {
             "counts": counts,
-            "seconds": round(took, 2),
+            "seconds": round(durations, 2),
             "seconds_of_chapters": round(made[0].seconds, 2),
             "peak_mib": round(peak / 1024, 1),
             "peak_mib_before": round(before / 1024, 1),
@@ -219,17 +219,17 @@ def encode_in_process(settings: Settings, connection: Connection) -> None:
     )
 
 
-def measure_talk_encoding(given: argparse.Namespace) -> Mapping[str, Any]:
+def measure_talk_encoding(arguments: argparse.Namespace) -> Mapping[str, Any]:
     figures: dict[str, Any] = {}
     with open_node() as base:
-        for number, hours in enumerate(map(float, given.hours.split(","))):
+        for number, hours in enumerate(map(float, arguments.hours.split(","))):
             own = {
-                "encoder": given.encoder,
-                "worker_threads": given.threads,
+                "encoder": arguments.encoder,
+                "worker_threads": arguments.threads,
                 "index_prefix": f"{base.index_prefix}{number}",
             }
             settings = base.model_copy(update=own)
-            figures[f"{hours:g} hours"] = row = dict(_measure_document(settings, make_long_talk(given.data, hours)))
+            figures[f"{hours:g} hours"] = row = dict(_measure_document(settings, make_long_talk(arguments.data, hours)))
             print(f"{hours:g} hours: {row}", flush=True)
         figures["opensearch"] = read_opensearch_version(base)
     return figures
@@ -253,14 +253,11 @@ def _measure_document(settings: Settings, document: Document) -> Iterator[tuple[
         yield "chapters", len(stored.source["chapters"])
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = make_parser("talk_encoding", __doc__ or "")
+def talk_encoding(argv: list[str] | None = None) -> None:
+    """Measure a worker's time and memory for one hour and for ten hours of talk."""
+    parser = make_parser("talk_encoding", talk_encoding.__doc__)
     parser.add_argument("data", type=Path, help="directory with `chapters`")
     parser.add_argument("--hours", default="1,10")
     parser.add_argument("--encoder", default="bootstrap-minilm-l6")
     parser.add_argument("--threads", type=int, default=2)
-    run_benchmark("talk_encoding", parser, measure_talk_encoding, given)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("talk_encoding", parser, measure_talk_encoding, argv)

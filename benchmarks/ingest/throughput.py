@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks.measuring import choose, make_parser, run_benchmark
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import LoopbackConnection, open_service, read_opensearch_version, run_process
 from benchmarks.stdlib import STDLIB_SPEC, read_stdlib_documents
 from services.documents.document import Document, parse_document_bytes
@@ -38,31 +38,31 @@ async def ingest_rounds(
         for one in documents
     ]
     bodies = [b"".join(lines[at : at + batch]) for at in range(0, len(lines), batch)]
-    found = []
+    results = []
     async with LoopbackConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
         for number in range(rounds + 1):
             path = f"/v1/indexes/round{number}"
             await connection.send("PUT", path, orjson.dumps({"fields": STDLIB_SPEC.fields}))
-            begun = perf_counter()
+            started = perf_counter()
             accepted = 0
             for body in bodies:
                 answer = await connection.send("POST", f"{path}/documents", body, "application/x-ndjson")
                 accepted += len(answer["accepted"])
-            seconds = perf_counter() - begun
+            seconds = perf_counter() - started
             if accepted != len(documents):
                 raise RuntimeError(f"{accepted} of {len(documents)} documents were accepted")
             if number:
                 megabytes = sum(map(len, bodies)) / 1e6
-                found.append({"documents_a_second": accepted / seconds, "megabytes_a_second": megabytes / seconds})
+                results.append({"documents_a_second": accepted / seconds, "megabytes_a_second": megabytes / seconds})
                 print(f"round {number}: {accepted / seconds:,.0f} documents a second", flush=True)
-    return found
+    return results
 
 
-def measure_documents(given: argparse.Namespace) -> dict[str, Any]:
+def measure_documents(arguments: argparse.Namespace) -> dict[str, Any]:
     """The median of the rounds, and each."""
-    documents = read_stdlib_documents(given.documents)
+    documents = read_stdlib_documents(arguments.documents)
     with open_service() as settings, run_process(settings, "api"):
-        rounds = uvloop.run(ingest_rounds(settings, documents, given.batch, given.rounds))
+        rounds = uvloop.run(ingest_rounds(settings, documents, arguments.batch, arguments.rounds))
         version = read_opensearch_version(settings)
     rounds.sort(key=lambda one: one["documents_a_second"])
     return {
@@ -73,13 +73,13 @@ def measure_documents(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def ingest_throughput(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("ingest_throughput", __doc__)
+def ingest_throughput(argv: list[str] | None = None) -> None:
+    """Measure the documents per second that POST /documents acknowledges."""
+    parser = make_parser("ingest_throughput", ingest_throughput.__doc__)
     parser.add_argument("--documents", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
-    run_benchmark("ingest_throughput", parser, measure_documents, arguments)
+    run_benchmark("ingest_throughput", parser, measure_documents, argv)
 
 
 TALK_SPEC = IndexSpec.model_validate({"talk": {}})
@@ -112,10 +112,10 @@ def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure_talk(given: argparse.Namespace) -> dict[str, Any]:
+def measure_talk(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a processor (the best of some rounds), peak memory, and what comes of it, by form."""
     rows = {}
-    for name, members in make_transcripts(given.segments).items():
+    for name, members in make_transcripts(arguments.segments).items():
         raw = orjson.dumps({"id": "t", "kind": "talk", **members})
         read = partial(parse_document_bytes, raw, TALK_SPEC)
         document = read()
@@ -124,7 +124,7 @@ def measure_talk(given: argparse.Namespace) -> dict[str, Any]:
             "bytes": len(raw),
             "segments": len(document.talk.segments),
             "stored_bytes": len(orjson.dumps(document.talk.segments.pack())),
-            "seconds": round(min(_processor_seconds(read) for _ in range(given.rounds)), 3),
+            "seconds": round(min(_processor_seconds(read) for _ in range(arguments.rounds)), 3),
             "peak_mb": round(_peak_bytes(read) / 1e6, 1),
         }
         print(f"{name:>12}: {rows[name]['seconds']:.2f} s, {rows[name]['peak_mb']:.0f} MB at most")
@@ -132,9 +132,9 @@ def measure_talk(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _processor_seconds(read: Callable[[], object]) -> float:
-    begun = process_time()
+    started = process_time()
     read()
-    return process_time() - begun
+    return process_time() - started
 
 
 def _peak_bytes(read: Callable[[], object]) -> int:
@@ -151,15 +151,9 @@ def _format_clock(seconds: float) -> str:
     return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
 
 
-def talk_intake(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("talk_intake", __doc__)
+def talk_intake(argv: list[str] | None = None) -> None:
+    """Measure time and memory to parse a transcript of 50,000 segments, by format."""
+    parser = make_parser("talk_intake", talk_intake.__doc__)
     parser.add_argument("--segments", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
-    run_benchmark("talk_intake", parser, measure_talk, arguments)
-
-
-BENCHMARKS = {"ingest_throughput": ingest_throughput, "talk_intake": talk_intake}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("talk_intake", parser, measure_talk, argv)

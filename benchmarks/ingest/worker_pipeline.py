@@ -73,8 +73,8 @@ def make_message_batches(
 
 def _cut_documents(encoder: "OnnxSparseEncoder", documents: Sequence[Document]) -> list[WindowedDocument]:
     stored = [StoredDocument(one.id, 1, {"title": one.title, "text": one.text}) for one in documents]
-    found = [cut_windows(encoder, encoder.manifest.window, one) for one in stored]
-    return [one for one in found if isinstance(one, WindowedDocument)]
+    results = [cut_windows(encoder, encoder.manifest.window, one) for one in stored]
+    return [one for one in results if isinstance(one, WindowedDocument)]
 
 
 def _make_batches(encoder: "OnnxSparseEncoder", group: Sequence[WindowedDocument]) -> list[IdBatch]:
@@ -116,11 +116,11 @@ class BareSessions:
     def run(self) -> tuple[float, float]:
         """Encodes every message once: seconds from the start to the last end, and processor seconds of all."""
         self._next.value = 0
-        begun = monotonic()
+        started = monotonic()
         for _, pipe in self._started:
             pipe.send(True)
         ends = [pipe.recv() for _, pipe in self._started]
-        return max(end for end, _ in ends) - begun, sum(cpu for _, cpu in ends)
+        return max(end for end, _ in ends) - started, sum(cpu for _, cpu in ends)
 
 
 def _run_session(
@@ -131,7 +131,7 @@ def _run_session(
         encoder.run(batch)
     pipe.send(True)
     while pipe.recv():
-        begun = process_time()
+        started = process_time()
         while True:
             with following.get_lock():
                 at = following.value
@@ -141,12 +141,12 @@ def _run_session(
             for batch in messages[at]:
                 encoder.run(batch)
         # the clock is the machine's, the same in every process
-        pipe.send((monotonic(), process_time() - begun))
+        pipe.send((monotonic(), process_time() - started))
 
 
 TARGET_RATIO = 0.95
 _TIMEOUT_SECONDS = 900.0
-# After 12,800 writes the node still took 1.4 ms of processor time a document, after 76,800 1.0.
+# After 12,800 writes the node still durations 1.4 ms of processor time a document, after 76,800 1.0.
 _WARM_UP_INDEXES, _WARM_UP_WRITES = 8, 76_800
 
 
@@ -172,10 +172,10 @@ class WorkerPipeline:
         self._search.send(refresh_call(generation.physical))
         time.sleep(1)
         before, node_before = self._processor_seconds(), self._node_seconds()
-        begun = time.monotonic()
+        started = time.monotonic()
         self._publish(generation, documents)
         self._wait(generation, len(documents))
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         spent = self._processor_seconds() - before
         self.node_seconds.append(self._node_seconds() - node_before)
         self._check(generation, len(documents))
@@ -231,12 +231,12 @@ def warm_up(
         search.send(delete_generations_call([generation]))
 
 
-def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
+def measure_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     """Documents a second of each side by round, and the ratio to the faster of the bare ones."""
-    documents = read_stdlib_documents(given.documents)
+    documents = read_stdlib_documents(arguments.documents)
     with ExitStack() as stack:
         base = stack.enter_context(open_service())
-        settings = base.model_copy(update={"worker_concurrency": given.processes, "worker_threads": 1})
+        settings = base.model_copy(update={"worker_concurrency": arguments.processes, "worker_threads": 1})
         encoder = load_encoder(settings.encoder, threads=1)
         if not isinstance(encoder, OnnxSparseEncoder):
             raise BackendUnavailable("no_onnx_model", f"{settings.encoder} has no ONNX model to compare with.")
@@ -244,30 +244,30 @@ def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
         search = stack.enter_context(closing(SyncSearchClient(settings)))
         worker = stack.enter_context(run_process(settings, "worker"))
         pipeline = WorkerPipeline(settings, search, documents, worker.pid)
-        several = f"bare, {given.processes} processes of 1 thread"
-        single = f"bare, 1 process of {given.processes} threads"
+        several = f"bare, {arguments.processes} processes of 1 thread"
+        single = f"bare, 1 process of {arguments.processes} threads"
         sides: dict[str, WorkerPipeline | BareSessions] = {
             "pipeline": pipeline,
-            several: stack.enter_context(BareSessions(settings.encoder, messages, given.processes, 1)),
-            single: stack.enter_context(BareSessions(settings.encoder, messages, 1, given.processes)),
+            several: stack.enter_context(BareSessions(settings.encoder, messages, arguments.processes, 1)),
+            single: stack.enter_context(BareSessions(settings.encoder, messages, 1, arguments.processes)),
         }
         print("warming the node up", flush=True)
         warm_up(settings, search, encoder, documents[: settings.message_documents])
         # Each worker process loads its encoder with its first message, and the node's compiler sees the writes of a
         # worker: a first whole round was 5 to 10 % slower than those after it.
         pipeline.run()
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-        for number in range(1, given.rounds + 1):
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+        for number in range(1, arguments.rounds + 1):
             for name in random.Random(number).sample(list(sides), len(sides)):
                 seconds, cpu = sides[name].run()
-                found[name].append(
+                results[name].append(
                     {
                         "documents_a_second": len(documents) / seconds,
                         "processor_ms_a_document": cpu / len(documents) * 1e3,
                     }
                 )
                 print(f"round {number}: {name:>30}: {len(documents) / seconds:6.1f} documents a second", flush=True)
-        node = median(pipeline.node_seconds[-given.rounds :]) / len(documents) * 1e3
+        node = median(pipeline.node_seconds[-arguments.rounds :]) / len(documents) * 1e3
         version = read_opensearch_version(settings)
     return {
         "opensearch": version,
@@ -278,18 +278,19 @@ def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
         "batch_pieces": encoder.batch_pieces,
         "message_documents": settings.message_documents,
         "node_processor_ms_a_document": round(node, 2),
-        **_summarise_rounds(found, several, single),
+        **_summarise_rounds(results, several, single),
     }
 
 
-def _summarise_rounds(found: dict[str, list[dict[str, float]]], several: str, single: str) -> dict[str, Any]:
+def _summarise_rounds(results: dict[str, list[dict[str, float]]], several: str, single: str) -> dict[str, Any]:
     middle = {
-        name: {key: round(median(one[key] for one in rounds), 2) for key in rounds[0]} for name, rounds in found.items()
+        name: {key: round(median(one[key] for one in rounds), 2) for key in rounds[0]}
+        for name, rounds in results.items()
     }
     ratios = {
         name: [
             round(mine["documents_a_second"] / bare["documents_a_second"], 3)
-            for mine, bare in zip(found["pipeline"], found[name], strict=True)
+            for mine, bare in zip(results["pipeline"], results[name], strict=True)
         ]
         for name in (several, single)
     }
@@ -304,19 +305,15 @@ def _summarise_rounds(found: dict[str, list[dict[str, float]]], several: str, si
         "target": {"pipeline_over_bare": TARGET_RATIO, "reached": min(ratio.values()) >= TARGET_RATIO},
         "rounds": {
             name: [{key: round(value, 2) for key, value in one.items()} for one in rounds]
-            for name, rounds in found.items()
+            for name, rounds in results.items()
         },
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("worker_pipeline", __doc__)
+def worker_pipeline(argv: list[str] | None = None) -> None:
+    """Compare documents per second of a worker with those of the model alone."""
+    parser = make_parser("worker_pipeline", worker_pipeline.__doc__)
     parser.add_argument("--documents", type=int, default=2560)
     parser.add_argument("--processes", type=int, default=2, help="cores that each side uses")
     parser.add_argument("--rounds", type=int, default=4)
-    run_benchmark("worker_pipeline", parser, measure_pipeline, arguments)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("worker_pipeline", parser, measure_pipeline, argv)

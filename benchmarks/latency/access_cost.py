@@ -33,7 +33,7 @@ import uvloop
 from botocore.credentials import Credentials
 from starlette.types import Message, Receive, Scope, Send
 
-from benchmarks.measuring import choose, make_parser, run_benchmark
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_service, run_process
 from query_api.access.gate import AuthenticationMiddleware
 from query_api.access.key_ring import KeyRing
@@ -69,16 +69,16 @@ async def _hold_connections(settings: Settings, count: int) -> list[tuple[asynci
 
 async def _time_health_checks(settings: Settings) -> list[float]:
     """Milliseconds of a health check, each on a connection of its own."""
-    took = []
+    durations = []
     for _ in range(_HEALTH_CHECKS):
-        begun = perf_counter()
+        started = perf_counter()
         reader, writer = await asyncio.open_connection(settings.api_host, settings.api_port)
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         if not (await reader.read()).startswith(b"HTTP/1.1 200"):
             raise RuntimeError("a health check was not answered")
-        took.append((perf_counter() - begun) * 1000)
+        durations.append((perf_counter() - started) * 1000)
         writer.close()
-    return sorted(took)
+    return sorted(durations)
 
 
 async def measure_idle(settings: Settings, pid: int, count: int) -> dict[str, Any]:
@@ -112,21 +112,21 @@ async def measure_idle(settings: Settings, pid: int, count: int) -> dict[str, An
     }
 
 
-def measure_connections(given: argparse.Namespace) -> dict[str, Any]:
+def measure_connections(arguments: argparse.Namespace) -> dict[str, Any]:
     """One run."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * given.connections + 1024), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2 * arguments.connections + 1024), hard))
     with open_service() as settings, run_process(settings, "api") as api:
-        figures = uvloop.run(measure_idle(settings, api.pid, given.connections))
+        figures = uvloop.run(measure_idle(settings, api.pid, arguments.connections))
     print(figures)
     return figures
 
 
-def connections(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("connections", __doc__)
+def connections(argv: list[str] | None = None) -> None:
+    """Measure the API's memory with ten thousand silent or slow connections."""
+    parser = make_parser("connections", connections.__doc__)
     parser.add_argument("--connections", type=int, default=9500, help="below SPARSEWELL_MAX_CONNECTIONS")
-    run_benchmark("connections", parser, measure_connections, arguments)
+    run_benchmark("connections", parser, measure_connections, argv)
 
 
 SIGNED_URL = "https://127.0.0.1:9200/_msearch?max_concurrent_searches=2&filter_path=responses"
@@ -137,14 +137,14 @@ def header_microseconds(access: RequestAuth, body: bytes, times: int) -> float:
     """Of one request's headers."""
     best = float("inf")
     for _ in range(5):
-        began = perf_counter()
+        started = perf_counter()
         for _ in range(times):
             access.headers("POST", SIGNED_URL, body)
-        best = min(best, (perf_counter() - began) / times)
+        best = min(best, (perf_counter() - started) / times)
     return round(best * 1e6, 2)
 
 
-def measure_access(given: argparse.Namespace) -> dict[str, Any]:
+def measure_access(arguments: argparse.Namespace) -> dict[str, Any]:
     """By kind and size of the body."""
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "password"
@@ -156,7 +156,7 @@ def measure_access(given: argparse.Namespace) -> dict[str, Any]:
         }
         rows = {
             kind: {
-                said: header_microseconds(access, b"x" * size, given.times if size < 1e6 else 50)
+                said: header_microseconds(access, b"x" * size, arguments.times if size < 1e6 else 50)
                 for said, size in BODY_BYTES.items()
             }
             for kind, access in kinds.items()
@@ -166,11 +166,11 @@ def measure_access(given: argparse.Namespace) -> dict[str, Any]:
     return {"microseconds": rows}
 
 
-def opensearch_access(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("opensearch_access", __doc__)
+def opensearch_access(argv: list[str] | None = None) -> None:
+    """Measure what user, password file and Amazon's signature add to a request to OpenSearch."""
+    parser = make_parser("opensearch_access", opensearch_access.__doc__)
     parser.add_argument("--times", type=int, default=5000, help="requests of a round")
-    run_benchmark("opensearch_access", parser, measure_access, arguments)
+    run_benchmark("opensearch_access", parser, measure_access, argv)
 
 
 MAX_KEYS = 10_000
@@ -204,10 +204,10 @@ def _make_key(number: int, text: str, limit: float | None) -> StoredKey:
 async def _time_microseconds(one: Callable[[], Awaitable[None]], times: int) -> float:
     best = float("inf")
     for _ in range(5):
-        began = perf_counter()
+        started = perf_counter()
         for _ in range(times):
             await one()
-        best = min(best, (perf_counter() - began) / times)
+        best = min(best, (perf_counter() - started) / times)
     return round(best * 1e6, 2)
 
 
@@ -228,7 +228,7 @@ async def _measure_gates(times: int) -> dict[str, float]:
         AuthenticationMiddleware(_empty_app, mode, ring, (generate_key("c" * 16),), limiter)
         for mode in ("open", "keys")
     )
-    found = {
+    results = {
         "no gate": await _time_microseconds(asked(_empty_app, plain), times),
         "open": await _time_microseconds(asked(opened, plain), times),
         "a key of 10,000": await _time_microseconds(asked(closed, plain), times),
@@ -237,7 +237,7 @@ async def _measure_gates(times: int) -> dict[str, float]:
     await limiter.close()
     await ring.close()
     await search.close()
-    return found
+    return results
 
 
 _LETTERS = str.maketrans("0123456789", "abcdefghij")
@@ -265,23 +265,17 @@ async def _measure_confined_search(times: int) -> float:
     return await _time_microseconds(one, times)
 
 
-def measure_keys(given: argparse.Namespace) -> dict[str, Any]:
+def measure_keys(arguments: argparse.Namespace) -> dict[str, Any]:
     """Microseconds a request."""
-    gates = asyncio.run(_measure_gates(given.times))
-    rows = gates | {"the filter of a key, hybrid": asyncio.run(_measure_confined_search(given.times))}
+    gates = asyncio.run(_measure_gates(arguments.times))
+    rows = gates | {"the filter of a key, hybrid": asyncio.run(_measure_confined_search(arguments.times))}
     for said, value in rows.items():
         print(f"{said:>28}: {value} µs")
     return {"microseconds": rows}
 
 
-def key_check(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("key_check", __doc__)
+def key_check(argv: list[str] | None = None) -> None:
+    """Measure what a key, its rate limit and its filter add to a request."""
+    parser = make_parser("key_check", key_check.__doc__)
     parser.add_argument("--times", type=int, default=20_000, help="requests of a round")
-    run_benchmark("key_check", parser, measure_keys, arguments)
-
-
-BENCHMARKS = {"key_check": key_check, "opensearch_access": opensearch_access, "connections": connections}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("key_check", parser, measure_keys, argv)

@@ -5,7 +5,7 @@
 One client, one kept connection a side, each query to both sides in turn. The raw side sends bodies that were built
 before and parses the answer with orjson; for hybrid it knows the ids that the second request asks for. The API side is
 the real process, spoken to over a lean client (benchmarks.loopback); its answer is parsed too, nothing is subtracted.
-Processor time a call is given as well: it says what a busy machine's clock cannot.
+Processor time a call is arguments as well: it says what a busy machine's clock cannot.
 
 What do metrics, log lines and traces add to a search request? Microseconds a request, without network or server.
 
@@ -32,7 +32,6 @@ import uvloop
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.measuring import (
-    choose,
     make_parser,
     process_processor_ms,
     run_benchmark,
@@ -110,14 +109,14 @@ async def _time_calls(app: ASGIApp, calls: int, headers: list[tuple[bytes, bytes
     async def send(message: Message) -> None:
         pass
 
-    took = []
+    durations = []
     for _ in range(calls):
         scope = _make_scope(headers)
-        begun = perf_counter_ns()
+        started = perf_counter_ns()
         await app(scope, receive, send)
-        took.append((perf_counter_ns() - begun) / 1000)
+        durations.append((perf_counter_ns() - started) / 1000)
         await asyncio.sleep(0)
-    return took
+    return durations
 
 
 @contextmanager
@@ -137,7 +136,7 @@ def _enable_tracing(sampler: str) -> Iterator[None]:
             collector.terminate()
 
 
-def measure_telemetry(given: argparse.Namespace) -> dict[str, Any]:
+def measure_telemetry(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by what is on."""
     access = logging.getLogger("sparsewell.access")
     access.propagate = False
@@ -148,13 +147,13 @@ def measure_telemetry(given: argparse.Namespace) -> dict[str, Any]:
         access.addHandler(handler)
         plain, said = ObservabilityMiddleware(_search_app), ObservabilityMiddleware(_search_app, log_requests=True)
         parent = [(b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
-        took: dict[str, list[float]] = {}
+        durations: dict[str, list[float]] = {}
 
         def again(name: str, app: ASGIApp, headers: list[tuple[bytes, bytes]]) -> None:
             asyncio.run(_time_calls(app, 50, headers))
-            took.setdefault(name, []).extend(asyncio.run(_time_calls(app, given.calls, headers)))
+            durations.setdefault(name, []).extend(asyncio.run(_time_calls(app, arguments.calls, headers)))
 
-        for _ in range(given.rounds):
+        for _ in range(arguments.rounds):
             again("bare", _bare_app, [])
             again("metrics", plain, [])
             again("metrics and a line", said, [])
@@ -162,19 +161,19 @@ def measure_telemetry(given: argparse.Namespace) -> dict[str, Any]:
                 again("metrics, traces not sampled", plain, [])
             with _enable_tracing("always_on"):
                 again("metrics and traces", plain, parent)
-    rows = {name: summarise_durations(values, 1) for name, values in took.items()}
+    rows = {name: summarise_durations(values, 1) for name, values in durations.items()}
     for name, row in rows.items():
         row["p50_added"] = round(row["p50"] - rows["bare"]["p50"], 1)
         print(f"{name:>28}: p50 {row['p50']:6.1f} us, {row['p50_added']:6.1f} more than bare, p90 {row['p90']:6.1f} us")
     return {"microseconds": rows}
 
 
-def telemetry_cost(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("telemetry_cost", __doc__)
+def telemetry_cost(argv: list[str] | None = None) -> None:
+    """Measure what metrics, log lines and traces add to a search request."""
+    parser = make_parser("telemetry_cost", telemetry_cost.__doc__)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
-    run_benchmark("telemetry_cost", parser, measure_telemetry, arguments)
+    run_benchmark("telemetry_cost", parser, measure_telemetry, argv)
 
 
 TARGET_MS = 1.0
@@ -230,10 +229,10 @@ async def compare_sides(
             calls = {query: sides.calls(query, [hit["id"] for hit in answers[query]["hits"]]) for query in queries}
 
             async def raw(query: str) -> None:
-                begun = thread_time()
+                started = thread_time()
                 for call in calls[query]:
                     await search.send(call)
-                raw_cpu.append((thread_time() - begun) * 1000)
+                raw_cpu.append((thread_time() - started) * 1000)
 
             async def api(query: str) -> None:
                 answer = await connection.send("POST", sides.path, requests[query])
@@ -241,14 +240,14 @@ async def compare_sides(
                     stages.setdefault(stage, []).append(value)
 
             before = process_processor_ms(pid)
-            took = await take_turns({"raw": raw, "api": api}, queries, rounds)
+            durations = await take_turns({"raw": raw, "api": api}, queries, rounds)
             api_cpu = process_processor_ms(pid) - before
     finally:
         await search.close()
-    raw_ms, api_ms = summarise_durations(took["raw"]), summarise_durations(took["api"])
-    cost = summarise_durations([mine - theirs for mine, theirs in zip(took["api"], took["raw"], strict=True)])
+    raw_ms, api_ms = summarise_durations(durations["raw"]), summarise_durations(durations["api"])
+    cost = summarise_durations([mine - theirs for mine, theirs in zip(durations["api"], durations["raw"], strict=True)])
     return {
-        "calls": len(took["api"]),
+        "calls": len(durations["api"]),
         "raw_ms": raw_ms,
         "api_ms": api_ms,
         "p50_over_raw_ms": round(api_ms["p50"] - raw_ms["p50"], 3),
@@ -263,18 +262,20 @@ async def compare_sides(
     }
 
 
-def measure_overhead(given: argparse.Namespace) -> dict[str, Any]:
+def measure_overhead(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by mode."""
     queries = read_everyday_questions()
     rows: dict[str, Any] = {}
     with open_node() as settings:
-        generation = fill_stdlib_index(settings, encode_stdlib(settings, given.documents))
+        generation = fill_stdlib_index(settings, encode_stdlib(settings, arguments.documents))
         with run_process(settings, "api") as api:
             # a Java process is fast only after thousands of the same request
             for case in OVERHEAD_CASES.values():
                 uvloop.run(compare_sides(settings, generation, case, queries, 2, api.pid))
             for name, case in OVERHEAD_CASES.items():
-                rows[name] = row = uvloop.run(compare_sides(settings, generation, case, queries, given.rounds, api.pid))
+                rows[name] = row = uvloop.run(
+                    compare_sides(settings, generation, case, queries, arguments.rounds, api.pid)
+                )
                 raw, api_side = row["raw_ms"], row["api_ms"]
                 print(
                     f"{name:>24}: raw p50 {raw['p50']:.2f} ms, API p50 {api_side['p50']:.2f} ms, over raw "
@@ -293,15 +294,9 @@ def measure_overhead(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def api_overhead(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("api_overhead", __doc__)
+def api_overhead(argv: list[str] | None = None) -> None:
+    """Compare the same search through AsyncOpenSearch and through POST /search."""
+    parser = make_parser("api_overhead", api_overhead.__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=8, help="times that every question is asked of each side")
-    run_benchmark("api_overhead", parser, measure_overhead, arguments)
-
-
-BENCHMARKS = {"api_overhead": api_overhead, "telemetry_cost": telemetry_cost}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("api_overhead", parser, measure_overhead, argv)

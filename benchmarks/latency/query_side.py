@@ -35,7 +35,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks.measuring import choose, make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
+from benchmarks.measuring import make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import (
     LoopbackConnection,
     create_index,
@@ -79,7 +79,7 @@ FEEDBACK_CASES: dict[str, dict[str, Any]] = {
 
 def make_requests(questions: Sequence[str], liked: Sequence[str]) -> dict[str, dict[str, bytes]]:
     """The body of each side for each question. Turns are the three questions before it in the list."""
-    found: dict[str, dict[str, bytes]] = {side: {} for side in FEEDBACK_CASES}
+    results: dict[str, dict[str, bytes]] = {side: {} for side in FEEDBACK_CASES}
     for at, question in enumerate(questions):
         for side, members in FEEDBACK_CASES.items():
             body: dict[str, Any] = {"query": question, "size": 10} | members
@@ -87,8 +87,8 @@ def make_requests(questions: Sequence[str], liked: Sequence[str]) -> dict[str, d
                 body["context"] = {"turns": [questions[at - back] for back in (3, 2, 1)]}
             if "like" in side:
                 body["like"] = [liked[(at + step) % len(liked)] for step in range(3)]
-            found[side][question] = orjson.dumps(body)
-    return found
+            results[side][question] = orjson.dumps(body)
+    return results
 
 
 async def compare_feedback(settings: Settings, index: str, liked: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -106,8 +106,8 @@ async def compare_feedback(settings: Settings, index: str, liked: Sequence[str],
 
             return ask
 
-        took = await take_turns({side: asker(side) for side in FEEDBACK_CASES}, questions, rounds)
-    ms = {side: summarise_durations(values) for side, values in took.items()}
+        durations = await take_turns({side: asker(side) for side in FEEDBACK_CASES}, questions, rounds)
+    ms = {side: summarise_durations(values) for side, values in durations.items()}
     return {
         side: {
             "ms": ms[side],
@@ -118,11 +118,11 @@ async def compare_feedback(settings: Settings, index: str, liked: Sequence[str],
     }
 
 
-def measure_feedback(given: argparse.Namespace) -> dict[str, Any]:
+def measure_feedback(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table for short documents and for long ones."""
     rows: dict[str, Any] = {}
     with open_node() as settings:
-        short = encode_stdlib(settings, given.documents)
+        short = encode_stdlib(settings, arguments.documents)
         for size, encoded in {
             "short documents": short,
             "long documents": join_documents(short, JOINED_DOCUMENTS),
@@ -131,19 +131,19 @@ def measure_feedback(given: argparse.Namespace) -> dict[str, Any]:
             liked = [document.id for document, _ in encoded]
             with run_process(settings, "api"):
                 uvloop.run(compare_feedback(settings, generation.index, liked, 1))  # a Java process has to warm up
-                rows[size] = uvloop.run(compare_feedback(settings, generation.index, liked, given.rounds))
+                rows[size] = uvloop.run(compare_feedback(settings, generation.index, liked, arguments.rounds))
             for side, row in rows[size].items():
                 print(f"{size:>15}, {side:>36}: p50 {row['ms']['p50']:.2f} ms, {row['over_plain']['p50']:.2f} of plain")
         version = read_opensearch_version(settings)
-    return {"opensearch": version, "documents": given.documents, "cases": rows}
+    return {"opensearch": version, "documents": arguments.documents, "cases": rows}
 
 
-def feedback_cost(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("feedback_cost", __doc__)
+def feedback_cost(argv: list[str] | None = None) -> None:
+    """Compare searches with feedback, examples or context with the plain search."""
+    parser = make_parser("feedback_cost", feedback_cost.__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=6, help="times that every question is asked of each side")
-    run_benchmark("feedback_cost", parser, measure_feedback, arguments)
+    run_benchmark("feedback_cost", parser, measure_feedback, argv)
 
 
 QUERY_WORD_COUNTS = (1, 3, 6, 12, 25, 50)
@@ -165,22 +165,22 @@ def time_microseconds(table: QueryTable, queries: Sequence[str], calls: int) -> 
     """Each call by itself, the queries one after the other; the first pass is thrown away."""
     for query in queries:
         table.encode(query, 1000)
-    took: list[float] = []
-    while len(took) < calls:
+    durations: list[float] = []
+    while len(durations) < calls:
         for query in queries:
-            begun = perf_counter_ns()
+            started = perf_counter_ns()
             table.encode(query, 1000)
-            took.append((perf_counter_ns() - begun) / 1000)
-    return took
+            durations.append((perf_counter_ns() - started) / 1000)
+    return durations
 
 
-def measure_encoding(given: argparse.Namespace) -> dict[str, Any]:
+def measure_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by set of queries."""
-    table = QueryTable.load(resolve_model_directory(given.encoder))
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
     rows: dict[str, Any] = {}
     for name, queries in make_query_sets(read_everyday_questions()).items():
         pieces = [table.encode(query, 1000).pieces for query in queries]
-        row = summarise_durations(time_microseconds(table, queries, given.calls), 1)
+        row = summarise_durations(time_microseconds(table, queries, arguments.calls), 1)
         rows[name] = {"queries": len(queries), "pieces": round(sum(pieces) / len(pieces), 1), "microseconds": row}
         print(f"{name:>17}: p50 {row['p50']:6.1f} us  p99 {row['p99']:6.1f} us  ({rows[name]['pieces']} pieces)")
     reached = rows[NATURAL_QUERIES]["microseconds"]["p50"] <= TARGET_MICROSECONDS
@@ -192,12 +192,12 @@ def measure_encoding(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def query_encoding(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("query_encoding", __doc__)
+def query_encoding(argv: list[str] | None = None) -> None:
+    """Measure the time from a query's text to its weighted pieces, by number of words."""
+    parser = make_parser("query_encoding", query_encoding.__doc__)
     parser.add_argument("--encoder", default=Settings.read().encoder)
     parser.add_argument("--calls", type=int, default=20_000, help="calls of each set")
-    run_benchmark("query_encoding", parser, measure_encoding, arguments)
+    run_benchmark("query_encoding", parser, measure_encoding, argv)
 
 
 _WORD = re.compile(r"[a-z]+")
@@ -234,13 +234,13 @@ class WordCorrector:
 
     def is_found(self, word: str) -> bool:
         """Whether keyword search finds a document by it."""
-        found = self._search.send(
+        results = self._search.send(
             search_call(
                 SearchPlan(self._index, build_search_body(lexical_query(word), 1, False, _TIMEOUT_SECONDS)),
                 _TIMEOUT_SECONDS,
             )
         )
-        return bool(found["hits"]["hits"])
+        return bool(results["hits"]["hits"])
 
     def corrected(self, word: str, field: str | None = None) -> str | None:
         """The word that is suggested; None: none is."""
@@ -324,21 +324,21 @@ async def measure_latency(
         await search.send(search_call(plan, _TIMEOUT_SECONDS))
 
     sides = {"match": match, "exact": suggesting(fuzzy=False), "fuzzy": suggesting(fuzzy=True)}
-    took = await take_turns(sides, typed, rounds)
+    durations = await take_turns(sides, typed, rounds)
     await search.close()
-    spreads = {name: summarise_durations(values) for name, values in took.items()}
+    spreads = {name: summarise_durations(values) for name, values in durations.items()}
     return {name: {"ms": one, "over match": percentile_ratios(one, spreads["match"])} for name, one in spreads.items()}
 
 
-def measure_suggestions(given: argparse.Namespace) -> dict[str, Any]:
+def measure_suggestions(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both parts."""
-    collections = [open_collection(given.data / name) for name in given.collections.split(",")]
+    collections = [open_collection(arguments.data / name) for name in arguments.collections.split(",")]
     figures: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         figures["spelling"] = {one.name: measure_spelling(one, search, settings) for one in collections}
-        if given.titles:
+        if arguments.titles:
             words = count_words([one.text for collection in collections for one in collection.documents()])
-            titles = draw_titles(words, given.titles)
+            titles = draw_titles(words, arguments.titles)
             generation = create_index(search, settings, "titles")
             for start in range(0, len(titles), 5000):
                 some = titles[start : start + 5000]
@@ -347,26 +347,20 @@ def measure_suggestions(given: argparse.Namespace) -> dict[str, Any]:
                 )
             search.send(refresh_call(generation.physical))
             order = random.Random(2)
-            typed = [title[: order.randint(2, 10)].lstrip() for title in order.sample(titles, given.prefixes)]
-            figures["latency"] = uvloop.run(measure_latency(settings, generation, typed, given.rounds))
+            typed = [title[: order.randint(2, 10)].lstrip() for title in order.sample(titles, arguments.prefixes)]
+            figures["latency"] = uvloop.run(measure_latency(settings, generation, typed, arguments.rounds))
             for name, side in figures["latency"].items():
                 print(f"{name:>6}: {side['ms']}", flush=True)
         figures["opensearch"] = read_opensearch_version(settings)
     return figures
 
 
-def suggest(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("suggest", __doc__ or "")
+def suggest(argv: list[str] | None = None) -> None:
+    """Measure the latency of title completion and the share of misspelt words that are corrected."""
+    parser = make_parser("suggest", suggest.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default="cranfield,medline")
     parser.add_argument("--titles", type=int, default=60_000, help="0: spelling alone")
     parser.add_argument("--prefixes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
-    run_benchmark("suggest", parser, measure_suggestions, arguments)
-
-
-BENCHMARKS = {"feedback_cost": feedback_cost, "query_encoding": query_encoding, "suggest": suggest}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("suggest", parser, measure_suggestions, argv)

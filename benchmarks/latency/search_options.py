@@ -33,9 +33,8 @@ from typing import Any
 import httpx
 import uvloop
 
-from benchmarks.large_index import PART_COUNT, encode_stretches, repeat_documents
-from benchmarks.latency.sparse_vs_match import choose_title_queries
-from benchmarks.measuring import choose, compare_searches, make_parser, run_benchmark
+from benchmarks.large_index import PART_COUNT, choose_title_queries, encode_stretches, repeat_documents
+from benchmarks.measuring import compare_searches, make_parser, run_benchmark
 from benchmarks.service import (
     EncodedPair,
     create_index,
@@ -82,13 +81,13 @@ def _fill_indexes(settings: Settings, encoded: Sequence[EncodedPair], size: int)
             merge_to_one_segment(search, generation)
 
 
-def measure_boosts(given: argparse.Namespace) -> dict[str, Any]:
+def measure_boosts(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by size of the index and mode."""
     queries = read_everyday_questions()
-    sizes = [int(size) for size in given.sizes.split(",")]
+    sizes = [int(size) for size in arguments.sizes.split(",")]
     rows: dict[str, Any] = {}
     with open_node() as settings:
-        encoded = encode_stdlib(settings, given.documents)
+        encoded = encode_stdlib(settings, arguments.documents)
         for size in sizes:
             _fill_indexes(settings, encoded, size)
         with (
@@ -100,7 +99,7 @@ def measure_boosts(given: argparse.Namespace) -> dict[str, Any]:
             for size, mode in product(sizes, ("sparse", "lexical", "hybrid")):
                 sides = {name: (f"{name}-{size}", {"mode": mode}) for name in BOOST_RULES}
                 uvloop.run(compare_searches(settings, sides, queries, 2))
-                row = uvloop.run(compare_searches(settings, sides, queries, given.rounds))
+                row = uvloop.run(compare_searches(settings, sides, queries, arguments.rounds))
                 rows[f"{size} documents, {mode}"] = row
                 shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
                 print(f"{size:>6} documents, {mode:>8}, ms p50: {shown}", flush=True)
@@ -108,13 +107,13 @@ def measure_boosts(given: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "queries": len(queries), "cases": rows}
 
 
-def boosts(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("boosts", __doc__)
+def boosts(argv: list[str] | None = None) -> None:
+    """Compare a search under rules that boost by field with the plain search."""
+    parser = make_parser("boosts", boosts.__doc__)
     parser.add_argument("--documents", type=int, default=2000, help="documents that are encoded")
     parser.add_argument("--sizes", default="5000,60000", help="documents of the indexes, separated by commas")
     parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each index")
-    run_benchmark("boosts", parser, measure_boosts, arguments)
+    run_benchmark("boosts", parser, measure_boosts, argv)
 
 
 # Documents of Python's documentation that make a long one.
@@ -127,19 +126,19 @@ HIGHLIGHT_SIDES: dict[str, dict[str, Any]] = {
 }
 
 
-def measure_highlights(given: argparse.Namespace) -> dict[str, Any]:
+def measure_highlights(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by length of documents and mode."""
     queries = read_everyday_questions()
     rows: dict[str, Any] = {}
     with open_node() as settings:
-        short = encode_stdlib(settings, given.documents)
+        short = encode_stdlib(settings, arguments.documents)
         for name, encoded in (("short", short), ("long", join_documents(short, JOINED_DOCUMENTS))):
             fill_stdlib_index(settings, encoded, name)
         with run_process(settings, "api"):
             for index, mode in product(("short", "long"), ("sparse", "lexical", "hybrid")):
                 sides = {name: (index, options | {"mode": mode}) for name, options in HIGHLIGHT_SIDES.items()}
                 uvloop.run(compare_searches(settings, sides, queries, 1))
-                row = uvloop.run(compare_searches(settings, sides, queries, given.rounds))
+                row = uvloop.run(compare_searches(settings, sides, queries, arguments.rounds))
                 rows[f"{mode}, {index} documents"] = row
                 shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
                 print(f"{mode:>8}, {index:>5} documents, ms p50: {shown}", flush=True)
@@ -147,12 +146,12 @@ def measure_highlights(given: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "queries": len(queries), "cases": rows}
 
 
-def highlights(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("highlights", __doc__)
+def highlights(argv: list[str] | None = None) -> None:
+    """Compare explained and highlighted searches with the plain search."""
+    parser = make_parser("highlights", highlights.__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each side")
-    run_benchmark("highlights", parser, measure_highlights, arguments)
+    run_benchmark("highlights", parser, measure_highlights, argv)
 
 
 STRETCHES_INDEX = "stretches"
@@ -179,20 +178,22 @@ def number_documents(documents: Iterator[EncodedPair]) -> Iterator[EncodedPair]:
         yield replace(document, metadata=document.metadata | {"number": at % PART_COUNT}), windows
 
 
-def measure_filters(given: argparse.Namespace) -> dict[str, Any]:
+def measure_filters(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by mode."""
-    found, real = encode_stretches(Settings.read().encoder, given.folder, given.encoded, given.pieces, given.cache)
-    queries = [text for texts in choose_title_queries(found, given.queries).values() for text in texts]
+    results, real = encode_stretches(
+        Settings.read().encoder, arguments.folder, arguments.encoded, arguments.pieces, arguments.cache
+    )
+    queries = [text for texts in choose_title_queries(results, arguments.queries).values() for text in texts]
     rows: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         generation = create_index(search, settings, STRETCHES_INDEX, FILTER_SPEC)
-        fill_generation(search, settings, generation, number_documents(repeat_documents(real, given.documents)))
+        fill_generation(search, settings, generation, number_documents(repeat_documents(real, arguments.documents)))
         wait_for_merges(search, generation)
         with run_process(settings, "api"):
             for mode in MODES:
                 sides = {name: (STRETCHES_INDEX, members | {"mode": mode}) for name, members in FILTER_REQUESTS.items()}
                 # a Java process is fast only after thousands of the same request
-                for rounds in (1, given.rounds):
+                for rounds in (1, arguments.rounds):
                     rows[mode] = uvloop.run(compare_searches(settings, sides, queries, rounds))
                 for name, row in rows[mode].items():
                     print(
@@ -204,9 +205,9 @@ def measure_filters(given: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "queries": len(queries), "index": size, "cases": rows}
 
 
-def filtered(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("filtered", __doc__)
+def filtered(argv: list[str] | None = None) -> None:
+    """Compare a search with a filter of one document in 1,000 with the plain search."""
+    parser = make_parser("filtered", filtered.__doc__)
     parser.add_argument("folder", type=Path, help="holds wikipedia_lead.jsonl.gz and the others")
     parser.add_argument("--cache", type=Path, help="keeps the vectors there")
     parser.add_argument("--documents", type=int, default=60_000, help="of the index")
@@ -214,10 +215,4 @@ def filtered(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pieces", type=int, default=64, help="of each stretch")
     parser.add_argument("--queries", type=int, default=100, help="of each kind")
     parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked of each side")
-    run_benchmark("filtered", parser, measure_filters, arguments)
-
-
-BENCHMARKS = {"filtered": filtered, "boosts": boosts, "highlights": highlights}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("filtered", parser, measure_filters, argv)

@@ -23,7 +23,7 @@ import orjson
 import psutil
 import uvloop
 
-from benchmarks.measuring import choose, make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
+from benchmarks.measuring import make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import EncodedPair, LoopbackConnection, open_node, read_opensearch_version, run_process
 from benchmarks.stdlib import encode_stdlib, fill_stdlib_index, join_documents, read_everyday_questions
 from query_api.schemas.search_request import SearchRequest
@@ -91,9 +91,9 @@ async def compare_batches(
                 raise RuntimeError("a search of the batch failed")
 
         sides = {"one by one": one_by_one, f"{connections} connections": at_once, "batch": batched}
-        took = await take_turns({name: counted(name, side) for name, side in sides.items()}, list(groups), rounds)
-    ms = {name: summarise_durations(values) for name, values in took.items()}
-    calls = len(next(iter(took.values()))) + len(groups)  # (the first round's processor time is counted too)
+        durations = await take_turns({name: counted(name, side) for name, side in sides.items()}, list(groups), rounds)
+    ms = {name: summarise_durations(values) for name, values in durations.items()}
+    calls = len(next(iter(durations.values()))) + len(groups)  # (the first round's processor time is counted too)
     return {
         "ms": ms,
         "searches_a_second": {name: round(length * 1000 / one["p50"]) for name, one in ms.items()},
@@ -102,19 +102,19 @@ async def compare_batches(
     }
 
 
-def measure_batch(given: argparse.Namespace) -> dict[str, Any]:
+def measure_batch(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by mode and length of the batch."""
     rows: dict[str, Any] = {}
     with open_node() as settings:
-        generation = fill_stdlib_index(settings, encode_stdlib(settings, given.documents))
+        generation = fill_stdlib_index(settings, encode_stdlib(settings, arguments.documents))
         with run_process(settings, "api") as api:
             for timed in (False, True):  # a Java process is fast only after thousands of the same request
                 for mode, case in BATCH_CASES.items():
-                    for length in given.lengths:
-                        rounds = given.rounds if timed else 2
+                    for length in arguments.lengths:
+                        rounds = arguments.rounds if timed else 2
                         row = uvloop.run(
                             compare_batches(
-                                settings, generation.index, case, length, given.connections, rounds, api.pid
+                                settings, generation.index, case, length, arguments.connections, rounds, api.pid
                             )
                         )
                         if timed:
@@ -124,14 +124,14 @@ def measure_batch(given: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "cases": rows}
 
 
-def batch(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("batch", __doc__)
+def batch(argv: list[str] | None = None) -> None:
+    """Compare a batch of searches with single requests, in sequence and in parallel."""
+    parser = make_parser("batch", batch.__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--lengths", type=int, nargs="+", default=[5, 20])
     parser.add_argument("--connections", type=int, default=8, help="of the side that asks at once")
     parser.add_argument("--rounds", type=int, default=12)
-    run_benchmark("batch", parser, measure_batch, arguments)
+    run_benchmark("batch", parser, measure_batch, argv)
 
 
 SIZE, CANDIDATES = 10, 100
@@ -180,21 +180,21 @@ async def compare_hybrid(
             for side in sides.values():
                 await side(query)
         weigh = False
-        took = await take_turns(sides, queries, rounds)
+        durations = await take_turns(sides, queries, rounds)
     finally:
         await search.close()
     rows: dict[str, Any] = {
         name: {"ms": summarise_durations(values), "answer_bytes_mean": round(sum(received[name]) / len(received[name]))}
-        for name, values in took.items()
+        for name, values in durations.items()
     }
     return rows | {"one_over_two": percentile_ratios(rows["one request"]["ms"], rows["two requests"]["ms"])}
 
 
-def measure_hybrid(given: argparse.Namespace) -> dict[str, Any]:
+def measure_hybrid(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table, with and without the sources that passages need, for short documents and for long ones."""
     rows: dict[str, Any] = {}
     with open_node() as settings:
-        short = encode_stdlib(settings, given.documents)
+        short = encode_stdlib(settings, arguments.documents)
         sizes = {"short": short, "long": join_documents(short, JOINED_DOCUMENTS)}
         for (size, encoded), passage in product(sizes.items(), (False, True)):
             if not passage:
@@ -202,7 +202,7 @@ def measure_hybrid(given: argparse.Namespace) -> dict[str, Any]:
                 # a Java process is fast only after thousands of the same request
                 uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), 2))
             name = f"{size} documents, {'with' if passage else 'without'} passage"
-            row = uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), given.rounds))
+            row = uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), arguments.rounds))
             rows[name] = {"characters_mean": _count_characters(encoded)} | row
             for side in ("two requests", "one request"):
                 ms = row[side]["ms"]
@@ -215,15 +215,9 @@ def _count_characters(encoded: Sequence[EncodedPair]) -> int:
     return round(sum(len(document.text) for document, _ in encoded) / len(encoded))
 
 
-def hybrid_requests(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("hybrid_requests", __doc__)
+def hybrid_requests(argv: list[str] | None = None) -> None:
+    """Compare hybrid search in two requests with hybrid search in one."""
+    parser = make_parser("hybrid_requests", hybrid_requests.__doc__)
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=6, help="times that every question is asked of each side")
-    run_benchmark("hybrid_requests", parser, measure_hybrid, arguments)
-
-
-BENCHMARKS = {"batch": batch, "hybrid_requests": hybrid_requests}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("hybrid_requests", parser, measure_hybrid, argv)

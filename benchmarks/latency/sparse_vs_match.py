@@ -8,8 +8,6 @@ kept connection (benchmarks.service), ids and scores of ten hits, no sources.
 """
 
 import argparse
-import random
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,13 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks.large_index import SourcePassage, cut_first_windows, load_or_encode_vectors, read_mixed_passages
+from benchmarks.large_index import (
+    SourcePassage,
+    choose_title_queries,
+    cut_first_windows,
+    load_or_encode_vectors,
+    read_mixed_passages,
+)
 from benchmarks.measuring import make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import (
     EncodedPair,
@@ -43,27 +47,20 @@ from services.settings import Settings
 HIT_COUNT = 10
 
 
-def make_encoded_passages(name: str, found: list[SourcePassage], pieces: int, cache: Path | None) -> list[EncodedPair]:
+def make_encoded_passages(
+    name: str, results: list[SourcePassage], pieces: int, cache: Path | None
+) -> list[EncodedPair]:
     """Documents of the passages' first pieces, with the vector of the same pieces."""
     encoder = load_encoder(name)
-    windows = cut_first_windows(encoder, found, pieces)
+    windows = cut_first_windows(encoder, results, pieces)
     vectors = load_or_encode_vectors(encoder, windows, cache)
     return [
         (
             Document(f"p{number}", passage.text[window.start : window.end]),
             [EncodedWindow(window.start, window.end, vector)],
         )
-        for number, (passage, window, vector) in enumerate(zip(found, windows, vectors, strict=True))
+        for number, (passage, window, vector) in enumerate(zip(results, windows, vectors, strict=True))
     ]
-
-
-def choose_title_queries(found: Sequence[SourcePassage], count: int, seed: int = 1) -> dict[str, list[str]]:
-    """Distinct titles, by kind: names of things (encyclopaedia) and whole phrases (preprints)."""
-    kinds = {
-        "short": sorted({one.title for one in found if one.source.startswith("wikipedia")}),
-        "long": sorted({one.title for one in found if one.source.startswith("arxiv")}),
-    }
-    return {kind: random.Random(seed).sample(titles, min(count, len(titles))) for kind, titles in kinds.items()}
 
 
 async def compare_with_match(
@@ -72,7 +69,7 @@ async def compare_with_match(
     """Both sides' milliseconds by kind of query, their ratio, and what the engine reports itself."""
     table = QueryTable.load(resolve_model_directory(settings.encoder))
     path = f"/{generation.physical}/_search"
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     async with LoopbackConnection(settings.opensearch_url) as connection:
         for kind, texts in queries.items():
             bodies = {
@@ -85,13 +82,13 @@ async def compare_with_match(
                 answer = await connection.send("POST", path, bodies[side][text])
                 engine[side].append(answer["took"])
 
-            took = await take_turns(
+            durations = await take_turns(
                 {"sparse": lambda text: ask("sparse", text), "match": lambda text: ask("match", text)}, texts, rounds
             )
-            rows = {side: summarise_durations(values) for side, values in took.items()}
+            rows = {side: summarise_durations(values) for side, values in durations.items()}
             # the first round is for warming up, here too
             counted = {side: values[len(texts) :] for side, values in engine.items()}
-            found[kind] = {
+            results[kind] = {
                 "queries": len(texts),
                 "words": round(sum(len(text.split()) for text in texts) / len(texts), 1),
                 "pieces": round(sum(len(table.encode(text, 1000).ids) for text in texts) / len(texts), 1),
@@ -100,22 +97,22 @@ async def compare_with_match(
                 "sparse_over_match": percentile_ratios(rows["sparse"], rows["match"]),
                 "engine_took_mean_ms": {side: round(sum(v) / len(v), 3) for side, v in counted.items()},
             }
-    return found
+    return results
 
 
 def _make_body(query: dict[str, Any], settings: Settings) -> bytes:
     return orjson.dumps(build_search_body(query, HIT_COUNT, False, settings.search_timeout))
 
 
-def measure_sparse_vs_match(given: argparse.Namespace) -> dict[str, Any]:
+def measure_sparse_vs_match(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table by size of the index, as it was written and merged to one segment."""
-    sizes = [int(size) for size in given.sizes.split(",")]
-    found = read_mixed_passages(given.folder, max(sizes))
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    results = read_mixed_passages(arguments.folder, max(sizes))
     rows: dict[str, Any] = {}
     # before the node is started: a cold cache takes minutes
-    encoded = make_encoded_passages(Settings.read().encoder, found, given.pieces, given.cache)
+    encoded = make_encoded_passages(Settings.read().encoder, results, arguments.pieces, arguments.cache)
     with open_node() as settings:
-        queries = choose_title_queries(found[: min(sizes)], given.queries)
+        queries = choose_title_queries(results[: min(sizes)], arguments.queries)
         with closing(SyncSearchClient(settings)) as search:
             for size in sizes:
                 generation = create_index(search, settings, f"passages{size}")
@@ -126,7 +123,7 @@ def measure_sparse_vs_match(given: argparse.Namespace) -> dict[str, Any]:
                 for state in ("as written", "one segment"):
                     if state == "one segment":
                         merge_to_one_segment(search, generation)
-                    row = uvloop.run(compare_with_match(settings, generation, queries, given.rounds))
+                    row = uvloop.run(compare_with_match(settings, generation, queries, arguments.rounds))
                     name = f"{size} documents, {state}"
                     rows[name] = index_size(search, generation) | row
                     for kind in row:
@@ -147,17 +144,13 @@ def _print_row(name: str, row: dict[str, Any]) -> None:
     print(f"{name:>40}: {each}; engine {row['engine_took_mean_ms']}", flush=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("sparse_vs_match", __doc__)
+def sparse_vs_match(argv: list[str] | None = None) -> None:
+    """Compare `rank_feature` and `match` on the same index."""
+    parser = make_parser("sparse_vs_match", sparse_vs_match.__doc__)
     parser.add_argument("folder", type=Path, help="holds wikipedia_lead.jsonl.gz and the others")
     parser.add_argument("--cache", type=Path, help="keeps the vectors there: encoding 60,000 takes ten minutes")
     parser.add_argument("--sizes", default="5000,60000", help="documents of each index")
     parser.add_argument("--pieces", type=int, default=64, help="of each passage")
     parser.add_argument("--queries", type=int, default=200, help="of each kind")
     parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked of each side")
-    run_benchmark("sparse_vs_match", parser, measure_sparse_vs_match, arguments)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("sparse_vs_match", parser, measure_sparse_vs_match, argv)

@@ -50,7 +50,7 @@ def encode_episodes(
     encoder: Encoder, episodes: Iterable[AnnotatedEpisode], cache: Path | None
 ) -> Iterator[EncodedEpisode]:
     """Files in `cache` save the next run the work; each belongs to the encoder, the text and how it is cut."""
-    begun, blocks = time.perf_counter(), 0
+    started, blocks = time.perf_counter(), 0
     for number, one in enumerate(episodes, 1):
         cut = cut_episode_blocks(one.episode)
         path = cache / f"{_blocks_fingerprint(encoder, one, cut)}.npz" if cache else None
@@ -62,7 +62,7 @@ def encode_episodes(
             save_vectors(path, vectors)
         blocks += len(cut)
         if number % 20 == 0:
-            print(f"  {number} episodes, {blocks / (time.perf_counter() - begun):.0f} blocks a second", flush=True)
+            print(f"  {number} episodes, {blocks / (time.perf_counter() - started):.0f} blocks a second", flush=True)
         yield EncodedEpisode(one, cut, vectors)
 
 
@@ -95,10 +95,10 @@ def extract_features(one: AnnotatedEpisode) -> SegmentFeatures:
 
 def _features_at(text: str, offset: int) -> list[str]:
     opening, before = words_around(text, offset)
-    found = [f"first {word}" for word in opening[:1]]
-    found += [f"opening {word}" for word in sorted(set(opening))]
-    found += [f"before {word}" for word in sorted(set(before))]
-    return [*found, _QUESTION_FEATURE] if is_after_question(text, offset) else found
+    results = [f"first {word}" for word in opening[:1]]
+    results += [f"opening {word}" for word in sorted(set(opening))]
+    results += [f"before {word}" for word in sorted(set(before))]
+    return [*results, _QUESTION_FEATURE] if is_after_question(text, offset) else results
 
 
 def fit_cues(sets: Sequence[Sequence[SegmentFeatures]]) -> BoundaryCues:
@@ -111,15 +111,15 @@ def fit_cues(sets: Sequence[Sequence[SegmentFeatures]]) -> BoundaryCues:
         for i, name in enumerate(names)
         if all(weights[i] * together[i] > 0 for weights in alone) and abs(together[i]) >= _MIN_WEIGHT
     ]
-    found: dict[str, dict[str, float]] = {"first": {}, "opening": {}, "before": {}}
+    results: dict[str, dict[str, float]] = {"first": {}, "opening": {}, "before": {}}
     question = 0.0
     for name, weight in zip(kept, _fit_weights(sets, kept, 0.1), strict=True):
         place, _, word = name.partition(" ")
         if name == _QUESTION_FEATURE:
             question = round(float(weight), 2)
         elif abs(weight) >= _MIN_WEIGHT:
-            found[place][word] = round(float(weight), 2)
-    return BoundaryCues(**found, after_question=question)
+            results[place][word] = round(float(weight), 2)
+    return BoundaryCues(**results, after_question=question)
 
 
 def _common_features(sets: Sequence[Sequence[SegmentFeatures]]) -> list[str]:
@@ -201,12 +201,9 @@ def measure_cues(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return figures
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = make_parser("chapter_cues", __doc__ or "")
+def chapter_cues(argv: list[str] | None = None) -> None:
+    """Fit the cue words of chapter boundaries and measure how well they rank segments."""
+    parser = make_parser("chapter_cues", chapter_cues.__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds chapters/syntax_fm.jsonl.gz and its neighbour")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the cues there")
-    run_benchmark("chapter_cues", parser, measure_cues, given)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("chapter_cues", parser, measure_cues, argv)

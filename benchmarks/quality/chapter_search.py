@@ -10,7 +10,7 @@ engine (`chapters`), with the titles of chapters, the best chapter or the best p
 
 NDCG@10 and MRR@10 are of documents: of chapters and passages the first of each document counts. `first` is the share of
 queries whose first hit begins in the chapter that the query is the title of; `opened` is that share among queries whose
-document is found, of its best hit, and `inside` how much of that hit lies in the chapter.
+document is results, of its best hit, and `inside` how much of that hit lies in the chapter.
 """
 
 import argparse
@@ -80,18 +80,18 @@ def _iter_sides(engine: str) -> Iterator[IndexingSide]:
 
 def locate_hit(hit: HitMembers, unit: str) -> tuple[int, int, float | None]:
     """Characters of a hit, and when it begins."""
-    found = hit["chapter"] if unit == "chapter" else hit["passage"]
-    return found["start"], found["end"], found.get("start_time")
+    results = hit["chapter"] if unit == "chapter" else hit["passage"]
+    return results["start"], results["end"], results.get("start_time")
 
 
 def score_positions(
-    found: Mapping[str, Sequence[HitMembers]], said: Mapping[str, ChapterTarget], unit: str
+    results: Mapping[str, Sequence[HitMembers]], said: Mapping[str, ChapterTarget], unit: str
 ) -> dict[str, Any]:
     """Whether hits begin in the chapter that was asked for."""
     first, opened, inside, off = [], [], [], []
     for query, wanted in said.items():
-        own = next((hit for hit in found[query] if hit["id"] == wanted.document), None)
-        first.append(own is not None and own is found[query][0] and _is_in_chapter(own, wanted, unit))
+        own = next((hit for hit in results[query] if hit["id"] == wanted.document), None)
+        first.append(own is not None and own is results[query][0] and _is_in_chapter(own, wanted, unit))
         if own is None:
             continue
         start, end, second = locate_hit(own, unit)
@@ -132,45 +132,45 @@ async def measure_side(settings: Settings, of: TalkSet, side: IndexingSide) -> d
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
         for unit in side.units:
             for mode in side.modes:
-                found = {
+                results = {
                     query: await search_hits(api, side.index, text, mode, unit) for query, text in of.queries.items()
                 }
                 mean = measure_rankings(
-                    of.judgements, {query: rank_documents(hits) for query, hits in found.items()}
+                    of.judgements, {query: rank_documents(hits) for query, hits in results.items()}
                 ).mean
                 row: dict[str, Any] = {name: round(mean[name], 4) for name in ("ndcg@10", "mrr@10")}
                 if of.said:
-                    row |= score_positions(found, of.said, unit)
+                    row |= score_positions(results, of.said, unit)
                 rows.setdefault(unit, {})[mode] = row
                 print(f"{of.name}  {side.name:24} {unit:9} {mode:8} {row}", flush=True)
     return rows
 
 
-def measure_chapter_search(given: argparse.Namespace) -> Mapping[str, Any]:
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    named = _parse_sizes(given.episodes) if given.episodes else ()
-    sets = [read_episode_set(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in named]
-    if given.meetings:
-        sets.append(read_meeting_set(given.data / "collections" / "qmsum_meetings", given.meetings))
-    sets = [of.asking(given.queries) for of in sets]
-    settings = Settings(encoder=given.encoder)
-    maker = load_chapter_maker(settings, given.engine, encoder)
-    chapters = [make_chapters(of.name, of.documents, maker, given.engine, given.cache) for of in sets]
+def measure_chapter_search(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    named = _parse_sizes(arguments.episodes) if arguments.episodes else ()
+    sets = [read_episode_set(arguments.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in named]
+    if arguments.meetings:
+        sets.append(read_meeting_set(arguments.data / "collections" / "qmsum_meetings", arguments.meetings))
+    sets = [of.asking(arguments.queries) for of in sets]
+    settings = Settings(encoder=arguments.encoder)
+    maker = load_chapter_maker(settings, arguments.engine, encoder)
+    chapters = [make_chapters(of.name, of.documents, maker, arguments.engine, arguments.cache) for of in sets]
     encoded = [
         {
             side.name: encode_talk_windows(
-                of.name, of.documents, _side_chapters(side, of, made), side.talk, encoder, given.cache
+                of.name, of.documents, _side_chapters(side, of, made), side.talk, encoder, arguments.cache
             )
-            for side in list_sides(given.engine, given.left_out)
+            for side in list_sides(arguments.engine, arguments.left_out)
         }
         for of, made in zip(sets, chapters, strict=True)
     ]
-    figures: dict[str, Any] = {"engine": {"name": given.engine, "fingerprint": maker.fingerprint}}
+    figures: dict[str, Any] = {"engine": {"name": arguments.engine, "fingerprint": maker.fingerprint}}
     with open_node() as node:
         for number, (of, made, windows) in enumerate(zip(sets, chapters, encoded, strict=True)):
             # (nobody waits for these answers, and the machine may do something else meanwhile)
-            own = {"encoder": given.encoder, "index_prefix": f"{node.index_prefix}{number}", "search_timeout": 60.0}
-            compared = list_sides(given.engine, given.left_out)
+            own = {"encoder": arguments.encoder, "index_prefix": f"{node.index_prefix}{number}", "search_timeout": 60.0}
+            compared = list_sides(arguments.engine, arguments.left_out)
             figures[of.name] = _measure_set(of, node.model_copy(update=own), made, windows, compared)
         figures["opensearch"] = read_opensearch_version(node)
     return figures
@@ -206,8 +206,9 @@ def _parse_sizes(text: str) -> Iterator[tuple[str, int]]:
         yield name, int(most or 10**6)
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = make_parser("chapter_search", __doc__ or "")
+def chapter_search(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of talk with and without chapters, and whether hits open the right minute."""
+    parser = make_parser("chapter_search", chapter_search.__doc__)
     parser.add_argument("data", type=Path, help="directory with `chapters` and `collections`")
     parser.add_argument(
         "--episodes", default="syntax_fm/50,bitcoin_transcripts/70", help="sets, each with /N for so many"
@@ -219,8 +220,4 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--encoder", default="bootstrap-minilm-l6")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run_benchmark("chapter_search", parser, measure_chapter_search, given)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("chapter_search", parser, measure_chapter_search, argv)

@@ -23,7 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.measuring import make_parser, run_benchmark, sample_collection
+from benchmarks.collections import sample_collection
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.quality.chapter_cues import EncodedEpisode, encode_episodes
 from cli.relevance import segmentation
 from cli.relevance.collection import Judgements, open_collection
@@ -71,7 +72,7 @@ class ChapterTarget:
 
 @dataclass(frozen=True, slots=True)
 class TalkSet:
-    """Documents, queries, and what they should find; `said` where a chapter is to be found."""
+    """Documents, queries, and what they should find; `said` where a chapter is to be results."""
 
     name: str
     documents: Sequence[Document]
@@ -101,13 +102,13 @@ def read_episode_set(path: Path, most: int) -> TalkSet:
     documents = [
         Document(one.id, one.episode.text, one.episode.title, talk=Talk(one.episode.segments)) for one in chosen
     ]
-    found = dict(_iter_queries(chosen))
+    results = dict(_iter_queries(chosen))
     return TalkSet(
         name,
         documents,
-        {query: text for query, (text, _) in found.items()},
-        {query: {said.document: 1} for query, (_, said) in found.items()},
-        {query: said for query, (_, said) in found.items()},
+        {query: text for query, (text, _) in results.items()},
+        {query: {said.document: 1} for query, (_, said) in results.items()},
+        {query: said for query, (_, said) in results.items()},
     )
 
 
@@ -152,8 +153,8 @@ NO_CUES = BoundaryCues({}, {}, {}, 0.0)
 
 def choose_episodes(data: Path, name: str, held_out: bool, limit: int | None) -> list[AnnotatedEpisode]:
     """Episodes of one half of a set, the first ones in an order by hash."""
-    found = [one for one in read_episodes(data / "chapters" / f"{name}.jsonl.gz") if one.held_out is held_out]
-    return sorted(found, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:limit]
+    results = [one for one in read_episodes(data / "chapters" / f"{name}.jsonl.gz") if one.held_out is held_out]
+    return sorted(results, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:limit]
 
 
 def measure_held_out(encoder: Encoder, episodes: Iterable[EncodedEpisode]) -> dict[str, dict[str, Any]]:
@@ -201,9 +202,9 @@ def tune_parameters(sets: Mapping[str, Sequence[EncodedEpisode]], encoder: Encod
             at = one.one.episode.segments.at
             human = [at(chapter.start) for chapter in one.one.chapters]
             for way, parameters, starts in _iter_parameters(one, encoder):
-                found = score_segmentation(human, starts, len(one.one.episode.segments))
-                if found is not None:
-                    made[way, json.dumps(parameters)][name].append(found)
+                results = score_segmentation(human, starts, len(one.one.episode.segments))
+                if results is not None:
+                    made[way, json.dumps(parameters)][name].append(results)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (way, tried_with), by_set in made.items():
         rows[way].append(json.loads(tried_with) | _mean_scores(by_set))
@@ -220,8 +221,8 @@ def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[st
         yield "equal lengths", {"words": words}, segmentation.divide_equally(episode, words)
     counts = segmentation.count_block_words(episode, one.cut)
     for reach, rounds, above in product((4, 6, 10, 16, 24), (1, 3), (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)):
-        found = segmentation.find_valleys(episode, one.cut, counts, reach=reach, rounds=rounds, above=above)
-        yield "TextTiling", {"reach": reach, "rounds": rounds, "above": above}, found
+        results = segmentation.find_valleys(episode, one.cut, counts, reach=reach, rounds=rounds, above=above)
+        yield "TextTiling", {"reach": reach, "rounds": rounds, "above": above}, results
     for price, cue in (
         (0.045, 0.01),
         (0.05, 0.01),
@@ -238,11 +239,11 @@ def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[st
 def _mean_scores(by_set: Mapping[str, Sequence[SegmentationScores]]) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: {
-            "pk": round(fmean(one.pk for one in found), 4),
-            "window_diff": round(fmean(one.window_diff for one in found), 4),
-            "chapters_per_human": round(math.exp(fmean(math.log(one.share) for one in found)), 2),
+            "pk": round(fmean(one.pk for one in results), 4),
+            "window_diff": round(fmean(one.window_diff for one in results), 4),
+            "chapters_per_human": round(math.exp(fmean(math.log(one.share) for one in results)), 2),
         }
-        for name, found in by_set.items()
+        for name, results in by_set.items()
     }
     return {"mean": round(fmean((one["pk"] + one["window_diff"]) / 2 for one in row.values()), 4), **row}
 
@@ -261,29 +262,26 @@ def measure_chapters(arguments: argparse.Namespace) -> Mapping[str, Any]:
     counts = {name: len(some) for name, some in sets.items()}
     if arguments.tune:
         return {"episodes": counts, "tuning": tune_parameters(sets, encoder)}
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, some in sets.items():
-        found[name] = measure_held_out(encoder, some)
-        for way, figures in found[name].items():
+        results[name] = measure_held_out(encoder, some)
+        for way, figures in results[name].items():
             print(name, way, figures, flush=True)
     ratios = {
         name: {
             way: {error: round(rows["tiling"][error] / rows[way][error], 3) for error in ("pk", "window_diff")}
             for way in ("TextTiling", "TextTiling, as many chapters")
         }
-        for name, rows in found.items()
+        for name, rows in results.items()
     }
-    return {"episodes": counts, "held_out": found, "tiling_over_texttiling": ratios}
+    return {"episodes": counts, "held_out": results, "tiling_over_texttiling": ratios}
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = make_parser("chapters", __doc__ or "")
+def chapters(argv: list[str] | None = None) -> None:
+    """Compare the chapters of the engine tiling and of baselines with human chapters."""
+    parser = make_parser("chapters", chapters.__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds chapters/syntax_fm.jsonl.gz and its neighbour")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keeps the vectors of blocks")
     parser.add_argument("--limit", type=int, help="so many episodes of each set, in an order by hash")
     parser.add_argument("--tune", action="store_true", help="compare parameters on the tuning half")
-    run_benchmark("chapters", parser, measure_chapters, given)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("chapters", parser, measure_chapters, argv)

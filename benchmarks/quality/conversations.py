@@ -14,7 +14,7 @@ are about. They have no part in the choice of the parameters.
 Conversations derived by rule from judged queries. Nobody ever held them: figures on them are of the derivation.
 
 There is no judged conversational collection at hand, so follow-ups are made: from a judged query every content word
-that an earlier turn has said is left out, as speakers leave out what is understood (ellipsis). What is to be found
+that an earlier turn has said is left out, as speakers leave out what is understood (ellipsis). What is to be results
 stays what was judged relevant to the whole query, and the whole query is the rewriting that a perfect model would give.
 
 - `conversations_from_overlap`: the earlier turn is another query of the collection that shares words with this one.
@@ -39,8 +39,9 @@ from benchmarks.collections import (
     encode_collection_windows,
     judged_arguments,
     open_keyword_index,
+    sample_collection,
 )
-from benchmarks.measuring import run_benchmark, sample_collection
+from benchmarks.measuring import run_benchmark
 from benchmarks.quality.feedback import fuse_named_lists
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, Judgements, open_collection
@@ -111,7 +112,7 @@ def conversations_from_overlap(queries: Mapping[str, str]) -> list[Conversation]
     """
     of_all = ContentWords(queries.values())
     words = {query: of_all.content(text) for query, text in queries.items()}
-    found = []
+    results = []
     for query, whole in queries.items():
         shared = [
             (-len(words[query] & words[other]), len(words[other]), other)
@@ -121,9 +122,9 @@ def conversations_from_overlap(queries: Mapping[str, str]) -> list[Conversation]
         for _, _, other in sorted(shared):
             follow_up = of_all.ellipsis(whole, [queries[other]])
             if follow_up is not None:
-                found.append(Conversation(query, (queries[other],), follow_up, whole))
+                results.append(Conversation(query, (queries[other],), follow_up, whole))
                 break
-    return found
+    return results
 
 
 def conversations_from_series(
@@ -135,15 +136,15 @@ def conversations_from_series(
     """
     of_all = ContentWords(queries.values())
     said: dict[str, list[str]] = {}
-    found = []
+    results = []
     for query, whole in queries.items():
         before = said.setdefault(series(query), [])
         turns = tuple(before[-most:])
         follow_up = of_all.ellipsis(whole, turns) if turns else None
         if follow_up is not None:
-            found.append(Conversation(query, turns, follow_up, whole))
+            results.append(Conversation(query, turns, follow_up, whole))
         before.append(follow_up or whole)
-    return found
+    return results
 
 
 def unrelated_conversations(queries: Mapping[str, str], turns: int, seed: int = 0) -> list[Conversation]:
@@ -151,13 +152,13 @@ def unrelated_conversations(queries: Mapping[str, str], turns: int, seed: int = 
     draw = random.Random(seed)
     of_all = ContentWords(queries.values())
     words = {query: of_all.content(text) for query, text in queries.items()}
-    found = []
+    results = []
     for query, whole in queries.items():
         others = [other for other in queries if not words[query] & words[other]]
         if len(others) >= turns:
             drawn: Sequence[str] = draw.sample(others, turns)
-            found.append(Conversation(query, tuple(queries[other] for other in drawn), whole, whole))
-    return found
+            results.append(Conversation(query, tuple(queries[other] for other in drawn), whole, whole))
+    return results
 
 
 SERIES_COLLECTION = "qmsum_meetings"
@@ -191,27 +192,27 @@ class ConversationBench:
     table: QueryTable
     most_added: int
 
-    def figures(self, found: list[Conversation], judgements: Judgements) -> dict[str, Any]:
+    def figures(self, results: list[Conversation], judgements: Judgements) -> dict[str, Any]:
         """NDCG@10 of the sparse, the keyword and the fused list by way of asking."""
-        judged = {one.query: judgements[one.query] for one in found}
+        judged = {one.query: judgements[one.query] for one in results}
 
         def row(sparse: Rankings, lexical: Rankings) -> dict[str, float]:
             lists = {"sparse": sparse, "lexical": lexical, "hybrid": fuse_named_lists(sparse, lexical)}
             return {name: round(measure_rankings(judged, one).mean["ndcg@10"], 5) for name, one in lists.items()}
 
         texts = {
-            "alone": {one.query: one.follow_up for one in found},
-            "joined": {one.query: " ".join((*one.turns, one.follow_up)) for one in found},
-            "whole": {one.query: one.whole for one in found},
+            "alone": {one.query: one.follow_up for one in results},
+            "joined": {one.query: " ".join((*one.turns, one.follow_up)) for one in results},
+            "whole": {one.query: one.whole for one in results},
         }
         plain = {name: (self._sparse(of), self._lexical(of)) for name, of in texts.items()}
         rows = {name: row(*lists) for name, lists in plain.items()}
         for name, memory in CONTEXT_SETTINGS.items():
-            sparse = {one.query: self._with_context(one, memory) for one in found}
-            rows[name] = row(sparse, self._words_with_context(found, memory))
+            sparse = {one.query: self._with_context(one, memory) for one in results}
+            rows[name] = row(sparse, self._words_with_context(results, memory))
             if name == "context":
                 rows["context for the sparse list alone"] = row(sparse, plain["alone"][1])
-        twice = {one.query: self._with_context(one, ConversationMemory(), again=True) for one in found}
+        twice = {one.query: self._with_context(one, ConversationMemory(), again=True) for one in results}
         rows["context, what is said again counts again"] = row(twice, plain["alone"][1])
         return rows
 
@@ -231,17 +232,17 @@ class ConversationBench:
         share = context_pieces({} if again else words.by_id(), turns, self.table.heaviest, memory, self.most_added)
         return self.index.search(QueryBlend.of(words).plus([share], MAX_QUERIES).vector.by_id(), CANDIDATE_COUNT)
 
-    def _words_with_context(self, found: list[Conversation], memory: ConversationMemory) -> Rankings:
+    def _words_with_context(self, results: list[Conversation], memory: ConversationMemory) -> Rankings:
         queries = {}
-        for one in found:
+        for one in results:
             carried = context_words(one.follow_up, one.turns, word_weights(self.table, one.turns), memory)
             queries[one.query] = lexical_query(one.follow_up, carried)
         return self.keywords.lists(queries, CANDIDATE_COUNT)
 
 
-def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def mean_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Mean over the collections without series, of each set and of both."""
-    counted = [tables for name, tables in found.items() if name.partition("/")[0] != SERIES_COLLECTION]
+    counted = [tables for name, tables in results.items() if name.partition("/")[0] != SERIES_COLLECTION]
     if not counted:
         return {}
     sets = ("follow-ups", "other topic")
@@ -259,43 +260,39 @@ def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return rows
 
 
-def measure_conversations(given: argparse.Namespace) -> dict[str, Any]:
+def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of every set of conversations, and their means."""
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    table = QueryTable.load(resolve_model_directory(given.encoder))
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
     top_k = IndexSpec.model_validate({}).document_top_k
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
-        for wanted in given.collections.split(","):
+        for wanted in arguments.collections.split(","):
             name, _, every = wanted.partition("/")
-            collection = sample_collection(open_collection(given.data / name), int(every or 1))
-            windows = encode_collection_windows(collection, encoder, given.cache)
+            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            windows = encode_collection_windows(collection, encoder, arguments.cache)
             index = ExactIndex({document: document_vector(of_it, top_k) for document, of_it in windows.items()})
             with open_keyword_index(search, settings, collection) as keywords:
                 bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
-                found[wanted] = {
+                results[wanted] = {
                     one: {
                         "conversations": len(some),
                         "figures": bench.figures(some, collection.judgements),
                     }
                     for one, some in derive_conversations(name, collection).items()
                 }
-            for one, rows in found[wanted].items():
+            for one, rows in results[wanted].items():
                 print(wanted, one, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
         "derived": "follow-ups and turns are made from judged queries by rule; see benchmarks.quality.conversations",
-        "mean_ndcg@10_without_series": mean_figures(found),
-        "by_collection": found,
+        "mean_ndcg@10_without_series": mean_figures(results),
+        "by_collection": results,
     }
 
 
-def main(given: list[str] | None = None) -> None:
-    """The command."""
-    run_benchmark("conversation", judged_arguments("conversation", __doc__), measure_conversations, given)
-
-
-if __name__ == "__main__":
-    main()
+def conversation(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of follow-up queries alone, with context, and rewritten."""
+    run_benchmark("conversation", judged_arguments("conversation", conversation.__doc__), measure_conversations, argv)

@@ -21,8 +21,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collections import encode_collection, search_keyword_lists
-from benchmarks.measuring import make_parser, run_benchmark, sample_collection
+from benchmarks.collections import encode_collection, sample_collection, search_keyword_lists
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_node, open_service, read_opensearch_version, run_process
 from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.live import LiveIndex, ingest_collection
@@ -76,7 +76,7 @@ def encode_collection_rows(
     if path and path.is_file():
         with np.load(path, allow_pickle=False) as file:
             return StoredDenseRows(file["ids"].tolist(), file["starts"], file["rows"])
-    begun = time.perf_counter()
+    started = time.perf_counter()
     documents = [document for document in collection.documents() if document.text]
     cut = [model.windows(joined_text(document.title, document.text), window) for document in documents]
     windows = [one for of_one in cut for one in of_one]
@@ -84,13 +84,13 @@ def encode_collection_rows(
     for start in range(0, len(windows), _BATCH_WINDOWS):
         rows[start : start + _BATCH_WINDOWS] = model.encode_windows(windows[start : start + _BATCH_WINDOWS])
         print(f"\r{collection.name}: {start:,} of {len(windows):,} windows", end="", flush=True)
-    print(f"\r{collection.name}: {len(windows):,} windows in {time.perf_counter() - begun:.0f} s")
+    print(f"\r{collection.name}: {len(windows):,} windows in {time.perf_counter() - started:.0f} s")
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(of_one) for of_one in cut])])
-    found = StoredDenseRows([document.id for document in documents], starts, rows)
+    results = StoredDenseRows([document.id for document in documents], starts, rows)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, ids=np.array(found.ids, dtype=str), starts=starts, rows=rows)
-    return found
+        np.savez(path, ids=np.array(results.ids, dtype=str), starts=starts, rows=rows)
+    return results
 
 
 COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
@@ -134,7 +134,7 @@ class RerankBench:
         """Every query's list as a search gives it."""
         stored = self.stored(form)
         place = {name: i for i, name in enumerate(stored.ids)}
-        found = {}
+        results = {}
         for query, listed in self.hybrid.items():
             top, rest = listed[:RERANK_DEPTH], listed[RERANK_DEPTH:]
             kept = select_vectors(stored, [place[name] for name, _ in top])
@@ -146,11 +146,11 @@ class RerankBench:
                     vector, kept.best_windows(vector, [name for name, _ in best]), feedback[1]
                 )
                 opinion = kept.scores(vector)
-            found[query] = interpolate_scores(top, opinion, weight) + list(rest)
-        return found
+            results[query] = interpolate_scores(top, opinion, weight) + list(rest)
+        return results
 
-    def ndcg(self, found: Rankings) -> float:
-        return round(measure_rankings(self.collection.known_judgements(), found).mean["ndcg@10"], 5)
+    def ndcg(self, results: Rankings) -> float:
+        return round(measure_rankings(self.collection.known_judgements(), results).mean["ndcg@10"], 5)
 
     def dense_alone(self) -> dict[str, list[tuple[str, float]]]:
         """Every document by its dense score."""
@@ -220,14 +220,14 @@ def rerank_figures(bench: RerankBench) -> dict[str, Any]:
     }
 
 
-def summarise_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def summarise_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Means over the collections, the best weight, and the best weight had one collection been missing."""
 
     def means(kind: str, left_out: str = "") -> dict[str, float]:
-        rows = [one[kind] for name, one in found.items() if name != left_out]
+        rows = [one[kind] for name, one in results.items() if name != left_out]
         return {name: round(float(np.mean([row[name] for row in rows])), 5) for name in rows[0]}
 
-    hybrid = round(float(np.mean([one["hybrid"] for one in found.values()])), 5)
+    hybrid = round(float(np.mean([one["hybrid"] for one in results.values()])), 5)
     by_weight = means("by_weight")
     default = f"{DEFAULT_INTERPOLATION_WEIGHT:.1f}"
     return {
@@ -236,11 +236,11 @@ def summarise_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "best": max(by_weight, key=lambda weight: by_weight[weight]),
         "best_without": {
             name: max(of, key=lambda weight: of[weight])
-            for name in found
-            if len(found) > 1 and (of := means("by_weight", name))
+            for name in results
+            if len(results) > 1 and (of := means("by_weight", name))
         },
         "gain_of_the_default": round(by_weight[default] - hybrid, 5),
-        "smallest_gain_of_the_default": round(min(o["by_weight"][default] - o["hybrid"] for o in found.values()), 5),
+        "smallest_gain_of_the_default": round(min(o["by_weight"][default] - o["hybrid"] for o in results.values()), 5),
         "by_form": means("by_form"),
         "feedback": means("feedback"),
     }
@@ -248,7 +248,7 @@ def summarise_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def measure_live(names: Sequence[str], data: Path, models: RerankModels, dense: str) -> dict[str, Any]:
     """The same figures from a whole service, its worker and its model process."""
-    found = {}
+    results = {}
     with open_service() as base:
         port = find_free_port()
         settings = base.model_copy(
@@ -276,9 +276,9 @@ def measure_live(names: Sequence[str], data: Path, models: RerankModels, dense: 
                     rows[said] = round(
                         measure_rankings(collection.known_judgements(), asked.rankings).mean["ndcg@10"], 5
                     )
-                found[name] = rows
+                results[name] = rows
                 print("live", name, rows)
-    return found
+    return results
 
 
 def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -291,31 +291,31 @@ def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
     models = RerankModels(
         encoder, QueryTable.load(resolve_model_directory(arguments.encoder)), dense, known.identity, arguments.cache
     )
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
         for wanted in arguments.collections.split(","):
             name, _, every = wanted.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
-            found[wanted] = rerank_figures(models.bench(collection, search, settings))
-            print(wanted, found[wanted])
+            results[wanted] = rerank_figures(models.bench(collection, search, settings))
+            print(wanted, results[wanted])
     result: dict[str, Any] = {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
         "dense": known.identity.model_dump(),
         "top": RERANK_DEPTH,
         "default_weight": DEFAULT_INTERPOLATION_WEIGHT,
-        "summary": summarise_figures(found),
-        "by_collection": found,
+        "summary": summarise_figures(results),
+        "by_collection": results,
     }
     print(result["summary"])
     names = [name for name in arguments.live.split(",") if name]
     return result | ({"live": measure_live(names, arguments.data, models, arguments.dense)} if names else {})
 
 
-def main() -> None:
-    """Reads the arguments, prints the figures, writes the file."""
-    parser = make_parser("dense_rerank", __doc__)
+def dense_rerank(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of hybrid search reranked by stored dense vectors, by weight."""
+    parser = make_parser("dense_rerank", dense_rerank.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
     parser.add_argument("--encoder", default="bootstrap-minilm-l6")
@@ -323,8 +323,4 @@ def main() -> None:
     parser.add_argument("--live", default="", help="collections that a live service is asked about as well")
     parser.add_argument("--threads", type=int, default=0, help="threads of the encoders; 0: all cores")
     parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run_benchmark("dense_rerank", parser, measure_rerank)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("dense_rerank", parser, measure_rerank, argv)

@@ -55,15 +55,15 @@ def sweep_shares(judged: JudgedLists, table: QueryTable) -> dict[str, NdcgTable]
     """The figures of each share by method, and under `alone` of each list by itself."""
     queries = {query: table.encode(text, 1000).by_id() for query, text in judged.queries.items()}
     lists = {"lexical": judged.lexical, "sparse": rank_queries(judged.index, queries, CANDIDATE_COUNT)}
-    found: dict[str, NdcgTable] = {
+    results: dict[str, NdcgTable] = {
         "alone": {name: measure_rankings(judged.judgements, one).mean for name, one in lists.items()}
     }
     for method, fusion in METHODS.items():
-        found[method] = {
+        results[method] = {
             f"{share:.1f}": measure_rankings(judged.judgements, fuse_rankings(**lists, share=share, fusion=fusion)).mean
             for share in SPARSE_SHARES
         }
-    return found
+    return results
 
 
 def choose_share(tables: Mapping[str, NdcgTable], queries: Mapping[str, int]) -> dict[str, Any]:
@@ -106,25 +106,25 @@ def _best_share(figures: Mapping[str, float]) -> str:
     return max(figures, key=lambda share: figures[share])
 
 
-def measure_fusion(given: argparse.Namespace) -> dict[str, Any]:
+def measure_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of every collection and what follows from them."""
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    table = QueryTable.load(resolve_model_directory(given.encoder))
-    found: dict[str, dict[str, NdcgTable]] = {}
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
+    results: dict[str, dict[str, NdcgTable]] = {}
     queries: dict[str, int] = {}
     sizes: dict[str, int] = {}
     with open_node() as settings:
         version = read_opensearch_version(settings)
-        for judged in open_judged_collections(given, encoder, settings):
-            found[judged.name] = sweep_shares(judged, table)
+        for judged in open_judged_collections(arguments, encoder, settings):
+            results[judged.name] = sweep_shares(judged, table)
             queries[judged.name], sizes[judged.name] = len(judged.queries), len(judged.index.names)
-            _print_table(judged.name, found[judged.name])
+            _print_table(judged.name, results[judged.name])
     counted = {name: count for name, count in queries.items() if name != DEMO_COLLECTION}
-    choice = {method: choose_share({name: found[name][method] for name in counted}, counted) for method in METHODS}
+    choice = {method: choose_share({name: results[name][method] for name in counted}, counted) for method in METHODS}
     for method, one in choice.items():
         print(f"{method}: mean NDCG@10 by share of the sparse list:", one["mean_ndcg@10"])
         print("best:", one["best"], "- by query:", one["best_by_query"], "- without:", one["best_without"])
-    rows = {name: _table_rows(tables, sizes[name], queries[name]) for name, tables in found.items()}
+    rows = {name: _table_rows(tables, sizes[name], queries[name]) for name, tables in results.items()}
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
@@ -149,10 +149,6 @@ def _print_table(name: str, tables: Mapping[str, NdcgTable]) -> None:
         print(f"  {method:>10}  " + "  ".join(f"{row} {values['ndcg@10']:.4f}" for row, values in table.items()))
 
 
-def main() -> None:
-    """Reads the arguments, prints the tables, writes the file."""
-    run_benchmark("fusion_weights", judged_arguments("fusion_weights", __doc__), measure_fusion)
-
-
-if __name__ == "__main__":
-    main()
+def fusion_weights(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of hybrid search by fusion method and weight of the sparse list."""
+    run_benchmark("fusion_weights", judged_arguments("fusion_weights", fusion_weights.__doc__), measure_fusion, argv)

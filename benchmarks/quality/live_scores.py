@@ -27,7 +27,7 @@ import httpx
 import numpy as np
 
 from benchmarks.collections import encode_collection
-from benchmarks.measuring import choose, make_parser, run_benchmark
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import (
     create_index,
     journal_documents,
@@ -103,7 +103,7 @@ def compare_collection(
         q: fuse_lists({"sparse": dict(sparse[q]), "lexical": dict(lexical[q])}, weights)[:HIT_COUNT] for q in queries
     }
     judgements = collection.known_judgements()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "documents": len(ingested.ids),
         "queries": len(queries),
         "states": ingested.states,
@@ -111,11 +111,11 @@ def compare_collection(
         "lexical": {name: round(value, 5) for name, value in live["lexical"].quality.mean.items()},
     }
     for mode, exact in (("sparse", sparse), ("hybrid", fused)):
-        found[mode] = {
+        results[mode] = {
             **compare_figures(live[mode].quality, measure_rankings(judgements, exact)),
             "scores": count_equal_scores(live[mode].asked.rankings, exact),
         }
-    return found
+    return results
 
 
 def compare_with_memory(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -137,22 +137,22 @@ def compare_with_memory(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _list_deviations(collections: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} {mode} {measure_name} {found[mode][measure_name]}"
-        for name, found in collections.items()
+        f"{name} {mode} {measure_name} {results[mode][measure_name]}"
+        for name, results in collections.items()
         for mode in ("sparse", "hybrid")
         for measure_name in MEASURES
-        if abs(found[mode][measure_name]["difference"]) > TOLERANCE
+        if abs(results[mode][measure_name]["difference"]) > TOLERANCE
     ]
 
 
-def live_against_memory(given: list[str] | None = None) -> None:
-    """Reads the arguments, prints the comparison, writes the file."""
-    parser = make_parser("live_against_memory", __doc__)
+def live_against_memory(argv: list[str] | None = None) -> None:
+    """Compare the figures of a live service with exact search in memory."""
+    parser = make_parser("live_against_memory", live_against_memory.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default="cranfield,cosqa")
     parser.add_argument("--encoder", default="bootstrap-minilm-l6")
     parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run_benchmark("live_against_memory", parser, compare_with_memory)
+    run_benchmark("live_against_memory", parser, compare_with_memory, argv)
 
 
 LIST_DEPTH = 100
@@ -229,16 +229,16 @@ def search_sparse_lists(
     """Every collection's best documents for every question, by one encoder, and the summed weights of each question."""
     encoder, table = load_encoder(encoder_name), QueryTable.load(resolve_model_directory(encoder_name))
     indexes = {one.name: ExactIndex(encode_collection(one, encoder, cache)) for one in collections}
-    found: IndexLists = {}
+    results: IndexLists = {}
     weights = {}
     for query, text in _all_questions(collections).items():
         vector = table.encode(text, _MAX_PIECES).by_id()
         weights[query] = sum(vector.values())
-        found[query] = {
+        results[query] = {
             name: {f"{name}/{document}": score for document, score in index.search(vector, LIST_DEPTH)}
             for name, index in indexes.items()
         }
-    return found, weights
+    return results, weights
 
 
 def _all_questions(collections: Sequence[JudgedCollection]) -> dict[str, str]:
@@ -249,15 +249,15 @@ def ndcg_by_collection(
     collections: Sequence[JudgedCollection], rankings: Mapping[str, DocumentScores]
 ) -> dict[str, float]:
     """NDCG@10 by collection, and their mean."""
-    found = {}
+    results = {}
     for one in collections:
         judged = {
             f"{one.name}/{query}": {f"{one.name}/{document}": grade for document, grade in grades.items()}
             for query, grades in one.known_judgements().items()
         }
         ranked = {query: list(rankings[query].items()) for query in judged if query in rankings}
-        found[one.name] = round(measured(judged, ranked).mean["ndcg@10"], 4)
-    return found | {"mean": round(sum(found.values()) / len(found), 4)}
+        results[one.name] = round(measured(judged, ranked).mean["ndcg@10"], 4)
+    return results | {"mean": round(sum(results.values()) / len(results), 4)}
 
 
 def _fuse_lists(
@@ -330,14 +330,14 @@ def measure_two_encoders(
     return {name: round(sum(means) / len(means), 4) for name, means in sums.items()}
 
 
-def measure_several_indexes(given: argparse.Namespace) -> dict[str, Any]:
+def measure_several_indexes(arguments: argparse.Namespace) -> dict[str, Any]:
     """The table."""
-    collections = [open_collection(given.data / name) for name in given.collections.split(",")]
+    collections = [open_collection(arguments.data / name) for name in arguments.collections.split(",")]
     with open_node() as settings:
         apart, pooled = search_keyword_lists(settings, collections)
         version = read_opensearch_version(settings)
-    first = search_sparse_lists(collections, given.encoder, given.cache)
-    second = search_sparse_lists(collections, given.second, given.cache)
+    first = search_sparse_lists(collections, arguments.encoder, arguments.cache)
+    second = search_sparse_lists(collections, arguments.second, arguments.cache)
     figures = {
         "one encoder": measure_one_encoder(collections, apart, pooled, first[0]),
         "two encoders": measure_two_encoders(collections, pooled, first, second),
@@ -351,18 +351,12 @@ def measure_several_indexes(given: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "depth": LIST_DEPTH, **figures}
 
 
-def several_indexes(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("across", __doc__)
+def several_indexes(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of one search over several indexes, by way to merge their lists."""
+    parser = make_parser("several_indexes", several_indexes.__doc__)
     parser.add_argument("data", type=Path, help="directory of collections")
     parser.add_argument("--collections", default="adi,cisi,cosqa,cranfield,medline")
     parser.add_argument("--encoder", default="bootstrap-minilm-l6")
     parser.add_argument("--second", default="standin", help="encoder of half of the indexes")
     parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run_benchmark("across", parser, measure_several_indexes, arguments)
-
-
-BENCHMARKS = {"live_against_memory": live_against_memory, "several_indexes": several_indexes}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    run_benchmark("several_indexes", parser, measure_several_indexes, argv)

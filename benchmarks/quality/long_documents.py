@@ -17,8 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from benchmarks.collections import DocumentWindows, encode_collection_windows, judged_arguments, search_keyword_lists
-from benchmarks.measuring import percentile_ratios, run_benchmark, sample_collection, summarise_durations, take_turns
+from benchmarks.collections import (
+    DocumentWindows,
+    encode_collection_windows,
+    judged_arguments,
+    sample_collection,
+    search_keyword_lists,
+)
+from benchmarks.measuring import percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import create_index, fill_generation, open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.metrics import MEASURES, ExactIndex, Rankings, measure_rankings
@@ -75,15 +81,15 @@ class DocumentScores:
 def make_rankings(windows: DocumentWindows, queries: Mapping[str, Mapping[int, float]]) -> dict[str, Rankings]:
     """The sparse list of every query, by how documents are scored."""
     scored = DocumentScores(windows)
-    found: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    results: dict[str, dict[str, list[tuple[str, float]]]] = {}
     for query, weights in queries.items():
         merged, best = scored.both(weights)
         ways = {"document": merged, "window": best} | {
             f"combined {share}": np.float32(share) * merged + np.float32(1 - share) * best for share in WINDOW_SHARES
         }
         for way, scores in ways.items():
-            found.setdefault(way, {})[query] = scored.ranking(scores)
-    return dict(found)
+            results.setdefault(way, {})[query] = scored.ranking(scores)
+    return dict(results)
 
 
 def measure_quality(collection: JudgedCollection, sparse: Mapping[str, Rankings], lexical: Rankings) -> dict[str, Any]:
@@ -127,14 +133,14 @@ def measure_cost(
             Call("POST", f"/{physical}/_forcemerge", params={"max_num_segments": "1"}, timeout=_TIMEOUT_SECONDS)
         )
         search.send(Call("POST", f"/{physical}/_refresh", timeout=_TIMEOUT_SECONDS))
-        found = search.send(Call("GET", f"/{physical}/_stats/store,docs"))["_all"]["primaries"]
-        stored[declared] = {"bytes": found["store"]["size_in_bytes"], "lucene_documents": found["docs"]["count"]}
+        results = search.send(Call("GET", f"/{physical}/_stats/store,docs"))["_all"]["primaries"]
+        stored[declared] = {"bytes": results["store"]["size_in_bytes"], "lucene_documents": results["docs"]["count"]}
     for row in stored.values():
         row["bytes_over_merged"] = round(row["bytes"] / stored["merged"]["bytes"], 3)
     queries = list(collection.judged.values())[:300]
-    took = uvloop.run(measure_latencies(settings, generations, table, queries, rounds))
+    durations = uvloop.run(measure_latencies(settings, generations, table, queries, rounds))
     search.send(delete_generations_call(list(generations.values())))
-    spreads = {side: summarise_durations(values) for side, values in took.items()}
+    spreads = {side: summarise_durations(values) for side, values in durations.items()}
     plain = spreads["merged, by document"]
     return {
         "stored": stored,
@@ -178,43 +184,43 @@ async def measure_latencies(
         await client.close()
 
 
-def measure_long_documents(given: argparse.Namespace) -> dict[str, Any]:
+def measure_long_documents(arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of every collection."""
-    encoder: Encoder = load_encoder(given.encoder, threads=given.threads)
-    table = QueryTable.load(resolve_model_directory(given.encoder))
-    found: dict[str, Any] = {}
+    encoder: Encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
+    results: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        for wanted in given.collections.split(","):
+        for wanted in arguments.collections.split(","):
             name, _, every = wanted.partition("/")
-            collection = sample_collection(open_collection(given.data / name), int(every or 1))
-            windows = encode_collection_windows(collection, encoder, given.cache)
+            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            windows = encode_collection_windows(collection, encoder, arguments.cache)
             queries = {query: table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
             lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
             counts = [len(of) for of in windows.values()]
-            found[wanted] = row = {
+            results[wanted] = row = {
                 "documents": len(windows),
                 "queries": len(queries),
                 "windows": {"mean": round(float(np.mean(counts)), 2), "most": max(counts)},
                 "quality": measure_quality(collection, make_rankings(windows, queries), lexical),
             }
-            if wanted in given.cost.split(","):
-                row["cost"] = measure_cost(search, settings, collection, windows, table, given.rounds)
+            if wanted in arguments.cost.split(","):
+                row["cost"] = measure_cost(search, settings, collection, windows, table, arguments.rounds)
             _print_row(wanted, row)
         version = read_opensearch_version(settings)
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
         "candidates": CANDIDATE_COUNT,
-        "mean_ndcg@10": _mean_figures(found),
-        "by_collection": found,
+        "mean_ndcg@10": _mean_figures(results),
+        "by_collection": results,
     }
 
 
-def _mean_figures(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    ways = [way for way in next(iter(found.values()))["quality"] if way != "lexical"]
+def _mean_figures(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    ways = [way for way in next(iter(results.values()))["quality"] if way != "lexical"]
     return {
         way: {
-            mode: round(float(np.mean([row["quality"][way][mode]["ndcg@10"] for row in found.values()])), 5)
+            mode: round(float(np.mean([row["quality"][way][mode]["ndcg@10"] for row in results.values()])), 5)
             for mode in ("sparse", "hybrid")
         }
         for way in ways
@@ -232,16 +238,12 @@ def _print_row(name: str, row: Mapping[str, Any]) -> None:
         print(f"  {declared:>20}: {stored['bytes']:,} bytes, {stored['bytes_over_merged']:.2f} times")
 
 
-def main() -> None:
-    """Reads the arguments, prints the tables, writes the file."""
-    parser = judged_arguments("long_documents", __doc__)
+def long_documents(argv: list[str] | None = None) -> None:
+    """Compare scoring by merged vector and by best window: NDCG@10, disk and latency."""
+    parser = judged_arguments("long_documents", long_documents.__doc__)
     parser.set_defaults(collections=",".join(COLLECTIONS))
     parser.add_argument(
         "--cost", default="cosqa,qmsum_meetings", help="collections of which indexes are made and timed"
     )
     parser.add_argument("--rounds", type=int, default=3, help="times that a query is asked of each side")
-    run_benchmark("long_documents", parser, measure_long_documents)
-
-
-if __name__ == "__main__":
-    main()
+    run_benchmark("long_documents", parser, measure_long_documents, argv)
