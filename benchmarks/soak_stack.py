@@ -34,7 +34,10 @@ _STOP_SECONDS = 60.0
 
 @dataclass
 class SoakStack:
-    """Running processes. A restart returns once the new process is ready; where possible, it starts before the old one stops."""
+    """Running processes.
+
+    A restart returns once the new process is ready. Where possible, it starts before the old one stops.
+    """
 
     settings: Settings
     directory: Path

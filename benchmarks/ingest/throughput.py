@@ -1,14 +1,11 @@
-"""How long does it take to read a transcript when it comes in, and how much memory? At 50,000 segments.
+"""Intake: documents per second that the API acknowledges, and the cost of parsing a transcript.
 
-    python -m benchmarks.talk_intake --json benchmarks/results/talk_intake.json
+    python -m benchmarks ingest_throughput --json benchmarks/results/ingest_throughput.json
+    python -m benchmarks talk_intake --json benchmarks/results/talk_intake.json
 
-Ten hours of made-up talk, a segment each .72 s; `plain text` is one paragraph without a full stop. Needs no server.
-
-How many documents a second does POST /documents acknowledge? One client, NDJSON, 500 documents a request.
-
-    python -m benchmarks.ingest_throughput --json benchmarks/results/ingest_throughput.json
-
-Each acknowledged document is on disk (translog fsync) and its message in Redis; no worker runs, nothing is encoded.
+`ingest_throughput`: one client sends NDJSON with 500 documents a request. An acknowledged document is on disk (translog
+fsync) and its message in Redis; no worker runs. `talk_intake`: ten hours of synthetic talk in 50,000 segments, one
+every 0.72 s, in each format; `plain text` is a paragraph without a full stop. It needs no server.
 """
 
 import argparse
@@ -28,14 +25,41 @@ from services.documents.document import Document, parse_document_bytes
 from services.index_spec import IndexSpec
 from services.settings import Settings
 
+TALK_SPEC = IndexSpec.model_validate({"talk": {}})
+_SECONDS_PER_SEGMENT = 0.72
+
+
+def ingest_throughput(argv: list[str] | None = None) -> None:
+    """Measure the documents per second that POST /documents acknowledges."""
+    parser = make_parser("ingest_throughput", ingest_throughput.__doc__)
+    parser.add_argument("--documents", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    run_benchmark("ingest_throughput", parser, measure_documents, argv)
+
+
+def measure_documents(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the median of the rounds, and all rounds."""
+    documents = read_stdlib_documents(arguments.documents)
+    with open_service() as settings, run_process(settings, "api"):
+        rounds = uvloop.run(ingest_rounds(settings, documents, arguments.batch, arguments.rounds))
+        version = read_opensearch_version(settings)
+    rounds.sort(key=lambda row: row["documents_a_second"])
+    return {
+        "opensearch": version,
+        "documents": len(documents),
+        "median": {name: round(value, 2) for name, value in rounds[len(rounds) // 2].items()},
+        "rounds": [{name: round(value, 2) for name, value in row.items()} for row in rounds],
+    }
+
 
 async def ingest_rounds(
     settings: Settings, documents: list[Document], batch: int, rounds: int
 ) -> list[dict[str, float]]:
-    """Documents and bytes a second of each round, each into a new index; the first round is thrown away."""
+    """Return documents and bytes per second of each round into a new index; the first round is not counted."""
     lines = [
-        orjson.dumps({"id": one.id, "title": one.title, "text": one.text, "metadata": one.metadata}) + b"\n"
-        for one in documents
+        orjson.dumps({"id": doc.id, "title": doc.title, "text": doc.text, "metadata": doc.metadata}) + b"\n"
+        for doc in documents
     ]
     bodies = [b"".join(lines[at : at + batch]) for at in range(0, len(lines), batch)]
     results = []
@@ -58,62 +82,16 @@ async def ingest_rounds(
     return results
 
 
-def measure_documents(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The median of the rounds, and each."""
-    documents = read_stdlib_documents(arguments.documents)
-    with open_service() as settings, run_process(settings, "api"):
-        rounds = uvloop.run(ingest_rounds(settings, documents, arguments.batch, arguments.rounds))
-        version = read_opensearch_version(settings)
-    rounds.sort(key=lambda one: one["documents_a_second"])
-    return {
-        "opensearch": version,
-        "documents": len(documents),
-        "median": {name: round(value, 2) for name, value in rounds[len(rounds) // 2].items()},
-        "rounds": [{name: round(value, 2) for name, value in one.items()} for one in rounds],
-    }
-
-
-def ingest_throughput(argv: list[str] | None = None) -> None:
-    """Measure the documents per second that POST /documents acknowledges."""
-    parser = make_parser("ingest_throughput", ingest_throughput.__doc__)
-    parser.add_argument("--documents", type=int, default=5000)
-    parser.add_argument("--batch", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    run_benchmark("ingest_throughput", parser, measure_documents, argv)
-
-
-TALK_SPEC = IndexSpec.model_validate({"talk": {}})
-_SECONDS_PER_SEGMENT = 0.72
-
-
-def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
-    """The members of a talk in each form."""
-    rows = [
-        (i * _SECONDS_PER_SEGMENT, i * _SECONDS_PER_SEGMENT + 0.7, f"S{i // 20 % 5}", f"w{i} and so")
-        for i in range(segments)
-    ]
-    cues = [(_format_clock(start), _format_clock(end), who, said) for start, end, who, said in rows]
-    podcasting = {
-        "version": "1.0.0",
-        "segments": [{"startTime": s, "endTime": e, "speaker": who, "body": said} for s, e, who, said in rows],
-    }
-    srt = (f"{i}\n{s.replace('.', ',')} --> {e.replace('.', ',')}\n{t}\n" for i, (s, e, _, t) in enumerate(cues, 1))
-    return {
-        "segments": {"segments": [{"start": s, "end": e, "speaker": who, "text": t} for s, e, who, t in rows]},
-        "podcasting": {"transcript": {"type": "application/json", "text": orjson.dumps(podcasting).decode()}},
-        "webvtt": {
-            "transcript": {
-                "type": "text/vtt",
-                "text": "WEBVTT\n\n" + "\n".join(f"{s} --> {e}\n<v {who}>{t}\n" for s, e, who, t in cues),
-            }
-        },
-        "subrip": {"transcript": {"type": "application/x-subrip", "text": "\n".join(srt)}},
-        "plain text": {"text": "so and then " * (segments * 5 // 3)},
-    }
+def talk_intake(argv: list[str] | None = None) -> None:
+    """Measure time and memory to parse a transcript of 50,000 segments, by format."""
+    parser = make_parser("talk_intake", talk_intake.__doc__)
+    parser.add_argument("--segments", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    run_benchmark("talk_intake", parser, measure_talk, argv)
 
 
 def measure_talk(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a processor (the best of some rounds), peak memory, and what comes of it, by form."""
+    """Return processor seconds (the best round), peak memory and the size of the result, by format."""
     rows = {}
     for name, members in make_transcripts(arguments.segments).items():
         raw = orjson.dumps({"id": "t", "kind": "talk", **members})
@@ -131,6 +109,37 @@ def measure_talk(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"forms": rows}
 
 
+def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
+    """Return the members of a talk in each format."""
+    rows = [
+        (i * _SECONDS_PER_SEGMENT, i * _SECONDS_PER_SEGMENT + 0.7, f"S{i // 20 % 5}", f"w{i} and so")
+        for i in range(segments)
+    ]
+    cues = [(_format_clock(start), _format_clock(end), speaker, text) for start, end, speaker, text in rows]
+    podcasting = {
+        "version": "1.0.0",
+        "segments": [{"startTime": s, "endTime": e, "speaker": who, "body": t} for s, e, who, t in rows],
+    }
+    srt = (f"{i}\n{s.replace('.', ',')} --> {e.replace('.', ',')}\n{t}\n" for i, (s, e, _, t) in enumerate(cues, 1))
+    return {
+        "segments": {"segments": [{"start": s, "end": e, "speaker": who, "text": t} for s, e, who, t in rows]},
+        "podcasting": {"transcript": {"type": "application/json", "text": orjson.dumps(podcasting).decode()}},
+        "webvtt": {
+            "transcript": {
+                "type": "text/vtt",
+                "text": "WEBVTT\n\n" + "\n".join(f"{s} --> {e}\n<v {who}>{t}\n" for s, e, who, t in cues),
+            }
+        },
+        "subrip": {"transcript": {"type": "application/x-subrip", "text": "\n".join(srt)}},
+        "plain text": {"text": "so and then " * (segments * 5 // 3)},
+    }
+
+
+def _format_clock(seconds: float) -> str:
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+
 def _processor_seconds(read: Callable[[], object]) -> float:
     started = process_time()
     read()
@@ -144,16 +153,3 @@ def _peak_bytes(read: Callable[[], object]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-
-
-def _format_clock(seconds: float) -> str:
-    ms = round(seconds * 1000)
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
-
-
-def talk_intake(argv: list[str] | None = None) -> None:
-    """Measure time and memory to parse a transcript of 50,000 segments, by format."""
-    parser = make_parser("talk_intake", talk_intake.__doc__)
-    parser.add_argument("--segments", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    run_benchmark("talk_intake", parser, measure_talk, argv)
