@@ -70,7 +70,7 @@ PRUNED_TWO_PHASE_WAYS: Final[Mapping[str, SparseWay]] = {
     for share, threshold, window in ((0.2, 0.4, 200), (0.2, 0.5, 200), (0.2, 0.6, 200), (0.2, 0.6, 1000))
 }
 ALL_WAYS: Final[Mapping[str, SparseWay]] = {**ONE_PHASE_WAYS, **TWO_PHASE_WAYS, **PRUNED_TWO_PHASE_WAYS}
-# Ways that are timed: each takes minutes at half a million documents. Other thresholds and windows lost as much quality.
+# Ways that are timed: each takes minutes at 500,000 documents. Other thresholds and windows lost as much quality.
 TIMED_WAYS: Final = (
     "whole", "pruned 0.2", "pruned 0.3", "two phases 0.4, 200", "two phases 0.5, 200", "two phases 0.6, 200",
     "pruned 0.2, two phases 0.5, 200", "pruned 0.2, two phases 0.6, 200",
