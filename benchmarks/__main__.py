@@ -1,50 +1,102 @@
-"""`python -m benchmarks` (`make bench`): everything that needs no texts from elsewhere, one after the other.
+"""Benchmark runner: one benchmark by name, or all that need no external texts.
 
+    python -m benchmarks NAME [options]
     python -m benchmarks [--json FOLDER] [--passages FOLDER --cache FOLDER]
 
-Takes about ten minutes on two cores. With --passages, sparse_vs_match too. Results are written to the folder of --json
-(benchmarks/results to replace the committed ones); without it they are only printed.
+The second form (`make bench`) takes about ten minutes on two cores. With --passages it runs sparse_vs_match too. --json
+names the folder of the results, benchmarks/results for the committed ones. `BENCHMARKS` maps each name to the module
+that has a function of that name; a module is imported only when its benchmark runs, because some need the extra
+`train`.
 """
 
 import argparse
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks.ingest import journal, throughput, worker_pipeline
-from benchmarks.latency import api_overhead, query_side, search_requests, sparse_vs_match
-from benchmarks.latency import api_overhead as telemetry_cost
-
-SELF_CONTAINED_BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
-    "query_encoding": query_side.query_encoding,
-    "talk_intake": throughput.talk_intake,
-    "api_overhead": api_overhead.api_overhead,
-    "telemetry_cost": telemetry_cost.telemetry_cost,
-    "batch": search_requests.batch,
-    "hybrid_requests": search_requests.hybrid_requests,
-    "feedback_cost": query_side.feedback_cost,
-    "worker_pipeline": worker_pipeline.main,
-    "ingest_throughput": throughput.ingest_throughput,
-    "journal_cost": journal.journal_cost,
-    "journal_100k": journal.journal_100k,
+BENCHMARKS = {
+    "api_overhead": "latency.api_overhead",
+    "batch": "latency.search_requests",
+    "boosts": "latency.search_options",
+    "capacity": "capacity",
+    "capacity_fit": "capacity_fit",
+    "chapter_cost": "ingest.chapter_cost",
+    "chapter_cues": "quality.chapter_cues",
+    "chapter_search": "quality.chapter_search",
+    "chapters": "quality.chapters",
+    "connections": "latency.access_cost",
+    "conversation": "quality.conversations",
+    "dense_rerank": "quality.dense_rerank",
+    "encoder_speed": "encoders",
+    "encoder_training": "encoders",
+    "feedback": "quality.feedback",
+    "feedback_cost": "latency.query_side",
+    "filtered": "latency.search_options",
+    "fusion_weights": "quality.fusion_weights",
+    "highlights": "latency.search_options",
+    "hybrid_requests": "latency.search_requests",
+    "ingest_throughput": "ingest.throughput",
+    "journal_100k": "ingest.journal",
+    "journal_cost": "ingest.journal",
+    "key_check": "latency.access_cost",
+    "live_against_memory": "quality.score_comparison",
+    "long_documents": "quality.long_documents",
+    "opensearch_access": "latency.access_cost",
+    "podtile_cost": "ingest.chapter_cost",
+    "pruning": "pruning",
+    "pruning_quality": "pruning",
+    "query_encoding": "latency.query_side",
+    "several_indexes": "quality.score_comparison",
+    "soak": "soak",
+    "sparse_vs_match": "latency.sparse_vs_match",
+    "suggest": "latency.query_side",
+    "talk_encoding": "ingest.talk",
+    "talk_intake": "ingest.throughput",
+    "telemetry_cost": "latency.api_overhead",
+    "worker_pipeline": "ingest.worker_pipeline",
 }
+SELF_CONTAINED_BENCHMARKS = (
+    "query_encoding", "talk_intake", "api_overhead", "telemetry_cost", "batch", "hybrid_requests", "feedback_cost",
+    "worker_pipeline", "ingest_throughput", "journal_cost", "journal_100k",
+)  # fmt: skip
 
 
-def main() -> None:
-    """Runs them. One that fails ends the run: its message says what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+def main(argv: list[str]) -> None:
+    """Run the benchmark that the first argument names; without a name, all that need no external texts."""
+    if argv and argv[0] in BENCHMARKS:
+        load_benchmark(argv[0])(argv[1:])
+    else:
+        run_all(argv)
+
+
+def load_benchmark(name: str) -> Callable[[list[str]], None]:
+    """Import a benchmark's module and return its function."""
+    benchmark: Callable[[list[str]], None] = getattr(import_module(f"benchmarks.{BENCHMARKS[name]}"), name)
+    return benchmark
+
+
+def run_all(argv: list[str]) -> None:
+    """Run the benchmarks that need no external texts. A benchmark that fails ends the run with its message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run every benchmark that needs no external texts.",
+        epilog=f"`python -m benchmarks NAME` runs one of: {', '.join(BENCHMARKS)}.",
+    )
     parser.add_argument("--json", type=Path, metavar="FOLDER", help="write each result there as NAME.json")
-    parser.add_argument("--passages", type=Path, help="the folder of sparse_vs_match; without it that one is left out")
-    parser.add_argument("--cache", type=Path, help="keeps the passages' vectors")
-    given = parser.parse_args()
-    for name, command in SELF_CONTAINED_BENCHMARKS.items():
+    parser.add_argument("--passages", type=Path, metavar="FOLDER", help="texts of sparse_vs_match; skipped without it")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep the passages' vectors there")
+    arguments = parser.parse_args(argv)
+    for name in SELF_CONTAINED_BENCHMARKS:
         print(f"== {name}", flush=True)
-        command(_json_option(given.json, name))
-    if given.passages is None:
-        print("== sparse_vs_match left out: give the folder of its texts with --passages")
+        load_benchmark(name)(_json_option(arguments.json, name))
+    if arguments.passages is None:
+        print("== sparse_vs_match skipped: name the folder of its texts with --passages")
         return
     print("== sparse_vs_match", flush=True)
-    cache = ["--cache", str(given.cache)] if given.cache else []
-    sparse_vs_match.main([str(given.passages), *cache, *_json_option(given.json, "sparse_vs_match")])
+    cache = ["--cache", str(arguments.cache)] if arguments.cache else []
+    options = [str(arguments.passages), *cache, *_json_option(arguments.json, "sparse_vs_match")]
+    load_benchmark("sparse_vs_match")(options)
 
 
 def _json_option(folder: Path | None, name: str) -> list[str]:
@@ -52,4 +104,4 @@ def _json_option(folder: Path | None, name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,12 +1,8 @@
-"""The windows of a collection's documents with their vectors, encoded once and kept in a file for the next run.
+"""Judged collections for ranking benchmarks: vectors from a cache, exact sparse scores, keyword lists of a real node.
 
-Vectors of a collection, encoded once and kept in a file: several benchmarks want the same ones.
-
-Keyword search's lists for a collection, from a real node with the service's mapping, analyser and query.
-
-Judged collections with what measuring a ranking needs: exact sparse scores, and keyword lists from a real node.
-
-Sparse vectors in a file, for what is encoded once and measured often.
+Encoding takes minutes to hours, so a file keeps the vectors of a collection. Its name has the encoder's fingerprint,
+how texts are cut, and size and time of the corpus. Keyword lists come from the service's own mapping, analyser and
+query. `sample_collection` takes every n-th document of a collection whose texts would take an hour.
 """
 
 import argparse
@@ -21,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import make_parser, sample_collection
+from benchmarks.measuring import make_parser
 from benchmarks.service import create_index, journal_documents
 from benchmarks.stdlib import make_stdlib_collection
 from cli.relevance.collection import CorpusDocument, JudgedCollection, Judgements, open_collection
@@ -37,14 +33,107 @@ from services.opensearch.queries import SearchPlan, build_search_body, lexical_q
 from services.opensearch.stored_document import EncodedWindow
 from services.settings import Settings
 
+COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
+# The demo's questions about Python's documentation. They are measured and decide nothing, so they stay a fair test.
+DEMO_COLLECTION = "stdlib"
+CANDIDATE_COUNT = 100
+_TIMEOUT_SECONDS = 120.0
+_QUERIES_PER_REQUEST = 50
+# Enough windows to sort by length, and few enough for the memory with long documents.
+_BATCH_DOCUMENTS = 128
+KeywordLists = dict[str, list[tuple[str, float]]]
+DocumentWindows = dict[str, list[EncodedWindow]]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSample(JudgedCollection):
+    """Every n-th document of a collection, and the queries with a relevant document among them."""
+
+    every: int = 1
+
+    def documents(self) -> Iterator[CorpusDocument]:
+        """Yield the sampled documents in file order."""
+        return islice(JudgedCollection.documents(self), 0, None, self.every)
+
+
+def sample_collection(collection: JudgedCollection, every: int) -> JudgedCollection:
+    """Return the sample of every n-th document; the collection itself for n = 1.
+
+    Judgements of other documents are dropped, and with them the queries that have none left. Retrieval from fewer
+    documents is easier, so figures of a sample compare with each other only.
+    """
+    if every <= 1:
+        return collection
+    kept = {document.id for document in islice(collection.documents(), 0, None, every)}
+    judgements = {
+        query: grades
+        for query, judged in collection.judgements.items()
+        if (grades := {document: grade for document, grade in judged.items() if document in kept})
+    }
+    name = f"{collection.name}, one document in {every}"
+    return CollectionSample(name, collection.corpus, collection.queries, judgements, every)
+
+
+@dataclass(frozen=True)
+class JudgedLists:
+    """Collection with its judged queries, its exact sparse index, and the keyword list of each query."""
+
+    name: str
+    judgements: Judgements
+    queries: dict[str, str]
+    index: ExactIndex
+    lexical: Rankings
+
+
+def judged_arguments(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark over judged collections."""
+    parser = make_parser(name, description)
+    parser.add_argument("data", type=Path, help="directory of collections")
+    parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
+    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the encoder; 0: all cores")
+    parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
+    return parser
+
+
+def open_judged_collections(
+    arguments: argparse.Namespace, encoder: Encoder, settings: Settings
+) -> Iterator[JudgedLists]:
+    """Yield the chosen collections, then the demo's. `NAME/4` takes every fourth document."""
+    with closing(SyncSearchClient(settings)) as search:
+        for wanted in arguments.collections.split(","):
+            name, _, every = wanted.partition("/")
+            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            yield _open_judged(wanted, collection, encoder, search, settings, arguments.cache)
+        with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
+            collection = make_stdlib_collection((arguments.cache or Path(folder)) / DEMO_COLLECTION)
+            yield _open_judged(DEMO_COLLECTION, collection, encoder, search, settings, arguments.cache)
+
+
+def _open_judged(
+    name: str,
+    collection: JudgedCollection,
+    encoder: Encoder,
+    search: SyncSearchClient,
+    settings: Settings,
+    cache: Path | None,
+) -> JudgedLists:
+    return JudgedLists(
+        name,
+        collection.known_judgements(),
+        dict(collection.judged),
+        ExactIndex(encode_collection(collection, encoder, cache)),
+        search_keyword_lists(search, settings, collection, CANDIDATE_COUNT),
+    )
+
 
 def encode_collection(
     collection: JudgedCollection, encoder: "Encoder", cache: Path | None = None
 ) -> dict[str, SparseVector]:
-    """The vectors that a default index would hold. Prints how far it is; a file in `cache` saves the next run the work.
+    """Return the vectors that a default index would hold, by document. Prints progress.
 
-    The file belongs to the encoder's fingerprint, to how texts are cut and pruned (which the fingerprint leaves out),
-    and to the corpus as it is now (size and time of change).
+    A file in `cache` keeps them for the next run. Its name has the fingerprint, the cut and the pruning (which the
+    fingerprint leaves out), and size and time of the corpus.
     """
     window = encoder.manifest.window
     top_k = IndexSpec.model_validate({}).document_top_k
@@ -54,13 +143,13 @@ def encode_collection(
     path = cache / f"{stamp}.npz" if cache else None
     if path and path.is_file():
         return _read_cached(path)
-    begun = time.perf_counter()
+    started = time.perf_counter()
 
     def report(count: int) -> None:
         print(f"\r{collection.name}: {count:,} documents encoded", end="", flush=True)
 
     vectors = encode_documents(encoder, collection.documents(), window, top_k, report)
-    print(f" in {time.perf_counter() - begun:.0f} s")
+    print(f" in {time.perf_counter() - started:.0f} s")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
@@ -81,44 +170,105 @@ def _read_cached(path: Path) -> dict[str, SparseVector]:
     return {name: SparseVector(i, w) for name, i, w in zip(names, ids, weights, strict=True)}
 
 
-KeywordLists = dict[str, list[tuple[str, float]]]
+def encode_collection_windows(
+    collection: JudgedCollection, encoder: "Encoder", cache: Path | None = None
+) -> DocumentWindows:
+    """Return the windows that a default index would hold, by document with a text. Prints progress.
 
-_TIMEOUT_SECONDS = 120.0
-_QUERIES_PER_REQUEST = 50
+    A file in `cache` keeps them for the next run. Its name has the fingerprint, the cut (which the fingerprint leaves
+    out), and size and time of the corpus.
+    """
+    window = encoder.manifest.window
+    corpus = collection.corpus.stat()
+    made_by = f"{encoder.fingerprint}-{window.pieces}-{window.overlap}"
+    stamp = f"windows-{collection.name}-{made_by}-{corpus.st_size}-{corpus.st_mtime_ns}"
+    path = cache / f"{stamp}.npz" if cache else None
+    if path and path.is_file():
+        return read_windows(path)
+    started = time.perf_counter()
+    windows_of: DocumentWindows = {}
+    for batch in _batches((d for d in collection.documents() if d.text), _BATCH_DOCUMENTS):
+        cut = [encoder.windows(joined_text(d.title, d.text)) for d in batch]
+        vectors = iter(encoder.encode([piece for windows in cut for piece in windows]))
+        for document, windows in zip(batch, cut, strict=True):
+            windows_of[document.id] = [EncodedWindow(w.start, w.end, next(vectors)) for w in windows]
+        print(f"\r{collection.name}: {len(windows_of):,} documents encoded", end="", flush=True)
+    print(f" in {time.perf_counter() - started:.0f} s")
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_windows(path, windows_of)
+    return windows_of
+
+
+def _batches(documents: Iterable[CorpusDocument], size: int) -> Iterator[Sequence[CorpusDocument]]:
+    remaining = iter(documents)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def write_windows(path: Path, windows_of: DocumentWindows) -> None:
+    """Write windows to a file."""
+    windows = [window for windows in windows_of.values() for window in windows]
+    np.savez_compressed(
+        path,
+        names=np.array(list(windows_of), dtype=str),
+        counts=np.array([len(windows) for windows in windows_of.values()], dtype=np.int64),
+        spans=np.array([(w.start, w.end) for w in windows], dtype=np.int64).reshape(-1, 2),
+        lengths=np.array([len(w.vector) for w in windows], dtype=np.int64),
+        ids=np.concatenate([w.vector.ids for w in windows]),
+        weights=np.concatenate([w.vector.weights for w in windows]),
+    )
+
+
+def read_windows(path: Path) -> DocumentWindows:
+    """Read the windows that `write_windows` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        ends = np.cumsum(file["lengths"])[:-1]
+        ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)
+        windows = iter(
+            [
+                EncodedWindow(int(start), int(end), SparseVector(i, w))
+                for (start, end), i, w in zip(file["spans"], ids, weights, strict=True)
+            ]
+        )
+        return {
+            name: list(islice(windows, int(count)))
+            for name, count in zip(file["names"].tolist(), file["counts"], strict=True)
+        }
 
 
 @dataclass(frozen=True)
 class KeywordIndex:
-    """A collection's documents, found by keyword."""
+    """Collection's documents in an OpenSearch index, for keyword search."""
 
     search: SyncSearchClient
     physical: str
 
     def lists(self, queries: Mapping[str, dict[str, Any]], size: int) -> KeywordLists:
-        """The best `size` documents of each OpenSearch query."""
-        found: KeywordLists = {}
+        """Return the best `size` documents of each OpenSearch query."""
+        lists: KeywordLists = {}
         names = list(queries)
         for start in range(0, len(names), _QUERIES_PER_REQUEST):
-            some = names[start : start + _QUERIES_PER_REQUEST]
+            batch = names[start : start + _QUERIES_PER_REQUEST]
             plans = [
                 SearchPlan(self.physical, build_search_body(queries[name], size, False, _TIMEOUT_SECONDS))
-                for name in some
+                for name in batch
             ]
             answer = self.search.send(msearch_call(plans, _TIMEOUT_SECONDS))
-            for name, response in zip(some, answer["responses"], strict=True):
+            for name, response in zip(batch, answer["responses"], strict=True):
                 if "error" in response or response["timed_out"]:
                     raise BackendUnavailable("search_failed", f"OpenSearch could not answer the query {name}.")
-                found[name] = [(hit["_id"], float(hit["_score"])) for hit in response["hits"]["hits"]]
-        return found
+                lists[name] = [(hit["_id"], float(hit["_score"])) for hit in response["hits"]["hits"]]
+        return lists
 
 
 @contextmanager
 def open_keyword_index(
     search: SyncSearchClient, settings: Settings, collection: JudgedCollection
 ) -> Iterator[KeywordIndex]:
-    """An index that is made for this and deleted afterwards.
+    """Yield an index that is deleted at the end.
 
-    Documents are journalled as the API does and never encoded: keyword search needs no more.
+    Documents are journalled as the API does and never encoded, because keyword search needs no vectors.
     """
     generation = create_index(search, settings, "keywords")
     try:
@@ -133,71 +283,13 @@ def open_keyword_index(
 def search_keyword_lists(
     search: SyncSearchClient, settings: Settings, collection: JudgedCollection, size: int
 ) -> KeywordLists:
-    """The best `size` documents of every judged query."""
+    """Return the best `size` documents of each judged query."""
     with open_keyword_index(search, settings, collection) as index:
         return index.lists({query: lexical_query(text) for query, text in collection.judged.items()}, size)
 
 
-COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
-# The demo's questions about Python's documentation: measured, and without a part in any choice, so that they stay a
-# fair witness.
-DEMO_COLLECTION = "stdlib"
-CANDIDATE_COUNT = 100
-
-
-@dataclass(frozen=True)
-class JudgedLists:
-    """A collection: its judged queries, the postings of its vectors, and the keyword list of each query."""
-
-    name: str
-    judgements: Judgements
-    queries: dict[str, str]
-    index: ExactIndex
-    lexical: Rankings
-
-
-def judged_arguments(name: str, described: str) -> argparse.ArgumentParser:
-    """The command line of a benchmark over judged collections."""
-    parser = make_parser(name, described)
-    parser.add_argument("data", type=Path, help="directory of collections")
-    parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
-    parser.add_argument("--threads", type=int, default=0, help="threads of the encoder; 0: all cores")
-    parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    return parser
-
-
-def open_judged_collections(given: argparse.Namespace, encoder: Encoder, settings: Settings) -> Iterator[JudgedLists]:
-    """The collections that were asked for, then the demo's. `NAME/4` takes every fourth document only."""
-    with closing(SyncSearchClient(settings)) as search:
-        for wanted in given.collections.split(","):
-            name, _, every = wanted.partition("/")
-            collection = sample_collection(open_collection(given.data / name), int(every or 1))
-            yield _open_judged(wanted, collection, encoder, search, settings, given.cache)
-        with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
-            collection = make_stdlib_collection((given.cache or Path(folder)) / DEMO_COLLECTION)
-            yield _open_judged(DEMO_COLLECTION, collection, encoder, search, settings, given.cache)
-
-
-def _open_judged(
-    name: str,
-    collection: JudgedCollection,
-    encoder: Encoder,
-    search: SyncSearchClient,
-    settings: Settings,
-    cache: Path | None,
-) -> JudgedLists:
-    return JudgedLists(
-        name,
-        collection.known_judgements(),
-        dict(collection.judged),
-        ExactIndex(encode_collection(collection, encoder, cache)),
-        search_keyword_lists(search, settings, collection, CANDIDATE_COUNT),
-    )
-
-
 def save_vectors(path: Path, vectors: Sequence[SparseVector]) -> None:
-    """Writes at least one vector; a run that is killed leaves no half of a file."""
+    """Write at least one vector; an interrupted run leaves no partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part.npz")
     np.savez(
@@ -210,81 +302,8 @@ def save_vectors(path: Path, vectors: Sequence[SparseVector]) -> None:
 
 
 def load_vectors(path: Path) -> list[SparseVector]:
-    """The vectors in the order in which they were saved."""
+    """Return the vectors in the order in which they were saved."""
     with np.load(path, allow_pickle=False) as file:
         ends = np.cumsum(file["lengths"])[:-1]
         ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)
     return [SparseVector(i, w) for i, w in zip(ids, weights, strict=True)]
-
-
-DocumentWindows = dict[str, list[EncodedWindow]]
-
-# Enough windows to sort by length, few enough that a long document's do not pile up.
-_BATCH_DOCUMENTS = 128
-
-
-def encode_collection_windows(
-    collection: JudgedCollection, encoder: "Encoder", cache: Path | None = None
-) -> DocumentWindows:
-    """The windows that a default index would hold of each document that has a text. Prints how far it is.
-
-    A file in `cache` saves the next run the work. It belongs to the encoder's fingerprint, to how texts are cut (which
-    the fingerprint leaves out), and to the corpus as it is now (size and time of change).
-    """
-    window = encoder.manifest.window
-    corpus = collection.corpus.stat()
-    made_by = f"{encoder.fingerprint}-{window.pieces}-{window.overlap}"
-    stamp = f"windows-{collection.name}-{made_by}-{corpus.st_size}-{corpus.st_mtime_ns}"
-    path = cache / f"{stamp}.npz" if cache else None
-    if path and path.is_file():
-        return read_windows(path)
-    begun = time.perf_counter()
-    found: DocumentWindows = {}
-    for together in _batches((d for d in collection.documents() if d.text), _BATCH_DOCUMENTS):
-        cut = [encoder.windows(joined_text(d.title, d.text)) for d in together]
-        vectors = iter(encoder.encode([piece for windows in cut for piece in windows]))
-        for document, windows in zip(together, cut, strict=True):
-            found[document.id] = [EncodedWindow(w.start, w.end, next(vectors)) for w in windows]
-        print(f"\r{collection.name}: {len(found):,} documents encoded", end="", flush=True)
-    print(f" in {time.perf_counter() - begun:.0f} s")
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_windows(path, found)
-    return found
-
-
-def _batches(documents: Iterable[CorpusDocument], size: int) -> Iterator[Sequence[CorpusDocument]]:
-    some = iter(documents)
-    while together := list(islice(some, size)):
-        yield together
-
-
-def write_windows(path: Path, found: DocumentWindows) -> None:
-    """Keeps windows in a file."""
-    windows = [window for of_one in found.values() for window in of_one]
-    np.savez_compressed(
-        path,
-        names=np.array(list(found), dtype=str),
-        counts=np.array([len(of_one) for of_one in found.values()], dtype=np.int64),
-        spans=np.array([(w.start, w.end) for w in windows], dtype=np.int64).reshape(-1, 2),
-        lengths=np.array([len(w.vector) for w in windows], dtype=np.int64),
-        ids=np.concatenate([w.vector.ids for w in windows]),
-        weights=np.concatenate([w.vector.weights for w in windows]),
-    )
-
-
-def read_windows(path: Path) -> DocumentWindows:
-    """The inverse of `write_windows`."""
-    with np.load(path, allow_pickle=False) as file:
-        ends = np.cumsum(file["lengths"])[:-1]
-        ids, weights = np.split(file["ids"], ends), np.split(file["weights"], ends)
-        windows = iter(
-            [
-                EncodedWindow(int(start), int(end), SparseVector(i, w))
-                for (start, end), i, w in zip(file["spans"], ids, weights, strict=True)
-            ]
-        )
-        return {
-            name: list(islice(windows, int(count)))
-            for name, count in zip(file["names"].tolist(), file["counts"], strict=True)
-        }

@@ -1,9 +1,8 @@
-"""Half a million documents: stretches of real text with their real vectors, repeated beyond what was encoded.
+"""Large indexes of external texts: passages with titles, cut into stretches, encoded once, and repeated.
 
-Passages of encyclopaedia and preprints with their titles, cut to the same length, and their vectors from a cache.
-
-The texts are not part of the project: the folder holds wikipedia_lead, wikipedia_body and arxiv_arxiver as .jsonl.gz,
-one {"query": title, "passage": text} a line.
+The texts are not part of the project. Their folder has wikipedia_lead, wikipedia_body, arxiv_arxiver and arxiv_daily as
+.jsonl.gz, with one {"query": title, "passage": text} a line. Titles serve as queries. An index beyond the encoded
+stretches repeats them, which keeps what the cost of a search depends on.
 """
 
 import gzip
@@ -30,17 +29,20 @@ if TYPE_CHECKING:
     from models.encoder import Encoder, TextWindow
 
 
-# Of each 100 passages; the first ones of each file.
+# Passages of each source in 100; the first passages of each file.
 SOURCE_SHARES = {"wikipedia_lead": 20, "wikipedia_body": 45, "arxiv_arxiver": 35}
-# What is cut whole for the largest indexes: 541,000 stretches of 64 pieces.
+# Sources that are cut whole for the largest indexes: 541,000 stretches of 64 pieces.
 ALL_SOURCES = (*SOURCE_SHARES, "arxiv_daily")
-# Vectors of one cache file: what an interrupted run loses at most.
+# A filter on one value of the field `part` leaves one document in a thousand.
+PART_COUNT = 1000
+PASSAGE_SPEC = IndexSpec.model_validate({"fields": {"part": "keyword"}})
+# Vectors of one cache file; an interrupted run loses at most as many.
 _SHARD_VECTORS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePassage:
-    """A passage with its title and the file that it is from."""
+    """Passage with its title and the name of its source file."""
 
     title: str
     text: str
@@ -48,48 +50,47 @@ class SourcePassage:
 
 
 def read_mixed_passages(folder: Path, count: int, seed: int = 1) -> list[SourcePassage]:
-    """`count` passages in a fixed order in which the sources are mixed, so that any first part is mixed alike.
+    """Return `count` passages of all sources, mixed in a fixed order, so that every prefix has the same mix.
 
     Raises ConfigurationError (`benchmark_data_missing`) that names the file.
     """
-    found: list[SourcePassage] = []
+    passages: list[SourcePassage] = []
     for source, share in SOURCE_SHARES.items():
         wanted = count * share // 100
-        some = list(islice(_read_passages(folder / f"{source}.jsonl.gz", source), wanted))
-        if len(some) < wanted:
+        batch = list(islice(_read_passages(folder / f"{source}.jsonl.gz", source), wanted))
+        if len(batch) < wanted:
             raise ConfigurationError(
-                "benchmark_data_missing", f"{source} has {len(some):,} passages and {wanted:,} are needed."
+                "benchmark_data_missing", f"{source} has {len(batch):,} passages; {wanted:,} are needed."
             )
-        found += some
-    random.Random(seed).shuffle(found)
-    return found
+        passages += batch
+    random.Random(seed).shuffle(passages)
+    return passages
 
 
 def read_stretches(folder: Path, encoder: "Encoder", count: int, pieces: int, seed: int = 1) -> list[SourcePassage]:
-    """`count` stretches of at most `pieces` pieces: all that the passages of WHOLE are cut to, none twice, shuffled.
+    """Return `count` stretches of at most `pieces` pieces, shuffled: the passages of `ALL_SOURCES`, cut whole.
 
-    Several stretches may share a title. Raises ConfigurationError (`benchmark_data_missing`).
+    Several stretches may have one title. Raises ConfigurationError (`benchmark_data_missing`).
     """
-    found = [
+    stretches = [
         SourcePassage(passage.title, passage.text[window.start : window.end].strip(), source)
         for source in ALL_SOURCES
         for passage in _read_passages(folder / f"{source}.jsonl.gz", source)
         for window in encoder.windows(passage.text, pieces, 0)
     ]
-    if len(found) < count:
+    if len(stretches) < count:
         raise ConfigurationError(
-            "benchmark_data_missing", f"The passages make {len(found):,} stretches and {count:,} are needed."
+            "benchmark_data_missing", f"The passages make {len(stretches):,} stretches; {count:,} are needed."
         )
-    random.Random(seed).shuffle(found)
-    return found[:count]
+    random.Random(seed).shuffle(stretches)
+    return stretches[:count]
 
 
 def _read_passages(path: Path, source: str) -> Iterator[SourcePassage]:
     if not path.is_file():
         raise ConfigurationError(
             "benchmark_data_missing",
-            f"There is no {path}: this benchmark needs texts that are not part of the project. "
-            "Give the folder that holds them.",
+            f"There is no {path}. This benchmark needs texts that are not part of the project. Name their folder.",
         )
     seen: set[str] = set()
     with gzip.open(path, "rb") as lines:
@@ -101,75 +102,78 @@ def _read_passages(path: Path, source: str) -> Iterator[SourcePassage]:
                 yield SourcePassage(pair["query"].strip(), text, source)
 
 
-def cut_first_windows(encoder: "Encoder", found: list[SourcePassage], pieces: int) -> "list[TextWindow]":
-    """The first `pieces` pieces of each text, ending with a sentence where one ends near there."""
-    return [encoder.windows(passage.text, pieces, 0)[0] for passage in found]
+def encode_stretches(
+    encoder: str, folder: Path, count: int, pieces: int, cache: Path | None
+) -> tuple[list[SourcePassage], list[EncodedPair]]:
+    """Return `count` stretches, and their encoded documents with the ids `s0`, `s1` and so on."""
+    loaded = load_encoder(encoder)
+    stretches = read_stretches(folder, loaded, count, pieces)
+    windows = cut_first_windows(loaded, stretches, pieces)
+    vectors = load_or_encode_vectors(loaded, windows, cache)
+    return stretches, [
+        (Document(f"s{number}", passage.text), [EncodedWindow(window.start, window.end, vector)])
+        for number, (passage, window, vector) in enumerate(zip(stretches, windows, vectors, strict=True))
+    ]
+
+
+def cut_first_windows(encoder: "Encoder", passages: list[SourcePassage], pieces: int) -> "list[TextWindow]":
+    """Return the first `pieces` pieces of each text, up to the end of a sentence if one is near."""
+    return [encoder.windows(passage.text, pieces, 0)[0] for passage in passages]
 
 
 def load_or_encode_vectors(encoder: "Encoder", windows: "list[TextWindow]", cache: Path | None) -> list[SparseVector]:
-    """A vector a window. Files in `cache` save the next run the work; each belongs to the encoder and its windows."""
+    """Return a vector for each window. Files in `cache` keep them by encoder and windows for the next run."""
     vectors: list[SparseVector] = []
-    begun = time.perf_counter()
-    encoded = 0
+    started = time.perf_counter()
+    count = 0
     for start in range(0, len(windows), _SHARD_VECTORS):
-        some = windows[start : start + _SHARD_VECTORS]
-        path = cache / f"{_windows_fingerprint(encoder, some)}.npz" if cache else None
+        shard = windows[start : start + _SHARD_VECTORS]
+        path = cache / f"{_windows_fingerprint(encoder, shard)}.npz" if cache else None
         if path and path.is_file():
             vectors += load_vectors(path)
             continue
-        made = encoder.encode(some)
+        encoded = encoder.encode(shard)
         if path:
-            save_vectors(path, made)
-        vectors += made
-        encoded += len(made)
-        speed = encoded / (time.perf_counter() - begun)
+            save_vectors(path, encoded)
+        vectors += encoded
+        count += len(encoded)
+        speed = count / (time.perf_counter() - started)
         print(f"  {len(vectors):,} of {len(windows):,} passages encoded, {speed:.0f} a second", flush=True)
     return vectors
 
 
 def _windows_fingerprint(encoder: "Encoder", windows: "list[TextWindow]") -> str:
-    """Same encoder and same pieces, same file."""
+    """Return the name of the cache file: the same for the same encoder and the same pieces."""
     checksum = hash(tuple(window.piece_ids for window in windows)) & 0xFFFFFFFFFFFF
     return f"passages-{encoder.fingerprint}-{len(windows)}-{checksum:012x}"
 
 
-# A filter on one value of the field `part` leaves one document in a thousand.
-PART_COUNT = 1000
-PASSAGE_SPEC = IndexSpec.model_validate({"fields": {"part": "keyword"}})
-
-
-def encode_stretches(
-    encoder: str, folder: Path, count: int, pieces: int, cache: Path | None
-) -> tuple[list[SourcePassage], list[EncodedPair]]:
-    """`count` stretches, and the documents that they make: `s0`, `s1` and so on."""
-    loaded = load_encoder(encoder)
-    found = read_stretches(folder, loaded, count, pieces)
-    windows = cut_first_windows(loaded, found, pieces)
-    vectors = load_or_encode_vectors(loaded, windows, cache)
-    return found, [
-        (Document(f"s{number}", passage.text), [EncodedWindow(window.start, window.end, vector)])
-        for number, (passage, window, vector) in enumerate(zip(found, windows, vectors, strict=True))
-    ]
-
-
 def repeat_documents(real: Sequence[EncodedPair], count: int, seed: int = 1) -> Iterator[EncodedPair]:
-    """The first `count` documents: the real ones, then again and again all of them, each time in another order.
+    """Yield `count` documents: the real ones, then all of them again and again, each time in another order.
 
-    That keeps what the cost of a search depends on: the share of documents that hold a piece, how weights are spread,
-    and the score that is needed to be among the best ten of so many. What it cannot have is the new words that new
-    documents bring.
+    This keeps the share of documents with a piece, the spread of weights, and the score that reaches the first ten. It
+    lacks the new words that new documents would bring.
     """
     order = random.Random(seed)
     places = list(range(len(real)))
     for number in range(count):
-        turn, at = divmod(number, len(real))
-        if turn and not at:
+        turn, position = divmod(number, len(real))
+        if turn and not position:
             order.shuffle(places)
-        document, windows = real[places[at]]
+        document, windows = real[places[position]]
         name = f"{document.id}-{turn}" if turn else document.id
         yield replace(document, id=name, metadata={**document.metadata, "part": str(number % PART_COUNT)}), windows
 
 
 def original_id(name: str) -> str:
-    """The document that one was repeated of."""
+    """Return the id of the document that a document repeats."""
     return name.partition("-")[0]
+
+
+def choose_title_queries(passages: Sequence[SourcePassage], count: int, seed: int = 1) -> dict[str, list[str]]:
+    """Return distinct titles by kind: short names (encyclopaedia) and long phrases (preprints)."""
+    kinds = {
+        "short": sorted({passage.title for passage in passages if passage.source.startswith("wikipedia")}),
+        "long": sorted({passage.title for passage in passages if passage.source.startswith("arxiv")}),
+    }
+    return {kind: random.Random(seed).sample(titles, min(count, len(titles))) for kind, titles in kinds.items()}

@@ -1,18 +1,14 @@
-"""What do query pruning and two phases gain in time, alone and together, and beside a keyword search?
+"""Query pruning and two phases: latency beside a keyword search, and quality on judged collections.
 
-    python -m benchmarks.pruning FOLDER --cache CACHE --json benchmarks/results/pruning.json
+    python -m benchmarks pruning FOLDER --cache CACHE --json benchmarks/results/pruning.json
+    python -m benchmarks pruning_quality DATA --json benchmarks/results/pruning-quality.json
 
-FOLDER holds texts that are not part of the project (see benchmarks.passages): they are cut to stretches of 64 pieces,
-encoded by the configured encoder and stored with the service's mapping; queries are titles of theirs. One client, one
-kept connection, ids and scores of ten hits. `--encoded` stretches are encoded; larger indexes repeat them
-(benchmarks.large_index). What it costs on judged collections: benchmarks.pruning_quality.
+FOLDER has external texts (benchmarks.large_index), cut to stretches of 64 pieces; queries are their titles. One client
+with one kept connection reads ids and scores of ten hits. `--encoded` stretches are encoded; larger indexes repeat
+them.
 
-What do query pruning and two phases cost on judged collections? NDCG@10 of every way, and of hybrid search with it.
-
-    python -m benchmarks.pruning_quality DATA --json benchmarks/results/pruning-quality.json
-
-DATA holds one directory a collection, in BEIR's layout; lists are made as in benchmarks.fusion_weights. Sparse ones are
-exact, of an index of one shard, and as long as there are candidates.
+DATA has a directory for each collection, in BEIR's layout. Sparse lists are exact, of an index of one shard, and have
+as many documents as there are candidates; fusion is that of `fusion_weights` (docs/decisions/0151).
 """
 
 import argparse
@@ -33,10 +29,15 @@ from benchmarks.collections import (
     judged_arguments,
     open_judged_collections,
 )
-from benchmarks.large_index import PASSAGE_SPEC, SourcePassage, encode_stretches, original_id, repeat_documents
-from benchmarks.latency.sparse_vs_match import choose_title_queries
+from benchmarks.large_index import (
+    PASSAGE_SPEC,
+    SourcePassage,
+    choose_title_queries,
+    encode_stretches,
+    original_id,
+    repeat_documents,
+)
 from benchmarks.measuring import (
-    choose,
     make_parser,
     measure_processor_time,
     percentile_ratios,
@@ -65,11 +66,182 @@ from services.opensearch.client import SyncSearchClient
 from services.query.fusion import DEFAULT_WEIGHTS
 from services.settings import Settings
 
+HIT_COUNT = 10
 FigureRow = dict[str, float]
+HitLists = Mapping[str, HitList]
+
+
+def pruning(argv: list[str] | None = None) -> None:
+    """Measure the latency of pruned queries and of two phases, beside `match`."""
+    parser = make_parser("pruning", pruning.__doc__)
+    parser.add_argument("folder", type=Path, help="folder of wikipedia_lead.jsonl.gz and the others")
+    parser.add_argument("--cache", type=Path, help="keep the vectors there: encoding takes an hour")
+    parser.add_argument("--sizes", default="5000,60000,500000", help="documents of each index")
+    parser.add_argument("--encoded", type=int, default=125_000, help="stretches that are encoded")
+    parser.add_argument(
+        "--merge", action=argparse.BooleanOptionalAction, default=True, help="also merged to one segment"
+    )
+    parser.add_argument("--pieces", type=int, default=64, help="pieces of each stretch")
+    parser.add_argument("--queries", type=int, default=200, help="queries of each kind")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over all queries and ways")
+    run_benchmark("pruning", parser, measure_latency, argv)
+
+
+def measure_latency(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table by size of the index, as written and merged to one segment."""
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    # Before the start of the node, because encoding takes an hour.
+    stretches, real = encode_stretches(
+        Settings.read().encoder, arguments.folder, arguments.encoded, arguments.pieces, arguments.cache
+    )
+    # Titles of the smallest index find something in each index.
+    queries = choose_title_queries(stretches[: min(*sizes, arguments.encoded)], arguments.queries)
+    rows: dict[str, Any] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        for size in sizes:
+            generation = create_index(search, settings, f"stretches{size}", PASSAGE_SPEC)
+            fill_generation(search, settings, generation, repeat_documents(real[:size], size))
+            wait_for_merges(search, generation)
+            judged = judge_by_title(stretches[:size])
+            for state in ("as written", *(["one segment"] if arguments.merge else [])):
+                if state == "one segment":
+                    merge_to_one_segment(search, generation)
+                name = f"{size} documents, {state}"
+                rows[name] = index_size(search, generation)
+                for kind, texts in queries.items():
+                    rows[name][kind] = uvloop.run(
+                        compare_latency(settings, generation, texts, judged, arguments.rounds)
+                    )
+                    _print_variants(f"{name}, {kind}", rows[name][kind])
+        version = read_opensearch_version(settings)
+    lengths = [len(windows[0].vector) for _, windows in real]
+    return {
+        "opensearch": version,
+        "encoded_documents": len(real),
+        "weights_a_document_mean": round(sum(lengths) / len(lengths), 1),
+        "queries": {kind: len(texts) for kind, texts in queries.items()},
+        "hits": HIT_COUNT,
+        "cases": rows,
+    }
+
+
+async def compare_latency(
+    settings: Settings,
+    generation: Generation,
+    texts: Sequence[str],
+    judged: Mapping[str, dict[str, int]],
+    rounds: int,
+) -> dict[str, Any]:
+    """Return milliseconds and processor time by way, both also over those of `match`, and the quality of the lists."""
+    table = QueryTable.load(resolve_model_directory(settings.encoder))
+    path = f"/{generation.physical}/_search"
+    requests = make_requests(table, texts, HIT_COUNT)
+    async with LoopbackConnection(settings.opensearch_url) as connection:
+
+        async def send(way: str, text: str) -> HitList:
+            return await send_request(connection, path, requests[way][text], HIT_COUNT)
+
+        sides = {way: partial(send, way) for way in requests}
+        # The JVM is fast only after thousands of the same request, in each state of an index.
+        await take_turns(sides, texts, 1)
+        lists = {way: {text: await send(way, text) for text in texts} for way in requests}
+        durations = {
+            way: summarise_durations(values) for way, values in (await take_turns(sides, texts, rounds)).items()
+        }
+        busy = await measure_processor_time(partial(_processor_ms, connection), sides, texts, rounds)
+    return {
+        way: {
+            "ms": durations[way],
+            "over_match": percentile_ratios(durations[way], durations[MATCH_WAY]),
+            "processor_ms": busy[way],
+            "processor_over_match": round(busy[way] / busy[MATCH_WAY], 3),
+            "hits_of_whole": _hit_overlap(lists[unpruned_way(way)], lists[way]),
+            "ndcg@10_of_own_stretches": _mean_ndcg(judged, lists[way]),
+        }
+        for way in requests
+    }
+
+
+async def _processor_ms(connection: LoopbackConnection) -> float:
+    # OpenSearch updates the figure once a second.
+    await asyncio.sleep(1.1)
+    answer = await connection.send("GET", "/_nodes/_local/stats/process?filter_path=nodes.*.process.cpu")
+    return float(sum(node["process"]["cpu"]["total_in_millis"] for node in answer["nodes"].values()))
+
+
+def _hit_overlap(whole: HitLists, other: HitLists) -> float:
+    """Return the share of the whole query's hits that are hits here; all copies of a document are equal."""
+    both = total = 0
+    for text, listed in whole.items():
+        one, two = (Counter(original_id(name) for name, _ in some) for some in (listed, other[text]))
+        both, total = both + (one & two).total(), total + one.total()
+    return round(both / max(total, 1), 4)
+
+
+def _mean_ndcg(judged: Mapping[str, dict[str, int]], lists: HitLists) -> float:
+    """Return NDCG@10; of copies the first one counts."""
+    first = {
+        text: [(name, 0.0) for name in dict.fromkeys(original_id(name) for name, _ in listed)]
+        for text, listed in lists.items()
+    }
+    return round(measure_rankings({text: judged[text] for text in lists}, first).mean["ndcg@10"], 5)
+
+
+def judge_by_title(passages: Sequence[SourcePassage]) -> dict[str, dict[str, int]]:
+    """Return judgements by rule: relevant to a title are the stretches of its texts."""
+    judged: dict[str, dict[str, int]] = {}
+    for number, passage in enumerate(passages):
+        judged.setdefault(passage.title, {})[f"s{number}"] = 1
+    return judged
+
+
+def _print_variants(name: str, ways: Mapping[str, Any]) -> None:
+    print(name)
+    for way, row in ways.items():
+        print(
+            f"  {way:>40}  p50 {row['ms']['p50']:6.2f} ms ({row['over_match']['p50']:.2f} of match)"
+            f"  processor {row['processor_ms']:6.2f} ms ({row['processor_over_match']:.2f})"
+            f"  hits {row['hits_of_whole']:.3f}  NDCG@10 {row['ndcg@10_of_own_stretches']:.4f}",
+            flush=True,
+        )
+
+
+def pruning_quality(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of pruned queries and of two phases, sparse and hybrid."""
+    run_benchmark(
+        "pruning_quality", judged_arguments("pruning_quality", pruning_quality.__doc__), measure_quality, argv
+    )
+
+
+def measure_quality(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of every collection, and their summary without the demo's."""
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
+    rows: dict[str, dict[str, FigureRow]] = {}
+    with open_node() as settings:
+        version = read_opensearch_version(settings)
+        for judged in open_judged_collections(arguments, encoder, settings):
+            rows[judged.name] = compare_quality(judged, table)
+            print(f"{judged.name}: measured", flush=True)
+    demo = rows.pop(DEMO_COLLECTION)
+    summary = summarise_rows(rows)
+    for way, row in summary.items():
+        parts = (
+            f"{kind} {mean['mean']:.4f} ({-mean['lost']:+.4f}, {-mean['most_lost']:+.4f})" for kind, mean in row.items()
+        )
+        print(f"{way:>40}  " + "  ".join(parts))
+    return {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "candidates": CANDIDATE_COUNT,
+        "summary": summary,
+        "by_collection": rows,
+        "not_used_for_the_choice": {DEMO_COLLECTION: demo},
+    }
 
 
 def compare_quality(judged: JudgedLists, table: QueryTable) -> dict[str, FigureRow]:
-    """Of each way: NDCG@10 of the sparse list and of hybrid search, pieces that find documents, and their postings."""
+    """Return NDCG@10 of sparse and hybrid lists by way, the pieces that find documents, and their postings."""
     queries = {name: table.encode(text, 1000) for name, text in judged.queries.items()}
     rows: dict[str, FigureRow] = {}
     for way_name, way in ALL_WAYS.items():
@@ -91,185 +263,15 @@ def compare_quality(judged: JudgedLists, table: QueryTable) -> dict[str, FigureR
 
 
 def summarise_rows(rows: Mapping[str, Mapping[str, FigureRow]]) -> dict[str, dict[str, FigureRow]]:
-    """Of each way and list: the mean over collections, the difference to the whole query, and the largest loss."""
-    found: dict[str, dict[str, FigureRow]] = {}
+    """Return, by way and list, the mean over collections, the loss to the whole query, and the largest loss."""
+    summary: dict[str, dict[str, FigureRow]] = {}
     for way in ALL_WAYS:
-        found[way] = {}
+        summary[way] = {}
         for kind in ("sparse", "hybrid"):
             lost = [row["whole"][kind] - row[way][kind] for row in rows.values()]
-            found[way][kind] = {
+            summary[way][kind] = {
                 "mean": round(sum(row[way][kind] for row in rows.values()) / len(rows), 5),
                 "lost": round(sum(lost) / len(lost), 5),
                 "most_lost": round(max(lost), 5),
             }
-    return found
-
-
-def measure_quality(given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of every collection, and what they come to without the demo's."""
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    table = QueryTable.load(resolve_model_directory(given.encoder))
-    rows: dict[str, dict[str, FigureRow]] = {}
-    with open_node() as settings:
-        version = read_opensearch_version(settings)
-        for judged in open_judged_collections(given, encoder, settings):
-            rows[judged.name] = compare_quality(judged, table)
-            print(f"{judged.name}: measured", flush=True)
-    demo = rows.pop(DEMO_COLLECTION)
-    found = summarise_rows(rows)
-    for way, row in found.items():
-        parts = (
-            f"{kind} {one['mean']:.4f} ({-one['lost']:+.4f}, {-one['most_lost']:+.4f})" for kind, one in row.items()
-        )
-        print(f"{way:>40}  " + "  ".join(parts))
-    return {
-        "opensearch": version,
-        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
-        "candidates": CANDIDATE_COUNT,
-        "summary": found,
-        "by_collection": rows,
-        "not_used_for_the_choice": {DEMO_COLLECTION: demo},
-    }
-
-
-def pruning_quality(given: list[str] | None = None) -> None:
-    """Reads the arguments, prints the summary, writes the file."""
-    run_benchmark("pruning_quality", judged_arguments("pruning_quality", __doc__), measure_quality)
-
-
-HIT_COUNT = 10
-
-HitLists = Mapping[str, HitList]
-
-
-async def compare_latency(
-    settings: Settings,
-    generation: Generation,
-    texts: Sequence[str],
-    judged: Mapping[str, dict[str, int]],
-    rounds: int,
-) -> dict[str, Any]:
-    """Of each way: milliseconds, processor time, both over those of `match`, and what the lists are worth."""
-    table = QueryTable.load(resolve_model_directory(settings.encoder))
-    path = f"/{generation.physical}/_search"
-    asked = make_requests(table, texts, HIT_COUNT)
-    async with LoopbackConnection(settings.opensearch_url) as connection:
-
-        async def ask(way: str, text: str) -> HitList:
-            return await send_request(connection, path, asked[way][text], HIT_COUNT)
-
-        sides = {way: partial(ask, way) for way in asked}
-        # a Java process is fast only after thousands of the same request, and each state of an index has its own
-        await take_turns(sides, texts, 1)
-        lists = {way: {text: await ask(way, text) for text in texts} for way in asked}
-        took = {way: summarise_durations(values) for way, values in (await take_turns(sides, texts, rounds)).items()}
-        busy = await measure_processor_time(partial(_processor_ms, connection), sides, texts, rounds)
-    return {
-        way: {
-            "ms": took[way],
-            "over_match": percentile_ratios(took[way], took[MATCH_WAY]),
-            "processor_ms": busy[way],
-            "processor_over_match": round(busy[way] / busy[MATCH_WAY], 3),
-            "hits_of_whole": _hit_overlap(lists[unpruned_way(way)], lists[way]),
-            "ndcg@10_of_own_stretches": _mean_ndcg(judged, lists[way]),
-        }
-        for way in asked
-    }
-
-
-async def _processor_ms(connection: LoopbackConnection) -> float:
-    # OpenSearch looks once a second at most
-    await asyncio.sleep(1.1)
-    answer = await connection.send("GET", "/_nodes/_local/stats/process?filter_path=nodes.*.process.cpu")
-    return float(sum(node["process"]["cpu"]["total_in_millis"] for node in answer["nodes"].values()))
-
-
-def _hit_overlap(whole: HitLists, other: HitLists) -> float:
-    """The share of the hits of the whole query that are hits here; of copies it does not matter which."""
-    both = total = 0
-    for text, listed in whole.items():
-        one, two = (Counter(original_id(name) for name, _ in some) for some in (listed, other[text]))
-        both, total = both + (one & two).total(), total + one.total()
-    return round(both / max(total, 1), 4)
-
-
-def _mean_ndcg(judged: Mapping[str, dict[str, int]], lists: HitLists) -> float:
-    """NDCG@10; of copies the first one counts."""
-    first = {
-        text: [(name, 0.0) for name in dict.fromkeys(original_id(name) for name, _ in listed)]
-        for text, listed in lists.items()
-    }
-    return round(measure_rankings({text: judged[text] for text in lists}, first).mean["ndcg@10"], 5)
-
-
-def judge_by_title(found: Sequence[SourcePassage]) -> dict[str, dict[str, int]]:
-    """Judgements without judges: what a title is meant to find are the stretches of the texts that have it."""
-    judged: dict[str, dict[str, int]] = {}
-    for number, passage in enumerate(found):
-        judged.setdefault(passage.title, {})[f"s{number}"] = 1
-    return judged
-
-
-def measure_latency(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by size of the index, as it was written and merged to one segment."""
-    sizes = [int(size) for size in given.sizes.split(",")]
-    # before the node is started: a cold cache takes an hour
-    found, real = encode_stretches(Settings.read().encoder, given.folder, given.encoded, given.pieces, given.cache)
-    # titles of the smallest index, so that they have something to find in each
-    queries = choose_title_queries(found[: min(*sizes, given.encoded)], given.queries)
-    rows: dict[str, Any] = {}
-    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        for size in sizes:
-            generation = create_index(search, settings, f"stretches{size}", PASSAGE_SPEC)
-            fill_generation(search, settings, generation, repeat_documents(real[:size], size))
-            wait_for_merges(search, generation)
-            judged = judge_by_title(found[:size])
-            for state in ("as written", *(["one segment"] if given.merge else [])):
-                if state == "one segment":
-                    merge_to_one_segment(search, generation)
-                name = f"{size} documents, {state}"
-                rows[name] = index_size(search, generation)
-                for kind, texts in queries.items():
-                    rows[name][kind] = uvloop.run(compare_latency(settings, generation, texts, judged, given.rounds))
-                    _print_variants(f"{name}, {kind}", rows[name][kind])
-        version = read_opensearch_version(settings)
-    lengths = [len(windows[0].vector) for _, windows in real]
-    return {
-        "opensearch": version,
-        "encoded_documents": len(real),
-        "weights_a_document_mean": round(sum(lengths) / len(lengths), 1),
-        "queries": {kind: len(texts) for kind, texts in queries.items()},
-        "hits": HIT_COUNT,
-        "cases": rows,
-    }
-
-
-def _print_variants(name: str, ways: Mapping[str, Any]) -> None:
-    print(name)
-    for way, row in ways.items():
-        print(
-            f"  {way:>40}  p50 {row['ms']['p50']:6.2f} ms ({row['over_match']['p50']:.2f} of match)"
-            f"  processor {row['processor_ms']:6.2f} ms ({row['processor_over_match']:.2f})"
-            f"  hits {row['hits_of_whole']:.3f}  NDCG@10 {row['ndcg@10_of_own_stretches']:.4f}",
-            flush=True,
-        )
-
-
-def pruning(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("pruning", __doc__)
-    parser.add_argument("folder", type=Path, help="holds wikipedia_lead.jsonl.gz and the others")
-    parser.add_argument("--cache", type=Path, help="keeps the vectors there: encoding takes an hour")
-    parser.add_argument("--sizes", default="5000,60000,500000", help="documents of each index")
-    parser.add_argument("--encoded", type=int, default=125_000, help="stretches that are encoded")
-    parser.add_argument("--merge", action=argparse.BooleanOptionalAction, default=True, help="one segment, too")
-    parser.add_argument("--pieces", type=int, default=64, help="of each stretch")
-    parser.add_argument("--queries", type=int, default=200, help="of each kind")
-    parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked in each way")
-    run_benchmark("pruning", parser, measure_latency, arguments)
-
-
-BENCHMARKS = {"pruning": pruning, "pruning_quality": pruning_quality}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+    return summary

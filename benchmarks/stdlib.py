@@ -1,6 +1,7 @@
-"""Texts that every machine has, Python's documentation and the committed questions about it, and an index of them.
+"""Texts of Python's standard library, which every machine has: as documents, as an index, as a judged collection.
 
-The demo's corpus and questions in BEIR's layout, so that what measures collections measures them too.
+The questions are the demo's committed ones. The judged collection has BEIR's layout, so the benchmarks of collections
+measure it too.
 """
 
 import json
@@ -8,6 +9,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +23,32 @@ from services.opensearch.client import SyncSearchClient
 from services.opensearch.stored_document import EncodedWindow
 from services.settings import Settings
 
-
-def make_stdlib_collection(directory: Path) -> JudgedCollection:
-    """Writes the collection to `directory`, unless it is there, and opens it. Every acceptable answer has grade 1."""
-    if not (directory / "qrels.tsv").is_file():
-        directory.mkdir(parents=True, exist_ok=True)
-        asked = {str(number): question for number, question in enumerate(read_questions(), 1)}
-        _write_lines(
-            directory / "corpus.jsonl",
-            ({"_id": d["id"], "title": d["title"], "text": d["text"]} for d in read_documents()),
-        )
-        _write_lines(directory / "queries.jsonl", ({"_id": number, "text": q.text} for number, q in asked.items()))
-        lines = [f"{number}\t{name}\t1\n" for number, q in asked.items() for name in dict.fromkeys(q.answers + q.also)]
-        (directory / "qrels.tsv").write_text("".join(lines), encoding="utf-8")
-    return open_collection(directory)
-
-
-def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
 STDLIB_SPEC = IndexSpec.model_validate({"fields": DECLARED_FIELDS})
+# Shorter texts are a signature and one line.
+MIN_CHARACTERS = 300
 
 
 def read_stdlib_documents(count: int, seed: int = 1) -> list[Document]:
-    """`count` documents, the same on every run of the same Python; with fewer than that in the library, all."""
-    found = [Document(one["id"], one["text"], one["title"], one["metadata"]) for one in read_documents()]
-    random.Random(seed).shuffle(found)
-    return found[:count]
+    """Return `count` documents, or all if there are fewer; the same in every run of the same Python."""
+    documents = [Document(row["id"], row["text"], row["title"], row["metadata"]) for row in read_documents()]
+    random.Random(seed).shuffle(documents)
+    return documents[:count]
 
 
 def read_everyday_questions() -> list[str]:
-    """The questions' words."""
+    """Return the texts of the demo's questions."""
     return [question.text for question in read_questions()]
 
 
+def read_docstrings(number: int) -> list[tuple[str, str]]:
+    """Return title and text of `number` documents of at least 300 characters, spread evenly over the library."""
+    rows = [row for row in read_documents() if len(row["text"]) >= MIN_CHARACTERS]
+    step = max(1, len(rows) // number)
+    return [(row["title"], row["text"]) for row in islice(rows, 0, step * number, step)]
+
+
 def encode_stdlib(settings: Settings, count: int) -> list[EncodedPair]:
-    """`count` documents of Python's documentation with their vectors, by the configured encoder."""
+    """Encode `count` documents with the configured encoder."""
     from models.registry import load_encoder
 
     print(f"encoding {count:,} documents", flush=True)
@@ -66,7 +56,7 @@ def encode_stdlib(settings: Settings, count: int) -> list[EncodedPair]:
 
 
 def fill_stdlib_index(settings: Settings, encoded: Iterable[EncodedPair], name: str = "stdlib") -> Generation:
-    """An index of those documents."""
+    """Create an index and fill it with the documents."""
     with closing(SyncSearchClient(settings)) as search:
         generation = create_index(search, settings, name, STDLIB_SPEC)
         fill_generation(search, settings, generation, encoded)
@@ -74,13 +64,35 @@ def fill_stdlib_index(settings: Settings, encoded: Iterable[EncodedPair], name: 
 
 
 def join_documents(encoded: Sequence[EncodedPair], parts: int) -> list[EncodedPair]:
-    """As many long documents, each of `parts` neighbours with all their windows: long documents without encoding."""
-    found: list[EncodedPair] = []
-    for at, (first, _) in enumerate(encoded):
+    """Return as many long documents, each of `parts` neighbours with their windows, without encoding again."""
+    joined: list[EncodedPair] = []
+    for position, (first, _) in enumerate(encoded):
         text = ""
         windows: list[EncodedWindow] = []
-        for document, some in (encoded[(at + step) % len(encoded)] for step in range(parts)):
-            windows += [replace(one, start=one.start + len(text), end=one.end + len(text)) for one in some]
+        for document, own_windows in (encoded[(position + step) % len(encoded)] for step in range(parts)):
+            windows += [replace(w, start=w.start + len(text), end=w.end + len(text)) for w in own_windows]
             text += f"{joined_text(document.title, document.text)}\n"
-        found.append((Document(first.id, text, "", first.metadata), windows))
-    return found
+        joined.append((Document(first.id, text, "", first.metadata), windows))
+    return joined
+
+
+def make_stdlib_collection(directory: Path) -> JudgedCollection:
+    """Write the collection to `directory` if it is not there, and open it. Each acceptable answer has grade 1."""
+    if not (directory / "qrels.tsv").is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        questions = {str(number): question for number, question in enumerate(read_questions(), 1)}
+        _write_lines(
+            directory / "corpus.jsonl",
+            ({"_id": d["id"], "title": d["title"], "text": d["text"]} for d in read_documents()),
+        )
+        _write_lines(directory / "queries.jsonl", ({"_id": number, "text": q.text} for number, q in questions.items()))
+        lines = [
+            f"{number}\t{name}\t1\n" for number, q in questions.items() for name in dict.fromkeys(q.answers + q.also)
+        ]
+        (directory / "qrels.tsv").write_text("".join(lines), encoding="utf-8")
+    return open_collection(directory)
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

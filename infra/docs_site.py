@@ -1,7 +1,10 @@
 """Build of the documentation site.
 
-The site has the layout of the repository, so that a relative link works in both. Every page of `docs/`, the README and
-whatever they link to are copied to `build/docs`, and Zensical makes `build/site` from that copy. A broken link fails.
+    python -m infra.docs_site
+
+The site has the layout of the repository, so a relative link works in both. The build copies every page of `docs/`, the
+README and each linked file to `build/docs`, and Zensical makes `build/site` from the copy. A broken link fails the
+build.
 """
 
 import re
@@ -36,10 +39,10 @@ def collect_files(root: Path) -> tuple[set[Path], list[str]]:
 
     A link must lead to a file below `root`: the site has no listings of directories.
     """
-    waiting = [Path("README.md"), *(page.relative_to(root) for page in sorted((root / "docs").rglob("*.md")))]
-    found, broken = set(waiting), list[str]()
-    while waiting:
-        page = waiting.pop()
+    queue = [Path("README.md"), *(page.relative_to(root) for page in sorted((root / "docs").rglob("*.md")))]
+    files, broken = set(queue), list[str]()
+    while queue:
+        page = queue.pop()
         for line, link in iter_links((root / page).read_text(encoding="utf-8")):
             target = (root / page.parent / link).resolve()
             place = f"{page}:{line}: {link}"
@@ -49,21 +52,21 @@ def collect_files(root: Path) -> tuple[set[Path], list[str]]:
                 broken.append(f"{place} is a directory; link to a file in it.")
             elif not target.is_file():
                 broken.append(f"{place} does not exist.")
-            elif (file := target.relative_to(root)) not in found:
-                found.add(file)
+            elif (file := target.relative_to(root)) not in files:
+                files.add(file)
                 if file.suffix == ".md":
-                    waiting.append(file)
-    return found, broken
+                    queue.append(file)
+    return files, broken
 
 
 def find_missing_pages(root: Path) -> list[str]:
     """Return a sentence for each page of `docs/` that the navigation lacks; decisions are listed by their index."""
-    named = set(re.findall(r"\S+\.md$", (root / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    listed = set(re.findall(r"\S+\.md$", (root / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
     pages = (page.relative_to(root) for page in sorted((root / "docs").rglob("*.md")))
     return [
         f"{page} is not in the navigation of mkdocs.yml."
         for page in pages
-        if str(page) not in named and "decisions" not in page.parts
+        if str(page) not in listed and "decisions" not in page.parts
     ]
 
 

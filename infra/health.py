@@ -1,7 +1,10 @@
-"""The health check of a container: `python -m infra.health api|models|worker|worker-alive|sweeper`, exit status
-0 or 1 and a reason.
+"""Health checks of the containers.
 
-It is run inside the container of the process that it asks about, and reads the same settings.
+    python -m infra.health api|models|worker|worker-alive|sweeper
+
+The exit status is 0 or 1, with a reason. A check runs inside the container of its process and reads the same settings.
+API and model process are asked over HTTP, a worker by a Celery ping. The sweeper listens on no port, so its check
+counts the context switches of the process (docs/decisions/0052).
 """
 
 import http.client
@@ -14,20 +17,23 @@ from pathlib import Path
 from services.settings import Settings
 
 PROC_DIRECTORY = Path("/proc")
+# A worker wakes up within this time: a request to Redis takes 30 s at most (indexer.celery_app), a look at the pool
+# happens every 5 s.
+WORKER_SECONDS = 40.0
 
 
 def check_api(settings: Settings) -> str | None:
-    """None when `/readyz` of this container's API says 200, else what is wrong. A search needs no Redis."""
+    """Return None when `/readyz` of this container's API answers 200, else a complaint. A search needs no Redis."""
     return _check_http(settings.api_port, "/readyz")
 
 
 def check_models(settings: Settings) -> str | None:
-    """None when `/healthz` of this container's model process says 200, else what is wrong."""
+    """Return None when `/healthz` of this container's model process answers 200, else a complaint."""
     return _check_http(settings.model_port, "/healthz")
 
 
 def _check_http(port: int, path: str) -> str | None:
-    # Not urllib: it would ask a proxy, which containers often have in their environment, for an address of our own.
+    # urllib would send a request to our own address through the proxy that containers often have in the environment.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
     try:
         connection.request("GET", path)
@@ -40,15 +46,15 @@ def _check_http(port: int, path: str) -> str | None:
 
 
 def check_worker(settings: Settings) -> str | None:
-    """None when the Celery worker of this host answers a ping through Redis, else what is wrong."""
+    """Return None when the Celery worker of this host answers a ping through Redis, else a complaint."""
     from celery import Celery
     from kombu.exceptions import OperationalError
 
     node = f"celery@{socket.gethostname()}"
     with Celery(broker=settings.redis_address, set_as_current=False) as app:
-        for _ in range(2):  # a ping is published, not queued: one sent while a worker reconnects is lost
+        for _ in range(2):  # a ping is published, not queued: a worker that reconnects misses it
             try:
-                # With a destination it is over as soon as that one has answered.
+                # With a destination, the call returns as soon as the worker has answered.
                 if app.control.ping(destination=[node], timeout=5, connect_timeout=3):
                     return None
             except (OperationalError, OSError) as error:
@@ -56,33 +62,28 @@ def check_worker(settings: Settings) -> str | None:
     return f"{node} did not answer"
 
 
-# A worker's connections to Redis answer within 30 s or fail (indexer.celery_app), and it looks at its pool every 5 s.
-WORKER_SECONDS = 40.0
-
-
 def check_worker_alive(settings: Settings) -> str | None:
-    """None when the worker's own process runs, else what is wrong.
+    """Return None when the worker's main process runs, else a complaint.
 
-    Redis is not asked: whoever starts a worker anew when this fails would start it anew for a Redis that is away.
+    Redis is not asked: this check restarts the worker, and a restart does not bring a lost Redis back.
     """
     return runs("worker", WORKER_SECONDS)
 
 
 def check_sweeper(settings: Settings) -> str | None:
-    """None when the sweeper woke up within a sweep's interval, else what is wrong.
+    """Return None when the sweeper woke up within a sweep interval, else a complaint.
 
-    Or within the time of a request: it sleeps for so long while an OpenSearch that hangs, or that a policy shuts out,
-    does not answer.
+    While OpenSearch hangs, the sweeper sleeps for the timeout of a request, so the longer of the two times counts.
     """
-    # (between two sweeps it waits for up to a fifth more than the interval)
+    # The sweeper adds up to a fifth of the interval at random.
     return runs("sweeper", max(1.2 * settings.sweep_interval, settings.opensearch_timeout) + 5)
 
 
 def runs(command: str, seconds: float) -> str | None:
     """Return None when the process `sparsewell COMMAND` runs within `seconds`, else a complaint.
 
-    It serves nobody whom one could ask, so the kernel is asked how often it ran: one that hangs in a call or is
-    stopped does not gain a single context switch.
+    The process listens on no port, so the kernel's count of its context switches decides: a process that hangs in a
+    call or is stopped gains none.
     """
     before = _count_wakeups(command)
     if before is None:
@@ -96,25 +97,24 @@ def runs(command: str, seconds: float) -> str | None:
 
 
 def _count_wakeups(command: str) -> int | None:
-    """Voluntary context switches of the main thread of the process `sparsewell COMMAND`; None when there is none.
+    """Return the voluntary context switches of the main thread of `sparsewell COMMAND`; None: no such process.
 
-    Of that thread alone: another one serves metrics, and wakes up twice a second whatever the rest does.
-
-    Of several the first: the children of a worker, which look like it, are started after it.
+    The thread that serves metrics wakes up twice a second in any state, so only the main thread counts. The children of
+    a worker look like their parent and start after it, so the process with the lowest id counts.
     """
     for directory in sorted(PROC_DIRECTORY.glob("[0-9]*"), key=lambda directory: int(directory.name)):
         try:
             words = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            # The init process of the container has the same words at its end, behind its own.
+            # The container's init process has the same words in its command line, behind its own name.
             if not any(Path(word).name == "sparsewell" for word in words[:2]) or command not in words:
                 continue
-            return _switches(directory / "task" / directory.name / "status")
-        except OSError:  # not a process, or one that ended while it was read
+            return _voluntary_switches(directory / "task" / directory.name / "status")
+        except OSError:  # the process ended meanwhile
             continue
     return None
 
 
-def _switches(status: Path) -> int:
+def _voluntary_switches(status: Path) -> int:
     name = "voluntary_ctxt_switches:"
     lines = status.read_text().splitlines()
     return next(int(line.removeprefix(name)) for line in lines if line.startswith(name))
@@ -130,9 +130,9 @@ CHECKS: dict[str, Callable[[Settings], str | None]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the check that the only argument names; the exit status for `sys.exit`."""
+    """Run the check that the only argument names; return the exit status."""
     if len(arguments) != 1 or arguments[0] not in CHECKS:
-        print(f"Say which process to ask: {', '.join(CHECKS)}.", file=sys.stderr)
+        print(f"Name one of the checks: {', '.join(CHECKS)}.", file=sys.stderr)
         return 2
     complaint = CHECKS[arguments[0]](Settings.read())
     print(f"{arguments[0]}: {complaint or 'healthy'}")

@@ -1,11 +1,13 @@
-"""Check of an image's licences against an allow list: `python -m infra.licences [--for-gpus] LIST`.
+"""Check of an image's licences against an allow list.
+
+    python -m infra.licences [--for-gpus] LIST
 
 LIST is the output of `pip-licenses --from=all --format=json` for the image's environment. The exit status is 1 when a
-package has a licence that is not on the list. pip-licenses has a check of its own (`--allow-only`), but it compares
-whole texts: each expression such as `MPL-2.0 AND MIT` would be an entry, to be changed with every new version.
+package has a licence that is not allowed (docs/decisions/0217). The option `--allow-only` of pip-licenses compares
+whole texts: each expression such as `MPL-2.0 AND MIT` would need an entry, changed with every new version.
 
-No licence on the list asks for the source of software that is linked with the package. The Mozilla licence asks for
-the source of the package's own files, which the package contains.
+No allowed licence asks for the source of software that is linked with the package. The Mozilla licence asks for the
+source of the package's own files, which the package contains.
 """
 
 import json
@@ -20,7 +22,7 @@ ALLOWED_LICENCES = frozenset(
         "CNRI-Python", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Zlib",
     }
 )  # fmt: skip
-# Names that older packages use for these licences.
+# Names of these licences in the metadata of older packages.
 SPDX_IDENTIFIERS = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache": "Apache-2.0",
@@ -35,43 +37,48 @@ SPDX_IDENTIFIERS = {
     "New BSD": "BSD-3-Clause",
     "Python Software Foundation License": "PSF-2.0",
 }
-# Packages that the image for GPUs holds with other licences: the beginning of their names, and why.
+# Exemptions of the image for GPUs: the prefix of the package names, and the reason.
 EXEMPTION_REASONS = {
-    "nvidia-": "NVIDIA's licence allows to pass its libraries on within an application that needs them, as torch is",
-    "cuda-toolkit": "names no licence, and has no file: it asks for NVIDIA's libraries",
+    "nvidia-": "NVIDIA's licence allows an application that needs its libraries, such as torch, to redistribute them",
+    "cuda-toolkit": "an empty package without a licence: it only depends on NVIDIA's libraries",
 }
-_NONE = ("", "UNKNOWN")
+_NO_LICENCE = ("", "UNKNOWN")
 
 
 def package_licences(package: Mapping[str, str]) -> set[str]:
     """Return the licences of a package: of its expression, else of its classifiers, else of its metadata.
 
-    Alternatives (`OR`) are all returned and must all be allowed, so no choice has to be recorded.
+    All alternatives (`OR`) are returned and must be allowed, so no choice has to be recorded.
     """
     for member in ("License-Expression", "License-Classifier", "License-Metadata"):
         text = package.get(member, "")
-        if text not in _NONE:
+        if text not in _NO_LICENCE:
             parts = re.split(r"; | AND | OR |[()]" if member == "License-Expression" else r"; | AND ", text)
             return {SPDX_IDENTIFIERS.get(part.strip(), part.strip()) for part in parts if part.strip()}
     return {"none that it names"}
 
 
-def find_refused_packages(packages: Iterable[Mapping[str, str]], reasons: Iterable[str] = ()) -> list[str]:
-    """Return a line for each package that an image may not hold, except names that begin with one of `reasons`."""
+def find_refused_packages(packages: Iterable[Mapping[str, str]], exempt_prefixes: Iterable[str] = ()) -> list[str]:
+    """Return a line for each package with a refused licence.
+
+    Packages whose names start with one of `exempt_prefixes` are left out.
+    """
     return [
         f"{package['Name']} {package['Version']}: {', '.join(sorted(wrong))}"
         for package in packages
-        if (wrong := package_licences(package) - ALLOWED_LICENCES) and not package["Name"].startswith(tuple(reasons))
+        if (wrong := package_licences(package) - ALLOWED_LICENCES)
+        and not package["Name"].startswith(tuple(exempt_prefixes))
     ]
 
 
 def main(arguments: list[str]) -> int:
     """Check the list that the last argument names; return the exit status."""
     packages = json.loads(Path(arguments[-1]).read_text())
-    for line in (lines := find_refused_packages(packages, EXEMPTION_REASONS if "--for-gpus" in arguments else ())):
+    refused = find_refused_packages(packages, EXEMPTION_REASONS if "--for-gpus" in arguments else ())
+    for line in refused:
         print(f"not allowed in an image: {line}", file=sys.stderr)
-    print(f"{len(packages)} packages, {len(lines)} not allowed.")
-    return 1 if lines or not packages else 0
+    print(f"{len(packages)} packages, {len(refused)} not allowed.")
+    return 1 if refused or not packages else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The Redis process: started with what a queue needs, waited for, found again and stopped."""
+"""Local Redis server: start, readiness, lookup of a running server, stop.
+
+The server keeps a queue, so it logs every write (append-only file) and never evicts a key. It runs as a child process
+with a record on disk, from which later commands find it (docs/decisions/0011).
+"""
 
 import os
 import shutil
@@ -29,7 +33,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RedisConfig:
-    """One server: where it keeps its files (`root`) and its port (0: any free one)."""
+    """Configuration of a server: `root` holds its files; port 0 is any free port; `tied` ends it with this process."""
 
     root: Path
     data: Path | None = None
@@ -42,7 +46,7 @@ class RedisConfig:
 
     @classmethod
     def of(cls, settings: LocalSettings) -> "RedisConfig":
-        """The server that the settings describe."""
+        """Return the configuration that the settings describe."""
         return cls(
             root=resolve_state_directory(settings) / "redis",
             data=settings.redis_data_dir,
@@ -55,7 +59,7 @@ class RedisConfig:
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A running server. As a context manager it is stopped at the end."""
+    """Running server; a context manager that stops it at the end."""
 
     url: str
     child: ChildProcess
@@ -63,7 +67,7 @@ class RedisServer:
     stop_timeout: float = 30.0
 
     def stop(self) -> bool:
-        """Stops the server and forgets its record; False when it was not running any more."""
+        """Stop the server and remove its record; return False if it did not run any more."""
         stopped = processes.stop_child(self.child, self.stop_timeout)
         _record_path(self.root).unlink(missing_ok=True)
         return stopped
@@ -77,28 +81,8 @@ class RedisServer:
         self.stop()
 
 
-def redis_command(binary: str, *, port: int, data: Path, databases: int) -> list[str]:
-    """The command line: loopback only, every write in the append-only file, and never a key dropped for memory.
-
-    A queue that forgets messages under memory pressure would look healthy; `noeviction` refuses writes instead.
-    """
-    settings = {
-        "bind": LOOPBACK,
-        "port": str(port),
-        "databases": str(databases),
-        "protected-mode": "yes",
-        "daemonize": "no",
-        "dir": str(data),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-    }
-    return [binary, *(part for name, value in settings.items() for part in (f"--{name}", value))]
-
-
 def find_redis(root: Path) -> RedisServer | None:
-    """The server that was started in `root` and still runs."""
+    """Return the running server that was started in `root`, or None."""
     record = processes.load_child(_record_path(root))
     if record is None or not record[0].alive():
         return None
@@ -107,14 +91,17 @@ def find_redis(root: Path) -> RedisServer | None:
 
 
 def start_redis(config: RedisConfig, report: Report = lambda message: None) -> RedisServer:
-    """Starts Redis and returns once it answers; the one that already runs in `root` is returned as it is.
+    """Start Redis and return once it answers; return the server that already runs in `root` as it is.
 
-    Raises ConfigurationError or BackendUnavailable with a stable code: no_redis_server, port_in_use, redis_died (with
-    its last log lines), redis_not_ready. Nothing is left running then. When we are root it runs as `run_as`.
+    Raises ConfigurationError or BackendUnavailable (`no_redis_server`, `port_in_use`, `redis_died` with its last log
+    lines, `redis_not_ready`). After an error, no process is left. As root, the server runs as `run_as`.
     """
     account = child_account(config.run_as)
     make_directory(config.root, account)
-    with hold_lock(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
+    with hold_lock(
+        config.root.parent / f".{config.root.name}.lock",
+        lambda: report("Another process is starting Redis; waiting for it."),
+    ):
         running = find_redis(config.root)
         if running is not None:
             return replace(running, stop_timeout=config.stop_timeout)
@@ -152,20 +139,24 @@ def start_redis(config: RedisConfig, report: Report = lambda message: None) -> R
         return server
 
 
-@contextmanager
-def temporary_redis(
-    settings: LocalSettings, report: Report = lambda message: None, *, databases: int = 16
-) -> Iterator[RedisServer]:
-    """A server of its own on a free port, with a temporary data directory, gone at the end. For tests and tries.
+def redis_command(binary: str, *, port: int, data: Path, databases: int) -> list[str]:
+    """Return the command line: loopback only, append-only file, no eviction.
 
-    The kernel ends it too when this process (more exactly: the calling thread) dies without stopping it.
+    With eviction, a queue that loses messages under memory pressure would look healthy; `noeviction` refuses writes.
     """
-    with temporary_state_directory(child_account(settings.run_as)) as directory:
-        config = replace(
-            RedisConfig.of(settings), root=directory / "redis", data=None, port=0, tied=True, databases=databases
-        )
-        with start_redis(config, report) as server:
-            yield server
+    settings = {
+        "bind": LOOPBACK,
+        "port": str(port),
+        "databases": str(databases),
+        "protected-mode": "yes",
+        "daemonize": "no",
+        "dir": str(data),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    return [binary, *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
 
 def _wait_until_ready(server: RedisServer, log: Path, timeout: float) -> None:
@@ -175,7 +166,7 @@ def _wait_until_ready(server: RedisServer, log: Path, timeout: float) -> None:
             if not server.child.alive():
                 raise BackendUnavailable(
                     "redis_died",
-                    f"Redis ended while it started. Its last log lines ({log}):\n{processes.read_last_lines(log)}",
+                    f"Redis ended during its start. Its last log lines ({log}):\n{processes.read_last_lines(log)}",
                 )
             try:
                 if client.ping():
@@ -191,3 +182,19 @@ def _wait_until_ready(server: RedisServer, log: Path, timeout: float) -> None:
 
 def _record_path(root: Path) -> Path:
     return root / "redis.json"
+
+
+@contextmanager
+def temporary_redis(
+    settings: LocalSettings, report: Report = lambda message: None, *, databases: int = 16
+) -> Iterator[RedisServer]:
+    """Run a server on a free port with a temporary data directory, for tests and benchmarks.
+
+    The kernel ends it as well when the calling thread dies without stopping it.
+    """
+    with temporary_state_directory(child_account(settings.run_as)) as directory:
+        config = replace(
+            RedisConfig.of(settings), root=directory / "redis", data=None, port=0, tied=True, databases=databases
+        )
+        with start_redis(config, report) as server:
+            yield server

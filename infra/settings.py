@@ -1,4 +1,4 @@
-"""Settings of what runs on this machine: where things are kept, which ports are used, which Java is taken."""
+"""Settings of the local node, the local Redis and the local stack: directories, ports, Java."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from services.settings import OpenSearchUrl, RedisUrl, unprefixed_alias
 
 
 class LocalSettings(DirectorySettings):
-    """Every knob of the local node, Redis and stack, read from the environment (prefix `SPARSEWELL_`).
+    """Settings of the servers on this machine, read from the environment (prefix `SPARSEWELL_`).
 
-    A given `opensearch_url` or `redis_url` is somebody's server: then nothing is started in its place. Times are in
-    seconds; `opensearch_heap` is a JVM size such as `512m`.
+    `opensearch_url` and `redis_url` name existing servers; none is started in their place. Times are in seconds;
+    `opensearch_heap` is a JVM size such as `512m`.
     """
 
-    run_as: str = Field("nobody", description="the user of OpenSearch and Redis when we are root")
+    run_as: str = Field("nobody", description="the user of OpenSearch and Redis when sparsewell runs as root")
 
     opensearch_url: OpenSearchUrl | None = Field(None, validation_alias=unprefixed_alias("OPENSEARCH_URL"))
     opensearch_home: Path | None = Field(None, validation_alias=unprefixed_alias("OPENSEARCH_HOME"))
@@ -31,5 +31,5 @@ class LocalSettings(DirectorySettings):
     redis_port: int = Field(16379, ge=0, le=65535, description="0: any free port")
     redis_data_dir: Path | None = None
 
-    start_timeout: float = Field(300.0, gt=0, description="until a started part must be ready")
-    stop_timeout: float = Field(30.0, gt=0, description="until a part that does not stop by itself is killed")
+    start_timeout: float = Field(300.0, gt=0, description="until a started process must be ready")
+    stop_timeout: float = Field(30.0, gt=0, description="until a process that does not stop is killed")

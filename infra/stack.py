@@ -1,6 +1,8 @@
-"""Starts, watches and stops the parts together; remembers between commands what it started.
+"""Local stack: Redis, OpenSearch and the service's processes, started and stopped together.
 
-The processes of the service: how each is started and how one sees that it is ready.
+`Stack` starts what does not run yet, in order, and stops exactly what a failed start began. Each command makes its own
+`Stack`; the records in the state directory tell what runs (docs/decisions/0011). `service_processes` defines the
+service's processes, with the command and the readiness check of each.
 """
 
 import os
@@ -24,13 +26,14 @@ from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path
 from services.errors import BackendUnavailable, ConfigurationError, EncoderMismatch
 from services.settings import Settings, format_http_address, redact_addresses
 
-# In the order of their ports, from SPARSEWELL_METRICS_PORT on.
+Report = Callable[[str], None]
+# In the order of their metrics ports, from SPARSEWELL_METRICS_PORT on.
 METRICS_PORTS = ("api", "worker", "sweeper", "models")
 
 
 @dataclass(frozen=True)
 class ServiceProcess:
-    """A process of the service. `ready` looks once; it is asked again until it says yes."""
+    """Process of the service. `ready` checks once; `wait_until_ready` repeats it."""
 
     name: str
     command: tuple[str, ...]
@@ -39,16 +42,16 @@ class ServiceProcess:
 
 
 def service_processes(settings: Settings) -> tuple[ServiceProcess, ...]:
-    """The service's own processes, in the order in which they are started.
+    """Return the service's processes, in the order of their start.
 
-    The model process is one of them where the API is told to ask the one that would listen here.
+    The model process is one of them when the settings' `model_url` is its address on this machine.
     """
     api = format_http_address(settings.api_host, settings.api_port)
     models = format_http_address(settings.model_host, settings.model_port)
     ready = partial(_is_healthy, models)
-    here = settings.model_url.rstrip("/") == models
+    runs_models = settings.model_url.rstrip("/") == models
     return (
-        *((ServiceProcess("models", _cli_command("models", "serve"), models, ready),) if here else ()),
+        *((ServiceProcess("models", _cli_command("models", "serve"), models, ready),) if runs_models else ()),
         ServiceProcess("worker", _cli_command("worker"), "", lambda child: _worker_answers(settings)),
         ServiceProcess("sweeper", _cli_command("sweeper"), "", _survives_startup),
         ServiceProcess("api", _cli_command("api"), api, lambda child: _api_is_ready(api)),
@@ -56,48 +59,8 @@ def service_processes(settings: Settings) -> tuple[ServiceProcess, ...]:
 
 
 def _cli_command(*words: str) -> tuple[str, ...]:
-    # The interpreter that runs us, so that the children have the same environment whatever the PATH says.
+    # The same interpreter, so that the children have our packages with any PATH.
     return (sys.executable, "-m", "cli.main", *words)
-
-
-def settings_environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that make a child read the same settings; only what differs from the defaults.
-
-    A child works in another directory, so a relative path of an encoder becomes an absolute one.
-    """
-    chosen = settings.model_dump(exclude_defaults=True)
-    # (a name of shipped weights comes first, as in services.encoders.manifest.resolve_model_directory; what is neither is left for its error)
-    if not (WEIGHTS_ROOT / settings.encoder / MANIFEST_FILE).is_file():
-        directory = expand_path(settings.encoder)
-        if directory.is_dir():
-            chosen["encoder"] = directory.resolve()
-    return {f"SPARSEWELL_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}
-
-
-def metrics_environment(settings: Settings, part: str) -> dict[str, str]:
-    """Of parts that share a machine each has a port of its own for its metrics, counted from that of the settings."""
-    if not settings.metrics_port:
-        return {}
-    return {"SPARSEWELL_METRICS_PORT": str(settings.metrics_port + METRICS_PORTS.index(part))}
-
-
-def wait_until_ready(part: ServiceProcess, child: ChildProcess, timeout: float) -> None:
-    """Returns once the part is ready; `part_died` or `part_not_ready`, with the end of its log, otherwise."""
-    deadline = time.monotonic() + timeout
-    while not part.ready(child):
-        if not child.alive():
-            raise BackendUnavailable(
-                "part_died",
-                f"The {part.name} ended while it started. The end of its log ({child.log}):\n"
-                f"{processes.read_last_lines(Path(child.log))}",
-            )
-        if time.monotonic() > deadline:
-            raise BackendUnavailable(
-                "part_not_ready",
-                f"The {part.name} was not ready within {timeout:.0f} s. The end of its log ({child.log}):\n"
-                f"{processes.read_last_lines(Path(child.log))}",
-            )
-        time.sleep(0.2)
 
 
 def _is_healthy(address: str, child: ChildProcess) -> bool:
@@ -114,8 +77,8 @@ def _api_is_ready(address: str) -> bool:
     except (httpx.HTTPError, ValueError):
         return False
     if problem.get("code") == "encoder_mismatch":
-        # Waiting does not help: an index here was encoded with something that this API has no query table for.
-        raise EncoderMismatch("encoder_mismatch", f"The API is up and refuses to search. {problem.get('detail', '')}")
+        # Waiting does not help: the API lacks the query table of an index's encoder.
+        raise EncoderMismatch("encoder_mismatch", f"The API runs and refuses to search. {problem.get('detail', '')}")
     return answer.is_success
 
 
@@ -131,16 +94,56 @@ def _worker_answers(settings: Settings) -> bool:
 
 
 def _survives_startup(child: ChildProcess) -> bool:
-    """The sweeper serves nobody whom one could ask: it is ready once it has lived through its imports."""
+    """Return whether the sweeper, which listens on no port, has run for 1.5 s and so survived its imports."""
     return child.alive() and time.time() - child.started > 1.5
 
 
-Report = Callable[[str], None]
+def wait_until_ready(part: ServiceProcess, child: ChildProcess, timeout: float) -> None:
+    """Return once the process is ready.
+
+    Raises BackendUnavailable (`part_died`, `part_not_ready`) with the end of its log.
+    """
+    deadline = time.monotonic() + timeout
+    while not part.ready(child):
+        if not child.alive():
+            raise BackendUnavailable(
+                "part_died",
+                f"The {part.name} ended during its start. The end of its log ({child.log}):\n"
+                f"{processes.read_last_lines(Path(child.log))}",
+            )
+        if time.monotonic() > deadline:
+            raise BackendUnavailable(
+                "part_not_ready",
+                f"The {part.name} was not ready within {timeout:.0f} s. The end of its log ({child.log}):\n"
+                f"{processes.read_last_lines(Path(child.log))}",
+            )
+        time.sleep(0.2)
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment variables that give a child the same settings, without the defaults.
+
+    A child has another working directory, so an encoder's relative path becomes absolute.
+    """
+    values = settings.model_dump(exclude_defaults=True)
+    # As in resolve_model_directory, the name of shipped weights comes first; an unknown name fails in the child.
+    if not (WEIGHTS_ROOT / settings.encoder / MANIFEST_FILE).is_file():
+        directory = expand_path(settings.encoder)
+        if directory.is_dir():
+            values["encoder"] = directory.resolve()
+    return {f"SPARSEWELL_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+
+
+def metrics_environment(settings: Settings, name: str) -> dict[str, str]:
+    """Return the variable with a process's metrics port; the ports of one machine count up from the setting."""
+    if not settings.metrics_port:
+        return {}
+    return {"SPARSEWELL_METRICS_PORT": str(settings.metrics_port + METRICS_PORTS.index(name))}
 
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """What `status` shows of one part. `where` is its address, `external` means that it is somebody else's server."""
+    """Row of `sparsewell status`. `where` is the address; `external`: a configured server that is not ours."""
 
     name: str
     running: bool
@@ -151,12 +154,12 @@ class ProcessStatus:
 
 
 class Stack:
-    """The parts of one state directory. Every command makes its own; what runs is known from the records there."""
+    """Servers and processes of one state directory."""
 
     def __init__(self, local: LocalSettings, settings: Settings) -> None:
         self._local = local
         self._directory = resolve_state_directory(local) / "stack"
-        # What runs knows its own address: with port 0 nobody else does.
+        # The record of a running server has its address; with port 0 the settings do not.
         node, server = find_node(NodeConfig.of(local).root), find_redis(RedisConfig.of(local).root)
         node_url = local.opensearch_url or (node.url if node else f"http://127.0.0.1:{local.opensearch_port}")
         redis_url = local.redis_url or (server.url if server else f"redis://127.0.0.1:{local.redis_port}/0")
@@ -164,22 +167,23 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        """The settings that the parts run with, servers' addresses included."""
+        """Return the settings of the processes, with the servers' addresses."""
         return self._settings
 
     @property
     def api_url(self) -> str:
-        """Where the API and the page are."""
+        """Return the address of the API and of the page."""
         return format_http_address(self._settings.api_host, self._settings.api_port)
 
     def up(self, report: Report, *, wait: bool = True, tied: bool = False) -> list[str]:
-        """Starts what does not run yet and returns its names; on an error stops exactly that again and raises.
+        """Start what does not run yet, and return its names; on an error, stop exactly that again and raise.
 
-        OpenSearch and Redis are always waited for, the other parts if `wait`. Tied parts die with this process.
+        OpenSearch and Redis are always waited for, the other processes if `wait`. `tied` processes die with this
+        process.
         """
         if self._settings.api_port == 0:
             raise ConfigurationError(
-                "bad_setting", "SPARSEWELL_API_PORT=0 is for `sparsewell api` alone: here, name the port of the API."
+                "bad_setting", "SPARSEWELL_API_PORT=0 is for `sparsewell api` alone. Set a port for the API."
             )
         make_directory(self._directory)
         started: list[str] = []
@@ -195,13 +199,13 @@ class Stack:
         return started
 
     def down(self, report: Report, only: Collection[str] | None = None) -> list[str]:
-        """Stops what runs (or of it only the named parts), last started first; returns the names."""
+        """Stop what runs, or only the named processes, in reverse order of the start; return the names."""
         make_directory(self._directory)
         with self._lock(report):
             return self._stop(only, report)
 
     def status(self) -> list[ProcessStatus]:
-        """Every part, running or not."""
+        """Return a row for each server and process, running or not."""
         children = {name: child for name, child, _ in self._running()}
         logs = resolve_state_directory(self._local)
         node_url = self._settings.opensearch_url
@@ -221,11 +225,14 @@ class Stack:
         )
 
     def _lock(self, report: Report) -> AbstractContextManager[None]:
-        return hold_lock(self._directory / ".lock", lambda: report("Another sparsewell command is at it; waiting."))
+        return hold_lock(
+            self._directory / ".lock",
+            lambda: report("Another sparsewell command is starting or stopping the stack; waiting for it."),
+        )
 
     def _start_redis(self, started: list[str], report: Report, tied: bool) -> None:
         if self._local.redis_url:
-            report(f"REDIS_URL is set: {redact_addresses(self._local.redis_url)} is used, none is started.")
+            report(f"REDIS_URL is set: using {redact_addresses(self._local.redis_url)}, starting no Redis.")
             return
         config = RedisConfig.of(self._local)
         if find_redis(config.root) is None:
@@ -235,7 +242,9 @@ class Stack:
 
     def _start_node(self, started: list[str], report: Report, tied: bool) -> None:
         if self._local.opensearch_url:
-            report(f"OPENSEARCH_URL is set: {redact_addresses(self._local.opensearch_url)} is used, none is started.")
+            report(
+                f"OPENSEARCH_URL is set: using {redact_addresses(self._local.opensearch_url)}, starting no OpenSearch."
+            )
             return
         config = NodeConfig.of(self._local)
         if find_node(config.root) is None:
@@ -271,7 +280,7 @@ class Stack:
         for part in service_processes(self._settings):
             child = self._child(part.name)
             if child is None:
-                # It died between its start and now: the wait says so, with its log.
+                # It died since its start; the wait raises the error, with its log.
                 child = ChildProcess(part.name, 0, 0.0, str(self._log(part.name)))
             wait_until_ready(part, child, self._local.start_timeout)
             report(f"The {part.name} is ready{f': {part.address}' if part.address else '.'}")
@@ -286,15 +295,15 @@ class Stack:
         return stopped
 
     def _running(self) -> list[tuple[str, ChildProcess, Callable[[], object]]]:
-        """Name, process and way to stop of what runs, in the order of starting."""
-        found: list[tuple[str, ChildProcess, Callable[[], object]]] = []
+        """Return name, process and stop function of what runs, in the order of the start."""
+        running: list[tuple[str, ChildProcess, Callable[[], object]]] = []
         if server := find_redis(RedisConfig.of(self._local).root):
-            found.append(("redis", server.child, server.stop))
+            running.append(("redis", server.child, server.stop))
         if node := find_node(NodeConfig.of(self._local).root):
-            found.append(("opensearch", node.child, node.stop))
+            running.append(("opensearch", node.child, node.stop))
         children = (self._child(part.name) for part in service_processes(self._settings))
-        found.extend((child.name, child, self._stopper(child)) for child in children if child)
-        return found
+        running.extend((child.name, child, self._stopper(child)) for child in children if child)
+        return running
 
     def _stopper(self, child: ChildProcess) -> Callable[[], object]:
         def stop() -> None:
@@ -316,10 +325,10 @@ class Stack:
 
 @contextmanager
 def running_stack(local: LocalSettings, settings: Settings, report: Report, *, keep: bool = False) -> Iterator[Stack]:
-    """The stack, up inside the block. At the end exactly what this call started is stopped, unless `keep`.
+    """Run the stack inside the block. At the end, stop exactly what this call started, unless `keep`.
 
-    An error, Ctrl-C, SIGTERM or SIGHUP stops it too, `keep` or not; parts that are not to be kept do not outlive even
-    a SIGKILL of this process.
+    An error, Ctrl-C, SIGTERM or SIGHUP stops it in any case. Without `keep`, the processes do not even outlive a
+    SIGKILL of this process.
     """
     stack = Stack(local, settings)
     with raise_on_signals():

@@ -1,4 +1,4 @@
-"""The shape of the product's code: folder widths, import cycles, and the number of modules.
+"""Limits of the product's code: folder widths, import cycles, and the number of modules.
 
     python -m infra.structure
 
@@ -8,7 +8,7 @@ Three limits keep the code easy to scan:
 - no module imports itself through others. Imports under TYPE_CHECKING and inside functions count as well;
 - the product has at most `MAX_PRODUCT_FILES` Python files.
 
-Exit status 1: a limit is broken. Each breach is printed on a line of its own.
+Each breach is printed on a line of its own, and the exit status is 1.
 """
 
 import ast
@@ -28,7 +28,7 @@ Graph = Mapping[str, frozenset[str]]
 
 
 def list_product_files(root: Path, suffix: str, packages: Iterable[str] = PACKAGES) -> list[Path]:
-    """Return the product's files with this suffix, sorted. Built files and tests within a package are left out."""
+    """Return the product's files with this suffix, sorted, without built files and tests inside a package."""
     return sorted(
         path
         for package in packages
@@ -44,10 +44,10 @@ def find_wide_folders(paths: Iterable[Path], limit: int = MAX_FOLDER_FILES) -> d
 
 
 def build_import_graph(paths: Iterable[Path]) -> Graph:
-    """Return which of these modules imports which, by dotted names.
+    """Return the imports between these modules, by dotted names.
 
-    A package stands for its `__init__.py`. It counts as imported only where a name is taken from it that is no module
-    of its own: that Python also runs it before each of its modules is not counted.
+    A package stands for its `__init__.py`. It counts as imported only where one of its own names is taken, not where
+    Python runs it before a module of the package.
     """
     modules = {_module_name(path): path for path in paths}
     return {name: frozenset(_imported(name, path, modules)) for name, path in modules.items()}
@@ -69,8 +69,8 @@ def _imported(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[st
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*above, *filter(None, [node.module])])
+            parent = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*parent, *filter(None, [node.module])])
             for alias in node.names:
                 submodule = f"{source}.{alias.name}"
                 if submodule in modules:
@@ -85,36 +85,36 @@ def find_import_cycles(graph: Graph) -> list[list[str]]:
     One chain is found at a time and its last import is left out of the search for the next one, so the chains together
     hold every group of modules that import each other, and breaking all of them leaves no cycle.
     """
-    left = {module: set(imported) for module, imported in graph.items()}
-    found = []
+    remaining = {module: set(imported) for module, imported in graph.items()}
+    chains = []
     while True:
         try:
-            TopologicalSorter(left).prepare()
+            TopologicalSorter(remaining).prepare()
         except CycleError as error:
-            chain = error.args[1][::-1]  # (graphlib lists the imported module before its importer)
-            found.append(chain)
-            left[chain[-2]].discard(chain[-1])
+            chain = error.args[1][::-1]  # graphlib lists the imported module before its importer
+            chains.append(chain)
+            remaining[chain[-2]].discard(chain[-1])
         else:
-            return found
+            return chains
 
 
-def find_breaches(root: Path, *, widest: int = MAX_FOLDER_FILES, most: int = MAX_PRODUCT_FILES) -> Iterator[str]:
-    """Return one line for each limit that the product below `root` breaks."""
+def find_breaches(root: Path, *, widest: int = MAX_FOLDER_FILES, max_files: int = MAX_PRODUCT_FILES) -> Iterator[str]:
+    """Yield a line for each limit that the product below `root` breaks."""
     python = list_product_files(root, ".py")
     for folder, count in find_wide_folders([*python, *list_product_files(root, ".js")], widest).items():
         yield f"{folder.relative_to(root)} has {count} modules; a folder has at most {widest}."
     for chain in find_import_cycles(build_import_graph(python)):
         yield f"Import cycle: {' -> '.join(chain)}."
-    if len(python) > most:
-        yield f"The product has {len(python)} Python files; it has at most {most}."
+    if len(python) > max_files:
+        yield f"The product has {len(python)} Python files; it has at most {max_files}."
 
 
 def main() -> None:
-    """Print the breaches of this checkout; exit with status 1 where there is any."""
-    found = list(find_breaches(Path(__file__).parents[1]))
-    for line in found:
+    """Print the breaches of this checkout; exit with status 1 if there are any."""
+    breaches = list(find_breaches(Path(__file__).parents[1]))
+    for line in breaches:
         print(line)
-    sys.exit(1 if found else 0)
+    sys.exit(1 if breaches else 0)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""How much of the bare model's speed does a worker keep? Documents a second through the queue, and without anything.
+"""Speed of a worker beside the bare model: documents per second through the queue, and of the model alone.
 
-    python -m benchmarks.worker_pipeline --json benchmarks/results/worker_pipeline.json
+    python -m benchmarks worker_pipeline --json benchmarks/results/worker_pipeline.json
 
-Pipeline: documents lie in the journal; the clock runs from the first message to the last encoded document that
-OpenSearch has stored. Real Celery worker, Redis and node on the same cores. Bare: the model alone on the same texts'
-windows, cut and batched before, the same number of processes with one thread each, and one session with as many
-threads. Rounds take turns.
-
-The encoder's model by itself on batches that were made before: what a worker could reach if all else were free.
+Pipeline: the documents are in the journal; the clock runs from the first message to the last encoded document in
+OpenSearch. Celery worker, Redis and node share the cores. Bare: the model alone on the windows of the same texts, cut
+and batched before, in as many processes with one thread each, and in one session with as many threads. Rounds take
+turns.
 """
 
 import argparse
@@ -53,34 +51,181 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
 
 
-# Rows of piece ids of one run of the model.
+# Rows of piece ids for one run of the model.
 IdBatch = list[tuple[int, ...]]
+TARGET_RATIO = 0.95
+_TIMEOUT_SECONDS = 900.0
+# The node took 1.4 ms of processor time per document after 12,800 writes, and 1.0 ms after 76,800.
+_WARM_UP_INDEXES, _WARM_UP_WRITES = 8, 76_800
 
 
-def make_message_batches(
-    encoder: "OnnxSparseEncoder", documents: Sequence[Document], together: int
-) -> list[list[IdBatch]]:
-    """For each message of `together` documents the batches that a worker makes of it, in its order."""
-    return [
-        [
-            batch
-            for group in group_into_runs(_cut_documents(encoder, documents[at : at + together]))
-            for batch in _make_batches(encoder, group)
+def worker_pipeline(argv: list[str] | None = None) -> None:
+    """Compare documents per second of a worker with those of the model alone."""
+    parser = make_parser("worker_pipeline", worker_pipeline.__doc__)
+    parser.add_argument("--documents", type=int, default=2560)
+    parser.add_argument("--processes", type=int, default=2, help="cores of each side")
+    parser.add_argument("--rounds", type=int, default=4)
+    run_benchmark("worker_pipeline", parser, measure_pipeline, argv)
+
+
+def measure_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return documents per second of each side by round, and the ratio to the faster bare side."""
+    documents = read_stdlib_documents(arguments.documents)
+    with ExitStack() as stack:
+        base = stack.enter_context(open_service())
+        settings = base.model_copy(update={"worker_concurrency": arguments.processes, "worker_threads": 1})
+        encoder = load_encoder(settings.encoder, threads=1)
+        if not isinstance(encoder, OnnxSparseEncoder):
+            raise BackendUnavailable("no_onnx_model", f"{settings.encoder} has no ONNX model to compare with.")
+        messages = make_message_batches(encoder, documents, settings.message_documents)
+        search = stack.enter_context(closing(SyncSearchClient(settings)))
+        worker = stack.enter_context(run_process(settings, "worker"))
+        pipeline = WorkerPipeline(settings, search, documents, worker.pid)
+        several = f"bare, {arguments.processes} processes of 1 thread"
+        single = f"bare, 1 process of {arguments.processes} threads"
+        sides: dict[str, WorkerPipeline | BareSessions] = {
+            "pipeline": pipeline,
+            several: stack.enter_context(BareSessions(settings.encoder, messages, arguments.processes, 1)),
+            single: stack.enter_context(BareSessions(settings.encoder, messages, 1, arguments.processes)),
+        }
+        print("warming up the node", flush=True)
+        warm_up(settings, search, encoder, documents[: settings.message_documents])
+        # Worker processes load their encoder with the first message, and the JVM compiles the code of their writes:
+        # a first round was 5 to 10 % slower than later ones.
+        pipeline.run()
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+        for number in range(1, arguments.rounds + 1):
+            for name in random.Random(number).sample(list(sides), len(sides)):
+                seconds, cpu = sides[name].run()
+                results[name].append(
+                    {
+                        "documents_a_second": len(documents) / seconds,
+                        "processor_ms_a_document": cpu / len(documents) * 1e3,
+                    }
+                )
+                print(f"round {number}: {name:>30}: {len(documents) / seconds:6.1f} documents a second", flush=True)
+        node = median(pipeline.node_seconds[-arguments.rounds :]) / len(documents) * 1e3
+        version = read_opensearch_version(settings)
+    return {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "documents": len(documents),
+        "windows": sum(len(batch) for message in messages for batch in message),
+        "pieces": sum(len(row) for message in messages for batch in message for row in batch),
+        "batch_pieces": encoder.batch_pieces,
+        "message_documents": settings.message_documents,
+        "node_processor_ms_a_document": round(node, 2),
+        **_summarise_rounds(results, several, single),
+    }
+
+
+def _summarise_rounds(results: dict[str, list[dict[str, float]]], several: str, single: str) -> dict[str, Any]:
+    middle = {
+        name: {key: round(median(one[key] for one in rounds), 2) for key in rounds[0]}
+        for name, rounds in results.items()
+    }
+    ratios = {
+        name: [
+            round(mine["documents_a_second"] / bare["documents_a_second"], 3)
+            for mine, bare in zip(results["pipeline"], results[name], strict=True)
         ]
-        for at in range(0, len(documents), together)
-    ]
+        for name in (several, single)
+    }
+    ratio = {name: round(median(values), 3) for name, values in ratios.items()}
+    cpu = {name: values["processor_ms_a_document"] for name, values in middle.items()}
+    print(f"pipeline over bare, median of rounds: {ratio}; target {TARGET_RATIO} of the faster")
+    return {
+        "median": middle,
+        "pipeline_over_bare": ratio,
+        "pipeline_over_bare_by_round": ratios,
+        "bare_over_worker_processor_time": round(cpu[several] / cpu["pipeline"], 3),
+        "target": {"pipeline_over_bare": TARGET_RATIO, "reached": min(ratio.values()) >= TARGET_RATIO},
+        "rounds": {
+            name: [{key: round(value, 2) for key, value in one.items()} for one in rounds]
+            for name, rounds in results.items()
+        },
+    }
 
 
-def _cut_documents(encoder: "OnnxSparseEncoder", documents: Sequence[Document]) -> list[WindowedDocument]:
-    stored = [StoredDocument(one.id, 1, {"title": one.title, "text": one.text}) for one in documents]
-    found = [cut_windows(encoder, encoder.manifest.window, one) for one in stored]
-    return [one for one in found if isinstance(one, WindowedDocument)]
+def warm_up(
+    settings: Settings, search: SyncSearchClient, encoder: OnnxSparseEncoder, documents: list[Document]
+) -> None:
+    """Write encoded documents until the node's cost is stable: a new JVM takes most of a core."""
+    encoded = list(encode_documents(encoder, documents))
+    for number in range(_WARM_UP_INDEXES):
+        generation = create_index(search, settings, f"warm{number}", STDLIB_SPEC)
+        for copy in range(_WARM_UP_WRITES // _WARM_UP_INDEXES // len(encoded)):
+            copies = [(replace(document, id=f"{copy}-{document.id}"), windows) for document, windows in encoded]
+            journal_documents(search, settings, generation, [document for document, _ in copies])
+            fill_generation(search, settings, generation, copies)
+        search.send(delete_generations_call([generation]))
 
 
-def _make_batches(encoder: "OnnxSparseEncoder", group: Sequence[WindowedDocument]) -> list[IdBatch]:
-    rows = [window.piece_ids for one in group for window in one.windows if window.piece_ids]
-    batches = batch_by_length([len(row) + 2 for row in rows], encoder.batch_pieces)
-    return [[rows[position] for position in batch] for batch in batches]
+class WorkerPipeline:
+    """Running worker, and rounds through it."""
+
+    def __init__(self, settings: Settings, search: SyncSearchClient, documents: list[Document], worker: int) -> None:
+        self._settings, self._search, self._documents = settings, search, documents
+        self._worker = psutil.Process(worker)
+        self._rounds = 0
+        self._rate = 50.0
+        self.node_seconds: list[float] = []
+
+    def run(self, documents: list[Document] | None = None) -> tuple[float, float]:
+        """Journal into a new index, then encode through the queue; return seconds and the worker's processor seconds.
+
+        The node's processor seconds, on the same cores, are appended to `node_seconds`.
+        """
+        documents = documents or self._documents
+        self._rounds += 1
+        generation = create_index(self._search, self._settings, f"round{self._rounds}", STDLIB_SPEC)
+        journal_documents(self._search, self._settings, generation, documents)
+        self._search.send(refresh_call(generation.physical))
+        time.sleep(1)
+        before, node_before = self._processor_seconds(), self._node_seconds()
+        started = time.monotonic()
+        self._publish(generation, documents)
+        self._wait(generation, len(documents))
+        seconds = time.monotonic() - started
+        spent = self._processor_seconds() - before
+        self.node_seconds.append(self._node_seconds() - node_before)
+        self._check(generation, len(documents))
+        self._rate = len(documents) / seconds
+        return seconds, spent
+
+    def _publish(self, generation: Generation, documents: list[Document]) -> None:
+        step = self._settings.message_documents
+        with closing(Publisher(self._settings.redis_address)) as publisher:
+            for at in range(0, len(documents), step):
+                ids = tuple(one.id for one in documents[at : at + step])
+                publisher.encode(generation.encoder.name, EncodeMessage(index=generation.index, ids=ids))
+
+    def _wait(self, generation: Generation, count: int) -> None:
+        """Return once every document was written twice. It polls rarely at first, so that polling costs nothing."""
+        end = time.monotonic() + _TIMEOUT_SECONDS
+        call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
+        while True:
+            total = self._search.send(call)["_all"]["primaries"]["indexing"]["index_total"]
+            if total >= 2 * count:
+                return
+            if time.monotonic() > end:
+                raise BackendUnavailable("benchmark_stuck", f"{total - count} of {count} documents were encoded.")
+            time.sleep(min(1.0, max(0.02, (2 * count - total) / self._rate / 3)))
+
+    def _check(self, generation: Generation, count: int) -> None:
+        self._search.send(refresh_call(generation.physical))
+        states = read_state_counts(self._search.send(count_states_call(generation.physical)))
+        if states["encoded"] != count:
+            raise BackendUnavailable("benchmark_failed", f"Not every document was encoded: {states}.")
+        self._search.send(delete_generations_call([generation]))
+
+    def _node_seconds(self) -> float:
+        answer = self._search.send(Call("GET", "/_nodes/stats/process"))
+        return sum(float(node["process"]["cpu"]["total_in_millis"]) for node in answer["nodes"].values()) / 1e3
+
+    def _processor_seconds(self) -> float:
+        family = [self._worker, *self._worker.children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in family)
 
 
 @dataclass
@@ -114,13 +259,13 @@ class BareSessions:
             process.join(10)
 
     def run(self) -> tuple[float, float]:
-        """Encodes every message once: seconds from the start to the last end, and processor seconds of all."""
+        """Encode every message once; return seconds to the last end, and the processor seconds of all processes."""
         self._next.value = 0
-        begun = monotonic()
+        started = monotonic()
         for _, pipe in self._started:
             pipe.send(True)
         ends = [pipe.recv() for _, pipe in self._started]
-        return max(end for end, _ in ends) - begun, sum(cpu for _, cpu in ends)
+        return max(end for end, _ in ends) - started, sum(cpu for _, cpu in ends)
 
 
 def _run_session(
@@ -131,7 +276,7 @@ def _run_session(
         encoder.run(batch)
     pipe.send(True)
     while pipe.recv():
-        begun = process_time()
+        started = process_time()
         while True:
             with following.get_lock():
                 at = following.value
@@ -140,183 +285,29 @@ def _run_session(
                 break
             for batch in messages[at]:
                 encoder.run(batch)
-        # the clock is the machine's, the same in every process
-        pipe.send((monotonic(), process_time() - begun))
+        # The monotonic clock is the same in every process of the machine.
+        pipe.send((monotonic(), process_time() - started))
 
 
-TARGET_RATIO = 0.95
-_TIMEOUT_SECONDS = 900.0
-# After 12,800 writes the node still took 1.4 ms of processor time a document, after 76,800 1.0.
-_WARM_UP_INDEXES, _WARM_UP_WRITES = 8, 76_800
-
-
-class WorkerPipeline:
-    """A worker that runs, and rounds through it."""
-
-    def __init__(self, settings: Settings, search: SyncSearchClient, documents: list[Document], worker: int) -> None:
-        self._settings, self._search, self._documents = settings, search, documents
-        self._worker = psutil.Process(worker)
-        self._rounds = 0
-        self._rate = 50.0
-        self.node_seconds: list[float] = []
-
-    def run(self, documents: list[Document] | None = None) -> tuple[float, float]:
-        """Journals into a new index, then encodes through the queue: seconds, and processor seconds of the worker.
-
-        The node's own processor seconds, which come off the same cores, are added to `node_seconds`.
-        """
-        documents = documents or self._documents
-        self._rounds += 1
-        generation = create_index(self._search, self._settings, f"round{self._rounds}", STDLIB_SPEC)
-        journal_documents(self._search, self._settings, generation, documents)
-        self._search.send(refresh_call(generation.physical))
-        time.sleep(1)
-        before, node_before = self._processor_seconds(), self._node_seconds()
-        begun = time.monotonic()
-        self._publish(generation, documents)
-        self._wait(generation, len(documents))
-        seconds = time.monotonic() - begun
-        spent = self._processor_seconds() - before
-        self.node_seconds.append(self._node_seconds() - node_before)
-        self._check(generation, len(documents))
-        self._rate = len(documents) / seconds
-        return seconds, spent
-
-    def _publish(self, generation: Generation, documents: list[Document]) -> None:
-        step = self._settings.message_documents
-        with closing(Publisher(self._settings.redis_address)) as publisher:
-            for at in range(0, len(documents), step):
-                ids = tuple(one.id for one in documents[at : at + step])
-                publisher.encode(generation.encoder.name, EncodeMessage(index=generation.index, ids=ids))
-
-    def _wait(self, generation: Generation, count: int) -> None:
-        """Until every document was written a second time. Looks rarely at first, so that looking costs nothing."""
-        end = time.monotonic() + _TIMEOUT_SECONDS
-        call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
-        while True:
-            total = self._search.send(call)["_all"]["primaries"]["indexing"]["index_total"]
-            if total >= 2 * count:
-                return
-            if time.monotonic() > end:
-                raise BackendUnavailable("benchmark_stuck", f"{total - count} of {count} documents were encoded.")
-            time.sleep(min(1.0, max(0.02, (2 * count - total) / self._rate / 3)))
-
-    def _check(self, generation: Generation, count: int) -> None:
-        self._search.send(refresh_call(generation.physical))
-        states = read_state_counts(self._search.send(count_states_call(generation.physical)))
-        if states["encoded"] != count:
-            raise BackendUnavailable("benchmark_failed", f"Not every document was encoded: {states}.")
-        self._search.send(delete_generations_call([generation]))
-
-    def _node_seconds(self) -> float:
-        answer = self._search.send(Call("GET", "/_nodes/stats/process"))
-        return sum(float(node["process"]["cpu"]["total_in_millis"]) for node in answer["nodes"].values()) / 1e3
-
-    def _processor_seconds(self) -> float:
-        family = [self._worker, *self._worker.children(recursive=True)]
-        return sum(sum(process.cpu_times()[:2]) for process in family)
-
-
-def warm_up(
-    settings: Settings, search: SyncSearchClient, encoder: OnnxSparseEncoder, documents: list[Document]
-) -> None:
-    """Writes encoded documents until the node does it at its usual price: a fresh Java process takes most of a core."""
-    encoded = list(encode_documents(encoder, documents))
-    for number in range(_WARM_UP_INDEXES):
-        generation = create_index(search, settings, f"warm{number}", STDLIB_SPEC)
-        for copy in range(_WARM_UP_WRITES // _WARM_UP_INDEXES // len(encoded)):
-            copies = [(replace(document, id=f"{copy}-{document.id}"), windows) for document, windows in encoded]
-            journal_documents(search, settings, generation, [document for document, _ in copies])
-            fill_generation(search, settings, generation, copies)
-        search.send(delete_generations_call([generation]))
-
-
-def measure_pipeline(given: argparse.Namespace) -> dict[str, Any]:
-    """Documents a second of each side by round, and the ratio to the faster of the bare ones."""
-    documents = read_stdlib_documents(given.documents)
-    with ExitStack() as stack:
-        base = stack.enter_context(open_service())
-        settings = base.model_copy(update={"worker_concurrency": given.processes, "worker_threads": 1})
-        encoder = load_encoder(settings.encoder, threads=1)
-        if not isinstance(encoder, OnnxSparseEncoder):
-            raise BackendUnavailable("no_onnx_model", f"{settings.encoder} has no ONNX model to compare with.")
-        messages = make_message_batches(encoder, documents, settings.message_documents)
-        search = stack.enter_context(closing(SyncSearchClient(settings)))
-        worker = stack.enter_context(run_process(settings, "worker"))
-        pipeline = WorkerPipeline(settings, search, documents, worker.pid)
-        several = f"bare, {given.processes} processes of 1 thread"
-        single = f"bare, 1 process of {given.processes} threads"
-        sides: dict[str, WorkerPipeline | BareSessions] = {
-            "pipeline": pipeline,
-            several: stack.enter_context(BareSessions(settings.encoder, messages, given.processes, 1)),
-            single: stack.enter_context(BareSessions(settings.encoder, messages, 1, given.processes)),
-        }
-        print("warming the node up", flush=True)
-        warm_up(settings, search, encoder, documents[: settings.message_documents])
-        # Each worker process loads its encoder with its first message, and the node's compiler sees the writes of a
-        # worker: a first whole round was 5 to 10 % slower than those after it.
-        pipeline.run()
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-        for number in range(1, given.rounds + 1):
-            for name in random.Random(number).sample(list(sides), len(sides)):
-                seconds, cpu = sides[name].run()
-                found[name].append(
-                    {
-                        "documents_a_second": len(documents) / seconds,
-                        "processor_ms_a_document": cpu / len(documents) * 1e3,
-                    }
-                )
-                print(f"round {number}: {name:>30}: {len(documents) / seconds:6.1f} documents a second", flush=True)
-        node = median(pipeline.node_seconds[-given.rounds :]) / len(documents) * 1e3
-        version = read_opensearch_version(settings)
-    return {
-        "opensearch": version,
-        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
-        "documents": len(documents),
-        "windows": sum(len(batch) for message in messages for batch in message),
-        "pieces": sum(len(row) for message in messages for batch in message for row in batch),
-        "batch_pieces": encoder.batch_pieces,
-        "message_documents": settings.message_documents,
-        "node_processor_ms_a_document": round(node, 2),
-        **_summarise_rounds(found, several, single),
-    }
-
-
-def _summarise_rounds(found: dict[str, list[dict[str, float]]], several: str, single: str) -> dict[str, Any]:
-    middle = {
-        name: {key: round(median(one[key] for one in rounds), 2) for key in rounds[0]} for name, rounds in found.items()
-    }
-    ratios = {
-        name: [
-            round(mine["documents_a_second"] / bare["documents_a_second"], 3)
-            for mine, bare in zip(found["pipeline"], found[name], strict=True)
+def make_message_batches(encoder: "OnnxSparseEncoder", documents: Sequence[Document], size: int) -> list[list[IdBatch]]:
+    """Return, for each message of `size` documents, the batches that a worker makes of it, in its order."""
+    return [
+        [
+            batch
+            for group in group_into_runs(_cut_documents(encoder, documents[at : at + size]))
+            for batch in _make_batches(encoder, group)
         ]
-        for name in (several, single)
-    }
-    ratio = {name: round(median(values), 3) for name, values in ratios.items()}
-    cpu = {name: values["processor_ms_a_document"] for name, values in middle.items()}
-    print(f"pipeline over bare, median of rounds: {ratio}; target {TARGET_RATIO} of the faster")
-    return {
-        "median": middle,
-        "pipeline_over_bare": ratio,
-        "pipeline_over_bare_by_round": ratios,
-        "bare_over_worker_processor_time": round(cpu[several] / cpu["pipeline"], 3),
-        "target": {"pipeline_over_bare": TARGET_RATIO, "reached": min(ratio.values()) >= TARGET_RATIO},
-        "rounds": {
-            name: [{key: round(value, 2) for key, value in one.items()} for one in rounds]
-            for name, rounds in found.items()
-        },
-    }
+        for at in range(0, len(documents), size)
+    ]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("worker_pipeline", __doc__)
-    parser.add_argument("--documents", type=int, default=2560)
-    parser.add_argument("--processes", type=int, default=2, help="cores that each side uses")
-    parser.add_argument("--rounds", type=int, default=4)
-    run_benchmark("worker_pipeline", parser, measure_pipeline, arguments)
+def _cut_documents(encoder: "OnnxSparseEncoder", documents: Sequence[Document]) -> list[WindowedDocument]:
+    stored = [StoredDocument(doc.id, 1, {"title": doc.title, "text": doc.text}) for doc in documents]
+    windowed = [cut_windows(encoder, encoder.manifest.window, document) for document in stored]
+    return [document for document in windowed if isinstance(document, WindowedDocument)]
 
 
-if __name__ == "__main__":
-    main()
+def _make_batches(encoder: "OnnxSparseEncoder", group: Sequence[WindowedDocument]) -> list[IdBatch]:
+    rows = [window.piece_ids for document in group for window in document.windows if window.piece_ids]
+    batches = batch_by_length([len(row) + 2 for row in rows], encoder.batch_pieces)
+    return [[rows[position] for position in batch] for batch in batches]

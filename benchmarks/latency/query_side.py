@@ -1,25 +1,20 @@
-"""What do suggestions cost beside a keyword search, and how many misspelt words are corrected rightly?
+"""Costs of the query side: suggestions, feedback, and the query table.
 
-    python -m benchmarks.suggest ../shared/data/collections --json benchmarks/results/suggest.json
+    python -m benchmarks suggest ../shared/data/collections --json benchmarks/results/suggest.json
+    python -m benchmarks feedback_cost --json benchmarks/results/feedback_cost.json
+    python -m benchmarks query_encoding --json benchmarks/results/query_encoding.json
 
-Latency: 60,000 titles of three to seven words, drawn as often as they occur in the collections; their first two to ten
-letters, each completed and searched for in turn, straight at the node. Spelling: words of judged queries that the
-collection has, each with one letter left out, put in, taken for another or swapped; those whose keyword list is empty
-then are looked up as a search does it, and, for comparison, in the stems of keyword search.
+`suggest`: 60,000 titles of three to seven words, drawn by their frequency in the collections; prefixes of two to ten
+letters are completed and searched in turn at the node. Spelling: words of judged queries that the collection has get
+one error each; if keyword search then finds nothing, the word is corrected as in a search and, for comparison, in the
+stems of keyword search (docs/decisions/0178).
 
-What do feedback, examples and context cost a search? The same questions with and without, through the real API.
+`feedback_cost`: the same questions with and without feedback, examples and context through the real API, for short and
+for long documents. Feedback is a second search and the reading of three documents' vectors, so the ratio to a plain
+search counts (docs/decisions/0155).
 
-    python -m benchmarks.feedback_cost --json benchmarks/results/feedback_cost.json
-
-One client, one kept connection, each question to every side in turn; short documents and long ones of many windows.
-Feedback is a second search and the reading of three documents' vectors, so what counts is the ratio to a plain search.
-
-How long does it take to turn a query into weighted pieces? Microseconds a query by number of words.
-
-    python -m benchmarks.query_encoding --json benchmarks/results/query_encoding.json
-
-`natural` are committed questions of exactly that many words; `cut` are stretches of that many words of all of them.
-Needs no server.
+`query_encoding`: microseconds per query. `natural` are committed questions with exactly that many words, `cut` are
+stretches of that many words of all questions. It needs no server.
 """
 
 import argparse
@@ -35,7 +30,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from benchmarks.measuring import choose, make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
+from benchmarks.measuring import make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import (
     LoopbackConnection,
     create_index,
@@ -65,7 +60,7 @@ from services.opensearch.suggestions import spelling_field, title_suggestions_pl
 from services.query.suggest import MIN_WORD_CHARACTERS, find_corrections
 from services.settings import Settings
 
-# Documents of Python's documentation that make a long one.
+# Documents of Python's documentation in one long document.
 JOINED_DOCUMENTS = 10
 FEEDBACK_CASES: dict[str, dict[str, Any]] = {
     "hybrid": {},
@@ -75,210 +70,66 @@ FEEDBACK_CASES: dict[str, dict[str, Any]] = {
     "sparse, feedback by the sparse list": {"mode": "sparse", "feedback": {"choose_by": "sparse"}},
     "sparse, like three documents": {"mode": "sparse"},
 }
-
-
-def make_requests(questions: Sequence[str], liked: Sequence[str]) -> dict[str, dict[str, bytes]]:
-    """The body of each side for each question. Turns are the three questions before it in the list."""
-    found: dict[str, dict[str, bytes]] = {side: {} for side in FEEDBACK_CASES}
-    for at, question in enumerate(questions):
-        for side, members in FEEDBACK_CASES.items():
-            body: dict[str, Any] = {"query": question, "size": 10} | members
-            if "turns" in side:
-                body["context"] = {"turns": [questions[at - back] for back in (3, 2, 1)]}
-            if "like" in side:
-                body["like"] = [liked[(at + step) % len(liked)] for step in range(3)]
-            found[side][question] = orjson.dumps(body)
-    return found
-
-
-async def compare_feedback(settings: Settings, index: str, liked: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Milliseconds of each side, its stages as the API reports them, and what it costs over the plain search."""
-    questions = read_everyday_questions()
-    bodies = make_requests(questions, liked)
-    stages: dict[str, dict[str, list[float]]] = {side: {} for side in FEEDBACK_CASES}
-    async with LoopbackConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
-
-        def asker(side: str) -> Any:
-            async def ask(question: str) -> None:
-                answer = await connection.send("POST", f"/v1/indexes/{index}/search", bodies[side][question])
-                for stage, value in answer["timings_ms"].items():
-                    stages[side].setdefault(stage, []).append(value)
-
-            return ask
-
-        took = await take_turns({side: asker(side) for side in FEEDBACK_CASES}, questions, rounds)
-    ms = {side: summarise_durations(values) for side, values in took.items()}
-    return {
-        side: {
-            "ms": ms[side],
-            "over_plain": percentile_ratios(ms[side], ms[side.partition(",")[0]]),
-            "stages_p50_ms": {stage: summarise_durations(values)["p50"] for stage, values in stages[side].items()},
-        }
-        for side in FEEDBACK_CASES
-    }
-
-
-def measure_feedback(given: argparse.Namespace) -> dict[str, Any]:
-    """The table for short documents and for long ones."""
-    rows: dict[str, Any] = {}
-    with open_node() as settings:
-        short = encode_stdlib(settings, given.documents)
-        for size, encoded in {
-            "short documents": short,
-            "long documents": join_documents(short, JOINED_DOCUMENTS),
-        }.items():
-            generation = fill_stdlib_index(settings, encoded, size.partition(" ")[0])
-            liked = [document.id for document, _ in encoded]
-            with run_process(settings, "api"):
-                uvloop.run(compare_feedback(settings, generation.index, liked, 1))  # a Java process has to warm up
-                rows[size] = uvloop.run(compare_feedback(settings, generation.index, liked, given.rounds))
-            for side, row in rows[size].items():
-                print(f"{size:>15}, {side:>36}: p50 {row['ms']['p50']:.2f} ms, {row['over_plain']['p50']:.2f} of plain")
-        version = read_opensearch_version(settings)
-    return {"opensearch": version, "documents": given.documents, "cases": rows}
-
-
-def feedback_cost(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("feedback_cost", __doc__)
-    parser.add_argument("--documents", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=6, help="times that every question is asked of each side")
-    run_benchmark("feedback_cost", parser, measure_feedback, arguments)
-
-
 QUERY_WORD_COUNTS = (1, 3, 6, 12, 25, 50)
 TARGET_MICROSECONDS = 50
 NATURAL_QUERIES = "6 words, natural"
-
-
-def make_query_sets(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Queries by what they are."""
-    words = [word for text in texts for word in text.split()]
-    sets = {NATURAL_QUERIES: [text for text in texts if len(text.split()) == 6]}
-    for length in QUERY_WORD_COUNTS:
-        starts = range(0, len(words) - length, max(1, length // 2))
-        sets[f"{length} words, cut"] = [" ".join(words[start : start + length]) for start in starts]
-    return sets
-
-
-def time_microseconds(table: QueryTable, queries: Sequence[str], calls: int) -> list[float]:
-    """Each call by itself, the queries one after the other; the first pass is thrown away."""
-    for query in queries:
-        table.encode(query, 1000)
-    took: list[float] = []
-    while len(took) < calls:
-        for query in queries:
-            begun = perf_counter_ns()
-            table.encode(query, 1000)
-            took.append((perf_counter_ns() - begun) / 1000)
-    return took
-
-
-def measure_encoding(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by set of queries."""
-    table = QueryTable.load(resolve_model_directory(given.encoder))
-    rows: dict[str, Any] = {}
-    for name, queries in make_query_sets(read_everyday_questions()).items():
-        pieces = [table.encode(query, 1000).pieces for query in queries]
-        row = summarise_durations(time_microseconds(table, queries, given.calls), 1)
-        rows[name] = {"queries": len(queries), "pieces": round(sum(pieces) / len(pieces), 1), "microseconds": row}
-        print(f"{name:>17}: p50 {row['p50']:6.1f} us  p99 {row['p99']:6.1f} us  ({rows[name]['pieces']} pieces)")
-    reached = rows[NATURAL_QUERIES]["microseconds"]["p50"] <= TARGET_MICROSECONDS
-    print(f"target: at most {TARGET_MICROSECONDS} us for six words: {'reached' if reached else 'MISSED'}")
-    return {
-        "encoder": {"name": table.manifest.name, "fingerprint": table.fingerprint},
-        "target": {"six_words_p50_microseconds": TARGET_MICROSECONDS, "reached": reached},
-        "queries": rows,
-    }
-
-
-def query_encoding(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("query_encoding", __doc__)
-    parser.add_argument("--encoder", default=Settings.read().encoder)
-    parser.add_argument("--calls", type=int, default=20_000, help="calls of each set")
-    run_benchmark("query_encoding", parser, measure_encoding, arguments)
-
-
 _WORD = re.compile(r"[a-z]+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _TIMEOUT_SECONDS = 30.0
 
 
-def misspell_word(word: str, order: random.Random) -> str:
-    """The word with one mistake."""
-    at = order.randrange(len(word))
-    match order.randrange(4):
-        case 0:
-            return word[:at] + word[at + 1 :]
-        case 1:
-            return word[:at] + order.choice(_LETTERS) + word[at:]
-        case 2:
-            return word[:at] + order.choice(_LETTERS.replace(word[at], "")) + word[at + 1 :]
-    at = min(at, len(word) - 2)
-    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+def suggest(argv: list[str] | None = None) -> None:
+    """Measure the latency of title completion and the share of misspelt words that are corrected."""
+    parser = make_parser("suggest", suggest.__doc__)
+    parser.add_argument("data", type=Path, help="directory of collections")
+    parser.add_argument("--collections", default="cranfield,medline")
+    parser.add_argument("--titles", type=int, default=60_000, help="0: spelling only")
+    parser.add_argument("--prefixes", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    run_benchmark("suggest", parser, measure_suggestions, argv)
 
 
-def count_words(texts: Iterator[str] | Sequence[str]) -> Counter[str]:
-    """Words of ASCII letters and how often they occur."""
-    return Counter(word for text in texts for word in _WORD.findall(text.lower()))
-
-
-class WordCorrector:
-    """Corrects one word as a search does, by the words or by the stems of an index."""
-
-    def __init__(self, search: SyncSearchClient, generation: Generation) -> None:
-        self._search = search
-        self._index = generation.physical
-        self._words = spelling_field(generation.spec)
-
-    def is_found(self, word: str) -> bool:
-        """Whether keyword search finds a document by it."""
-        found = self._search.send(
-            search_call(
-                SearchPlan(self._index, build_search_body(lexical_query(word), 1, False, _TIMEOUT_SECONDS)),
-                _TIMEOUT_SECONDS,
-            )
-        )
-        return bool(found["hits"]["hits"])
-
-    def corrected(self, word: str, field: str | None = None) -> str | None:
-        """The word that is suggested; None: none is."""
-        field = field or self._words
-        unknown = read_similar_terms(self._ask(similar_terms_body(field, word, _TIMEOUT_SECONDS)), word)
-        terms = list(dict.fromkeys(term for one in unknown for term in (one.term, *one.near)))
-        if not terms:
-            return None
-        documents = read_term_counts(self._ask(term_counts_body(field, terms, (), (), _TIMEOUT_SECONDS)), terms)
-        return next((one.suggested for one in find_corrections(word, unknown, documents)), None)
-
-    def stem(self, word: str) -> str:
-        """What keyword search makes of a word."""
-        terms = read_analysed_terms(
-            self._search.send(analyse_terms_call(self._index, "lexical", [word], _TIMEOUT_SECONDS)), [word]
-        )
-        return terms[word][0].text if word in terms else ""
-
-    def _ask(self, asked: dict[str, Any]) -> Any:
-        return self._search.send(search_call(SearchPlan(self._index, asked), _TIMEOUT_SECONDS))
+def measure_suggestions(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of spelling and of latency."""
+    collections = [open_collection(arguments.data / name) for name in arguments.collections.split(",")]
+    figures: dict[str, Any] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        figures["spelling"] = {one.name: measure_spelling(one, search, settings) for one in collections}
+        if arguments.titles:
+            words = count_words([one.text for collection in collections for one in collection.documents()])
+            titles = draw_titles(words, arguments.titles)
+            generation = create_index(search, settings, "titles")
+            for start in range(0, len(titles), 5000):
+                batch = titles[start : start + 5000]
+                journal_documents(
+                    search, settings, generation, [Document(f"d{start + n}", t, t) for n, t in enumerate(batch)]
+                )
+            search.send(refresh_call(generation.physical))
+            order = random.Random(2)
+            typed = [title[: order.randint(2, 10)].lstrip() for title in order.sample(titles, arguments.prefixes)]
+            figures["latency"] = uvloop.run(measure_latency(settings, generation, typed, arguments.rounds))
+            for name, side in figures["latency"].items():
+                print(f"{name:>6}: {side['ms']}", flush=True)
+        figures["opensearch"] = read_opensearch_version(settings)
+    return figures
 
 
 def measure_spelling(collection: JudgedCollection, search: SyncSearchClient, settings: Settings) -> dict[str, Any]:
-    """Shares of misspelt words whose keyword list is empty: corrected rightly, wrongly, not at all."""
+    """Return the shares of misspelt words without keyword hits that are corrected rightly, wrongly or not at all."""
     documents = [Document(one.id, one.text, one.title) for one in collection.documents()]
     generation = create_index(search, settings, collection.name)
     journal_documents(search, settings, generation, documents)
     search.send(refresh_call(generation.physical))
     known = count_words([f"{one.title} {one.text}" for one in documents])
-    asked = sorted(
+    words = sorted(
         word
         for word in count_words(list(collection.judged.values()))
         if len(word) > MIN_WORD_CHARACTERS and known[word] > 0
     )
-    order, speller = random.Random(1), WordCorrector(search, generation)
+    chance, speller = random.Random(1), WordCorrector(search, generation)
     counts: Counter[str] = Counter()
-    for word in asked:
-        wrong = misspell_word(word, order)
+    for word in words:
+        wrong = misspell_word(word, chance)
         if wrong in known or speller.is_found(wrong):
             counts["found all the same"] += 1
             continue
@@ -290,11 +141,69 @@ def measure_spelling(collection: JudgedCollection, search: SyncSearchClient, set
     shares = {name: round(counts[name] / counts["looked up"], 3) for name in
               ("right", "right or of its stem", "another", "none", "right by stems")}  # fmt: skip
     print(f"{collection.name}: {counts['looked up']} misspelt words, {shares}", flush=True)
-    return {"words": len(asked), "found all the same": counts["found all the same"], "shares": shares}
+    return {"words": len(words), "found all the same": counts["found all the same"], "shares": shares}
+
+
+def misspell_word(word: str, chance: random.Random) -> str:
+    """Return the word with one error: a letter removed, inserted, replaced or swapped."""
+    position = chance.randrange(len(word))
+    match chance.randrange(4):
+        case 0:
+            return word[:position] + word[position + 1 :]
+        case 1:
+            return word[:position] + chance.choice(_LETTERS) + word[position:]
+        case 2:
+            return word[:position] + chance.choice(_LETTERS.replace(word[position], "")) + word[position + 1 :]
+    position = min(position, len(word) - 2)
+    return word[:position] + word[position + 1] + word[position] + word[position + 2 :]
+
+
+def count_words(texts: Iterator[str] | Sequence[str]) -> Counter[str]:
+    """Return the frequencies of words of ASCII letters."""
+    return Counter(word for text in texts for word in _WORD.findall(text.lower()))
+
+
+class WordCorrector:
+    """Correction of a word as in a search, by the words or by the stems of an index."""
+
+    def __init__(self, search: SyncSearchClient, generation: Generation) -> None:
+        self._search = search
+        self._index = generation.physical
+        self._words = spelling_field(generation.spec)
+
+    def is_found(self, word: str) -> bool:
+        """Return whether keyword search finds a document with the word."""
+        answer = self._search.send(
+            search_call(
+                SearchPlan(self._index, build_search_body(lexical_query(word), 1, False, _TIMEOUT_SECONDS)),
+                _TIMEOUT_SECONDS,
+            )
+        )
+        return bool(answer["hits"]["hits"])
+
+    def corrected(self, word: str, field: str | None = None) -> str | None:
+        """Return the suggested word, or None."""
+        field = field or self._words
+        unknown = read_similar_terms(self._send(similar_terms_body(field, word, _TIMEOUT_SECONDS)), word)
+        terms = list(dict.fromkeys(term for one in unknown for term in (one.term, *one.near)))
+        if not terms:
+            return None
+        documents = read_term_counts(self._send(term_counts_body(field, terms, (), (), _TIMEOUT_SECONDS)), terms)
+        return next((one.suggested for one in find_corrections(word, unknown, documents)), None)
+
+    def stem(self, word: str) -> str:
+        """Return the stem that keyword search uses for a word."""
+        terms = read_analysed_terms(
+            self._search.send(analyse_terms_call(self._index, "lexical", [word], _TIMEOUT_SECONDS)), [word]
+        )
+        return terms[word][0].text if word in terms else ""
+
+    def _send(self, body: dict[str, Any]) -> Any:
+        return self._search.send(search_call(SearchPlan(self._index, body), _TIMEOUT_SECONDS))
 
 
 def draw_titles(words: Counter[str], count: int) -> list[str]:
-    """Titles of words as frequent as they are."""
+    """Return titles of words drawn by their frequency."""
     order = random.Random(1)
     drawn = iter(order.choices(list(words), list(words.values()), k=7 * count))
     return [" ".join(next(drawn) for _ in range(order.randint(3, 7))) for _ in range(count)]
@@ -303,11 +212,11 @@ def draw_titles(words: Counter[str], count: int) -> list[str]:
 async def measure_latency(
     settings: Settings, generation: Generation, typed: Sequence[str], rounds: int
 ) -> dict[str, Any]:
-    """Milliseconds of a suggestion and of a keyword search for the same letters."""
+    """Return milliseconds of suggestions and of a keyword search for the same letters."""
     search = AsyncSearchClient(settings)
 
-    def suggesting(*, fuzzy: bool) -> Any:
-        async def ask(letters: str) -> None:
+    def make_suggestion_sender(*, fuzzy: bool) -> Any:
+        async def send(letters: str) -> None:
             await search.send(
                 search_call(
                     title_suggestions_plan(generation.physical, letters, 8, (), (), _TIMEOUT_SECONDS, fuzzy=fuzzy),
@@ -315,7 +224,7 @@ async def measure_latency(
                 )
             )
 
-        return ask
+        return send
 
     async def match(letters: str) -> None:
         plan = SearchPlan(
@@ -323,50 +232,126 @@ async def measure_latency(
         )
         await search.send(search_call(plan, _TIMEOUT_SECONDS))
 
-    sides = {"match": match, "exact": suggesting(fuzzy=False), "fuzzy": suggesting(fuzzy=True)}
-    took = await take_turns(sides, typed, rounds)
+    sides = {"match": match, "exact": make_suggestion_sender(fuzzy=False), "fuzzy": make_suggestion_sender(fuzzy=True)}
+    durations = await take_turns(sides, typed, rounds)
     await search.close()
-    spreads = {name: summarise_durations(values) for name, values in took.items()}
-    return {name: {"ms": one, "over match": percentile_ratios(one, spreads["match"])} for name, one in spreads.items()}
+    spreads = {name: summarise_durations(values) for name, values in durations.items()}
+    return {name: {"ms": ms, "over match": percentile_ratios(ms, spreads["match"])} for name, ms in spreads.items()}
 
 
-def measure_suggestions(given: argparse.Namespace) -> dict[str, Any]:
-    """Both parts."""
-    collections = [open_collection(given.data / name) for name in given.collections.split(",")]
-    figures: dict[str, Any] = {}
-    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        figures["spelling"] = {one.name: measure_spelling(one, search, settings) for one in collections}
-        if given.titles:
-            words = count_words([one.text for collection in collections for one in collection.documents()])
-            titles = draw_titles(words, given.titles)
-            generation = create_index(search, settings, "titles")
-            for start in range(0, len(titles), 5000):
-                some = titles[start : start + 5000]
-                journal_documents(
-                    search, settings, generation, [Document(f"d{start + n}", t, t) for n, t in enumerate(some)]
-                )
-            search.send(refresh_call(generation.physical))
-            order = random.Random(2)
-            typed = [title[: order.randint(2, 10)].lstrip() for title in order.sample(titles, given.prefixes)]
-            figures["latency"] = uvloop.run(measure_latency(settings, generation, typed, given.rounds))
-            for name, side in figures["latency"].items():
-                print(f"{name:>6}: {side['ms']}", flush=True)
-        figures["opensearch"] = read_opensearch_version(settings)
-    return figures
+def feedback_cost(argv: list[str] | None = None) -> None:
+    """Compare searches with feedback, examples or context with the plain search."""
+    parser = make_parser("feedback_cost", feedback_cost.__doc__)
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=6, help="rounds over all questions and sides")
+    run_benchmark("feedback_cost", parser, measure_feedback, argv)
 
 
-def suggest(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("suggest", __doc__ or "")
-    parser.add_argument("data", type=Path, help="directory of collections")
-    parser.add_argument("--collections", default="cranfield,medline")
-    parser.add_argument("--titles", type=int, default=60_000, help="0: spelling alone")
-    parser.add_argument("--prefixes", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    run_benchmark("suggest", parser, measure_suggestions, arguments)
+def measure_feedback(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table for short and for long documents."""
+    rows: dict[str, Any] = {}
+    with open_node() as settings:
+        short = encode_stdlib(settings, arguments.documents)
+        for size, encoded in {
+            "short documents": short,
+            "long documents": join_documents(short, JOINED_DOCUMENTS),
+        }.items():
+            generation = fill_stdlib_index(settings, encoded, size.partition(" ")[0])
+            liked = [document.id for document, _ in encoded]
+            with run_process(settings, "api"):
+                uvloop.run(compare_feedback(settings, generation.index, liked, 1))  # warms up the JVM
+                rows[size] = uvloop.run(compare_feedback(settings, generation.index, liked, arguments.rounds))
+            for side, row in rows[size].items():
+                print(f"{size:>15}, {side:>36}: p50 {row['ms']['p50']:.2f} ms, {row['over_plain']['p50']:.2f} of plain")
+        version = read_opensearch_version(settings)
+    return {"opensearch": version, "documents": arguments.documents, "cases": rows}
 
 
-BENCHMARKS = {"feedback_cost": feedback_cost, "query_encoding": query_encoding, "suggest": suggest}
+def make_requests(questions: Sequence[str], liked: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """Return the body of each side for each question. Turns are the three questions before it in the list."""
+    bodies: dict[str, dict[str, bytes]] = {side: {} for side in FEEDBACK_CASES}
+    for position, question in enumerate(questions):
+        for side, members in FEEDBACK_CASES.items():
+            body: dict[str, Any] = {"query": question, "size": 10} | members
+            if "turns" in side:
+                body["context"] = {"turns": [questions[position - back] for back in (3, 2, 1)]}
+            if "like" in side:
+                body["like"] = [liked[(position + step) % len(liked)] for step in range(3)]
+            bodies[side][question] = orjson.dumps(body)
+    return bodies
 
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+
+async def compare_feedback(settings: Settings, index: str, liked: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Return milliseconds of each side, the API's stages, and the ratio to the plain search."""
+    questions = read_everyday_questions()
+    bodies = make_requests(questions, liked)
+    stages: dict[str, dict[str, list[float]]] = {side: {} for side in FEEDBACK_CASES}
+    async with LoopbackConnection(f"http://{settings.api_host}:{settings.api_port}") as connection:
+
+        def make_sender(side: str) -> Any:
+            async def send(question: str) -> None:
+                answer = await connection.send("POST", f"/v1/indexes/{index}/search", bodies[side][question])
+                for stage, value in answer["timings_ms"].items():
+                    stages[side].setdefault(stage, []).append(value)
+
+            return send
+
+        durations = await take_turns({side: make_sender(side) for side in FEEDBACK_CASES}, questions, rounds)
+    ms = {side: summarise_durations(values) for side, values in durations.items()}
+    return {
+        side: {
+            "ms": ms[side],
+            "over_plain": percentile_ratios(ms[side], ms[side.partition(",")[0]]),
+            "stages_p50_ms": {stage: summarise_durations(values)["p50"] for stage, values in stages[side].items()},
+        }
+        for side in FEEDBACK_CASES
+    }
+
+
+def query_encoding(argv: list[str] | None = None) -> None:
+    """Measure the time from a query's text to its weighted pieces, by number of words."""
+    parser = make_parser("query_encoding", query_encoding.__doc__)
+    parser.add_argument("--encoder", default=Settings.read().encoder)
+    parser.add_argument("--calls", type=int, default=20_000, help="calls of each set")
+    run_benchmark("query_encoding", parser, measure_encoding, argv)
+
+
+def measure_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table by set of queries."""
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
+    rows: dict[str, Any] = {}
+    for name, queries in make_query_sets(read_everyday_questions()).items():
+        pieces = [table.encode(query, 1000).pieces for query in queries]
+        row = summarise_durations(time_microseconds(table, queries, arguments.calls), 1)
+        rows[name] = {"queries": len(queries), "pieces": round(sum(pieces) / len(pieces), 1), "microseconds": row}
+        print(f"{name:>17}: p50 {row['p50']:6.1f} us  p99 {row['p99']:6.1f} us  ({rows[name]['pieces']} pieces)")
+    reached = rows[NATURAL_QUERIES]["microseconds"]["p50"] <= TARGET_MICROSECONDS
+    print(f"target: at most {TARGET_MICROSECONDS} us for six words: {'reached' if reached else 'MISSED'}")
+    return {
+        "encoder": {"name": table.manifest.name, "fingerprint": table.fingerprint},
+        "target": {"six_words_p50_microseconds": TARGET_MICROSECONDS, "reached": reached},
+        "queries": rows,
+    }
+
+
+def make_query_sets(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Return queries by length and origin."""
+    words = [word for text in texts for word in text.split()]
+    sets = {NATURAL_QUERIES: [text for text in texts if len(text.split()) == 6]}
+    for length in QUERY_WORD_COUNTS:
+        starts = range(0, len(words) - length, max(1, length // 2))
+        sets[f"{length} words, cut"] = [" ".join(words[start : start + length]) for start in starts]
+    return sets
+
+
+def time_microseconds(table: QueryTable, queries: Sequence[str], calls: int) -> list[float]:
+    """Return the microseconds of each call; the first pass over the queries is not counted."""
+    for query in queries:
+        table.encode(query, 1000)
+    durations: list[float] = []
+    while len(durations) < calls:
+        for query in queries:
+            started = perf_counter_ns()
+            table.encode(query, 1000)
+            durations.append((perf_counter_ns() - started) / 1000)
+    return durations

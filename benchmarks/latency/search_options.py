@@ -1,25 +1,17 @@
-"""Does a filter make a search faster? The same search through the API plain, and with a filter of one in 1,000.
+"""Costs of search options through the API: filters, boosts by field, explanations and highlights.
 
-    python -m benchmarks.filtered FOLDER --cache CACHE --json benchmarks/results/filtered.json
+    python -m benchmarks filtered FOLDER --cache CACHE --json benchmarks/results/filtered.json
+    python -m benchmarks boosts --json benchmarks/results/boosts.json
+    python -m benchmarks highlights --json benchmarks/results/highlights.json
 
-FOLDER holds texts that are not part of the project (see benchmarks.passages), cut as by benchmarks.pruning.
-One client, one kept connection, each query to every side in turn; queries are titles of the texts. The filters are a
-value of a keyword field, the same among ten values, and a range of a number: each leaves at most one document in 1,000.
-Without `did_you_mean`, which asks twice more where the keyword list is empty; one more side has it.
+One client with one kept connection; each query goes to every side in turn. Figures are ratios of percentiles to the
+plain search.
 
-What do boosts by field cost? The same questions to the same documents, under rules and without any.
-
-    python -m benchmarks.boosts --json benchmarks/results/boosts.json
-
-One client, ten hits, each query to every index in turn, through the real API process. `over plain` are ratios of
-percentiles. Documents beyond those that were encoded repeat them (benchmarks.large_index).
-
-What do explanations and highlights cost those who ask for them? The same search plain, explained, highlighted.
-
-    python -m benchmarks.highlights --json benchmarks/results/highlights.json
-
-One client, ten hits, each query to every side in turn, through the real API process. Python's documentation as it is,
-and ten of its documents as one (several windows each). `over plain` are ratios of percentiles.
+`filtered` (docs/decisions/0160): FOLDER has external texts, cut as in benchmarks.pruning; queries are their titles. The
+filters are a value of a keyword field, the same value among ten, and a range of numbers; each leaves at most one
+document in 1,000. `did_you_mean` is off, because it searches twice more after an empty keyword list; one side has it
+on. `boosts` (0177): one index for each set of rules; indexes beyond the encoded documents repeat them. `highlights`
+(0170): Python's documentation as it is, and ten of its documents in one, with several windows each.
 """
 
 import argparse
@@ -33,9 +25,8 @@ from typing import Any
 import httpx
 import uvloop
 
-from benchmarks.large_index import PART_COUNT, encode_stretches, repeat_documents
-from benchmarks.latency.sparse_vs_match import choose_title_queries
-from benchmarks.measuring import choose, compare_searches, make_parser, run_benchmark
+from benchmarks.large_index import PART_COUNT, choose_title_queries, encode_stretches, repeat_documents
+from benchmarks.measuring import compare_searches, make_parser, run_benchmark
 from benchmarks.service import (
     EncodedPair,
     create_index,
@@ -52,109 +43,7 @@ from services.index_spec import IndexSpec
 from services.opensearch.client import SyncSearchClient
 from services.settings import Settings
 
-_KINDS = ("function", "class", "method", "module")
-BOOST_RULES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "one-boost": {"boosts": [{"filter": {"field": "kind", "is": "class"}, "factor": 1.5}]},
-    "ten-boosts": {
-        "boosts": [
-            {"filter": {"field": "kind", "any_of": [one, other]}, "factor": 1.1}
-            for one in _KINDS
-            for other in _KINDS
-            if one < other
-        ]
-        + [{"filter": {"field": "module", "prefix": letter}, "factor": 0.9} for letter in "acst"]
-    },
-    "title": {"fields": {"title": 3}},
-}
-
-
-BOOST_SPEC = IndexSpec.model_validate({"fields": {"kind": "keyword", "module": "keyword", "part": "keyword"}})
-
-
-def _fill_indexes(settings: Settings, encoded: Sequence[EncodedPair], size: int) -> None:
-    """An index for each of the rules."""
-    with closing(SyncSearchClient(settings)) as search:
-        for name in BOOST_RULES:
-            generation = create_index(search, settings, f"{name}-{size}", BOOST_SPEC)
-            fill_generation(search, settings, generation, repeat_documents(encoded, size))
-            wait_for_merges(search, generation)
-            merge_to_one_segment(search, generation)
-
-
-def measure_boosts(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by size of the index and mode."""
-    queries = read_everyday_questions()
-    sizes = [int(size) for size in given.sizes.split(",")]
-    rows: dict[str, Any] = {}
-    with open_node() as settings:
-        encoded = encode_stdlib(settings, given.documents)
-        for size in sizes:
-            _fill_indexes(settings, encoded, size)
-        with (
-            run_process(settings, "api"),
-            httpx.Client(base_url=f"http://{settings.api_host}:{settings.api_port}") as api,
-        ):
-            for size, (name, rules) in product(sizes, BOOST_RULES.items()):
-                api.put(f"/v1/indexes/{name}-{size}/curation", json={"rules": rules}).raise_for_status()
-            for size, mode in product(sizes, ("sparse", "lexical", "hybrid")):
-                sides = {name: (f"{name}-{size}", {"mode": mode}) for name in BOOST_RULES}
-                uvloop.run(compare_searches(settings, sides, queries, 2))
-                row = uvloop.run(compare_searches(settings, sides, queries, given.rounds))
-                rows[f"{size} documents, {mode}"] = row
-                shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
-                print(f"{size:>6} documents, {mode:>8}, ms p50: {shown}", flush=True)
-        version = read_opensearch_version(settings)
-    return {"opensearch": version, "queries": len(queries), "cases": rows}
-
-
-def boosts(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("boosts", __doc__)
-    parser.add_argument("--documents", type=int, default=2000, help="documents that are encoded")
-    parser.add_argument("--sizes", default="5000,60000", help="documents of the indexes, separated by commas")
-    parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each index")
-    run_benchmark("boosts", parser, measure_boosts, arguments)
-
-
-# Documents of Python's documentation that make a long one.
-JOINED_DOCUMENTS = 10
-HIGHLIGHT_SIDES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "explained": {"explain": True},
-    "highlighted": {"highlight": True},
-    "excerpt of 200 characters": {"highlight": {"characters": 200}},
-}
-
-
-def measure_highlights(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by length of documents and mode."""
-    queries = read_everyday_questions()
-    rows: dict[str, Any] = {}
-    with open_node() as settings:
-        short = encode_stdlib(settings, given.documents)
-        for name, encoded in (("short", short), ("long", join_documents(short, JOINED_DOCUMENTS))):
-            fill_stdlib_index(settings, encoded, name)
-        with run_process(settings, "api"):
-            for index, mode in product(("short", "long"), ("sparse", "lexical", "hybrid")):
-                sides = {name: (index, options | {"mode": mode}) for name, options in HIGHLIGHT_SIDES.items()}
-                uvloop.run(compare_searches(settings, sides, queries, 1))
-                row = uvloop.run(compare_searches(settings, sides, queries, given.rounds))
-                rows[f"{mode}, {index} documents"] = row
-                shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
-                print(f"{mode:>8}, {index:>5} documents, ms p50: {shown}", flush=True)
-        version = read_opensearch_version(settings)
-    return {"opensearch": version, "queries": len(queries), "cases": rows}
-
-
-def highlights(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("highlights", __doc__)
-    parser.add_argument("--documents", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=4, help="times that every question is asked of each side")
-    run_benchmark("highlights", parser, measure_highlights, arguments)
-
-
+MODES = ("sparse", "lexical", "hybrid")
 STRETCHES_INDEX = "stretches"
 FILTER_SPEC = IndexSpec.model_validate({"fields": {"part": "keyword", "number": "number"}})
 NO_FILTER = "no filter"
@@ -170,29 +59,61 @@ FILTER_SIDES: dict[str, dict[str, Any]] = {
 FILTER_REQUESTS = {name: {"did_you_mean": False} | members for name, members in FILTER_SIDES.items()} | {
     SPELLING_SIDE: FILTER_SIDES["is"]
 }
-MODES = ("sparse", "lexical", "hybrid")
+_KINDS = ("function", "class", "method", "module")
+BOOST_RULES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "one-boost": {"boosts": [{"filter": {"field": "kind", "is": "class"}, "factor": 1.5}]},
+    "ten-boosts": {
+        "boosts": [
+            {"filter": {"field": "kind", "any_of": [first, second]}, "factor": 1.1}
+            for first in _KINDS
+            for second in _KINDS
+            if first < second
+        ]
+        + [{"filter": {"field": "module", "prefix": letter}, "factor": 0.9} for letter in "acst"]
+    },
+    "title": {"fields": {"title": 3}},
+}
+BOOST_SPEC = IndexSpec.model_validate({"fields": {"kind": "keyword", "module": "keyword", "part": "keyword"}})
+# Documents of Python's documentation in one long document.
+JOINED_DOCUMENTS = 10
+HIGHLIGHT_SIDES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "explained": {"explain": True},
+    "highlighted": {"highlight": True},
+    "excerpt of 200 characters": {"highlight": {"characters": 200}},
+}
 
 
-def number_documents(documents: Iterator[EncodedPair]) -> Iterator[EncodedPair]:
-    """The documents with a number beside their `part`."""
-    for at, (document, windows) in enumerate(documents):
-        yield replace(document, metadata=document.metadata | {"number": at % PART_COUNT}), windows
+def filtered(argv: list[str] | None = None) -> None:
+    """Compare a search with a filter of one document in 1,000 with the plain search."""
+    parser = make_parser("filtered", filtered.__doc__)
+    parser.add_argument("folder", type=Path, help="folder of wikipedia_lead.jsonl.gz and the others")
+    parser.add_argument("--cache", type=Path, help="keep the vectors there")
+    parser.add_argument("--documents", type=int, default=60_000, help="documents of the index")
+    parser.add_argument("--encoded", type=int, default=60_000, help="encoded stretches")
+    parser.add_argument("--pieces", type=int, default=64, help="pieces of each stretch")
+    parser.add_argument("--queries", type=int, default=100, help="queries of each kind")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over all queries and sides")
+    run_benchmark("filtered", parser, measure_filters, argv)
 
 
-def measure_filters(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by mode."""
-    found, real = encode_stretches(Settings.read().encoder, given.folder, given.encoded, given.pieces, given.cache)
-    queries = [text for texts in choose_title_queries(found, given.queries).values() for text in texts]
+def measure_filters(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table by mode."""
+    stretches, real = encode_stretches(
+        Settings.read().encoder, arguments.folder, arguments.encoded, arguments.pieces, arguments.cache
+    )
+    queries = [text for texts in choose_title_queries(stretches, arguments.queries).values() for text in texts]
     rows: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         generation = create_index(search, settings, STRETCHES_INDEX, FILTER_SPEC)
-        fill_generation(search, settings, generation, number_documents(repeat_documents(real, given.documents)))
+        fill_generation(search, settings, generation, number_documents(repeat_documents(real, arguments.documents)))
         wait_for_merges(search, generation)
         with run_process(settings, "api"):
             for mode in MODES:
                 sides = {name: (STRETCHES_INDEX, members | {"mode": mode}) for name, members in FILTER_REQUESTS.items()}
-                # a Java process is fast only after thousands of the same request
-                for rounds in (1, given.rounds):
+                # The JVM is fast only after thousands of the same request.
+                for rounds in (1, arguments.rounds):
                     rows[mode] = uvloop.run(compare_searches(settings, sides, queries, rounds))
                 for name, row in rows[mode].items():
                     print(
@@ -204,20 +125,80 @@ def measure_filters(given: argparse.Namespace) -> dict[str, Any]:
     return {"opensearch": version, "queries": len(queries), "index": size, "cases": rows}
 
 
-def filtered(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("filtered", __doc__)
-    parser.add_argument("folder", type=Path, help="holds wikipedia_lead.jsonl.gz and the others")
-    parser.add_argument("--cache", type=Path, help="keeps the vectors there")
-    parser.add_argument("--documents", type=int, default=60_000, help="of the index")
-    parser.add_argument("--encoded", type=int, default=60_000, help="stretches that are encoded")
-    parser.add_argument("--pieces", type=int, default=64, help="of each stretch")
-    parser.add_argument("--queries", type=int, default=100, help="of each kind")
-    parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked of each side")
-    run_benchmark("filtered", parser, measure_filters, arguments)
+def number_documents(documents: Iterator[EncodedPair]) -> Iterator[EncodedPair]:
+    """Yield the documents with a number beside their `part`."""
+    for number, (document, windows) in enumerate(documents):
+        yield replace(document, metadata=document.metadata | {"number": number % PART_COUNT}), windows
 
 
-BENCHMARKS = {"filtered": filtered, "boosts": boosts, "highlights": highlights}
+def boosts(argv: list[str] | None = None) -> None:
+    """Compare a search under rules that boost by field with the plain search."""
+    parser = make_parser("boosts", boosts.__doc__)
+    parser.add_argument("--documents", type=int, default=2000, help="encoded documents")
+    parser.add_argument("--sizes", default="5000,60000", help="documents of each index, separated by commas")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds over all questions and indexes")
+    run_benchmark("boosts", parser, measure_boosts, argv)
 
-if __name__ == "__main__":
-    choose(BENCHMARKS)
+
+def measure_boosts(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table by size of the index and mode."""
+    queries = read_everyday_questions()
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    rows: dict[str, Any] = {}
+    with open_node() as settings:
+        encoded = encode_stdlib(settings, arguments.documents)
+        for size in sizes:
+            _fill_indexes(settings, encoded, size)
+        with (
+            run_process(settings, "api"),
+            httpx.Client(base_url=f"http://{settings.api_host}:{settings.api_port}") as api,
+        ):
+            for size, (name, rules) in product(sizes, BOOST_RULES.items()):
+                api.put(f"/v1/indexes/{name}-{size}/curation", json={"rules": rules}).raise_for_status()
+            for size, mode in product(sizes, ("sparse", "lexical", "hybrid")):
+                sides = {name: (f"{name}-{size}", {"mode": mode}) for name in BOOST_RULES}
+                uvloop.run(compare_searches(settings, sides, queries, 2))
+                row = uvloop.run(compare_searches(settings, sides, queries, arguments.rounds))
+                rows[f"{size} documents, {mode}"] = row
+                shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
+                print(f"{size:>6} documents, {mode:>8}, ms p50: {shown}", flush=True)
+        version = read_opensearch_version(settings)
+    return {"opensearch": version, "queries": len(queries), "cases": rows}
+
+
+def _fill_indexes(settings: Settings, encoded: Sequence[EncodedPair], size: int) -> None:
+    """Create and fill an index for each set of rules."""
+    with closing(SyncSearchClient(settings)) as search:
+        for name in BOOST_RULES:
+            generation = create_index(search, settings, f"{name}-{size}", BOOST_SPEC)
+            fill_generation(search, settings, generation, repeat_documents(encoded, size))
+            wait_for_merges(search, generation)
+            merge_to_one_segment(search, generation)
+
+
+def highlights(argv: list[str] | None = None) -> None:
+    """Compare explained and highlighted searches with the plain search."""
+    parser = make_parser("highlights", highlights.__doc__)
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=4, help="rounds over all questions and sides")
+    run_benchmark("highlights", parser, measure_highlights, argv)
+
+
+def measure_highlights(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table by length of the documents and mode."""
+    queries = read_everyday_questions()
+    rows: dict[str, Any] = {}
+    with open_node() as settings:
+        short = encode_stdlib(settings, arguments.documents)
+        for name, encoded in (("short", short), ("long", join_documents(short, JOINED_DOCUMENTS))):
+            fill_stdlib_index(settings, encoded, name)
+        with run_process(settings, "api"):
+            for index, mode in product(("short", "long"), ("sparse", "lexical", "hybrid")):
+                sides = {name: (index, options | {"mode": mode}) for name, options in HIGHLIGHT_SIDES.items()}
+                uvloop.run(compare_searches(settings, sides, queries, 1))
+                row = uvloop.run(compare_searches(settings, sides, queries, arguments.rounds))
+                rows[f"{mode}, {index} documents"] = row
+                shown = ", ".join(f"{name} {side['ms']['p50']:.2f}" for name, side in row.items())
+                print(f"{mode:>8}, {index:>5} documents, ms p50: {shown}", flush=True)
+        version = read_opensearch_version(settings)
+    return {"opensearch": version, "queries": len(queries), "cases": rows}

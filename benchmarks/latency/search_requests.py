@@ -1,15 +1,12 @@
-"""Two requests or one for hybrid search? Ids and scores first and the winners' sources then, or all sources at once.
+"""Number of requests: hybrid search in one request or two, and several searches in a batch.
 
-    python -m benchmarks.hybrid_requests --json benchmarks/results/hybrid_requests.json
+    python -m benchmarks hybrid_requests --json benchmarks/results/hybrid_requests.json
+    python -m benchmarks batch --json benchmarks/results/batch.json
 
-Two lists of 100 candidates, 10 shown; the same client, each query to both sides in turn. docs/decisions/0007.
-
-What does a batch gain? The same searches one after the other, over several connections at once, and in one request.
-
-    python -m benchmarks.batch --json benchmarks/results/batch.json
-
-One API process and one node on the same machine; each side takes its turn with the same questions in a new order. The
-figure is searches a second and, because a busy machine's clock says little, the ratio of sides within the run.
+`hybrid_requests`: either ids and scores first and the sources of ten hits then, or the sources of all candidates at
+once; two lists of 100 candidates (docs/decisions/0007). `batch`: the same searches in sequence, over several
+connections, and in one request, with one API process and one node. The ratio of sides within a run counts, because the
+clock of a busy machine says little.
 """
 
 import argparse
@@ -23,7 +20,7 @@ import orjson
 import psutil
 import uvloop
 
-from benchmarks.measuring import choose, make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
+from benchmarks.measuring import make_parser, percentile_ratios, run_benchmark, summarise_durations, take_turns
 from benchmarks.service import EncodedPair, LoopbackConnection, open_node, read_opensearch_version, run_process
 from benchmarks.stdlib import encode_stdlib, fill_stdlib_index, join_documents, read_everyday_questions
 from query_api.schemas.search_request import SearchRequest
@@ -45,19 +42,140 @@ from services.settings import Settings
 
 SearchSide = Callable[[str], Awaitable[Any]]
 BATCH_CASES = {mode: {"mode": mode, "passage": False} for mode in ("sparse", "lexical", "hybrid")}
+SIZE, CANDIDATES = 10, 100
+# Documents of Python's documentation in one long document.
+JOINED_DOCUMENTS = 10
+
+
+def hybrid_requests(argv: list[str] | None = None) -> None:
+    """Compare hybrid search in two requests with hybrid search in one."""
+    parser = make_parser("hybrid_requests", hybrid_requests.__doc__)
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=6, help="rounds over all questions and sides")
+    run_benchmark("hybrid_requests", parser, measure_hybrid, argv)
+
+
+def measure_hybrid(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table for short and long documents, with and without the sources that passages need."""
+    rows: dict[str, Any] = {}
+    with open_node() as settings:
+        short = encode_stdlib(settings, arguments.documents)
+        sizes = {"short": short, "long": join_documents(short, JOINED_DOCUMENTS)}
+        for (size, encoded), passage in product(sizes.items(), (False, True)):
+            if not passage:
+                generation = fill_stdlib_index(settings, encoded, size)
+                # The JVM is fast only after thousands of the same request.
+                uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), 2))
+            name = f"{size} documents, {'with' if passage else 'without'} passage"
+            row = uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), arguments.rounds))
+            rows[name] = {"characters_mean": _count_characters(encoded)} | row
+            for side in ("two requests", "one request"):
+                ms = row[side]["ms"]
+                print(f"{name:>32}, {side:>12}: p50 {ms['p50']:.2f} ms, p90 {ms['p90']:.2f} ms, p99 {ms['p99']:.2f} ms")
+        version = read_opensearch_version(settings)
+    return {"opensearch": version, "size": SIZE, "candidates": CANDIDATES, "cases": rows}
+
+
+async def compare_hybrid(
+    settings: Settings, generation: Generation, passage: bool, queries: Sequence[str], rounds: int
+) -> dict[str, Any]:
+    """Return milliseconds until the winners' sources are there, and bytes of the answers as JSON."""
+    table = QueryTable.load(resolve_model_directory(settings.encoder))
+    request = SearchRequest(query="x", passage=passage)
+    source, weights = needed_source(request), request.weights.model_dump()
+    physical, timeout = generation.physical, settings.search_timeout
+    search = AsyncSearchClient(settings)
+    received: dict[str, list[int]] = {"two requests": [], "one request": []}
+    count_bytes = True
+
+    async def search_lists(query: str, fields: list[str] | bool) -> tuple[list[str], Any]:
+        both = (sparse_query(table.encode(query, 1000)), lexical_query(query))
+        plans = [build_search_body(part, CANDIDATES, fields, timeout) for part in both]
+        answer = await search.send(msearch_call([SearchPlan(physical, plan) for plan in plans], timeout))
+        scores = {
+            name: {hit["_id"]: hit["_score"] for hit in part["hits"]["hits"]}
+            for name, part in zip(("sparse", "lexical"), answer["responses"], strict=True)
+        }
+        return [document for document, _ in fuse_lists(scores, weights)[:SIZE]], answer
+
+    async def two(query: str) -> None:
+        ids, answer = await search_lists(query, False)
+        sources = (
+            await search.send(fetch_fields_call([((physical, document), source) for document in ids], timeout))
+            if ids
+            else {}
+        )
+        if count_bytes:
+            received["two requests"].append(len(orjson.dumps(answer)) + len(orjson.dumps(sources)))
+
+    async def one(query: str) -> None:
+        _, answer = await search_lists(query, source)
+        if count_bytes:
+            received["one request"].append(len(orjson.dumps(answer)))
+
+    sides = {"two requests": two, "one request": one}
+    try:
+        for query in queries:
+            for side in sides.values():
+                await side(query)
+        count_bytes = False
+        durations = await take_turns(sides, queries, rounds)
+    finally:
+        await search.close()
+    rows: dict[str, Any] = {
+        name: {"ms": summarise_durations(values), "answer_bytes_mean": round(sum(received[name]) / len(received[name]))}
+        for name, values in durations.items()
+    }
+    return rows | {"one_over_two": percentile_ratios(rows["one request"]["ms"], rows["two requests"]["ms"])}
+
+
+def _count_characters(encoded: Sequence[EncodedPair]) -> int:
+    return round(sum(len(document.text) for document, _ in encoded) / len(encoded))
+
+
+def batch(argv: list[str] | None = None) -> None:
+    """Compare a batch of searches with single requests, in sequence and in parallel."""
+    parser = make_parser("batch", batch.__doc__)
+    parser.add_argument("--documents", type=int, default=1000)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--connections", type=int, default=8, help="connections of the parallel side")
+    parser.add_argument("--rounds", type=int, default=12)
+    run_benchmark("batch", parser, measure_batch, argv)
+
+
+def measure_batch(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the table by mode and length of the batch."""
+    rows: dict[str, Any] = {}
+    with open_node() as settings:
+        generation = fill_stdlib_index(settings, encode_stdlib(settings, arguments.documents))
+        with run_process(settings, "api") as api:
+            for timed in (False, True):  # the first pass warms up the JVM
+                for mode, case in BATCH_CASES.items():
+                    for length in arguments.lengths:
+                        rounds = arguments.rounds if timed else 2
+                        row = uvloop.run(
+                            compare_batches(
+                                settings, generation.index, case, length, arguments.connections, rounds, api.pid
+                            )
+                        )
+                        if timed:
+                            rows[f"{mode}, {length} searches"] = row
+                            print(f"{mode:>8}, {length:>3} searches: {row['searches_a_second']} a second", flush=True)
+        version = read_opensearch_version(settings)
+    return {"opensearch": version, "cases": rows}
 
 
 async def compare_batches(
     settings: Settings, index: str, case: dict[str, Any], length: int, connections: int, rounds: int, pid: int
 ) -> dict[str, Any]:
-    """Milliseconds that `length` searches take each way, and the API's processor time for them."""
+    """Return milliseconds of `length` searches by side, and the API's processor time for them."""
     questions = read_everyday_questions()
     groups = {str(at): questions[at : at + length] for at in range(0, len(questions) - length + 1, length)}
     path = f"/v1/indexes/{index}/search"
     bodies = {question: orjson.dumps({"query": question} | case) for question in questions}
     batches = {
-        name: orjson.dumps({"searches": [{"index": index, "query": question} | case for question in some]})
-        for name, some in groups.items()
+        name: orjson.dumps({"searches": [{"index": index, "query": question} | case for question in group]})
+        for name, group in groups.items()
     }
     cpu: dict[str, float] = {}
     process = psutil.Process(pid)
@@ -72,158 +190,31 @@ async def compare_batches(
 
     async with AsyncExitStack() as opened:
         url = f"http://{settings.api_host}:{settings.api_port}"
-        several = [await opened.enter_async_context(LoopbackConnection(url)) for _ in range(connections)]
+        pool = [await opened.enter_async_context(LoopbackConnection(url)) for _ in range(connections)]
 
         async def one_by_one(group: str) -> None:
             for question in groups[group]:
-                await several[0].send("POST", path, bodies[question])
+                await pool[0].send("POST", path, bodies[question])
 
         async def at_once(group: str) -> None:
-            async def some(connection: LoopbackConnection, part: Sequence[str]) -> None:
-                for question in part:
+            async def send_all(connection: LoopbackConnection, questions: Sequence[str]) -> None:
+                for question in questions:
                     await connection.send("POST", path, bodies[question])
 
-            await asyncio.gather(*(some(one, groups[group][at::connections]) for at, one in enumerate(several)))
+            await asyncio.gather(*(send_all(pool[i], groups[group][i::connections]) for i in range(connections)))
 
         async def batched(group: str) -> None:
-            answer = await several[0].send("POST", "/v1/search/batch", batches[group])
-            if any(one["status"] != 200 for one in answer["answers"]):
+            answer = await pool[0].send("POST", "/v1/search/batch", batches[group])
+            if any(result["status"] != 200 for result in answer["answers"]):
                 raise RuntimeError("a search of the batch failed")
 
         sides = {"one by one": one_by_one, f"{connections} connections": at_once, "batch": batched}
-        took = await take_turns({name: counted(name, side) for name, side in sides.items()}, list(groups), rounds)
-    ms = {name: summarise_durations(values) for name, values in took.items()}
-    calls = len(next(iter(took.values()))) + len(groups)  # (the first round's processor time is counted too)
+        durations = await take_turns({name: counted(name, side) for name, side in sides.items()}, list(groups), rounds)
+    ms = {name: summarise_durations(values) for name, values in durations.items()}
+    calls = len(next(iter(durations.values()))) + len(groups)  # processor time includes the first round
     return {
         "ms": ms,
-        "searches_a_second": {name: round(length * 1000 / one["p50"]) for name, one in ms.items()},
-        "gain_over": {name: percentile_ratios(one, ms["batch"]) for name, one in ms.items() if name != "batch"},
+        "searches_a_second": {name: round(length * 1000 / row["p50"]) for name, row in ms.items()},
+        "gain_over": {name: percentile_ratios(row, ms["batch"]) for name, row in ms.items() if name != "batch"},
         "api_processor_ms_a_search": {name: round(spent * 1000 / calls / length, 3) for name, spent in cpu.items()},
     }
-
-
-def measure_batch(given: argparse.Namespace) -> dict[str, Any]:
-    """The table by mode and length of the batch."""
-    rows: dict[str, Any] = {}
-    with open_node() as settings:
-        generation = fill_stdlib_index(settings, encode_stdlib(settings, given.documents))
-        with run_process(settings, "api") as api:
-            for timed in (False, True):  # a Java process is fast only after thousands of the same request
-                for mode, case in BATCH_CASES.items():
-                    for length in given.lengths:
-                        rounds = given.rounds if timed else 2
-                        row = uvloop.run(
-                            compare_batches(
-                                settings, generation.index, case, length, given.connections, rounds, api.pid
-                            )
-                        )
-                        if timed:
-                            rows[f"{mode}, {length} searches"] = row
-                            print(f"{mode:>8}, {length:>3} searches: {row['searches_a_second']} a second", flush=True)
-        version = read_opensearch_version(settings)
-    return {"opensearch": version, "cases": rows}
-
-
-def batch(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("batch", __doc__)
-    parser.add_argument("--documents", type=int, default=1000)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[5, 20])
-    parser.add_argument("--connections", type=int, default=8, help="of the side that asks at once")
-    parser.add_argument("--rounds", type=int, default=12)
-    run_benchmark("batch", parser, measure_batch, arguments)
-
-
-SIZE, CANDIDATES = 10, 100
-# Documents of Python's documentation that make a long one.
-JOINED_DOCUMENTS = 10
-
-
-async def compare_hybrid(
-    settings: Settings, generation: Generation, passage: bool, queries: Sequence[str], rounds: int
-) -> dict[str, Any]:
-    """Milliseconds until both lists are fused and the winners' sources are there, and bytes of the answers as JSON."""
-    table = QueryTable.load(resolve_model_directory(settings.encoder))
-    request = SearchRequest(query="x", passage=passage)
-    source, weights = needed_source(request), request.weights.model_dump()
-    physical, timeout = generation.physical, settings.search_timeout
-    search = AsyncSearchClient(settings)
-    received: dict[str, list[int]] = {"two requests": [], "one request": []}
-    weigh = True
-
-    async def lists(query: str, wanted: list[str] | bool) -> tuple[list[str], Any]:
-        both = (sparse_query(table.encode(query, 1000)), lexical_query(query))
-        plans = [build_search_body(one, CANDIDATES, wanted, timeout) for one in both]
-        answer = await search.send(msearch_call([SearchPlan(physical, plan) for plan in plans], timeout))
-        scores = {
-            name: {hit["_id"]: hit["_score"] for hit in part["hits"]["hits"]}
-            for name, part in zip(("sparse", "lexical"), answer["responses"], strict=True)
-        }
-        return [document for document, _ in fuse_lists(scores, weights)[:SIZE]], answer
-
-    async def two(query: str) -> None:
-        ids, answer = await lists(query, False)
-        sources = (
-            await search.send(fetch_fields_call([((physical, one), source) for one in ids], timeout)) if ids else {}
-        )
-        if weigh:
-            received["two requests"].append(len(orjson.dumps(answer)) + len(orjson.dumps(sources)))
-
-    async def one(query: str) -> None:
-        _, answer = await lists(query, source)
-        if weigh:
-            received["one request"].append(len(orjson.dumps(answer)))
-
-    sides = {"two requests": two, "one request": one}
-    try:
-        for query in queries:
-            for side in sides.values():
-                await side(query)
-        weigh = False
-        took = await take_turns(sides, queries, rounds)
-    finally:
-        await search.close()
-    rows: dict[str, Any] = {
-        name: {"ms": summarise_durations(values), "answer_bytes_mean": round(sum(received[name]) / len(received[name]))}
-        for name, values in took.items()
-    }
-    return rows | {"one_over_two": percentile_ratios(rows["one request"]["ms"], rows["two requests"]["ms"])}
-
-
-def measure_hybrid(given: argparse.Namespace) -> dict[str, Any]:
-    """The table, with and without the sources that passages need, for short documents and for long ones."""
-    rows: dict[str, Any] = {}
-    with open_node() as settings:
-        short = encode_stdlib(settings, given.documents)
-        sizes = {"short": short, "long": join_documents(short, JOINED_DOCUMENTS)}
-        for (size, encoded), passage in product(sizes.items(), (False, True)):
-            if not passage:
-                generation = fill_stdlib_index(settings, encoded, size)
-                # a Java process is fast only after thousands of the same request
-                uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), 2))
-            name = f"{size} documents, {'with' if passage else 'without'} passage"
-            row = uvloop.run(compare_hybrid(settings, generation, passage, read_everyday_questions(), given.rounds))
-            rows[name] = {"characters_mean": _count_characters(encoded)} | row
-            for side in ("two requests", "one request"):
-                ms = row[side]["ms"]
-                print(f"{name:>32}, {side:>12}: p50 {ms['p50']:.2f} ms, p90 {ms['p90']:.2f} ms, p99 {ms['p99']:.2f} ms")
-        version = read_opensearch_version(settings)
-    return {"opensearch": version, "size": SIZE, "candidates": CANDIDATES, "cases": rows}
-
-
-def _count_characters(encoded: Sequence[EncodedPair]) -> int:
-    return round(sum(len(document.text) for document, _ in encoded) / len(encoded))
-
-
-def hybrid_requests(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = make_parser("hybrid_requests", __doc__)
-    parser.add_argument("--documents", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=6, help="times that every question is asked of each side")
-    run_benchmark("hybrid_requests", parser, measure_hybrid, arguments)
-
-
-BENCHMARKS = {"batch": batch, "hybrid_requests": hybrid_requests}
-
-if __name__ == "__main__":
-    choose(BENCHMARKS)

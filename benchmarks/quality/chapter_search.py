@@ -1,16 +1,16 @@
-"""Do chapters help to find the right episode, and the right minute of it? Through the API, with and without them.
+"""Search in talk with and without chapters, through the API: the right episode, and the right minute of it.
 
-    python -m benchmarks.quality.chapter_search ../shared/data --json benchmarks/results/chapter-search.json
+    python -m benchmarks chapter_search ../shared/data --json benchmarks/results/chapter-search.json
 
-Held-out episodes of two sets, title and transcript; the queries are titles that people gave to chapters in notes,
-which are not indexed, without those that name no subject. And judged meetings, for whole documents. The same texts
-are indexed without chapters (`plain`; once more with the best passage counted in keyword search), with those of an
-engine (`chapters`), with the titles of chapters, the best chapter or the best passage counted in keyword search
-(`titles in keywords`), and with titles read by the encoder before each window (`titles in vectors`).
+Queries are titles of chapters from the notes of held-out episodes, which are not indexed, without titles that name no
+subject; and judged meetings for whole documents. The same texts are indexed without chapters (`plain`, and with the
+best passage in keyword search), with an engine's chapters (`chapters`), with titles, best chapter or best passage in
+keyword search (`... in keywords`), and with titles encoded before each window (`titles in vectors`)
+(docs/decisions/0195).
 
-NDCG@10 and MRR@10 are of documents: of chapters and passages the first of each document counts. `first` is the share of
-queries whose first hit begins in the chapter that the query is the title of; `opened` is that share among queries whose
-document is found, of its best hit, and `inside` how much of that hit lies in the chapter.
+NDCG@10 and MRR@10 rank documents: of chapters and passages the first of each document counts. `first` is the share of
+queries whose first hit begins in the query's chapter. Among queries whose document is found, `opened` is that share for
+its best hit, and `inside` the part of the hit within the chapter.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from services.settings import Settings
 from services.talk.model import Chaptering
 
 MODES = ("sparse", "lexical", "hybrid")
-KEYWORD_FACTOR = 0.5  # of titles, of the best chapter, of the best passage in keyword search
-# Parts that are asked for: more than ten documents are among them.
+KEYWORD_FACTOR = 0.5  # weight of titles, best chapter and best passage in keyword search
+# Requested parts; they belong to more than ten documents.
 MAX_PARTS = 60
 EPISODE_SETS = "syntax_fm/50,bitcoin_transcripts/70"
 HitMembers = Mapping[str, Any]
@@ -46,7 +46,7 @@ HitMembers = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class IndexingSide:
-    """One way to index, and what is searched for in it."""
+    """Way to index, and the units and modes that are searched."""
 
     name: str
     talk: TalkSettings
@@ -55,123 +55,61 @@ class IndexingSide:
 
     @property
     def index(self) -> str:
+        """Return the name of the index."""
         return self.name.replace(" ", "-").replace(".", "-").replace(",", "")
 
 
-def list_sides(engine: str, left_out: str = "") -> list[IndexingSide]:
-    """What is compared."""
-    return [side for side in _iter_sides(engine) if side.name != left_out]
+def chapter_search(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of talk with and without chapters, and whether hits open the right minute."""
+    parser = make_parser("chapter_search", chapter_search.__doc__)
+    parser.add_argument("data", type=Path, help="folder of `chapters` and `collections`")
+    parser.add_argument("--episodes", default=EPISODE_SETS, help="sets, each with /N for at most N episodes")
+    parser.add_argument("--meetings", type=int, default=6, help="every n-th judged meeting; 0: none")
+    parser.add_argument("--queries", type=int, default=150, help="queries of each set, at most")
+    parser.add_argument("--left-out", default="", help="name of a side to skip")
+    parser.add_argument("--engine", default="tiling")
+    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="keep vectors and chapters there")
+    run_benchmark("chapter_search", parser, measure_chapter_search, argv)
 
 
-def _iter_sides(engine: str) -> Iterator[IndexingSide]:
-    """The first one is the text without anything of chapters."""
-    nothing = {"passage_in_keywords": 0}
-    of = TalkSettings.model_validate({"chapters": engine} | nothing)
-    yield IndexingSide("plain", TalkSettings.model_validate({"chapters": "none"} | nothing), ("document", "passage"))
-    words = TalkSettings.model_validate({"chapters": "none", "passage_in_keywords": KEYWORD_FACTOR})
-    yield IndexingSide("plain, passage in keywords", words, modes=("lexical", "hybrid"))
-    yield IndexingSide("chapters", of, ("document", "chapter", "passage"))
-    for whats in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
-        talk = of.model_copy(update={f"{what}_in_keywords": KEYWORD_FACTOR for what in whats})
-        yield IndexingSide(f"{' and '.join(whats)} in keywords", talk, modes=("lexical", "hybrid"))
-    vectors = of.model_copy(update={"titles_in_vectors": True})
-    yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))
+def _parse_sizes(text: str) -> Iterator[tuple[str, int]]:
+    for item in text.split(","):
+        name, _, limit = item.partition("/")
+        yield name, int(limit or 10**6)
 
 
-def locate_hit(hit: HitMembers, unit: str) -> tuple[int, int, float | None]:
-    """Characters of a hit, and when it begins."""
-    found = hit["chapter"] if unit == "chapter" else hit["passage"]
-    return found["start"], found["end"], found.get("start_time")
-
-
-def score_positions(
-    found: Mapping[str, Sequence[HitMembers]], said: Mapping[str, ChapterTarget], unit: str
-) -> dict[str, Any]:
-    """Whether hits begin in the chapter that was asked for."""
-    first, opened, inside, off = [], [], [], []
-    for query, wanted in said.items():
-        own = next((hit for hit in found[query] if hit["id"] == wanted.document), None)
-        first.append(own is not None and own is found[query][0] and _is_in_chapter(own, wanted, unit))
-        if own is None:
-            continue
-        start, end, second = locate_hit(own, unit)
-        opened.append(_is_in_chapter(own, wanted, unit))
-        inside.append(max(0, min(end, wanted.end) - max(start, wanted.start)) / max(1, end - start))
-        if second is not None and wanted.second is not None:
-            off.append(abs(second - wanted.second))
-    rows = {"first": round(fmean(first), 4), "opened": round(fmean(opened), 4), "inside": round(fmean(inside), 4)}
-    # (a set whose transcripts have no times has some all the same)
-    return rows | ({"median_seconds_off": round(median(off), 1)} if len(off) > len(said) / 2 else {})
-
-
-def _is_in_chapter(hit: HitMembers, wanted: ChapterTarget, unit: str) -> bool:
-    return wanted.start <= locate_hit(hit, unit)[0] < wanted.end
-
-
-def rank_documents(hits: Sequence[HitMembers]) -> list[tuple[str, float]]:
-    """By the best part of each."""
-    best: dict[str, float] = {}
-    for hit in hits:
-        best.setdefault(hit["id"], hit["score"])
-    return list(best.items())
-
-
-async def search_hits(api: httpx.AsyncClient, index: str, query: str, mode: str, unit: str) -> list[HitMembers]:
-    size = 10 if unit == "document" else MAX_PARTS
-    body = {"query": query, "mode": mode, "unit": unit, "size": size, "fields": [], "candidates": 100}
-    answer = await api.post(f"/v1/indexes/{index}/search", json=body)
-    hits: list[HitMembers] = answer.raise_for_status().json()["hits"]
-    return hits
-
-
-async def measure_side(settings: Settings, of: TalkSet, side: IndexingSide) -> dict[str, Any]:
-    """The figures of one way to index."""
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    rows: dict[str, Any] = {}
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
-        for unit in side.units:
-            for mode in side.modes:
-                found = {
-                    query: await search_hits(api, side.index, text, mode, unit) for query, text in of.queries.items()
-                }
-                mean = measure_rankings(
-                    of.judgements, {query: rank_documents(hits) for query, hits in found.items()}
-                ).mean
-                row: dict[str, Any] = {name: round(mean[name], 4) for name in ("ndcg@10", "mrr@10")}
-                if of.said:
-                    row |= score_positions(found, of.said, unit)
-                rows.setdefault(unit, {})[mode] = row
-                print(f"{of.name}  {side.name:24} {unit:9} {mode:8} {row}", flush=True)
-    return rows
-
-
-def measure_chapter_search(given: argparse.Namespace) -> Mapping[str, Any]:
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    named = _parse_sizes(given.episodes) if given.episodes else ()
-    sets = [read_episode_set(given.data / "chapters" / f"{name}.jsonl.gz", most) for name, most in named]
-    if given.meetings:
-        sets.append(read_meeting_set(given.data / "collections" / "qmsum_meetings", given.meetings))
-    sets = [of.asking(given.queries) for of in sets]
-    settings = Settings(encoder=given.encoder)
-    maker = load_chapter_maker(settings, given.engine, encoder)
-    chapters = [make_chapters(of.name, of.documents, maker, given.engine, given.cache) for of in sets]
+def measure_chapter_search(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    named = _parse_sizes(arguments.episodes) if arguments.episodes else ()
+    sets = [read_episode_set(arguments.data / "chapters" / f"{name}.jsonl.gz", limit) for name, limit in named]
+    if arguments.meetings:
+        sets.append(read_meeting_set(arguments.data / "collections" / "qmsum_meetings", arguments.meetings))
+    sets = [of.asking(arguments.queries) for of in sets]
+    settings = Settings(encoder=arguments.encoder)
+    maker = load_chapter_maker(settings, arguments.engine, encoder)
+    chapters = [make_chapters(of.name, of.documents, maker, arguments.engine, arguments.cache) for of in sets]
     encoded = [
         {
             side.name: encode_talk_windows(
-                of.name, of.documents, _side_chapters(side, of, made), side.talk, encoder, given.cache
+                of.name, of.documents, _side_chapters(side, of, made), side.talk, encoder, arguments.cache
             )
-            for side in list_sides(given.engine, given.left_out)
+            for side in list_sides(arguments.engine, arguments.left_out)
         }
         for of, made in zip(sets, chapters, strict=True)
     ]
-    figures: dict[str, Any] = {"engine": {"name": given.engine, "fingerprint": maker.fingerprint}}
+    figures: dict[str, Any] = {"engine": {"name": arguments.engine, "fingerprint": maker.fingerprint}}
     with open_node() as node:
         for number, (of, made, windows) in enumerate(zip(sets, chapters, encoded, strict=True)):
-            # (nobody waits for these answers, and the machine may do something else meanwhile)
-            own = {"encoder": given.encoder, "index_prefix": f"{node.index_prefix}{number}", "search_timeout": 60.0}
-            compared = list_sides(given.engine, given.left_out)
-            figures[of.name] = _measure_set(of, node.model_copy(update=own), made, windows, compared)
+            # A generous timeout, because latency is not measured.
+            overrides = {
+                "encoder": arguments.encoder,
+                "index_prefix": f"{node.index_prefix}{number}",
+                "search_timeout": 60.0,
+            }
+            compared = list_sides(arguments.engine, arguments.left_out)
+            figures[of.name] = _measure_set(of, node.model_copy(update=overrides), made, windows, compared)
         figures["opensearch"] = read_opensearch_version(node)
     return figures
 
@@ -200,27 +138,89 @@ def _side_chapters(side: IndexingSide, of: TalkSet, made: ChapteringById) -> Cha
     return {document.id: Chaptering("none") for document in of.documents} if side.talk.chapters == "none" else made
 
 
-def _parse_sizes(text: str) -> Iterator[tuple[str, int]]:
-    for one in text.split(","):
-        name, _, most = one.partition("/")
-        yield name, int(most or 10**6)
+def list_sides(engine: str, left_out: str = "") -> list[IndexingSide]:
+    """Return the compared sides."""
+    return [side for side in _iter_sides(engine) if side.name != left_out]
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = make_parser("chapter_search", __doc__ or "")
-    parser.add_argument("data", type=Path, help="directory with `chapters` and `collections`")
-    parser.add_argument(
-        "--episodes", default="syntax_fm/50,bitcoin_transcripts/70", help="sets, each with /N for so many"
-    )
-    parser.add_argument("--meetings", type=int, default=6, help="one judged meeting in so many; 0: none")
-    parser.add_argument("--queries", type=int, default=150, help="of each set, at most")
-    parser.add_argument("--left-out", default="", help="name of a side that is not measured")
-    parser.add_argument("--engine", default="tiling")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run_benchmark("chapter_search", parser, measure_chapter_search, given)
+def _iter_sides(engine: str) -> Iterator[IndexingSide]:
+    """Yield the sides; the first has the text without chapters."""
+    nothing = {"passage_in_keywords": 0}
+    chapters = TalkSettings.model_validate({"chapters": engine} | nothing)
+    yield IndexingSide("plain", TalkSettings.model_validate({"chapters": "none"} | nothing), ("document", "passage"))
+    words = TalkSettings.model_validate({"chapters": "none", "passage_in_keywords": KEYWORD_FACTOR})
+    yield IndexingSide("plain, passage in keywords", words, modes=("lexical", "hybrid"))
+    yield IndexingSide("chapters", chapters, ("document", "chapter", "passage"))
+    for parts in (["titles"], ["chapter"], ["passage"], ["chapter", "passage"]):
+        talk = chapters.model_copy(update={f"{part}_in_keywords": KEYWORD_FACTOR for part in parts})
+        yield IndexingSide(f"{' and '.join(parts)} in keywords", talk, modes=("lexical", "hybrid"))
+    vectors = chapters.model_copy(update={"titles_in_vectors": True})
+    yield IndexingSide("titles in vectors", vectors, ("document", "chapter"), ("sparse", "hybrid"))
 
 
-if __name__ == "__main__":
-    main()
+async def measure_side(settings: Settings, of: TalkSet, side: IndexingSide) -> dict[str, Any]:
+    """Return the figures of one side."""
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    rows: dict[str, Any] = {}
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://api") as api:
+        for unit in side.units:
+            for mode in side.modes:
+                results = {
+                    query: await search_hits(api, side.index, text, mode, unit) for query, text in of.queries.items()
+                }
+                mean = measure_rankings(
+                    of.judgements, {query: rank_documents(hits) for query, hits in results.items()}
+                ).mean
+                row: dict[str, Any] = {name: round(mean[name], 4) for name in ("ndcg@10", "mrr@10")}
+                if of.targets:
+                    row |= score_positions(results, of.targets, unit)
+                rows.setdefault(unit, {})[mode] = row
+                print(f"{of.name}  {side.name:24} {unit:9} {mode:8} {row}", flush=True)
+    return rows
+
+
+async def search_hits(api: httpx.AsyncClient, index: str, query: str, mode: str, unit: str) -> list[HitMembers]:
+    size = 10 if unit == "document" else MAX_PARTS
+    body = {"query": query, "mode": mode, "unit": unit, "size": size, "fields": [], "candidates": 100}
+    answer = await api.post(f"/v1/indexes/{index}/search", json=body)
+    hits: list[HitMembers] = answer.raise_for_status().json()["hits"]
+    return hits
+
+
+def rank_documents(hits: Sequence[HitMembers]) -> list[tuple[str, float]]:
+    """Rank documents by their best part."""
+    best: dict[str, float] = {}
+    for hit in hits:
+        best.setdefault(hit["id"], hit["score"])
+    return list(best.items())
+
+
+def score_positions(
+    hits: Mapping[str, Sequence[HitMembers]], targets: Mapping[str, ChapterTarget], unit: str
+) -> dict[str, Any]:
+    """Return how often hits begin in the chapter of the query."""
+    first, opened, inside, off = [], [], [], []
+    for query, target in targets.items():
+        hit = next((hit for hit in hits[query] if hit["id"] == target.document), None)
+        first.append(hit is not None and hit is hits[query][0] and _is_in_chapter(hit, target, unit))
+        if hit is None:
+            continue
+        start, end, second = locate_hit(hit, unit)
+        opened.append(_is_in_chapter(hit, target, unit))
+        inside.append(max(0, min(end, target.end) - max(start, target.start)) / max(1, end - start))
+        if second is not None and target.second is not None:
+            off.append(abs(second - target.second))
+    rows = {"first": round(fmean(first), 4), "opened": round(fmean(opened), 4), "inside": round(fmean(inside), 4)}
+    # Some transcripts without times have a few; they do not count.
+    return rows | ({"median_seconds_off": round(median(off), 1)} if len(off) > len(targets) / 2 else {})
+
+
+def _is_in_chapter(hit: HitMembers, target: ChapterTarget, unit: str) -> bool:
+    return target.start <= locate_hit(hit, unit)[0] < target.end
+
+
+def locate_hit(hit: HitMembers, unit: str) -> tuple[int, int, float | None]:
+    """Return the characters of a hit, and its start time."""
+    part = hit["chapter"] if unit == "chapter" else hit["passage"]
+    return part["start"], part["end"], part.get("start_time")

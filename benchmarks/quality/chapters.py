@@ -1,13 +1,14 @@
-"""How near chapters come to those that people made: the engine tiling, and simpler ways, on two sets.
+"""Quality of chapters: the engine tiling and baselines beside chapters that people made, on two sets.
 
-    python -m benchmarks.chapters ../shared/data --cache DIR --json benchmarks/results/chapters.json
-    python -m benchmarks.chapters ../shared/data --cache DIR --tune --json benchmarks/results/chapters-tuning.json
+    python -m benchmarks chapters ../shared/data --cache DIR --json benchmarks/results/chapters.json
+    python -m benchmarks chapters ../shared/data --cache DIR --tune --json benchmarks/results/chapters-tuning.json
 
-What is reported is of the held-out half of the episodes (by their ids). With --tune parameters are compared on the
-other half: of the engine its price and cues, of TextTiling its reach, smoothing and cut-off, of equal lengths the
-length. One choice for both sets, by the mean of Pk and WindowDiff over both, is what each way is reported with.
+The first form measures on the held-out half of the episodes (by id). --tune compares parameters on the other half: of
+the engine price and cues, of TextTiling reach, smoothing and cut-off, of equal lengths the length. Each method is
+reported with the parameters that have the best mean of Pk and WindowDiff over both sets (docs/decisions/0194).
 
-Talk to search in: episodes with chapters that people made, whose titles are the queries, and judged meetings.
+`read_episode_set` and `read_meeting_set` make talk to search in: episodes whose chapter titles are the queries, and
+judged meetings.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.measuring import make_parser, run_benchmark, sample_collection
+from benchmarks.collections import sample_collection
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.quality.chapter_cues import EncodedEpisode, encode_episodes
 from cli.relevance import segmentation
 from cli.relevance.collection import Judgements, open_collection
@@ -47,7 +49,11 @@ from services.documents.document import Document, parse_document
 from services.index_spec import IndexSpec
 from services.talk.model import Talk
 
-# Titles that name no subject: what every show has, and what sponsors read.
+EPISODE_SETS = ("syntax_fm", "bitcoin_transcripts")
+NLTK_EPISODES = 20  # NLTK's TextTiling takes as long for one episode as all other methods together
+NO_CUES = BoundaryCues({}, {}, {}, 0.0)
+MAX_QUERY_WORDS = 12  # longer titles are questions that were read out
+# Titles without a subject: parts of every show, and sponsors.
 _GENERIC_TITLE = re.compile(
     r"\b(intro(duction)?s?|outro|conclusions?|summary|agenda|outline|overview|background|references|disclaimer|demo"
     r"|history|future work|next steps|questions?|answers?|q ?& ?a|q/a|sponsors?|ads?|sick picks?|shameless|plugs?"
@@ -56,114 +62,61 @@ _GENERIC_TITLE = re.compile(
     re.I,
 )
 _WORD = re.compile(r"[A-Za-z]{3,}")
-MAX_QUERY_WORDS = 12  # longer ones are questions that are read out
 
 
-@dataclass(frozen=True, slots=True)
-class ChapterTarget:
-    """The chapter that a query is the title of: characters of a document's text, and when it begins."""
+def chapters(argv: list[str] | None = None) -> None:
+    """Compare the chapters of the engine tiling and of baselines with human chapters."""
+    parser = make_parser("chapters", chapters.__doc__)
+    parser.add_argument("data", type=Path, help="folder of chapters/*.jsonl.gz")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the vectors of blocks there")
+    parser.add_argument("--limit", type=int, help="episodes of each set, in an order by hash")
+    parser.add_argument("--tune", action="store_true", help="compare parameters on the tuning half")
+    run_benchmark("chapters", parser, measure_chapters, argv)
 
-    document: str
-    start: int
-    end: int
-    second: float | None
 
-
-@dataclass(frozen=True, slots=True)
-class TalkSet:
-    """Documents, queries, and what they should find; `said` where a chapter is to be found."""
-
-    name: str
-    documents: Sequence[Document]
-    queries: dict[str, str]
-    judgements: Judgements
-    said: dict[str, ChapterTarget] = field(default_factory=dict)
-
-    def asking(self, most: int) -> "TalkSet":
-        """With so many of its queries, in an order by hash."""
-        kept = sorted(self.judgements, key=_hash_identifier)[:most]
-        of = {query: self.said[query] for query in kept if query in self.said}
-        return replace(
-            self,
-            queries={query: self.queries[query] for query in kept},
-            judgements={query: self.judgements[query] for query in kept},
-            said=of,
+def measure_chapters(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Measure one half of both sets."""
+    encoder = load_encoder("bootstrap-minilm-l6", threads=1)
+    sets = {
+        name: list(
+            encode_episodes(
+                encoder, choose_episodes(arguments.data, name, not arguments.tune, arguments.limit), arguments.cache
+            )
         )
-
-
-def read_episode_set(path: Path, most: int) -> TalkSet:
-    """The first so many held-out episodes in an order by hash. Title and transcript are indexed, and nothing of what
-    the show's notes say, out of which the queries come.
-    """
-    name = path.name.partition(".")[0]
-    held_out = sorted((one for one in read_episodes(path) if one.held_out), key=lambda one: _hash_identifier(one.id))
-    chosen = held_out[:most]
-    documents = [
-        Document(one.id, one.episode.text, one.episode.title, talk=Talk(one.episode.segments)) for one in chosen
-    ]
-    found = dict(_iter_queries(chosen))
-    return TalkSet(
-        name,
-        documents,
-        {query: text for query, (text, _) in found.items()},
-        {query: {said.document: 1} for query, (_, said) in found.items()},
-        {query: said for query, (_, said) in found.items()},
-    )
-
-
-def _iter_queries(chosen: Iterable[AnnotatedEpisode]) -> Iterator[tuple[str, tuple[str, ChapterTarget]]]:
-    """Titles of chapters that say what they are about: of two words or more, and of one episode alone."""
-    some = list(chosen)
-    often = Counter(title for one in some for title in {_plain_title(chapter.title) for chapter in one.chapters})
-    for one in some:
-        ends = [*(chapter.start for chapter in one.chapters[1:]), len(one.episode.text)]
-        for number, (chapter, end) in enumerate(zip(one.chapters, ends, strict=True)):
-            title = chapter.title
-            if (
-                not 2 <= len(_WORD.findall(title)) <= MAX_QUERY_WORDS
-                or _GENERIC_TITLE.search(title)
-                or often[_plain_title(title)] > 1
-            ):
-                continue
-            second = one.episode.segments.second_at(chapter.start)
-            yield f"{one.id} {number}", (title, ChapterTarget(one.id, chapter.start, end, second))
-
-
-def read_meeting_set(directory: Path, every: int) -> TalkSet:
-    """One judged meeting in so many, its lines as paragraphs."""
-    collection = sample_collection(open_collection(directory), every)
-    spec = IndexSpec.model_validate({"talk": {}})
-    documents = [parse_document(one.as_json() | {"kind": "talk"}, spec) for one in collection.documents()]
-    return TalkSet(collection.name, documents, dict(collection.judged), collection.known_judgements())
-
-
-def _plain_title(title: str) -> str:
-    return " ".join(re.findall(r"\w+", title.lower()))
-
-
-def _hash_identifier(identifier: str) -> str:
-    return hashlib.sha256(identifier.encode()).hexdigest()
-
-
-EPISODE_SETS = ("syntax_fm", "bitcoin_transcripts")
-NLTK_EPISODES = 20  # episodes: its TextTiling takes as long for one as everything else together
-NO_CUES = BoundaryCues({}, {}, {}, 0.0)
+        for name in EPISODE_SETS
+    }
+    counts = {name: len(some) for name, some in sets.items()}
+    if arguments.tune:
+        return {"episodes": counts, "tuning": tune_parameters(sets, encoder)}
+    results: dict[str, Any] = {}
+    for name, some in sets.items():
+        results[name] = measure_held_out(encoder, some)
+        for way, figures in results[name].items():
+            print(name, way, figures, flush=True)
+    ratios = {
+        name: {
+            way: {error: round(rows["tiling"][error] / rows[way][error], 3) for error in ("pk", "window_diff")}
+            for way in ("TextTiling", "TextTiling, as many chapters")
+        }
+        for name, rows in results.items()
+    }
+    return {"episodes": counts, "held_out": results, "tiling_over_texttiling": ratios}
 
 
 def choose_episodes(data: Path, name: str, held_out: bool, limit: int | None) -> list[AnnotatedEpisode]:
-    """Episodes of one half of a set, the first ones in an order by hash."""
-    found = [one for one in read_episodes(data / "chapters" / f"{name}.jsonl.gz") if one.held_out is held_out]
-    return sorted(found, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:limit]
+    """Return episodes of one half of a set, the first ones in an order by hash."""
+    results = [one for one in read_episodes(data / "chapters" / f"{name}.jsonl.gz") if one.held_out is held_out]
+    return sorted(results, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:limit]
 
 
 def measure_held_out(encoder: Encoder, episodes: Iterable[EncodedEpisode]) -> dict[str, dict[str, Any]]:
-    """Every way on the same episodes. Seconds are left out: vectors come from a cache."""
-    by_id = {one.one.id: one for one in episodes}
+    """Return the figures of every method on the same episodes, without times, because vectors are cached."""
+    by_id = {encoded.annotated.id: encoded for encoded in episodes}
 
     def tiling(engine: TextTilingEngine) -> ChapteringMethod:
         def way(one: AnnotatedEpisode) -> Any:
-            had = by_id[one.id]
-            starts = engine.boundaries(one.episode, had.cut, had.vectors)
+            encoded = by_id[one.id]
+            starts = engine.boundaries(one.episode, encoded.cut, encoded.vectors)
             return accept_proposals(one.episode, [ProposedChapter(0), *map(ProposedChapter, starts)], phrase_titles)
 
         return way
@@ -180,9 +133,9 @@ def measure_held_out(encoder: Encoder, episodes: Iterable[EncodedEpisode]) -> di
         "tiling": tiling(TextTilingEngine(encoder)),
         "tiling: titles": make_title_method(lambda _, starts: list(map(ProposedChapter, starts))),
     }
-    some = [one.one for one in by_id.values()]
-    tallies = compare_methods(ways, some) | compare_methods(
-        {"TextTiling (NLTK)": make_division_method(segmentation.divide_by_nltk)}, some[:NLTK_EPISODES]
+    annotated = [encoded.annotated for encoded in by_id.values()]
+    tallies = compare_methods(ways, annotated) | compare_methods(
+        {"TextTiling (NLTK)": make_division_method(segmentation.divide_by_nltk)}, annotated[:NLTK_EPISODES]
     )
     titles = TitleSimilarity(encoder)
     return {name: _without_times(tally).figures(titles) for name, tally in tallies.items()}
@@ -194,18 +147,18 @@ def _without_times(tally: MethodTally) -> MethodTally:
 
 
 def tune_parameters(sets: Mapping[str, Sequence[EncodedEpisode]], encoder: Encoder) -> dict[str, list[dict[str, Any]]]:
-    """For each way its parameters with Pk, WindowDiff and chapters per human one on each set, best mean first."""
-    made: dict[tuple[str, str], dict[str, list[SegmentationScores]]] = defaultdict(lambda: defaultdict(list))
+    """Return, by method, its parameters with Pk, WindowDiff and chapters per human one on each set, best first."""
+    scores_of: dict[tuple[str, str], dict[str, list[SegmentationScores]]] = defaultdict(lambda: defaultdict(list))
     for name, some in sets.items():
         for one in some:
-            at = one.one.episode.segments.at
-            human = [at(chapter.start) for chapter in one.one.chapters]
+            at = one.annotated.episode.segments.at
+            human = [at(chapter.start) for chapter in one.annotated.chapters]
             for way, parameters, starts in _iter_parameters(one, encoder):
-                found = score_segmentation(human, starts, len(one.one.episode.segments))
-                if found is not None:
-                    made[way, json.dumps(parameters)][name].append(found)
+                scores = score_segmentation(human, starts, len(one.annotated.episode.segments))
+                if scores is not None:
+                    scores_of[way, json.dumps(parameters)][name].append(scores)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for (way, tried_with), by_set in made.items():
+    for (way, tried_with), by_set in scores_of.items():
         rows[way].append(json.loads(tried_with) | _mean_scores(by_set))
     for way, tried in rows.items():
         tried.sort(key=lambda row: float(row["mean"]))
@@ -215,13 +168,13 @@ def tune_parameters(sets: Mapping[str, Sequence[EncodedEpisode]], encoder: Encod
 
 
 def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[str, dict[str, float], Sequence[int]]]:
-    episode = one.one.episode
+    episode = one.annotated.episode
     for words in (300, 600, 1200, 2000, 4000, 8000):
         yield "equal lengths", {"words": words}, segmentation.divide_equally(episode, words)
     counts = segmentation.count_block_words(episode, one.cut)
     for reach, rounds, above in product((4, 6, 10, 16, 24), (1, 3), (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)):
-        found = segmentation.find_valleys(episode, one.cut, counts, reach=reach, rounds=rounds, above=above)
-        yield "TextTiling", {"reach": reach, "rounds": rounds, "above": above}, found
+        boundaries = segmentation.find_valleys(episode, one.cut, counts, reach=reach, rounds=rounds, above=above)
+        yield "TextTiling", {"reach": reach, "rounds": rounds, "above": above}, boundaries
     for price, cue in (
         (0.045, 0.01),
         (0.05, 0.01),
@@ -238,52 +191,97 @@ def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[st
 def _mean_scores(by_set: Mapping[str, Sequence[SegmentationScores]]) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: {
-            "pk": round(fmean(one.pk for one in found), 4),
-            "window_diff": round(fmean(one.window_diff for one in found), 4),
-            "chapters_per_human": round(math.exp(fmean(math.log(one.share) for one in found)), 2),
+            "pk": round(fmean(one.pk for one in results), 4),
+            "window_diff": round(fmean(one.window_diff for one in results), 4),
+            "chapters_per_human": round(math.exp(fmean(math.log(one.share) for one in results)), 2),
         }
-        for name, found in by_set.items()
+        for name, results in by_set.items()
     }
     return {"mean": round(fmean((one["pk"] + one["window_diff"]) / 2 for one in row.values()), 4), **row}
 
 
-def measure_chapters(arguments: argparse.Namespace) -> Mapping[str, Any]:
-    """One half of both sets."""
-    encoder = load_encoder("bootstrap-minilm-l6", threads=1)
-    sets = {
-        name: list(
-            encode_episodes(
-                encoder, choose_episodes(arguments.data, name, not arguments.tune, arguments.limit), arguments.cache
-            )
+@dataclass(frozen=True, slots=True)
+class ChapterTarget:
+    """Chapter that a query is the title of: characters of a document's text, and its start time."""
+
+    document: str
+    start: int
+    end: int
+    second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TalkSet:
+    """Documents, queries and judgements; `targets` where a query asks for a chapter."""
+
+    name: str
+    documents: Sequence[Document]
+    queries: dict[str, str]
+    judgements: Judgements
+    targets: dict[str, ChapterTarget] = field(default_factory=dict)
+
+    def asking(self, limit: int) -> "TalkSet":
+        """Return the set with at most `limit` of its queries, in an order by hash."""
+        kept = sorted(self.judgements, key=_hash_identifier)[:limit]
+        targets = {query: self.targets[query] for query in kept if query in self.targets}
+        return replace(
+            self,
+            queries={query: self.queries[query] for query in kept},
+            judgements={query: self.judgements[query] for query in kept},
+            targets=targets,
         )
-        for name in EPISODE_SETS
-    }
-    counts = {name: len(some) for name, some in sets.items()}
-    if arguments.tune:
-        return {"episodes": counts, "tuning": tune_parameters(sets, encoder)}
-    found: dict[str, Any] = {}
-    for name, some in sets.items():
-        found[name] = measure_held_out(encoder, some)
-        for way, figures in found[name].items():
-            print(name, way, figures, flush=True)
-    ratios = {
-        name: {
-            way: {error: round(rows["tiling"][error] / rows[way][error], 3) for error in ("pk", "window_diff")}
-            for way in ("TextTiling", "TextTiling, as many chapters")
-        }
-        for name, rows in found.items()
-    }
-    return {"episodes": counts, "held_out": found, "tiling_over_texttiling": ratios}
 
 
-def main(given: list[str] | None = None) -> None:
-    parser = make_parser("chapters", __doc__ or "")
-    parser.add_argument("data", type=Path, help="the folder that holds chapters/syntax_fm.jsonl.gz and its neighbour")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keeps the vectors of blocks")
-    parser.add_argument("--limit", type=int, help="so many episodes of each set, in an order by hash")
-    parser.add_argument("--tune", action="store_true", help="compare parameters on the tuning half")
-    run_benchmark("chapters", parser, measure_chapters, given)
+def read_episode_set(path: Path, limit: int) -> TalkSet:
+    """Return at most `limit` held-out episodes, in an order by hash.
+
+    Title and transcript are indexed. The show's notes, which give the queries, are not.
+    """
+    name = path.name.partition(".")[0]
+    held_out = sorted((one for one in read_episodes(path) if one.held_out), key=lambda one: _hash_identifier(one.id))
+    chosen = held_out[:limit]
+    documents = [
+        Document(one.id, one.episode.text, one.episode.title, talk=Talk(one.episode.segments)) for one in chosen
+    ]
+    queries = dict(_iter_queries(chosen))
+    return TalkSet(
+        name,
+        documents,
+        {query: text for query, (text, _) in queries.items()},
+        {query: {target.document: 1} for query, (_, target) in queries.items()},
+        {query: target for query, (_, target) in queries.items()},
+    )
 
 
-if __name__ == "__main__":
-    main()
+def _iter_queries(chosen: Iterable[AnnotatedEpisode]) -> Iterator[tuple[str, tuple[str, ChapterTarget]]]:
+    """Yield chapter titles that name a subject, have two words or more, and are in one episode only."""
+    episodes = list(chosen)
+    counts = Counter(title for one in episodes for title in {_plain_title(chapter.title) for chapter in one.chapters})
+    for one in episodes:
+        ends = [*(chapter.start for chapter in one.chapters[1:]), len(one.episode.text)]
+        for number, (chapter, end) in enumerate(zip(one.chapters, ends, strict=True)):
+            title = chapter.title
+            if (
+                not 2 <= len(_WORD.findall(title)) <= MAX_QUERY_WORDS
+                or _GENERIC_TITLE.search(title)
+                or counts[_plain_title(title)] > 1
+            ):
+                continue
+            second = one.episode.segments.second_at(chapter.start)
+            yield f"{one.id} {number}", (title, ChapterTarget(one.id, chapter.start, end, second))
+
+
+def read_meeting_set(directory: Path, every: int) -> TalkSet:
+    """Return every n-th judged meeting, its lines as paragraphs."""
+    collection = sample_collection(open_collection(directory), every)
+    spec = IndexSpec.model_validate({"talk": {}})
+    documents = [parse_document(one.as_json() | {"kind": "talk"}, spec) for one in collection.documents()]
+    return TalkSet(collection.name, documents, dict(collection.judged), collection.known_judgements())
+
+
+def _plain_title(title: str) -> str:
+    return " ".join(re.findall(r"\w+", title.lower()))
+
+
+def _hash_identifier(identifier: str) -> str:
+    return hashlib.sha256(identifier.encode()).hexdigest()

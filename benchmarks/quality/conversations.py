@@ -1,26 +1,20 @@
-"""Do earlier turns help a query that leaves out what they said? On conversations derived from judged queries.
+"""Context of earlier turns: its gain for follow-up queries, and its loss after a change of topic.
 
-    python -m benchmarks.conversation DATA --json benchmarks/results/conversation.json
+    python -m benchmarks conversation DATA --json benchmarks/results/conversation.json
 
-Nobody held these conversations: `benchmarks.derived_conversations` says how follow-ups are made. A follow-up is asked
-alone, joined to its turns, with its turns as context (the service's own functions), and as the whole query that it was
-made of, which is what a perfect rewriting model would ask. For whole queries after turns about something else, alone
-and whole are the same, and what the context loses is the price of a change of topic. Sparse lists are exact, keyword
-lists come from a real node.
+No judged conversational collection is at hand, so conversations are derived by rule from judged queries, and figures on
+them are of the derivation. A follow-up is a judged query without the content words of an earlier turn, as speakers
+leave out what is understood (ellipsis). Relevant is what was judged relevant to the whole query, which is also the
+rewriting of a perfect model.
 
-The series of qmsum_meetings flatter every use of turns: their one relevant document is the meeting that all of them
-are about. They have no part in the choice of the parameters.
-
-Conversations derived by rule from judged queries. Nobody ever held them: figures on them are of the derivation.
-
-There is no judged conversational collection at hand, so follow-ups are made: from a judged query every content word
-that an earlier turn has said is left out, as speakers leave out what is understood (ellipsis). What is to be found
-stays what was judged relevant to the whole query, and the whole query is the rewriting that a perfect model would give.
-
-- `conversations_from_overlap`: the earlier turn is another query of the collection that shares words with this one.
+- `conversations_from_overlap`: the turn is another query of the collection that shares words with this one.
 - `conversations_from_series`: the turns are the queries of one series (questions about one meeting), in their order.
-- `unrelated_conversations`: the earlier turn is a query that shares no content word, and the follow-up is a whole query: nothing is
-  to be carried over, so whatever the context changes is harm.
+- `unrelated_conversations`: the turns share no content word and the query is whole: any change by the context is harm.
+
+A follow-up is searched alone, joined to its turns, with its turns as context (the service's own functions), and whole.
+Sparse lists are exact, keyword lists come from a real node. The series of qmsum_meetings flatter every use of turns,
+because all their turns are about the one relevant meeting; they have no part in the choice of parameters
+(docs/decisions/0156).
 """
 
 import argparse
@@ -39,8 +33,9 @@ from benchmarks.collections import (
     encode_collection_windows,
     judged_arguments,
     open_keyword_index,
+    sample_collection,
 )
-from benchmarks.measuring import run_benchmark, sample_collection
+from benchmarks.measuring import run_benchmark
 from benchmarks.quality.feedback import fuse_named_lists
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, Judgements, open_collection
@@ -55,111 +50,6 @@ from services.opensearch.stored_document import document_vector
 from services.query.expansion import ConversationMemory, QueryBlend, context_pieces, context_words, word_weights
 from services.settings import Settings
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-# Lucene's English stop words, question words, pronouns, auxiliaries, and the like.
-_FUNCTION_WORDS = frozenset(
-    _WORD.findall(
-        "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
-        "this to was will with what which who whom whose why when where how does did do done has have had can could "
-        "would should may might must been being were he she him her his them its i you we us our my your me from about "
-        "than also any some each between during using used use other others more most so up out over very "
-    )
-)
-_OFTEN, _FEW = 0.1, 5
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """`query` names the judged query; `turns` were said before, oldest first; `whole` is the query as it was judged."""
-
-    query: str
-    turns: tuple[str, ...]
-    follow_up: str
-    whole: str
-
-
-class ContentWords:
-    """What the words of a collection's queries say: which of them are about something."""
-
-    def __init__(self, queries: Iterable[str]) -> None:
-        """Words in more than a tenth of the queries ("summarize", "discussion", "python") tell none from another."""
-        each = [_split_words(text) for text in queries]
-        counts = Counter(word for words in each for word in words)
-        often = {word for word, count in counts.items() if count > max(_FEW, len(each) * _OFTEN)}
-        self._empty = often | _FUNCTION_WORDS
-
-    def content(self, text: str) -> set[str]:
-        """The words of a text that say what it is about, in lower case."""
-        return _split_words(text) - self._empty
-
-    def ellipsis(self, whole: str, said: Iterable[str]) -> str | None:
-        """The query without the content words of `said`; None when that changes nothing or leaves no content word."""
-        known = set().union(*(self.content(turn) for turn in said))
-        left = " ".join(_WORD.sub(lambda m: "" if m[0].casefold() in known else m[0], whole).split())
-        content = self.content(left)
-        return left if content and content != self.content(whole) else None
-
-
-def _split_words(text: str) -> set[str]:
-    return {word.casefold() for word in _WORD.findall(text)}
-
-
-def conversations_from_overlap(queries: Mapping[str, str]) -> list[Conversation]:
-    """Each query that shares content words with another one, after that other one; the one that shares most of its own.
-
-    "Most" is the share of the query's content words, of equal ones the shorter turn, then the first by id.
-    """
-    of_all = ContentWords(queries.values())
-    words = {query: of_all.content(text) for query, text in queries.items()}
-    found = []
-    for query, whole in queries.items():
-        shared = [
-            (-len(words[query] & words[other]), len(words[other]), other)
-            for other in queries
-            if words[query] & words[other] and words[other] != words[query]
-        ]
-        for _, _, other in sorted(shared):
-            follow_up = of_all.ellipsis(whole, [queries[other]])
-            if follow_up is not None:
-                found.append(Conversation(query, (queries[other],), follow_up, whole))
-                break
-    return found
-
-
-def conversations_from_series(
-    queries: Mapping[str, str], series: Callable[[str], str], most: int
-) -> list[Conversation]:
-    """Queries of one series, each after at most `most` earlier ones as they were said, ellipsis included.
-
-    Only those in which something was left out; the others are turns of later ones all the same.
-    """
-    of_all = ContentWords(queries.values())
-    said: dict[str, list[str]] = {}
-    found = []
-    for query, whole in queries.items():
-        before = said.setdefault(series(query), [])
-        turns = tuple(before[-most:])
-        follow_up = of_all.ellipsis(whole, turns) if turns else None
-        if follow_up is not None:
-            found.append(Conversation(query, turns, follow_up, whole))
-        before.append(follow_up or whole)
-    return found
-
-
-def unrelated_conversations(queries: Mapping[str, str], turns: int, seed: int = 0) -> list[Conversation]:
-    """Each whole query after `turns` others, drawn at random, that share no content word with it."""
-    draw = random.Random(seed)
-    of_all = ContentWords(queries.values())
-    words = {query: of_all.content(text) for query, text in queries.items()}
-    found = []
-    for query, whole in queries.items():
-        others = [other for other in queries if not words[query] & words[other]]
-        if len(others) >= turns:
-            drawn: Sequence[str] = draw.sample(others, turns)
-            found.append(Conversation(query, tuple(queries[other] for other in drawn), whole, whole))
-    return found
-
-
 SERIES_COLLECTION = "qmsum_meetings"
 MAX_TURNS = 5
 MAX_QUERIES = 1000
@@ -171,47 +61,142 @@ CONTEXT_SETTINGS: Final[Mapping[str, ConversationMemory]] = {
     },
     **{f"decay {decay}": ConversationMemory(decay=decay) for decay in (0.0, 0.25, 0.5, 0.75, 1.0)},
 }
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# Lucene's English stop words, and question words, pronouns and auxiliaries.
+_FUNCTION_WORDS = frozenset(
+    _WORD.findall(
+        "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
+        "this to was will with what which who whom whose why when where how does did do done has have had can could "
+        "would should may might must been being were he she him her his them its i you we us our my your me from about "
+        "than also any some each between during using used use other others more most so up out over very "
+    )
+)
+# A word in more than this share of the queries, and in more than this number, is no content word.
+_MAX_SHARE, _MIN_COUNT = 0.1, 5
 
 
-def derive_conversations(name: str, collection: JudgedCollection) -> dict[str, list[Conversation]]:
-    """The sets of a collection: follow-ups, and whole queries after turns about something else."""
-    queries = collection.judged
-    if name == SERIES_COLLECTION:
-        series = conversations_from_series(queries, lambda query: query.rpartition("-")[0], MAX_TURNS)
-        return {"follow-ups": series, "other topic": unrelated_conversations(queries, 3)}
-    return {"follow-ups": conversations_from_overlap(queries), "other topic": unrelated_conversations(queries, 1)}
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Conversation: `query` is the id of the judged query `whole`, `turns` come before it, oldest first."""
+
+    query: str
+    turns: tuple[str, ...]
+    follow_up: str
+    whole: str
+
+
+class ContentWords:
+    """Content words of a collection's queries."""
+
+    def __init__(self, queries: Iterable[str]) -> None:
+        """Count the words; words in more than a tenth of the queries ("summarize", "python") distinguish nothing."""
+        queries_words = [_split_words(text) for text in queries]
+        counts = Counter(word for words in queries_words for word in words)
+        frequent = {word for word, count in counts.items() if count > max(_MIN_COUNT, len(queries_words) * _MAX_SHARE)}
+        self._empty = frequent | _FUNCTION_WORDS
+
+    def content(self, text: str) -> set[str]:
+        """Return the content words of a text, in lower case."""
+        return _split_words(text) - self._empty
+
+    def ellipsis(self, whole: str, turns: Iterable[str]) -> str | None:
+        """Return the query without the content words of `turns`; None if nothing changes or no content word is left."""
+        known = set().union(*(self.content(turn) for turn in turns))
+        left = " ".join(_WORD.sub(lambda m: "" if m[0].casefold() in known else m[0], whole).split())
+        content = self.content(left)
+        return left if content and content != self.content(whole) else None
+
+
+def _split_words(text: str) -> set[str]:
+    return {word.casefold() for word in _WORD.findall(text)}
+
+
+def conversations_from_overlap(queries: Mapping[str, str]) -> list[Conversation]:
+    """Return each query after the other query that shares the most content words with it.
+
+    Of equal shares the shorter turn wins, then the first id.
+    """
+    content_words = ContentWords(queries.values())
+    words = {query: content_words.content(text) for query, text in queries.items()}
+    conversations = []
+    for query, whole in queries.items():
+        shared = [
+            (-len(words[query] & words[other]), len(words[other]), other)
+            for other in queries
+            if words[query] & words[other] and words[other] != words[query]
+        ]
+        for _, _, other in sorted(shared):
+            follow_up = content_words.ellipsis(whole, [queries[other]])
+            if follow_up is not None:
+                conversations.append(Conversation(query, (queries[other],), follow_up, whole))
+                break
+    return conversations
+
+
+def conversations_from_series(
+    queries: Mapping[str, str], series: Callable[[str], str], max_turns: int
+) -> list[Conversation]:
+    """Return the queries of a series that leave something out, each after at most `max_turns` earlier ones.
+
+    Turns have their ellipsis. Queries that leave nothing out are turns of later ones.
+    """
+    content_words = ContentWords(queries.values())
+    turns_of: dict[str, list[str]] = {}
+    conversations = []
+    for query, whole in queries.items():
+        before = turns_of.setdefault(series(query), [])
+        turns = tuple(before[-max_turns:])
+        follow_up = content_words.ellipsis(whole, turns) if turns else None
+        if follow_up is not None:
+            conversations.append(Conversation(query, turns, follow_up, whole))
+        before.append(follow_up or whole)
+    return conversations
+
+
+def unrelated_conversations(queries: Mapping[str, str], turns: int, seed: int = 0) -> list[Conversation]:
+    """Return each whole query after `turns` random queries that share no content word with it."""
+    chance = random.Random(seed)
+    content_words = ContentWords(queries.values())
+    words = {query: content_words.content(text) for query, text in queries.items()}
+    conversations = []
+    for query, whole in queries.items():
+        others = [other for other in queries if not words[query] & words[other]]
+        if len(others) >= turns:
+            drawn: Sequence[str] = chance.sample(others, turns)
+            conversations.append(Conversation(query, tuple(queries[other] for other in drawn), whole, whole))
+    return conversations
 
 
 @dataclass(frozen=True)
 class ConversationBench:
-    """What a collection's conversations are asked of."""
+    """Indexes and query table of a collection."""
 
     index: ExactIndex
     keywords: KeywordIndex
     table: QueryTable
-    most_added: int
+    max_added: int
 
-    def figures(self, found: list[Conversation], judgements: Judgements) -> dict[str, Any]:
-        """NDCG@10 of the sparse, the keyword and the fused list by way of asking."""
-        judged = {one.query: judgements[one.query] for one in found}
+    def figures(self, conversations: list[Conversation], judgements: Judgements) -> dict[str, Any]:
+        """Return NDCG@10 of the sparse, the keyword and the fused list, by way to search."""
+        judged = {c.query: judgements[c.query] for c in conversations}
 
         def row(sparse: Rankings, lexical: Rankings) -> dict[str, float]:
             lists = {"sparse": sparse, "lexical": lexical, "hybrid": fuse_named_lists(sparse, lexical)}
             return {name: round(measure_rankings(judged, one).mean["ndcg@10"], 5) for name, one in lists.items()}
 
         texts = {
-            "alone": {one.query: one.follow_up for one in found},
-            "joined": {one.query: " ".join((*one.turns, one.follow_up)) for one in found},
-            "whole": {one.query: one.whole for one in found},
+            "alone": {c.query: c.follow_up for c in conversations},
+            "joined": {c.query: " ".join((*c.turns, c.follow_up)) for c in conversations},
+            "whole": {c.query: c.whole for c in conversations},
         }
-        plain = {name: (self._sparse(of), self._lexical(of)) for name, of in texts.items()}
+        plain = {name: (self._sparse(queries), self._lexical(queries)) for name, queries in texts.items()}
         rows = {name: row(*lists) for name, lists in plain.items()}
         for name, memory in CONTEXT_SETTINGS.items():
-            sparse = {one.query: self._with_context(one, memory) for one in found}
-            rows[name] = row(sparse, self._words_with_context(found, memory))
+            sparse = {c.query: self._with_context(c, memory) for c in conversations}
+            rows[name] = row(sparse, self._words_with_context(conversations, memory))
             if name == "context":
                 rows["context for the sparse list alone"] = row(sparse, plain["alone"][1])
-        twice = {one.query: self._with_context(one, ConversationMemory(), again=True) for one in found}
+        twice = {c.query: self._with_context(c, ConversationMemory(), again=True) for c in conversations}
         rows["context, what is said again counts again"] = row(twice, plain["alone"][1])
         return rows
 
@@ -224,24 +209,71 @@ class ConversationBench:
         return self.keywords.lists({query: lexical_query(text) for query, text in texts.items()}, CANDIDATE_COUNT)
 
     def _with_context(
-        self, one: Conversation, memory: ConversationMemory, *, again: bool = False
+        self, conversation: Conversation, memory: ConversationMemory, *, again: bool = False
     ) -> list[tuple[str, float]]:
-        words = self.table.encode(one.follow_up)
-        turns = [self.table.encode(turn).by_id() for turn in one.turns]
-        share = context_pieces({} if again else words.by_id(), turns, self.table.heaviest, memory, self.most_added)
+        words = self.table.encode(conversation.follow_up)
+        turns = [self.table.encode(turn).by_id() for turn in conversation.turns]
+        share = context_pieces({} if again else words.by_id(), turns, self.table.heaviest, memory, self.max_added)
         return self.index.search(QueryBlend.of(words).plus([share], MAX_QUERIES).vector.by_id(), CANDIDATE_COUNT)
 
-    def _words_with_context(self, found: list[Conversation], memory: ConversationMemory) -> Rankings:
+    def _words_with_context(self, conversations: list[Conversation], memory: ConversationMemory) -> Rankings:
         queries = {}
-        for one in found:
-            carried = context_words(one.follow_up, one.turns, word_weights(self.table, one.turns), memory)
-            queries[one.query] = lexical_query(one.follow_up, carried)
+        for c in conversations:
+            carried = context_words(c.follow_up, c.turns, word_weights(self.table, c.turns), memory)
+            queries[c.query] = lexical_query(c.follow_up, carried)
         return self.keywords.lists(queries, CANDIDATE_COUNT)
 
 
-def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean over the collections without series, of each set and of both."""
-    counted = [tables for name, tables in found.items() if name.partition("/")[0] != SERIES_COLLECTION]
+def conversation(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of follow-up queries alone, with context, and rewritten."""
+    run_benchmark("conversation", judged_arguments("conversation", conversation.__doc__), measure_conversations, argv)
+
+
+def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of every set of conversations, and their means."""
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
+    top_k = IndexSpec.model_validate({}).document_top_k
+    results: dict[str, Any] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        version = read_opensearch_version(settings)
+        for wanted in arguments.collections.split(","):
+            name, _, every = wanted.partition("/")
+            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            windows = encode_collection_windows(collection, encoder, arguments.cache)
+            index = ExactIndex({document: document_vector(own, top_k) for document, own in windows.items()})
+            with open_keyword_index(search, settings, collection) as keywords:
+                bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
+                results[wanted] = {
+                    one: {
+                        "conversations": len(some),
+                        "figures": bench.figures(some, collection.judgements),
+                    }
+                    for one, some in derive_conversations(name, collection).items()
+                }
+            for one, rows in results[wanted].items():
+                print(wanted, one, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
+    return {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "derived": "follow-ups and turns are made from judged queries by rule; see benchmarks.quality.conversations",
+        "mean_ndcg@10_without_series": mean_figures(results),
+        "by_collection": results,
+    }
+
+
+def derive_conversations(name: str, collection: JudgedCollection) -> dict[str, list[Conversation]]:
+    """Return the sets of a collection: follow-ups, and whole queries after another topic."""
+    queries = collection.judged
+    if name == SERIES_COLLECTION:
+        series = conversations_from_series(queries, lambda query: query.rpartition("-")[0], MAX_TURNS)
+        return {"follow-ups": series, "other topic": unrelated_conversations(queries, 3)}
+    return {"follow-ups": conversations_from_overlap(queries), "other topic": unrelated_conversations(queries, 1)}
+
+
+def mean_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the means over the collections without series, of each set and of both."""
+    counted = [tables for name, tables in results.items() if name.partition("/")[0] != SERIES_COLLECTION]
     if not counted:
         return {}
     sets = ("follow-ups", "other topic")
@@ -257,45 +289,3 @@ def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         rows[row] = by_set | {"both": {name: round((by_set[sets[0]][name] + by_set[sets[1]][name]) / 2, 5)
                                        for name in ("sparse", "lexical", "hybrid")}}  # fmt: skip
     return rows
-
-
-def measure_conversations(given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of every set of conversations, and their means."""
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    table = QueryTable.load(resolve_model_directory(given.encoder))
-    top_k = IndexSpec.model_validate({}).document_top_k
-    found: dict[str, Any] = {}
-    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        version = read_opensearch_version(settings)
-        for wanted in given.collections.split(","):
-            name, _, every = wanted.partition("/")
-            collection = sample_collection(open_collection(given.data / name), int(every or 1))
-            windows = encode_collection_windows(collection, encoder, given.cache)
-            index = ExactIndex({document: document_vector(of_it, top_k) for document, of_it in windows.items()})
-            with open_keyword_index(search, settings, collection) as keywords:
-                bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
-                found[wanted] = {
-                    one: {
-                        "conversations": len(some),
-                        "figures": bench.figures(some, collection.judgements),
-                    }
-                    for one, some in derive_conversations(name, collection).items()
-                }
-            for one, rows in found[wanted].items():
-                print(wanted, one, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
-    return {
-        "opensearch": version,
-        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
-        "derived": "follow-ups and turns are made from judged queries by rule; see benchmarks.quality.conversations",
-        "mean_ndcg@10_without_series": mean_figures(found),
-        "by_collection": found,
-    }
-
-
-def main(given: list[str] | None = None) -> None:
-    """The command."""
-    run_benchmark("conversation", judged_arguments("conversation", __doc__), measure_conversations, given)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,10 @@
-"""What does a rerank by stored dense vectors add to hybrid search? NDCG@10 of every weight, on every collection.
+"""Reranking of hybrid search by stored dense vectors: NDCG@10 by weight, on every collection.
 
-    python -m benchmarks.dense_rerank DATA --json benchmarks/results/dense-rerank.json [--live adi,medline]
+    python -m benchmarks dense_rerank DATA --json benchmarks/results/dense-rerank.json [--live adi,medline]
 
-The lists are those of benchmarks.fusion_weights: BM25 from a real node, the sparse list exact, 100 candidates each,
-fused by the service's own function. The first 100 are scored by the service's own functions over vectors rounded as
-they are stored. `--live` asks a whole service about some collections (API, worker, model process) and compares.
-
-Dense vectors of a collection, encoded once and kept in a file, one row a window.
+The lists are those of `fusion_weights`: BM25 from a real node, the exact sparse list, 100 candidates each, fused by the
+service's function. The service's functions score the first 100 over vectors rounded as they are stored. `--live`
+measures some collections through a whole service (API, worker, model process) as well (docs/decisions/0141, 0143).
 """
 
 import argparse
@@ -21,8 +19,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collections import encode_collection, search_keyword_lists
-from benchmarks.measuring import make_parser, run_benchmark, sample_collection
+from benchmarks.collections import encode_collection, sample_collection, search_keyword_lists
+from benchmarks.measuring import make_parser, run_benchmark
 from benchmarks.service import open_node, open_service, read_opensearch_version, run_process
 from cli.relevance.collection import JudgedCollection, open_collection
 from cli.relevance.live import LiveIndex, ingest_collection
@@ -48,57 +46,14 @@ from services.opensearch.client import SyncSearchClient
 from services.query.fusion import DEFAULT_INTERPOLATION_WEIGHT, DEFAULT_WEIGHTS, fuse_lists, interpolate_scores
 from services.settings import Settings
 
-# Windows that are encoded between two words of progress.
-_BATCH_WINDOWS = 256
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredDenseRows:
-    """Document i has the rows `starts[i]` to `starts[i + 1]` of `rows` float16 [windows, width]."""
-
-    ids: list[str]
-    starts: NDArray[np.int64]
-    rows: NDArray[np.float16]
-
-    def of(self, position: int) -> NDArray[np.float16]:
-        """The windows of a document."""
-        return self.rows[self.starts[position] : self.starts[position + 1]]
-
-
-def encode_collection_rows(
-    collection: JudgedCollection, model: DenseModel, identity: DenseIdentity, cache: Path | None = None
-) -> StoredDenseRows:
-    """The vectors that an index with this dense encoder would hold, unrounded; a file in `cache` saves the work."""
-    corpus = collection.corpus.stat()
-    window = identity.window
-    stamp = f"{identity.fingerprint}-{window.pieces}-{window.overlap}-{corpus.st_size}-{corpus.st_mtime_ns}"
-    path = cache / f"dense-{collection.name}-{stamp}.npz" if cache else None
-    if path and path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            return StoredDenseRows(file["ids"].tolist(), file["starts"], file["rows"])
-    begun = time.perf_counter()
-    documents = [document for document in collection.documents() if document.text]
-    cut = [model.windows(joined_text(document.title, document.text), window) for document in documents]
-    windows = [one for of_one in cut for one in of_one]
-    rows = np.empty((len(windows), identity.width), dtype=np.float16)
-    for start in range(0, len(windows), _BATCH_WINDOWS):
-        rows[start : start + _BATCH_WINDOWS] = model.encode_windows(windows[start : start + _BATCH_WINDOWS])
-        print(f"\r{collection.name}: {start:,} of {len(windows):,} windows", end="", flush=True)
-    print(f"\r{collection.name}: {len(windows):,} windows in {time.perf_counter() - begun:.0f} s")
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(of_one) for of_one in cut])])
-    found = StoredDenseRows([document.id for document in documents], starts, rows)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, ids=np.array(found.ids, dtype=str), starts=starts, rows=rows)
-    return found
-
-
 COLLECTIONS = ("adi", "cisi", "cosqa", "cranfield", "medline", "qmsum_meetings/4")
 CANDIDATE_COUNT = RERANK_DEPTH = 100
 WEIGHTS = tuple(step / 10 for step in range(1, 11))
 FEEDBACK_SETTINGS = tuple((documents, weight) for documents in (1, 3, 5, 10) for weight in (0.1, 0.3, 0.5))
+# Windows between two lines of progress.
+_BATCH_WINDOWS = 256
 WindowForm = Callable[[NDArray[np.float16]], DenseArray]
-# Other ways to store a document: the first three are compared with the one that was taken, `int8`.
+# Ways to store a document: three alternatives, and the chosen one, `int8`.
 STORED_FORMS: dict[str, WindowForm] = {
     "float16": lambda rows: rows.astype(np.float32),
     "mean of the windows": lambda rows: normalise_vector(rows.astype(np.float32).mean(axis=0))[None, :],
@@ -107,9 +62,25 @@ STORED_FORMS: dict[str, WindowForm] = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredDenseRows:
+    """Dense vectors of documents.
+
+    Document i has the rows `starts[i]` to `starts[i + 1]` of `rows`, float16 [windows, width].
+    """
+
+    ids: list[str]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.float16]
+
+    def of(self, position: int) -> NDArray[np.float16]:
+        """Return the rows of a document's windows."""
+        return self.rows[self.starts[position] : self.starts[position + 1]]
+
+
 @dataclass
 class RerankBench:
-    """A collection with the hybrid list and the dense vector of every query."""
+    """Collection with the hybrid list and the dense vector of every query."""
 
     collection: JudgedCollection
     hybrid: Rankings
@@ -118,7 +89,7 @@ class RerankBench:
     _stored: dict[str, StoredDenseVectors] = field(default_factory=dict)
 
     def stored(self, form: str) -> StoredDenseVectors:
-        """All documents in one form; `int8` is what an index holds."""
+        """Return all documents in one stored form; `int8` is that of an index."""
         if form not in self._stored:
             parts = [STORED_FORMS[form](gather_rows(self.rows.of(i))) for i in range(len(self.rows.ids))]
             starts = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(part) for part in parts])])
@@ -131,53 +102,40 @@ class RerankBench:
     def reranked(
         self, weight: float, form: str = "int8", feedback: tuple[int, float] | None = None
     ) -> dict[str, list[tuple[str, float]]]:
-        """Every query's list as a search gives it."""
+        """Return the reranked list of every query."""
         stored = self.stored(form)
         place = {name: i for i, name in enumerate(stored.ids)}
-        found = {}
+        results = {}
         for query, listed in self.hybrid.items():
             top, rest = listed[:RERANK_DEPTH], listed[RERANK_DEPTH:]
             kept = select_vectors(stored, [place[name] for name, _ in top])
             vector = self.queries[query]
-            opinion = kept.scores(vector)
+            dense_scores = kept.scores(vector)
             if feedback is not None:
-                best = interpolate_scores(top, opinion, weight)[: feedback[0]]
+                best = interpolate_scores(top, dense_scores, weight)[: feedback[0]]
                 vector = apply_dense_feedback(
                     vector, kept.best_windows(vector, [name for name, _ in best]), feedback[1]
                 )
-                opinion = kept.scores(vector)
-            found[query] = interpolate_scores(top, opinion, weight) + list(rest)
-        return found
+                dense_scores = kept.scores(vector)
+            results[query] = interpolate_scores(top, dense_scores, weight) + list(rest)
+        return results
 
-    def ndcg(self, found: Rankings) -> float:
-        return round(measure_rankings(self.collection.known_judgements(), found).mean["ndcg@10"], 5)
+    def ndcg(self, results: Rankings) -> float:
+        return round(measure_rankings(self.collection.known_judgements(), results).mean["ndcg@10"], 5)
 
     def dense_alone(self) -> dict[str, list[tuple[str, float]]]:
-        """Every document by its dense score."""
+        """Return the list of every query by dense score alone."""
         stored = self.stored("int8")
         scores = {query: stored.scores(vector) for query, vector in self.queries.items()}
         return {
-            query: sorted(of.items(), key=lambda pair: (-pair[1], pair[0]))[:RERANK_DEPTH]
-            for query, of in scores.items()
+            query: sorted(scored.items(), key=lambda pair: (-pair[1], pair[0]))[:RERANK_DEPTH]
+            for query, scored in scores.items()
         }
-
-
-def gather_rows(rows: NDArray[np.float16]) -> NDArray[np.float16]:
-    """As the indexer gathers them."""
-    return merge_neighbouring_windows(rows).astype(np.float16)
-
-
-def select_vectors(stored: StoredDenseVectors, positions: Sequence[int]) -> StoredDenseVectors:
-    """The vectors of some documents only."""
-    spans = [(int(stored.starts[at]), int(stored.starts[at + 1])) for at in positions]
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum([end - start for start, end in spans])])
-    rows = np.concatenate([stored.rows[start:end] for start, end in spans] or [stored.rows[:0]])
-    return StoredDenseVectors([stored.ids[at] for at in positions], starts, rows)
 
 
 @dataclass(frozen=True)
 class RerankModels:
-    """What every collection is measured with."""
+    """Encoder, query table and dense model for every collection."""
 
     encoder: Encoder
     table: QueryTable
@@ -186,7 +144,7 @@ class RerankModels:
     cache: Path | None
 
     def bench(self, collection: JudgedCollection, search: SyncSearchClient, settings: Settings) -> RerankBench:
-        """The lists and the vectors of a collection."""
+        """Return the lists and the vectors of a collection."""
         index = ExactIndex(encode_collection(collection, self.encoder, self.cache))
         judged = collection.judged
         sparse = rank_queries(
@@ -196,15 +154,60 @@ class RerankModels:
         hybrid = {
             q: fuse_lists({"sparse": dict(sparse[q]), "lexical": dict(lexical[q])}, DEFAULT_WEIGHTS) for q in judged
         }
-        # one at a time, as searches come: int8 models depend a little on what is encoded together
+        # One query at a time, as in searches, because int8 models depend slightly on the batch.
         queries = {q: self.dense.encode_queries([text])[0].astype(np.float32) for q, text in judged.items()}
         return RerankBench(
             collection, hybrid, queries, encode_collection_rows(collection, self.dense, self.identity, self.cache)
         )
 
 
+def dense_rerank(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of hybrid search reranked by stored dense vectors, by weight."""
+    parser = make_parser("dense_rerank", dense_rerank.__doc__)
+    parser.add_argument("data", type=Path, help="directory of collections")
+    parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
+    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
+    parser.add_argument("--dense", default="bge-small-en-v1.5-int8")
+    parser.add_argument("--live", default="", help="collections that are measured live as well")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the encoders; 0: all cores")
+    parser.add_argument("--cache", type=Path, help="keep the vectors there")
+    run_benchmark("dense_rerank", parser, measure_rerank, argv)
+
+
+def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure every collection in memory, and some live."""
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    known = find_dense_encoder(list_dense_encoders(Settings.read()), arguments.dense)
+    dense = load_dense_encoder(
+        known, resolve_cache_directory(DirectorySettings.read()), print, threads=arguments.threads
+    )
+    models = RerankModels(
+        encoder, QueryTable.load(resolve_model_directory(arguments.encoder)), dense, known.identity, arguments.cache
+    )
+    results: dict[str, dict[str, Any]] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        version = read_opensearch_version(settings)
+        for wanted in arguments.collections.split(","):
+            name, _, every = wanted.partition("/")
+            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            results[wanted] = rerank_figures(models.bench(collection, search, settings))
+            print(wanted, results[wanted])
+    result: dict[str, Any] = {
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "dense": known.identity.model_dump(),
+        "top": RERANK_DEPTH,
+        "default_weight": DEFAULT_INTERPOLATION_WEIGHT,
+        "summary": summarise_figures(results),
+        "by_collection": results,
+    }
+    print(result["summary"])
+    names = [name for name in arguments.live.split(",") if name]
+    return result | ({"live": measure_live(names, arguments.data, models, arguments.dense)} if names else {})
+
+
 def rerank_figures(bench: RerankBench) -> dict[str, Any]:
-    """NDCG@10 of everything that was tried on one collection."""
+    """Return NDCG@10 of every variant on one collection."""
     return {
         "documents": len(bench.rows.ids),
         "windows": len(bench.rows.rows),
@@ -220,14 +223,14 @@ def rerank_figures(bench: RerankBench) -> dict[str, Any]:
     }
 
 
-def summarise_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over the collections, the best weight, and the best weight had one collection been missing."""
+def summarise_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return means over the collections, the best weight, and the best weight without each collection."""
 
     def means(kind: str, left_out: str = "") -> dict[str, float]:
-        rows = [one[kind] for name, one in found.items() if name != left_out]
+        rows = [one[kind] for name, one in results.items() if name != left_out]
         return {name: round(float(np.mean([row[name] for row in rows])), 5) for name in rows[0]}
 
-    hybrid = round(float(np.mean([one["hybrid"] for one in found.values()])), 5)
+    hybrid = round(float(np.mean([one["hybrid"] for one in results.values()])), 5)
     by_weight = means("by_weight")
     default = f"{DEFAULT_INTERPOLATION_WEIGHT:.1f}"
     return {
@@ -235,20 +238,20 @@ def summarise_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "by_weight": by_weight,
         "best": max(by_weight, key=lambda weight: by_weight[weight]),
         "best_without": {
-            name: max(of, key=lambda weight: of[weight])
-            for name in found
-            if len(found) > 1 and (of := means("by_weight", name))
+            name: max(means_of, key=lambda weight: means_of[weight])
+            for name in results
+            if len(results) > 1 and (means_of := means("by_weight", name))
         },
         "gain_of_the_default": round(by_weight[default] - hybrid, 5),
-        "smallest_gain_of_the_default": round(min(o["by_weight"][default] - o["hybrid"] for o in found.values()), 5),
+        "smallest_gain_of_the_default": round(min(o["by_weight"][default] - o["hybrid"] for o in results.values()), 5),
         "by_form": means("by_form"),
         "feedback": means("feedback"),
     }
 
 
 def measure_live(names: Sequence[str], data: Path, models: RerankModels, dense: str) -> dict[str, Any]:
-    """The same figures from a whole service, its worker and its model process."""
-    found = {}
+    """Return the figures of a whole service with worker and model process."""
+    results = {}
     with open_service() as base:
         port = find_free_port()
         settings = base.model_copy(
@@ -271,60 +274,52 @@ def measure_live(names: Sequence[str], data: Path, models: RerankModels, dense: 
                 index.create({"dense": dense})
                 ingest_collection(index, collection, lambda stage, done, total: None)
                 rows = {}
-                for said, options in (("hybrid", {}), ("reranked", {"rerank": {"top": RERANK_DEPTH}})):
-                    asked = index.ask(collection.judged, "hybrid", RERANK_DEPTH, options)
-                    rows[said] = round(
-                        measure_rankings(collection.known_judgements(), asked.rankings).mean["ndcg@10"], 5
+                for side, options in (("hybrid", {}), ("reranked", {"rerank": {"top": RERANK_DEPTH}})):
+                    answers = index.ask(collection.judged, "hybrid", RERANK_DEPTH, options)
+                    rows[side] = round(
+                        measure_rankings(collection.known_judgements(), answers.rankings).mean["ndcg@10"], 5
                     )
-                found[name] = rows
+                results[name] = rows
                 print("live", name, rows)
-    return found
+    return results
 
 
-def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every collection, in memory and live."""
-    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
-    known = find_dense_encoder(list_dense_encoders(Settings.read()), arguments.dense)
-    dense = load_dense_encoder(
-        known, resolve_cache_directory(DirectorySettings.read()), print, threads=arguments.threads
-    )
-    models = RerankModels(
-        encoder, QueryTable.load(resolve_model_directory(arguments.encoder)), dense, known.identity, arguments.cache
-    )
-    found: dict[str, dict[str, Any]] = {}
-    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        version = read_opensearch_version(settings)
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
-            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
-            found[wanted] = rerank_figures(models.bench(collection, search, settings))
-            print(wanted, found[wanted])
-    result: dict[str, Any] = {
-        "opensearch": version,
-        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
-        "dense": known.identity.model_dump(),
-        "top": RERANK_DEPTH,
-        "default_weight": DEFAULT_INTERPOLATION_WEIGHT,
-        "summary": summarise_figures(found),
-        "by_collection": found,
-    }
-    print(result["summary"])
-    names = [name for name in arguments.live.split(",") if name]
-    return result | ({"live": measure_live(names, arguments.data, models, arguments.dense)} if names else {})
+def encode_collection_rows(
+    collection: JudgedCollection, model: DenseModel, identity: DenseIdentity, cache: Path | None = None
+) -> StoredDenseRows:
+    """Return the unrounded vectors of an index with this dense encoder. A file in `cache` keeps them."""
+    corpus = collection.corpus.stat()
+    window = identity.window
+    stamp = f"{identity.fingerprint}-{window.pieces}-{window.overlap}-{corpus.st_size}-{corpus.st_mtime_ns}"
+    path = cache / f"dense-{collection.name}-{stamp}.npz" if cache else None
+    if path and path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            return StoredDenseRows(file["ids"].tolist(), file["starts"], file["rows"])
+    started = time.perf_counter()
+    documents = [document for document in collection.documents() if document.text]
+    cut = [model.windows(joined_text(document.title, document.text), window) for document in documents]
+    windows = [window for own_windows in cut for window in own_windows]
+    rows = np.empty((len(windows), identity.width), dtype=np.float16)
+    for start in range(0, len(windows), _BATCH_WINDOWS):
+        rows[start : start + _BATCH_WINDOWS] = model.encode_windows(windows[start : start + _BATCH_WINDOWS])
+        print(f"\r{collection.name}: {start:,} of {len(windows):,} windows", end="", flush=True)
+    print(f"\r{collection.name}: {len(windows):,} windows in {time.perf_counter() - started:.0f} s")
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(own_windows) for own_windows in cut])])
+    stored = StoredDenseRows([document.id for document in documents], starts, rows)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, ids=np.array(stored.ids, dtype=str), starts=starts, rows=rows)
+    return stored
 
 
-def main() -> None:
-    """Reads the arguments, prints the figures, writes the file."""
-    parser = make_parser("dense_rerank", __doc__)
-    parser.add_argument("data", type=Path, help="directory of collections")
-    parser.add_argument("--collections", default=",".join(COLLECTIONS), help="names, each with /N for one in N")
-    parser.add_argument("--encoder", default="bootstrap-minilm-l6")
-    parser.add_argument("--dense", default="bge-small-en-v1.5-int8")
-    parser.add_argument("--live", default="", help="collections that a live service is asked about as well")
-    parser.add_argument("--threads", type=int, default=0, help="threads of the encoders; 0: all cores")
-    parser.add_argument("--cache", type=Path, help="where vectors are kept for the next run")
-    run_benchmark("dense_rerank", parser, measure_rerank)
+def gather_rows(rows: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Merge neighbouring windows as the indexer does."""
+    return merge_neighbouring_windows(rows).astype(np.float16)
 
 
-if __name__ == "__main__":
-    main()
+def select_vectors(stored: StoredDenseVectors, positions: Sequence[int]) -> StoredDenseVectors:
+    """Return the vectors of some documents only."""
+    spans = [(int(stored.starts[at]), int(stored.starts[at + 1])) for at in positions]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum([end - start for start, end in spans])])
+    rows = np.concatenate([stored.rows[start:end] for start, end in spans] or [stored.rows[:0]])
+    return StoredDenseVectors([stored.ids[at] for at in positions], starts, rows)

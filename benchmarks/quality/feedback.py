@@ -1,13 +1,13 @@
-"""What does feedback do to rankings? The service's Rocchio over the best documents, and over judged ones.
+"""Feedback: the service's Rocchio over the best documents (pseudo relevance), and over judged ones.
 
-    python -m benchmarks.quality.feedback DATA --json benchmarks/results/feedback.json
+    python -m benchmarks feedback DATA --json benchmarks/results/feedback.json
 
-Deep judgements (adi, cisi, medline; cranfield has grades) and sparse ones (cosqa, qmsum_meetings: one document a query)
-are kept apart. Each parameter is varied around the default, in five ways: which list the documents are chosen from
-(interpolation before the round) and whether the second round's list is fused with the keyword list (after it). Sparse
-lists are exact, of the service's own query vectors; keyword lists come from a real node; 100 candidates each.
-Explicit feedback is simulated: of the first ten, up to three relevant documents are liked and up to three others not,
-and what was shown counts no more, neither as found nor as missed.
+Collections with deep judgements (adi, cisi, medline; cranfield has grades) and with sparse ones (cosqa, qmsum_meetings:
+one document per query) are averaged apart. Each parameter is varied around the default in five ways: which list the
+documents are chosen from, and whether the second round's list is fused with the keyword list. Sparse lists are exact,
+keyword lists come from a real node, 100 candidates each. Explicit feedback is simulated: of the first ten, up to three
+relevant documents are liked and up to three others disliked; shown documents then count neither as found nor as missed
+(docs/decisions/0155).
 """
 
 import argparse
@@ -21,9 +21,10 @@ from benchmarks.collections import (
     DocumentWindows,
     encode_collection_windows,
     judged_arguments,
+    sample_collection,
     search_keyword_lists,
 )
-from benchmarks.measuring import run_benchmark, sample_collection
+from benchmarks.measuring import run_benchmark
 from benchmarks.service import open_node, read_opensearch_version
 from cli.relevance.collection import JudgedCollection, Judgements, open_collection
 from cli.relevance.metrics import ExactIndex, Ranking, Rankings, measure_rankings
@@ -47,7 +48,7 @@ from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
 
 SPARSE_JUDGEMENTS = ("cosqa", "qmsum_meetings")
 MAX_QUERIES = 1000
-# Way: the list that documents are chosen from, and whether the second round's list is fused with the keyword list.
+# By way: the list that documents are chosen from, and whether the second round is fused with the keyword list.
 FEEDBACK_WAYS: Final[Mapping[str, tuple[str, bool]]] = {
     "neither": ("sparse", False),
     "before": ("hybrid", False),
@@ -55,24 +56,14 @@ FEEDBACK_WAYS: Final[Mapping[str, tuple[str, bool]]] = {
     "both": ("hybrid", True),
     "by keywords, after": ("lexical", True),
 }
-# What OpenSearch cannot do by a boost: the score of the unliked pieces taken from that of each candidate.
+# Subtracts the score of the disliked pieces from each candidate, which no boost of OpenSearch can do.
 UNLIKE_SUBTRACTED = "like, and the score of unlike subtracted"
 _DEFAULT_SETTING = (FEEDBACK_DOCUMENTS, RocchioParameters())
 
 
-def list_settings() -> dict[str, tuple[int, RocchioParameters]]:
-    """The default, and what differs from it in one parameter."""
-    documents, rocchio = _DEFAULT_SETTING
-    found = {"default": _DEFAULT_SETTING}
-    found |= {f"documents {n}": (n, rocchio) for n in (1, 2, 5, 10)}
-    found |= {f"pieces {n}": (documents, replace(rocchio, pieces=n)) for n in (5, 10, 20, 30, 50, 100)}
-    found |= {f"beta {b}": (documents, replace(rocchio, beta=b)) for b in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)}
-    return {name: one for name, one in found.items() if name == "default" or one != _DEFAULT_SETTING}
-
-
 @dataclass(frozen=True)
 class FeedbackCollection:
-    """A collection with its first round: the lists by name."""
+    """Collection with the lists of the first round, by name."""
 
     name: str
     judgements: Judgements
@@ -87,7 +78,7 @@ class FeedbackCollection:
         cls, name: str, collection: JudgedCollection, windows: DocumentWindows, table: QueryTable, lexical: Rankings
     ) -> "FeedbackCollection":
         top_k = IndexSpec.model_validate({}).document_top_k
-        vectors = {document: document_vector(found, top_k) for document, found in windows.items()}
+        vectors = {document: document_vector(results, top_k) for document, results in windows.items()}
         queries = {query: table.encode(text) for query, text in collection.judged.items()}
         index = ExactIndex(vectors)
         sparse = {query: index.search(vector.by_id(), CANDIDATE_COUNT) for query, vector in queries.items()}
@@ -97,37 +88,71 @@ class FeedbackCollection:
     def second_round(
         self, choose_by: str, documents: int, rocchio: RocchioParameters, table: TableWeight, *, whole: bool = False
     ) -> Rankings:
-        """The sparse lists after feedback; `whole`: of documents, not of the windows that match best."""
-        found: dict[str, Ranking] = {}
+        """Return the sparse lists after feedback; `whole`: from documents instead of their best windows."""
+        results: dict[str, Ranking] = {}
         for query, vector in self.queries.items():
             by_id = vector.by_id()
-            chosen = [one for one, _ in self.lists[choose_by].get(query, ())[:documents] if one in self.windows]
-            liked = [self.vectors[one] if whole else self._best_window(one, by_id) for one in chosen]
-            query_now = apply_rocchio(QueryBlend.of(vector), rocchio, table, MAX_QUERIES, liked=liked).vector
-            found[query] = self.index.search(query_now.by_id(), CANDIDATE_COUNT)
-        return found
+            chosen = [
+                document for document, _ in self.lists[choose_by].get(query, ())[:documents] if document in self.windows
+            ]
+            liked = [self.vectors[document] if whole else self._best_window(document, by_id) for document in chosen]
+            moved = apply_rocchio(QueryBlend.of(vector), rocchio, table, MAX_QUERIES, liked=liked).vector
+            results[query] = self.index.search(moved.by_id(), CANDIDATE_COUNT)
+        return results
 
     def _best_window(self, document: str, query: Mapping[int, float]) -> SparseVector:
         return max(self.windows[document], key=lambda window: window.vector.dot(query)).vector
 
 
-def fuse_named_lists(*lists: Rankings) -> dict[str, Ranking]:
-    """Lists as hybrid search fuses them. Of three, the first two share the weight of the sparse list."""
-    *sparse, lexical = lists
-    weights = {f"{n}": DEFAULT_WEIGHTS["sparse"] / len(sparse) for n in range(len(sparse))}
-    weights["lexical"] = DEFAULT_WEIGHTS["lexical"]
+def feedback(argv: list[str] | None = None) -> None:
+    """Measure NDCG@10 of Rocchio feedback by its parameters, and of liked and disliked documents."""
+    run_benchmark("feedback", judged_arguments("feedback", feedback.__doc__), measure_feedback, argv)
+
+
+def measure_feedback(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of every collection and their means."""
+    encoder = load_encoder(arguments.encoder, threads=arguments.threads)
+    table = QueryTable.load(resolve_model_directory(arguments.encoder))
+    results: dict[str, Any] = {}
+    explicit: dict[str, Any] = {}
+    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
+        version = read_opensearch_version(settings)
+        for wanted in arguments.collections.split(","):
+            name, _, every = wanted.partition("/")
+            collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
+            windows = encode_collection_windows(collection, encoder, arguments.cache)
+            lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
+            subject = FeedbackCollection.of(wanted, collection, windows, table, lexical)
+            results[wanted] = measure_pseudo_feedback(subject, table)
+            if name not in SPARSE_JUDGEMENTS:
+                explicit[wanted] = measure_explicit_feedback(subject, table)
+            print(wanted, results[wanted]["without"], results[wanted]["default"], explicit.get(wanted, ""), flush=True)
     return {
-        query: fuse_lists(
-            {f"{n}": dict(one.get(query, ())) for n, one in enumerate(sparse)}
-            | {"lexical": dict(lexical.get(query, ()))},
-            weights,
-        )
-        for query in {**sparse[0], **lexical}
+        "opensearch": version,
+        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
+        "candidates": CANDIDATE_COUNT,
+        "ways": {
+            way: {"choose_by": choose_by, "mode": "hybrid" if after else "sparse"}
+            for way, (choose_by, after) in FEEDBACK_WAYS.items()
+        },
+        "mean_ndcg@10": mean_figures(results),
+        "by_collection": results,
+        "explicit": explicit,
     }
 
 
+def list_settings() -> dict[str, tuple[int, RocchioParameters]]:
+    """Return the default, and settings that differ from it in one parameter."""
+    documents, rocchio = _DEFAULT_SETTING
+    results = {"default": _DEFAULT_SETTING}
+    results |= {f"documents {n}": (n, rocchio) for n in (1, 2, 5, 10)}
+    results |= {f"pieces {n}": (documents, replace(rocchio, pieces=n)) for n in (5, 10, 20, 30, 50, 100)}
+    results |= {f"beta {b}": (documents, replace(rocchio, beta=b)) for b in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)}
+    return {name: one for name, one in results.items() if name == "default" or one != _DEFAULT_SETTING}
+
+
 def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> dict[str, Any]:
-    """Figures of each setting and way, and what each costs and gains query by query at the default."""
+    """Return the figures of each setting and way, and the changes by query at the default."""
 
     def quality(rankings: Rankings) -> dict[str, float]:
         mean = measure_rankings(subject.judgements, rankings).mean
@@ -141,21 +166,25 @@ def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> d
         }
 
     documents, rocchio = _DEFAULT_SETTING
-    alike: TableWeight = lambda piece: 1.0 if table.weight(piece) > 0 else 0.0  # noqa: E731
-    found: dict[str, Any] = {"without": {name: quality(one) for name, one in subject.lists.items()}}
+    unweighted: TableWeight = lambda piece: 1.0 if table.weight(piece) > 0 else 0.0  # noqa: E731
+    results: dict[str, Any] = {"without": {name: quality(one) for name, one in subject.lists.items()}}
     for name, (count, tried) in list_settings().items():
-        found[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]
-    found["not weighed with the table"] = ways(lambda by: subject.second_round(by, documents, rocchio, alike))
-    found["whole documents"] = ways(lambda by: subject.second_round(by, documents, rocchio, table.weight, whole=True))
+        results[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]
+    results["not weighed with the table"] = ways(
+        lambda choose_by: subject.second_round(choose_by, documents, rocchio, unweighted)
+    )
+    results["whole documents"] = ways(
+        lambda choose_by: subject.second_round(choose_by, documents, rocchio, table.weight, whole=True)
+    )
     second = subject.second_round("hybrid", documents, rocchio, table.weight)
     both_rounds = fuse_named_lists(subject.lists["sparse"], second, subject.lists["lexical"])
-    found["both rounds' lists fused"] = {"both": quality(both_rounds)}
-    found["queries"] = _count_changes(subject, fuse_named_lists(second, subject.lists["lexical"]))
-    return found
+    results["both rounds' lists fused"] = {"both": quality(both_rounds)}
+    results["queries"] = _count_changes(subject, fuse_named_lists(second, subject.lists["lexical"]))
+    return results
 
 
 def _count_changes(subject: FeedbackCollection, after: Rankings) -> dict[str, int]:
-    """How many queries got better and worse by more than a hundredth of NDCG@10, hybrid without and with feedback."""
+    """Return how many queries changed by more than .01 NDCG@10 from hybrid without to hybrid with feedback."""
     one, other = (measure_rankings(subject.judgements, lists).by_query for lists in (subject.lists["hybrid"], after))
     changes = [other[query]["ndcg@10"] - one[query]["ndcg@10"] for query in one]
     return {
@@ -166,7 +195,7 @@ def _count_changes(subject: FeedbackCollection, after: Rankings) -> dict[str, in
 
 
 def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) -> dict[str, Any]:
-    """NDCG@10 of what was not shown yet, after judged documents of the first ten were fed back."""
+    """Return NDCG@10 of documents not shown yet, after feedback on judged documents of the first ten."""
     rows = {
         "the query again": RocchioParameters(beta=0, gamma=0),
         "like": RocchioParameters(gamma=0),
@@ -188,7 +217,7 @@ def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) ->
             continue
         left[query] = rest
         good, bad = ([subject.vectors[one] for one in side] for side in (liked, unliked))
-        found = {
+        results = {
             name: subject.index.search(_move_query(vector, rocchio, table, good, bad), 3 * CANDIDATE_COUNT)
             for name, rocchio in rows.items()
         }
@@ -199,8 +228,10 @@ def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) ->
             RocchioParameters().gamma * sum(vector.weights),
         )
         away = dict(zip(subject.index.names, subject.index.scores(minus.weights).tolist(), strict=True))
-        found[UNLIKE_SUBTRACTED] = sorted(((one, s - away[one]) for one, s in found["like"]), key=lambda pair: -pair[1])
-        for name, listed in found.items():
+        results[UNLIKE_SUBTRACTED] = sorted(
+            ((one, s - away[one]) for one, s in results["like"]), key=lambda pair: -pair[1]
+        )
+        for name, listed in results.items():
             rankings[name][query] = [(one, score) for one, score in listed if one not in shown][:CANDIDATE_COUNT]
     figures = {name: round(measure_rankings(left, one).mean["ndcg@10"], 5) for name, one in rankings.items()}
     return {"queries": len(left), "ndcg@10": figures}
@@ -218,15 +249,16 @@ def _move_query(
     ).vector.by_id()
 
 
-def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean NDCG@10 over the collections of each kind, and over all."""
-    sparse = [name for name in found if name.partition("/")[0] in SPARSE_JUDGEMENTS]
-    groups = {"deep": [name for name in found if name not in sparse], "sparse": sparse, "all": list(found)}
-    rows = next(iter(found.values()))
+def mean_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean NDCG@10 over the collections of each kind, and over all."""
+    sparse = [name for name in results if name.partition("/")[0] in SPARSE_JUDGEMENTS]
+    groups = {"deep": [name for name in results if name not in sparse], "sparse": sparse, "all": list(results)}
+    rows = next(iter(results.values()))
     return {
         group: {
             row: {
-                way: round(sum(found[name][row][way]["ndcg@10"] for name in names) / len(names), 5) for way in rows[row]
+                way: round(sum(results[name][row][way]["ndcg@10"] for name in names) / len(names), 5)
+                for way in rows[row]
             }
             for row in rows
             if row != "queries"
@@ -236,42 +268,16 @@ def mean_figures(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def measure_feedback(given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of every collection and their means."""
-    encoder = load_encoder(given.encoder, threads=given.threads)
-    table = QueryTable.load(resolve_model_directory(given.encoder))
-    found: dict[str, Any] = {}
-    named: dict[str, Any] = {}
-    with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        version = read_opensearch_version(settings)
-        for wanted in given.collections.split(","):
-            name, _, every = wanted.partition("/")
-            collection = sample_collection(open_collection(given.data / name), int(every or 1))
-            windows = encode_collection_windows(collection, encoder, given.cache)
-            lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
-            subject = FeedbackCollection.of(wanted, collection, windows, table, lexical)
-            found[wanted] = measure_pseudo_feedback(subject, table)
-            if name not in SPARSE_JUDGEMENTS:
-                named[wanted] = measure_explicit_feedback(subject, table)
-            print(wanted, found[wanted]["without"], found[wanted]["default"], named.get(wanted, ""), flush=True)
+def fuse_named_lists(*lists: Rankings) -> dict[str, Ranking]:
+    """Fuse lists as hybrid search does. Of three, the first two share the weight of the sparse list."""
+    *sparse, lexical = lists
+    weights = {f"{n}": DEFAULT_WEIGHTS["sparse"] / len(sparse) for n in range(len(sparse))}
+    weights["lexical"] = DEFAULT_WEIGHTS["lexical"]
     return {
-        "opensearch": version,
-        "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
-        "candidates": CANDIDATE_COUNT,
-        "ways": {
-            way: {"choose_by": by, "mode": "hybrid" if after else "sparse"}
-            for way, (by, after) in FEEDBACK_WAYS.items()
-        },
-        "mean_ndcg@10": mean_figures(found),
-        "by_collection": found,
-        "explicit": named,
+        query: fuse_lists(
+            {f"{n}": dict(one.get(query, ())) for n, one in enumerate(sparse)}
+            | {"lexical": dict(lexical.get(query, ()))},
+            weights,
+        )
+        for query in {**sparse[0], **lexical}
     }
-
-
-def main(given: list[str] | None = None) -> None:
-    """The command."""
-    run_benchmark("feedback", judged_arguments("feedback", __doc__), measure_feedback, given)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,1 @@
-"""The Helm chart: what of it is generated, how it is rendered without a cluster."""
+"""The Helm chart: its generated files, and rendering without a cluster."""

@@ -1,4 +1,11 @@
-"""`python -m infra.helm`: writes anew what of the chart is made of something else, and its golden files."""
+"""Generated files of the Helm chart, and its golden files.
+
+    python -m infra.helm
+
+The chart holds copies of the alert rules and of the dashboard, because a chart reads no file outside itself. The schema
+of its values comes from `values_schema`, the table in its README from values.yaml. The golden files in tests/helm are
+the rendered releases of `ci/*.yaml` (docs/decisions/0215).
+"""
 
 import json
 from pathlib import Path
@@ -11,9 +18,8 @@ GOLDEN = Path(__file__).parents[2] / "tests" / "helm" / "golden"
 
 
 def generate_files() -> dict[Path, str]:
-    """The files of the chart that are made, and what is in them."""
+    """Return the generated files of the chart with their content."""
     readme = CHART / "README.md"
-    # Copies, because a chart reads no file outside of it.
     monitoring = {CHART / "files" / name: (MONITORING / name).read_text() for name in ("rules.yml", "dashboard.json")}
     return monitoring | {
         CHART / "values.schema.json": json.dumps(values_schema(), indent=1) + "\n",
@@ -22,9 +28,9 @@ def generate_files() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Writes everything; what is printed has changed."""
+    """Write every file whose content differs, and print its path."""
     files = generate_files()
-    # the schema first: the releases are rendered by it
+    # The schema comes first, because rendering checks the values against it.
     for path, text in files.items():
         _write(path, text)
     for name in list_cases():

@@ -1,6 +1,7 @@
-"""values.schema.json of the chart: strict, so that a name that nobody reads is an error and not a surprise.
+"""JSON schema of the chart's values (values.schema.json).
 
-What Kubernetes defines (resources, tolerations, volumes) is passed through: Kubernetes checks it.
+It is strict: an unknown name is an error, because a misspelt value would do nothing. Kubernetes checks the objects that
+it defines itself (resources, tolerations, volumes), so the schema accepts any content for them (docs/decisions/0215).
 """
 
 from typing import Any
@@ -9,7 +10,6 @@ from indexer.runtime import WorkerSettings
 from services.settings import Settings
 
 Schema = dict[str, Any]
-
 STRING: Schema = {"type": "string"}
 BOOLEAN: Schema = {"type": "boolean"}
 POSITIVE: Schema = {"type": "integer", "minimum": 1}
@@ -22,8 +22,7 @@ INT_OR_PERCENT: Schema = {"anyOf": [COUNT, {"type": "string", "pattern": "^[0-9]
 NAME: Schema = {"type": "string", "pattern": "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"}
 PORTS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 65535}}
 QUANTITY: Schema = {"type": "string", "pattern": "^[0-9.]+([KMGT]i?|m)?$"}
-
-# What templates/_environment.tpl and the Deployments set themselves, and what is of a machine without Kubernetes.
+# Settings that the chart's templates set, and settings of a machine without Kubernetes.
 CHART_SETTINGS = frozenset(
     {
         "access", "admin_key_file", "api_host", "api_port", "cache_dir", "commit", "encoder", "metrics_host",
@@ -37,13 +36,87 @@ CHART_SETTINGS = frozenset(
 
 
 def setting_names() -> list[str]:
-    """Settings that `settings` of the values may name, in capitals."""
+    """Return the names that `settings` of the values may have, in capitals."""
     names = {*Settings.model_fields, *WorkerSettings.model_fields} - CHART_SETTINGS
     return sorted(name.upper() for name in names)
 
 
+def values_schema() -> Schema:
+    """Return the schema of all values."""
+    setting = {"type": ["string", "number", "boolean"]}
+    index_name = {"pattern": "^[a-z0-9][a-z0-9_-]{0,99}$"}
+    gpu = _workers() | {
+        "image": _image(),
+        "encoder": strict_object(name=STRING, queue=STRING),
+        "gpus": POSITIVE,
+        "resourceName": {"type": "string", "pattern": "^[a-z0-9.-]+/[A-Za-z0-9._-]+$"},
+        "batchPieces": _allow_empty(POSITIVE),
+        "runtimeClassName": STRING,
+    }
+    models = {"enabled": BOOLEAN, "replicas": POSITIVE, "encoders": STRINGS | {"minItems": 1}, "threads": POSITIVE}
+    models |= {"timeout": {"type": "number", "exclusiveMinimum": 0}, "drainSeconds": COUNT}
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart sparsewell"}
+    return head | strict_object(
+        nameOverride=STRING,
+        fullnameOverride=STRING,
+        commonLabels=STRING_MAP,
+        podAnnotations=STRING_MAP,
+        imagePullSecrets={"type": "array", "items": strict_object(name=NAME)},
+        image=strict_object(
+            registry=STRING,
+            pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
+            api=_image(),
+            worker=_image(),
+        ),
+        access=strict_object(
+            mode={"enum": ["keys", "open"]},
+            adminKeySecret=_secret_key("key"),
+            modelKeySecret=_secret_key("key"),
+            oidcIssuer={"type": "string", "pattern": "^(https?://.+)?$"},
+            oidcAudience=STRING,
+        ),
+        opensearch=strict_object(
+            **_store(),
+            authSecrets=_access_roles(),
+            certSecrets=_access_roles(),
+            awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"},
+        ),
+        redis=strict_object(**_store()),
+        encoder=strict_object(name={"type": "string", "minLength": 1}, queue=STRING, more=STRINGS),
+        modelFiles=strict_object(mountPath={"type": "string", "pattern": "^/"}, volume=KUBERNETES_OBJECT),
+        settings={
+            "type": "object",
+            "additionalProperties": False,
+            "properties": dict.fromkeys(setting_names(), setting),
+        },
+        extraEnv=KUBERNETES_LIST,
+        extraVolumes=KUBERNETES_LIST,
+        extraVolumeMounts=KUBERNETES_LIST,
+        serviceAccount=strict_object(create=BOOLEAN, name=NAME, annotations=STRING_MAP),
+        podSecurityContext=KUBERNETES_OBJECT,
+        securityContext=KUBERNETES_OBJECT,
+        api=_api(),
+        worker=strict_object(**_workers()),
+        gpuWorker=strict_object(**gpu),
+        sweeper=strict_object(enabled=BOOLEAN, replicas=POSITIVE, **_pods()),
+        models=strict_object(**models, podDisruptionBudget=_budget(), **_pods()),
+        commands=strict_object(enabled=BOOLEAN, **_pods()),
+        indexes=strict_object(
+            declared={"type": "object", "propertyNames": index_name, "additionalProperties": {"type": "object"}},
+            onDifference={"enum": ["fail", "reindex"]},
+            wait=COUNT,
+            activeDeadlineSeconds=POSITIVE,
+            backoffLimit=COUNT,
+            resources=KUBERNETES_OBJECT,
+        ),
+        monitoring=_monitoring(),
+        networkPolicy=_network(),
+        trial=_trial(),
+    )
+
+
 def strict_object(**properties: Schema) -> Schema:
-    """An object of these members and no others."""
+    """Return the schema of an object with exactly these members."""
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
@@ -65,7 +138,7 @@ def _store() -> dict[str, Schema]:
     }
 
 
-def _parts() -> Schema:
+def _access_roles() -> Schema:
     return strict_object(api=NAME, worker=NAME, operator=NAME)
 
 
@@ -109,8 +182,8 @@ def _workers() -> dict[str, Schema]:
         keda=keda,
         external=strict_object(metricName={"type": "string", "minLength": 1}, matchLabels=STRING_MAP),
     )
-    own = {"enabled": BOOLEAN, "replicas": COUNT, "concurrency": POSITIVE, "threads": POSITIVE}
-    return own | {"autoscaling": autoscaling, "podDisruptionBudget": _budget()} | _pods()
+    members = {"enabled": BOOLEAN, "replicas": COUNT, "concurrency": POSITIVE, "threads": POSITIVE}
+    return members | {"autoscaling": autoscaling, "podDisruptionBudget": _budget()} | _pods()
 
 
 def _api() -> Schema:
@@ -177,78 +250,4 @@ def _network() -> Schema:
         dns=strict_object(to=KUBERNETES_LIST),
         kedaFrom=KUBERNETES_LIST,
         extraEgress=KUBERNETES_LIST,
-    )
-
-
-def values_schema() -> Schema:
-    """The schema as it is committed in the chart."""
-    setting = {"type": ["string", "number", "boolean"]}
-    index_name = {"pattern": "^[a-z0-9][a-z0-9_-]{0,99}$"}
-    gpu = _workers() | {
-        "image": _image(),
-        "encoder": strict_object(name=STRING, queue=STRING),
-        "gpus": POSITIVE,
-        "resourceName": {"type": "string", "pattern": "^[a-z0-9.-]+/[A-Za-z0-9._-]+$"},
-        "batchPieces": _allow_empty(POSITIVE),
-        "runtimeClassName": STRING,
-    }
-    models = {"enabled": BOOLEAN, "replicas": POSITIVE, "encoders": STRINGS | {"minItems": 1}, "threads": POSITIVE}
-    models |= {"timeout": {"type": "number", "exclusiveMinimum": 0}, "drainSeconds": COUNT}
-    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart sparsewell"}
-    return head | strict_object(
-        nameOverride=STRING,
-        fullnameOverride=STRING,
-        commonLabels=STRING_MAP,
-        podAnnotations=STRING_MAP,
-        imagePullSecrets={"type": "array", "items": strict_object(name=NAME)},
-        image=strict_object(
-            registry=STRING,
-            pullPolicy={"enum": ["Always", "IfNotPresent", "Never"]},
-            api=_image(),
-            worker=_image(),
-        ),
-        access=strict_object(
-            mode={"enum": ["keys", "open"]},
-            adminKeySecret=_secret_key("key"),
-            modelKeySecret=_secret_key("key"),
-            oidcIssuer={"type": "string", "pattern": "^(https?://.+)?$"},
-            oidcAudience=STRING,
-        ),
-        opensearch=strict_object(
-            **_store(),
-            authSecrets=_parts(),
-            certSecrets=_parts(),
-            awsRegion={"type": "string", "pattern": "^[a-z0-9-]*$"},
-        ),
-        redis=strict_object(**_store()),
-        encoder=strict_object(name={"type": "string", "minLength": 1}, queue=STRING, more=STRINGS),
-        modelFiles=strict_object(mountPath={"type": "string", "pattern": "^/"}, volume=KUBERNETES_OBJECT),
-        settings={
-            "type": "object",
-            "additionalProperties": False,
-            "properties": dict.fromkeys(setting_names(), setting),
-        },
-        extraEnv=KUBERNETES_LIST,
-        extraVolumes=KUBERNETES_LIST,
-        extraVolumeMounts=KUBERNETES_LIST,
-        serviceAccount=strict_object(create=BOOLEAN, name=NAME, annotations=STRING_MAP),
-        podSecurityContext=KUBERNETES_OBJECT,
-        securityContext=KUBERNETES_OBJECT,
-        api=_api(),
-        worker=strict_object(**_workers()),
-        gpuWorker=strict_object(**gpu),
-        sweeper=strict_object(enabled=BOOLEAN, replicas=POSITIVE, **_pods()),
-        models=strict_object(**models, podDisruptionBudget=_budget(), **_pods()),
-        commands=strict_object(enabled=BOOLEAN, **_pods()),
-        indexes=strict_object(
-            declared={"type": "object", "propertyNames": index_name, "additionalProperties": {"type": "object"}},
-            onDifference={"enum": ["fail", "reindex"]},
-            wait=COUNT,
-            activeDeadlineSeconds=POSITIVE,
-            backoffLimit=COUNT,
-            resources=KUBERNETES_OBJECT,
-        ),
-        monitoring=_monitoring(),
-        networkPolicy=_network(),
-        trial=_trial(),
     )

@@ -1,7 +1,7 @@
-"""A real OpenSearch node on this machine, without Docker.
+"""OpenSearch on this machine, without Docker.
 
-`distribution` says where the node's files come from, `java` which runtime runs them, `configuration` what is written
-for it, `node` starts, watches and stops the process.
+`distribution` fetches a release, `configuration` writes a node's files and finds a Java runtime, `node` runs the
+process, and `cluster` runs temporary nodes, secured nodes and clusters (docs/decisions/0010, 0011).
 """
 
 from infra.opensearch.node import Node, NodeConfig, start_node

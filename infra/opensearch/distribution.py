@@ -1,11 +1,8 @@
-"""Where a node's files come from: OPENSEARCH_HOME, our cache, or Maven's ordinary client, in this order.
+"""OpenSearch distribution: from OPENSEARCH_HOME, from the cache, or fetched by Maven, in this order.
 
-Unpacks one release of OpenSearch with Maven's ordinary client.
-
-Modules and plugins that a release's node on Maven Central lacks, laid down beside it.
-
-Since 3.5.0 the node of Maven Central is whole. That of 2.19 has one module, its transport; what the search needs lies
-beside it as jars, and OpenSearch's own downloads, packages and images have all of them.
+Maven Central has the releases as the artifact `integ-test-zip`. Since 3.5.0 it is complete. The artifact of 2.19 has
+one module, its transport; the modules that searches need are separate jars, laid down as modules here
+(docs/decisions/0112, 0208). OpenSearch's own downloads, packages and images have all modules.
 """
 
 import os
@@ -21,18 +18,132 @@ from services.directories import Account, can_reach, hold_lock, make_directory
 from services.errors import ConfigurationError
 from services.maven import Artifact
 
+Report = Callable[[str], None]
 DISTRIBUTION_POM = Path(__file__).with_name("pom.xml")
+MODULES_POM = Path(__file__).with_name("modules.pom.xml")
+UNPACK_GOAL = f"{maven.DEPENDENCY_PLUGIN.rpartition(':')[0]}:unpack@distribution"
 MISSING_MAVEN_HELP = (
-    "OpenSearch must be fetched once, and there is no mvn on the PATH to do it. Install Maven (Debian: "
+    "OpenSearch must be fetched once, and there is no mvn on the PATH. Install Maven (Debian: "
     "apt-get install maven), or set OPENSEARCH_HOME to an unpacked OpenSearch, or OPENSEARCH_URL to a running one."
 )
-UNPACK_GOAL = f"{maven.DEPENDENCY_PLUGIN.rpartition(':')[0]}:unpack@distribution"
+SECURITY_PLUGIN = "opensearch-security"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Release to fetch, and the modules that our queries need in it.
+
+    `security`: with the security plugin, which Maven Central has for some releases only.
+    """
+
+    version: str
+    group: str = "org.opensearch.distribution.integ-test-zip"
+    artifact: str = "opensearch"
+    modules: tuple[str, ...] = ("analysis-common", "lang-painless", "mapper-extras", "reindex")
+    security: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return the name of the release's directory in the cache."""
+        return f"{self.artifact}-{self.version}{'-security' if self.security else ''}"
+
+    @property
+    def minimum_java(self) -> int:
+        """Return the oldest Java feature release that runs this release."""
+        return minimum_java_release(self.version)
+
+
+def minimum_java_release(version: str) -> int:
+    """Return the oldest Java feature release that runs a release: 21 for OpenSearch 3, 11 for 2.x."""
+    return 21 if int(version.split(".", maxsplit=1)[0]) >= 3 else 11
+
+
+def newest_java_release(version: str) -> int | None:
+    """Return the newest Java feature release that runs a release; Java 24 lost 2.x's security manager."""
+    return 23 if int(version.split(".", maxsplit=1)[0]) < 3 else None
+
+
+@dataclass(frozen=True)
+class OpenSearchHome:
+    """Unpacked distribution, read-only, so that several nodes can share it."""
+
+    path: Path
+    version: str
+
+
+def locate_distribution(
+    distribution: Distribution, *, given: Path | None, cache: Path, account: Account | None, report: Report
+) -> OpenSearchHome:
+    """Return the unpacked distribution: `given` (OPENSEARCH_HOME), else the cached one, fetched first if missing.
+
+    Raises ConfigurationError (`no_distribution`, `missing_modules`, `directory_unreachable`, `no_mvn`,
+    `download_failed`).
+    """
+    if given is not None:
+        return _inspect_home(given, distribution.modules, account)
+    target = cache / "opensearch" / distribution.name
+    if not target.is_dir():
+        make_directory(target.parent)
+        with hold_lock(
+            target.parent / ".lock", lambda: report("Another process is fetching OpenSearch; waiting for it.")
+        ):
+            if not target.is_dir():
+                _fetch(distribution, target, report)
+    return _inspect_home(target, distribution.modules, account)
+
+
+def _fetch(distribution: Distribution, target: Path, report: Report) -> None:
+    """Fetch into a scratch directory and rename it at the end, so that a directory of that name is complete."""
+    report(f"Fetching OpenSearch {distribution.version} with mvn (about 160 MB, once; kept in {target.parent}).")
+    scratch = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
+    try:
+        unpack_distribution(Artifact(distribution.group, distribution.artifact, distribution.version), scratch)
+        unpacked = next(iter(scratch.glob("*/bin/opensearch")), None)
+        if unpacked is None:
+            raise ConfigurationError(
+                "download_failed",
+                f"{distribution.group}:{distribution.artifact}:{distribution.version} has no bin/opensearch. Choose "
+                "another release with SPARSEWELL_OPENSEARCH_VERSION.",
+            )
+        home = unpacked.parent.parent
+        add_modules(home, distribution.version, distribution.modules)
+        if distribution.security:
+            add_security_plugin(home, distribution.version)
+        home.chmod(0o755)
+        home.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _inspect_home(path: Path, modules: tuple[str, ...], account: Account | None) -> OpenSearchHome:
+    jars = [re.fullmatch(r"opensearch-(\d+\.\d+\.\d+)\S*\.jar", jar.name) for jar in path.glob("lib/opensearch-*.jar")]
+    versions = [match[1] for match in jars if match]
+    if not versions or not os.access(path / "bin" / "opensearch", os.X_OK):
+        raise ConfigurationError(
+            "no_distribution",
+            f"{path} is no unpacked OpenSearch: bin/opensearch or lib/opensearch-VERSION.jar is missing. Set "
+            "OPENSEARCH_HOME to an unpacked OpenSearch, or unset it to fetch one.",
+        )
+    missing = [name for name in modules if not (path / "modules" / name).is_dir()]
+    if missing:
+        raise ConfigurationError(
+            "missing_modules",
+            f"The OpenSearch {versions[0]} in {path} lacks the modules {', '.join(missing)}, which the search needs. "
+            "Use a complete distribution.",
+        )
+    if not can_reach(path, account):
+        raise ConfigurationError(
+            "directory_unreachable",
+            f"The user {account.name if account else 'running this'} cannot enter {path}: a directory above it is "
+            "closed to other users. Move the distribution, or set SPARSEWELL_RUN_AS.",
+        )
+    return OpenSearchHome(path.resolve(), versions[0])
 
 
 def unpack_distribution(artifact: maven.Artifact, directory: Path) -> None:
-    """Fetches the zip artifact, checks it against the published checksum and unpacks it into `directory`.
+    """Fetch the zip artifact, verify its published checksum and unpack it into `directory`.
 
-    Raises `no_mvn` when there is no Maven and `download_failed`, with Maven's last lines, when it does not succeed.
+    Raises ConfigurationError (`no_mvn`; `download_failed` with Maven's last lines).
     """
     arguments = ["-f", str(DISTRIBUTION_POM), UNPACK_GOAL]
     arguments += [f"-Dopensearch.group={artifact.group}", f"-Dopensearch.artifact={artifact.artifact}"]
@@ -40,13 +151,9 @@ def unpack_distribution(artifact: maven.Artifact, directory: Path) -> None:
     maven.run_maven(arguments, what=str(artifact), without=MISSING_MAVEN_HELP)
 
 
-MODULES_POM = Path(__file__).with_name("modules.pom.xml")
-SECURITY_PLUGIN = "opensearch-security"
-
-
 @dataclass(frozen=True, slots=True)
 class PluginModule:
-    """Where a module of the 2.x line comes from, and what its descriptor says."""
+    """Source of a module of the 2.x line, and the content of its descriptor."""
 
     artifact: str
     plugin: str
@@ -58,7 +165,7 @@ PLUGIN_MODULES = {
     "lang-painless": PluginModule(
         "lang-painless",
         "org.opensearch.painless.PainlessPlugin",
-        # it makes classes from scripts, and looks up what those may use
+        # Painless generates classes from scripts and looks up the classes that scripts may use.
         grants='permission java.lang.RuntimePermission "createClassLoader";\n'
         '  permission java.lang.RuntimePermission "getClassLoader";',
     ),
@@ -71,7 +178,7 @@ PLUGIN_MODULES = {
 
 
 def add_modules(home: Path, version: str, names: Iterable[str]) -> None:
-    """Fetches the modules that are not there. Raises as `maven.run`."""
+    """Fetch the missing modules. Raises the errors of `services.maven.run_maven`."""
     present = {_artifact_name(jar) for jar in home.glob("lib/*.jar")}
     for name in names:
         if (home / "modules" / name).is_dir() or name not in PLUGIN_MODULES:
@@ -93,7 +200,7 @@ def add_modules(home: Path, version: str, names: Iterable[str]) -> None:
             target = home / "modules" / name
             target.mkdir(mode=0o755)
             for jar in Path(scratch).glob("*.jar"):
-                # (two jars with one class are refused, so what the node has itself is left out)
+                # OpenSearch refuses two jars with the same class, so jars of the node itself are left out.
                 if _artifact_name(jar) not in present:
                     jar.rename(target / jar.name)
             (target / "plugin-descriptor.properties").write_text(render_descriptor(name, module, version))
@@ -101,15 +208,8 @@ def add_modules(home: Path, version: str, names: Iterable[str]) -> None:
                 (target / "plugin-security.policy").write_text(f"grant {{\n  {module.grants}\n}};\n")
 
 
-def add_security_plugin(home: Path, version: str) -> None:
-    """Fetches the security plugin, which counts its releases of a node's release from 0. Raises as `maven.run`."""
-    target = home / "plugins" / SECURITY_PLUGIN
-    target.mkdir(parents=True, mode=0o755)
-    unpack_distribution(maven.Artifact("org.opensearch.plugin", SECURITY_PLUGIN, f"{version}.0"), target)
-
-
 def render_descriptor(name: str, module: PluginModule, version: str) -> str:
-    """plugin-descriptor.properties of a module."""
+    """Return a module's plugin-descriptor.properties."""
     lines = {
         "description": name, "version": version, "name": name, "classname": module.plugin, "java.version": "11",
         "opensearch.version": version, "extended.plugins": module.extends, "has.native.controller": "false",
@@ -118,115 +218,12 @@ def render_descriptor(name: str, module: PluginModule, version: str) -> str:
 
 
 def _artifact_name(jar: Path) -> str:
-    """The name of a jar without its version."""
+    """Return the name of a jar without its version."""
     return re.sub(r"-\d[^/]*$", "", jar.stem)
 
 
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """What to fetch and what it needs. `modules` must be in the unpacked node for our queries to work.
-
-    `security`: with the security plugin, which Maven Central has for some releases only.
-    """
-
-    version: str
-    group: str = "org.opensearch.distribution.integ-test-zip"
-    artifact: str = "opensearch"
-    modules: tuple[str, ...] = ("analysis-common", "lang-painless", "mapper-extras", "reindex")
-    security: bool = False
-
-    @property
-    def name(self) -> str:
-        """Of its directory in the cache."""
-        return f"{self.artifact}-{self.version}{'-security' if self.security else ''}"
-
-    @property
-    def minimum_java(self) -> int:
-        """The oldest Java feature release that runs it."""
-        return minimum_java_release(self.version)
-
-
-def newest_java_release(version: str) -> int | None:
-    """The newest Java feature release that runs it: the 2.x line needs the security manager, which is gone in 24."""
-    return 23 if int(version.split(".", maxsplit=1)[0]) < 3 else None
-
-
-def minimum_java_release(version: str) -> int:
-    """OpenSearch 3 needs Java 21, the 2.x line runs on 11."""
-    return 21 if int(version.split(".", maxsplit=1)[0]) >= 3 else 11
-
-
-@dataclass(frozen=True)
-class OpenSearchHome:
-    """An unpacked distribution; it is only read, so several nodes may share it."""
-
-    path: Path
-    version: str
-
-
-def locate_distribution(
-    distribution: Distribution, *, given: Path | None, cache: Path, account: Account | None, report: Report
-) -> OpenSearchHome:
-    """The unpacked distribution: `given` (OPENSEARCH_HOME) if set, else the cached one, fetched first if need be."""
-    if given is not None:
-        return _inspect_home(given, distribution.modules, account)
-    target = cache / "opensearch" / distribution.name
-    if not target.is_dir():
-        make_directory(target.parent)
-        with hold_lock(
-            target.parent / ".lock", lambda: report("Another process is fetching OpenSearch; waiting for it.")
-        ):
-            if not target.is_dir():
-                _fetch(distribution, target, report)
-    return _inspect_home(target, distribution.modules, account)
-
-
-def _fetch(distribution: Distribution, target: Path, report: Report) -> None:
-    """Fetches next to the target and renames at the end: a directory of that name is always whole."""
-    report(f"Fetching OpenSearch {distribution.version} with mvn (about 160 MB, once; kept in {target.parent}).")
-    scratch = Path(tempfile.mkdtemp(prefix=".fetching-", dir=target.parent))
-    try:
-        unpack_distribution(Artifact(distribution.group, distribution.artifact, distribution.version), scratch)
-        unpacked = next(iter(scratch.glob("*/bin/opensearch")), None)
-        if unpacked is None:
-            raise ConfigurationError(
-                "download_failed",
-                f"{distribution.group}:{distribution.artifact}:{distribution.version} holds no bin/opensearch; choose "
-                "another release with SPARSEWELL_OPENSEARCH_VERSION.",
-            )
-        home = unpacked.parent.parent
-        add_modules(home, distribution.version, distribution.modules)
-        if distribution.security:
-            add_security_plugin(home, distribution.version)
-        home.chmod(0o755)
-        home.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _inspect_home(path: Path, modules: tuple[str, ...], account: Account | None) -> OpenSearchHome:
-    jars = [re.fullmatch(r"opensearch-(\d+\.\d+\.\d+)\S*\.jar", jar.name) for jar in path.glob("lib/opensearch-*.jar")]
-    versions = [match[1] for match in jars if match]
-    if not versions or not os.access(path / "bin" / "opensearch", os.X_OK):
-        raise ConfigurationError(
-            "no_distribution",
-            f"{path} is no unpacked OpenSearch (bin/opensearch and lib/opensearch-VERSION.jar are looked for). Point "
-            "OPENSEARCH_HOME at one, or unset it to have one fetched.",
-        )
-    missing = [name for name in modules if not (path / "modules" / name).is_dir()]
-    if missing:
-        raise ConfigurationError(
-            "missing_modules",
-            f"The OpenSearch {versions[0]} in {path} lacks the modules {', '.join(missing)}, which the search needs. "
-            "Use a complete distribution.",
-        )
-    if not can_reach(path, account):
-        raise ConfigurationError(
-            "directory_unreachable",
-            f"The user {account.name if account else 'running this'} cannot enter {path}, one of the directories above "
-            "it is closed to other users. Move the distribution, or set SPARSEWELL_RUN_AS.",
-        )
-    return OpenSearchHome(path.resolve(), versions[0])
+def add_security_plugin(home: Path, version: str) -> None:
+    """Fetch the security plugin, whose version has a fourth number. Raises the errors of `run_maven`."""
+    target = home / "plugins" / SECURITY_PLUGIN
+    target.mkdir(parents=True, mode=0o755)
+    unpack_distribution(maven.Artifact("org.opensearch.plugin", SECURITY_PLUGIN, f"{version}.0"), target)

@@ -1,11 +1,10 @@
-"""The node's process: prepared, started, waited for, found again and stopped.
+"""OpenSearch node as a child process: start, readiness, lookup of a running node, stop.
 
-What a node that ended or did not become ready said last, as an error that names the way out.
+A node is ready when its cluster is green. An error has the end of the node's log and names the remedy. The node runs
+with a record on disk, from which later commands find it (docs/decisions/0010, 0011).
 
-Where a node can keep data: Java looks for the file system of a directory in the mount table and fails without it.
-
-In a chroot whose root is no mount point (a root file system laid out in an ordinary directory), everything outside the
-mounts in it is such a place: OpenSearch ends with "Mount point not found".
+Java looks up a directory's file system in the mount table and fails without an entry ("Mount point not found"). In a
+chroot whose root is no mount point, directories outside its mounts have none; the data then lie in memory.
 """
 
 import os
@@ -48,72 +47,16 @@ from services.directories import (
 )
 from services.errors import BackendUnavailable, ConfigurationError, SparsewellError
 
-
-def startup_failure(layout: NodeDirectories) -> SparsewellError:
-    """The error for a node that ended while it started, from what it logged."""
-    end = read_log_tail(layout)
-    if "failed to obtain node locks" in end:
-        return ConfigurationError(
-            "data_dir_locked",
-            "Another OpenSearch uses this data directory. Stop that node (sparsewell node stop), or choose another "
-            f"directory with SPARSEWELL_OPENSEARCH_DATA_DIR. The node said:\n{_relevant_lines(end, 'failed to obtain')}",
-        )
-    if "Address already in use" in end:
-        return ConfigurationError(
-            "port_in_use",
-            "One of OpenSearch's ports was taken while it started. Start again, or choose others with "
-            "SPARSEWELL_OPENSEARCH_PORT and SPARSEWELL_OPENSEARCH_TRANSPORT_PORT. The node said:\n"
-            + _relevant_lines(end, "Address already in use"),
-        )
-    return BackendUnavailable(
-        "node_died", f"OpenSearch ended while it started. Its last log lines ({layout.logs}):\n{end}"
-    )
-
-
-def _relevant_lines(text: str, part: str) -> str:
-    return next((line for line in text.splitlines() if part in line), "")
-
-
-def read_log_tail(layout: NodeDirectories) -> str:
-    """The last lines of its logs."""
-    parts = (processes.read_last_lines(layout.logs / name, 20) for name in ("opensearch.log", "console.log"))
-    return "\n".join(part for part in parts if part)
-
-
-MEMORY_DIRECTORY = Path("/dev/shm/sparsewell")  # noqa: S108 - a mount that every Linux has, in a chroot too
-
-
-def has_mount_entry(
-    path: Path, table: str, device_of: Callable[[Path], int] = lambda directory: directory.stat().st_dev
-) -> bool:
-    """Whether the mount point above `path` is named in `table` (the text of /proc/self/mounts), as Java looks it up."""
-    here = path.resolve()
-    while not here.exists():
-        here = here.parent
-    device = device_of(here)
-    while here != here.parent and device_of(here.parent) == device:
-        here = here.parent
-    # Spaces and the like are written as octal escapes in the table.
-    points = {line.split()[1].encode().decode("unicode_escape") for line in table.splitlines() if line.strip()}
-    return str(here) in points
-
-
-def resolve_data_directory(wanted: Path, table: Path = Path("/proc/self/mounts")) -> Path:
-    """Return `wanted`, or a directory in memory where Java cannot work with `wanted`. `table` lists the mounts."""
-    if not table.exists() or has_mount_entry(wanted, table.read_text()):
-        return wanted
-    return MEMORY_DIRECTORY / wanted.relative_to("/")
-
-
 Report = Callable[[str], None]
+MEMORY_DIRECTORY = Path("/dev/shm/sparsewell")  # noqa: S108 - every Linux has this mount, also in a chroot
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One node: where it keeps its files (`root`), what it listens on and what runs it. Ports of 0: any free one.
+    """Configuration of a node: `root` holds its files; port 0 is any free port; `tied` ends it with this process.
 
-    `further` are lines of opensearch.yml that replace or complete ours, `files` more files of its configuration.
-    `context`: it speaks TLS, and this is how to speak with it as somebody who may.
+    `extra_settings`: lines of opensearch.yml that replace or complete ours. `files`: more files of the configuration
+    directory. `context`: the node speaks TLS, and a client with this context has an administrator's rights.
     """
 
     root: Path
@@ -130,13 +73,13 @@ class NodeConfig:
     start_timeout: float = 300.0
     stop_timeout: float = 30.0
     tied: bool = False
-    further: Mapping[str, object] = field(default_factory=dict)
+    extra_settings: Mapping[str, object] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     context: ssl.SSLContext | None = None
 
     @classmethod
     def of(cls, settings: LocalSettings) -> "NodeConfig":
-        """The node that the settings describe."""
+        """Return the configuration that the settings describe."""
         return cls(
             root=resolve_state_directory(settings) / "opensearch",
             cache=resolve_cache_directory(settings),
@@ -156,7 +99,7 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class Node:
-    """A running node. As a context manager it is stopped at the end."""
+    """Running node; a context manager that stops it at the end."""
 
     url: str
     version: str
@@ -166,7 +109,7 @@ class Node:
     stop_timeout: float = 30.0
 
     def stop(self) -> bool:
-        """Stops the node and forgets its record; False when it was not running any more."""
+        """Stop the node and remove its record; return False if it did not run any more."""
         stopped = processes.stop_child(self.child, self.stop_timeout)
         _record_path(self.root).unlink(missing_ok=True)
         return stopped
@@ -181,7 +124,7 @@ class Node:
 
 
 def find_node(root: Path) -> Node | None:
-    """The node that was started in `root` and still runs."""
+    """Return the running node that was started in `root`, or None."""
     record = processes.load_child(_record_path(root))
     if record is None or not record[0].alive():
         return None
@@ -191,14 +134,14 @@ def find_node(root: Path) -> Node | None:
 
 @dataclass(frozen=True)
 class StartingNode:
-    """A node whose process runs and that need not answer yet."""
+    """Node whose process runs and that may not answer yet."""
 
     node: Node
     config: NodeConfig
     java: JavaRuntime
 
     def wait(self, report: Report = lambda message: None, *, nodes: int = 1) -> Node:
-        """Returns once the health of its cluster of `nodes` is green; stops it and raises when that fails."""
+        """Return once its cluster has `nodes` nodes and is green; on a failure stop the node and raise."""
         try:
             _wait_until_green(self, nodes, report)
         except BaseException:
@@ -208,14 +151,17 @@ class StartingNode:
 
 
 def start_node(config: NodeConfig, report: Report = lambda message: None) -> Node:
-    """Starts a node and returns once its health is green; the one that already runs in `root` is returned as it is.
+    """Start a node and return once it is green; return the node that already runs in `root` as it is.
 
-    Raises ConfigurationError or BackendUnavailable with a stable code: no_mvn, download_failed, no_java,
-    java_unusable, port_in_use, data_dir_locked, node_died (with its last log lines), node_not_ready. Nothing is left
-    running then.
+    Raises ConfigurationError or BackendUnavailable (`no_mvn`, `download_failed`, `no_java`, `java_unusable`,
+    `port_in_use`, `data_dir_locked`, `node_died` with its last log lines, `node_not_ready`). After an error, no process
+    is left.
     """
     make_directory(config.root, child_account(config.run_as))
-    with hold_lock(config.root.parent / f".{config.root.name}.lock", lambda: report("Another process is starting it.")):
+    with hold_lock(
+        config.root.parent / f".{config.root.name}.lock",
+        lambda: report("Another process is starting OpenSearch; waiting for it."),
+    ):
         running = find_node(config.root)
         if running is not None:
             return replace(running, stop_timeout=config.stop_timeout)
@@ -223,7 +169,7 @@ def start_node(config: NodeConfig, report: Report = lambda message: None) -> Nod
 
 
 def launch_node(config: NodeConfig, report: Report = lambda message: None) -> StartingNode:
-    """Starts a node that nobody else starts, without the wait: nodes of a cluster become ready together."""
+    """Start a node without the wait and without the lock; nodes of a cluster become ready together."""
     account = child_account(config.run_as)
     make_directory(config.root, account)
     if config.http_port:
@@ -252,8 +198,8 @@ def _launch(
     data = resolve_data_directory(wanted)
     if data != wanted:
         report(
-            f"This is a chroot whose root is no mount point, and Java cannot work on {wanted}: data is kept in memory, "
-            f"in {data}, until that is emptied."
+            f"This is a chroot whose root is no mount point, so Java cannot use {wanted}. The data are in memory, in "
+            f"{data}, and are lost at a restart of the machine."
         )
     make_directory(data, account)
     for directory in (layout.config, layout.logs, layout.tmp):
@@ -292,7 +238,7 @@ def _write_configuration(
         http_port=http_port,
         transport_port=config.transport_port or find_free_port(),
         security_plugin=(home.path / "plugins" / "opensearch-security").is_dir(),
-        further=config.further,
+        extra_settings=config.extra_settings,
     )
     options = render_jvm_options(
         (home.path / "config" / "jvm.options").read_text(),
@@ -310,7 +256,7 @@ def _write_configuration(
 
 
 def _environment(layout: NodeDirectories, home: OpenSearchHome, java: JavaRuntime) -> dict[str, str]:
-    """A short environment: a stray JAVA_HOME, JAVA_OPTS or proxy of ours is none of the node's business."""
+    """Return a minimal environment: our JAVA_HOME, JAVA_OPTS and proxy settings must not reach the node."""
     chosen = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LANG": "C.UTF-8",
@@ -329,7 +275,7 @@ def _environment(layout: NodeDirectories, home: OpenSearchHome, java: JavaRuntim
 def _wait_until_green(starting: StartingNode, nodes: int, report: Report) -> None:
     node, config, layout = starting.node, starting.config, NodeDirectories(starting.config.root)
     began = time.monotonic()
-    told = began
+    reported = began
     status = "does not answer yet"
     with httpx.Client(base_url=node.url, timeout=5, trust_env=False, verify=config.context or True) as client:
         while (now := time.monotonic()) - began < config.start_timeout:
@@ -346,9 +292,9 @@ def _wait_until_green(starting: StartingNode, nodes: int, report: Report) -> Non
                     return
             except (httpx.HTTPError, ValueError, KeyError):
                 pass
-            if now - told >= 10:
-                told = now
-                report(f"Waiting for OpenSearch, {now - began:.0f} s so far; it {status}.")
+            if now - reported >= 10:
+                reported = now
+                report(f"Waiting for OpenSearch since {now - began:.0f} s; it {status}.")
             time.sleep(0.2)
     raise BackendUnavailable(
         "node_not_ready",
@@ -358,8 +304,65 @@ def _wait_until_green(starting: StartingNode, nodes: int, report: Report) -> Non
 
 
 def _is_security_ready(client: httpx.Client, config: NodeConfig) -> bool:
-    """Whether the security plugin, if there is one, has read its configuration: that comes after green."""
+    """Return whether the security plugin has read its configuration, which happens after green; True without it."""
     return config.context is None or client.get("/_plugins/_security/health").json()["status"] == "UP"
+
+
+def startup_failure(layout: NodeDirectories) -> SparsewellError:
+    """Return the error of a node that ended during its start, according to its log."""
+    end = read_log_tail(layout)
+    if "failed to obtain node locks" in end:
+        return ConfigurationError(
+            "data_dir_locked",
+            "Another OpenSearch uses this data directory. Stop that node (sparsewell node stop), or choose another "
+            "directory with SPARSEWELL_OPENSEARCH_DATA_DIR. The node's log:\n"
+            + _first_line_with(end, "failed to obtain"),
+        )
+    if "Address already in use" in end:
+        return ConfigurationError(
+            "port_in_use",
+            "Another process took one of OpenSearch's ports during the start. Start again, or choose other ports with "
+            "SPARSEWELL_OPENSEARCH_PORT and SPARSEWELL_OPENSEARCH_TRANSPORT_PORT. The node's log:\n"
+            + _first_line_with(end, "Address already in use"),
+        )
+    return BackendUnavailable(
+        "node_died", f"OpenSearch ended during its start. Its last log lines ({layout.logs}):\n{end}"
+    )
+
+
+def _first_line_with(text: str, phrase: str) -> str:
+    return next((line for line in text.splitlines() if phrase in line), "")
+
+
+def read_log_tail(layout: NodeDirectories) -> str:
+    """Return the last lines of the node's log and of its output."""
+    tails = (processes.read_last_lines(layout.logs / name, 20) for name in ("opensearch.log", "console.log"))
+    return "\n".join(tail for tail in tails if tail)
+
+
+def resolve_data_directory(wanted: Path, table: Path = Path("/proc/self/mounts")) -> Path:
+    """Return `wanted`, or a directory in memory where Java cannot work with `wanted`. `table`: the mount table."""
+    if not table.exists() or has_mount_entry(wanted, table.read_text()):
+        return wanted
+    return MEMORY_DIRECTORY / wanted.relative_to("/")
+
+
+def has_mount_entry(
+    path: Path, table: str, device_of: Callable[[Path], int] = lambda directory: directory.stat().st_dev
+) -> bool:
+    """Return whether `table` (/proc/self/mounts as text) names the mount point above `path`.
+
+    This is the lookup of Java's file store.
+    """
+    here = path.resolve()
+    while not here.exists():
+        here = here.parent
+    device = device_of(here)
+    while here != here.parent and device_of(here.parent) == device:
+        here = here.parent
+    # The table has octal escapes for spaces and the like.
+    points = {line.split()[1].encode().decode("unicode_escape") for line in table.splitlines() if line.strip()}
+    return str(here) in points
 
 
 def _record_path(root: Path) -> Path:

@@ -190,7 +190,7 @@ class OpenSearchProcess:
             transport_port=0,
             heap=heap,
             tied=True,
-            further=further or {},
+            extra_settings=further or {},
         )
         self._node: Node | None = None
 

@@ -24,7 +24,7 @@ def secured_node(local_settings: LocalSettings, tmp_path_factory: pytest.TempPat
     credentials = Credentials(authority.ca, pairs["the-node"], pairs["the-admin"])
     with temporary_config(local_settings) as config:
         repositories = make_directory(config.root.parent / "repositories", child_account(local_settings.run_as))
-        base = replace(config, heap="512m", further={"path.repo": [str(repositories)]})
+        base = replace(config, heap="512m", extra_settings={"path.repo": [str(repositories)]})
         with (
             start_node(secure_config(base, credentials, "the-admin", "the-node")) as node,
             httpx.Client(base_url=node.url, trust_env=False, verify=credentials.context, timeout=30) as admin,

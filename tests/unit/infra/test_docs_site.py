@@ -1,4 +1,4 @@
-"""Links of the documents, as the site checks them before it is built."""
+"""Links and navigation of the documentation site."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_site_is_its_pages_and_the_files_that_they_link_to(root: Path) -> None:
+def test_the_site_has_its_pages_and_the_linked_files(root: Path) -> None:
     files, broken = docs_site.collect_files(root)
     assert {str(file) for file in files} == {"README.md", "docs/start.md", "docs/a.png", "code.py", "more/README.md"}
     assert broken == []
@@ -39,13 +39,13 @@ def test_a_site_is_its_pages_and_the_files_that_they_link_to(root: Path) -> None
         ("/docs/start.md", "leads out of the repository."),
     ],
 )
-def test_a_broken_link_is_named_with_its_place(root: Path, link: str, reason: str) -> None:
+def test_a_broken_link_is_reported_with_its_place(root: Path, link: str, reason: str) -> None:
     (root / "docs" / "start.md").write_text(f"# Here\n\n[wrong]({link})\n")
     assert docs_site.collect_files(root)[1] == [f"docs/start.md:3: {link} {reason}"]
     assert docs_site.build_site(root) == 1
 
 
-def test_a_page_that_the_navigation_lacks_is_named(root: Path) -> None:
+def test_a_page_missing_from_the_navigation_is_reported(root: Path) -> None:
     (root / "docs" / "decisions").mkdir()
     (root / "docs" / "decisions" / "0001-why.md").write_text("# Why\n")
     assert docs_site.find_missing_pages(root) == []
@@ -53,5 +53,5 @@ def test_a_page_that_the_navigation_lacks_is_named(root: Path) -> None:
     assert docs_site.find_missing_pages(root) == ["docs/forgotten.md is not in the navigation of mkdocs.yml."]
 
 
-def test_the_committed_documents_have_no_broken_link() -> None:
+def test_the_committed_documents_have_no_broken_links() -> None:
     assert docs_site.collect_files(docs_site.ROOT)[1] + docs_site.find_missing_pages(docs_site.ROOT) == []

@@ -1,11 +1,10 @@
-"""Background children: real ones, small ones."""
+"""Child processes in the background, and ports."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ import pytest
 
 from infra import processes
 from infra.processes import ChildProcess, find_free_port, is_port_taken, require_free_port
-from services.directories import Account, child_account, hold_lock
+from services.directories import Account, child_account
 from services.errors import ConfigurationError
 
 PATH = {"PATH": os.environ["PATH"]}
@@ -34,7 +33,7 @@ def sleeper(tmp_path: Path, code: str = "import time; time.sleep(60)", *, tied: 
     )
 
 
-def test_a_child_is_stopped_once_and_collected(tmp_path: Path) -> None:
+def test_a_child_is_stopped_once_and_reaped(tmp_path: Path) -> None:
     child = sleeper(tmp_path)
     assert child.alive()
     assert processes.stop_child(child, 5)
@@ -43,7 +42,7 @@ def test_a_child_is_stopped_once_and_collected(tmp_path: Path) -> None:
     assert not processes.stop_child(child, 5)
 
 
-def test_a_process_that_has_a_recorded_pid_by_chance_is_left_alone(tmp_path: Path) -> None:
+def test_another_process_with_the_recorded_pid_is_left_alone(tmp_path: Path) -> None:
     child = sleeper(tmp_path)
     try:
         stranger = replace(child, started=child.started - 3600)
@@ -54,7 +53,7 @@ def test_a_process_that_has_a_recorded_pid_by_chance_is_left_alone(tmp_path: Pat
         processes.stop_child(child, 5)
 
 
-def test_one_that_does_not_listen_is_killed_with_its_own_children(tmp_path: Path, eventually: Eventually) -> None:
+def test_a_child_that_ignores_sigterm_is_killed_with_its_children(tmp_path: Path, eventually: Eventually) -> None:
     child = sleeper(
         tmp_path,
         "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -71,7 +70,7 @@ def test_one_that_does_not_listen_is_killed_with_its_own_children(tmp_path: Path
     assert not child.alive()
 
 
-def test_the_record_survives_and_a_broken_one_is_none(tmp_path: Path) -> None:
+def test_a_record_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
     child = ChildProcess("x", 1, 2.0, "log")
     path = tmp_path / "deep" / "x.json"
     processes.save_child(child, path, url="http://there")
@@ -95,7 +94,7 @@ def test_the_output_of_both_streams_is_logged_and_the_last_run_is_kept(tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventually: Eventually) -> None:
+def test_a_tied_child_dies_with_its_parent(tmp_path: Path, eventually: Eventually) -> None:
     code = (
         "import json, sys, time; from pathlib import Path; from infra import processes\n"
         "start = lambda name, tied: processes.start_child(name, ['sleep', '60'], Path(sys.argv[1]) / name,"
@@ -119,7 +118,7 @@ def test_a_tied_child_dies_with_us_and_another_does_not(tmp_path: Path, eventual
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts children as somebody else")
 @pytest.mark.parametrize("enters_all", [False, True])
-def test_a_child_of_root_is_somebody_else(tmp_path: Path, eventually: Eventually, enters_all: bool) -> None:
+def test_a_child_of_root_runs_as_the_account(tmp_path: Path, eventually: Eventually, enters_all: bool) -> None:
     # tmp_path is closed to others, as / is on a machine that needs `enters_all`.
     (tmp_path / "file").write_text("read it")
     tmp_path.chmod(0o700)
@@ -142,16 +141,14 @@ def test_a_child_of_root_is_somebody_else(tmp_path: Path, eventually: Eventually
     assert not (tmp_path / "new").exists(), "it reads, and writes nothing that is not its own"
 
 
-def test_a_closed_root_directory_without_a_way_around_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_root_directory_without_setpriv_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     locked_out = Account("nobody", 65534, 65534, enters_all=True)
     with pytest.raises(ConfigurationError, match="chmod 755 /"):
         processes.start_child("x", ["x"], tmp_path / "log", environment={}, directory=tmp_path, account=locked_out)
 
 
-def test_a_taken_port_is_named_with_who_has_it() -> None:
+def test_the_error_of_a_taken_port_names_the_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(ConfigurationError) as caught:
@@ -165,19 +162,3 @@ def test_a_free_port_is_free() -> None:
     port = find_free_port()
     assert not is_port_taken(port)
     require_free_port(port, "the test", "X")
-
-
-def test_the_second_holder_of_a_lock_is_told_and_waits(tmp_path: Path, eventually: Eventually) -> None:
-    order: list[str] = []
-
-    def second() -> None:
-        with hold_lock(tmp_path / "lock", lambda: order.append("told")):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    with hold_lock(tmp_path / "lock", lambda: order.append("never")):
-        thread.start()
-        eventually(lambda: order == ["told"], 60, "the second is told to wait")
-        order.append("first")
-    thread.join(5)
-    assert order == ["told", "first", "second"]

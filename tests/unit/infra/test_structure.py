@@ -1,3 +1,5 @@
+"""Limits of the product's code."""
+
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def test_every_kind_of_import_counts_in_a_cycle(tmp_path: Path, text: str) -> No
     assert [set(chain) for chain in cycles(tmp_path)] == [{"services.a", "services.b"}]
 
 
-def test_a_chain_is_told_in_the_order_of_its_imports(tmp_path: Path) -> None:
+def test_a_chain_has_the_order_of_its_imports(tmp_path: Path) -> None:
     product(
         tmp_path,
         services__a="from services.b import x",
@@ -56,7 +58,7 @@ def test_a_chain_is_told_in_the_order_of_its_imports(tmp_path: Path) -> None:
     }
 
 
-def test_each_of_several_cycles_is_told(tmp_path: Path) -> None:
+def test_every_cycle_is_reported(tmp_path: Path) -> None:
     product(
         tmp_path,
         services__a="import services.b",
@@ -107,14 +109,14 @@ def test_a_client_within_a_project_of_its_own_counts(tmp_path: Path) -> None:
 def test_each_breach_is_a_line(tmp_path: Path) -> None:
     product(tmp_path, services__a="import services.b", services__b="import services.a", services__c="")
     assert list(find_breaches(tmp_path)) == ["Import cycle: services.a -> services.b -> services.a."]
-    assert list(find_breaches(tmp_path, widest=2, most=3)) == [
+    assert list(find_breaches(tmp_path, widest=2, max_files=3)) == [
         "services has 3 modules; a folder has at most 2.",
         "Import cycle: services.a -> services.b -> services.a.",
         "The product has 4 Python files; it has at most 3.",
     ]
 
 
-def test_the_command_fails_with_what_is_broken(
+def test_the_command_prints_breaches_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     product(tmp_path, infra__structure="import infra.structure")

@@ -1,4 +1,4 @@
-"""Every third-party package that the code imports is declared, in the base install or in an extra of its part."""
+"""Every third-party import is declared, in the base install or in an extra of its package."""
 
 import ast
 import sys
@@ -73,7 +73,7 @@ def test_imports_are_declared(folder: str) -> None:
     assert undeclared(ROOT / folder, declared) == set()
 
 
-def test_the_client_imports_what_it_declares() -> None:
+def test_imports_of_the_client_are_declared() -> None:
     declared = names(CLIENT["dependencies"])
     assert declared == {"httpx", "pydantic"}
     assert undeclared(ROOT / "clients/python/src/sparsewell_client", declared) == set()

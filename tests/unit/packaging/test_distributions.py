@@ -1,4 +1,4 @@
-"""What the two distributions hold, and that they have one version."""
+"""Content and version of the two distributions."""
 
 import tomllib
 from pathlib import Path
@@ -15,12 +15,12 @@ def test_the_server_has_no_examples_benchmarks_tests_or_client() -> None:
     assert {name.partition(".")[0] for name in found} == {"cli", "indexer", "infra", "models", "query_api", "services"}
 
 
-def test_an_index_refuses_the_server() -> None:
+def test_package_indexes_refuse_the_server() -> None:
     assert "Private :: Do Not Upload" in SERVER["project"]["classifiers"]
     assert "Private :: Do Not Upload" not in CLIENT["project"]["classifiers"]
 
 
-def test_both_have_one_version_and_licence() -> None:
+def test_server_and_client_have_the_same_version_and_licence() -> None:
     for member in ("version", "license", "requires-python"):
         assert SERVER["project"][member] == CLIENT["project"][member]
     assert (ROOT / "LICENSE").read_bytes() == (ROOT / "clients/python/LICENSE").read_bytes()

@@ -100,5 +100,5 @@ def test_what_cost_nothing_was_not_measured() -> None:
 
 
 def test_an_index_must_have_been_under_load() -> None:
-    with pytest.raises(ValueError, match="at a rate"):
+    with pytest.raises(ValueError, match="under load"):
         fit_coefficients(FITTED_ON, [])

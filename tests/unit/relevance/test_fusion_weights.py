@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.collections import encode_collection
-from benchmarks.measuring import sample_collection
+from benchmarks.collections import encode_collection, sample_collection
 from benchmarks.quality.fusion_weights import SPARSE_SHARES, choose_share, fuse_rankings
-from benchmarks.quality.live_scores import count_equal_scores
+from benchmarks.quality.score_comparison import count_equal_scores
 from cli.relevance.collection import JudgedCollection, open_collection
 from models.registry import load_encoder
 

@@ -9,11 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-<<<<<<< HEAD:tests/unit/models/test_spaced_pieces.py
-from models.decoder.vocabulary import make_matching_tokenizer, unsearchable_ids
-=======
 from models.decoder.tokenisation import make_matching_tokenizer, unsearchable_ids
->>>>>>> p-m2:tests/unit/models/decoder/test_tokenisation.py
 from models.encoder import PieceTokeniser, trim_offsets
 from models.export.package import write_manifest
 from services.encoders.manifest import MAX_VOCABULARY

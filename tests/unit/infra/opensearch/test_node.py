@@ -1,4 +1,4 @@
-"""Whether Java will find the file system of a directory in the mount table."""
+"""Mount table lookup, and the data directory that follows from it."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ def device(path: Path) -> int:
         (CHROOT, "/dev/not-there-yet/data", True),
     ],
 )
-def test_the_mount_point_above_is_looked_up(table: str, path: str, found: bool) -> None:
+def test_the_mount_point_above_the_path_is_looked_up(table: str, path: str, found: bool) -> None:
     assert has_mount_entry(Path(path), table, device) is found
 
 
-def test_names_with_spaces_are_escaped_in_the_table(tmp_path: Path) -> None:
+def test_the_table_escapes_spaces(tmp_path: Path) -> None:
     top = tmp_path / "with space"
     (top / "data").mkdir(parents=True)
     table = f"/dev/vda {str(top).replace(' ', chr(92) + '040')} ext4 rw 0 0"
@@ -42,17 +42,17 @@ def mount_points(*directories: Path) -> str:
     return "".join(f"/dev/vda {directory} ext4 rw 0 0\n" for directory in directories)
 
 
-def test_an_ordinary_machine_keeps_data_where_it_was_asked_to(tmp_path: Path) -> None:
+def test_an_ordinary_machine_keeps_the_configured_directory(tmp_path: Path) -> None:
     table = tmp_path / "mounts"
     table.write_text(mount_points(tmp_path, *tmp_path.parents))
     assert resolve_data_directory(tmp_path / "data", table) == tmp_path / "data"
 
 
-def test_a_chroot_keeps_data_in_memory(tmp_path: Path) -> None:
+def test_a_chroot_without_mount_entry_keeps_data_in_memory(tmp_path: Path) -> None:
     table = tmp_path / "mounts"
     table.write_text(mount_points(Path("/proc")))
     assert resolve_data_directory(tmp_path, table) == MEMORY_DIRECTORY / tmp_path.relative_to("/")
 
 
-def test_a_system_without_a_table_keeps_data_where_it_was_asked_to(tmp_path: Path) -> None:
+def test_a_system_without_a_mount_table_keeps_the_configured_directory(tmp_path: Path) -> None:
     assert resolve_data_directory(tmp_path, tmp_path / "missing") == tmp_path

@@ -1,4 +1,4 @@
-"""`make audit` against a stand-in for the vulnerability service."""
+"""`make audit` with a stand-in for the vulnerability service."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def audit(tmp_path: Path, service: str, locks: dict[str, str], accepted: str = "
     )
 
 
-def test_every_lock_is_audited_and_one_vulnerable_package_fails(tmp_path: Path, service: str) -> None:
+def test_every_lock_file_is_audited_and_a_vulnerable_package_fails(tmp_path: Path, service: str) -> None:
     done = audit(tmp_path, service, {"a.txt": "some-package==2.2", "b.txt": "some-package==2.3 other==1"})
     assert done.returncode != 0
     assert "Found 1 known vulnerability in 1 package" in done.stderr
@@ -100,7 +100,7 @@ def test_without_a_network_the_error_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_locks_of_the_project_can_be_read() -> None:
+def test_pip_audit_reads_the_lock_files() -> None:
     for lock in ("dev", "train", "sbom"):
         command = [Path(sys.executable).parent / "pip-audit", "--disable-pip", "--dry-run", "-s", "osv"]
         file = REPOSITORY / "requirements" / f"{lock}.txt"

@@ -1,4 +1,4 @@
-"""What the service's own processes are given, without starting one."""
+"""Settings and addresses of the local stack, without starting a process."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from services.errors import ConfigurationError
 from services.settings import Settings
 
 
-def test_a_relative_encoder_means_the_same_in_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_encoder_path_becomes_absolute_for_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "standin").mkdir()
@@ -19,7 +19,7 @@ def test_a_relative_encoder_means_the_same_in_a_child(tmp_path: Path, monkeypatc
     assert settings_environment(Settings(encoder="gone"))["SPARSEWELL_ENCODER"] == "gone"
 
 
-def test_a_child_reads_the_same_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_gets_the_same_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(opensearch_url="http://search:1", redis_port=1)
     for name, value in settings_environment(settings).items():
         monkeypatch.setenv(name, value)
@@ -36,6 +36,6 @@ def test_status_shows_no_password(tmp_path: Path) -> None:
     assert "s3cret" in stack.settings.redis_url, "the parts need it"
 
 
-def test_the_api_of_a_stack_needs_a_port(tmp_path: Path) -> None:
+def test_the_api_of_a_stack_needs_a_fixed_port(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="SPARSEWELL_API_PORT"):
         Stack(LocalSettings(state_dir=tmp_path), Settings(api_port=0)).up(print)

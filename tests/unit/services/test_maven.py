@@ -1,4 +1,4 @@
-"""What Maven's client is told before it fetches."""
+"""Trust store of Maven's Java."""
 
 import shutil
 import ssl
@@ -11,7 +11,7 @@ import pytest
 from services.maven import TRUSTSTORE_PASSWORD, trust_options, write_truststore
 
 
-def test_java_reads_every_certificate_of_the_bundle(tmp_path: Path) -> None:
+def test_the_trust_store_has_every_certificate_of_the_bundle(tmp_path: Path) -> None:
     keytool = shutil.which("keytool")
     if keytool is None:
         pytest.fail("keytool (a part of every Java, which Maven needs) is not on the PATH")
@@ -23,7 +23,7 @@ def test_java_reads_every_certificate_of_the_bundle(tmp_path: Path) -> None:
     assert listed.stdout.count("trustedCertEntry") == count
 
 
-def test_a_named_bundle_is_trusted(tmp_path: Path) -> None:
+def test_a_configured_bundle_is_trusted(tmp_path: Path) -> None:
     told = trust_options({"SSL_CERT_FILE": certifi.where(), "MAVEN_OPTS": "-Xmx1g"}, tmp_path)
     assert told["MAVEN_OPTS"].startswith("-Xmx1g -Djavax.net.ssl.trustStore=")
 
@@ -36,5 +36,5 @@ def test_a_named_bundle_is_trusted(tmp_path: Path) -> None:
         {"SSL_CERT_FILE": certifi.where(), "MAVEN_OPTS": "-Djavax.net.ssl.trustStore=/mine"},
     ],
 )
-def test_otherwise_java_trusts_what_it_did(environment: dict[str, str], tmp_path: Path) -> None:
+def test_without_a_usable_bundle_nothing_changes(environment: dict[str, str], tmp_path: Path) -> None:
     assert trust_options(environment, tmp_path) == {}
