@@ -55,7 +55,9 @@ class Losable:
 def losable(local_settings: LocalSettings) -> Iterator[Losable]:
     with temporary_config(local_settings) as base:
         repositories = make_directory(base.root.parent / "repositories", child_account(local_settings.run_as))
-        config = replace(base, http_port=find_free_port(), heap="512m", extra_settings={"path.repo": [str(repositories)]})
+        config = replace(
+            base, http_port=find_free_port(), heap="512m", extra_settings={"path.repo": [str(repositories)]}
+        )
         one = Losable(config, repositories, start_node(config))
         try:
             yield one
