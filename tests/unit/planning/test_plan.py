@@ -113,7 +113,7 @@ def test_what_is_no_amount(text: str) -> None:
 
 @pytest.mark.parametrize("wrong", [{"docs": 0}, {"qps": -1}, {"busy": 1}, {"replicas": -1}, {"changed": 2}])
 def test_needs_that_are_none(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="out of what can be planned"):
+    with pytest.raises(ConfigurationError, match="out of the range"):
         replace(NEED, **wrong)  # type: ignore[arg-type]
 
 

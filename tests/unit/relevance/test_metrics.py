@@ -64,8 +64,8 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['ir_measures'] = None\n"
         "import cli.relevance.evaluate, cli.relevance.live\n"
-        "from cli.relevance.metrics import measure\n"
-        "measure({'q': {'a': 1}}, {})"
+        "from cli.relevance.metrics import measure_rankings\n"
+        "measure_rankings({'q': {'a': 1}}, {})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "pip install -e '.[eval]'" in done.stderr
