@@ -235,8 +235,8 @@ def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> No
         raise ConfigurationError(
             "bad_plan",
             f"No number of shards has a p99 of {within:g} ms. With {MAX_SHARDS_PER_NODE} shards and {lowest_busy:.0%} "
-            f"of the cores busy, p99 is {best:.0f} ms on these machines. Raise --p99, change --mode, or use faster cores "
-            "(--speed).",
+            f"of the cores busy, p99 is {best:.0f} ms on these machines. Raise --p99, change --mode, or use faster "
+            "cores (--speed).",
         )
     _, shards, by_time, busy = min(options)
     plan.add(

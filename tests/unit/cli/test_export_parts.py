@@ -65,7 +65,7 @@ def test_a_page_is_whole_or_none_at_any_cut() -> None:
 def test_missing_documents_are_an_error() -> None:
     require_complete_export(5, {"exported": 5, "total": 5})
     for told in ({"exported": 5, "total": 6}, {"exported": 4, "total": 4}):
-        with pytest.raises(BackendUnavailable, match="begin the export again"):
+        with pytest.raises(BackendUnavailable, match="start again"):
             require_complete_export(5, told)
 
 

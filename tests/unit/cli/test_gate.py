@@ -80,7 +80,7 @@ def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
         def of(self, generation: Generation) -> CompiledRules:
             return CompiledRules(rules, 1)
 
-    for name in ("AsyncSearch", "Direct", "Curations"):
+    for name in ("AsyncSearchClient", "Direct", "CurationCache"):
         monkeypatch.setattr(f"cli.relevance.reindex_gate.{name}", Sends)
     manifest = read_manifest(resolve_model_directory("standin"))
     encoder = EncoderIdentity(name=manifest.name, fingerprint=manifest.fingerprint)

@@ -122,7 +122,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(paths: list[Path], tmp_
         send_all(
             sources(paths[:2]), LoadCheckpoint(tmp_path / "r", "c"), Writing(), DocumentMapper(FieldMap(), {}), 3, show
         )
-    assert said == [f"{paths[0]} changed while it was read: load it again to be sure of it."]
+    assert said == [f"{paths[0]} changed while it was read: load it again."]
 
 
 def test_any_changed_source_changes_the_content(paths: list[Path]) -> None:

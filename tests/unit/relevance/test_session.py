@@ -53,7 +53,7 @@ def test_everything_that_bends_a_figure_is_said() -> None:
         "1 documents were rejected (bad_id)",
         "2 documents could not be encoded",
         "1 queries were refused in mode sparse (query_too_long); they count as zero",
-        "Recall@100 is that of 50 hits",
+        "Recall@100 counts only 50 hits",
     ):
         assert part in said
     clean = IngestedCollection(LoadOutcome(1), states | {"dead": 0}, {"a", "gone"}, [], 1.0)

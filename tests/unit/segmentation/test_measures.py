@@ -55,9 +55,9 @@ def test_titles_are_compared_by_stems_and_by_meaning() -> None:
     assert score_rouge_l("Testing components", "components, tested") == pytest.approx(0.5)
     assert score_rouge_l("Wine", "Rain") == 0
     titles = TitleSimilarity(load_encoder("standin"))
-    assert titles.likeness("wine and rain", "wine and rain") == pytest.approx(1, abs=1e-6)
-    assert titles.likeness("wine", "") == 0
-    assert titles.likeness("wine", "wines") > titles.likeness("wine", "rain")
+    assert titles.cosine("wine and rain", "wine and rain") == pytest.approx(1, abs=1e-6)
+    assert titles.cosine("wine", "") == 0
+    assert titles.cosine("wine", "wines") > titles.likeness("wine", "rain")
 
 
 def test_a_title_is_paired_with_that_of_the_chapter_which_shares_most() -> None:
