@@ -128,38 +128,6 @@ def sweeper(log_level: Annotated[str, typer.Option(help="debug, info, warning or
     run_sweeper(settings)
 
 
-@models_app.command("serve")
-def serve_models(
-    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on; 0 chooses a free port")] = None,
-) -> None:
-    """Run the model process, which embeds queries and reranks, until stopped.
-
-    Set SPARSEWELL_MODEL_URL of the API to its address.
-
-    Example: sparsewell models serve --port 8020
-    """
-    from models.serving import create_model_app, load_model_pool
-    from services.access.api_keys import read_model_keys
-    from services.directories import DirectorySettings, resolve_cache_directory
-    from services.settings import Settings
-    from services.telemetry.logs import configure_logging
-    from services.telemetry.metrics import expose_metrics
-    from services.telemetry.tracing import tracing_session
-    from services.web.http_server import ConnectionLimits, open_listener, print_port, run_server
-
-    settings = Settings.read()
-    configure_logging("models", settings.log_format)
-    host = settings.model_host if host is None else host
-    keys = read_model_keys(settings, host)
-    with open_listener(host, settings.model_port if port is None else port) as socket:
-        pool = load_model_pool(settings, resolve_cache_directory(DirectorySettings.read()), print)
-        with expose_metrics(settings, "models"), tracing_session("models"):
-            print_port(socket)
-            app = create_model_app(pool, keys, log_requests=settings.log_requests)
-            run_server(app, socket, ConnectionLimits.of(settings))
-
-
 @models_app.command(name="list")
 def list_() -> None:
     """List the dense encoders that an index may declare.
@@ -190,6 +158,38 @@ def fetch(names: Annotated[list[str], typer.Argument(help="names from `sparsewel
     for name in names:
         load_dense_encoder(find_dense_encoder(known, name), resolve_cache_directory(DirectorySettings.read()), print)
         print(f"{name} is downloaded.")
+
+
+@models_app.command("serve")
+def serve_models(
+    host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; 0 chooses a free port")] = None,
+) -> None:
+    """Run the model process, which embeds queries and reranks, until stopped.
+
+    Set SPARSEWELL_MODEL_URL of the API to its address.
+
+    Example: sparsewell models serve --port 8020
+    """
+    from models.serving import create_model_app, load_model_pool
+    from services.access.api_keys import read_model_keys
+    from services.directories import DirectorySettings, resolve_cache_directory
+    from services.settings import Settings
+    from services.telemetry.logs import configure_logging
+    from services.telemetry.metrics import expose_metrics
+    from services.telemetry.tracing import tracing_session
+    from services.web.http_server import ConnectionLimits, open_listener, print_port, run_server
+
+    settings = Settings.read()
+    configure_logging("models", settings.log_format)
+    host = settings.model_host if host is None else host
+    keys = read_model_keys(settings, host)
+    with open_listener(host, settings.model_port if port is None else port) as socket:
+        pool = load_model_pool(settings, resolve_cache_directory(DirectorySettings.read()), print)
+        with expose_metrics(settings, "models"), tracing_session("models"):
+            print_port(socket)
+            app = create_model_app(pool, keys, log_requests=settings.log_requests)
+            run_server(app, socket, ConnectionLimits.of(settings))
 
 
 def openapi() -> None:

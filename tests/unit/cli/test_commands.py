@@ -1,4 +1,4 @@
-"""Commands with arguments that cannot be: one line with a code, and nothing begun."""
+"""Commands with bad arguments print one line with a code and start nothing."""
 
 import http.server
 import subprocess

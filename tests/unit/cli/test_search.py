@@ -1,4 +1,4 @@
-"""What `sparsewell search` prints of a hit on talk."""
+"""Output of `sparsewell search` for a hit in a talk."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""Directories and files of Markdown, HTML and text, and Parquet: what becomes of each, whatever is in there."""
+"""Documents of Markdown, HTML, text and Parquet files and of directories."""
 
 import gzip
 import os

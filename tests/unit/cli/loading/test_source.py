@@ -1,4 +1,4 @@
-"""Files as rows that know their place: any batch size, any place to go on from, any damage."""
+"""Rows of files with their positions, for any batch size, start position and damage."""
 
 import bz2
 import codecs

@@ -1,4 +1,4 @@
-"""Coefficients come back out of points that were made with them, and bad points are refused."""
+"""Fitted coefficients equal those that made the points, and bad points are refused."""
 
 from dataclasses import astuple
 

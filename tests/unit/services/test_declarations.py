@@ -1,4 +1,4 @@
-"""Declared indexes against those that are there: what differs, what reindexing makes of it, files that cannot be."""
+"""Declared indexes against existing ones: differences, options of a reindex, bad files."""
 
 import json
 from pathlib import Path

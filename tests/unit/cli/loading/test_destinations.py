@@ -1,4 +1,4 @@
-"""A load of several sources that dies after any batch goes on where it was; refusals find their files."""
+"""A load of several sources resumes after any batch, and refusals name their files."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a disk refuses becomes one line; everything else stays what it is."""
+"""Errors of the disk become one line; other errors do not change."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""Folders of transcripts as documents that the API takes."""
+"""Folders of transcripts as documents for the API."""
 
 from collections import Counter
 from pathlib import Path

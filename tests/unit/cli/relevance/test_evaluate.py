@@ -1,4 +1,4 @@
-"""`sparsewell eval chapters`: a table and a file, and what is refused before anything is read."""
+"""`sparsewell eval chapters`: the table, the file, and options that are refused before the first episode."""
 
 import json
 from itertools import permutations

@@ -1,4 +1,4 @@
-"""Reading collections: what is accepted, and where exactly a malformed one is wrong."""
+"""Collections in BEIR's layout, and the file and line of an error."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Plans grow with what is asked, say how, and refuse what cannot be."""
+"""Plans grow with the need, state their formulas, and refuse an impossible need."""
 
 from dataclasses import replace
 

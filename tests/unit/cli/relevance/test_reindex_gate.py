@@ -1,4 +1,4 @@
-"""When a new generation is too bad to be swapped in."""
+"""The quality gate of a reindex."""
 
 import json
 from pathlib import Path
