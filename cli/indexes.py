@@ -223,8 +223,8 @@ def _run_reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> 
     options = reindex_options(index, members)
     # The API names an encoder. The command takes a path for an encoder that is not shipped.
     if "encoder" in options:
-        known = {one.manifest.name: one.directory for one in load_known_encoders(Settings.read())}
-        options["encoder"] = str(known.get(options["encoder"], options["encoder"]))
+        directories = {known.manifest.name: known.directory for known in load_known_encoders(Settings.read())}
+        options["encoder"] = str(directories.get(options["encoder"], options["encoder"]))
     reindex(index, **options, api=base)
 
 

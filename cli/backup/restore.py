@@ -103,7 +103,7 @@ def restore_backup(
     existing = {target: _generations(store, target) for target in targets.values()}
     _require_free_names(store, existing, request.replace)
     replaced = [generation for generations in existing.values() for generation in generations]
-    made: list[str] = []
+    created: list[str] = []
     restored: list[RestoredIndex] = []
     system = RestoredSystemIndexes()
     try:
@@ -111,20 +111,20 @@ def restore_backup(
             number = max((generation.number for generation in existing[target]), default=0) + 1
             physical = store.names.physical(target, number)
             say(f"Restoring {index} of {backup.began_at} as {physical}.")
-            restore_index(store, backup, backup.generations[index], physical, made)
+            restore_index(store, backup, backup.generations[index], physical, created)
             restored.append(_assign_generation(store.search, target, number, physical))
         if not request.documents_only:
-            system = restore_system_indexes(store, backup, say, made, everything=not request.indexes)
-        if store.names.jobs in made:
+            system = restore_system_indexes(store, backup, say, created, everything=not request.indexes)
+        if store.names.jobs in created:
             _settle_restored_jobs(store, backup)
         _switch_aliases(store, restored, replaced, system)
     except BaseException:
         if not _is_switched(store, restored):
-            discard_indexes(store, made)
+            discard_indexes(store, created)
         raise
     say("The restored indexes are searched now.")
     try:
-        if store.names.jobs not in made:
+        if store.names.jobs not in created:
             _settle_jobs(store, backup, targets.values())
         if not request.documents_only:
             merge_system_indexes(store, backup, system, restored)
@@ -141,15 +141,15 @@ def try_restore(store: BackupRepository, backup: Backup, say: MessageReporter) -
     indexes = {physical: index for index, physical in backup.generations.items()}
     counts = {}
     for physical in [*sorted(indexes), *backup.own]:
-        made: list[str] = []
+        created: list[str] = []
         name = physical.replace(backup.prefix, store.names.prefix, 1).partition(".")[0]
         say(f"Restoring {physical} under a temporary name.")
         try:
-            restore_index(store, backup, physical, f"{name}.try-{uuid4().hex[:8]}", made)
+            restore_index(store, backup, physical, f"{name}.try-{uuid4().hex[:8]}", created)
             if physical in indexes:
-                counts[indexes[physical]] = _count_states(store.search, made[0])
+                counts[indexes[physical]] = _count_states(store.search, created[0])
         finally:
-            discard_indexes(store, made)
+            discard_indexes(store, created)
     return counts
 
 
@@ -221,7 +221,7 @@ def _remove_replaced(
     system: RestoredSystemIndexes,
     say: MessageReporter,
 ) -> None:
-    """Removes what was replaced, and of our own indexes those without a name that an earlier restore left."""
+    """Delete the replaced indexes, and system indexes without an alias that an earlier restore left."""
     if any(existing.values()):
         say("Deleting the replaced indexes.")
         time.sleep(ALIAS_CACHE_SECONDS)

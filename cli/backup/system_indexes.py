@@ -74,7 +74,7 @@ class RestoredSystemIndexes:
 
 
 def restore_system_indexes(
-    store: BackupRepository, backup: Backup, say: MessageReporter, made: list[str], *, everything: bool
+    store: BackupRepository, backup: Backup, say: MessageReporter, created: list[str], *, everything: bool
 ) -> RestoredSystemIndexes:
     """Restore the missing system indexes, and temporary copies of existing rules and frequent queries.
 
@@ -90,7 +90,7 @@ def restore_system_indexes(
         if name in used or not everything:
             if name in (names.curation, names.queries):
                 restored.aside[name] = f"{name}.aside-{uuid4().hex[:8]}"
-                restore_index(store, backup, physical, restored.aside[name], made)
+                restore_index(store, backup, physical, restored.aside[name], created)
             elif everything:
                 say(f"{name} exists and does not change.")
             continue
@@ -98,7 +98,7 @@ def restore_system_indexes(
         numbers = [index.rpartition(".")[2] for index in restored.idle if index.startswith(f"{name}.")]
         next_number = max((int(digits) for digits in numbers if digits.isdigit()), default=0) + 1
         target = f"{name}.{next_number}" if number else name
-        restore_index(store, backup, physical, target, made)
+        restore_index(store, backup, physical, target, created)
         if number:
             restored.aliases[target] = name
     return restored
@@ -116,8 +116,8 @@ def merge_system_indexes(
             _merge_queries(store, system.aside.get(names.queries), index)
 
 
-def restore_index(store: BackupRepository, backup: Backup, physical: str, target: str, made: list[str]) -> None:
-    """Restore an index as `target` and wait for its primary shards. Appends the new name to `made` at once.
+def restore_index(store: BackupRepository, backup: Backup, physical: str, target: str, created: list[str]) -> None:
+    """Restore an index as `target` and wait for its primary shards. Appends the new name to `created` at once.
 
     Raises BackendUnavailable (`restore_failed`, `backup_damaged`).
     """
@@ -125,7 +125,7 @@ def restore_index(store: BackupRepository, backup: Backup, physical: str, target
         store.search.send(restore_index_call(store.repository, backup.name, physical, target))
     except NotFound as error:
         raise damaged_backup(backup.name, "index missing") from error
-    made.append(target)
+    created.append(target)
     stuck_since = None
     while True:
         health = store.search.send(index_health_call(target))["indices"][target]
@@ -145,9 +145,9 @@ def restore_index(store: BackupRepository, backup: Backup, physical: str, target
         time.sleep(POLL_SECONDS)
 
 
-def discard_indexes(store: BackupRepository, made: Iterable[str]) -> None:
+def discard_indexes(store: BackupRepository, created: Iterable[str]) -> None:
     """Delete restored indexes and ignore errors."""
-    for physical in made:
+    for physical in created:
         with suppress(SparsewellError):
             store.search.send(Call("DELETE", f"/{physical}"))
 
