@@ -22,7 +22,7 @@ class Died(Exception):
 
 
 class Door:
-    """Takes batches until it dies; refuses documents whose text is "bad"."""
+    """A destination that takes batches until it dies, and refuses documents whose text is "bad"."""
 
     def __init__(self, lives: int = 10**9) -> None:
         self.lives = lives
@@ -63,7 +63,7 @@ def run(paths: list[Path], record: LoadCheckpoint, door: Door, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int) -> None:
+def test_a_load_resumes_after_any_batch(paths: list[Path], tmp_path: Path, size: int) -> None:
     whole = Door()
     record = LoadCheckpoint(tmp_path / "whole.json", "c")
     run(paths, record, whole, size)
@@ -95,8 +95,8 @@ def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int
             assert first.taken == whole.taken
 
 
-def test_places_in_a_job_find_their_lines(paths: list[Path], tmp_path: Path) -> None:
-    """The queue tells refusals at the end, by their places in the job."""
+def test_positions_of_a_job_are_located_in_files_and_lines(paths: list[Path], tmp_path: Path) -> None:
+    """The queue reports refusals at the end, by their positions in the job."""
     door, record = Door(), LoadCheckpoint(tmp_path / "r.json", "c")
     run(paths, record, door, 4)
     found = {
