@@ -138,7 +138,7 @@ def test_a_killed_load_of_several_files_goes_on_and_notices_a_change(
     kill_in_the_second_file()
     paths[0].write_text("".join(rows[:50]))
     done = load(*arguments)
-    assert "has changed since" in done.stderr
+    assert "have changed since" in done.stderr
     assert done.stdout.splitlines() == ["349 accepted, 0 rejected"]
 
 
