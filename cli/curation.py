@@ -1,4 +1,7 @@
-"""`sparsewell curation`: show, change, try and revert the curation rules of an index."""
+"""`sparsewell curation`: show, change, try and revert the curation rules of an index.
+
+Each change makes a new version. A change fails if another user has changed the rules since they were read (If-Match).
+"""
 
 import json as jsonlib
 import sys
@@ -18,7 +21,7 @@ app = typer.Typer(
 )
 
 _BATCH_QUERIES = 50  # queries that the API takes in one request
-_MAX_SHOWN = 10  # documents that are named of those that move, a query
+_MAX_SHOWN = 10  # moved documents that are printed for each query
 
 IndexArgument = Annotated[str, typer.Argument(help="index of the rules")]
 RulesArgument = Annotated[
@@ -38,8 +41,8 @@ def show(
 
     Example: sparsewell curation show books
     """
-    below = "" if version is None else f"/versions/{version}"
-    _print_rules(_open_resource(api_url, index).ask("GET", below))
+    path = "" if version is None else f"/versions/{version}"
+    _print_json(_open_resource(api_url, index).request("GET", path))
 
 
 @app.command("set")
@@ -57,11 +60,13 @@ def set_(
 
     Example: sparsewell curation set books rules.json --note "synonyms for cardiology"
     """
-    rules, read = _read_rules(file)
-    match = "*" if force else _if_match_headers(read if version is None else version)
-    body = {"rules": rules, "note": _read_text(note, "--note")}
-    answer = _open_resource(api_url, index).ask("PUT", body=body, headers={"if-match": match} if match else None)
-    print(f"{index}: version {answer['version']} of its rules is in force.")
+    from cli.api_client import require_utf8
+
+    rules, file_version = _read_rules(file)
+    match = "*" if force else _format_etag(file_version if version is None else version)
+    body = {"rules": rules, "note": require_utf8(note, "--note")}
+    answer = _open_resource(api_url, index).request("PUT", body=body, headers={"if-match": match} if match else None)
+    print(f"{index}: version {answer['version']} of the rules is in force.")
 
 
 @app.command()
@@ -70,8 +75,9 @@ def history(index: IndexArgument, api_url: ApiOption = None) -> None:
 
     Example: sparsewell curation history books
     """
-    for one in _open_resource(api_url, index).ask("GET", "/versions")["versions"]:
-        print(f"{one['version']:>6}  {one['at'][:19].replace('T', ' ')}  {sanitise_line(one['note'])}".rstrip())
+    for entry in _open_resource(api_url, index).request("GET", "/versions")["versions"]:
+        changed_at = entry["at"][:19].replace("T", " ")
+        print(f"{entry['version']:>6}  {changed_at}  {sanitise_line(entry['note'])}".rstrip())
 
 
 @app.command()
@@ -85,11 +91,13 @@ def revert(
 
     Example: sparsewell curation revert books 7
     """
-    door = _open_resource(api_url, index)
-    old, now = door.ask("GET", f"/versions/{version}"), door.ask("GET")
-    body = {"rules": old["rules"], "note": _read_text(note, "--note") or f"those of version {version}"}
-    answer = door.ask("PUT", body=body, headers={"if-match": _if_match_headers(now["version"])})
-    print(f"{index}: version {answer['version']} of its rules is in force, with the rules of version {version}.")
+    from cli.api_client import require_utf8
+
+    resource = _open_resource(api_url, index)
+    earlier, current = resource.request("GET", f"/versions/{version}"), resource.request("GET")
+    body = {"rules": earlier["rules"], "note": require_utf8(note, "--note") or f"rules of version {version}"}
+    answer = resource.request("PUT", body=body, headers={"if-match": _format_etag(current["version"])})
+    print(f"{index}: version {answer['version']} is in force, with the rules of version {version}.")
 
 
 @app.command("dry-run")
@@ -109,21 +117,21 @@ def dry_run(
     """
     from cli.search import read_given_queries
 
-    asked = read_given_queries(query, queries)
+    texts = read_given_queries(query, queries)
     rules, _ = _read_rules(file)
-    door = _open_resource(api_url, index)
-    found: dict[str, Any] = {}
-    for at in range(0, len(asked), _BATCH_QUERIES):
-        body = {"rules": rules, "queries": asked[at : at + _BATCH_QUERIES], "mode": mode, "size": size}
-        answer = door.ask("POST", "/dry-run", body=body)
-        more = {"changed": found.get("changed", 0) + answer["changed"]}
-        found = answer | more | {"queries": [*found.get("queries", []), *answer["queries"]]}
+    resource = _open_resource(api_url, index)
+    report: dict[str, Any] = {}
+    for start in range(0, len(texts), _BATCH_QUERIES):
+        body = {"rules": rules, "queries": texts[start : start + _BATCH_QUERIES], "mode": mode, "size": size}
+        answer = resource.request("POST", "/dry-run", body=body)
+        total = {"changed": report.get("changed", 0) + answer["changed"]}
+        report = answer | total | {"queries": [*report.get("queries", []), *answer["queries"]]}
     if json:
-        _print_rules(found)
+        _print_json(report)
         return
-    for one in found["queries"]:
-        _print_difference(one)
-    print(f"{found['changed']:,} of {len(asked):,} queries would be answered differently.")
+    for difference in report["queries"]:
+        _print_difference(difference)
+    print(f"{report['changed']:,} of {len(texts):,} queries would have other hits.")
 
 
 def _open_resource(api_url: str | None, index: str) -> "IndexResource":
@@ -132,49 +140,44 @@ def _open_resource(api_url: str | None, index: str) -> "IndexResource":
     return IndexResource(api_url, index, "curation")
 
 
-def _read_text(given: str, name: str) -> str:
-    from cli.api_client import require_utf8
-
-    return require_utf8(given, name)
-
-
-def _if_match_headers(version: int | None) -> str:
+def _format_etag(version: int | None) -> str:
     return "" if version is None else f'"{version}"'
 
 
 def _read_rules(file: str) -> tuple[dict[str, Any], int | None]:
-    """The rules of a file, and of which version they are if it says so. Raises InvalidInput (`bad_rules_file`)."""
+    """Read the rules of a file, and their version if the file has it. Raises InvalidInput (`bad_rules_file`)."""
     from services.errors import InvalidInput
 
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-        found = jsonlib.loads(text)
-        jsonlib.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # what a request cannot say
+        content = jsonlib.loads(text)
+        jsonlib.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN and half surrogate pairs
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput("bad_rules_file", f"{file} cannot be read as JSON: {error}") from None
-    if isinstance(found, dict) and isinstance(found.get("rules"), dict):
-        version = found.get("version")
-        return found["rules"], version if isinstance(version, int) else None
-    if not isinstance(found, dict):
-        raise InvalidInput("bad_rules_file", f"{file} is no JSON object of rules.")
-    return found, None
+    if isinstance(content, dict) and isinstance(content.get("rules"), dict):
+        version = content.get("version")
+        return content["rules"], version if isinstance(version, int) else None
+    if not isinstance(content, dict):
+        raise InvalidInput("bad_rules_file", f"{file} is not a JSON object of rules.")
+    return content, None
 
 
-def _print_difference(one: dict[str, Any]) -> None:
-    if "error" in one:
-        print(f"! {sanitise_line(one['query'])}: {one['error']['detail']} [{one['error']['code']}]")
-    elif one["changed"]:
-        print(f"~ {sanitise_line(one['query'])}  (overlap {one['overlap']:.2f})")
-        moves = [(each["place"], f"+ {each['id']}  enters at {each['place']}") for each in one["entered"]]
-        moves += [(each["place"], f"  {each['id']}  {each['was']} -> {each['place']}") for each in one["moved"]]
-        moves += [(each["was"], f"- {each['id']}  was at {each['was']}") for each in one["left"]]
+def _print_difference(difference: dict[str, Any]) -> None:
+    query = sanitise_line(difference["query"])
+    if "error" in difference:
+        print(f"! {query}: {difference['error']['detail']} [{difference['error']['code']}]")
+    elif difference["changed"]:
+        print(f"~ {query}  (overlap {difference['overlap']:.2f})")
+        moves = [(hit["place"], f"+ {hit['id']}  enters at {hit['place']}") for hit in difference["entered"]]
+        moves += [(hit["place"], f"  {hit['id']}  {hit['was']} -> {hit['place']}") for hit in difference["moved"]]
+        moves += [(hit["was"], f"- {hit['id']}  was at {hit['was']}") for hit in difference["left"]]
         for _, text in sorted(moves)[:_MAX_SHOWN]:
             print(f"    {sanitise_line(text)}")
         if len(moves) > _MAX_SHOWN:
-            print("    … (--json names more)")
+            print("    … (--json shows more)")
     else:
-        print(f"= {sanitise_line(one['query'])}")
+        print(f"= {query}")
 
 
-def _print_rules(answer: dict[str, Any]) -> None:
+def _print_json(answer: dict[str, Any]) -> None:
     print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))

@@ -1,4 +1,7 @@
-"""`sparsewell dead`: list and retry dead letters, the documents that could not be encoded."""
+"""`sparsewell dead`: list and retry dead letters, the documents that could not be encoded.
+
+A document is a dead letter after its last attempt. `retry` makes it pending again, with a full number of attempts.
+"""
 
 import json as jsonlib
 from collections.abc import Iterator, Sequence
@@ -15,9 +18,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List and retry dead letters, the documents that could not be encoded.")
 
-_PAGE_DOCUMENTS = 100  # documents the API lists in one answer
-_BATCH_DOCUMENTS = 1000  # ids it takes in one request
-_MAX_PRINTED_IDS = 20  # documents that are named, of those that were not retried
+_PAGE_DOCUMENTS = 100  # documents that the API lists in one answer
+_BATCH_DOCUMENTS = 1000  # ids that the API takes in one request
+_MAX_PRINTED_IDS = 20
 
 ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
@@ -36,10 +39,10 @@ def list_(
 
     Example: sparsewell dead list books --size 50
     """
-    ask = _open_resource(api_url, index).ask
-    answer = ask("GET", "", {"size": min(size, _PAGE_DOCUMENTS)}, None)
+    request = _open_resource(api_url, index).request
+    answer = request("GET", "", {"size": min(size, _PAGE_DOCUMENTS)}, None)
     while answer["cursor"] is not None and (missing := size - len(answer["dead"])) > 0:
-        more = ask("GET", "", {"size": min(missing, _PAGE_DOCUMENTS), "cursor": answer["cursor"]}, None)
+        more = request("GET", "", {"size": min(missing, _PAGE_DOCUMENTS), "cursor": answer["cursor"]}, None)
         answer = more | {"dead": answer["dead"] + more["dead"]}
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
@@ -68,8 +71,8 @@ def retry(
     answers = list(_retry_in_batches(_open_resource(api_url, index), ids or []))
     answer = {
         "index": index,
-        "retried": [one for answer in answers for one in answer["retried"]],
-        "not_retried": [one for answer in answers for one in answer["not_retried"]],
+        "retried": [document for answer in answers for document in answer["retried"]],
+        "not_retried": [document for answer in answers for document in answer["not_retried"]],
         "failed": sum(answer["failed"] for answer in answers),
         "queued": all(answer["queued"] for answer in answers),
     }
@@ -87,17 +90,16 @@ def _open_resource(api_url: str | None, index: str) -> "IndexResource":
     return IndexResource(api_url, index, "dead")
 
 
-def _retry_in_batches(door: "IndexResource", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _retry_in_batches(resource: "IndexResource", ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the answers of the retry requests; without ids, retry all dead documents."""
     from cli.api_client import require_utf8
 
-    for at in range(0, len(ids), _BATCH_DOCUMENTS):
-        yield door.ask(
-            "POST", "/retry", {}, {"ids": [require_utf8(one, "An id") for one in ids[at : at + _BATCH_DOCUMENTS]]}
-        )
+    for start in range(0, len(ids), _BATCH_DOCUMENTS):
+        batch = [require_utf8(document, "An id") for document in ids[start : start + _BATCH_DOCUMENTS]]
+        yield resource.request("POST", "/retry", {}, {"ids": batch})
     cursor: str | None = None
     while not ids:
-        answer = door.ask("POST", "/retry", {}, {"all": True} | ({"cursor": cursor} if cursor else {}))
+        answer = resource.request("POST", "/retry", {}, {"all": True} | ({"cursor": cursor} if cursor else {}))
         yield answer
         cursor = answer["cursor"]
         if cursor is None:
@@ -114,13 +116,14 @@ def _print_dead_letters(answer: dict[str, Any], console: "Console") -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("died", "id", "title", "attempts", "reason"):
         table.add_column(name, justify="right" if name == "attempts" else "left", overflow="fold")
-    for one in answer["dead"]:
-        earlier = one["earlier"]
-        attempts = str(one["attempts"]) + (f" + {earlier['attempts']}" if earlier else "")
-        reason = Text.assemble((one["error"]["code"], "bold"), f"  {sanitise_line(one['error']['reason'])}")
-        died = (one["dead_at"] or "before it was recorded")[:19].replace("T", " ")
-        # Text as it is: a title may hold what rich takes for markup.
-        table.add_row(*(Text(sanitise_line(cell)) for cell in (died, one["id"], one["title"] or "", attempts)), reason)
+    for letter in answer["dead"]:
+        earlier = letter["earlier"]
+        attempts = str(letter["attempts"]) + (f" + {earlier['attempts']}" if earlier else "")
+        reason = Text.assemble((letter["error"]["code"], "bold"), f"  {sanitise_line(letter['error']['reason'])}")
+        died = (letter["dead_at"] or "before it was recorded")[:19].replace("T", " ")
+        cells = (died, letter["id"], letter["title"] or "", attempts)
+        # Text prints a title unchanged. A string would be parsed as rich's markup.
+        table.add_row(*(Text(sanitise_line(cell)) for cell in cells), reason)
     console.print(table)
     if answer["total"] > len(answer["dead"]):
         console.print(Text(f"{len(answer['dead']):,} of {answer['total']:,}; --size shows more.", "dim"))
@@ -133,7 +136,7 @@ def _print_not_retried(answer: dict[str, Any]) -> None:
         print("Redis did not answer: the sweeper enqueues the documents when their leases end.")
     if failed:
         print(f"{failed:,} not retried:")
-    for one in answer["not_retried"][:_MAX_PRINTED_IDS]:
-        print(f"  {sanitise_line(one['id'])}: {one['reason']} [{one['code']}]")
+    for document in answer["not_retried"][:_MAX_PRINTED_IDS]:
+        print(f"  {sanitise_line(document['id'])}: {document['reason']} [{document['code']}]")
     if failed > _MAX_PRINTED_IDS:
-        print("  … (--json names more)")
+        print("  … (--json shows more)")

@@ -1,6 +1,7 @@
-"""`sparsewell demo`: index and search documents that every machine has, from nothing.
+"""`sparsewell demo` and `sparsewell demo-talk`: start the service, index examples, and search them.
 
-`sparsewell demo-talk`: index six talks, show their chapters, and search them.
+`demo` indexes the documentation of Python's standard library, which every machine has, and `demo-talk` six open talks.
+Both print how often each mode answers the questions of `examples`. `cli.demonstration` has the common steps.
 """
 
 import sys
@@ -23,130 +24,12 @@ if TYPE_CHECKING:
     from examples.talk.tally import TalkQuestionRankings
     from services.index_spec import FieldType
 
-
 TALK_INDEX = "talk"
 TALK_FIELDS: "dict[str, FieldType]" = {"show": "keyword", "published": "date"}
 PASSAGE_REQUEST: "dict[str, Any]" = {"unit": "passage", "size": 10, "highlight": {"characters": 240}}
-_UNTIMED = "--:--"
-
-
-def demo_talk(
-    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
-    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
-) -> None:
-    """Start the service, index six open talks with chapters, and search them.
-
-    Replaces the index talk. Uses services that run already, and stops at the end only those that it started.
-
-    Example: sparsewell demo-talk --keep
-    """
-    run_demonstration(_run_talk_demo, "demo-talk", keep=keep, port=port, json=json)
-
-
-def _run_talk_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
-    from examples.service import ServiceIndex
-    from examples.stdlib.tally import MODES
-    from examples.talk.tally import TalkQuestionRankings, read_questions, tally_as_json
-
-    print_heading(console, "2. Index six talks and make their chapters")
-    corpus = read_talks()
-    console.print(
-        f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one has chapters,\n"
-        "the worker makes those of the others. (In a terminal: sparsewell load FOLDER --kind talk.)"
-    )
-    with open_client(api_url) as client:
-        service = ServiceIndex(client, TALK_INDEX)
-        service.recreate({"fields": TALK_FIELDS, "talk": {}})
-        index_documents(console, service, corpus, seconds)
-        _show_chapters(console, service, [one["id"] for one in corpus])
-        print_heading(console, "3. Ask what is said")
-        began = time.perf_counter()
-        asked = [
-            TalkQuestionRankings(one, {mode: service.search(one.text, mode, **PASSAGE_REQUEST) for mode in MODES})
-            for one in read_questions()
-        ]
-        seconds["ask"] = time.perf_counter() - began
-        encoder = client.get("/readyz").json()["encoder"]
-    _show_talk_tally(console, asked)
-    show_examples(console, asked)
-    return {"encoder": encoder, "documents": len(corpus), "answers": tally_as_json(asked)}
-
-
-def read_talks() -> list[dict[str, Any]]:
-    """Read the talks as `sparsewell load --kind talk` reads a folder of transcripts."""
-    import orjson
-
-    from cli.loading.field_map import DocumentMapper, FieldMap
-    from cli.loading.source import SourcePosition
-    from cli.loading.text_files import TalkSource
-    from examples.talk import TRANSCRIPTS
-    from services.errors import InvalidInput
-
-    found = []
-    for row in TalkSource(TRANSCRIPTS).rows(SourcePosition(), DocumentMapper(FieldMap(), TALK_FIELDS, talk=True)):
-        if isinstance(row.content, InvalidInput):
-            raise row.content
-        found.append(orjson.loads(row.content or b"null"))
-    return found
-
-
-def _show_chapters(console: "Console", service: "ServiceIndex", talks: Sequence[str]) -> None:
-    from rich.text import Text
-
-    for talk in talks:
-        answer = service.chapters(talk)
-        made = answer["chaptering"]
-        by = "its producer's" if made["engine"] == "given" else f"made here ({made['engine']})"
-        console.print(Text.assemble("\n  ", (answer["title"], "bold"), (f"  {by}", "dim")))
-        for chapter in answer["chapters"]:
-            console.print(Text(f"    {_format_clock(chapter.get('start_time')):>7}  {chapter['title']}"))
-
-
-def _show_talk_tally(console: "Console", asked: Sequence["TalkQuestionRankings"]) -> None:
-    from examples.talk.tally import MAX_RANK, tally_modes
-
-    console.print(
-        f"{len(asked)} questions, mostly in other words than the talks, written before any search was run.\n"
-        "Number of questions with a passage of the right talk, and with the answer:\n"
-    )
-    console.print(f"  {'':10}{'right talk':>12}{'the answer':>13}{f'in first {MAX_RANK}':>14}{'median':>12}")
-    for row in tally_modes(asked):
-        console.print(
-            f"  {row.mode:10}{row.talk:>12}{row.first:>13}{row.within:>14}{row.median_ms:9.1f} ms", markup=False
-        )
-
-
-def show_examples(console: "Console", asked: Sequence["TalkQuestionRankings"]) -> None:
-    """Print the first question of each talk with the best passage of the hybrid search."""
-    from rich.text import Text
-
-    from examples.talk.tally import first_of_each_talk
-
-    console.print("\nThe first question of each talk with the passage found (an asterisk: it has the answer):")
-    for one in first_of_each_talk(asked):
-        console.print(Text(f"\n  {one.question.text}", "bold"))
-        for hit in one.hits("hybrid")[:1]:
-            passage, chapter = hit["passage"], hit.get("chapter", {})
-            right = one.question.answered_by(hit)
-            where = f"{_format_clock(passage.get('start_time'))}  {hit['title']} / {chapter.get('title', '')}"
-            console.print(Text(f"  {'*' if right else ' '} {where}", "green" if right else ""))
-            said = " ".join((hit["highlight"].get("excerpt") or passage)["text"].split())
-            who = f"{passage['speaker']}: " if "speaker" in passage else ""
-            console.print(Text(f"    {who}... {said} ...", "dim"))
-            if "link" in hit:
-                console.print(Text(f"    {hit['link']}", "dim"))
-
-
-def _format_clock(seconds: float | None) -> str:
-    if seconds is None:
-        return _UNTIMED
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-
-
 STDLIB_INDEX = "stdlib"
 SHOWN_RANKS = 3
+_UNTIMED = "--:--"
 
 
 def demo(
@@ -161,6 +44,20 @@ def demo(
     Example: sparsewell demo --keep
     """
     run_demonstration(_run_demo, "demo", keep=keep, port=port, json=json)
+
+
+def demo_talk(
+    keep: Annotated[bool, typer.Option("--keep", help="keep the service running at the end")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="port of the API and the search page")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the measured figures, in JSON")] = None,
+) -> None:
+    """Start the service, index six open talks with chapters, and search them.
+
+    Replaces the index talk. Uses services that run already, and stops at the end only those that it started.
+
+    Example: sparsewell demo-talk --keep
+    """
+    run_demonstration(_run_talk_demo, "demo-talk", keep=keep, port=port, json=json)
 
 
 def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
@@ -186,37 +83,37 @@ def _run_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> di
         index_documents(console, service, corpus, seconds)
         print_heading(console, "3. Ask everyday questions")
         began = time.perf_counter()
-        asked = ask_questions(make_searcher(service), read_questions())
+        rankings = ask_questions(make_searcher(service), read_questions())
         seconds["ask"] = time.perf_counter() - began
         encoder = client.get("/readyz").json()["encoder"]
-    show_tally(console, asked)
-    show_contrasts(console, asked)
+    show_tally(console, rankings)
+    show_contrasts(console, rankings)
     rate = round(len(corpus) / seconds["encode"], 1)
     return {
         "encoder": encoder,
         "documents": len(corpus),
         "kinds": dict(sorted(kinds.items())),
         "documents_per_second": rate,
-        "answers": tally_as_json(asked),
+        "answers": tally_as_json(rankings),
     }
 
 
-def show_tally(console: "Console", asked: Sequence["QuestionRankings"]) -> None:
+def show_tally(console: "Console", rankings: Sequence["QuestionRankings"]) -> None:
     """Print how many questions each mode answered."""
     from examples.stdlib.tally import MAX_RANK, tally_modes
 
     console.print(
-        f"{len(asked)} questions of a user who does not know Python's names, written before any search was run.\n"
+        f"{len(rankings)} questions of a user who does not know Python's names, written before any search was run.\n"
         "Number of questions with a right name among the hits:\n"
     )
     console.print(f"  {'':10}{'first':>12}{f'in first {MAX_RANK}':>16}{'median':>12}{'9 of 10 within':>18}")
-    for row in tally_modes(asked):
+    for row in tally_modes(rankings):
         first, within = _format_share(row.first, row.questions), _format_share(row.within, row.questions)
         times = f"{row.median_ms:9.1f} ms{row.p90_ms:15.1f} ms"
         console.print(f"  {row.mode:10}{first:>12}{within:>16}{times}")
 
 
-def show_contrasts(console: "Console", asked: Sequence["QuestionRankings"]) -> None:
+def show_contrasts(console: "Console", rankings: Sequence["QuestionRankings"]) -> None:
     """Print the first question of each pattern of answering modes, with the first three names of each mode."""
     from rich.text import Text
 
@@ -227,19 +124,19 @@ def show_contrasts(console: "Console", asked: Sequence["QuestionRankings"]) -> N
         "first five (an asterisk marks the names that answer it)."
     )
     width = max((min(console.width, 120) - 4) // len(MODES), 24)
-    for pattern, count, item in find_contrasts(asked):
-        who = [mode for mode, answered in zip(MODES, pattern, strict=True) if answered]
-        head = f"answered by {' and '.join(who)}" if who else "answered by no mode"
+    for pattern, count, item in find_contrasts(rankings):
+        modes = [mode for mode, answered in zip(MODES, pattern, strict=True) if answered]
+        head = f"answered by {' and '.join(modes)}" if modes else "answered by no mode"
         console.print(
-            Text.assemble(f"\n  {item.question.text}", (f"\n  {head} ({count} of {len(asked)} questions)", "dim"))
+            Text.assemble(f"\n  {item.question.text}", (f"\n  {head} ({count} of {len(rankings)} questions)", "dim"))
         )
         console.print(Text("  " + "".join(f"{'  ' + mode:{width}}" for mode in MODES).rstrip(), "dim"))
         for place in range(SHOWN_RANKS):
             console.print(_format_row(item, place, width))
-        later = [(mode, item.rank(mode) or 0) for mode in MODES]
-        found = [f"{mode} at {rank}" for mode, rank in later if rank > SHOWN_RANKS]
-        if found:
-            console.print(Text(f"  Further down: {', '.join(found)}.", "dim"))
+        ranks = [(mode, item.rank(mode) or 0) for mode in MODES]
+        lower = [f"{mode} at {rank}" for mode, rank in ranks if rank > SHOWN_RANKS]
+        if lower:
+            console.print(Text(f"  Further down: {', '.join(lower)}.", "dim"))
 
 
 def _format_row(item: "QuestionRankings", place: int, width: int) -> "Text":
@@ -259,7 +156,7 @@ def _format_row(item: "QuestionRankings", place: int, width: int) -> "Text":
 
 
 def shorten_name(name: str, width: int) -> str:
-    """Shorten a dotted name to a width, at a dot where possible, and keep its end."""
+    """Shorten a dotted name to a width and keep its end. Cut at a dot if possible."""
     if len(name) <= width:
         return name
     tail = name[-(width - 2) :]
@@ -267,9 +164,112 @@ def shorten_name(name: str, width: int) -> str:
     return f"..{rest if dot else tail}"
 
 
-def _format_share(count: int, of: int) -> str:
-    return f"{count} ({count / of:.0%})"
+def _format_share(count: int, total: int) -> str:
+    return f"{count} ({count / total:.0%})"
 
 
 def _pluralise(kind: str) -> str:
     return {"class": "classes", "property": "properties"}.get(kind, f"{kind}s")
+
+
+def _run_talk_demo(console: "Console", api_url: str, seconds: dict[str, float]) -> dict[str, Any]:
+    from examples.service import ServiceIndex
+    from examples.stdlib.tally import MODES
+    from examples.talk.tally import TalkQuestionRankings, read_questions, tally_as_json
+
+    print_heading(console, "2. Index six talks and make their chapters")
+    corpus = read_talks()
+    console.print(
+        f"{len(corpus)} talks of developers, as WebVTT, SRT, Podcasting 2.0 JSON and plain text; one has chapters,\n"
+        "the worker makes those of the others. (In a terminal: sparsewell load FOLDER --kind talk.)"
+    )
+    with open_client(api_url) as client:
+        service = ServiceIndex(client, TALK_INDEX)
+        service.recreate({"fields": TALK_FIELDS, "talk": {}})
+        index_documents(console, service, corpus, seconds)
+        _show_chapters(console, service, [talk["id"] for talk in corpus])
+        print_heading(console, "3. Ask what is said")
+        began = time.perf_counter()
+        rankings = [
+            TalkQuestionRankings(
+                question, {mode: service.search(question.text, mode, **PASSAGE_REQUEST) for mode in MODES}
+            )
+            for question in read_questions()
+        ]
+        seconds["ask"] = time.perf_counter() - began
+        encoder = client.get("/readyz").json()["encoder"]
+    _show_talk_tally(console, rankings)
+    show_examples(console, rankings)
+    return {"encoder": encoder, "documents": len(corpus), "answers": tally_as_json(rankings)}
+
+
+def read_talks() -> list[dict[str, Any]]:
+    """Read the talks as `sparsewell load --kind talk` reads a folder of transcripts."""
+    import orjson
+
+    from cli.loading.field_map import DocumentMapper, FieldMap
+    from cli.loading.source import SourcePosition
+    from cli.loading.text_files import TalkSource
+    from examples.talk import TRANSCRIPTS
+    from services.errors import InvalidInput
+
+    talks = []
+    for row in TalkSource(TRANSCRIPTS).rows(SourcePosition(), DocumentMapper(FieldMap(), TALK_FIELDS, talk=True)):
+        if isinstance(row.content, InvalidInput):
+            raise row.content
+        talks.append(orjson.loads(row.content or b"null"))
+    return talks
+
+
+def _show_chapters(console: "Console", service: "ServiceIndex", talks: Sequence[str]) -> None:
+    from rich.text import Text
+
+    for talk in talks:
+        answer = service.chapters(talk)
+        engine = answer["chaptering"]["engine"]
+        origin = "chapters of its producer" if engine == "given" else f"chapters made here ({engine})"
+        console.print(Text.assemble("\n  ", (answer["title"], "bold"), (f"  {origin}", "dim")))
+        for chapter in answer["chapters"]:
+            console.print(Text(f"    {_format_clock(chapter.get('start_time')):>7}  {chapter['title']}"))
+
+
+def _show_talk_tally(console: "Console", rankings: Sequence["TalkQuestionRankings"]) -> None:
+    from examples.talk.tally import MAX_RANK, tally_modes
+
+    console.print(
+        f"{len(rankings)} questions, mostly in other words than the talks, written before any search was run.\n"
+        "Number of questions with a passage of the right talk, and with the answer:\n"
+    )
+    console.print(f"  {'':10}{'right talk':>12}{'the answer':>13}{f'in first {MAX_RANK}':>14}{'median':>12}")
+    for row in tally_modes(rankings):
+        console.print(
+            f"  {row.mode:10}{row.talk:>12}{row.first:>13}{row.within:>14}{row.median_ms:9.1f} ms", markup=False
+        )
+
+
+def show_examples(console: "Console", rankings: Sequence["TalkQuestionRankings"]) -> None:
+    """Print the first question of each talk with the best passage of the hybrid search."""
+    from rich.text import Text
+
+    from examples.talk.tally import first_of_each_talk
+
+    console.print("\nThe first question of each talk with the passage found (an asterisk: it has the answer):")
+    for item in first_of_each_talk(rankings):
+        console.print(Text(f"\n  {item.question.text}", "bold"))
+        for hit in item.hits("hybrid")[:1]:
+            passage, chapter = hit["passage"], hit.get("chapter", {})
+            right = item.question.answered_by(hit)
+            where = f"{_format_clock(passage.get('start_time'))}  {hit['title']} / {chapter.get('title', '')}"
+            console.print(Text(f"  {'*' if right else ' '} {where}", "green" if right else ""))
+            text = " ".join((hit["highlight"].get("excerpt") or passage)["text"].split())
+            speaker = f"{passage['speaker']}: " if "speaker" in passage else ""
+            console.print(Text(f"    {speaker}... {text} ...", "dim"))
+            if "link" in hit:
+                console.print(Text(f"    {hit['link']}", "dim"))
+
+
+def _format_clock(seconds: float | None) -> str:
+    if seconds is None:
+        return _UNTIMED
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

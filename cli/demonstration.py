@@ -1,4 +1,4 @@
-"""The common parts of the demonstrations: headings, indexing with progress, and measured figures."""
+"""Common steps of the demonstrations: start the service, index with progress, write the measured figures."""
 
 import os
 import sys
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from examples.service import IngestProgress, ServiceIndex
 
 RECORDED_PACKAGES = ("sparsewell", "onnxruntime", "opensearch-py", "celery", "fastapi", "numpy", "tokenizers")
-
-
 RESULT_NAMES = {"demo": "stdlib_demo", "demo-talk": "talk_demo"}
-# Shows the demonstration on the service at an address, adds the seconds of each stage, and returns the figures.
+# Runs the steps on the service at an address, adds the seconds of each stage, and returns the figures.
 DemonstrationSteps = Callable[["Console", str, dict[str, float]], dict[str, Any]]
 
 
@@ -114,28 +112,28 @@ def index_documents(
         pass
     seconds["encode"] = time.perf_counter() - began
     console.print(
-        f"Encoded in {seconds['encode']:.0f} s: {_format_rate(len(corpus) / seconds['encode'])} documents a second."
+        f"Encoded in {seconds['encode']:.0f} s: {_format_rate(len(corpus) / seconds['encode'])} documents per second."
     )
 
 
 def show_progress(console: "Console", steps: Iterable["IngestProgress"]) -> Iterator["IngestProgress"]:
-    """Yield the steps and show them: as a bar in a terminal, elsewhere as about twenty lines."""
+    """Yield the steps and show them: as a bar on a terminal, as about twenty lines on other outputs."""
     if not console.is_terminal or console.is_dumb_terminal:
         seconds, share = 0.0, 0.0
         for step in steps:
-            waited, moved = step.seconds - seconds, step.encoded / max(step.total, 1) - share
-            if waited >= 30 or (waited >= 5 and moved >= 0.05):
-                seconds, share = step.seconds, share + moved
+            elapsed, progress = step.seconds - seconds, step.encoded / max(step.total, 1) - share
+            if elapsed >= 30 or (elapsed >= 5 and progress >= 0.05):
+                seconds, share = step.seconds, share + progress
                 console.print(
                     f"  {step.encoded:>6,} of {step.total:,} encoded after {step.seconds:3.0f} s, "
-                    f"{_format_rate(step.rate)} a second"
+                    f"{_format_rate(step.rate)} per second"
                 )
             yield step
         return
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    rate = TextColumn("{task.fields[rate]} a second")
+    rate = TextColumn("{task.fields[rate]} per second")
     columns = (TextColumn("  encoded"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, rate="0")
@@ -166,5 +164,5 @@ def write_figures(path: Path, command: str, figures: Mapping[str, Any], load_bef
 
 
 def _format_rate(rate: float) -> str:
-    """Format a rate; slow ones, as of talk, with a decimal."""
+    """Format a rate. A slow rate, as of talks, has a decimal."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"

@@ -1,4 +1,8 @@
-"""`sparsewell encoders`: list, show, verify and export encoders."""
+"""`sparsewell encoders`: list, show, verify and export encoders.
+
+`list` reads manifests and `show` also query tables. `verify` and `show --weigh` load the model (the worker extra), and
+`export` needs PyTorch (the train extra). See `cli.encoder_registry` for what each prints.
+"""
 
 import json as jsonlib
 import sys
@@ -28,15 +32,15 @@ def list_(
     from services.encoders.catalogue import find_model_directories, list_named_encoders
     from services.settings import Settings
 
-    further = [str(found) for directory in directories or [] for found in find_model_directories(directory)]
-    rows = [encoder_row(one) for one in list_named_encoders(Settings.read(), further)]
+    further = [str(model) for directory in directories or [] for model in find_model_directories(directory)]
+    rows = [encoder_row(encoder) for encoder in list_named_encoders(Settings.read(), further)]
     if json:
         print(jsonlib.dumps(rows, ensure_ascii=False, indent=2))
         return
-    to = make_console()
-    print_encoder_list(rows, to)
+    console = make_console()
+    print_encoder_list(rows, console)
     for name in find_duplicate_names(rows):
-        to.print(f"Several encoders have the name {name}: use a fingerprint or path.")
+        console.print(f"Several encoders have the name {name}: use a fingerprint or path.")
 
 
 @app.command()
@@ -81,14 +85,14 @@ def show(
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
-    to = make_console()
+    console = make_console()
     for kind in ("query", "document"):
         if kind in answer:
-            print_weights(kind, answer[kind], size, to)
+            print_weights(kind, answer[kind], size, console)
     if answer.get("score") is not None:
-        to.print(f"score: {answer['score']:.4f}")
+        console.print(f"score: {answer['score']:.4f}")
     if "manifest" in answer:
-        print_encoder(answer, to)
+        print_encoder(answer, console)
 
 
 @app.command()
@@ -112,18 +116,18 @@ def verify(
 
     if bool(names) == every:
         raise InvalidInput("names_or_all", "Give the encoders to verify, or --all.")
-    found = verify_encoders(Settings.read(), names)
+    reports = verify_encoders(Settings.read(), names)
     if json:
-        print(jsonlib.dumps(found, ensure_ascii=False, indent=2))
-    for one in found:
-        for problem in one["problems"]:
-            print(f"{one['name']}: {problem['detail']} [{problem['code']}]", file=sys.stderr)
-        if not one["problems"] and not json:
+        print(jsonlib.dumps(reports, ensure_ascii=False, indent=2))
+    for report in reports:
+        for problem in report["problems"]:
+            print(f"{report['name']}: {problem['detail']} [{problem['code']}]", file=sys.stderr)
+        if not report["problems"] and not json:
             print(
-                f"{one['name']}: complete; the table weighs {one['coverage']:.1%} of the vocabulary, and of a text of "
-                f"{one['words']} words the model weighs {one['own_words']}."
+                f"{report['name']}: complete; the query table weighs {report['coverage']:.1%} of the vocabulary, and "
+                f"the model weighs {report['own_words']} of the {report['words']} words of a sample text."
             )
-    if any(one["problems"] for one in found):
+    if any(report["problems"] for report in reports):
         raise typer.Exit(1)
 
 

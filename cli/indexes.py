@@ -1,10 +1,10 @@
-"""`sparsewell indexes`: create the indexes that a file declares, and compare existing ones.
+"""`sparsewell indexes apply` and `sparsewell generations`: declared indexes and their generations.
 
-`sparsewell generations`: show, abort, roll back and drop generations of an index.
+`indexes apply` creates the indexes that a file declares and compares existing ones, through the API. `generations`
+shows, aborts, rolls back and drops the generations that `sparsewell reindex` builds, directly in OpenSearch.
 """
 
 import json
-import json as jsonlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,32 +20,59 @@ if TYPE_CHECKING:
     from services.declarations import Declaration
     from services.settings import Settings
 
-
+app = typer.Typer(no_args_is_help=True, help="Create and compare the indexes that a file declares.")
 generations_app = typer.Typer(
     no_args_is_help=True,
     help="Show, abort, roll back and drop the generations that sparsewell reindex builds and keeps.",
 )
-
 IndexArgument = Annotated[str, typer.Argument(help="name of the index")]
+_POLL_SECONDS = 1.0
 
 
-@contextmanager
-def _open_reindexing(index: str) -> "Iterator[tuple[Settings, Reindexing]]":
-    from indexer.reindex.run import Reindexing
-    from services.opensearch.client import SyncSearchClient
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help='JSON: {"indexes": {NAME: the body of PUT /v1/indexes/NAME}}')],
+    check: Annotated[bool, typer.Option("--check", help="report differences and change nothing")] = False,
+    reindex: Annotated[bool, typer.Option("--reindex", help="reindex an index that differs")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the API to be ready")] = 0,
+    skip_unreachable: Annotated[
+        bool, typer.Option("--skip-unreachable", help="with --check: succeed if the API is unavailable")
+    ] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
+) -> None:
+    """Create the declared indexes that are missing. Exit status 1: an existing index differs.
+
+    Documents and undeclared indexes do not change. A second run changes nothing.
+
+    Example: sparsewell indexes apply indexes.json --check
+    """
+    from cli.api_client import admin_headers, api_address, connect_api
+    from services.declarations import read_declaration
+    from services.errors import BackendUnavailable, ConfigurationError
     from services.settings import Settings
-    from services.telemetry.logs import configure_logging
 
+    if (check and reindex) or (skip_unreachable and not check):
+        raise ConfigurationError("bad_options", "--check excludes --reindex, and --skip-unreachable needs --check.")
+    declaration = read_declaration(file)
     settings = Settings.read()
-    configure_logging("generations", settings.log_format, "warning")
-    search = SyncSearchClient(settings)
-    try:
-        work = Reindexing(search, settings, index)
-        work.active()
-        work.load()
-        yield settings, work
-    finally:
-        search.close()
+    base = api_address(settings, api_url)
+    with connect_api(base, 60) as client:
+        client.headers.update(admin_headers(settings))
+        try:
+            _wait_until_ready(client, base, wait)
+            differing = _apply_declaration(client, base, declaration, check)
+        except BackendUnavailable as error:
+            if not skip_unreachable:
+                raise
+            typer.echo(f"Nothing was compared: {error}")
+            return
+    for index, members in differing.items():
+        if not reindex:
+            _print_differences(index, members)
+            continue
+        _run_reindex(index, members, base)
+    if differing and not reindex:
+        raise typer.Exit(1)
 
 
 @generations_app.command()
@@ -58,27 +85,26 @@ def show(index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", h
         active, record = work.active(), work.record
         rows = [
             {
-                "generation": one.number,
-                "searched": one.physical == active.physical,
-                "encoder": one.encoder.model_dump(),
-                "created_at": one.created_at,
-                "documents": work.counts(one),
+                "generation": generation.number,
+                "searched": generation.physical == active.physical,
+                "encoder": generation.encoder.model_dump(),
+                "created_at": generation.created_at,
+                "documents": work.counts(generation),
             }
-            for one in work.every_generation()
+            for generation in work.every_generation()
         ]
         step = None if record is None else {"step": record.step, "rollback": record.rollback, "carried": record.carried}
         if as_json:
-            typer.echo(jsonlib.dumps({"index": index, "generations": rows, "reindex": step}, indent=1))
+            typer.echo(json.dumps({"index": index, "generations": rows, "reindex": step}, indent=1))
             return
-        for one, row in zip(work.every_generation(), rows, strict=True):
+        for generation, row in zip(work.every_generation(), rows, strict=True):
             documents = ", ".join(f"{count:,} {state}" for state, count in row["documents"].items() if count)  # type: ignore[attr-defined]
-            mark = "searched" if row["searched"] else "kept" if record and record.step == "swapped" else "building"
-            typer.echo(
-                f"{one.number:>4}  {mark:<9}{one.encoder.name} ({one.encoder.fingerprint})  {documents or 'empty'}"
-            )
+            state = "searched" if row["searched"] else "kept" if record and record.step == "swapped" else "building"
+            encoder = f"{generation.encoder.name} ({generation.encoder.fingerprint})"
+            typer.echo(f"{generation.number:>4}  {state:<9}{encoder}  {documents or 'empty'}")
         if record is not None:
-            way = "rollback" if record.rollback else "reindex"
-            typer.echo(f"{way}: {record.step}, {record.carried:,} documents copied")
+            operation = "rollback" if record.rollback else "reindex"
+            typer.echo(f"{operation}: {record.step}, {record.carried:,} documents copied")
 
 
 @generations_app.command()
@@ -135,59 +161,8 @@ def rollback(
         typer.echo(f"{index}: generation {work.held.target.number} is searched again.")
 
 
-app = typer.Typer(no_args_is_help=True, help="Create and compare the indexes that a file declares.")
-
-_POLL_SECONDS = 1.0
-
-
-@app.command()
-def apply(
-    file: Annotated[Path, typer.Argument(help='JSON: {"indexes": {NAME: the body of PUT /v1/indexes/NAME}}')],
-    check: Annotated[bool, typer.Option("--check", help="report differences and change nothing")] = False,
-    reindex: Annotated[bool, typer.Option("--reindex", help="reindex an index that differs")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the API to be ready")] = 0,
-    skip_unreachable: Annotated[
-        bool, typer.Option("--skip-unreachable", help="with --check: succeed if the API is unavailable")
-    ] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
-) -> None:
-    """Create the declared indexes that are missing. Exit status 1: an existing index differs.
-
-    Documents and undeclared indexes do not change. A second run changes nothing.
-
-    Example: sparsewell indexes apply indexes.json --check
-    """
-    from cli.api_client import admin_headers, api_address, connect_api
-    from services.declarations import read_declaration
-    from services.errors import BackendUnavailable, ConfigurationError
-    from services.settings import Settings
-
-    if (check and reindex) or (skip_unreachable and not check):
-        raise ConfigurationError("bad_options", "--check excludes --reindex, and --skip-unreachable needs --check.")
-    declaration = read_declaration(file)
-    settings = Settings.read()
-    base = api_address(settings, api_url)
-    with connect_api(base, 60) as client:
-        client.headers.update(admin_headers(settings))
-        try:
-            _wait_until_ready(client, base, wait)
-            differing = _apply_declaration(client, base, declaration, check)
-        except BackendUnavailable as error:
-            if not skip_unreachable:
-                raise
-            typer.echo(f"Nothing was compared: {error}")
-            return
-    for index, members in differing.items():
-        if not reindex:
-            _print_differences(index, members)
-            continue
-        _run_reindex(index, members, base)
-    if differing and not reindex:
-        raise typer.Exit(1)
-
-
 def _wait_until_ready(client: "httpx.Client", base: str, seconds: float) -> None:
-    """Wait until the API is ready. After `seconds`, raise its error or BackendUnavailable."""
+    """Wait until the API is ready. After `seconds`, raise the error of the last attempt."""
     from services.errors import BackendUnavailable, EncoderMismatch
 
     end = time.monotonic() + seconds
@@ -205,17 +180,17 @@ def _wait_until_ready(client: "httpx.Client", base: str, seconds: float) -> None
 def _apply_declaration(
     client: "httpx.Client", base: str, declaration: "Declaration", check: bool
 ) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """Create missing indexes, unless `check`. Return the differing members of the others."""
+    """Create missing indexes, unless `check`. Return (actual, declared) of each differing member by index and name."""
     from services.declarations import find_differences
 
-    there = {one["name"]: one for one in _call_api(client, base, "GET", "/v1/indexes")["indexes"]}
+    existing = {info["name"]: info for info in _call_api(client, base, "GET", "/v1/indexes")["indexes"]}
     differing: dict[str, dict[str, tuple[Any, Any]]] = {}
-    for index, wanted in declaration.indexes.items():
-        if index not in there:
+    for index, declared in declaration.indexes.items():
+        if index not in existing:
             if not check:
-                _call_api(client, base, "PUT", f"/v1/indexes/{index}", wanted.model_dump(exclude_unset=True))
-            typer.echo(f"{index}: {'would be made' if check else 'made'}.")
-        elif members := find_differences(wanted, there[index]):
+                _call_api(client, base, "PUT", f"/v1/indexes/{index}", declared.model_dump(exclude_unset=True))
+            typer.echo(f"{index}: {'would be created' if check else 'created'}.")
+        elif members := find_differences(declared, existing[index]):
             differing[index] = members
         else:
             typer.echo(f"{index}: as declared.")
@@ -234,8 +209,8 @@ def _call_api(client: "httpx.Client", base: str, method: str, path: str, body: A
 
 
 def _print_differences(index: str, members: dict[str, tuple[Any, Any]]) -> None:
-    for name, (there, wanted) in members.items():
-        typer.echo(f"{index}: {name} is {json.dumps(there)}, declared is {json.dumps(wanted)}.", err=True)
+    for name, (actual, declared) in members.items():
+        typer.echo(f"{index}: {name} is {json.dumps(actual)}, declared is {json.dumps(declared)}.", err=True)
     typer.echo(f"{index}: differs. `sparsewell indexes apply --reindex` builds it as declared.", err=True)
 
 
@@ -246,7 +221,27 @@ def _run_reindex(index: str, members: dict[str, tuple[Any, Any]], base: str) -> 
     from services.settings import Settings
 
     options = reindex_options(index, members)
-    if "encoder" in options:  # the API uses a name; the command takes other directories by their path
-        known = {one.manifest.name: one.directory for one in load_known_encoders(Settings.read())}
-        options["encoder"] = str(known.get(options["encoder"], options["encoder"]))
+    # The API names an encoder. The command takes a path for an encoder that is not shipped.
+    if "encoder" in options:
+        directories = {known.manifest.name: known.directory for known in load_known_encoders(Settings.read())}
+        options["encoder"] = str(directories.get(options["encoder"], options["encoder"]))
     reindex(index, **options, api=base)
+
+
+@contextmanager
+def _open_reindexing(index: str) -> "Iterator[tuple[Settings, Reindexing]]":
+    from indexer.reindex.run import Reindexing
+    from services.opensearch.client import SyncSearchClient
+    from services.settings import Settings
+    from services.telemetry.logs import configure_logging
+
+    settings = Settings.read()
+    configure_logging("generations", settings.log_format, "warning")
+    search = SyncSearchClient(settings)
+    try:
+        work = Reindexing(search, settings, index)
+        work.active()
+        work.load()
+        yield settings, work
+    finally:
+        search.close()

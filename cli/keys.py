@@ -1,4 +1,7 @@
-"""`sparsewell keys`: create, list, rotate and revoke API keys, with a key that administers every index."""
+"""`sparsewell keys`: create, list, show, rotate and revoke API keys.
+
+`generate` makes a key on this machine. The other commands need a key with the scope admin for all indexes.
+"""
 
 import json as jsonlib
 from typing import Annotated, Any
@@ -10,6 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Create, list, show, rotate and rev
 ApiOption = Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")]
 IdArgument = Annotated[str, typer.Argument(help="id of the key, between the first two underscores of its text")]
+
 _DAY_SECONDS = 86_400
 
 
@@ -72,8 +76,8 @@ def list_(
     if json:
         _print_key(answer)
         return
-    for one in answer["keys"]:
-        print("  ".join(_describe_rights(one)))
+    for key in answer["keys"]:
+        print("  ".join(_describe_rights(key)))
     if not answer["keys"]:
         print("There are no keys.")
 
@@ -137,7 +141,7 @@ def _call_api(
 
 
 def _parse_filter(text: str) -> Any:
-    """A filter. (Not by `query_api`: the workers' image, in which people run commands, has no such package.)"""
+    """Parse a filter without `query_api`: the image of the workers has the commands, but not that package."""
     from services.errors import InvalidInput
 
     try:
@@ -153,7 +157,7 @@ def _quote_key_id(key: str) -> str:
 
 
 def _print_new_key(answer: dict[str, Any], json: bool) -> None:
-    """The text on standard output, alone, so that it can be piped into a secret store."""
+    """Print only the key's text to standard output, so that a pipe can carry it to a secret store."""
     if json:
         _print_key(answer)
         return
@@ -164,14 +168,14 @@ def _print_new_key(answer: dict[str, Any], json: bool) -> None:
     print(answer["key"])
 
 
-def _describe_rights(one: dict[str, Any]) -> list[str]:
-    parts = [one["id"], one["name"], ",".join(one["scopes"]), ",".join(one["indexes"])]
-    if one["filter"] is not None:
-        parts.append(f"filter {jsonlib.dumps(one['filter'], ensure_ascii=False)}")
+def _describe_rights(key: dict[str, Any]) -> list[str]:
+    parts = [key["id"], key["name"], ",".join(key["scopes"]), ",".join(key["indexes"])]
+    if key["filter"] is not None:
+        parts.append(f"filter {jsonlib.dumps(key['filter'], ensure_ascii=False)}")
     for member, word in (("expires_at", "expires"), ("revoked_at", "revoked")):
-        if one[member] is not None:
-            parts.append(f"{word} {one[member]}")
-    parts += [f"a secret ends {each['ends_at']}" for each in one["secrets"] if each["ends_at"] is not None]
+        if key[member] is not None:
+            parts.append(f"{word} {key[member]}")
+    parts += [f"a secret ends {secret['ends_at']}" for secret in key["secrets"] if secret["ends_at"] is not None]
     return parts
 
 

@@ -1,4 +1,8 @@
-"""The `sparsewell` command. Each command imports its dependencies when it runs, so that `--help` is quick."""
+"""The `sparsewell` command and its table of subcommands.
+
+The modules of the subcommands import only typer and small modules. A subcommand imports its dependencies when it runs,
+so that `--help` is quick.
+"""
 
 import importlib
 import sys
@@ -30,7 +34,7 @@ def api(
     serve_api(host, port)
 
 
-# Modules of commands must be light: they import their dependencies when a command runs.
+# Name, module and function of each command.
 _COMMANDS = (
     ("search", "cli.search", "search"),
     ("suggest", "cli.search", "suggest"),

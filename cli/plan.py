@@ -1,63 +1,33 @@
 """`sparsewell plan`: estimate shards, nodes, memory, disk, workers and costs of a deployment.
 
-The coefficients of some machines, as `python -m benchmarks.plan_coefficients FILE` writes them.
-
-SHIPPED are those of the machine that the committed results are from.
+The command reads a need from its options and measured coefficients from a file (`python -m
+benchmarks.plan_coefficients FILE` writes one), and prints each figure of `cli.planning` with its formula. SHIPPED_FILE
+holds the coefficients of the machine of the committed results. See docs/capacity.md.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.planning import Coefficients, Cost, IngestCosts, LinearCost, SearchCost
+from cli.planning import (
+    MODES,
+    CapacityNeed,
+    Coefficients,
+    Cost,
+    IngestCosts,
+    LinearCost,
+    Machine,
+    SearchCost,
+    make_plan,
+    parse_amount,
+    parse_duration,
+)
 from services.errors import ConfigurationError
 
 SHIPPED_FILE = Path(__file__).with_name("plan_coefficients.json")
-
-
-def read_coefficients(path: Path, speed: float = 1) -> tuple[Coefficients, IngestCosts, str]:
-    """The coefficients, for cores of another speed, and what they were measured on.
-
-    Raises ConfigurationError (`bad_coefficients`).
-    """
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        found, working, source = (
-            _parse_coefficients(kept["coefficients"]),
-            IngestCosts(**kept["working"]),
-            str(kept["measured_on"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError("bad_coefficients", f"{path} holds no coefficients: {error}.") from None
-    search = {
-        mode: SearchCost(cost.node.faster(speed), cost.api / speed, cost.clock.faster(speed), cost.tail)
-        for mode, cost in found.search.items()
-    }
-    faster = replace(
-        working,
-        encode_ms_a_piece=working.encode_ms_a_piece / speed,
-        index_ms_a_piece=working.index_ms_a_piece / speed,
-        journal_ms_a_document=working.journal_ms_a_document / speed,
-    )
-    return replace(found, search=search), faster, source
-
-
-def _parse_coefficients(written: dict[str, Any]) -> Coefficients:
-    """The inverse of `asdict`."""
-    return Coefficients(
-        written["pieces_a_word"],
-        LinearCost(**written["stored"]),
-        LinearCost(**written["searched"]),
-        {mode: _parse_search_cost(cost) for mode, cost in written["search"].items()},
-        written["at_random"],
-    )
-
-
-def _parse_search_cost(written: dict[str, Any]) -> SearchCost:
-    return SearchCost(Cost(**written["node"]), written["api"], Cost(**written["clock"]), written["tail"])
 
 
 def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
@@ -94,31 +64,71 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     Example: sparsewell plan --docs 50M --qps 300 --p99 50ms
     """
-    import json
-    from dataclasses import asdict
-
-    from cli.planning import MODES, CapacityNeed, Machine, make_plan, parse_amount, parse_duration
-    from services.errors import ConfigurationError
-
     if mode not in MODES:
         raise ConfigurationError("bad_plan", f"--mode {mode!r} is not one of {', '.join(MODES)}.")
     need = CapacityNeed(
-        parse_amount(docs, "--docs"), parse_amount(qps, "--qps"), parse_duration(p99, "--p99"), words, mode, changed, load_days, replicas,
-        busy,
-    )  # fmt: skip
-    measured, working, source = read_coefficients(coefficients or SHIPPED_FILE, speed)
-    found = make_plan(
-        need, Machine(cores, memory, core_hour, gib_hour, disk_month, gpu_documents, gpu_hour), measured, working
+        docs=parse_amount(docs, "--docs"),
+        qps=parse_amount(qps, "--qps"),
+        p99=parse_duration(p99, "--p99"),
+        words=words,
+        mode=mode,
+        changed=changed,
+        load_days=load_days,
+        replicas=replicas,
+        busy=busy,
     )
+    machine = Machine(cores, memory, core_hour, gib_hour, disk_month, gpu_documents, gpu_hour)
+    measured, ingest, source = read_coefficients(coefficients or SHIPPED_FILE, speed)
+    figures = make_plan(need, machine, measured, ingest).figures
     if as_json:
-        typer.echo(json.dumps({"figures": [asdict(one) for one in found.figures], "measured": source}, indent=2))
+        typer.echo(json.dumps({"figures": [asdict(figure) for figure in figures], "measured": source}, indent=2))
         return
-    for one in found.figures:
-        typer.echo(f"{one.name:>26}  {_format_value(one.value):>12} {one.unit}")
+    for figure in figures:
+        typer.echo(f"{figure.name:>26}  {_format_value(figure.value):>12} {figure.unit}")
         if formulas:
-            typer.echo(f"{'':26}  {'':12}   = {one.formula}")
+            typer.echo(f"{'':26}  {'':12}   = {figure.formula}")
     typer.echo(f"\nMeasured on {source}. Not included: Redis (1 GiB suffices), three managers, backups, reranking.")
 
 
 def _format_value(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.2f}"
+
+
+def read_coefficients(path: Path, speed: float = 1) -> tuple[Coefficients, IngestCosts, str]:
+    """Read the coefficients, scale them to cores of a relative `speed`, and return the machine they were measured on.
+
+    Raises ConfigurationError (`bad_coefficients`).
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        coefficients = _parse_coefficients(content["coefficients"])
+        ingest = IngestCosts(**content["working"])
+        source = str(content["measured_on"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError("bad_coefficients", f"{path} is not a file of coefficients: {error}.") from None
+    search = {
+        mode: SearchCost(cost.node.faster(speed), cost.api / speed, cost.clock.faster(speed), cost.tail)
+        for mode, cost in coefficients.search.items()
+    }
+    scaled = replace(
+        ingest,
+        encode_ms_a_piece=ingest.encode_ms_a_piece / speed,
+        index_ms_a_piece=ingest.index_ms_a_piece / speed,
+        journal_ms_a_document=ingest.journal_ms_a_document / speed,
+    )
+    return replace(coefficients, search=search), scaled, source
+
+
+def _parse_coefficients(content: dict[str, Any]) -> Coefficients:
+    """Parse coefficients as `dataclasses.asdict` writes them."""
+    return Coefficients(
+        content["pieces_a_word"],
+        LinearCost(**content["stored"]),
+        LinearCost(**content["searched"]),
+        {mode: _parse_search_cost(cost) for mode, cost in content["search"].items()},
+        content["at_random"],
+    )
+
+
+def _parse_search_cost(content: dict[str, Any]) -> SearchCost:
+    return SearchCost(Cost(**content["node"]), content["api"], Cost(**content["clock"]), content["tail"])

@@ -1,15 +1,12 @@
-"""From a need and measured coefficients to machines: each figure with the formula that it is from. Pure.
-
-What searches and documents cost, by coefficients that were fitted on measured indexes. Pure.
+"""Capacity planning: machines for a need, from measured coefficients. Pure.
 
 bytes of a document   = floor + slope * pieces
-processor of a search = fixed + by_shard * shards + by_million * documents / 10^6    (milliseconds, on data nodes)
-clock of a search     = fixed + by_shard * turns + by_million * documents of a shard / 10^6     (milliseconds, alone)
+CPU time of a search  = fixed + by_shard * shards + by_million * documents / 10^6               (ms, on data nodes)
+latency of a search   = fixed + by_shard * turns + by_million * documents of a shard / 10^6     (ms, without load)
 
-Shards are asked side by side. Where they have fewer cores than they are, they take turns: on the two cores of the
-measurement as many as there are shards, in a plan, which has more cores than shards, one.
-
-What is asked of a system, and what a machine is. Pure.
+The shards of a search run in parallel. With fewer cores than shards they take turns: the measurement (two cores) counts
+a turn for each shard, and a plan, which has a core for each shard, counts one turn. docs/capacity.md has the
+measurements and the errors.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,39 +17,57 @@ from services.errors import ConfigurationError
 
 MODES = ("sparse", "lexical", "hybrid")
 MILLION = 1e6
+GIB = 1024**3
+HOURS_PER_MONTH = 730
+# OpenSearch recommends 10 to 30 GiB per shard for search.
+MAX_SHARD_GIB = 30
+# OpenSearch allocates no shards to a node above 85 % (cluster.routing.allocation.disk.watermark.low), and a merge needs
+# disk space.
+MAX_DISK_SHARE = 0.7
+# Above 31 GiB of heap, Java's pointers need twice the space. The rest of the memory is page cache.
+MAX_HEAP_GIB = 31
+MAX_SHARDS_PER_NODE = 1000
+# Shares of --busy that a plan tries: a short latency may need less busy cores.
+BUSY_SHARES = [step / 20 for step in range(20, 3, -1)]
+_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 @dataclass(frozen=True, slots=True)
 class LinearCost:
-    """floor + slope * x."""
+    """A cost that is linear in x: floor + slope * x."""
 
     floor: float
     slope: float
 
     def at(self, x: float) -> float:
+        """Return the cost at x."""
         return self.floor + self.slope * x
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Milliseconds of a search, of the processor or of the clock."""
+    """Milliseconds of a search: CPU time or latency."""
 
     fixed: float
     by_shard: float
     by_million: float
 
     def of(self, documents: float, shards: int) -> float:
+        """Return the milliseconds for a number of documents and shards."""
         return self.fixed + self.by_shard * shards + self.by_million * documents / MILLION
 
     def faster(self, speed: float) -> "Cost":
-        """On cores of another speed."""
+        """Return the cost on cores of a relative speed."""
         return Cost(self.fixed / speed, self.by_shard / speed, self.by_million / speed)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCost:
-    """Of one mode, in milliseconds; see the module. `node`: processor of the data nodes; `api`: that of the API;
-    `clock`: an answer where nothing waits; `tail`: p99 over p50 of the clock.
+    """Costs of a search in one mode, in milliseconds; see the module for the formulas.
+
+    `node` is the CPU time of the data nodes, `api` the CPU time of the API, `clock` the latency without load, and
+    `tail` the ratio of p99 to p50 of the latency.
     """
 
     node: Cost
@@ -61,15 +76,16 @@ class SearchCost:
     tail: float
 
     def p50(self, documents: float, shards: int, turns: int = 1) -> float:
+        """Return the median latency without load, in milliseconds."""
         return self.clock.of(documents / shards, turns)
 
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """All that was fitted. Bytes are of one copy of a document by its pieces.
+    """All fitted coefficients. `stored` and `searched` are bytes of one copy of a document by its pieces.
 
-    `at_random`: how much longer p99 is where questions come when they come than where one follows the other, beside
-    the waiting of 1 / (1 - busy).
+    `at_random` is the ratio of p99 with random arrivals to p99 with one search after another, without the queueing
+    factor 1 / (1 - busy).
     """
 
     pieces_a_word: float
@@ -79,26 +95,29 @@ class Coefficients:
     at_random: float
 
     def p99(self, mode: str, documents: float, shards: int, busy: float) -> float:
-        """Milliseconds within which 99 of 100 searches are answered, with this share of the cores busy."""
+        """Return the 99th percentile of the latency in milliseconds, with a share of the cores busy."""
         cost = self.search[mode]
         return self.at_random * cost.tail * cost.p50(documents, shards) * queueing_factor(busy)
 
 
-def queueing_factor(busy: float) -> float:
-    """How much longer an answer takes where a share of the cores is busy: 1 / (1 - busy)."""
-    return 1 / (1 - busy)
+@dataclass(frozen=True, slots=True)
+class IngestCosts:
+    """Costs of encoding and journalling, from other benchmarks: milliseconds of CPU time, MiB of a process."""
 
-
-_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+    encode_ms_a_piece: float
+    index_ms_a_piece: float  # on data nodes
+    journal_ms_a_document: float  # in the API
+    worker_mib: float
+    api_mib: float
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityNeed:
-    """`qps` searches a second at the busiest time, answered within `p99` seconds but for one in a hundred.
+    """Requirements of a deployment: `qps` searches per second at peak, 99 of 100 of them answered in `p99` seconds.
 
-    `words` of a document on average; `changed` documents written anew a day; `load_days` for the first load; `replicas`
-    further copies; `busy` the share of cores that is used at the busiest time, at most.
+    `words` is the average length of a document, `changed` the share of documents that changes per day, `load_days` the
+    time for the first load, `replicas` the number of further copies, and `busy` the maximum share of the cores in use
+    at peak. Raises ConfigurationError (`bad_plan`) for a value out of range.
     """
 
     docs: float
@@ -106,7 +125,7 @@ class CapacityNeed:
     p99: float
     words: float = 200
     mode: str = "hybrid"
-    changed: float = 0.01  # of all documents, a day
+    changed: float = 0.01
     load_days: float = 3
     replicas: int = 1
     busy: float = 0.5
@@ -124,76 +143,25 @@ class CapacityNeed:
         }
         for name, holds in checks.items():
             if not holds:
-                raise ConfigurationError("bad_plan", f"{name} is out of what can be planned.")
+                raise ConfigurationError("bad_plan", f"{name} is out of the range that can be planned.")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A data node, and prices in one currency: examples, not offers."""
+    """A data node, and prices in one currency. The defaults are examples, not offers."""
 
     cores: int = 8
     memory_gib: float = 32
     core_hour: float = 0.04
     gib_hour: float = 0.005  # memory
     disk_gib_month: float = 0.10
-    gpu_documents: float = 0  # a second on one GPU, where somebody measured it
+    gpu_documents: float = 0  # documents that one GPU encodes per second, if measured
     gpu_hour: float = 2.5
-
-
-def parse_amount(text: str, name: str) -> float:
-    """A number with k, M or G behind it: `50M`. Raises ConfigurationError (`bad_plan`)."""
-    cut = text.strip().lower()
-    end = cut[-1:] if cut[-1:].isalpha() else ""
-    try:
-        return _parse_finite(float(cut[: len(cut) - len(end)].replace("_", "").replace(",", ""))) * _SUFFIXES[end]
-    except (ValueError, KeyError):
-        raise ConfigurationError("bad_plan", f"{name} {text!r} is not a number, or one with k, M or G.") from None
-
-
-def parse_duration(text: str, name: str) -> float:
-    """Seconds of `50ms`, `2s`, `3d`. Raises ConfigurationError (`bad_plan`)."""
-    cut = text.strip().lower()
-    number = cut.rstrip("mshd")
-    try:
-        return _parse_finite(float(number)) * _SECONDS[cut[len(number) :]]
-    except (ValueError, KeyError):
-        raise ConfigurationError("bad_plan", f"{name} {text!r} is not a time such as 50ms or 3d.") from None
-
-
-def _parse_finite(value: float) -> float:
-    if not abs(value) < float("inf"):
-        raise ValueError(value)
-    return value
-
-
-GIB = 1024**3
-HOURS_PER_MONTH = 730  # of a month
-# OpenSearch's advice for search is 10 to 30 GiB a shard.
-MAX_SHARD_GIB = 30
-# Beyond 85 % OpenSearch gives a node no further shards (cluster.routing.allocation.disk.watermark.low), and a merge
-# needs room.
-MAX_DISK_SHARE = 0.7
-# Beyond 31 GiB Java's pointers take twice the room; the rest of the memory is the page cache's.
-MAX_HEAP_GIB = 31
-MAX_SHARDS_PER_NODE = 1000
-# Shares of --busy that are tried: answers may need cores that are less busy, and no plan leaves more of them idle.
-BUSY_SHARES = [step / 20 for step in range(20, 3, -1)]
-
-
-@dataclass(frozen=True, slots=True)
-class IngestCosts:
-    """What encoding and journalling cost, measured elsewhere: milliseconds of a processor, MiB of a process."""
-
-    encode_ms_a_piece: float
-    index_ms_a_piece: float  # on data nodes
-    journal_ms_a_document: float  # in the API
-    worker_mib: float
-    api_mib: float
 
 
 @dataclass(frozen=True, slots=True)
 class PlanFigure:
-    """One line: name, value with unit, and how it was found."""
+    """A figure of a plan: name, value with unit, and formula."""
 
     name: str
     value: float
@@ -203,20 +171,21 @@ class PlanFigure:
 
 @dataclass
 class CapacityPlan:
-    """What is needed; `figures` in the order in which they build on each other."""
+    """The figures of a plan. A formula refers to earlier figures."""
 
     figures: list[PlanFigure] = field(default_factory=list)
 
     def add(self, name: str, value: float, unit: str, formula: str) -> float:
+        """Append a figure and return its value."""
         self.figures.append(PlanFigure(name, value, unit, formula))
         return value
 
     def __getitem__(self, name: str) -> float:
-        return next(one.value for one in self.figures if one.name == name)
+        return next(figure.value for figure in self.figures if figure.name == name)
 
 
 def make_plan(need: CapacityNeed, machine: Machine, of: Coefficients, work: IngestCosts) -> CapacityPlan:
-    """The plan. Raises ConfigurationError (`bad_plan`) for an answer time that no number of shards gives."""
+    """Plan a deployment. Raises ConfigurationError (`bad_plan`) for a latency that no number of shards reaches."""
     plan = CapacityPlan()
     pieces = plan.add(
         "pieces", need.words * of.pieces_a_word, "a document", f"{need.words:g} words x {of.pieces_a_word:g}"
@@ -247,10 +216,10 @@ def _plan_disk(plan: CapacityPlan, need: CapacityNeed, of: Coefficients, pieces:
 
 
 def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> None:
-    """Shards, and the share of the cores that may be busy: what answers in time with the fewest cores."""
+    """Add the number of shards and the busy share of the cores that reach the latency with the fewest cores."""
     cost, within = of.search[need.mode], need.p99 * 1000
     by_size = max(1, ceil(plan["index"] / MAX_SHARD_GIB))
-    found = []
+    options = []
     for busy in (need.busy * step for step in BUSY_SHARES):
 
         def in_time(shards: int, busy: float = busy) -> bool:
@@ -259,24 +228,24 @@ def _plan_shards(plan: CapacityPlan, need: CapacityNeed, of: Coefficients) -> No
         if in_time(MAX_SHARDS_PER_NODE):
             by_time = _smallest_count(in_time)
             shards = max(by_size, by_time)
-            found.append((cost.node.of(need.docs, shards) / busy, shards, by_time, busy))
-    if not found:
-        idle = need.busy * BUSY_SHARES[-1]
-        least = of.p99(need.mode, need.docs, MAX_SHARDS_PER_NODE, idle)
+            options.append((cost.node.of(need.docs, shards) / busy, shards, by_time, busy))
+    if not options:
+        lowest_busy = need.busy * BUSY_SHARES[-1]
+        best = of.p99(need.mode, need.docs, MAX_SHARDS_PER_NODE, lowest_busy)
         raise ConfigurationError(
             "bad_plan",
-            f"No number of shards up to {MAX_SHARDS_PER_NODE} answers within {within:g} ms: even then, and with {idle:.0%} of "
-            f"the cores busy, one search in a hundred takes {least:.0f} ms on these machines. "
-            "Allow more (--p99), another --mode, or faster cores (--speed).",
+            f"No number of shards has a p99 of {within:g} ms. With {MAX_SHARDS_PER_NODE} shards and {lowest_busy:.0%} "
+            f"of the cores busy, p99 is {best:.0f} ms on these machines. Raise --p99, change --mode, or use faster "
+            "cores (--speed).",
         )
-    _, shards, by_time, busy = min(found)
+    _, shards, by_time, busy = min(options)
     plan.add(
         "shards",
         shards,
         "",
         f"the larger of {by_size} (index / {MAX_SHARD_GIB} GiB) and {by_time} (p99 within {within:g} ms)",
     )
-    plan.add("busy", busy, "of the cores", f"at most {need.busy:g}; what answers in time with the fewest cores")
+    plan.add("busy", busy, "of the cores", f"at most {need.busy:g}; reaches p99 with the fewest cores")
     clock = cost.clock
     line = (
         f"{of.at_random:g} x {cost.tail:g} x ({clock.fixed:.2f} + {clock.by_shard:.2f} + "
@@ -362,3 +331,35 @@ def _plan_price(plan: CapacityPlan, need: CapacityNeed, machine: Machine) -> Non
         hours = need.docs / machine.gpu_documents / 3600
         plan.add("or on GPUs", hours, "GPU hours", f"{need.docs:,.0f} documents / {machine.gpu_documents:g} a second")
         plan.add("GPUs once", hours * machine.gpu_hour, "of your currency", f"GPU hours x {machine.gpu_hour:g}")
+
+
+def queueing_factor(busy: float) -> float:
+    """Return the ratio of the latency with a share of the cores busy to the latency without load: 1 / (1 - busy)."""
+    return 1 / (1 - busy)
+
+
+def parse_amount(text: str, name: str) -> float:
+    """Parse a number with an optional suffix k, M or G, as `50M`. Raises ConfigurationError (`bad_plan`)."""
+    plain = text.strip().lower()
+    suffix = plain[-1:] if plain[-1:].isalpha() else ""
+    digits = plain.removesuffix(suffix).replace("_", "").replace(",", "")
+    try:
+        return _require_finite(float(digits)) * _SUFFIXES[suffix]
+    except (ValueError, KeyError):
+        raise ConfigurationError("bad_plan", f"{name} {text!r} is not a number such as 500, 50k or 3M.") from None
+
+
+def parse_duration(text: str, name: str) -> float:
+    """Parse a duration such as `50ms`, `2s` or `3d` to seconds. Raises ConfigurationError (`bad_plan`)."""
+    plain = text.strip().lower()
+    digits = plain.rstrip("mshd")
+    try:
+        return _require_finite(float(digits)) * _SECONDS[plain[len(digits) :]]
+    except (ValueError, KeyError):
+        raise ConfigurationError("bad_plan", f"{name} {text!r} is not a time such as 50ms or 3d.") from None
+
+
+def _require_finite(value: float) -> float:
+    if not abs(value) < float("inf"):
+        raise ValueError(value)
+    return value

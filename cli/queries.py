@@ -1,4 +1,7 @@
-"""`sparsewell queries`: list, add and delete the frequent queries of an index."""
+"""`sparsewell queries`: list, add and delete the frequent queries of an index.
+
+Suggestions complete a typed prefix with these queries. The API learns them from searches; `add` imports a log.
+"""
 
 import json as jsonlib
 from collections import Counter
@@ -35,7 +38,7 @@ def list_(
 
     Example: sparsewell queries list books
     """
-    answer = _open_resource(api_url, index).ask("GET", parameters={"size": size})
+    answer = _open_resource(api_url, index).request("GET", parameters={"size": size})
     if json:
         print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
         return
@@ -61,17 +64,17 @@ def add(
     from cli.search import read_given_queries
     from services.query.suggest import learnable_query
 
-    given = read_given_queries(query, queries)
+    texts = read_given_queries(query, queries)
     # Leave out queries that may not be kept: the API refuses a whole request that contains one.
-    counted = Counter(plain for one in given if (plain := learnable_query(one)) is not None)
-    door, added = _open_resource(api_url, index), 0
-    entries = [{"query": one, "times": often * times} for one, often in counted.items()]
+    counts = Counter(learnable for text in texts if (learnable := learnable_query(text)) is not None)
+    resource, added = _open_resource(api_url, index), 0
+    entries = [{"query": text, "times": count * times} for text, count in counts.items()]
     try:
-        for at in range(0, len(entries), _BATCH_QUERIES):
-            added += door.ask("POST", body={"queries": entries[at : at + _BATCH_QUERIES]})["added"]
-    finally:  # after a failed request, a repetition would count the added queries twice
+        for start in range(0, len(entries), _BATCH_QUERIES):
+            added += resource.request("POST", body={"queries": entries[start : start + _BATCH_QUERIES]})["added"]
+    finally:  # also after a failed request: a repeated command would count the added queries twice
         print(f"{_format_query_count(added)} counted.")
-    if refused := len(given) - counted.total():
+    if refused := len(texts) - counts.total():
         print(f"{refused:,} not kept: they exceed 100 characters, have an @ or six digits in a row, or have no words.")
         raise typer.Exit(1)
 
@@ -92,9 +95,10 @@ def delete(
 
     if bool(query) == every:
         raise InvalidInput("queries_or_all", "Give the queries to delete, or --all.")
-    asked = [{"q": require_utf8(one, "A query")} for one in query or []] or [{"all": "true"}]
-    door = _open_resource(api_url, index)
-    print(f"{_format_query_count(sum(door.ask('DELETE', parameters=one)['deleted'] for one in asked))} deleted.")
+    selections = [{"q": require_utf8(text, "A query")} for text in query or []] or [{"all": "true"}]
+    resource = _open_resource(api_url, index)
+    deleted = sum(resource.request("DELETE", parameters=selection)["deleted"] for selection in selections)
+    print(f"{_format_query_count(deleted)} deleted.")
 
 
 def _open_resource(api_url: str | None, index: str) -> "IndexResource":
@@ -117,9 +121,9 @@ def _print_queries(answer: dict[str, Any], console: "Console") -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("asked", "lately", "query"):
         table.add_column(name, justify="left" if name == "query" else "right", overflow="fold")
-    for one in answer["queries"]:
-        # Text as it is: a query may hold what rich takes for markup.
-        table.add_row(f"{one['asked']:,}", f"{one['lately']:,.1f}", Text(sanitise_line(one["query"])))
+    for row in answer["queries"]:
+        # Text prints a query unchanged. A string would be parsed as rich's markup.
+        table.add_row(f"{row['asked']:,}", f"{row['lately']:,.1f}", Text(sanitise_line(row["query"])))
     console.print(table)
     if answer["total"] > len(answer["queries"]):
         console.print(Text(f"{len(answer['queries']):,} of {answer['total']:,}; --size shows more.", "dim"))

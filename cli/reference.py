@@ -1,7 +1,6 @@
-"""The reference of the command line, docs/cli.md, generated from the commands themselves.
+"""The reference of the command line, docs/cli.md, generated from the commands.
 
-`make cli-docs` writes the file. Every command states its example in the last paragraph of its docstring, as
-`Example: sparsewell …`.
+`make cli-docs` writes the file. The last paragraph of a command's docstring is its example: `Example: sparsewell …`.
 """
 
 import sys
@@ -35,24 +34,24 @@ class CommandReference(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The words as one text."""
+        """Return the words as text."""
         return " ".join(self.words)
 
     @property
     def anchor(self) -> str:
-        """The anchor of the command's heading in docs/cli.md."""
+        """Return the anchor of the command's heading in docs/cli.md."""
         return "-".join(self.words)
 
     @property
     def paragraphs(self) -> list[str]:
-        """The paragraphs of the help text, without the example."""
+        """Return the paragraphs of the help text, without the example."""
         return [paragraph for paragraph in self._paragraphs() if not paragraph.startswith(_EXAMPLE)]
 
     @property
     def example(self) -> str | None:
-        """The example of the help text, None without one."""
-        given = [paragraph for paragraph in self._paragraphs() if paragraph.startswith(_EXAMPLE)]
-        return given[-1].removeprefix(_EXAMPLE) if given else None
+        """Return the example of the help text, or None."""
+        examples = [paragraph for paragraph in self._paragraphs() if paragraph.startswith(_EXAMPLE)]
+        return examples[-1].removeprefix(_EXAMPLE) if examples else None
 
     def _paragraphs(self) -> list[str]:
         return [" ".join(paragraph.split()) for paragraph in (self.command.help or "").split("\n\n")]
@@ -65,29 +64,29 @@ def list_commands(app: typer.Typer) -> list[CommandReference]:
 
 def render_reference(app: typer.Typer) -> str:
     """Return the reference of an application as Markdown."""
-    every = list_commands(app)
-    rows = "".join(f"| [`{one.name}`](#{one.anchor}) | {one.paragraphs[0]} |\n" for one in every)
-    return _INTRODUCTION + rows + "".join(_render_section(one) for one in every)
+    commands = list_commands(app)
+    rows = "".join(f"| [`{command.name}`](#{command.anchor}) | {command.paragraphs[0]} |\n" for command in commands)
+    return _INTRODUCTION + rows + "".join(_render_section(command) for command in commands)
 
 
 def _iter_commands(words: tuple[str, ...], command: Any) -> Iterator[CommandReference]:
     if isinstance(command, TyperGroup):
-        for name, below in command.commands.items():
-            yield from _iter_commands((*words, name), below)
+        for name, subcommand in command.commands.items():
+            yield from _iter_commands((*words, name), subcommand)
     else:
         yield CommandReference(words, command)
 
 
-def _render_section(one: CommandReference) -> str:
-    context = typer.Context(one.command, info_name=one.name)
-    usage = " ".join((one.name, *one.command.collect_usage_pieces(context)))
-    blocks = [f"## {one.name}", *one.paragraphs, f"```console\n{usage}\n```"]
-    if one.example is not None:
-        blocks.append(f"Example:\n\n```bash\n{one.example}\n```")
+def _render_section(reference: CommandReference) -> str:
+    context = typer.Context(reference.command, info_name=reference.name)
+    usage = " ".join((reference.name, *reference.command.collect_usage_pieces(context)))
+    blocks = [f"## {reference.name}", *reference.paragraphs, f"```console\n{usage}\n```"]
+    if reference.example is not None:
+        blocks.append(f"Example:\n\n```bash\n{reference.example}\n```")
     for kind in ("argument", "option"):
         described = [
             record
-            for parameter in one.command.get_params(context)
+            for parameter in reference.command.get_params(context)
             if parameter.param_type_name == kind and (record := parameter.get_help_record(context)) is not None
         ]
         rows = [

@@ -1,4 +1,8 @@
-"""`sparsewell reindex`: build a new generation of an index while the old one serves searches and writes."""
+"""`sparsewell reindex`: build a new generation of an index while the old generation serves searches and writes.
+
+The command plans the generation, or resumes a stopped reindex, waits until the documents are encoded, compares both
+generations on judged queries if asked, checks that the API has the query table, and swaps the alias.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,7 +76,7 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
 
     settings = Settings.read()
     configure_logging("reindex", settings.log_format, "warning")
-    # Find every fault of the options before copying the first document.
+    # Check all options before copying the first document.
     gate = _open_gate(judgements, gate_modes, max_loss)
     changes = GenerationChanges(
         encoder=encoder,
@@ -101,14 +105,15 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             progress = build.until_settled()
             if gate is not None:
                 build.gate(gate)
-            new = ", ".join(f"{count:,} {state}" for state, count in progress.new.items() if count)
+            documents = ", ".join(f"{count:,} {state}" for state, count in progress.new.items() if count)
             if not swap:
-                typer.echo(f"{index}: generation {work.held.target.number} is complete ({new}) and not searched yet.")
+                number = work.held.target.number
+                typer.echo(f"{index}: generation {number} is complete ({documents}) and not searched yet.")
                 return
             if not unchecked:
                 build.require_table(api)
             build.swap()
-            typer.echo(f"{index}: generation {work.held.target.number} is searched ({new}).")
+            typer.echo(f"{index}: generation {work.held.target.number} is searched ({documents}).")
     except KeyboardInterrupt:
         typer.echo("Stopped. Repeat the command to resume, or abort with `sparsewell generations abort`.", err=True)
         raise typer.Exit(130) from None
@@ -116,7 +121,8 @@ def reindex(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         search.close()
 
 
-def _open_gate(judgements: Path | None, modes: str, most: float) -> "QualityGate | None":
+def _open_gate(judgements: Path | None, modes: str, max_loss: float) -> "QualityGate | None":
+    """Read the judged queries of the quality gate. Raises ConfigurationError (`bad_mode`, `missing_extra`)."""
     from cli.relevance.metrics import measure_rankings
     from cli.relevance.reindex_gate import MODES, JudgedQuestions, QualityGate
     from services.errors import ConfigurationError
@@ -126,10 +132,8 @@ def _open_gate(judgements: Path | None, modes: str, most: float) -> "QualityGate
         raise ConfigurationError("bad_mode", f"--gate-modes {modes!r}: choose among {', '.join(MODES)}.")
     if judgements is None:
         return None
-    measure_rankings(
-        {"query": {"document": 1}}, {"query": [("document", 1.0)]}
-    )  # says now whether the package is there
-    return QualityGate(JudgedQuestions.read(judgements), chosen, most)
+    measure_rankings({"query": {"document": 1}}, {"query": [("document", 1.0)]})  # fails early without the `eval` extra
+    return QualityGate(JudgedQuestions.read(judgements), chosen, max_loss)
 
 
 def _dense_identity(changes: "GenerationChanges", settings: "Settings") -> "DenseIdentity | None":
@@ -152,7 +156,7 @@ def _begin_reindexing(  # type: ignore[no-untyped-def]
     dense: "DenseIdentity | None",
     say,
 ) -> bool:
-    """Plan a new generation or resume one. Return False if its swap is decided, or done by the sweeper."""
+    """Plan a new generation or resume a stopped one. Return False if its swap has begun, or the sweeper has done it."""
     from indexer.reindex.plan import describe_changes, plan_generation
     from services.errors import Conflict
     from services.index_spec import IndexNames
@@ -200,16 +204,16 @@ def _parse_talk_options(pairs: list[str]) -> dict[str, object]:
 
     from services.errors import ConfigurationError
 
-    found: dict[str, object] = {}
+    options: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name or name == "chapters":
             raise ConfigurationError("bad_talk", f"--talk {pair!r} is not NAME=VALUE (--chapters names the engine).")
         try:
-            found[name] = json.loads(value)
+            options[name] = json.loads(value)
         except ValueError:
-            found[name] = value
-    return found
+            options[name] = value
+    return options
 
 
 def _chapter_engine_fingerprint(
@@ -227,7 +231,7 @@ def _chapter_engine_fingerprint(
 
     talk = source.spec.talk
     name = changes.chapters or ("none" if talk is None else talk.chapters)
-    if name not in ("tiling", "podtile"):  # (`planned` refuses unknown engines)
+    if name not in ("tiling", "podtile"):  # `plan_generation` refuses unknown engines
         return ""
     directory = (
         find_by_fingerprint(known, source).directory
@@ -240,7 +244,7 @@ def _chapter_engine_fingerprint(
     except ConfigurationError:
         if changes.chapters is not None:
             raise
-        return source.chapters  # the engine does not change, so its model need not be on this machine
+        return source.chapters  # the engine stays the same, so this machine does not need its model
 
 
 def _encoder_manifest(
@@ -255,5 +259,5 @@ def _encoder_manifest(
     return find_by_fingerprint(known, generation).manifest
 
 
-def _is_same_generation(one: "Generation", other: "Generation") -> bool:
-    return one.model_copy(update={"created_at": other.created_at, "token": other.token}) == other
+def _is_same_generation(left: "Generation", right: "Generation") -> bool:
+    return left.model_copy(update={"created_at": right.created_at, "token": right.token}) == right

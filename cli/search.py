@@ -1,10 +1,7 @@
-"""`sparsewell search`: send a search to the API and print the hits, or the answer as JSON.
+"""The commands that read an index: `sparsewell search`, `suggest` and `chapters`.
 
-`sparsewell chapters`: list the chapters of a talk, or write them to a file for players.
-
-Queries of a command, from its arguments and from a file with one query per line.
-
-`sparsewell suggest`: complete a query as a search box does.
+Each sends one request to the API and prints the answer as text or JSON. `chapters` also writes files for players. Other
+commands use `read_given_queries`, which takes queries from arguments and from a file with one query per line.
 """
 
 import json as jsonlib
@@ -16,146 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.terminal import sanitise_line
+from cli.terminal import format_clock, sanitise_line
 from services.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-class ChapterFormat(StrEnum):
-    """Files that players read, and the API's own answer."""
-
-    json = "json"
-    podcasting = "podcasting"
-    webvtt = "webvtt"
-    youtube = "youtube"
-
-
-def chapters(
-    index: Annotated[str, typer.Argument(help="index of the talk")],
-    document: Annotated[str, typer.Argument(metavar="ID", help="id of the talk")],
-    format: Annotated[  # noqa: A002
-        ChapterFormat | None,
-        typer.Option(
-            help="Podcasting 2.0 chapters, WebVTT track, lines for YouTube, or JSON of the API; default: a list"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
-    ] = None,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
-) -> None:
-    """Show the chapters of a talk.
-
-    Example: sparsewell chapters shows 2024/17 --format webvtt --output 17.vtt
-    """
-    from cli.api_client import IndexResource, quote_path_segment, require_writable
-
-    if output is not None:
-        require_writable(output)
-    door, below = (
-        IndexResource(api_url, index, "chapters"),
-        f"/{quote_path_segment(document, 'The id of the document')}",
-    )
-    match format:
-        case ChapterFormat.json:
-            text = f"{jsonlib.dumps(door.ask('GET', below), ensure_ascii=False, indent=2)}\n"
-        case None:
-            text = _format_chapters(door.ask("GET", below))
-        case _:
-            text = door.ask_file(below, {"format": format.value})
-    if output is None:
-        typer.echo(text, nl=not text.endswith("\n"))
-    else:
-        output.write_text(text, encoding="utf-8")
-        typer.echo(f"Written to {output}.")
-
-
-def _format_chapters(answer: dict[str, Any]) -> str:
-    """Return a line for the talk, for each repair and for each chapter."""
-    made, listed = answer.get("chaptering") or {}, answer["chapters"]
-    said = [f"{answer.get('title') or answer['id']}: {made.get('engine') or answer['state']}"]
-    if error := made.get("error"):
-        said.append(f"{error['reason']} [{error['code']}]")
-    repairs = (*answer.get("talk_repairs", ()), *made.get("repairs", ()))
-    said += [f"{repair['detail']} ({repair['count']:,})" for repair in repairs]
-    said += [f"{one['number']:>4}  {format_clock(one.get('start_time')):>8}  {one['title']}" for one in listed]
-    if not listed:
-        said.append("No chapters.")
-    return "".join(f"{sanitise_line(line)}\n" for line in said)
-
-
-def format_clock(seconds: float | None) -> str:
-    """Format a time in seconds as H:MM:SS; an unknown time as a dash."""
-    if seconds is None:
-        return "-"
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def read_given_queries(named: Sequence[str] | None, file: Path | None) -> list[str]:
-    """Return the named queries, then those of the file. Raises InvalidInput (`no_queries`, `bad_queries_file`)."""
-    from cli.api_client import require_utf8
-
-    found = [
-        *(require_utf8(one, "A query") for one in named or ()),
-        *(_read_query_lines(file) if file is not None else ()),
-    ]
-    if not found:
-        raise InvalidInput("no_queries", "Give queries, or a file of them with --queries.")
-    return found
-
-
-def _read_query_lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InvalidInput("bad_queries_file", f"{path} cannot be read: {error}") from None
-
-
-def suggest(
-    index: Annotated[str, typer.Argument(help="index to search")],
-    prefix: Annotated[str, typer.Argument(help="typed text; a space at the end completes the last word")],
-    size: Annotated[int, typer.Option("--size", "-n", help="maximum number of suggestions")] = 8,
-    fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="allow a wrong letter, or do not")] = True,
-    filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002
-    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
-    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
-) -> None:
-    """Complete a query with titles of an index and with frequent queries.
-
-    Example: sparsewell suggest books "time ma"
-    """
-    from cli.api_client import IndexResource, require_utf8
-
-    asked: dict[str, Any] = {"q": require_utf8(prefix, "PREFIX"), "size": size, "fuzzy": fuzzy}
-    if filter is not None:
-        asked["filter"] = require_utf8(filter, "--filter")
-    answer = IndexResource(api_url, index, "suggest").ask("GET", parameters=asked)
-    if json:
-        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
-        return
-    from rich.console import Console
-
-    print_suggestions(answer, Console(highlight=False))
-
-
-def print_suggestions(answer: dict[str, Any], console: "Console") -> None:
-    """Print one suggestion per line, with the typed parts in bold."""
-    from rich.text import Text
-
-    if not answer["titles"]:
-        console.print(Text("This index does not suggest titles yet: run sparsewell reindex.", "yellow"))
-    for one in answer["suggestions"]:
-        line = Text(sanitise_line(one["text"]))
-        for part in one["typed"]:
-            line.stylize("bold", part["start"], part["end"])
-        line.append(f"  {one['id'] or 'often asked'}", "dim")
-        console.print(line)
-    if not answer["suggestions"]:
-        console.print("No suggestions.")
-
 
 _SHOWN_CHARACTERS = 320
 _OPTION_HELP = {
@@ -163,6 +25,15 @@ _OPTION_HELP = {
     "sort": "field to sort by: year, year:asc or year:desc; repeatable",
     "facet": "values to count: genre, genre:25 (the 25 most frequent) or printed:month; repeatable",
 }
+
+
+class ChapterFormat(StrEnum):
+    """Formats of chapters: three for players, and the JSON of the API."""
+
+    json = "json"
+    podcasting = "podcasting"
+    webvtt = "webvtt"
+    youtube = "youtube"
 
 
 def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
@@ -203,7 +74,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     Example: sparsewell search "revenge at sea" --index books --mode hybrid --size 5
     """
     body: dict[str, Any] = {"query": query, "mode": mode, "size": size, "explain": explain}
-    asked = {
+    optional = {
         "rerank": {} if rerank else None,
         "feedback": {} if feedback else None,
         "like": like,
@@ -212,7 +83,7 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
         "unit": unit if unit != "document" else None,
         "per_document": per_document,
     }
-    body |= {name: value for name, value in asked.items() if value is not None}
+    body |= {name: value for name, value in optional.items() if value is not None}
     body |= _parse_selection(filter, sort or [], facet or [])
     answer = send_search(api_url, index, body)
     if json:
@@ -223,22 +94,73 @@ def search(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     print_hits(answer, Console(highlight=False))
 
 
-def _parse_selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:
-    if filter_json is None and not sort and not facets:
-        return {}
-    from cli.api_client import require_utf8
-    from query_api.search.validation import read_short
+def suggest(
+    index: Annotated[str, typer.Argument(help="index to search")],
+    prefix: Annotated[str, typer.Argument(help="typed text; a space at the end completes the last word")],
+    size: Annotated[int, typer.Option("--size", "-n", help="maximum number of suggestions")] = 8,
+    fuzzy: Annotated[bool, typer.Option("--fuzzy/--exact", help="allow a wrong letter, or do not")] = True,
+    filter: Annotated[str | None, typer.Option(help="filter of documents to suggest, in JSON")] = None,  # noqa: A002
+    json: Annotated[bool, typer.Option("--json", help="print the answer of the API as JSON")] = False,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
+) -> None:
+    """Complete a query with titles of an index and with frequent queries.
 
-    for text in (*sort, *facets):
-        require_utf8(text, "--sort and --facet")
-    try:
-        return read_short(filter_json, sort, facets)
-    except InvalidInput as error:
-        raise InvalidInput(error.code, f"--{error.detail}") from None
+    Example: sparsewell suggest books "time ma"
+    """
+    from cli.api_client import IndexResource, require_utf8
+
+    parameters: dict[str, Any] = {"q": require_utf8(prefix, "PREFIX"), "size": size, "fuzzy": fuzzy}
+    if filter is not None:
+        parameters["filter"] = require_utf8(filter, "--filter")
+    answer = IndexResource(api_url, index, "suggest").request("GET", parameters=parameters)
+    if json:
+        print(jsonlib.dumps(answer, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    print_suggestions(answer, Console(highlight=False))
+
+
+def chapters(
+    index: Annotated[str, typer.Argument(help="index of the talk")],
+    document: Annotated[str, typer.Argument(metavar="ID", help="id of the talk")],
+    format: Annotated[  # noqa: A002
+        ChapterFormat | None,
+        typer.Option(
+            help="Podcasting 2.0 chapters, WebVTT track, lines for YouTube, or JSON of the API; default: a list"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
+    ] = None,
+    api_url: Annotated[str | None, typer.Option("--api", help="address of the API; default: of the settings")] = None,
+) -> None:
+    """Show the chapters of a talk.
+
+    Example: sparsewell chapters shows 2024/17 --format webvtt --output 17.vtt
+    """
+    from cli.api_client import IndexResource, quote_path_segment, require_writable
+
+    if output is not None:
+        require_writable(output)
+    resource = IndexResource(api_url, index, "chapters")
+    path = f"/{quote_path_segment(document, 'The id of the document')}"
+    match format:
+        case ChapterFormat.json:
+            text = f"{jsonlib.dumps(resource.request('GET', path), ensure_ascii=False, indent=2)}\n"
+        case None:
+            text = _format_chapters(resource.request("GET", path))
+        case _:
+            text = resource.download(path, {"format": format.value})
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+    else:
+        output.write_text(text, encoding="utf-8")
+        typer.echo(f"Written to {output}.")
 
 
 def send_search(api_url: str | None, indexes: list[str], body: dict[str, Any]) -> dict[str, Any]:
-    """Send a search over one index or several. Raises SparsewellError with the code and detail of the API."""
+    """Send a search over one or several indexes. Raises SparsewellError with the code and detail of the API."""
     import httpx
 
     from cli.api_client import api_address, connect_api, index_path, read_json_response, require_utf8, unreachable
@@ -259,8 +181,43 @@ def send_search(api_url: str | None, indexes: list[str], body: dict[str, Any]) -
             raise unreachable(base, error) from None
 
 
+def _parse_selection(filter_json: str | None, sort: list[str], facets: list[str]) -> dict[str, Any]:
+    """Parse the short forms of --filter, --sort and --facet to members of a search request."""
+    if filter_json is None and not sort and not facets:
+        return {}
+    from cli.api_client import require_utf8
+    from query_api.search.validation import read_short
+
+    for text in (*sort, *facets):
+        require_utf8(text, "--sort and --facet")
+    try:
+        return read_short(filter_json, sort, facets)
+    except InvalidInput as error:
+        raise InvalidInput(error.code, f"--{error.detail}") from None
+
+
+def read_given_queries(arguments: Sequence[str] | None, file: Path | None) -> list[str]:
+    """Return the queries of the arguments, then of the file. Raises InvalidInput (`no_queries`, `bad_queries_file`)."""
+    from cli.api_client import require_utf8
+
+    queries = [
+        *(require_utf8(query, "A query") for query in arguments or ()),
+        *(_read_query_lines(file) if file is not None else ()),
+    ]
+    if not queries:
+        raise InvalidInput("no_queries", "Give queries, or a file of them with --queries.")
+    return queries
+
+
+def _read_query_lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InvalidInput("bad_queries_file", f"{path} cannot be read: {error}") from None
+
+
 def print_hits(answer: dict[str, Any], console: "Console") -> None:
-    """Print rank, score, title and best passage of each hit; with contributions and counts if requested."""
+    """Print rank, score, title and best passage of each hit, with contributions and facets if requested."""
     from rich.text import Text
 
     if not answer["hits"]:
@@ -287,10 +244,17 @@ def print_hits(answer: dict[str, Any], console: "Console") -> None:
                 added += f"  from {', '.join(why['origins'])}"
             console.print(Text(f"     {why['contribution']:8.2f}  {why['list']}: {why['piece']}{added}", "cyan"))
     _print_facets(answer, console)
+    _print_stages(answer, console)
+
+
+def _print_stages(answer: dict[str, Any], console: "Console") -> None:
+    """Print the documents of the feedback, why reranking was left out, and the times of the stages."""
+    from rich.text import Text
+
     fed_back = answer.get("feedback")
     if fed_back is not None:
-        said = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
-        console.print(Text(f"Feedback: {said or 'nothing'}", "dim"))
+        documents = "; ".join(f"{name.replace('_', ' ')}: {', '.join(ids)}" for name, ids in fed_back.items() if ids)
+        console.print(Text(f"Feedback: {documents or 'nothing'}", "dim"))
     reranked = answer.get("rerank")
     if reranked is not None and not reranked["applied"]:
         console.print(Text(f"Not reranked: {reranked['reason']}", "yellow"))
@@ -302,21 +266,20 @@ def print_hits(answer: dict[str, Any], console: "Console") -> None:
 def _format_location(hit: dict[str, Any]) -> str:
     """Return the chapter, time, speaker and link of a hit."""
     chapter, passage = hit.get("chapter"), hit.get("passage", {})
-    said = [] if chapter is None else [f"{chapter['number']}. {sanitise_line(chapter['title'])}"]
+    parts = [] if chapter is None else [f"{chapter['number']}. {sanitise_line(chapter['title'])}"]
     if "start_time" in passage:
-        minutes, seconds = divmod(int(passage["start_time"]), 60)
-        said.append(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}")
+        parts.append(format_clock(passage["start_time"]))
     if "speaker" in passage:
-        said.append(sanitise_line(passage["speaker"]))
-    return "  ".join([*said, hit["link"]] if "link" in hit else said)
+        parts.append(sanitise_line(passage["speaker"]))
+    return "  ".join([*parts, hit["link"]] if "link" in hit else parts)
 
 
 def _print_facets(answer: dict[str, Any], console: "Console") -> None:
     from rich.text import Text
 
     if "counted" in answer:
-        what = "that match" if answer["counted"]["among"] == "matches" else "among the candidates"
-        console.print(Text(f"{answer['counted']['documents']:,} documents {what}", "bold"))
+        counted = "that match" if answer["counted"]["among"] == "matches" else "among the candidates"
+        console.print(Text(f"{answer['counted']['documents']:,} documents {counted}", "bold"))
     for field, facet in answer.get("facets", {}).items():
         buckets = [(_bucket_name(bucket), bucket["count"]) for bucket in facet["buckets"]]
         if facet["other"]:
@@ -330,3 +293,34 @@ def _bucket_name(bucket: dict[str, Any]) -> str:
         return " ".join(f"{name} {bound}" for name, bound in bucket["range"].items())
     value = bucket["value"]
     return value if isinstance(value, str) and value else jsonlib.dumps(value)
+
+
+def print_suggestions(answer: dict[str, Any], console: "Console") -> None:
+    """Print one suggestion per line, with the typed parts in bold."""
+    from rich.text import Text
+
+    if not answer["titles"]:
+        console.print(Text("This index does not suggest titles yet: run sparsewell reindex.", "yellow"))
+    for suggestion in answer["suggestions"]:
+        line = Text(sanitise_line(suggestion["text"]))
+        for span in suggestion["typed"]:
+            line.stylize("bold", span["start"], span["end"])
+        line.append(f"  {suggestion['id'] or 'often asked'}", "dim")
+        console.print(line)
+    if not answer["suggestions"]:
+        console.print("No suggestions.")
+
+
+def _format_chapters(answer: dict[str, Any]) -> str:
+    """Return a line for the talk, for each repair and for each chapter."""
+    chaptering, rows = answer.get("chaptering") or {}, answer["chapters"]
+    lines = [f"{answer.get('title') or answer['id']}: {chaptering.get('engine') or answer['state']}"]
+    if error := chaptering.get("error"):
+        lines.append(f"{error['reason']} [{error['code']}]")
+    repairs = (*answer.get("talk_repairs", ()), *chaptering.get("repairs", ()))
+    lines += [f"{repair['detail']} ({repair['count']:,})" for repair in repairs]
+    for chapter in rows:
+        lines.append(f"{chapter['number']:>4}  {format_clock(chapter.get('start_time')):>8}  {chapter['title']}")
+    if not rows:
+        lines.append("No chapters.")
+    return "".join(f"{sanitise_line(line)}\n" for line in lines)

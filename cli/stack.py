@@ -1,6 +1,7 @@
-"""`sparsewell up`, `down` and `status`: run the whole service on this machine.
+"""`sparsewell up`, `down`, `status` and `node`: run the service on this machine.
 
-`sparsewell node`: a local OpenSearch without Docker.
+`up` starts OpenSearch, Redis, a worker, the sweeper and the API in the background (`infra.stack`). `node` starts and
+stops only OpenSearch, without Docker (`infra.opensearch`).
 """
 
 import json

@@ -1,4 +1,8 @@
-"""`sparsewell train`: train encoders and chapter generators. Needs the `train` extra."""
+"""`sparsewell train`: train encoders and chapter generators. Needs the `train` extra.
+
+Each command checks its options and the installed packages, then runs a pipeline of `models.training` or
+`models.decoder`, with progress on standard error. See docs/training.md and docs/mistral-splade.md.
+"""
 
 import importlib.util
 import os
@@ -38,15 +42,14 @@ def sparse(
     """
     from models.training.recipe import read_recipe
 
-    given = read_recipe(recipe)
+    content = read_recipe(recipe)
     with _training_session() as show:
         from models.training.pipeline import run_recipe
 
-        made = run_recipe(
-            given, out, name=name, copy_to=copy_to, show=show, index=_open_index_source(api, given.negatives.index)
-        )
+        index = _open_index_source(api, content.negatives.index)
+        model = run_recipe(content, out, name=name, copy_to=copy_to, show=show, index=index)
         show.say(
-            f"The encoder is {made}: `sparsewell encoders show {made}`, `sparsewell reindex INDEX --encoder {made}`."
+            f"The encoder is {model}: `sparsewell encoders show {model}`, `sparsewell reindex INDEX --encoder {model}`."
         )
 
 
@@ -64,15 +67,14 @@ def ablation(
     from models.training.recipe import read_recipe
 
     _require_one_device("ablation")
-    given = read_recipe(recipe)
+    content = read_recipe(recipe)
     with _training_session() as show:
         from models.training.pipeline import ablation_table, run_ablation
 
-        found = ablation_table(
-            run_ablation(given, out, only or [], show=show, index=_open_index_source(api, given.negatives.index))
-        )
-        (out / "ablation.md").write_text(found + "\n", encoding="utf-8")
-    print(found)
+        index = _open_index_source(api, content.negatives.index)
+        table = ablation_table(run_ablation(content, out, only or [], show=show, index=index))
+        (out / "ablation.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
 
 
 @app.command()
@@ -108,18 +110,18 @@ def own(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
         from models.training.own.run import OwnCorpusOptions, train_own_encoder
         from services.settings import Settings
 
-        begun = start or Settings.read().encoder
+        start = start or Settings.read().encoder
         dense = [] if teacher == "none" else [("dense", teacher, 0.5)]
         options = OwnCorpusOptions(
-            begun,
-            [*dense, ("bm25", "", 0.3), ("sparse", begun, 0.2)],
+            start,
+            [*dense, ("bm25", "", 0.3), ("sparse", start, 0.2)],
             steps=steps,
             batch=batch,
             learning_rate=learning_rate,
             regulariser_weight=regulariser,
             judgements=judgements,
             seed=seed,
-            more=make_question_generator(generator, begun, out, show) if generator else None,
+            more=make_question_generator(generator, start, out, show) if generator else None,
         )
         train_own_encoder(corpus, out, options, name=name or out.resolve().name, show=show)
     print((out / "report.md").read_text(encoding="utf-8"))
@@ -159,15 +161,16 @@ def chapters(
     """
     from cli.training import read_chapter_recipe
 
-    given = read_chapter_recipe(recipe, steps)
+    content = read_chapter_recipe(recipe, steps)
     with _training_session() as show:
         from models.training.chapter_training import train_chapters
 
-        made = train_chapters(
-            episodes, base, out, given, licence=licence, merge=merge, boundaries=boundaries, show=show
+        model = train_chapters(
+            episodes, base, out, content, licence=licence, merge=merge, boundaries=boundaries, show=show
         )
         show.say(
-            f"{made.directory} has the fingerprint {made.manifest.fingerprint}: SPARSEWELL_CHAPTER_MODEL names it."
+            f"The model {model.directory} has the fingerprint {model.manifest.fingerprint}. Set "
+            "SPARSEWELL_CHAPTER_MODEL to its directory to use it."
         )
 
 
@@ -179,7 +182,7 @@ def teachers(
 
     Example: sparsewell train teachers bge-small-en-v1.5-int8
     """
-    from models.download import fetch_model as fetched
+    from models.download import fetch_model
     from services.directories import DirectorySettings, resolve_cache_directory
     from services.encoders.catalogue import load_fetchable_models
 
@@ -188,7 +191,7 @@ def teachers(
             print(f"{name}: {known.what}; {known.megabytes} MB; {known.licence}")
         return
     for name in fetch:
-        print(f"{name}: {fetched(name, resolve_cache_directory(DirectorySettings.read()), print)}")
+        print(f"{name}: {fetch_model(name, resolve_cache_directory(DirectorySettings.read()), print)}")
 
 
 @app.command()
@@ -207,15 +210,16 @@ def passages(
     from models.training.prepare import passage_documents
     from models.training.recipe import read_recipe
 
-    given = read_recipe(recipe)
-    files = [MixtureFile(one.path, weight=one.weight, cap=one.cap) for one in given.pairs]
+    content = read_recipe(recipe)
+    files = [MixtureFile(pairs.path, weight=pairs.weight, cap=pairs.cap) for pairs in content.pairs]
     with disk_failures(), output.open("w", encoding="utf-8") as file:
-        for document in passage_documents(read_mixture(files, given.seed).pairs):
+        for document in passage_documents(read_mixture(files, content.seed).pairs):
             file.write(json.dumps(document, ensure_ascii=False) + "\n")
-    print(f"Load them with `sparsewell load {output} --index NAME`, and name that index in negatives.index.")
+    print(f"Load them with `sparsewell load {output} --index NAME`, then set negatives.index of the recipe to NAME.")
 
 
 def _open_index_source(api: str | None, index: str) -> "OpenIndexCandidates | None":
+    """Return a function that finds hard negatives in an index through the API; None without an index."""
     if not index:
         return None
     from cli.api_client import api_address, connect_api
@@ -227,7 +231,10 @@ def _open_index_source(api: str | None, index: str) -> "OpenIndexCandidates | No
 
 
 def _require_one_device(command: str) -> None:
-    """Raises ConfigurationError (`one_device_only`) in each process of accelerate: they would write one report."""
+    """Refuse to run under accelerate: its processes would write the same report.
+
+    Raises ConfigurationError (`one_device_only`).
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError(
             "one_device_only",
@@ -257,11 +264,11 @@ def _training_session() -> Iterator["TrainingConsole"]:
     from cli.training import disk_failures
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that wait by burning their core made a step 20 times slower on a busy machine.
+    # Threads that wait in a busy loop made a step 20 times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import logging
 
-    import bm25s  # noqa: F401 (it sets its logger to DEBUG when it is imported, so that comes first)
+    import bm25s  # noqa: F401 (the import sets its logger to DEBUG, which setLevel below undoes)
     from datasets.utils.logging import disable_progress_bar
     from transformers.utils import logging as transformers_logging
 

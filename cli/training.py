@@ -1,10 +1,8 @@
-"""Generated questions for `train own`: a local language model asks, and what leads back to its passage stays.
+"""Inputs of the training pipelines that only the commands know, and errors of a full disk.
 
-Candidates for mining hard negatives, searched in an index through the REST API.
-
-The recipe of `sparsewell train chapters`: a TOML file and options, both may be missing.
-
-A disk that is full, closed or away: one line instead of a traceback, whoever was writing.
+`make_index_candidates` finds hard negatives in an index through the API, `make_question_generator` generates questions
+with a local language model, and `read_chapter_recipe` reads the recipe of `sparsewell train chapters`. `disk_failures`
+turns a full or unwritable disk into one line instead of a traceback.
 """
 
 import tomllib
@@ -27,6 +25,11 @@ from models.training.teachers import SparseTeacher
 from models.training.train import ProgressReporter
 from services.errors import ConfigurationError
 
+# A question that does not find its passage among the first three hits is too general to train on.
+_MAX_RANK = 3
+# PyTorch and safetensors raise errors of writing in other classes than OSError. Their messages have these marks.
+_WRITER_MARKS = ("PytorchStreamWriter", "inline_container", "Error while serializing: I/O error")
+
 
 def make_index_candidates(client: httpx.Client, index: str, mode: str, pairs: PairSet) -> IndexCandidates:
     """Return ranked lists of the passages of `pairs`, which the index holds as `passage_documents` writes them.
@@ -39,73 +42,68 @@ def make_index_candidates(client: httpx.Client, index: str, mode: str, pairs: Pa
     state = orjson.dumps([live.inspect(), mode], option=orjson.OPT_SORT_KEYS).decode()
 
     def search(texts: Sequence[str], depth: int) -> list[list[str]]:
-        asked = live.ask({str(number): text for number, text in enumerate(texts)}, mode, depth)
-        return [[one for one, _ in asked.rankings.get(str(number), [])] for number in range(len(texts))]
+        answers = live.ask({str(number): text for number, text in enumerate(texts)}, mode, depth)
+        return [[document for document, _ in answers.rankings.get(str(number), [])] for number in range(len(texts))]
 
     return IndexCandidates(pairs, search, name=f"index-{mode}", fingerprint=state)
-
-
-def read_chapter_recipe(path: Path | None, steps: int | None) -> ChapterRecipe:
-    """`steps` wins over the file. Raises ConfigurationError (`bad_recipe`)."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-        return ChapterRecipe.model_validate(content | ({} if steps is None else {"steps": steps}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise ConfigurationError("bad_recipe", f"{path or 'The recipe'}: {where}: {first['msg']}.") from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError("bad_recipe", f"{path} cannot be read as TOML: {error}.") from None
-
-
-# PyTorch and safetensors write through code of their own, and say so in other classes than OSError.
-_WRITERS = ("PytorchStreamWriter", "inline_container", "Error while serializing: I/O error")
-
-
-@contextmanager
-def disk_failures() -> Iterator[None]:
-    """Turns what a disk refuses into ConfigurationError (`unwritable_directory`)."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:  # (not of a system call: libraries raise it for what they cannot understand)
-            raise
-        raise _unwritable_directory(
-            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-        ) from None
-    except Exception as error:  # safetensors and PyTorch have no common base
-        if any(mark in str(error) for mark in _WRITERS):
-            raise _unwritable_directory(str(error).splitlines()[0]) from None
-        raise
-
-
-def _unwritable_directory(what: str) -> ConfigurationError:
-    return ConfigurationError(
-        "unwritable_directory",
-        f"A file cannot be written or read: {what}. Make room or choose another directory, and give the same command "
-        "again: what is finished stays, and a run goes on from its last whole checkpoint.",
-    )
-
-
-# A question that does not find its passage among the first three of the corpus could be about any.
-_MAX_RANK = 3
 
 
 def make_question_generator(
     directory: Path, start: str, out: Path, show: ProgressReporter
 ) -> Callable[[PairSet], PairSet]:
-    """Asks about every passage of a set with the model of `directory`; the encoder `start` has to lead back."""
+    """Return a function that generates a question for each passage with the language model of `directory`.
 
-    def more(pairs: PairSet) -> PairSet:
+    It keeps the questions for which the encoder `start` finds their passage among the first `_MAX_RANK` hits.
+    """
+
+    def generate(pairs: PairSet) -> PairSet:
         generator = CausalQuestionGenerator(directory)
         total = len(pairs.passages)
-        asked = generate_pairs(
+        generated = generate_pairs(
             pairs.passages, generator, out / "questions", lambda done: show.step("Questions", done, total)
         )
         teacher = SparseTeacher(start)
-        vectors = load_teacher_vectors(teacher, asked, out / "vectors")
-        kept = check_round_trip(asked, VectorCandidates(vectors, teacher.fingerprint), _MAX_RANK)
-        show.say(f"{int(kept.sum()):,} of {len(asked):,} questions lead back to their passage.")
-        return asked.take(kept)
+        vectors = load_teacher_vectors(teacher, generated, out / "vectors")
+        kept = check_round_trip(generated, VectorCandidates(vectors, teacher.fingerprint), _MAX_RANK)
+        show.say(f"{int(kept.sum()):,} of {len(generated):,} questions find their passage.")
+        return generated.take(kept)
 
-    return more
+    return generate
+
+
+def read_chapter_recipe(path: Path | None, steps: int | None) -> ChapterRecipe:
+    """Read a recipe from a TOML file; `steps` overrides the file. Raises ConfigurationError (`bad_recipe`)."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+        return ChapterRecipe.model_validate(content | ({} if steps is None else {"steps": steps}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the recipe"
+        raise ConfigurationError("bad_recipe", f"{path or 'The recipe'}: {where}: {first['msg']}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError("bad_recipe", f"{path} cannot be read as TOML: {error}.") from None
+
+
+@contextmanager
+def disk_failures() -> Iterator[None]:
+    """Turn errors of the disk into ConfigurationError (`unwritable_directory`)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not of a system call: libraries raise OSError for files that they cannot parse
+            raise
+        raise _unwritable_directory(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        ) from None
+    except Exception as error:  # the errors of safetensors and PyTorch have no common base class
+        if any(mark in str(error) for mark in _WRITER_MARKS):
+            raise _unwritable_directory(str(error).splitlines()[0]) from None
+        raise
+
+
+def _unwritable_directory(cause: str) -> ConfigurationError:
+    return ConfigurationError(
+        "unwritable_directory",
+        f"A file cannot be written or read: {cause}. Free disk space or choose another directory, then repeat the "
+        "command: finished files stay, and the run resumes from its last complete checkpoint.",
+    )

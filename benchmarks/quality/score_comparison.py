@@ -112,7 +112,7 @@ def compare_collection(
     index = ExactIndex(encode_collection(collection, encoder, cache))
     queries = {query: table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
     sparse = rank_queries(index, queries, HIT_COUNT)
-    lexical = live["lexical"].asked.rankings
+    lexical = live["lexical"].answers.rankings
     weights = FusionWeights.model_validate({}).model_dump()
     fused = {
         q: fuse_lists({"sparse": dict(sparse[q]), "lexical": dict(lexical[q])}, weights)[:HIT_COUNT] for q in queries
@@ -128,7 +128,7 @@ def compare_collection(
     for mode, exact in (("sparse", sparse), ("hybrid", fused)):
         results[mode] = {
             **compare_figures(live[mode].quality, measure_rankings(judgements, exact)),
-            "scores": count_equal_scores(live[mode].asked.rankings, exact),
+            "scores": count_equal_scores(live[mode].answers.rankings, exact),
         }
     return results
 

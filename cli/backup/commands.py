@@ -1,4 +1,8 @@
-"""`sparsewell backup` and `sparsewell restore`: OpenSearch snapshots of all data of sparsewell."""
+"""`sparsewell backup` and `sparsewell restore`: OpenSearch snapshots of all data of sparsewell.
+
+A backup is a snapshot of the searched generations and the system indexes (`cli.backup.repository`). A restore makes new
+generations from it (`cli.backup.restore`).
+"""
 
 import json as jsonlib
 import logging
@@ -26,8 +30,8 @@ def _open_repository() -> "Iterator[BackupRepository]":
     from infra.processes import raise_on_signals
     from services.settings import Settings
 
-    logging.getLogger("opensearch").setLevel(logging.ERROR)  # errors of answers are reported by the commands
-    # (closing the terminal must not leave an index half restored)
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # the commands report the errors
+    # Signals become exceptions: a closed terminal must not leave an index that is restored only in part.
     with raise_on_signals(), BackupRepository.of(Settings.read()) as store:
         yield store
 
@@ -48,12 +52,12 @@ def create(
     Example: sparsewell backup create --keep 14
     """
     with _open_repository() as store:
-        made = store.take(_print_message)
+        backup = store.take(_print_message)
         removed = store.keep(keep) if keep else []
         if as_json:
-            typer.echo(jsonlib.dumps(made.as_json() | {"removed": removed}, indent=1))
+            typer.echo(jsonlib.dumps(backup.as_json() | {"removed": removed}, indent=1))
             return
-        typer.echo(made.name)
+        typer.echo(backup.name)
         for name in removed:
             _print_message(f"Deleted {name}.")
 
@@ -65,13 +69,13 @@ def list_backups(as_json: JsonOption = False) -> None:
     Example: sparsewell backup list
     """
     with _open_repository() as store:
-        backups = [one.as_json() for one in store.backups()]
+        rows = [backup.as_json() for backup in store.backups()]
         if as_json:
-            typer.echo(jsonlib.dumps(backups, indent=1))
+            typer.echo(jsonlib.dumps(rows, indent=1))
             return
-        for one in backups:
-            state = one["state"] if not one["failed_shards"] else f"{one['failed_shards']} shards failed"
-            typer.echo(f"{one['name']}  {state:<12} {one['seconds']:>7} s  {', '.join(one['indexes'])}")
+        for row in rows:
+            state = row["state"] if not row["failed_shards"] else f"{row['failed_shards']} shards failed"
+            typer.echo(f"{row['name']}  {state:<12} {row['seconds']:>7} s  {', '.join(row['indexes'])}")
 
 
 @app.command()
@@ -121,20 +125,17 @@ def restore(
 
     Example: sparsewell restore latest --index books --as books-in-march
     """
-    from cli.backup.restore import RestoreRequest
-    from cli.backup.restore import restore_backup as bring_back
+    from cli.backup.restore import RestoreRequest, restore_backup
 
     with _open_repository() as store:
-        backup = store.find(name)
-        done = bring_back(
-            store, backup, RestoreRequest(tuple(index or ()), under, replace, documents_only), _print_message
-        )
-        for generation in done.generations:
+        request = RestoreRequest(tuple(index or ()), under, replace, documents_only)
+        result = restore_backup(store, store.find(name), request, _print_message)
+        for generation in result.generations:
             _print_message(
                 f"{generation.index} needs the encoder {generation.encoder.name} ({generation.encoder.fingerprint})."
             )
-        for one, counts in done.documents.items():
-            typer.echo(f"{one}: {_format_counts(counts)}")
+        for restored, counts in result.documents.items():
+            typer.echo(f"{restored}: {_format_counts(counts)}")
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,8 @@
-"""The repository of backups: there or made, looked through, rid of what is old."""
+"""The snapshot repository of backups: register it, make, list, find, verify and delete backups.
+
+Backups are OpenSearch snapshots. The repository is registered by the operator (s3, azure, gcs, fs), or by the first
+command as a directory that all nodes share (SPARSEWELL_BACKUP_LOCATION).
+"""
 
 import re
 import time
@@ -32,15 +36,14 @@ from services.settings import Settings
 
 MessageReporter = Callable[[str], None]
 LATEST_BACKUP = "latest"
-# As ours are named. To OpenSearch `*`, `_all` and commas are several snapshots.
+# Names of backups. OpenSearch reads `*`, `_all` and commas as several snapshots.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,254}")
-# How often OpenSearch is asked how far it is.
 POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class BackupRepository:
-    """Backups of one installation in one repository."""
+    """The backups of an installation in a repository."""
 
     search: SyncSearchClient
     settings: Settings
@@ -48,42 +51,46 @@ class BackupRepository:
     @classmethod
     @contextmanager
     def of(cls, settings: Settings) -> "Iterator[BackupRepository]":
+        """Open the repository of the settings."""
         with closing(SyncSearchClient(settings)) as search:
             yield cls(search, settings)
 
     @property
     def repository(self) -> str:
+        """Return the name of the repository."""
         return self.settings.backup_repository
 
     @property
     def names(self) -> IndexNames:
+        """Return the index names of the installation."""
         return IndexNames(self.settings.index_prefix)
 
     def ready(self) -> None:
-        """Makes sure that there is a repository. Raises ConfigurationError (`no_backup_repository`,
-        `backup_location_refused`).
+        """Check that the repository exists, or register it.
+
+        Raises ConfigurationError (`no_backup_repository`, `backup_location_refused`).
         """
         location = self.settings.backup_location
         try:
-            found = self.search.send(get_repository_call(self.repository))[self.repository]
+            registered = self.search.send(get_repository_call(self.repository))[self.repository]
         except NotFound:
             pass
         else:
-            there = found.get("settings", {}).get("location", "")
-            if location and (found.get("type") != "fs" or there.rstrip("/") != location.rstrip("/")):
+            directory = registered.get("settings", {}).get("location", "")
+            if location and (registered.get("type") != "fs" or directory.rstrip("/") != location.rstrip("/")):
                 raise ConfigurationError(
                     "backup_location_refused",
-                    f"The repository {self.repository!r} is registered elsewhere ({found.get('type')} {there}) and "
-                    "not in SPARSEWELL_BACKUP_LOCATION: leave that away to use it, or name another with "
+                    f"The repository {self.repository!r} is registered with {registered.get('type')} {directory}, not "
+                    "with SPARSEWELL_BACKUP_LOCATION: unset SPARSEWELL_BACKUP_LOCATION to use it, or choose another "
                     "SPARSEWELL_BACKUP_REPOSITORY.",
                 )
             return
         if not location:
             raise ConfigurationError(
                 "no_backup_repository",
-                f"OpenSearch has no snapshot repository {self.repository!r}. Register one (s3, azure, gcs, fs) under "
-                "that name, or name another with SPARSEWELL_BACKUP_REPOSITORY, or have a directory registered that all "
-                "nodes share: SPARSEWELL_BACKUP_LOCATION.",
+                f"OpenSearch has no snapshot repository {self.repository!r}. Register it (s3, azure, gcs, fs), or set "
+                "SPARSEWELL_BACKUP_REPOSITORY to another name, or set SPARSEWELL_BACKUP_LOCATION to a directory that "
+                "all nodes share.",
             )
         try:
             self.search.send(register_repository_call(self.repository, location))
@@ -92,46 +99,49 @@ class BackupRepository:
                 raise
             raise ConfigurationError(
                 "backup_location_refused",
-                f"OpenSearch cannot use the directory {location!r} (SPARSEWELL_BACKUP_LOCATION; {error_type(error)}): it "
-                "must lie in a directory that each node names in its setting path.repo, and be writable for each.",
+                f"OpenSearch cannot use the directory {location!r} (SPARSEWELL_BACKUP_LOCATION; {error_type(error)}). "
+                "It must be inside a directory of the setting path.repo of each node, and each node must be able to "
+                "write to it.",
             ) from None
 
     def backups(self) -> list[Backup]:
-        """Those of this installation, the oldest first."""
+        """Return the backups of this installation, the oldest first."""
         self.ready()
         return read_backups(self.search.send(get_snapshots_call(self.repository)), self.names)
 
     def find(self, name: str, *, whole: bool = True) -> Backup:
-        """A backup by name, of another installation too, or the latest. Raises NotFound (`backup_not_found`) and
-        BackendUnavailable (`backup_incomplete`, `backup_damaged`).
+        """Find a backup by name, also of another installation, or the latest; `whole`: refuse an incomplete one.
+
+        Raises NotFound (`backup_not_found`) and BackendUnavailable (`backup_incomplete`, `backup_damaged`).
         """
         self.ready()
-        found: list[Backup] = []
+        backups: list[Backup] = []
         if name == LATEST_BACKUP:
-            found = self._readable()
+            backups = self._complete_backups()
         elif _NAME.fullmatch(name):
             with suppress(NotFound):
-                found = read_backups(self.search.send(get_snapshots_call(self.repository, name)))
-        if not found:
-            what = "no backup that is whole" if name == LATEST_BACKUP else f"no backup {name!r} of sparsewell's"
-            raise NotFound("backup_not_found", f"There is {what} in the repository {self.repository!r}.")
-        if whole and not found[-1].whole:
-            raise BackendUnavailable("backup_incomplete", f"The backup {name!r} is not whole: {found[-1].state}.")
-        return found[-1]
+                backups = read_backups(self.search.send(get_snapshots_call(self.repository, name)))
+        if not backups:
+            missing = "no complete backup" if name == LATEST_BACKUP else f"no backup {name!r} of sparsewell"
+            raise NotFound("backup_not_found", f"There is {missing} in the repository {self.repository!r}.")
+        if whole and not backups[-1].whole:
+            raise BackendUnavailable("backup_incomplete", f"The backup {name!r} is not complete: {backups[-1].state}.")
+        return backups[-1]
 
-    def _readable(self) -> list[Backup]:
-        """Those that are whole. Raises BackendUnavailable (`backup_damaged`) where the newest cannot even be read."""
-        named = {one["snapshot"] for one in self.search.send(list_snapshot_names_call(self.repository))["snapshots"]}
+    def _complete_backups(self) -> list[Backup]:
+        """Return the complete backups. Raises BackendUnavailable (`backup_damaged`) if the newest is unreadable."""
+        listed = self.search.send(list_snapshot_names_call(self.repository))["snapshots"]
         answer = self.search.send(get_snapshots_call(self.repository))
-        found = [one for one in read_backups(answer, self.names) if one.whole]
-        unread = named - {one["snapshot"] for one in answer["snapshots"]}
-        ours = [one for one in unread if one.startswith(f"{self.names.prefix}-")]
-        if ours and (not found or max(ours) > found[-1].name):
-            raise damaged_backup(max(ours), "it is the latest; name an earlier one to have that")
-        return found
+        backups = [backup for backup in read_backups(answer, self.names) if backup.whole]
+        readable = {snapshot["snapshot"] for snapshot in answer["snapshots"]}
+        unreadable = {snapshot["snapshot"] for snapshot in listed} - readable
+        own = [name for name in unreadable if name.startswith(f"{self.names.prefix}-")]
+        if own and (not backups or max(own) > backups[-1].name):
+            raise damaged_backup(max(own), "it is the latest; give the name of an earlier one")
+        return backups
 
     def take(self, say: MessageReporter) -> Backup:
-        """Makes a backup of everything that is searched, and of our own indexes.
+        """Make a backup of the searched generations and the system indexes.
 
         Raises NotFound (`nothing_to_back_up`) and BackendUnavailable (`backup_failed`).
         """
@@ -139,45 +149,45 @@ class BackupRepository:
         active = read_active_generations(self.search.send(list_generations_call(self.names)))
         if not active:
             raise NotFound("nothing_to_back_up", f"There is no index with the prefix {self.names.prefix!r}.")
-        own = sorted(read_system_indexes(self.search.send(system_indexes_call(self.names)), self.names).values())
+        system = sorted(read_system_indexes(self.search.send(system_indexes_call(self.names)), self.names).values())
         name = new_backup_name(self.names, datetime.now(UTC))
-        physical = [*(one.physical for one in active), *own]
-        say(f"Backing up {', '.join(sorted(one.index for one in active))} as {name}.")
+        physical = [*(generation.physical for generation in active), *system]
+        say(f"Backing up {', '.join(sorted(generation.index for generation in active))} as {name}.")
         try:
             self.search.send(create_snapshot_call(self.repository, name, self.names, physical, version("sparsewell")))
         except BackendUnavailable as error:
             if error_type(error) != "snapshot_exception":
                 raise
             raise BackendUnavailable(
-                "backup_failed", "OpenSearch began no backup: an index lacks primary shards, see GET _cat/shards."
+                "backup_failed", "OpenSearch started no backup: an index lacks primary shards, see GET _cat/shards."
             ) from error
-        while (made := self.find(name, whole=False)).state == RUNNING:
+        while (backup := self.find(name, whole=False)).state == RUNNING:
             time.sleep(POLL_SECONDS)
-        if not made.whole:
+        if not backup.whole:
             raise BackendUnavailable(
                 "backup_failed",
-                f"The backup {name} is {made.state}, {made.failed} of {made.shards} shards failed: OpenSearch's log "
-                "says why. It is kept for that and never restored.",
+                f"The backup {name} is {backup.state}: {backup.failed} of {backup.shards} shards failed. OpenSearch's "
+                "log has the reason. The backup is kept, but cannot be restored.",
             )
-        return made
+        return backup
 
     def keep(self, number: int) -> list[str]:
-        """Removes all whole backups but the newest `number`, and those before them that are not whole; their names."""
-        every = self.backups()
-        kept = [one for one in every if one.whole][-number:]
-        old = [one.name for one in every if one.state != RUNNING and kept and one.began < kept[0].began]
+        """Delete all backups older than the newest `number` complete ones, and return their names."""
+        backups = self.backups()
+        kept = [backup for backup in backups if backup.whole][-number:]
+        old = [b.name for b in backups if b.state != RUNNING and kept and b.began < kept[0].began]
         for name in old:
             self.remove(name)
         return old
 
     def remove(self, name: str) -> None:
-        """Raises NotFound (`backup_not_found`)."""
+        """Delete a backup. Raises NotFound (`backup_not_found`)."""
         self.search.send(delete_snapshot_call(self.repository, self.find(name, whole=False).name))
 
     def verify(self, name: str) -> Backup:
-        """Whether all nodes reach the repository, and it has what it says of this backup.
+        """Check that all nodes reach the repository, and that it has the files of a backup.
 
-        Raises BackendUnavailable (`backup_repository_unusable`, `backup_damaged`) besides what `find` does.
+        Raises BackendUnavailable (`backup_repository_unusable`, `backup_damaged`) and the errors of `find`.
         """
         self.ready()
         try:
@@ -186,7 +196,7 @@ class BackupRepository:
             if not error_type(error).startswith("repository"):
                 raise
             raise BackendUnavailable(
-                "backup_repository_unusable", f"Not every node can use the repository ({error_type(error)})."
+                "backup_repository_unusable", f"Some nodes cannot use the repository ({error_type(error)})."
             ) from error
         backup = self.find(name)
         try:
@@ -198,11 +208,11 @@ class BackupRepository:
         return backup
 
 
-def damaged_backup(name: str, why: str) -> BackendUnavailable:
-    """The error for a backup of which something is missing."""
-    return BackendUnavailable("backup_damaged", f"The backup {name} cannot be read ({why}): files are missing.")
+def damaged_backup(name: str, reason: str) -> BackendUnavailable:
+    """Return the error for a backup with missing files."""
+    return BackendUnavailable("backup_damaged", f"The backup {name} cannot be read ({reason}): files are missing.")
 
 
 def error_type(error: SparsewellError) -> str:
-    """OpenSearch's own word for an error."""
+    """Return OpenSearch's type of an error."""
     return str(getattr(error.__cause__, "error", ""))

@@ -1,6 +1,7 @@
-"""A backup becomes new generations: restored aside, made whole, and only then seen, all in one step.
+"""Restore of a backup as new generations of its indexes.
 
-So nothing is overwritten while it is not certain that the backup can be read, and no search meets half an index.
+The indexes are restored under new names, and all aliases switch in one step afterwards. So nothing is replaced before
+the whole backup has been read, and no search sees a part of an index.
 """
 
 import time
@@ -43,17 +44,18 @@ from services.opensearch.snapshots import (
     system_indexes_call,
 )
 
-# What a request with a key takes at most between taking the key and storing its outcome.
+# Upper limit of the time between taking an idempotency key and storing the outcome.
 SETTLED_JOB_MS = 3_600_000
-# An API remembers for two seconds which generation is searched.
+# The API caches the aliases for two seconds.
 ALIAS_CACHE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What to restore of a backup. `indexes` empty: all of them, and our own; `under`: one of them, by another name.
+    """Options of a restore.
 
-    `documents_only`: nothing of our own, for a backup of which just that cannot be read.
+    Without `indexes`, all indexes and the system indexes are restored. `under` is a new name for a single index.
+    `documents_only` leaves out the system indexes, for a backup in which only they are damaged.
     """
 
     indexes: tuple[str, ...] = ()
@@ -62,138 +64,106 @@ class RestoreRequest:
     documents_only: bool = False
 
     def targets(self, backup: Backup) -> dict[str, str]:
-        """By index of the backup the name that it gets. Raises NotFound and InvalidInput."""
+        """Return the new name of each index of the backup.
+
+        Raises NotFound (`index_not_in_backup`), InvalidInput (`one_index_by_another_name`).
+        """
         missing = [index for index in self.indexes if index not in backup.generations]
         if missing:
             raise NotFound(
                 "index_not_in_backup",
-                f"The backup {backup.name} has {', '.join(sorted(backup.generations))}, and no {', '.join(missing)}.",
+                f"The backup {backup.name} has {', '.join(sorted(backup.generations))}, but no {', '.join(missing)}.",
             )
         if self.under is None:
             return {index: index for index in self.indexes or sorted(backup.generations)}
         if len(self.indexes) != 1:
             raise InvalidInput(
-                "one_index_by_another_name", "--as takes the place of one index's name: name one --index."
+                "one_index_by_another_name", "--as gives a new name to a single index: give one --index."
             )
         return {self.indexes[0]: validate_index_name(self.under)}
 
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What came back: the indexes as they are now, and their documents by state."""
+    """The restored indexes, and their documents by state."""
 
     generations: Sequence[Generation]
     documents: Mapping[str, Mapping[str, int]]
 
 
 def restore_backup(
-    store: BackupRepository, backup: Backup, wanted: RestoreRequest, say: MessageReporter
+    store: BackupRepository, backup: Backup, request: RestoreRequest, say: MessageReporter
 ) -> RestoreResult:
-    """Raises Conflict (`restore_exists`, `reindex_unfinished`) before anything is touched; BackendUnavailable
-    (`restore_failed`, `backup_damaged`) when it is as it was.
+    """Restore a backup and return the new generations.
+
+    Nothing has changed after an error: Conflict (`restore_exists`, `reindex_unfinished`), BackendUnavailable
+    (`restore_failed`, `backup_damaged`).
     """
-    targets = wanted.targets(backup)
+    targets = request.targets(backup)
     existing = {target: _generations(store, target) for target in targets.values()}
-    _require_free_names(store, existing, wanted.replace)
-    replaced = [one for generations in existing.values() for one in generations]
-    made: list[str] = []
-    brought: list[RestoredIndex] = []
-    own = RestoredSystemIndexes()
+    _require_free_names(store, existing, request.replace)
+    replaced = [generation for generations in existing.values() for generation in generations]
+    created: list[str] = []
+    restored: list[RestoredIndex] = []
+    system = RestoredSystemIndexes()
     try:
         for index, target in targets.items():
-            number = max((one.number for one in existing[target]), default=0) + 1
+            number = max((generation.number for generation in existing[target]), default=0) + 1
             physical = store.names.physical(target, number)
             say(f"Restoring {index} of {backup.began_at} as {physical}.")
-            restore_index(store, backup, backup.generations[index], physical, made)
-            brought.append(_assign_generation(store.search, target, number, physical))
-        if not wanted.documents_only:
-            own = restore_system_indexes(store, backup, say, made, everything=not wanted.indexes)
-        if store.names.jobs in made:
+            restore_index(store, backup, backup.generations[index], physical, created)
+            restored.append(_assign_generation(store.search, target, number, physical))
+        if not request.documents_only:
+            system = restore_system_indexes(store, backup, say, created, everything=not request.indexes)
+        if store.names.jobs in created:
             _settle_restored_jobs(store, backup)
-        _switch_aliases(store, brought, replaced, own)
+        _switch_aliases(store, restored, replaced, system)
     except BaseException:
-        if not _is_switched(store, brought):
-            discard_indexes(store, made)
+        if not _is_switched(store, restored):
+            discard_indexes(store, created)
         raise
-    say("Searched from now on.")
+    say("The restored indexes are searched now.")
     try:
-        if store.names.jobs not in made:
+        if store.names.jobs not in created:
             _settle_jobs(store, backup, targets.values())
-        if not wanted.documents_only:
-            merge_system_indexes(store, backup, own, brought)
+        if not request.documents_only:
+            merge_system_indexes(store, backup, system, restored)
     finally:
-        discard_indexes(store, own.aside.values())
-    documents = {one.generation.index: _count_states(store.search, one.generation.physical) for one in brought}
-    _remove_replaced(store, existing, own, say)
-    return RestoreResult([one.generation for one in brought], documents)
-
-
-def _switch_aliases(
-    store: BackupRepository,
-    brought: Sequence[RestoredIndex],
-    replaced: Sequence[Generation],
-    own: RestoredSystemIndexes,
-) -> None:
-    try:
-        store.search.send(publish_restored_call([one.generation for one in brought], replaced, own.aliases))
-    except BackendUnavailable:
-        # It may have been done, and only the answer is lost or late.
-        if not _is_switched(store, brought):
-            raise
-
-
-def _is_switched(store: BackupRepository, brought: Sequence[RestoredIndex]) -> bool:
-    """Whether aliases lead to what was brought. Raises BackendUnavailable where OpenSearch does not say."""
-    active = {one.physical for one in read_active_generations(store.search.send(list_generations_call(store.names)))}
-    return any(one.generation.physical in active for one in brought)
-
-
-def _remove_replaced(
-    store: BackupRepository,
-    existing: Mapping[str, Sequence[Generation]],
-    own: RestoredSystemIndexes,
-    say: MessageReporter,
-) -> None:
-    """Removes what was replaced, and of our own indexes those without a name that an earlier restore left."""
-    if any(existing.values()):
-        say("Removing what was replaced.")
-        time.sleep(ALIAS_CACHE_SECONDS)
-        for index, replaced in existing.items():
-            if replaced:
-                store.search.send(delete_generations_call(replaced))
-                _forget_reindex(store, index)
-    if own.idle:
-        used = read_system_indexes(store.search.send(system_indexes_call(store.names)), store.names)
-        discard_indexes(store, (one for one in own.idle if one not in used.values()))
+        discard_indexes(store, system.aside.values())
+    generations = [index.generation for index in restored]
+    documents = {generation.index: _count_states(store.search, generation.physical) for generation in generations}
+    _remove_replaced(store, existing, system, say)
+    return RestoreResult(generations, documents)
 
 
 def try_restore(store: BackupRepository, backup: Backup, say: MessageReporter) -> Mapping[str, Mapping[str, int]]:
-    """Restores each index of a backup where nobody sees it, counts documents and removes it again; our own too."""
+    """Restore each index of a backup under a temporary name, count its documents, and delete it."""
     indexes = {physical: index for index, physical in backup.generations.items()}
     counts = {}
     for physical in [*sorted(indexes), *backup.own]:
-        made: list[str] = []
+        created: list[str] = []
         name = physical.replace(backup.prefix, store.names.prefix, 1).partition(".")[0]
-        say(f"Restoring {physical} aside.")
+        say(f"Restoring {physical} under a temporary name.")
         try:
-            restore_index(store, backup, physical, f"{name}.try-{uuid4().hex[:8]}", made)
+            restore_index(store, backup, physical, f"{name}.try-{uuid4().hex[:8]}", created)
             if physical in indexes:
-                counts[indexes[physical]] = _count_states(store.search, made[0])
+                counts[indexes[physical]] = _count_states(store.search, created[0])
         finally:
-            discard_indexes(store, made)
+            discard_indexes(store, created)
     return counts
 
 
 def _require_free_names(store: BackupRepository, existing: Mapping[str, Sequence[Generation]], replace: bool) -> None:
     taken = sorted(index for index, generations in existing.items() if generations)
     if taken and not replace:
-        searched = {one.index for one in read_active_generations(store.search.send(list_generations_call(store.names)))}
+        active = read_active_generations(store.search.send(list_generations_call(store.names)))
+        searched = {generation.index for generation in active}
         idle = [index for index in taken if index not in searched]
-        left = f" (Not searched: {', '.join(idle)}. A restore that was cut off leaves such.)" if idle else ""
+        left = f" (Not searched: {', '.join(idle)}, for example after an interrupted restore.)" if idle else ""
         raise Conflict(
             "restore_exists",
-            f"There is {', '.join(taken)} already.{left} Restore it under another name (--index NAME --as OTHER), or "
-            "have it replaced (--replace): what was written since the backup is lost then, so make one first.",
+            f"{', '.join(taken)} exists already.{left} Restore it under another name (--index NAME --as OTHER), or "
+            "replace it (--replace). A replaced index loses what was written since the backup: make a backup first.",
         )
     records = ReindexRecords(store.search, store.settings)
     for index in taken:
@@ -201,37 +171,77 @@ def _require_free_names(store: BackupRepository, existing: Mapping[str, Sequence
         if record is not None and record.step != "swapped":
             raise Conflict(
                 "reindex_unfinished",
-                f"{index} is being reindexed: finish that, or `sparsewell generations abort {index}`.",
+                f"A reindex of {index} is not finished: finish it, or `sparsewell generations abort {index}`.",
             )
 
 
 def _assign_generation(search: SyncSearchClient, index: str, number: int, physical: str) -> RestoredIndex:
-    """The restored index as the generation that it is from now on.
+    """Record a restored index as a generation.
 
-    Its token is a new one: what is on its way to the generation that was backed up does not belong here.
+    It gets a new token, so that it refuses writes that are still queued for the generation that was backed up.
     """
     try:
-        (found,) = read_generations(search.send(generation_call(physical)))
+        (source,) = read_generations(search.send(generation_call(physical)))
     except ValueError as error:
         raise BackendUnavailable(
             "restore_failed",
-            f"{physical} says of itself what this version of sparsewell does not know. Take a later one.",
+            f"The description of {physical} is from a later version of sparsewell: use that version.",
         ) from error
-    identity = {} if found.index == index else {"identity": uuid4().hex}
-    told = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12]}
-    generation = found.model_copy(update=told | identity)
+    identity = {} if source.index == index else {"identity": uuid4().hex}
+    place = {"index": index, "number": number, "physical": physical, "token": uuid4().hex[:12]}
+    generation = source.model_copy(update=place | identity)
     search.send(record_generation_call(generation))
-    return RestoredIndex(found, generation)
+    return RestoredIndex(source, generation)
+
+
+def _switch_aliases(
+    store: BackupRepository,
+    restored: Sequence[RestoredIndex],
+    replaced: Sequence[Generation],
+    system: RestoredSystemIndexes,
+) -> None:
+    try:
+        store.search.send(publish_restored_call([index.generation for index in restored], replaced, system.aliases))
+    except BackendUnavailable:
+        # The switch may have happened, and only its answer is lost or late.
+        if not _is_switched(store, restored):
+            raise
+
+
+def _is_switched(store: BackupRepository, restored: Sequence[RestoredIndex]) -> bool:
+    """Tell whether the aliases point to the restored indexes. Raises BackendUnavailable."""
+    active = read_active_generations(store.search.send(list_generations_call(store.names)))
+    physical = {generation.physical for generation in active}
+    return any(index.generation.physical in physical for index in restored)
+
+
+def _remove_replaced(
+    store: BackupRepository,
+    existing: Mapping[str, Sequence[Generation]],
+    system: RestoredSystemIndexes,
+    say: MessageReporter,
+) -> None:
+    """Delete the replaced indexes, and system indexes without an alias that an earlier restore left."""
+    if any(existing.values()):
+        say("Deleting the replaced indexes.")
+        time.sleep(ALIAS_CACHE_SECONDS)
+        for index, replaced in existing.items():
+            if replaced:
+                store.search.send(delete_generations_call(replaced))
+                _forget_reindex(store, index)
+    if system.idle:
+        used = read_system_indexes(store.search.send(system_indexes_call(store.names)), store.names)
+        discard_indexes(store, (index for index in system.idle if index not in used.values()))
 
 
 def _settle_restored_jobs(store: BackupRepository, backup: Backup) -> None:
-    """So that no Idempotency-Key stands for documents that are not there: before anybody can send one again."""
+    """Forget the outcomes of idempotency keys whose documents may be missing, before the jobs are visible."""
     hours = max(SETTLED_JOB_MS, int(store.settings.idempotency_hours * 3_600_000))
     store.search.send(forget_outcomes_call(store.names.jobs, backup.began - hours))
 
 
 def _settle_jobs(store: BackupRepository, backup: Backup, indexes: Collection[str]) -> None:
-    """The same where jobs were there: after nobody writes to what was replaced any more."""
+    """Forget the jobs of the restored indexes, if the job index was not restored, after the aliases have switched."""
     with suppress(NotFound):
         store.search.send(forget_jobs_call(store.names.jobs, indexes, backup.began - SETTLED_JOB_MS))
 

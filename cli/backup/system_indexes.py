@@ -1,9 +1,8 @@
-"""Our own indexes in a restore: whole where there is none, else what they hold of the indexes that are restored.
+"""System indexes in a restore: curation rules, frequent queries, API keys and jobs.
 
-Rules and learned queries belong to an index, so they come with it; those of other indexes are left as they are.
-Keys and jobs that are there stay: a key that was revoked since stays revoked.
-
-One index out of a backup, under a name that nobody knows yet.
+A missing system index is restored as a whole. From an existing one, only the rules and frequent queries of the restored
+indexes change. Existing keys and jobs stay, so that a key that was revoked after the backup stays revoked.
+`restore_index` restores any index of a backup under a new name.
 """
 
 import time
@@ -46,13 +45,79 @@ from services.opensearch.system_indexes import (
     save_curation_call,
 )
 
-# An index whose shards nobody restores for so long will not be restored.
+# Time without an initialising shard after which a restore has failed.
 STUCK_SHARD_SECONDS = 10.0
 POLL_SECONDS = 0.3
+# Another client may change the rules of an index at the same time.
+MAX_ATTEMPTS = 5
 
 
-def restore_index(store: BackupRepository, backup: Backup, physical: str, target: str, made: list[str]) -> None:
-    """Restores one index as `target`, until its primary shards are there; `made` gets its name at once.
+@dataclass(frozen=True)
+class RestoredIndex:
+    """A restored index: its generation in the backup, and its new generation."""
+
+    source: Generation
+    generation: Generation
+
+
+@dataclass
+class RestoredSystemIndexes:
+    """Outcome for the system indexes.
+
+    `aliases` maps new indexes to their aliases. `aside` maps names to temporary copies, from which parts are merged.
+    `idle` are indexes without an alias, as an interrupted restore leaves them.
+    """
+
+    aliases: dict[str, str] = field(default_factory=dict)
+    aside: dict[str, str] = field(default_factory=dict)
+    idle: list[str] = field(default_factory=list)
+
+
+def restore_system_indexes(
+    store: BackupRepository, backup: Backup, say: MessageReporter, created: list[str], *, everything: bool
+) -> RestoredSystemIndexes:
+    """Restore the missing system indexes, and temporary copies of existing rules and frequent queries.
+
+    Without `everything` (a restore of some indexes), only temporary copies are restored. The jobs come last, because
+    they have no alias and are visible at once.
+    """
+    names, restored = store.names, RestoredSystemIndexes()
+    existing = store.search.send(system_indexes_call(names)) or {}
+    used = read_system_indexes(existing, names)
+    restored.idle = [index for index in existing if index not in used.values() and ".try-" not in index]
+    for physical in sorted(backup.own, key=lambda index: (not index.partition(".")[2], index)):
+        name, _, number = physical.replace(backup.prefix, names.prefix, 1).partition(".")
+        if name in used or not everything:
+            if name in (names.curation, names.queries):
+                restored.aside[name] = f"{name}.aside-{uuid4().hex[:8]}"
+                restore_index(store, backup, physical, restored.aside[name], created)
+            elif everything:
+                say(f"{name} exists and does not change.")
+            continue
+        say(f"Restoring {name}.")
+        numbers = [index.rpartition(".")[2] for index in restored.idle if index.startswith(f"{name}.")]
+        next_number = max((int(digits) for digits in numbers if digits.isdigit()), default=0) + 1
+        target = f"{name}.{next_number}" if number else name
+        restore_index(store, backup, physical, target, created)
+        if number:
+            restored.aliases[target] = name
+    return restored
+
+
+def merge_system_indexes(
+    store: BackupRepository, backup: Backup, system: RestoredSystemIndexes, indexes: Sequence[RestoredIndex]
+) -> None:
+    """Give the restored indexes the rules and frequent queries of the backup, unless these were restored as a whole."""
+    names = store.names
+    for index in indexes:
+        if names.curation not in system.aliases.values():
+            _merge_rules(store, backup, system.aside.get(names.curation), index)
+        if names.queries not in system.aliases.values():
+            _merge_queries(store, system.aside.get(names.queries), index)
+
+
+def restore_index(store: BackupRepository, backup: Backup, physical: str, target: str, created: list[str]) -> None:
+    """Restore an index as `target` and wait for its primary shards. Appends the new name to `created` at once.
 
     Raises BackendUnavailable (`restore_failed`, `backup_damaged`).
     """
@@ -60,7 +125,7 @@ def restore_index(store: BackupRepository, backup: Backup, physical: str, target
         store.search.send(restore_index_call(store.repository, backup.name, physical, target))
     except NotFound as error:
         raise damaged_backup(backup.name, "index missing") from error
-    made.append(target)
+    created.append(target)
     stuck_since = None
     while True:
         health = store.search.send(index_health_call(target))["indices"][target]
@@ -74,106 +139,38 @@ def restore_index(store: BackupRepository, backup: Backup, physical: str, target
             raise BackendUnavailable(
                 "restore_failed",
                 f"{health['unassigned_shards']} shards of {physical} cannot be restored from {backup.name}: a file of "
-                "the backup is missing or damaged, or no node has room. Nothing is changed; OpenSearch's log says why.",
+                "the backup is missing or damaged, or no node has disk space. OpenSearch's log has the reason. Nothing "
+                "has changed.",
             )
         time.sleep(POLL_SECONDS)
 
 
-def discard_indexes(store: BackupRepository, made: Iterable[str]) -> None:
-    """Removes what was brought, without insisting."""
-    for physical in made:
+def discard_indexes(store: BackupRepository, created: Iterable[str]) -> None:
+    """Delete restored indexes and ignore errors."""
+    for physical in created:
         with suppress(SparsewellError):
             store.search.send(Call("DELETE", f"/{physical}"))
 
 
-# Somebody may change the rules of an index just then.
-MAX_ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class RestoredIndex:
-    """An index as it was when it was backed up, and as it is from now on."""
-
-    source: Generation
-    generation: Generation
-
-
-@dataclass
-class RestoredSystemIndexes:
-    """What came of our own indexes.
-
-    `aliases`: by new index the name that it gets; `aside`: by name a copy of which parts are taken; `idle`: indexes
-    that were found without their name, as a restore leaves them that was cut off.
-    """
-
-    aliases: dict[str, str] = field(default_factory=dict)
-    aside: dict[str, str] = field(default_factory=dict)
-    idle: list[str] = field(default_factory=list)
-
-
-def restore_system_indexes(
-    store: BackupRepository, backup: Backup, say: MessageReporter, made: list[str], *, everything: bool
-) -> RestoredSystemIndexes:
-    """Restores those that are missing; of rules and learned queries that are there, or wanted of some indexes, a copy.
-
-    The jobs come last: they have their name at once.
-    """
-    names, own = store.names, RestoredSystemIndexes()
-    there = store.search.send(system_indexes_call(names)) or {}
-    used = read_system_indexes(there, names)
-    own.idle = [one for one in there if one not in used.values() and ".try-" not in one]
-    for physical in sorted(backup.own, key=lambda one: (not one.partition(".")[2], one)):
-        name, _, number = physical.replace(backup.prefix, names.prefix, 1).partition(".")
-        if name in used or not everything:
-            if name in (names.curation, names.queries):
-                own.aside[name] = f"{name}.aside-{uuid4().hex[:8]}"
-                restore_index(store, backup, physical, own.aside[name], made)
-            elif everything:
-                say(f"{name} is kept as it is.")
-            continue
-        say(f"Restoring {name}.")
-        taken = [one.rpartition(".")[2] for one in own.idle if one.startswith(f"{name}.")]
-        target = f"{name}.{max((int(one) for one in taken if one.isdigit()), default=0) + 1}" if number else name
-        restore_index(store, backup, physical, target, made)
-        if number:
-            own.aliases[target] = name
-    return own
-
-
-def merge_system_indexes(
-    store: BackupRepository, backup: Backup, own: RestoredSystemIndexes, brought: Sequence[RestoredIndex]
-) -> None:
-    """Gives the restored indexes the rules and learned queries of the backup, where these did not come whole."""
-    names = store.names
-    for one in brought:
-        if names.curation not in own.aliases.values():
-            _merge_rules(store, backup, own.aside.get(names.curation), one)
-        if names.queries not in own.aliases.values():
-            _merge_queries(store, own.aside.get(names.queries), one)
-
-
-def _merge_rules(store: BackupRepository, backup: Backup, aside: str | None, one: RestoredIndex) -> None:
-    """As one more version where the index has rules, so that what was changed since can be looked up."""
-    target = one.generation
-    then = (
-        None
-        if aside is None
-        else _record_of_generation(one.source, _read_newest_curation(store, one.source.index, aside))
-    )
+def _merge_rules(store: BackupRepository, backup: Backup, aside: str | None, index: RestoredIndex) -> None:
+    """Restore the rules of an index. Existing rules get a new version, so that later changes stay in the history."""
+    source, target = index.source, index.generation
+    backed_up = None
+    if aside is not None:
+        backed_up = _record_of_generation(source, _read_newest_curation(store, source.index, aside))
     for attempt in range(1, MAX_ATTEMPTS + 1):
         stored = _read_newest_curation(store, target.index)
-        now = _record_of_generation(target, stored)
-        if now is not None:
-            rules = {} if then is None else then.rules
-            if rules == now.rules:
+        current = _record_of_generation(target, stored)
+        if current is not None:
+            rules = {} if backed_up is None else backed_up.rules
+            if rules == current.rules:
                 return
             note = f"as in the backup {backup.name}"
-            record, older = replace(now, version=now.version + 1, at=now_ms(), note=note, rules=rules), [now]
-        elif then is not None and aside is not None:
-            record, older = (
-                _rename_record(target, then),
-                [_rename_record(target, version) for version in _read_older_versions(store, then, aside)],
-            )
+            record = replace(current, version=current.version + 1, at=now_ms(), note=note, rules=rules)
+            older = [current]
+        elif backed_up is not None and aside is not None:
+            record = _rename_record(target, backed_up)
+            older = [_rename_record(target, version) for version in _read_older_versions(store, backed_up, aside)]
         else:
             return
         try:
@@ -193,13 +190,13 @@ def _save_rules(
     store.search.send(save_curation_call(store.names, record, seen))
 
 
-def _merge_queries(store: BackupRepository, aside: str | None, one: RestoredIndex) -> None:
+def _merge_queries(store: BackupRepository, aside: str | None, index: RestoredIndex) -> None:
     names = store.names
     store.search.send(refresh_queries_call(names))
-    store.search.send(remove_queries_call(names, one.generation.index))
+    store.search.send(remove_queries_call(names, index.generation.index))
     if aside is not None:
         _ensure_index(store, names.queries, make_query_log_calls(names, store.settings.replicas))
-        store.search.send(copy_queries_call(names, aside, one.source, one.generation, SNAPSHOT_TIMEOUT_SECONDS))
+        store.search.send(copy_queries_call(names, aside, index.source, index.generation, SNAPSHOT_TIMEOUT_SECONDS))
 
 
 def _ensure_index(store: BackupRepository, name: str, making: CreateIndexCalls) -> None:

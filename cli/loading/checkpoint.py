@@ -1,4 +1,7 @@
-"""What a load has done so far, in a file, so that the same command goes on where it ended."""
+"""The checkpoint of a load: its position, jobs and counts in a file, so that the same command resumes it.
+
+A file beside it holds the refusals. The name of the file is a hash of the sources and the target.
+"""
 
 import hashlib
 import json
@@ -14,37 +17,41 @@ import orjson
 
 from cli.loading.source import LoadSource, Refusal, SourcePosition
 
-# Refusals are put in order when there are no more than this; of a file that is wrong throughout they come as they came.
+# More refusals than this are not sorted, so that a file with only bad lines does not fill the memory.
 MAX_SORTED_REFUSALS = 10_000
 
 
 @dataclass
 class LoadCheckpoint:
-    """Saved before the first batch and after each acknowledged one. A batch that was acknowledged but not saved is sent
-    again, which is harmless: the API knows it by its key, and the same document twice is the same document."""
+    """State of a load, saved before the first batch and after each acknowledged batch.
+
+    A resumed load sends a batch again that was acknowledged but not saved. This does no harm: the API knows its
+    idempotency key, and an equal document changes nothing.
+    """
 
     path: Path
-    content: str = ""  # identifies what the sources held when it was begun
+    content: str = ""  # `content_identity` of the sources at the start
     place: SourcePosition = field(default_factory=SourcePosition)
-    starts: list[int] = field(default_factory=lambda: [0])  # lines before each source up to the one of `place`
+    starts: list[int] = field(default_factory=lambda: [0])  # lines before each source, up to the source of `place`
     jobs: list[str] = field(default_factory=list)
     sent: int = 0
     accepted: int = 0
     rejected: int = 0
     refused_bytes: int = 0
-    # Names this load to the API, which keeps a batch that is sent again to one job. One that is begun anew is new.
+    # Part of the idempotency keys of this load, so that a repeated batch keeps its job. A new load has a new id.
     load: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _refusals: list[bytes] = field(default_factory=list)  # lines that `save` adds to the file of refusals
+    _refusals: list[bytes] = field(default_factory=list)  # lines that `save` appends to the file of refusals
 
     @property
     def resumed(self) -> bool:
+        """Tell whether an earlier run has sent batches."""
         return self.place != SourcePosition()
 
     @classmethod
     def open(cls, path: Path, content: str) -> Self:
-        """Reads the record, or begins one; a record that cannot be read counts as none.
+        """Read a checkpoint, or start a new one if the file is missing or unreadable.
 
-        A record of another `content` is handed out as it is: the caller sees that the sources changed.
+        A checkpoint of other `content` is returned unchanged: the caller compares it.
         """
         try:
             stored = json.loads(path.read_bytes())
@@ -64,12 +71,12 @@ class LoadCheckpoint:
             return cls(path, content)
 
     def refuse(self, refusals: list[Refusal]) -> None:
-        """Counts refusals; the next `save` keeps them."""
+        """Count refusals. The next `save` writes them."""
         self.rejected += len(refusals)
         self._refusals += [orjson.dumps(asdict(refusal)) + b"\n" for refusal in refusals]
 
     def save(self) -> None:
-        """Writes the record, whole or not at all, and before it what was refused since the last time."""
+        """Append the new refusals to their file, then replace the checkpoint atomically."""
         self._save_refusals()
         stored = {
             "content": self.content,
@@ -90,7 +97,7 @@ class LoadCheckpoint:
         if not self._refusals:
             return
         with self._refused.open("ab") as out:
-            # (what a load that died had added is not in its record, and comes again)
+            # Remove refusals of a killed run that its checkpoint does not count: they are refused again.
             out.truncate(self.refused_bytes)
             out.writelines(self._refusals)
         self.refused_bytes += sum(map(len, self._refusals))
@@ -101,31 +108,32 @@ class LoadCheckpoint:
         return self.path.with_suffix(".refused")
 
     def refusals(self) -> Iterator[Refusal]:
-        """Everything that was refused and saved: by file and line, or if that is too much in order of appearance."""
+        """Yield the saved refusals, sorted by file and line if there are at most MAX_SORTED_REFUSALS."""
         if not self.refused_bytes:
             return
         with self._refused.open("rb") as lines:
-            found = (Refusal(**orjson.loads(line)) for line in lines)
-            first = list(islice(found, MAX_SORTED_REFUSALS + 1))
+            refusals = (Refusal(**orjson.loads(line)) for line in lines)
+            first = list(islice(refusals, MAX_SORTED_REFUSALS + 1))
             if len(first) <= MAX_SORTED_REFUSALS:
-                first.sort(key=lambda one: one.order)
+                first.sort(key=lambda refusal: refusal.order)
             yield from first
-            yield from found
+            yield from refusals
 
     def forget(self) -> None:
+        """Delete the files."""
         self.path.unlink(missing_ok=True)
         self._refused.unlink(missing_ok=True)
 
 
 def content_identity(sources: Sequence[LoadSource]) -> str:
-    """Changes when any source does. Raises OSError."""
+    """Return a hash of the sources' identities. Raises OSError."""
     return hashlib.sha256(repr([source.identity() for source in sources]).encode()).hexdigest()[:32]
 
 
-def checkpoint_name(paths: Sequence[Path], *way: str) -> str:
-    """A file name for the record of these sources on this very way: door, index, when it was created, field map.
+def checkpoint_name(paths: Sequence[Path], *target: str) -> str:
+    """Return the file name for a load of these sources to a target: destination, index, its creation time, field map.
 
-    An index that was deleted and created again has another moment of creation: nothing of it is loaded yet.
+    An index that was deleted and created again has a new creation time, so its load starts from the beginning.
     """
-    parts = ([str(path.resolve()) for path in paths], way)
-    return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()[:32] + ".json"
+    identity = ([str(path.resolve()) for path in paths], target)
+    return hashlib.sha256(repr(identity).encode(errors="surrogateescape")).hexdigest()[:32] + ".json"

@@ -1,6 +1,7 @@
-"""A directory or several files, each of which is a document: what is read, how far, and what is passed over.
+"""Sources whose documents are files: a directory, or files given by name.
 
-The files of a directory, in an order that does not change.
+`walk_files` yields the files of a directory in a stable order, so that a load can be resumed, follows links without
+circles, and counts the skipped files. `FileSource` is the base class of `TextSource` and `TalkSource`.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from services.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file by its name (below the root, with slashes), or why there is none."""
+    """A file with its name (its path below the root, with slashes), or the reason why it cannot be read."""
 
     name: str
     path: Path
@@ -26,10 +27,10 @@ class FileEntry:
 
 
 def walk_files(root: Path, skipped: Counter[str], wanted: Callable[[Path], bool]) -> Iterator[FileEntry]:
-    """Files that are `wanted` below `root`, sorted by name within each directory; the others are counted by reason.
+    """Yield the `wanted` files below `root`, sorted by name within each directory. Count the others by reason.
 
-    A link to a directory is followed once, and not at all where it leads into what is walked anyway or around it:
-    then there is no circle. Raises OSError when the root cannot be listed.
+    A link to a directory is followed, unless its target contains or is inside a directory that is read anyway; so no
+    circle is possible. Raises OSError if the root cannot be listed.
     """
     known = [root.resolve()]
     stack: list[tuple[str, Iterator[os.DirEntry[str]]]] = [("", iter(_list_directory(root)))]
@@ -50,16 +51,15 @@ def walk_files(root: Path, skipped: Counter[str], wanted: Callable[[Path], bool]
                     continue
                 stack.append((f"{name}/", iter(_list_directory(path))))
             elif not entry.is_file():
-                skipped["broken links and what is no file"] += 1
+                skipped["broken links and special files"] += 1
             elif wanted(path):
                 yield FileEntry(*_name_entry(name, path))
             else:
-                skipped["of other kinds"] += 1
+                skipped["of other formats"] += 1
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            yield FileEntry(
-                printable_name(name), path, InvalidInput("unreadable_file", f"It cannot be read: {reason}.")
-            )
+            fault = InvalidInput("unreadable_file", f"The file cannot be read: {reason}.")
+            yield FileEntry(printable_name(name), path, fault)
 
 
 def _list_directory(path: Path) -> list[os.DirEntry[str]]:
@@ -67,33 +67,31 @@ def _list_directory(path: Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _is_new_directory(real: Path, known: list[Path]) -> bool:
-    if any(real.is_relative_to(one) or one.is_relative_to(real) for one in known):
+def _is_new_directory(target: Path, known: list[Path]) -> bool:
+    """Tell whether a link's target is outside of the known directories, and add it to them."""
+    if any(target.is_relative_to(directory) or directory.is_relative_to(target) for directory in known):
         return False
-    known.append(real)
+    known.append(target)
     return True
 
 
 def printable_name(name: str) -> str:
-    """A name of any bytes, for people and for JSON."""
+    """Escape the bytes of a file name that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def _name_entry(name: str, path: Path) -> tuple[str, Path, InvalidInput | None]:
     if printable_name(name) == name:
         return name, path, None
-    return (
-        printable_name(name),
-        path,
-        InvalidInput("not_utf8", "Its name is not UTF-8, so it cannot be an id: rename it."),
-    )
+    fault = InvalidInput("not_utf8", "The file name is not UTF-8, so it cannot be an id: rename the file.")
+    return printable_name(name), path, fault
 
 
 class FileSource(ABC):
-    """Lines count documents, each a file, maybe with others beside it."""
+    """A source whose documents are files, each with optional companion files. Line numbers count documents."""
 
     def __init__(self, root: Path | None, files: Sequence[Path]) -> None:
-        """Looks at every file's size and time of change. Raises OSError."""
+        """Read size and modification time of every file. Raises OSError."""
         self._root = root
         self._files = files
         self.name = str(root or files[0])
@@ -104,7 +102,7 @@ class FileSource(ABC):
             status = entry.path.lstat() if entry.fault else entry.path.stat()
             content.update(repr((entry.name, status.st_size, status.st_mtime_ns)).encode())
             self.size += status.st_size
-            for path in self._beside(entry.path):
+            for path in self._companions(entry.path):
                 with suppress(FileNotFoundError):
                     status = path.stat()
                     content.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
@@ -112,36 +110,41 @@ class FileSource(ABC):
         self._identity = f"{(root or files[0]).resolve()} {content.hexdigest()}"
 
     def identity(self) -> str:
+        """Return a text that changes with the name, size or modification time of a file."""
         return self._identity
 
     def columns(self) -> None:
+        """Return None: each document has its own columns."""
         return None
 
     def read(self) -> int:
+        """Return the number of bytes that were read so far."""
         return self._read
 
     def notes(self) -> list[str]:
-        found = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._skipped.items()))
-        return [f"Passed over in {self.name}: {found}."] if found else []
+        """Return a message about the skipped files."""
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._skipped.items()))
+        return [f"Skipped in {self.name}: {skipped}."] if skipped else []
 
     def rows(self, start: SourcePosition, make: DocumentMaker) -> Iterator[SourceRow]:
+        """Yield a row for each document after `start`."""
         self._read = start.offset
         for number, entry in enumerate(self._entries(Counter()), 1):
             if number <= start.line:
                 continue
-            for path in (entry.path, *self._beside(entry.path)):
-                with suppress(OSError):  # what became of it is said by reading it
+            for path in (entry.path, *self._companions(entry.path)):
+                with suppress(OSError):  # reading the file reports the error
                     self._read += path.stat().st_size
             yield SourceRow(number, entry.fault or self._document(entry, make), number, self._read, entry.name)
 
-    def _beside(self, path: Path) -> Iterable[Path]:
-        """Files that may be there and belong to the document of `path`."""
+    def _companions(self, path: Path) -> Iterable[Path]:
+        """Return files that may exist and belong to the document of `path`."""
         return ()
 
     @abstractmethod
     def _entries(self, skipped: Counter[str]) -> Iterator[FileEntry]:
-        """The files that are documents; counts those that are none."""
+        """Yield the files that are documents, and count the others."""
 
     @abstractmethod
     def _document(self, entry: FileEntry, make: DocumentMaker) -> bytes | InvalidInput:
-        """The JSON of a document, or why it is none."""
+        """Return the JSON of a document, or the reason of its refusal."""

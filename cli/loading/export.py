@@ -1,6 +1,7 @@
-"""`sparsewell export`: write all documents of an index, as they were at the start, to a file.
+"""`sparsewell export`: write all documents of an index to JSONL or Parquet.
 
-The files of an export. A file gets its name when it is complete.
+The API reads a snapshot page by page (a point in time), so the file has the documents as they were at the start. A file
+gets its name when it is complete.
 """
 
 import gzip
@@ -16,99 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, cast
 import orjson
 import typer
 
-from services.errors import ConfigurationError, require_extra
+from services.errors import BackendUnavailable, ConfigurationError, require_extra
 
 if TYPE_CHECKING:
     import httpx
 
-
 _JSON_COLUMNS = ("metadata", "segments", "chapters")
-
-
-class DocumentWriter(Protocol):
-    """A writer of documents, given as lines of JSON."""
-
-    def write(self, lines: Sequence[bytes]) -> None: ...
-
-
-@contextmanager
-def write_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that gets its name when it is complete and on disk. After an error the file is deleted.
-
-    Raises ConfigurationError (`unwritable_file`).
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with scratch.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        raise ConfigurationError("unwritable_file", f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-@contextmanager
-def open_writer(path: Path | None, *, parquet: bool, vectors: bool) -> Iterator[DocumentWriter]:
-    """Yield a writer to a file, or to standard output without a path."""
-    if path is None:
-        yield JsonLinesWriter(sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    with write_atomically(path) as out:
-        if parquet:
-            with _open_parquet_writer(out, vectors=vectors) as table:
-                yield table
-        elif path.suffix == ".gz":
-            with gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6) as packed:
-                yield JsonLinesWriter(cast(BinaryIO, packed))
-        else:
-            yield JsonLinesWriter(out)
-
-
-class JsonLinesWriter:
-    """A writer of JSONL, unchanged from the API."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-
-    def write(self, lines: Sequence[bytes]) -> None:
-        self._out.writelines(line + b"\n" for line in lines)
-
-
-@contextmanager
-def _open_parquet_writer(out: BinaryIO, *, vectors: bool) -> Iterator[DocumentWriter]:
-    with require_extra("pyarrow", "read or write Parquet"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    columns = [(name, pa.string()) for name in ("id", "title", "text", "metadata")]
-    columns += [("version", pa.int64()), ("state", pa.string())]
-    # Members of talk. Its text is the text of its segments.
-    columns += [(name, pa.string()) for name in ("kind", "description", "segments", "chapters", "url")]
-    columns += [("duration", pa.float64())]
-    if vectors:
-        window = [("start", pa.int32()), ("end", pa.int32()), ("ids", pa.list_(pa.int32()))]
-        window += [("pieces", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
-        columns += [("encoder", pa.string()), ("windows", pa.list_(pa.struct(window)))]
-    schema = pa.schema(columns)
-
-    class Table:
-        """A writer of one row group per page. Metadata is JSON text, because a field may be a value or a list."""
-
-        def write(self, lines: Sequence[bytes]) -> None:
-            rows = [_parquet_row(orjson.loads(line)) for line in lines]
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-
-    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        yield Table()
-
-
-def _parquet_row(document: dict[str, Any]) -> dict[str, Any]:
-    lists = {name: orjson.dumps(document[name]).decode() for name in _JSON_COLUMNS if name in document}
-    return document | {"metadata": None} | lists
 
 
 class ExportFormat(StrEnum):
@@ -155,46 +69,44 @@ def export(
     base, path = api_address(Settings.read(), api), f"{index_path(index)}/export"
     if output is not None:
         require_writable(output)
-    first: dict[str, Any] = {"size": page, "vectors": vectors}
+    parameters: dict[str, Any] = {"size": page, "vectors": vectors}
     if state:
-        first["state"] = [one.value for one in state]
+        parameters["state"] = [value.value for value in state]
     exported = 0
     with LoadDisplay(Console(stderr=True)) as show:
         try:
             with open_writer(output, parquet=parquet, vectors=vectors) as writer:
-                for lines, told in iter_pages(base, path, first, patience, show.say):
+                for lines, trailer in iter_pages(base, path, parameters, patience, show.say):
                     if exported == 0:
-                        show.begin("exporting", told["total"], unit="documents")
+                        show.begin("exporting", trailer["total"], unit="documents")
                     writer.write(lines)
                     exported += len(lines)
-                    show.step(exported, told["total"], exported)
-                require_complete_export(exported, told)
+                    show.step(exported, trailer["total"], exported)
+                require_complete_export(exported, trailer)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # the reader has closed the pipe; discard the rest of the buffer
+            # The reader has closed the pipe. Discard the rest of the buffer.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
     typer.echo(f"{exported:,} documents{f' in {output}' if output else ''}", err=True)
 
 
-def choose_format(output: Path | None, given: ExportFormat | None) -> ExportFormat:
-    """Return the format. Raises ConfigurationError (`bad_output`) for an unsupported file."""
-    from services.errors import ConfigurationError
-
-    last = "" if output is None else output.suffix
-    found = given or (ExportFormat.parquet if last == ".parquet" else ExportFormat.jsonl)
-    if found is ExportFormat.parquet and (output is None or last == ".gz"):
+def choose_format(output: Path | None, option: ExportFormat | None) -> ExportFormat:
+    """Return the format of --format, or else of the file name. Raises ConfigurationError (`bad_output`)."""
+    suffix = "" if output is None else output.suffix
+    chosen = option or (ExportFormat.parquet if suffix == ".parquet" else ExportFormat.jsonl)
+    if chosen is ExportFormat.parquet and (output is None or suffix == ".gz"):
         raise ConfigurationError("bad_output", "Parquet needs a file: --output FILE.parquet.")
-    if last in (".bz2", ".xz", ".zst", ".zip"):
+    if suffix in (".bz2", ".xz", ".zst", ".zip"):
         raise ConfigurationError("bad_output", f"{output}: .gz is the only supported compression.")
-    return found
+    return chosen
 
 
 def iter_pages(
     base: str, path: str, first: Mapping[str, Any], patience: float, say: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-    """Yield the documents and the last line of each page, until there is no cursor.
+    """Yield the documents and the trailer of each page. The parameters `first` are those of the first request.
 
     Raises NotFound (`index_not_found`, `cursor_expired`) and, when patience ends, Overloaded or BackendUnavailable.
     """
@@ -203,25 +115,25 @@ def iter_pages(
     from cli.api_client import connect_api
     from services.retry import retry
 
-    asked = dict(first)
+    parameters = dict(first)
     with connect_api(base, httpx.Timeout(120, connect=5)) as client:
         while True:
-            lines, told = retry(partial(_request_page, client, base, path, asked), patience, say)
-            yield lines, told
-            if told["cursor"] is None:
+            lines, trailer = retry(partial(_request_page, client, base, path, parameters), patience, say)
+            yield lines, trailer
+            if trailer["cursor"] is None:
                 return
-            asked = {"size": first["size"], "cursor": told["cursor"]}
+            parameters = {"size": first["size"], "cursor": trailer["cursor"]}
 
 
 def _request_page(
-    client: "httpx.Client", base: str, path: str, asked: Mapping[str, Any]
+    client: "httpx.Client", base: str, path: str, parameters: Mapping[str, Any]
 ) -> tuple[list[bytes], dict[str, Any]]:
     import httpx
 
     from cli.api_client import read_json_response, unreachable
 
     try:
-        response = client.get(path, params=asked)
+        response = client.get(path, params=parameters)
     except httpx.HTTPError as error:
         raise unreachable(base, error) from None
     if not response.is_success:
@@ -230,26 +142,109 @@ def _request_page(
 
 
 def read_page(content: bytes) -> tuple[list[bytes], dict[str, Any]]:
-    """A page that is whole. Raises BackendUnavailable (`export_cut`) for any other: it is asked for again."""
-    import orjson
-
-    from services.errors import BackendUnavailable
-
+    """Split a page into documents and trailer. Raises BackendUnavailable (`export_cut`, which is retried)."""
     *lines, last, rest = content.split(b"\n") if content.endswith(b"\n") else (b"", b"")
     try:
-        told = orjson.loads(last)["export"]
-        if not rest and told["documents"] == len(lines):
-            return lines, dict(told)
+        trailer = orjson.loads(last)["export"]
+        if not rest and trailer["documents"] == len(lines):
+            return lines, dict(trailer)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         pass
     raise BackendUnavailable("export_cut", "The API's answer ended before its last line.")
 
 
-def require_complete_export(exported: int, told: Mapping[str, Any]) -> None:
-    """Raises BackendUnavailable (`export_incomplete`) when documents are missing that the snapshot has."""
-    from services.errors import BackendUnavailable
-
-    if not exported == told["exported"] == told["total"]:
+def require_complete_export(exported: int, trailer: Mapping[str, Any]) -> None:
+    """Raise BackendUnavailable (`export_incomplete`) if documents of the snapshot are missing."""
+    if not exported == trailer["exported"] == trailer["total"]:
         raise BackendUnavailable(
-            "export_incomplete", f"{exported:,} of {told['total']:,} documents came: begin the export again."
+            "export_incomplete", f"{exported:,} of {trailer['total']:,} documents were received: start again."
         )
+
+
+class DocumentWriter(Protocol):
+    """A writer of documents, given as lines of JSON."""
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write a page of documents."""
+
+
+@contextmanager
+def open_writer(path: Path | None, *, parquet: bool, vectors: bool) -> Iterator[DocumentWriter]:
+    """Yield a writer to a file, or to standard output without a path."""
+    if path is None:
+        yield JsonLinesWriter(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    with write_atomically(path) as out:
+        if parquet:
+            with _open_parquet_writer(out, vectors=vectors) as table:
+                yield table
+        elif path.suffix == ".gz":
+            with gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6) as packed:
+                yield JsonLinesWriter(cast(BinaryIO, packed))
+        else:
+            yield JsonLinesWriter(out)
+
+
+class JsonLinesWriter:
+    """A writer of the API's lines, unchanged."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write a page of documents."""
+        self._out.writelines(line + b"\n" for line in lines)
+
+
+@contextmanager
+def _open_parquet_writer(out: BinaryIO, *, vectors: bool) -> Iterator[DocumentWriter]:
+    with require_extra("pyarrow", "read or write Parquet"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    columns = [(name, pa.string()) for name in ("id", "title", "text", "metadata")]
+    columns += [("version", pa.int64()), ("state", pa.string())]
+    # Members of a talk. Its text is the text of its segments.
+    columns += [(name, pa.string()) for name in ("kind", "description", "segments", "chapters", "url")]
+    columns += [("duration", pa.float64())]
+    if vectors:
+        window = [("start", pa.int32()), ("end", pa.int32()), ("ids", pa.list_(pa.int32()))]
+        window += [("pieces", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
+        columns += [("encoder", pa.string()), ("windows", pa.list_(pa.struct(window)))]
+    schema = pa.schema(columns)
+
+    class Table:
+        """A writer of one row group per page. Metadata is JSON text, because a field may be a value or a list."""
+
+        def write(self, lines: Sequence[bytes]) -> None:
+            """Write a page of documents."""
+            rows = [_parquet_row(orjson.loads(line)) for line in lines]
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        yield Table()
+
+
+def _parquet_row(document: dict[str, Any]) -> dict[str, Any]:
+    lists = {name: orjson.dumps(document[name]).decode() for name in _JSON_COLUMNS if name in document}
+    return document | {"metadata": None} | lists
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that gets its name when it is complete and on disk. After an error the file is deleted.
+
+    Raises ConfigurationError (`unwritable_file`).
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with scratch.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise ConfigurationError("unwritable_file", f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        scratch.unlink(missing_ok=True)

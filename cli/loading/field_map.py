@@ -1,8 +1,8 @@
-"""Which column becomes which part of a document: `--map TARGET=COLUMN,COLUMN` and `--id-from`.
+"""Documents from columns: `--map TARGET=COLUMN,COLUMN` and `--id-from`.
 
-Values of columns as the types that an index declares: converted where there is one reading, else refused.
-
-The columns that make a row talk, where it says that it is (`kind`).
+`DocumentMapper` makes a document of a row: it takes the mapped columns, converts values to the field types that the
+index declares, and reads the members of a talk from rows with the kind talk. A value with more than one reading is
+refused (`bad_value`).
 """
 
 import csv
@@ -21,15 +21,252 @@ from services.documents.document import is_date
 from services.errors import ConfigurationError, InvalidInput
 from services.index_spec import FieldType
 
+CONTENT_COLUMN = "@content"
+_METADATA_PREFIX = "metadata."
+# Members that `sparsewell export` adds to a document.
+EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
+_SINGLE_COLUMN_TARGETS = ("id", "version")
+_JOINED_TARGETS = ("title", "text")
+_TEXT_COLUMNS = ("kind", "description", "url")
+_JSON_COLUMNS = ("segments", "transcript", "chapters")
+TALK_COLUMNS = (*_TEXT_COLUMNS, *_JSON_COLUMNS, "duration")
+_MAX_UNUSED_NAMES = 20
+_ABSENT = object()
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-# How databases print a moment: ISO 8601 but for the space.
+# Databases print times in ISO 8601, but with a space.
 _SPACED_DATE = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d.*)")
 
 
+@dataclass(frozen=True)
+class FieldMap:
+    """Columns by target, as in the options. A target that is not mapped takes the column of the same name."""
+
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hashed_id: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Tell whether --map or --id-from was given."""
+        return bool(self.targets) or self.hashed_id
+
+    @property
+    def metadata(self) -> list[str]:
+        """Return the mapped metadata fields."""
+        return [target.removeprefix(_METADATA_PREFIX) for target in self.targets if target.startswith(_METADATA_PREFIX)]
+
+    def require(self, columns: Sequence[str], name: str) -> None:
+        """Raise ConfigurationError (`unknown_column`) if a file `name` lacks a mapped column."""
+        for mapped in (column for mapped_columns in self.targets.values() for column in mapped_columns):
+            if mapped not in columns and mapped.partition(".")[0] not in columns:
+                known = ", ".join(name[:80] for name in columns[:30])
+                raise ConfigurationError("unknown_column", f"{name} has no column {mapped!r} (it has {known}).")
+
+
+def parse_field_map(pairs: Sequence[str], id_from: str | None) -> FieldMap:
+    """Parse the options --map and --id-from. Raises ConfigurationError (`bad_map`)."""
+    targets: dict[str, tuple[str, ...]] = {}
+    if id_from not in (None, CONTENT_COLUMN):
+        targets["id"] = (id_from,)
+    for pair in pairs:
+        target, equals, listed = pair.partition("=")
+        # A column name with a comma is quoted as in CSV.
+        columns = tuple(name for name in next(csv.reader([listed]), []) if name)
+        known = target in _SINGLE_COLUMN_TARGETS + _JOINED_TARGETS or (
+            target.startswith(_METADATA_PREFIX) and target != _METADATA_PREFIX
+        )
+        if not equals or not columns or not known:
+            raise _bad_map(pair, "is not TARGET=COLUMN[,COLUMN]: a target is id, title, text, version or metadata.NAME")
+        if target in _SINGLE_COLUMN_TARGETS and len(columns) > 1:
+            raise _bad_map(pair, f"gives {target} more than one column")
+        if target in targets or (target == "id" and id_from):
+            raise _bad_map(pair, f"maps {target} a second time")
+        targets[target] = columns
+    return FieldMap(targets, id_from == CONTENT_COLUMN)
+
+
+def _bad_map(pair: str, reason: str) -> ConfigurationError:
+    return ConfigurationError("bad_map", f"--map {pair!r} {reason}.")
+
+
+class DocumentMapper:
+    """A maker of documents for one index. `unused` has the names of the first 20 columns that no document uses."""
+
+    def __init__(self, field_map: FieldMap, fields: Mapping[str, FieldType], *, talk: bool = False) -> None:
+        """Check the mapped metadata fields. With `talk`, rows may be talks.
+
+        Raises ConfigurationError (`undeclared_metadata`).
+        """
+        for name in field_map.metadata:
+            if name not in fields:
+                raise ConfigurationError(
+                    "undeclared_metadata",
+                    f"The index declares no metadata field {name!r} (declared: {', '.join(sorted(fields)) or 'none'}).",
+                )
+        self._targets = field_map.targets
+        self._hashed_id = field_map.hashed_id
+        self._fields = fields
+        self._talk = talk
+        self._used = {
+            "metadata",
+            *_SINGLE_COLUMN_TARGETS,
+            *_JOINED_TARGETS,
+            *fields,
+            *(_METADATA_PREFIX + name for name in fields),
+        }
+        self._used |= {column for columns in self._targets.values() for column in columns}
+        self._used |= {column.partition(".")[0] for column in self._used}
+        self.unused: dict[str, None] = {}
+
+    def wants(self, column: str) -> bool:
+        """Tell whether documents use a column. A column of talks counts, though only talks use it."""
+        if column in self._used or (self._talk and column in TALK_COLUMNS):
+            return True
+        self._note_unused(column)
+        return False
+
+    def _note_unused(self, column: str) -> None:
+        if len(self.unused) < _MAX_UNUSED_NAMES:
+            self.unused[column] = None
+
+    def __call__(self, record: SourceRecord) -> bytes:
+        """Return the JSON of a document. Raises InvalidInput, with the document's id if it is known."""
+        document: dict[str, Any] = {}
+        if not self._hashed_id:
+            document["id"] = self._single("id", record, as_id)
+        try:
+            document |= {name: self._joined(name, record) for name in _JOINED_TARGETS}
+            document["version"] = self._single("version", record, as_version)
+            document["metadata"] = self._metadata(record)
+            if self._talk:
+                document |= read_talk_columns(record)
+        except InvalidInput as error:
+            error.extra.setdefault("id", document.get("id"))
+            raise
+        for name in record.keys() - self._used - (set(TALK_COLUMNS) if "kind" in document else set()):
+            self._note_unused(name)
+        document = {name: value for name, value in document.items() if value is not None and value != {}}
+        if self._hashed_id:
+            stable = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+            document = {"id": hashlib.sha256(stable).hexdigest()[:32], **document}
+        return _encode_document(document)
+
+    def _columns(self, target: str) -> tuple[str, ...]:
+        return self._targets.get(target, (target,))
+
+    def _single(self, target: str, record: SourceRecord, convert: Any) -> Any:
+        (column,) = self._columns(target)
+        return convert(_column_value(record, column), column)
+
+    def _joined(self, target: str, record: SourceRecord) -> str | None:
+        texts = [as_text(_column_value(record, column), column) for column in self._columns(target)]
+        return "\n\n".join(text for text in texts if text) or None
+
+    def _metadata(self, record: SourceRecord) -> dict[str, Any]:
+        column_value = _column_value(record, "metadata")
+        metadata: dict[str, Any] = {}
+        if isinstance(column_value, str) and column_value:
+            column_value = _parse_object(column_value)
+        if isinstance(column_value, Mapping):
+            metadata.update(column_value)
+        elif column_value not in (None, ""):
+            raise InvalidInput("bad_metadata", "`metadata` must be an object.")
+        for name, kind in self._fields.items():
+            if name in metadata and _METADATA_PREFIX + name not in self._targets:
+                continue  # a member of `metadata` overrides a column of the same name, which may mean something else
+            value, column = self._metadata_value(name, record)
+            if value is not _ABSENT and (converted := convert_value(kind, value, column)) is not None:
+                metadata[name] = converted
+        return metadata
+
+    def _metadata_value(self, name: str, record: SourceRecord) -> tuple[Any, str]:
+        target = _METADATA_PREFIX + name
+        columns = self._targets.get(target)
+        if columns is None:
+            if target in record:
+                return record[target], target
+            # In a row with a `metadata` column, as an export writes it, `state` and the like belong to the export.
+            reserved = (*_SINGLE_COLUMN_TARGETS, *_JOINED_TARGETS, *(EXPORTED_MEMBERS if "metadata" in record else ()))
+            same_name = name in record and name not in reserved
+            return (record[name], name) if same_name else (_ABSENT, name)
+        if len(columns) == 1:
+            return _column_value(record, columns[0]), columns[0]
+        values: list[Any] = []
+        for column in columns:
+            value = _column_value(record, column)
+            values += value if isinstance(value, list) else [value]
+        return values, ", ".join(columns)
+
+
+def _column_value(record: SourceRecord, column: str) -> Any:
+    """Return a column by its name, or a member of an object by a dotted name; None if it is missing."""
+    if column in record:
+        return record[column]
+    value: Any = record
+    for name in column.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _parse_object(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("bad_metadata", f"`metadata` is not JSON: {error}") from None
+
+
+def _encode_document(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("bad_value", f"The document cannot be written as JSON: {error}.") from None
+
+
+def read_talk_columns(record: SourceRecord) -> dict[str, Any]:
+    """Read the members of a talk from a row. Lists and objects may be JSON text, as in Parquet.
+
+    Returns no members if the row's kind is not talk.
+
+    Raises InvalidInput (`bad_value`).
+    """
+    if record.get("kind") != "talk":
+        return {}
+    members = {name: as_text(record.get(name), name) for name in _TEXT_COLUMNS}
+    return (
+        members
+        | {name: _decode_json(record.get(name), name) for name in _JSON_COLUMNS}
+        | {"duration": _read_duration(record)}
+    )
+
+
+def _decode_json(value: Any, name: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value) if value else None
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("bad_value", f"Column {name!r} is not JSON: {error}.") from None
+
+
+def _read_duration(record: SourceRecord) -> Any:
+    """Read a duration: a number, or a clock, which the service parses."""
+    value = record.get("duration")
+    if isinstance(value, str):
+        try:
+            return float(value) if value.strip() else None
+        except ValueError:
+            return value
+    return value
+
+
 def as_text(value: Any, column: str) -> str | None:
-    """A value as text; None for nothing. Raises InvalidInput (`bad_value`) for lists, objects and bytes."""
+    """Convert a value to text, or to None if it is empty.
+
+    Raises InvalidInput (`bad_value`) for lists, objects and bytes.
+    """
     match value:
         case None | "":
             return None
@@ -45,14 +282,14 @@ def as_text(value: Any, column: str) -> str | None:
 
 
 def as_id(value: Any, column: str) -> str | None:
-    """A document id. Whole numbers are taken, others have more than one spelling."""
+    """Convert a value to a document id. Other numbers than integers are refused: they have several spellings."""
     if isinstance(value, float | Decimal | bool):
         raise _bad_value(value, column, "an id (text or a whole number)")
     return as_text(value, column)
 
 
 def as_version(value: Any, column: str) -> int | None:
-    """A document version."""
+    """Convert a value to a document version. Raises InvalidInput (`bad_value`)."""
     if value is None or value == "":
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -63,10 +300,13 @@ def as_version(value: Any, column: str) -> int | None:
 
 
 def convert_value(kind: FieldType, value: Any, column: str) -> Any:
-    """A metadata value, or a list, as the declared type; None for nothing. Raises InvalidInput (`bad_value`)."""
+    """Convert a metadata value, or a list, to the declared type; None stands for no value.
+
+    Raises InvalidInput (`bad_value`).
+    """
     if isinstance(value, list | tuple):
-        found = [_convert_single(kind, item, column) for item in value]
-        return [item for item in found if item is not None] or None
+        items = [_convert_single(kind, item, column) for item in value]
+        return [item for item in items if item is not None] or None
     return _convert_single(kind, value, column)
 
 
@@ -107,7 +347,7 @@ def _convert_boolean(value: Any, column: str) -> bool:
 
 
 def _convert_date(value: Any, column: str) -> str:
-    if isinstance(value, date):  # a datetime is one
+    if isinstance(value, date):  # datetime is a subclass
         return value.isoformat()
     if isinstance(value, str):
         text = _SPACED_DATE.sub(r"\1T\2", value.strip())
@@ -120,235 +360,3 @@ def _bad_value(value: Any, column: str, wanted: str) -> InvalidInput:
     text = repr(value)
     shown = text if len(text) <= 60 else text[:57] + "..."
     return InvalidInput("bad_value", f"Column {column[:80]!r}: {shown} is not {wanted}.")
-
-
-_TEXT_COLUMNS = ("kind", "description", "url")
-_JSON_COLUMNS = ("segments", "transcript", "chapters")
-TALK_COLUMNS = (*_TEXT_COLUMNS, *_JSON_COLUMNS, "duration")
-
-
-def read_talk_columns(record: SourceRecord) -> dict[str, Any]:
-    """The members of a talk; none of any other row. Lists and objects may be JSON text, as in Parquet.
-
-    Raises InvalidInput (`bad_value`).
-    """
-    if record.get("kind") != "talk":
-        return {}
-    members = {name: as_text(record.get(name), name) for name in _TEXT_COLUMNS}
-    return (
-        members
-        | {name: _decode_json(record.get(name), name) for name in _JSON_COLUMNS}
-        | {"duration": _read_duration(record)}
-    )
-
-
-def _decode_json(value: Any, name: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value) if value else None
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput("bad_value", f"Column {name!r} is not JSON: {error}.") from None
-
-
-def _read_duration(record: SourceRecord) -> Any:
-    """A number, or a clock, which the service reads."""
-    value = record.get("duration")
-    if isinstance(value, str):
-        try:
-            return float(value) if value.strip() else None
-        except ValueError:
-            return value
-    return value
-
-
-CONTENT_COLUMN = "@content"
-_METADATA_PREFIX = "metadata."
-# What `sparsewell export` writes beside the document itself.
-EXPORTED_MEMBERS = ("state", "error", "encoder", "windows")
-_SINGLE_COLUMN_TARGETS = ("id", "version")
-_JOINED_TARGETS = ("title", "text")
-_MAX_UNUSED_NAMES = 20
-_ABSENT = object()
-
-
-@dataclass(frozen=True)
-class FieldMap:
-    """As it was given: columns by target. What is not mapped takes the column of its own name."""
-
-    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    hashed_id: bool = False
-
-    @property
-    def given(self) -> bool:
-        return bool(self.targets) or self.hashed_id
-
-    @property
-    def metadata(self) -> list[str]:
-        """The metadata fields that are mapped."""
-        return [target.removeprefix(_METADATA_PREFIX) for target in self.targets if target.startswith(_METADATA_PREFIX)]
-
-    def require(self, columns: Sequence[str], name: str) -> None:
-        """Raises ConfigurationError (`unknown_column`) when a mapped column is not there."""
-        for wanted in (column for several in self.targets.values() for column in several):
-            if wanted not in columns and wanted.partition(".")[0] not in columns:
-                known = ", ".join(name[:80] for name in columns[:30])
-                raise ConfigurationError("unknown_column", f"{name} has no column {wanted!r} (it has {known}).")
-
-
-def parse_field_map(pairs: Sequence[str], id_from: str | None) -> FieldMap:
-    """Raises ConfigurationError (`bad_map`)."""
-    targets: dict[str, tuple[str, ...]] = {}
-    if id_from not in (None, CONTENT_COLUMN):
-        targets["id"] = (id_from,)
-    for pair in pairs:
-        target, equals, listed = pair.partition("=")
-        # (a column whose name holds a comma is quoted as in CSV)
-        columns = tuple(name for name in next(csv.reader([listed]), []) if name)
-        known = target in _SINGLE_COLUMN_TARGETS + _JOINED_TARGETS or (
-            target.startswith(_METADATA_PREFIX) and target != _METADATA_PREFIX
-        )
-        if not equals or not columns or not known:
-            raise _bad_map(pair, "is not TARGET=COLUMN[,COLUMN]: a target is id, title, text, version or metadata.NAME")
-        if target in _SINGLE_COLUMN_TARGETS and len(columns) > 1:
-            raise _bad_map(pair, f"gives {target} more than one column")
-        if target in targets or (target == "id" and id_from):
-            raise _bad_map(pair, f"says a second time what {target} is")
-        targets[target] = columns
-    return FieldMap(targets, id_from == CONTENT_COLUMN)
-
-
-class DocumentMapper:
-    """Makes documents of one index from columns; `unused` are names of columns that went nowhere (the first 20)."""
-
-    def __init__(self, field_map: FieldMap, fields: Mapping[str, FieldType], *, talk: bool = False) -> None:
-        """`talk`: rows may be talk. Raises ConfigurationError (`undeclared_metadata`)."""
-        for name in field_map.metadata:
-            if name not in fields:
-                raise ConfigurationError(
-                    "undeclared_metadata",
-                    f"The index declares no metadata field {name!r} (declared: {', '.join(sorted(fields)) or 'none'}).",
-                )
-        self._targets = field_map.targets
-        self._hashed_id = field_map.hashed_id
-        self._fields = fields
-        self._talk = talk
-        self._used = {
-            "metadata",
-            *_SINGLE_COLUMN_TARGETS,
-            *_JOINED_TARGETS,
-            *fields,
-            *(_METADATA_PREFIX + name for name in fields),
-        }
-        self._used |= {column for columns in self._targets.values() for column in columns}
-        self._used |= {column.partition(".")[0] for column in self._used}
-        self.unused: dict[str, None] = {}
-
-    def wants(self, column: str) -> bool:
-        """Whether it goes anywhere."""
-        if column in self._used or (self._talk and column in TALK_COLUMNS):  # (of which a row makes use if it is talk)
-            return True
-        self._leave(column)
-        return False
-
-    def _leave(self, column: str) -> None:
-        if len(self.unused) < _MAX_UNUSED_NAMES:
-            self.unused[column] = None
-
-    def __call__(self, record: SourceRecord) -> bytes:
-        """The JSON of a document. Raises InvalidInput, with the id where it is known."""
-        document: dict[str, Any] = {}
-        if not self._hashed_id:
-            document["id"] = self._single("id", record, as_id)
-        try:
-            document |= {name: self._joined(name, record) for name in _JOINED_TARGETS}
-            document["version"] = self._single("version", record, as_version)
-            document["metadata"] = self._metadata(record)
-            if self._talk:
-                document |= read_talk_columns(record)
-        except InvalidInput as error:
-            error.extra.setdefault("id", document.get("id"))
-            raise
-        for name in record.keys() - self._used - (set(TALK_COLUMNS) if "kind" in document else set()):
-            self._leave(name)
-        document = {name: value for name, value in document.items() if value is not None and value != {}}
-        if self._hashed_id:
-            stable = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
-            document = {"id": hashlib.sha256(stable).hexdigest()[:32], **document}
-        return _encode_document(document)
-
-    def _columns(self, target: str) -> tuple[str, ...]:
-        return self._targets.get(target, (target,))
-
-    def _single(self, target: str, record: SourceRecord, convert: Any) -> Any:
-        (column,) = self._columns(target)
-        return convert(_column_value(record, column), column)
-
-    def _joined(self, target: str, record: SourceRecord) -> str | None:
-        found = [as_text(_column_value(record, column), column) for column in self._columns(target)]
-        return "\n\n".join(part for part in found if part) or None
-
-    def _metadata(self, record: SourceRecord) -> dict[str, Any]:
-        whole = _column_value(record, "metadata")
-        found: dict[str, Any] = {}
-        if isinstance(whole, str) and whole:
-            whole = _parse_object(whole)
-        if isinstance(whole, Mapping):
-            found.update(whole)
-        elif whole not in (None, ""):
-            raise InvalidInput("bad_metadata", "`metadata` must be an object.")
-        for name, kind in self._fields.items():
-            if name in found and _METADATA_PREFIX + name not in self._targets:
-                continue  # a member of `metadata` wins over a column of the same name, which may mean something else
-            value, column = self._metadata_value(name, record)
-            if value is not _ABSENT and (one := convert_value(kind, value, column)) is not None:
-                found[name] = one
-        return found
-
-    def _metadata_value(self, name: str, record: SourceRecord) -> tuple[Any, str]:
-        target = _METADATA_PREFIX + name
-        columns = self._targets.get(target)
-        if columns is None:
-            if target in record:
-                return record[target], target
-            # beside a `metadata` of its own, which an export writes, `state` and the like are the export's words
-            taken = (*_SINGLE_COLUMN_TARGETS, *_JOINED_TARGETS, *(EXPORTED_MEMBERS if "metadata" in record else ()))
-            bare = name in record and name not in taken
-            return (record[name], name) if bare else (_ABSENT, name)
-        if len(columns) == 1:
-            return _column_value(record, columns[0]), columns[0]
-        several: list[Any] = []
-        for column in columns:
-            value = _column_value(record, column)
-            several += value if isinstance(value, list) else [value]
-        return several, ", ".join(columns)
-
-
-def _column_value(record: SourceRecord, column: str) -> Any:
-    """A column by its name, or the member of an object by a dotted one; None when it is not there."""
-    if column in record:
-        return record[column]
-    value: Any = record
-    for name in column.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _parse_object(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput("bad_metadata", f"`metadata` is not JSON: {error}") from None
-
-
-def _encode_document(document: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(document)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput("bad_value", f"It cannot be written as JSON: {error}.") from None
-
-
-def _bad_map(pair: str, why: str) -> ConfigurationError:
-    return ConfigurationError("bad_map", f"--map {pair!r} {why}.")

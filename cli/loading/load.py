@@ -1,6 +1,7 @@
 """`sparsewell load`: load files of documents into an index. A stopped load can be resumed.
 
-From the arguments of the command to sources: which format, and whether it can be read at all.
+The command checks its options, opens the sources of its arguments by format (`open_sources`), sends all batches,
+waits until the documents are encoded, and prints the refused ones.
 """
 
 import json
@@ -30,127 +31,6 @@ if TYPE_CHECKING:
     from cli.loading.destinations import ApiDestination
     from cli.loading.field_map import FieldMap
     from cli.progress import LoadDisplay
-
-
-def open_sources(
-    paths: Sequence[Path],
-    given: FileFormat | None,
-    delimiter: str | None,
-    field_map: "FieldMap",
-    kind: DocumentKind | None = None,
-) -> list[LoadSource]:
-    """The sources in the order of the arguments, their headers checked.
-
-    Raises ConfigurationError (`unreadable_file`, `unknown_format`, `unknown_column`, `bad_delimiter`), of a single
-    source InvalidInput too.
-    """
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
-        raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
-    if kind is DocumentKind.talk and not all(_has_rows(path, given) for path in paths):
-        if given or delimiter or field_map.given:
-            raise ConfigurationError("bad_map", "--kind talk reads transcripts, which have no columns to map.")
-        return _open_talks(paths)
-    found: list[LoadSource] = []
-    # text files that follow each other are one source: a batch never holds lines of two
-    for directory, held, group in _group_arguments(paths, given):
-        try:
-            found += _open_group(directory, held, group, given, delimiter, field_map)
-        except OSError as error:
-            name = error.filename or group[0]
-            raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
-    _require_one_directory(paths)
-    _check_columns(found, field_map)
-    return found
-
-
-def _has_rows(path: Path, given: FileFormat | None) -> bool:
-    """Whether a file has a document in each row, which says itself what is talk."""
-    from cli.loading.text_files import TRANSCRIPT_MEDIA_TYPES
-
-    if path.is_dir():
-        return False
-    suffix = split_suffixes(path)[0]
-    return (given or (None if suffix in TRANSCRIPT_MEDIA_TYPES else FORMATS_BY_SUFFIX.get(suffix))) in ROW_FORMATS
-
-
-def _open_talks(paths: Sequence[Path]) -> list[LoadSource]:
-    from cli.loading.text_files import TalkSource
-
-    found: list[LoadSource] = []
-    try:
-        for directory, group in groupby(paths, Path.is_dir):
-            files = list(group)
-            for path in () if directory else files:
-                path.open("rb").close()
-            found += [TalkSource(path) for path in files] if directory else [TalkSource(None, files)]
-    except OSError as error:
-        name = error.filename or paths[0]
-        raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
-    _require_one_directory(paths)
-    return found
-
-
-def _require_one_directory(paths: Sequence[Path]) -> None:
-    if sum(path.is_dir() for path in paths) > 1:
-        raise ConfigurationError("two_directories", "Load one directory at a time: ids are paths below it.")
-
-
-def _group_arguments(
-    paths: Sequence[Path], given: FileFormat | None
-) -> Iterator[tuple[bool, FileFormat | None, list[Path]]]:
-    """Runs of arguments that are read alike: whether it is a directory, the format, the paths."""
-
-    def kind(path: Path) -> tuple[bool, FileFormat | None]:
-        if path.is_dir():
-            return True, None
-        found = given or detect_format(path)
-        return False, FileFormat.text if found in TEXT_FORMATS else found
-
-    for (directory, one), group in groupby(paths, kind):
-        yield directory, one, list(group)
-
-
-def _open_group(
-    directory: bool,
-    kind: FileFormat | None,
-    group: list[Path],
-    given: FileFormat | None,
-    delimiter: str | None,
-    field_map: "FieldMap",
-) -> list[LoadSource]:
-    from cli.loading.tabular import DelimitedSource, JsonLinesSource, ParquetSource
-    from cli.loading.text_files import TextSource
-
-    if directory:
-        return [TextSource(path) for path in group]
-    for path in group:
-        if not path.is_file() and path.exists():  # opening a pipe would take what is in it
-            raise ConfigurationError("unreadable_file", f"{path} is no file that can be read a second time.")
-        path.open("rb").close()
-    match kind:
-        case FileFormat.jsonl:
-            return [JsonLinesSource(path, mapped=field_map.given) for path in group]
-        case FileFormat.csv | FileFormat.tsv:
-            between = delimiter or ("," if kind is FileFormat.csv else "\t")
-            return [DelimitedSource(path, between) for path in group]
-        case FileFormat.parquet:
-            return [ParquetSource(path) for path in group]
-        case _:
-            return [TextSource(None, group, given)]
-
-
-def _check_columns(sources: Sequence[LoadSource], field_map: "FieldMap") -> None:
-    # a bad one of several is refused by name when its turn comes
-    for source in sources:
-        try:
-            columns = source.columns()
-        except InvalidInput:
-            if len(sources) == 1:
-                raise
-            continue
-        if columns is not None:
-            field_map.require(columns, source.name)
-
 
 SHOWN_REFUSALS = 10
 
@@ -218,7 +98,7 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     from services.settings import Settings
 
     settings = Settings.read()
-    # Find every fault of the options before creating anything.
+    # Check all options before creating anything.
     fields = parse_fields(field or [], create=create)
     field_map = parse_field_map(map or [], id_from)
     base = api_address(settings, api)
@@ -232,30 +112,30 @@ def load(  # noqa: PLR0913, PLR0917 (each is an option of the command)
             dict.fromkeys(field_map.metadata, "keyword") | fields, talk=kind is DocumentKind.talk
         ):
             show.say(f"Created the index {index}.")
-        typed = any(one.typed for one in sources)
-        needed = via is DestinationName.api or create or typed
-        created_at = rest.created_at() if needed else rest.created_at_if_known()
+        typed = any(opened.typed for opened in sources)
+        needs_api = via is DestinationName.api or create or typed
+        created_at = rest.created_at() if needs_api else rest.created_at_if_known()
         make = DocumentMapper(field_map, rest.fields() if typed else {}, talk=typed and rest.takes_talk())
-        way = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
-        record = open_checkpoint(records, source, sources, way, restart=restart, say=show.say)
+        target = (f"{via.value} {base}", index, created_at, repr((field_map, format, delimiter, kind)))
+        record = open_checkpoint(records, source, sources, target, restart=restart, say=show.say)
         job = next(iter(record.jobs), None)
-        door = (
+        destination = (
             QueueDestination(settings.redis_address, index, job, patience, show.say)
             if via is DestinationName.queue
             else rest.of(record.load)
         )
-        for note in (note for one in sources for note in one.notes()):
+        for note in (note for opened in sources for note in opened.notes()):
             show.say(note)
         try:
             if record.resumed:
                 show.say(f"Resuming after {describe_place(record, sources)} (--restart starts again).")
-            send_all(sources, record, door, make, batch, show)
+            send_all(sources, record, destination, make, batch, show)
             states = _wait_for_load(record, rest, via, sources, show) if wait else None
         except KeyboardInterrupt:
             show.say(f"Stopped after {describe_place(record, sources)}. Repeat the command to resume.")
             raise typer.Exit(130) from None
         finally:
-            door.close()
+            destination.close()
             rest.close()
         if make.unused:
             show.say(f"Unused columns: {', '.join(make.unused)} (see --map).")
@@ -281,6 +161,127 @@ def parse_fields(pairs: list[str], *, create: bool) -> dict[str, str]:
     return fields
 
 
+def open_sources(
+    paths: Sequence[Path],
+    format_option: FileFormat | None,
+    delimiter: str | None,
+    field_map: "FieldMap",
+    kind: DocumentKind | None = None,
+) -> list[LoadSource]:
+    """Open the sources in the order of the arguments and check their headers.
+
+    Raises ConfigurationError (`unreadable_file`, `unknown_format`, `unknown_column`, `bad_delimiter`, `bad_map`,
+    `two_directories`), and InvalidInput if a single source has a bad header.
+    """
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
+        raise ConfigurationError("bad_delimiter", f"--delimiter {delimiter!r} is not one character.")
+    if kind is DocumentKind.talk and not all(_has_rows(path, format_option) for path in paths):
+        if format_option or delimiter or field_map.given:
+            raise ConfigurationError("bad_map", "--kind talk reads transcripts, which have no columns to map.")
+        return _open_talks(paths)
+    sources: list[LoadSource] = []
+    # Neighbouring text files are one source, so that they share batches.
+    for directory, file_format, group in _group_arguments(paths, format_option):
+        try:
+            sources += _open_group(directory, file_format, group, format_option, delimiter, field_map)
+        except OSError as error:
+            name = error.filename or group[0]
+            raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
+    _require_one_directory(paths)
+    _check_columns(sources, field_map)
+    return sources
+
+
+def _has_rows(path: Path, format_option: FileFormat | None) -> bool:
+    """Tell whether each row of a file is a document. Such a row has its own `kind`."""
+    from cli.loading.text_files import TRANSCRIPT_MEDIA_TYPES
+
+    if path.is_dir():
+        return False
+    suffix = split_suffixes(path)[0]
+    by_suffix = None if suffix in TRANSCRIPT_MEDIA_TYPES else FORMATS_BY_SUFFIX.get(suffix)
+    return (format_option or by_suffix) in ROW_FORMATS
+
+
+def _open_talks(paths: Sequence[Path]) -> list[LoadSource]:
+    from cli.loading.text_files import TalkSource
+
+    sources: list[LoadSource] = []
+    try:
+        for directory, group in groupby(paths, Path.is_dir):
+            files = list(group)
+            for path in () if directory else files:
+                path.open("rb").close()
+            sources += [TalkSource(path) for path in files] if directory else [TalkSource(None, files)]
+    except OSError as error:
+        name = error.filename or paths[0]
+        raise ConfigurationError("unreadable_file", f"{name} cannot be read: {error.strerror}.") from None
+    _require_one_directory(paths)
+    return sources
+
+
+def _require_one_directory(paths: Sequence[Path]) -> None:
+    if sum(path.is_dir() for path in paths) > 1:
+        raise ConfigurationError("two_directories", "Load one directory at a time: ids are paths below it.")
+
+
+def _group_arguments(
+    paths: Sequence[Path], format_option: FileFormat | None
+) -> Iterator[tuple[bool, FileFormat | None, list[Path]]]:
+    """Yield runs of arguments with the same reader: whether they are directories, the format, the paths."""
+
+    def reader(path: Path) -> tuple[bool, FileFormat | None]:
+        if path.is_dir():
+            return True, None
+        file_format = format_option or detect_format(path)
+        return False, FileFormat.text if file_format in TEXT_FORMATS else file_format
+
+    for (directory, file_format), group in groupby(paths, reader):
+        yield directory, file_format, list(group)
+
+
+def _open_group(
+    directory: bool,
+    file_format: FileFormat | None,
+    group: list[Path],
+    format_option: FileFormat | None,
+    delimiter: str | None,
+    field_map: "FieldMap",
+) -> list[LoadSource]:
+    from cli.loading.tabular import DelimitedSource, JsonLinesSource, ParquetSource
+    from cli.loading.text_files import TextSource
+
+    if directory:
+        return [TextSource(path) for path in group]
+    for path in group:
+        if not path.is_file() and path.exists():  # opening a pipe would consume its content
+            raise ConfigurationError("unreadable_file", f"{path} is not a regular file, so a load cannot be resumed.")
+        path.open("rb").close()
+    match file_format:
+        case FileFormat.jsonl:
+            return [JsonLinesSource(path, mapped=field_map.given) for path in group]
+        case FileFormat.csv | FileFormat.tsv:
+            separator = delimiter or ("," if file_format is FileFormat.csv else "\t")
+            return [DelimitedSource(path, separator) for path in group]
+        case FileFormat.parquet:
+            return [ParquetSource(path) for path in group]
+        case _:
+            return [TextSource(None, group, format_option)]
+
+
+def _check_columns(sources: Sequence[LoadSource], field_map: "FieldMap") -> None:
+    # One bad header of several does not stop the load: the file is refused when it is read.
+    for source in sources:
+        try:
+            columns = source.columns()
+        except InvalidInput:
+            if len(sources) == 1:
+                raise
+            continue
+        if columns is not None:
+            field_map.require(columns, source.name)
+
+
 def records_directory() -> Path:
     """Return the directory with the progress of loads."""
     from services.directories import DirectorySettings, make_directory, resolve_state_directory
@@ -292,12 +293,15 @@ def open_checkpoint(
     directory: Path,
     paths: list[Path],
     sources: "Sequence[LoadSource]",
-    way: tuple[str, ...],
+    target: tuple[str, ...],
     *,
     restart: bool,
     say: Callable[[str], None],
 ) -> "LoadCheckpoint":
-    """Return the record of this load; a new one with `restart`, or if the sources have changed."""
+    """Open the checkpoint of a load of these sources to a target. Start anew with `restart` or if they have changed.
+
+    Raises ConfigurationError (`unreadable_file`).
+    """
     from cli.loading.checkpoint import LoadCheckpoint, checkpoint_name, content_identity
     from services.errors import ConfigurationError
 
@@ -305,13 +309,13 @@ def open_checkpoint(
         content = content_identity(sources)
     except OSError as error:
         raise ConfigurationError("unreadable_file", f"{error.filename} cannot be read: {error.strerror}.") from None
-    record = LoadCheckpoint.open(directory / checkpoint_name(paths, *way), content)
+    record = LoadCheckpoint.open(directory / checkpoint_name(paths, *target), content)
     changed = record.content != content
     if changed:
         say("The sources have changed since the interrupted load: starting again.")
     if restart or changed:
         record = LoadCheckpoint(record.path, content)
-    record.save()  # the name of the load must be on disk before the first batch is sent under it
+    record.save()  # the load's id must be on disk before a batch has an idempotency key made from it
     return record
 
 
@@ -333,12 +337,12 @@ def _wait_for_load(
     from cli.loading.destinations import locate_refusal, wait_for_jobs
     from cli.loading.source import Refusal
 
-    # A worker accepts or refuses the documents of the queue later.
-    handed = record.accepted
+    # Workers accept or refuse the documents of the queue later.
+    sent = record.accepted
     states, jobs = wait_for_jobs(
-        record.jobs if handed else [],
-        handed,
-        lambda job: via is DestinationName.api or job["accepted"] + job["rejected"] >= handed,
+        record.jobs if sent else [],
+        sent,
+        lambda job: via is DestinationName.api or job["accepted"] + job["rejected"] >= sent,
         rest.job,
         show,
     )
@@ -353,7 +357,7 @@ def _wait_for_load(
 
 
 def report_load(record: "LoadCheckpoint", states: Counter[str] | None) -> int:
-    """Print the result of the load, delete its record, and return the exit status."""
+    """Print the result of the load, delete its checkpoint, and return the exit status."""
     for refusal in islice(record.refusals(), SHOWN_REFUSALS):
         name = f" ({refusal.id})" if refusal.id else ""
         typer.echo(f"{refusal.where}{name}: {refusal.reason} [{refusal.code}]")

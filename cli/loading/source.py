@@ -1,8 +1,7 @@
-"""What a load reads from: rows that know their place, cut into batches, whatever the format.
+"""Sources of a load: the protocol of all formats, rows with their position, batches, refusals.
 
-What files hold, and what their names say about it.
-
-One document, line or file that was not accepted.
+A source yields rows from a position on, so that a load can be resumed. `read_batches` groups rows by number and bytes.
+Formats are found by the suffix of a file.
 """
 
 from collections import Counter
@@ -15,9 +14,13 @@ from typing import Any, Protocol
 from services.documents.compressed_lines import split_suffixes
 from services.errors import ConfigurationError, InvalidInput
 
+# A longer line, row or text file is refused unread. The API's default limit is the same for a talk and an eighth for
+# another document, so it would refuse it as well.
+MAX_RECORD_BYTES = 8 * 1024**2
+
 
 class FileFormat(StrEnum):
-    """What a file holds."""
+    """Formats of files."""
 
     jsonl = "jsonl"
     csv = "csv"
@@ -29,15 +32,13 @@ class FileFormat(StrEnum):
 
 
 class DocumentKind(StrEnum):
-    """What the documents are, where the files do not say it."""
+    """Kinds of documents for files that do not tell the kind."""
 
     talk = "talk"
 
 
 TEXT_FORMATS = (FileFormat.markdown, FileFormat.html, FileFormat.text)  # a file is a document
-ROW_FORMATS = (FileFormat.jsonl, FileFormat.csv, FileFormat.tsv, FileFormat.parquet)
-
-
+ROW_FORMATS = (FileFormat.jsonl, FileFormat.csv, FileFormat.tsv, FileFormat.parquet)  # a row is a document
 FORMATS_BY_SUFFIX = {
     ".jsonl": FileFormat.jsonl,
     ".ndjson": FileFormat.jsonl,
@@ -55,65 +56,22 @@ FORMATS_BY_SUFFIX = {
     ".txt": FileFormat.text,
     ".text": FileFormat.text,
 }
-
-
-def detect_format(path: Path) -> FileFormat:
-    """Raises ConfigurationError (`unknown_format`)."""
-    kind = FORMATS_BY_SUFFIX.get(split_suffixes(path)[0])
-    if kind is None:
-        known = ", ".join(FORMATS_BY_SUFFIX)
-        raise ConfigurationError("unknown_format", f"{path}: say with --format what it holds (known endings: {known}).")
-    return kind
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """`line` counts from 1 in its file (rows of Parquet); None for a file that is one document.
-
-    `file` names the file where a load reads more than one.
-    """
-
-    line: int | None
-    id: str | None
-    code: str
-    reason: str
-    file: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        return {"file": self.file, "line": self.line, "id": self.id, "code": self.code, "reason": self.reason}
-
-    @property
-    def where(self) -> str:
-        """For people: the file when it is named, and the line."""
-        line = "" if self.line is None else f"line {self.line}"
-        return " ".join(part for part in (self.file, line) if part)
-
-    @property
-    def order(self) -> tuple[str, int]:
-        """By file and line."""
-        return self.file or "", self.line or 0
-
-
-# No line, row or text file is held in memory beyond this: what the API takes of a talk by default, and eight times what
-# it takes of another document, so what is refused here is refused there as well.
-MAX_RECORD_BYTES = 8 * 1024**2
-
 SourceRecord = Mapping[str, Any]
 
 
 class DocumentMaker(Protocol):
-    """Makes documents from the columns of rows."""
+    """A function that makes documents from the columns of rows."""
 
     def __call__(self, record: SourceRecord) -> bytes:
-        """The JSON of a document. Raises InvalidInput."""
+        """Return the JSON of a document. Raises InvalidInput."""
 
     def wants(self, column: str) -> bool:
-        """Whether a column goes anywhere, so that one that does not need not be read."""
+        """Tell whether documents use a column. A source need not read other columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePosition:
-    """Up to where a load is: whole sources, then lines and bytes of uncompressed content of the next one."""
+    """A position in the sources: `part` complete sources, then lines and uncompressed bytes of the next source."""
 
     part: int = 0
     line: int = 0
@@ -122,9 +80,9 @@ class SourcePosition:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One thing that a source holds: the JSON of a document, or why it is none, or None for what is blank.
+    """A row of a source: the JSON of a document, or the reason of its refusal, or None for a blank line.
 
-    `line` is where it begins, `end_line` and `end_offset` are how far the source is dealt with after it.
+    The row begins at `line`. `end_line` and `end_offset` are the position after it.
     """
 
     line: int
@@ -135,11 +93,41 @@ class SourceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceBatch:
-    """Lines with their numbers (from 1), blank ones left out; `end` is where the next batch begins.
+class Refusal:
+    """A document, line or file that was not accepted.
 
-    `read` counts the file's own bytes up to here, compressed ones where it is compressed. `refusals` are rows that
-    never became a document. `files` names the file of each line, where lines are files.
+    `line` counts lines (rows of Parquet) from 1; it is None for a file that is one document. `file` is set if a load
+    reads several files.
+    """
+
+    line: int | None
+    id: str | None
+    code: str
+    reason: str
+    file: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line of the file of --rejected."""
+        return {"file": self.file, "line": self.line, "id": self.id, "code": self.code, "reason": self.reason}
+
+    @property
+    def where(self) -> str:
+        """Return file and line as text."""
+        line = "" if self.line is None else f"line {self.line}"
+        return " ".join(part for part in (self.file, line) if part)
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Return the sort key by file and line."""
+        return self.file or "", self.line or 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBatch:
+    """Documents with their line numbers (from 1), without blank lines. The next batch begins at `end`.
+
+    `read` counts bytes of the file on disk (compressed bytes of a compressed file) up to here. `refusals` are rows
+    that did not become documents. `files` maps lines to files, if lines are files.
     """
 
     lines: list[tuple[int, bytes]]
@@ -150,57 +138,34 @@ class SourceBatch:
 
 
 class LoadSource(Protocol):
-    """One argument of the command (or several text files of it)."""
+    """An argument of the command, or several text files of it."""
 
     name: str
-    size: int  # bytes on disk, for the bar
-    typed: bool  # whether documents are made from columns, which takes the index's declared types
+    size: int  # bytes on disk, for the progress bar
+    typed: bool  # documents are made from columns, with the field types that the index declares
 
     def identity(self) -> str:
-        """Changes when the content does."""
+        """Return a text that changes with the content."""
 
     def notes(self) -> list[str]:
-        """What is to be said before it is read."""
+        """Return messages to print before the source is read."""
 
     def columns(self) -> list[str] | None:
-        """The columns that every row has; None where each row has its own. Raises InvalidInput, ConfigurationError."""
+        """Return the columns, or None if each row has its own. Raises InvalidInput, ConfigurationError."""
 
     def rows(self, start: SourcePosition, make: DocumentMaker) -> Iterator[SourceRow]:
-        """Rows from a place on. Raises InvalidInput for a file that cannot be read on, ConfigurationError."""
+        """Yield the rows from a position on. Raises InvalidInput for a damaged file, ConfigurationError."""
 
     def read(self) -> int:
-        """Bytes of `size` that were read so far."""
-
-
-def file_identity(path: Path) -> str:
-    """A file by its path, size and time of change. Raises OSError."""
-    status = path.stat()
-    return repr((str(path.resolve()), status.st_size, status.st_mtime_ns))
-
-
-def require_distinct_columns(names: list[str], name: str) -> list[str]:
-    """The names of columns. Raises InvalidInput (`duplicate_column`) when two are alike."""
-    repeated = sorted(one for one, count in Counter(names).items() if one and count > 1)
-    if repeated:
-        raise InvalidInput("duplicate_column", f"{name} has two columns {repeated[0][:80]!r}: rename one.")
-    return names
-
-
-def make_document(make: DocumentMaker, record: SourceRecord) -> bytes | InvalidInput:
-    """The JSON of a document, or the reason why there is none."""
-    try:
-        return make(record)
-    except InvalidInput as error:
-        return error
+        """Return the number of bytes of `size` that were read so far."""
 
 
 def read_batches(
     source: LoadSource, start: SourcePosition, make: DocumentMaker, max_documents: int, max_bytes: int
 ) -> Iterator[SourceBatch]:
-    """Batches of at most `max_documents` lines and `max_bytes` (one line at least), from `start` on.
+    """Yield batches of at most `max_documents` lines and `max_bytes` (but at least one line), from `start` on.
 
-    The last batch may have no lines. A file that is damaged half-way ends with a refusal. Raises ConfigurationError
-    (`unreadable_file`).
+    The last batch may have no lines. A damaged file ends with a refusal. Raises ConfigurationError (`unreadable_file`).
     """
     batch, size, end = SourceBatch([], start), 0, start
     rows = source.rows(start, make)
@@ -214,9 +179,9 @@ def read_batches(
             yield replace(batch, end=end, read=source.size)
             return
         length = len(row.content) if isinstance(row.content, bytes) else 0
-        # (refusals are bounded too: a file of another kind may have nothing else)
-        held = len(batch.lines) + len(batch.refusals)
-        if held and (held >= max_documents or size + length > max_bytes):
+        # Refusals count too: a file of a wrong format may have nothing else.
+        count = len(batch.lines) + len(batch.refusals)
+        if count and (count >= max_documents or size + length > max_bytes):
             yield replace(batch, end=end, read=source.read())
             batch, size = SourceBatch([], end), 0
         end = SourcePosition(start.part, row.end_line, row.end_offset)
@@ -231,3 +196,36 @@ def read_batches(
 
 def _make_refusal(line: int, error: InvalidInput, file: str | None = None) -> Refusal:
     return Refusal(line if file is None else None, error.extra.get("id"), error.code, error.detail, file)
+
+
+def detect_format(path: Path) -> FileFormat:
+    """Return the format of a file by its suffix. Raises ConfigurationError (`unknown_format`)."""
+    file_format = FORMATS_BY_SUFFIX.get(split_suffixes(path)[0])
+    if file_format is None:
+        known = ", ".join(FORMATS_BY_SUFFIX)
+        raise ConfigurationError(
+            "unknown_format", f"{path} has no known suffix: give its --format (known suffixes: {known})."
+        )
+    return file_format
+
+
+def file_identity(path: Path) -> str:
+    """Return path, size and modification time of a file as text. Raises OSError."""
+    status = path.stat()
+    return repr((str(path.resolve()), status.st_size, status.st_mtime_ns))
+
+
+def require_distinct_columns(names: list[str], name: str) -> list[str]:
+    """Return the column names unchanged. Raises InvalidInput (`duplicate_column`)."""
+    repeated = sorted(column for column, count in Counter(names).items() if column and count > 1)
+    if repeated:
+        raise InvalidInput("duplicate_column", f"{name} has two columns {repeated[0][:80]!r}: rename one.")
+    return names
+
+
+def make_document(make: DocumentMaker, record: SourceRecord) -> bytes | InvalidInput:
+    """Return the JSON of a document, or the error of its columns."""
+    try:
+        return make(record)
+    except InvalidInput as error:
+        return error

@@ -1,8 +1,7 @@
-"""CSV and TSV with a header row, quoted as in RFC 4180, in UTF-8.
+"""Sources whose documents are rows: JSON lines, Parquet, CSV and TSV.
 
-One JSON object a line: as it is, or through a field map.
-
-Parquet, by row groups and a few rows of them at a time.
+JSON lines go to the service unchanged unless a field map is given. Parquet is read 64 rows at a time. CSV and TSV have
+a header row, RFC 4180's quoting and UTF-8.
 """
 
 import codecs
@@ -28,9 +27,14 @@ from services.documents.compressed_lines import DecompressedFile, open_content, 
 from services.errors import InvalidInput, require_extra
 from services.opensearch.generations import DOCUMENT_STATES
 
+_BATCH_ROWS = 64
+# Bytes of a column that are read at once. Without this limit, pyarrow reads the whole row group into memory.
+_BUFFER_BYTES = 1024**2
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 
 class JsonLinesSource:
-    """Lines are handed on as they are and judged by the service; `mapped`: each is decoded and mapped here."""
+    """JSON lines. The service validates them, unless they are `mapped`: then each is parsed and mapped here."""
 
     def __init__(self, path: Path, *, mapped: bool) -> None:
         self.path = path
@@ -60,7 +64,7 @@ class JsonLinesSource:
     def _document(self, number: int, line: bytes | None, make: DocumentMaker) -> bytes | InvalidInput | None:
         if line is None:
             return line_too_long()
-        # (what some editors put before the first line to say that it is UTF-8)
+        # Some editors write a byte order mark before UTF-8.
         text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
         if not text:
             return None
@@ -75,13 +79,8 @@ class JsonLinesSource:
         return make_document(make, value)
 
 
-def line_too_long() -> InvalidInput:
-    """The refusal for what is not held in memory."""
-    return InvalidInput("line_too_long", f"It has more than {MAX_RECORD_BYTES:,} bytes.")
-
-
 def strip_export_members(line: bytes) -> bytes:
-    """A line that `export` wrote, without what is no part of the document; any other line as it is."""
+    """Remove the members that `sparsewell export` adds to a document. Other lines do not change."""
     if b'"state"' not in line:
         return line
     try:
@@ -93,19 +92,18 @@ def strip_export_members(line: bytes) -> bytes:
     return orjson.dumps({name: content for name, content in value.items() if name not in EXPORTED_MEMBERS})
 
 
-# Rows of a group that are turned into Python values together, and bytes that are read of a column at a time: without
-# the second, a row group is held whole.
-_BATCH_ROWS = 64
-_BUFFER_BYTES = 1024**2
+def line_too_long() -> InvalidInput:
+    """Return the refusal of a line that does not fit into memory."""
+    return InvalidInput("line_too_long", f"The line has more than {MAX_RECORD_BYTES:,} bytes.")
 
 
 class ParquetSource:
-    """A row is a document; rows count from 1. Only columns that go somewhere are read."""
+    """A Parquet file. Rows count from 1. Only used columns are read."""
 
     typed = True
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigurationError (`missing_library`)."""
+        """Check for pyarrow. Raises ConfigurationError (`missing_library`)."""
         with require_extra("pyarrow", "read or write Parquet"):
             import pyarrow.parquet  # noqa: F401
         self.path = path
@@ -123,7 +121,7 @@ class ParquetSource:
         return int(self.size * self._done)
 
     def columns(self) -> list[str]:
-        """Raises InvalidInput (`damaged_file`, `duplicate_column`)."""
+        """Return the columns. Raises InvalidInput (`damaged_file`, `duplicate_column`)."""
         with self._open() as file:
             return require_distinct_columns(file.schema_arrow.names, self.name)
 
@@ -149,10 +147,10 @@ class ParquetSource:
     def _records(self, batch: Any) -> Iterator[dict[str, Any]]:
         try:
             columns = {name: _column_values(batch.column(name)) for name in batch.schema.names}
-        except (ValueError, OverflowError) as error:  # a moment that Python has no name for, text that is none
-            raise InvalidInput("damaged_file", f"{self.path} holds a value that cannot be read: {error}.") from None
-        for at in range(batch.num_rows):
-            yield {name: values[at] for name, values in columns.items()}
+        except (ValueError, OverflowError) as error:  # a time out of Python's range, or text that is not UTF-8
+            raise InvalidInput("damaged_file", f"{self.path} has a value that cannot be read: {error}.") from None
+        for row in range(batch.num_rows):
+            yield {name: values[row] for name, values in columns.items()}
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -176,11 +174,8 @@ def _column_values(column: Any) -> list[Any]:
     return values
 
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
 class DelimitedSource:
-    """A row is a document. Its number is that of the line on which it begins; a quoted field may hold line ends."""
+    """A CSV or TSV file. A row has the number of its first line; a quoted field may contain line ends."""
 
     typed = True
 
@@ -201,7 +196,7 @@ class DelimitedSource:
         return self._read
 
     def columns(self) -> list[str]:
-        """Raises InvalidInput (`no_header`, `duplicate_column`, `not_utf8`)."""
+        """Return the columns. Raises InvalidInput (`no_header`, `duplicate_column`, `not_utf8`)."""
         with open_content(self.path) as content:
             return self._header(content)[0]
 
@@ -210,18 +205,18 @@ class DelimitedSource:
             names, header = self._header(content)
             begin = start if start.line else header
             feed = _LineFeed(content, begin.line, begin.offset)
-            for number, found in self._parsed(feed):
+            for number, fields in self._parsed(feed):
                 self._read = content.raw.tell()
-                yield SourceRow(number, _make_row_document(names, found, make), feed.line, feed.offset)
+                yield SourceRow(number, _make_row_document(names, fields, make), feed.line, feed.offset)
 
     def _header(self, content: DecompressedFile) -> tuple[list[str], SourcePosition]:
         feed = _LineFeed(content, 0, 0)
-        for _, found in self._parsed(feed):
-            if isinstance(found, InvalidInput):
-                raise InvalidInput(found.code, f"{self.path}: the header: {found.detail}")
-            if not found:
+        for _, fields in self._parsed(feed):
+            if isinstance(fields, InvalidInput):
+                raise InvalidInput(fields.code, f"{self.path}: the header: {fields.detail}")
+            if not fields:
                 continue
-            names = require_distinct_columns([name.strip() for name in found], self.name)
+            names = require_distinct_columns([name.strip() for name in fields], self.name)
             return names, SourcePosition(line=feed.line, offset=feed.offset)
         raise InvalidInput("no_header", f"{self.path} is empty: its first row must name the columns.")
 
@@ -231,21 +226,21 @@ class DelimitedSource:
         while True:
             feed.begin()
             try:
-                found: list[str] | InvalidInput = next(reader)
+                fields: list[str] | InvalidInput = next(reader)
             except StopIteration:
                 return
             except InvalidInput as error:
-                found = error
+                fields = error
             except csv.Error as error:
                 last = f" (read on to line {feed.line})" if feed.line > feed.first else ""
-                # (the parser's own words for this one are about Python)
-                why = "a carriage return without a line feed" if "new-line" in str(error) else error
-                found = InvalidInput("bad_row", f"Not a row in RFC 4180's quoting: {why}{last}.")
-            yield feed.first, feed.fault or found
+                # The parser's message for this error is about Python's open().
+                reason = "a carriage return without a line feed" if "new-line" in str(error) else error
+                fields = InvalidInput("bad_row", f"Not a row in RFC 4180's quoting: {reason}{last}.")
+            yield feed.first, feed.fault or fields
 
 
 class _LineFeed:
-    """Lines as text for the parser, which takes exactly those of one row at a time."""
+    """An iterator of decoded lines for the CSV parser, which takes the lines of one row at a time."""
 
     def __init__(self, content: DecompressedFile, line: int, offset: int) -> None:
         self._lines = read_lines(content, line, offset, MAX_RECORD_BYTES)
@@ -254,7 +249,7 @@ class _LineFeed:
         self._size = 0
 
     def begin(self) -> None:
-        """The next line is the first of a row."""
+        """Start a row with the next line."""
         self.first, self.fault, self._size = self.line + 1, None, 0
 
     def __iter__(self) -> "_LineFeed":
@@ -264,7 +259,7 @@ class _LineFeed:
         self.line, data, self.offset = next(self._lines)
         self._size += len(data or b"")
         if data is None or self._size > MAX_RECORD_BYTES:
-            # the parser begins anew at the next line, so one quote that is never closed does not cost the whole file
+            # The parser starts again at the next line, so an unclosed quote does not cost the rest of the file.
             raise line_too_long()
         if self.line == 1:
             data = data.removeprefix(codecs.BOM_UTF8)
@@ -277,25 +272,26 @@ class _LineFeed:
             return data.decode(errors="replace")
 
 
+def _make_row_document(
+    names: list[str], fields: list[str] | InvalidInput, make: DocumentMaker
+) -> bytes | InvalidInput | None:
+    if isinstance(fields, InvalidInput):
+        return fields
+    if not fields:
+        return None
+    if len(fields) != len(names):
+        return InvalidInput("ragged_row", f"The row has {len(fields)} fields and the header {len(names)}.")
+    return make_document(make, dict(zip(names, fields, strict=True)))
+
+
 def _not_text(line: int, data: bytes) -> InvalidInput:
     if data.startswith(_UTF16):
         return not_utf8(line, 0, data)
     return InvalidInput("not_text", f"Line {line}, byte {data.index(0) + 1} is NUL: not text, or not in UTF-8.")
 
 
-def not_utf8(line: int, at: int, data: bytes) -> InvalidInput:
-    """The refusal for a byte that is no UTF-8; lines and bytes count from 1."""
+def not_utf8(line: int, offset: int, data: bytes) -> InvalidInput:
+    """Return the refusal of a byte that is not UTF-8. The message counts lines and bytes from 1."""
     hint = "it begins as UTF-16 does" if data.startswith(_UTF16) else "convert the file, for example with iconv"
-    return InvalidInput("not_utf8", f"Line {line}, byte {at + 1} is 0x{data[at]:02x}, which is not UTF-8: {hint}.")
-
-
-def _make_row_document(
-    names: list[str], found: list[str] | InvalidInput, make: DocumentMaker
-) -> bytes | InvalidInput | None:
-    if isinstance(found, InvalidInput):
-        return found
-    if not found:
-        return None
-    if len(found) != len(names):
-        return InvalidInput("ragged_row", f"The row has {len(found)} fields and the header {len(names)}.")
-    return make_document(make, dict(zip(names, found, strict=True)))
+    byte = data[offset]
+    return InvalidInput("not_utf8", f"Line {line}, byte {offset + 1} is 0x{byte:02x}, which is not UTF-8: {hint}.")

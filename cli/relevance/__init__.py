@@ -1,5 +1,5 @@
-"""Measuring how good rankings are: collections with judgements, exact in-memory search, metrics, run files.
+"""Relevance: judged collections, metrics, exact search in memory, TREC runs, and the quality gate of a reindex.
 
-It lives under cli/ because its users are commands (eval, the benchmarks, a quality gate before a generation is
-swapped) and because ir_measures belongs to the `eval` extra: no service imports it. docs/decisions/0071.
+It is part of cli/ because its users are commands and benchmarks, and because ir_measures belongs to the `eval` extra,
+which no service imports (docs/decisions/0071).
 """

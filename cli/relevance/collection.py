@@ -1,4 +1,7 @@
-"""Reads collections in BEIR's layout: corpus.jsonl (or .gz), queries.jsonl, qrels.tsv."""
+"""Judged collections in BEIR's layout: corpus.jsonl (or .gz), queries.jsonl, qrels.tsv.
+
+Queries and judgements are read into memory, and the corpus as a stream. An error names the file and the line.
+"""
 
 import gzip
 import json
@@ -17,20 +20,20 @@ _HEADERS = ({"query-id", "corpus-id", "score"}, {"qid", "did", "rel"}, {"query_i
 
 @dataclass(frozen=True, slots=True)
 class CorpusDocument:
-    """One line of the corpus. `text` is never empty unless the title is: a title alone is taken as the text."""
+    """A document of the corpus. A title without text becomes the text."""
 
     id: str
     title: str
     text: str
 
     def as_json(self) -> dict[str, str]:
-        """The body of the documents endpoint."""
+        """Return the document for the API."""
         return {"id": self.id, "text": self.text} | ({"title": self.title} if self.title else {})
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedCollection:
-    """Judged queries, and where the documents are; those are read as a stream, because they may be many."""
+    """Queries and judgements, and the path of the corpus."""
 
     name: str
     corpus: Path
@@ -38,40 +41,39 @@ class JudgedCollection:
     judgements: Judgements
 
     def documents(self) -> Iterator[CorpusDocument]:
-        """The documents in file order. Raises InvalidInput (`malformed_collection`) with file and line."""
+        """Yield the documents in file order. Raises InvalidInput (`malformed_collection`) with file and line."""
         seen: set[str] = set()
         for line, record in _iter_records(self.corpus):
             document_id = _read_identifier(self.corpus, line, record)
             if document_id in seen:
-                raise _malformed(self.corpus, line, f"the id {document_id[:80]!r} came before")
+                raise _malformed(self.corpus, line, f"the id {document_id[:80]!r} is repeated")
             seen.add(document_id)
             title, text = (_read_string(self.corpus, line, record, name) for name in ("title", "text"))
             yield CorpusDocument(document_id, title, text) if text else CorpusDocument(document_id, "", title)
 
     @property
     def judged(self) -> dict[str, str]:
-        """The queries that have judgements, by id: those that are asked."""
+        """Return the queries that have judgements, by id. An evaluation sends these."""
         return {query: self.queries[query] for query in self.judgements if query in self.queries}
 
     def unknown_queries(self) -> list[str]:
-        """Judged queries without a text. They cannot be asked and count in no figure."""
+        """Return the judged queries without a text. They are not sent and count in no figure."""
         return [query for query in self.judgements if query not in self.queries]
 
     def unknown_documents(self, known: set[str]) -> list[tuple[str, str]]:
-        """Judgements (query, document) of documents that are not in the corpus."""
-        return [(query, d) for query, judged in self.judgements.items() for d in judged if d not in known]
+        """Return the judgements (query, document) of documents that are not `known` in the corpus."""
+        return [(query, d) for query, grades in self.judgements.items() for d in grades if d not in known]
 
     def known_judgements(self) -> Judgements:
-        """The judgements of queries that can be asked. Absent documents stay: what cannot be found is not found."""
+        """Return the judgements of queries with a text. Judgements of absent documents stay and count as not found."""
         return {query: self.judgements[query] for query in self.judged}
 
 
 def open_collection(directory: Path, queries: Path | None = None, judgements: Path | None = None) -> JudgedCollection:
-    """Finds the files of a collection and reads queries and judgements.
+    """Find the files of a collection and read queries and judgements.
 
-    Files that are not given are DIR/queries.jsonl and DIR/qrels.tsv, or else BEIR's own DIR/qrels/test.tsv. Raises
-    ConfigurationError (`collection_not_found`) for missing files, InvalidInput (`malformed_collection`) with file and
-    line for what cannot be read.
+    The default files are DIR/queries.jsonl, and DIR/qrels.tsv or BEIR's DIR/qrels/test.tsv. Raises ConfigurationError
+    (`collection_not_found`) for a missing file, and InvalidInput (`malformed_collection`) with file and line.
     """
     if not directory.is_dir():
         raise ConfigurationError("collection_not_found", f"There is no directory {directory}.")
@@ -84,21 +86,24 @@ def open_collection(directory: Path, queries: Path | None = None, judgements: Pa
 
 
 def read_queries(path: Path) -> dict[str, str]:
-    """Texts by id."""
-    found: dict[str, str] = {}
+    """Read the texts of queries by id. Raises InvalidInput (`malformed_collection`)."""
+    queries: dict[str, str] = {}
     for line, record in _iter_records(path):
         query_id = _read_identifier(path, line, record)
-        if query_id in found:
-            raise _malformed(path, line, f"the id {query_id[:80]!r} came before")
-        found[query_id] = _read_string(path, line, record, "text")
-    if not found:
+        if query_id in queries:
+            raise _malformed(path, line, f"the id {query_id[:80]!r} is repeated")
+        queries[query_id] = _read_string(path, line, record, "text")
+    if not queries:
         raise InvalidInput("malformed_collection", f"{path} has no queries.")
-    return found
+    return queries
 
 
 def read_judgements(path: Path) -> Judgements:
-    """Grades by query and document: tab-separated query, document and grade, with or without a line of names."""
-    found: Judgements = {}
+    """Read grades by query and document from tab-separated lines, with or without a header.
+
+    Raises InvalidInput (`malformed_collection`).
+    """
+    judgements: Judgements = {}
     for line, text in _iter_lines(path):
         columns = text.split("\t")
         if line == 1 and set(columns) in _HEADERS:
@@ -107,14 +112,14 @@ def read_judgements(path: Path) -> Judgements:
             raise _malformed(path, line, f"expected query, document and grade separated by tabs, found {len(columns)}")
         query, document, grade = columns
         try:
-            judged = int(grade)
+            number = int(grade)
         except ValueError:
             raise _malformed(path, line, f"the grade {grade[:80]!r} is not a whole number") from None
-        if found.setdefault(query, {}).setdefault(document, judged) != judged:
-            raise _malformed(path, line, "the same pair came before with another grade")
-    if not found:
+        if judgements.setdefault(query, {}).setdefault(document, number) != number:
+            raise _malformed(path, line, "the pair is repeated with another grade")
+    if not judgements:
         raise InvalidInput("malformed_collection", f"{path} has no judgements.")
-    return found
+    return judgements
 
 
 def _find_corpus(directory: Path, *names: str) -> Path:
@@ -128,7 +133,7 @@ def _find_corpus(directory: Path, *names: str) -> Path:
 
 
 def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with something in them, and their numbers from 1."""
+    """Yield the lines that are not blank, with their numbers from 1."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, raw in enumerate(file, 1):

@@ -1,8 +1,8 @@
-"""`sparsewell eval collection`: measure relevance and latency on a judged collection through the live API.
+"""`sparsewell eval`: measure search on a judged collection, or chapters of talks.
 
-`sparsewell eval chapters`: chapters of engines and of simpler ways beside those that people made.
-
-`sparsewell eval`: the group of commands that measure search and chapters.
+`eval collection` loads a collection in BEIR's layout through the API (`cli.relevance.live`) and prints NDCG@10, MRR@10,
+Recall@100 and latency of each mode. `eval chapters` compares the chapters of engines and baselines with human ones
+(`cli.relevance.segmentation`).
 """
 
 import hashlib
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from models.encoder import Encoder
     from services.settings import Settings
 
-
 _CHAPTER_PACKAGES = (
     "sparsewell",
     "segeval",
@@ -46,157 +45,17 @@ _COLUMNS = {
     "title_similarity": "similarity",
     "seconds_an_hour": "s/hour",
 }
-
-
-def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
-    episodes: Annotated[
-        list[Path], typer.Argument(metavar="EPISODES...", help="files of episodes with chapters (.jsonl, .gz)")
-    ],
-    engines: Annotated[str, typer.Option(help="engines, separated by commas: tiling, podtile")] = "tiling",
-    model: Annotated[str | None, typer.Option(help="model directory for podtile; default: of the settings")] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="name or directory of the encoder; default: of the settings")
-    ] = None,
-    baselines: Annotated[
-        bool, typer.Option(help="measure the baselines as well: one chapter, equal lengths, chance, TextTiling")
-    ] = True,
-    half: Annotated[str, typer.Option(help="episodes to use: held-out, tuning or all; their ids decide")] = "held-out",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="maximum number of episodes of each file, in hash order")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="time limit of an engine for an episode, in seconds")
-    ] = None,
-    json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
-) -> None:
-    """Compare generated chapters with human ones: Pk, WindowDiff, boundary similarity, titles and time.
-
-    Example: sparsewell eval chapters shows.jsonl.gz --limit 50 --json result.json
-    """
-    from rich.console import Console
-
-    from cli.api_client import require_writable
-    from cli.relevance.metrics import collect_provenance
-    from cli.relevance.segmentation import TitleSimilarity, compare_methods, score_rouge_l, score_segmentation
-    from models.registry import load_encoder
-    from services.settings import Settings
-
-    settings = Settings.read()
-    names = _require_known(engines, ("tiling", "podtile"), "engines")
-    _require_known(half, ("held-out", "tuning", "all"), "half")
-    # Whatever can be wrong is found out before the first episode is read.
-    score_segmentation([1], [1], 9), score_rouge_l("a", "a")
-    if json is not None:
-        require_writable(json)
-    loaded = load_encoder(encoder or settings.encoder, threads=settings.worker_threads)
-    ways = _make_methods(names, loaded, settings, model, seconds, baselines)
-    titles = TitleSimilarity(loaded)
-    sets: dict[str, Any] = {}
-    for path in episodes:
-        chosen = _choose_episodes(path, half, limit)
-        with _chapter_progress(path.name, len(chosen)) as done:
-            tallies = compare_methods(ways, chosen, done)
-        sets[path.name] = {name: tally.figures(titles) for name, tally in tallies.items()}
-        _print_chapters(Console(), path.name, len(chosen), half, sets[path.name])
-    if json is not None:
-        report = {"half": half, "encoder": loaded.fingerprint, "sets": sets, **collect_provenance(_CHAPTER_PACKAGES)}
-        json.parent.mkdir(parents=True, exist_ok=True)
-        json.write_text(jsonlib.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _require_known(given: str, known: Sequence[str], option: str) -> list[str]:
-    from services.errors import InvalidInput
-
-    names = [name.strip() for name in given.split(",") if name.strip()]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise InvalidInput("bad_option", f"--{option} takes {', '.join(known)}, not {', '.join(unknown) or 'nothing'}.")
-    return names
-
-
-def _make_methods(
-    names: Sequence[str],
-    encoder: "Encoder",
-    settings: "Settings",
-    model: str | None,
-    seconds: float | None,
-    simple: bool,
-) -> dict[str, "ChapteringMethod"]:
-    from cli.relevance.segmentation import (
-        divide_by_nltk,
-        divide_by_texttiling,
-        divide_equally,
-        divide_not_at_all,
-        divide_randomly,
-        make_division_method,
-        make_title_method,
-        reference_chapters,
-    )
-    from models.chapters.engine import ProposedChapter
-    from models.chapters.maker import ChapterMaker, open_chapter_engine
-
-    def made(maker: ChapterMaker) -> "ChapteringMethod":
-        def way(one: "AnnotatedEpisode") -> "ChapteringResult":
-            return maker.chapters(one.episode, seconds)
-
-        return way
-
-    ways: dict[str, ChapteringMethod] = {}
-    if simple:
-        ways["one chapter"] = make_division_method(divide_not_at_all)
-        ways["equal lengths"] = make_division_method(divide_equally)
-        ways["chance"] = make_division_method(divide_randomly)
-        ways["TextTiling (NLTK)"] = make_division_method(divide_by_nltk)
-        ways["TextTiling"] = make_division_method(divide_by_texttiling)
-    for name in names:
-        engine = open_chapter_engine(name, encoder, model or settings.chapter_model, threads=settings.worker_threads)
-        ways[name] = made(ChapterMaker(engine))
-        titler = getattr(engine, "titled", None) or (lambda _, starts: [ProposedChapter(start) for start in starts])
-        ways[f"{name}: titles"] = make_title_method(titler)
-    ways["given"] = reference_chapters
-    return ways
-
-
-def _choose_episodes(path: Path, half: str, limit: int | None) -> "list[AnnotatedEpisode]":
-    from models.chapters.engine import read_episodes
-
-    wanted = {"held-out": (True,), "tuning": (False,), "all": (True, False)}[half]
-    found = [one for one in read_episodes(path) if one.held_out in wanted]
-    found.sort(key=lambda one: hashlib.sha256(one.id.encode()).digest())
-    return found[:limit]
-
-
-@contextmanager
-def _chapter_progress(name: str, count: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(name, total=count)
-        yield lambda: bars.advance(task)
-
-
-def _print_chapters(out: Any, name: str, count: int, half: str, rows: dict[str, dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"{name}: {count:,} episodes ({half})")
-    table.add_column("")
-    for column in _COLUMNS.values():
-        table.add_column(column, justify="right")
-    for way, figures in rows.items():
-        table.add_row(way, *(_format_score(figures.get(column)) for column in _COLUMNS))
-    out.print(table)
-    for way, figures in rows.items():
-        for repair, times in figures.get("repairs", {}).items():
-            out.print(f"{way}: {repair} {times:,} times", highlight=False)
-
-
-def _format_score(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value >= 10 else f"{value:.3f}"
-
-
 _PACKAGES = ("sparsewell", "ir_measures", "pytrec_eval-terrier", "httpx", "tokenizers", "numpy")
+_DEFAULT_COMMAND = "collection"
+
+
+class _DefaultCommandGroup(TyperGroup):
+    """A group that reads `sparsewell eval DIRECTORY` as `sparsewell eval collection DIRECTORY`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = [_DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
@@ -235,7 +94,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
     )
     from services.settings import Settings
 
-    # Whatever can be wrong is found out before the first document is sent.
+    # Check the options, packages and files before the first document is sent.
     chosen = parse_modes(modes)
     fusion = parse_weights(weights) if weights is not None else None
     collection = open_collection(directory, queries, qrels)
@@ -267,8 +126,164 @@ def evaluate(  # noqa: PLR0913, PLR0917 (each argument is an option of the comma
         json.write_text(jsonlib.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def chapters(  # noqa: PLR0913, PLR0917 (each argument is an option of the command)
+    episodes: Annotated[
+        list[Path], typer.Argument(metavar="EPISODES...", help="files of episodes with chapters (.jsonl, .gz)")
+    ],
+    engines: Annotated[str, typer.Option(help="engines, separated by commas: tiling, podtile")] = "tiling",
+    model: Annotated[str | None, typer.Option(help="model directory for podtile; default: of the settings")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="name or directory of the encoder; default: of the settings")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="measure the baselines as well: one chapter, equal lengths, chance, TextTiling")
+    ] = True,
+    half: Annotated[str, typer.Option(help="episodes to use: held-out, tuning or all; their ids decide")] = "held-out",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="maximum number of episodes of each file, in hash order")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="time limit of an engine for an episode, in seconds")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the figures and their provenance, in JSON")] = None,
+) -> None:
+    """Compare generated chapters with human ones: Pk, WindowDiff, boundary similarity, titles and time.
+
+    Example: sparsewell eval chapters shows.jsonl.gz --limit 50 --json result.json
+    """
+    from rich.console import Console
+
+    from cli.api_client import require_writable
+    from cli.relevance.metrics import collect_provenance
+    from cli.relevance.segmentation import TitleSimilarity, compare_methods, score_rouge_l, score_segmentation
+    from models.registry import load_encoder
+    from services.settings import Settings
+
+    settings = Settings.read()
+    names = _require_known(engines, ("tiling", "podtile"), "engines")
+    _require_known(half, ("held-out", "tuning", "all"), "half")
+    # Check the options, packages and files before the first episode.
+    score_segmentation([1], [1], 9), score_rouge_l("a", "a")
+    if json is not None:
+        require_writable(json)
+    loaded = load_encoder(encoder or settings.encoder, threads=settings.worker_threads)
+    methods = _make_methods(names, loaded, settings, model, seconds, baselines)
+    titles = TitleSimilarity(loaded)
+    sets: dict[str, Any] = {}
+    for path in episodes:
+        chosen = _choose_episodes(path, half, limit)
+        with _chapter_progress(path.name, len(chosen)) as done:
+            tallies = compare_methods(methods, chosen, done)
+        sets[path.name] = {name: tally.figures(titles) for name, tally in tallies.items()}
+        _print_chapters(Console(), path.name, len(chosen), half, sets[path.name])
+    if json is not None:
+        report = {"half": half, "encoder": loaded.fingerprint, "sets": sets, **collect_provenance(_CHAPTER_PACKAGES)}
+        json.parent.mkdir(parents=True, exist_ok=True)
+        json.write_text(jsonlib.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+evaluate_app = typer.Typer(
+    cls=_DefaultCommandGroup, no_args_is_help=True, help="Measure search on a judged collection, or chapters of talk."
+)
+evaluate_app.command(_DEFAULT_COMMAND)(evaluate)
+evaluate_app.command("chapters")(chapters)
+
+
+def _require_known(text: str, known: Sequence[str], option: str) -> list[str]:
+    from services.errors import InvalidInput
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InvalidInput("bad_option", f"--{option} takes {', '.join(known)}, not {', '.join(unknown) or 'nothing'}.")
+    return names
+
+
+def _make_methods(
+    names: Sequence[str],
+    encoder: "Encoder",
+    settings: "Settings",
+    model: str | None,
+    seconds: float | None,
+    baselines: bool,
+) -> dict[str, "ChapteringMethod"]:
+    """Return the baselines, the engines (with chapters, and with titles only) and the human chapters, by name."""
+    from cli.relevance.segmentation import (
+        divide_by_nltk,
+        divide_by_texttiling,
+        divide_equally,
+        divide_not_at_all,
+        divide_randomly,
+        make_division_method,
+        make_title_method,
+        reference_chapters,
+    )
+    from models.chapters.engine import ProposedChapter
+    from models.chapters.maker import ChapterMaker, open_chapter_engine
+
+    def make_engine_method(maker: ChapterMaker) -> "ChapteringMethod":
+        def method(annotated: "AnnotatedEpisode") -> "ChapteringResult":
+            return maker.chapters(annotated.episode, seconds)
+
+        return method
+
+    methods: dict[str, ChapteringMethod] = {}
+    if baselines:
+        methods["one chapter"] = make_division_method(divide_not_at_all)
+        methods["equal lengths"] = make_division_method(divide_equally)
+        methods["chance"] = make_division_method(divide_randomly)
+        methods["TextTiling (NLTK)"] = make_division_method(divide_by_nltk)
+        methods["TextTiling"] = make_division_method(divide_by_texttiling)
+    for name in names:
+        engine = open_chapter_engine(name, encoder, model or settings.chapter_model, threads=settings.worker_threads)
+        methods[name] = make_engine_method(ChapterMaker(engine))
+        titler = getattr(engine, "titled", None) or (lambda _, starts: [ProposedChapter(start) for start in starts])
+        methods[f"{name}: titles"] = make_title_method(titler)
+    methods["given"] = reference_chapters
+    return methods
+
+
+def _choose_episodes(path: Path, half: str, limit: int | None) -> "list[AnnotatedEpisode]":
+    from models.chapters.engine import read_episodes
+
+    halves = {"held-out": (True,), "tuning": (False,), "all": (True, False)}[half]
+    chosen = [episode for episode in read_episodes(path) if episode.held_out in halves]
+    chosen.sort(key=lambda episode: hashlib.sha256(episode.id.encode()).digest())
+    return chosen[:limit]
+
+
+@contextmanager
+def _chapter_progress(name: str, count: int) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(name, total=count)
+        yield lambda: bars.advance(task)
+
+
+def _print_chapters(out: Any, name: str, count: int, half: str, rows: dict[str, dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{name}: {count:,} episodes ({half})")
+    table.add_column("")
+    for column in _COLUMNS.values():
+        table.add_column(column, justify="right")
+    for method, figures in rows.items():
+        table.add_row(method, *(_format_score(figures.get(column)) for column in _COLUMNS))
+    out.print(table)
+    for method, figures in rows.items():
+        for repair, times in figures.get("repairs", {}).items():
+            out.print(f"{method}: {repair} {times:,} times", highlight=False)
+
+
+def _format_score(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value >= 10 else f"{value:.3f}"
+
+
 def _require_metrics() -> None:
-    """Check for the `eval` extra now and not after an hour of encoding."""
+    """Check for the `eval` extra before an hour of encoding."""
     from cli.relevance.metrics import measure_rankings
 
     measure_rankings({"query": {"document": 1}}, {"query": [("document", 1.0)]})
@@ -300,7 +315,7 @@ def _print_evaluation(out: Any, err: Any, collection: "JudgedCollection", evalua
     for column in (*(names[name] for name in MEASURES), "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(column, justify="right")
     for mode, result in evaluation.modes.items():
-        latency = percentiles(result.asked.client_ms)
+        latency = percentiles(result.answers.client_ms)
         table.add_row(
             mode,
             *(f"{result.quality.mean[name]:.4f}" for name in MEASURES),
@@ -316,7 +331,7 @@ def _write_runs(run_dir: Path, collection: "JudgedCollection", evaluation: "Eval
 
     for mode, result in evaluation.modes.items():
         path = run_dir / f"{collection.name}.{mode}.trec"
-        write_run(path, result.asked.rankings, f"sparsewell-{mode}")
+        write_run(path, result.answers.rankings, f"sparsewell-{mode}")
         console.print(f"Wrote {path}", highlight=False)
 
 
@@ -347,22 +362,3 @@ def _build_report(
         "warnings": evaluation.warnings,
         **collect_provenance(_PACKAGES),
     }
-
-
-_DEFAULT_COMMAND = "collection"
-
-
-class _DefaultCommandGroup(TyperGroup):
-    """`sparsewell eval DIRECTORY` is `sparsewell eval collection DIRECTORY`, as it was before there was more."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = [_DEFAULT_COMMAND, *args]
-        return super().parse_args(ctx, args)
-
-
-evaluate_app = typer.Typer(
-    cls=_DefaultCommandGroup, no_args_is_help=True, help="Measure search on a judged collection, or chapters of talk."
-)
-evaluate_app.command(_DEFAULT_COMMAND)(evaluate)
-evaluate_app.command("chapters")(chapters)

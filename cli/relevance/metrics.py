@@ -1,10 +1,8 @@
-"""NDCG@10, MRR@10 and Recall@100 from ir_measures (trec_eval's implementation behind it), and TREC run files.
+"""Metrics of rankings, exact sparse search in memory, TREC runs, and the provenance of figures.
 
-Exact sparse search in memory: the score of every document, as OpenSearch computes it.
-
-A collection's vectors made in this process, to be searched exactly: what the live figures are held against.
-
-Where a figure comes from: machine, versions and commit, kept beside every result.
+`measure_rankings` computes NDCG@10, MRR@10 and Recall@100 with ir_measures (trec_eval). `encode_documents` and
+`ExactIndex` give the exact rankings that live figures are compared with: each score is computed as OpenSearch computes
+it. `collect_provenance` records machine, versions and commit beside a result.
 """
 
 import os
@@ -31,9 +29,66 @@ from services.opensearch.stored_document import EncodedWindow, document_vector
 if TYPE_CHECKING:
     from models.encoder import Encoder
 
+Ranking = Sequence[tuple[str, float]]
+Rankings = Mapping[str, Ranking]
+# Names of measures, with ir_measures' names.
+MEASURES = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
+# Enough windows to sort by length, and few enough to keep their vectors in memory.
+_BATCH_DOCUMENTS = 128
+_SOURCE_DIRECTORY = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class RankingQuality:
+    """Means over all judged queries, and figures by query. The keys are those of MEASURES."""
+
+    mean: dict[str, float]
+    by_query: dict[str, dict[str, float]]
+
+
+def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuality:
+    """Measure rankings (document and score, the best first) by their order.
+
+    A judged query without a ranking counts as zero. Scores are not used, because trec_eval would reorder ties. Raises
+    ConfigurationError (`missing_extra`).
+    """
+    try:
+        import ir_measures
+    except ImportError:
+        raise ConfigurationError(
+            "missing_extra", "Metrics need the package ir_measures: pip install -e '.[eval]'."
+        ) from None
+    runs = {
+        query: {document: float(len(rankings[query]) - rank) for rank, (document, _) in enumerate(rankings[query])}
+        for query in judgements
+        if rankings.get(query)
+    }
+    by_query: dict[str, dict[str, float]] = {query: dict.fromkeys(MEASURES, 0.0) for query in judgements}
+    names = {ir_measures.parse_measure(measure): name for name, measure in MEASURES.items()}
+    for metric in ir_measures.iter_calc(list(names), judgements, runs):
+        by_query[metric.query_id][names[metric.measure]] = metric.value
+    count = len(by_query)
+    return RankingQuality({name: sum(q[name] for q in by_query.values()) / count for name in MEASURES}, by_query)
+
+
+def write_run(path: Path, rankings: Rankings, tag: str) -> None:
+    """Write a TREC run: query, Q0, document, rank from 1, score, tag. Spaces in ids become underscores.
+
+    A reader that sorts by score may order ties in another way than the ranks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for query, ranking in rankings.items():
+            for rank, (document, score) in enumerate(ranking, 1):
+                file.write(f"{_replace_spaces(query)} Q0 {_replace_spaces(document)} {rank} {score:.9g} {tag}\n")
+
+
+def _replace_spaces(identifier: str) -> str:
+    return "_".join(identifier.split())
+
 
 class ExactIndex:
-    """Postings of a collection's vectors: per piece, which documents have it and with what (truncated) weight."""
+    """Postings of a collection's vectors: the documents and (truncated) weights of each piece."""
 
     def __init__(self, documents: Mapping[str, SparseVector]) -> None:
         self.names = list(documents)
@@ -50,25 +105,25 @@ class ExactIndex:
         self._ranges = {int(i): (int(a), int(b)) for i, a, b in zip(pieces, starts, ends, strict=True)}
 
     def postings(self, piece: int) -> int:
-        """How many documents have a piece."""
+        """Return the number of documents that have a piece."""
         start, end = self._ranges.get(piece, (0, 0))
         return end - start
 
     def scores(self, query: Mapping[int, float]) -> npt.NDArray[np.float32]:
-        """Float32 [documents]; 0 where no piece is shared.
+        """Return the score of each document, float32 [documents]; 0 without a shared piece.
 
-        Each product is a float32, their sum a double that is rounded once, as in Lucene's FeatureField and
+        Products are float32. Their sum is a double that is rounded once, as in Lucene's FeatureField and
         DisjunctionSumScorer.
         """
         total = np.zeros(len(self.names))
         for piece, boost in query.items():
             start, end = self._ranges.get(piece, (0, 0))
-            # a piece has each document once, so plain indexing adds every product
+            # A piece has each document once, so indexed addition loses no product.
             total[self._documents[start:end]] += np.float32(boost) * self._weights[start:end]
         return total.astype(np.float32)
 
     def search(self, query: Mapping[int, float], size: int) -> list[tuple[str, float]]:
-        """The best `size` documents that share a piece with the query; equal scores in order of insertion."""
+        """Return the best `size` documents that share a piece with the query, ties in order of insertion."""
         scores = self.scores(query)
         matching = np.flatnonzero(scores)
         best = matching[np.argsort(-scores[matching], kind="stable")[:size]]
@@ -78,12 +133,8 @@ class ExactIndex:
 def rank_queries(
     index: ExactIndex, queries: Mapping[str, Mapping[int, float]], size: int
 ) -> dict[str, Sequence[tuple[str, float]]]:
-    """The ranking of every query."""
+    """Return the ranking of each query."""
     return {query: index.search(weights, size) for query, weights in queries.items()}
-
-
-# Enough windows to sort by length, few enough that vectors of windows never pile up.
-_BATCH_DOCUMENTS = 128
 
 
 def encode_documents(
@@ -93,48 +144,55 @@ def encode_documents(
     top_k: int,
     done: Callable[[int], object] = lambda count: None,
 ) -> dict[str, SparseVector]:
-    """The vector of each document that has a text, as the indexer makes it; `done` hears how many are finished.
+    """Return the vector of each document with a text, as the indexer makes it. `done` receives the number so far.
 
-    Windows of `window`, at most `top_k` pieces a document; see IndexSpec for what an index uses.
+    A document has windows of `window` and at most `top_k` pieces; see IndexSpec for the values of an index.
     """
-    found: dict[str, SparseVector] = {}
-    for together in _batches((d for d in documents if d.text), _BATCH_DOCUMENTS):
-        cut = [encoder.windows(joined_text(d.title, d.text), window.pieces, window.overlap) for d in together]
-        vectors = iter(encoder.encode([piece for windows in cut for piece in windows]))
-        for document, windows in zip(together, cut, strict=True):
+    document_vectors: dict[str, SparseVector] = {}
+    for batch in _batches((d for d in documents if d.text), _BATCH_DOCUMENTS):
+        batch_windows = [encoder.windows(joined_text(d.title, d.text), window.pieces, window.overlap) for d in batch]
+        vectors = iter(encoder.encode([piece for windows in batch_windows for piece in windows]))
+        for document, windows in zip(batch, batch_windows, strict=True):
             encoded = [EncodedWindow(w.start, w.end, next(vectors)) for w in windows]
-            found[document.id] = document_vector(encoded, top_k)
-        done(len(found))
-    return found
+            document_vectors[document.id] = document_vector(encoded, top_k)
+        done(len(document_vectors))
+    return document_vectors
 
 
 def _batches(documents: Iterator[CorpusDocument], size: int) -> Iterator[list[CorpusDocument]]:
-    while together := list(islice(documents, size)):
-        yield together
+    while batch := list(islice(documents, size)):
+        yield batch
 
 
-_SOURCE_DIRECTORY = Path(__file__).resolve().parent.parent.parent
+def collect_provenance(packages: Iterable[str]) -> dict[str, Any]:
+    """Return the time in UTC, commit, machine and package versions."""
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": source_commit(),
+        "machine": describe_machine(),
+        "versions": package_versions(packages),
+    }
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores and system; nothing that names the machine or its user."""
+    """Return processor, cores and system, without names of the machine or its user."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"processor": _processor_name(), "cores": usable, "system": platform.system(), "machine": platform.machine()}
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Python's version and those of the packages that are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed packages."""
+    versions = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def source_commit() -> str | None:
-    """The commit of this source tree, `-dirty` when tracked files differ from it; None without one."""
+    """Return the commit of this source tree, with `-dirty` if tracked files differ; None without a repository."""
     if not (_SOURCE_DIRECTORY / ".git").exists():
         return None
     try:
@@ -146,16 +204,6 @@ def source_commit() -> str | None:
         return None
 
 
-def collect_provenance(packages: Iterable[str]) -> dict[str, Any]:
-    """All of it, with the time in UTC."""
-    return {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": source_commit(),
-        "machine": describe_machine(),
-        "versions": package_versions(packages),
-    }
-
-
 def _processor_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -164,59 +212,3 @@ def _processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or "unknown"
-
-
-Ranking = Sequence[tuple[str, float]]
-Rankings = Mapping[str, Ranking]
-
-# Our names, and ir_measures' names for them.
-MEASURES = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
-
-
-@dataclass(frozen=True, slots=True)
-class RankingQuality:
-    """Means over all judged queries, and the figure of each query; keys are those of MEASURES."""
-
-    mean: dict[str, float]
-    by_query: dict[str, dict[str, float]]
-
-
-def measure_rankings(judgements: Judgements, rankings: Rankings) -> RankingQuality:
-    """Measures rankings (document and score, best first) by the order in which they were given.
-
-    A judged query without a ranking counts as zero. Scores play no part: trec_eval would put equal ones into an order
-    of its own, which nobody who searched has seen. Raises ConfigurationError when the `eval` extra is missing.
-    """
-    try:
-        import ir_measures
-    except ImportError:
-        raise ConfigurationError(
-            "missing_extra", "Metrics need the package ir_measures: pip install -e '.[eval]'."
-        ) from None
-    runs = {
-        query: {document: float(len(rankings[query]) - rank) for rank, (document, _) in enumerate(rankings[query])}
-        for query in judgements
-        if rankings.get(query)
-    }
-    by_query: dict[str, dict[str, float]] = {query: dict.fromkeys(MEASURES, 0.0) for query in judgements}
-    ours = {ir_measures.parse_measure(theirs): name for name, theirs in MEASURES.items()}
-    for metric in ir_measures.iter_calc(list(ours), judgements, runs):
-        by_query[metric.query_id][ours[metric.measure]] = metric.value
-    count = len(by_query)
-    return RankingQuality({name: sum(q[name] for q in by_query.values()) / count for name in MEASURES}, by_query)
-
-
-def write_run(path: Path, rankings: Rankings, tag: str) -> None:
-    """Writes a TREC run file: query, Q0, document, rank from 1, score, tag. Spaces in ids become underscores.
-
-    Scores are the engine's. A reader that sorts by them may order ties differently than the ranks say.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for query, ranking in rankings.items():
-            for rank, (document, score) in enumerate(ranking, 1):
-                file.write(f"{_replace_spaces(query)} Q0 {_replace_spaces(document)} {rank} {score:.9g} {tag}\n")
-
-
-def _replace_spaces(identifier: str) -> str:
-    return "_".join(identifier.split())

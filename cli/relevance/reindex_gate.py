@@ -1,6 +1,8 @@
-"""Carries, waits, compares and swaps for a reindexing whose record exists, and tells how it goes.
+"""Steps of `sparsewell reindex` on an existing record, and its quality gate.
 
-The quality gate of a reindex: both generations answer the same judged questions before the new one is swapped in.
+`GenerationBuild` builds the new generation, waits until it has caught up, compares it, checks the API's query table and
+swaps. The quality gate runs the API's search stages over both generations with the same judged queries, and refuses the
+swap if NDCG@10 falls by more than the allowed loss.
 """
 
 import asyncio
@@ -37,7 +39,7 @@ from services.settings import Settings
 
 GATE_METRIC = "ndcg@10"
 MODES: Final[tuple[Mode, ...]] = ("sparse", "lexical", "hybrid")
-# Of one search: nobody waits for a page.
+# Limit of a search of the gate, longer than the API's: no user waits for it.
 _TIMEOUT_SECONDS = 30.0
 
 
@@ -60,22 +62,31 @@ class JudgedQuestions:
         texts, judgements = read_queries(directory / "queries.jsonl"), read_judgements(directory / "qrels.tsv")
         judged = {query: grades for query, grades in judgements.items() if texts.get(query, "").strip()}
         if not judged:
-            raise InvalidInput("malformed_collection", f"No judgement in {directory} is about a query that it has.")
+            raise InvalidInput("malformed_collection", f"No judgement in {directory} is about one of its queries.")
         return cls({query: texts[query] for query in judged}, judged)
+
+
+@dataclass(frozen=True, slots=True)
+class QualityGate:
+    """Judged queries, the modes to check, and the loss of NDCG@10 that is allowed."""
+
+    questions: JudgedQuestions
+    modes: Sequence[str]
+    max_loss: float
 
 
 def rank_questions(
     settings: Settings, generation: Generation, table: QueryTable, questions: JudgedQuestions
 ) -> dict[str, dict[str, Ranking]]:
-    """Return rankings by mode and query of one generation, searched by its own name as the API searches it.
+    """Return rankings of a generation by mode and query, searched as the API searches it.
 
-    The API's own stages run with the settings of this process: pruning, curation rules, fusion and all. Raises
-    BackendUnavailable (`search_incomplete`) for a list that is cut short, and what a search raises.
+    The search stages of the API run with the settings of this process, with pruning, curation rules and fusion. Raises
+    BackendUnavailable (`search_incomplete`) for an incomplete list, and the errors of a search.
     """
-    return asyncio.run(_ranked(settings, generation, table, questions))
+    return asyncio.run(_rank_questions(settings, generation, table, questions))
 
 
-async def _ranked(
+async def _rank_questions(
     settings: Settings, generation: Generation, table: QueryTable, questions: JudgedQuestions
 ) -> dict[str, dict[str, Ranking]]:
     settings = settings.model_copy(update={"search_timeout": _TIMEOUT_SECONDS})
@@ -85,9 +96,9 @@ async def _ranked(
         curations = CurationCache(search, IndexNames(settings.index_prefix), _TIMEOUT_SECONDS)
         curations.remember(generation, await curations.read(generation.index, near=False))
         engine = DirectEngine(search, _TIMEOUT_SECONDS, near=False)
-        found: dict[str, dict[str, Ranking]] = {}
+        rankings: dict[str, dict[str, Ranking]] = {}
         for mode in MODES:
-            found[mode] = {}
+            rankings[mode] = {}
             for query, text in questions.texts.items():
                 request = SearchRequest(query=text, mode=mode, passage=False, fields=[], learn=False)
                 context = SearchContext(
@@ -97,49 +108,44 @@ async def _ranked(
                 rules = await rules_of(curations, generation, request)
                 outcome = await run_stages([with_query(context, rules)])
                 hits = outcome.retrieved.hits
-                # a pinned hit keeps its place whatever its score is, so places are measured
-                found[mode][query] = [(hit.id, float(len(hits) - place)) for place, hit in enumerate(hits)]
-        return found
+                # A pinned hit has its rank in spite of its score, so scores are made of ranks.
+                rankings[mode][query] = [(hit.id, float(len(hits) - place)) for place, hit in enumerate(hits)]
+        return rankings
     finally:
         await search.close()
 
 
 def ndcg_by_mode(rankings: Mapping[str, Mapping[str, Ranking]], questions: JudgedQuestions) -> dict[str, float]:
     """Return NDCG@10 by mode."""
-    return {mode: measure_rankings(questions.judgements, found).mean[GATE_METRIC] for mode, found in rankings.items()}
+    return {
+        mode: measure_rankings(questions.judgements, by_query).mean[GATE_METRIC] for mode, by_query in rankings.items()
+    }
 
 
-def degraded_modes(old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float) -> list[str]:
-    """Return the modes in which the new generation loses more than `most`."""
-    return [mode for mode in modes if new[mode] < old[mode] - most]
+def degraded_modes(
+    old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], max_loss: float
+) -> list[str]:
+    """Return the modes in which the new generation loses more than `max_loss`."""
+    return [mode for mode in modes if new[mode] < old[mode] - max_loss]
 
 
 def require_quality(
-    index: str, old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], most: float
+    index: str, old: Mapping[str, float], new: Mapping[str, float], modes: Iterable[str], max_loss: float
 ) -> None:
-    """Raise Conflict (`quality_gate`) when the new generation is worse by more than `most` in one of `modes`."""
-    failing = degraded_modes(old, new, modes, most)
+    """Raise Conflict (`quality_gate`) if the new generation loses more than `max_loss` in one of `modes`."""
+    failing = degraded_modes(old, new, modes, max_loss)
     if failing:
         figures = ", ".join(f"{mode} {old[mode]:.4f} -> {new[mode]:.4f}" for mode in failing)
         raise Conflict(
             "quality_gate",
-            f"Not swapped: NDCG@10 falls by more than {most:g} ({figures}). The old generation goes on; "
-            f"`sparsewell generations abort {index}` removes the new one, a larger --max-loss accepts it.",
+            f"Not swapped: NDCG@10 falls by more than {max_loss:g} ({figures}). The old generation is still searched. "
+            f"`sparsewell generations abort {index}` deletes the new one; a larger --max-loss accepts it.",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class QualityGate:
-    """Judged questions, the modes that must not lose, and how much of NDCG@10 they may lose."""
-
-    questions: JudgedQuestions
-    modes: Sequence[str]
-    most: float
 
 
 @dataclass
 class GenerationBuild:
-    """One command's work on a record."""
+    """The steps of a command on the record of a reindex."""
 
     work: Reindexing
     settings: Settings
@@ -149,11 +155,14 @@ class GenerationBuild:
     encode_here: bool = False
 
     def until_settled(self) -> ReindexProgress:
-        """Makes the new generation and follows until it has caught up. Raises what `Reindexing.settle` raises."""
+        """Build the new generation and follow the old one until it has caught up.
+
+        Raises the errors of `Reindexing.settle`, and Conflict (`misfits`).
+        """
         self.work.make_target()
         with self._follower() as follower:
             self.show.begin("building", 1, unit="documents")
-            progress = self.work.settle(follower, self.patience, self._tell)
+            progress = self.work.settle(follower, self.patience, self._show)
         record = follower.record
         if record.misfits:
             raise Conflict(
@@ -167,20 +176,20 @@ class GenerationBuild:
         return progress
 
     def gate(self, gate: QualityGate) -> None:
-        """Both generations answer the questions. Raises Conflict (`quality_gate`)."""
+        """Compare both generations on the judged queries. Raises Conflict (`quality_gate`)."""
         record = self.work.held
         figures = []
         for generation in (record.source, record.target):
             table = QueryTable.load(self.encoder_of(generation).directory)
-            found = rank_questions(self.settings, generation, table, gate.questions)
-            figures.append(ndcg_by_mode(found, gate.questions))
+            rankings = rank_questions(self.settings, generation, table, gate.questions)
+            figures.append(ndcg_by_mode(rankings, gate.questions))
         old, new = figures
         for mode in MODES:
             self.show.say(f"NDCG@10 {mode}: {old[mode]:.4f} -> {new[mode]:.4f}")
-        require_quality(record.index, old, new, gate.modes, gate.most)
+        require_quality(record.index, old, new, gate.modes, gate.max_loss)
 
     def require_table(self, api: str | None) -> None:
-        """Asks the API whether it can serve the new generation. Raises EncoderMismatch, BackendUnavailable."""
+        """Check that the API has the query table of the new generation. Raises EncoderMismatch, BackendUnavailable."""
         wanted = self.work.held.target.encoder
         base = api_address(self.settings, api)
         with connect_api(base, 10) as client:
@@ -188,55 +197,58 @@ class GenerationBuild:
                 served = read_json_response(client.get("/v1/encoders", headers=admin_headers(self.settings)))
             except httpx.HTTPError as error:
                 raise unreachable(base, error) from None
-        if wanted.fingerprint not in {one["fingerprint"] for one in served["encoders"]}:
+        if wanted.fingerprint not in {encoder["fingerprint"] for encoder in served["encoders"]}:
             raise EncoderMismatch(
                 "encoder_not_served",
-                f"The API at {base} has no query table for {wanted.name} ({wanted.fingerprint}): start it with "
-                "SPARSEWELL_MORE_ENCODERS naming that model directory, then run this command again.",
+                f"The API at {base} has no query table for {wanted.name} ({wanted.fingerprint}): add its model "
+                "directory to SPARSEWELL_MORE_ENCODERS, restart the API, then repeat this command.",
             )
 
     def swap(self) -> None:
-        """Decides, swaps, and carries what was written to the old generation last."""
+        """Record the decision, swap the alias, and copy the last changes of the old generation."""
         with self._follower() as follower:
             self.work.swap(follower)
 
     def encoder_of(self, generation: Generation) -> KnownEncoder:
-        """The model directory of a generation's encoder. Raises ConfigurationError (`unknown_encoder`)."""
+        """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
         return find_by_fingerprint(self.known, generation)
 
     @contextmanager
     def _follower(self) -> Iterator[Follower]:
         target = self.work.held.target
         with closing(Publisher(self.settings.redis_address)) as publisher:
-            dispatch = self._here(target) if self.encode_here else make_queue_dispatch(publisher, self.settings, target)
+            if self.encode_here:
+                dispatch = self._local_dispatch(target)
+            else:
+                dispatch = make_queue_dispatch(publisher, self.settings, target)
             yield self.work.follower(dispatch, self.patience)
 
-    def _here(self, target: Generation) -> Dispatch:
+    def _local_dispatch(self, target: Generation) -> Dispatch:
         from indexer.runtime import Runtime, WorkerSettings
 
         directory = self.encoder_of(target).directory
         settings = self.settings.model_copy(update={"encoder": str(directory)})
         return make_local_dispatch(Runtime(settings, WorkerSettings.read()), target)
 
-    def _tell(self, progress: ReindexProgress) -> None:
+    def _show(self, progress: ReindexProgress) -> None:
         new = progress.new
         done = new["encoded"] + new["dead"] + new["deleted"]
         self.show.step(done, max(1, done + new["pending"] + progress.behind), done)
 
 
 def find_by_fingerprint(known: Sequence[KnownEncoder], generation: Generation) -> KnownEncoder:
-    """The known encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
+    """Return the encoder of a generation. Raises ConfigurationError (`unknown_encoder`)."""
     wanted = generation.encoder
-    for one in known:
-        if one.manifest.fingerprint == wanted.fingerprint:
-            return one
+    for encoder in known:
+        if encoder.manifest.fingerprint == wanted.fingerprint:
+            return encoder
     raise ConfigurationError(
         "unknown_encoder",
-        f"No model directory here is {wanted.name} ({wanted.fingerprint}): name it with --encoder or in "
-        "SPARSEWELL_MORE_ENCODERS.",
+        f"No model directory of the encoder {wanted.name} ({wanted.fingerprint}) is known: give it with --encoder or "
+        "in SPARSEWELL_MORE_ENCODERS.",
     )
 
 
 def list_known_encoders(settings: Settings, encoder: str | None) -> list[KnownEncoder]:
-    """The known encoders, with the one that was named on the command line."""
+    """Return the known encoders and the encoder of the command line."""
     return load_known_encoders(settings, *([encoder] if encoder else []))

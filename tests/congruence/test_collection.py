@@ -63,15 +63,15 @@ def test_cranfield_live_is_cranfield_in_memory(
     live = ask_queries(index, cranfield, ("sparse", "lexical", "hybrid"), SIZE, None, lambda stage, done, total: None)
 
     whole = oracle.Oracle({name: _plain(vector) for name, vector in vectors.items()})
-    sparse = live["sparse"].asked.rankings
+    sparse = live["sparse"].answers.rankings
     for query, pieces in queries.items():
         # the answer has as many digits as a float32 needs
         hits = [(name, oracle.float32(score)) for name, score in sparse[query]]
         oracle.check(whole.scores(pieces), hits, SIZE)
 
-    lexical = live["lexical"].asked.rankings
+    lexical = live["lexical"].answers.rankings
     weights = FusionWeights.model_validate({}).model_dump()
-    for query, fused in live["hybrid"].asked.rankings.items():
+    for query, fused in live["hybrid"].answers.rankings.items():
         assert fused == fuse_lists({"sparse": dict(sparse[query]), "lexical": dict(lexical[query])}, weights)[:SIZE]
 
     judgements = cranfield.known_judgements()

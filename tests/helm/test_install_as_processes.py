@@ -72,7 +72,7 @@ def test_it_is_installed_used_looked_at_before_an_upgrade_and_removed(
     assert set(running) == DEPLOYMENTS
     job = Pod(cluster, hook(cluster, "post-install")).start()
     assert job.finish(90) == 0, job.said()
-    assert "notes: made." in job.said()
+    assert "notes: created." in job.said()
 
     key = cluster.secrets["keys"]["admin-key"]
     headers = {"authorization": f"Bearer {key}"}

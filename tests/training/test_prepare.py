@@ -154,4 +154,4 @@ def test_questions_that_fail_the_round_trip_are_left_out(tmp_path: Path, monkeyp
     found = asking.make_question_generator(tmp_path / "generator", "standin", tmp_path, show)(pairs)
     assert found.counts() == {"question": len(WORDS) - 1}
     assert not [text for text in found.passages if "rotor" in text]
-    assert show.said == [f"{len(WORDS) - 1} of {len(WORDS)} questions lead back to their passage."]
+    assert show.said == [f"{len(WORDS) - 1} of {len(WORDS)} questions find their passage."]

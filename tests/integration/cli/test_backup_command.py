@@ -409,7 +409,7 @@ def test_a_restore_that_is_killed_is_begun_again(
             with pytest.raises(Killed):
                 run("restore")
         assert len(indexes(losable, settings)) == 4, "of each there is something, and nobody sees it"
-        with pytest.raises(Conflict, match="cut off"):
+        with pytest.raises(Conflict, match="interrupted restore"):
             run("restore")
         assert run("restore", "--replace") == "notes: 5 pending\n"
         assert client.get(f"/{prefix}_keys/_doc/some").is_success, "keys have their name"

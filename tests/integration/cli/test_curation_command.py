@@ -42,7 +42,7 @@ def test_show_edit_set_try_and_take_back(run: Any, tmp_path: Path) -> None:
         "~ folder  (overlap 0.76)",
         "    + b  enters at 2",
         "= while",
-        "1 of 2 queries would be answered differently.",
+        "1 of 2 queries would have other hits.",
     ]
     assert json.loads(run("show"))["version"] == 0
     assert "version 1" in run("set", str(file), "--note", "asked for")
@@ -56,7 +56,7 @@ def test_show_edit_set_try_and_take_back(run: Any, tmp_path: Path) -> None:
     assert run("history").splitlines()[1].endswith("asked for")
     assert "version 3" in run("revert", "1")
     assert json.loads(run("show"))["rules"] == {"synonyms": [{"words": ["folder", "directory"]}]}
-    assert json.loads(run("show"))["note"] == "those of version 1"
+    assert json.loads(run("show"))["note"] == "rules of version 1"
     assert json.loads(run("show", "--version", "2"))["rules"] == json.loads(bare.read_text())
     assert "version 4" in run("set", str(bare), "--force")
 

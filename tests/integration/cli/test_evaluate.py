@@ -129,7 +129,7 @@ def test_without_a_worker_the_wait_ends_with_a_reason(directory: Path, api: http
 
     live = LiveIndex(api, "waiting")
     live.create({})
-    with pytest.raises(BackendUnavailable, match="4 of 4 documents still wait") as raised:
+    with pytest.raises(BackendUnavailable, match="4 of 4 documents are not encoded") as raised:
         ingest_collection(live, open_collection(directory), lambda stage, done, total: None, stalled=1.5)
     assert raised.value.code == "encoding_stalled"
 

@@ -33,9 +33,9 @@ def apply(tmp_path: Path, api_url: str) -> Iterator[Apply]:
 
 def test_it_makes_what_is_missing_once(apply: Apply, api: httpx.Client) -> None:
     declared = {"first": {"fields": {"year": "number"}}, "second": {"windows": "both"}}
-    assert apply(declared, "--check").stdout.splitlines() == ["first: would be made.", "second: would be made."]
+    assert apply(declared, "--check").stdout.splitlines() == ["first: would be created.", "second: would be created."]
     assert api.get("/v1/indexes").json()["indexes"] == []
-    assert apply(declared, "--wait", "30").stdout.splitlines() == ["first: made.", "second: made."]
+    assert apply(declared, "--wait", "30").stdout.splitlines() == ["first: created.", "second: created."]
     assert api.get("/v1/indexes/second").json()["windows"] == "both"
     again = apply(declared)
     assert (again.exit_code, again.stdout.splitlines()) == (0, ["first: as declared.", "second: as declared."])
@@ -46,7 +46,7 @@ def test_an_index_that_differs_is_named_and_left_alone(apply: Apply, api: httpx.
     result = apply({"first": {"fields": {"year": "number"}, "language": "standard"}, "second": {}})
     assert result.exit_code == 1
     assert 'first: language is "english", declared is "standard".' in result.stderr
-    assert result.stdout == "second: made.\n"
+    assert result.stdout == "second: created.\n"
     assert api.get("/v1/indexes/first").json()["fields"] == {}
     assert apply({"first": {"language": "standard"}}, "--check").exit_code == 1
 

@@ -162,13 +162,13 @@ def test_a_directory_is_loaded_with_its_paths_as_ids(
     done = load(root, "-i", "handbook", "--create", "--field", "tags=keyword", "--rejected", refused)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "guide/empty.md: It has no text. [empty_file]",
+        "guide/empty.md: The file has no text. [empty_file]",
         "guide/latin.txt: Line 1, byte 4 is 0xe9, which is not UTF-8: "
         "convert the file, for example with iconv. [not_utf8]",
         "3 accepted, 2 rejected",
         "3 encoded",
     ], done.stderr
-    assert "1 hidden, 1 links to directories that are read anyway, 1 of other kinds" in done.stderr
+    assert "1 hidden, 1 links to directories that are read anyway, 1 of other formats" in done.stderr
     assert "Unused columns: author" in done.stderr
     found = [json.loads(line) for line in refused.read_text().splitlines()]
     assert [(one["file"], one["code"]) for one in found] == [

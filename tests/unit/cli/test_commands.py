@@ -1,4 +1,4 @@
-"""Commands with arguments that cannot be: one line with a code, and nothing begun."""
+"""Commands with bad arguments print one line with a code and start nothing."""
 
 import http.server
 import subprocess
@@ -27,7 +27,7 @@ def run(*arguments: str | bytes, **environment: str) -> "subprocess.CompletedPro
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
-    """Answers like an API that has no index, and keeps the paths that it was asked for."""
+    """A handler that answers as an API without indexes, and keeps the requested paths."""
 
     asked: list[str]
 
@@ -45,7 +45,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def asked() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server, and the paths that it was asked for."""
+    """Yield the address of a server, and the requested paths."""
     paths: list[str] = []
     handler = type("Handler", (Recorder,), {"asked": paths})
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
@@ -77,7 +77,7 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         (["load", str(ROOT / "README.md"), "-i", "x", "--rejected", "/proc/no/file"], "unwritable_file"),
     ],
 )
-def test_what_cannot_be_is_one_line_with_a_code(arguments: list[str | bytes], code: str, tmp_path: Path) -> None:
+def test_bad_arguments_print_one_line_with_a_code(arguments: list[str | bytes], code: str, tmp_path: Path) -> None:
     done = run(*arguments, SPARSEWELL_STATE_DIR=str(tmp_path))
     assert done.returncode == 1
     assert f"[{code}]" in done.stderr
@@ -99,13 +99,13 @@ def test_several_indexes_are_searched_as_one(asked: tuple[str, list[str]]) -> No
     assert paths == ["/v1/search"]
 
 
-def test_a_client_looks_for_no_proxy() -> None:
+def test_a_client_uses_no_proxy() -> None:
     with connect_api("http://127.0.0.1:1", 1) as client:
         assert not client.trust_env
         assert index_path("é/x") == "/v1/indexes/%C3%A9%2Fx"
 
 
-def test_a_batch_of_which_nothing_was_accepted_is_an_answer() -> None:
+def test_a_batch_that_was_refused_as_a_whole_is_an_answer() -> None:
     def send(code: str) -> dict[str, object]:
         raise InvalidInput(code, "No.", rejected=[{"position": 1}])
 
@@ -114,7 +114,7 @@ def test_a_batch_of_which_nothing_was_accepted_is_an_answer() -> None:
         read_bulk_answer(lambda: send("other"))
 
 
-def test_a_result_that_cannot_be_written_is_found_out_before_it_is_there(tmp_path: Path) -> None:
+def test_an_unwritable_result_file_is_refused_before_the_work(tmp_path: Path) -> None:
     require_writable(tmp_path / "new" / "result.json")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "old.json").write_text("{}")
@@ -127,7 +127,7 @@ def test_a_result_that_cannot_be_written_is_found_out_before_it_is_there(tmp_pat
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "::"])
-def test_the_api_listens_on_either_kind_of_address(host: str) -> None:
+def test_the_api_listens_on_ipv4_and_ipv6(host: str) -> None:
     with open_listener(host, 0) as listener:
         bound = listener.getsockname()
         assert (":" in host) == (":" in bound[0])
@@ -135,6 +135,6 @@ def test_the_api_listens_on_either_kind_of_address(host: str) -> None:
             assert client.base_url.port == bound[1]
 
 
-def test_a_name_that_is_no_address() -> None:
+def test_an_unknown_host_name_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="listen"):
         open_listener("x" * 70 + ".y", 0)

@@ -77,7 +77,7 @@ def test_show_weighs_a_text_and_a_query(command: Command) -> None:
 def test_verify_accepts_the_shipped_encoders(command: Command) -> None:
     status, out, err = command("verify", "--all")
     assert (status, err) == (0, "")
-    assert out.count(": complete; the table weighs 96.7% of the vocabulary") == 2
+    assert out.count(": complete; the query table weighs 96.7% of the vocabulary") == 2
 
 
 def change(**members: object) -> Callable[[Path], None]:

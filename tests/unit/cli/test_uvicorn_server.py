@@ -1,4 +1,4 @@
-"""How the API and the model process are served."""
+"""Settings of uvicorn for the API and the model process."""
 
 import socket
 
@@ -10,8 +10,8 @@ from services.settings import Settings
 from services.web.http_server import ConnectionLimits, DrainingServer, run_server
 
 
-def test_an_idle_connection_outlives_that_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nginx and Amazon's load balancers keep one for 60 s, uvicorn for 5 s: who closes first loses requests."""
+def test_an_idle_connection_outlives_the_connection_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx and Amazon's load balancers keep a connection for 60 s, uvicorn for 5 s: closing first loses requests."""
     configured: list[uvicorn.Config] = []
     monkeypatch.setattr(DrainingServer, "run", lambda self, **_: configured.append(self.config))
     with socket.socket() as listener:

@@ -1,4 +1,4 @@
-"""Directories and files of Markdown, HTML and text, and Parquet: what becomes of each, whatever is in there."""
+"""Documents of Markdown, HTML, text and Parquet files and of directories."""
 
 import gzip
 import os
@@ -104,7 +104,7 @@ def test_a_directory_is_read_in_order_and_what_cannot_be_is_named(tree: Path) ->
     ]
     reasons = [one.reason for batch in batches(source) for one in batch.refusals if one.code == "not_utf8"]
     assert reasons[0].startswith("Line 2, byte 4 is 0xe9")
-    assert source.notes() == [f"Passed over in {tree}: 2 hidden, 1 of other kinds."]
+    assert source.notes() == [f"Skipped in {tree}: 2 hidden, 1 of other formats."]
     assert batches(source)[-1].read == source.size
     goes_on_from_anywhere(tree)
 
@@ -129,7 +129,7 @@ def test_links_never_lead_in_circles_nor_to_the_same_twice(tree: Path, tmp_path:
     assert len(names) == 7
     (note,) = source.notes()
     assert "3 links to directories that are read anyway" in note
-    assert "broken links and what is no file" in note
+    assert "broken links and special files" in note
 
 
 def test_a_name_that_is_no_utf8_is_refused_by_name(tree: Path) -> None:

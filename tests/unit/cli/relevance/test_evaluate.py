@@ -1,4 +1,4 @@
-"""`sparsewell eval chapters`: a table and a file, and what is refused before anything is read."""
+"""`sparsewell eval chapters`: the table, the file, and options that are refused before the first episode."""
 
 import json
 from itertools import permutations
@@ -35,7 +35,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["eval", "chapters", *map(str, arguments)], env={"COLUMNS": "160"})
 
 
-def test_engines_and_simpler_ways_are_measured_on_the_held_out_half(episodes: Path, tmp_path: Path) -> None:
+def test_engines_and_baselines_are_measured_on_the_held_out_half(episodes: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "chapters.json"
     result = run(episodes, "--encoder", "standin", "--json", out)
     assert result.exit_code == 0, result.output
@@ -53,7 +53,7 @@ def test_engines_and_simpler_ways_are_measured_on_the_held_out_half(episodes: Pa
     assert str(tmp_path) not in out.read_text()
 
 
-def test_a_limit_and_no_baselines(episodes: Path, tmp_path: Path) -> None:
+def test_a_limit_without_baselines(episodes: Path, tmp_path: Path) -> None:
     out = tmp_path / "chapters.json"
     result = run(episodes, "--encoder", "standin", "--json", out, "--limit", "1", "--half", "all", "--no-baselines")
     assert result.exit_code == 0, result.output
@@ -62,7 +62,7 @@ def test_a_limit_and_no_baselines(episodes: Path, tmp_path: Path) -> None:
     assert rows["tiling"]["episodes"] == 1
 
 
-def test_an_engine_that_is_late_made_one_chapter_and_it_is_said(episodes: Path, tmp_path: Path) -> None:
+def test_a_late_engine_counts_as_one_chapter_and_is_reported(episodes: Path, tmp_path: Path) -> None:
     out = tmp_path / "chapters.json"
     result = run(episodes, "--encoder", "standin", "--json", out, "--seconds", "0", "--no-baselines", "--half", "all")
     assert result.exit_code == 0, result.output
@@ -79,13 +79,13 @@ def test_an_engine_that_is_late_made_one_chapter_and_it_is_said(episodes: Path, 
         (("--half", "third"), "bad_option"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(episodes: Path, options: tuple[str, ...], code: str) -> None:
+def test_bad_options_are_refused(episodes: Path, options: tuple[str, ...], code: str) -> None:
     result = run(episodes, "--encoder", "standin", *options)
     assert isinstance(result.exception, InvalidInput)
     assert result.exception.code == code
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_of_episodes_is_refused(tmp_path: Path) -> None:
     result = run(tmp_path / "none.jsonl", "--encoder", "standin")
     assert isinstance(result.exception, ConfigurationError)
     assert result.exception.code == "unreadable_file"

@@ -1,4 +1,4 @@
-"""A load of several sources that dies after any batch goes on where it was; refusals find their files."""
+"""A load of several sources resumes after any batch, and refusals name their files."""
 
 import gzip
 from pathlib import Path
@@ -22,7 +22,7 @@ class Died(Exception):
 
 
 class Door:
-    """Takes batches until it dies; refuses documents whose text is "bad"."""
+    """A destination that takes batches until it dies, and refuses documents whose text is "bad"."""
 
     def __init__(self, lives: int = 10**9) -> None:
         self.lives = lives
@@ -63,7 +63,7 @@ def run(paths: list[Path], record: LoadCheckpoint, door: Door, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int) -> None:
+def test_a_load_resumes_after_any_batch(paths: list[Path], tmp_path: Path, size: int) -> None:
     whole = Door()
     record = LoadCheckpoint(tmp_path / "whole.json", "c")
     run(paths, record, whole, size)
@@ -95,8 +95,8 @@ def test_it_goes_on_after_any_batch(paths: list[Path], tmp_path: Path, size: int
             assert first.taken == whole.taken
 
 
-def test_places_in_a_job_find_their_lines(paths: list[Path], tmp_path: Path) -> None:
-    """The queue tells refusals at the end, by their places in the job."""
+def test_positions_of_a_job_are_located_in_files_and_lines(paths: list[Path], tmp_path: Path) -> None:
+    """The queue reports refusals at the end, by their positions in the job."""
     door, record = Door(), LoadCheckpoint(tmp_path / "r.json", "c")
     run(paths, record, door, 4)
     found = {
@@ -122,7 +122,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(paths: list[Path], tmp_
         send_all(
             sources(paths[:2]), LoadCheckpoint(tmp_path / "r", "c"), Writing(), DocumentMapper(FieldMap(), {}), 3, show
         )
-    assert said == [f"{paths[0]} changed while it was read: load it again to be sure of it."]
+    assert said == [f"{paths[0]} changed while it was read: load it again."]
 
 
 def test_any_changed_source_changes_the_content(paths: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Coefficients come back out of points that were made with them, and bad points are refused."""
+"""Fitted coefficients equal those that made the points, and bad points are refused."""
 
 from dataclasses import astuple
 
@@ -40,7 +40,7 @@ def observed(documents: int, pieces: int, shards: int = 1) -> ObservedIndex:
 FITTED_ON = [observed(10_000, 64), observed(100_000, 64), observed(40_000, 192), observed(40_000, 64, 4)]
 
 
-def test_what_points_were_made_with_comes_back() -> None:
+def test_the_fit_recovers_the_coefficients() -> None:
     found = fit_coefficients(FITTED_ON, LOAD)
     assert found.pieces_a_word == 1.28
     assert (found.stored, found.searched) == (STORED, SEARCHED)
@@ -52,7 +52,7 @@ def test_what_points_were_made_with_comes_back() -> None:
     assert set(prediction_ratios(found, observed(1_000_000, 128, 2)).values()) == {1.0}
 
 
-def test_a_prediction_that_is_off_is_told_so() -> None:
+def test_a_wrong_prediction_is_reported() -> None:
     twice = observed(80_000, 64)
     twice = ObservedIndex(
         twice.documents,
@@ -67,8 +67,8 @@ def test_a_prediction_that_is_off_is_told_so() -> None:
     assert (found["stored"], found["searched"], found["sparse node"], found["lexical p99"]) == (0.5, 1.0, 0.5, 0.5)
 
 
-def test_nothing_costs_less_than_nothing() -> None:
-    """Noise can make a larger index look cheaper; the slope is 0 then, and not below."""
+def test_no_cost_is_negative() -> None:
+    """Noise can make a larger index look cheaper. The slope is 0 then, and not negative."""
     small, large = observed(10_000, 64), observed(100_000, 64)
     swapped = [
         ObservedIndex(10_000, 64, 1, 50, small.stored, small.searched, large.modes),
@@ -84,12 +84,12 @@ def test_nothing_costs_less_than_nothing() -> None:
     "points",
     [FITTED_ON[:2], [observed(10_000, 64), observed(10_000, 128, 2)], [observed(10_000, 64), observed(50_000, 128)]],
 )
-def test_points_that_tell_nothing_apart_are_refused(points: list[ObservedIndex]) -> None:
+def test_points_that_determine_no_coefficients_are_refused(points: list[ObservedIndex]) -> None:
     with pytest.raises(ValueError, match="two"):
         fit_coefficients(points, LOAD)
 
 
-def test_what_cost_nothing_was_not_measured() -> None:
+def test_points_without_cost_are_refused() -> None:
     one = observed(10_000, 64)
     nothing = ObservedIndex(
         one.documents, one.pieces, one.shards, one.words, one.stored, one.searched,

@@ -18,25 +18,25 @@ from cli.relevance.metrics import collect_provenance, measure_rankings
 from services.errors import InvalidInput
 
 
-def test_modes_and_weights() -> None:
+def test_modes_and_weights_are_parsed() -> None:
     assert parse_modes("sparse, hybrid,sparse") == ["sparse", "hybrid"]
     assert parse_weights(".7,.3") == {"sparse": 0.7, "lexical": 0.3}
     assert parse_weights("1,0") == {"sparse": 1.0, "lexical": 0.0}
 
 
 @pytest.mark.parametrize("text", ["", "dense", "sparse,bm25"])
-def test_unknown_modes(text: str) -> None:
+def test_unknown_modes_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="sparse, lexical, hybrid"):
         parse_modes(text)
 
 
 @pytest.mark.parametrize("text", ["", "1", "a,b", "0,0", "-1,2", "nan,1", "inf,1", "1,2,3"])
-def test_bad_weights(text: str) -> None:
+def test_bad_weights_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="two numbers"):
         parse_weights(text)
 
 
-def test_everything_that_bends_a_figure_is_said() -> None:
+def test_every_fact_that_limits_a_figure_is_a_warning() -> None:
     judgements = {"1": {"a": 1, "gone": 1}, "2": {"a": 1}, "untold": {"a": 1}}
     collection = JudgedCollection("c", Path("corpus.jsonl"), {"1": "first", "2": "second"}, judgements)
     rejected = [{"position": 1, "id": "x", "code": "bad_id", "reason": "because"}]
@@ -53,7 +53,7 @@ def test_everything_that_bends_a_figure_is_said() -> None:
         "1 documents were rejected (bad_id)",
         "2 documents could not be encoded",
         "1 queries were refused in mode sparse (query_too_long); they count as zero",
-        "Recall@100 is that of 50 hits",
+        "Recall@100 counts only 50 hits",
     ):
         assert part in said
     clean = IngestedCollection(LoadOutcome(1), states | {"dead": 0}, {"a", "gone"}, [], 1.0)

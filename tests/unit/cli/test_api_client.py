@@ -1,4 +1,4 @@
-"""How the commands read the API's answers, and the paths and addresses that they refuse."""
+"""Answers of the API that the commands read, and paths and addresses that they refuse."""
 
 import inspect
 

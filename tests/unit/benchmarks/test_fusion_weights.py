@@ -22,7 +22,7 @@ def collection(tmp_path: Path) -> JudgedCollection:
     return open_collection(tmp_path)
 
 
-def test_shares_at_both_ends_are_the_lists_themselves() -> None:
+def test_extreme_weights_give_a_single_list() -> None:
     sparse, lexical = {"q": [("a", 3.0), ("b", 1.0)]}, {"q": [("c", 5.0), ("a", 1.0)]}
     assert next(name for name, _ in fuse_rankings(sparse, lexical, 1.0)["q"]) == "a"
     assert next(name for name, _ in fuse_rankings(sparse, lexical, 0.0)["q"]) == "c"
@@ -30,7 +30,7 @@ def test_shares_at_both_ends_are_the_lists_themselves() -> None:
     assert fuse_rankings({}, lexical, 0.5).keys() == {"q"}
 
 
-def test_the_choice_and_what_it_hangs_on() -> None:
+def test_the_chosen_weight_and_its_spread() -> None:
     def peaked(best: float, height: float) -> dict[str, dict[str, float]]:
         return {f"{share:.1f}": {"ndcg@10": height - abs(share - best) * height} for share in SPARSE_SHARES}
 
@@ -40,14 +40,14 @@ def test_the_choice_and_what_it_hangs_on() -> None:
     assert found["most_lost_to_a_collections_own_best"]["0.2"] == pytest.approx(0.3)
 
 
-def test_a_sample_keeps_only_what_can_be_found(collection: JudgedCollection) -> None:
+def test_a_sample_keeps_only_judged_documents_of_the_corpus(collection: JudgedCollection) -> None:
     part = sample_collection(collection, 4)
     assert [document.id for document in part.documents()] == ["d0", "d4", "d8"]
     assert part.judgements == {"q": {"d4": 1}}
     assert sample_collection(collection, 1) is collection
 
 
-def test_kept_vectors_are_those_that_were_made(collection: JudgedCollection, tmp_path: Path) -> None:
+def test_stored_vectors_equal_the_encoded_vectors(collection: JudgedCollection, tmp_path: Path) -> None:
     encoder = load_encoder("standin")
     made = encode_collection(collection, encoder, tmp_path / "kept")
     again = encode_collection(collection, encoder, tmp_path / "kept")

@@ -1,4 +1,4 @@
-"""Declared indexes against those that are there: what differs, what reindexing makes of it, files that cannot be."""
+"""Declared indexes against existing ones: differences, options of a reindex, bad files."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def spec(**members: Any) -> IndexSpec:
     "wanted",
     [spec(), spec(encoder="standin"), spec(window={"pieces": 126, "overlap": 32}), spec(document_top_k=512)],
 )
-def test_what_is_as_declared_does_not_differ(wanted: IndexSpec) -> None:
+def test_an_index_as_declared_does_not_differ(wanted: IndexSpec) -> None:
     assert find_differences(wanted, THERE) == {}
 
 
@@ -46,13 +46,13 @@ def test_what_is_as_declared_does_not_differ(wanted: IndexSpec) -> None:
         ("dense", spec(dense="bge"), {"dense": "bge"}),
     ],
 )
-def test_a_difference_is_what_reindex_takes(member: str, wanted: IndexSpec, options: dict[str, Any]) -> None:
+def test_a_difference_becomes_an_option_of_reindex(member: str, wanted: IndexSpec, options: dict[str, Any]) -> None:
     found = find_differences(wanted, THERE)
     assert set(found) == {member}
     assert reindex_options("notes", found) == options
 
 
-def test_talk_and_no_dense_vectors_are_taken_too() -> None:
+def test_talk_and_removed_dense_vectors_become_options() -> None:
     there = THERE | {"dense": {"name": "bge"}}
     options = reindex_options(
         "shows", find_differences(spec(talk={"chapters": "none", "titles_in_keywords": 2}), there)
@@ -68,7 +68,7 @@ def test_talk_and_no_dense_vectors_are_taken_too() -> None:
     ("there", "wanted"),
     [({"fields": {"year": "number", "gone": "text"}}, spec()), ({"talk": {"chapters": "tiling"}}, spec())],
 )
-def test_what_cannot_be_taken_away_is_said(there: dict[str, Any], wanted: IndexSpec) -> None:
+def test_a_member_that_cannot_be_removed_is_refused(there: dict[str, Any], wanted: IndexSpec) -> None:
     with pytest.raises(Conflict, match="cannot_reindex"):
         reindex_options("notes", find_differences(wanted, THERE | there))
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_taken_away_is_said(there: dict[str, Any], wanted: IndexS
         ('{"indexes": {"notes": {"fields": {"year": "int"}}}}', "indexes.notes.fields.year"),
     ],
 )
-def test_a_file_that_cannot_be_is_refused(text: str | bytes, said: str, tmp_path: Path) -> None:
+def test_a_bad_file_is_refused(text: str | bytes, said: str, tmp_path: Path) -> None:
     file = tmp_path / "indexes.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigurationError, match="bad_declaration") as caught:
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_is_refused(text: str | bytes, said: str, tmp_path
     assert said in caught.value.detail
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_declaration(tmp_path / "none.json")
 

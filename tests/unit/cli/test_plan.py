@@ -29,16 +29,16 @@ def asked(tmp_path: Path) -> list[str]:
     return ["plan", "--coefficients", str(path), "--docs", "5M", "--qps", "50", "--p99", "2s"]
 
 
-def test_without_a_file_what_was_measured_for_the_project_is_counted_with() -> None:
-    """By the example of the guide, and by coefficients that are those of the committed results."""
+def test_the_shipped_coefficients_are_the_default() -> None:
+    """Check the guide's example, and the coefficients against the committed results."""
     found = figures(["plan", "--docs", "50M", "--qps", "300", "--p99", "50ms"])
     assert found["p99"] <= 50
     assert found["data nodes"] * 8 >= found["cores of data nodes"]
     assert json.loads(SHIPPED_FILE.read_text()) == make_coefficients()
 
 
-def test_predictions_of_what_was_not_fitted_on_are_near() -> None:
-    """Bounds are those that the guide tells."""
+def test_predictions_of_held_out_points_are_near() -> None:
+    """Check the bounds that the guide states."""
     kept = json.loads(SHIPPED_FILE.read_text())
     for name, row in kept["predicted_over_measured"].items():
         assert all(0.8 <= value <= 1.3 for value in row.values()), name
@@ -52,7 +52,7 @@ def figures(asked: list[str], *options: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"coefficients": 1}', None])
-def test_a_file_without_coefficients_is_told_so(asked: list[str], content: str | None) -> None:
+def test_a_file_without_coefficients_is_refused(asked: list[str], content: str | None) -> None:
     path = Path(asked[2])
     if content is None:
         path.unlink()
@@ -78,7 +78,7 @@ def test_faster_cores_need_fewer_hours(asked: list[str]) -> None:
     assert figures(asked, "--speed", "2")["first load"] == pytest.approx(figures(asked)["first load"] / 2, rel=1e-6)
 
 
-def test_prices_are_the_readers(asked: list[str]) -> None:
+def test_prices_come_from_the_options(asked: list[str]) -> None:
     free = figures(asked, "--core-hour", "0", "--gib-hour", "0", "--disk-month", "0")
     assert free["a month"] == 0
     assert figures(asked)["a month"] > 0
@@ -88,7 +88,7 @@ def test_prices_are_the_readers(asked: list[str]) -> None:
     "wrong",
     [("--docs", "lots"), ("--p99", "fast"), ("--mode", "magic"), ("--busy", "1"), ("--p99", "1ms"), ("--qps", "0")],
 )
-def test_what_cannot_be_planned_is_told_so(asked: list[str], wrong: tuple[str, str]) -> None:
+def test_a_need_that_cannot_be_planned_is_refused(asked: list[str], wrong: tuple[str, str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         CliRunner().invoke(app, [*asked, *wrong], catch_exceptions=False)
     assert caught.value.code == "bad_plan"

@@ -1,4 +1,4 @@
-"""Plans grow with what is asked, say how, and refuse what cannot be."""
+"""Plans grow with the need, state their formulas, and refuse an impossible need."""
 
 from dataclasses import replace
 
@@ -56,19 +56,19 @@ def test_the_formulas_hold() -> None:
         ({"load_days": 0.5}, "workers of the first load"),
     ],
 )
-def test_more_that_is_asked_costs_more(more: dict[str, float], name: str) -> None:
+def test_a_larger_need_costs_more(more: dict[str, float], name: str) -> None:
     assert figures(replace(NEED, **more))[name] > figures()[name]  # type: ignore[arg-type]
 
 
-def test_each_shard_less_than_planned_is_too_slow() -> None:
+def test_one_shard_less_than_planned_is_too_slow() -> None:
     need = replace(NEED, p99=0.06)
     found = figures(need)
     assert OF.p99("hybrid", need.docs, int(found["shards"]) - 1, found["busy"]) > need.p99 * 1000
     assert OF.p99("hybrid", need.docs, int(found["shards"]), found["busy"]) <= need.p99 * 1000
 
 
-def test_cores_are_left_idle_only_where_answers_need_it() -> None:
-    """Where busy cores answer too late, the plan has more of them: never busier than was allowed."""
+def test_cores_are_less_busy_only_if_the_latency_needs_it() -> None:
+    """If busy cores answer too late, the plan has more cores. It never exceeds the allowed share."""
     assert figures()["busy"] == NEED.busy
     hurried = figures(replace(NEED, p99=0.025))
     assert hurried["busy"] < NEED.busy
@@ -76,17 +76,17 @@ def test_cores_are_left_idle_only_where_answers_need_it() -> None:
     assert hurried["cores of data nodes"] > figures()["cores of data nodes"]
 
 
-def test_what_no_number_of_shards_gives_is_refused() -> None:
+def test_an_unreachable_latency_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="No number of shards") as caught:
         figures(replace(NEED, p99=0.010))
     assert caught.value.code == "bad_plan"
 
 
-def test_copies_need_as_many_nodes() -> None:
+def test_each_copy_needs_a_node() -> None:
     assert figures(CapacityNeed(docs=1000, qps=1, p99=1, replicas=4))["data nodes"] == 5
 
 
-def test_gpus_are_planned_only_by_a_rate_that_somebody_measured() -> None:
+def test_gpus_are_planned_only_from_a_measured_rate() -> None:
     assert "or on GPUs" not in figures()
     found = figures(machine=Machine(gpu_documents=1000, gpu_hour=3))
     assert found["or on GPUs"] == pytest.approx(50e6 / 1000 / 3600)
@@ -104,7 +104,7 @@ def test_durations(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "many", "5x", "nan", "infM", "M", "1e999"])
-def test_what_is_no_amount(text: str) -> None:
+def test_bad_amounts_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--docs"):
         parse_amount(text, "--docs")
     with pytest.raises(ConfigurationError, match="--p99"):
@@ -112,13 +112,13 @@ def test_what_is_no_amount(text: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"docs": 0}, {"qps": -1}, {"busy": 1}, {"replicas": -1}, {"changed": 2}])
-def test_needs_that_are_none(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="out of what can be planned"):
+def test_needs_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="out of the range"):
         replace(NEED, **wrong)  # type: ignore[arg-type]
 
 
 def test_shards_of_a_search_have_a_core_each() -> None:
-    """The answer time is that of shards which do not wait for each other."""
+    """The latency assumes that shards do not wait for each other."""
     found = figures(replace(NEED, docs=5e6, qps=0.1, p99=0.03))
     assert found["shards"] > found["cores of data nodes"]
     assert found["data nodes"] * Machine().cores >= found["shards"]

@@ -16,7 +16,7 @@ QUERIES = {
 }
 
 
-def test_what_was_said_is_left_out() -> None:
+def test_words_of_earlier_turns_are_left_out() -> None:
     words = ContentWords(QUERIES.values())
     said = [QUERIES["m1-0"]]
     assert words.ellipsis(QUERIES["m1-1"], said) == "is the deleted on windows"
@@ -24,19 +24,19 @@ def test_what_was_said_is_left_out() -> None:
     assert words.ellipsis("Temporary folder", said) is None, "nothing would be left"
 
 
-def test_words_of_many_queries_say_nothing() -> None:
+def test_words_of_many_queries_do_not_count() -> None:
     words = ContentWords([f"summarize topic{n}" for n in range(20)])
     assert words.content("Summarize the topic3") == {"topic3"}
     assert ContentWords(["summarize"]).content("summarize") == {"summarize"}, "of few queries all words count"
 
 
-def test_the_turn_before_is_the_one_that_shares_most() -> None:
+def test_the_earlier_turn_shares_most_words() -> None:
     found = {one.query: one for one in conversations_from_overlap(QUERIES)}
     assert found["m1-1"] == Conversation("m1-1", (QUERIES["m1-0"],), "is the deleted on windows", QUERIES["m1-1"])
     assert "m2-0" not in found
 
 
-def test_turns_of_a_series_are_what_was_said() -> None:
+def test_turns_of_a_series_are_earlier_queries() -> None:
     queries = QUERIES | {"m1-3": "permissions of sockets", "m2-1": "delete a folder"}
     found = {one.query: one for one in conversations_from_series(queries, lambda query: query.split("-")[0], 2)}
     assert set(found) == {"m1-1", "m1-3"}

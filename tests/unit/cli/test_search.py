@@ -1,4 +1,4 @@
-"""What `sparsewell search` prints of a hit on talk."""
+"""Output of `sparsewell search` for a hit in a talk."""
 
 import io
 from typing import Any
@@ -21,11 +21,11 @@ def printed(hit: dict[str, Any]) -> list[str]:
     return [line.strip() for line in text.getvalue().splitlines()]
 
 
-def test_the_chapter_the_time_the_speaker_and_the_link_are_one_line() -> None:
+def test_chapter_time_speaker_and_link_are_one_line() -> None:
     assert "2. Fog  1:02:05  Bob  https://x.example/1.mp3#t=3725" in printed(HIT)
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_parts_of_a_location_are_left_out() -> None:
     bare = {name: value for name, value in HIT.items() if name != "link"}
     assert "2. Fog" in printed(bare | {"passage": {"text": "Fog."}})
     other = {name: value for name, value in bare.items() if name != "chapter"} | {"passage": {"text": "Fog."}}

@@ -24,7 +24,7 @@ from cli.loading.source import Refusal, SourceBatch, SourcePosition
 from services.errors import BackendUnavailable, ConfigurationError, Conflict, InvalidInput, NotFound, Overloaded
 
 
-def test_what_is_no_document_never_reaches_the_queue() -> None:
+def test_lines_that_are_no_documents_never_reach_the_queue() -> None:
     batch = SourceBatch(
         [(1, b'{"id":"1"}'), (3, b"{bad"), (4, b"[1]"), (5, b'{"id":"2"}'), (6, b'{"id":"3"}')], SourcePosition()
     )
@@ -35,7 +35,7 @@ def test_what_is_no_document_never_reaches_the_queue() -> None:
 
 
 @given(st.sets(st.integers(1, 60)))
-def test_contiguous_groups_are_whole_and_without_gaps(numbers: set[int]) -> None:
+def test_contiguous_groups_have_no_gaps_and_lose_nothing(numbers: set[int]) -> None:
     groups = list(group_contiguous([(number, {}) for number in sorted(numbers)]))
     assert [number for group in groups for number, _ in group] == sorted(numbers)
     for group in groups:
@@ -44,7 +44,7 @@ def test_contiguous_groups_are_whole_and_without_gaps(numbers: set[int]) -> None
         assert after[0][0] > before[-1][0] + 1
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_round_trips(tmp_path: Path) -> None:
     record = LoadCheckpoint(tmp_path / "r.json", "c", SourcePosition(1, 7, 99), [0, 40], ["j1"], 7, 5)
     record.refuse([Refusal(3, "x", "missing_text", "A document needs a `text`.", "a.csv")])
     record.save()
@@ -54,20 +54,20 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"place": 3}'])
-def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
+def test_a_damaged_checkpoint_starts_anew(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content)
     assert not LoadCheckpoint.open(tmp_path / "r.json", "c").resumed
 
 
 class Killed(BaseException):
-    """The process ends."""
+    """Stands for the end of the process."""
 
 
 def killed(*_: object) -> None:
     raise Killed
 
 
-def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: Path) -> None:
+def test_saved_refusals_are_kept_and_those_of_a_killed_load_are_not(tmp_path: Path) -> None:
     record = LoadCheckpoint(tmp_path / "r.json", "c")
     for _ in range(3):
         record.refuse([Refusal(i, None, "x", "y") for i in range(600, 0, -1)])
@@ -93,7 +93,7 @@ def test_refusals_are_all_kept_and_those_of_a_load_that_died_are_not(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_very_many_refusals_come_as_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_refusals_are_not_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.loading.checkpoint.MAX_SORTED_REFUSALS", 5)
     record = LoadCheckpoint(tmp_path / "r.json", "c")
     record.refuse([Refusal(i, None, "x", "y") for i in range(9, 0, -1)])
@@ -101,7 +101,7 @@ def test_very_many_refusals_come_as_they_came(tmp_path: Path, monkeypatch: pytes
     assert [one.line for one in record.refusals()] == list(range(9, 0, -1))
 
 
-def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:
+def test_another_index_destination_or_field_map_is_another_load(tmp_path: Path) -> None:
     ways = [("api x", "i", "1", ""), ("api y", "i", "1", ""), ("api x", "j", "1", ""), ("api x", "i", "2", "m")]
     assert len({checkpoint_name([tmp_path / "a"], *way) for way in ways}) == 4
     assert checkpoint_name([tmp_path / "a"], *ways[0]) != checkpoint_name([tmp_path / "a", tmp_path / "b"], *ways[0])
@@ -120,7 +120,7 @@ def test_another_index_door_or_map_is_another_load(tmp_path: Path) -> None:
         (404, "another server's page", BackendUnavailable),
     ],
 )
-def test_answers_come_out_as_our_errors(status: int, body: object, kind: type[Exception]) -> None:
+def test_answers_become_errors_of_their_classes(status: int, body: object, kind: type[Exception]) -> None:
     content = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(kind) as caught:
         read_json_response(httpx.Response(status, text=content, headers={"retry-after": "3"}))
@@ -137,7 +137,7 @@ def test_fields_are_declared_by_name_and_type() -> None:
         parse_fields(["year=number"], create=False)
 
 
-def test_a_batch_has_a_key_of_load_place_and_content() -> None:
+def test_the_key_of_a_batch_depends_on_load_line_and_content() -> None:
     ways = [("load", 1, b"x"), ("other", 1, b"x"), ("load", 2, b"x"), ("load", 1, b"y")]
     keys = [batch_idempotency_key(*way) for way in ways]
     assert len(set(keys)) == 4

@@ -1,4 +1,4 @@
-"""Folders of transcripts as documents that the API takes."""
+"""Folders of transcripts as documents for the API."""
 
 from collections import Counter
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_what_is_passed_over_is_counted(folder: Path) -> None:
     (note,) = TalkSource(folder).notes()
     assert "1 other transcripts of the same talk" in note
     assert "1 chapters and meta files without a transcript" in note
-    assert "1 of other kinds" in note
+    assert "1 of other formats" in note
 
 
 def test_it_goes_on_where_it_ended_and_knows_when_a_file_beside_changes(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_rows_are_rows_where_talk_is_loaded(tmp_path: Path) -> None:
     assert isinstance(source, JsonLinesSource)
     (source,) = open_sources([other], None, None, FieldMap(), DocumentKind.talk)
     assert isinstance(source, TalkSource)
-    with pytest.raises(ConfigurationError, match="is no transcript"):
+    with pytest.raises(ConfigurationError, match="is not a transcript"):
         open_sources([rows, other], None, None, FieldMap(), DocumentKind.talk)
 
 

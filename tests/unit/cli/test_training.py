@@ -1,4 +1,4 @@
-"""What a disk refuses becomes one line; everything else stays what it is."""
+"""Errors of the disk become one line; other errors do not change."""
 
 import errno
 
@@ -17,7 +17,7 @@ from services.errors import ConfigurationError
         (ValueError("Error while serializing: I/O error: File too large (os error 27)"), "File too large"),
     ],
 )
-def test_a_disk_that_refuses_is_one_line(error: Exception, said: str) -> None:
+def test_an_error_of_the_disk_is_one_line(error: Exception, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as caught, disk_failures():
         raise error
     assert caught.value.code == "unwritable_directory"

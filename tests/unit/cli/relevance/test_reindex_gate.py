@@ -1,4 +1,4 @@
-"""When a new generation is too bad to be swapped in."""
+"""The quality gate of a reindex."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from services.opensearch.queries import SearchPlan
 from services.settings import Settings
 
 
-def test_only_the_modes_that_were_named_hold_it_back() -> None:
+def test_only_the_chosen_modes_block_the_swap() -> None:
     old, new = {"sparse": 0.5, "hybrid": 0.6}, {"sparse": 0.48, "hybrid": 0.61}
     assert degraded_modes(old, new, ["hybrid"], 0.0) == []
     assert degraded_modes(old, new, ["sparse", "hybrid"], 0.0) == ["sparse"]
@@ -27,14 +27,14 @@ def test_only_the_modes_that_were_named_hold_it_back() -> None:
         require_quality("docs", old, new, ["sparse"], 0.01)
 
 
-def test_quality_is_that_of_the_ranking() -> None:
+def test_quality_is_measured_on_the_ranking() -> None:
     questions = JudgedQuestions({"q": "words"}, {"q": {"right": 1}})
     first = {"sparse": {"q": [("right", 2.0), ("wrong", 1.0)]}}
     assert ndcg_by_mode(first, questions) == {"sparse": 1.0}
     assert ndcg_by_mode({"sparse": {"q": [("wrong", 1.0)]}}, questions) == {"sparse": 0.0}
 
 
-def test_questions_without_judgements_are_not_asked(tmp_path: Path) -> None:
+def test_queries_without_judgements_are_not_sent(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="collection_not_found"):
         JudgedQuestions.read(tmp_path)
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps({"_id": q, "text": t}) + "\n" for q, t in ("ab", "cd")))
@@ -45,8 +45,8 @@ def test_questions_without_judgements_are_not_asked(tmp_path: Path) -> None:
         JudgedQuestions.read(tmp_path)
 
 
-def test_it_sends_what_the_api_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pruning and the curation rules of the index hold in the gate too: it measures the search that is served."""
+def test_the_gate_sends_the_same_searches_as_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate applies pruning and the curation rules of the index, because it measures the served search."""
     table = QueryTable.load(resolve_model_directory("standin"))
     settings = Settings(encoder="standin", prune=0.9)
     rules = Rules.model_validate({"results": [{"query": "make a folder", "hide": ["secret"]}]})

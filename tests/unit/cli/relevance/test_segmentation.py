@@ -1,10 +1,24 @@
-"""Measures of chapters: published definitions, and what they say of no error."""
+"""Measures of chapters against their published definitions, and the baselines."""
+
+import random
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.unit.models.chapters.episodes import talk
 
-from cli.relevance.segmentation import TitleSimilarity, pair_titles, score_rouge_l, score_segmentation
+from cli.relevance.segmentation import (
+    TitleSimilarity,
+    divide_by_nltk,
+    divide_by_texttiling,
+    divide_equally,
+    divide_not_at_all,
+    divide_randomly,
+    pair_titles,
+    score_rouge_l,
+    score_segmentation,
+)
+from models.chapters.engine import Episode
 from models.registry import load_encoder
 from services.talk.model import Chapter
 
@@ -21,7 +35,7 @@ def by_definition(human: set[int], made: set[int], count: int) -> tuple[float, f
 
 
 @given(st.integers(4, 60), st.data())
-def test_pk_and_window_diff_are_what_their_papers_define(count: int, data: st.DataObject) -> None:
+def test_pk_and_window_diff_follow_their_definitions(count: int, data: st.DataObject) -> None:
     places = st.sets(st.integers(1, count - 1), max_size=8)
     human, made = data.draw(places), data.draw(places)
     # a half is rounded to the even number there and here
@@ -51,16 +65,57 @@ def test_a_talk_of_two_segments_is_too_short_to_measure(count: int) -> None:
     assert score_segmentation([], [], count) is None
 
 
-def test_titles_are_compared_by_stems_and_by_meaning() -> None:
+def test_titles_are_compared_by_stems_and_by_vectors() -> None:
     assert score_rouge_l("Testing components", "components, tested") == pytest.approx(0.5)
     assert score_rouge_l("Wine", "Rain") == 0
     titles = TitleSimilarity(load_encoder("standin"))
-    assert titles.likeness("wine and rain", "wine and rain") == pytest.approx(1, abs=1e-6)
-    assert titles.likeness("wine", "") == 0
-    assert titles.likeness("wine", "wines") > titles.likeness("wine", "rain")
+    assert titles.cosine("wine and rain", "wine and rain") == pytest.approx(1, abs=1e-6)
+    assert titles.cosine("wine", "") == 0
+    assert titles.cosine("wine", "wines") > titles.cosine("wine", "rain")
 
 
-def test_a_title_is_paired_with_that_of_the_chapter_which_shares_most() -> None:
+def test_a_title_is_paired_with_the_chapter_that_shares_most_text() -> None:
     made = [Chapter("a", 0, 40), Chapter("b", 40, 100)]
     assert pair_titles([(0, 30, "x"), (30, 60, "y"), (60, 100, "")], made) == [("x", "a"), ("y", "b")]
     assert pair_titles([(0, 30, "x")], []) == []
+
+
+def about(words: str, sentences: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [f"{' '.join(draw.sample(words.split(), 5))} of the day." for _ in range(sentences)]
+
+
+TWO = talk(
+    [
+        *about("vineyard grape barrel cellar harvest bottle", 100, 1),
+        *about("cloud storm thunder shower hail wind", 100, 2),
+    ]
+)
+
+
+def test_chapters_of_equal_length() -> None:
+    assert divide_equally(TWO, 400) == [50, 100, 150]
+    assert divide_equally(TWO, 10**6) == []
+    assert divide_not_at_all(TWO) == []
+
+
+def test_random_divisions_of_equal_texts_are_equal() -> None:
+    assert divide_randomly(TWO, 100) == divide_randomly(TWO, 100)
+    assert len(divide_randomly(TWO, 100)) > 5
+
+
+def test_texttiling_finds_the_deepest_valley() -> None:
+    (found,) = divide_by_texttiling(TWO)
+    assert abs(found - 100) <= 4
+
+
+def test_texttiling_of_nltk_finds_the_valley_among_others() -> None:
+    assert any(abs(found - 100) <= 5 for found in divide_by_nltk(TWO))
+
+
+@pytest.mark.parametrize(
+    "way", [divide_not_at_all, divide_equally, divide_randomly, divide_by_texttiling, divide_by_nltk]
+)
+@pytest.mark.parametrize("episode", [talk(["Hello."]), talk(["a", "b"]), talk(["的" * 3000]), talk(["the of"] * 300)])
+def test_boundaries_of_short_or_empty_talks_are_inside_the_talk(way, episode: Episode) -> None:  # type: ignore[no-untyped-def]
+    assert all(0 < found < len(episode.segments) for found in way(episode))

@@ -1,4 +1,4 @@
-"""Figures against values worked out by hand."""
+"""Metrics against values computed by hand."""
 
 import math
 import subprocess
@@ -11,7 +11,7 @@ from cli.relevance.live import percentiles
 from cli.relevance.metrics import measure_rankings, write_run
 
 
-def test_one_query_by_hand() -> None:
+def test_metrics_of_one_query_computed_by_hand() -> None:
     judgements = {"q": {"a": 2, "b": 1, "c": 0}}
     found = measure_rankings(judgements, {"q": [("x", 9.0), ("b", 8.0), ("a", 7.0)]}).by_query["q"]
     # trec_eval's NDCG: the grade itself is the gain
@@ -21,7 +21,7 @@ def test_one_query_by_hand() -> None:
     assert found["recall@100"] == 1.0
 
 
-def test_the_given_order_counts_whatever_the_scores_are() -> None:
+def test_the_order_counts_and_not_the_scores() -> None:
     judgements = {"q": {"a": 1}}
     for ranking in ([("a", 1.0), ("z", 1.0)], [("a", 0.0), ("z", 5.0)]):
         assert measure_rankings(judgements, {"q": ranking}).mean["mrr@10"] == 1.0
@@ -35,13 +35,13 @@ def test_queries_without_an_answer_count_as_zero() -> None:
     assert set(quality.by_query) == set(judgements)
 
 
-def test_depths_are_kept() -> None:
+def test_metrics_stop_at_their_depth() -> None:
     ranking = [(f"x{n}", float(-n)) for n in range(99)] + [("a", -99.0), ("b", -100.0)]
     found = measure_rankings({"q": {"a": 1, "b": 1}}, {"q": ranking}).mean
     assert found == {"ndcg@10": 0.0, "mrr@10": 0.0, "recall@100": 0.5}
 
 
-def test_a_run_file_is_what_trec_eval_reads(tmp_path: Path) -> None:
+def test_a_run_has_the_trec_format(tmp_path: Path) -> None:
     import ir_measures
 
     path = tmp_path / "runs" / "sparse.trec"
@@ -59,8 +59,8 @@ def test_percentiles_are_nearest_ranks() -> None:
     assert percentiles([]) == {}
 
 
-def test_without_the_extra_the_error_says_what_to_install() -> None:
-    """The base install has no ir_measures: reading a collection works there, measuring explains itself."""
+def test_without_the_extra_the_error_names_the_package() -> None:
+    """The base installation has no ir_measures. It can read a collection, and measuring raises a clear error."""
     program = (
         "import sys; sys.modules['ir_measures'] = None\n"
         "import cli.relevance.evaluate, cli.relevance.live\n"

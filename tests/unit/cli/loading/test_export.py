@@ -21,12 +21,12 @@ from services.opensearch.point_in_time import read_export_page as read_hits
 PLACE = ExportPosition("p-books.g000001", "snapshot", 3, 2**40, ("pending", "dead"), True, 2, 17, 99)
 
 
-def test_a_cursor_comes_back_as_it_was_given() -> None:
+def test_a_cursor_round_trips() -> None:
     for place in (PLACE, ExportPosition("p-books.g000001", "s", 1, 0, ("encoded",), False)):
         assert ExportPosition.read(place.cursor(b"key"), b"key") == place
 
 
-def test_a_cursor_that_was_sealed_with_something_else_is_refused() -> None:
+def test_a_cursor_sealed_with_another_key_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         ExportPosition.read(PLACE.cursor(b"key"), b"another")
     assert caught.value.code == "bad_cursor"
@@ -38,7 +38,7 @@ def test_documents_of_another_index_are_refused() -> None:
         read_hits(PLACE, 10, {"hits": {"hits": hits}})
 
 
-def test_a_shard_ends_where_fewer_come_than_were_asked_for() -> None:
+def test_a_short_page_is_the_last_page_of_a_shard() -> None:
     hits = [{"_index": PLACE.physical, "_id": "x", "sort": [n], "_source": {}} for n in (18, 23)]
     _, later = read_hits(PLACE, 2, {"hits": {"hits": hits}, "pit_id": "renewed"})
     assert (later.shard, later.after, later.exported, later.snapshot, later.ended) == (2, 23, 101, "renewed", False)
@@ -51,7 +51,7 @@ def page(count: int, told: int) -> bytes:
     return b"".join(b'{"id":"%d"}\n' % n for n in range(count)) + orjson.dumps(last) + b"\n"
 
 
-def test_a_page_is_whole_or_none_at_any_cut() -> None:
+def test_a_page_that_is_cut_anywhere_is_refused() -> None:
     content = page(3, 3)
     assert len(read_page(content)[0]) == 3
     for length in range(len(content)):
@@ -65,11 +65,11 @@ def test_a_page_is_whole_or_none_at_any_cut() -> None:
 def test_missing_documents_are_an_error() -> None:
     require_complete_export(5, {"exported": 5, "total": 5})
     for told in ({"exported": 5, "total": 6}, {"exported": 4, "total": 4}):
-        with pytest.raises(BackendUnavailable, match="begin the export again"):
+        with pytest.raises(BackendUnavailable, match="start again"):
             require_complete_export(5, told)
 
 
-def test_the_name_tells_the_format() -> None:
+def test_the_file_name_decides_the_format() -> None:
     assert choose_format(Path("a.parquet"), None) is ExportFormat.parquet
     assert choose_format(Path("a.jsonl.gz"), None) is choose_format(None, None) is ExportFormat.jsonl
     assert choose_format(Path("a.dat"), ExportFormat.parquet) is ExportFormat.parquet
@@ -83,7 +83,7 @@ def test_the_name_tells_the_format() -> None:
         assert caught.value.code == "bad_output"
 
 
-def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("earlier")
     with pytest.raises(KeyboardInterrupt), write_atomically(path) as out:
@@ -99,7 +99,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         pass
 
 
-def test_a_table_has_a_column_for_each_part(tmp_path: Path) -> None:
+def test_a_parquet_file_has_a_column_for_each_member(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     window = {"start": 0, "end": 3, "ids": [5], "pieces": ["a"], "weights": [0.5]}
     lines = [

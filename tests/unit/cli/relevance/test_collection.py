@@ -1,4 +1,4 @@
-"""Reading collections: what is accepted, and where exactly a malformed one is wrong."""
+"""Collections in BEIR's layout, and the file and line of an error."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def test_documents_keep_their_order_and_a_lone_title_becomes_the_text(directory:
     ]
 
 
-def test_only_judged_queries_with_a_text_are_asked(directory: Path) -> None:
+def test_only_judged_queries_with_a_text_are_sent(directory: Path) -> None:
     collection = open_collection(directory)
     assert collection.judged == {"1": "first", "2": "second"}
     assert collection.unknown_queries() == ["9"]
@@ -49,7 +49,7 @@ def test_only_judged_queries_with_a_text_are_asked(directory: Path) -> None:
     assert collection.known_judgements() == {"1": {"a": 2, "b": 0}, "2": {"gone": 1}}
 
 
-def test_a_compressed_corpus_and_the_published_place_of_judgements(directory: Path) -> None:
+def test_a_compressed_corpus_and_the_beir_path_of_judgements_are_read(directory: Path) -> None:
     (directory / "corpus.jsonl").unlink()
     (directory / "corpus.jsonl.gz").write_bytes(gzip.compress(lines(CORPUS).encode()))
     (directory / "qrels").mkdir()
@@ -59,7 +59,7 @@ def test_a_compressed_corpus_and_the_published_place_of_judgements(directory: Pa
     assert len(collection.judgements) == 3
 
 
-def test_other_files_on_request(directory: Path) -> None:
+def test_queries_and_judgements_of_other_files_are_read(directory: Path) -> None:
     (directory / "q2.jsonl").write_text(lines(QUERIES[:1]))
     (directory / "r2.tsv").write_text("1\ta\t1\n")
     collection = open_collection(directory, directory / "q2.jsonl", directory / "r2.tsv")
@@ -67,7 +67,7 @@ def test_other_files_on_request(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n", "\ufeffquery-id\tcorpus-id\tscore\n"])
-def test_the_line_of_names_is_optional(tmp_path: Path, header: str) -> None:
+def test_the_header_of_judgements_is_optional(tmp_path: Path, header: str) -> None:
     path = tmp_path / "qrels.tsv"
     path.write_text(header + "q\td\t1\r\n\n", encoding="utf-8")
     assert read_judgements(path) == {"q": {"d": 1}}
@@ -80,13 +80,13 @@ def test_the_line_of_names_is_optional(tmp_path: Path, header: str) -> None:
         ("corpus.jsonl", '{"_id": "a", "text": "x"}\n\n[1]\n', r"line 3: not a JSON object"),
         ("corpus.jsonl", '{"text": "x"}\n', r"line 1: no `_id`"),
         ("corpus.jsonl", '{"_id": "a", "text": 3}\n', r"line 1: `text` is not a string"),
-        ("corpus.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', r"line 2: the id 'a' came before"),
+        ("corpus.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', r"line 2: the id 'a' is repeated"),
         ("corpus.jsonl", b'{"_id": "a", "text": "\xff"}\n', r"line 1: not UTF-8"),
         ("queries.jsonl", '{"_id": "1", "text": "x"}\n{"_id": "1", "text": "x"}\n', r"queries.jsonl, line 2"),
         ("queries.jsonl", "", r"has no queries"),
         ("qrels.tsv", "1\ta\t1\n1 a 1\n", r"qrels.tsv, line 2: expected query, document and grade"),
         ("qrels.tsv", "1\ta\tgood\n", r"line 1: the grade 'good' is not a whole number"),
-        ("qrels.tsv", "1\ta\t1\n1\ta\t2\n", r"line 2: the same pair came before with another grade"),
+        ("qrels.tsv", "1\ta\t1\n1\ta\t2\n", r"line 2: the pair is repeated with another grade"),
         ("qrels.tsv", "query-id\tcorpus-id\tscore\n", r"has no judgements"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_malformed_file_names_its_line(directory: Path, file: str, content: st
 
 
 @pytest.mark.parametrize("damage", [slice(0, -20), slice(40, None), slice(0, 0)])
-def test_a_damaged_archive(directory: Path, damage: slice) -> None:
+def test_a_damaged_archive_is_refused(directory: Path, damage: slice) -> None:
     (directory / "corpus.jsonl").unlink()
     many = gzip.compress(lines([{"_id": str(n), "text": f"text {n * n}"} for n in range(500)]).encode())
     broken = many[:40] + many[80:] if damage.start == 40 else many[damage]
@@ -115,7 +115,7 @@ def test_a_missing_file_is_named(directory: Path, missing: str) -> None:
     assert raised.value.code == "collection_not_found"
 
 
-def test_missing_directories_and_given_files(directory: Path) -> None:
+def test_missing_directories_and_files_are_refused(directory: Path) -> None:
     with pytest.raises(ConfigurationError, match="no directory"):
         open_collection(directory / "absent")
     with pytest.raises(ConfigurationError, match="no file"):
