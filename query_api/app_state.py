@@ -16,10 +16,10 @@ from fastapi import Depends, Request
 from query_api.access.gate import request_principal
 from query_api.access.key_ring import KeyRing
 from query_api.access.rate_limit import RateLimiter
-from query_api.curation_cache import CurationCache
+from query_api.index_cache import CurationCache, QueryTableCache
 from query_api.ingest.backpressure import BackgroundReader, BacklogMonitor, InFlightRequests
 from query_api.query_log import QueryLog
-from query_api.readiness import QueryTableCache, ReadinessMonitor
+from query_api.readiness import ReadinessMonitor
 from query_api.search.executor import DirectEngine
 from query_api.search.page_state import HeldPointsInTime
 from query_api.search.validation import limits_of

@@ -1,7 +1,7 @@
 """The readiness of an API process to answer searches.
 
-`QueryTableCache` holds the query tables of the known encoders, by fingerprint. `ReadinessMonitor` checks OpenSearch,
-the query tables of all indexes and Redis, at most once a second however many probes arrive.
+`ReadinessMonitor` checks OpenSearch, the query tables of all indexes and Redis, at most once a second however many
+probes arrive.
 """
 
 import asyncio
@@ -10,73 +10,18 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from services.encoders.catalogue import load_known_encoders
-from services.encoders.manifest import Manifest
-from services.encoders.query_table import QueryTable
-from services.errors import BackendUnavailable, ConfigurationError, EncoderMismatch, InvalidInput, SparsewellError
-from services.index_spec import Generation, IndexNames
+from query_api.index_cache import QueryTableCache
+from services.errors import BackendUnavailable, EncoderMismatch, SparsewellError
+from services.index_spec import IndexNames
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.generations import list_generations_call, read_active_generations
 from services.queue.messages import Publisher, encode_queue
-from services.settings import Settings
 
 T = TypeVar("T")
 
 CHECK_INTERVAL_SECONDS: Final = 1.0
 # Probes time out after a few seconds, so a check must be faster.
 CHECK_TIMEOUT_SECONDS: Final = 3.0
-
-
-class QueryTableCache:
-    """The query tables of one process: the configured encoder's, and others once an index uses them."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Read every manifest and load the configured table. Raises ConfigurationError."""
-        encoders = load_known_encoders(settings)
-        self.default = encoders[0].manifest
-        self.manifests = [encoder.manifest for encoder in encoders]
-        self._directories = {encoder.manifest.fingerprint: encoder.directory for encoder in encoders}
-        # Of two encoders with one name the first wins.
-        self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
-        self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
-
-    def of(self, generation: Generation) -> QueryTable:
-        """Return the query table for a generation's vectors. Raises EncoderMismatch (`encoder_mismatch`)."""
-        fingerprint = generation.encoder.fingerprint
-        table = self._tables.get(fingerprint)
-        if table is not None:
-            return table
-        directory = self._directories.get(fingerprint)
-        if directory is None:
-            raise EncoderMismatch(
-                "encoder_mismatch",
-                f"The index {generation.index!r} was encoded by {generation.encoder.name} ({fingerprint}), but this "
-                f"service holds {', '.join(sorted(self._directories))}: name its model directory in "
-                "SPARSEWELL_MORE_ENCODERS.",
-            )
-        try:
-            table = QueryTable.load(directory)
-        except ConfigurationError as error:
-            raise EncoderMismatch("encoder_mismatch", error.detail) from error
-        self._tables[fingerprint] = table
-        return table
-
-    def serves(self, fingerprint: str) -> bool:
-        """Return whether the service has the query table of an encoder."""
-        return fingerprint in self._directories
-
-    def manifest(self, name: str | None) -> Manifest:
-        """Return the manifest of an encoder by name; None is the configured one.
-
-        Raises InvalidInput (`unknown_encoder`).
-        """
-        if name is None:
-            return self.default
-        try:
-            return self._names[name]
-        except KeyError:
-            known = ", ".join(sorted(self._names))
-            raise InvalidInput("unknown_encoder", f"No encoder is called {name[:80]!r} (known: {known}).") from None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cli.relevance.collection import Judgements, read_judgements, read_queries
 from cli.relevance.metrics import Ranking, measure_rankings
 from indexer.reindex.follower import Dispatch, Follower, make_local_dispatch, make_queue_dispatch
 from indexer.reindex.run import Reindexing, ReindexProgress
-from query_api.curation_cache import CurationCache
+from query_api.index_cache import CurationCache
 from query_api.schemas.search_request import Mode, SearchRequest
 from query_api.search.context import SearchContext
 from query_api.search.curation import rules_of

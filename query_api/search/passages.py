@@ -35,9 +35,10 @@ def locate(context: SearchContext, hit: Hit, source: Source) -> dict[str, Any]:
     )
     members: dict[str, Any] = {"passage": passage}
     chapters = source.get("chapters", ())
-    chapter = (
-        chapters[hit.number] if unit == "chapter" and hit.number is not None else find_chapter(chapters, passage["end"])
-    )
+    if unit == "chapter" and hit.number is not None:
+        chapter = chapters[hit.number]
+    else:
+        chapter = find_chapter(chapters, passage["end"]) if chapters else None
     if chapter is not None:
         members["chapter"] = dict(chapter)
     if "segments" in source:

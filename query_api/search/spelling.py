@@ -27,14 +27,14 @@ from services.query.suggest import Correction, apply_corrections, find_correctio
 from services.telemetry.metrics import SEARCH_FALLBACKS
 
 
-async def did_you_mean(contexts: Sequence[SearchContext], *, lexical_empty: bool) -> dict[str, Any]:
-    """Return the `did_you_mean` member of a response, if there is one, for a search of one index or several.
+async def did_you_mean(contexts: Sequence[SearchContext]) -> dict[str, Any]:
+    """Return the `did_you_mean` member of a response, if there is one, for a search whose lexical list is empty.
 
     Every suggested word occurs in documents that the search may find under its filter.
     """
     first = contexts[0]
     request = first.request
-    if not (lexical_empty and request.did_you_mean and request.is_first):
+    if not (request.did_you_mean and request.is_first):
         return {}
     # A word that the index lacks tells about all its documents: document-level security allows no suggestion.
     searched = [context for context in contexts if context.generation.suggests and context.reveals_others]

@@ -11,8 +11,8 @@ from typing import Any
 from query_api.schemas.search_request import SearchRequest
 from query_api.schemas.search_response import AcrossRequest
 from query_api.search.chapters import retrieve_parts
-from query_api.search.context import Hit, Retrieved, SearchContext
-from query_api.search.curation import CuratedQuery, curate_query, with_curation_terms, with_pins
+from query_api.search.context import CuratedQuery, Hit, Retrieved, SearchContext
+from query_api.search.curation import curate_query, with_curation_terms, with_pins
 from query_api.search.expansion import with_conversation, with_feedback
 from query_api.search.highlight import highlight
 from query_api.search.hits import shape_hit, shape_query_pieces
@@ -128,7 +128,8 @@ async def respond(outcome: Outcome) -> Response:
         if request.unit != "document":
             response["unit"] = request.unit
     response |= retrieved.counts
-    response |= await did_you_mean(contexts, lexical_empty=retrieved.lexical_empty)
+    if retrieved.lexical_empty:
+        response |= await did_you_mean(contexts)
     if outcome.reranking is not None:
         response["rerank"] = outcome.reranking
     if request.explain:

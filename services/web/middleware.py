@@ -156,12 +156,9 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or (self._large and self._large.match(scope["path"])):
             await self._app(scope, receive, send)
             return
-        error = TooLarge(
-            "body_too_large", f"The body may have at most {MAX_SMALL_BODY_BYTES:,} bytes.", limit=MAX_SMALL_BODY_BYTES
-        )
         declared = dict(scope["headers"]).get(b"content-length", b"")
         if declared.isdigit() and int(declared) > MAX_SMALL_BODY_BYTES:
-            await error_response(error)(scope, receive, send)
+            await error_response(_too_large())(scope, receive, send)
             return
         # The body is read here because the framework would turn an error raised in `receive` into one of its own.
         messages: list[Message] = []
@@ -173,7 +170,7 @@ class BodyLimitMiddleware:
             await error_response(too_slow)(scope, receive, send)
             return
         if not is_small:
-            await error_response(error)(scope, receive, send)
+            await error_response(_too_large())(scope, receive, send)
             return
         commas = sum(message.get("body", b"").count(b",") for message in messages)
         if self._values is not None and commas > self._values:
@@ -187,6 +184,12 @@ class BodyLimitMiddleware:
             return next(replay, None) or await receive()
 
         await self._app(scope, replayed, send)
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        "body_too_large", f"The body may have at most {MAX_SMALL_BODY_BYTES:,} bytes.", limit=MAX_SMALL_BODY_BYTES
+    )
 
 
 async def _read_small_body(receive: Receive, messages: list[Message]) -> bool:

@@ -16,7 +16,7 @@ from fastapi import Request
 
 import query_api.ingest.request_body
 from cli.serve import serve_api
-from query_api.readiness import QueryTableCache
+from query_api.index_cache import QueryTableCache
 from services.documents.document import Document
 from services.documents.intake import Intake
 from services.opensearch import bulk

@@ -33,8 +33,8 @@ GROUPS = ("FilterAll-Input", "FilterAny-Input", "FilterNot-Input")
 def with_shallow_filters(document: dict[str, Any]) -> dict[str, Any]:
     """The document with filters whose filters hold conditions alone, instead of filters for ever.
 
-    Three of four generated requests differed in the third and fourth level of a filter alone. Deep filters are tested in
-    tests/congruence/test_filters.py and tests/unit/services/filters/test_parsing.py. Responses have schemas of their own.
+    Three of four generated requests differed in the third and fourth level of a filter alone. Deep filters are tested
+    in tests/congruence/test_filters.py and tests/unit/services/filters/test_parsing.py. Responses have other schemas.
     """
     schemas = document["components"]["schemas"]
     condition = {"$ref": "#/components/schemas/FilterCondition"}

@@ -5,7 +5,6 @@ import random
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.unit.models.chapters.episodes import talk
 
 from cli.relevance.segmentation import (
     TitleSimilarity,
@@ -21,6 +20,7 @@ from cli.relevance.segmentation import (
 from models.chapters.engine import Episode
 from models.registry import load_encoder
 from services.talk.model import Chapter
+from tests.unit.models.chapters.episodes import talk
 
 
 def by_definition(human: set[int], made: set[int], count: int) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""The curation rules of all indexes, cached in one process.
+"""Caches of one process for what a search needs of an index: the query table of its encoder, and its curation rules.
 
-The rules of an index are read in parallel with its generation and cached as long. When they cannot be read, a search
-fails rather than show documents that the rules hide.
+The curation rules are read in parallel with the index's generation and cached as long. When they cannot be read, a
+search fails rather than show documents that the rules hide.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,17 @@ from pydantic import ValidationError
 
 from services.curation.matching import CompiledRules
 from services.curation.rules import Rules
-from services.errors import BackendUnavailable, NotFound, SparsewellError
+from services.encoders.catalogue import load_known_encoders
+from services.encoders.manifest import Manifest
+from services.encoders.query_table import QueryTable
+from services.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    EncoderMismatch,
+    InvalidInput,
+    NotFound,
+    SparsewellError,
+)
 from services.index_spec import Generation, IndexNames
 from services.opensearch.client import AsyncSearchClient
 from services.opensearch.system_indexes import (
@@ -21,8 +31,61 @@ from services.opensearch.system_indexes import (
     read_older_curations,
     read_stored_curation,
 )
+from services.settings import Settings
 
 CurationReading = StoredCuration | SparsewellError | None
+
+
+class QueryTableCache:
+    """The query tables of one process: the configured encoder's, and others once an index uses them."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read every manifest and load the configured table. Raises ConfigurationError."""
+        encoders = load_known_encoders(settings)
+        self.default = encoders[0].manifest
+        self.manifests = [encoder.manifest for encoder in encoders]
+        self._directories = {encoder.manifest.fingerprint: encoder.directory for encoder in encoders}
+        # Of two encoders with one name the first wins.
+        self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
+        self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
+
+    def of(self, generation: Generation) -> QueryTable:
+        """Return the query table for a generation's vectors. Raises EncoderMismatch (`encoder_mismatch`)."""
+        fingerprint = generation.encoder.fingerprint
+        table = self._tables.get(fingerprint)
+        if table is not None:
+            return table
+        directory = self._directories.get(fingerprint)
+        if directory is None:
+            raise EncoderMismatch(
+                "encoder_mismatch",
+                f"The index {generation.index!r} was encoded by {generation.encoder.name} ({fingerprint}), but this "
+                f"service holds {', '.join(sorted(self._directories))}: name its model directory in "
+                "SPARSEWELL_MORE_ENCODERS.",
+            )
+        try:
+            table = QueryTable.load(directory)
+        except ConfigurationError as error:
+            raise EncoderMismatch("encoder_mismatch", error.detail) from error
+        self._tables[fingerprint] = table
+        return table
+
+    def serves(self, fingerprint: str) -> bool:
+        """Return whether the service has the query table of an encoder."""
+        return fingerprint in self._directories
+
+    def manifest(self, name: str | None) -> Manifest:
+        """Return the manifest of an encoder by name; None is the configured one.
+
+        Raises InvalidInput (`unknown_encoder`).
+        """
+        if name is None:
+            return self.default
+        try:
+            return self._names[name]
+        except KeyError:
+            known = ", ".join(sorted(self._names))
+            raise InvalidInput("unknown_encoder", f"No encoder is called {name[:80]!r} (known: {known}).") from None
 
 
 @dataclass(frozen=True, slots=True)
