@@ -66,8 +66,8 @@ def steps() -> Iterator[IngestProgress]:
 def test_progress_without_a_terminal_is_a_line_now_and_then(plain: Console) -> None:
     assert len(list(demonstration.show_progress(plain, steps()))) == 13
     assert printed(plain).splitlines() == [
-        "     500 of 1,200 encoded after   5 s, 100 a second",
-        "   1,000 of 1,200 encoded after  10 s, 100 a second",
+        "     500 of 1,200 encoded after   5 s, 100 per second",
+        "   1,000 of 1,200 encoded after  10 s, 100 per second",
     ]
 
 
