@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-from faults.door import Door
-from faults.stack import INDEX
+
+from tests.faults.door import Door
+from tests.faults.stack import INDEX
 
 WORD = "kept"
 

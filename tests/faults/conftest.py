@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.processes import OpenSearchProcess, RedisProcess
-from faults.rows import Row, save, table
-from faults.stack import Stack
 
 from infra.opensearch.node import resolve_data_directory
 from infra.settings import LocalSettings
 from services.directories import child_account, temporary_state_directory
 from services.settings import Settings
+from tests.faults.processes import OpenSearchProcess, RedisProcess
+from tests.faults.rows import Row, save, table
+from tests.faults.stack import Stack
 
 ROWS = pytest.StashKey[list[Row]]()
 _PREFIXES = itertools.count()

@@ -5,8 +5,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from faults.history import History, Written
-from faults.stack import INDEX
+
+from tests.faults.history import History, Written
+from tests.faults.stack import INDEX
 
 # What says for certain that nothing was stored, and will not be.
 CERTAIN = {"stale_version", "document_too_large", "bad_text"}

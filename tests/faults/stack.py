@@ -10,8 +10,6 @@ from typing import Any
 
 import httpx
 import orjson
-from faults.history import Final
-from faults.processes import RedisProcess, Running, wait_for
 from redis import Redis
 
 from infra.processes import find_free_port
@@ -27,6 +25,8 @@ from services.opensearch.journal import StoredDocument, read_stored_hits
 from services.opensearch.stored_document import read_windows
 from services.queue.messages import INGEST_QUEUE, encode_queue
 from services.settings import Settings
+from tests.faults.history import Final
+from tests.faults.processes import RedisProcess, Running, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from signal import SIGKILL
 from time import monotonic, sleep
 
-from faults.door import Door
-from faults.processes import OpenSearchProcess, Running, wait_for
-from faults.proxy import Proxy
-from faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
-from faults.stack import HERE, INDEX, Stack
-
 from indexer.reindex.run import Reindexing
+from tests.faults.door import Door
+from tests.faults.processes import OpenSearchProcess, Running, wait_for
+from tests.faults.proxy import Proxy
+from tests.faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
+from tests.faults.stack import HERE, INDEX, Stack
 
 DOCUMENTS = 120
 POISONS = ("killpoison", "nanpoison", "raisepoison")

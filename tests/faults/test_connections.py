@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
-from faults.door import Door
-from faults.history import check
-from faults.processes import Running, wait_for
-from faults.proxy import Proxy
-from faults.stack import INDEX, Stack
 
 from services.opensearch.client import Call, SyncSearchClient
 from services.opensearch.transport import DEAD_NODE_SECONDS
+from tests.faults.door import Door
+from tests.faults.history import check
+from tests.faults.processes import Running, wait_for
+from tests.faults.proxy import Proxy
+from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

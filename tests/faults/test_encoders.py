@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from faults.door import Door
-from faults.history import check
-from faults.stack import Stack
+
+from tests.faults.door import Door
+from tests.faults.history import check
+from tests.faults.stack import Stack
 
 POISONS = {
     "nanpoison": ("an encoder that gives NaN", "bad_vector"),

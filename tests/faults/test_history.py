@@ -1,7 +1,8 @@
 """The checker finds a planted loss of each kind, and nothing where nothing is wrong."""
 
 import pytest
-from faults.history import Final, Findings, History, Written, check
+
+from tests.faults.history import Final, Findings, History, Written, check
 
 
 def history(*acknowledged: Written, unanswered: tuple[Written, ...] = ()) -> History:

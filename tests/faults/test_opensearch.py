@@ -9,11 +9,6 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
-from faults.busy import Busy
-from faults.door import Door
-from faults.history import check
-from faults.processes import OpenSearchProcess, wait_for
-from faults.stack import Stack
 from opensearchpy import OpenSearch
 from opensearchpy.helpers import bulk
 
@@ -21,6 +16,11 @@ from infra.opensearch.node import resolve_data_directory
 from infra.settings import LocalSettings
 from services.directories import child_account, temporary_state_directory
 from services.opensearch.client import Call
+from tests.faults.busy import Busy
+from tests.faults.door import Door
+from tests.faults.history import check
+from tests.faults.processes import OpenSearchProcess, wait_for
+from tests.faults.stack import Stack
 
 NewStack = Callable[..., Stack]
 NewNode = Callable[..., OpenSearchProcess]

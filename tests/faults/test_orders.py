@@ -5,10 +5,6 @@ import random
 from collections.abc import Callable, Sequence
 
 import orjson
-from faults.door import Door
-from faults.history import Findings, History, Written, check
-from faults.processes import wait_for
-from faults.stack import INDEX, Stack
 
 from models.encoder import Encoder
 from models.registry import load_encoder
@@ -19,6 +15,10 @@ from services.opensearch.client import Call
 from services.opensearch.generations import read_generation, refresh_call, resolve_alias_call
 from services.opensearch.journal import StoredDocument, encoded_write, get_documents_call, read_stored_documents
 from services.opensearch.stored_document import EncodedWindow
+from tests.faults.door import Door
+from tests.faults.history import Findings, History, Written, check
+from tests.faults.processes import wait_for
+from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

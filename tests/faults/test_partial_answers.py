@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
-from faults.door import Door
-from faults.stack import Stack
 
 from query_api.search.executor import Stopwatch, complete_hits
 from services.errors import BackendUnavailable
 from services.opensearch.client import AsyncSearchClient, Call, SyncSearchClient
 from services.opensearch.queries import SearchPlan, build_search_body, msearch_call, search_call
+from tests.faults.door import Door
+from tests.faults.stack import Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from faults.proxy import Proxy
+
+from tests.faults.proxy import Proxy
 
 
 class _Echo(BaseHTTPRequestHandler):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faults.door import Door
-from faults.stack import INDEX, Stack
 
 from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, Manifest, compute_fingerprint, describe_file
+from tests.faults.door import Door
+from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

@@ -5,12 +5,12 @@ from contextlib import closing
 from time import monotonic
 
 import pytest
-from faults.door import Door
-from faults.history import Findings, History, Written, check
-from faults.processes import RedisProcess, wait_for
-from faults.stack import INDEX, Stack
 
 from services.queue.messages import IngestMessage, Publisher
+from tests.faults.door import Door
+from tests.faults.history import Findings, History, Written, check
+from tests.faults.processes import RedisProcess, wait_for
+from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 NewRedis = Callable[..., RedisProcess]

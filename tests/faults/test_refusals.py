@@ -7,13 +7,13 @@ from typing import Any
 
 import httpx
 import orjson
-from faults.door import Door
-from faults.history import check
-from faults.processes import wait_for
-from faults.stack import INDEX, Stack
 
 from services.opensearch.client import Call
 from services.queue.messages import INGEST_QUEUE
+from tests.faults.door import Door
+from tests.faults.history import check
+from tests.faults.processes import wait_for
+from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

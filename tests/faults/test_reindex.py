@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from faults.door import Door
-from faults.history import Findings, check
-from faults.processes import Running, wait_for
-from faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
-from faults.stack import HERE, INDEX, Stack
-from faults.without.following import copy_and_swap
 
 from indexer.reindex.plan import GenerationChanges, plan_generation
 from indexer.reindex.run import Reindexing
 from services.encoders.manifest import read_manifest, resolve_model_directory
 from services.index_spec import IndexNames
 from services.opensearch.generations import create_generation_call
+from tests.faults.door import Door
+from tests.faults.history import Findings, check
+from tests.faults.processes import Running, wait_for
+from tests.faults.reindex_steps import BEFORE_THE_SWAP, DECIDED
+from tests.faults.stack import HERE, INDEX, Stack
+from tests.faults.without.following import copy_and_swap
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 import httpx
-from faults.door import Door
-from faults.history import History, Written, check
-from faults.stack import INDEX, Stack
+
+from tests.faults.door import Door
+from tests.faults.history import History, Written, check
+from tests.faults.stack import INDEX, Stack
 
 SENDERS = 20
 TEXTS = {f"d{i}": f"page three, line {i}" for i in range(30)}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from faults.rows import Row, load, save, table
+from tests.faults.rows import Row, load, save, table
 
 
 def test_rows_of_several_runs_are_kept_and_the_newest_of_a_fault_counts(tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from faults.door import Door
-from faults.processes import OpenSearchProcess
-from faults.stack import INDEX, Stack
-
 from services.opensearch.client import SyncSearchClient
 from services.opensearch.point_in_time import close_point_in_time_call, open_point_in_time_call
+from tests.faults.door import Door
+from tests.faults.processes import OpenSearchProcess
+from tests.faults.stack import INDEX, Stack
 
 NewNode = Callable[..., OpenSearchProcess]
 NewStack = Callable[..., Stack]

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from faults.door import Door
-from faults.history import Findings, check
-from faults.processes import OpenSearchProcess
-from faults.stack import Stack
-from faults.storm import Storm, Writer
+
+from tests.faults.door import Door
+from tests.faults.history import Findings, check
+from tests.faults.processes import OpenSearchProcess
+from tests.faults.stack import Stack
+from tests.faults.storm import Storm, Writer
 
 SEEDS = [int(seed) for seed in os.environ.get("FAULT_SEEDS", "3 15").split()]
 FAULTS = int(os.environ.get("FAULTS", "9"))

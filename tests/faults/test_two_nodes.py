@@ -6,14 +6,14 @@ from contextlib import closing
 
 import httpx
 import pytest
-from faults.busy import Busy
-from faults.door import Door
-from faults.history import check
-from faults.processes import Running, wait_for
-from faults.stack import INDEX, Stack
 
 from infra.opensearch.cluster import Cluster, temporary_cluster
 from infra.settings import LocalSettings
+from tests.faults.busy import Busy
+from tests.faults.door import Door
+from tests.faults.history import check
+from tests.faults.processes import Running, wait_for
+from tests.faults.stack import INDEX, Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.door import Door
-from faults.history import Findings, check
-from faults.processes import Running, wait_for
-from faults.stack import Stack
+
+from tests.faults.door import Door
+from tests.faults.history import Findings, check
+from tests.faults.processes import Running, wait_for
+from tests.faults.stack import Stack
 
 NewStack = Callable[..., Stack]
 RowOf = Callable[..., None]

@@ -19,12 +19,12 @@ from typing import Any
 
 import orjson
 from celery.signals import worker_ready
-from faults.accidents import work
 
 import indexer.encode_task
 from indexer.encoding import EncodedDocument, EncodingFailure, WindowedDocument, encode_run
 from models.encoder import Encoder
 from services.opensearch import bulk
+from tests.faults.accidents import work
 
 
 def late_acks(app: Any) -> None:
