@@ -18,7 +18,7 @@ CLIENT: dict[str, Any] = tomllib.loads((ROOT / "clients/python/pyproject.toml").
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 # Which extras the code of a folder may import from, beside the base install.
 USES = {
-    "services": {"aws", "cli", "load", "tracing"},  # cli: cli/api_client.py reads answers for the commands
+    "services": {"aws", "load", "tracing"},
     "query_api": {"oidc"},
     "indexer": {"worker"},
     "models": {"gpu", "train", "worker"},
