@@ -48,7 +48,7 @@ down: ## Stop what `make up` or `make demo KEEP=1` left running
 status: ## Show what runs, where, and where its log is
 	@if [ -x $(BIN)/sparsewell ]; then $(BIN)/sparsewell status; else echo "Not set up, so nothing of ours runs."; fi
 
-test: setup lint types docs page-test pytest ## Check style, types, contracts and links of documents, run every test on real services
+test: setup lint types docs page-test pytest ## Check style, types, contracts and links of documents, run the tests on real services
 
 lint: .venv/.dev page-lint ## Style, formatting, imports between packages, widths of folders, import cycles
 	@echo "Style:"
@@ -75,7 +75,7 @@ docs: .venv/.docs ## Build the documentation site into build/site; a broken link
 	@echo "Documents:"
 	$(BIN)/python -m infra.docs_site
 
-pytest: .venv/.dev servers test-programs ## Run every test on real services; coverage of unit and integration tests
+pytest: .venv/.dev servers test-programs ## Run the tests on real services; coverage of unit and integration tests
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
 

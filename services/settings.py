@@ -258,7 +258,7 @@ class Settings(ConnectionSettings):
     oidc_filter: str = Field("", description='filter in JSON, with {"claim": NAME} for the value of a claim')
     search_timeout: float = Field(5.0, gt=0, description="deadline of a search, including OpenSearch")
 
-    # Defaults of a search request (docs/decisions/0151, 0152).
+    # Defaults of a search request (docs/decisions/0151).
     prune: float = Field(0.2, ge=0, lt=1, description="query pieces below this share of the heaviest are left out")
     two_phase_threshold: float = Field(0.5, gt=0, le=1, description="heavy query pieces: this share of the heaviest")
     two_phase_window: int = Field(200, ge=1, le=10_000, description="documents per shard that light pieces score")
@@ -334,7 +334,9 @@ class Settings(ConnectionSettings):
 
     journal_bytes: int = Field(4 * 1024**2, gt=0, description="raw documents per bulk request")
     message_documents: int = Field(64, gt=0, description="document ids per queue message")
-    lease_seconds: float = Field(120.0, gt=0, description="a pending document is enqueued again after this long")
+    lease_seconds: float = Field(
+        120.0, gt=0, description="a pending document is enqueued again after this long, once its queue has passed it"
+    )
     max_attempts: int = Field(3, ge=1)
     sweep_interval: float = Field(10.0, gt=0)
     tombstone_days: float = Field(7.0, gt=0, description="how long a tombstone guards against late writes")

@@ -3,8 +3,8 @@
 `Reindexing` has the steps of the command. `decide_swap` is the point of no return; every step of `finish_swap` may be
 repeated, by the command or by the sweeper (`finish_abandoned_swaps`). A swap makes the old generation read-only,
 carries the last writes and moves the alias. A write that meets the block is retried for longer than a swap takes
-(`services.opensearch.bulk`) and reaches the new generation through the alias. The block is lifted only when the
-target was deleted by hand (docs/decisions/0095).
+(`services.opensearch.bulk`) and reaches the new generation through the alias. The block is lifted only when a
+generation was deleted by hand, and when a rollback begins (docs/decisions/0095).
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Messages on the bulk queue: their schemas, names and queues, and a publisher that does not import Celery.
+"""Messages on the queues: their schemas, names and queues, and a publisher that does not import Celery.
 
 Tasks are Celery messages (protocol 2, JSON) on Redis lists, sent through kombu. So a producer can be any Celery client
 or anything that writes such a message (docs/queue.md). The version of a contract is part of the task's name.
