@@ -87,7 +87,7 @@ class NotFound(SparsewellError):
 
 
 class Conflict(SparsewellError):
-    """The request contradicts what is stored."""
+    """The request contradicts the stored data."""
 
     status = 409
     title = "Conflict"

@@ -54,7 +54,7 @@ NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout"
 
 
 class InferenceFreeEncoder(SparseEncoder):
-    """Encoder with a document model and a query table, and what `save_checkpoint` needs beside the modules.
+    """Encoder with a document model and a query table, and the data that `save_checkpoint` needs beside the modules.
 
     `build_encoder` sets `recipe`, `idf` (float32 [vocabulary] or None) and `tokenizer_json` (the start's file). They
     are None in a saved encoder that is loaded by its class.

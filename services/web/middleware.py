@@ -122,7 +122,7 @@ def _duration(method: str, route: str) -> Histogram:
 
 
 def _carrier(scope: Scope) -> dict[str, str]:
-    """Return the trace headers of a request. Of a repeated header the last one counts."""
+    """Return the trace headers of a request. The last of repeated headers counts."""
     wanted = (tracing.TRACEPARENT_HEADER, tracing.TRACESTATE_HEADER)
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
             if name.decode("latin-1") in wanted}  # fmt: skip

@@ -163,7 +163,7 @@ def _make_recipe(options: OwnCorpusOptions, out: Path) -> TrainingRecipe:
 
 
 def _held_out_queries(train: PairSet, held_out: PairSet, among: int, seed: int) -> JudgedQueries:
-    """Return the held-out queries, to be ranked among their own passages and those of training."""
+    """Return the held-out queries, to be ranked among their own passages and the training passages."""
     own = JudgedQueries.held_out(held_out)
     known = set(own.documents)
     others = [text for text in train.passages if text not in known]
