@@ -1,8 +1,8 @@
 """Local stack: Redis, OpenSearch and the service's processes, started and stopped together.
 
 `Stack` starts missing processes in order, and stops exactly the processes that a failed start began. Each command makes
-its own `Stack`; the records in the state directory tell what runs (docs/decisions/0011). `service_processes` defines
-the service's processes, with the command and the readiness check of each.
+its own `Stack`; the records in the state directory list running processes (docs/decisions/0011). `service_processes`
+defines the service's processes, with the command and the readiness check of each.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Curation rules of an index, as an operator writes them: synonyms, results, terms, boosts and field weights.
 
-Rules hold words, ids and filters but no vocabulary pieces, so they apply to every generation of the index, whatever its
+Rules hold words, ids and filters but no vocabulary pieces, so they apply to every generation of the index, with any
 encoder. The module also defines how rules compare words (`phrase_key`) and how phrases are found in a query
 (`PhraseIndex`).
 """

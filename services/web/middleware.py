@@ -179,7 +179,7 @@ class BodyLimitMiddleware:
             await error_response(too_many)(scope, receive, send)
             return
         if len(messages) > 1 and messages[-1]["type"] == "http.request":
-            # One message, whatever the network made of it: routes read it at once.
+            # One message, even if the network split it: routes read it at once.
             body = b"".join(message.get("body", b"") for message in messages)
             messages = [{"type": "http.request", "body": body, "more_body": False}]
         replay = iter(messages)

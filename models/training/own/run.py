@@ -73,7 +73,7 @@ def train_own_encoder(
 ) -> Path:
     """Make pairs, train from the start, compare on held-out queries, write the report. Return the model directory.
 
-    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `run_recipe` raises.
+    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and the errors of `run_recipe`.
     """
     show = show or SilentReporter()
     timer = _StageTimer()
