@@ -100,7 +100,7 @@ class EncodedTexts:
 
 
 def capacity(argv: list[str] | None = None) -> None:
-    """Measure what a search costs, by size of the index, length of the documents and shards."""
+    """Measure the cost of a search, by size of the index, length of the documents and shards."""
     parser = make_parser("capacity", capacity.__doc__)
     parser.add_argument("folder", type=Path, help="folder of wikipedia_lead.jsonl.gz and the others")
     parser.add_argument("--cache", type=Path, help="keep the vectors there")

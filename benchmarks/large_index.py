@@ -2,7 +2,7 @@
 
 The texts are not part of the project. Their folder has wikipedia_lead, wikipedia_body, arxiv_arxiver and arxiv_daily as
 .jsonl.gz, with one {"query": title, "passage": text} a line. Titles serve as queries. An index beyond the encoded
-stretches repeats them, which keeps what the cost of a search depends on.
+stretches repeats them, which keeps the properties that decide the cost of a search.
 """
 
 import gzip

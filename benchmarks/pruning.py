@@ -132,7 +132,7 @@ async def compare_latency(
     judged: Mapping[str, dict[str, int]],
     rounds: int,
 ) -> dict[str, Any]:
-    """Return milliseconds and processor time by way, both also over those of `match`, and the quality of the lists."""
+    """Return milliseconds and processor time by way, both also relative to `match`, and the quality of the lists."""
     table = QueryTable.load(resolve_model_directory(settings.encoder))
     path = f"/{generation.physical}/_search"
     requests = make_requests(table, texts, HIT_COUNT)

@@ -39,7 +39,7 @@ def demo(
 ) -> None:
     """Start the service, index the documentation of Python's standard library, and search it with everyday questions.
 
-    Replaces the index stdlib. Uses services that run already, and stops at the end only those that it started.
+    Replaces the index stdlib. Uses running services; at the end, stops only the services that it started.
 
     Example: sparsewell demo --keep
     """
@@ -53,7 +53,7 @@ def demo_talk(
 ) -> None:
     """Start the service, index six open talks with chapters, and search them.
 
-    Replaces the index talk. Uses services that run already, and stops at the end only those that it started.
+    Replaces the index talk. Uses running services; at the end, stops only the services that it started.
 
     Example: sparsewell demo-talk --keep
     """

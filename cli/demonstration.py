@@ -24,7 +24,7 @@ DemonstrationSteps = Callable[["Console", str, dict[str, float]], dict[str, Any]
 def run_demonstration(
     show: DemonstrationSteps, command: str, *, keep: bool, port: int | None, json: Path | None
 ) -> None:
-    """Start the service, run a demonstration on it, and stop what was started, unless `keep`.
+    """Start the service, run a demonstration on it, and stop the started services, unless `keep`.
 
     `command` is the name of the `sparsewell` command and the make target. `json` is the file for the figures.
     Raises ConfigurationError (`needs_checkout`) where `examples` is missing, as in the images.

@@ -148,8 +148,8 @@ def _missing_worker(error: ModuleNotFoundError) -> ConfigurationError:
 def export_known_encoder(source: str, out: Path, *, replace: bool, **options: Any) -> Manifest:
     """Export an encoder with the options of `models.export.export.ExportOptions`.
 
-    Raises what `export_encoder` raises, ConfigurationError (`missing_extra`), InvalidInput (`bad_option`) and Conflict
-    (`encoder_name_taken`).
+    Raises the errors of `export_encoder`, ConfigurationError (`missing_extra`), InvalidInput (`bad_option`) and
+    Conflict (`encoder_name_taken`).
     """
     try:
         from models.export.export import ExportOptions, export_encoder

@@ -1,7 +1,7 @@
 """`sparsewell encoders`: list, show, verify and export encoders.
 
 `list` reads manifests and `show` also query tables. `verify` and `show --weigh` load the model (the worker extra), and
-`export` needs PyTorch (the train extra). See `cli.encoder_registry` for what each prints.
+`export` needs PyTorch (the train extra). See `cli.encoder_registry` for the output of each.
 """
 
 import json as jsonlib

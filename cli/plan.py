@@ -1,8 +1,8 @@
 """`sparsewell plan`: estimate shards, nodes, memory, disk, workers and costs of a deployment.
 
-The command reads a need from its options and measured coefficients from a file (`python -m
-benchmarks.plan_coefficients FILE` writes one), and prints each figure of `cli.planning` with its formula. SHIPPED_FILE
-holds the coefficients of the machine of the committed results. See docs/capacity.md.
+The command reads a need from its options and measured coefficients from a file (`python -m benchmarks capacity_fit
+FILE` writes the file), and prints each figure of `cli.planning` with its formula. SHIPPED_FILE holds the coefficients
+of the machine of the committed results. See docs/capacity.md.
 """
 
 import json
@@ -52,9 +52,7 @@ def plan(  # noqa: PLR0913, PLR0917 (each is an option of the command)
     coefficients: Annotated[
         Path | None, typer.Option(help="file with coefficients measured on your machines, see docs/capacity.md")
     ] = None,
-    speed: Annotated[
-        float, typer.Option(min=0.01, help="speed of your cores, relative to those of the measurement")
-    ] = 1,
+    speed: Annotated[float, typer.Option(min=0.01, help="speed of your cores, relative to the measured cores")] = 1,
     formulas: Annotated[bool, typer.Option(help="show the formula of each figure")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:

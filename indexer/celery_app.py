@@ -173,7 +173,7 @@ class TolerantQoS(redis.QoS):  # type: ignore[misc]
             log.warning("redis_full: a message cannot return to its queue yet")
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
-        """Return the messages of dead workers, and those of this process whose connection was lost."""
+        """Requeue the messages of dead workers, and this process's own messages whose connection was lost."""
         for tag in [tag for tag in self._unrecorded if tag not in self._delivered or tag in self._dirty]:
             self.restore_by_tag(tag, leftmost=True)
         try:

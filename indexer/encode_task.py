@@ -112,7 +112,7 @@ class EncodeRun:
     counts: Counter[str] = field(default_factory=Counter)
 
     def run(self, ids: Sequence[str]) -> list[str]:
-        """Encode the pending documents. Return the ids of those that the task had no time for."""
+        """Encode the pending documents. Return the ids of the documents that the task had no time for."""
         documents = read_stored_documents(self._read(ids))
         triage = triage_documents(
             documents, redelivered=self.redelivered, max_attempts=self.runtime.settings.max_attempts
@@ -145,9 +145,9 @@ class EncodeRun:
         return answer
 
     def _count_attempts(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
-        """Record the beginning of an attempt. Return the documents as stored now, without those that changed.
+        """Record the beginning of an attempt. Return the documents as stored now, without changed documents.
 
-        A talk gets a lease as long as a task may run. After a shorter one a second worker would begin with it.
+        A talk gets a lease as long as a task may run. If the lease were shorter, a second worker would begin the talk.
         """
         lease, limit = self.runtime.settings.lease_seconds, self.runtime.worker.task_limit
         writes = [
@@ -181,7 +181,7 @@ class EncodeRun:
         return windowed if refusal is None else EncodingFailure(stored, *refusal, final=True)
 
     def _encode(self, documents: Sequence[StoredDocument]) -> list[StoredDocument]:
-        """Encode and write documents. Return those that the task had no time for.
+        """Encode and write documents. Return the documents that the task had no time for.
 
         Talk comes last and one by one, because its chapters may take as long as all other work.
         """
@@ -260,7 +260,7 @@ class EncodeRun:
     ) -> list[EncodingFailure]:
         """Count the outcomes of encoded documents.
 
-        Return those that OpenSearch refused as failures, which `_record_failures` counts.
+        Return the documents that OpenSearch refused, as failures that `_record_failures` counts.
         """
         refused = []
         for document, outcome in zip(encoded, outcomes, strict=True):
@@ -274,7 +274,7 @@ class EncodeRun:
     def _record_failures(self, failures: Sequence[EncodingFailure]) -> None:
         """Mark documents dead with the reason, or count the attempt when another attempt may succeed.
 
-        The write decides what is counted: a document that changed meanwhile, or could not be marked, is not dead.
+        The write decides the count: a document that changed meanwhile, or could not be marked, is not dead.
         """
         settings = self.runtime.settings
         writes = []

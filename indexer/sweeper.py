@@ -296,9 +296,10 @@ class MappingUpgrade:
 
 @dataclass
 class PeriodicTask:
-    """A task of the sweeper process. A failure of one task does not stop the others.
+    """A task of the sweeper process. A failure of a task does not stop the others.
 
-    `name` is its activity ("sweeping"), `counted` what its counts are of. An error is logged once, and its end as well.
+    `name` is its activity ("sweeping"); `counted` names the counted things. The log has the start and the end of an
+    error, each once.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Local stack: Redis, OpenSearch and the service's processes, started and stopped together.
 
-`Stack` starts what does not run yet, in order, and stops exactly what a failed start began. Each command makes its own
-`Stack`; the records in the state directory tell what runs (docs/decisions/0011). `service_processes` defines the
-service's processes, with the command and the readiness check of each.
+`Stack` starts missing processes in order, and stops exactly the processes that a failed start began. Each command makes
+its own `Stack`; the records in the state directory list running processes (docs/decisions/0011). `service_processes`
+defines the service's processes, with the command and the readiness check of each.
 """
 
 import os
@@ -176,7 +176,7 @@ class Stack:
         return format_http_address(self._settings.api_host, self._settings.api_port)
 
     def up(self, report: Report, *, wait: bool = True, tied: bool = False) -> list[str]:
-        """Start what does not run yet, and return its names; on an error, stop exactly that again and raise.
+        """Start the processes that do not run yet and return their names. On an error, stop only these and raise it.
 
         OpenSearch and Redis are always waited for, the other processes if `wait`. `tied` processes die with this
         process.
@@ -199,7 +199,7 @@ class Stack:
         return started
 
     def down(self, report: Report, only: Collection[str] | None = None) -> list[str]:
-        """Stop what runs, or only the named processes, in reverse order of the start; return the names."""
+        """Stop the running processes, or only the named ones, in reverse order of the start; return the names."""
         make_directory(self._directory)
         with self._lock(report):
             return self._stop(only, report)
@@ -295,7 +295,7 @@ class Stack:
         return stopped
 
     def _running(self) -> list[tuple[str, ChildProcess, Callable[[], object]]]:
-        """Return name, process and stop function of what runs, in the order of the start."""
+        """Return name, process and stop function of each running process, in the order of the start."""
         running: list[tuple[str, ChildProcess, Callable[[], object]]] = []
         if server := find_redis(RedisConfig.of(self._local).root):
             running.append(("redis", server.child, server.stop))
@@ -325,7 +325,7 @@ class Stack:
 
 @contextmanager
 def running_stack(local: LocalSettings, settings: Settings, report: Report, *, keep: bool = False) -> Iterator[Stack]:
-    """Run the stack inside the block. At the end, stop exactly what this call started, unless `keep`.
+    """Run the stack inside the block. At the end, stop exactly the processes that this call started, unless `keep`.
 
     An error, Ctrl-C, SIGTERM or SIGHUP stops it in any case. Without `keep`, the processes do not even outlive a
     SIGKILL of this process.

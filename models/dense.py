@@ -233,7 +233,7 @@ def open_dense_encoder(
     threads: int = 0,
     max_pieces: int | None = None,
 ) -> DenseEncoder:
-    """Open a dense encoder of the catalogue, fetched into `cache` if needed, or of a directory.
+    """Open a dense encoder of the catalogue or of a directory. A catalogue encoder is fetched into `cache` if absent.
 
     `form`: how a directory's model is used (default: mean pooling, no prefixes); catalogue models have their own.
     `max_pieces` overrides the form's. Raises ConfigurationError: `unknown_model`, `not_dense` for another kind of

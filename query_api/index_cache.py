@@ -1,4 +1,4 @@
-"""Caches of one process for what a search needs of an index: the query table of its encoder, and its curation rules.
+"""Caches of one process for the data of an index that a search needs: its encoder's query table and curation rules.
 
 The curation rules are read in parallel with the index's generation and cached as long. When they cannot be read, a
 search fails rather than show documents that the rules hide.
@@ -45,7 +45,7 @@ class QueryTableCache:
         self.default = encoders[0].manifest
         self.manifests = [encoder.manifest for encoder in encoders]
         self._directories = {encoder.manifest.fingerprint: encoder.directory for encoder in encoders}
-        # Of two encoders with one name the first wins.
+        # The first of two encoders with the same name is used.
         self._names = {encoder.manifest.name: encoder.manifest for encoder in reversed(encoders)}
         self._tables = {self.default.fingerprint: QueryTable.load(encoders[0].directory)}
 

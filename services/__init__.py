@@ -1,1 +1,1 @@
-"""What every process shares: settings, errors, wire contracts, vectors and query tables, OpenSearch, the queue."""
+"""Shared code of all processes: settings, errors, wire contracts, vectors and query tables, OpenSearch, the queue."""

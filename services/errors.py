@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 class SparsewellError(Exception):
     """Base of every error that reaches a user.
 
-    `code` is a stable snake_case name, `detail` a sentence about what happened and what to do. `extra` members are
-    added to the problem+json body unchanged.
+    `code` is a stable snake_case name, `detail` a sentence about the cause and the remedy. `extra` members are added to
+    the problem+json body unchanged.
     """
 
     status: ClassVar[int] = 500
@@ -87,7 +87,7 @@ class NotFound(SparsewellError):
 
 
 class Conflict(SparsewellError):
-    """The request contradicts what is stored."""
+    """The request contradicts the stored data."""
 
     status = 409
     title = "Conflict"

@@ -60,7 +60,7 @@ _WARM_UP_INDEXES, _WARM_UP_WRITES = 8, 76_800
 
 
 def worker_pipeline(argv: list[str] | None = None) -> None:
-    """Compare documents per second of a worker with those of the model alone."""
+    """Compare documents per second of a worker and of the model alone."""
     parser = make_parser("worker_pipeline", worker_pipeline.__doc__)
     parser.add_argument("--documents", type=int, default=2560)
     parser.add_argument("--processes", type=int, default=2, help="cores of each side")

@@ -51,7 +51,7 @@ _LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 def key_check(argv: list[str] | None = None) -> None:
-    """Measure what a key, its rate limit and its filter add to a request."""
+    """Measure the time that a key, its rate limit and its filter add to a request."""
     parser = make_parser("key_check", key_check.__doc__)
     parser.add_argument("--times", type=int, default=20_000, help="requests per round")
     run_benchmark("key_check", parser, measure_keys, argv)
@@ -153,7 +153,7 @@ async def _send(message: Message) -> None:
 
 
 def opensearch_access(argv: list[str] | None = None) -> None:
-    """Measure what user, password file and Amazon's signature add to a request to OpenSearch."""
+    """Measure the time that user, password file and Amazon's signature add to a request to OpenSearch."""
     parser = make_parser("opensearch_access", opensearch_access.__doc__)
     parser.add_argument("--times", type=int, default=5000, help="requests per round")
     run_benchmark("opensearch_access", parser, measure_access, argv)

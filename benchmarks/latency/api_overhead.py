@@ -208,7 +208,7 @@ async def compare_sides(
 
 
 def telemetry_cost(argv: list[str] | None = None) -> None:
-    """Measure what metrics, log lines and traces add to a search request."""
+    """Measure the time that metrics, log lines and traces add to a search request."""
     parser = make_parser("telemetry_cost", telemetry_cost.__doc__)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -216,7 +216,7 @@ def telemetry_cost(argv: list[str] | None = None) -> None:
 
 
 def measure_telemetry(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the microseconds by what is switched on."""
+    """Return the microseconds by enabled part of the telemetry."""
     access = logging.getLogger("sparsewell.access")
     access.propagate = False
     access.setLevel(logging.INFO)

@@ -1,7 +1,10 @@
 """Number of requests: hybrid search in one request or two, and several searches in a batch.
 
-    python -m benchmarks hybrid_requests --json benchmarks/results/hybrid_requests.json
-    python -m benchmarks batch --json benchmarks/results/batch.json
+    python -m benchmarks hybrid_requests --json FILE
+    python -m benchmarks batch --json FILE
+
+Each writes its result to FILE. The committed result of `hybrid_requests` is benchmarks/results/hybrid_requests.json; no
+result of `batch` is committed.
 
 `hybrid_requests`: either ids and scores first and the sources of ten hits then, or the sources of all candidates at
 once; two lists of 100 candidates (docs/decisions/0007). `batch`: the same searches in sequence, over several

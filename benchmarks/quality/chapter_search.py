@@ -1,6 +1,8 @@
 """Search in talk with and without chapters, through the API: the right episode, and the right minute of it.
 
-    python -m benchmarks chapter_search ../shared/data --json benchmarks/results/chapter-search.json
+    python -m benchmarks chapter_search ../shared/data --json FILE
+
+The result is written to FILE. The committed results are benchmarks/results/chapter-search-*.json, a file for each set.
 
 Queries are titles of chapters from the notes of held-out episodes, which are not indexed, without titles that name no
 subject; and judged meetings for whole documents. The same texts are indexed without chapters (`plain`, and with the
@@ -8,9 +10,9 @@ best passage in keyword search), with an engine's chapters (`chapters`), with ti
 keyword search (`... in keywords`), and with titles encoded before each window (`titles in vectors`)
 (docs/decisions/0195).
 
-NDCG@10 and MRR@10 rank documents: of chapters and passages the first of each document counts. `first` is the share of
-queries whose first hit begins in the query's chapter. Among queries whose document is found, `opened` is that share for
-its best hit, and `inside` the part of the hit within the chapter.
+NDCG@10 and MRR@10 rank documents: the first chapter or passage of each document counts. `first` is the share of queries
+whose first hit begins in the query's chapter. Among queries whose document is found, `opened` is that share for its
+best hit, and `inside` the part of the hit within the chapter.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 No judged conversational collection is at hand, so conversations are derived by rule from judged queries, and figures on
 them are of the derivation. A follow-up is a judged query without the content words of an earlier turn, as speakers
-leave out what is understood (ellipsis). Relevant is what was judged relevant to the whole query, which is also the
-rewriting of a perfect model.
+leave out understood words (ellipsis). Documents judged relevant to the whole query are relevant; the whole query is
+also the rewriting of a perfect model.
 
 - `conversations_from_overlap`: the turn is another query of the collection that shares words with this one.
 - `conversations_from_series`: the turns are the queries of one series (questions about one meeting), in their order.

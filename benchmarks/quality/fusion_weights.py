@@ -72,7 +72,7 @@ def measure_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def sweep_shares(judged: JudgedLists, table: QueryTable) -> dict[str, NdcgTable]:
-    """Return the figures by method and share, and under `alone` those of each list."""
+    """Return the figures by method and share, and under `alone` the figures of each list."""
     queries = {query: table.encode(text, 1000).by_id() for query, text in judged.queries.items()}
     lists = {"lexical": judged.lexical, "sparse": rank_queries(judged.index, queries, CANDIDATE_COUNT)}
     results: dict[str, NdcgTable] = {

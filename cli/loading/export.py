@@ -106,7 +106,7 @@ def choose_format(output: Path | None, option: ExportFormat | None) -> ExportFor
 def iter_pages(
     base: str, path: str, first: Mapping[str, Any], patience: float, say: Callable[[str], None]
 ) -> Iterator[tuple[list[bytes], dict[str, Any]]]:
-    """Yield the documents and the trailer of each page. The parameters `first` are those of the first request.
+    """Yield the documents and the trailer of each page. `first`: the parameters of the first request.
 
     Raises NotFound (`index_not_found`, `cursor_expired`) and, when patience ends, Overloaded or BackendUnavailable.
     """

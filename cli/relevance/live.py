@@ -201,7 +201,7 @@ class StageProgress(Protocol):
 
 @dataclass
 class IngestedCollection:
-    """A collection in the service. `ids` are all ids of the corpus, `empty` those of unsent documents without text."""
+    """A collection in the service. `ids`: all ids of the corpus; `empty`: ids of unsent documents without text."""
 
     loaded: LoadOutcome
     states: dict[str, int]

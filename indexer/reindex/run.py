@@ -101,7 +101,7 @@ class Reindexing:
         return record
 
     def next_number(self) -> int:
-        """Return a number above those of all existing generations."""
+        """Return a number above the numbers of all existing generations."""
         return max((generation.number for generation in self.every_generation()), default=0) + 1
 
     def begin(self, source: Generation, target: Generation) -> ReindexRecord:
@@ -318,9 +318,9 @@ def finish_swap(follower: Follower) -> None:
 
 
 def require_same_generations(search: SyncSearchClient, record: ReindexRecord) -> None:
-    """Raise NotFound (`generation_replaced`) unless both generations are those of the record.
+    """Raise NotFound (`generation_replaced`) unless both generations of the record still exist.
 
-    An index may have been deleted and created again under the same names.
+    An index may have been deleted and created again under the same names; its tokens then differ.
     """
     names = f"{record.source.physical},{record.target.physical}"
     call = Call(

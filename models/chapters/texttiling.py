@@ -3,7 +3,7 @@
 The text is cut into blocks of about 40 words. Blocks are encoded, embedded in 12 dimensions, and divided into runs by
 dynamic programming (`divide_points`): each boundary has a penalty, which is lower where cohesion is low and where a
 segment sounds like the beginning of a chapter (`BoundaryCues`). The weights of cues in `cues.json` are fitted on
-English talk by `python -m benchmarks.chapter_cues`; talk in other languages has almost no cues and is divided by
+English talk by `python -m benchmarks chapter_cues`; talk in other languages has almost no cues and is divided by
 cohesion alone.
 """
 

@@ -64,7 +64,7 @@ def has_letter_or_digit(title: str) -> bool:
 
 
 class TitleVocabulary:
-    """The words that a chapter's title may use: those of its text, and of the talk's title and description."""
+    """The words that a chapter's title may use: the words of its text and of the talk's title and description."""
 
     def __init__(self, episode: Episode, start: int, end: int) -> None:
         text = f"{episode.text[start:end]} {episode.title} {episode.description}"
@@ -91,7 +91,7 @@ def load_common_words() -> frozenset[str]:
 
 
 def phrase_titles(episode: Episode, bounds: Sequence[tuple[int, int]]) -> list[list[str]]:
-    """Offer titles of one or two phrases for each span of the text, best first, and last the opening words.
+    """Offer titles for each span of the text: titles of one or two phrases, best first, then the opening words.
 
     It is a `Titler`. Takes time linear in the text.
     """

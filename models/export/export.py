@@ -73,7 +73,8 @@ def export_encoder(order: ExportOptions) -> Manifest:
     """Export and verify an encoder, and put it in its place only then: a failure leaves the old one.
 
     Raises ConfigurationError: `bad_name`, `encoder_exists`, `not_empty`, `bad_window`, `bad_record`, `missing_extra`,
-    and what `open_source`, `models.export.checkpoint.load_checkpoint` and `models.verification.verify_directory` find.
+    and the errors of `open_source`, `models.export.checkpoint.load_checkpoint` and
+    `models.verification.verify_directory`.
     """
     require_output_place(order.out, replace=order.replace)
     _require_measurable(order)
@@ -107,8 +108,8 @@ def open_source(source: str, work: Path, activation: Activation | None = None) -
     """Return the checkpoint to export. A published encoder's checkpoint is made in the empty directory `work`.
 
     `activation` is for published encoders whose files name none. Raises ConfigurationError: `unknown_source`,
-    `missing_checkpoint_file`, `checkpoint_unsupported`, `pickle_refused`, `unknown_activation`; and what
-    `models.export.hub_import.convert_to_checkpoint` and `models.download.fetch_snapshot` raise.
+    `missing_checkpoint_file`, `checkpoint_unsupported`, `pickle_refused`, `unknown_activation`; and the errors of
+    `models.export.hub_import.convert_to_checkpoint` and `models.download.fetch_snapshot`.
     """
     directory = fetch_snapshot(source) if is_hub_name(source) else expand_path(source)
     if not directory.is_dir():

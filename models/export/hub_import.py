@@ -43,7 +43,7 @@ def convert_to_checkpoint(directory: Path, checkpoint: Path, activation: Activat
     """Write config.json, model.safetensors (a link), tokenizer.json, query_weights.json and recipe.json.
 
     `activation` is for directories in which no file names it; it must not contradict a file. Return the longest input
-    that the files name, special pieces included. Raises ConfigurationError: what `read_layout` raises,
+    that the files name, special pieces included. Raises ConfigurationError: the errors of `read_layout`,
     `remote_code_refused`, `pickle_refused`, `unknown_activation`, `bad_query_table`, `checkpoint_unsupported`.
     """
     layout = read_layout(directory)

@@ -296,8 +296,8 @@ def encode_rows(encode: RowEncoder, rows: Sequence[Sequence[int]], budget: int =
 class TorchReference:
     """Reference encoder in PyTorch: activation of the largest logit over positions, top k; float32 on the CPU.
 
-    The activation is log(1 + relu) or log(1 + log(1 + relu)). Excluded pieces weigh zero; without `expansion`, so do
-    pieces that are not in the text.
+    The activation is log(1 + relu) or log(1 + log(1 + relu)). Excluded pieces weigh zero. Without `expansion`, pieces
+    that are not in the text weigh zero too.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Reopening of an exported encoder: a checkpoint for training, made from the ONNX graph.
 
-Nobody needs the checkpoint from which the encoder was exported. An int8 graph restores its weights to half a
+The checkpoint from which the encoder was exported is not needed. An int8 graph restores its weights to half a
 quantisation step, so the checkpoint has the NDCG@10 of the int8 graph.
 """
 

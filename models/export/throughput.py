@@ -120,7 +120,7 @@ def make_runner(directory: Path, threads: int, *, spinning: bool) -> BatchRunner
     """Return a function that encodes int32 [documents, pieces] without padding and discards the result.
 
     A model directory runs as in a worker. A checkpoint runs through sentence-transformers' Transformer and
-    SpladePooling in float32, which is what SparseEncoder computes for documents, without tokenisation.
+    SpladePooling in float32, as SparseEncoder does for documents, without tokenisation.
     """
     return (
         _make_onnx_runner(directory, threads, spinning=spinning)

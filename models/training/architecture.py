@@ -5,7 +5,7 @@ and IDF from a local directory or a hub name, safetensors only, in two layouts: 
 model.safetensors, tokenizer.json, with query_weights.json and idf.json beside them, as `save_checkpoint` writes it),
 and that of published inference-free encoders (`models.export.hub_import`).
 
-An encoder is saved under the class names of sentence-transformers. Our modules compute what those classes compute, from
+An encoder is saved under the class names of sentence-transformers. Our modules compute the same as these classes, from
 the same parameters at lower cost, so a saved encoder loads wherever sentence-transformers is installed, without this
 package and without remote code, and a checkpoint of the trainer loads into a model in training (docs/decisions/0100).
 """
@@ -54,7 +54,7 @@ NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout"
 
 
 class InferenceFreeEncoder(SparseEncoder):
-    """Encoder with a document model and a query table, and what `save_checkpoint` needs beside the modules.
+    """Encoder with a document model and a query table, and the data that `save_checkpoint` needs beside the modules.
 
     `build_encoder` sets `recipe`, `idf` (float32 [vocabulary] or None) and `tokenizer_json` (the start's file). They
     are None in a saved encoder that is loaded by its class.
@@ -263,8 +263,8 @@ def read_starting_point(start: str | Path) -> StartingPoint:
     """Read everything but the weights of the model. `start` is a directory, or a hub name (`models.download`).
 
     Raises ConfigurationError: `unknown_start` for a directory without a model, `pickle_refused`, `bad_query_table` for
-    a table of another tokeniser, `checkpoint_unsupported` for tokenisers other than WordPiece; and what
-    `fetch_snapshot` and `read_layout` raise.
+    a table of another tokeniser, `checkpoint_unsupported` for tokenisers other than WordPiece; and the errors of
+    `fetch_snapshot` and `read_layout`.
     """
     root = fetch_snapshot(str(start)) if is_hub_name(str(start)) else expand_path(str(start))
     if not root.is_dir():

@@ -182,7 +182,7 @@ class PairMixture:
 def read_mixture(files: Sequence[MixtureFile], seed: int) -> PairMixture:
     """Read every file. Only `seed` and the set's name decide which pairs a cap keeps.
 
-    Raises InvalidInput (`bad_mixture`) for no file and for two with the same name, and what `read_pairs` raises.
+    Raises InvalidInput (`bad_mixture`) for no file and for two with the same name, and the errors of `read_pairs`.
     """
     names = [file.name or pair_set_name(file.path) for file in files]
     if not files or len(set(names)) < len(names):

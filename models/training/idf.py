@@ -27,7 +27,7 @@ BATCH_PASSAGES = 1024
 def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
     """Compute the IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
 
-    It reads a stream and holds 1,024 passages at a time. Raises what `inverse_document_frequency` raises.
+    It reads a stream and holds 1,024 passages at a time. Raises the errors of `inverse_document_frequency`.
     """
     vocabulary = pieces.vocabulary()
 

@@ -122,7 +122,7 @@ class _NegativeMiner:
         return negatives
 
     def _usable(self, links: NDArray[np.int64], rows: Rows, *, counted: bool = False) -> Rows:
-        """Replace rows that are no negatives of their link by -1; `counted` adds them to the counts."""
+        """Replace rows that are no negatives of their link with -1; if `counted`, add them to the counts."""
         answers = self.positives.holds(self.pairs.query_rows[links][:, None], rows)
         rows = np.where(answers, NO_PASSAGE, rows)
         above = self._above(links, rows)

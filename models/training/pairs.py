@@ -257,7 +257,7 @@ def read_pairs(path: Path, report: ReadReport | None = None, origin: str | None 
 
 
 def read_pair_set(path: Path, origin: str | None = None) -> tuple[PairSet, ReadReport]:
-    """Read a whole file. Raises what `read_pairs` raises."""
+    """Read a whole file. Raises the errors of `read_pairs`."""
     report = ReadReport(str(path))
     return PairSet.of(read_pairs(path, report, origin)), report
 

@@ -280,7 +280,7 @@ class AblationRow:
 
     @classmethod
     def of(cls, name: str, entry: Mapping[str, Any], seconds: float, reported: Sequence[str] = ()) -> AblationRow:
-        """Average an evaluation over the collections that choose the best; those in `reported` choose nothing."""
+        """Average an evaluation over the collections that choose the best; `reported` collections choose nothing."""
         judged = [figures for collection, figures in entry["collections"].items() if collection not in reported]
         mean = {key: sum(figures[key] for figures in judged) / len(judged) for key in judged[0]}
         return cls(

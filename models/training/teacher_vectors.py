@@ -162,8 +162,8 @@ def load_teacher_vectors(
     vectors, another corpus or teacher does not. Blocks are saved as they finish. `done` receives the side, its finished
     rows and their total.
 
-    Raises InvalidInput (`not_finite_scores`, `bad_teacher`), ConfigurationError (`unwritable_directory`), and what the
-    teacher raises.
+    Raises InvalidInput (`not_finite_scores`, `bad_teacher`), ConfigurationError (`unwritable_directory`), and the
+    errors of the teacher.
     """
     queries = _encode_side(teacher, "queries", pairs.queries, teacher.encode_queries, directory, done, block)
     passages = _encode_side(teacher, "passages", pairs.passages, teacher.encode_passages, directory, done, block)

@@ -299,7 +299,7 @@ def is_same_run(recipe: TrainingRecipe, out: Path) -> bool:
 
 
 def run_identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
-    """Return what identifies a run: the recipe and the contents of its pair files.
+    """Return the identity of a run: the recipe and the contents of its pair files.
 
     The path of `out` is not part of it: a run may be copied, or have several paths.
     """

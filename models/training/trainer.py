@@ -4,7 +4,7 @@
 - `save_checkpoint` writes an encoder as a checkpoint: the directory for export, measurement and further training.
 - `mark_complete`, `last_checkpoint`, `drop_unfinished` and `copy_checkpoint` handle the checkpoints from which a run
   resumes: they are compared with their checksums before use. `claim_run_directory` binds them to one recipe and data.
-- `is_out_of_memory`, `free_memory` and `cpu_dtype` hide what differs between devices.
+- `is_out_of_memory`, `free_memory` and `cpu_dtype` hide differences between devices.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class GuardedTrainer(SparseEncoderTrainer):
             super()._save(*arguments, **named)
 
     def _make_room(self) -> None:
-        """Halve the parts and discard gradients: those of a half done backward pass would count twice when the step
+        """Halve the parts and discard gradients: a half-done backward pass's gradients would count twice when the step
         restarts.
         """
         size = self.loss.halve(self.args.per_device_train_batch_size) if self.args.world_size == 1 else 0
@@ -97,7 +97,7 @@ class GuardedTrainer(SparseEncoderTrainer):
 
 
 def training_diverged(what: str, step: int, kept: str) -> ConfigurationError:
-    """Return the error of a diverged run: what to change, and which checkpoint is left."""
+    """Return the error of a diverged run: the settings to change and the remaining checkpoint."""
     return ConfigurationError(
         "training_diverged",
         f"The {what} of step {step} is not finite, so the run was stopped. {kept} Lower learning_rate or raise warmup; "
@@ -252,7 +252,7 @@ def last_checkpoint(directory: Path) -> Path | None:
 
 
 def drop_unfinished(directory: Path) -> None:
-    """Remove checkpoints without their mark, and those whose files differ from it."""
+    """Remove checkpoints without their mark, and checkpoints whose files differ from it."""
     for path in directory.glob("checkpoint-*"):
         if path.is_dir() and not _is_complete(path):
             shutil.rmtree(path)
@@ -323,7 +323,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Release what a failed step still holds: tensors in cycles of frames and errors, and the memory of pools.
+    """Release the memory of a failed step: tensors in cycles of frames and errors, and the memory of pools.
 
     The C library keeps freed tensors for later small ones: a training under `ulimit -v` had 4 GB there and ended
     because a few kilobytes of code did not fit.

@@ -31,7 +31,7 @@ KEY_CACHE_SECONDS: Final = 2.0
 MAX_STALE_SECONDS: Final = 2 * KEY_CACHE_SECONDS
 # A full read finds keys that vanished without a change, because their index was restored or deleted.
 FULL_RELOAD_SECONDS: Final = 60.0
-# An unknown key may be new. It triggers a read at most this often, whatever keys clients try.
+# An unknown key may be new. It triggers a read at most this often, for any number of keys.
 UNKNOWN_KEY_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 2.0
 

@@ -129,7 +129,7 @@ def count_waiting_documents(samples: Sequence[BacklogSample], now: float, journa
 
 
 def backlog_refusal(samples: Sequence[BacklogSample], max_pending: int, max_messages: int) -> Overloaded | None:
-    """Return the error that refuses more documents, from samples in order of time; None admits them.
+    """Return the error that refuses more documents, or None to admit them. `samples` are in order of time.
 
     An unknown count refuses nothing. Without Redis documents are still journalled, and an OpenSearch that cannot count
     cannot store either and reports that itself.
@@ -210,7 +210,7 @@ class RequestSlot:
     def reserve(self, size: int) -> None:
         """Raise the reservation to `size` bytes in all. Raises Overloaded (`too_many_bytes`).
 
-        A single request is admitted whatever its size: its own limit holds, and it could never pass otherwise.
+        A single request is admitted at any size: its own limit holds, and it could never pass otherwise.
         """
         more = size - self.reserved
         if more <= 0:
@@ -246,7 +246,7 @@ class BackgroundReader:
         self._executor = ThreadPoolExecutor(1, "long-reading")
 
     async def run(self, read: Callable[[], T], size: int) -> T:
-        """Call `read` in the thread, or directly when the document is short. Returns and raises what `read` does."""
+        """Call `read` in the thread, or directly if the document is short. Pass on its result and its errors."""
         if size < _LONG_DOCUMENT_BYTES:
             return read()
         return await asyncio.get_running_loop().run_in_executor(self._executor, read)

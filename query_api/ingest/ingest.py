@@ -2,7 +2,7 @@
 
 `ingest_documents` handles POST of many documents, `ingest_document` PUT of one. Both check, in this order: the
 idempotency key, a slot in flight, the index, the backlog and the body. No document is acknowledged before OpenSearch
-has it on disk. While Redis is away, the sweeper enqueues what stays pending.
+has it on disk. While Redis is away, the sweeper enqueues pending documents.
 """
 
 import asyncio
@@ -280,7 +280,7 @@ async def write_raw_documents(app: AppState, generation: Generation, writes: lis
 
 
 async def _ingest_stream(app: AppState, generation: Generation, receiver: BodyReceiver) -> dict[str, Any]:
-    """Journal lines while they arrive. An error half-way ends the stream; the answer reports it and what was stored."""
+    """Journal lines while they arrive. An error half-way ends the stream; the answer has it and the stored lines."""
     settings, ingestion = app.settings, Ingestion(app, generation, "lines")
     # A stream holds one bulk request and one line in memory.
     longest = settings.document_limits.longest(generation.spec)

@@ -187,8 +187,8 @@ async def stream_lines(
 ) -> AsyncIterator[list[tuple[int, bytes | None]]]:
     """Yield the lines of a body while it arrives.
 
-    Raises TooLarge (`body_too_large`) past `limit`, after all earlier chunks were yielded, and what
-    `BodyReceiver.stream` raises.
+    Raises TooLarge (`body_too_large`) past `limit`, after all earlier chunks were yielded, and the errors of
+    `BodyReceiver.stream`.
     """
     splitter, received = LineSplitter(max_line_bytes), 0
     async for chunk in receiver.stream():

@@ -87,7 +87,7 @@ async def list_keys(
     "/self",
     responses=document_responses(200, WhoModel),
     operation_id="who_am_i",
-    summary="Show what the key of this request may do",
+    summary="Show the rights of the key of this request",
 )
 async def get_own_key(app: WithApp) -> Response:
     who = app.who

@@ -2,7 +2,7 @@
 
 `SearchRequest` holds the query, the mode and the page; its nested models are expansion (`Context`, `Feedback`,
 `Example`), fusion, two-phase search, reranking, facets, sort keys, and the passage and highlight of a hit. The
-properties at its end derive what the stages of a search ask of a request. Defaults come from `services.query`.
+properties at its end derive values for the stages of a search. Defaults come from `services.query`.
 """
 
 from typing import Annotated, Literal
@@ -345,7 +345,7 @@ class SearchRequest(BaseModel):
 
     @property
     def asks_why(self) -> bool:
-        """Whether the response tells what matched in each hit."""
+        """Whether the response lists the matches of each hit."""
         return self.explain or bool(self.highlight)
 
     @property

@@ -88,7 +88,7 @@ class Span(BaseModel):
 
 
 class Excerpt(BaseModel):
-    """The part of a passage that shows most of what matched; offsets count characters of `text`."""
+    """The part of a passage with the largest share of the matches; offsets count characters of `text`."""
 
     text: str
     start: int
@@ -183,8 +183,8 @@ class AppliedRule(BaseModel):
     rule: int
     matched: str | None = Field(
         None,
-        description="the words of the query; for `results` those of the rule, for `boost` the filter, for `field` the "
-        "name",
+        description="the matched words of the query; for `results` the rule's words, for `boost` the filter, for "
+        "`field` the name",
     )
 
 
@@ -281,7 +281,7 @@ class SearchAnswer(BaseModel):
 
 
 class AcrossRequest(SearchRequest):
-    """A search over several indexes. The hits are those that one index with all their documents would have."""
+    """A search over several indexes. The hits are the same as from one index with all their documents."""
 
     indexes: list[str] = Field(
         min_length=1, description="names of the indexes, without repetition; an error of any index fails the search"

@@ -53,7 +53,7 @@ class _TermCall:
 class _Round:
     """The calls that searches wait for.
 
-    Reads in real time are apart from reads of what searches see. Words are grouped by the generation and the field
+    Reads in real time are apart from reads of the refreshed index. Words are grouped by the generation and the field
     whose analyser they need.
     """
 
@@ -79,7 +79,7 @@ class BatchEngine:
 
     @contextmanager
     def seat(self) -> Iterator[None]:
-        """Hold the place of one search. After its end, in whatever way, no other search waits for it."""
+        """Hold the place of one search. After it ends, by success or error, no other search waits for it."""
         try:
             yield
         finally:

@@ -1,8 +1,8 @@
 """The context of one search, which all stages share, and the results that stages pass on.
 
-`SearchContext` holds the request, the generation and what earlier stages made of them. `CuratedQuery` carries the
-effect of curation rules: changed weights with their origins, boosts, hidden and pinned documents, and what the response
-reports. `Hit` and `Retrieved` are results. A stage reads a context and returns results or a new context
+`SearchContext` holds the request, the generation and the results of earlier stages. `CuratedQuery` carries the effect
+of curation rules: changed weights with their origins, boosts, hidden and pinned documents, and the report in the
+response. `Hit` and `Retrieved` are results. A stage reads a context and returns results or a new context
 (`dataclasses.replace`); no stage changes one.
 """
 
@@ -42,7 +42,7 @@ _NO_WORDS = QueryVector((), (), 0)
 
 @dataclass(frozen=True, slots=True)
 class CurationTerms:
-    """The terms that the analyser makes of the user's words, and those among them that a curation rule weighs."""
+    """The terms that the analyser makes of the user's words, and the subset that a curation rule weighs."""
 
     all_terms: frozenset[str]
     weighed: frozenset[str]
@@ -59,7 +59,7 @@ class CurationTerms:
 class CuratedQuery:
     """The effect of an index's curation rules on one search.
 
-    `origins`: by query piece, what each rule added to its weight. `boosts`: factors of scores. `title`: the weight of
+    `origins`: by query piece, the weight that each rule added. `boosts`: factors of scores. `title`: the weight of
     words in the title.
     """
 
@@ -133,7 +133,7 @@ class CuratedQuery:
     def boost_why(
         self, why: Sequence[Mapping[str, Any]], marks: Collection[str], *, named: bool = True
     ) -> list[dict[str, Any]]:
-        """Return what boosts added to a list's score, as entries beside `why`, the contributions without boosts.
+        """Return the amounts that boosts added to a score, as entries beside `why`, the contributions without boosts.
 
         `named`: each entry shows the boost's filter.
         """
@@ -161,7 +161,7 @@ class CuratedQuery:
         return why
 
     def marked_pieces(self, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add to pruned pieces of the query what rules added to their weights."""
+        """Add the weights that rules added to the pruned pieces of the query."""
         for piece in pieces:
             if piece["pruned"] and piece["id"] in self.origins:
                 piece["origins"] = dict(self.origins[piece["id"]])

@@ -86,7 +86,7 @@ async def _apply_named(context: SearchContext, feedback: Feedback, report: FedBa
 async def _apply_best(context: SearchContext, feedback: Feedback, report: FedBack) -> SearchContext:
     """Move the query by the best documents of a first round.
 
-    Of each document only the best window counts: the rest of a long document is about other things.
+    Only the best window of each document counts: the rest of a long document is about other things.
     """
     request = context.request.model_copy(update=_first_round_members(context, feedback))
     first = replace(context, request=request, page=None, selection=context.selection.only_filtered())

@@ -98,7 +98,7 @@ class Tally:
     """The counts of one facet: by value, by the number of the range, or by the start of the calendar interval.
 
     `other`: the sum of the counts of unlisted values. `unlisted`: the highest count that an unlisted value may have.
-    `short`: the number by which the count of a listed value may be too low. Both are 0 where everything was counted.
+    `short`: the largest shortfall of a listed value's count. Both bounds are 0 where everything was counted.
     """
 
     counts: Mapping[Any, int]
@@ -201,7 +201,7 @@ def _by_frequency(by_value: Mapping[Any, int]) -> list[tuple[Any, int]]:
 def _error_bound(
     listed: Sequence[tuple[Any, int]], unlisted: Sequence[tuple[Any, int]], tallies: Sequence[Tally]
 ) -> int:
-    """Return by how much a count may be too low: of a listed value, or of a value that may belong in the list."""
+    """Return the largest shortfall of the count of a listed value, or of a value that may belong in the list."""
 
     def short(value: Any) -> int:
         return sum(tally.short if value in tally.counts else tally.unlisted for tally in tallies)

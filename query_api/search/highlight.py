@@ -1,9 +1,9 @@
-"""Highlights: the words of the title and of the passage that matched, by list, and what matched elsewhere.
+"""Highlights: the words of the title and of the passage that matched, by list, and the matches elsewhere.
 
 Words of the sparse list are found by the encoder's tokeniser. Words of the lexical list need one more request:
 OpenSearch analyses the distinct words of all hits, and each word that yields a term of the BM25 score is marked. All
-offsets count characters (code points); the end is exclusive. `best_excerpt` shortens a passage to the stretch that
-shows most of what matched.
+offsets count characters (code points); the end is exclusive. `best_excerpt` shortens a passage to the stretch with the
+largest share of the matches.
 """
 
 import re
@@ -29,7 +29,7 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a piece or a term contributed to the score of its list. `id` is the piece's; None for a term."""
+    """A piece or a term and its contribution to the score of its list. `id`: of the piece; None for a term."""
 
     list: ListName
     piece: str
@@ -39,7 +39,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a text with what matched there, largest contribution first."""
+    """A stretch of a text with its matches, largest contribution first."""
 
     start: int
     end: int
@@ -57,7 +57,7 @@ class _TextPart:
 
 @dataclass(frozen=True, slots=True)
 class _MatchedHit:
-    """A hit with the texts to mark and what matched in it. `whole`: the texts are complete."""
+    """A hit with the texts to mark and its matches. `whole`: the texts are complete."""
 
     encoded_text: str
     title: _TextPart
@@ -90,7 +90,7 @@ def _matched_hit(
     context: SearchContext, hit: Hit, source: Source, passage: Mapping[str, Any], room: int
 ) -> _MatchedHit:
     # The lexical list of chapters and passages does not score titles of documents.
-    """Collect what matched in a hit, and as much of its title and passage as `room` characters allow."""
+    """Collect the matches of a hit, and as much of its title and passage as `room` characters allow."""
     title, text = source.get("title", "") if hit.number is None else "", passage["text"]
     shown_title = title[:room]
     shown_text = text[: room - len(shown_title)]
@@ -150,7 +150,7 @@ def _mark(context: SearchContext, hit: _MatchedHit, part: _TextPart, terms: Term
 
 
 def _unmarked(context: SearchContext, hit: _MatchedHit, spans: Iterable[Span]) -> dict[str, Any]:
-    """Return what matched outside the marked words: the encoder's expansions, and words elsewhere in the document."""
+    """Return the matches outside the marked words: the encoder's expansions, and words elsewhere in the document."""
     marked = {match for span in spans for match in span.matches}
     unmarked = [match for match in (*hit.sparse.values(), *hit.lexical.values()) if match not in marked]
     unmarked.sort(key=lambda match: -match.contribution)
@@ -247,10 +247,10 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
 
 
 def best_excerpt(text: str, spans: Sequence[Span], characters: int) -> tuple[int, int]:
-    """Return start and end of the stretch of at most `characters` that shows most of what matched.
+    """Return start and end of the stretch of at most `characters` with the largest share of the matches.
 
-    Both lists count the same, and each match counts once. The remaining room goes before the stretch, back to the start
-    of a sentence, and then after it.
+    Both lists have the same weight, and each match counts once. The remaining room goes before the stretch, back to the
+    start of a sentence, and then after it.
     """
     if len(text) <= characters:
         return 0, len(text)

@@ -56,7 +56,7 @@ def shape_hit(context: SearchContext, hit: Hit, source: Source) -> dict[str, Any
 
 
 def _why(context: SearchContext, hit: Hit, source: Source, text: str) -> list[dict[str, Any]]:
-    """Explain the lists that named the document. Another list added nothing to the score, whatever its vector holds."""
+    """Explain the lists that named the document. Other lists added nothing to the score."""
     by_list = []
     if "sparse" in hit.scores:
         pieces = matched_pieces(context, hit, source)
@@ -76,8 +76,8 @@ def sparse_why(
 ) -> list[dict[str, Any]]:
     """Return query weight x document weight for each of the `matched_pieces`, largest first.
 
-    `origins`: what each origin contributed to the query's weight. `expansion` marks pieces that the encoder added: they
-    do not occur in the document's own text.
+    `origins`: the contribution of each origin to the query's weight. `expansion` marks pieces that the encoder added:
+    they do not occur in the document's own text.
     """
     occurring = table.occurring(pieces, text)
     entries = [
@@ -154,7 +154,7 @@ def _term_shares(node: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], flo
         return
     parts = node.get("details", ())
     if parts and str(node.get("description", "")).startswith("max of:"):
-        # Of alternatives only the best counts (Lucene's DisjunctionMaxQuery).
+        # Only the best alternative counts (Lucene's DisjunctionMaxQuery).
         parts = [max(parts, key=lambda part: float(part["value"]))]
     for part in parts:
         yield from _term_shares(part)
@@ -173,13 +173,13 @@ def score_parts(parts: Mapping[str, tuple[float, float]]) -> dict[str, dict[str,
 
 
 def shape_query_pieces(context: SearchContext) -> list[dict[str, Any]]:
-    """Return the pieces of the query for the response, pruned pieces with what curation rules added."""
+    """Return the pieces of the query for the response; pruned pieces show the weights that curation rules added."""
     pieces = query_pieces(context.table, context.blend)
     return pieces if context.curated is None else context.curated.marked_pieces(pieces)
 
 
 def query_pieces(table: QueryTable, query: QueryBlend) -> list[dict[str, Any]]:
-    """Return the pieces of the query, heaviest first, with what each origin added to the weight.
+    """Return the pieces of the query, heaviest first, with the weight that each origin added.
 
     Pruned pieces are included.
     """

@@ -141,7 +141,8 @@ class HeldPointsInTime:
     """The points in time that searches and exports of this process hold open.
 
     The limit keeps abandoned pages from taking all of OpenSearch's contexts; one caller (an API key) may hold half of
-    them. Another process may answer later pages unseen, so the number bounds what this process opened.
+    them. Another process may answer later pages unseen, so the number bounds the points in time that this process
+    opened.
     """
 
     def __init__(self, limit: int) -> None:

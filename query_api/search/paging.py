@@ -35,7 +35,7 @@ AnswerPage = Callable[[Sequence[Generation], Engine, PageState | None], Awaitabl
 async def answer_page(
     app: AppState, generations: Sequence[Generation], request: SearchRequest, engine: Engine, answer_one: AnswerPage
 ) -> Answer:
-    """Answer the page that a request asks for. `generations`: those that searches read now."""
+    """Answer the page that a request asks for. `generations`: the generations that searches read now."""
     if request.cursor is not None:
         return await _answer_cursor(app, generations, request, engine, answer_one)
     if not request.offset:

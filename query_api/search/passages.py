@@ -1,6 +1,6 @@
 """The passage of a hit: the best window of a document, its offsets in the text, and links to it.
 
-Of talk a hit also has the chapter, the times and the speaker. A text fragment links to the passage within a web page
+A hit in talk also has the chapter, the times and the speaker. A text fragment links to the passage within a web page
 (W3C Community Group, URL Fragment Text Directives): `#:~:text=START,END` marks the text from the first occurrence of
 START to the next occurrence of END. The browser compares each with one block of the page, so neither may span lines.
 """
@@ -145,7 +145,7 @@ def _text_offset(source: Source) -> int:
 
 
 def _speech(segments: Segments, passage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the times and the speaker of a passage; what is unknown is left out."""
+    """Return the times and the speaker of a passage, without unknown members."""
     start, end = passage["start"], passage["end"]
     members: dict[str, Any] = {"start_time": segments.second_at(start), "end_time": segments.last_second(end)}
     members["speaker"] = _speaker(segments, start, end)

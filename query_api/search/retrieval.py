@@ -148,7 +148,7 @@ def _page_by_number(context: SearchContext) -> SearchContext:
 
 
 async def _send_candidate_lists(contexts: Sequence[SearchContext]) -> tuple[list[_CandidateList], Mapping[str, Any]]:
-    """Send the lists of candidates; return also the counts among all matches, where facets count those."""
+    """Send the lists of candidates; also return the counts among all matches, if facets count all matches."""
     first = contexts[0]
     depth, facets = depth_of(first), first.selection.facets
     counting = match_count_requests(contexts)
@@ -278,8 +278,8 @@ async def _merge_sorted_lists(contexts: Sequence[SearchContext]) -> Retrieved:
 async def read_hits(contexts: Sequence[SearchContext], retrieved: Retrieved) -> Sequence[Hit]:
     """Read the sources of the page's hits; explain lexical hits if the request asks why they matched.
 
-    Hits that already have sources and explanations are complete, except for pinned documents: when those were looked
-    up, it was not known yet which of them fall on this page.
+    Hits that already have sources and explanations are complete, except for pinned documents: they were looked up
+    before it was known which of them fall on this page.
     """
     hits, request = retrieved.hits, contexts[0].request
     if not retrieved.read:
@@ -361,8 +361,8 @@ def scaled_shares(context: SearchContext, hit: Hit, explained: EngineHit) -> dic
 async def _fill(context: SearchContext, hits: Sequence[Hit], source: Sequence[str], read: Documents) -> list[Hit]:
     """Return the hits with their sources.
 
-    A copy of a shard may not show yet what another copy found. Missing documents are read again in real time; otherwise
-    a hit would be lost silently.
+    A copy of a shard may not show yet a document that another copy found. Missing documents are read again in real
+    time; otherwise a hit would be lost silently.
     """
     if missing := [key for key in dict.fromkeys(hit.key for hit in hits) if key not in read]:
         read = read | await context.engine.documents(missing, source, realtime=True)

@@ -223,7 +223,7 @@ def _check_field(name: str, spec: IndexSpec) -> None:
 
 
 def check_unit(request: SearchRequest, spec: IndexSpec) -> None:
-    """Raise InvalidInput (`not_by_unit`, with `member`) for what a search for chapters or passages cannot do."""
+    """Raise InvalidInput (`not_by_unit`, with `member`) for options that a search for chapters or passages lacks."""
     unit = request.unit
     if unit == "document":
         if request.per_document is not None:
@@ -278,7 +278,7 @@ class SearchAddress(BaseModel):
 
 
 def read_short(filter_json: str | None, sort: Iterable[str], facets: Iterable[str]) -> dict[str, Any]:
-    """Return the members of a search request that the short forms state; what is absent is left out.
+    """Return the members of a search request that the short forms state, without absent members.
 
     Raises InvalidInput (`bad_filter`, `bad_sort`, `bad_facet`) for a malformed value. Names and types are compared with
     the index later.

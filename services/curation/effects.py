@@ -42,10 +42,10 @@ def curated_lexical_query(
 ) -> dict[str, Any]:
     """Return the lexical query of a text with its curated spans and extra words (`also`, as in `lexical_query`).
 
-    BM25 sums over words, so the parts between spans together score what the whole text would. A span and its synonyms
-    are alternatives, of which the best counts (Lucene's DisjunctionMaxQuery): a document with all of them is not twice
-    as relevant. A synonym of several words is searched as a phrase, because "infarction" alone is not a synonym of
-    "heart attack".
+    BM25 sums over words, so the parts between spans together get the score of the whole text. A span and its synonyms
+    are alternatives, and the best counts (Lucene's DisjunctionMaxQuery): a document with all of them is not twice as
+    relevant. A synonym of several words is searched as a phrase, because "infarction" alone is not a synonym of "heart
+    attack".
 
     `title`: weight of title words. They count once with the text; a weight above 1 adds BM25 over titles alone, which
     finds no further documents. Title weights apply to the documents' own `field` only.
@@ -232,7 +232,7 @@ def _multiply_scores(query: Clause, boosts: Sequence[BoostFactor], *, named: boo
 
 
 def boost_shares(score: float, boosts: Sequence[BoostFactor], matched: Collection[str]) -> Iterator[tuple[str, float]]:
-    """Yield (name, amount) of what each boost of a document adds to `score`, its score without boosts, in order."""
+    """Yield the name of each boost of a document and the amount that it adds to `score` (without boosts), in order."""
     for boost in boosts:
         if boost.mark in matched:
             yield boost.name, score * (boost.factor - 1)

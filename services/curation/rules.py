@@ -1,6 +1,6 @@
 """Curation rules of an index, as an operator writes them: synonyms, results, terms, boosts and field weights.
 
-Rules hold words, ids and filters but no vocabulary pieces, so they apply to every generation of the index, whatever its
+Rules hold words, ids and filters but no vocabulary pieces, so they apply to every generation of the index, with any
 encoder. The module also defines how rules compare words (`phrase_key`) and how phrases are found in a query
 (`PhraseIndex`).
 """
@@ -63,7 +63,7 @@ class Synonym(_Rule):
     """Words with the same meaning (`words`), or words that are searched in addition to others (`from`, `to`).
 
     In lexical search a document counts by the best of the alternatives; in sparse search their pieces are added to the
-    query. Rules do not apply to what they add.
+    query. Rules do not apply to added words.
     """
 
     words: tuple[RuleText, ...] = Field((), max_length=20, description="two-way: each stands for all the others")

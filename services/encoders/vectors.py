@@ -1,4 +1,4 @@
-"""Stored vectors: sparse ones in Lucene's precision, dense ones as int8 windows, and what a search computes with them.
+"""Stored vectors: sparse ones in Lucene's precision, dense ones as int8 windows, and computations on them.
 
 Sparse: a rank_features weight is stored as the term frequency `floatToIntBits(w) >>> 15` (Lucene's FeatureField). That
 keeps 8 bits of exponent and 8 of mantissa of a positive float, so two bytes hold exactly what the index holds, and a

@@ -67,7 +67,7 @@ def carry_write(source: Generation, target: Generation, stored: StoredDocument, 
 
 
 def has_same_vectors(source: Generation, target: Generation) -> bool:
-    """Tell whether the encoders of `target` would make the same sparse and dense vectors as those in `source`.
+    """Check whether the encoders of `target` would make the sparse and dense vectors that `source` has.
 
     If `target` wants no dense vectors, they are dropped; if it lacks them, every document is encoded again. Talk also
     depends on each document's chapters: see `has_same_chapters`.
@@ -319,7 +319,7 @@ def _reindex_taken_over(index: str) -> Conflict:
 
 
 def reindex_records_call(names: IndexNames, seconds: float) -> Call:
-    """Ask for the records of all indexes. Without any reindex yet the answer has no hits."""
+    """Ask for the records of all indexes. The answer has no hits before the first reindex."""
     params = {"ignore_unavailable": "true", "allow_no_indices": "true"}
     return Call("POST", f"/{names.reindexes}/_search", orjson.dumps({"size": 1000}), params, timeout=seconds)
 

@@ -153,7 +153,7 @@ def read_segments(source: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_chapters(source: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the chapters of a stored talk: those made during encoding, or the producer's until then."""
+    """Return the chapters of a stored talk: made during encoding, or the producer's until then."""
     chapters = source.get("chapters", source.get("given", ()))
     return [{name: chapter[name] for name in _CHAPTER_MEMBERS if name in chapter} for chapter in chapters]
 

@@ -195,7 +195,7 @@ def is_query_index_missing(answer: Mapping[str, Any]) -> bool:
 def write_query_counts_call(
     names: IndexNames, queries: Sequence[CountedQuery], answer: Mapping[str, Any], now: int, timeout: float
 ) -> Call:
-    """Add the new counts to those in an answer to `read_query_counts_call`, each by compare-and-swap."""
+    """Add the new counts to the counts in an answer to `read_query_counts_call`, each by compare-and-swap."""
     lines: list[dict[str, Any]] = []
     for query, document in zip(queries, answer["docs"], strict=True):
         action: dict[str, Any] = {"_index": names.queries, "_id": query.id, "require_alias": True}
@@ -222,7 +222,7 @@ def read_conflicting_queries(queries: Sequence[CountedQuery], answer: Mapping[st
 
 
 def list_queries_call(names: IndexNames, generation: Generation, size: int, now: int) -> Call:
-    """List all stored queries of an index, with those that are not suggested."""
+    """List all stored queries of an index, also queries that are not suggested."""
     search = {
         "query": _suggestible_clause(generation, 1, now),
         "size": size,

@@ -1,6 +1,6 @@
 """Query expansion: pieces that feedback and earlier turns add to a sparse query, and pruning of light pieces.
 
-A `QueryBlend` keeps what each origin gave to each piece, so that an explanation can say why a piece is in the query.
+A `QueryBlend` keeps the weight of each piece by origin, so that an explanation can say why a piece is in the query.
 
 - Feedback is Rocchio on sparse vectors: new query = alpha * query + beta * centroid(liked) - gamma * centroid(unliked).
   Documents are weighted with the query table as if they had been typed, and have unit length before they are averaged.
@@ -45,7 +45,7 @@ _WORD = re.compile(r"\w{1,32}")
 
 @dataclass(frozen=True, slots=True)
 class OriginWeights:
-    """Weights by vocabulary id that one origin adds to a query. A negative weight reduces what other origins gave."""
+    """Weights by vocabulary id that one origin adds to a query. A negative weight reduces other origins' weights."""
 
     origin: str
     weights: PieceWeights

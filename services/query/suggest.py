@@ -191,8 +191,8 @@ def normalise_query(query: str) -> str:
 def learnable_query(query: str) -> str | None:
     """Return the form under which a query is counted, or None for a query that must not be kept.
 
-    Long queries are not kept, nor those with an `@` or six digits in a row, whatever separates the digits and however
-    they are written (full width, …).
+    Long queries are not kept, nor queries with an `@` or six digits in a row, with any separators and in any form of
+    digits (full width, …).
     """
     if len(query) > MAX_TYPED_CHARACTERS:
         return None
@@ -243,7 +243,7 @@ class QueryCounter:
         return taken
 
     def forget(self, index: str, query: str | None) -> None:
-        """Drop the counts of an index: those of `query`, whatever its case and accents, or all of them (None)."""
+        """Drop the counts of an index: the counts of `query` in any case and with any accents, or all counts (None)."""
         wanted = None if query is None else fold_text(query)
         for key in [key for key in self._counts if key[0] == index and wanted in (None, fold_text(key[2]))]:
             del self._counts[key]

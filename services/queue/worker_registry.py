@@ -49,7 +49,7 @@ class WorkerRegistry:
         self._execute("hdel", WORKERS_KEY, name)
 
     def workers(self) -> list[RegisteredWorker]:
-        """Return the workers seen lately, sorted by name, and delete those that stopped long ago."""
+        """Return the workers seen lately, sorted by name, and delete workers that stopped long ago."""
         recent, expired = [], []
         for field, value in self._execute("hgetall", WORKERS_KEY).items():
             name = field.decode(errors="replace")

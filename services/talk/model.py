@@ -148,7 +148,7 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A correction of what was sent or of what a model wrote: its code, its description and how often it was made."""
+    """A correction of sent data or of a model's output: its code, its description and how often it was made."""
 
     code: str
     detail: str

@@ -1,13 +1,13 @@
 """The HTTP/1.1 server: uvicorn with limits per connection, and a shutdown that drains load balancers first.
 
-uvicorn waits without end for the head of a request and accepts any size of it. Here a head has a time and a size
-limit, a client that does not read its answer is disconnected, and connections never exceed what the process can hold.
-Ten thousand idle connections take 5 KB each (measured); without a time limit they would take the last file descriptor
-as well. Some spare connections beyond the limit serve only probes, because a full process is not dead and must not be
+uvicorn waits without end for the head of a request and accepts any size of it. Here a head has a time and a size limit,
+a client that does not read its answer is disconnected, and connections never exceed the process's capacity. Ten
+thousand idle connections take 5 KB each (measured); without a time limit they would take the last file descriptor as
+well. Some spare connections beyond the limit serve only probes, because a full process is not dead and must not be
 restarted.
 
 Trailers (fields after a body) are discarded. uvicorn would add them to the headers, without a limit, after a proxy and
-the access check have read those.
+the access check have read the headers.
 """
 
 import asyncio

@@ -122,7 +122,7 @@ def _duration(method: str, route: str) -> Histogram:
 
 
 def _carrier(scope: Scope) -> dict[str, str]:
-    """Return the trace headers of a request. Of a repeated header the last one counts."""
+    """Return the trace headers of a request. The last of repeated headers counts."""
     wanted = (tracing.TRACEPARENT_HEADER, tracing.TRACESTATE_HEADER)
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
             if name.decode("latin-1") in wanted}  # fmt: skip
@@ -179,7 +179,7 @@ class BodyLimitMiddleware:
             await error_response(too_many)(scope, receive, send)
             return
         if len(messages) > 1 and messages[-1]["type"] == "http.request":
-            # One message, whatever the network made of it: routes read it at once.
+            # One message, even if the network split it: routes read it at once.
             body = b"".join(message.get("body", b"") for message in messages)
             messages = [{"type": "http.request", "body": body, "more_body": False}]
         replay = iter(messages)

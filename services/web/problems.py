@@ -35,7 +35,7 @@ async def answer_error(_request: Request, error: Exception) -> Response:
 
 
 def error_members(error: Exception) -> dict[str, Any]:
-    """Return the members of the response to any error, and log those that are the service's fault."""
+    """Return the members of the response to any error, and log the errors that are the service's fault."""
     if isinstance(error, SparsewellError):
         if error.status >= 500:
             log.warning("%s: %s", error.code, error.detail)

@@ -79,7 +79,7 @@ def generate_pairs(
     are no question (too short, too long, repeated) are left out. `done` receives the number of finished passages.
 
     Raises InvalidInput (`bad_generator`) for a generator that loses passages, ConfigurationError
-    (`unwritable_directory`), and what the generator raises.
+    (`unwritable_directory`), and the errors of the generator.
     """
     fingerprint = texts_fingerprint([generator.fingerprint, texts_fingerprint(passages)])
     path = directory / f"questions-{generator.name}-{fingerprint}.jsonl"

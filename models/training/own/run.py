@@ -73,7 +73,7 @@ def train_own_encoder(
 ) -> Path:
     """Make pairs, train from the start, compare on held-out queries, write the report. Return the model directory.
 
-    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and what `run_recipe` raises.
+    Raises InvalidInput (`no_documents`, `corpus_too_small`, `bad_split`) and the errors of `run_recipe`.
     """
     show = show or SilentReporter()
     timer = _StageTimer()
@@ -163,7 +163,7 @@ def _make_recipe(options: OwnCorpusOptions, out: Path) -> TrainingRecipe:
 
 
 def _held_out_queries(train: PairSet, held_out: PairSet, among: int, seed: int) -> JudgedQueries:
-    """Return the held-out queries, to be ranked among their own passages and those of training."""
+    """Return the held-out queries, to be ranked among their own passages and the training passages."""
     own = JudgedQueries.held_out(held_out)
     known = set(own.documents)
     others = [text for text in train.passages if text not in known]

@@ -73,7 +73,7 @@ class AsyncClient:
         return await self.run(operations.search(index, query, options))
 
     async def pages(self, index: str, query: str | SearchRequest, **options: Any) -> AsyncIterator[SearchAnswer]:
-        """Yield all pages of a search over the index as it is now, whatever is written meanwhile."""
+        """Yield all pages of a search over the index as it is now; later writes do not change them."""
         cursor: str | None = "*"
         while cursor is not None:
             answer = await self.search(index, query, **operations.page(query, options, cursor))

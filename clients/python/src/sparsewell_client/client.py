@@ -72,7 +72,7 @@ class Client:
         return self.run(operations.search(index, query, options))
 
     def pages(self, index: str, query: str | SearchRequest, **options: Any) -> Iterator[SearchAnswer]:
-        """Yield all pages of a search over the index as it is now, whatever is written meanwhile."""
+        """Yield all pages of a search over the index as it is now; later writes do not change them."""
         cursor: str | None = "*"
         while cursor is not None:
             answer = self.search(index, query, **operations.page(query, options, cursor))

@@ -141,7 +141,7 @@ class DryRunQuery(BaseModel):
 
 
 class DryRunAnswer(BaseModel):
-    """What the new rules would change against the stored version. Nothing was written."""
+    """The changes that new rules would make against the stored version. Nothing was written."""
 
     index: str
     version: int

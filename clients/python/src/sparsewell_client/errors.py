@@ -1,6 +1,6 @@
 """Errors of the API and of the client, and the reading of responses.
 
-The class of an error says what a caller may do; `code` names the case and never changes. `read_json` and `read_text`
+The class of an error says how a caller may react; `code` names the case and never changes. `read_json` and `read_text`
 return the body of a success and raise the error of a problem (RFC 9457).
 """
 
@@ -88,7 +88,7 @@ class NotFound(SparsewellError):
 
 
 class Conflict(SparsewellError):
-    """The request contradicts what is stored."""
+    """The request contradicts the stored data."""
 
     status = 409
     title = "Conflict"

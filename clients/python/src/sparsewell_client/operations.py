@@ -75,22 +75,27 @@ class Operation(Generic[T]):
 
 
 def create_index(index: str, spec: IndexSpec | Mapping[str, Any] | None) -> Operation[IndexAnswer]:
+    """Create an index. Without `spec` the API's defaults apply."""
     return Operation("PUT", _index(index), _model(IndexAnswer), body=_json(spec), idempotent=False)
 
 
 def get_index(index: str) -> Operation[IndexAnswer]:
+    """Get an index with its declaration and counts."""
     return Operation("GET", _index(index), _model(IndexAnswer))
 
 
 def list_indexes() -> Operation[list[IndexAnswer]]:
+    """List all indexes."""
     return Operation("GET", "/v1/indexes", lambda response: _model(IndexList)(response).indexes)
 
 
 def delete_index(index: str) -> Operation[None]:
+    """Delete an index with its documents."""
     return Operation("DELETE", _index(index), _nothing, idempotent=False)
 
 
 def list_encoders() -> Operation[EncoderList]:
+    """List the encoders that the API has."""
     return Operation("GET", "/v1/encoders", _model(EncoderList))
 
 
@@ -102,6 +107,7 @@ def add(index: str, documents: Iterable[Document], key: str | None) -> Operation
 
 
 def put_document(index: str, document_id: str, document: Document, key: str | None) -> Operation[IngestAnswer]:
+    """Store one document under its id. `key`: an idempotency key."""
     headers = {"idempotency-key": key} if key else {}
     idempotent = key is not None or document.get("version") is not None
     path = _document(index, document_id)
@@ -109,28 +115,34 @@ def put_document(index: str, document_id: str, document: Document, key: str | No
 
 
 def get_document(index: str, document_id: str, segments: bool = False) -> Operation[DocumentAnswer]:
+    """Get a stored document. `segments`: with the segments of a talk."""
     params = {"segments": "true" if segments else None}
     return Operation("GET", _document(index, document_id), _model(DocumentAnswer), params=params)
 
 
 def get_chapters(index: str, document_id: str) -> Operation[ChaptersAnswer]:
+    """Get the chapters of a talk."""
     return Operation("GET", _chapters(index, document_id), _model(ChaptersAnswer))
 
 
 def export_chapters(index: str, document_id: str, form: ChapterFile) -> Operation[str]:
+    """Get the chapters of a talk as the text of a file in the format `form`."""
     return Operation("GET", _chapters(index, document_id), read_text, params={"format": form})
 
 
 def delete_document(index: str, document_id: str, version: int | None) -> Operation[None]:
+    """Delete a document. Idempotent if `version` is given."""
     path, idempotent = _document(index, document_id), version is not None
     return Operation("DELETE", path, _nothing, params={"version": version}, idempotent=idempotent)
 
 
 def get_job(job: str) -> Operation[JobAnswer]:
+    """Get the state of a job."""
     return Operation("GET", f"/v1/jobs/{_segment(job, 'The id of the job')}", _model(JobAnswer))
 
 
 def list_dead(index: str, size: int, cursor: str | None) -> Operation[DeadList]:
+    """List a page of the dead letters of an index. `cursor` None: the first page."""
     return Operation("GET", f"{_index(index)}/dead", _model(DeadList), params={"size": size, "cursor": cursor})
 
 
@@ -143,12 +155,14 @@ def retry_dead(index: str, ids: Iterable[str] | None, cursor: str | None) -> Ope
 
 
 def search(index: str, query: str | SearchRequest, options: Mapping[str, Any]) -> Operation[SearchAnswer]:
+    """Search one index. `options` are members of a SearchRequest."""
     return Operation("POST", f"{_index(index)}/search", _model(SearchAnswer), body=search_body(query, options))
 
 
 def search_across(
     indexes: Iterable[str], query: str | SearchRequest, options: Mapping[str, Any]
 ) -> Operation[AcrossAnswer]:
+    """Search several indexes as one. `options` are members of a SearchRequest."""
     body = {"indexes": list(indexes)} | search_body(query, options)
     return Operation("POST", "/v1/search", _model(AcrossAnswer), body=body)
 
@@ -160,6 +174,7 @@ def batch(searches: Iterable[Mapping[str, Any]]) -> Operation[list[BatchedAnswer
 
 
 def suggest(index: str, typed: str, options: Mapping[str, Any]) -> Operation[SuggestAnswer]:
+    """Complete a typed text. `options` are further parameters; `filter` may be a mapping."""
     params = {"q": _text(typed, "The typed text")} | dict(options)
     if params.get("filter") is not None:
         params["filter"] = json.dumps(params["filter"])
@@ -183,6 +198,7 @@ def put_curation(
 
 
 def list_curation_versions(index: str) -> Operation[list[CurationVersion]]:
+    """List the versions of the curation rules."""
     path = f"{_curation(index)}/versions"
     return Operation("GET", path, lambda response: _model(CurationVersions)(response).versions)
 
@@ -190,11 +206,13 @@ def list_curation_versions(index: str) -> Operation[list[CurationVersion]]:
 def dry_run_curation(
     index: str, rules: Rules | Mapping[str, Any], queries: Iterable[str], mode: Mode, size: int
 ) -> Operation[DryRunAnswer]:
+    """Compare the hits of queries with new rules and with the stored rules."""
     body = {"rules": _rules(rules), "queries": list(queries), "mode": mode, "size": size}
     return Operation("POST", f"{_curation(index)}/dry-run", _model(DryRunAnswer), body=body)
 
 
 def list_queries(index: str, size: int) -> Operation[FrequentQueries]:
+    """List the most frequent queries of an index."""
     return Operation("GET", _queries(index), _model(FrequentQueries), params={"size": size})
 
 

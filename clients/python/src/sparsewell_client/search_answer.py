@@ -183,7 +183,7 @@ class SkippedRule(BaseModel):
 
 
 class CurationApplied(BaseModel):
-    """What the rules of the index did to a search."""
+    """The effects of the index's rules on a search."""
 
     version: int = Field(description="of the rules; 0: rules that are not stored")
     applied: list[AppliedRule]

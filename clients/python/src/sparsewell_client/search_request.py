@@ -28,7 +28,7 @@ class RequestModel(BaseModel):
 
 
 class Context(RequestModel):
-    """Earlier turns of a conversation. Their words fill in what the query leaves out."""
+    """Earlier turns of a conversation. Their words are added if the query lacks them."""
 
     turns: list[str] = Field(description="what the user said before, oldest first")
     share: float = Field(0.5, description="weight of a word of the last turn, 0 to 1")
@@ -72,7 +72,7 @@ class Rerank(RequestModel):
 
 
 class Facet(RequestModel):
-    """What to count of a field. Exactly one of `terms`, `ranges` and `dates` is needed."""
+    """The values of a field to count. Exactly one of `terms`, `ranges` and `dates` is needed."""
 
     terms: int | None = Field(None, description="keyword, number, boolean: number of most frequent values")
     ranges: list[Range] | None = Field(None, description="number, date: documents with a value in each range")
@@ -111,7 +111,7 @@ class TwoPhaseSearch(RequestModel):
 
 
 class PassageForm(RequestModel):
-    """What a passage shows beside its text and offsets."""
+    """The parts of a passage beside its text and offsets."""
 
     fragment: bool = Field(False, description="the text fragment of a link to the passage")
 
@@ -123,7 +123,7 @@ class Highlight(RequestModel):
 
 
 class SearchRequest(RequestModel):
-    """A search: what to find and what to return."""
+    """A search: the query and the shape of the answer."""
 
     query: str = Field("", description="the user's words; may be empty with `like`, `filter`, `facets` or `sort`")
     mode: Mode = Field("hybrid", description="learned sparse vectors, lexical (keyword search), or both fused")
