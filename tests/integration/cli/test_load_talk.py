@@ -57,7 +57,7 @@ def test_a_folder_is_loaded_exported_and_loaded_again(
     loaded = sparsewell("load", folder, "--kind", "talk", "--index", "talks", "--create", "--no-wait")
     assert loaded.exit_code == 1, loaded.output
     assert "2 accepted, 1 rejected" in loaded.output
-    assert "bad.vtt (bad): The transcript is not what its type says" in loaded.output
+    assert "bad.vtt (bad): The transcript does not match its type" in loaded.output
     assert shown(api, "talks", "one")["title"] == "One"
     file = tmp_path / f"talks.{form}"
     assert sparsewell("export", "talks", "-o", file).exit_code == 0

@@ -180,7 +180,7 @@ def test_an_interrupted_load_says_how_to_go_on(
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=20)
     assert waiting.returncode == 130
-    assert "the same command goes on" in said
+    assert "Repeat the command to resume" in said
     assert "Traceback" not in said
     assert load(path, "-i", "papers", "--no-wait").stdout.splitlines() == ["10 accepted, 0 rejected"]
 

@@ -48,7 +48,7 @@ def test_adapters_beside_the_weights_are_refused(directory: Path, tmp_path: Path
     (problem,) = verify_directory(mine).problems
     assert problem.code == "bad_model"
     assert "adapters" in problem.detail
-    with pytest.raises(ConfigurationError, match="merge them") as caught:
+    with pytest.raises(ConfigurationError, match="Merge them") as caught:
         load_checkpoint(str(mine))
     assert caught.value.code == "bad_checkpoint"
 
