@@ -7,7 +7,7 @@
 One client with one kept connection; each query goes to every side in turn. Figures are ratios of percentiles to the
 plain search.
 
-`filtered` (docs/decisions/0160): FOLDER has external texts, cut as in benchmarks.pruning; queries are their titles. The
+`filtered` (docs/decisions/0160): FOLDER has external texts, cut as for `pruning`; queries are their titles. The
 filters are a value of a keyword field, the same value among ten, and a range of numbers; each leaves at most one
 document in 1,000. `did_you_mean` is off, because it searches twice more after an empty keyword list; one side has it
 on. `boosts` (0177): one index for each set of rules; indexes beyond the encoded documents repeat them. `highlights`

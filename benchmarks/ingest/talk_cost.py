@@ -1,12 +1,17 @@
-"""Cost of chapters: one hour of talk chaptered and encoded, and ten hours in bounded memory.
+"""Cost of talk: parsing a transcript, and making chapters of one hour and of ten.
 
+    python -m benchmarks talk_intake --json benchmarks/results/talk_intake.json
     python -m benchmarks chapter_cost ../shared/data --json benchmarks/results/chapter-cost.json
     python -m benchmarks podtile_cost ../shared/data --json benchmarks/results/podtile-cost.json
 
-The hour is a held-out episode of about 9,000 words; the ten hours are held-out episodes in sequence, 90,000 words.
-`chapter_cost` measures the default engine: blocks are encoded for the chapters, then the windows within them, as a
-worker does. `beside_encoding` is the time for chapters without the encoder. `podtile_cost` measures an engine with a
-generator of titles (docs/decisions/0197), in one thread, with the memory of the process before the talk and its peak.
+`talk_intake` parses ten hours of synthetic talk in 50,000 segments, one every 0.72 s, in each format; `plain text` is a
+paragraph without a full stop. It needs no server.
+
+The hour of the other two is a held-out episode of about 9,000 words; the ten hours are held-out episodes in sequence,
+90,000 words. `chapter_cost` measures the default engine: blocks are encoded for the chapters, then the windows within
+them, as a worker does. `beside_encoding` is the time for chapters without the encoder. `podtile_cost` measures an
+engine with a generator of titles (docs/decisions/0197), in one thread, with the memory of the process before the talk
+and its peak.
 """
 
 import argparse
@@ -15,8 +20,11 @@ import time
 import tracemalloc
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import orjson
 
 from benchmarks.measuring import make_parser, run_benchmark
 from cli.relevance.segmentation import episode_hours
@@ -26,9 +34,13 @@ from models.chapters.texttiling import TextTilingEngine, cut_episode_blocks, enc
 from models.chapters.titles import phrase_titles
 from models.encoder import Encoder
 from models.registry import load_encoder
+from services.documents.document import parse_document_bytes
+from services.index_spec import IndexSpec
 from services.talk.model import UNKNOWN_TIME, Chapter, Segments
 
 Result = TypeVar("Result")
+TALK_SPEC = IndexSpec.model_validate({"talk": {}})
+_SECONDS_PER_SEGMENT = 0.72
 _BATCH_TEXTS = 16
 _HOUR_WORDS = 9_000
 
@@ -185,3 +197,76 @@ def generator_cost(maker: ChapterMaker, episode: Episode) -> dict[str, Any]:
 
 def _resident_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def talk_intake(argv: list[str] | None = None) -> None:
+    """Measure time and memory to parse a transcript of 50,000 segments, by format."""
+    parser = make_parser("talk_intake", talk_intake.__doc__)
+    parser.add_argument("--segments", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    run_benchmark("talk_intake", parser, measure_talk, argv)
+
+
+def measure_talk(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return processor seconds (the best round), peak memory and the size of the result, by format."""
+    rows = {}
+    for name, members in make_transcripts(arguments.segments).items():
+        raw = orjson.dumps({"id": "t", "kind": "talk", **members})
+        read = partial(parse_document_bytes, raw, TALK_SPEC)
+        document = read()
+        assert document.talk is not None  # noqa: S101 (for the types)
+        rows[name] = {
+            "bytes": len(raw),
+            "segments": len(document.talk.segments),
+            "stored_bytes": len(orjson.dumps(document.talk.segments.pack())),
+            "seconds": round(min(_processor_seconds(read) for _ in range(arguments.rounds)), 3),
+            "peak_mb": round(_peak_bytes(read) / 1e6, 1),
+        }
+        print(f"{name:>12}: {rows[name]['seconds']:.2f} s, {rows[name]['peak_mb']:.0f} MB at most")
+    return {"forms": rows}
+
+
+def make_transcripts(segments: int) -> dict[str, dict[str, Any]]:
+    """Return the members of a talk in each format."""
+    rows = [
+        (i * _SECONDS_PER_SEGMENT, i * _SECONDS_PER_SEGMENT + 0.7, f"S{i // 20 % 5}", f"w{i} and so")
+        for i in range(segments)
+    ]
+    cues = [(_format_clock(start), _format_clock(end), speaker, text) for start, end, speaker, text in rows]
+    podcasting = {
+        "version": "1.0.0",
+        "segments": [{"startTime": s, "endTime": e, "speaker": who, "body": t} for s, e, who, t in rows],
+    }
+    srt = (f"{i}\n{s.replace('.', ',')} --> {e.replace('.', ',')}\n{t}\n" for i, (s, e, _, t) in enumerate(cues, 1))
+    return {
+        "segments": {"segments": [{"start": s, "end": e, "speaker": who, "text": t} for s, e, who, t in rows]},
+        "podcasting": {"transcript": {"type": "application/json", "text": orjson.dumps(podcasting).decode()}},
+        "webvtt": {
+            "transcript": {
+                "type": "text/vtt",
+                "text": "WEBVTT\n\n" + "\n".join(f"{s} --> {e}\n<v {who}>{t}\n" for s, e, who, t in cues),
+            }
+        },
+        "subrip": {"transcript": {"type": "application/x-subrip", "text": "\n".join(srt)}},
+        "plain text": {"text": "so and then " * (segments * 5 // 3)},
+    }
+
+
+def _format_clock(seconds: float) -> str:
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+
+def _processor_seconds(read: Callable[[], object]) -> float:
+    started = time.process_time()
+    read()
+    return time.process_time() - started
+
+
+def _peak_bytes(read: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
