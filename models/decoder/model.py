@@ -4,17 +4,20 @@ A decoder reads the text twice; the logits of the second copy are pooled by thei
 2408.11119). The head is the checkpoint's: its input embeddings when tied, as in the paper, else its own. `EchoSplade`
 adds a bias to each piece's largest logit, which published models do not have: softmax ignores a shift of all logits,
 and ReLU needs a zero (`docs/decisions/0122`). Adapters are LoRA (arXiv 2106.09685). `assemble_encoder` makes the
-SparseEncoder of sentence-transformers. peft is imported only for adapters, which serving does not have.
+SparseEncoder of sentence-transformers. `calibrate_bias` sets the bias before a training. peft is imported only for
+adapters, which serving does not have.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import InputModule, Router
@@ -32,12 +35,13 @@ from models.decoder.tokenisation import (
     unsearchable_ids,
     vocabulary_too_large,
 )
+from models.onnx_encoder import batch_by_length
 from models.training.idf import read_weights
-from models.training.max_head import max_head
+from models.training.max_head import largest_logits, max_head
 from models.training.modules import QueryTableEmbedding
 from services.encoders.manifest import MAX_VOCABULARY
 from services.encoders.query_table import QUERY_WEIGHTS_FILE
-from services.errors import ConfigurationError
+from services.errors import ConfigurationError, InvalidInput
 
 DOCUMENT_SIDE_FILE = "document_side.json"
 BIAS_FILE = "sparse_bias.safetensors"
@@ -221,6 +225,63 @@ def load_sparse_encoder(
     weights = torch.zeros(document.get_embedding_dimension())
     weights[: table.numel()] = table
     return assemble_encoder(document, weights, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The outcome of a calibration.
+
+    `before`, `after`: mean number of pieces with a weight a text. `alive`: share of pieces with a weight in any text.
+    """
+
+    texts: int
+    before: float
+    after: float
+    alive: float
+
+
+def calibrate_bias(
+    document: EchoSplade, texts: Sequence[str], *, active: int, batch_positions: int = 2048
+) -> Calibration:
+    """Set the bias so that texts weigh `active` pieces on average.
+
+    Each piece's mean logit over `texts` is subtracted, so a weight says how much more than usual a text calls for the
+    piece; a common threshold then leaves `active` pieces. Raises InvalidInput (`empty_collection`) when no text has
+    pieces.
+    """
+    logits = max_text_logits(document, texts, batch_positions)
+    if logits.shape[0] == 0:
+        raise InvalidInput("empty_collection", "No text has a known piece to calibrate the logits on.")
+    wanted = (~document.excluded).cpu()
+    before = (logits + document.bias.detach().cpu() > 0)[:, wanted].sum(dim=1).float().mean()
+    centred = logits - logits.mean(dim=0)
+    share = min(1.0, active / int(wanted.sum()))
+    heights = centred[:, wanted].flatten()
+    rank = max(1, heights.numel() - int(share * heights.numel()))
+    threshold = heights.kthvalue(rank).values
+    bias = -(logits.mean(dim=0) + threshold)
+    with torch.no_grad():
+        document.bias.copy_(bias.masked_fill(~wanted, 0.0))
+    above = (logits + bias > 0)[:, wanted]
+    return Calibration(
+        logits.shape[0], float(before), float(above.sum(dim=1).float().mean()), float(above.any(dim=0).float().mean())
+    )
+
+
+@torch.inference_mode()
+def max_text_logits(document: EchoSplade, texts: Sequence[str], batch_positions: int) -> Tensor:
+    """Compute each piece's largest logit without bias, float32 [texts with pieces, vocabulary], on the CPU."""
+    rows = [encoding.ids[: document.max_seq_length] for encoding in document.tokenizer.encode_batch_fast(list(texts))]
+    rows = [row for row in rows if row]
+    logits = torch.empty(len(rows), document.get_embedding_dimension())
+    for batch in batch_by_length([document.echo.positions(len(row)) for row in rows], batch_positions):
+        features = {name: tensor.to(document.bias.device) for name, tensor in
+                    document.features([rows[index] for index in batch]).items()}  # fmt: skip
+        states = document.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
+        mask = features["pooling_mask"].bool()
+        offsets = F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
+        logits[batch] = largest_logits(states[mask], document.head, offsets, places=False)[0].cpu()
+    return logits
 
 
 def add_adapters(decoder: Any, *, rank: int, alpha: int, dropout: float) -> int:

@@ -24,23 +24,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from datasets import Dataset
 from pydantic import ValidationError
-from torch import Tensor
 
 from models.decoder.checkpoint import load_checkpoint
-from models.decoder.model import DECODER_FILES, EchoSplade, add_adapters, assemble_encoder
+from models.decoder.model import DECODER_FILES, Calibration, EchoSplade, add_adapters, assemble_encoder, calibrate_bias
 from models.decoder.tokenisation import passage_idf_weights
-from models.decoder.trainer import DecoderRecipe, SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
+from models.decoder.trainer import SpladeObjective, last_checkpoint, load_trainable, make_decoder_trainer
 from models.export.package import replace_directory, require_output_place, write_manifest
-from models.onnx_encoder import batch_by_length
 from models.registry import DECODER_ARCHITECTURE
 from models.training.batches import MixtureFile, read_mixture
 from models.training.idf import PieceWeights, write_weights
-from models.training.max_head import largest_logits
 from models.training.pairs import PairSet
-from models.training.trainer import RUN_FILE, claim_run_directory, cpu_dtype
+from models.training.recipe import DecoderRecipe, read_decoder_recipe
+from models.training.run_directory import RUN_FILE, claim_run_directory
+from models.training.trainer import cpu_dtype
 from services.encoders.query_table import QUERY_WEIGHTS_FILE
 from services.errors import ConfigurationError, InvalidInput, SparsewellError
 
@@ -173,63 +171,6 @@ def _record_log_line(history: list[dict[str, float]], line: dict[str, float]) ->
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The outcome of a calibration.
-
-    `before`, `after`: mean number of pieces with a weight a text. `alive`: share of pieces with a weight in any text.
-    """
-
-    texts: int
-    before: float
-    after: float
-    alive: float
-
-
-def calibrate_bias(
-    document: EchoSplade, texts: Sequence[str], *, active: int, batch_positions: int = 2048
-) -> Calibration:
-    """Set the bias so that texts weigh `active` pieces on average.
-
-    Each piece's mean logit over `texts` is subtracted, so a weight says how much more than usual a text calls for the
-    piece; a common threshold then leaves `active` pieces. Raises InvalidInput (`empty_collection`) when no text has
-    pieces.
-    """
-    logits = max_text_logits(document, texts, batch_positions)
-    if logits.shape[0] == 0:
-        raise InvalidInput("empty_collection", "No text has a known piece to calibrate the logits on.")
-    wanted = (~document.excluded).cpu()
-    before = (logits + document.bias.detach().cpu() > 0)[:, wanted].sum(dim=1).float().mean()
-    centred = logits - logits.mean(dim=0)
-    share = min(1.0, active / int(wanted.sum()))
-    heights = centred[:, wanted].flatten()
-    rank = max(1, heights.numel() - int(share * heights.numel()))
-    threshold = heights.kthvalue(rank).values
-    bias = -(logits.mean(dim=0) + threshold)
-    with torch.no_grad():
-        document.bias.copy_(bias.masked_fill(~wanted, 0.0))
-    above = (logits + bias > 0)[:, wanted]
-    return Calibration(
-        logits.shape[0], float(before), float(above.sum(dim=1).float().mean()), float(above.any(dim=0).float().mean())
-    )
-
-
-@torch.inference_mode()
-def max_text_logits(document: EchoSplade, texts: Sequence[str], batch_positions: int) -> Tensor:
-    """Compute each piece's largest logit without bias, float32 [texts with pieces, vocabulary], on the CPU."""
-    rows = [encoding.ids[: document.max_seq_length] for encoding in document.tokenizer.encode_batch_fast(list(texts))]
-    rows = [row for row in rows if row]
-    logits = torch.empty(len(rows), document.get_embedding_dimension())
-    for batch in batch_by_length([document.echo.positions(len(row)) for row in rows], batch_positions):
-        features = {name: tensor.to(document.bias.device) for name, tensor in
-                    document.features([rows[index] for index in batch]).items()}  # fmt: skip
-        states = document.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
-        mask = features["pooling_mask"].bool()
-        offsets = F.pad(mask.sum(dim=1).cumsum(0), (1, 0))
-        logits[batch] = largest_logits(states[mask], document.head, offsets, places=False)[0].cpu()
-    return logits
-
-
 def write_model_directory(
     document: EchoSplade,
     query_weights: np.ndarray,
@@ -291,12 +232,6 @@ def extract_query_weights(model: Any) -> PieceWeights:
     table.project()
     weights: PieceWeights = table.weight.detach().float().cpu().numpy()
     return weights
-
-
-def read_decoder_recipe(path: Path | None, options: dict[str, str]) -> DecoderRecipe:
-    """Read a recipe from a file and options; options win. Raises ValidationError."""
-    from_file = DecoderRecipe.model_validate_json(path.read_bytes()).model_dump() if path else {}
-    return DecoderRecipe.model_validate({**from_file, **options}, strict=False)
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

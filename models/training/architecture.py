@@ -1,4 +1,4 @@
-"""Inference-free encoder in training: its two sides, built from a start and a recipe.
+"""Inference-free encoder in training: its two sides, built from a start and a recipe, and saved as a checkpoint.
 
 `build_encoder` joins a document model and a query table. `read_starting_point` reads weights, tokeniser, query table
 and IDF from a local directory or a hub name, safetensors only, in two layouts: that of transformers (config.json,
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ from models.export.hub_import import (
     require_one_tokenizer,
     require_safetensors,
 )
-from models.export.package import excluded_piece_ids, read_vocabulary
-from models.training.idf import PieceWeights, align_weights, read_weights
+from models.export.package import copy_tokenizer, excluded_piece_ids, read_vocabulary
+from models.training.idf import PieceWeights, align_weights, read_weights, write_weights
 from models.training.modules import POOLING_ACTIVATIONS, MaxHeadPooling, QueryTableEmbedding, StatesTransformer
 from models.training.recipe import EncoderRecipe
 from services.encoders.manifest import expand_path
@@ -320,3 +321,50 @@ def parameter_groups(
         {"params": table, "lr": table_learning_rate, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
+    """Write the directory that `sparsewell encoders export DIRECTORY OUT` and `build_encoder` read.
+
+    It holds config.json and model.safetensors (float32, head tied; binary document weights have neither, since they
+    have no model), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table. The
+    directory is written under another name and renamed, so it is complete or absent.
+
+    Raises InvalidInput (`not_finite_weights`) when a parameter is NaN or infinite; the old directory stays.
+    """
+    if model.recipe is None or model.tokenizer_json is None:
+        raise ConfigurationError("bad_recipe", "Only encoders of build_encoder can be saved as a checkpoint.")
+    require_finite_parameters(model)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = directory.with_name(f"{directory.name}.part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    _write_checkpoint(model, model.tokenizer_json, fresh)
+    model.recipe.write(fresh)
+    old = directory.with_name(f"{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    fresh.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_checkpoint(model: InferenceFreeEncoder, tokenizer_json: bytes, directory: Path) -> None:
+    router = model[0]
+    transformer = router.sub_modules["document"][0]
+    if isinstance(transformer, Transformer):
+        transformer.model.save_pretrained(directory)
+        transformer.processor.save_pretrained(directory)
+    # the start's file replaces that of transformers, which truncates and pads
+    original = directory / "given.json"
+    original.write_bytes(tokenizer_json)
+    copy_tokenizer(original, directory / "tokenizer.json")
+    original.unlink()
+    pieces = read_vocabulary(directory / "tokenizer.json")
+    excluded = excluded_piece_ids(pieces)
+    queries = router.sub_modules["query"][0]
+    queries.project()
+    table = queries.weight.detach().float().cpu().numpy()
+    write_weights(directory / "query_weights.json", table, pieces, excluded)
+    if model.idf is not None:
+        write_weights(directory / "idf.json", model.idf, pieces, excluded)

@@ -37,18 +37,15 @@ from models.chapters.podtile_checkpoint import (
 )
 from models.decoder.trainer import load_trainable, save_trainable
 from models.training.chapter_data import IGNORED_LABEL, ChapterRecipe, ExampleCollator, TrainingExample, make_examples
-from models.training.storage import ReadReport
-from models.training.train import ProgressReporter
-from models.training.trainer import (
-    TrainingCallback,
+from models.training.run_directory import (
     claim_run_directory,
-    cpu_dtype,
     describe_kept_checkpoint,
     drop_unfinished,
-    is_out_of_memory,
     last_checkpoint,
-    training_diverged,
 )
+from models.training.storage import ReadReport
+from models.training.train import ProgressReporter
+from models.training.trainer import TrainingCallback, cpu_dtype, is_out_of_memory, training_diverged
 from services.encoders.manifest import MANIFEST_FILE
 from services.errors import ConfigurationError, InvalidInput
 

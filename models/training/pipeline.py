@@ -11,27 +11,24 @@ import json
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from models.export.export import ExportOptions, export_encoder
 from models.training.evaluation import BEST, EVALUATION, JudgedQueries, read_best_evaluation, read_curve
 from models.training.prepare import OpenIndexCandidates, open_start, prepare_material
 from models.training.recipe import EncoderRecipe, TeacherChoice, TrainingRecipe
+from models.training.run_directory import hold_run_directory, is_main_process, is_same_run
 from models.training.train import (
     ProgressReporter,
     SilentReporter,
     TrainingMaterial,
     choose_precision,
-    is_main_process,
-    is_same_run,
     train_encoder,
 )
 from services.encoders.manifest import NAME_PATTERN
@@ -71,7 +68,7 @@ def run_recipe(
         )
     choose_precision(recipe)  # fails here, not after hours of teachers
     began = time.monotonic()
-    with _hold_run_directory(out):
+    with hold_run_directory(out):
         local_recipe = recipe.model_copy(update={"start": open_start(recipe.start, out)})
         material = prepare_material(local_recipe, out, show, index=index, judged=judged)
         best = train_encoder(
@@ -148,7 +145,7 @@ def run_ablation(
     Return a row for each, the whole recipe first, and write them to OUT/ablation.json.
     """
     choose_precision(recipe)
-    with _hold_run_directory(out):
+    with hold_run_directory(out):
         return _run_variants(recipe, out, only, show or SilentReporter(), index)
 
 
@@ -304,23 +301,3 @@ def ablation_table(rows: Sequence[AblationRow]) -> str:
             f"| {row.weights_a_document:.0f} | {row.flops:.2f} | {row.seconds:.0f} |"
         )
     return "\n".join(lines)
-
-
-@contextmanager
-def _hold_run_directory(out: Path) -> Iterator[None]:
-    """Lock the run's directory: two commands would write one curve. Of several devices, the first holds the lock.
-
-    Raises ConfigurationError (`run_in_progress`).
-    """
-    if not is_main_process():
-        yield
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(out / "run.lock").acquire(blocking=False)
-    except Timeout:
-        raise ConfigurationError(
-            "run_in_progress", f"Another process trains in {out}: wait for it, or give another directory."
-        ) from None
-    with lock:
-        yield

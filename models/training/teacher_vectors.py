@@ -23,6 +23,8 @@ from services.encoders.vectors import SparseVector
 from services.errors import InvalidInput
 
 BLOCK_TEXTS = 4096  # texts between two saves: a small dense teacher takes a few minutes on a core
+# Scores of a block of passages: 4 bytes each, so 64 MB a teacher.
+BLOCK_SCORES = 16 * 1024**2
 Scores = NDArray[np.float32]
 HalfMatrix = NDArray[np.float16]
 

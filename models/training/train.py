@@ -1,7 +1,7 @@
 """Training run: from prepared pairs to the best checkpoint, on sentence-transformers' trainer.
 
-`train_encoder` trains and evaluates; a stopped run resumes from its last complete checkpoint. `begin_run` binds a
-directory to a recipe and its pair files. `ProgressReporter` is the interface to the console.
+`train_encoder` trains and evaluates; a stopped run resumes from its last complete checkpoint. `ProgressReporter` is the
+interface to the console.
 
 The optimiser is AdamW with the parameter groups of `architecture.parameter_groups`, a linear warm-up and decay, and a
 quadratic ramp of the regulariser's weight (as in SPLADE, arXiv 2109.10086). `auto` precision picks bfloat16 where the
@@ -10,8 +10,6 @@ hardware has it: a core with AVX-512 BF16 computed 298 GFLOPS, 77 in float32.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -26,29 +24,32 @@ from sentence_transformers.sparse_encoder import SparseEncoderTrainingArguments
 from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
 from transformers import PrinterCallback, get_linear_schedule_with_warmup
 
-from models.training.architecture import build_encoder, parameter_groups
+from models.training.architecture import build_encoder, parameter_groups, save_checkpoint
 from models.training.batches import PairCollator, build_link_dataset, column_sides
 from models.training.evaluation import BEST, CurveEvaluator, JudgedQueries, read_best_evaluation, read_curve
 from models.training.idf import PieceWeights
 from models.training.losses import RankingLoss, make_regulariser
 from models.training.pairs import PairSet, Rows
 from models.training.recipe import TrainingRecipe
+from models.training.run_directory import (
+    CHECKPOINTS,
+    RUN_FILE,
+    begin_run,
+    drop_unfinished,
+    is_main_process,
+    last_checkpoint,
+)
 from models.training.teachers import TeacherEnsemble
 from models.training.trainer import (
     ChunkedSpladeLoss,
     GuardedTrainer,
     TrainingCallback,
     cpu_dtype,
-    drop_unfinished,
     is_out_of_memory,
-    last_checkpoint,
-    save_checkpoint,
 )
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
-CHECKPOINTS, RUN = "checkpoints", "run.json"
-START_PREFIX = "start-"  # the fingerprint of the exported encoder follows
 # With fewer pairs, batches repeat the same ones and the encoder learns noise.
 MIN_PAIRS = 16
 ProgressReport = Callable[[int, int, dict[str, float]], None]
@@ -125,7 +126,7 @@ def train_encoder(
         raise ConfigurationError("bad_copy", f"{out} is the run's directory: copy to another disk.")
     if copy_to is not None and is_main_process():
         copy_to.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / RUN, copy_to / RUN)
+        shutil.copyfile(out / RUN_FILE, copy_to / RUN_FILE)
     if any(entry["step"] >= recipe.steps for entry in read_curve(out)) and read_best_evaluation(out):
         return out / BEST
     model = build_encoder(recipe.start, recipe.encoder, material.idf)
@@ -265,51 +266,3 @@ def choose_precision(recipe: TrainingRecipe) -> str:
     if gpu:
         return "bfloat16" if has_bfloat16 else "float16"
     return "bfloat16" if cpu_dtype() is torch.bfloat16 else "float32"
-
-
-def is_main_process() -> bool:
-    """Tell whether this process writes the run's files: of several devices, the first (accelerate sets RANK)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def begin_run(recipe: TrainingRecipe, out: Path) -> None:
-    """Record the recipe in a new run's directory, or check that the directory's recipe is the same.
-
-    A directory holds one run, so that its learning curve has one meaning. Raises ConfigurationError (`recipe_changed`).
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    if not is_same_run(recipe, out) and is_main_process():
-        fresh = out / f"{RUN}.part"
-        fresh.write_text(json.dumps(run_identity(recipe, out), indent=2) + "\n", encoding="utf-8")
-        fresh.replace(out / RUN)
-
-
-def is_same_run(recipe: TrainingRecipe, out: Path) -> bool:
-    """Tell whether `out` holds a run of this recipe. Raises ConfigurationError (`recipe_changed`) for another."""
-    path = out / RUN
-    if not path.is_file():
-        return False
-    if json.loads(path.read_text(encoding="utf-8")) != run_identity(recipe, out):
-        raise ConfigurationError(
-            "recipe_changed",
-            f"{out} holds a run of another recipe, or of other pairs in the same files: give another directory, or "
-            "remove that one.",
-        )
-    return True
-
-
-def run_identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
-    """Return the identity of a run: the recipe and the contents of its pair files.
-
-    The path of `out` is not part of it: a run may be copied, or have several paths.
-    """
-    identity: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for entry, source in zip(identity["pairs"], recipe.pairs, strict=True):
-        with source.path.open("rb") as file:
-            entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        if source.path.parent == out:
-            entry["path"] = source.path.name
-    # an exported start is reopened into the run's directory, or into that of its ablation
-    if Path(recipe.start).parent in (out, out.parent) and Path(recipe.start).name.startswith(START_PREFIX):
-        identity["start"] = Path(recipe.start).name
-    return identity

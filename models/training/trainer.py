@@ -1,35 +1,26 @@
-"""Trainer for long runs: sentence-transformers' trainer that stops at NaN and continues when memory runs out.
+"""Steps of long runs: sentence-transformers' trainer that stops at NaN and continues when memory runs out.
 
-- `GuardedTrainer`, `TrainingCallback` and `ChunkedSpladeLoss` (gradient caching, arXiv 2101.06983) run the steps.
-- `save_checkpoint` writes an encoder as a checkpoint: the directory for export, measurement and further training.
-- `mark_complete`, `last_checkpoint`, `drop_unfinished` and `copy_checkpoint` handle the checkpoints from which a run
-  resumes: they are compared with their checksums before use. `claim_run_directory` binds them to one recipe and data.
-- `is_out_of_memory`, `free_memory` and `cpu_dtype` hide differences between devices.
+`GuardedTrainer`, `TrainingCallback` and `ChunkedSpladeLoss` (gradient caching, arXiv 2101.06983) run the steps.
+`is_out_of_memory`, `free_memory` and `cpu_dtype` hide differences between devices.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder import SparseEncoderTrainer
 from sentence_transformers.sparse_encoder.losses import CachedSpladeLoss, SpladeLoss
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from models.export.package import copy_tokenizer, excluded_piece_ids, read_vocabulary
-from models.training.architecture import InferenceFreeEncoder, require_finite_parameters
-from models.training.idf import write_weights
-from services.encoders.manifest import describe_file
+from models.training.run_directory import copy_checkpoint, describe_kept_checkpoint, mark_complete
 from services.errors import ConfigurationError
 
 # Messages of the CPU allocator on Linux and elsewhere, the C++ library, oneDNN (seen in a training under `ulimit -v`),
@@ -44,8 +35,6 @@ _OUT_OF_MEMORY_MESSAGES = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 log = logging.getLogger("models.training")
-COMPLETE_FILE = "complete.json"
-RUN_FILE = "run.json"
 
 
 class GuardedTrainer(SparseEncoderTrainer):
@@ -181,135 +170,6 @@ def _silence_root_logger() -> Iterator[None]:
 
 def _reject_record(record: logging.LogRecord) -> bool:
     return False
-
-
-def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
-    """Write the directory that `sparsewell encoders export DIRECTORY OUT` and `build_encoder` read.
-
-    It holds config.json and model.safetensors (float32, head tied; binary document weights have neither, since they
-    have no model), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table. The
-    directory is written under another name and renamed, so it is complete or absent.
-
-    Raises InvalidInput (`not_finite_weights`) when a parameter is NaN or infinite; the old directory stays.
-    """
-    if model.recipe is None or model.tokenizer_json is None:
-        raise ConfigurationError("bad_recipe", "Only encoders of build_encoder can be saved as a checkpoint.")
-    require_finite_parameters(model)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    _write_checkpoint(model, model.tokenizer_json, fresh)
-    model.recipe.write(fresh)
-    old = directory.with_name(f"{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_checkpoint(model: InferenceFreeEncoder, tokenizer_json: bytes, directory: Path) -> None:
-    router = model[0]
-    transformer = router.sub_modules["document"][0]
-    if isinstance(transformer, Transformer):
-        transformer.model.save_pretrained(directory)
-        transformer.processor.save_pretrained(directory)
-    # the start's file replaces that of transformers, which truncates and pads
-    original = directory / "given.json"
-    original.write_bytes(tokenizer_json)
-    copy_tokenizer(original, directory / "tokenizer.json")
-    original.unlink()
-    pieces = read_vocabulary(directory / "tokenizer.json")
-    excluded = excluded_piece_ids(pieces)
-    queries = router.sub_modules["query"][0]
-    queries.project()
-    table = queries.weight.detach().float().cpu().numpy()
-    write_weights(directory / "query_weights.json", table, pieces, excluded)
-    if model.idf is not None:
-        write_weights(directory / "idf.json", model.idf, pieces, excluded)
-
-
-def mark_complete(directory: Path, step: int) -> None:
-    """Mark a checkpoint as completely written, with the checksums of its files.
-
-    The states of random generators are left out: other devices may still write theirs.
-    """
-    files = {
-        path.relative_to(directory).as_posix(): describe_file(path).sha256
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith("rng_state") and path.name != COMPLETE_FILE
-    }
-    (directory / COMPLETE_FILE).write_text(
-        json.dumps({"step": step, "files": files}, indent=1) + "\n", encoding="utf-8"
-    )
-
-
-def last_checkpoint(directory: Path) -> Path | None:
-    """Return the newest complete checkpoint. A killed run can leave half of one, a failing disk worse."""
-    steps = {int(name): path for path in directory.glob("checkpoint-*") if (name := path.name[11:]).isdigit()}
-    return next((steps[step] for step in sorted(steps, reverse=True) if _is_complete(steps[step])), None)
-
-
-def drop_unfinished(directory: Path) -> None:
-    """Remove checkpoints without their mark, and checkpoints whose files differ from it."""
-    for path in directory.glob("checkpoint-*"):
-        if path.is_dir() and not _is_complete(path):
-            shutil.rmtree(path)
-
-
-def copy_checkpoint(directory: Path, to: Path) -> None:
-    """Copy a checkpoint into the directory `to`, in place of older ones. A failed copy is logged; the run continues."""
-    target, partial = to / directory.name, to / f".{directory.name}.part"
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        for stale in (target, partial):
-            shutil.rmtree(stale, ignore_errors=True)
-        shutil.copytree(directory, partial)
-        partial.rename(target)
-        for older in to.glob("checkpoint-*"):
-            if older != target:
-                shutil.rmtree(older, ignore_errors=True)
-    except OSError as error:
-        log.warning("%s was not copied to %s (%s); the run continues", directory.name, to, error.strerror or error)
-
-
-def describe_kept_checkpoint(directory: Path) -> str:
-    """Describe in a sentence the checkpoint that a stopped run leaves."""
-    checkpoint = last_checkpoint(directory)
-    return f"The last good checkpoint is {checkpoint}." if checkpoint else "There was no checkpoint yet."
-
-
-def _is_complete(path: Path) -> bool:
-    try:
-        files = json.loads((path / COMPLETE_FILE).read_bytes()).get("files", {})
-    except (OSError, ValueError):
-        return False
-    damaged = [name for name, sha256 in files.items() if not _has_sha256(path / name, sha256)]
-    if damaged:
-        log.warning("%s is damaged (%s) and is skipped", path, ", ".join(damaged))
-    return not damaged
-
-
-def _has_sha256(path: Path, sha256: str) -> bool:
-    return path.is_file() and describe_file(path).sha256 == sha256
-
-
-def claim_run_directory(work: Path, run: dict[str, Any], what: str) -> None:
-    """Create the directory of the checkpoints, or check that it belongs to this run.
-
-    `run` identifies a run, `what` names its parts for the error. A run that ended before its first checkpoint may be
-    replaced, so a changed setting does not require removing the directory. Raises ConfigurationError
-    (`other_training`).
-    """
-    path, content = work / RUN_FILE, json.dumps(run, indent=2, sort_keys=True) + "\n"
-    work.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or not any(work.glob("checkpoint-*")):
-        path.write_text(content, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != content:
-        raise ConfigurationError(
-            "other_training", f"{work} holds checkpoints of another {what}: remove it, or choose another --out."
-        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,9 +11,8 @@ from models.export.checkpoint import load_checkpoint
 from models.export.export import ExportOptions, export_encoder
 from models.export.onnx_graph import RowVectors, TorchReference, build_graph, make_graph_encoder
 from models.registry import load_encoder
-from models.training.architecture import build_encoder
+from models.training.architecture import build_encoder, save_checkpoint
 from models.training.recipe import RECIPE_FILE, EncoderRecipe
-from models.training.trainer import save_checkpoint
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.tiny_start import EXCLUDED, PIECES, TEXTS, make_start

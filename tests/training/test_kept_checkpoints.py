@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.training.trainer import copy_checkpoint, drop_unfinished, last_checkpoint, mark_complete
+from models.training.run_directory import copy_checkpoint, drop_unfinished, last_checkpoint, mark_complete
 
 
 def make(directory: Path, step: int) -> Path:

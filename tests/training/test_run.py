@@ -14,19 +14,18 @@ from safetensors.torch import load_file
 
 from models.encoder import PieceTokeniser
 from models.export.collection import read_collection
-from models.training.architecture import build_encoder
+from models.training.architecture import build_encoder, save_checkpoint
 from models.training.batches import MixtureFile, read_mixture
 from models.training.evaluation import CurveEvaluator, JudgedQueries, encode_texts, read_best_evaluation, read_curve
 from models.training.idf import passage_idf
 from models.training.losses import RankingLoss
 from models.training.recipe import TrainingRecipe, parse_recipe
-from models.training.train import CHECKPOINTS, TrainingMaterial, begin_run, train_encoder, training_arguments
+from models.training.run_directory import CHECKPOINTS, begin_run, last_checkpoint
+from models.training.train import TrainingMaterial, train_encoder, training_arguments
 from models.training.trainer import (
     ChunkedSpladeLoss,
     GuardedTrainer,
     is_out_of_memory,
-    last_checkpoint,
-    save_checkpoint,
 )
 from services.errors import ConfigurationError
 from tests.training.toy_pairs import toy_files, toy_recipe, toy_start

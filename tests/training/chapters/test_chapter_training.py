@@ -18,8 +18,8 @@ from models.chapters.podtile_checkpoint import ADAPTER_FILES, load_checkpoint, r
 from models.registry import load_encoder
 from models.training.chapter_data import ChapterRecipe
 from models.training.chapter_training import LOG_FILE, TrainedChapterModel, train_chapters
+from models.training.run_directory import last_checkpoint
 from models.training.train import SilentReporter
-from models.training.trainer import last_checkpoint
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.chapters.tiny_generators import TOPICS, make_generator, write_episodes
 

@@ -16,27 +16,26 @@ from models.decoder.model import (
     EchoSplade,
     add_adapters,
     assemble_encoder,
+    calibrate_bias,
     load_sparse_encoder,
+    max_text_logits,
     merged_state_dict,
 )
 from models.decoder.tokenisation import passage_idf_weights
 from models.decoder.train import (
     TrainedDecoder,
-    calibrate_bias,
     main,
-    max_text_logits,
-    read_decoder_recipe,
     train_decoder,
 )
 from models.decoder.trainer import (
     TRAINABLE_FILE,
-    DecoderRecipe,
     SpladeObjective,
     last_checkpoint,
     load_trainable,
     trainable_state,
 )
 from models.registry import load_encoder
+from models.training.recipe import DecoderRecipe, read_decoder_recipe
 from services.encoders.query_table import QueryTable
 from services.errors import ConfigurationError, InvalidInput
 from tests.training.decoder.tiny_decoder import SENTENCES, make_start, tiny_checkpoint
