@@ -78,7 +78,7 @@ def make_coefficients() -> dict[str, Any]:
     load = _parse_load(capacity["figures"]["load"], points)
     coefficients = fit_coefficients(
         [_parse_observed(point) for point in points.values() if point["role"] == "fit"],
-        [one for rate, one in load.items() if rate in _FITTED_RATES],
+        [observed for rate, observed in load.items() if rate in _FITTED_RATES],
     )
     return {
         "measured_on": f"{machine['cores']} cores of {machine['processor']}, OpenSearch {version}",
@@ -97,15 +97,15 @@ def make_coefficients() -> dict[str, Any]:
             if point["role"] == "check"
         },
         "predicted_over_measured_p99_at_a_rate": {
-            str(rate): load_prediction_ratio(coefficients, one)
-            for rate, one in load.items()
+            str(rate): load_prediction_ratio(coefficients, observed)
+            for rate, observed in load.items()
             if rate not in _FITTED_RATES
         },
     }
 
 
 def _parse_observed(point: dict[str, Any]) -> ObservedIndex:
-    return ObservedIndex(**{one.name: point[one.name] for one in fields(ObservedIndex)})
+    return ObservedIndex(**{field.name: point[field.name] for field in fields(ObservedIndex)})
 
 
 def _parse_load(load: dict[str, Any], points: dict[str, dict[str, Any]]) -> dict[int, ObservedLoad]:
@@ -120,24 +120,28 @@ def _read_result(name: str) -> dict[str, Any]:
 
 def fit_coefficients(points: Sequence[ObservedIndex], load: Sequence[ObservedLoad]) -> Coefficients:
     """Fit the coefficients. Raises ValueError for points that cannot separate them."""
-    pieces = [float(one.pieces) for one in points]
-    if len(set(pieces)) < 2 or len({one.documents for one in points}) < 2 or len({one.shards for one in points}) < 2:
+    pieces = [float(point.pieces) for point in points]
+    if (
+        len(set(pieces)) < 2
+        or len({point.documents for point in points}) < 2
+        or len({point.shards for point in points}) < 2
+    ):
         raise ValueError("a fit needs two lengths of documents, two sizes and two numbers of shards")
     if not load:
         raise ValueError("a fit needs an index under load")
     return Coefficients(
-        round(float(np.mean([one.pieces / one.words for one in points])), 3),
-        _fit_line(pieces, [one.stored / one.documents for one in points]),
-        _fit_line(pieces, [one.searched / one.documents for one in points]),
+        round(float(np.mean([point.pieces / point.words for point in points])), 3),
+        _fit_line(pieces, [point.stored / point.documents for point in points]),
+        _fit_line(pieces, [point.searched / point.documents for point in points]),
         {mode: _fit_search_cost(points, mode) for mode in MODES},
-        round(float(np.mean([one.at_random for one in load])), 3),
+        round(float(np.mean([observed.at_random for observed in load])), 3),
     )
 
 
 def _fit_search_cost(points: Sequence[ObservedIndex], mode: str) -> SearchCost:
-    rows = [one.modes[mode] for one in points]
-    ones, shards = np.ones(len(points)), np.array([one.shards for one in points])
-    documents = np.array([one.documents / MILLION for one in points])
+    rows = [point.modes[mode] for point in points]
+    ones, shards = np.ones(len(points)), np.array([point.shards for point in points])
+    documents = np.array([point.documents / MILLION for point in points])
     return SearchCost(
         Cost(*_fit_non_negative([ones, shards, documents], [row["node"] for row in rows])),
         round(float(np.mean([row["api"] for row in rows])), 4),
@@ -150,12 +154,12 @@ def _fit_line(xs: Sequence[float], ys: Sequence[float]) -> LinearCost:
     return LinearCost(*_fit_non_negative([np.ones(len(xs)), xs], ys))
 
 
-def _fit_non_negative(columns: Sequence[Sequence[float] | np.ndarray], wanted: Sequence[float]) -> list[float]:
+def _fit_non_negative(columns: Sequence[Sequence[float] | np.ndarray], targets: Sequence[float]) -> list[float]:
     """Fit coefficients of at least 0 by relative error, so that a small index counts as much as a large one.
 
     Raises ValueError for a reading of 0, which was not measured.
     """
-    readings = np.array(wanted)
+    readings = np.array(targets)
     if not (np.isfinite(readings).all() and (readings > 0).all()):
         raise ValueError(f"a fit needs readings above 0, got {readings.tolist()}")
     coefficients, _ = nnls(np.column_stack(columns) / readings[:, None], np.ones(len(readings)))

@@ -56,11 +56,11 @@ def read_mixed_passages(folder: Path, count: int, seed: int = 1) -> list[SourceP
     """
     passages: list[SourcePassage] = []
     for source, share in SOURCE_SHARES.items():
-        wanted = count * share // 100
-        batch = list(islice(_read_passages(folder / f"{source}.jsonl.gz", source), wanted))
-        if len(batch) < wanted:
+        needed = count * share // 100
+        batch = list(islice(_read_passages(folder / f"{source}.jsonl.gz", source), needed))
+        if len(batch) < needed:
             raise ConfigurationError(
-                "benchmark_data_missing", f"{source} has {len(batch):,} passages; {wanted:,} are needed."
+                "benchmark_data_missing", f"{source} has {len(batch):,} passages; {needed:,} are needed."
             )
         passages += batch
     random.Random(seed).shuffle(passages)

@@ -127,9 +127,9 @@ def percentiles_by_minute(searches: Sequence[tuple[float, float]], seconds: floa
     """Return the percentiles of each minute."""
     rows = []
     for minute in range(max(1, int(seconds // 60))):
-        some = [durations for at, durations in searches if minute * 60 <= at < (minute + 1) * 60]
-        if some:
-            rows.append({"minute": minute, "searches": len(some)} | summarise_durations(some, 2))
+        in_minute = [durations for at, durations in searches if minute * 60 <= at < (minute + 1) * 60]
+        if in_minute:
+            rows.append({"minute": minute, "searches": len(in_minute)} | summarise_durations(in_minute, 2))
     return rows
 
 
@@ -147,14 +147,14 @@ def memory_slopes(samples: Sequence[ProcessSample]) -> dict[str, dict[str, Any]]
     """
     rows = {}
     for name in sorted({name for _, sizes in samples for name in sizes}):
-        seen = [(at, *sizes[name]) for at, sizes in samples if name in sizes]
+        readings = [(at, *sizes[name]) for at, sizes in samples if name in sizes]
         lives: dict[int, list[tuple[float, float]]] = {}
-        for at, process, size in seen:
+        for at, process, size in readings:
             lives.setdefault(process, []).append((at, size))
         longest = max(lives.values(), key=len)
         later = longest[len(longest) // 3 :]
         slope = linear_regression(*zip(*later, strict=True)).slope if len(later) > 2 else 0
-        sizes = [size for _, _, size in seen]
+        sizes = [size for _, _, size in readings]
         rows[name] = {
             "first": round(sizes[0], 1), "last": round(sizes[-1], 1), "most": round(max(sizes), 1),
             "slope_an_hour": round(slope * 3600, 2), "slope_over_seconds": round(later[-1][0] - later[0][0]),

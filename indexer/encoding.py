@@ -209,7 +209,7 @@ def _title_piece_ids(encoder: Encoder, title: str) -> tuple[int, ...]:
 
 
 class ChapterMaker(Protocol):
-    """A chapter engine with validated output (`models.chapters.maker.ChapterMaker`)."""
+    """A chapter engine with validated output (`models.chapters.maker.EngineChapterMaker`)."""
 
     @property
     def fingerprint(self) -> str:

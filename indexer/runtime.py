@@ -105,9 +105,10 @@ def load_dense_model(settings: Settings, identity: DenseIdentity) -> DenseModel:
 
 def load_chapter_maker(settings: Settings, engine: str, encoder: Encoder) -> ChapterMaker:
     """Load a chapter engine by name. Raises ConfigurationError when it is not available."""
-    from models.chapters.maker import ChapterMaker, open_chapter_engine
+    from models.chapters.maker import EngineChapterMaker, open_chapter_engine
 
-    return ChapterMaker(open_chapter_engine(engine, encoder, settings.chapter_model, threads=settings.worker_threads))
+    opened = open_chapter_engine(engine, encoder, settings.chapter_model, threads=settings.worker_threads)
+    return EngineChapterMaker(opened)
 
 
 class Runtime:

@@ -29,7 +29,7 @@ import orjson
 from benchmarks.measuring import make_parser, run_benchmark
 from cli.relevance.segmentation import episode_hours
 from models.chapters.engine import Episode, ProposedChapter, read_episodes
-from models.chapters.maker import ChapterMaker, accept_proposals, open_chapter_engine
+from models.chapters.maker import EngineChapterMaker, accept_proposals, open_chapter_engine
 from models.chapters.texttiling import TextTilingEngine, cut_episode_blocks, encode_blocks
 from models.chapters.titles import phrase_titles
 from models.encoder import Encoder
@@ -58,10 +58,10 @@ def measure_tiling(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the best of some rounds of an hour, and one round of ten hours."""
     encoder = load_encoder("bootstrap-minilm-l6", threads=2)
     path = arguments.data / "chapters" / "syntax_fm.jsonl.gz"
-    episodes = [one.episode for one in read_episodes(path) if one.held_out]
+    episodes = [annotated.episode for annotated in read_episodes(path) if annotated.held_out]
     hour = choose_hour(episodes)
     rounds = [tiling_cost(encoder, hour) for _ in range(arguments.rounds)]
-    results = {"hour": min(rounds, key=lambda one: float(one["all"]["seconds"]))}
+    results = {"hour": min(rounds, key=lambda costs: float(costs["all"]["seconds"]))}
     print(results["hour"], flush=True)
     if arguments.long:
         long = join_episodes(episodes, 10 * _HOUR_WORDS)
@@ -165,10 +165,10 @@ def podtile_cost(argv: list[str] | None = None) -> None:
 def measure_generator(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the costs of both engines for an hour and for ten hours."""
     encoder = load_encoder("bootstrap-minilm-l6", threads=1)
-    makers = {"tiling": ChapterMaker(open_chapter_engine("tiling", encoder))}
-    makers["podtile"] = ChapterMaker(open_chapter_engine("podtile", encoder, arguments.model, threads=1))
+    makers = {"tiling": EngineChapterMaker(open_chapter_engine("tiling", encoder))}
+    makers["podtile"] = EngineChapterMaker(open_chapter_engine("podtile", encoder, arguments.model, threads=1))
     path = arguments.data / "chapters" / "syntax_fm.jsonl.gz"
-    talks = [one.episode for one in read_episodes(path) if one.held_out]
+    talks = [annotated.episode for annotated in read_episodes(path) if annotated.held_out]
     lengths = {"hour": choose_hour(talks), "ten_hours": join_episodes(talks, 10 * _HOUR_WORDS)}
     figures = {
         name: {length: generator_cost(maker, talk) for length, talk in lengths.items()}
@@ -180,7 +180,7 @@ def measure_generator(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return figures
 
 
-def generator_cost(maker: ChapterMaker, episode: Episode) -> dict[str, Any]:
+def generator_cost(maker: EngineChapterMaker, episode: Episode) -> dict[str, Any]:
     """Return time, memory and repairs of the chapters of one talk."""
     before, started, processor = _resident_mb(), time.perf_counter(), time.process_time()
     chapters, repairs = maker.chapters(episode)
@@ -188,7 +188,7 @@ def generator_cost(maker: ChapterMaker, episode: Episode) -> dict[str, Any]:
         "words": len(episode.text.split()),
         "hours": round(episode_hours(episode), 2),
         "chapters": len(chapters),
-        "repairs": {one.code: one.count for one in repairs},
+        "repairs": {repair.code: repair.count for repair in repairs},
         "seconds": round(time.perf_counter() - started, 2),
         "processor_seconds": round(time.process_time() - processor, 2),
         "megabytes": {"before": before, "most": _resident_mb()},

@@ -181,7 +181,7 @@ def measure_pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _summarise_rounds(results: dict[str, list[dict[str, float]]], several: str, single: str) -> dict[str, Any]:
     middle = {
-        name: {key: round(median(one[key] for one in rounds), 2) for key in rounds[0]}
+        name: {key: round(median(figures[key] for figures in rounds), 2) for key in rounds[0]}
         for name, rounds in results.items()
     }
     ratios = {
@@ -201,7 +201,7 @@ def _summarise_rounds(results: dict[str, list[dict[str, float]]], several: str, 
         "bare_over_worker_processor_time": round(cpu[several] / cpu["pipeline"], 3),
         "target": {"pipeline_over_bare": TARGET_RATIO, "reached": min(ratio.values()) >= TARGET_RATIO},
         "rounds": {
-            name: [{key: round(value, 2) for key, value in one.items()} for one in rounds]
+            name: [{key: round(value, 2) for key, value in figures.items()} for figures in rounds]
             for name, rounds in results.items()
         },
     }
@@ -257,7 +257,7 @@ class WorkerPipeline:
         step = self._settings.message_documents
         with closing(Publisher(self._settings.redis_address)) as publisher:
             for at in range(0, len(documents), step):
-                ids = tuple(one.id for one in documents[at : at + step])
+                ids = tuple(document.id for document in documents[at : at + step])
                 publisher.encode(generation.encoder.name, EncodeMessage(index=generation.index, ids=ids))
 
     def _wait(self, generation: Generation, count: int) -> None:

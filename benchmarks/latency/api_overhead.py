@@ -153,7 +153,11 @@ class OverheadSides:
             ]
         plans = [build_search_body(query, request.candidates, False, timeout) for query in queries.values()]
         first = msearch_call([SearchPlan(physical, plan) for plan in plans], timeout)
-        return [first, fetch_fields_call([((physical, one), source) for one in ids], timeout)] if ids else [first]
+        return (
+            [first, fetch_fields_call([((physical, document), source) for document in ids], timeout)]
+            if ids
+            else [first]
+        )
 
 
 async def compare_sides(

@@ -342,8 +342,8 @@ def _hit_overlap(whole: HitLists, other: HitLists) -> float:
     """Return the share of the whole query's hits that are hits here; all copies of a document are equal."""
     both = total = 0
     for text, listed in whole.items():
-        one, two = (Counter(original_id(name) for name, _ in some) for some in (listed, other[text]))
-        both, total = both + (one & two).total(), total + one.total()
+        expected, actual = (Counter(original_id(name) for name, _ in hits) for hits in (listed, other[text]))
+        both, total = both + (expected & actual).total(), total + expected.total()
     return round(both / max(total, 1), 4)
 
 

@@ -70,16 +70,16 @@ def chapter_cues(argv: list[str] | None = None) -> None:
 def measure_cues(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Fit on the tuning half, and return the quality on both halves."""
     sets = {name: list(read_episodes(arguments.data / "chapters" / f"{name}.jsonl.gz")) for name in EPISODE_SETS}
-    tuning = {name: [one for one in some if not one.held_out] for name, some in sets.items()}
-    cues = fit_cues([[extract_features(one) for one in some] for some in tuning.values()])
+    tuning = {name: [episode for episode in episodes if not episode.held_out] for name, episodes in sets.items()}
+    cues = fit_cues([[extract_features(episode) for episode in episodes] for episodes in tuning.values()])
     figures = {
         "words": {place: len(getattr(cues, place)) for place in ("first", "opening", "before")},
         "ranked_right": {
             name: {
                 "tuning": round(area_under_curve(cues, tuning[name]), 4),
-                "held_out": round(area_under_curve(cues, [one for one in some if one.held_out]), 4),
+                "held_out": round(area_under_curve(cues, [episode for episode in episodes if episode.held_out]), 4),
             }
-            for name, some in sets.items()
+            for name, episodes in sets.items()
         },
     }
     print(json.dumps(figures, indent=1))
@@ -90,11 +90,13 @@ def measure_cues(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return figures
 
 
-def extract_features(one: AnnotatedEpisode) -> SegmentFeatures:
+def extract_features(annotated: AnnotatedEpisode) -> SegmentFeatures:
     """Return the features `first word`, `opening word`, `before word` and `after_question` of each segment."""
-    starts = {chapter.start for chapter in one.chapters}
-    offsets = list(one.episode.segments.offsets)[1:]
-    return SegmentFeatures([_features_at(one.episode.text, at) for at in offsets], [at in starts for at in offsets])
+    starts = {chapter.start for chapter in annotated.chapters}
+    offsets = list(annotated.episode.segments.offsets)[1:]
+    return SegmentFeatures(
+        [_features_at(annotated.episode.text, at) for at in offsets], [at in starts for at in offsets]
+    )
 
 
 def _features_at(text: str, offset: int) -> list[str]:
@@ -108,7 +110,7 @@ def _features_at(text: str, offset: int) -> list[str]:
 def fit_cues(sets: Sequence[Sequence[SegmentFeatures]]) -> BoundaryCues:
     """Fit the cues to several sets of equal weight."""
     names = _common_features(sets)
-    alone = [_fit_weights([some], names, 0.03) for some in sets]
+    alone = [_fit_weights([episodes], names, 0.03) for episodes in sets]
     together = _fit_weights(sets, names, 0.03)
     kept = [
         name
@@ -172,10 +174,10 @@ def area_under_curve(cues: BoundaryCues, episodes: Sequence[AnnotatedEpisode]) -
     """Return the probability that a segment with a boundary outweighs one without (area under the ROC curve)."""
     scores: list[FloatArray] = []
     truth: list[bool] = []
-    for one in episodes:
-        starts = {chapter.start for chapter in one.chapters}
-        offsets = list(one.episode.segments.offsets)[1:]
-        scores.append(cues.of(one.episode.text, offsets))
+    for annotated in episodes:
+        starts = {chapter.start for chapter in annotated.chapters}
+        offsets = list(annotated.episode.segments.offsets)[1:]
+        scores.append(cues.of(annotated.episode.text, offsets))
         truth += [at in starts for at in offsets]
     weights, begins = np.concatenate(scores), np.array(truth)
     values, places, counts = np.unique(weights, return_inverse=True, return_counts=True)

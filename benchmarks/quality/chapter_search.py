@@ -126,7 +126,7 @@ def _measure_set(
     rows: dict[str, Any] = {
         "documents": len(of.documents),
         "queries": len(of.queries),
-        "chapters_of_a_document": round(fmean(len(one.chapters) for one in made.values()), 1),
+        "chapters_of_a_document": round(fmean(len(chaptering.chapters) for chaptering in made.values()), 1),
     }
     for side in compared:
         fill_talk_index(

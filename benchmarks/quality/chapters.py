@@ -85,12 +85,12 @@ def measure_chapters(arguments: argparse.Namespace) -> Mapping[str, Any]:
         )
         for name in EPISODE_SETS
     }
-    counts = {name: len(some) for name, some in sets.items()}
+    counts = {name: len(episodes) for name, episodes in sets.items()}
     if arguments.tune:
         return {"episodes": counts, "tuning": tune_parameters(sets, encoder)}
     results: dict[str, Any] = {}
-    for name, some in sets.items():
-        results[name] = measure_held_out(encoder, some)
+    for name, episodes in sets.items():
+        results[name] = measure_held_out(encoder, episodes)
         for way, figures in results[name].items():
             print(name, way, figures, flush=True)
     ratios = {
@@ -105,8 +105,10 @@ def measure_chapters(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 def choose_episodes(data: Path, name: str, held_out: bool, limit: int | None) -> list[AnnotatedEpisode]:
     """Return episodes of one half of a set, the first ones in an order by hash."""
-    results = [one for one in read_episodes(data / "chapters" / f"{name}.jsonl.gz") if one.held_out is held_out]
-    return sorted(results, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:limit]
+    results = [
+        episode for episode in read_episodes(data / "chapters" / f"{name}.jsonl.gz") if episode.held_out is held_out
+    ]
+    return sorted(results, key=lambda episode: hashlib.sha256(episode.id.encode()).digest())[:limit]
 
 
 def measure_held_out(encoder: Encoder, episodes: Iterable[EncodedEpisode]) -> dict[str, dict[str, Any]]:
@@ -114,10 +116,12 @@ def measure_held_out(encoder: Encoder, episodes: Iterable[EncodedEpisode]) -> di
     by_id = {encoded.annotated.id: encoded for encoded in episodes}
 
     def tiling(engine: TextTilingEngine) -> ChapteringMethod:
-        def way(one: AnnotatedEpisode) -> Any:
-            encoded = by_id[one.id]
-            starts = engine.boundaries(one.episode, encoded.cut, encoded.vectors)
-            return accept_proposals(one.episode, [ProposedChapter(0), *map(ProposedChapter, starts)], phrase_titles)
+        def way(annotated: AnnotatedEpisode) -> Any:
+            encoded = by_id[annotated.id]
+            starts = engine.boundaries(annotated.episode, encoded.cut, encoded.vectors)
+            return accept_proposals(
+                annotated.episode, [ProposedChapter(0), *map(ProposedChapter, starts)], phrase_titles
+            )
 
         return way
 
@@ -149,12 +153,12 @@ def _without_times(tally: MethodTally) -> MethodTally:
 def tune_parameters(sets: Mapping[str, Sequence[EncodedEpisode]], encoder: Encoder) -> dict[str, list[dict[str, Any]]]:
     """Return, by method, its parameters with Pk, WindowDiff and chapters per human one on each set, best first."""
     scores_of: dict[tuple[str, str], dict[str, list[SegmentationScores]]] = defaultdict(lambda: defaultdict(list))
-    for name, some in sets.items():
-        for one in some:
-            at = one.annotated.episode.segments.at
-            human = [at(chapter.start) for chapter in one.annotated.chapters]
-            for way, parameters, starts in _iter_parameters(one, encoder):
-                scores = score_segmentation(human, starts, len(one.annotated.episode.segments))
+    for name, episodes in sets.items():
+        for encoded in episodes:
+            at = encoded.annotated.episode.segments.at
+            human = [at(chapter.start) for chapter in encoded.annotated.chapters]
+            for way, parameters, starts in _iter_parameters(encoded, encoder):
+                scores = score_segmentation(human, starts, len(encoded.annotated.episode.segments))
                 if scores is not None:
                     scores_of[way, json.dumps(parameters)][name].append(scores)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -167,13 +171,15 @@ def tune_parameters(sets: Mapping[str, Sequence[EncodedEpisode]], encoder: Encod
     return dict(rows)
 
 
-def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[str, dict[str, float], Sequence[int]]]:
-    episode = one.annotated.episode
+def _iter_parameters(
+    encoded: EncodedEpisode, encoder: Encoder
+) -> Iterator[tuple[str, dict[str, float], Sequence[int]]]:
+    episode = encoded.annotated.episode
     for words in (300, 600, 1200, 2000, 4000, 8000):
         yield "equal lengths", {"words": words}, segmentation.divide_equally(episode, words)
-    counts = segmentation.count_block_words(episode, one.cut)
+    counts = segmentation.count_block_words(episode, encoded.cut)
     for reach, rounds, above in product((4, 6, 10, 16, 24), (1, 3), (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)):
-        boundaries = segmentation.find_valleys(episode, one.cut, counts, reach=reach, rounds=rounds, above=above)
+        boundaries = segmentation.find_valleys(episode, encoded.cut, counts, reach=reach, rounds=rounds, above=above)
         yield "TextTiling", {"reach": reach, "rounds": rounds, "above": above}, boundaries
     for price, cue in (
         (0.045, 0.01),
@@ -184,20 +190,22 @@ def _iter_parameters(one: EncodedEpisode, encoder: Encoder) -> Iterator[tuple[st
         (0.055, 0.005),
         (0.055, 0),
     ):
-        starts = TextTilingEngine(encoder, penalty=price, cue_weight=cue).boundaries(episode, one.cut, one.vectors)
+        starts = TextTilingEngine(encoder, penalty=price, cue_weight=cue).boundaries(
+            episode, encoded.cut, encoded.vectors
+        )
         yield "tiling", {"price": price, "cue": cue}, [episode.segments.at(start) for start in starts]
 
 
 def _mean_scores(by_set: Mapping[str, Sequence[SegmentationScores]]) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: {
-            "pk": round(fmean(one.pk for one in results), 4),
-            "window_diff": round(fmean(one.window_diff for one in results), 4),
-            "chapters_per_human": round(math.exp(fmean(math.log(one.share) for one in results)), 2),
+            "pk": round(fmean(scores.pk for scores in results), 4),
+            "window_diff": round(fmean(scores.window_diff for scores in results), 4),
+            "chapters_per_human": round(math.exp(fmean(math.log(scores.share) for scores in results)), 2),
         }
         for name, results in by_set.items()
     }
-    return {"mean": round(fmean((one["pk"] + one["window_diff"]) / 2 for one in row.values()), 4), **row}
+    return {"mean": round(fmean((means["pk"] + means["window_diff"]) / 2 for means in row.values()), 4), **row}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +246,14 @@ def read_episode_set(path: Path, limit: int) -> TalkSet:
     Title and transcript are indexed. The show's notes, which give the queries, are not.
     """
     name = path.name.partition(".")[0]
-    held_out = sorted((one for one in read_episodes(path) if one.held_out), key=lambda one: _hash_identifier(one.id))
+    held_out = sorted(
+        (annotated for annotated in read_episodes(path) if annotated.held_out),
+        key=lambda annotated: _hash_identifier(annotated.id),
+    )
     chosen = held_out[:limit]
     documents = [
-        Document(one.id, one.episode.text, one.episode.title, talk=Talk(one.episode.segments)) for one in chosen
+        Document(annotated.id, annotated.episode.text, annotated.episode.title, talk=Talk(annotated.episode.segments))
+        for annotated in chosen
     ]
     queries = dict(_iter_queries(chosen))
     return TalkSet(
@@ -256,10 +268,12 @@ def read_episode_set(path: Path, limit: int) -> TalkSet:
 def _iter_queries(chosen: Iterable[AnnotatedEpisode]) -> Iterator[tuple[str, tuple[str, ChapterTarget]]]:
     """Yield chapter titles that name a subject, have two words or more, and are in one episode only."""
     episodes = list(chosen)
-    counts = Counter(title for one in episodes for title in {_plain_title(chapter.title) for chapter in one.chapters})
-    for one in episodes:
-        ends = [*(chapter.start for chapter in one.chapters[1:]), len(one.episode.text)]
-        for number, (chapter, end) in enumerate(zip(one.chapters, ends, strict=True)):
+    counts = Counter(
+        title for annotated in episodes for title in {_plain_title(chapter.title) for chapter in annotated.chapters}
+    )
+    for annotated in episodes:
+        ends = [*(chapter.start for chapter in annotated.chapters[1:]), len(annotated.episode.text)]
+        for number, (chapter, end) in enumerate(zip(annotated.chapters, ends, strict=True)):
             title = chapter.title
             if (
                 not 2 <= len(_WORD.findall(title)) <= MAX_QUERY_WORDS
@@ -267,15 +281,15 @@ def _iter_queries(chosen: Iterable[AnnotatedEpisode]) -> Iterator[tuple[str, tup
                 or counts[_plain_title(title)] > 1
             ):
                 continue
-            second = one.episode.segments.second_at(chapter.start)
-            yield f"{one.id} {number}", (title, ChapterTarget(one.id, chapter.start, end, second))
+            second = annotated.episode.segments.second_at(chapter.start)
+            yield f"{annotated.id} {number}", (title, ChapterTarget(annotated.id, chapter.start, end, second))
 
 
 def read_meeting_set(directory: Path, every: int) -> TalkSet:
     """Return every n-th judged meeting, its lines as paragraphs."""
     collection = sample_collection(open_collection(directory), every)
     spec = IndexSpec.model_validate({"talk": {}})
-    documents = [parse_document(one.as_json() | {"kind": "talk"}, spec) for one in collection.documents()]
+    documents = [parse_document(document.as_json() | {"kind": "talk"}, spec) for document in collection.documents()]
     return TalkSet(collection.name, documents, dict(collection.judged), collection.known_judgements())
 
 

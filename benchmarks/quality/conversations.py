@@ -182,7 +182,9 @@ class ConversationBench:
 
         def row(sparse: Rankings, lexical: Rankings) -> dict[str, float]:
             lists = {"sparse": sparse, "lexical": lexical, "hybrid": fuse_named_lists(sparse, lexical)}
-            return {name: round(measure_rankings(judged, one).mean["ndcg@10"], 5) for name, one in lists.items()}
+            return {
+                name: round(measure_rankings(judged, rankings).mean["ndcg@10"], 5) for name, rankings in lists.items()
+            }
 
         texts = {
             "alone": {c.query: c.follow_up for c in conversations},
@@ -245,14 +247,14 @@ def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
             with open_keyword_index(search, settings, collection) as keywords:
                 bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
                 results[wanted] = {
-                    one: {
-                        "conversations": len(some),
-                        "figures": bench.figures(some, collection.judgements),
+                    kind: {
+                        "conversations": len(conversations),
+                        "figures": bench.figures(conversations, collection.judgements),
                     }
-                    for one, some in derive_conversations(name, collection).items()
+                    for kind, conversations in derive_conversations(name, collection).items()
                 }
-            for one, rows in results[wanted].items():
-                print(wanted, one, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
+            for kind, rows in results[wanted].items():
+                print(wanted, kind, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},
@@ -280,11 +282,11 @@ def mean_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for row in counted[0][sets[0]]["figures"]:
         by_set = {
-            one: {
-                name: round(sum(tables[one]["figures"][row][name] for tables in counted) / len(counted), 5)
+            kind: {
+                name: round(sum(tables[kind]["figures"][row][name] for tables in counted) / len(counted), 5)
                 for name in ("sparse", "lexical", "hybrid")
             }
-            for one in sets
+            for kind in sets
         }
         rows[row] = by_set | {"both": {name: round((by_set[sets[0]][name] + by_set[sets[1]][name]) / 2, 5)
                                        for name in ("sparse", "lexical", "hybrid")}}  # fmt: skip

@@ -227,10 +227,10 @@ def summarise_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     """Return means over the collections, the best weight, and the best weight without each collection."""
 
     def means(kind: str, left_out: str = "") -> dict[str, float]:
-        rows = [one[kind] for name, one in results.items() if name != left_out]
+        rows = [figures[kind] for name, figures in results.items() if name != left_out]
         return {name: round(float(np.mean([row[name] for row in rows])), 5) for name in rows[0]}
 
-    hybrid = round(float(np.mean([one["hybrid"] for one in results.values()])), 5)
+    hybrid = round(float(np.mean([figures["hybrid"] for figures in results.values()])), 5)
     by_weight = means("by_weight")
     default = f"{DEFAULT_INTERPOLATION_WEIGHT:.1f}"
     return {

@@ -148,7 +148,7 @@ def list_settings() -> dict[str, tuple[int, RocchioParameters]]:
     results |= {f"documents {n}": (n, rocchio) for n in (1, 2, 5, 10)}
     results |= {f"pieces {n}": (documents, replace(rocchio, pieces=n)) for n in (5, 10, 20, 30, 50, 100)}
     results |= {f"beta {b}": (documents, replace(rocchio, beta=b)) for b in (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)}
-    return {name: one for name, one in results.items() if name == "default" or one != _DEFAULT_SETTING}
+    return {name: setting for name, setting in results.items() if name == "default" or setting != _DEFAULT_SETTING}
 
 
 def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> d
 
     documents, rocchio = _DEFAULT_SETTING
     unweighted: TableWeight = lambda piece: 1.0 if table.weight(piece) > 0 else 0.0  # noqa: E731
-    results: dict[str, Any] = {"without": {name: quality(one) for name, one in subject.lists.items()}}
+    results: dict[str, Any] = {"without": {name: quality(rankings) for name, rankings in subject.lists.items()}}
     for name, (count, tried) in list_settings().items():
         results[name] = ways(lambda choose_by, n=count, r=tried: subject.second_round(choose_by, n, r, table.weight))  # type: ignore[misc]
     results["not weighed with the table"] = ways(
@@ -185,8 +185,10 @@ def measure_pseudo_feedback(subject: FeedbackCollection, table: QueryTable) -> d
 
 def _count_changes(subject: FeedbackCollection, after: Rankings) -> dict[str, int]:
     """Return how many queries changed by more than .01 NDCG@10 from hybrid without to hybrid with feedback."""
-    one, other = (measure_rankings(subject.judgements, lists).by_query for lists in (subject.lists["hybrid"], after))
-    changes = [other[query]["ndcg@10"] - one[query]["ndcg@10"] for query in one]
+    before, changed = (
+        measure_rankings(subject.judgements, lists).by_query for lists in (subject.lists["hybrid"], after)
+    )
+    changes = [changed[query]["ndcg@10"] - before[query]["ndcg@10"] for query in before]
     return {
         "better": sum(change > 0.01 for change in changes),
         "worse": sum(change < -0.01 for change in changes),
@@ -209,14 +211,14 @@ def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) ->
     for query, vector in subject.queries.items():
         grades = subject.judgements[query]
         first = [document for document, _ in subject.lists["sparse"][query][:10]]
-        liked = [one for one in first if grades.get(one, 0) > 0][:3]
-        unliked = [one for one in first if grades.get(one, 0) <= 0][:3]
+        liked = [document for document in first if grades.get(document, 0) > 0][:3]
+        unliked = [document for document in first if grades.get(document, 0) <= 0][:3]
         shown = {*liked, *unliked}
-        rest = {one: grade for one, grade in grades.items() if one not in shown and grade > 0}
+        rest = {document: grade for document, grade in grades.items() if document not in shown and grade > 0}
         if not rest or not liked:
             continue
         left[query] = rest
-        good, bad = ([subject.vectors[one] for one in side] for side in (liked, unliked))
+        good, bad = ([subject.vectors[document] for document in side] for side in (liked, unliked))
         results = {
             name: subject.index.search(_move_query(vector, rocchio, table, good, bad), 3 * CANDIDATE_COUNT)
             for name, rocchio in rows.items()
@@ -229,11 +231,13 @@ def measure_explicit_feedback(subject: FeedbackCollection, table: QueryTable) ->
         )
         away = dict(zip(subject.index.names, subject.index.scores(minus.weights).tolist(), strict=True))
         results[UNLIKE_SUBTRACTED] = sorted(
-            ((one, s - away[one]) for one, s in results["like"]), key=lambda pair: -pair[1]
+            ((document, s - away[document]) for document, s in results["like"]), key=lambda pair: -pair[1]
         )
         for name, listed in results.items():
-            rankings[name][query] = [(one, score) for one, score in listed if one not in shown][:CANDIDATE_COUNT]
-    figures = {name: round(measure_rankings(left, one).mean["ndcg@10"], 5) for name, one in rankings.items()}
+            rankings[name][query] = [(document, score) for document, score in listed if document not in shown][
+                :CANDIDATE_COUNT
+            ]
+    figures = {name: round(measure_rankings(left, ranking).mean["ndcg@10"], 5) for name, ranking in rankings.items()}
     return {"queries": len(left), "ndcg@10": figures}
 
 
@@ -275,7 +279,7 @@ def fuse_named_lists(*lists: Rankings) -> dict[str, Ranking]:
     weights["lexical"] = DEFAULT_WEIGHTS["lexical"]
     return {
         query: fuse_lists(
-            {f"{n}": dict(one.get(query, ())) for n, one in enumerate(sparse)}
+            {f"{n}": dict(rankings.get(query, ())) for n, rankings in enumerate(sparse)}
             | {"lexical": dict(lexical.get(query, ()))},
             weights,
         )

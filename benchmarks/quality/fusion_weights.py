@@ -76,7 +76,7 @@ def sweep_shares(judged: JudgedLists, table: QueryTable) -> dict[str, NdcgTable]
     queries = {query: table.encode(text, 1000).by_id() for query, text in judged.queries.items()}
     lists = {"lexical": judged.lexical, "sparse": rank_queries(judged.index, queries, CANDIDATE_COUNT)}
     results: dict[str, NdcgTable] = {
-        "alone": {name: measure_rankings(judged.judgements, one).mean for name, one in lists.items()}
+        "alone": {name: measure_rankings(judged.judgements, rankings).mean for name, rankings in lists.items()}
     }
     for method, fusion in METHODS.items():
         results[method] = {

@@ -183,8 +183,8 @@ def measure_several_indexes(arguments: argparse.Namespace) -> dict[str, Any]:
     figures = {
         "one encoder": measure_one_encoder(collections, apart, pooled, first[0]),
         "two encoders": measure_two_encoders(collections, pooled, first, second),
-        "documents": {one.name: sum(1 for _ in one.documents()) for one in collections},
-        "queries": {one.name: len(one.judged) for one in collections},
+        "documents": {collection.name: sum(1 for _ in collection.documents()) for collection in collections},
+        "queries": {collection.name: len(collection.judged) for collection in collections},
     }
     for name, row in figures["one encoder"].items():
         print(f"{name:>50}: {row['mean']:.4f}")
@@ -276,22 +276,23 @@ def measure_two_encoders(
     """Return mean NDCG@10 over all ways to give two collections to the second encoder."""
     words = _merge_all(pooled, merge_raw)
     sums: dict[str, list[float]] = {}
-    for of_second in combinations([one.name for one in collections], 2):
+    for of_second in combinations([collection.name for collection in collections], 2):
         # Scores of one encoder compare, so its lists are merged as they are.
         lists: IndexLists = {
             query: {
-                "first": merge_raw({name: some for name, some in by_name.items() if name not in of_second}),
+                "first": merge_raw({name: ranking for name, ranking in by_name.items() if name not in of_second}),
                 "second": merge_raw({name: second[0][query][name] for name in of_second}),
             }
             for query, by_name in first[0].items()
         }
         weighed = {
-            query: merge_by_query_weight(some, {"first": first[1][query] or 1.0, "second": second[1][query] or 1.0})
-            for query, some in lists.items()
+            query: merge_by_query_weight(rankings, {"first": first[1][query] or 1.0, "second": second[1][query] or 1.0})
+            for query, rankings in lists.items()
         }
         heavier: IndexLists = {
-            query: some | {"second": {one: WEIGHT_FACTOR * score for one, score in some["second"].items()}}
-            for query, some in lists.items()
+            query: rankings
+            | {"second": {document: WEIGHT_FACTOR * score for document, score in rankings["second"].items()}}
+            for query, rankings in lists.items()
         }
         ways = {
             "as they are": _merge_all(lists, merge_raw),
@@ -346,11 +347,11 @@ def ndcg_by_collection(
 ) -> dict[str, float]:
     """Return NDCG@10 by collection, and the mean."""
     results = {}
-    for one in collections:
+    for collection in collections:
         judged = {
-            f"{one.name}/{query}": {f"{one.name}/{document}": grade for document, grade in grades.items()}
-            for query, grades in one.known_judgements().items()
+            f"{collection.name}/{query}": {f"{collection.name}/{document}": grade for document, grade in grades.items()}
+            for query, grades in collection.known_judgements().items()
         }
         ranked = {query: list(rankings[query].items()) for query in judged if query in rankings}
-        results[one.name] = round(measure_rankings(judged, ranked).mean["ndcg@10"], 4)
+        results[collection.name] = round(measure_rankings(judged, ranked).mean["ndcg@10"], 4)
     return results | {"mean": round(sum(results.values()) / len(results), 4)}

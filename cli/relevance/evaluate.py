@@ -219,9 +219,9 @@ def _make_methods(
         reference_chapters,
     )
     from models.chapters.engine import ProposedChapter
-    from models.chapters.maker import ChapterMaker, open_chapter_engine
+    from models.chapters.maker import EngineChapterMaker, open_chapter_engine
 
-    def make_engine_method(maker: ChapterMaker) -> "ChapteringMethod":
+    def make_engine_method(maker: EngineChapterMaker) -> "ChapteringMethod":
         def method(annotated: "AnnotatedEpisode") -> "ChapteringResult":
             return maker.chapters(annotated.episode, seconds)
 
@@ -236,7 +236,7 @@ def _make_methods(
         methods["TextTiling"] = make_division_method(divide_by_texttiling)
     for name in names:
         engine = open_chapter_engine(name, encoder, model or settings.chapter_model, threads=settings.worker_threads)
-        methods[name] = make_engine_method(ChapterMaker(engine))
+        methods[name] = make_engine_method(EngineChapterMaker(engine))
         titler = getattr(engine, "titled", None) or (lambda _, starts: [ProposedChapter(start) for start in starts])
         methods[f"{name}: titles"] = make_title_method(titler)
     methods["given"] = reference_chapters

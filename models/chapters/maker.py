@@ -1,8 +1,9 @@
 """Chapters of a talk out of an engine's proposals.
 
-`ChapterMaker` runs an engine and repairs its proposals: chapters begin with segments, are in order, cover the talk, and
-have distinct titles of words that occur in the chapter or in the talk's title and description (`docs/decisions/0197`).
-Repairs are counted. `open_chapter_engine` opens an engine by name: `tiling` (`docs/decisions/0194`) or `podtile`.
+`EngineChapterMaker` runs an engine and repairs its proposals: chapters begin with segments, are in order, cover the
+talk, and have distinct titles of words that occur in the chapter or in the talk's title and description
+(`docs/decisions/0197`). Repairs are counted. `open_chapter_engine` opens an engine by name: `tiling`
+(`docs/decisions/0194`) or `podtile`.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ REPAIR_SENTENCES = {
 }
 
 
-class ChapterMaker:
-    """An engine with checks and repairs. Words of the chapter replace missing and refused titles."""
+class EngineChapterMaker:
+    """Chapter maker of an engine, with checks and repairs. Words of the chapter replace missing and refused titles."""
 
     def __init__(self, engine: ChapterEngine, titler: Titler = phrase_titles) -> None:
         self.engine, self._titler = engine, titler
@@ -170,13 +171,13 @@ def _choose_titles(
     counts: Counter[str],
 ) -> list[str]:
     titles: list[str] = []
-    taken: set[str] = set()
+    used: set[str] = set()
     for chapter, (start, end) in zip(kept, bounds, strict=True):
         title = clean_title(chapter.title)
         if not has_letter_or_digit(title):
             counts["titles_empty"] += 1
             title = ""
-        elif title.casefold() in taken:
+        elif title.casefold() in used:
             counts["titles_repeated"] += 1
             title = ""
         elif not TitleVocabulary(episode, start, end).holds(title):
@@ -184,24 +185,24 @@ def _choose_titles(
             title = ""
         else:
             counts["titles_cut"] += title != clean_title(chapter.title, longest=None)
-            taken.add(title.casefold())
+            used.add(title.casefold())
         titles.append(title)
     missing = [i for i, title in enumerate(titles) if not title]
     if missing:
         candidates = titler(episode, bounds)
         for i in missing:
-            titles[i] = _first_unused_title(candidates[i], i + 1, taken)
-            taken.add(titles[i].casefold())
+            titles[i] = _first_unused_title(candidates[i], i + 1, used)
+            used.add(titles[i].casefold())
     return titles
 
 
-def _first_unused_title(candidates: Sequence[str], number: int, taken: set[str]) -> str:
+def _first_unused_title(candidates: Sequence[str], number: int, used: set[str]) -> str:
     """Return the first candidate that no other chapter has, otherwise the chapter's number."""
     for candidate in map(clean_title, candidates):
-        if candidate and candidate.casefold() not in taken:
+        if candidate and candidate.casefold() not in used:
             return candidate
     title = f"Chapter {number}"
-    while title.casefold() in taken:
+    while title.casefold() in used:
         title += "′"
     return title
 

@@ -71,8 +71,8 @@ class TextGenerator(Protocol):
         """Return the number of pieces of each text."""
         ...
 
-    def write(self, prompt: str, begun: str = "", seconds: float | None = None) -> str:
-        """Return the greedy answer to a prompt, with its given beginning `begun`.
+    def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
+        """Return the greedy answer to a prompt, with its given beginning `prefix`.
 
         The answer is cut off after `answer_pieces`, and after `seconds`.
         """
@@ -154,7 +154,7 @@ class PodtileEngine:
         """Let the generator choose boundaries and titles, chunk by chunk."""
         counts = self._counts(episode, lines)
         chapters: list[ProposedChapter] = []
-        taken: set[str] = set()
+        used: set[str] = set()
         first = 0
         while first < len(lines):
             context = _format_context(episode, chapters)
@@ -164,9 +164,9 @@ class PodtileEngine:
             answer = self._write(context, episode, shown, clock, "" if first else format_answer_prefix())
             for number, title in parse_answer(answer, chunk.settled - first):
                 # After little training, a generator repeats a chapter's title where the chapter continues.
-                if not title or title.casefold() not in taken:
+                if not title or title.casefold() not in used:
                     chapters.append(ProposedChapter(shown[number - 1].start, title))
-                    taken.add(title.casefold())
+                    used.add(title.casefold())
             first = chunk.settled
         return chapters
 
@@ -265,7 +265,7 @@ class TransformersGenerator:
             counts += (len(row) for row in rows)
         return counts
 
-    def write(self, prompt: str, begun: str = "", seconds: float | None = None) -> str:
+    def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
         import torch
         from transformers import GenerationConfig
 
@@ -279,21 +279,21 @@ class TransformersGenerator:
             decoder_start_token_id=checkpoint.begin if checkpoint.seq2seq else None,
             max_time=seconds,
         )
-        prompt_ids, begun_ids = checkpoint.prompt_ids(prompt), checkpoint.answer_ids(begun) if begun else []
+        prompt_ids, prefix_ids = checkpoint.prompt_ids(prompt), checkpoint.answer_ids(prefix) if prefix else []
         with torch.inference_mode():
             if checkpoint.seq2seq:
                 start = [] if checkpoint.begin is None else [checkpoint.begin]
                 out = checkpoint.model.generate(
                     torch.tensor([prompt_ids]),
-                    decoder_input_ids=torch.tensor([[*start, *begun_ids]]),
+                    decoder_input_ids=torch.tensor([[*start, *prefix_ids]]),
                     generation_config=config,
                 )
-                new = out[0, len(start) + len(begun_ids) :]
+                new = out[0, len(start) + len(prefix_ids) :]
             else:
-                ids = torch.tensor([[*prompt_ids, *begun_ids]])
+                ids = torch.tensor([[*prompt_ids, *prefix_ids]])
                 out = checkpoint.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
                 new = out[0, ids.shape[1] :]
-        return begun + str(checkpoint.tokenizer.decode(new.tolist(), skip_special_tokens=True))
+        return prefix + str(checkpoint.tokenizer.decode(new.tolist(), skip_special_tokens=True))
 
 
 def open_generator(source: str, threads: int | None = None) -> tuple[TransformersGenerator, ChapterManifest | None]:

@@ -311,13 +311,13 @@ def _smooth_rows(matrix: npt.NDArray[np.float32]) -> None:
 
 def _principal_components(matrix: npt.NDArray[np.float32]) -> BlockPoints:
     """Project the rows by subspace iteration; a full decomposition of 10 hours of talk takes minutes."""
-    wanted = min(DIMENSIONS, *matrix.shape)
+    dimensions = min(DIMENSIONS, *matrix.shape)
     width = min(2 * DIMENSIONS, *matrix.shape)
     basis = np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(np.float32)
     for _ in range(_ITERATIONS):
         basis, _ = np.linalg.qr(matrix.T @ (matrix @ basis))
     left, scale, _ = np.linalg.svd(matrix @ basis, full_matrices=False)
-    return np.ascontiguousarray(left[:, :wanted] * scale[:wanted], dtype=np.float32)
+    return np.ascontiguousarray(left[:, :dimensions] * scale[:dimensions], dtype=np.float32)
 
 
 def cohesion_scores(points: BlockPoints) -> npt.NDArray[np.float64]:

@@ -252,17 +252,17 @@ def calibrate_bias(
     logits = max_text_logits(document, texts, batch_positions)
     if logits.shape[0] == 0:
         raise InvalidInput("empty_collection", "No text has a known piece to calibrate the logits on.")
-    wanted = (~document.excluded).cpu()
-    before = (logits + document.bias.detach().cpu() > 0)[:, wanted].sum(dim=1).float().mean()
+    searchable = (~document.excluded).cpu()
+    before = (logits + document.bias.detach().cpu() > 0)[:, searchable].sum(dim=1).float().mean()
     centred = logits - logits.mean(dim=0)
-    share = min(1.0, active / int(wanted.sum()))
-    heights = centred[:, wanted].flatten()
+    share = min(1.0, active / int(searchable.sum()))
+    heights = centred[:, searchable].flatten()
     rank = max(1, heights.numel() - int(share * heights.numel()))
     threshold = heights.kthvalue(rank).values
     bias = -(logits.mean(dim=0) + threshold)
     with torch.no_grad():
-        document.bias.copy_(bias.masked_fill(~wanted, 0.0))
-    above = (logits + bias > 0)[:, wanted]
+        document.bias.copy_(bias.masked_fill(~searchable, 0.0))
+    above = (logits + bias > 0)[:, searchable]
     return Calibration(
         logits.shape[0], float(before), float(above.sum(dim=1).float().mean()), float(above.any(dim=0).float().mean())
     )

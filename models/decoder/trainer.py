@@ -257,15 +257,15 @@ def load_trainable(model: nn.Module, directory: Path) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ConfigurationError("bad_training_state", f"{path} cannot be read: {error}") from None
-    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if shapes != {name: tuple(parameter.shape) for name, parameter in wanted.items()}:
+    if shapes != {name: tuple(parameter.shape) for name, parameter in trained.items()}:
         raise ConfigurationError(
             "bad_training_state",
             f"{path} belongs to another model or recipe: its parameters have other names or shapes.",
         )
     with torch.no_grad():
-        for name, parameter in wanted.items():
+        for name, parameter in trained.items():
             parameter.copy_(state[name])
 
 

@@ -91,10 +91,10 @@ class ChapterRecipe(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """Prompt and answer. `begun` is the given beginning of the answer; `target` is the continuation to learn."""
+    """Prompt and answer. `prefix` is the given beginning of the answer; `target` is the continuation to learn."""
 
     prompt: str
-    begun: str
+    prefix: str
     target: str
 
 
@@ -126,15 +126,15 @@ def _interleave_examples(
 ) -> list[TrainingExample]:
     """Alternate titles and parts by share while both last, then append the rest of the other."""
     mixed: list[TrainingExample] = []
-    taken = 0
-    while taken < len(titles) and len(mixed) - taken < len(parts):
-        if taken < share * (len(mixed) + 1):
-            mixed.append(titles[taken])
-            taken += 1
+    used = 0
+    while used < len(titles) and len(mixed) - used < len(parts):
+        if used < share * (len(mixed) + 1):
+            mixed.append(titles[used])
+            used += 1
         else:
-            mixed.append(parts[len(mixed) - taken])
-    rest = parts[len(mixed) - taken :] if share < 1 else []
-    return [*mixed, *(titles[taken:] if share > 0 else []), *rest]
+            mixed.append(parts[len(mixed) - used])
+    rest = parts[len(mixed) - used :] if share < 1 else []
+    return [*mixed, *(titles[used:] if share > 0 else []), *rest]
 
 
 class _EpisodeLines:
@@ -176,9 +176,9 @@ class _EpisodeLines:
                 for line, title in self._chapters.items()
                 if first <= line < part.end
             ]
-            begun = "" if first else format_answer_prefix()
+            prefix = "" if first else format_answer_prefix()
             target = format_answer(inside)
-            yield TrainingExample(self._prompt(context, first, part.end), begun, target.removeprefix(begun))
+            yield TrainingExample(self._prompt(context, first, part.end), prefix, target.removeprefix(prefix))
             first = part.settled
 
     def _head(self, first: int) -> str:
@@ -205,16 +205,16 @@ class ExampleCollator:
 
     def _target(self, example: TrainingExample) -> tuple[list[int], list[int]]:
         checkpoint = self.checkpoint
-        begun = checkpoint.answer_ids(example.begun) if example.begun else []
-        return begun, [*checkpoint.answer_ids(example.target), *checkpoint.ends[:1]]
+        prefix = checkpoint.answer_ids(example.prefix) if example.prefix else []
+        return prefix, [*checkpoint.answer_ids(example.target), *checkpoint.ends[:1]]
 
     def _continued(self, rows: Sequence[TrainingExample]) -> dict[str, Any]:
         ids, labels = [], []
         for example in rows:
-            begun, target = self._target(example)
-            prompt = self.checkpoint.prompt_ids(example.prompt)[: max(1, self.longest - len(begun) - len(target))]
-            ids.append([*prompt, *begun, *target])
-            labels.append([*[IGNORED_LABEL] * (len(prompt) + len(begun)), *target])
+            prefix, target = self._target(example)
+            prompt = self.checkpoint.prompt_ids(example.prompt)[: max(1, self.longest - len(prefix) - len(target))]
+            ids.append([*prompt, *prefix, *target])
+            labels.append([*[IGNORED_LABEL] * (len(prompt) + len(prefix)), *target])
         input_ids, mask = _pad_rows(ids, 0, left=True)
         return {
             "input_ids": input_ids,
@@ -226,11 +226,11 @@ class ExampleCollator:
     def _encoded(self, rows: Sequence[TrainingExample]) -> dict[str, Any]:
         ids, decoder_inputs, labels = [], [], []
         for example in rows:
-            begun, target = self._target(example)
+            prefix, target = self._target(example)
             ids.append(self.checkpoint.prompt_ids(example.prompt)[: self.longest])
             start = [] if self.checkpoint.begin is None else [self.checkpoint.begin]
-            decoder_inputs.append([*start, *begun, *target[:-1]])
-            labels.append([*[IGNORED_LABEL] * len(begun), *target])
+            decoder_inputs.append([*start, *prefix, *target[:-1]])
+            labels.append([*[IGNORED_LABEL] * len(prefix), *target])
         input_ids, mask = _pad_rows(ids, 0, left=False)
         return {
             "input_ids": input_ids,

@@ -61,7 +61,7 @@ class CurveEvaluator(BaseEvaluator):
         self.primary_metric = "mean"
         self._judged, self._reported, self._out, self._save = judged, reported, out, save
         self._copy_to, self._report = copy_to, report
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         earlier = read_curve(out)
         self._seconds = max((entry["seconds"] for entry in earlier), default=0.0)
         kept = read_best_evaluation(out)
@@ -84,7 +84,7 @@ class CurveEvaluator(BaseEvaluator):
         mean = round(mean, 4)
         entry = {
             "step": steps,
-            "seconds": round(self._seconds + time.monotonic() - self._begun, 1),
+            "seconds": round(self._seconds + time.monotonic() - self._started, 1),
             "mean": mean,
             "collections": figures,
         }
@@ -92,7 +92,7 @@ class CurveEvaluator(BaseEvaluator):
         better = mean > self.best
         if better:
             self.best = mean
-            self._keep(model, entry)
+            self._replace_best(model, entry)
         with (self._out / CURVE).open("a+b") as file:
             # a full disk can leave half a line; a line appended to it could not be read
             file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
@@ -103,7 +103,7 @@ class CurveEvaluator(BaseEvaluator):
         self._report(entry)
         return {"mean": mean}
 
-    def _keep(self, model: SparseEncoder, entry: dict[str, Any]) -> None:
+    def _replace_best(self, model: SparseEncoder, entry: dict[str, Any]) -> None:
         """Write the encoder beside the old one, then replace it: a kill in between leaves one of them complete."""
         new = self._out / f"{BEST}.new"
         shutil.rmtree(new, ignore_errors=True)

@@ -96,10 +96,10 @@ def run_identity(recipe: TrainingRecipe, out: Path) -> dict[str, Any]:
     return identity
 
 
-def claim_run_directory(work: Path, run: dict[str, Any], what: str) -> None:
+def claim_run_directory(work: Path, run: dict[str, Any], parts: str) -> None:
     """Create the directory of the checkpoints, or check that it belongs to this run.
 
-    `run` identifies a run, `what` names its parts for the error. A run that ended before its first checkpoint may be
+    `run` identifies a run, `parts` names its parts for the error. A run that ended before its first checkpoint may be
     replaced, so a changed setting does not require removing the directory. Raises ConfigurationError
     (`other_training`).
     """
@@ -109,7 +109,7 @@ def claim_run_directory(work: Path, run: dict[str, Any], what: str) -> None:
         path.write_text(content, encoding="utf-8")
     elif path.read_text(encoding="utf-8") != content:
         raise ConfigurationError(
-            "other_training", f"{work} holds checkpoints of another {what}: remove it, or choose another --out."
+            "other_training", f"{work} holds checkpoints of another {parts}: remove it, or choose another --out."
         )
 
 

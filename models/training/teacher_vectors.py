@@ -202,7 +202,7 @@ def _encode_side(
 
 
 def _make_arrays(teacher: Teacher, side: str, encoded: EncodedTexts, rows: int) -> NamedArrays:
-    what = f"The output of the teacher {teacher.name} for {side}"
+    output = f"The output of the teacher {teacher.name} for {side}"
     if isinstance(encoded, SparseRows):
         arrays: NamedArrays = {"lengths": np.diff(encoded.indptr), "ids": encoded.ids, "weights": encoded.weights}
         finite = np.isfinite(encoded.weights)
@@ -210,7 +210,7 @@ def _make_arrays(teacher: Teacher, side: str, encoded: EncodedTexts, rows: int) 
         arrays = {"vectors": encoded}
         finite = np.isfinite(encoded)
     if len(encoded) != rows:
-        raise InvalidInput("bad_teacher", f"{what} has {len(encoded)} rows for {rows} texts.")
+        raise InvalidInput("bad_teacher", f"{output} has {len(encoded)} rows for {rows} texts.")
     if not finite.all():
-        raise InvalidInput("not_finite_scores", f"{what} has NaN or infinity: check the teacher's weights.")
+        raise InvalidInput("not_finite_scores", f"{output} has NaN or infinity: check the teacher's weights.")
     return arrays

@@ -85,13 +85,13 @@ class GuardedTrainer(SparseEncoderTrainer):
         log.warning("memory ran out: continuing with %d texts at once", size)
 
 
-def training_diverged(what: str, step: int, kept: str) -> ConfigurationError:
-    """Return the error of a diverged run: the settings to change and the remaining checkpoint."""
+def training_diverged(quantity: str, step: int, checkpoint: str) -> ConfigurationError:
+    """Return the error of a diverged run: the settings to change, and the remaining checkpoint."""
     return ConfigurationError(
         "training_diverged",
-        f"The {what} of step {step} is not finite, so the run was stopped. {kept} Lower learning_rate or raise warmup; "
-        "replace precision float16 by bfloat16 or float32; look for broken teacher scores. A changed recipe is "
-        "another run: give it another --out.",
+        f"The {quantity} of step {step} is not finite, so the run was stopped. {checkpoint} Lower learning_rate or "
+        "raise warmup; replace precision float16 by bfloat16 or float32; look for broken teacher scores. A changed "
+        "recipe is another run: give it another --out.",
     )
 
 

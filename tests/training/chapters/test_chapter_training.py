@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from models.chapters.engine import AnnotatedEpisode, Episode, read_episodes
-from models.chapters.maker import ChapterMaker, open_chapter_engine
+from models.chapters.maker import EngineChapterMaker, open_chapter_engine
 from models.chapters.podtile import open_podtile
 from models.chapters.podtile_checkpoint import ADAPTER_FILES, load_checkpoint, read_chapter_manifest
 from models.registry import load_encoder
@@ -103,7 +103,7 @@ def test_adapters_and_merged_weights_generate_the_same(
 def test_workers_check_the_generated_chapters(made: TrainedChapterModel, episodes: Path, bases: Path) -> None:
     encoder = load_encoder("standin")
     for model in (made.directory, bases / "llama"):  # trained and not
-        maker = ChapterMaker(open_chapter_engine("podtile", encoder, str(model), threads=1))
+        maker = EngineChapterMaker(open_chapter_engine("podtile", encoder, str(model), threads=1))
         for one in held_out(episodes)[:2]:
             chapters, _ = maker.chapters(one.episode, 60)
             assert [c.start for c in chapters] == [0, *(c.end for c in chapters[:-1])]

@@ -19,9 +19,9 @@ class Written:
     def pieces(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def write(self, prompt: str, begun: str = "", seconds: float | None = None) -> str:
-        self.asked.append((prompt, begun))
-        return begun + self._answer(prompt, begun)
+    def write(self, prompt: str, prefix: str = "", seconds: float | None = None) -> str:
+        self.asked.append((prompt, prefix))
+        return prefix + self._answer(prompt, prefix)
 
 
 def talk(sentences: Sequence[str], title: str = "A talk", description: str = "") -> Episode:

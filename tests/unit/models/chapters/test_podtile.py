@@ -23,10 +23,10 @@ from tests.unit.models.chapters.episodes import Written, talk
 SENTENCES = [f"Sentence number {i} says something about farming and about what it takes to do it." for i in range(200)]
 
 
-def marked(prompt: str, begun: str) -> str:
+def marked(prompt: str, prefix: str) -> str:
     """Answer with a chapter at each line with the word `new`; its title is the word after it."""
     found = re.findall(r"\n\[(\d+)\][^\n]*?\bnew (\w+)", prompt)
-    if begun:
+    if prefix:
         return f" {found[0][1] if found and found[0][0] == '1' else 'Opening'}" + "".join(
             f" [{n}] {word}" for n, word in found if n != "1"
         )
@@ -61,11 +61,11 @@ def test_each_prompt_has_the_earlier_titles_and_fits() -> None:
     assert "Chapters so far" not in generator.asked[0][0]
     assert "Chapters so far: Opening; soil; rain; harvest\n" in generator.asked[-1][0]
     assert generator.asked[0][1] == " [1]"
-    assert {begun for _, begun in generator.asked[1:]} == {""}
+    assert {prefix for _, prefix in generator.asked[1:]} == {""}
 
 
 def test_a_repeated_title_continues_the_chapter() -> None:
-    generator = Written(lambda prompt, begun: " Soil [4] Rain [5] soil" if begun else " [2] Rain [4] Wool")
+    generator = Written(lambda prompt, prefix: " Soil [4] Rain [5] soil" if prefix else " [2] Rain [4] Wool")
     found = PodtileEngine(generator).propose(talk(SENTENCES))
     assert [one.title for one in found] == ["Soil", "Rain", "Wool"]
     assert len(generator.asked) > 2
@@ -74,7 +74,7 @@ def test_a_repeated_title_continues_the_chapter() -> None:
 @pytest.mark.parametrize("nonsense", ["", "none", "[", "[1] [2] [3]", "\x00", "[5] x " * 500, "[-1] x", "[1e9] y"])
 def test_invalid_answers_still_give_proposals(nonsense: str) -> None:
     episode = talk(SENTENCES)
-    found = PodtileEngine(Written(lambda prompt, begun: nonsense)).propose(episode)
+    found = PodtileEngine(Written(lambda prompt, prefix: nonsense)).propose(episode)
     assert found[0].start == 0
     assert {one.start for one in found} <= {line.start for line in split_into_lines(episode)}
 
@@ -86,7 +86,7 @@ def test_a_talk_without_words_sends_no_prompt() -> None:
 
 
 def test_the_time_limit_stops_between_chunks() -> None:
-    def slowly(prompt: str, begun: str) -> str:
+    def slowly(prompt: str, prefix: str) -> str:
         time.sleep(0.05)
         return " none"
 
@@ -114,7 +114,7 @@ class Quarters:
 
 
 def test_the_generator_titles_boundaries_of_another_engine() -> None:
-    generator = Written(lambda prompt, begun: f" About {re.findall('number (.+?) ', prompt)[0]} [2] Another")
+    generator = Written(lambda prompt, prefix: f" About {re.findall('number (.+?) ', prompt)[0]} [2] Another")
     engine = PodtileEngine(generator, boundaries=Quarters())
     episode = talk(SENTENCES)
     found = engine.propose(episode)
@@ -122,13 +122,13 @@ def test_the_generator_titles_boundaries_of_another_engine() -> None:
     assert found[0].title == "About 0"
     assert [int(one.title.split()[1]) for one in found] == sorted(int(one.title.split()[1]) for one in found)
     assert "theirs" not in {one.title for one in found}
-    assert all(begun == " [1]" for _, begun in generator.asked)
+    assert all(prefix == " [1]" for _, prefix in generator.asked)
     assert all(sum(generator.pieces([prompt])) <= generator.title_pieces for prompt, _ in generator.asked)
     assert engine.fingerprint != PodtileEngine(generator).fingerprint != PodtileEngine(generator, ahead=0).fingerprint
 
 
 def test_ten_hours_are_read_in_chunks_of_bounded_size() -> None:
-    generator = Written(lambda prompt, begun: " none", part_pieces=1000)
+    generator = Written(lambda prompt, prefix: " none", part_pieces=1000)
     PodtileEngine(generator).propose(
         talk([f"And then number {i} came along with quite a story of its own." for i in range(8000)])
     )

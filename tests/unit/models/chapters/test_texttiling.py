@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.chapters import texttiling as tiling
 from models.chapters.engine import Episode
-from models.chapters.maker import ChapterMaker, open_chapter_engine
+from models.chapters.maker import EngineChapterMaker, open_chapter_engine
 from models.chapters.texttiling import (
     BoundaryCues,
     TextTilingEngine,
@@ -86,7 +86,7 @@ def test_a_talk_without_words_has_no_proposals(encoder: Encoder, text: str) -> N
 
 
 def test_a_talk_without_pieces_is_one_chapter(encoder: Encoder) -> None:
-    chapters, _ = ChapterMaker(TextTilingEngine(encoder)).chapters(talk(["\x01 \x02"] * 50))
+    chapters, _ = EngineChapterMaker(TextTilingEngine(encoder)).chapters(talk(["\x01 \x02"] * 50))
     assert [(one.start, one.title) for one in chapters] == [(0, "Chapter 1")]
 
 
