@@ -195,7 +195,7 @@ class SearchRounds:
     async def in_turn(self, warm: int, rounds: int) -> dict[IndexPoint, dict[str, dict[str, float]]]:
         """Return milliseconds of a search by index and mode.
 
-        They are percentiles of the clock, and processor time of node and API.
+        The figures are percentiles of the clock, and processor time of node and API.
         """
         durations: dict[tuple[IndexPoint, str], list[float]] = {
             (point, mode): [] for point in self.queries for mode in MODES

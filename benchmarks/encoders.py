@@ -123,7 +123,8 @@ def _serve_head(
 ) -> None:
     """Build one head, then run a step for each batch number received, until None.
 
-    Each step is answered with milliseconds of the clock and of the processor, the end with the peak memory.
+    The answer to a number is the step's milliseconds by the clock and by the processor; the answer to None is the peak
+    memory.
     """
     import torch
     from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss

@@ -151,8 +151,8 @@ def _windows_fingerprint(encoder: "Encoder", windows: "list[TextWindow]") -> str
 def repeat_documents(real: Sequence[EncodedPair], count: int, seed: int = 1) -> Iterator[EncodedPair]:
     """Yield `count` documents: the real ones, then all of them again and again, each time in another order.
 
-    This keeps the share of documents with a piece, the spread of weights, and the score that reaches the first ten. It
-    lacks the new words that new documents would bring.
+    Repetition keeps the share of documents with a piece, the spread of weights, and the score that reaches the first
+    ten. Only the new words of new documents are missing.
     """
     order = random.Random(seed)
     places = list(range(len(real)))

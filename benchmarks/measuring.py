@@ -67,7 +67,7 @@ def run_benchmark(name: str, parser: argparse.ArgumentParser, measure: MeasureFu
 
 
 def _describe_parameters(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments; of paths only the name, because folders differ by machine."""
+    """Return the arguments. Only the name of a path is kept, because folders differ by machine."""
     return {
         name: value.name if isinstance(value, Path) else value
         for name, value in vars(arguments).items()
@@ -128,7 +128,7 @@ async def compare_searches(
 ) -> dict[str, dict[str, Any]]:
     """Return the milliseconds of each side, percentile ratios to the first side, and the mean number of hits.
 
-    One client with one kept connection; it parses the answers.
+    A client with a kept connection parses the answers.
     """
     plain = next(iter(sides))
     hit_counts: dict[str, list[int]] = {name: [] for name in sides}

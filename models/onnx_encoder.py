@@ -1,6 +1,6 @@
 """Sparse document encoder on ONNX Runtime.
 
-The graph includes the vocabulary head, max pooling, log1p and top-k: only k pairs of id and weight a window leave it.
+The graph includes the vocabulary head, max pooling, log1p and top-k: its output is k pairs of id and weight a window.
 `BatchedEncoder` is the base of encoders that run batches (this one and `models.decoder.encoder`): it groups windows of
 similar length, which keeps padding small, and halves the batch when memory runs out. Session options, threads and
 spinning: `docs/decisions/0022`.
@@ -88,7 +88,7 @@ class BatchedEncoder(WordPieceEncoder, ABC):
         except Exception as error:  # the runtimes' errors share no base but Exception
             if not self._is_out_of_memory(error):
                 raise
-        # Outside the handler: the error's frames no longer hold the tensors.
+        # This runs outside the handler, where the error's frames no longer hold the tensors.
         self._halve(rows, longest)
         return None
 

@@ -52,9 +52,9 @@ def load_encoder(name_or_path: str, *, threads: int = 0, batch_pieces: int | Non
 class StandInEncoder(WordPieceEncoder):
     """An encoder without a model: the logarithm of piece counts, deterministic, in microseconds.
 
-    It is for tests, and for a first look where no weights fit. Its directory (`models/weights/standin`) has a query
-    table of inverse document frequencies, so it ranks by TF-IDF over pieces. A word also gives its plural or singular a
-    little weight, so that explanations have an expansion to show.
+    This encoder is for tests, and for a first look where no weights fit. Its directory (`models/weights/standin`) has a
+    query table of inverse document frequencies, so it ranks by TF-IDF over pieces. A word also gives its plural or
+    singular a little weight, so that explanations have an expansion to show.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -83,6 +83,6 @@ class StandInEncoder(WordPieceEncoder):
             other = self._other_number.get(piece)
             if other is not None and other not in counts:
                 weights[other] = max(weights.get(other, 0.0), EXPANSION_WEIGHT * weight)
-        # Top-k like a model's; of equal weights the lower id is kept.
+        # Keep the top k as a model does; among equal weights, keep the lower id.
         kept = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[: self.manifest.top_k]
         return SparseVector.of([piece for piece, _ in kept], [weight for _, weight in kept])

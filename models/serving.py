@@ -122,7 +122,7 @@ class RerankRequest(BaseModel):
 def create_model_app(pool: ModelPool, keys: Sequence[str] = (), *, log_requests: bool = False) -> FastAPI:
     """Create the application. Errors are problem+json, request bodies have at most 1 MiB.
 
-    `keys`: requests must have one of them; empty: no authentication.
+    `keys`: a request must have one of these keys; without keys there is no authentication.
     """
 
     @asynccontextmanager

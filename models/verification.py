@@ -99,7 +99,7 @@ def verify_directory(directory: Path) -> VerificationResult:
 def find_graph_problems(directory: Path, manifest: Manifest) -> Iterator[ConfigurationError]:
     """Find differences between a graph and its manifest, `bad_model`.
 
-    Checked are names and types of inputs and outputs, top_k, vocabulary and longest input.
+    The check covers names and types of inputs and outputs, top_k, vocabulary and longest input.
     """
     import onnxruntime
 

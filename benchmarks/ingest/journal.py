@@ -165,7 +165,7 @@ class CostRounds:
             )
 
     def _wait(self, generation: Generation, writes: int) -> None:
-        """Return once `writes` writes are stored. It polls rarely at first, so that polling costs nothing."""
+        """Return once `writes` writes are stored. Polls are rare at first, so that they cost nothing."""
         end = time.monotonic() + _TIMEOUT_SECONDS
         call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
         while True:

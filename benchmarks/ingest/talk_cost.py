@@ -5,7 +5,7 @@
     python -m benchmarks podtile_cost ../shared/data --json benchmarks/results/podtile-cost.json
 
 `talk_intake` parses ten hours of synthetic talk in 50,000 segments, one every 0.72 s, in each format; `plain text` is a
-paragraph without a full stop. It needs no server.
+paragraph without a full stop. No server is needed.
 
 The hour of the other two is a held-out episode of about 9,000 words; the ten hours are held-out episodes in sequence,
 90,000 words. `chapter_cost` measures the default engine: blocks are encoded for the chapters, then the windows within

@@ -261,7 +261,7 @@ class WorkerPipeline:
                 publisher.encode(generation.encoder.name, EncodeMessage(index=generation.index, ids=ids))
 
     def _wait(self, generation: Generation, count: int) -> None:
-        """Return once every document was written twice. It polls rarely at first, so that polling costs nothing."""
+        """Return once every document was written twice. Polls are rare at first, so that they cost nothing."""
         end = time.monotonic() + _TIMEOUT_SECONDS
         call = Call("GET", f"/{generation.physical}/_stats/indexing", params={"filter_path": "_all.primaries"})
         while True:

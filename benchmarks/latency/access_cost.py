@@ -6,8 +6,9 @@
 
 `key_check` and `opensearch_access` give microseconds of the code alone, the best of five rounds (docs/decisions/0200,
 0205). `connections` holds thousands of connections to a real API process: half of the clients send the start of a
-header and stop, half send nothing. It gives the API's memory before, with them, and after the time limit for a header,
-the latency of other clients' health checks meanwhile, and the connections that are left.
+header and stop, half send nothing. Its figures are the API's memory before the connections, with them, and after the
+time limit for a header; the latency of other clients' health checks meanwhile; and the number of connections that are
+left.
 """
 
 import argparse

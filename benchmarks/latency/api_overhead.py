@@ -3,7 +3,7 @@
     python -m benchmarks api_overhead --json benchmarks/results/api_overhead.json
     python -m benchmarks telemetry_cost --json benchmarks/results/telemetry_cost.json
 
-`api_overhead`: one client with a kept connection per side; each query goes to both sides in turn. The raw side sends
+`api_overhead`: a client with a kept connection per side sends each query to both sides in turn. The raw side sends
 bodies built before and parses the answers with orjson; for hybrid it knows the ids of the second request. The API side
 is the real process behind a lean client (benchmarks.service); its answers are parsed too. Processor time per call
 compares even on a busy machine (docs/decisions/0080).

@@ -4,8 +4,8 @@
     python -m benchmarks boosts --json benchmarks/results/boosts.json
     python -m benchmarks highlights --json benchmarks/results/highlights.json
 
-One client with one kept connection; each query goes to every side in turn. Figures are ratios of percentiles to the
-plain search.
+A client with a kept connection sends each query to every side in turn. Figures are ratios of percentiles to the plain
+search.
 
 `filtered` (docs/decisions/0160): FOLDER has external texts, cut as for `pruning`; queries are their titles. The
 filters are a value of a keyword field, the same value among ten, and a range of numbers; each leaves at most one

@@ -3,13 +3,13 @@
     python -m benchmarks hybrid_requests --json FILE
     python -m benchmarks batch --json FILE
 
-Each writes its result to FILE. The committed result of `hybrid_requests` is benchmarks/results/hybrid_requests.json; no
-result of `batch` is committed.
+Each command writes its result to FILE. The committed result of `hybrid_requests` is
+benchmarks/results/hybrid_requests.json; no result of `batch` is committed.
 
-`hybrid_requests`: either ids and scores first and the sources of ten hits then, or the sources of all candidates at
-once; two lists of 100 candidates (docs/decisions/0007). `batch`: the same searches in sequence, over several
-connections, and in one request, with one API process and one node. The ratio of sides within a run counts, because the
-clock of a busy machine says little.
+`hybrid_requests` has two sides: a request for ids and scores and another for the sources of ten hits, or a single
+request for the sources of all candidates. Both read two lists of 100 candidates (docs/decisions/0007). `batch`: the
+same searches in sequence, over several connections, and in one request, with one API process and one node. The ratio of
+sides within a run counts, because the clock of a busy machine says little.
 """
 
 import argparse

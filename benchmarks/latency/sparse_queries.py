@@ -3,8 +3,8 @@
     python -m benchmarks sparse_vs_match FOLDER --cache CACHE --json benchmarks/results/sparse_vs_match.json
     python -m benchmarks pruning FOLDER --cache CACHE --json benchmarks/results/pruning.json
 
-FOLDER has external texts (benchmarks.large_index), stored with the service's mapping; queries are their titles. One
-client with one kept connection (benchmarks.service) reads ids and scores of ten hits, without sources.
+FOLDER has external texts (benchmarks.large_index), stored with the service's mapping; queries are their titles. A
+client with a kept connection (benchmarks.service) reads ids and scores of ten hits, without sources.
 
 `sparse_vs_match` compares whole queries; passages are cut to their first pieces. `pruning` compares pruned queries, two
 phases and both, with a filter and without (docs/decisions/0151); texts are cut whole to stretches of 64 pieces.
@@ -348,7 +348,7 @@ def _hit_overlap(whole: HitLists, other: HitLists) -> float:
 
 
 def _mean_ndcg(judged: Mapping[str, dict[str, int]], lists: HitLists) -> float:
-    """Return NDCG@10; of copies the first one counts."""
+    """Return NDCG@10; only the first copy of a document counts."""
     first = {
         text: [(name, 0.0) for name in dict.fromkeys(original_id(name) for name, _ in listed)]
         for text, listed in lists.items()
@@ -357,7 +357,7 @@ def _mean_ndcg(judged: Mapping[str, dict[str, int]], lists: HitLists) -> float:
 
 
 def judge_by_title(passages: Sequence[SourcePassage]) -> dict[str, dict[str, int]]:
-    """Return judgements by rule: relevant to a title are the stretches of its texts."""
+    """Return judgements by rule: the stretches of a title's texts are relevant to the title."""
     judged: dict[str, dict[str, int]] = {}
     for number, passage in enumerate(passages):
         judged.setdefault(passage.title, {})[f"s{number}"] = 1

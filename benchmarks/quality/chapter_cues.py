@@ -171,7 +171,7 @@ def _fit_weights(sets: Sequence[Sequence[SegmentFeatures]], names: Sequence[str]
 
 
 def area_under_curve(cues: BoundaryCues, episodes: Sequence[AnnotatedEpisode]) -> float:
-    """Return the probability that a segment with a boundary outweighs one without (area under the ROC curve)."""
+    """Return the area under the ROC curve: how often a segment with a boundary outweighs a segment without."""
     scores: list[FloatArray] = []
     truth: list[bool] = []
     for annotated in episodes:

@@ -3,9 +3,9 @@
     python -m benchmarks chapters ../shared/data --cache DIR --json benchmarks/results/chapters.json
     python -m benchmarks chapters ../shared/data --cache DIR --tune --json benchmarks/results/chapters-tuning.json
 
-The first form measures on the held-out half of the episodes (by id). --tune compares parameters on the other half: of
-the engine price and cues, of TextTiling reach, smoothing and cut-off, of equal lengths the length. Each method is
-reported with the parameters that have the best mean of Pk and WindowDiff over both sets (docs/decisions/0194).
+The first form measures on the held-out half of the episodes (by id). --tune compares parameters on the other half:
+price and cues of the engine; reach, smoothing and cut-off of TextTiling; and the length of equal chapters. Each method
+is reported with the parameters that have the best mean of Pk and WindowDiff over both sets (docs/decisions/0194).
 
 `read_episode_set` and `read_meeting_set` make talk to search in: episodes whose chapter titles are the queries, and
 judged meetings.
@@ -210,7 +210,7 @@ def _mean_scores(by_set: Mapping[str, Sequence[SegmentationScores]]) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class ChapterTarget:
-    """Chapter that a query is the title of: characters of a document's text, and its start time."""
+    """Chapter whose title is a query: characters of a document's text, and its start time."""
 
     document: str
     start: int

@@ -114,7 +114,7 @@ def _split_words(text: str) -> set[str]:
 def conversations_from_overlap(queries: Mapping[str, str]) -> list[Conversation]:
     """Return each query after the other query that shares the most content words with it.
 
-    Of equal shares the shorter turn wins, then the first id.
+    If shares are equal, the shorter turn wins, then the first id.
     """
     content_words = ContentWords(queries.values())
     words = {query: content_words.content(text) for query, text in queries.items()}
@@ -136,9 +136,9 @@ def conversations_from_overlap(queries: Mapping[str, str]) -> list[Conversation]
 def conversations_from_series(
     queries: Mapping[str, str], series: Callable[[str], str], max_turns: int
 ) -> list[Conversation]:
-    """Return the queries of a series that leave something out, each after at most `max_turns` earlier ones.
+    """Return the queries of a series that leave words out, each after at most `max_turns` earlier queries.
 
-    Turns have their ellipsis. Queries that leave nothing out are turns of later ones.
+    Turns have their ellipsis. Queries that leave no words out are turns of later queries.
     """
     content_words = ContentWords(queries.values())
     turns_of: dict[str, list[str]] = {}

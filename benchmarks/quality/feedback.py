@@ -3,11 +3,11 @@
     python -m benchmarks feedback DATA --json benchmarks/results/feedback.json
 
 Collections with deep judgements (adi, cisi, medline; cranfield has grades) and with sparse ones (cosqa, qmsum_meetings:
-one document per query) are averaged apart. Each parameter is varied around the default in five ways: which list the
-documents are chosen from, and whether the second round's list is fused with the keyword list. Sparse lists are exact,
-keyword lists come from a real node, 100 candidates each. Explicit feedback is simulated: of the first ten, up to three
-relevant documents are liked and up to three others disliked; shown documents then count neither as found nor as missed
-(docs/decisions/0155).
+one document per query) are averaged apart. Each parameter is varied around the default in five ways, which differ in
+the list that gives the documents, and in whether the second round is fused with the keyword list. Sparse lists are
+exact, keyword lists come from a real node, 100 candidates each. Explicit feedback is simulated: of the first ten, up to
+three relevant documents are liked and up to three others disliked; shown documents then count neither as found nor as
+missed (docs/decisions/0155).
 """
 
 import argparse
@@ -48,7 +48,7 @@ from services.query.fusion import DEFAULT_WEIGHTS, fuse_lists
 
 SPARSE_JUDGEMENTS = ("cosqa", "qmsum_meetings")
 MAX_QUERIES = 1000
-# By way: the list that documents are chosen from, and whether the second round is fused with the keyword list.
+# For each way: the list that gives the documents, and whether the second round is fused with the keyword list.
 FEEDBACK_WAYS: Final[Mapping[str, tuple[str, bool]]] = {
     "neither": ("sparse", False),
     "before": ("hybrid", False),
@@ -273,7 +273,7 @@ def mean_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def fuse_named_lists(*lists: Rankings) -> dict[str, Ranking]:
-    """Fuse lists as hybrid search does. Of three, the first two share the weight of the sparse list."""
+    """Fuse lists as hybrid search does. If there are three, the first two share the weight of the sparse list."""
     *sparse, lexical = lists
     weights = {f"{n}": DEFAULT_WEIGHTS["sparse"] / len(sparse) for n in range(len(sparse))}
     weights["lexical"] = DEFAULT_WEIGHTS["lexical"]

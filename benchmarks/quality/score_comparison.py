@@ -4,8 +4,8 @@
     python -m benchmarks several_indexes DATA --json benchmarks/results/across.json
 
 `live_against_memory`: each collection of DATA goes through a live API, a real queue and a worker, with the steps of
-`sparsewell eval`; the same documents are encoded in this process and searched exactly. It fails when NDCG@10, MRR@10 or
-Recall@100 differ by more than .002, and counts equal scores.
+`sparsewell eval`; the same documents are encoded in this process and searched exactly. The benchmark counts equal
+scores, and fails when NDCG@10, MRR@10 or Recall@100 differ by more than .002.
 
 `several_indexes`: each collection is an index, and every query searches all of them. Keyword lists come from a real
 node, with the word statistics of each index or of all; sparse lists are exact, by one encoder or by two. An answer from

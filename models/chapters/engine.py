@@ -1,7 +1,7 @@
 """Chapter engines and their input: the interface, and talks with chapters that people made.
 
-`ChapterEngine` proposes chapters of an `Episode`. `read_episodes` reads the talks that engines are trained and measured
-on, one a line (`docs/decisions/0194`); `start` (seconds) and `speaker` may be null, `start_utterance` counts from 0:
+`ChapterEngine` proposes chapters of an `Episode`. `read_episodes` reads the talks for training and measuring, an object
+a line (`docs/decisions/0194`); `start` (seconds) and `speaker` may be null, `start_utterance` counts from 0:
 
     {"id": "e1", "title": "...", "description": "...",
      "utterances": [{"start": 6.0, "speaker": "Ann", "text": "..."}, ...],
@@ -37,7 +37,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class ProposedChapter:
-    """A chapter of an engine: it begins at the character `start` and ends where the next one begins.
+    """A proposed chapter. It begins at the character `start` and ends where the next chapter begins.
 
     An empty title is replaced by words of the chapter.
     """
@@ -69,7 +69,7 @@ class ChapterEngine(Protocol):
 class AnnotatedEpisode:
     """An episode and its chapters by people: ascending, each at the start of a segment, the first at 0.
 
-    The first chapter has no title when the first named one begins later, for example after a greeting.
+    The first chapter has no title when the first named chapter begins later, for example after a greeting.
     """
 
     id: str
@@ -78,7 +78,7 @@ class AnnotatedEpisode:
 
     @property
     def held_out(self) -> bool:
-        """Check whether the episode is in the test half, which nothing is trained or tuned on.
+        """Check whether the episode is in the test half, which training and tuning do not use.
 
         The id decides, so that a new episode never moves another one.
         """
@@ -143,7 +143,7 @@ def _parse_episode(record: Mapping[str, Any]) -> AnnotatedEpisode:
 
 
 def _parse_chapters(rows: list[Mapping[str, Any]], places: list[int], offsets: array[int]) -> list[ProposedChapter]:
-    """Return the chapters in order; of several at one segment the first."""
+    """Return the chapters in order. If several begin at a segment, the first is kept."""
     titles: dict[int, str] = {}
     for row in rows:
         number = row.get("start_utterance")

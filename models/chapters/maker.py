@@ -1,4 +1,4 @@
-"""Chapters of a talk out of an engine's proposals.
+"""Chapters of a talk, made from an engine's proposals.
 
 `EngineChapterMaker` runs an engine and repairs its proposals: chapters begin with segments, are in order, cover the
 talk, and have distinct titles of words that occur in the chapter or in the talk's title and description
@@ -19,14 +19,14 @@ from models.encoder import Encoder
 from services.errors import ConfigurationError
 from services.talk.model import Chapter, Repair
 
-# Gives possible titles for each span of the text, best first.
+# A function that gives possible titles for each span of the text, best first.
 Titler = Callable[[Episode, Sequence[tuple[int, int]]], Sequence[Sequence[str]]]
 MAX_CHAPTERS = 1000  # the limit for producers
 # Shorter chapters are usually errors of a generator: of 13,000 chapters by people, 1 in 50 has fewer words.
 MIN_CHAPTER_WORDS = 12
 # Fewer words before the first chapter belong to it: a greeting, a line of music.
 _GREETING_WORDS = 50
-# Changes when the same proposals give other chapters.
+# This number changes when the same proposals give other chapters.
 _ACCEPTANCE_VERSION = 2
 REPAIR_SENTENCES = {
     "chapters_out_of_text": "Proposed chapters that begin outside the text were removed.",
@@ -71,7 +71,7 @@ def open_chapter_engine(name: str, encoder: Encoder, model: str = "", *, threads
     if name == "tiling":
         return tiling
     if name == "podtile":
-        # It imports torch and transformers, which workers with another engine do not have.
+        # The module imports torch and transformers, which workers with another engine do not have.
         from models.chapters.podtile import open_podtile
 
         return open_podtile(model, tiling=tiling, threads=threads)
@@ -81,7 +81,7 @@ def open_chapter_engine(name: str, encoder: Encoder, model: str = "", *, threads
 def accept_proposals(
     episode: Episode, proposals: Sequence[ProposedChapter], titler: Titler
 ) -> tuple[list[Chapter], list[Repair]]:
-    """Turn proposals into chapters in order that begin with segments, cover the text and have distinct titles.
+    """Turn proposals into ordered chapters that begin with segments, cover the text and have distinct titles.
 
     A talk without words has no chapters. `titler` gives missing titles; this counts as a repair unless the engine
     proposes no titles at all.

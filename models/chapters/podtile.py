@@ -1,8 +1,8 @@
 """The chapter engine `podtile`: a generator that writes boundaries and titles (PODTILE, arXiv 2410.16148).
 
-A talk is longer than a model's input, so `PodtileEngine` prompts for one chunk after the other, each with the talk's
-title, description and latest chapter titles; decoding is greedy. A model whose manifest says so only titles the
-chapters of the engine `tiling`, which small models do better (docs/decisions/0197). `TransformersGenerator` runs
+A talk is longer than a model's input, so `PodtileEngine` prompts for chunk after chunk. Each prompt has the talk's
+title, description and latest chapter titles; decoding is greedy. If its manifest says so, a model only writes titles
+for the chapters of the engine `tiling`; small models do this better (docs/decisions/0197). `TransformersGenerator` runs
 decoders and sequence-to-sequence models, with or without adapters.
 """
 
@@ -95,7 +95,7 @@ class TimeBudget:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
-        """Return the remaining seconds. Raises Overloaded (`chapters_late`) when there are none."""
+        """Return the remaining seconds. Raises Overloaded (`chapters_late`) when no time remains."""
         if self._end is None:
             return None
         seconds = self._end - time.monotonic()
@@ -197,7 +197,7 @@ def _format_context(episode: Episode, chapters: Sequence[ProposedChapter]) -> st
 
 
 def _fit_line(line: str, generator: TextGenerator, room: int) -> str:
-    """Truncate a line to `room` pieces. A vocabulary may spell out a script, which makes a line very long."""
+    """Truncate a line to `room` pieces. A vocabulary that spells out a script makes a line very long."""
     (count,) = generator.pieces([line])
     while count > room:
         line = line[: max(1, len(line) * room // count)]

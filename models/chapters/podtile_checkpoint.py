@@ -3,8 +3,8 @@
 A generator is a decoder or sequence-to-sequence model of transformers, as safetensors; pickles and code of repositories
 are refused. A chapter model has a manifest (`ChapterManifest`) and either weights or LoRA adapters (arXiv 2106.09685)
 of a named base. `resolve_generator_source` finds shipped models, directories, hub models and starting models
-(docs/decisions/0197). torch, transformers and peft are imported where they are used, so that a missing one gives the
-error `missing_library`.
+(docs/decisions/0197). torch, transformers and peft are imported where they are used, so that a missing package gives
+the error `missing_library`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def load_checkpoint(directory: Path, dtype: str = "float32") -> GeneratorCheckpo
             output_loading_info=True,
             **options,
         )
-        # The file itself, because tokeniser classes of transformers may replace parts of it.
+        # Read the file itself, because tokeniser classes of transformers may replace parts of it.
         tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
     except Exception as error:  # transformers, safetensors and tokenizers have no common base
         first = (str(error).strip() or type(error).__name__).splitlines()[0]

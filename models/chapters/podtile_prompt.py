@@ -1,8 +1,9 @@
 """Prompts of the chapter engine `podtile`, and answers to them.
 
-The transcript is shown as numbered lines (`split_into_lines`), as many as fit (`next_chunk`), after the talk's title,
-description and latest chapter titles. The answer is a list of line numbers and titles: `[1] Title [12] Title`. Training
-and inference use the same format; another format needs another `PROMPT_FORMAT_VERSION` (docs/decisions/0197).
+A prompt has the talk's title, description and latest chapter titles, then numbered lines of the transcript
+(`split_into_lines`), as many as fit (`next_chunk`). The answer is a list of line numbers and titles: `[1] Title [12]
+Title`. Training and inference use the same format; another format needs another `PROMPT_FORMAT_VERSION`
+(docs/decisions/0197).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_LINE_CHARACTERS = 1200
 _TITLE_CHARACTERS, _DESCRIPTION_CHARACTERS, _LATEST_TITLES_CHARACTERS = 120, 400, 480
 _SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’)]*\s+")
 _SPACES = re.compile(r"\s+")
-# `[12] Title`, or a line `12: Title`: models write it that were trained on other lists.
+# `[12] Title`, or a line `12: Title`, the form of models that were trained on other lists.
 _ANCHOR = re.compile(r"\[(\d{1,6})\](?:\s*:)?|^\s*(\d{1,6})[:.)]\s", re.MULTILINE)
 
 
@@ -90,7 +91,7 @@ def _strip_line(text: str, start: int, end: int) -> Iterator[PromptLine]:
 
 
 def nearest_line(lines: Sequence[PromptLine], offset: int) -> int:
-    """Return the number of the line whose start is nearest to `offset`; of two, the earlier."""
+    """Return the number of the line whose start is nearest to `offset`; the earlier line if two are equally near."""
     return min(range(len(lines)), key=lambda i: abs(lines[i].start - offset))
 
 

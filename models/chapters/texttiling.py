@@ -35,8 +35,8 @@ BLOCK_WORDS = 40
 BOUNDARY_PENALTY = 0.055  # as a share of the cost of the talk as a single chapter
 COHESION_WEIGHT = 0.02  # part of the penalty that is proportional to cohesion
 CUE_WEIGHT = 0.01  # reduction of the penalty by a cue of weight 1
-# From this length on the penalty falls with the length, so that longer talks have more chapters and not longer ones.
-# All but the longest talks of the tuning sets are shorter.
+# From this length on the penalty falls with the length, so that longer talks have more chapters instead of longer
+# chapters. All but the longest talks of the tuning sets are shorter.
 LONG_TALK_WORDS = 15_000
 # Longer talks have longer blocks, because the division is quadratic. 12 hours of talk have 3,000 blocks.
 MAX_BLOCKS = 3000
@@ -79,7 +79,7 @@ _QUESTIONS = "?？؟"
 
 @dataclass(frozen=True, slots=True)
 class TextBlock:
-    """Characters `start` to `end` (exclusive). `opens`: a segment begins at `start`, so a chapter may."""
+    """Characters `start` to `end` (exclusive). `opens`: a segment begins at `start`, so a chapter may begin there."""
 
     start: int
     end: int
@@ -88,8 +88,8 @@ class TextBlock:
 
 @dataclass(frozen=True, slots=True)
 class BoundaryCues:
-    """Weights of words that begin a chapter: the first word, each distinct word of the first twelve and of the eight
-    before, and a question just before, which is usually answered in the same chapter.
+    """Weights of the cues for a chapter's start: its first word, each distinct word of its first twelve and of the
+    eight words before, and a question just before. A question is usually answered in the same chapter.
     """
 
     first: Mapping[str, float]
@@ -111,7 +111,7 @@ class BoundaryCues:
 
 
 class TextTilingEngine:
-    """The engine `tiling`. It proposes no titles; see `models.chapters.titles`.
+    """The engine `tiling`, which proposes no titles; see `models.chapters.titles`.
 
     A chapter begins where neighbouring blocks differ, at the nearby segment that sounds most like a beginning.
     """
@@ -159,7 +159,7 @@ class TextTilingEngine:
 def _likely_starts(
     episode: Episode, blocks: Sequence[TextBlock], cues: BoundaryCues
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Find for each block the start of the nearby segment with the best cues, and its score.
+    """For each block, find the start of the nearby segment with the best cues, and its score.
 
     Segments between the middles of the previous block and this one are nearby: a vector does not show where in a block
     the topic changes.
@@ -323,7 +323,7 @@ def _principal_components(matrix: npt.NDArray[np.float32]) -> BlockPoints:
 def cohesion_scores(points: BlockPoints) -> npt.NDArray[np.float64]:
     """Compute for each block the cosine of the blocks before it and those from it on, -1 to 1; the first has 1.
 
-    It is local and complements the division, which compares each block with the mean of its whole run.
+    The score is local. It complements the division, which compares each block with the mean of its whole run.
     """
     count = len(points)
     sums = np.vstack([np.zeros((1, points.shape[1])), np.cumsum(points, axis=0, dtype=np.float64)])

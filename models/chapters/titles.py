@@ -93,9 +93,10 @@ def load_common_words() -> frozenset[str]:
 def phrase_titles(episode: Episode, bounds: Sequence[tuple[int, int]]) -> list[list[str]]:
     """Offer titles for each span of the text: titles of one or two phrases, best first, then the opening words.
 
-    It is a `Titler`. Takes time linear in the text.
+    This function is a `Titler`. It takes time linear in the text.
     """
-    # One chapter at a time, because the word objects of a long talk take a hundred times the memory of its text.
+    # Only one chapter is processed at a time, because the word objects of a long talk take a hundred times the memory
+    # of its text.
     talk = _TalkPhrases(tokenise_words(episode.text[start:end]) for start, end in bounds)
     return [
         [*talk.titles(tokenise_words(episode.text[start:end])), _opening_words(episode.text[start:end])]

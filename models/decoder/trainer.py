@@ -93,13 +93,13 @@ class DecoderTrainer(SparseEncoderTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         while True:
             try:
-                # A copy, because a step removes dataset names from its inputs.
+                # Pass a copy, because a step removes dataset names from its inputs.
                 loss: Tensor = super().training_step(model, dict(inputs), num_items_in_batch)
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside the handler: the error's frames no longer hold the tensors.
+            # This runs outside the handler, where the error's frames no longer hold the tensors.
             self._halve(int(inputs["query_input_ids"].shape[0]))
         step = self.state.global_step + 1
         if not torch.isfinite(loss):
@@ -207,7 +207,7 @@ class SpladeObjective(CachedSpladeLoss):
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
         features = list(sentence_features)
         whole = self.mini_batch_size >= features[0]["input_ids"].shape[0]
-        # Copies, because a forward pass may write into its input, and a batch may be computed twice.
+        # Pass copies, because a forward pass may write into its input, and a batch may be computed twice.
         features = [dict(column) for column in features]
         kind = SpladeLoss if whole else CachedSpladeLoss
         losses: dict[str, Tensor] = kind.forward(self, features, labels)

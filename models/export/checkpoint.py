@@ -1,7 +1,7 @@
 """Checkpoint of a masked-language model as numpy arrays, for the exporter.
 
-`load_checkpoint` reads BertForMaskedLM and DistilBertForMaskedLM, safetensors only. It refuses other families, other
-activations and untied heads, whose export would give wrong weights without an error.
+`load_checkpoint` reads BertForMaskedLM and DistilBertForMaskedLM, safetensors only. Other families, other activations
+and untied heads are refused, because their export would give wrong weights without an error.
 """
 
 from __future__ import annotations

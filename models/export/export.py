@@ -1,8 +1,7 @@
 """Export command: from a checkpoint, a published encoder's directory or a hub name to a model directory.
 
 `export_encoder` writes ONNX graph, tokeniser, query table and manifest, verifies them, measures parity on request, and
-puts the directory in its place only then. `open_source` converts a published encoder to a checkpoint
-(docs/decisions/0131).
+then moves the directory to its place. `open_source` converts a published encoder to a checkpoint (docs/decisions/0131).
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class ExportOptions:
 
 
 def export_encoder(order: ExportOptions) -> Manifest:
-    """Export and verify an encoder, and put it in its place only then: a failure leaves the old one.
+    """Export and verify an encoder, then move it to its place: a failure leaves the old encoder.
 
     Raises ConfigurationError: `bad_name`, `encoder_exists`, `not_empty`, `bad_window`, `bad_record`, `missing_extra`,
     and the errors of `open_source`, `models.export.checkpoint.load_checkpoint` and

@@ -288,7 +288,7 @@ def _unsupported_layout(path: Path, reason: str) -> ConfigurationError:
 def require_one_tokenizer(layout: HubLayout) -> Path:
     """Return the tokeniser of both sides; raise ConfigurationError (`hub_unsupported`) when they differ.
 
-    They may differ in truncation, padding, special pieces and decoding, none of which we use.
+    Truncation, padding, special pieces and decoding may differ, because they are not used.
     """
     contents = [read_json_object(path) | dict.fromkeys(_DROPPED_MEMBERS) for path in layout.tokenizers]
     if any(content != contents[0] for content in contents):

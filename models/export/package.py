@@ -3,7 +3,7 @@
 `replace_directory` keeps the old directory until the new one is complete; the manifest is written last.
 
 `python -m models.export.package CHECKPOINT OUT_DIR` writes the directory of the stand-in encoder, which has no model.
-It takes tokenizer.json and idf.json (piece to inverse document frequency) from the checkpoint's directory.
+The command takes tokenizer.json and idf.json (piece to inverse document frequency) from the checkpoint's directory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def require_output_place(out: Path, *, replace: bool) -> None:
-    """Check before the work whether its result may stand at `out`, whose name becomes the encoder's.
+    """Check before the work whether `out` may hold its result. The directory's name becomes the encoder's.
 
     Raises ConfigurationError: `bad_name`, `encoder_exists` unless `replace`, `not_empty` for a directory without an
     encoder.

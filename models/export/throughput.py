@@ -94,7 +94,7 @@ def run_process(
 ) -> None:
     """Run one process: load, warm up, wait for the others, encode for `seconds`.
 
-    It reports the documents, their seconds, and the processor time of all its threads.
+    The process reports the documents, their seconds, and the processor time of all its threads.
     """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: setting.cores])
     run = make_runner(directory, setting.threads, spinning=setting.spinning)

@@ -57,8 +57,8 @@ NO_ATTENTION_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout"
 class InferenceFreeEncoder(SparseEncoder):
     """Encoder with a document model and a query table, and the data that `save_checkpoint` needs beside the modules.
 
-    `build_encoder` sets `recipe`, `idf` (float32 [vocabulary] or None) and `tokenizer_json` (the start's file). They
-    are None in a saved encoder that is loaded by its class.
+    `build_encoder` sets `recipe`, `idf` (float32 [vocabulary] or None) and `tokenizer_json` (the start's file). All
+    three are None in a saved encoder that is loaded by its class.
     """
 
     recipe: EncoderRecipe | None = None
@@ -326,9 +326,9 @@ def parameter_groups(
 def save_checkpoint(model: InferenceFreeEncoder, directory: Path) -> None:
     """Write the directory that `sparsewell encoders export DIRECTORY OUT` and `build_encoder` read.
 
-    It holds config.json and model.safetensors (float32, head tied; binary document weights have neither, since they
-    have no model), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table. The
-    directory is written under another name and renamed, so it is complete or absent.
+    The directory holds config.json and model.safetensors (float32, head tied; binary document weights have neither,
+    since they have no model), tokenizer.json, query_weights.json, recipe.json, and idf.json if there is an IDF table.
+    It is written under another name and renamed, so it is complete or absent.
 
     Raises InvalidInput (`not_finite_weights`) when a parameter is NaN or infinite; the old directory stays.
     """

@@ -120,7 +120,7 @@ def mask_false_negatives(
 
     `query_rows` [B] and `passage_rows` [M] are rows of the set of `positives`; `own` [B] is the column of each query's
     own passage (default: 0 to B-1). The mask holds other known answers of the query (false negatives), later copies of
-    a passage that is in the batch more than once, and columns with row -1 (no passage). It never holds the own column.
+    a passage that is in the batch more than once, and columns with row -1 (no passage). The own column is never masked.
     """
     queries, passages = np.asarray(query_rows), np.asarray(passage_rows)
     columns = np.arange(queries.size) if own is None else np.asarray(own)
@@ -172,7 +172,7 @@ class PairMixture:
     def cycle(self, seed: int) -> Rows:
         """Return the links of as many epochs as it takes to see every set whole, at most 100.
 
-        One epoch is enough when all weights are whole numbers; a weight of 0.25 takes four.
+        When all weights are whole numbers, one epoch is enough; a weight of 0.25 takes four.
         """
         shares = [Fraction(weight).limit_denominator(_MAX_EPOCHS) for weight in self.weights.values()]
         period = math.lcm(*(share.denominator if share else _MAX_EPOCHS for share in shares))

@@ -43,8 +43,8 @@ class ChapterRecipe(BaseModel):
     Input:
     - `part_pieces`: pieces that the model reads and writes at once; `answer_pieces`: its share for the answer; `ahead`:
       the share of a part that the next part reads again.
-    - `titles_share`: share of title examples: one chapter whose beginning is given, to be completed by its title. They
-      have up to `title_pieces`, a fraction of a part's work, and each teaches a title.
+    - `titles_share`: share of title examples: one chapter whose beginning is given, to be completed by its title. A
+      title example has up to `title_pieces`: it teaches a title for a fraction of a part's work.
     - `none_share`: largest share of parts without a chapter among the parts.
 
     Trained weights: adapters of `rank` and `alpha` on every linear layer, with `dropout`; rank 0 trains all weights.

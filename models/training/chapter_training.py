@@ -75,9 +75,9 @@ def train_chapters(
 ) -> TrainedChapterModel:
     """Train on the episodes of `files` that are not held out, and write the directory `out`.
 
-    It holds adapters and the name of their base; or whole weights with `merge`, and when all weights are trained.
-    `boundaries`: see `ChapterManifest`. Checkpoints are in OUT.training; the same call after a kill resumes from the
-    last complete one.
+    The directory holds adapters and the name of their base. With `merge`, or when all weights are trained, it holds
+    whole weights. `boundaries`: see `ChapterManifest`. Checkpoints are in OUT.training; the same call after a kill
+    resumes from the last complete one.
 
     Raises InvalidInput (`no_episodes`, `too_few_examples`) and ConfigurationError: those of `resolve_generator_source`,
     `load_checkpoint` and `AnswerTrainer`, and `other_training` when the checkpoints belong to another run.

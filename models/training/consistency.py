@@ -51,9 +51,9 @@ def filter_consistent(
 ) -> FilteredLinks:
     """Keep the pairs whose passage is among the first `within`, by the weighted sum of the teachers' scaled scores.
 
-    It ranks all passages, or `sample` random ones if there are more. Other answers of the query do not count. Passages
-    with the same score as the pair's own count before it: a teacher without information on a query, as BM25 for words
-    that no passage has, must not let it pass. `done` receives the number of ranked links.
+    All passages are ranked, or `sample` random passages if there are more; other answers of the query are left out.
+    Passages with the same score as the pair's own count before it: a teacher without information on a query, as BM25
+    for words that no passage has, must not let it pass. `done` receives the number of ranked links.
 
     Raises InvalidInput: `bad_ensemble` for weights, `bad_filter` for a `within` or a sample below 1.
     """

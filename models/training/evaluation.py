@@ -225,7 +225,7 @@ class JudgedQueries:
 
     @cached_property
     def lexical(self) -> list[dict[str, float]]:
-        """Each query's best documents by BM25, like `sparse_rankings`; computed once, since no encoder changes it.
+        """Best documents of each query by BM25, like `sparse_rankings`; computed once, since no encoder changes them.
 
         bm25s in Lucene's form, k1 1.2, b 0.75, Snowball's English stemmer, English stop words.
         """

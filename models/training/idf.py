@@ -1,7 +1,7 @@
 """Inverse document frequency of pieces over a passage collection, and weight tables as files.
 
 The form is that of the published tables (idf.json of arXiv 2411.04403): ln(1 + (N - df + .5) / (df + .5)), where df of
-N passages have the piece. Those tables give unseen pieces 1.0, so that a quotation mark outweighs "the";
+N passages have the piece. The published tables give unseen pieces 1.0, so that a quotation mark outweighs "the";
 `inverse_document_frequency` gives them other values (docs/decisions/0101).
 """
 
@@ -27,7 +27,7 @@ BATCH_PASSAGES = 1024
 def passage_idf(pieces: PieceTokeniser, passages: Iterable[str], excluded: Collection[int] = ()) -> PieceWeights:
     """Compute the IDF of the pieces of `passages`, whole texts, float32 [vocabulary].
 
-    It reads a stream and holds 1,024 passages at a time. Raises the errors of `inverse_document_frequency`.
+    The passages are read as a stream, 1,024 at a time. Raises the errors of `inverse_document_frequency`.
     """
     vocabulary = pieces.vocabulary()
 

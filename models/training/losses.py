@@ -139,7 +139,7 @@ class FlopsRegulariser(_MaskedRegulariser):
 class IdfFlopsRegulariser(_MaskedRegulariser):
     """IDF-aware FLOPS, the first form of arXiv 2411.04403: sum_j (mean_i w_ij / idf_j)^2.
 
-    It penalises common pieces more than rare ones. `idf` [vocabulary] is raised to `floor` where it is lower.
+    Common pieces are penalised more than rare pieces. `idf` [vocabulary] is raised to `floor` where it is lower.
     """
 
     def __init__(self, idf: Tensor, threshold: int | None = None, floor: float = IDF_FLOOR) -> None:

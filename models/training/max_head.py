@@ -1,12 +1,12 @@
 """Vocabulary head with a maximum over positions, without the [documents, length, vocabulary] tensor.
 
-A document's weight of piece j is activation(max over its positions of (h E^T + b)_j). One position decides the weight
-of a document and piece, so the forward pass keeps only that position, and the backward pass sends gradient only there.
-The product is computed in blocks: a block of 2,048 positions and 1,024 pieces has 8 MB, where the whole product of 32
-passages of 192 pieces has 750 MB in float32, twice with its gradient (docs/decisions/0102).
+A document's weight of piece j is activation(max over its positions of (h E^T + b)_j). A single position decides the
+weight of a document and piece, so the forward pass keeps only that position, and the backward pass sends gradient only
+there. The product is computed in blocks: a block of 2,048 positions and 1,024 pieces has 8 MB, where the whole product
+of 32 passages of 192 pieces has 750 MB in float32, twice with its gradient (docs/decisions/0102).
 
-On CUDA the product and its maximum are one kernel (`models.training.triton_head`). This module has the form for every
-device: tests compare the kernel with it, and a GPU uses it where the kernel cannot be built.
+On CUDA the product and its maximum are one kernel (`models.training.triton_head`). This module computes in blocks on
+every device: tests compare the kernel with it, and a GPU uses it where the kernel cannot be built.
 
 Tokens are packed, [tokens, width] with the documents one after the other, or padded with a mask.
 """

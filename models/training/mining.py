@@ -60,8 +60,8 @@ class MiningRule:
 class MinedNegatives:
     """Hard negatives of the links. `rows` int32 [links, count] of passages, -1 where a pair has fewer.
 
-    `counts` are the negatives that were mined, drawn at random from all passages because the lists were too short, and
-    missing, and the candidates that were known answers or too good.
+    `counts` has the negatives that were `mined`, those that were drawn at `random` from all passages because the lists
+    were too short, and those that are `missing`; and the rejected candidates: `known` answers, and `too_good` ones.
     """
 
     rows: Rows

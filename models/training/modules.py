@@ -1,6 +1,6 @@
 """Modules of an encoder in training: query table, and document side on packed tokens.
 
-Each replaces a module of sentence-transformers, holds the same parameters under the same names and gives the same
+Each class replaces a module of sentence-transformers, holds the same parameters under the same names and gives the same
 vectors; saved encoders name the replaced modules (`models.training.architecture`, docs/decisions/0100).
 
 - `QueryTableEmbedding` is the query side: a table of weights, no model. Distinct pieces count once (arXiv 2411.04403).
@@ -41,8 +41,8 @@ class QueryTableEmbedding(SparseStaticEmbedding):
     """SparseStaticEmbedding whose weights stay at 0 or above, and at 0 for excluded pieces.
 
     The optimiser may move weights anywhere; they are projected back before the next use and before they are saved (a
-    projected gradient step). Clamping inside the forward pass would kill the gradient of a weight that fell below 0
-    once. The table is saved as a plain SparseStaticEmbedding, which gives the same vectors.
+    projected gradient step). Clamping inside the forward pass would leave a weight without a gradient once it fell
+    below 0. The table is saved as a plain SparseStaticEmbedding, which gives the same vectors.
     """
 
     def __init__(self, tokenizer: Any, weight: Tensor, frozen: bool, excluded: Collection[int] = ()) -> None:

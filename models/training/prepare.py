@@ -3,8 +3,8 @@
 `prepare_material` keeps slow results in a directory, under names that hold their fingerprints. A stopped run, or the
 next variant of an ablation, finds them there.
 
-`IndexCandidates` are candidates for hard negatives from a search index of ours, in any mode. Its fingerprint must
-change with the index, because kept lists are otherwise reused.
+`IndexCandidates` are candidates for hard negatives from a search index of ours, in any mode. Their fingerprint must
+change with the index, because otherwise kept lists are reused.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path,
 from services.errors import ConfigurationError
 
 SearchPassages = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
-# Opens an index of ours as a source of candidates for the queries of a set; the command line knows how to search it.
+# A function that opens an index of ours as a source of candidates; only the command line knows how to search it.
 OpenIndexCandidates = Callable[[PairSet], CandidateSource]
 # More held-out pairs make an evaluation slower, but no more certain than the judged collections beside it.
 _MOST_HELD_OUT = 500
@@ -74,7 +74,7 @@ def prepare_material(
     without collections and held-out pairs.
     """
     vectors_directory = vectors or out / "vectors"
-    # A start that cannot be loaded, or not with this recipe, must fail here and not after hours of teachers.
+    # A start that cannot be loaded with this recipe must fail here, not after hours of teachers.
     start = read_starting_point(recipe.start)
     build_encoder(recipe.start, recipe.encoder, np.ones(max(start.pieces.values()) + 1, dtype=np.float32))
     mixture = read_mixture(
@@ -232,7 +232,7 @@ class IndexCandidates:
     """Candidate lists from an index that holds `passage_documents`. Hits outside the pair set are skipped.
 
     `search` takes several queries and returns the ids of at most `depth` hits of each, best first. `fingerprint` must
-    change when the index would answer otherwise.
+    change when the index would give other answers.
     """
 
     def __init__(self, pairs: PairSet, search: SearchPassages, *, name: str, fingerprint: str) -> None:

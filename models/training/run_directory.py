@@ -29,13 +29,13 @@ START_PREFIX = "start-"  # the fingerprint of the exported encoder follows
 
 
 def is_main_process() -> bool:
-    """Tell whether this process writes the run's files: of several devices, the first (accelerate sets RANK)."""
+    """Tell whether this process writes the run's files: the first of several devices does (accelerate sets RANK)."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def hold_run_directory(out: Path) -> Iterator[None]:
-    """Lock the run's directory: two commands would write one curve. Of several devices, the first holds the lock.
+    """Lock the run's directory, because two commands would write one curve. Among several devices, the first locks it.
 
     Raises ConfigurationError (`run_in_progress`).
     """
@@ -129,7 +129,7 @@ def mark_complete(directory: Path, step: int) -> None:
 
 
 def last_checkpoint(directory: Path) -> Path | None:
-    """Return the newest complete checkpoint. A killed run can leave half of one, a failing disk worse."""
+    """Return the newest complete checkpoint. A killed run or a failing disk can leave a damaged one."""
     steps = {int(name): path for path in directory.glob("checkpoint-*") if (name := path.name[11:]).isdigit()}
     return next((steps[step] for step in sorted(steps, reverse=True) if _is_complete(steps[step])), None)
 
@@ -158,7 +158,7 @@ def copy_checkpoint(directory: Path, to: Path) -> None:
 
 
 def describe_kept_checkpoint(directory: Path) -> str:
-    """Describe in a sentence the checkpoint that a stopped run leaves."""
+    """Describe the checkpoint that a stopped run leaves, in a sentence."""
     checkpoint = last_checkpoint(directory)
     return f"The last good checkpoint is {checkpoint}." if checkpoint else "There was no checkpoint yet."
 

@@ -1,4 +1,4 @@
-"""Teachers: an ensemble, a sparse encoder of ours, BM25. `models.dense` has the dense ones.
+"""Teachers: an ensemble, a sparse encoder of ours, and BM25. `models.dense` has dense teachers.
 
 - `ensemble_targets` are the targets of heterogeneous distillation (arXiv 2411.04403, section 3.3).
 - `SparseTeacher` encodes passages by the encoder's model and queries by its query table.

@@ -50,7 +50,7 @@ from models.training.trainer import (
 from services.errors import ConfigurationError
 
 log = logging.getLogger("models.training")
-# With fewer pairs, batches repeat the same ones and the encoder learns noise.
+# With fewer pairs, batches repeat the same pairs and the encoder learns noise.
 MIN_PAIRS = 16
 ProgressReport = Callable[[int, int, dict[str, float]], None]
 

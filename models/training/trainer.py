@@ -44,8 +44,8 @@ class GuardedTrainer(SparseEncoderTrainer):
         distributed = isinstance(model, DistributedDataParallel)
         while True:
             try:
-                # A step has passes with different parameters, and in parts several backward passes.
-                # DistributedDataParallel rejects the second, so gradients are averaged here after the last.
+                # A step has passes with different parameters, and several backward passes when it runs in parts.
+                # DistributedDataParallel rejects the second pass, so gradients are averaged here after the last.
                 with model.no_sync() if distributed else nullcontext():
                     loss: torch.Tensor = super().training_step(model, *arguments, **named)
             except (RuntimeError, MemoryError) as error:
@@ -53,7 +53,7 @@ class GuardedTrainer(SparseEncoderTrainer):
                     raise
             else:
                 break
-            # outside of the handler, because the error's frames hold tensors
+            # this runs outside the handler, where the error's frames no longer hold the tensors
             self._make_room()
         if not torch.isfinite(loss):
             raise training_diverged(
@@ -69,8 +69,8 @@ class GuardedTrainer(SparseEncoderTrainer):
             super()._save(*arguments, **named)
 
     def _make_room(self) -> None:
-        """Halve the parts and discard gradients: a half-done backward pass's gradients would count twice when the step
-        restarts.
+        """Halve the parts and discard gradients: those of an unfinished backward pass would count twice after the
+        restart.
         """
         size = self.loss.halve(self.args.per_device_train_batch_size) if self.args.world_size == 1 else 0
         if not size:

@@ -1,11 +1,12 @@
 """CUDA kernel of the vocabulary head: product and maximum over positions in one, without logits in memory.
 
 A program handles a block of pieces and some documents. For each document it goes through the positions in tiles and
-keeps the largest logit of each piece with its token. It writes both once: 8 bytes a document and piece, where the plain
-computation writes and reads 4 bytes x length. The token is an int32 beside the exact float32 value, so packing limits
-neither the length of a document nor the number of tokens (docs/decisions/0102).
+keeps the largest logit of each piece with its token. Both are written once: 8 bytes a document and piece, where the
+plain computation writes and reads 4 bytes x length. The token is an int32 beside the exact float32 value, so packing
+limits neither the length of a document nor the number of tokens (docs/decisions/0102).
 
-Supports any width, and float32, bfloat16 and float16. Runs on CUDA, and anywhere, slowly, with TRITON_INTERPRET=1.
+The kernel supports any width, and float32, bfloat16 and float16. It runs on CUDA. With TRITON_INTERPRET=1 it runs
+anywhere, slowly.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 * `body-first`: a sentence of the first section, for another passage of the page (arXiv 2002.03932, 3.2);
 * `keywords`: a few rare words of a passage, for the passage, as people type them.
 
-A passage has the same text in all its pairs. If one pair had it without the sentence and another whole, each text would
-be a false negative of the other's queries.
+A passage has the same text in all its pairs. If a pair had the text without the sentence and another pair had the whole
+text, each text would be a false negative of the other pair's queries.
 
 Queries that are cut out of their passage taught an earlier encoder function words: the weight of "about" in its query
 table rose fivefold, because a sentence and its paragraph share such words as surely as their subject. People type few
@@ -285,8 +285,8 @@ def find_corpus_file(path: Path) -> Path:
 def read_corpus(path: Path, report: ReadReport | None = None) -> Iterator[Document]:
     """Read the documents of a file or directory as a stream: {"id" or "_id", "title", "text"} a line.
 
-    It reads the files of `sparsewell load` and collections in BEIR's layout. A document without a text has its title as
-    text. Invalid lines, lines without text and repeated ids are counted in `report` and skipped. Raises
+    The form is that of `sparsewell load` and of collections in BEIR's layout. A document without a text has its title
+    as text. Invalid lines, lines without text and repeated ids are counted in `report` and skipped. Raises
     ConfigurationError (`corpus_not_found`, `unreadable_file`), InvalidInput: `damaged_file`, and `no_documents` when no
     line is valid.
     """

@@ -165,7 +165,7 @@ def check_round_trip(pairs: PairSet, candidates: CandidateSource, within: int, b
 class CausalQuestionGenerator:
     """Causal language model as a `QuestionGenerator`. Weights are safetensors, or GGUF if there are none.
 
-    It asks `each` questions a passage, sampled at `temperature` (0: the likeliest question), about the first
+    A call asks `each` questions a passage, sampled at `temperature` (0: the likeliest question), about the first
     `passage_pieces` of the passage. The same seed asks the same questions on the same machine.
     """
 

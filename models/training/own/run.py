@@ -2,7 +2,7 @@
 
 `train_own_encoder` makes pairs from the corpus (`models.training.own.pairs`), holds out a tenth of them, at most 500,
 trains with `models.training.pipeline.run_recipe`, and compares the new encoder with the start on held-out queries
-(`models.training.own.report`). One half of these queries chooses the checkpoint, the other half is reported.
+(`models.training.own.report`). Half of these queries choose the checkpoint; the other half is reported.
 """
 
 from __future__ import annotations

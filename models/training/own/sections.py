@@ -169,7 +169,7 @@ def find_sentence_spans(text: str) -> list[Span]:
     """Return the start and end of each sentence, without the white space between them.
 
     A full stop ends a sentence when a capital, a digit or a mark follows (anything, in a text without capitals), and no
-    abbreviation or initial precedes it. It always ends one when a space precedes it, as in tokenised texts.
+    abbreviation or initial precedes it. A full stop after a space always ends a sentence, as in tokenised texts.
     """
     lower = text == text.lower()
     spans: list[Span] = []
