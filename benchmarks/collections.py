@@ -101,10 +101,10 @@ def open_judged_collections(
 ) -> Iterator[JudgedLists]:
     """Yield the chosen collections, then the demo's. `NAME/4` takes every fourth document."""
     with closing(SyncSearchClient(settings)) as search:
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
+        for label in arguments.collections.split(","):
+            name, _, every = label.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
-            yield _open_judged(wanted, collection, encoder, search, settings, arguments.cache)
+            yield _open_judged(label, collection, encoder, search, settings, arguments.cache)
         with tempfile.TemporaryDirectory(prefix="sparsewell-") as folder:
             collection = make_stdlib_collection((arguments.cache or Path(folder)) / DEMO_COLLECTION)
             yield _open_judged(DEMO_COLLECTION, collection, encoder, search, settings, arguments.cache)

@@ -73,12 +73,12 @@ def step_seconds(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     sides: dict[str, tuple[BaseProcess, Connection]] = {}
     for head in HEADS:
-        ours, theirs = context.Pipe()
+        parent, child = context.Pipe()
         process: BaseProcess = context.Process(
-            target=_serve_head, args=(head, device, vars(arguments), texts, theirs), daemon=True
+            target=_serve_head, args=(head, device, vars(arguments), texts, child), daemon=True
         )
         process.start()
-        sides[head] = process, ours
+        sides[head] = process, parent
     pieces = {head: pipe.recv() for head, (_, pipe) in sides.items()}
     durations: dict[str, list[float]] = {head: [] for head in HEADS}
     processor: dict[str, list[float]] = {head: [] for head in HEADS}

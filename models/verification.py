@@ -111,12 +111,12 @@ def find_graph_problems(directory: Path, manifest: Manifest) -> Iterator[Configu
     except Exception as error:  # onnxruntime's errors share no base but Exception
         yield _bad_graph(path, f"it cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]})")
         return
-    for kind, wanted, actual in (
+    for kind, expected, actual in (
         ("inputs", _INPUTS, {tensor.name: tensor.type for tensor in session.get_inputs()}),
         ("outputs", _OUTPUTS, {tensor.name: tensor.type for tensor in session.get_outputs()}),
     ):
-        if actual != wanted:
-            yield _bad_graph(path, f"its {kind} are {_join_names(actual)}, and a worker needs {_join_names(wanted)}")
+        if actual != expected:
+            yield _bad_graph(path, f"its {kind} are {_join_names(actual)}, and a worker needs {_join_names(expected)}")
             return
     widths = {tensor.name: tensor.shape[-1] for tensor in session.get_outputs()}
     if set(widths.values()) != {manifest.top_k}:

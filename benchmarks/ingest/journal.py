@@ -102,7 +102,9 @@ def measure_cost(arguments: argparse.Namespace) -> dict[str, Any]:
                 results[name].append(sides[name]())
                 print(f"round {number}: {name:>12}: {results[name][-1]:6.1f} documents a second", flush=True)
         version = read_opensearch_version(settings)
-    costs = [1 - mine / bare for mine, bare in zip(results["journalled"], results["unjournalled"], strict=True)]
+    costs = [
+        1 - journalled / bare for journalled, bare in zip(results["journalled"], results["unjournalled"], strict=True)
+    ]
     cost = round(median(costs), 3)
     print(f"the journal costs {cost:.1%} of the documents a second; goal: at most {MAX_COST_SHARE:.0%}")
     return {

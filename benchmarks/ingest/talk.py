@@ -105,11 +105,11 @@ def _measure_document(settings: Settings, document: Document) -> Iterator[tuple[
     with closing(SyncSearchClient(settings)) as search:
         generation = create_index(search, settings, "talks", TALK_SPEC)
         journal_documents(search, settings, generation, [document])
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        child = multiprocessing.get_context("spawn").Process(target=encode_in_process, args=(settings, theirs))
+        receiver, sender = multiprocessing.get_context("spawn").Pipe()
+        child = multiprocessing.get_context("spawn").Process(target=encode_in_process, args=(settings, sender))
         child.start()
-        theirs.close()
-        yield from ours.recv().items()
+        sender.close()
+        yield from receiver.recv().items()
         child.join()
         (stored,) = read_stored_documents(
             search.send(replace(get_documents_call(generation.physical, ["talk"]), params={}))

@@ -186,8 +186,8 @@ def _summarise_rounds(results: dict[str, list[dict[str, float]]], several: str, 
     }
     ratios = {
         name: [
-            round(mine["documents_a_second"] / bare["documents_a_second"], 3)
-            for mine, bare in zip(results["pipeline"], results[name], strict=True)
+            round(worker["documents_a_second"] / bare["documents_a_second"], 3)
+            for worker, bare in zip(results["pipeline"], results[name], strict=True)
         ]
         for name in (several, single)
     }
@@ -302,11 +302,11 @@ class BareSessions:
         self._next = context.Value("i", 0)
         self._started: list[tuple[BaseProcess, Connection]] = []
         for _ in range(self.processes):
-            ours, theirs = context.Pipe()
-            arguments = (self.encoder, self.messages, self.threads, self._next, theirs)
+            parent, child = context.Pipe()
+            arguments = (self.encoder, self.messages, self.threads, self._next, child)
             process = context.Process(target=_run_session, args=arguments, daemon=True)
             process.start()
-            self._started.append((process, ours))
+            self._started.append((process, parent))
         for _, pipe in self._started:
             pipe.recv()
         return self

@@ -194,7 +194,7 @@ async def compare_sides(
     finally:
         await search.close()
     raw_ms, api_ms = summarise_durations(durations["raw"]), summarise_durations(durations["api"])
-    cost = summarise_durations([mine - theirs for mine, theirs in zip(durations["api"], durations["raw"], strict=True)])
+    cost = summarise_durations([api - raw for api, raw in zip(durations["api"], durations["raw"], strict=True)])
     return {
         "calls": len(durations["api"]),
         "raw_ms": raw_ms,

@@ -239,22 +239,22 @@ def measure_conversations(arguments: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
+        for label in arguments.collections.split(","):
+            name, _, every = label.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             index = ExactIndex({document: document_vector(own, top_k) for document, own in windows.items()})
             with open_keyword_index(search, settings, collection) as keywords:
                 bench = ConversationBench(index, keywords, table, Settings().max_added_pieces)
-                results[wanted] = {
+                results[label] = {
                     kind: {
                         "conversations": len(conversations),
                         "figures": bench.figures(conversations, collection.judgements),
                     }
                     for kind, conversations in derive_conversations(name, collection).items()
                 }
-            for kind, rows in results[wanted].items():
-                print(wanted, kind, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
+            for kind, rows in results[label].items():
+                print(label, kind, {row: rows["figures"][row] for row in ("alone", "context", "joined", "whole")})
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},

@@ -187,11 +187,11 @@ def measure_rerank(arguments: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, dict[str, Any]] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
+        for label in arguments.collections.split(","):
+            name, _, every = label.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
-            results[wanted] = rerank_figures(models.bench(collection, search, settings))
-            print(wanted, results[wanted])
+            results[label] = rerank_figures(models.bench(collection, search, settings))
+            print(label, results[label])
     result: dict[str, Any] = {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},

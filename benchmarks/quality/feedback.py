@@ -117,16 +117,16 @@ def measure_feedback(arguments: argparse.Namespace) -> dict[str, Any]:
     explicit: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
         version = read_opensearch_version(settings)
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
+        for label in arguments.collections.split(","):
+            name, _, every = label.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
-            subject = FeedbackCollection.of(wanted, collection, windows, table, lexical)
-            results[wanted] = measure_pseudo_feedback(subject, table)
+            subject = FeedbackCollection.of(label, collection, windows, table, lexical)
+            results[label] = measure_pseudo_feedback(subject, table)
             if name not in SPARSE_JUDGEMENTS:
-                explicit[wanted] = measure_explicit_feedback(subject, table)
-            print(wanted, results[wanted]["without"], results[wanted]["default"], explicit.get(wanted, ""), flush=True)
+                explicit[label] = measure_explicit_feedback(subject, table)
+            print(label, results[label]["without"], results[label]["default"], explicit.get(label, ""), flush=True)
     return {
         "opensearch": version,
         "encoder": {"name": encoder.manifest.name, "fingerprint": encoder.fingerprint},

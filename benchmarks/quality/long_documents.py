@@ -94,22 +94,22 @@ def measure_long_documents(arguments: argparse.Namespace) -> dict[str, Any]:
     table = QueryTable.load(resolve_model_directory(arguments.encoder))
     results: dict[str, Any] = {}
     with open_node() as settings, closing(SyncSearchClient(settings)) as search:
-        for wanted in arguments.collections.split(","):
-            name, _, every = wanted.partition("/")
+        for label in arguments.collections.split(","):
+            name, _, every = label.partition("/")
             collection = sample_collection(open_collection(arguments.data / name), int(every or 1))
             windows = encode_collection_windows(collection, encoder, arguments.cache)
             queries = {query: table.encode(text, 1000).by_id() for query, text in collection.judged.items()}
             lexical = search_keyword_lists(search, settings, collection, CANDIDATE_COUNT)
             counts = [len(own) for own in windows.values()]
-            results[wanted] = row = {
+            results[label] = row = {
                 "documents": len(windows),
                 "queries": len(queries),
                 "windows": {"mean": round(float(np.mean(counts)), 2), "most": max(counts)},
                 "quality": measure_quality(collection, make_rankings(windows, queries), lexical),
             }
-            if wanted in arguments.cost.split(","):
+            if label in arguments.cost.split(","):
                 row["cost"] = measure_cost(search, settings, collection, windows, table, arguments.rounds)
-            _print_row(wanted, row)
+            _print_row(label, row)
         version = read_opensearch_version(settings)
     return {
         "opensearch": version,

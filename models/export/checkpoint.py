@@ -156,9 +156,9 @@ def _read_integer(config: dict[str, Any], key: str) -> int:
     return value
 
 
-def _require_value(config: dict[str, Any], key: str, wanted: tuple[Any, ...]) -> None:
-    if config.get(key, wanted[0]) not in wanted:
-        allowed = " or ".join(str(value) for value in wanted)
+def _require_value(config: dict[str, Any], key: str, supported: tuple[Any, ...]) -> None:
+    if config.get(key, supported[0]) not in supported:
+        allowed = " or ".join(str(value) for value in supported)
         raise ConfigurationError(
             "checkpoint_unsupported", f"config.json has {key} = {config[key]!r}; the exporter supports only {allowed}."
         )

@@ -120,8 +120,8 @@ class HubLayout:
 def is_hub_layout(directory: Path) -> bool:
     """Tell whether a directory has a published layout; a query_weights.json makes it a checkpoint of ours."""
     plain = any((directory / name).is_file() for name in PLAIN_TABLES)
-    ours = (directory / "query_weights.json").is_file()
-    return (directory / MODULES).is_file() or (directory / ROUTER).is_file() or (plain and not ours)
+    is_checkpoint = (directory / "query_weights.json").is_file()
+    return (directory / MODULES).is_file() or (directory / ROUTER).is_file() or (plain and not is_checkpoint)
 
 
 def read_layout(directory: Path) -> HubLayout:

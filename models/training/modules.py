@@ -34,7 +34,7 @@ from services.errors import ConfigurationError
 PACKED_ATTENTION = "packed"
 # SpladePooling of sentence-transformers names the function before its log1p.
 POOLING_ACTIVATIONS: dict[Activation, str] = {"log1p_relu": "relu", "log1p_log1p_relu": "log1p_relu"}
-ACTIVATIONS: dict[str, Activation] = {theirs: ours for ours, theirs in POOLING_ACTIVATIONS.items()}
+ACTIVATIONS: dict[str, Activation] = {name: activation for activation, name in POOLING_ACTIVATIONS.items()}
 
 
 class QueryTableEmbedding(SparseStaticEmbedding):
