@@ -2,7 +2,7 @@
 
     python -m benchmarks talk_encoding ../shared/data --json benchmarks/results/talk-encoding.json
 
-A talk of some hours is a sequence of a show's episodes (10,000 words an hour). The talk is journalled in an index with
+A talk of some hours is a sequence of a show's episodes (10,000 words an hour). It is journalled in an index with
 chapters and encoded by the worker's task, in a process of its own. `make_chapters`, `encode_talk_windows` and
 `fill_talk_index` do the same step by step, with a cache, for benchmarks that search in talk.
 """

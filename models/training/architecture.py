@@ -5,9 +5,10 @@ and IDF from a local directory or a hub name, safetensors only, in two layouts: 
 model.safetensors, tokenizer.json, with query_weights.json and idf.json beside them, as `save_checkpoint` writes it),
 and that of published inference-free encoders (`models.export.hub_import`).
 
-An encoder is saved under the class names of sentence-transformers. Our modules compute the same as these classes, from
-the same parameters at lower cost, so a saved encoder loads wherever sentence-transformers is installed, without this
-package and without remote code, and a checkpoint of the trainer loads into a model in training (docs/decisions/0100).
+An encoder is saved under the class names of sentence-transformers. The modules of this package compute the same as
+these classes, from the same parameters at lower cost, so a saved encoder loads wherever sentence-transformers is
+installed, without this package and without remote code, and a checkpoint of the trainer loads into a model in training
+(docs/decisions/0100).
 """
 
 from __future__ import annotations

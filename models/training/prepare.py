@@ -3,8 +3,8 @@
 `prepare_material` keeps slow results in a directory, under names that hold their fingerprints. A stopped run, or the
 next variant of an ablation, finds them there.
 
-`IndexCandidates` are candidates for hard negatives from a search index of ours, in any mode. Their fingerprint must
-change with the index, because otherwise kept lists are reused.
+`IndexCandidates` are candidates for hard negatives from a sparsewell index, in any mode. Their fingerprint must change
+with the index, because otherwise kept lists are reused.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from services.encoders.manifest import MANIFEST_FILE, WEIGHTS_ROOT, expand_path,
 from services.errors import ConfigurationError
 
 SearchPassages = Callable[[Sequence[str], int], Sequence[Sequence[str]]]
-# A function that opens an index of ours as a source of candidates; only the command line knows how to search it.
+# A function that opens a sparsewell index as a source of candidates; only the command line knows how to search it.
 OpenIndexCandidates = Callable[[PairSet], CandidateSource]
 # More held-out pairs make an evaluation slower, but no more certain than the judged collections beside it.
 _MOST_HELD_OUT = 500
@@ -68,7 +68,7 @@ def prepare_material(
     """Read and compute all material of a recipe. `vectors` is the directory of teachers' vectors (default:
     OUT/vectors).
 
-    `index` opens an index of ours as a source of hard negatives.
+    `index` opens a sparsewell index as a source of hard negatives.
 
     Raises InvalidInput and ConfigurationError: those of reading pairs and of the teachers, and `nothing_to_evaluate`
     without collections and held-out pairs.

@@ -107,7 +107,7 @@ class TeacherChoice(_RecipePart):
     """Teacher and its weight in the ensemble (arXiv 2411.04403, section 4.2: min-max scaled, weighted, summed).
 
     `name` depends on `kind`: for `dense` a teacher that `sparsewell train teachers` fetches, or a directory with
-    model.onnx and tokenizer.json; for `sparse` an encoder of ours by name or path; `bm25` has none.
+    model.onnx and tokenizer.json; for `sparse` a sparsewell encoder by name or path; `bm25` has none.
     """
 
     kind: Literal["dense", "sparse", "bm25"]

@@ -1,4 +1,4 @@
-"""Teachers: an ensemble, a sparse encoder of ours, and BM25. `models.dense` has dense teachers.
+"""Teachers: an ensemble, a sparsewell encoder, and BM25. `models.dense` has dense teachers.
 
 - `ensemble_targets` are the targets of heterogeneous distillation (arXiv 2411.04403, section 3.3).
 - `SparseTeacher` encodes passages by the encoder's model and queries by its query table.
@@ -111,7 +111,7 @@ def require_teacher_weights(teachers: int, weights: Sequence[float]) -> None:
 
 
 class SparseTeacher:
-    """Sparse encoder of ours as a `models.training.teacher_vectors.Teacher`.
+    """Sparsewell encoder as a `models.training.teacher_vectors.Teacher`.
 
     A passage's vector is that of the index: the largest weights over its windows, cut to the encoder's top k.
     """
