@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -21,6 +22,9 @@ CHART = Path(__file__).parent / "sparsewell"
 RELEASE, NAMESPACE = "search", "prod"
 
 KubernetesObject = dict[str, Any]
+
+# libyaml, which the wheels of PyYAML contain, reads a release in a tenth of the time of the loader in Python.
+_Loader = yaml.CSafeLoader
 
 _HELM = """
 import json, sys
@@ -52,11 +56,11 @@ class RenderedRelease:
 
     files: dict[str, str]
 
-    @property
+    @cached_property
     def objects(self) -> list[KubernetesObject]:
         """Return the Kubernetes objects, in the order of their files."""
         manifests = (text for name, text in sorted(self.files.items()) if name.endswith(".yaml"))
-        return [manifest for text in manifests for manifest in yaml.safe_load_all(text) if manifest]
+        return [manifest for text in manifests for manifest in yaml.load_all(text, _Loader) if manifest]
 
     @property
     def notes(self) -> str:
@@ -125,7 +129,7 @@ TABLE_BEGIN, TABLE_END = "<!-- values: made by `python -m infra.helm` -->", "<!-
 
 def iter_value_rows(text: str) -> Iterator[tuple[str, str, str]]:
     """Yield name, default and comment of each value; an object with members only where it has a comment."""
-    root = yaml.compose(text, yaml.SafeLoader)
+    root = yaml.compose(text, _Loader)
     if isinstance(root, yaml.MappingNode):
         yield from _iter_node_rows(root, "", text.splitlines())
 
