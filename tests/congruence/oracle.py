@@ -1,4 +1,7 @@
-"""What OpenSearch must answer, computed from nothing but the definition, in plain Python.
+"""Predict the scores of OpenSearch from the definition alone.
+
+`score` is the definition in plain Python. `Oracle` computes the same scores of many documents by arrays, and
+test_oracle.py compares the two.
 
 Sources, Lucene 10: FeatureField (a weight is the frequency `floatToIntBits(w) >>> 15`), FeatureField.LinearFunction
 (`boost * weight` in float32), DisjunctionSumScorer, WANDScorer and MaxScoreBulkScorer (clause scores are added in
@@ -9,7 +12,10 @@ short interval of float32 values that some order can give: of a single value nea
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 Vector = Mapping[int, float]
 
@@ -31,8 +37,7 @@ def stored(weight: float) -> float:
     return float(struct.unpack("<f", struct.pack("<I", bits >> 15 << 15))[0])
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A predicted score: every float32 from `low` to `high` is right; `nearest` is the exact sum, rounded once."""
 
     nearest: float
@@ -57,20 +62,46 @@ def score(query: Vector, document: Vector) -> Score | None:
 
 
 class Oracle:
-    """The scores of many documents."""
+    """Predict the scores of many documents."""
 
     def __init__(self, documents: Mapping[str, Vector]) -> None:
-        self._documents = documents
-        self._holders: dict[int, list[str]] = {}
-        for name, document in documents.items():
-            for i in document:
-                self._holders.setdefault(i, []).append(name)
+        self._names = list(documents)
+        holders: dict[int, tuple[list[int], list[float]]] = {}
+        for position, document in enumerate(documents.values()):
+            for i, weight in document.items():
+                positions, weights = holders.setdefault(i, ([], []))
+                positions.append(position)
+                weights.append(weight)
+        self._postings = {
+            i: (np.array(positions, np.int64), _stored_all(weights)) for i, (positions, weights) in holders.items()
+        }
 
     def scores(self, query: Vector) -> dict[str, Score]:
-        """The score of every document that shares a piece with the query."""
-        names = {name for i in query for name in self._holders.get(i, ())}
-        found = {name: score(query, self._documents[name]) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
+        """Return the score of every document that shares a piece with the query, as `score` computes it."""
+        shared = [(*self._postings[i], weight) for i, weight in query.items() if i in self._postings]
+        if not shared:
+            return {}
+        # A product beyond float32 is infinite, and one below its normal numbers is denormal: both are Java's results.
+        with np.errstate(over="ignore", under="ignore"):
+            products = np.concatenate([np.float32(weight) * stored for _, stored, weight in shared])
+        holders = np.concatenate([positions for positions, _, _ in shared])
+        order = np.argsort(holders, kind="stable")
+        found, starts, counts = np.unique(holders[order], return_index=True, return_counts=True)
+        parts: list[float] = products[order].tolist()
+        ends = (starts + counts).tolist()
+        totals = np.array([math.fsum(parts[start:end]) for start, end in zip(starts.tolist(), ends, strict=True)])
+        slack = 1.0 + (counts - 1) * _HALF_ULP
+        with np.errstate(over="ignore", under="ignore"):
+            nearest, low, high = (
+                value.astype(np.float32).tolist() for value in (totals, totals / slack, totals * slack)
+            )
+        names = (self._names[n] for n in found.tolist())
+        return dict(zip(names, map(Score, nearest, low, high), strict=True))
+
+
+def _stored_all(weights: Sequence[float]) -> NDArray[np.float32]:
+    """Return `stored` of each weight."""
+    return (np.array(weights, np.float32).view(np.uint32) >> 15 << 15).view(np.float32)
 
 
 def check(expected: Mapping[str, Score], hits: Sequence[tuple[str, float]], size: int) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.encoders.vectors import SMALLEST_WEIGHT, SparseVector, truncate_weights
-from tests.congruence.oracle import Score, check, float32, score, stored
+from tests.congruence.oracle import Oracle, Score, check, float32, score, stored
 
 WEIGHTS = st.floats(min_value=float(np.finfo(np.float32).tiny), max_value=2.0**100, width=32)
 VECTORS = st.dictionaries(st.integers(0, 40), WEIGHTS, max_size=30)
@@ -55,6 +55,14 @@ def test_every_order_of_addition_is_within_the_prediction(
     for i in order:
         total += float32(float32(query[i]) * stored(document[i]))
     assert predicted.allows(float32(total))
+
+
+@given(VECTORS, st.dictionaries(st.text(max_size=2), VECTORS, max_size=6))
+def test_arrays_predict_what_the_definition_predicts(
+    query: dict[int, float], documents: dict[str, dict[int, float]]
+) -> None:
+    by_hand = {name: score(query, document) for name, document in documents.items()}
+    assert Oracle(documents).scores(query) == {name: found for name, found in by_hand.items() if found is not None}
 
 
 def test_the_smallest_weight_of_the_service_is_the_smallest_that_lucene_takes() -> None:

@@ -32,7 +32,8 @@ def test_scores_are_those_that_the_oracle_predicts(administrator: SyncSearchClie
     every = corpora.documents(SEED)
     documents = {name: every[name] for name in list(every)[::20]}
     queries = corpora.queries(SEED + 1)[::12]
-    expected = [oracle.Oracle(documents).scores(query) for query in queries]
+    whole = oracle.Oracle(documents)
+    expected = [whole.scores(query) for query in queries]
     with fresh_index(administrator, shards=2) as made:
         made.put_all(documents)
         for size in (10, 1_000):
