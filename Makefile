@@ -11,6 +11,7 @@ PYTHON ?= python3
 KEEP ?=
 # Of the tests, which wait for servers half of the time; each takes 2 GiB.
 PROCESSES ?= 2
+IN_PROCESSES = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 LOCKS := $(wildcard requirements/*.txt)
 # Identifiers of advisories that do not concern us. A comment here gives the reason of each.
@@ -20,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
+.PHONY: help setup setup-demo setup-train up down status demo demo-talk test test-faults test-2.19 lint types pytest coverage page-lint page-test bench audit pictures clean servers test-programs openapi chart client cli-docs docs
 
 help: ## List what can be made
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,9 +76,13 @@ docs: .venv/.docs ## Build the documentation site into build/site; a broken link
 	@echo "Documents:"
 	$(BIN)/python -m infra.docs_site
 
-pytest: .venv/.dev servers test-programs ## Run the tests on real services; coverage of unit and integration tests
+pytest: .venv/.dev servers test-programs ## Run the tests on real services
 	@echo "Tests in $(PROCESSES) processes, each with an OpenSearch and a Redis of its own:"
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-report=xml --durations=15
+	$(BIN)/python -m pytest $(IN_PROCESSES) --durations=15
+
+# Tracing takes half as much of the processor again, so `make test` goes without it.
+coverage: .venv/.dev servers test-programs ## Run the unit and integration tests, and print which lines they reach
+	@$(BIN)/python -m pytest $(IN_PROCESSES) --cov --cov-report=term:skip-covered --cov-report=xml tests/unit tests/integration
 
 test-faults: .venv/.dev servers test-programs ## Break every part on purpose, and print what the protections are worth
 	@rm -f build/faults.json

@@ -60,7 +60,11 @@ REDIS_DATABASES = 4096
 
 # In several processes the folders with the longest modules come first: a long module that began last would leave the
 # other processes without work. (In one process the quick ones come first, as `testpaths` has them.)
-LONGEST_FIRST = ("training", "faults", "docker", "secured", "helm", "e2e", "congruence", "integration", "unit")
+LONGEST_FIRST = (
+    "training", "faults", "docker", "secured", "helm",
+    "docker/test_image_contents.py",  # the second module that needs the images would wait for the first to make them
+    "e2e", "congruence", "integration", "unit",
+)  # fmt: skip
 
 
 @pytest.hookimpl(trylast=True)
@@ -69,13 +73,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if folder_of(item) not in TRACED:
             item.add_marker("no_cover")
     if "PYTEST_XDIST_WORKER" in os.environ:
-        ranks = {folder: rank for rank, folder in enumerate(LONGEST_FIRST)}
-        items.sort(key=lambda item: ranks.get(folder_of(item), 0))
+        ranks = {place: rank for rank, place in enumerate(LONGEST_FIRST)}
+        items.sort(key=lambda item: ranks.get(place_of(item), ranks.get(folder_of(item), 0)))
+
+
+def place_of(item: pytest.Item) -> str:
+    """Return the path of a test's module within `tests`."""
+    return item.path.relative_to(Path(__file__).parent).as_posix()
 
 
 def folder_of(item: pytest.Item) -> str:
-    """The folder of `tests` that a test lies in."""
-    return item.path.relative_to(Path(__file__).parent).parts[0]
+    """Return the folder of `tests` that a test lies in."""
+    return place_of(item).partition("/")[0]
 
 
 @pytest.fixture(scope="session")
